@@ -1,0 +1,129 @@
+"""Compile csrc/: the one place with compiler command lines. Python's standard library alone; never imports torch.
+
+    python csrc/build.py                 build what can be built into kernels/lib/
+    python csrc/build.py --debug         the emulated kernels unoptimised, for gdb (docs/emulator.md)
+    python csrc/build.py --strict        a missing or failing compiler is an error
+
+Three kinds of library, all plain C functions:
+
+    <x>.cu   -> <x>.cuda.so       nvcc: machine code for sm_80 and sm_90, PTX of compute_90 for newer cards
+    <x>.cu   -> <x>.emulated.so   g++ reads the same source against emulator.h: the GPU kernel runs on a CPU
+    <x>.cpp  -> <x>.cpu.so        g++: the native CPU kernel, where PyTorch is beaten
+
+A library is rebuilt when its source, a header, the command or the compiler changes; beside it lie its key and the compiler's log.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+CSRC = Path(__file__).resolve().parent
+KINDS = ("cpu", "emulated", "cuda")
+# Contraction is off: a * b + c is two roundings wherever the source writes two operations (docs/exact-argmin.md relies on it).
+GXX = ["-std=c++17", "-shared", "-fPIC", "-pthread", "-g", "-ffp-contract=off", "-Wall", "-Wextra"]
+NVCC = ["-std=c++17", "-shared", "-Xcompiler=-fPIC", "-O3", "-lineinfo", "-fmad=false"]
+NVCC += ["-gencode=arch=compute_80,code=sm_80", "-gencode=arch=compute_90,code=[sm_90,compute_90]"]
+
+
+@dataclass
+class Result:
+    name: str  # of the room
+    kind: str
+    path: Path  # of the library
+    ok: bool
+    log: str  # what the compiler said, or why there is none
+
+    def report(self):
+        state = "built" if self.ok else "NOT built"
+        tail = "" if self.ok else "\n" + "\n".join("    " + line for line in self.log.strip().splitlines()[-12:])
+        return f"{self.path.name}: {state}{tail}"
+
+
+def compiler(kind):
+    """The path of the compiler for this kind of library, or None."""
+    if kind != "cuda":
+        return shutil.which(os.environ.get("CXX", "g++"))
+    for root in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")):
+        if root and os.access(os.path.join(root, "bin", "nvcc"), os.X_OK):
+            return os.path.join(root, "bin", "nvcc")
+    return shutil.which("nvcc")
+
+
+def sources(kind, csrc=CSRC):
+    return sorted(Path(csrc).glob("*.cpp" if kind == "cpu" else "*.cu"))
+
+
+def command(kind, source, output, debug=False):
+    if kind == "cuda":
+        return [compiler(kind), *NVCC, "-o", str(output), str(source)]
+    language = ["-x", "c++"] if kind == "emulated" else []
+    return [compiler(kind), *GXX, "-O0" if debug else "-O3" if kind == "cpu" else "-O2", *language, str(source), "-o", str(output)]
+
+
+def key(kind, source, debug=False):
+    """What a library is made of: change any of it and it is built again."""
+    digest = hashlib.sha256()
+    for path in (source, *sorted(source.parent.glob("*.h"))):
+        digest.update(path.name.encode() + path.read_bytes())
+    words = [*command(kind, Path(source.name), "", debug)]
+    digest.update(" ".join(words).encode())
+    digest.update(subprocess.run([compiler(kind), "--version"], capture_output=True).stdout)
+    return digest.hexdigest()
+
+
+def compile_one(kind, source, out, debug=False):
+    library = out / f"{source.stem}.{kind}.so"
+    if compiler(kind) is None:
+        name = "nvcc" if kind == "cuda" else os.environ.get("CXX", "g++")
+        return Result(source.stem, kind, library, False, f"{name} was not found on PATH" + (" or in CUDA_HOME" if kind == "cuda" else ""))
+    key_file, log_file = library.with_suffix(".key"), library.with_suffix(".log")
+    wanted = key(kind, source, debug)
+    if library.exists() and key_file.exists() and key_file.read_text() == wanted:
+        return Result(source.stem, kind, library, True, log_file.read_text())
+    library.unlink(missing_ok=True)
+    fresh = out / f"{library.name}.{os.getpid()}"  # written aside, then renamed: nobody ever loads half a library
+    words = command(kind, source, fresh, debug)
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    log = " ".join(words) + "\n" + done.stdout
+    log_file.write_text(log)
+    if done.returncode == 0:
+        os.replace(fresh, library)
+        key_file.write_text(wanted)
+    else:
+        fresh.unlink(missing_ok=True)
+    return Result(source.stem, kind, library, done.returncode == 0, log)
+
+
+def build(out, kinds=KINDS, csrc=CSRC, debug=False, only=None):
+    """Build every library of these kinds into `out`, two compilers at a time or as many as there are cores; a Result for each."""
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    jobs = [(kind, source) for kind in kinds for source in sources(kind, csrc) if only is None or source.stem in only]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda job: compile_one(*job, out, debug), jobs))
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Compile csrc/ into kernels/lib/.")
+    parser.add_argument("--out", default=CSRC.parent / "kernels" / "lib", help="where the libraries go (default: kernels/lib)")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--only", nargs="+", metavar="ROOM", help="rooms to build (default: all)")
+    parser.add_argument("--debug", action="store_true", help="-O0, for stepping through a kernel with gdb")
+    parser.add_argument("--strict", action="store_true", help="exit 1 if a library could not be built")
+    options = parser.parse_args()
+    results = build(options.out, options.kinds, debug=options.debug, only=options.only)
+    for result in results:
+        print(result.report())
+    strict = options.strict or os.environ.get("GENMINI_STRICT") == "1"
+    missing_nvcc = compiler("cuda") is None  # a machine without CUDA is whole without its libraries
+    sys.exit(strict and any(not r.ok and not (r.kind == "cuda" and missing_nvcc) for r in results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Which backend and which rung runs an operator, and why.
+
+    kernels.use("emulated")                    from now on
+    with kernels.use("cuda", rung="naive"):    inside, then as before
+    kernels.rungs("nearest_code")              ("naive", "tiled", "tensor_core"): slowest first
+    kernels.chosen("nearest_code", "cpu")      Chosen(backend="cpu", rung=None, why="...")
+
+A room has kernels in one GPU language, "triton" or "cuda", and each of its rungs also runs on CPU tensors as "emulated"; some rooms have a
+native "cpu" kernel; every room has its "reference" in PyTorch. An explicit backend binds the rooms that have one of that name (a room that
+has it and cannot run it here raises, with the reason); the other rooms follow "auto". The choice is one global of the process: threads share
+it, and torch.compile guards it and compiles again when it changes. A gradient always runs on the backend of its forward.
+"""
+
+import importlib.util
+import os
+from dataclasses import dataclass
+
+import torch
+
+from . import _library
+
+BACKENDS = ("auto", "reference", "cpu", "triton", "cuda", "emulated")
+
+
+@dataclass(frozen=True)
+class Room:
+    name: str
+    language: str  # "triton" or "cuda": of its GPU kernels
+    rungs: tuple  # names, slowest first
+    source: str  # csrc/<source>.*: a room may share another's file
+    cpu: bool  # csrc/<source>.cpp exists
+
+
+@dataclass(frozen=True)
+class Chosen:
+    backend: str
+    rung: str | None  # of a GPU kernel, emulated or not
+    why: str
+
+
+ROOMS: dict[str, Room] = {}
+
+
+def room(name, language, rungs, *, source=None, cpu=False):
+    """Called once by each room, at its import."""
+    ROOMS[name] = Room(name, language, tuple(rungs), source or name, cpu)
+
+
+def _room(operator):
+    if operator not in ROOMS:
+        raise ValueError(f"unknown operator {operator!r}; the operators are {', '.join(sorted(ROOMS))}")
+    return ROOMS[operator]
+
+
+def rungs(operator):
+    """The rungs of an operator's GPU kernel, slowest first; `auto` takes the last."""
+    return _room(operator).rungs
+
+
+def _valid(backend, rung):
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}; the backends are {', '.join(BACKENDS)}")
+    known = sorted({r for some in ROOMS.values() for r in some.rungs})
+    if rung is not None and rung not in known:
+        raise ValueError(f"unknown rung {rung!r}; the rungs are {', '.join(known)}")
+    return backend, rung
+
+
+_requested = (os.environ.get("GENMINI_BACKEND", "auto"), None)  # (backend, rung): the one global
+
+
+def requested():
+    """What `use` or GENMINI_BACKEND asked for, as one word that travels with an operator: "cuda", "emulated:naive", ..."""
+    backend, rung = _requested
+    if backend not in BACKENDS:
+        raise ValueError(f"GENMINI_BACKEND={backend!r} is unknown; the backends are {', '.join(BACKENDS)}")
+    return backend if rung is None else f"{backend}:{rung}"
+
+
+class use:
+    """Choose the backend (and the rung of its GPU kernels): as a function for good, as a context for a while."""
+
+    def __init__(self, backend, rung=None):
+        global _requested
+        self._before, _requested = _requested, _valid(backend, rung)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        global _requested
+        _requested = self._before
+
+
+def chosen(operator, device="cpu", dtype=torch.float32, request=None):
+    """Who runs this operator on tensors of this device and dtype, and why; raises where an explicit backend cannot."""
+    this, device = _room(operator), torch.device(device)
+    backend, _, rung = (request or requested()).partition(":")
+    if rung and rung not in this.rungs:
+        rung = ""
+    gpu = Chosen(this.language, rung or this.rungs[-1], f"{this.language} kernel for NVIDIA tensors")
+    if backend == "reference":
+        return Chosen("reference", None, "asked for")
+    if backend == "emulated":
+        return _or_raise(operator, Chosen("emulated", gpu.rung, "asked for"), _cannot_emulate(this, device))
+    if backend == this.language:
+        return _or_raise(operator, Chosen(backend, gpu.rung, "asked for"), _cannot_launch(this, device))
+    if backend == "cpu" and this.cpu:
+        return _or_raise(operator, Chosen("cpu", None, "asked for"), _cannot_run_native(this, device))
+    if device.type == "cuda":
+        obstacle = _cannot_launch(this, device)
+        return Chosen("reference", None, obstacle) if obstacle else gpu
+    if device.type == "cpu" and this.cpu:
+        obstacle = _cannot_run_native(this, device)
+        return Chosen("reference", None, obstacle) if obstacle else Chosen("cpu", None, "native kernel for CPU tensors")
+    return Chosen("reference", None, f"no native kernel for {device.type} tensors: PyTorch runs the definition")
+
+
+def _or_raise(operator, choice, obstacle):
+    if obstacle:
+        raise RuntimeError(f"{operator} cannot run on the backend {choice.backend!r}: {obstacle}")
+    return choice
+
+
+def _cannot_launch(this, device):
+    if device.type != "cuda":
+        return f"it runs on NVIDIA tensors and these are on {device.type!r}; use('emulated') runs the same kernel on CPU tensors"
+    if torch.version.hip:
+        return "the kernels are written for NVIDIA cards and this PyTorch is built for AMD's"
+    if this.language == "triton":
+        return triton_missing() or ("Triton interprets in this process (TRITON_INTERPRET=1): start without it" if interpreting() else "")
+    return _library.missing(this.source, "cuda")
+
+
+def _cannot_run_native(this, device):
+    if device.type != "cpu":
+        return f"it runs on CPU tensors and these are on {device.type!r}"
+    return _library.missing(this.source, "cpu")
+
+
+def _cannot_emulate(this, device):
+    if device.type != "cpu":
+        return f"the emulator runs on CPU tensors and these are on {device.type!r}"
+    if this.language == "cuda":
+        return _library.missing(this.source, "emulated")
+    if triton_missing():
+        return triton_missing()
+    if not interpreting():
+        return "Triton's interpreter is switched on when triton is imported: start Python with TRITON_INTERPRET=1"
+    return interpreter_broken()
+
+
+def triton_missing():
+    return "" if importlib.util.find_spec("triton") else "triton is not installed (it exists for Linux; pip install triton)"
+
+
+def interpreting():
+    """Whether Triton was imported as an interpreter (its own switch, read once, at its import)."""
+    from triton.runtime.interpreter import InterpretedFunction
+
+    from triton import language
+
+    return isinstance(language.zeros, InterpretedFunction)
+
+
+def interpreter_broken():
+    """Triton 3.6 takes the length of a loop for a NumPy scalar, which NumPy 2.4 no longer converts."""
+    import numpy
+    import triton
+
+    version = lambda module: tuple(int(part) for part in module.__version__.split(".")[:2])
+    if version(triton) < (3, 7) and version(numpy) >= (2, 4):
+        return (
+            f"Triton {triton.__version__} cannot interpret a loop with NumPy {numpy.__version__}: "
+            "pip install 'numpy<2.4' or 'triton>=3.7' (kernels compiled for a GPU are not touched)"
+        )
+    return ""

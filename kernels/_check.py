@@ -1,0 +1,66 @@
+"""One way to refuse an argument: its name, what it got, what it takes. TypeError for kinds and dtypes, ValueError for values and shapes."""
+
+import os
+
+import torch
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def names(items):
+    items = [str(item).replace("torch.", "") for item in items]
+    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " or " + items[-1]
+
+
+def tensors(dtypes=FLOATS, **named):
+    """Each is a tensor of one of these dtypes."""
+    for name, tensor in named.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+        if tensor.dtype not in dtypes:
+            raise TypeError(f"{name} must be of dtype {names(dtypes)}, got {names([tensor.dtype])}")
+        if tensor.layout != torch.strided:
+            raise TypeError(f"{name} must be a dense tensor, got layout {tensor.layout}")
+
+
+def one_device(**named):
+    (first, like), *rest = [(name, tensor) for name, tensor in named.items() if tensor is not None]
+    for name, tensor in rest:
+        if tensor.device != like.device:
+            raise ValueError(f"{name} must be on the device of {first}, {like.device}, got {tensor.device}")
+
+
+def one_dtype(**named):
+    (first, like), *rest = [(name, tensor) for name, tensor in named.items() if tensor is not None]
+    for name, tensor in rest:
+        if tensor.dtype != like.dtype:
+            raise TypeError(f"{name} must have the dtype of {first}, {names([like.dtype])}, got {names([tensor.dtype])}")
+
+
+def shape(name, tensor, wanted, meaning):
+    """The tensor has exactly this shape; `meaning` spells it in letters, as in "(O, I) with I = 3 of x"."""
+    if tuple(tensor.shape) != tuple(wanted):
+        raise ValueError(f"{name} must have shape {meaning} = {tuple(wanted)}, got {tuple(tensor.shape)}")
+
+
+def at_least(name, tensor, dimensions, meaning):
+    if tensor.dim() < dimensions:
+        raise ValueError(f"{name} must have shape {meaning}, got {tuple(tensor.shape)}")
+
+
+def one_of(name, value, options):
+    if value not in options:
+        raise ValueError(f"{name} must be {names([repr(option) for option in options])}, got {value!r}")
+
+
+def values(tensor):
+    """Whether to look at the values inside this tensor: always on a CPU; on a GPU only with GENMINI_CHECK=1, for it waits for the device."""
+    return tensor.device.type == "cpu" or (tensor.device.type == "cuda" and os.environ.get("GENMINI_CHECK") == "1")
+
+
+def in_float32(*arrays):
+    """Under autocast on their device 16-bit tensors become float32, as PyTorch does for its losses and norms."""
+    kind = arrays[0].device.type
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+        return arrays
+    return tuple(array.float() if array.dtype in (torch.float16, torch.bfloat16) else array for array in arrays)

@@ -1,0 +1,110 @@
+"""Load the libraries that csrc/build.py made, and call their C functions with tensors.
+
+    call("affine_coupling", "emulated", "affine_coupling_naive", x.dtype, x, s, t, y, logdet, N, D)
+
+A tensor goes as its address, an int as int64_t, a float as double, a dtype as the code of gpu.h, None as a null pointer; the last argument is
+added here: the current stream for a kernel, the number of threads for a native one. A code other than 0 becomes a RuntimeError.
+"""
+
+import ctypes
+import functools
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+FOLDER = Path(__file__).resolve().parent / "lib"
+DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}  # the codes of csrc/gpu.h
+MEND = "python csrc/build.py   (or: make build)"
+
+
+@dataclass(frozen=True)
+class Library:
+    name: str
+    kind: str  # cpu, emulated, cuda
+    path: Path
+    built: bool
+    log: str  # what the compiler said
+
+
+def libraries():
+    """Every library that csrc/ could give, built or not: for `genmini info`."""
+    found = []
+    csrc = _csrc()
+    for kind, pattern in (("cpu", "*.cpp"), ("emulated", "*.cu"), ("cuda", "*.cu")):
+        for source in sorted(csrc.glob(pattern)):
+            path = FOLDER / f"{source.stem}.{kind}.so"
+            log = path.with_suffix(".log")
+            found.append(Library(source.stem, kind, path, path.exists(), log.read_text() if log.exists() else ""))
+    return found
+
+
+def _csrc():
+    here = Path(__file__).resolve().parent
+    return next((path for path in (here.parent / "csrc", here / "csrc") if path.is_dir()), here.parent / "csrc")
+
+
+def missing(name, kind):
+    """Why this library cannot be used, or an empty string."""
+    try:
+        load(name, kind)
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+@functools.cache
+def load(name, kind):
+    path = FOLDER / f"{name}.{kind}.so"
+    if not path.exists():
+        log = path.with_suffix(".log")
+        last = log.read_text().strip().splitlines()[-1:] if log.exists() else []
+        said = f"; the compiler's last words: {last[0]}" if last else ""
+        raise FileNotFoundError(f"{path.name} is not built{said}; to build it: {MEND}")
+    return ctypes.CDLL(str(path))
+
+
+def plain(tensor):
+    """Contiguous and at a multiple of 16 bytes, as the wide loads of the kernels like it; None stays None."""
+    if tensor is None:
+        return None
+    tensor = tensor.contiguous()
+    return tensor if tensor.data_ptr() % 16 == 0 else tensor.clone()
+
+
+_lock = threading.Lock()  # the emulator runs one launch at a time
+
+
+def call(name, kind, function, *arguments):
+    library = load(name, kind)
+    entry = getattr(library, function)
+    values = [_c(argument) for argument in arguments]
+    if kind == "cuda":
+        device = next(argument.device for argument in arguments if isinstance(argument, torch.Tensor))
+        with torch.cuda.device(device):
+            code = entry(*values, ctypes.c_void_p(torch.cuda.current_stream(device).cuda_stream))
+    elif kind == "cpu":
+        code = entry(*values, ctypes.c_int(torch.get_num_threads()))
+    else:
+        with _lock:
+            code = entry(*values, ctypes.c_void_p())
+    if code:
+        raise RuntimeError(f"{function} ({kind}) failed: {_text(library, code)}")
+
+
+def _c(argument):
+    if isinstance(argument, torch.Tensor):
+        return ctypes.c_void_p(argument.data_ptr())
+    if isinstance(argument, torch.dtype):
+        return ctypes.c_int(DTYPES[argument])
+    if isinstance(argument, float):
+        return ctypes.c_double(argument)
+    return ctypes.c_void_p() if argument is None else ctypes.c_int64(argument)
+
+
+def _text(library, code):
+    if not hasattr(library, "gpu_error"):
+        return f"code {code}"
+    library.gpu_error.restype = ctypes.c_char_p
+    return library.gpu_error(code).decode()

@@ -1,0 +1,219 @@
+"""How do we bend a density with a network and still know, exactly, by how much it was stretched?
+
+The affine coupling layer of RealNVP (Dinh, Sohl-Dickstein, Bengio 2017, eq. 7-8; the course's "affine coupling layer"): half of the
+variables passes through, the other half is scaled and shifted by what a network reads off the first. This room is the second half's step.
+
+    kernels: csrc/affine_coupling.cu    layer: genmini.layers.AffineCoupling    test: tests/test_affine_coupling.py
+    bench: bench/bench_affine_coupling.py
+
+Math
+    forward     y = x e^s + t            logdet_n =  sum_d s_nd        the Jacobian dy/dx is diagonal, e^s on it
+    inverse     x = (y - t) e^-s         logdet_n = -sum_d s_nd
+    gradient of the forward, from dy and dlogdet (D for the derivative of the loss with respect to ...):
+                dx = dy e^s              ds = dy x e^s + dlogdet       dt = dy
+                x e^s is also y - t: with save="y" the backward reads y and t, and x need not be kept
+    gradient of the inverse, from dx and dlogdet, with its output x:
+                dy = dx e^-s             ds = -dx x - dlogdet          dt = -dy
+
+Shapes
+    x, s, t, y (N, ...), equal; dimension 0 is the batch, the rest is read as one row of D numbers.   logdet (N,) float32 (float64 for float64)
+
+Traffic
+    a number read or written is w bytes (4 for float32); per element: forward or inverse 3 in + 1 out = 4w and 2 operations and one exp;
+    backward 3 in + 2 out = 5w, with save="y" 4 in + 2 out = 6w. So memory binds: 16, 20 and 24 bytes an element in float32.
+    Eager PyTorch moves at least 36: exp (8), mul (12), add (12), sum (4).
+
+Accuracy
+    The sum of s is kept in double, and compensated (two doubles) for float64, in an order that depends on D alone:
+    |logdet - exact| <= 2^-23 |exact| + 2^-40 sum|s|   for float32 and 16 bits,    2^-50 sum|s| log2(D)   for float64.
+    save="y": y - t loses the digits that t covers: its error is 2^-24 (|y| + |t|) where x e^s has 2^-24 |x e^s|, so keep |t| modest.
+
+Tiling
+    naive       one thread an element for y, then one thread a row for logdet (s is read twice)
+    one_pass    16-byte loads; a row is a run of chunks of 4096 numbers, a chunk belongs to one block of 256 threads:
+
+                row n   |  chunk 0  |  chunk 1  | ...       block (n, c) writes y, and the sum of its chunk to part[n, c];
+                        thread v, v+256, ... in wide loads     a second kernel, one block a row, adds part[n, :] in a fixed tree
+
+                A short row (D <= 512) belongs to 1, 2, 4 ... 32 neighbouring lanes of one warp, and a shuffle tree adds it.
+"""
+
+import math
+
+import torch
+
+from . import _backend, _check, _library, _operator
+
+CHUNK = 4096  # numbers of a row that one block adds: the same constant stands in csrc/affine_coupling.cu
+
+# ---- reference -------------------------------------------------------------------------------------------------------------------------
+
+
+def reference(x, s, t):  # (N, D) each -> (N, D), (N,)
+    y = x * s.exp() + t
+    return y, _row_sum(s)
+
+
+def reference_inverse(y, s, t):
+    x = (y - t) * (-s).exp()
+    return x, -_row_sum(s)
+
+
+def _row_sum(s):
+    return s.sum(1, dtype=torch.float64).to(_wide(s.dtype))
+
+
+def _wide(dtype):
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+# ---- kernel: csrc/affine_coupling.cu; here is who runs what ---------------------------------------------------------------------------
+
+
+def run_forward(x, s, t, inverse, request):
+    choice = _backend.chosen("affine_coupling", x.device, x.dtype, request)
+    if choice.backend == "reference":
+        return reference_inverse(x, s, t) if inverse else reference(x, s, t)
+    return launch_forward(choice, *map(_library.plain, (x, s, t)), inverse)
+
+
+def run_backward(dy, dlogdet, kept, s, t, request):
+    choice = _backend.chosen("affine_coupling", dy.device, dy.dtype, request)
+    if choice.backend == "reference":
+        return gradient_formula(dy, dlogdet, kept, s, t, request)
+    return launch_backward(choice, *map(_library.plain, (dy, dlogdet, kept, s, t)))
+
+
+def run_inverse_backward(dx, dlogdet, x, s, request):
+    choice = _backend.chosen("affine_coupling", dx.device, dx.dtype, request)
+    if choice.backend == "reference":
+        return inverse_gradient_formula(dx, dlogdet, x, s, request)
+    return launch_inverse_backward(choice, *map(_library.plain, (dx, dlogdet, x, s)))
+
+
+# ---- launcher --------------------------------------------------------------------------------------------------------------------------
+
+
+def launch_forward(choice, x, s, t, inverse):
+    N, D = x.shape
+    y, logdet = torch.empty_like(x), x.new_empty(N, dtype=_wide(x.dtype))
+    part = x.new_empty((N, math.ceil(D / CHUNK), 2), dtype=torch.float64)  # the sums of the chunks, each in two doubles
+    name = f"affine_coupling{'_inverse' if inverse else ''}_{choice.rung}"
+    _library.call("affine_coupling", choice.backend, name, x.dtype, x, s, t, y, logdet, part, N, D)
+    return y, logdet
+
+
+def launch_backward(choice, dy, dlogdet, kept, s, t):
+    """kept is x if t is None, else y."""
+    N, D = dy.shape
+    dx, ds = torch.empty_like(dy), torch.empty_like(dy)
+    name = f"affine_coupling_backward_{choice.rung}"
+    _library.call("affine_coupling", choice.backend, name, dy.dtype, dy, dlogdet, kept, s, t, dx, ds, N, D)
+    return dx, ds
+
+
+def launch_inverse_backward(choice, dx, dlogdet, x, s):
+    N, D = dx.shape
+    dy, ds = torch.empty_like(dx), torch.empty_like(dx)
+    name = f"affine_coupling_inverse_backward_{choice.rung}"
+    _library.call("affine_coupling", choice.backend, name, dx.dtype, dx, dlogdet, x, s, dy, ds, N, D)
+    return dy, ds
+
+
+# ---- gradient --------------------------------------------------------------------------------------------------------------------------
+
+
+def gradient_formula(dy, dlogdet, kept, s, t, request):
+    # forward was: y = x e^s + t, logdet = sum_d s;   so x e^s = y - t
+    xes = kept * s.exp() if t is None else kept - t
+    return dy * s.exp(), dy * xes + dlogdet[:, None].to(dy.dtype)
+
+
+def inverse_gradient_formula(dx, dlogdet, x, s, request):
+    # inverse was: x = (y - t) e^-s, logdet = -sum_d s;   so dx/ds = -x
+    return dx * (-s).exp(), -dx * x - dlogdet[:, None].to(dx.dtype)
+
+
+def gradient(needed, grads, kept, s, t, request):
+    dy, dlogdet = grads
+    dx, ds = _backward(dy, dlogdet, kept, s, t, request)
+    return dx, ds, dy, None, None
+
+
+def inverse_gradient(needed, grads, x, s, request):
+    dx, dlogdet = grads
+    dy, ds = _inverse_backward(dx, dlogdet, x, s, request)
+    return dy, ds, -dy, None, None
+
+
+# ---- registration ----------------------------------------------------------------------------------------------------------------------
+
+_backend.room("affine_coupling", "cuda", ("naive", "one_pass"))
+
+
+def _fake(x, s, t, inverse, request):
+    return torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty(x.shape[0], dtype=_wide(x.dtype))
+
+
+def _fake_backward(dy, dlogdet, kept, s, *_):
+    return torch.empty_like(s, memory_format=torch.contiguous_format), torch.empty_like(s, memory_format=torch.contiguous_format)
+
+
+_forward_op = _operator.operator(
+    "affine_coupling(Tensor x, Tensor s, Tensor t, bool inverse, str request) -> (Tensor, Tensor)", run_forward, _fake
+)
+_backward = _operator.differentiable_in_pytorch(
+    _operator.operator(
+        "affine_coupling_backward(Tensor dy, Tensor dlogdet, Tensor kept, Tensor s, Tensor? t, str request) -> (Tensor, Tensor)",
+        run_backward,
+        _fake_backward,
+    ),
+    gradient_formula,
+    fold=(0, 1, 2, 3, 4),
+)
+_inverse_backward = _operator.differentiable_in_pytorch(
+    _operator.operator(
+        "affine_coupling_inverse_backward(Tensor dx, Tensor dlogdet, Tensor x, Tensor s, str request) -> (Tensor, Tensor)",
+        run_inverse_backward,
+        _fake_backward,
+    ),
+    inverse_gradient_formula,
+    fold=(0, 1, 2, 3),
+)
+_saving_x = _operator.differentiable(_forward_op, lambda i, o: (i[0], i[1], None, i[4]), gradient, fold=(0, 1, 2))
+_saving_y = _operator.differentiable(_forward_op, lambda i, o: (o[0], i[1], i[2], i[4]), gradient, fold=(0, 1, 2))
+_inverse = _operator.differentiable(_forward_op, lambda i, o: (o[0], i[1], i[4]), inverse_gradient, fold=(0, 1, 2))
+
+
+def affine_coupling(x, s, t, save="x"):
+    """y = x e^s + t and logdet = sum of s over all but dimension 0.   (N, ...) three times -> (N, ...), (N,)
+
+    save="y" keeps the output y and t for the backward pass, and not x: in a chain of couplings every y is somebody's input anyway.
+    """
+    _check.one_of("save", save, ("x", "y"))
+    x, s, t = _checked(x=x, s=s, t=t)
+    y, logdet = (_saving_x if save == "x" else _saving_y)(_rows(x), _rows(s), _rows(t), False, _backend.requested())
+    return y.reshape(x.shape), logdet
+
+
+def affine_coupling_inverse(y, s, t):
+    """x = (y - t) e^-s and logdet = -sum of s over all but dimension 0.   (N, ...) three times -> (N, ...), (N,)"""
+    y, s, t = _checked(y=y, s=s, t=t)
+    x, logdet = _inverse(_rows(y), _rows(s), _rows(t), True, _backend.requested())
+    return x.reshape(y.shape), logdet
+
+
+def _checked(**named):
+    _check.tensors(**named)
+    (first, like), *rest = named.items()
+    _check.at_least(first, like, 1, "(N, ...), dimension 0 the batch")
+    for name, tensor in rest:
+        _check.shape(name, tensor, like.shape, f"that of {first}")
+    _check.one_device(**named)
+    named = dict(zip(named, _check.in_float32(*named.values()), strict=True))
+    _check.one_dtype(**named)
+    return named.values()
+
+
+def _rows(tensor):
+    return tensor.reshape(tensor.shape[0], math.prod(tensor.shape[1:]))
