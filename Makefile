@@ -1,0 +1,50 @@
+# genmini: `make demo` shows it, `make test` proves it.
+PYTHON3 ?= python3
+PY = .venv/bin/python
+$(shell .venv/bin/python -c "" 2>/dev/null || rm -f .venv/ready)   # a broken environment is made again
+
+help:            ## this list
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+.venv/ready: setup.py pyproject.toml constraints.txt
+	@echo "Making .venv (once; PyTorch and Triton are large)"
+	$(PYTHON3) -m venv --clear .venv
+	.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@touch $@
+
+build: .venv/ready ## compile csrc/ into kernels/lib/ (only what changed)
+	$(PY) csrc/build.py --strict
+
+demo: build      ## train a MADE on the embedded digits for about a minute, and draw its samples
+	$(PY) -m genmini train made --data digits --out runs/demo
+
+test: build      ## everything that proves the project (needs no GPU)
+	$(PY) -m pytest -n auto
+
+test-thorough: build ## every mutant, ThreadSanitizer, hypothesis at length: within the hour
+	HYPOTHESIS_PROFILE=thorough GENMINI_THOROUGH=1 $(PY) -m pytest -n auto
+	$(PY) csrc/sanitize.py --thorough
+
+sanitize: .venv/ready ## every kernel, every rung, under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
+	$(PY) csrc/sanitize.py --thorough
+
+bench: build     ## time every room beside its peers, and store the table of this machine
+	.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(PY) bench/run.py
+
+gpu:             ## on a machine with an NVIDIA GPU, with the python3 that has its PyTorch: tests, sanitizers, benches
+	$(PYTHON3) -m pip install --no-build-isolation --no-deps -e .
+	$(PYTHON3) csrc/build.py --strict
+	$(PYTHON3) -m pytest -m "not mutants"
+	$(PYTHON3) csrc/sanitize.py --gpu
+	$(PYTHON3) bench/run.py
+
+lint: .venv/ready ## ruff and clang-format
+	.venv/bin/ruff check .
+	.venv/bin/clang-format --dry-run --Werror csrc/*.cu csrc/*.cpp csrc/*.h
+
+clean:           ## remove what was built
+	rm -rf .venv build kernels/lib *.egg-info .cache .pytest_cache .ruff_cache .hypothesis
+
+.PHONY: help build demo test test-thorough sanitize bench gpu lint clean
+.DEFAULT_GOAL := help

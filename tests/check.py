@@ -1,0 +1,208 @@
+"""The proofs that every room passes. A room's own test file adds its laws.
+
+    RUNS = check.runs("affine_coupling")             who can run it here: the reference, each native kernel, each rung of the GPU kernel
+    @pytest.mark.parametrize("run", RUNS, ids=str)
+    def test_matches(run): check.matches(run, ops.affine_coupling, inputs)
+
+`matches` is the fair tolerance: with the definition in float64 as the truth, a kernel may be at most twice as wrong as PyTorch is when it
+evaluates the same definition in the same dtype, plus one rounding of the largest number.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from hypothesis import strategies as st
+from torch.utils._pytree import tree_leaves, tree_map
+
+from genmini import kernels
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+GPU = torch.cuda.is_available()
+
+
+@dataclass(frozen=True)
+class Run:
+    backend: str
+    rung: str | None
+    device: str
+
+    def __str__(self):
+        return "-".join(part for part in (self.backend, self.rung, self.device if self.device != "cpu" else None) if part)
+
+    def use(self):
+        return kernels.use(self.backend, self.rung)
+
+
+def runs(operator):
+    """Every way in which this machine runs the operator. What should run here and cannot fails its tests: it is not left out."""
+    room = kernels.ROOMS[operator]
+    found = [Run("reference", None, "cpu")]
+    if room.cpu:
+        found.append(Run("cpu", None, "cpu"))
+    if room.language == "cuda" or not GPU:  # with a GPU, Triton compiles in this process and cannot interpret
+        found += [Run("emulated", rung, "cpu") for rung in room.rungs]
+    if GPU:
+        found += [Run("reference", None, "cuda")] + [Run(room.language, rung, "cuda") for rung in room.rungs]
+    return found
+
+
+# ---- inputs ------------------------------------------------------------------------------------------------------------------------------
+
+
+def numbers(*shape, seed=0, scale=1.0, dtype=torch.float64):
+    return (torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale).to(dtype)
+
+
+def laid_out(tensor, layout):
+    """The same values in another place: transposed memory, every second number of a larger array, an address that is not aligned."""
+    if layout == "transposed":
+        return tensor.transpose(0, -1).contiguous().transpose(0, -1) if tensor.dim() else tensor
+    if layout == "strided":
+        larger = torch.full((*tensor.shape[:-1], 2 * tensor.shape[-1]), float("nan"), dtype=tensor.dtype, device=tensor.device)
+        larger[..., ::2] = tensor
+        return larger[..., ::2]
+    if layout == "offset":
+        larger = torch.full((tensor.numel() + 1,), float("nan"), dtype=tensor.dtype, device=tensor.device)
+        larger[1:] = tensor.flatten()
+        return larger[1:].view(tensor.shape)
+    return tensor.contiguous()
+
+
+layouts = st.sampled_from(["contiguous", "transposed", "strided", "offset"])
+dtypes = st.sampled_from(DTYPES)
+seeds = st.integers(0, 2**32 - 1)
+scales = st.sampled_from([1.0, 1e-3, 1e3])
+edges = st.sampled_from([0, 1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 129])  # around the edges of tiles
+
+
+def to(run, dtype, inputs):
+    """Floating tensors of the inputs in this dtype, all on the run's device."""
+
+    def move(a):
+        if not isinstance(a, torch.Tensor):
+            return a
+        return a.to(run.device, dtype if a.is_floating_point() else a.dtype)
+
+    return tree_map(move, inputs)
+
+
+# ---- matches -----------------------------------------------------------------------------------------------------------------------------
+
+
+def error(got, exact):
+    """The largest error; infinite when a number is missing or should not be there."""
+    got, exact = got.detach().cpu().double(), exact.detach().cpu().double()
+    assert got.shape == exact.shape, (got.shape, exact.shape)
+    finite = exact.isfinite()
+    if not torch.equal(got[~finite].nan_to_num(7.0), exact[~finite].nan_to_num(7.0)) or not got[finite].isfinite().all():
+        return float("inf")
+    return (got - exact)[finite].abs().max().item() if finite.any() else 0.0
+
+
+def fair(got, exact, pytorch, dtype, name=""):
+    """|got - exact| <= 2 |pytorch - exact| + one rounding of the largest number."""
+    exact = exact.detach().cpu().double()
+    finite = exact[exact.isfinite()]
+    one_rounding = torch.finfo(dtype).eps * finite.abs().max().item() if finite.numel() else 0.0
+    ours, theirs = error(got, exact), error(pytorch, exact)
+    assert ours <= 2 * theirs + one_rounding, f"{name} is off by {ours:.3g}; PyTorch in {dtype} by {theirs:.3g}, one rounding is {one_rounding:.3g}"
+
+
+def matches(run, operator, inputs, dtype=torch.float32, definition=None, gradients=True):
+    """Outputs, and gradients for random output gradients, against the definition in float64.
+
+    definition: plain PyTorch, differentiable by autograd; without one the operator itself on the backend "reference".
+    """
+    def plain(*arguments):
+        with kernels.use("reference"):
+            return (definition or operator)(*arguments)
+
+    cpu = Run("reference", None, "cpu")
+    rounded = to(cpu, dtype, inputs)  # all three see the same numbers
+    exact = _out_and_gradients(plain, to(cpu, torch.float64, rounded), gradients)
+    theirs = _out_and_gradients(plain, rounded, gradients)
+    with run.use():
+        ours = _out_and_gradients(operator, tree_map(lambda a: a.to(run.device) if isinstance(a, torch.Tensor) else a, rounded), gradients)
+    assert len(ours) == len(exact)
+    for (name, got), (_, truth), (_, pytorch) in zip(ours, exact, theirs, strict=True):
+        assert got.dtype == pytorch.dtype, (name, got.dtype, pytorch.dtype)
+        fair(got, truth, pytorch, got.dtype if got.dtype.is_floating_point else dtype, name)
+
+
+def _out_and_gradients(operator, inputs, gradients):
+    inputs = [a.detach().requires_grad_(gradients and a.is_floating_point()) if isinstance(a, torch.Tensor) else a for a in inputs]
+    outs = tree_leaves(operator(*inputs))
+    found = [(f"output {i}", out) for i, out in enumerate(outs)]
+    moving = [(i, a) for i, a in enumerate(inputs) if isinstance(a, torch.Tensor) and a.requires_grad]
+    flowing = [out for out in outs if out.requires_grad]
+    if moving and flowing:
+        along = [numbers(*out.shape, seed=17 + i).to(out) for i, out in enumerate(flowing)]
+        for (i, _), grad in zip(moving, torch.autograd.grad(flowing, [a for _, a in moving], along), strict=True):
+            found.append((f"gradient of input {i}", grad))
+    return found
+
+
+# ---- gradient ----------------------------------------------------------------------------------------------------------------------------
+
+
+def gradient(run, operator, inputs):
+    """First and second derivatives against finite differences, in float64."""
+    inputs = to(run, torch.float64, inputs)
+    inputs = [a.requires_grad_() if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in inputs]
+    with run.use():
+        assert torch.autograd.gradcheck(operator, inputs, check_batched_grad=True)
+        assert torch.autograd.gradgradcheck(operator, inputs)
+
+
+# ---- registered --------------------------------------------------------------------------------------------------------------------------
+
+
+def registered(run, operator, inputs, argnums, plain=None):
+    """The operator under compile, func.grad, jacrev, grad of grad and vmap(grad), against `plain`, autograd's own through plain PyTorch."""
+    inputs = to(run, torch.float64, inputs)
+
+    def loss(f):
+        return lambda *a: sum((o * o.cos()).sum() for o in tree_leaves(f(*a)) if o.is_floating_point())
+
+    def plainly(*a):
+        with kernels.use("reference"):
+            return (plain or operator)(*a)
+
+    transforms = {
+        "call": lambda f: f,
+        "grad": lambda f: torch.func.grad(loss(f), argnums),
+        "jacrev": lambda f: torch.func.jacrev(loss(f), argnums),
+        "grad of grad": lambda f: torch.func.grad(
+            lambda *a: sum(g.square().sum() for g in tree_leaves(torch.func.grad(loss(f), argnums)(*a))), argnums
+        ),
+    }
+    with run.use():
+        for name, transform in transforms.items():
+            wanted = tree_leaves(transform(plain or plainly)(*inputs))
+            for how, function in (("eager", transform(operator)), ("compiled", _compiled(transform(operator)))):
+                for got, want in zip(tree_leaves(function(*inputs)), wanted, strict=True):
+                    torch.testing.assert_close(got, want, msg=lambda m, name=name, how=how: f"{how} {name}: {m}")
+        mapped_like_a_loop(operator, inputs, argnums)
+        mapped_like_a_loop(torch.func.grad(loss(operator), argnums), inputs, argnums)
+
+
+def _compiled(function):
+    torch._dynamo.reset()
+    return torch.compile(function, fullgraph=True, backend="aot_eager")
+
+
+def mapped_like_a_loop(function, inputs, argnums, B=3):
+    """vmap over each differentiable input alone, and over all, equals a Python loop."""
+    stacked = [torch.stack([a * (1 + b) for b in range(B)]) if i in argnums else a for i, a in enumerate(inputs)]
+    for mapped in ((i,) for i in argnums) if len(argnums) == 1 else (*((i,) for i in argnums), argnums):
+        arguments = [stacked[i] if i in mapped else a for i, a in enumerate(inputs)]
+        in_dims = tuple(0 if i in mapped else None for i in range(len(inputs)))
+        got = tree_leaves(torch.func.vmap(function, in_dims=in_dims)(*arguments))
+        each = [tree_leaves(function(*(a[b] if i in mapped else a for i, a in enumerate(arguments)))) for b in range(B)]
+        for g, *singles in zip(got, *each, strict=True):
+            torch.testing.assert_close(g, torch.stack(singles))
+
+
+def opaque(op, arguments):
+    """PyTorch's own checks of a registered operator: schema, fake outputs, no aliasing, tracing with dynamic shapes."""
+    torch.library.opcheck(op, arguments)

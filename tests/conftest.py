@@ -1,0 +1,35 @@
+"""Before anything imports triton: the interpreter where there is no GPU. Then hypothesis' profiles, poisoned memory, and a fresh backend a test."""
+
+import os
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from genmini import kernels
+
+QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+settings.register_profile("default", deadline=None, derandomize=True, database=None, max_examples=20, suppress_health_check=QUIET)
+settings.register_profile("thorough", deadline=None, database=None, max_examples=500, print_blob=True, suppress_health_check=QUIET)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests marked `thorough` run when they are asked for: -m thorough, or `make test-thorough`."""
+    if "thorough" in (config.option.markexpr or "") or os.environ.get("GENMINI_THOROUGH") == "1":
+        return
+    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("thorough")])
+    items[:] = [item for item in items if not item.get_closest_marker("thorough")]
+
+
+@pytest.fixture(autouse=True)
+def poisoned_and_fresh():
+    """torch.empty is full of NaN, so that an element that nobody writes is seen; every test starts on the default backend."""
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(0)
+    with kernels.use(os.environ.get("GENMINI_BACKEND", "auto")):
+        yield

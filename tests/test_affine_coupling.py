@@ -1,0 +1,232 @@
+"""Proofs and laws of the affine coupling room (kernels/affine_coupling.py)."""
+
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from check import DTYPES, dtypes, edges, gradient, laid_out, layouts, matches, numbers, opaque, registered, runs, scales, seeds
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genmini import kernels, ops
+from genmini.kernels import affine_coupling as room
+
+RUNS = runs("affine_coupling")
+everywhere = pytest.mark.parametrize("run", RUNS, ids=str)
+shapes = st.tuples(edges, edges) | st.tuples(st.integers(0, 3), st.sampled_from([511, 512, 513, 4095, 4096, 4097, 9001])) | st.tuples(edges)
+
+
+def inputs(*shape, seed=0, scale=1.0):
+    return [numbers(*shape, seed=seed, scale=scale), numbers(*shape, seed=seed + 1), numbers(*shape, seed=seed + 2, scale=scale)]
+
+
+def definition(x, s, t):
+    y = x * s.exp() + t
+    return y, s.reshape(s.shape[0], math.prod(s.shape[1:])).sum(1, dtype=torch.float64).to(room._wide(s.dtype))
+
+
+def inverse_definition(y, s, t):
+    return (y - t) * (-s).exp(), -s.reshape(s.shape[0], math.prod(s.shape[1:])).sum(1, dtype=torch.float64).to(room._wide(s.dtype))
+
+
+OPERATORS = {
+    "forward": (ops.affine_coupling, definition),
+    "forward, y saved": (lambda x, s, t: ops.affine_coupling(x, s, t, save="y"), definition),
+    "inverse": (ops.affine_coupling_inverse, inverse_definition),
+}
+each_operator = pytest.mark.parametrize("name", OPERATORS)
+
+
+# ---- the common proofs --------------------------------------------------------------------------------------------------------------------
+
+
+@everywhere
+@each_operator
+@given(shape=shapes, dtype=dtypes, layout=layouts, seed=seeds, scale=scales)
+def test_matches(run, name, shape, dtype, layout, seed, scale):
+    operator, plain = OPERATORS[name]
+    if name == "forward, y saved":  # y - t loses what t covers: its own law is below
+        scale, plain = 1.0, lambda x, s, t: definition_saving_y(x, s, t)
+    matches(run, operator, [laid_out(a, layout) for a in inputs(*shape, seed=seed, scale=scale)], dtype, plain)
+
+
+def definition_saving_y(x, s, t):
+    """The same function whose gradient is read off the rounded y, in PyTorch."""
+    return SavingY.apply(x, s, t)
+
+
+class SavingY(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, s, t):
+        y, logdet = definition(x, s, t)
+        ctx.save_for_backward(y, s, t)
+        return y, logdet
+
+    @staticmethod
+    def backward(ctx, dy, dlogdet):
+        y, s, t = ctx.saved_tensors
+        return dy * s.exp(), dy * (y - t) + dlogdet.reshape(-1, *[1] * (s.dim() - 1)).to(dy.dtype), dy
+
+
+@everywhere
+@each_operator
+def test_gradient(run, name):
+    gradient(run, OPERATORS[name][0], inputs(2, 3, 2))
+
+
+@everywhere
+@each_operator
+def test_registered(run, name):
+    registered(run, OPERATORS[name][0], inputs(2, 3), argnums=(0, 1, 2), plain=OPERATORS[name][1])
+
+
+@everywhere
+def test_opaque(run):
+    x, s, t = (a.to(run.device) for a in inputs(3, 5))
+    opaque(torch.ops.genmini.affine_coupling.default, (x, s, t, False, kernels.requested()))
+    opaque(torch.ops.genmini.affine_coupling_backward.default, (x, s[:, 0].contiguous(), x, s, None, str(run.backend)))
+    opaque(torch.ops.genmini.affine_coupling_inverse_backward.default, (x, s[:, 0].contiguous(), x, s, str(run.backend)))
+
+
+# ---- laws ---------------------------------------------------------------------------------------------------------------------------------
+
+
+@everywhere
+def test_inverse_undoes_forward(run):
+    x, s, t = (a.to(run.device) for a in inputs(5, 4, 3, 3))
+    with run.use():
+        y, logdet = ops.affine_coupling(x, s, t)
+        back, inverse_logdet = ops.affine_coupling_inverse(y, s, t)
+    torch.testing.assert_close(back, x, rtol=0, atol=2**-49 * (y.abs() + t.abs()).max().item() * (-s).exp().max().item())
+    assert torch.equal(logdet, -inverse_logdet)
+
+
+@everywhere
+def test_logdet_is_that_of_the_jacobian(run):
+    x, s, t = (a.to(run.device) for a in inputs(1, 6))
+    with run.use():
+        J = torch.func.jacrev(lambda x: ops.affine_coupling(x, s, t)[0])(x).reshape(6, 6)
+        logdet = ops.affine_coupling(x, s, t)[1]
+    assert torch.equal(J, J.diag().diag())  # triangular, and more: diagonal
+    torch.testing.assert_close(J.slogdet().logabsdet, logdet[0])
+
+
+def exact_sums(s):
+    return [sum((Fraction(v) for v in row), Fraction(0)) for row in s.double().tolist()]
+
+
+@everywhere
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("D", [1, 2, 5, 16, 511, 513, 5000, 2**15 + 3])
+@pytest.mark.parametrize("cruel", ["random", "cancelling", "one large"])
+def test_logdet_is_accurate(run, dtype, D, cruel):
+    s = numbers(2, D, seed=D, scale=5)
+    if cruel == "cancelling":
+        s[:, 1::2] = -s[:, : 2 * (D // 2) : 2] * (1 + 2.0**-9)
+    if cruel == "one large":
+        s[:, 0] = 2.0**15
+    s = s.to(dtype)
+    with run.use():
+        logdet = ops.affine_coupling(*(a.to(run.device) for a in (s, s, s)))[1].tolist()
+    for got, exact, row in zip(logdet, exact_sums(s), s.double(), strict=True):
+        size = Fraction(row.abs().sum().item())
+        within = 2.0**-50 * math.log2(D) * size if dtype == torch.float64 else 2.0**-23 * abs(exact) + 2.0**-40 * size
+        assert abs(Fraction(got) - exact) <= within
+
+
+@pytest.mark.parametrize("run", [r for r in RUNS if r.backend != "reference"], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_logdet_of_a_million_terms(run, dtype):
+    s = numbers(1, 2**20, seed=3, dtype=dtype)
+    with run.use():
+        got = ops.affine_coupling(*(a.to(run.device) for a in (s, s, s)))[1].item()
+    exact, size = exact_sums(s)[0], Fraction(s.double().abs().sum().item())
+    within = 2.0**-50 * 20 * size if dtype == torch.float64 else 2.0**-23 * abs(exact) + 2.0**-40 * size
+    assert abs(Fraction(got) - exact) <= within
+
+
+@everywhere
+def test_save_y_is_as_wrong_as_it_says(run):
+    """ds through y - t is off by one rounding of y and one of the difference, times |dy|; x e^s itself would be off by 2^-24 |x e^s|."""
+    x, s, t = (a.float().to(run.device) for a in inputs(4, 50))
+    t = t * 100
+    s.requires_grad_()
+    with run.use():
+        y, _ = ops.affine_coupling(x, s, t, save="y")
+        ds = torch.autograd.grad(y.sum(), s)[0].double()
+    exact = x.double() * s.detach().double().exp()
+    u = 2.0**-24
+    within = u * y.detach().abs() + u * (y.detach() - t).abs() + 4 * u * exact.abs()  # exp itself is right to 2 ulp, its product to half
+    assert ((ds - exact).abs() <= within).all()
+    assert (ds - exact).abs().max() > u * exact.abs().max()  # and this is the price: more than x would have cost
+
+
+@everywhere
+def test_nan_and_infinity_stay_in_their_row(run):
+    x, s, t = (a.float().to(run.device) for a in inputs(4, 3, 40))
+    s[1, 0, 3], s[2, 1, 5], s[3, 0, 0], s[3, 2, 1] = math.nan, math.inf, math.inf, -math.inf
+    x[0, 0, 0] = math.inf
+    with run.use():
+        y, logdet = ops.affine_coupling(x, s, t)
+    assert logdet[0].isfinite() and logdet[1].isnan() and logdet[2] == math.inf and logdet[3].isnan()
+    wrong = ~y.isfinite()
+    expected = ~(x * s.exp() + t).isfinite()
+    assert torch.equal(wrong, expected)
+
+
+@pytest.mark.parametrize("run", [r for r in RUNS if r.backend in ("emulated", "cuda")], ids=str)
+def test_the_same_bits_wherever_the_numbers_lie(run):
+    s = numbers(3, 5000, seed=1, dtype=torch.float32).to(run.device)
+    with run.use():
+        plain = ops.affine_coupling(s, s, s)[1]
+        assert all(torch.equal(plain, ops.affine_coupling(s, laid_out(s, how), s)[1]) for how in ("offset", "transposed", "strided"))
+        assert torch.equal(plain[1:], ops.affine_coupling(s[1:], s[1:], s[1:])[1])
+
+
+@everywhere
+def test_a_gradient_runs_where_its_forward_ran(run):
+    x, s, t = (a.to(run.device).requires_grad_() for a in inputs(3, 4))
+    with run.use():
+        y, logdet = ops.affine_coupling(x, s, t)
+    with kernels.use("reference"):
+        names = []
+        run_backward = room._backend.chosen
+        room._backend.chosen = lambda *a: names.append(run_backward(*a)) or names[-1]
+        try:
+            (y.sum() + logdet.sum()).backward()
+        finally:
+            room._backend.chosen = run_backward
+    assert [n.backend for n in names] == [run.backend]
+
+
+@everywhere
+def test_autocast_computes_in_float32(run):
+    x, s, t = (a.to(run.device, torch.bfloat16) for a in inputs(3, 4))
+    with run.use(), torch.autocast(run.device, torch.bfloat16):
+        y, logdet = ops.affine_coupling(x, s, t)
+    assert y.dtype == logdet.dtype == torch.float32
+
+
+def test_errors_name_the_argument():
+    x = torch.zeros(2, 3)
+    with pytest.raises(ValueError, match=r"s must have shape that of x = \(2, 3\), got \(1, 3\)"):
+        ops.affine_coupling(x, x[:1], x)
+    with pytest.raises(TypeError, match="t must have the dtype of x, float32, got float64"):
+        ops.affine_coupling(x, x, x.double())
+    with pytest.raises(TypeError, match="x must be of dtype float32, float16, bfloat16 or float64, got int64"):
+        ops.affine_coupling(x.long(), x, x)
+    with pytest.raises(TypeError, match="s must be a tensor, got float"):
+        ops.affine_coupling(x, 1.0, x)
+    with pytest.raises(ValueError, match=r"x must have shape \(N, ...\)"):
+        ops.affine_coupling(x[0, 0], x[0, 0], x[0, 0])
+    with pytest.raises(ValueError, match="save must be 'x' or 'y', got 'z'"):
+        ops.affine_coupling(x, x, x, save="z")
+    with pytest.raises(ValueError, match="s must be on the device of x, cpu, got meta"):
+        ops.affine_coupling(x, x.to("meta"), x)
+
+
+def test_meta_tensors_pass():
+    x = torch.zeros(2, 3, device="meta")
+    y, logdet = ops.affine_coupling(x, x, x)
+    assert y.shape == (2, 3) and logdet.shape == (2,)

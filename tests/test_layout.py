@@ -1,0 +1,118 @@
+"""The map is true: siblings exist under one name, headings stand in one order, arrows run one way, every equation is cited by its line."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from genmini import kernels, ops
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = sorted(path for path in (ROOT / "kernels").glob("[a-z]*.py"))
+MODELS = sorted((ROOT / "genmini" / "models").glob("[a-z]*.py"))
+SECTIONS = ["reference", "kernel", "launcher", "gradient", "registration"]
+HEADINGS = ["Math", "Shapes", "Traffic", "Tiling"]
+each_room = pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+
+
+def docstring(path):
+    return ast.get_docstring(ast.parse(path.read_text()))
+
+
+@each_room
+def test_a_room_has_its_siblings(path):
+    name = path.stem
+    assert (ROOT / "tests" / f"test_{name}.py").exists()
+    assert (ROOT / "bench" / f"bench_{name}.py").exists()
+    text = docstring(path)
+    for sibling in re.findall(r"(?:csrc|tests|bench|docs)/[\w./-]+\.\w+", text):
+        assert (ROOT / sibling).exists(), sibling
+    languages = {room.language for room in kernels.ROOMS.values() if room.source == name}
+    assert languages, f"{name} registers no operator"
+    assert ("cuda" in languages) == (ROOT / "csrc" / f"{name}.cu").exists()
+    assert any(room.cpu for room in kernels.ROOMS.values() if room.source == name) == (ROOT / "csrc" / f"{name}.cpp").exists()
+
+
+def test_every_cuda_source_has_a_room():
+    assert {p.stem for p in (ROOT / "csrc").glob("*.cu")} <= {p.stem for p in FILES}
+
+
+@each_room
+def test_a_room_reads_in_the_same_order(path):
+    text = docstring(path)
+    assert text.splitlines()[0].endswith("?"), "a room begins with its question"
+    places = [text.index(f"\n{heading}\n") for heading in HEADINGS]
+    assert places == sorted(places)
+    ruled = re.findall(r"^# ---- (\w+)", path.read_text(), re.M)
+    assert [name for name in ruled if name in SECTIONS] == SECTIONS, ruled
+
+
+@each_room
+def test_a_room_stays_a_room(path):
+    assert 75 <= len(path.read_text().splitlines()) <= 400
+
+
+def imported(path):
+    """Modules that a file imports, absolute: kernels as genmini.kernels."""
+    package = ("genmini.kernels" if path.parent.name == "kernels" else ".".join(path.relative_to(ROOT).parent.parts)).split(".")
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+@each_room
+def test_a_room_imports_no_room(path):
+    others = {f"genmini.kernels.{p.stem}" for p in FILES} - {f"genmini.kernels.{path.stem}"}
+    assert not others & set(imported(path))
+
+
+LAYERS = ["genmini.kernels", "genmini.ops", "genmini.layers", "genmini.models", "genmini.train", "genmini.cli"]
+
+
+@pytest.mark.parametrize("path", sorted([*ROOT.glob("kernels/*.py"), *ROOT.glob("genmini/**/*.py")]), ids=lambda p: str(p.relative_to(ROOT)))
+def test_arrows_run_one_way(path):
+    name = "genmini.kernels" if path.parent.name == "kernels" else ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    mine = [i for i, layer in enumerate(LAYERS) if name.startswith(layer)]
+    if mine:
+        above = LAYERS[mine[0] + 1 :]
+        assert not [module for module in imported(path) if module.startswith(tuple(above))]
+
+
+def test_csrc_and_the_build_know_no_framework():
+    for path in [*(ROOT / "csrc").rglob("*.cu"), *(ROOT / "csrc").rglob("*.cpp"), *(ROOT / "csrc").rglob("*.h")]:
+        assert not re.search(r"#include.*(torch|ATen|Python\.h|pybind)", path.read_text()), path
+    for path in (ROOT / "setup.py", *(ROOT / "csrc").glob("*.py")):
+        assert not any(module.split(".")[0] == "torch" for module in imported(path)), path
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda p: p.stem)
+def test_every_numbered_equation_is_cited_by_a_line(path):
+    source = path.read_text()
+    equations = set(re.findall(r"\((\d+)\)\s*$", docstring(path), re.M))
+    assert equations, "a model numbers its equations"
+    cited = set(re.findall(r"#.*\((\d+)\)", source.replace(docstring(path), "")))
+    assert equations == cited
+
+
+def test_front_doors_are_operators():
+    rooms = {name for name in dir(ops) if callable(getattr(ops, name)) and not name.startswith("_")}
+    assert set(kernels.ROOMS) <= rooms
+
+
+def test_the_readme_maps_every_room():
+    readme = (ROOT / "README.md").read_text()
+    for path in [*FILES, *MODELS]:
+        assert str(path.relative_to(ROOT)) in readme, path
+    for link in re.findall(r"\]\(([\w./-]+)\)", readme):
+        assert (ROOT / link).exists(), link
+
+
+def test_the_repository_speaks_of_the_project_alone():
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("kernels/*.py"), *ROOT.glob("genmini/**/*.py"), *ROOT.glob("csrc/*.*")]:
+        assert not re.search(r"/(home|root|work|tmp|opt)/", path.read_text(errors="ignore")), path
