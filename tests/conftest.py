@@ -8,13 +8,14 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from genmini import kernels
 
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile("default", deadline=None, derandomize=True, database=None, max_examples=20, suppress_health_check=QUIET)
 settings.register_profile("thorough", deadline=None, database=None, max_examples=500, print_blob=True, suppress_health_check=QUIET)
+settings.register_profile("quick", parent=settings.get_profile("default"), phases=[Phase.explicit, Phase.generate])  # no shrinking
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

@@ -1,0 +1,94 @@
+"""Time candidates beside each other, and beside what the machine can do at all.
+
+Candidates of one case run interleaved, so that whatever else the machine does hits all of them; medians with 20/80 quantiles. On a GPU
+Triton's do_bench times with events and a cold L2 cache. On a shared machine only ratios within one run mean anything.
+"""
+
+import functools
+import platform
+import statistics
+import subprocess
+import time
+
+import torch
+
+GPU = torch.cuda.is_available()
+DEVICE = "cuda" if GPU else "cpu"
+
+
+def times(candidates, seconds=1.0, rounds=5):
+    """{name: function} -> {name: (median, 20 % quantile, 80 % quantile)} in milliseconds."""
+    if GPU:
+        from triton.testing import do_bench
+
+        return {name: tuple(do_bench(function, quantiles=(0.5, 0.2, 0.8))) for name, function in candidates.items()}
+    spent = {name: [] for name in candidates}
+    for function in candidates.values():
+        function()
+    started = time.perf_counter()
+    while len(next(iter(spent.values()))) < rounds or time.perf_counter() - started < seconds:
+        for name, function in candidates.items():
+            before = time.perf_counter()
+            function()
+            spent[name].append(1e3 * (time.perf_counter() - before))
+    return {name: (statistics.median(each), *_quantiles(each)) for name, each in spent.items()}
+
+
+def _quantiles(each):
+    each = sorted(each)
+    return each[int(0.2 * (len(each) - 1))], each[int(0.8 * (len(each) - 1))]
+
+
+@functools.cache
+def copy_bandwidth():
+    """Bytes a second of a large copy, counted once read and once written."""
+    source = torch.empty(2**28 if GPU else 2**25, dtype=torch.float32, device=DEVICE).normal_()
+    target = torch.empty_like(source)
+    ms = times({"copy": lambda: target.copy_(source)})["copy"][0]
+    return 2 * source.numel() * 4 / (1e-3 * ms)
+
+
+@functools.cache
+def matmul_rate(dtype=torch.float32):
+    """Operations a second of a large matrix product."""
+    n = 8192 if GPU else 1024
+    a, b = (torch.randn(n, n, device=DEVICE).to(dtype) for _ in range(2))
+    ms = times({"mm": lambda: a @ b})["mm"][0]
+    return 2 * n**3 / (1e-3 * ms)
+
+
+def row(room, case, what, who, time, *, dtype="float32", bytes=0, operations=0, error=None, beside=None):
+    """One line of the table. beside: the median of the candidate that ours is compared with: ratio > 1 means faster than it."""
+    median, low, high = time
+    bound = max(bytes / copy_bandwidth(), operations / matmul_rate(getattr(torch, dtype) if GPU else torch.float32)) * 1e3
+    return {
+        "room": room, "case": case, "what": what, "who": who, "dtype": dtype,
+        "ms": f"{median:.4g}", "ms_20": f"{low:.4g}", "ms_80": f"{high:.4g}",
+        "bytes": int(bytes), "operations": int(operations), "percent_of_bound": f"{100 * bound / median:.1f}" if bound else "",
+        "ratio": f"{beside / median:.2f}" if beside else "", "error": "" if error is None else f"{error:.2g}",
+    }  # fmt: skip
+
+
+@functools.cache
+def machine():
+    """What every row carries: the machine, the versions, the commit."""
+    import triton
+
+    git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+    driver = ""
+    if GPU:
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        driver = subprocess.run(query, capture_output=True, text=True).stdout.strip()
+    return {
+        "device": torch.cuda.get_device_name() if GPU else _processor(), "driver": driver, "threads": torch.get_num_threads(),
+        "torch": torch.__version__, "triton": triton.__version__, "python": platform.python_version(), "commit": git,
+        "copy_GB_s": f"{copy_bandwidth() / 1e9:.1f}", "matmul_GFLOP_s": f"{matmul_rate() / 1e9:.0f}",
+    }  # fmt: skip
+
+
+def _processor():
+    try:
+        names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
+        return f"{names[0]}, {len(names)} cores"
+    except (OSError, IndexError):
+        return platform.processor() or platform.machine()

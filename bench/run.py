@@ -1,0 +1,83 @@
+"""Run the benches, print the table, and store it as bench/results/<machine>.csv.
+
+    python bench/run.py                      every room
+    python bench/run.py affine_coupling      one
+    python bench/run.py --readme             write README's table from the stored results
+
+A bench file has rows(): it checks each candidate against float64 before it times it, and yields a row (measure.row) a candidate.
+"""
+
+import argparse
+import csv
+import importlib
+import re
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+RESULTS = HERE / "results"
+README = HERE.parent / "README.md"
+SHOWN = ["room", "case", "what", "who", "dtype", "ms", "percent_of_bound", "ratio", "error"]
+
+
+def rooms():
+    return sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
+
+
+def run(names):
+    import measure
+
+    print("  ".join(f"{key}: {value}" for key, value in measure.machine().items() if value))
+    rows = []
+    for name in names:
+        for row in importlib.import_module(f"bench_{name}").rows():
+            rows.append({**row, **measure.machine()})
+            print("  ".join(f"{row[key]:<{width}}" for key, width in zip(SHOWN, (16, 26, 9, 26, 9, 9, 6, 6, 8), strict=True)), flush=True)
+    return rows
+
+
+def store(rows):
+    """Replace the rows of these rooms in the file of this machine, keep the others."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / (re.sub(r"[^a-z0-9]+", "-", rows[0]["device"].lower()).strip("-") + ".csv")
+    fresh = {row["room"] for row in rows}
+    old = list(csv.DictReader(path.open())) if path.exists() else []
+    rows = sorted([row for row in old if row["room"] not in fresh] + rows, key=lambda row: row["room"])
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"\nstored in {path.relative_to(HERE.parent)}")
+
+
+def readme():
+    """Write the tables between README's markers from every stored CSV."""
+    lines = []
+    for path in sorted(RESULTS.glob("*.csv")):
+        rows = list(csv.DictReader(path.open()))
+        first = rows[0]
+        lines += [f"**{first['device']}**, {first['threads']} threads, PyTorch {first['torch']}, commit {first['commit']}; measured in the same run: "
+                  f"copy {first['copy_GB_s']} GB/s, matrix product {first['matmul_GFLOP_s']} GFLOP/s.", ""]  # fmt: skip
+        lines += ["| " + " | ".join(SHOWN).replace("percent_of_bound", "% of bound") + " |", "|" + "---|" * len(SHOWN)]
+        lines += ["| " + " | ".join(row[key] for key in SHOWN) + " |" for row in rows] + [""]
+    text = README.read_text()
+    block = "<!-- bench -->\n" + "\n".join(lines).strip() + "\n<!-- /bench -->"
+    README.write_text(re.sub(r"<!-- bench -->.*<!-- /bench -->", lambda _: block, text, flags=re.S))
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Time every room beside its peers and beside the machine's limits.")
+    parser.add_argument("rooms", nargs="*", metavar="ROOM", help=f"which (default: all): {', '.join(rooms())}")
+    parser.add_argument("--readme", action="store_true", help="only write README's table from the stored results")
+    options = parser.parse_args()
+    unknown = set(options.rooms) - set(rooms())
+    if unknown:
+        parser.error(f"no bench for {', '.join(sorted(unknown))}; there are {', '.join(rooms())}")
+    if not options.readme:
+        store(run(options.rooms or rooms()))
+    readme()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Wrong must fail: one-line mistakes are planted in the sources, what they touch is rebuilt, and the room's own tests must turn red.
+
+A mistake in a kernel's source must also leave `reference` green: so `emulated` really runs that source, and `reference` really does not.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.mutants
+
+
+@dataclass(frozen=True)
+class Wrong:
+    room: str  # whose tests must notice
+    file: str
+    right: str  # occurs once in the file
+    wrong: str
+    what: str  # the mistake, in words
+    runs: str = "emulated"  # which of the room's tests must turn red (pytest -k)
+
+    @property
+    def in_a_kernel(self):
+        return self.runs in ("emulated", "cpu")
+
+    def __str__(self):
+        return f"{self.room}: {self.what}"
+
+
+AFFINE = "csrc/affine_coupling.cu"
+ROOM = "kernels/affine_coupling.py"
+MUTANTS = [
+    Wrong("affine_coupling", AFFINE, "(x - t) * exp(-s)", "(x - t) * exp(s)", "a sign in the inverse"),
+    Wrong("affine_coupling", AFFINE, "if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = mine;\n    __syncthreads();",
+          "if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = mine;", "a dropped barrier"),
+    Wrong("affine_coupling", AFFINE, "(c + 1) * CHUNK < D ? (c + 1) * CHUNK : D", "(c + 1) * CHUNK <= D ? (c + 1) * CHUNK : D - 1", "an off-by-one end"),
+    Wrong("affine_coupling", AFFINE, "real<T> dl = dlogdet[v * V / D];\n    for (int i = 0; i < V; i++) {\n        real<T> es",
+          "real<T> dl = dlogdet[v / D];\n    for (int i = 0; i < V; i++) {\n        real<T> es", "one stride for another"),
+    Wrong("affine_coupling", ROOM, "return dx, ds, dy, None, None", "return dx, ds, 0.5 * dy, None, None", "a factor in a gradient", "reference"),
+    Wrong("affine_coupling", ROOM, "xes = kept * s.exp() if t is None else kept - t", "xes = kept * s.exp() if t is None else kept",
+          "a forgotten term in a second derivative", "reference"),
+]  # fmt: skip
+THOROUGH = [
+    Wrong("affine_coupling", AFFINE, "low = __dadd_rn(low, e == e ? e : 0.0);", "", "an uncompensated sum"),
+    Wrong("affine_coupling", AFFINE, "logdet[n] = real<T>(inverse ? -sum.value() : sum.value());\n}\n\ntemplate <class T>    // save_y",
+          "logdet[n] = real<T>(sum.value());\n}\n\ntemplate <class T>    // save_y", "a sign of logdet in one rung"),
+]  # fmt: skip
+CASES = MUTANTS + [pytest.param(wrong, marks=pytest.mark.thorough) for wrong in THOROUGH]
+
+
+def planted(wrong, folder):
+    """A copy of the project with the mistake in it, rebuilt."""
+    for name in ("csrc", "kernels", "genmini", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    file = folder / wrong.file
+    source = file.read_text()
+    assert source.count(wrong.right) == 1, f"{wrong.right!r} occurs {source.count(wrong.right)} times in {wrong.file}"
+    file.write_text(source.replace(wrong.right, wrong.wrong))
+    if wrong.file.startswith("csrc/"):
+        kinds = ["cpu"] if wrong.file.endswith(".cpp") else ["emulated"]
+        build = [sys.executable, "csrc/build.py", "--kinds", *kinds, "--only", Path(wrong.file).stem, "--strict"]
+        subprocess.run(build, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+
+def red(folder, wrong, runs):
+    """Whether the room's tests of these runs fail there (and not, say, their import)."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"tests/test_{wrong.room}.py", "-k", runs]
+    environment = {**os.environ, "HYPOTHESIS_PROFILE": "quick", "GENMINI_THOROUGH": "0"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode in (0, 1) and "error" not in done.stdout.splitlines()[-1], done.stdout[-3000:] + done.stderr[-3000:]
+    return done.returncode == 1
+
+
+@pytest.mark.parametrize("wrong", CASES, ids=str)
+def test_wrong_fails(wrong, tmp_path):
+    planted(wrong, tmp_path)
+    assert red(tmp_path, wrong, wrong.runs), f"nobody noticed {wrong.what} in {wrong.file}"
+
+
+@pytest.mark.parametrize("room", sorted({wrong.room for wrong in MUTANTS}))
+def test_a_wrong_kernel_leaves_the_reference_green(room, tmp_path):
+    wrong = next(wrong for wrong in MUTANTS if wrong.room == room and wrong.runs == "emulated")
+    planted(wrong, tmp_path)
+    assert not red(tmp_path, wrong, "reference")
