@@ -1,0 +1,377 @@
+// Exact nearest-code search on a CPU.   Room: kernels/nearest_code.py.   Proof of the screen: docs/exact-argmin.md, "The CPU screen".
+//
+//   d_nk = sum over ascending d of (double(z_nd) - double(e_kd))^2, each operation rounded to double, NaN counted as infinity
+//   index_n = the lowest k of least d_nk
+//
+// 1. Every code, less a centre, becomes 16-bit integers times a power of two of its own (pack); so does every row of z.
+// 2. Integer dot products, which are exact, bound d_nk from below within a proven margin (bound): the N K D work, at twice the speed of float.
+// 3. The few codes under the row's threshold survive (sift); where there are two or more, they are computed in double as d_nk is defined.
+// A row or a codebook whose magnitudes lie outside the proof is computed in double throughout. The answer is therefore the same
+// for every instruction set and number of threads. Memory is the caller's: nearest_code_cpu_workspace says how much.
+
+#include <algorithm>
+#include <atomic>
+#include <cfenv>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <thread>
+#include <vector>
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define WIDE_X86 1    // the other instruction sets can be compiled here, whatever the compiler's own target is
+#include <immintrin.h>
+#endif
+
+namespace {
+
+// ---- the four dtypes ---------------------------------------------------------------------------------------------------------------------
+
+struct float16 { uint16_t bits; };
+struct bfloat16 { uint16_t bits; };
+
+inline float from_bits(uint32_t bits) { float v; std::memcpy(&v, &bits, 4); return v; }
+inline double to_double(double v) { return v; }
+inline double to_double(float v) { return v; }
+inline double to_double(bfloat16 v) { return from_bits(uint32_t(v.bits) << 16); }
+inline double to_double(float16 v) {
+    uint32_t sign = uint32_t(v.bits & 0x8000) << 16, rest = uint32_t(v.bits & 0x7fff) << 13;
+    float finite = from_bits(rest | sign) * 0x1p112f;    // moves the exponent's bias from 15 to 127, subnormals included
+    return rest >= 0x0f800000 ? from_bits(rest | sign | 0x7f800000) : finite;
+}
+
+template <class F> void with_dtype(int dtype, F f) {
+    if (dtype == 0) f(float());
+    if (dtype == 1) f(float16());
+    if (dtype == 2) f(bfloat16());
+    if (dtype == 3) f(double());
+}
+
+// ---- the definition ----------------------------------------------------------------------------------------------------------------------
+
+struct Problem {
+    int z_dtype, e_dtype;
+    const void *z, *e;
+    int64_t* index;
+    int64_t N, K, D;
+};
+
+struct Nearest {
+    double d = INFINITY;
+    int64_t k = 0;
+    void offer(double other, int64_t j) { if (other < d || (other == d && j < k && d < INFINITY)) d = other, k = j; }    // NaN is never less
+};
+
+// Offer d_nk of `count` codes, k = codes[i] or simply i: four sums at a time, since each is one long chain of additions
+template <class Z, class E> void measure(const Problem& p, int64_t n, const int64_t* codes, int64_t count, Nearest& nearest) {
+    const Z* z = (const Z*)p.z + n * p.D;
+    for (int64_t i = 0; i < count; i += 4) {
+        int64_t k[4];
+        const E* e[4];
+        double sum[4] = {0, 0, 0, 0};
+        for (int j = 0; j < 4; j++) {
+            int64_t at = std::min(i + j, count - 1);
+            k[j] = codes ? codes[at] : at;
+            e[j] = (const E*)p.e + k[j] * p.D;
+        }
+        for (int64_t d = 0; d < p.D; d++) {
+            double zd = to_double(z[d]);
+            for (int j = 0; j < 4; j++) {
+                double difference = zd - to_double(e[j][d]);
+                sum[j] += difference * difference;
+            }
+        }
+        for (int j = 0; j < 4; j++) nearest.offer(sum[j], k[j]);
+    }
+}
+
+void measure(const Problem& p, int64_t n, const int64_t* codes, int64_t count, Nearest& nearest) {
+    with_dtype(p.z_dtype, [&](auto z) {
+        with_dtype(p.e_dtype, [&](auto e) { measure<decltype(z), decltype(e)>(p, n, codes, count, nearest); });
+    });
+}
+
+bool finite(int dtype, const void* x, int64_t row, int64_t D) {
+    bool all = true;
+    with_dtype(dtype, [&](auto t) {
+        for (int64_t d = 0; d < D; d++) all &= std::isfinite(to_double(((const decltype(t)*)x)[row * D + d]));
+    });
+    return all;
+}
+
+// ---- what the screen works on ------------------------------------------------------------------------------------------------------------
+
+constexpr float RADIUS = 44000;           // ||x / unit|| <= 44000, and C = 45000 bounds the norm of the integers: C^2 + G < 2^31   (C1)
+constexpr int SMALLEST = -60;             // units are 2^-60 or more: the product of two cannot underflow
+constexpr float FAR_CODE = 0x1p122f;      // squared norms, in the scale where a typical code's largest number is 1   (C6)
+constexpr float FAR_ROW = 0x1p118f;
+constexpr int64_t WIDEST = 65536;         // the largest D that the rounding of norms is proven for
+constexpr int MAX_TILE = 64, BLOCK = 48, KEPT = 32, SAMPLE = 31;
+
+struct Book {                             // the codebook, packed
+    double *centre, scale;                // any finite centre and any power of two are valid; the better, the fewer survivors
+    int16_t *words, *integers;
+    float *half, *unit, *group_unit, *residual;
+    float eta, largest_residual;
+    int64_t W, tiles;                     // words of 32 bits a code; tiles of codes
+};
+
+struct Row {
+    int64_t n;
+    bool screened;
+    float unit, twice_w, threshold;
+    int32_t margin;
+    int kept;
+    int64_t code[KEPT];
+    float lower[KEPT];
+    Nearest nearest;
+
+    void begin(int64_t row, bool within, float rounding) {
+        n = row, screened = within, twice_w = rounding, threshold = INFINITY, kept = 0, nearest = Nearest();
+    }
+    void prune() {
+        int still = 0;
+        for (int i = 0; i < kept; i++)
+            if (lower[i] <= threshold) code[still] = code[i], lower[still++] = lower[i];
+        kept = still;
+    }
+    void keep(const Problem& p, int64_t k, float bound) {
+        if (kept == KEPT) prune();                                            // the threshold has fallen since
+        if (kept == KEPT) measure(p, n, code, kept, nearest), kept = 0;
+        code[kept] = k, lower[kept++] = bound;
+    }
+    int64_t finish(const Problem& p) {
+        if (!screened) {
+            if (finite(p.z_dtype, p.z, n, p.D)) measure(p, n, nullptr, p.K, nearest);    // otherwise every d_nk is infinite or NaN
+            return nearest.k;
+        }
+        prune();
+        if (kept == 1 && nearest.d == INFINITY) return code[0];               // certified: nothing else can be as near
+        measure(p, n, code, kept, nearest);
+        return nearest.k;
+    }
+};
+
+struct Scratch {                          // of one thread
+    Row* rows;
+    float *x, *low;
+    int16_t* X;
+    int64_t groups;                       // of codes, that a row's bounds have room for
+};
+
+// ---- the screen, once for each instruction set -------------------------------------------------------------------------------------------
+
+struct Screen {
+    const char* name;
+    int tile;
+    void (*pack)(const Problem&, const Book&, int64_t tile, float* y, int16_t* Y);
+    void (*search)(const Problem&, const Book&, int64_t n0, int64_t n1, Scratch&);
+};
+
+#define VECTOR_TYPES                                                                                                          \
+    typedef float vfloat __attribute__((vector_size(4 * LANES), may_alias));                                                  \
+    typedef int32_t vint __attribute__((vector_size(4 * LANES), may_alias));                                                  \
+    typedef int16_t vshort __attribute__((vector_size(2 * LANES), may_alias));                                                \
+    inline vfloat splat(float a) { return a - vfloat{}; }                                                                     \
+    inline vint splat(int32_t a) { return a - vint{}; }
+#define SCREEN(NAME)                                                                                                          \
+    const Screen screen = {                                                                                                   \
+        NAME, TILE,                                                                                                           \
+        [](const Problem& p, const Book& book, int64_t tile, float* y, int16_t* Y) {                                          \
+            with_dtype(p.e_dtype, [&](auto t) { pack<decltype(t)>(p, book, tile, y, Y); });                                   \
+        },                                                                                                                    \
+        [](const Problem& p, const Book& book, int64_t n0, int64_t n1, Scratch& s) {                                          \
+            with_dtype(p.z_dtype, [&](auto t) { search<decltype(t)>(p, book, n0, n1, s); });                                  \
+        }};
+
+namespace scalar {
+constexpr int LANES = 4, ROWS = 3;
+VECTOR_TYPES
+#ifdef __SSE2__
+inline vint dot2(vint acc, vint x, vint y) { return acc + (vint)_mm_madd_epi16((__m128i)x, (__m128i)y); }
+inline uint32_t below(vfloat a, vfloat b) { return _mm_movemask_ps(_mm_cmple_ps((__m128)a, (__m128)b)); }
+#else
+inline vint dot2(vint acc, vint x, vint y) { return acc + (x << 16 >> 16) * (y << 16 >> 16) + (x >> 16) * (y >> 16); }
+inline uint32_t below(vfloat a, vfloat b) { return (a[0] <= b[0]) | (a[1] <= b[1]) << 1 | (a[2] <= b[2]) << 2 | (a[3] <= b[3]) << 3; }
+#endif
+inline vfloat minus(vfloat h, vfloat a, vfloat b) { return h - a * b; }
+#include "nearest_code_screen.h"
+SCREEN("scalar")
+}    // namespace scalar
+
+#ifdef WIDE_X86
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+namespace avx2 {
+constexpr int LANES = 8, ROWS = 3;
+VECTOR_TYPES
+inline vint dot2(vint acc, vint x, vint y) { return acc + (vint)_mm256_madd_epi16((__m256i)x, (__m256i)y); }
+inline uint32_t below(vfloat a, vfloat b) { return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_LE_OQ)); }
+inline vfloat minus(vfloat h, vfloat a, vfloat b) { return (vfloat)_mm256_fnmadd_ps((__m256)a, (__m256)b, (__m256)h); }
+#include "nearest_code_screen.h"
+SCREEN("avx2")
+}    // namespace avx2
+#pragma GCC pop_options
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,prefer-vector-width=512")
+namespace avx512 {
+constexpr int LANES = 16, ROWS = 6;
+VECTOR_TYPES
+inline vint dot2(vint acc, vint x, vint y) { return (vint)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)x, (__m512i)y); }
+inline uint32_t below(vfloat a, vfloat b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LE_OQ); }
+inline vfloat minus(vfloat h, vfloat a, vfloat b) { return (vfloat)_mm512_fnmadd_ps((__m512)a, (__m512)b, (__m512)h); }
+#include "nearest_code_screen.h"
+SCREEN("avx512")
+}    // namespace avx512
+#pragma GCC pop_options
+#endif
+
+// The widest that this processor has, or the one that GENMINI_CPU names (if the processor has it)
+const Screen& chosen() {
+    const char* wanted = std::getenv("GENMINI_CPU");
+    (void)wanted;
+#ifdef WIDE_X86
+    auto asked = [&](const Screen& screen) { return !wanted || !*wanted || std::strcmp(wanted, screen.name) == 0; };
+    bool has512 = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                  __builtin_cpu_supports("avx512vnni");
+    bool has256 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (has512 && asked(avx512::screen)) return avx512::screen;
+    if (has256 && asked(avx2::screen)) return avx2::screen;
+#endif
+    return scalar::screen;
+}
+
+// ---- memory and threads ------------------------------------------------------------------------------------------------------------------
+
+struct Arena {                            // hands out the caller's memory; with base null it only counts
+    char* base;
+    int64_t used = 0;
+    template <class T> T* take(int64_t count) {
+        used = (used + 63) / 64 * 64;
+        T* at = (T*)(base + used);
+        used += count * int64_t(sizeof(T));
+        return at;
+    }
+};
+
+Book layout(Arena& arena, int64_t K, int64_t D) {
+    Book book = {};
+    int64_t padded = (K + MAX_TILE - 1) / MAX_TILE * MAX_TILE;
+    book.W = (D + 1) / 2;
+    book.centre = arena.take<double>(D);
+    book.words = arena.take<int16_t>(padded * book.W * 2);
+    book.integers = arena.take<int16_t>(padded * book.W * 2);
+    book.half = arena.take<float>(padded), book.unit = arena.take<float>(padded);
+    book.group_unit = arena.take<float>(padded), book.residual = arena.take<float>(padded);
+    return book;
+}
+
+Scratch layout_scratch(Arena& arena, int64_t K, int64_t D) {
+    Scratch s = {};
+    s.groups = std::min<int64_t>(1024, (K + MAX_TILE - 1) / MAX_TILE * MAX_TILE / 4);
+    s.rows = arena.take<Row>(BLOCK);
+    s.x = arena.take<float>(D + 16);
+    s.X = arena.take<int16_t>(BLOCK * (D + 1) + 16);
+    s.low = arena.take<float>(BLOCK * s.groups);
+    return s;
+}
+
+struct Environment {                      // round to nearest, keep subnormals: whatever the caller's thread was set to
+    std::fenv_t saved;
+    Environment() { std::fegetenv(&saved), std::fesetenv(FE_DFL_ENV); }
+    ~Environment() { std::fesetenv(&saved); }
+};
+
+// Run work(0) .. work(threads - 1), the first of them here
+template <class F> void parallel(int threads, F work) {
+    std::vector<std::thread> others;
+    for (int t = 1; t < threads; t++) {
+        try { others.emplace_back([=] { Environment environment; work(t); }); }
+        catch (...) { break; }            // no more threads to be had: those that run take all the work
+    }
+    work(0);
+    for (auto& other : others) other.join();
+}
+
+// The centre: of each coordinate the median over a few finite codes. The scale: a typical code's largest number becomes 1.
+// False if no code is finite, or if doubles might over- or underflow in the sums that the screen stands for.
+bool look_at(const Problem& p, Book& book, int64_t* sample, double* column) {
+    int count = 0;
+    int64_t step = std::max<int64_t>(1, p.K / SAMPLE);
+    for (int64_t k = 0; k < p.K && count < SAMPLE; k += step)
+        if (finite(p.e_dtype, p.e, k, p.D)) sample[count++] = k;
+    for (int64_t k = 0; k < p.K && count == 0; k++)
+        if (finite(p.e_dtype, p.e, k, p.D)) sample[count++] = k;
+    if (count == 0) return false;
+    double largest[SAMPLE] = {};
+    with_dtype(p.e_dtype, [&](auto t) {
+        const auto* e = (const decltype(t)*)p.e;
+        for (int64_t d = 0; d < p.D; d++) {
+            for (int i = 0; i < count; i++) column[i] = to_double(e[sample[i] * p.D + d]);
+            std::nth_element(column, column + count / 2, column + count);
+            book.centre[d] = column[count / 2];
+            for (int i = 0; i < count; i++)
+                largest[i] = std::max(largest[i], std::fabs(to_double(e[sample[i] * p.D + d]) - book.centre[d]));
+        }
+    });
+    std::sort(largest, largest + count);
+    double typical = largest[count / 2];
+    if (typical == 0) typical = largest[count - 1];
+    int exponent = typical > 0 ? std::ilogb(typical) : 0;
+    if (typical == INFINITY || std::abs(exponent) > 450) return false;
+    book.scale = std::ldexp(1.0, -exponent);
+    return true;
+}
+
+}    // namespace
+
+extern "C" int64_t nearest_code_cpu_workspace(int64_t, int64_t K, int64_t D, int threads) {
+    Arena arena{nullptr};
+    layout(arena, K, D);
+    for (int t = 0; t < threads; t++) layout_scratch(arena, K, D);
+    return arena.used + 64;
+}
+
+extern "C" const char* nearest_code_cpu_info() { return chosen().name; }
+
+// index (N,) of z (N, D) and e (K, D), both contiguous. dtypes: 0 float32, 1 float16, 2 bfloat16, 3 float64. Returns 0, or 1 for a bad argument.
+extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const void* e, int64_t* index, int64_t N, int64_t K, int64_t D,
+                                void* workspace, int threads) {
+    if (z_dtype < 0 || z_dtype > 3 || e_dtype < 0 || e_dtype > 3 || N < 0 || K < 1 || D < 0 || threads < 1) return 1;
+    Environment environment;
+    Problem p = {z_dtype, e_dtype, z, e, index, N, K, D};
+    Arena arena{(char*)((uintptr_t(workspace) + 63) / 64 * 64)};
+    Book book = layout(arena, K, D);
+    const Screen& screen = chosen();
+    int64_t sample[SAMPLE];
+    double column[SAMPLE];
+    bool screened = D <= WIDEST && look_at(p, book, sample, column);
+    book.tiles = (K + screen.tile - 1) / screen.tile;
+    book.eta = (D + 64) * 0x1p-24f;
+
+    std::vector<Scratch> scratch;
+    for (int t = 0; t < threads; t++) scratch.push_back(layout_scratch(arena, K, D));
+    std::atomic<int64_t> next_tile{0}, packed{0}, next_row{0};
+    parallel(threads, [&](int t) {
+        Scratch& s = scratch[t];
+        Book mine = book;
+        if (screened) {
+            for (int64_t tile; (tile = next_tile++) < book.tiles; packed++) screen.pack(p, book, tile, s.x, s.X);
+            while (packed < book.tiles) std::this_thread::yield();
+            mine.largest_residual = *std::max_element(book.residual, book.residual + book.tiles);
+        }
+        for (int64_t n; (n = next_row.fetch_add(BLOCK)) < N;) {
+            int64_t end = std::min(N, n + BLOCK);
+            if (screened) { screen.search(p, mine, n, end, s); continue; }
+            for (; n < end; n++) {
+                Row& row = s.rows[0];
+                row.begin(n, false, 0);
+                index[n] = row.finish(p);
+            }
+        }
+    });
+    return 0;
+}

@@ -1,0 +1,181 @@
+// The integer screen of csrc/nearest_code.cpp, which includes this file once for each instruction set. Proof: docs/exact-argmin.md, "The CPU screen".
+//
+// Defined by the includer: LANES numbers of 32 bits in a vector, ROWS rows of z in a panel, and, on vectors,
+//   dot2(acc, x, y)      acc + the two products of the 16-bit halves of x and y, in 32-bit integers
+//   minus(h, a, b)       h - a b, rounded once or twice
+//   below(a, b)          the bits of the lanes where a <= b
+
+constexpr int VECTORS = 4;                    // a tile of codes is VECTORS x LANES wide; lane l holds the group of codes l, l + LANES, ...
+constexpr int TILE = VECTORS * LANES;
+
+// ---- from numbers to 16-bit integers -----------------------------------------------------------------------------------------------------
+
+// x = (z - centre) scale, rounded to float; zeros up to a whole number of vectors
+template <class T> static void load(const T* z, const double* centre, double scale, int64_t D, float* x) {
+    for (int64_t d = 0; d < D; d++) x[d] = float((to_double(z[d]) - centre[d]) * scale);
+    for (int64_t d = D; d % LANES; d++) x[d] = 0;
+}
+
+struct Size { float square, largest; };       // ||x||^2 and max |x_d|; NaN among x makes `square` NaN
+
+static Size size_of(const float* x, int64_t D) {
+    vfloat square = {}, largest = {};
+    for (int64_t d = 0; d < D; d += LANES) {
+        vfloat v = *(const vfloat*)(x + d), absolute = v < 0 ? -v : v;
+        square += v * v;
+        largest = absolute > largest ? absolute : largest;
+    }
+    Size size = {0, 0};
+    for (int l = 0; l < LANES; l++) size.square += square[l], size.largest = largest[l] > size.largest ? largest[l] : size.largest;
+    return size;
+}
+
+// The unit of a vector: the least power of two in which its norm is at most RADIUS and its numbers fit in 16 bits (C1, C2)
+static float unit_of(Size size) {
+    float need = std::max(sqrtf(size.square) * (1.01f / RADIUS), size.largest * (1.001f / 32767));
+    int exponent;
+    frexpf(need, &exponent);                  // need <= 2^exponent
+    return ldexpf(1, std::max(exponent, SMALLEST));
+}
+
+// X = x / unit rounded to integers; the answer is at least ||x / unit - X||   (C3)
+static float quantise(const float* x, float unit, int64_t D, int16_t* X) {
+    constexpr float magic = 0x1.8p23f;        // adding and taking it away rounds to an integer
+    float inverse = 1 / unit;
+    vfloat square = {};
+    for (int64_t d = 0; d < D; d += LANES) {
+        vfloat v = *(const vfloat*)(x + d) * inverse, rounded = (v + magic) - magic, rest = v - rounded;
+        square += rest * rest;
+        vshort q = __builtin_convertvector(__builtin_convertvector(rounded, vint), vshort);
+        std::memcpy(X + d, &q, sizeof q);
+    }
+    float sum = 0;
+    for (int l = 0; l < LANES; l++) sum += square[l];
+    return 1.01f * sqrtf(sum) + 0.01f;
+}
+
+static int32_t dot(const int16_t* x, const int16_t* y, int64_t D) {
+    int32_t sum = 0;
+    for (int64_t d = 0; d < D; d++) sum += int32_t(x[d]) * y[d];
+    return sum;
+}
+
+// ---- the codebook ------------------------------------------------------------------------------------------------------------------------
+
+// Codes [tile TILE, (tile + 1) TILE) into book: integers by code and, for the kernel, as [word][code], a word being two of them
+template <class T> static void pack(const Problem& p, const Book& book, int64_t tile, float* y, int16_t* Y) {
+    int32_t* words = (int32_t*)book.words + tile * book.W * TILE;
+    float residual = 0;
+    for (int l = 0; l < TILE; l++) {
+        int64_t k = tile * TILE + l;
+        book.half[k] = INFINITY, book.unit[k] = 0;    // until it proves worthy
+        Size size = {INFINITY, 0};
+        if (k < p.K) {
+            load((const T*)p.e + k * p.D, book.centre, book.scale, p.D, y);
+            size = size_of(y, p.D);
+        }
+        bool near = size.square <= FAR_CODE;          // neither NaN nor so far that it cannot be nearest to any screened row (C6)
+        if (near) {
+            book.unit[k] = unit_of(size);
+            book.half[k] = 0.5f * size.square * (1 - book.eta);
+            residual = std::max(residual, quantise(y, book.unit[k], p.D, Y));
+        } else {
+            std::memset(Y, 0, sizeof(int16_t) * 2 * book.W);
+        }
+        std::memcpy(book.integers + k * 2 * book.W, Y, sizeof(int16_t) * 2 * book.W);
+        for (int64_t w = 0; w < book.W; w++) std::memcpy(words + w * TILE + l, Y + 2 * w, 4);
+    }
+    book.residual[tile] = residual;
+    for (int l = 0; l < LANES; l++) {                 // the largest unit of each group
+        float largest = 0;
+        for (int v = 0; v < VECTORS; v++) largest = std::max(largest, book.unit[tile * TILE + v * LANES + l]);
+        book.group_unit[tile * LANES + l] = largest;
+    }
+}
+
+// ---- the kernel --------------------------------------------------------------------------------------------------------------------------
+
+// low[r][l] = the least lower bound of a group of codes, half_k - a_r unit_k (X_r . Y_k + G_r), for ROWS rows and one tile
+static void bound(const Row* row, const int16_t* X, const Book& book, int64_t tile, float* low, int64_t stride) {
+    const int64_t W = book.W;
+    const vint* y = (const vint*)book.words + tile * W * VECTORS;
+    const char* x = (const char*)X;
+    vint acc[ROWS][VECTORS];
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) acc[r][v] = splat(row[r].margin);
+    for (int64_t w = 0; w < W; w++, y += VECTORS, x += 4) {
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; r++) {
+            vint xr = splat(*(const int32_t*)(x + r * 4 * W));
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; v++) acc[r][v] = dot2(acc[r][v], xr, y[v]);
+        }
+    }
+    const vfloat* half = (const vfloat*)(book.half + tile * TILE);
+    const vfloat* unit = (const vfloat*)(book.unit + tile * TILE);
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++) {
+        vfloat least;
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) {
+            vfloat bound = minus(half[v], row[r].unit * unit[v], __builtin_convertvector(acc[r][v], vfloat));
+            least = v == 0 ? bound : bound < least ? bound : least;
+        }
+        *(vfloat*)(low + r * stride) = least;
+    }
+}
+
+// ---- a block of rows ---------------------------------------------------------------------------------------------------------------------
+
+// Of tiles [tile0, tile1), whose bounds lie in low, keep the codes of row n that may still be nearest
+static void sift(const Problem& p, const Book& book, const int16_t* X, int64_t tile0, int64_t tile1, const float* low, Row& row) {
+    const vfloat* bound = (const vfloat*)low;
+    const vfloat* unit = (const vfloat*)(book.group_unit + tile0 * LANES);
+    const float slack = row.unit * float(row.margin) * 2.00001f, square = 1.1f * book.eta * RADIUS * RADIUS;
+    vfloat least = splat(INFINITY);
+    for (int64_t i = 0; i < tile1 - tile0; i++) {
+        vfloat upper = bound[i] + unit[i] * (slack + square * unit[i]);    // (C5)
+        least = upper < least ? upper : least;
+    }
+    for (int l = 0; l < LANES; l++) row.threshold = std::min(row.threshold, least[l] + row.twice_w);
+    for (int64_t i = 0; i < tile1 - tile0; i++)
+        for (uint32_t lanes = below(bound[i], splat(row.threshold)); lanes; lanes &= lanes - 1)
+            for (int v = 0; v < VECTORS; v++) {
+                int64_t k = (tile0 + i) * TILE + v * LANES + __builtin_ctz(lanes);
+                if (book.half[k] == INFINITY) continue;
+                int32_t product = dot(X, book.integers + k * 2 * book.W, 2 * book.W) + row.margin;
+                float lower = book.half[k] - row.unit * book.unit[k] * float(product);
+                if (lower <= row.threshold) row.keep(p, k, lower);
+            }
+}
+
+// The index of rows [n0, n1)
+template <class T> static void search(const Problem& p, const Book& book, int64_t n0, int64_t n1, Scratch& s) {
+    const T* z = (const T*)p.z;
+    for (int64_t n = n0; n < n1; n++) {
+        Row& row = s.rows[n - n0];
+        load(z + n * p.D, book.centre, book.scale, p.D, s.x);
+        Size size = size_of(s.x, p.D);
+        row.begin(n, size.square <= FAR_ROW, 1.1f * (p.D + 4) * 0x1p-52f * size.square);
+        int16_t* X = s.X + (n - n0) * 2 * book.W;                          // a whole number of vectors is written: the next row mends it
+        if (!row.screened) { std::memset(X, 0, sizeof(int16_t) * 2 * book.W); continue; }
+        row.unit = unit_of(size);
+        float residual = quantise(s.x, row.unit, p.D, X);
+        row.margin = int32_t(RADIUS * (residual + book.largest_residual)) + 1024;    // G (C4)
+    }
+    int panels = int((n1 - n0 + ROWS - 1) / ROWS);                         // rows past the last repeat what the scratch held: nobody reads their bounds
+    int64_t tiles = book.tiles, stride = s.groups;
+    for (int64_t tile0 = 0; tile0 < tiles; tile0 += s.groups / LANES) {
+        int64_t tile1 = std::min(tiles, tile0 + s.groups / LANES);
+        for (int64_t tile = tile0; tile < tile1; tile++)
+            for (int panel = 0; panel < panels; panel++) {
+                float* low = s.low + panel * ROWS * stride + (tile - tile0) * LANES;
+                bound(s.rows + panel * ROWS, s.X + panel * ROWS * 2 * book.W, book, tile, low, stride);
+            }
+        for (int64_t r = 0; r < n1 - n0; r++)
+            if (s.rows[r].screened) sift(p, book, s.X + r * 2 * book.W, tile0, tile1, s.low + r * stride, s.rows[r]);
+    }
+    for (int64_t r = 0; r < n1 - n0; r++) p.index[n0 + r] = s.rows[r].finish(p);
+}

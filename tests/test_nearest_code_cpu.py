@@ -1,0 +1,289 @@
+"""The native search of csrc/nearest_code.cpp returns the index of the definition, whatever the data, instruction set and number of threads.
+
+Truth is the definition in NumPy: one subtraction, one square and one addition at a time, in double, d ascending.
+"""
+
+import ctypes
+import os
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from genmini.kernels import _library
+
+DTYPES = list(_library.DTYPES)  # in the order of their codes
+FLOAT32, FLOAT64 = torch.float32, torch.float64
+SETS = ["scalar", "avx2", "avx512"]
+
+
+def library():
+    native = _library.load("nearest_code", "cpu")
+    native.nearest_code_cpu_workspace.restype = ctypes.c_int64
+    native.nearest_code_cpu_info.restype = ctypes.c_char_p
+    return native
+
+
+def runs_here(name):
+    os.environ["GENMINI_CPU"] = name
+    try:
+        return library().nearest_code_cpu_info().decode() == name
+    finally:
+        del os.environ["GENMINI_CPU"]
+
+
+def search(z, e, threads=1, instructions=None):
+    """The index by the native kernel, in a workspace that is poisoned, and guarded beyond its end."""
+    (N, D), K = z.shape, e.shape[0]
+    z, e = z.contiguous(), e.contiguous()
+    bytes = library().nearest_code_cpu_workspace(*map(ctypes.c_int64, (N, K, D)), threads)
+    workspace = torch.full((bytes + 64,), 0xCB, dtype=torch.uint8)
+    index = torch.full((N + 2,), -7)
+    if instructions:
+        os.environ["GENMINI_CPU"] = instructions
+    try:
+        sizes = map(ctypes.c_int64, (N, K, D))
+        pointers = [ctypes.c_void_p(t.data_ptr()) for t in (z, e, index[1:])]
+        code = library().nearest_code_cpu(DTYPES.index(z.dtype), DTYPES.index(e.dtype), *pointers, *sizes, ctypes.c_void_p(workspace.data_ptr()), threads)
+    finally:
+        os.environ.pop("GENMINI_CPU", None)
+    assert code == 0
+    assert index[0] == -7 and index[-1] == -7 and (workspace[bytes:] == 0xCB).all(), "wrote outside"
+    return index[1:-1].numpy()
+
+
+def definition(z, e):
+    z, e = z.double().numpy(), e.double().numpy()
+    best = np.full(len(z), np.inf)
+    index = np.zeros(len(z), dtype=np.int64)
+    with np.errstate(all="ignore"):
+        for k0 in range(0, len(e), 4096):
+            d = np.zeros((len(z), len(e[k0 : k0 + 4096])))
+            for i in range(z.shape[1]):
+                t = z[:, i, None] - e[None, k0 : k0 + 4096, i]
+                d += t * t
+            d[np.isnan(d)] = np.inf
+            k = d.argmin(1)
+            value = d[np.arange(len(z)), k]
+            index[value < best] = k0 + k[value < best]
+            best = np.minimum(best, value)
+    return index
+
+
+def agrees(z, e, threads=(1, 2, 3), sets=None):
+    exact = definition(z, e)
+    for instructions in sets or [name for name in SETS if runs_here(name)]:
+        for count in threads:
+            found = search(z, e, count, instructions)
+            wrong = np.flatnonzero(found != exact)
+            assert not len(wrong), f"{instructions}, {count} threads: rows {wrong[:5]} gave {found[wrong[:5]]}, not {exact[wrong[:5]]}"
+
+
+# ---- data that are hard ------------------------------------------------------------------------------------------------------------------
+
+
+def gaussian(rng, N, K, D):
+    return rng.standard_normal((N, D)), rng.standard_normal((K, D))
+
+
+def trained(rng, N, K, D):
+    """Rows close to codes, codes at the means of what they won: after k-means."""
+    e = rng.standard_normal((K, D)) * 3
+    return e[rng.integers(K, size=N)] + 0.3 * rng.standard_normal((N, D)), e
+
+
+def fresh(rng, N, K, D):
+    """A new VQ-VAE: codes uniform within 1/K."""
+    return rng.standard_normal((N, D)), rng.uniform(-1 / K, 1 / K, (K, D))
+
+
+def duplicates(rng, N, K, D):
+    z, e = gaussian(rng, N, K, D)
+    return z, e[rng.integers(max(1, K // 8), size=K)]
+
+
+def midpoints(rng, N, K, D):
+    """Rows exactly half way between two codes on a coarse grid: ties in exact arithmetic, and in double."""
+    e = rng.integers(-8, 9, (K, D)).astype(float)
+    a, b = rng.integers(K, size=(2, N))
+    return (e[a] + e[b]) / 2, e
+
+
+def one_ulp(rng, N, K, D):
+    """Codes that differ from a few others by one unit in the last place of float32, in one coordinate."""
+    e = rng.standard_normal((max(1, K // 16), D)).astype(np.float32)[rng.integers(max(1, K // 16), size=K)]
+    rows, columns = np.arange(K), rng.integers(D, size=K)
+    e[rows, columns] = np.nextafter(e[rows, columns], np.where(rng.random(K) < 0.5, -9, 9).astype(np.float32))
+    return e[rng.integers(K, size=N)] + rng.standard_normal((N, D)) * rng.choice([0, 1e-6, 1]), e
+
+
+def shells(rng, N, K, D):
+    """All codes at almost the same distance from all rows: distances differ in their last bits."""
+    e = rng.standard_normal((K, D))
+    e /= np.linalg.norm(e, axis=1, keepdims=True)
+    return rng.standard_normal((N, D)) * 1e-8, e * (1 + rng.integers(-2, 3, (K, 1)) * 2.0**-52)
+
+
+def permuted(rng, N, K, D):
+    """Codes whose coordinates are one set of numbers in another order, rows on the diagonal: only the order of the sum tells distances apart."""
+    e = rng.permuted(np.tile(rng.standard_normal(D), (K, 1)), axis=1)
+    return np.repeat(rng.standard_normal((N, 1)), D, axis=1), e
+
+
+def half_units(rng, N, K, D):
+    """Codes whose coordinates fall half way between the integers of the screen: every rounding is as wrong as it can be, and to one side."""
+    e = rng.choice([-1.0, 1.0], (K, D)) * (rng.integers(1000, 1100, (K, D)) + 0.5)
+    z = rng.choice([-1.0, 1.0], (N, D)) * (rng.integers(1000, 1100, (N, D)) + 0.5)
+    return z, e * (1 + 1e-6 * rng.standard_normal((K, 1)))
+
+
+def outliers(rng, N, K, D):
+    z, e = gaussian(rng, N, K, D)
+    e[rng.random(K) < 0.05] *= 1e6
+    z[rng.random(N) < 0.05] *= 1e7
+    return z, e
+
+
+def wild(rng, N, K, D):
+    """Magnitudes over 16 orders, in rows, codes and coordinates."""
+    z, e = gaussian(rng, N, K, D)
+    return z * 10.0 ** rng.integers(-8, 9, (N, 1)), e * 10.0 ** rng.integers(-8, 9, (K, D))
+
+
+def not_finite(rng, N, K, D):
+    z, e = gaussian(rng, N, K, D)
+    for x in (z, e):
+        hit = rng.random(len(x)) < rng.choice([0.1, 0.9, 1.0])
+        x[hit, rng.integers(D, size=len(x))[hit]] = rng.choice([np.nan, np.inf, -np.inf], hit.sum())
+    return z, e
+
+
+def constant(rng, N, K, D):
+    """Every code the same, but perhaps one."""
+    e = np.tile(rng.standard_normal(D), (K, 1))
+    e[rng.integers(K)] += rng.choice([0, 1e-12, 1])
+    return rng.standard_normal((N, D)), e
+
+
+def zeros(rng, N, K, D):
+    z, e = gaussian(rng, N, K, D)
+    return z * (rng.random((N, 1)) < 0.5), e * (rng.random((K, 1)) < 0.1)
+
+
+def codes_themselves(rng, N, K, D):
+    e = rng.standard_normal((K, D))
+    return e[rng.integers(K, size=N)], e
+
+
+KINDS = [gaussian, trained, fresh, duplicates, midpoints, one_ulp, shells, permuted, half_units, outliers, wild, not_finite, constant, zeros,
+         codes_themselves]  # fmt: skip
+SIZES = st.sampled_from([1, 2, 3, 5, 16, 47, 48, 49, 63, 64, 65, 130, 257])
+WIDTHS = st.sampled_from([1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 33, 64, 100])
+SCALES = st.sampled_from([1.0, 1e-40, 1e-30, 1e-5, 1e5, 1e30, 1e37])
+DOUBLE_SCALES = st.sampled_from([1e-320, 1e-300, 1e-170, 1e-160, 1e-155, 1e-135, 1.0, 1e135, 1e150, 1e153, 1e154, 1e160, 1e300, 1e307])
+
+
+@settings(max_examples=60)
+@given(kind=st.sampled_from(KINDS), N=SIZES, K=SIZES, D=WIDTHS, scale=SCALES, offset=st.sampled_from([0, 0, 30, 1e3, 1e6]),
+       z_dtype=st.sampled_from(DTYPES), e_dtype=st.sampled_from(DTYPES), threads=st.integers(1, 3), seed=st.integers(0, 2**32 - 1))  # fmt: skip
+def test_is_the_definition(kind, N, K, D, scale, offset, z_dtype, e_dtype, threads, seed):
+    z, e = kind(np.random.default_rng(seed), N, K, D)
+    agrees(*(torch.from_numpy((x + offset) * scale).to(t) for x, t in ((z, z_dtype), (e, e_dtype))), threads=(threads,))
+
+
+@settings(max_examples=40)
+@given(kind=st.sampled_from(KINDS), N=SIZES, K=SIZES, D=WIDTHS, scale=DOUBLE_SCALES, seed=st.integers(0, 2**32 - 1))
+@example(kind=gaussian, N=64, K=64, D=16, scale=1e160, seed=0)
+@example(kind=gaussian, N=64, K=64, D=16, scale=1e-160, seed=0)
+def test_where_doubles_overflow_and_underflow(kind, N, K, D, scale, seed):
+    z, e = kind(np.random.default_rng(seed), N, K, D)
+    with np.errstate(over="ignore"):
+        agrees(torch.from_numpy(z * scale), torch.from_numpy(e * scale), threads=(1,))
+
+
+@settings(max_examples=40)
+@given(D=WIDTHS, seed=st.integers(0, 2**32 - 1))
+def test_where_rows_and_codes_differ_in_magnitude(D, seed):
+    rng = np.random.default_rng(seed)
+    z, e = gaussian(rng, 49, 65, D)
+    z *= 2.0 ** rng.integers(-1000, 500, (49, 1)) if seed % 2 else 2.0 ** rng.integers(-70, 70, (49, 1))
+    e *= 2.0 ** rng.integers(-1000, 500, (65, 1)) if seed % 3 == 0 else 2.0 ** rng.integers(-70, 70, (65, 1))
+    agrees(torch.from_numpy(z), torch.from_numpy(e), threads=(1,))
+
+
+@pytest.mark.parametrize("N, K, D", [(0, 5, 3), (1, 1, 1), (3, 1, 5), (1, 5000, 4), (2, 300, 1030), (50, 65, 1025), (333, 5000, 8), (100, 4097, 33),
+                                     (2000, 512, 16), (7, 4, 0), (3, 2, 65537)])  # fmt: skip
+def test_shapes(N, K, D):
+    z, e = gaussian(np.random.default_rng(0), N, K, D)
+    agrees(torch.from_numpy(z).float(), torch.from_numpy(e).float(), threads=(1, 3))
+
+
+@pytest.mark.parametrize("kind", [gaussian, fresh, codes_themselves])
+def test_a_million_codes(kind):
+    z, e = kind(np.random.default_rng(0), 49, 2**20, 2)
+    agrees(torch.from_numpy(z).float(), torch.from_numpy(e).float(), threads=(2,))
+
+
+@pytest.mark.parametrize("z_dtype", DTYPES)
+@pytest.mark.parametrize("e_dtype", DTYPES)
+def test_every_pair_of_dtypes(z_dtype, e_dtype):
+    z, e = gaussian(np.random.default_rng(0), 200, 300, 24)
+    agrees(torch.from_numpy(z).to(z_dtype), torch.from_numpy(e).to(e_dtype), threads=(2,))
+
+
+def test_every_half_is_read_right():
+    """All 65536 bit patterns, as rows and as codes."""
+    for dtype in (torch.float16, torch.bfloat16):
+        every = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)[:, None]
+        some = torch.linspace(-3, 3, 97).to(dtype)[:, None]
+        tiny = (torch.linspace(-3, 3, 97) * torch.finfo(dtype).tiny / 4).to(dtype)[:, None]
+        for small in (some, tiny):
+            agrees(every, small, threads=(2,))
+            agrees(small, every, threads=(2,))
+
+
+def test_special_rows_and_codes():
+    nan, inf = float("nan"), float("inf")
+    z = torch.tensor([[nan, 0], [0, inf], [1, 1], [-inf, 3], [3.0, 3.0]])
+    e = torch.tensor([[nan, 1], [inf, inf], [1, 2], [1, 0], [3, 3]])
+    assert search(z, e).tolist() == [0, 0, 2, 0, 4]
+    assert search(z, e[:2]).tolist() == [0] * 5
+    big = torch.full((1, 4), 1e200, dtype=FLOAT64)
+    assert search(big, torch.stack([-big[0], 0.9 * big[0], big[0]])).tolist() == [2]  # the first two are infinitely far in double
+
+
+def test_one_bad_code_does_not_slow_or_change_the_others():
+    z, e = (torch.from_numpy(x).float() for x in gaussian(np.random.default_rng(0), 500, 700, 32))
+    exact = definition(z, e)
+    for bad in (float("nan"), float("inf"), 1e30):
+        worse = torch.cat([e, torch.full((1, 32), bad)])
+        assert (search(z, worse) == exact).all()
+
+
+def test_the_callers_rounding_mode_and_flushing_do_not_matter():
+    z, e = (torch.from_numpy(x * 1e-40).float() for x in gaussian(np.random.default_rng(0), 300, 200, 16))
+    exact = definition(z, e)
+    try:
+        if not torch.set_flush_denormal(True):
+            pytest.skip("this processor cannot flush subnormal numbers")
+        found = [search(z, e, threads) for threads in (1, 2)]
+        flushing = torch.tensor([1e-40]) * torch.ones(1) == 0
+    finally:
+        torch.set_flush_denormal(False)
+    assert flushing.all(), "our setting was not restored"
+    assert all((index == exact).all() for index in found)
+
+
+def test_an_unknown_dtype_or_no_code_is_refused():
+    nothing, sizes = ctypes.c_void_p(), [ctypes.c_int64(1)] * 3
+    assert library().nearest_code_cpu(4, 0, nothing, nothing, nothing, *sizes, nothing, 1) != 0
+    assert library().nearest_code_cpu(0, 0, nothing, nothing, nothing, sizes[0], ctypes.c_int64(0), sizes[0], nothing, 1) != 0
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_an_instruction_set_can_be_chosen(name):
+    flags = open("/proc/cpuinfo").read() if os.path.exists("/proc/cpuinfo") else ""
+    has = {"scalar": True, "avx2": "avx2" in flags and " fma" in flags, "avx512": "avx512_vnni" in flags and "avx512dq" in flags}[name]
+    assert runs_here(name) == has
