@@ -5,6 +5,7 @@ import os
 import torch
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def names(items):
@@ -64,3 +65,12 @@ def in_float32(*arrays):
     if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
         return arrays
     return tuple(array.float() if array.dtype in (torch.float16, torch.bfloat16) else array for array in arrays)
+
+
+def in_autocast_dtype(*arrays):
+    """Under autocast on their device all but float64 become autocast's dtype, as for PyTorch's own linear and convolution."""
+    device = arrays[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return arrays
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(array if array is None or array.dtype == torch.float64 else array.to(dtype) for array in arrays)

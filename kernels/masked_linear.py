@@ -1,0 +1,330 @@
+"""How can one matrix product answer D questions at once, each of which may look only at the answers before it?
+
+The masked layer of MADE (Germain, Gregor, Murray, Larochelle 2015, eq. 8 and section 4.1; the course's "MADE : principe"): every unit has a
+number, its degree, and a weight lives only if the number of its output reaches the number of its input.
+
+    layer: genmini.layers.MaskedLinear    test: tests/test_masked_linear.py    bench: bench/bench_masked_linear.py
+
+Math
+    M_jk = [out_degree_j >= in_degree_k]           ( > if strict: what gives x_d sees only what comes before x_d)
+    forward     y_nj  = sum_k x_nk (W o M)_jk + b_j
+    gradient    dx_nk = sum_j dy_nj (W o M)_jk         dW_jk = M_jk sum_n dy_nj x_nk         db_j = sum_n dy_nj
+    Turned round, a mask is a mask: a >= b if and only if ~b >= ~a (~a = -a-1, which cannot overflow). So dx is this very operator on dy, with
+    W transposed and degrees ~out, ~in; and the derivatives of dW are this operator again. Two kernels give derivatives of every order.
+
+Shapes
+    x (..., K), weight (J, K), bias (J) or None, in_degree (K), out_degree (J) of integers -> y (..., J).   K inputs, J outputs, N rows.
+
+Traffic
+    2 N J K L operations each for y, dx and dW, where L is the live part of the tiles: about 1/2 if the degrees are sorted (0.54 for J = K =
+    4096 in tiles of 128), up to 1 if not; w (N K + J K L + N J) bytes, w bytes a number. F.linear(x, M * W) does 2 N J K operations and
+    moves 3 w J K bytes more, to read W and M and write W o M, which here is never stored. N = 8192, J = K = 4096 in bfloat16: 275 GFLOP
+    dense, 148 live; 168 MB dense and 3 x 34 for the mask, 152 live. So arithmetic binds, and half of it can go.
+
+Masked weights
+    are never seen: whatever W_jk is where M_jk = 0, NaN included, y and dx do not change, and dW_jk is exactly 0. If x_nk is not finite, every
+    y_nj that may see it is not finite; whether others in the same tile are is not promised (0 times infinity).
+
+Tiling
+    A program owns the tile (BN, BJ) of y and walks along k, BK at a time. The least and greatest degrees of a tile of W tell its kind:
+
+         k ->   sorted degrees         naive        every tile is loaded and masked
+        j   F m . . .    F full        staircase    dead tiles are skipped; full tiles are multiplied as they are, the runs of them at both ends
+        |   F F m . .    m mixed                    of a row in loops of their own, that a GPU can pipeline; between these runs each tile is asked
+        v   F F F m .    . dead                     for its kind. The longest rows of tiles start first, and the short ones fill the gaps.
+
+    Degrees in any order are right; sorted ones are fast (permute the hidden units once, and keep the weights so). dW: a program owns the tile
+    (BJ, BK) and walks along n, masks at the end, and writes zeros at once if dead; long sums over n are cut into chunks (set by the shapes
+    alone) that are added in order. Sums run in ascending order whatever the device: the same bits every time.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from . import _backend, _check, _operator
+from ._triton import tl, triton, widened
+
+# ---- reference -------------------------------------------------------------------------------------------------------------------------
+
+
+def mask(in_degree, out_degree, strict):  # (K), (J) -> (J, K)
+    return out_degree[:, None] > in_degree if strict else out_degree[:, None] >= in_degree
+
+
+def definition(x, weight, bias, in_degree, out_degree, strict):  # (N, K), (J, K), (J) -> (N, J)
+    return F.linear(x, weight.masked_fill(~mask(in_degree, out_degree, strict), 0), bias)
+
+
+def staircase(in_degree, out_degree, strict, ROWS=128):
+    """Of sorted degrees, for ROWS outputs at a time: which outputs, the inputs that some of them may see, and those of these to be masked."""
+    K, J = len(in_degree), len(out_degree)
+    turned = bool((in_degree[:1] > in_degree[-1:]).any() or (out_degree[:1] > out_degree[-1:]).any())  # both descend
+    seen = torch.searchsorted(in_degree.flip(0) if turned else in_degree, out_degree, right=not strict).tolist()
+    for j in range(0, J, ROWS):
+        rows = slice(j, min(j + ROWS, J))
+        some, all_ = max(seen[j], seen[rows.stop - 1]), min(seen[j], seen[rows.stop - 1])
+        yield (rows, slice(K - some, K), slice(0, some - all_)) if turned else (rows, slice(0, some), slice(all_, some))
+
+
+def is_sorted(*degrees):
+    return all((d[1:] >= d[:-1]).all() for d in degrees) or all((d[1:] <= d[:-1]).all() for d in degrees)
+
+
+def reference(x, weight, bias, in_degree, out_degree, strict):
+    """The definition without the corner of W that is dead: on a CPU it takes half the time where the degrees are sorted, or can be."""
+    if x.device.type != "cpu":  # to look at the degrees would make the device wait
+        return definition(x, weight, bias, in_degree, out_degree, strict)
+    if not is_sorted(in_degree, out_degree):
+        k, j = in_degree.argsort(stable=True), out_degree.argsort(stable=True)
+        y = reference(x[:, k], weight[j][:, k], bias if bias is None else bias[j], in_degree[k], out_degree[j], strict)
+        return y[:, j.argsort()]
+    y = x.new_empty(x.shape[0], weight.shape[0])
+    for rows, live, mixed in staircase(in_degree, out_degree, strict):
+        w = weight[rows, live].clone()
+        w[:, mixed].masked_fill_(~mask(in_degree[live][mixed], out_degree[rows], strict), 0)
+        y[:, rows] = F.linear(x[:, live], w, bias if bias is None else bias[rows])
+    return y
+
+
+def definition_dw(dy, x, in_degree, out_degree, strict):  # (N, J), (N, K) -> (J, K)
+    return (dy.T @ x).masked_fill(~mask(in_degree, out_degree, strict), 0)
+
+
+def reference_dw(dy, x, in_degree, out_degree, strict):
+    if x.device.type != "cpu":
+        return definition_dw(dy, x, in_degree, out_degree, strict)
+    if not is_sorted(in_degree, out_degree):
+        k, j = in_degree.argsort(stable=True), out_degree.argsort(stable=True)
+        return reference_dw(dy[:, j], x[:, k], in_degree[k], out_degree[j], strict)[j.argsort()][:, k.argsort()]
+    dw = x.new_zeros(dy.shape[1], x.shape[1])
+    for rows, live, mixed in staircase(in_degree, out_degree, strict):
+        dw[rows, live] = dy[:, rows].T @ x[:, live]
+        dw[rows, live][:, mixed].masked_fill_(~mask(in_degree[live][mixed], out_degree[rows], strict), 0)
+    return dw
+
+
+# ---- kernel ----------------------------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def may_see(out_degree, in_degree, STRICT: tl.constexpr):
+    return out_degree > in_degree if STRICT else out_degree >= in_degree
+
+
+@triton.jit
+def extremes(degree_ptr, low_ptr, high_ptr, K, BK: tl.constexpr):
+    """The least and the greatest degree of tile t."""
+    t = tl.program_id(0)
+    k = t * BK + tl.arange(0, BK)
+    tl.store(low_ptr + t, tl.min(tl.load(degree_ptr + k, k < K, other=9223372036854775807)))
+    tl.store(high_ptr + t, tl.max(tl.load(degree_ptr + k, k < K, other=-9223372036854775808)))
+
+
+@triton.jit
+def product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree, K, MASKED: tl.constexpr, STRICT: tl.constexpr,
+                 PRECISION: tl.constexpr, BK: tl.constexpr):  # fmt: skip
+    k = t * BK + tl.arange(0, BK)
+    x = tl.load(x_ptrs + k.to(tl.int64)[None, :] * x_k, n_ok[:, None] & (k < K)[None, :], other=0)  # (BN, BK)
+    w = tl.load(w_ptrs + k.to(tl.int64)[:, None] * w_k, (k < K)[:, None] & j_ok[None, :], other=0)  # (BK, BJ), W transposed
+    if MASKED:
+        in_degree = tl.load(in_ptr + k, k < K, other=0)
+        w = tl.where(may_see(out_degree[None, :], in_degree[:, None], STRICT), w, 0)
+    return tl.dot(x, w, y, input_precision=PRECISION, out_dtype=y.dtype)
+
+
+@triton.jit
+def product(x_ptr, w_ptr, b_ptr, y_ptr, in_ptr, out_ptr, low_ptr, high_ptr, N, J, K, x_n, x_k, w_j, w_k, y_n, y_j,
+            STAIRCASE: tl.constexpr, STRICT: tl.constexpr, BIAS: tl.constexpr, PRECISION: tl.constexpr,
+            SUM: tl.constexpr, TILES: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr):  # fmt: skip
+    """y_nj = sum_k x_nk W_jk [out_degree_j >= in_degree_k] + b_j for one tile of y."""
+    column, row = tl.program_id(0) // tl.cdiv(N, BN), tl.program_id(0) % tl.cdiv(N, BN)
+    if tl.load(out_ptr + J - 1) > tl.load(out_ptr):  # the longest rows of tiles first
+        column = tl.cdiv(J, BJ) - 1 - column
+    n, j = row.to(tl.int64) * BN + tl.arange(0, BN), column.to(tl.int64) * BJ + tl.arange(0, BJ)
+    n_ok, j_ok = n < N, j < J
+    x_ptrs, w_ptrs = x_ptr + n[:, None] * x_n, w_ptr + j[None, :] * w_j
+    out_degree = tl.load(out_ptr + j, j_ok, other=0)
+    y = tl.zeros((BN, BJ), SUM)
+    KB = tl.cdiv(K, BK)
+    if STAIRCASE:
+        least = tl.min(tl.where(j_ok, out_degree, 9223372036854775807))
+        greatest = tl.max(tl.where(j_ok, out_degree, -9223372036854775808))
+        t = tl.arange(0, TILES)  # the tiles along k, all at once
+        live = (t < KB) & may_see(greatest, tl.load(low_ptr + t, t < KB, other=0), STRICT)
+        full = (t < KB) & may_see(least, tl.load(high_ptr + t, t < KB, other=0), STRICT)
+        begin, end = tl.min(tl.where(live, t, KB)), tl.max(tl.where(live, t + 1, 0))  # nothing lives outside
+        head = tl.minimum(tl.min(tl.where(full, KB, t)), KB)  # tiles 0 ... head-1 are full
+        tail = tl.maximum(tl.max(tl.where((t < KB) & (full == 0), t + 1, 0)), head)  # tiles tail ... KB-1 are full
+        for t in range(0, head):
+            y = product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree, K, False, STRICT, PRECISION, BK)
+        for t in range(tl.maximum(head, begin), tl.minimum(tail, end)):
+            if may_see(greatest, tl.load(low_ptr + t), STRICT):
+                y = product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree, K, True, STRICT, PRECISION, BK)
+        for t in range(tail, KB):
+            y = product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree, K, False, STRICT, PRECISION, BK)
+    else:
+        for t in range(0, KB):
+            y = product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree, K, True, STRICT, PRECISION, BK)
+    if BIAS:
+        y += tl.load(b_ptr + j, j_ok, other=0).to(SUM)[None, :]
+    tl.store(y_ptr + n[:, None] * y_n + j[None, :] * y_j, y.to(y_ptr.dtype.element_ty), n_ok[:, None] & j_ok[None, :])
+
+
+@triton.jit
+def outer(dy_ptr, x_ptr, dw_ptr, in_ptr, out_ptr, N, J, K, CHUNK, dy_n, dy_j, x_n, x_k,
+          STAIRCASE: tl.constexpr, STRICT: tl.constexpr, PRECISION: tl.constexpr, SUM: tl.constexpr,
+          BN: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr):  # fmt: skip
+    """dW_jk = [out_degree_j >= in_degree_k] sum_n dy_nj x_nk for one tile of dW and the n of one chunk."""
+    chunk, tile = tl.program_id(1), tl.program_id(0)
+    j = (tile // tl.cdiv(K, BK)).to(tl.int64) * BJ + tl.arange(0, BJ)
+    k = (tile % tl.cdiv(K, BK)).to(tl.int64) * BK + tl.arange(0, BK)
+    j_ok, k_ok = j < J, k < K
+    out_degree, in_degree = tl.load(out_ptr + j, j_ok, other=0), tl.load(in_ptr + k, k_ok, other=0)
+    live = may_see(out_degree[:, None], in_degree[None, :], STRICT) & j_ok[:, None] & k_ok[None, :]
+    n_begin = chunk.to(tl.int64) * CHUNK
+    n_end = tl.minimum(n_begin + CHUNK, N)
+    if STAIRCASE:
+        if tl.max(live.to(tl.int32)) == 0:
+            n_end = n_begin
+    dw = tl.zeros((BJ, BK), SUM)
+    for n_start in range(n_begin, n_end, BN):
+        n = n_start + tl.arange(0, BN)
+        dy = tl.load(dy_ptr + n[:, None] * dy_n + j[None, :] * dy_j, (n < n_end)[:, None] & j_ok[None, :], other=0)  # (BN, BJ)
+        x = tl.load(x_ptr + n[:, None] * x_n + k[None, :] * x_k, (n < n_end)[:, None] & k_ok[None, :], other=0)  # (BN, BK)
+        dw = tl.dot(tl.trans(dy), x, dw, input_precision=PRECISION, out_dtype=SUM)
+    dw_ptrs = dw_ptr + (chunk.to(tl.int64) * J + j[:, None]) * K + k[None, :]
+    tl.store(dw_ptrs, tl.where(live, dw, 0).to(dw_ptr.dtype.element_ty), j_ok[:, None] & k_ok[None, :])
+
+
+# ---- launcher --------------------------------------------------------------------------------------------------------------------------
+
+# dtype: sides of the tile of the result, depth of a step of its sum, warps, stages of the pipeline
+TILE = {torch.float16: (128, 128, 64, 8, 3), torch.bfloat16: (128, 128, 64, 8, 3), torch.float32: (64, 64, 32, 4, 3), torch.float64: (32, 32, 32, 4, 2)}
+PROGRAMS = 256  # a sum over n is cut until there are so many programs, or chunks of 1024 rows
+
+
+def precision():
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
+
+
+def launch(rung, x, weight, bias, in_degree, out_degree, strict):
+    (N, K), J, dtype = x.shape, weight.shape[0], x.dtype
+    x, weight, bias = widened(x, weight, bias)
+    y = x.new_empty(N, J)
+    BN, BJ, BK, warps, stages = TILE[x.dtype]
+    KB = triton.cdiv(K, BK)
+    low, high = in_degree.new_empty(KB), in_degree.new_empty(KB)
+    with torch.cuda.device_of(x):
+        if rung == "staircase" and KB:
+            extremes[(KB,)](in_degree, low, high, K, BK)
+        product[(triton.cdiv(N, BN) * triton.cdiv(J, BJ),)](
+            x, weight, bias, y, in_degree, out_degree, low, high, N, J, K, *x.stride(), *weight.stride(), *y.stride(),
+            STAIRCASE=rung == "staircase", STRICT=strict, BIAS=bias is not None, PRECISION=precision(), SUM=_sum(x.dtype),
+            TILES=triton.next_power_of_2(max(KB, 1)), BN=BN, BJ=BJ, BK=BK, num_warps=warps, num_stages=stages,
+        )  # fmt: skip
+    return y.to(dtype)
+
+
+def launch_dw(rung, dy, x, in_degree, out_degree, strict):
+    (N, J), K, dtype = dy.shape, x.shape[1], x.dtype
+    dy, x = widened(dy, x)
+    side, _, deep, warps, stages = TILE[x.dtype]
+    tiles = triton.cdiv(J, side) * triton.cdiv(K, side)
+    chunks = max(1, min(triton.cdiv(PROGRAMS, max(tiles, 1)), triton.cdiv(N, 1024)))
+    CHUNK = max(1, triton.cdiv(triton.cdiv(N, chunks), deep)) * deep
+    chunks = max(1, triton.cdiv(N, CHUNK))
+    dw = x.new_empty((chunks, J, K), dtype=x.dtype if chunks == 1 else _torch_sum(x.dtype))
+    with torch.cuda.device_of(x):
+        outer[(tiles, chunks)](
+            dy, x, dw, in_degree, out_degree, N, J, K, CHUNK, *dy.stride(), *x.stride(),
+            STAIRCASE=rung == "staircase", STRICT=strict, PRECISION=precision(), SUM=_sum(x.dtype),
+            BN=deep, BJ=side, BK=side, num_warps=warps, num_stages=stages,
+        )  # fmt: skip
+    return (dw[0] if chunks == 1 else dw.sum(0)).to(dtype)
+
+
+def _torch_sum(dtype):
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _sum(dtype):
+    return tl.float64 if dtype == torch.float64 else tl.float32
+
+
+def run(x, weight, bias, in_degree, out_degree, strict, request):
+    choice = _backend.chosen("masked_linear", x.device, x.dtype, request)
+    arguments = x, weight, bias, in_degree.contiguous(), out_degree.contiguous(), strict
+    return reference(*arguments) if choice.backend == "reference" else launch(choice.rung, *arguments)
+
+
+def run_dw(dy, x, in_degree, out_degree, strict, request):
+    choice = _backend.chosen("masked_linear", x.device, x.dtype, request)
+    arguments = dy, x, in_degree.contiguous(), out_degree.contiguous(), strict
+    return reference_dw(*arguments) if choice.backend == "reference" else launch_dw(choice.rung, *arguments)
+
+
+# ---- gradient --------------------------------------------------------------------------------------------------------------------------
+
+
+def gradient(needed, grads, x, weight, has_bias, in_degree, out_degree, strict, request):
+    # forward was: y_nj = sum_k x_nk W_jk [out_j >= in_k] + b_j;   and [out_j >= in_k] = [~in_k >= ~out_j]
+    (dy,) = grads
+    dx = _linear(dy, weight.T, None, ~out_degree, ~in_degree, strict, request) if needed[0] else None
+    dw = _dw(dy, x, in_degree, out_degree, strict, request) if needed[1] else None
+    db = dy.sum(0) if has_bias and needed[2] else None
+    return dx, dw, db, None, None, None, None
+
+
+def gradient_dw(needed, grads, dy, x, in_degree, out_degree, strict, request):
+    # forward was: dw_jk = [out_j >= in_k] sum_n dy_nj x_nk;   g is the derivative of the loss with respect to dw
+    (g,) = grads
+    ddy = _linear(x, g, None, in_degree, out_degree, strict, request) if needed[0] else None
+    dx = _linear(dy, g.T, None, ~out_degree, ~in_degree, strict, request) if needed[1] else None
+    return ddy, dx, None, None, None, None
+
+
+# ---- registration ----------------------------------------------------------------------------------------------------------------------
+
+_backend.room("masked_linear", "triton", ("naive", "staircase"))
+
+_linear = _operator.differentiable(
+    _operator.operator(
+        "masked_linear(Tensor x, Tensor weight, Tensor? bias, Tensor in_degree, Tensor out_degree, bool strict, str request) -> Tensor",
+        run,
+        lambda x, weight, *_: x.new_empty(x.shape[0], weight.shape[0]),
+    ),
+    lambda i, o: (i[0], i[1], i[2] is not None, *i[3:]),
+    gradient,
+    fold=(0,),
+)
+_dw = _operator.differentiable(
+    _operator.operator(
+        "masked_linear_dw(Tensor dy, Tensor x, Tensor in_degree, Tensor out_degree, bool strict, str request) -> Tensor",
+        run_dw,
+        lambda dy, x, *_: x.new_empty(dy.shape[1], x.shape[1]),
+    ),
+    lambda i, o: i,
+    gradient_dw,
+)
+
+
+def masked_linear(x, weight, bias, in_degree, out_degree, strict=False):
+    """y = x (W o M)^T + b with M_jk = [out_degree_j >= in_degree_k], > if strict.   (..., K), (J, K), (J) or None, (K), (J) -> (..., J)"""
+    _check.tensors(x=x, weight=weight, **({} if bias is None else {"bias": bias}))
+    _check.tensors(_check.INTEGERS, in_degree=in_degree, out_degree=out_degree)
+    _check.at_least("x", x, 1, "(..., K)")
+    _check.at_least("weight", weight, 2, "(J, K)")
+    K, J = x.shape[-1], weight.shape[0]
+    _check.shape("weight", weight, (J, K), "(J, K) with the K of x")
+    _check.shape("in_degree", in_degree, (K,), "(K) with the K of x")
+    _check.shape("out_degree", out_degree, (J,), "(J) with the J of weight")
+    if bias is not None:
+        _check.shape("bias", bias, (J,), "(J) with the J of weight")
+    _check.one_device(x=x, weight=weight, bias=bias, in_degree=in_degree, out_degree=out_degree)
+    x, weight, bias = _check.in_autocast_dtype(x, weight, bias)
+    _check.one_dtype(x=x, weight=weight, bias=bias)
+    rows = x.reshape(math.prod(x.shape[:-1]), K)
+    y = _linear(rows, weight, bias, in_degree.long(), out_degree.long(), bool(strict), _backend.requested())
+    return y.reshape(*x.shape[:-1], J)
