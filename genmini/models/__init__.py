@@ -1,0 +1,20 @@
+"""One model family a file, in the order of the course. Each reads like its equations and ends in its recipes.
+
+    genmini.models.find("made")       the class, imported when it is asked for
+"""
+
+import importlib
+
+MODELS = {"made": "MADE"}  # the file, which is also the name on the command line -> its class
+
+
+def find(name):
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}; the models are {', '.join(MODELS)}")
+    return getattr(importlib.import_module(f"{__name__}.{name}"), MODELS[name])
+
+
+def recipes(name):
+    """What the model's file ends in: {data: {"data": ..., "model": settings, "train": settings}}."""
+    find(name)
+    return importlib.import_module(f"{__name__}.{name}").RECIPES

@@ -1,0 +1,106 @@
+"""MADE: an autoencoder becomes a density once no path leads from x_d to the output that predicts it.
+
+The course, "MADE : principe"; Germain, Gregor, Murray, Larochelle, "MADE: Masked Autoencoder for Distribution Estimation", 2015.
+
+    p(x) = prod_d p(x_d | x_<d)                                                             (1)
+    z = f(b + (W o M^W) x)                                                                  (2)
+    x^ = sigma(c + (V o M^V) z)                                                             (3)
+    M^W_kd = [m(k) >= d],   M^V_dk = [d > m(k)]                                             (4)
+    log p(x) = sum_d x_d log x^_d + (1 - x_d) log(1 - x^_d)                                 (5)
+
+x_d has the degree d = 1 ... D, a hidden unit k the degree m(k) = 1 ... D-1: the last input that it may see. With more hidden layers, (2) is
+repeated, and d in M^W is the degree of the unit below. With direct connections, (3) has a further term (A o M^A) x, M^A_dd' = [d > d'].
+With L levels in place of two, x enters as D one-hot vectors, each x_d gets L outputs, and sigma in (3) is a softmax over them.
+`order` says which pixel is x_1, which x_2, ...; x comes and goes in pixel order all the same.
+
+    layer: genmini.layers.MaskedLinear    room: kernels/masked_linear.py    test: tests/test_made.py
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from genmini.layers import MaskedLinear
+
+
+class MADE(nn.Module):
+    def __init__(self, shape, hidden=(500,), levels=2, order="natural", direct=False, dropout=0.0, device=None, dtype=None):
+        """shape of one x (8, 8); hidden: units of each layer; order "natural", "random" or the pixels in the order wanted."""
+        super().__init__()
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        if isinstance(order, torch.Tensor):
+            order = order.tolist()
+        self.settings = dict(shape=shape, hidden=tuple(hidden), levels=levels, order=order, direct=direct, dropout=dropout)
+        self.shape, self.levels, self.D = shape, levels, math.prod(shape)
+        self.register_buffer("order", _order(order, self.D).to(device or torch.get_default_device()))
+
+        to = dict(device=device, dtype=dtype)
+        d = torch.arange(1, self.D + 1, device="cpu")  # degrees, ascending: the fast path of masked_linear
+        x_d = d if levels == 2 else d.repeat_interleave(levels)  # a unit for each level
+        m, self.W = x_d, nn.ModuleList()
+        for K in hidden:
+            below, m = m, 1 + torch.arange(K, device="cpu") * max(self.D - 1, 1) // K  # 1 ... D-1, evenly
+            self.W.append(MaskedLinear(len(below), K, **to, in_degree=below, out_degree=m))  # M^W of (4)
+        self.V = MaskedLinear(len(m), len(x_d), **to, in_degree=m, out_degree=x_d, strict=True)  # M^V of (4)
+        self.A = MaskedLinear(len(x_d), len(x_d), False, **to, in_degree=x_d, out_degree=x_d, strict=True) if direct else None
+        self.dropout = nn.Dropout(dropout)
+
+    def logits(self, x):
+        """(N, *shape) -> (N, D), or (N, D, L) with L > 2 levels, in pixel order: row d depends only on the pixels before it in `order`."""
+        x = x.reshape(len(x), self.D)[:, self.order]  # x_1 ... x_D
+        x = x.to(self.V.weight.dtype) if self.levels == 2 else self._one_hot(x)
+        z = x
+        for W in self.W:
+            z = self.dropout(F.relu(W(z)))  # (2)
+        a = self.V(z)  # (3) before its sigma
+        if self.A is not None:
+            a = a + self.A(x)
+        a = a if self.levels == 2 else a.unflatten(1, (self.D, self.levels))
+        return a[:, self.order.argsort()]
+
+    def _one_hot(self, x):  # (N, D) -> (N, D L)
+        return F.one_hot(x.long(), self.levels).flatten(1).to(self.V.weight.dtype)
+
+    def log_prob(self, x):
+        """(N, *shape) -> (N,) in nats."""
+        a, x = self.logits(x), x.reshape(len(x), self.D)
+        if self.levels == 2:
+            return -F.binary_cross_entropy_with_logits(a, x.to(a.dtype), reduction="none").sum(1)  # (5)
+        return -F.cross_entropy(a.transpose(1, 2), x.long(), reduction="none").sum(1)  # (5)
+
+    @torch.no_grad()
+    def sample(self, n, u=None):
+        """n draws, (n, *shape) uint8. u (n, D) uniform noise: the same noise gives the same draws; u[:, d] decides the d-th in `order`."""
+        u = torch.rand(n, self.D, device=self.order.device) if u is None else u
+        x = torch.zeros(n, self.D, dtype=torch.uint8, device=self.order.device)
+        for d, pixel in enumerate(self.order.tolist()):
+            a = self.logits(x)[:, pixel]  # of p(x_d | x_<d): what stands in x_d and after is not seen
+            below = F.logsigmoid(-a).exp()[:, None] if self.levels == 2 else a.softmax(1).cumsum(1)[:, :-1]  # p(x_d <= l | x_<d), l < L-1
+            x[:, pixel] = (u[:, d, None] >= below).sum(1)  # (1)
+        return x.reshape(n, *self.shape)
+
+
+def _order(order, D):
+    if order == "natural":
+        return torch.arange(D)
+    if order == "random":
+        return torch.randperm(D)
+    if isinstance(order, str) or sorted(order) != list(range(D)):
+        raise ValueError(f"order must be 'natural', 'random' or the numbers 0 ... {D - 1} in some order, got {order!r}")
+    return torch.tensor(order)
+
+
+RECIPES = {
+    "digits": {
+        "data": "digits-threshold",
+        "model": dict(hidden=(500,), dropout=0.5),
+        "train": dict(steps=8000, batch=64, rate=2e-3, shift=0.2),
+    },
+    "digits-levels": {
+        "data": "digits",
+        "model": dict(hidden=(500,), dropout=0.5),
+        "train": dict(steps=4000, batch=64, rate=1e-3, shift=0.2),
+    },
+}
