@@ -1,0 +1,449 @@
+// Exact nearest code: index_n = lowest k of minimal d_k = sum over d ascending of (double(z_nd) - double(e_kd))^2.   Room: kernels/nearest_code.py
+//
+//   rung naive         one thread a row: the definition
+//   rung tiled         every (row, code) is screened in fp32 from shared-memory and register tiles; the few codes that the error bound cannot
+//                      exclude are scored again by the definition, and a row where it proves nothing is scanned by the definition
+//   rung tensor_core   the same screen as a matrix product of fp16 vectors (cp.async, ldmatrix, mma.sync)
+//
+// z (N, D) and e (K, D) are contiguous, each of any dtype; index is (N,) int64; a d_k that is NaN counts as +infinity. The N x K scores are never
+// stored. Names in brackets, (1) to (9), are the inequalities of docs/exact-argmin.md, which proves that no nearest code is ever screened out.
+
+#include <climits>
+#include "gpu.h"
+
+constexpr int BN = 128, BK = 128;    // rows and codes of a tile of the screen
+constexpr int THREADS = 256;         // of a block, in every kernel here
+constexpr int LIST = 16;             // codes that a row may keep while it is screened
+constexpr int GROUPS = 8, SAMPLES = 4096;
+constexpr int NOTHING = -5000;       // the exponent of a zero vector: below all others
+constexpr int REACH = 60;            // vectors 2^-REACH shorter than the longest code count as zero, with themselves as residual
+constexpr int SAFE = 400;            // beyond 2^+-SAFE, double itself over- or underflows when it squares: the screen proves nothing
+constexpr int64_t LONGEST = 65536;   // the bounds are proven up to this D
+
+// ---- the definition ----------------------------------------------------------------------------------------------------------------------
+
+template <class Z, class E> __device__ __forceinline__ double distance(const Z* z, const E* e, int64_t D) {    // z[n, :], e[k, :]
+    double sum = 0;
+    for (int64_t d = 0; d < D; d++) {
+        double t = __dsub_rn(to_double(z[d]), to_double(e[d]));
+        sum = __dadd_rn(sum, __dmul_rn(t, t));
+    }
+    return sum == sum ? sum : INFINITY;
+}
+
+struct Best {
+    double distance;
+    int64_t k;
+    __device__ __forceinline__ void take(double d, int64_t other) {
+        if (d < distance || (d == distance && other < k)) distance = d, k = other;
+    }
+    __device__ __forceinline__ void take_from_warp() {    // every lane ends with the best of all
+        for (int offset = 16; offset > 0; offset /= 2)
+            take(__shfl_xor_sync(0xffffffffu, distance, offset), __shfl_xor_sync(0xffffffffu, k, offset));
+    }
+};
+
+template <class Z, class E> __global__ void nearest_naive(const Z* z, const E* e, int64_t* index, int64_t N, int64_t K, int64_t D) {
+    int64_t n = blockIdx.x * int64_t(THREADS) + threadIdx.x;    // the row that this thread owns
+    if (n >= N) return;
+    Best best{INFINITY, 0};
+    for (int64_t k = 0; k < K; k++) best.take(distance(z + n * D, e + k * D, D), k);
+    index[n] = best.k;
+}
+
+// ---- vectors for the screen: a power of two, times a rounded vector whose largest entry is about 1 ---------------------------------------
+
+// Any finite centre is valid; a good one is near the codes. The median of eight groups' means: one wild code spoils one group.
+template <class E> __global__ void centre_of_codes(const E* e, double* centre, int* unit, int64_t K, int64_t D) {
+    __shared__ double mean[GROUPS][32];
+    int column = threadIdx.x % 32, group = threadIdx.x / 32;
+    int64_t d = blockIdx.x * int64_t(32) + column, step = (K + SAMPLES - 1) / SAMPLES;    // every step-th code is looked at
+    if (d == 0 && group == 0) *unit = NOTHING;
+    double sum = 0;
+    int count = 0;
+    for (int64_t k = group * step; d < D && k < K; k += GROUPS * step) {
+        double v = to_double(e[k * D + d]);
+        if (fabs(v) < INFINITY) sum += v / SAMPLES, count++;
+    }
+    double mine = count ? sum / count * SAMPLES : INFINITY;
+    mean[group][column] = mine;
+    __syncthreads();
+    int rank = 0, finite = 0;
+    for (int g = 0; g < GROUPS; g++) {
+        double other = mean[g][column];
+        finite += fabs(other) < INFINITY;
+        rank += other < mine || (other == mine && g < group);
+    }
+    if (d < D && rank == finite / 2) centre[d] = fabs(mine) < INFINITY ? mine : 0;
+}
+
+struct alignas(16) Packed {    // v - centre = 2^power (packed + residual)
+    float half, norm, rest;    // |v - centre|^2 / 2 and bounds on its norm and on the residual's, all over 2^power; half = inf: not finite
+    int power;
+};
+
+__device__ __forceinline__ double warp_sum(double v) {
+    for (int offset = 16; offset > 0; offset /= 2) v += __shfl_xor_sync(0xffffffffu, v, offset);
+    return v;
+}
+__device__ __forceinline__ float rounded_up(double v) { return float(v * (1 + 0x1p-20)); }
+
+// A warp owns a vector. P is what the screen multiplies: float or float16. Vectors from N on and entries from D on are padding.
+template <class T, class P>
+__global__ void pack(const T* v, const double* centre, P* packed, Packed* about, int* unit, int64_t N, int64_t D, int64_t DP) {
+    int64_t n = (blockIdx.x * int64_t(THREADS) + threadIdx.x) / 32;
+    int lane = threadIdx.x % 32;
+    v += n * D, packed += n * DP;
+    double top = 0;
+    bool finite = n < N;
+    for (int64_t d = lane; finite && d < D; d += 32) {
+        double t = fabs(__dsub_rn(to_double(v[d]), centre[d]));
+        finite = t < INFINITY;
+        top = fmax(top, t);
+    }
+    finite = __all_sync(0xffffffffu, finite);
+    for (int offset = 16; offset > 0; offset /= 2) top = fmax(top, __shfl_xor_sync(0xffffffffu, top, offset));
+    int power = top > 0 ? ilogb(top) : NOTHING;
+    if (power < -500 && power != NOTHING) power = -500;
+    double scale = ldexp(1.0, power > 500 ? -500 : power == NOTHING ? 0 : -power);
+    double norm = 0, kept = 0, rest = 0;
+    for (int64_t d = lane; d < DP; d += 32) {
+        double t = finite && d < D ? __dsub_rn(to_double(v[d]), centre[d]) * scale : 0.0;
+        P p = from_float<P>(float(t));
+        double x = to_double(p), r = t - x;
+        packed[d] = p;
+        norm += t * t, kept += x * x, rest += r * r;
+    }
+    norm = warp_sum(norm), kept = warp_sum(kept), rest = warp_sum(rest);
+    if (lane) return;
+    double longest = sqrt(fmax(norm, kept));
+    about[n] = Packed{finite ? float(norm / 2) : INFINITY, rounded_up(longest), rounded_up(sqrt(rest) + 0x1p-50 * longest), power};    // (1)
+    if (unit && finite) atomicMax(unit, power);
+}
+
+struct alignas(16) Placed { float half, norm, rest, scale; };    // Packed, in units of 2^unit
+
+__device__ __forceinline__ Placed place(Packed v, int unit) {
+    int p = v.power - unit;
+    if (!(v.half < INFINITY)) return Placed{INFINITY, 0, 0, 0};    // such a code is at distance infinity: never screened in
+    if (p < -REACH) return Placed{0, ldexpf(v.norm, -REACH), ldexpf(v.norm, -REACH), 0};    // (2): packed as zero, all of it is residual
+    return Placed{ldexpf(v.half, 2 * p), ldexpf(v.norm, p), ldexpf(v.rest, p), ldexpf(1.0f, p)};
+}
+
+// Block `tile` owns BK codes; widest[tile] is their largest half, norm and rest.
+__global__ void place_codes(const Packed* about, const int* unit, Placed* code, Placed* widest) {
+    __shared__ Placed shared[BK];
+    int64_t k = blockIdx.x * int64_t(BK) + threadIdx.x;
+    Placed mine = place(about[k], *unit);
+    code[k] = mine;
+    if (!(mine.half < INFINITY)) mine.half = 0;
+    shared[threadIdx.x] = mine;
+    for (int half = BK / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (int(threadIdx.x) >= half) continue;
+        Placed other = shared[threadIdx.x + half];
+        mine = Placed{fmaxf(mine.half, other.half), fmaxf(mine.norm, other.norm), fmaxf(mine.rest, other.rest), 0};
+        shared[threadIdx.x] = mine;
+    }
+    if (threadIdx.x == 0) widest[blockIdx.x] = mine;
+}
+
+// ---- the sieve: what both screens do with their tile of products -------------------------------------------------------------------------
+
+struct Survivor { int k; float low; };    // low: no more than the score of code k
+
+struct Tables {    // the workspace (see lay_out)
+    double* centre;
+    int* unit;
+    Packed *about_code, *about_row;
+    Placed *code, *widest;
+    void *e, *z;            // packed codes (KP, DP) and rows (NP, DP)
+    float* bound;           // (NP, S): some code has a score of no more
+    int* count;             // (NP, S): survivors, or LIST + 1: the screen proves nothing
+    Survivor* list;         // (NP, S, LIST)
+    int64_t N, K, D, NP, KP, DP, S;    // S: the codes are split over S blocks
+};
+
+struct alignas(16) Row { float scale, g0, g1, g2; };    // score = half - scale * code.scale * dot, up to the margin
+__device__ __forceinline__ float margin(Row r, Placed c) { return r.g0 + r.g1 * c.norm + r.g2 * c.rest + 0x1p-22f * c.half; }    // (7)
+
+struct Sieve {    // in shared memory; Row and Placed of the tile at hand
+    Row row[BN];
+    Placed code[BK];
+    int bound[BN], count[BN];
+};
+
+// float <-> int of the same order, so that atomicMin on ints takes the smaller float
+__device__ __forceinline__ int ordered(float f) { return __float_as_int(f) ^ (__float_as_int(f) >> 31 & 0x7fffffff); }
+__device__ __forceinline__ float unordered(int i) { return __int_as_float(i ^ (i >> 31 & 0x7fffffff)); }
+
+__device__ __forceinline__ void open(Sieve& s, const Tables& w, float gamma) {    // gamma: |computed dot - dot| <= gamma |x| |y|
+    int r = threadIdx.x;
+    if (r >= BN) return;
+    Packed about = w.about_row[blockIdx.x * int64_t(BN) + r];
+    int unit = *w.unit;
+    Placed x = place(about, unit);
+    bool proven = about.half < INFINITY && about.power <= unit + REACH && unit >= -SAFE && unit <= SAFE && w.D <= LONGEST;    // (8)
+    const float up = 1 + 0x1p-10f;    // covers the roundings of these lines and of every sum below  (6)
+    s.row[r] = proven ? Row{x.scale, up * (w.D * 0x1p-50f * x.norm * x.norm + 0x1p-100f), up * (x.rest + x.norm * (gamma + 0x1p-22f)), up * x.norm}
+                      : Row{0, 0, 0, 0};
+    s.bound[r] = ordered(proven ? INFINITY : -INFINITY);    // nothing passes below -infinity
+    s.count[r] = 0;
+}
+
+// A thread owns dot(i, j) of rows row(i) and codes col(j) of the tile; rows are shared with other threads.
+template <int RN, int RK, class RowOf, class ColOf, class Dot>
+__device__ __forceinline__ void sift(Sieve& s, const Tables& w, int64_t tile, RowOf row, ColOf col, Dot dot) {
+    if (threadIdx.x < BK) s.code[threadIdx.x] = w.code[tile * BK + threadIdx.x];
+    Placed widest = w.widest[tile];
+    __syncthreads();
+    float lowest[RN];
+#pragma unroll
+    for (int i = 0; i < RN; i++) {
+        Row r = s.row[row(i)];
+        lowest[i] = INFINITY;
+#pragma unroll
+        for (int j = 0; j < RK; j++) {
+            Placed& c = s.code[col(j)];
+            dot(i, j) = fmaf(-r.scale, c.scale * dot(i, j), c.half);    // from here on the score
+            lowest[i] = fminf(lowest[i], dot(i, j));
+        }
+        atomicMin(&s.bound[row(i)], ordered(lowest[i] + margin(r, widest)));
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < RN; i++) {
+        Row r = s.row[row(i)];
+        float bound = unordered(s.bound[row(i)]);
+        if (!(lowest[i] - margin(r, widest) <= bound)) continue;    // the usual case: no code of this thread can be nearest
+#pragma unroll
+        for (int j = 0; j < RK; j++) {
+            float low = dot(i, j) - margin(r, s.code[col(j)]);
+            if (!(low <= bound && dot(i, j) < INFINITY)) continue;
+            int slot = atomicAdd(&s.count[row(i)], 1);
+            if (slot < LIST) w.list[((blockIdx.x * int64_t(BN) + row(i)) * w.S + blockIdx.y) * LIST + slot] = Survivor{int(tile * BK + col(j)), low};
+        }
+    }
+    __syncthreads();
+    int r = threadIdx.x;    // make room: drop what a better bound excludes by now
+    if (r < BN && s.count[r] > LIST / 2 && s.count[r] <= LIST) {
+        Survivor* list = w.list + ((blockIdx.x * int64_t(BN) + r) * w.S + blockIdx.y) * LIST;
+        int kept = 0;
+        for (int i = 0; i < s.count[r]; i++)
+            if (list[i].low <= unordered(s.bound[r])) list[kept++] = list[i];
+        s.count[r] = kept;
+    }
+}
+
+__device__ __forceinline__ void close(const Sieve& s, const Tables& w) {
+    int r = threadIdx.x;
+    __syncthreads();
+    if (r >= BN) return;
+    int64_t at = (blockIdx.x * int64_t(BN) + r) * w.S + blockIdx.y;
+    w.bound[at] = unordered(s.bound[r]);
+    w.count[at] = s.bound[r] == ordered(-INFINITY) ? LIST + 1 : s.count[r];
+}
+
+// ---- rung tiled: block (x, y) owns rows BN x .. and the y-th share of the code tiles; a thread owns 8 x 8 products --------------------------
+
+__global__ void __launch_bounds__(THREADS, 2) screen_tiled(Tables w) {
+    constexpr int BD = 16;
+    __shared__ float x[BD][BN + 4], y[BD][BK + 4];    // transposed, so that a thread's 8 rows (codes) are two runs of 4
+    __shared__ Sieve s;
+    open(s, w, (w.DP + 2) * 0x1p-24f * 1.01f);    // (4)
+    const int tn = threadIdx.x / 16 * 4, tk = threadIdx.x % 16 * 4;
+    auto row = [=](int i) { return tn + i % 4 + i / 4 * 64; };
+    auto col = [=](int j) { return tk + j % 4 + j / 4 * 64; };
+    const int tiles = w.KP / BK, last = tiles * int64_t(blockIdx.y + 1) / w.S;
+    const int r = threadIdx.x / 4, q = threadIdx.x % 4 * 4;    // 4 threads load a row of BD entries, 4 each
+    const float* x_ptr = (const float*)w.z + (blockIdx.x * int64_t(BN) + r) * w.DP + q;
+    for (int tile = tiles * int64_t(blockIdx.y) / w.S; tile < last; tile++) {
+        const float* y_ptr = (const float*)w.e + (tile * int64_t(BK) + r) * w.DP + q;
+        float dot[8][8] = {};
+        for (int d0 = 0; d0 < w.DP; d0 += BD) {
+            for (int i = 0; i < BN; i += THREADS / 4) {
+                float4 a = *(const float4*)(x_ptr + i * w.DP + d0), b = *(const float4*)(y_ptr + i * w.DP + d0);
+                x[q][r + i] = a.x, x[q + 1][r + i] = a.y, x[q + 2][r + i] = a.z, x[q + 3][r + i] = a.w;
+                y[q][r + i] = b.x, y[q + 1][r + i] = b.y, y[q + 2][r + i] = b.z, y[q + 3][r + i] = b.w;
+            }
+            __syncthreads();
+#pragma unroll
+            for (int d = 0; d < BD; d++) {
+                float xd[8], yd[8];
+#pragma unroll
+                for (int i = 0; i < 8; i++) xd[i] = x[d][row(i)], yd[i] = y[d][col(i)];
+#pragma unroll
+                for (int i = 0; i < 8; i++)
+#pragma unroll
+                    for (int j = 0; j < 8; j++) dot[i][j] = fmaf(xd[i], yd[j], dot[i][j]);
+            }
+            __syncthreads();
+        }
+        sift<8, 8>(s, w, tile, row, col, [&](int i, int j) -> float& { return dot[i][j]; });
+    }
+    close(s, w);
+}
+
+// ---- rung tensor_core: 8 warps, 4 down the rows by 2 along the codes; a warp owns 32 x 64 products, 16 x 8 an mma.sync ---------------------
+
+constexpr int HD = 32, STRIDE = HD + 8, STAGES = 3;    // rows of 80 bytes in shared memory: the 8 rows of an ldmatrix lie in different banks
+constexpr size_t STAGED = STAGES * (BN + BK) * STRIDE * sizeof(float16);
+
+__global__ void __launch_bounds__(THREADS, 2) screen_tensor_core(Tables w) {
+    __shared__ Sieve s;
+    float16* ring = dynamic_shared<float16>();    // (STAGES, BN + BK, STRIDE): rows above codes
+    open(s, w, (w.DP / 16) * 12 * 0x1p-23f);       // (5)
+    const int lane = threadIdx.x % 32, wn = threadIdx.x / 32 % 4 * 32, wk = threadIdx.x / 128 * 64;
+    const int tiles = w.KP / BK, first = tiles * int64_t(blockIdx.y) / w.S, steps = w.DP / HD;
+    const int todo = (tiles * int64_t(blockIdx.y + 1) / w.S - first) * steps;    // steps of HD entries, over all tiles: the pipeline never drains
+    const int r = threadIdx.x / 4, d = threadIdx.x % 4 * 8;    // 4 threads fetch a row of HD = 32 entries, 16 bytes each
+    const float16* x_ptr = (const float16*)w.z + (blockIdx.x * int64_t(BN) + r) * w.DP + d;
+    const float16* y_ptr = (const float16*)w.e + (first * int64_t(BK) + r) * w.DP + d;
+
+    auto fetch = [&](int step) {
+        if (step < todo) {
+            float16* to = ring + (step % STAGES * (BN + BK) + r) * STRIDE + d;
+            const float16 *x = x_ptr + step % steps * HD, *y = y_ptr + step / steps * BK * w.DP + step % steps * HD;
+#pragma unroll
+            for (int i = 0; i < BN; i += THREADS / 4) {
+                copy_async<16>(to + i * STRIDE, x + i * w.DP);
+                copy_async<16>(to + (BN + i) * STRIDE, y + i * w.DP);
+            }
+        }
+        copy_async_commit();    // an empty group at the end keeps the count
+    };
+    for (int step = 0; step < STAGES - 1; step++) fetch(step);
+
+    float dot[2][8][4] = {};    // [16 rows][8 codes][fragment: row lane / 4 (+ 8), code lane % 4 * 2 (+ 1)]
+    for (int step = 0; step < todo; step++) {
+        copy_async_wait<STAGES - 2>();
+        __syncthreads();    // step's vectors have come, and everyone is done with the stage that is fetched into next
+        fetch(step + STAGES - 1);
+        const float16* x = ring + step % STAGES * (BN + BK) * STRIDE;
+        const float16* y = x + BN * STRIDE;
+#pragma unroll
+        for (int d = 0; d < HD; d += 16) {
+            uint32_t a[2][4], b[4][4];
+#pragma unroll
+            for (int i = 0; i < 2; i++) load_matrix_x4(a[i], x + (wn + i * 16 + lane % 16) * STRIDE + d + lane / 16 * 8);
+#pragma unroll
+            for (int j = 0; j < 4; j++) load_matrix_x4(b[j], y + (wk + j * 16 + lane / 16 * 8 + lane % 8) * STRIDE + d + lane / 8 % 2 * 8);
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+#pragma unroll
+                for (int j = 0; j < 8; j++) mma_16x8x16_f16(dot[i][j], a[i], {b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]});
+        }
+        if (step % steps < steps - 1) continue;
+        auto row = [=](int i) { return wn + i / 2 * 16 + i % 2 * 8 + lane / 4; };
+        auto col = [=](int j) { return wk + j / 2 * 8 + lane % 4 * 2 + j % 2; };
+        sift<4, 16>(s, w, first + step / steps, row, col, [&](int i, int j) -> float& { return dot[i / 2][j / 2][i % 2 * 2 + j % 2]; });
+#pragma unroll
+        for (int i = 0; i < 64; i++) dot[i / 32][i / 4 % 8][i % 4] = 0;
+    }
+    close(s, w);
+}
+
+// ---- the survivors: a warp settles a row; a block scans together the rows where the screen proved nothing ---------------------------------
+
+template <class Z, class E> __global__ void settle(const Z* z, const E* e, int64_t* index, Tables w) {
+    __shared__ bool unproven[THREADS / 32];
+    __shared__ Best found[THREADS / 32];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int64_t first = blockIdx.x * int64_t(THREADS / 32), n = first + warp;    // the row that this warp owns
+    bool scan = false;
+    if (n < w.N) {
+        float bound = INFINITY;
+        for (int64_t i = 0; i < w.S; i++) bound = fminf(bound, w.bound[n * w.S + i]), scan |= w.count[n * w.S + i] > LIST;
+        int mine = 0, k = 0;    // survivors of this lane, and the last of them
+        auto survivor = [&](int64_t i) {
+            if (i % LIST >= w.count[n * w.S + i / LIST]) return false;
+            Survivor it = w.list[n * w.S * LIST + i];
+            k = it.low <= bound ? it.k : k;
+            return it.low <= bound;    // (9)
+        };
+        for (int64_t i = lane; !scan && i < w.S * LIST; i += 32) mine += survivor(i);
+        unsigned lanes = __ballot_sync(0xffffffffu, mine > 0);
+        bool only = __popc(lanes) == 1 && !__any_sync(0xffffffffu, mine > 1);
+        Best best{INFINITY, only && mine ? k : INT_MAX};
+        for (int64_t i = lane; !scan && !only && i < w.S * LIST; i += 32)
+            if (survivor(i)) best.take(distance(z + n * w.D, e + k * w.D, w.D), k);
+        best.take_from_warp();
+        scan |= lanes == 0;
+        if (!scan && lane == 0) index[n] = best.k;
+    }
+    if (lane == 0) unproven[warp] = scan;
+    __syncthreads();
+    for (int row = 0; row < THREADS / 32; row++) {
+        if (!unproven[row]) continue;    // the same for all threads
+        Best best{INFINITY, 0};
+        for (int64_t k = threadIdx.x; k < w.K; k += THREADS) best.take(distance(z + (first + row) * w.D, e + k * w.D, w.D), k);
+        best.take_from_warp();
+        if (lane == 0) found[warp] = best;
+        __syncthreads();
+        for (int i = 0; i < THREADS / 32; i++) best.take(found[i].distance, found[i].k);
+        if (threadIdx.x == 0) index[first + row] = best.k;
+        __syncthreads();
+    }
+}
+
+// ---- launchers ---------------------------------------------------------------------------------------------------------------------------
+
+static int64_t tiles(int64_t count, int64_t size) { return (count + size - 1) / size; }
+
+static int64_t lay_out(Tables& w, void* workspace, bool half, int64_t N, int64_t K, int64_t D, int64_t S) {    // returns its bytes
+    int64_t bytes = 0;
+    auto take = [&](auto*& pointer, int64_t size) {
+        pointer = (std::remove_reference_t<decltype(pointer)>)((char*)workspace + bytes);
+        bytes += tiles(size, 256) * 256;
+    };
+    w.N = N, w.K = K, w.D = D, w.S = S;
+    w.NP = tiles(N, BN) * BN, w.KP = tiles(K, BK) * BK, w.DP = tiles(D, 32) * 32;
+    take(w.centre, D * 8), take(w.unit, 4);
+    take(w.about_code, w.KP * 16), take(w.about_row, w.NP * 16), take(w.code, w.KP * 16), take(w.widest, w.KP / BK * 16);
+    take(w.e, w.KP * w.DP * (half ? 2 : 4)), take(w.z, w.NP * w.DP * (half ? 2 : 4));
+    take(w.bound, w.NP * S * 4), take(w.count, w.NP * S * 4), take(w.list, w.NP * S * LIST * 8);
+    return bytes;
+}
+
+template <class P, class Z, class E> int screened(const Z* z, const E* e, int64_t* index, Tables w, void* stream) {
+    dim3 block(THREADS), grid(w.NP / BN, w.S);
+    int code = launch(centre_of_codes<E>, dim3(tiles(w.D, 32)), block, 0, stream, e, w.centre, w.unit, w.K, w.D);
+    if (!code) code = launch(pack<E, P>, dim3(w.KP * 32 / THREADS), block, 0, stream, e, w.centre, (P*)w.e, w.about_code, w.unit, w.K, w.D, w.DP);
+    if (!code) code = launch(place_codes, dim3(w.KP / BK), dim3(BK), 0, stream, w.about_code, w.unit, w.code, w.widest);
+    if (!code) code = launch(pack<Z, P>, dim3(w.NP * 32 / THREADS), block, 0, stream, z, w.centre, (P*)w.z, w.about_row, (int*)nullptr, w.N, w.D, w.DP);
+    if (!code && sizeof(P) == 4) code = launch(screen_tiled, grid, block, 0, stream, w);
+    if (!code && sizeof(P) == 2) code = launch(screen_tensor_core, grid, block, STAGED, stream, w);
+    return code ? code : launch(settle<Z, E>, dim3(tiles(w.N, THREADS / 32)), block, 0, stream, z, e, index, w);
+}
+
+template <class Run> int with_dtypes(int z_dtype, int e_dtype, const void* z, const void* e, Run run) {
+    return with_dtype(z_dtype, [&](auto zz) { return with_dtype(e_dtype, [&](auto ee) { return run((const decltype(zz)*)z, (const decltype(ee)*)e); }); });
+}
+
+extern "C" int64_t nearest_code_workspace(int half, int64_t N, int64_t K, int64_t D, int64_t S) {
+    Tables w;
+    return lay_out(w, nullptr, half, N, K, D, S);
+}
+
+extern "C" int nearest_code_naive(int z_dtype, int e_dtype, const void* z, const void* e, int64_t* index, int64_t N, int64_t K, int64_t D, void*, int64_t,
+                                  void* stream) {
+    return with_dtypes(z_dtype, e_dtype, z, e, [&](auto* z, auto* e) {
+        using Z = std::remove_cv_t<std::remove_reference_t<decltype(*z)>>;
+        using E = std::remove_cv_t<std::remove_reference_t<decltype(*e)>>;
+        return launch(nearest_naive<Z, E>, dim3(tiles(N, THREADS)), dim3(THREADS), 0, stream, z, e, index, N, K, D);
+    });
+}
+
+extern "C" int nearest_code_tiled(int z_dtype, int e_dtype, const void* z, const void* e, int64_t* index, int64_t N, int64_t K, int64_t D, void* workspace,
+                                  int64_t S, void* stream) {
+    Tables w;
+    lay_out(w, workspace, false, N, K, D, S);
+    return with_dtypes(z_dtype, e_dtype, z, e, [&](auto* z, auto* e) { return screened<float>(z, e, index, w, stream); });
+}
+
+extern "C" int nearest_code_tensor_core(int z_dtype, int e_dtype, const void* z, const void* e, int64_t* index, int64_t N, int64_t K, int64_t D,
+                                        void* workspace, int64_t S, void* stream) {
+    Tables w;
+    lay_out(w, workspace, true, N, K, D, S);
+    return with_dtypes(z_dtype, e_dtype, z, e, [&](auto* z, auto* e) { return screened<float16>(z, e, index, w, stream); });
+}

@@ -1,0 +1,114 @@
+"""Which vectors did each code stand for, and where is their mean?
+
+The running means that move a codebook without a gradient (van den Oord et al. 2017, appendix A.1, eq. 6-8; Razavi et al. 2019; the course's
+"VQ-VAE"): they are fed by two sums over the batch, which this room computes.
+
+    kernels: csrc/code_stats.cu    layer: genmini.layers.VectorQuantizer    test: tests/test_code_stats.py    bench: bench/bench_code_stats.py
+
+Math
+    forward     count_k = |{n: index_n = k}|          total_k = sum_{n: index_n = k} z_n       so total_k / count_k is the mean
+    gradient    dz_n = dtotal_{index_n}
+    The sums run in double, in an order that depends on the data alone: the same bits every time, whatever the number of threads.
+
+Shapes
+    z (..., D), index (...) int64 in 0 .. K-1, K -> count (K) int64, total (K, D) float32 (float64 for float64)
+
+Traffic
+    w D + 8 bytes a row (w bytes a number of z) and one sort of the indices; the K D sums are written once. Memory O(N + K D): the common way,
+    onehot(index)^T z, stores N K numbers and does 2 N K D operations; index_add on a GPU adds atomically, in another order each time.
+
+Tiling
+    naive       one thread a (k, d) looks at every row
+    segments    a stable sort puts the rows of a code side by side: one run a code, of 32 columns and 16 warps a block
+
+                order  | 3  8  9 | 0 | 1  2  4  5  6  7 | ...        warp w adds every 16th row of the run, ascending;
+                code       0       1          3                      then the warps' sums are added in order
+"""
+
+import math
+
+import torch
+
+from . import _backend, _check, _library, _operator
+
+# ---- reference -------------------------------------------------------------------------------------------------------------------------
+
+
+def reference(z, index, K):  # (N, D), (N,) -> (K,), (K, D)
+    inside = (index >= 0) & (index < K)
+    row = torch.where(inside, index, K)  # what is outside goes to a row that is cut off
+    count = torch.zeros(K + 1, dtype=torch.int64, device=z.device).index_add(0, row, torch.ones_like(row))
+    total = torch.zeros(K + 1, z.shape[1], dtype=torch.float64, device=z.device).index_add(0, row, z.double())
+    return count[:K].clone(), total[:K].to(_wide(z))
+
+
+def _wide(z):
+    return torch.float64 if z.dtype == torch.float64 else torch.float32
+
+
+# ---- kernel: csrc/code_stats.cu; here is who runs what ---------------------------------------------------------------------------------
+
+
+def run(z, index, K, request):
+    if _check.values(index) and ((index < 0) | (index >= K)).any():
+        raise ValueError(f"index must lie in 0 .. K-1 = {K - 1}, got values from {index.min().item()} to {index.max().item()}")
+    choice = _backend.chosen("code_stats", z.device, z.dtype, request)
+    if choice.backend == "reference":
+        return reference(z, index, K)
+    return launch(choice, *map(_library.plain, (z, index)), K)
+
+
+# ---- launcher --------------------------------------------------------------------------------------------------------------------------
+
+
+def launch(choice, z, index, K):
+    N, D = z.shape
+    order = start = None
+    if choice.rung == "segments":
+        ascending, order = torch.sort(index, stable=True)  # the rows of code k are order[start[k]] ... order[start[k + 1] - 1]
+        start = torch.searchsorted(ascending, torch.arange(K + 1, device=index.device))
+    count, total = index.new_empty(K), z.new_empty((K, D), dtype=_wide(z))
+    _library.call("code_stats", choice.backend, f"code_stats_{choice.rung}", z.dtype, z, index, order, start, count, total, N, K, D)
+    return count, total
+
+
+# ---- gradient --------------------------------------------------------------------------------------------------------------------------
+
+
+def gradient(needed, grads, index, K, dtype):
+    # forward was: total_k = sum of z_n with index_n = k.   A gather, and PyTorch has it, with its own derivative
+    inside = (index >= 0) & (index < K)
+    dz = grads[1].index_select(0, index.clamp(0, K - 1)) * inside[:, None]
+    return dz.to(dtype), None, None, None
+
+
+# ---- registration ----------------------------------------------------------------------------------------------------------------------
+
+_backend.room("code_stats", "cuda", ("naive", "segments"))
+
+
+def _fake(z, index, K, request):
+    return index.new_empty(K), z.new_empty((K, z.shape[1]), dtype=_wide(z))
+
+
+_forward = _operator.differentiable(
+    _operator.operator("code_stats(Tensor z, Tensor index, int K, str request) -> (Tensor, Tensor)", run, _fake),
+    lambda inputs, outputs: (inputs[1], inputs[2], inputs[0].dtype),
+    gradient,
+)
+
+
+def code_stats(z, index, K):
+    """How many vectors have each index, and their sum.   (..., D), (...) int64, K -> (K,) int64, (K, D)"""
+    _check.tensors(z=z)
+    _check.tensors((torch.int64,), index=index)
+    _check.at_least("z", z, 1, "(..., D)")
+    _check.shape("index", index, z.shape[:-1], "that of z without D")
+    _check.one_device(z=z, index=index)
+    if isinstance(K, bool) or not isinstance(K, int):
+        raise TypeError(f"K must be an int, got {type(K).__name__}")
+    if K < 1:
+        raise ValueError(f"K must be at least 1, got {K}")
+    (z,) = _check.in_float32(z)
+    N = math.prod(z.shape[:-1])
+    return _forward(z.reshape(N, z.shape[-1]), index.reshape(N), K, _backend.requested())

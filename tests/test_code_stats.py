@@ -1,0 +1,155 @@
+"""Proofs and laws of the code statistics room (kernels/code_stats.py)."""
+
+import pytest
+import torch
+from check import DTYPES, gradient, laid_out, layouts, matches, numbers, opaque, registered, runs, seeds
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genmini import ops
+
+RUNS = runs("code_stats")
+everywhere = pytest.mark.parametrize("run", RUNS, ids=str)
+shapes = st.sampled_from([(0, 3, 2), (1, 1, 1), (7, 3, 2), (40, 5, 33), (130, 2, 31), (65, 300, 1), (20, 9, 64), (33, 1, 32)])
+
+
+def inputs(N, K, D, seed=0):
+    index = torch.randint(K, (N,), generator=torch.Generator().manual_seed(seed % 2**31))
+    return numbers(N, D, seed=seed), index
+
+
+def definition(z, index, K):
+    one = torch.nn.functional.one_hot(index, K).to(z.dtype)  # (N, K)
+    total = one.T @ z
+    return one.sum(0).long(), total if z.dtype == torch.float64 else total.float()
+
+
+@everywhere
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@given(shape=shapes, layout=layouts, seed=seeds)
+def test_matches(run, dtype, shape, layout, seed):
+    z, index = inputs(*shape, seed=seed)
+    matches(run, lambda z, index: ops.code_stats(z, index, shape[1]), [laid_out(z, layout), index], dtype, lambda z, index: definition(z, index, shape[1]))
+
+
+@everywhere
+def test_gradient(run):
+    index = torch.tensor([1, 0, 1, 1, 3]).to(run.device)
+    gradient(run, lambda z: ops.code_stats(z, index.to(z.device), 4)[1], [numbers(5, 3)])
+
+
+@everywhere
+def test_registered(run):
+    z, index = inputs(5, 3, 2)
+    registered(run, lambda z: ops.code_stats(z, index.to(z.device), 3), [z], argnums=(0,), plain=lambda z: definition(z, index.to(z.device), 3))
+
+
+@everywhere
+def test_opaque(run):
+    z, index = (a.to(run.device) for a in inputs(6, 3, 2))
+    opaque(torch.ops.genmini.code_stats.default, (z, index, 3, run.backend))
+
+
+@everywhere
+@pytest.mark.parametrize("shape", [(4,), (0, 4), (2, 3, 4), (2, 0, 4)])
+def test_any_leading_dimensions(run, shape):
+    z = numbers(*shape, dtype=torch.float32).to(run.device)
+    index = torch.ones(shape[:-1], dtype=torch.int64, device=run.device)
+    with run.use():
+        count, total = ops.code_stats(z, index, 3)
+    assert count.tolist() == [0, index.numel(), 0] and count.dtype == torch.int64
+    torch.testing.assert_close(total[1], z.reshape(-1, 4).sum(0))
+    assert total[::2].count_nonzero() == 0
+
+
+@everywhere
+def test_counts_add_up_to_the_rows_and_totals_to_their_sum(run):
+    z, index = (a.to(run.device) for a in inputs(200, 17, 5))
+    with run.use():
+        count, total = ops.code_stats(z, index, 17)
+    assert count.sum() == 200
+    torch.testing.assert_close(total.sum(0), z.sum(0))
+
+
+@everywhere
+def test_one_code_gets_all_and_cancels(run):
+    """1e8 and -1e8 between small numbers: a sum in float32 would lose them."""
+    z = numbers(500, 3, dtype=torch.float32)
+    z[::2] += 1e8
+    z[1::2] -= 1e8
+    with run.use():
+        total = ops.code_stats(z.to(run.device), torch.zeros(500, dtype=torch.int64, device=run.device), 2)[1].cpu()
+    torch.testing.assert_close(total[0], z.double().sum(0).float(), rtol=2**-23, atol=1e-4)
+    assert total[1].count_nonzero() == 0
+
+
+@everywhere
+def test_the_same_bits_every_time(run):
+    z, index = (a.to(run.device) for a in inputs(3000, 3, 4))
+    found, threads = [], torch.get_num_threads()
+    try:
+        for count in (1, 2, threads):
+            torch.set_num_threads(count)
+            with run.use():
+                found.append(ops.code_stats(z, index, 3)[1])
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(found[0], other) for other in found)
+
+
+@everywhere
+def test_nan_stays_with_its_code(run):
+    z, index = inputs(30, 4, 3)
+    z[4, 1] = float("nan")
+    with run.use():
+        count, total = ops.code_stats(z.to(run.device), index.to(run.device), 4)
+    spoilt = torch.zeros(4, 3, dtype=torch.bool)
+    spoilt[index[4], 1] = True
+    assert torch.equal(total.isnan().cpu(), spoilt) and count.sum() == 30
+
+
+@pytest.mark.parametrize("run", [r for r in RUNS if r.device == "cpu"], ids=str)
+@pytest.mark.parametrize("wrong", [-1, 3, 2**40])
+def test_an_index_outside_is_refused_where_values_are_seen(run, wrong):
+    with run.use(), pytest.raises(ValueError, match=r"index must lie in 0 .. K-1 = 2, got values from"):
+        ops.code_stats(torch.zeros(2, 4), torch.tensor([0, wrong]), 3)
+
+
+@everywhere
+def test_an_index_outside_adds_nothing_where_values_are_not_seen(run, monkeypatch):
+    """On a GPU nobody waits for the indices to come back: the kernel itself must ignore those outside, and so must the gradient."""
+    monkeypatch.setattr("genmini.kernels._check.values", lambda tensor: False)
+    z = numbers(5, 4, dtype=torch.float32).to(run.device).requires_grad_()
+    index = torch.tensor([2, -1, 3, 2**40, 0]).to(run.device)
+    with run.use():
+        count, total = ops.code_stats(z, index, 3)
+        (dz,) = torch.autograd.grad(total.sum(), z)
+    assert count.tolist() == [1, 0, 1]
+    assert torch.equal(total, torch.stack([z[4], torch.zeros_like(z[0]), z[0]]))
+    assert dz[:, 0].tolist() == [1, 0, 0, 0, 1]
+
+
+@everywhere
+def test_autocast_computes_in_float32(run):
+    z, index = (a.to(run.device) for a in inputs(6, 3, 2))
+    with run.use(), torch.autocast(run.device, torch.bfloat16):
+        assert ops.code_stats(z.bfloat16(), index, 3)[1].dtype == torch.float32
+
+
+def test_errors_name_the_argument():
+    z, index = torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"index must have shape that of z without D = \(2,\), got \(1,\)"):
+        ops.code_stats(z, index[:1], 4)
+    with pytest.raises(TypeError, match="index must be of dtype int64, got int32"):
+        ops.code_stats(z, index.int(), 4)
+    with pytest.raises(TypeError, match="K must be an int, got float"):
+        ops.code_stats(z, index, 4.0)
+    with pytest.raises(ValueError, match="K must be at least 1, got 0"):
+        ops.code_stats(z, index, 0)
+    with pytest.raises(TypeError, match="z must be of dtype float32, float16, bfloat16 or float64, got int64"):
+        ops.code_stats(z.long(), index, 4)
+
+
+def test_meta_tensors_pass():
+    count, total = ops.code_stats(torch.zeros(2, 3, device="meta"), torch.zeros(2, dtype=torch.int64, device="meta"), 5)
+    assert count.shape == (5,) and total.shape == (5, 3)
