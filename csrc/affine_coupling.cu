@@ -19,10 +19,7 @@ template <class T> using real = typename math<T>::type;    // what T is computed
 // ---- the two formulas and their gradients, once for all rungs ----------------------------------------------------------------------------
 
 template <class T> __device__ __forceinline__ real<T> number(T v) { return real<T>(to_double(v)); }    // exact: T fits in real<T>
-template <class T> __device__ __forceinline__ T rounded(real<T> v) {
-    if constexpr (sizeof(T) == 8) return v;
-    else return from_float<T>(v);    // to nearest even
-}
+template <class T> __device__ __forceinline__ T rounded(real<T> v) { return from_real<T>(v); }
 
 template <bool inverse, class R> __device__ __forceinline__ R couple(R x, R s, R t) { return inverse ? (x - t) * exp(-s) : x * exp(s) + t; }
 
