@@ -283,7 +283,7 @@ def apart(N, K, D, seed=0):
 
 
 @each_step
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES[:3], ids=str)
 @given(shape=st.sampled_from([(1, 1, 1), (5, 3, 2), (33, 7, 33), (70, 4, 64), (9, 40, 31), (0, 3, 4)]), seed=seeds, beta=st.sampled_from([0, 0.25, 2.0]))
 def test_step_matches(run, dtype, shape, seed, beta):
     matches(run, lambda z, e: ops.quantize(z, e, beta), apart(*shape, seed=seed), dtype, lambda z, e: graph(z, e, beta))
