@@ -61,7 +61,7 @@ def test_unknown_names_list_the_known():
 
 def test_every_operator_says_who_runs_it_and_why():
     for operator, room in kernels.ROOMS.items():
-        assert kernels.rungs(operator) == room.rungs and len(room.rungs) >= 2
+        assert kernels.rungs(operator) == room.rungs and len(room.rungs) >= 1
         on_cpu = kernels.chosen(operator, "cpu", torch.float32)
         assert on_cpu.backend == ("cpu" if room.cpu else "reference") and on_cpu.why
         assert kernels.chosen(operator, "meta").backend == "reference"
