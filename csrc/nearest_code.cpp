@@ -61,7 +61,7 @@ struct Problem {
 struct Nearest {
     double d = INFINITY;
     int64_t k = 0;
-    void offer(double other, int64_t j) { if (other < d || (other == d && j < k && d < INFINITY)) d = other, k = j; }    // NaN is never less
+    void offer(double other, int64_t j) { if (other < d || (other == d && j < k)) d = other, k = j; }    // NaN is never less
 };
 
 // Offer d_nk of `count` codes, k = codes[i] or simply i: four sums at a time, since each is one long chain of additions
@@ -103,7 +103,8 @@ bool finite(int dtype, const void* x, int64_t row, int64_t D) {
 
 // ---- what the screen works on ------------------------------------------------------------------------------------------------------------
 
-constexpr float RADIUS = 44000;           // ||x / unit|| <= 44000, and C = 45000 bounds the norm of the integers: C^2 + G < 2^31   (C1)
+constexpr float RADIUS = 44000;           // ||x / unit|| <= RADIUS: so the integers' norm is at most C, and C^2 + G < 2^31   (C1)
+constexpr float C = 45000;
 constexpr int SMALLEST = -60;             // units are 2^-60 or more: the product of two cannot underflow
 constexpr float FAR_CODE = 0x1p122f;      // squared norms, in the scale where a typical code's largest number is 1   (C6)
 constexpr float FAR_ROW = 0x1p118f;

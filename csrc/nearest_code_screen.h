@@ -133,7 +133,7 @@ static void bound(const Row* row, const int16_t* X, const Book& book, int64_t ti
 static void sift(const Problem& p, const Book& book, const int16_t* X, int64_t tile0, int64_t tile1, const float* low, Row& row) {
     const vfloat* bound = (const vfloat*)low;
     const vfloat* unit = (const vfloat*)(book.group_unit + tile0 * LANES);
-    const float slack = row.unit * float(row.margin) * 2.00001f, square = 1.1f * book.eta * RADIUS * RADIUS;
+    const float slack = row.unit * float(row.margin) * 2.00001f, square = 1.1f * book.eta * C * C;
     vfloat least = splat(INFINITY);
     for (int64_t i = 0; i < tile1 - tile0; i++) {
         vfloat upper = bound[i] + unit[i] * (slack + square * unit[i]);    // (C5)
@@ -163,7 +163,7 @@ template <class T> static void search(const Problem& p, const Book& book, int64_
         if (!row.screened) { std::memset(X, 0, sizeof(int16_t) * 2 * book.W); continue; }
         row.unit = unit_of(size);
         float residual = quantise(s.x, row.unit, p.D, X);
-        row.margin = int32_t(RADIUS * (residual + book.largest_residual)) + 1024;    // G (C4)
+        row.margin = int32_t(C * (residual + book.largest_residual)) + 1024;    // G (C4)
     }
     int panels = int((n1 - n0 + ROWS - 1) / ROWS);                         // rows past the last repeat what the scratch held: nobody reads their bounds
     int64_t tiles = book.tiles, stride = s.groups;

@@ -123,7 +123,7 @@ def shells(rng, N, K, D):
     """All codes at almost the same distance from all rows: distances differ in their last bits."""
     e = rng.standard_normal((K, D))
     e /= np.linalg.norm(e, axis=1, keepdims=True)
-    return rng.standard_normal((N, D)) * 1e-8, e * (1 + rng.integers(-2, 3, (K, 1)) * 2.0**-52)
+    return rng.standard_normal((N, D)) * rng.choice([1e-8, 1e-11]), e * (1 + rng.integers(-2, 3, (K, 1)) * 2.0**-52)
 
 
 def permuted(rng, N, K, D):
@@ -132,11 +132,19 @@ def permuted(rng, N, K, D):
     return np.repeat(rng.standard_normal((N, 1)), D, axis=1), e
 
 
-def half_units(rng, N, K, D):
-    """Codes whose coordinates fall half way between the integers of the screen: every rounding is as wrong as it can be, and to one side."""
-    e = rng.choice([-1.0, 1.0], (K, D)) * (rng.integers(1000, 1100, (K, D)) + 0.5)
-    z = rng.choice([-1.0, 1.0], (N, D)) * (rng.integers(1000, 1100, (N, D)) + 0.5)
-    return z, e * (1 + 1e-6 * rng.standard_normal((K, 1)))
+def against_the_margin(rng, N, K, D):
+    """Codes y and -y that are as far from a row, to 12 digits; in the units of the screen the row lies 0.49 from an integer to the side of y
+    everywhere, and y to the side of the row: the screen takes y to be farther and -y nearer, by all of its margin."""
+    D, K = max(6, D // 2 * 2), max(40, K)
+    z, e = rng.standard_normal((N, D)), np.zeros((K, D))
+    for k in range(K):  # far codes, zero in four coordinates of five: the centre, a median, is exactly 0
+        e[k, k % 5 :: 5] = rng.choice([-3e5, 3e5])
+    size, sign = np.repeat(rng.integers(42000, 43300) / D**0.5 + rng.integers(-20, 20, D // 2), 2).round(), rng.choice([-1.0, 1.0], D)
+    side = sign * np.tile([1.0, -1.0], D // 2)  # of the row's coordinates
+    x, y = side * size + 0.49 * sign, sign * size + 0.49 * side
+    x[-1] = -(x[:-1] @ y[:-1]) / y[-1] * (1 + rng.integers(-1, 2) * 1e-12)
+    z[0], e[0], e[1] = x, y, -y
+    return z, rng.permutation(e)
 
 
 def outliers(rng, N, K, D):
@@ -177,7 +185,7 @@ def codes_themselves(rng, N, K, D):
     return e[rng.integers(K, size=N)], e
 
 
-KINDS = [gaussian, trained, fresh, duplicates, midpoints, one_ulp, shells, permuted, half_units, outliers, wild, not_finite, constant, zeros,
+KINDS = [gaussian, trained, fresh, duplicates, midpoints, one_ulp, shells, permuted, against_the_margin, outliers, wild, not_finite, constant, zeros,
          codes_themselves]  # fmt: skip
 SIZES = st.sampled_from([1, 2, 3, 5, 16, 47, 48, 49, 63, 64, 65, 130, 257])
 WIDTHS = st.sampled_from([1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 33, 64, 100])
@@ -210,7 +218,15 @@ def test_where_rows_and_codes_differ_in_magnitude(D, seed):
     z, e = gaussian(rng, 49, 65, D)
     z *= 2.0 ** rng.integers(-1000, 500, (49, 1)) if seed % 2 else 2.0 ** rng.integers(-70, 70, (49, 1))
     e *= 2.0 ** rng.integers(-1000, 500, (65, 1)) if seed % 3 == 0 else 2.0 ** rng.integers(-70, 70, (65, 1))
+    z[::2] = e[rng.integers(65, size=25)] * (1 + 1e-9 * (seed % 5))
     agrees(torch.from_numpy(z), torch.from_numpy(e), threads=(1,))
+
+
+def test_the_margin_is_needed():
+    for seed in range(60):
+        D = 2 * (3 + seed)
+        z, e = against_the_margin(np.random.default_rng(seed), 1, 40 + seed, D)
+        agrees(torch.from_numpy(z), torch.from_numpy(e), threads=(1,))
 
 
 @pytest.mark.parametrize("N, K, D", [(0, 5, 3), (1, 1, 1), (3, 1, 5), (1, 5000, 4), (2, 300, 1030), (50, 65, 1025), (333, 5000, 8), (100, 4097, 33),
