@@ -425,6 +425,20 @@ extern "C" int64_t nearest_code_workspace(int half, int64_t N, int64_t K, int64_
     return lay_out(w, nullptr, half, N, K, D, S);
 }
 
+// How many codes of each row were scored again, or -1 if all were: read off a workspace in the host's memory after the search.
+extern "C" void nearest_code_effort(int half, void* workspace, int64_t* survivors, int64_t N, int64_t K, int64_t D, int64_t S) {
+    Tables w;
+    lay_out(w, workspace, half, N, K, D, S);
+    for (int64_t n = 0; n < N; n++) {
+        float bound = INFINITY;
+        bool scan = false;
+        for (int64_t i = n * S; i < n * S + S; i++) bound = w.bound[i] < bound ? w.bound[i] : bound, scan |= w.count[i] > LIST;
+        survivors[n] = 0;
+        for (int64_t i = n * S * LIST; i < (n + 1) * S * LIST; i++) survivors[n] += i % LIST < w.count[i / LIST] && w.list[i].low <= bound;
+        if (scan || !survivors[n]) survivors[n] = -1;
+    }
+}
+
 extern "C" int nearest_code_naive(int z_dtype, int e_dtype, const void* z, const void* e, int64_t* index, int64_t N, int64_t K, int64_t D, void*, int64_t,
                                   void* stream) {
     return with_dtypes(z_dtype, e_dtype, z, e, [&](auto* z, auto* e) {

@@ -109,16 +109,20 @@ def launch_cpu(choice, z, e):
     return index
 
 
-def launch_search(choice, z, e):
+def launch_search(choice, z, e, effort=None):
+    """effort (N,) int64 on the CPU, if given, is told how many codes of each row were scored again, or -1 where all were."""
     (N, D), K = z.shape, len(e)
     S = splits(choice.backend, z.device, N, K)
-    workspace = None
+    half, index, workspace = choice.rung == "tensor_core", z.new_empty(N, dtype=torch.int64), None
+    library = _library.load("nearest_code", choice.backend)
     if choice.rung != "naive":
-        size = _library.load("nearest_code", choice.backend).nearest_code_workspace
+        size = library.nearest_code_workspace
         size.restype, size.argtypes = ctypes.c_int64, [ctypes.c_int] + [ctypes.c_int64] * 4
-        workspace = torch.empty(size(choice.rung == "tensor_core", N, K, D, S), dtype=torch.uint8, device=z.device)
-    index = z.new_empty(N, dtype=torch.int64)
+        workspace = torch.empty(size(half, N, K, D, S), dtype=torch.uint8, device=z.device)
     _library.call("nearest_code", choice.backend, f"nearest_code_{choice.rung}", z.dtype, e.dtype, z, e, index, N, K, D, workspace, S)
+    if effort is not None:
+        host, numbers = workspace.cpu(), [ctypes.c_int64(size) for size in (N, K, D, S)]
+        library.nearest_code_effort(ctypes.c_int(half), ctypes.c_void_p(host.data_ptr()), ctypes.c_void_p(effort.data_ptr()), *numbers)
     return index
 
 

@@ -107,10 +107,14 @@ def codes_of_all_sizes(z, e, rng):
     return z, e * 10.0 ** rng.integers(-12, 13, size=(len(e), 1))
 
 
-def one_wild_code(z, e, rng):
-    e = e.copy()
-    e[rng.integers(len(e))] = 1e30
-    return z, e
+def one_code_at(far):
+    def cruel(z, e, rng):
+        e = e.copy()
+        e[rng.integers(len(e))] = far
+        return z, e
+
+    cruel.__name__ = f"one_code_at_{far:g}"
+    return cruel
 
 
 def initialised(z, e, rng):
@@ -143,7 +147,7 @@ def last_code_is_nearest(z, e, rng):
 
 SINGLE = [gaussian, trained, midpoints, near_duplicates, duplicates, equal_codes, lattice, long_sums, offset(1e3), offset(1e6), initialised]
 SINGLE += [nan_and_infinite_codes, nan_and_infinite_rows, no_finite_code, last_code_is_nearest, codes_of_all_sizes]
-WIDE = [scaled(1e30), scaled(1e-40), rows_of_all_sizes, one_wild_code]  # beyond float16
+WIDE = [scaled(1e30), scaled(1e-40), rows_of_all_sizes, one_code_at(1e6), one_code_at(1e30)]  # beyond float16
 DOUBLE = [scaled(1e300), scaled(1e-300), scaled(1e150), scaled(1e-155)]  # where double itself over- and underflows
 
 
@@ -221,6 +225,37 @@ def test_the_answer_does_not_depend_on_the_split(run, S, monkeypatch):
     monkeypatch.setattr(room, "splits", lambda *_: S)
     for cruel in (gaussian, duplicates, midpoints):
         check_exact(run, *made(cruel, 130, 600, 20, 8, torch.float32, torch.float32))
+
+
+def effort(run, z, e):
+    """How many codes of each row the screen left over; -1 where the row was scanned."""
+    with run.use():
+        choice = kernels.chosen("nearest_code", run.device)
+    found = torch.empty(len(z), dtype=torch.int64)
+    room.launch_search(choice, z.to(run.device).contiguous(), e.to(run.device).contiguous(), found)
+    return found
+
+
+@pytest.mark.parametrize("run", [r for r in RUNS if r.rung not in (None, "naive")], ids=str)
+def test_the_screen_proves_most_rows(run):
+    """Exactness alone would not notice a screen that proves nothing and scans: these are upper bounds on the work that is left."""
+    data = [gaussian, trained, offset(1e3), offset(1e6), scaled(1e30), scaled(1e-40), initialised, nan_and_infinite_codes, rows_of_all_sizes, one_code_at(1e6)]
+    for cruel in data:
+        z, e = made(cruel, 128, 512, 64, 11, torch.float64, torch.float64)
+        if cruel.__name__ == "rows_of_all_sizes":
+            z = z[z.abs().amax(1) < 1e6]  # from 1e9 on all codes are equally far to double itself
+        left = effort(run, z, e)
+        limit = 1.02 if run.rung == "tiled" else 1.25
+        assert (left > 0).all() and left.double().mean() < limit, (cruel.__name__, left.tolist())
+
+
+@pytest.mark.parametrize("run", [r for r in RUNS if r.rung not in (None, "naive")], ids=str)
+def test_what_cannot_be_screened_is_scanned(run):
+    z, e = made(gaussian, 20, 130, 8, 12, torch.float64, torch.float64)
+    z[0, 0], z[1, 1], z[2] = NAN, INF, 1e25
+    assert effort(run, z, e)[:3].tolist() == [-1] * 3
+    for cruel in (equal_codes, no_finite_code, *DOUBLE):
+        assert (effort(run, *made(cruel, 20, 130, 8, 12, torch.float64, torch.float64)) == -1).all(), cruel.__name__
 
 
 @everywhere
