@@ -1,0 +1,347 @@
+"""The command line: what a user types, checked; the work is done elsewhere.
+
+A mistake of the user's ends in one line on stderr and exit status 2, a failure of the machine's in one line and 1, Ctrl-C in 130.
+GENMINI_DEBUG=1 shows the traceback behind the line.
+"""
+
+import argparse
+import ast
+import inspect
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from genmini import __version__
+
+EXAMPLES = """examples:
+  genmini train made --data digits               about a minute on a laptop; ends in a picture
+  genmini sample runs/made-digits -n 100         more samples from that run
+  genmini eval runs/made-digits                  its likelihood of the test images
+  genmini info                                   what runs here, on which backend, and why"""
+
+
+def main(argv=None):
+    try:
+        arguments = parser().parse_args(argv)
+        return arguments.run(arguments) or 0
+    except KeyboardInterrupt:
+        print("genmini: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `genmini info | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError, RuntimeError, FloatingPointError, MemoryError, ModuleNotFoundError) as error:
+        if os.environ.get("GENMINI_DEBUG") == "1":
+            raise
+        print(f"genmini: {_one_line(error)}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError | OSError) else 1
+
+
+def _one_line(error):
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text:
+        return f"out of memory: a smaller batch (--set batch=...) or model may fit ({text[:120]})"
+    return text
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        print(f"genmini: {message}   (see: {self.prog} --help)", file=sys.stderr)
+        sys.exit(2)
+
+
+def parser():
+    top = Parser(prog="genmini", description="Deep generative models, from the equation of the course down to the kernel.", epilog=EXAMPLES,
+                 formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    top.add_argument("--version", action="version", version=f"genmini {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name, run, help):
+        added = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+        added.set_defaults(run=run)
+        return added
+
+    def where_it_runs(added):
+        added.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+        added.add_argument("--backend", help="auto, reference, cpu, triton, cuda or emulated (default: $GENMINI_BACKEND, else auto)")
+        added.add_argument("--threads", type=_positive, help="CPU threads (default: the recipe's, else PyTorch's)")
+
+    command("info", info, "versions, devices, libraries, and which backend each operator takes here, and why")
+    command("list", list_, "the models with their recipes, the data sets, the operators with their rungs")
+
+    added = command("train", train, "train a model; write the best weights, the metrics and a picture of samples beside data")
+    added.add_argument("model", metavar="MODEL", help="a model of `genmini list`, as made")
+    added.add_argument("--data", required=True, metavar="D", help="a data set of `genmini list`, as digits")
+    added.add_argument("--recipe", metavar="R", help="a recipe of the model (default: the one named as the data)")
+    added.add_argument("--steps", type=_positive, metavar="N", help="instead of the recipe's")
+    added.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of the recipe; may be repeated")
+    added.add_argument("--seed", type=int, default=0, metavar="N")
+    added.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/MODEL-D, numbered if that is taken)")
+    added.add_argument("--overwrite", action="store_true", help="replace the run that is in --out")
+    where_it_runs(added)
+
+    added = command("sample", sample, "draw samples from a trained run")
+    added.add_argument("run_folder", metavar="RUN", help="a folder that `genmini train` wrote")
+    added.add_argument("-n", type=_positive, default=64, metavar="N", help="how many (default: 64)")
+    added.add_argument("--out", metavar="FILE", help="a .png picture or a .npy array (default: RUN/grid.png)")
+    added.add_argument("--seed", type=int, default=0, metavar="N")
+    where_it_runs(added)
+
+    added = command("eval", evaluate, "the likelihood of data under a trained run, in nats and bits per dimension")
+    added.add_argument("run_folder", metavar="RUN", help="a folder that `genmini train` wrote")
+    added.add_argument("--split", default="test", help="train, valid or test (default: test)")
+    where_it_runs(added)
+    return top
+
+
+def _positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not positive")
+    return value
+
+
+# ---- train, sample, eval ---------------------------------------------------------------------------------------------------------------
+
+
+def train(arguments):
+    from genmini import data, models, plots
+    from genmini.train import fit
+
+    model_class = models.find(arguments.model)
+    data.load(arguments.data, "train")  # an unknown name is said before anything else
+    recipes = models.recipes(arguments.model)
+    recipe = recipes.get(arguments.recipe or arguments.data)
+    if recipe is None:
+        asked = f"no recipe {arguments.recipe!r}" if arguments.recipe else f"no recipe for {arguments.data!r}"
+        raise ValueError(f"{arguments.model} has {asked}; its recipes are {', '.join(recipes)} (choose one with --recipe)")
+    name = recipe["data"] if arguments.data == recipe["data"].partition("-")[0] else arguments.data
+    settings, loop = _settings(arguments.set, model_class, fit, recipe)
+    if arguments.steps:
+        loop["steps"] = arguments.steps
+    run = _run_folder(arguments)
+    device = _where(arguments, recipe.get("threads"))
+
+    import torch
+
+    splits = {split: data.load(name, split) for split in data.SPLITS}
+    first = splits["train"]
+    torch.manual_seed(arguments.seed)
+    with torch.device(device):
+        model = model_class(first.shape, levels=first.levels, **settings)
+    if name != arguments.data:
+        print(f"{arguments.data} in the version of this recipe: {name} ({data.SETS[name][0]})")
+    sizes = " / ".join(f"{len(splits[split])} {split}" for split in data.SPLITS)
+    print(f"{arguments.model} on {name}: {sizes}, {sum(p.numel() for p in model.parameters()):,} parameters, {loop['steps']} steps on {device}")
+    about = dict(data=name, recipe=settings | loop, seed=arguments.seed, versions=_versions())
+    try:
+        history = fit(model, splits["train"], splits["valid"], **loop, seed=arguments.seed, run=run, about=about)
+    except OSError as error:
+        raise OSError(f"could not write to {run}: {error}; what was saved there before is whole") from None
+    kept = f"the weights of step {history.step}, valid {history.valid:.2f} nats, are in {run}"
+    if history.interrupted:
+        print(f"genmini: interrupted; {kept}", file=sys.stderr)
+        return 130
+    print(f"saved     {kept}")
+    _say_likelihood(model, splits["test"])
+    side = min(8, len(splits["test"]))
+    picture = run / "samples.png"
+    panels = {"data (test)": splits["test"].x[: side * side], f"samples of {type(model).__name__}": model.sample(side * side).cpu()}
+    plots.side_by_side(picture, panels, first.levels)
+    print(f"picture   {picture}")
+
+
+def _say_likelihood(model, data):
+    import math
+
+    from genmini.train import evaluate
+
+    nats, error = evaluate(model, data)
+    bits = 1 / (math.prod(data.shape) * math.log(2))
+    print(f"{data.split:<9} {nats:.3f} +- {error:.3f} nats, {nats * bits:.4f} +- {error * bits:.4f} bits/dim   ({len(data)} images of {data.name})")
+
+
+def _settings(pairs, model_class, fit, recipe):
+    """The recipe's settings with --set KEY=VALUE over them: those of the model, those of the loop."""
+    chosen = [dict(recipe["model"]), dict(recipe["train"])]
+    fixed = {"self", "shape", "levels", "device", "dtype", "model", "train", "valid", "run", "about", "progress", "seed"}
+    known = [{k: p.default for k, p in inspect.signature(f).parameters.items() if k not in fixed} for f in (model_class, fit)]
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        part = next((i for i in (0, 1) if key in known[i]), None)
+        if not equals or part is None:
+            raise ValueError(f"--set takes KEY=VALUE, got {pair!r}; the keys are {', '.join([*known[0], *known[1]])}")
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        like = chosen[part].get(key, known[part][key])
+        kinds = (int, float) if isinstance(like, float) else tuple | int if isinstance(like, tuple) else type(like)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and not isinstance(like, bool)):
+            raise ValueError(f"--set {key} takes a value like {like!r}, got {text!r}")
+        chosen[part][key] = value
+    return chosen
+
+
+def _run_folder(arguments):
+    if arguments.out:
+        run = Path(arguments.out)
+        if (run / "run.json").exists() and not arguments.overwrite:
+            raise ValueError(f"{run} already holds a run: choose another --out, or say --overwrite")
+        return run
+    first = Path("runs") / f"{arguments.model}-{arguments.data}"
+    taken = (first, *(first.with_name(f"{first.name}-{i}") for i in range(2, 10**6)))
+    return next(run for run in taken if not run.exists())
+
+
+def _where(arguments, threads=None):
+    """Set the threads and the backend; -> the device, which exists."""
+    import torch
+
+    from genmini import kernels
+
+    if arguments.threads or threads:
+        torch.set_num_threads(arguments.threads or threads)
+    if arguments.backend:
+        kernels.use(arguments.backend)
+    kernels.requested()  # an unknown GENMINI_BACKEND is said here
+    try:
+        device = torch.device(arguments.device)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"no device {arguments.device!r} here: {_one_line(error)[:200]}") from None
+    return device
+
+
+def sample(arguments):
+    import numpy as np
+    import torch
+
+    from genmini import checkpoint, plots
+
+    out = Path(arguments.out or Path(arguments.run_folder) / "grid.png")
+    if out.suffix not in (".png", ".npy"):
+        raise ValueError(f"--out takes a .png or a .npy file, got {out}")
+    checkpoint.read(arguments.run_folder)
+    model = checkpoint.load(arguments.run_folder, _where(arguments))
+    torch.manual_seed(arguments.seed)
+    x = model.sample(arguments.n).cpu()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".npy":
+        np.save(out, x.numpy(), allow_pickle=False)
+    else:
+        name = type(model).__name__
+        plots.side_by_side(out, {f"{arguments.n} samples of {name}": x}, model.levels, columns=max(1, round(arguments.n**0.5)))
+    print(f"{arguments.n} samples in {out}")
+
+
+def evaluate(arguments):
+    from genmini import checkpoint, data
+
+    said = checkpoint.read(arguments.run_folder)
+    held_out = data.load(said["data"], arguments.split)
+    _say_likelihood(checkpoint.load(arguments.run_folder, _where(arguments)), held_out)
+
+
+# ---- list and info -----------------------------------------------------------------------------------------------------------------------
+
+
+def list_(arguments):
+    from genmini import data, kernels, models, ops  # noqa: F401  ops imports every room
+
+    print("models       (genmini train MODEL --data D)")
+    for name in models.MODELS:
+        line = inspect.getmodule(models.find(name)).__doc__.splitlines()[0]
+        print(f"  {name:<18} {line}\n  {'':<18} recipes: {', '.join(models.recipes(name))}")
+    print("\ndata")
+    for name, (what, _) in data.SETS.items():
+        print(f"  {name:<18} {what}")
+    print("\noperators    (genmini.ops; rungs of the GPU kernel, slowest first)")
+    for name, room in kernels.ROOMS.items():
+        native = "; native CPU kernel" if room.cpu else ""
+        print(f"  {name:<18} {room.language}: {' < '.join(kernels.rungs(name))}{native}")
+
+
+def _versions():
+    import numpy
+    import torch
+
+    from genmini.kernels import _backend
+
+    triton = "missing"
+    if not _backend.triton_missing():
+        import triton as module
+
+        triton = module.__version__
+    return dict(genmini=__version__, python=platform.python_version(), torch=torch.__version__, triton=triton, numpy=numpy.__version__)
+
+
+def info(arguments):
+    import torch
+
+    from genmini import kernels, ops  # noqa: F401  ops imports every room
+    from genmini.kernels import _backend
+
+    versions = _versions()
+    built_for = f"CUDA {torch.version.cuda}" if torch.version.cuda else "ROCm" if torch.version.hip else "CPU only"
+    print(f"genmini   {versions['genmini']}   in {Path(__file__).resolve().parent}")
+    print(f"python    {versions['python']}   {platform.platform()}")
+    print(f"torch     {versions['torch']}   ({built_for})")
+    missing = _backend.triton_missing()
+    mode = missing or ("interprets: its kernels run on the CPU" if _backend.interpreting() else "compiles for GPUs")
+    print(f"triton    {versions['triton']}   ({mode})")
+    print(f"numpy     {versions['numpy']}")
+    print(f"g++       {_compiler('cpu')}")
+    print(f"nvcc      {_compiler('cuda')}")
+    if not missing and (broken := _backend.interpreter_broken()):
+        print(f"note      {broken}")
+
+    print(f"\ndevices\n  cpu       {torch.get_num_threads()} threads of {os.cpu_count()} cores")
+    devices = ["cpu"]
+    for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        card = torch.cuda.get_device_properties(i)
+        print(f"  cuda:{i}    {card.name}, sm_{card.major}{card.minor}, {card.total_memory / 2**30:.0f} GiB")
+        devices.append(f"cuda:{i}")
+    if len(devices) == 1:
+        print("  no CUDA device: GPU kernels run as `emulated`, on CPU tensors")
+
+    print("\nlibraries (csrc/, compiled)")
+    for library in kernels.libraries():
+        print(f"  {library.name + '.' + library.kind:<28} {'built' if library.built else 'NOT built'}")
+        if not library.built:
+            for line in library.log.strip().splitlines()[-6:]:
+                print(f"      {line}")
+    if not all(library.built for library in kernels.libraries()):
+        print(f"  to build what is missing: {kernels._library.MEND}")
+
+    print(f"\noperators (backend: {kernels.requested()})")
+    for name, room in kernels.ROOMS.items():
+        print(f"  {name}   [{room.language}: {' < '.join(kernels.rungs(name))}]")
+        for device in devices:
+            print(f"    {device:<10} {_choice(name, device)}")
+        print(f"    {'emulated':<10} {_choice(name, 'cpu', 'emulated')}")
+
+
+def _choice(name, device, request=None):
+    from genmini import kernels
+
+    try:
+        taken = kernels.chosen(name, device, request=request)
+    except RuntimeError as error:
+        return f"no: {error}"
+    why = "the GPU kernel's own source, on CPU tensors" if request == "emulated" else taken.why
+    return f"{taken.backend + (':' + taken.rung if taken.rung else ''):<24} {why}"
+
+
+def _compiler(kind):
+    from genmini.csrc import build
+
+    path = build.compiler(kind)
+    if not path or not shutil.which(path):
+        return "missing" + (": CUDA kernels still run as `emulated`" if kind == "cuda" else ": nothing of csrc/ can be compiled")
+    said = subprocess.run([path, "--version"], capture_output=True, text=True).stdout.strip().splitlines()
+    line = next((line for line in said if "release" in line), said[0] if said else "?")
+    return f"{line}   ({path})"

@@ -1,0 +1,124 @@
+"""The loop that every likelihood model shares: minimise -log p(x) on train, keep the weights that are best on valid.
+
+    model = MADE(train.shape)
+    history = fit(model, train, valid, steps=1000, run="runs/made")        # the model is now the best one seen
+    nll, error = evaluate(model, test)                                     # nats, and the standard error of their mean
+"""
+
+import json
+import math
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from genmini import checkpoint
+
+
+@dataclass
+class History:
+    step: int = 0  # of the best weights
+    valid: float = math.inf  # their loss, nats
+    interrupted: bool = False
+    rows: list = field(default_factory=list)  # one dict an evaluation
+
+
+def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0, shift=0.0, every=100, seed=0, run=None, about=None, progress=True):
+    """Adam with a cosine from `rate` to 0, weight decay, gradients clipped to the norm `clip`; `shift`: the share of batches moved by a pixel.
+
+    Every `every` steps the loss on valid is taken; the best weights are kept, and saved in `run` as they come. Ctrl-C ends the training
+    early, with what is best so far. A loss that is not finite stops it with FloatingPointError. The same seed gives the same model.
+    """
+    _same_kind(model, train, valid)
+    device = next(model.parameters()).device
+    noise = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)  # of dropout
+    x_train, x_valid = train.x.to(device), valid.x.to(device)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    history, best, losses, since = History(), None, [], time.perf_counter()
+
+    def keep(step, valid):
+        nonlocal best
+        history.step, history.valid = step, valid
+        best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        if run:
+            checkpoint.save(run, model, {**(about or {}), "step": step, "valid": valid})
+
+    if run:
+        Path(run).mkdir(parents=True, exist_ok=True)
+    bar = tqdm(total=steps, disable=not progress, unit="step", mininterval=0.1 if sys.stderr.isatty() else 10, dynamic_ncols=True)
+    with bar, open(Path(run) / "metrics.jsonl" if run else os.devnull, "w", buffering=1) as metrics:
+        try:
+            for step in range(1, steps + 1):
+                x = x_train[torch.randint(len(x_train), (batch,), generator=noise).to(device)]
+                if shift:
+                    x = shifted(x, shift, noise)
+                model.train()
+                loss = -model.log_prob(x).mean()
+                optimiser.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+                optimiser.step()
+                schedule.step()
+                losses.append(loss.detach())
+                bar.update()
+                if step % every and step != steps:
+                    continue
+                row = dict(step=step, train=torch.stack(losses).mean().item(), valid=nll(model, x_valid).mean().item())
+                row["seconds"] = round(time.perf_counter() - since, 2)
+                losses.clear()
+                if not math.isfinite(row["train"] + row["valid"]):
+                    raise FloatingPointError(_not_finite(row, history, run))
+                history.rows.append(row)
+                metrics.write(json.dumps(row) + "\n")
+                if row["valid"] < history.valid:
+                    keep(step, row["valid"])
+                bar.set_postfix_str(f"train {row['train']:.2f}  valid {row['valid']:.2f}  best {history.valid:.2f} nats")
+        except KeyboardInterrupt:
+            history.interrupted = True
+            if best is None:  # before the first evaluation
+                keep(step, nll(model, x_valid).mean().item())
+    if best is not None:
+        model.load_state_dict(best)
+    model.eval()
+    return history
+
+
+def shifted(x, share, noise):
+    """(N, ..., H, W): with this probability the whole batch moves by one pixel, up, down, left or right; zeros enter."""
+    if torch.rand((), generator=noise) >= share:
+        return x
+    top, left = [(0, 1), (2, 1), (1, 0), (1, 2)][torch.randint(4, (), generator=noise)]
+    return F.pad(x, (1, 1, 1, 1))[..., top : top + x.shape[-2], left : left + x.shape[-1]]
+
+
+@torch.no_grad()
+def nll(model, x, batch=1000):
+    """-log p(x), (N,) in nats, with the model in eval mode."""
+    model.eval()
+    return torch.cat([-model.log_prob(part) for part in x.split(batch)])
+
+
+def evaluate(model, data):
+    """Mean of -log p in nats, and the standard error of that mean."""
+    _same_kind(model, data)
+    values = nll(model, data.x.to(next(model.parameters()).device)).double()
+    return values.mean().item(), (values.std() / math.sqrt(len(values))).item()
+
+
+def _same_kind(model, *sets):
+    for data in sets:
+        if tuple(model.shape) != data.shape or model.levels != data.levels:
+            takes, has = [f"{tuple(shape)} with {levels} levels" for shape, levels in ((model.shape, model.levels), (data.shape, data.levels))]
+            raise ValueError(f"the model takes {takes}, and {data.name} has {has}")
+
+
+def _not_finite(row, history, run):
+    kept = f"the weights of step {history.step} (valid {history.valid:.2f}) are kept" + (f" in {run}" if run else "") if history.step else "nothing was saved"
+    return f"the loss is no longer finite at step {row['step']} (train {row['train']}, valid {row['valid']}); {kept}. A lower rate may help"
