@@ -1,0 +1,76 @@
+"""csrc/build.py: what is built, when it is built again, and what a missing or failing compiler leaves behind."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "csrc"))
+import build  # noqa: E402
+
+
+@pytest.fixture
+def csrc(tmp_path):
+    (tmp_path / "csrc").mkdir()
+    (tmp_path / "csrc" / "words.h").write_text("#define ANSWER 42\n")
+    (tmp_path / "csrc" / "answer.cpp").write_text('#include "words.h"\nextern "C" int answer() { return ANSWER; }\n')
+    return tmp_path / "csrc"
+
+
+def built(csrc, **options):
+    (result,) = build.build(csrc.parent / "lib", ["cpu"], csrc, **options)
+    return result
+
+
+def test_a_library_is_built_once_and_again_when_a_header_changes(csrc):
+    first = built(csrc)
+    assert first.ok and first.path.name == "answer.cpu.so"
+    stamp = first.path.stat().st_mtime_ns
+    assert built(csrc).path.stat().st_mtime_ns == stamp
+    (csrc / "words.h").write_text("#define ANSWER 43\n")
+    assert built(csrc).path.stat().st_mtime_ns > stamp
+    import ctypes
+
+    assert ctypes.CDLL(str(first.path)).answer() == 43
+
+
+def test_a_failing_compiler_leaves_its_log_and_no_library(csrc):
+    assert built(csrc).ok
+    (csrc / "answer.cpp").write_text("int answer() { return 42 }\n")
+    result = built(csrc)
+    assert not result.ok and not result.path.exists()
+    assert "error: expected" in result.path.with_suffix(".log").read_text() and "error: expected" in result.report()
+
+
+def test_a_missing_compiler_is_said_and_is_no_error(csrc, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    result = built(csrc)
+    assert not result.ok and "no-such-compiler was not found" in result.report()
+
+
+def test_strict_fails_where_a_compiler_fails(tmp_path):
+    command = [sys.executable, str(ROOT / "csrc" / "build.py"), "--kinds", "cpu", "--out", str(tmp_path), "--only", "nearest_code"]
+    environment = {**os.environ, "CXX": "no-such-compiler"}
+    assert subprocess.run(command, env=environment, capture_output=True).returncode == 0
+    assert subprocess.run([*command, "--strict"], env=environment, capture_output=True).returncode == 1
+    assert subprocess.run(command, env={**environment, "GENMINI_STRICT": "1"}, capture_output=True).returncode == 1
+
+
+def test_every_source_is_built_for_every_kind():
+    """What these tests run was compiled from these very sources, and nvcc, where there is one, compiles every kernel too."""
+    for kind in build.KINDS:
+        if build.compiler(kind) is None:
+            assert kind == "cuda", "a C++ compiler is needed"
+            continue
+        for source in build.sources(kind):
+            key = ROOT / "kernels" / "lib" / f"{source.stem}.{kind}.key"
+            assert key.exists() and key.read_text() == build.key(kind, source), f"{source.name} is newer than its library: make build"
+
+
+def test_setup_needs_no_torch():
+    program = "import sys; sys.modules['torch'] = None; sys.argv = ['setup.py', '--name']; import setup"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "genmini" in done.stdout, done.stderr
