@@ -49,6 +49,19 @@ def at_least(name, tensor, dimensions, meaning):
         raise ValueError(f"{name} must have shape {meaning}, got {tuple(tensor.shape)}")
 
 
+def dimensions(name, tensor, dimensions, meaning):
+    if tensor.dim() != dimensions:
+        raise ValueError(f"{name} must have shape {meaning}, got {tuple(tensor.shape)}")
+
+
+def whole(name, value, least, most, meaning):
+    """An integer within bounds; `meaning` spells them, as in "from 1 to the number of channels"."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be {meaning}, {least} to {most}, got {value}")
+
+
 def one_of(name, value, options):
     if value not in options:
         raise ValueError(f"{name} must be {names([repr(option) for option in options])}, got {value!r}")

@@ -222,7 +222,7 @@ def launch(rung, x, weight, bias, in_degree, out_degree, strict):
         product[(triton.cdiv(N, BN) * triton.cdiv(J, BJ),)](
             x, weight, bias, y, in_degree, out_degree, low, high, N, J, K, *x.stride(), *weight.stride(), *y.stride(),
             STAIRCASE=rung == "staircase", STRICT=strict, BIAS=bias is not None, PRECISION=precision(), SUM=_sum(x.dtype),
-            TILES=triton.next_power_of_2(max(KB, 1)), BN=BN, BJ=BJ, BK=BK, num_warps=warps, num_stages=stages,
+            TILES=triton.next_power_of_2(max(KB, 1)), BN=BN, BJ=BJ, BK=BK, num_warps=warps, num_stages=stages if rung == "staircase" else 1,
         )  # fmt: skip
     return y.to(dtype)
 
@@ -240,7 +240,7 @@ def launch_dw(rung, dy, x, in_degree, out_degree, strict):
         outer[(tiles, chunks)](
             dy, x, dw, in_degree, out_degree, N, J, K, CHUNK, *dy.stride(), *x.stride(),
             STAIRCASE=rung == "staircase", STRICT=strict, PRECISION=precision(), SUM=_sum(x.dtype),
-            BN=deep, BJ=side, BK=side, num_warps=warps, num_stages=stages,
+            BN=deep, BJ=side, BK=side, num_warps=warps, num_stages=stages if rung == "staircase" else 1,
         )  # fmt: skip
     return (dw[0] if chunks == 1 else dw.sum(0)).to(dtype)
 

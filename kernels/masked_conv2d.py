@@ -1,0 +1,375 @@
+"""How does an image model see, for every pixel at once, only the pixels that come before it?
+
+The masked convolution of PixelCNN (van den Oord, Kalchbrenner, Kavukcuoglu 2016, section 3.4 and figure 2; the course's "PixelCNN"): pixels
+are ordered row by row, the colours of a pixel one after the other, and the taps of the filter that would look ahead are dead.
+
+    layer: genmini.layers.MaskedConv2d    test: tests/test_masked_conv2d.py    bench: bench/bench_masked_conv2d.py
+
+Math
+    the filter is K (O, C, kh, kw), odd, with centre (ph, pw) = (kh//2, kw//2); its taps in reading order are t = u kw + v, the centre is t = m:
+
+    forward     y_nohw = b_o + sum_{t < m} sum_c x_nc(h+u-ph)(w+v-pw) K_ocuv  +  sum_c x_nchw K_oc(m) M_oc           (x is 0 outside the image)
+                M_oc = [colour(o) > colour(c)] for kind "A", [>=] for kind "B";    colour(c) = floor(c colours / C), colour(o) = floor(o colours / O)
+    gradient    dx_nchw = sum_{t < m} sum_o dy_no(h-u+ph)(w-v+pw) K_ocuv  +  sum_o dy_nohw K_oc(m) M_oc                ("turned": the adjoint)
+                dK_ocuv = sum_nhw dy_nohw x_nc(h+u-ph)(w+v-pw)  if t < m, times M_oc if t = m, else 0               db_o = sum_nhw dy_nohw
+    The derivatives of these are the same three sums: two kernels give derivatives of every order.
+
+Shapes
+    x (N, C, H, W), weight K (O, C, kh, kw), bias (O) or None -> y (N, O, H, W).   P = N H W pixels; T live taps: m, or m+1 with a live centre.
+
+Traffic
+    2 P O C T operations each for y, dx and dK, against 2 P O C kh kw with a dense masked filter: T is 4 or 5 of 9, 12 or 13 of 25, 24 or 25
+    of 49. w P (C + O) bytes once, w bytes a number (a tap's shifted pixels come again from the cache), and w T O C for the filter. PyTorch can
+    skip the dead taps too, with one convolution for the rows above and one for the row itself; that moves 3 w P O bytes more, to write both
+    halves and read them. P = 256 x 32 x 32, O = C = 128, 3x3 "B" in bfloat16: 77 dense and 43 live GFLOP (97.9 and 54.4 us at 790 TFLOP/s).
+
+Dead taps
+    are never seen: whatever K is there, NaN included, y and dx do not change, and dK is exactly 0.
+
+Tiling
+    An implicit matrix product: the rows are pixels p = (n, h, w), the columns output channels o, and the sum runs over (t, c):
+
+          . . . . .         naive   every tap of the dense filter is loaded and masked
+          t t t t t         taps    the live taps alone, in reading order the first T: packed side by side, channels last, so that a step of the
+          t t m . .                 sum reads BC neighbouring numbers a pixel; only the centre is masked, and its dead tiles are skipped
+          . . . . .
+          . . . . .         program (p tile, o tile): BP pixels x BO channels, BC channels of one tap a step; dK: (o tile, c tile, tap, chunk of p)
+
+    dK sums over P pixels in chunks (set by the shapes alone) that are added in order: the same bits every time. A tensor that is not channels
+    last is copied so once. Fewer than 16 channels are computed as 16, the least that a tensor core takes.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch.nn.grad import conv2d_weight
+
+from . import _backend, _check, _operator
+from ._triton import tl, triton, widened
+
+# ---- reference -------------------------------------------------------------------------------------------------------------------------
+
+
+def centre_mask(O, C, kind, colours, device):  # -> (O, C)
+    out, in_ = (torch.arange(channels, device=device) * colours // channels for channels in (O, C))
+    return out[:, None] > in_ if kind == "A" else out[:, None] >= in_
+
+
+def mask(O, C, kh, kw, kind, colours, device=None):  # -> (O, C, kh, kw)
+    m = kh * kw // 2
+    live = (torch.arange(kh * kw, device=device) < m).repeat(O, C, 1)
+    live[..., m] = centre_mask(O, C, kind, colours, device)
+    return live.view(O, C, kh, kw)
+
+
+def live_taps(kh, kw, kind, colours):
+    """The taps before the centre, and how many are live in all: T = m, or m + 1 if some weight of the centre lives."""
+    m = kh * kw // 2
+    return m, m + (kind == "B" or colours > 1)
+
+
+def definition(x, weight, bias, kind, colours):  # (N, C, H, W), (O, C, kh, kw), (O) -> (N, O, H, W)
+    live = mask(*weight.shape, kind, colours, x.device)
+    return F.conv2d(x, weight.masked_fill(~live, 0), bias, padding=(weight.shape[2] // 2, weight.shape[3] // 2))
+
+
+def halves(kh, kw, kind, colours):
+    """The live rows and columns of the filter, above the centre and in its row, each with the padding (left, right, top, bottom) under which
+    it gives an image of x's size; -1 crops: the last row is above no other, the last column (if the centre is dead) before no other."""
+    ph, pw, (m, T) = kh // 2, kw // 2, live_taps(kh, kw, kind, colours)
+    above = slice(0, ph), slice(0, kw), (pw, pw, ph, -1)
+    row = slice(ph, ph + 1), slice(0, pw + T - m), (pw, T - m - 1, 0, 0)
+    return [half for half, taps in ((above, m - pw), (row, pw + T - m)) if taps]
+
+
+def masked_centre(weight, kind, colours):
+    O, C, kh, kw = weight.shape
+    weight = weight.clone()
+    weight[:, :, kh // 2, kw // 2].masked_fill_(~centre_mask(O, C, kind, colours, weight.device), 0)
+    return weight
+
+
+def reference(x, weight, bias, kind, colours):
+    """The definition without the dead taps: one convolution for the rows above, one for the row itself."""
+    weight = masked_centre(weight, kind, colours)
+    y = x.new_zeros(x.shape[0], weight.shape[0], *x.shape[2:]) if bias is None else bias[:, None, None]
+    for rows, columns, padding in halves(*weight.shape[2:], kind, colours) if x.numel() else ():
+        y = y + F.conv2d(F.pad(x, padding), weight[:, :, rows, columns])
+    return y.expand(x.shape[0], weight.shape[0], *x.shape[2:])
+
+
+def reference_turned(dy, weight, kind, colours):  # (N, O, H, W), (O, C, kh, kw) -> (N, C, H, W)
+    weight = masked_centre(weight, kind, colours)
+    dx = dy.new_zeros(dy.shape[0], weight.shape[1], *dy.shape[2:])
+    for rows, columns, padding in halves(*weight.shape[2:], kind, colours) if dy.numel() else ():
+        dx += F.pad(F.conv_transpose2d(dy, weight[:, :, rows, columns]), [-side for side in padding])
+    return dx
+
+
+def reference_dw(dy, x, kh, kw, kind, colours):  # (N, O, H, W), (N, C, H, W) -> (O, C, kh, kw)
+    dw = x.new_zeros(dy.shape[1], x.shape[1], kh, kw)
+    for rows, columns, padding in halves(kh, kw, kind, colours) if x.numel() else ():
+        half = dw[:, :, rows, columns]
+        half.copy_(conv2d_weight(F.pad(x, padding), half.shape, dy))
+    return masked_centre(dw, kind, colours)
+
+
+# ---- kernel ----------------------------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def may_see(out, in_, OUT, IN, COLOURS, KIND_A: tl.constexpr, TURNED: tl.constexpr):
+    """Whether the centre lets this output channel see that input channel; turned, the inputs are the filter's outputs."""
+    out_colour, in_colour = out.to(tl.int64) * COLOURS // OUT, in_.to(tl.int64) * COLOURS // IN
+    if TURNED:
+        return in_colour > out_colour if KIND_A else in_colour >= out_colour
+    else:
+        return out_colour > in_colour if KIND_A else out_colour >= in_colour
+
+
+@triton.jit
+def pixel(p, H, W):
+    return p // (H * W), p // W % H, p % W  # n, h, w
+
+
+@triton.jit
+def tap_tile(y, x_ptrs, k_ptrs, t, c_start, h, w, p_ok, o, C, O, H, W, kh, kw, x_c, x_h, x_w, k_t, k_c, COLOURS,
+             MASKED: tl.constexpr, KIND_A: tl.constexpr, TURNED: tl.constexpr, PRECISION: tl.constexpr, BC: tl.constexpr):  # fmt: skip
+    """y_po += sum_c x_p'c K_oct for BC channels c of tap t, which reads the pixel p' beside p."""
+    dh, dw = t // kw - kh // 2, t % kw - kw // 2
+    if TURNED:
+        dh, dw = -dh, -dw
+    c = c_start + tl.arange(0, BC)
+    x_ok = p_ok & (h + dh >= 0) & (h + dh < H) & (w + dw >= 0) & (w + dw < W)
+    x_ptrs += dh.to(tl.int64) * x_h + dw.to(tl.int64) * x_w
+    x = tl.load(x_ptrs[:, None] + c.to(tl.int64)[None, :] * x_c, x_ok[:, None] & (c < C)[None, :], other=0)  # (BP, BC)
+    k_ptrs += t.to(tl.int64) * k_t
+    k = tl.load(k_ptrs[None, :] + c.to(tl.int64)[:, None] * k_c, (c < C)[:, None] & (o < O)[None, :], other=0)  # (BC, BO)
+    if MASKED:
+        m = kh * kw // 2
+        k = tl.where((t < m) | ((t == m) & may_see(o[None, :], c[:, None], O, C, COLOURS, KIND_A, TURNED)), k, 0)
+    return tl.dot(x, k, y, input_precision=PRECISION, out_dtype=y.dtype)
+
+
+@triton.jit
+def convolve(x_ptr, k_ptr, b_ptr, y_ptr, C, O, H, W, P, kh, kw, FULL, x_n, x_c, x_h, x_w, k_o, k_c, k_t, y_n, y_o, y_h, y_w, COLOURS,
+             TAPS: tl.constexpr, CENTRE: tl.constexpr, KIND_A: tl.constexpr, TURNED: tl.constexpr, BIAS: tl.constexpr,
+             PRECISION: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr, BP: tl.constexpr, BO: tl.constexpr, BC: tl.constexpr):  # fmt: skip
+    """One tile (BP pixels, BO channels) of y. Turned, it is dx: C counts the filter's outputs then, and O its inputs."""
+    p = (tl.program_id(0) // tl.cdiv(O, BO)).to(INDEX) * BP + tl.arange(0, BP)
+    o = tl.program_id(0) % tl.cdiv(O, BO) * BO + tl.arange(0, BO)
+    n, h, w = pixel(p, H, W)
+    p_ok = p < P
+    x_ptrs = x_ptr + n.to(tl.int64) * x_n + h.to(tl.int64) * x_h + w.to(tl.int64) * x_w  # x[n, 0, h, w]
+    k_ptrs = k_ptr + o.to(tl.int64) * k_o  # K[o, 0, tap 0]
+    y = tl.zeros((BP, BO), SUM)
+    CB = tl.cdiv(C, BC)
+    if TAPS:
+        for s in range(0, FULL * CB):  # tap by tap, BC channels a step
+            y = tap_tile(y, x_ptrs, k_ptrs, s // CB, s % CB * BC, h, w, p_ok, o, C, O, H, W, kh, kw, x_c, x_h, x_w, k_t, k_c, COLOURS,
+                         False, KIND_A, TURNED, PRECISION, BC)  # fmt: skip
+        if CENTRE:
+            for s in range(0, CB):
+                c = s * BC + tl.arange(0, BC)
+                live = (o < O)[None, :] & (c < C)[:, None] & may_see(o[None, :], c[:, None], O, C, COLOURS, KIND_A, TURNED)
+                if tl.max(live.to(tl.int32)):
+                    y = tap_tile(y, x_ptrs, k_ptrs, FULL, s * BC, h, w, p_ok, o, C, O, H, W, kh, kw, x_c, x_h, x_w, k_t, k_c, COLOURS,
+                                 True, KIND_A, TURNED, PRECISION, BC)  # fmt: skip
+    else:
+        for s in range(0, kh * kw * CB):
+            y = tap_tile(y, x_ptrs, k_ptrs, s // CB, s % CB * BC, h, w, p_ok, o, C, O, H, W, kh, kw, x_c, x_h, x_w, k_t, k_c, COLOURS,
+                         True, KIND_A, TURNED, PRECISION, BC)  # fmt: skip
+    if BIAS:
+        y += tl.load(b_ptr + o, o < O, other=0).to(SUM)[None, :]
+    y_ptrs = y_ptr + n.to(tl.int64) * y_n + h.to(tl.int64) * y_h + w.to(tl.int64) * y_w  # y[n, 0, h, w]
+    tl.store(y_ptrs[:, None] + o.to(tl.int64)[None, :] * y_o, y.to(y_ptr.dtype.element_ty), p_ok[:, None] & (o < O)[None, :])
+
+
+@triton.jit
+def correlate(dy_ptr, x_ptr, dk_ptr, C, O, H, W, P, kh, kw, CHUNK, dy_n, dy_o, dy_h, dy_w, x_n, x_c, x_h, x_w, COLOURS,
+              TAPS: tl.constexpr, KIND_A: tl.constexpr, PRECISION: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr,
+              BP: tl.constexpr, BO: tl.constexpr, BC: tl.constexpr):  # fmt: skip
+    """dK_oct = M_oct sum_p dy_po x_p'c for one tile (BO, BC) of tap t and the pixels p of one chunk, where p' is the pixel that t reads."""
+    t, chunk = tl.program_id(1), tl.program_id(2)
+    o = tl.program_id(0) // tl.cdiv(C, BC) * BO + tl.arange(0, BO)
+    c = tl.program_id(0) % tl.cdiv(C, BC) * BC + tl.arange(0, BC)
+    dh, dw, m = t // kw - kh // 2, t % kw - kw // 2, kh * kw // 2
+    live = (o < O)[:, None] & (c < C)[None, :]
+    live &= (t < m) | ((t == m) & may_see(o[:, None], c[None, :], O, C, COLOURS, KIND_A, False))
+    p_begin = chunk.to(INDEX) * CHUNK
+    p_end = tl.minimum(p_begin + CHUNK, P)
+    if TAPS:
+        if tl.max(live.to(tl.int32)) == 0:
+            p_end = p_begin
+    dk = tl.zeros((BO, BC), SUM)
+    for p_start in range(p_begin, p_end, BP):
+        p = p_start + tl.arange(0, BP)
+        n, h, w = pixel(p, H, W)
+        x_ok = (p < p_end) & (h + dh >= 0) & (h + dh < H) & (w + dw >= 0) & (w + dw < W)
+        dy_ptrs = dy_ptr + n.to(tl.int64) * dy_n + h.to(tl.int64) * dy_h + w.to(tl.int64) * dy_w  # dy[n, 0, h, w]
+        x_ptrs = x_ptr + n.to(tl.int64) * x_n + (h + dh).to(tl.int64) * x_h + (w + dw).to(tl.int64) * x_w  # x[n, 0, h+dh, w+dw]
+        dy = tl.load(dy_ptrs[:, None] + o.to(tl.int64)[None, :] * dy_o, (p < p_end)[:, None] & (o < O)[None, :], other=0)  # (BP, BO)
+        x = tl.load(x_ptrs[:, None] + c.to(tl.int64)[None, :] * x_c, x_ok[:, None] & (c < C)[None, :], other=0)  # (BP, BC)
+        dk = tl.dot(tl.trans(dy), x, dk, input_precision=PRECISION, out_dtype=SUM)
+    dk_ptrs = dk_ptr + ((chunk * tl.num_programs(1) + t).to(tl.int64) * O + o[:, None]) * C + c[None, :]  # dK[chunk, t, o, c]
+    tl.store(dk_ptrs, tl.where(live, dk, 0).to(dk_ptr.dtype.element_ty), (o < O)[:, None] & (c < C)[None, :])
+
+
+# ---- launcher --------------------------------------------------------------------------------------------------------------------------
+
+# dtype: pixels (and channels of dK) of a tile, output channels, depth of a step of its sum, warps, stages of the pipeline
+TILE = {torch.float16: (128, 128, 64, 8, 3), torch.bfloat16: (128, 128, 64, 8, 3), torch.float32: (64, 64, 32, 4, 3), torch.float64: (32, 32, 32, 4, 2)}
+PROGRAMS = 512  # the sum over pixels is cut until there are so many programs, or chunks of 2048 pixels
+
+
+def side(channels, most):
+    """A tile's side: the power of two that holds these channels, from 16 (the least of a tensor core) to `most`."""
+    return min(most, max(16, triton.next_power_of_2(channels)))
+
+
+def precision():
+    return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"
+
+
+def sum_of(dtype):
+    return (tl.float64, torch.float64) if dtype == torch.float64 else (tl.float32, torch.float32)
+
+
+def pixels(P):
+    return tl.int64 if P + 4096 >= 2**31 else tl.int32
+
+
+def launch(rung, x, weight, bias, kind, colours, turned):
+    dtype, (N, C, H, W), (_, _, kh, kw) = x.dtype, x.shape, weight.shape
+    y = new_image(x, weight.shape[1 if turned else 0], torch.float32 if dtype == torch.bfloat16 and x.device.type == "cpu" else dtype)
+    x, weight, bias = widened(x, weight, bias)
+    O, P, (m, T) = y.shape[1], N * H * W, live_taps(kh, kw, kind, colours)
+    k = weight.reshape(*weight.shape[:2], kh * kw)  # (o, c, t)
+    if rung == "taps":
+        x = x.contiguous(memory_format=torch.channels_last)
+        k = k[..., :T].permute(2, 1, 0).contiguous().permute(2, 1, 0) if turned else k[..., :T].permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    k_o, k_c, k_t = k.stride()
+    BP, most, deep, warps, stages = TILE[x.dtype]
+    BO, BC = side(O, most), side(C, deep)
+    with torch.cuda.device_of(x):
+        convolve[(triton.cdiv(P, BP) * triton.cdiv(O, BO),)](
+            x, k, bias, y, C, O, H, W, P, kh, kw, T if colours == 1 else m, *x.stride(), *((k_c, k_o) if turned else (k_o, k_c)), k_t,
+            *y.stride(), colours, TAPS=rung == "taps", CENTRE=colours > 1, KIND_A=kind == "A", TURNED=turned, BIAS=bias is not None,
+            PRECISION=precision(), SUM=sum_of(x.dtype)[0], INDEX=pixels(P), BP=BP, BO=BO, BC=BC, num_warps=warps,
+            num_stages=stages if rung == "taps" else 1,
+        )  # fmt: skip
+    return y.to(dtype)
+
+
+def launch_dw(rung, dy, x, kh, kw, kind, colours):
+    dtype, (N, C, H, W), O = x.dtype, x.shape, dy.shape[1]
+    dy, x = widened(dy, x)
+    P, (_, T) = N * H * W, live_taps(kh, kw, kind, colours)
+    if rung == "taps":
+        dy, x = dy.contiguous(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
+    else:
+        T = kh * kw
+    most, _, deep, warps, stages = TILE[x.dtype]
+    BO, BC = side(O, most), side(C, most)
+    tiles = triton.cdiv(O, BO) * triton.cdiv(C, BC)
+    chunks = max(1, min(triton.cdiv(PROGRAMS, tiles * max(T, 1)), triton.cdiv(P, 2048)))
+    CHUNK = max(1, triton.cdiv(triton.cdiv(P, chunks), deep)) * deep
+    chunks = max(1, triton.cdiv(P, CHUNK))
+    part = x.new_empty((chunks, T, O, C), dtype=sum_of(x.dtype)[1])
+    with torch.cuda.device_of(x):
+        correlate[(tiles, T, chunks)](
+            dy, x, part, C, O, H, W, P, kh, kw, CHUNK, *dy.stride(), *x.stride(), colours, TAPS=rung == "taps", KIND_A=kind == "A",
+            PRECISION=precision(), SUM=sum_of(x.dtype)[0], INDEX=pixels(P), BP=deep, BO=BO, BC=BC, num_warps=warps,
+            num_stages=stages if rung == "taps" else 1,
+        )  # fmt: skip
+    dw = x.new_zeros((O, C, kh, kw), dtype=dtype)
+    dw.view(O, C, kh * kw)[..., :T] = part.sum(0).permute(1, 2, 0)
+    return dw
+
+
+def new_image(x, channels, dtype=None):
+    """An empty image in the memory order of x: channels last, or channels first."""
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    order = torch.channels_last if last else torch.contiguous_format
+    return torch.empty((x.shape[0], channels, *x.shape[2:]), dtype=dtype or x.dtype, device=x.device, memory_format=order)
+
+
+def run(x, weight, bias, kind, colours, turned, request):
+    choice = _backend.chosen("masked_conv2d", x.device, x.dtype, request)
+    if choice.backend != "reference":
+        return launch(choice.rung, x, weight, bias, kind, colours, turned)
+    y = reference_turned(x, weight, kind, colours) if turned else reference(x, weight, bias, kind, colours)
+    return new_image(x, y.shape[1]).copy_(y)
+
+
+def run_dw(dy, x, kh, kw, kind, colours, request):
+    choice = _backend.chosen("masked_conv2d", x.device, x.dtype, request)
+    arguments = dy, x, kh, kw, kind, colours
+    return reference_dw(*arguments) if choice.backend == "reference" else launch_dw(choice.rung, *arguments)
+
+
+# ---- gradient --------------------------------------------------------------------------------------------------------------------------
+
+
+def gradient(needed, grads, x, weight, has_bias, kind, colours, turned, request):
+    # forward was: y = x * K + b over the live taps;   turned, it was its adjoint, so that x is a dy and y a dx
+    (dy,) = grads
+    dx = _conv(dy, weight, None, kind, colours, not turned, request) if needed[0] else None
+    pair = (x, dy) if turned else (dy, x)
+    dw = _dw(*pair, *weight.shape[2:], kind, colours, request) if needed[1] else None
+    db = dy.sum((0, 2, 3)) if has_bias and needed[2] else None
+    return dx, dw, db, None, None, None, None
+
+
+def gradient_dw(needed, grads, dy, x, kh, kw, kind, colours, request):
+    # forward was: dK_oct = M_oct sum_p dy_po x_p'c;   g is the derivative of the loss with respect to dK
+    (g,) = grads
+    ddy = _conv(x, g, None, kind, colours, False, request) if needed[0] else None
+    dx = _conv(dy, g, None, kind, colours, True, request) if needed[1] else None
+    return ddy, dx, None, None, None, None, None
+
+
+# ---- registration ----------------------------------------------------------------------------------------------------------------------
+
+_backend.room("masked_conv2d", "triton", ("naive", "taps"))
+
+_conv = _operator.differentiable(
+    _operator.operator(
+        "masked_conv2d(Tensor x, Tensor weight, Tensor? bias, str kind, int colours, bool turned, str request) -> Tensor",
+        run,
+        lambda x, weight, bias, kind, colours, turned, request: new_image(x, weight.shape[1 if turned else 0]),
+    ),
+    lambda i, o: (i[0], i[1], i[2] is not None, *i[3:]),
+    gradient,
+    fold=(0,),
+)
+_dw = _operator.differentiable(
+    _operator.operator(
+        "masked_conv2d_dw(Tensor dy, Tensor x, int kh, int kw, str kind, int colours, str request) -> Tensor",
+        run_dw,
+        lambda dy, x, kh, kw, *_: x.new_empty(dy.shape[1], x.shape[1], kh, kw),
+    ),
+    lambda i, o: i,
+    gradient_dw,
+)
+
+
+def masked_conv2d(x, weight, bias, kind, colours=1):
+    """y = x * (K o M) + b, of x's size; M keeps the taps before the centre, and there the colours before (kind "A") or up to (kind "B") its own.
+
+    (N, C, H, W), (O, C, kh, kw), (O) or None -> (N, O, H, W)
+    """
+    _check.tensors(x=x, weight=weight, **({} if bias is None else {"bias": bias}))
+    _check.one_of("kind", kind, ("A", "B"))
+    for name, tensor, meaning in (("x", x, "(N, C, H, W)"), ("weight", weight, "(O, C, kh, kw)")):
+        _check.dimensions(name, tensor, 4, meaning)
+    (O, _, kh, kw), C = weight.shape, x.shape[1]
+    _check.shape("weight", weight, (O, C, kh, kw), "(O, C, kh, kw) with the C of x")
+    for name, size in (("kh", kh), ("kw", kw)):
+        _check.one_of(f"{name} of weight", size, (1, 3, 5, 7))
+    _check.whole("colours", colours, 1, min(C, O), "from 1 to the number of channels of x and of y")
+    if bias is not None:
+        _check.shape("bias", bias, (O,), "(O) with the O of weight")
+    _check.one_device(x=x, weight=weight, bias=bias)
+    x, weight, bias = _check.in_autocast_dtype(x, weight, bias)
+    _check.one_dtype(x=x, weight=weight, bias=bias)
+    return _conv(x, weight, bias, kind, int(colours), False, _backend.requested())
