@@ -4,10 +4,11 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <math.h>
 #include <type_traits>
 
-// ---- vectors: as large as one load of a GPU, and aligned like it. may_alias: any memory may be read through them ---------------------------
+// ---- vectors: as large as one load of a GPU, and aligned like it. may_alias: any memory may be read through them ------------------------
 struct uint3 { unsigned x, y, z; };
 struct dim3 {
     unsigned x, y, z;
@@ -34,13 +35,16 @@ struct int3 { int x, y, z; };
 static inline float3 make_float3(float x, float y, float z) { return {x, y, z}; }
 static inline int3 make_int3(int x, int y, int z) { return {x, y, z}; }
 
-// ---- bit patterns --------------------------------------------------------------------------------------------------------------------------
+// ---- bit patterns -----------------------------------------------------------------------------------------------------------------------
+namespace emulator {
 template <class To, class From> To same_bits(From from) {
     static_assert(sizeof(To) == sizeof(From), "");
     To to;
     memcpy(&to, &from, sizeof to);
     return to;
 }
+}    // namespace emulator
+using emulator::same_bits;
 static inline int __float_as_int(float v) { return same_bits<int>(v); }
 static inline unsigned __float_as_uint(float v) { return same_bits<unsigned>(v); }
 static inline float __int_as_float(int v) { return same_bits<float>(v); }
@@ -59,23 +63,23 @@ static inline unsigned __brev(unsigned v) {
     return reversed;
 }
 
-// ---- 16-bit floats: sign, 5 (8) bits of exponent, 10 (7) of fraction -------------------------------------------------------------------------
+// ---- 16-bit floats: sign, 5 (8) bits of exponent, 10 (7) of fraction --------------------------------------------------------------------
 struct __half { uint16_t bits; };
 struct __nv_bfloat16 { uint16_t bits; };
 
 static inline float __half2float(__half h) {
     uint32_t sign = (h.bits & 0x8000u) << 16, exponent = h.bits >> 10 & 31, fraction = h.bits & 0x3ff;
-    if (exponent == 0) return same_bits<float>(sign | same_bits<uint32_t>(fraction * 0x1p-24f));         // zero and subnormal: a multiple of 2^-24
-    if (exponent == 31) return same_bits<float>(sign | 0x7f800000u | fraction << 13);                  // infinity and NaN
-    return same_bits<float>(sign | (exponent + 112) << 23 | fraction << 13);                           // the bias goes from 15 to 127
+    if (exponent == 0) return same_bits<float>(sign | same_bits<uint32_t>(fraction * 0x1p-24f));    // zero and subnormal: times 2^-24
+    if (exponent == 31) return same_bits<float>(sign | 0x7f800000u | fraction << 13);               // infinity and NaN
+    return same_bits<float>(sign | (exponent + 112) << 23 | fraction << 13);                        // the bias goes from 15 to 127
 }
 static inline __half __float2half_rn(float v) {
     uint32_t u = same_bits<uint32_t>(v), sign = u >> 16 & 0x8000, a = u & 0x7fffffff;
     uint32_t bits;
-    if (a > 0x7f800000) bits = 0x7e00 | (a >> 13 & 0x3ff);                                             // NaN stays NaN
-    else if (a >= 0x477ff000) bits = 0x7c00;                                                           // >= 65520 rounds to infinity
-    else if (a < 0x38800000) bits = same_bits<uint32_t>(same_bits<float>(a) + 0.5f) - 0x3f000000;      // < 2^-14: 0.5 + v is a multiple of 2^-24
-    else bits = (a - 0x38000000 + 0xfff + (a >> 13 & 1)) >> 13;                                        // to nearest, ties to even
+    if (a > 0x7f800000) bits = 0x7e00 | (a >> 13 & 0x3ff);                                           // NaN stays NaN
+    else if (a >= 0x477ff000) bits = 0x7c00;                                                         // >= 65520 rounds to infinity
+    else if (a < 0x38800000) bits = same_bits<uint32_t>(same_bits<float>(a) + 0.5f) - 0x3f000000;    // < 2^-14: 0.5 + v ends at 2^-24
+    else bits = (a - 0x38000000 + 0xfff + (a >> 13 & 1)) >> 13;                                      // to nearest, ties to even
     return {uint16_t(sign | bits)};
 }
 static inline float __bfloat162float(__nv_bfloat16 b) { return same_bits<float>(uint32_t(b.bits) << 16); }
@@ -84,6 +88,13 @@ static inline __nv_bfloat16 __float2bfloat16_rn(float v) {
     if ((u & 0x7fffffff) > 0x7f800000) return {uint16_t(u >> 16 | 0x40)};
     return {uint16_t((u + 0x7fff + (u >> 16 & 1)) >> 16)};
 }
+
+static inline __half __float2half(float v) { return __float2half_rn(v); }
+static inline __nv_bfloat16 __float2bfloat16(float v) { return __float2bfloat16_rn(v); }
+static inline unsigned short __half_as_ushort(__half h) { return h.bits; }
+static inline __half __ushort_as_half(unsigned short bits) { return {bits}; }
+static inline unsigned short __bfloat16_as_ushort(__nv_bfloat16 b) { return b.bits; }
+static inline __nv_bfloat16 __ushort_as_bfloat16(unsigned short bits) { return {bits}; }
 
 // A double rounds once: first to a float that keeps its last bit odd if anything was lost, which no tie can then be mistaken for.
 static inline float float_to_odd(double v) {
@@ -95,46 +106,56 @@ static inline float float_to_odd(double v) {
 static inline __half __double2half(double v) { return __float2half_rn(float_to_odd(v)); }
 static inline __nv_bfloat16 __double2bfloat16(double v) { return __float2bfloat16_rn(float_to_odd(v)); }
 
-// ---- arithmetic with a stated rounding: _rn to nearest, _rz toward zero, _ru up, _rd down. Nothing is fused ------------------------------------
-template <int mode, class To, class F, class... T> To directed(F operation, T... v) {
+// ---- arithmetic with a stated rounding: _rn to nearest, _rz toward zero, _ru up, _rd down. Nothing is fused -----------------------------
+namespace emulator {
+template <int mode, class To, class F, class... T> To rounding(F operation, T... v) {
     int before = fegetround();
     fesetround(mode);
-    volatile To result = [&](volatile T... inside) { return operation(inside...); }(v...);    // volatile: computed here, neither before nor after
+    volatile To result = [&](volatile T... inside) { return operation(inside...); }(v...);    // volatile: computed neither before nor after
     fesetround(before);
     return result;
 }
-#define ROUNDED(name, To, parameters, arguments, expression)                                                              \
-    static inline To name##_rn parameters { return expression; }                                                          \
-    static inline To name##_rz parameters { return directed<FE_TOWARDZERO, To>([] parameters -> To { return expression; }, arguments); } \
-    static inline To name##_ru parameters { return directed<FE_UPWARD, To>([] parameters -> To { return expression; }, arguments); }     \
-    static inline To name##_rd parameters { return directed<FE_DOWNWARD, To>([] parameters -> To { return expression; }, arguments); }
-#define COMMA ,
-ROUNDED(__fadd, float, (float a, float b), a COMMA b, a + b)
-ROUNDED(__fsub, float, (float a, float b), a COMMA b, a - b)
-ROUNDED(__fmul, float, (float a, float b), a COMMA b, a * b)
-ROUNDED(__fdiv, float, (float a, float b), a COMMA b, a / b)
-ROUNDED(__fmaf, float, (float a, float b, float c), a COMMA b COMMA c, fmaf(a, b, c))
-ROUNDED(__fsqrt, float, (float a), a, sqrtf(a))
-ROUNDED(__frcp, float, (float a), a, 1.0f / a)
-ROUNDED(__dadd, double, (double a, double b), a COMMA b, a + b)
-ROUNDED(__dsub, double, (double a, double b), a COMMA b, a - b)
-ROUNDED(__dmul, double, (double a, double b), a COMMA b, a * b)
-ROUNDED(__ddiv, double, (double a, double b), a COMMA b, a / b)
-ROUNDED(__fma, double, (double a, double b, double c), a COMMA b COMMA c, fma(a, b, c))
-ROUNDED(__dsqrt, double, (double a), a, sqrt(a))
-ROUNDED(__double2float, float, (double a), a, float(a))
-ROUNDED(__int2float, float, (int a), a, float(a))
-ROUNDED(__uint2float, float, (unsigned a), a, float(a))
-ROUNDED(__ll2float, float, (long long a), a, float(a))
-ROUNDED(__ll2double, double, (long long a), a, double(a))
-ROUNDED(__float2int, int, (float a), a, int(nearbyintf(a)))
-ROUNDED(__float2uint, unsigned, (float a), a, unsigned(nearbyintf(a)))
-ROUNDED(__double2int, int, (double a), a, int(nearbyint(a)))
-ROUNDED(__double2ll, long long, (double a), a, (long long)nearbyint(a))
+template <class I> I to_integer(double v) {    // out of range: the nearest there is; NaN: 0
+    constexpr I lowest = std::numeric_limits<I>::min(), highest = std::numeric_limits<I>::max();
+    double i = nearbyint(v);
+    return v != v ? 0 : i <= double(lowest) ? lowest : i >= double(highest) ? highest : I(i);
+}
+}    // namespace emulator
+#define ROUNDED_BY(mode, name, To, parameters, result, ...)                                                    \
+    static inline To name parameters { return emulator::rounding<mode, To>([] parameters -> To { return result; }, __VA_ARGS__); }
+#define ROUNDED(name, To, parameters, result, ...)                                                             \
+    static inline To name##_rn parameters { return result; }                                                   \
+    ROUNDED_BY(FE_TOWARDZERO, name##_rz, To, parameters, result, __VA_ARGS__)                                  \
+    ROUNDED_BY(FE_UPWARD, name##_ru, To, parameters, result, __VA_ARGS__)                                      \
+    ROUNDED_BY(FE_DOWNWARD, name##_rd, To, parameters, result, __VA_ARGS__)
+ROUNDED(__fadd, float, (float a, float b), a + b, a, b)
+ROUNDED(__fsub, float, (float a, float b), a - b, a, b)
+ROUNDED(__fmul, float, (float a, float b), a * b, a, b)
+ROUNDED(__fdiv, float, (float a, float b), a / b, a, b)
+ROUNDED(__fmaf, float, (float a, float b, float c), fmaf(a, b, c), a, b, c)
+ROUNDED(__fsqrt, float, (float a), sqrtf(a), a)
+ROUNDED(__frcp, float, (float a), 1.0f / a, a)
+ROUNDED(__dadd, double, (double a, double b), a + b, a, b)
+ROUNDED(__dsub, double, (double a, double b), a - b, a, b)
+ROUNDED(__dmul, double, (double a, double b), a * b, a, b)
+ROUNDED(__ddiv, double, (double a, double b), a / b, a, b)
+ROUNDED(__fma, double, (double a, double b, double c), fma(a, b, c), a, b, c)
+ROUNDED(__dsqrt, double, (double a), sqrt(a), a)
+ROUNDED(__double2float, float, (double a), float(a), a)
+ROUNDED(__int2float, float, (int a), float(a), a)
+ROUNDED(__uint2float, float, (unsigned a), float(a), a)
+ROUNDED(__ll2float, float, (long long a), float(a), a)
+ROUNDED(__ll2double, double, (long long a), double(a), a)
+ROUNDED(__float2int, int, (float a), emulator::to_integer<int>(a), a)
+ROUNDED(__float2uint, unsigned, (float a), emulator::to_integer<unsigned>(a), a)
+ROUNDED(__float2ll, long long, (float a), emulator::to_integer<long long>(a), a)
+ROUNDED(__double2int, int, (double a), emulator::to_integer<int>(a), a)
+ROUNDED(__double2uint, unsigned, (double a), emulator::to_integer<unsigned>(a), a)
+ROUNDED(__double2ll, long long, (double a), emulator::to_integer<long long>(a), a)
 #undef ROUNDED
-#undef COMMA
+#undef ROUNDED_BY
 
-// ---- mathematics that <math.h> has not, or not under this name; __expf and its like are as exact as expf here ---------------------------------
+// ---- mathematics that <math.h> has not, or not under this name; __expf and its like are as exact as expf here ---------------------------
 static inline float rsqrtf(float v) { return 1.0f / sqrtf(v); }
 static inline double rsqrt(double v) { return 1.0 / sqrt(v); }
 #define __expf(v) expf(v)    // macros, because glibc keeps these names for itself
@@ -161,42 +182,48 @@ static inline float max(float a, float b) { return fmaxf(a, b); }
 static inline double min(double a, double b) { return fmin(a, b); }
 static inline double max(double a, double b) { return fmax(a, b); }
 
-// ---- memory --------------------------------------------------------------------------------------------------------------------------------
-template <class T> T __ldg(const T* p) { return *p; }
+// ---- memory -----------------------------------------------------------------------------------------------------------------------------
+template <class T> T __ldg(const T* p) { return *p; }     // hints to the caches of a GPU
 template <class T> T __ldcs(const T* p) { return *p; }
 template <class T> void __stcs(T* p, T v) { *p = v; }
 static inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 static inline void __threadfence_block() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
-// Atomics are "relaxed": each is indivisible, none orders other memory. All return what was there before.
-template <class T> struct bits_of { using type = std::conditional_t<sizeof(T) == 8, uint64_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint16_t>>; };
+// Atomic operations are indivisible and order no other memory ("relaxed"). All return what was there before.
+namespace emulator {
+static void spin();    // emulator_block.h: who does many of them lets the other threads run now and then
 template <class T, class F> T atomic_update(T* p, F f) {
-    using Bits = typename bits_of<T>::type;
+    spin();
+    using Bits = std::conditional_t<sizeof(T) == 8, uint64_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint16_t>>;
     typedef Bits __attribute__((may_alias)) Word;
-    Word* word = (Word*)p;
-    Bits old = __atomic_load_n(word, __ATOMIC_RELAXED);
-    while (!__atomic_compare_exchange_n(word, &old, same_bits<Bits>(f(same_bits<T>(old))), false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
-    return same_bits<T>(old);
+    Bits old = __atomic_load_n((Word*)p, __ATOMIC_RELAXED);
+    for (;;) {
+        Bits fresh = same_bits<Bits>(f(same_bits<T>(old)));
+        if (__atomic_compare_exchange_n((Word*)p, &old, fresh, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) return same_bits<T>(old);
+    }
 }
 template <class T, class... Known> constexpr bool one_of = (std::is_same_v<T, Known> || ...);
-template <class T> struct as_is { using type = T; };    // the second argument converts to the type of the first
-#define ATOMIC(name, expression, ...)                                                                       \
-    template <class T> T name(T* p, typename as_is<T>::type v) {                                            \
-        static_assert(one_of<T, __VA_ARGS__>, #name " of this type does not exist on a GPU");               \
-        return atomic_update(p, [v](T old) -> T { return expression; });                                    \
+template <class T> struct same { using type = T; };    // so that the other arguments convert to the type of the first
+template <class T> T plus(T a, T b) { return a + b; }
+static inline int plus(int a, int b) { return int(unsigned(a) + unsigned(b)); }    // wraps around, as on a GPU
+}    // namespace emulator
+#define ATOMIC(name, result, ...)                                                                                    \
+    template <class T> T name(T* p, typename emulator::same<T>::type v) {                                            \
+        static_assert(emulator::one_of<T, __VA_ARGS__>, "a GPU has no " #name " of this type");                      \
+        return emulator::atomic_update(p, [v](T old) -> T { return result; });                                       \
     }
-ATOMIC(atomicAdd, T(old + v), int, unsigned, unsigned long long, float, double)
-ATOMIC(atomicSub, T(old - v), int, unsigned)
+ATOMIC(atomicAdd, emulator::plus(old, v), int, unsigned, unsigned long long, float, double)
+ATOMIC(atomicSub, T(unsigned(old) - unsigned(v)), int, unsigned)
 ATOMIC(atomicMin, v < old ? v : old, int, unsigned, unsigned long long, long long)
 ATOMIC(atomicMax, v > old ? v : old, int, unsigned, unsigned long long, long long)
 ATOMIC(atomicExch, (void(old), v), int, unsigned, unsigned long long, float)
-ATOMIC(atomicAnd, old& v, int, unsigned, unsigned long long)
-ATOMIC(atomicOr, old | v, int, unsigned, unsigned long long)
-ATOMIC(atomicXor, old ^ v, int, unsigned, unsigned long long)
+ATOMIC(atomicAnd, T(old & v), int, unsigned, unsigned long long)
+ATOMIC(atomicOr, T(old | v), int, unsigned, unsigned long long)
+ATOMIC(atomicXor, T(old ^ v), int, unsigned, unsigned long long)
 ATOMIC(atomicInc, old >= v ? 0 : old + 1, unsigned)
 ATOMIC(atomicDec, old == 0 || old > v ? v : old - 1, unsigned)
 #undef ATOMIC
-template <class T> T atomicCAS(T* p, typename as_is<T>::type expected, typename as_is<T>::type desired) {
-    static_assert(one_of<T, int, unsigned, unsigned long long, unsigned short>, "atomicCAS of this type does not exist on a GPU");
-    return atomic_update(p, [=](T old) { return old == expected ? desired : old; });
+template <class T> T atomicCAS(T* p, typename emulator::same<T>::type expected, typename emulator::same<T>::type desired) {
+    static_assert(emulator::one_of<T, int, unsigned, unsigned long long, unsigned short>, "a GPU has no atomicCAS of this type");
+    return emulator::atomic_update(p, [=](T old) { return old == expected ? desired : old; });
 }

@@ -21,7 +21,7 @@
 #include "emulator.h"
 #endif
 
-// ---- launching -----------------------------------------------------------------------------------------------------------------------------
+// ---- launching --------------------------------------------------------------------------------------------------------------------------
 #if defined(__CUDACC__)
 template <class... P, class... A>
 int launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, void* stream, A... arguments) {
@@ -41,7 +41,7 @@ template <class T> __device__ __forceinline__ T* dynamic_shared() {
 extern "C" const char* gpu_error(int code) { return cudaGetErrorString(cudaError_t(code)); }
 #endif
 
-// ---- number types: 0 float32, 1 float16, 2 bfloat16, 3 float64 -----------------------------------------------------------------------------
+// ---- number types: 0 float32, 1 float16, 2 bfloat16, 3 float64 --------------------------------------------------------------------------
 using float16 = __half;
 using bfloat16 = __nv_bfloat16;
 
@@ -80,7 +80,7 @@ template <class F> int with_dtype(int code, F f) {
     return 1;    // "invalid argument", as CUDA counts
 }
 
-// ---- cp.async: a copy from global to shared memory that the thread does not wait for --------------------------------------------------------
+// ---- cp.async: a copy from global to shared memory that the thread does not wait for ----------------------------------------------------
 // Copies are grouped by commit; wait<N>() returns when at most N of this thread's latest groups are still on their way. Only then may this
 // thread read the data, and the others after a barrier. BYTES is 4, 8 or 16, both addresses are multiples of it; of the source only the
 // first valid_bytes are read, the rest is filled with zeros.
@@ -88,15 +88,17 @@ template <class F> int with_dtype(int code, F f) {
 template <int BYTES> __device__ __forceinline__ void copy_async(void* shared, const void* global, int valid_bytes = BYTES) {
     static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "cp.async copies 4, 8 or 16 bytes");
     unsigned to = (unsigned)__cvta_generic_to_shared(shared);
-    if (BYTES == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(valid_bytes) : "memory");
-    else asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(global), "n"(BYTES), "r"(valid_bytes) : "memory");
+    if (BYTES == 16)    // .cg: past the first cache
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(valid_bytes) : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(global), "n"(BYTES), "r"(valid_bytes) : "memory");
 }
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> __device__ __forceinline__ void copy_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 #else
 template <int BYTES> void copy_async(void* shared, const void* global, int valid_bytes = BYTES) {
     static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "cp.async copies 4, 8 or 16 bytes");
-    if (((uintptr_t)shared | (uintptr_t)global) % BYTES) emulator::fault("copy_async: an address is not a multiple of the size of the copy");
+    if (((uintptr_t)shared | (uintptr_t)global) % BYTES) emulator::fault("copy_async: an address is not a multiple of the copy's size");
     if (valid_bytes < 0 || valid_bytes > BYTES) emulator::fault("copy_async: valid_bytes = " + std::to_string(valid_bytes));
     emulator::Copy copy = {(char*)shared, {}, BYTES, emulator::self->group};
     memcpy(copy.bytes, global, size_t(valid_bytes));
@@ -114,19 +116,23 @@ template <int N> void copy_async_wait() {
 }
 #endif
 
-// ---- ldmatrix: 8x8 matrices of 16-bit numbers, from shared memory into registers --------------------------------------------------------------
-// Lane 8 i + r gives the address of row r of matrix i (16 bytes). Afterwards register i of lane l = 4 r + c holds the two numbers at columns
-// 2c and 2c + 1 of row r of matrix i: one quarter of the row. "transposed" hands out the transposed matrix. x2 heeds the lanes 0-15 only.
+// ---- ldmatrix: 8x8 matrices of 16-bit numbers, from shared memory into registers --------------------------------------------------------
+// Lane 8 i + r gives the address of row r of matrix i (16 bytes). Afterwards register i of lane l = 4 r + c holds the two numbers at
+// columns 2c and 2c + 1 of that row: a quarter of it. "transposed" hands out the transposed matrix. x2 heeds the lanes 0-15 only.
 #if defined(__CUDACC__)
-#define LOAD_MATRIX(name, form, count, outputs, ...)                                                              \
-    __device__ __forceinline__ void name(uint32_t (&r)[count], const void* shared_row) {                          \
-        unsigned row = (unsigned)__cvta_generic_to_shared(shared_row);                                            \
-        asm volatile("ldmatrix.sync.aligned.m8n8." form ".shared.b16 " outputs ";" : __VA_ARGS__ : "r"(row) : "memory"); \
+#define LOAD_MATRIX(name, form, count, registers, ...)                                                                                    \
+    __device__ __forceinline__ void name(uint32_t (&r)[count], const void* shared_row) {                                                  \
+        unsigned row = (unsigned)__cvta_generic_to_shared(shared_row);                                                                    \
+        asm volatile("ldmatrix.sync.aligned.m8n8." form ".shared.b16 " registers ";" : __VA_ARGS__ : "r"(row) : "memory");                \
     }
-LOAD_MATRIX(load_matrix_x4, "x4", 4, "{%0, %1, %2, %3}, [%4]", "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]))
-LOAD_MATRIX(load_matrix_x4_transposed, "x4.trans", 4, "{%0, %1, %2, %3}, [%4]", "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]))
-LOAD_MATRIX(load_matrix_x2, "x2", 2, "{%0, %1}, [%2]", "=r"(r[0]), "=r"(r[1]))
-LOAD_MATRIX(load_matrix_x2_transposed, "x2.trans", 2, "{%0, %1}, [%2]", "=r"(r[0]), "=r"(r[1]))
+#define X4 "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+#define X2 "=r"(r[0]), "=r"(r[1])
+LOAD_MATRIX(load_matrix_x4, "x4", 4, "{%0, %1, %2, %3}, [%4]", X4)
+LOAD_MATRIX(load_matrix_x4_transposed, "x4.trans", 4, "{%0, %1, %2, %3}, [%4]", X4)
+LOAD_MATRIX(load_matrix_x2, "x2", 2, "{%0, %1}, [%2]", X2)
+LOAD_MATRIX(load_matrix_x2_transposed, "x2.trans", 2, "{%0, %1}, [%2]", X2)
+#undef X2
+#undef X4
 #undef LOAD_MATRIX
 #else
 namespace emulator {
@@ -134,33 +140,40 @@ template <int COUNT> void load_matrix(uint32_t (&r)[COUNT], const void* shared_r
     Gathered rows = gather("ldmatrix", 0xffffffffu, (uint64_t)shared_row, place);
     int row = lane() / 4, column = lane() % 4 * 2;
     for (int i = 0; i < COUNT; i++) {
-        uint16_t number[2];
+        uint16_t number[2] = {0xffff, 0xffff};    // NaN, if the lane with the address returned long ago
         for (int j = 0; j < 2; j++) {
-            const uint16_t* from = (const uint16_t*)rows.of[8 * i + (transposed ? column + j : row)];
-            if ((uintptr_t)from % 16) fault("ldmatrix: the address of a row is not a multiple of 16 bytes");
-            memcpy(&number[j], from + (transposed ? row : column + j), 2);
+            int giver = 8 * i + (transposed ? column + j : row);
+            const uint16_t* start = (const uint16_t*)rows.of[giver];
+            if ((uintptr_t)start % 16) fault("ldmatrix: the address of a row is not a multiple of 16");
+            if (rows.lanes >> giver & 1) memcpy(&number[j], start + (transposed ? row : column + j), 2);
         }
         r[i] = number[0] | uint32_t(number[1]) << 16;
     }
 }
 }    // namespace emulator
-static inline void load_matrix_x4(uint32_t (&r)[4], const void* row, EMULATOR_PLACE) { emulator::load_matrix(r, row, false, {file, line}); }
-static inline void load_matrix_x4_transposed(uint32_t (&r)[4], const void* row, EMULATOR_PLACE) { emulator::load_matrix(r, row, true, {file, line}); }
-static inline void load_matrix_x2(uint32_t (&r)[2], const void* row, EMULATOR_PLACE) { emulator::load_matrix(r, row, false, {file, line}); }
-static inline void load_matrix_x2_transposed(uint32_t (&r)[2], const void* row, EMULATOR_PLACE) { emulator::load_matrix(r, row, true, {file, line}); }
+#define LOAD_MATRIX(name, count, transposed)                                                                                              \
+    static inline void name(uint32_t (&r)[count], const void* shared_row, EMULATOR_PLACE) {                                               \
+        emulator::load_matrix(r, shared_row, transposed, {file, line});                                                                   \
+    }
+LOAD_MATRIX(load_matrix_x4, 4, false)
+LOAD_MATRIX(load_matrix_x4_transposed, 4, true)
+LOAD_MATRIX(load_matrix_x2, 2, false)
+LOAD_MATRIX(load_matrix_x2_transposed, 2, true)
+#undef LOAD_MATRIX
 #endif
 
-// ---- mma.sync: d += a b on the tensor cores ---------------------------------------------------------------------------------------------------
-// d is 16x8 (float), a is 16xK, b is Kx8, and the 32 lanes of a warp hold all three together. With r = lane / 4 and c = lane % 4, a lane has
+// ---- mma.sync: d += a b on the tensor cores ---------------------------------------------------------------------------------------------
+// d is 16x8 (float), a is 16xK, b is Kx8; the 32 lanes of a warp hold all three together. With r = lane / 4 and c = lane % 4, a lane has
 //
-//   d[0..3]   rows r, r, r+8, r+8; columns 2c, 2c+1, 2c, 2c+1
-//   K = 16:   a[0..3]  two neighbours a register, the lower column in the lower half: rows r, r+8, r, r+8; columns 2c, 2c, 2c+8, 2c+8 (and the next)
-//             b[0..1]  two neighbours in k: k = 2c, 2c+8 (and the next); column r
-//   K = 8:    a[0..3]  rows r, r+8, r, r+8; columns c, c, c+4, c+4;   b[0..1]  k = c, c+4; column r      (tf32: a float without its low 13 bits)
+//   d[0..3]           rows r, r, r+8, r+8; columns 2c, 2c+1, 2c, 2c+1
+//   K = 16   a[0..3]  rows r, r+8, r, r+8; columns 2c, 2c, 2c+8, 2c+8 in the lower half of the register, the next column in the upper
+//            b[0..1]  k = 2c, 2c+8 in the lower half, the next k in the upper; column r
+//   K = 8    a[0..3]  rows r, r+8, r, r+8; columns c, c, c+4, c+4                                (tf32 is a float without its low 13 bits)
+//            b[0..1]  k = c, c+4; column r
 //
-// How it adds, as far as it was measured on Hopper: products are exact; K of them and d are aligned to the largest and cut after two bits below
-// a float's last one; their sum is cut to a float (rounded toward zero). One instruction's error is thus below (K/4 + 5/4) 2^-23 of the largest
-// magnitude on the way. Subnormals are kept; NaN and infinity behave as in IEEE arithmetic; a sum of 2^128 or more is infinite.
+// How it adds, as measured on Hopper: products are exact; K of them and d are aligned to the largest and cut two bits below the last bit of
+// a float; their sum is cut to a float (toward zero). So one instruction errs by less than (K/4 + 5/4) 2^-23 of the largest magnitude on the
+// way. Subnormals are kept; NaN and infinity behave as in IEEE arithmetic; a sum of 2^128 or more is infinite.
 #if defined(__CUDACC__)
 #define MMA(name, shape)                                                                                                                 \
     __device__ __forceinline__ void name(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {                                \
@@ -188,7 +201,7 @@ template <int K> float tensor_core_sum(const double (&product)[K], float c) {
     if (largest >= same_bits<uint64_t>(double(INFINITY))) return float(plain);    // an infinity or a NaN
     if (largest == 0) return 0;
     int exponent = int(largest >> 52) - 1023;    // 2^exponent <= largest < 2^(exponent + 1); no double here is subnormal
-    double unit = same_bits<double>(uint64_t(exponent - 25 + 1023) << 52), per_unit = same_bits<double>(uint64_t(25 - exponent + 1023) << 52);
+    double unit = same_bits<double>(uint64_t(1023 + exponent - 25) << 52), per_unit = same_bits<double>(uint64_t(1048 - exponent) << 52);
     int64_t sum = int64_t(c * per_unit);         // 23 bits of fraction and 2 more; the conversion cuts the rest off
     for (double p : product) sum += int64_t(p * per_unit);
     double exact = double(sum) * unit;
@@ -197,22 +210,26 @@ template <int K> float tensor_core_sum(const double (&product)[K], float c) {
     return fabs(double(f)) > fabs(exact) ? nextafterf(f, 0) : f;
 }
 
-struct Fragments { float* d; const uint32_t *a, *b; };
+struct Fragments {
+    float* d;
+    const uint32_t *a, *b;
+};
 
-// The last lane to come does the work of the warp: K = 16 with two numbers a register, or K = 8 with one.
-template <int K, float (*number)(uint32_t bits)> EMULATOR_UNSEEN void mma(uint32_t lanes, Fragments** of) {
-    if (lanes != 0xffffffffu) return;    // not all came: d stays, which no test will like
+// The last lane to come does the work of the warp. K = 16: two numbers a register; K = 8: one.
+template <int K, float (*number)(uint32_t bits)> EMULATOR_UNSEEN void mma(uint32_t lanes, void** operand) {
+    Fragments** of = (Fragments**)operand;
     double a[16][K], b[8][K];
-    constexpr int P = 16 / K == 1 ? 2 : 1;    // numbers in a register
+    std::fill(&a[0][0], &a[0][0] + 16 * K, NAN), std::fill(&b[0][0], &b[0][0] + 8 * K, NAN);    // what lanes hold that returned before
+    constexpr int P = K / 8;
     for (int l = 0; l < 32; l++)
-        for (int i = 0; i < 4; i++)
+        for (int i = 0; i < 4 && lanes >> l & 1; i++)
             for (int p = 0; p < P; p++) {
-                int k = l % 4 * P + i / 2 * 4 * P + p;
+                int k = (l % 4 + i / 2 * 4) * P + p;
                 a[l / 4 + i % 2 * 8][k] = number(of[l]->a[i] >> 16 * p);
                 if (i % 2) b[l / 4][k] = number(of[l]->b[i / 2] >> 16 * p);
             }
     for (int l = 0; l < 32; l++)
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < 4 && lanes >> l & 1; i++) {
             double product[K];
             for (int k = 0; k < K; k++) product[k] = a[l / 4 + i / 2 * 8][k] * b[l % 4 * 2 + i % 2][k];
             of[l]->d[i] = tensor_core_sum<K>(product, of[l]->d[i]);
@@ -226,7 +243,7 @@ static inline float tf32_number(uint32_t bits) { return same_bits<float>(bits & 
 #define MMA(name, K, number)                                                                                                   \
     static inline void name(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], EMULATOR_PLACE) {                   \
         emulator::Fragments mine = {d, a, b};                                                                                  \
-        emulator::exchange<emulator::Fragments>(#name, 0xffffffffu, mine, emulator::mma<K, emulator::number>, {file, line});   \
+        emulator::exchange(#name, 0xffffffffu, mine, emulator::mma<K, emulator::number>, {file, line});   \
     }
 MMA(mma_16x8x16_f16, 16, f16_number)
 MMA(mma_16x8x16_bf16, 16, bf16_number)

@@ -1,0 +1,250 @@
+// One block of a launch: its threads, what they wait for, and how they meet. First chapter of the emulator; emulator.h runs the blocks.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+#include "emulator_fibers.h"
+#include "emulator_words.h"
+
+#if defined(EMULATOR_OS_THREADS)
+#define EMULATOR_UNSEEN __attribute__((no_sanitize("thread")))
+#else
+#define EMULATOR_UNSEEN
+#endif
+
+static thread_local uint3 threadIdx, blockIdx;
+static thread_local dim3 blockDim, gridDim;
+
+namespace emulator {
+
+// ---- what there is ----------------------------------------------------------------------------------------------------------------------
+struct Place {    // of a call in the kernel's source
+    const char* file;
+    int line;
+};
+
+using Finish = void (*)(uint32_t lanes, void** operand);    // of a warp operation: the last lane does it for all, operand[l] is lane l's
+
+struct Copy {    // a cp.async on its way
+    void* to;
+    char bytes[16];
+    int size, group;
+};
+
+struct Thread {
+    enum State { READY, WAITING, RETURNED };
+    uint3 index;
+    int number, state;           // number in the block: warp 32 w + lane
+    const char* what;            // WAITING for: the name of the operation,
+    Place place;                 //   where it stands,
+    uint32_t mask;               //   the lanes that must come (0: all threads of the block),
+    void* operand;               //   what this one brings and takes away,
+    Finish finish;               //   and what is done with it
+    void *stack, *stopped_at;    // the fiber
+    std::vector<Copy> copies;
+    int group, barriers, atomics;    // how many so far: copy_async_commit, barriers, atomic operations
+};
+
+struct Warp {
+    uint32_t alive, waiting;    // lanes that have not returned; lanes that wait at a warp operation
+};
+
+struct Launch {
+    dim3 grid, block;
+    size_t shared_bytes;
+    void (*kernel)(void* arguments);
+    void* arguments;
+    int order;
+    uint64_t seed, blocks;
+    std::atomic<uint64_t> next{0};    // the block to run next
+    std::atomic<bool> failed{false};
+    std::mutex lock;
+    std::string error;                // the first one
+};
+
+struct Block {
+    Launch* launch;
+    uint3 index;
+    int size, alive, running, at_barrier;    // numbers of threads
+    int turns;                               // calls of spin() since a thread last came to a barrier, a warp operation or its end
+    bool opened, failed;                     // a barrier of the block opened just now; an error was noted
+    int locked;
+    void *scheduler, *dynamic_shared;
+    Thread thread[1024];
+    Warp warp[32];
+    int order[1024];
+    char fence[1025][2];    // for ThreadSanitizer: an address per thread, and one for the block; two each, used in turn
+    std::vector<void*> stacks;
+};
+
+static thread_local Block* block;
+static thread_local Thread* self;    // null outside of kernels
+
+// ---- errors -----------------------------------------------------------------------------------------------------------------------------
+constexpr int FIRST_CODE = 10000, TEXTS = 64;
+static char texts[TEXTS][2048];
+static std::atomic<int> texts_used{0}, pending{0};    // pending: an error outside of any launch, returned by the next one
+
+static int error_code(const std::string& text) {
+    int i = texts_used++ % TEXTS;
+    snprintf(texts[i], sizeof texts[i], "%s", text.c_str());
+    return FIRST_CODE + i;
+}
+
+static std::string triple(dim3 v) { return "(" + std::to_string(v.x) + "," + std::to_string(v.y) + "," + std::to_string(v.z) + ")"; }
+static std::string triple(uint3 v) { return triple(dim3(v.x, v.y, v.z)); }
+
+static void fail(Block& b, const std::string& text) {
+    std::lock_guard<std::mutex> guard(b.launch->lock);
+    __atomic_store_n(&b.failed, true, __ATOMIC_RELEASE);
+    if (!b.launch->failed.exchange(true)) b.launch->error = "block " + triple(b.index) + " of grid " + triple(b.launch->grid) + ": " + text;
+}
+
+static std::string doing(const Thread& t) {
+    if (t.state == Thread::RETURNED) return " returned";
+    if (t.state == Thread::READY) return " run";
+    const char* slash = strrchr(t.place.file, '/');
+    char mask[32] = "";
+    if (t.mask) snprintf(mask, sizeof mask, "(0x%08x)", t.mask);
+    return std::string(" at ") + t.what + mask + " in " + (slash ? slash + 1 : t.place.file) + ":" + std::to_string(t.place.line);
+}
+
+static std::string who_waits(const Block& b) {    // "threads 0-31 at __syncthreads in x.cu:7; threads 32-63 returned"
+    std::string text;
+    for (int first = 0, last; first < b.size; first = last + 1) {
+        std::string what = doing(b.thread[first]);
+        for (last = first; last + 1 < b.size && doing(b.thread[last + 1]) == what; last++) {}
+        text += (first ? "; threads " : "threads ") + std::to_string(first) + (last > first ? "-" + std::to_string(last) : "") + what;
+    }
+    return text;
+}
+
+// ---- how a CUDA thread waits, and how it is given up after an error ---------------------------------------------------------------------
+#if !defined(EMULATOR_OS_THREADS)
+static void leave() { switch_stack(&self->stopped_at, block->scheduler); }
+static void lock(Block&) {}
+static void unlock(Block&) {}
+static void wait(Block& b, Thread& t) {
+    if (t.state == Thread::WAITING || b.opened || b.failed) leave();    // the last one at a barrier leaves too: a new order is drawn
+}
+[[noreturn]] static void abandon() {
+    for (;;) leave();    // nobody comes back
+}
+#else
+struct Abandoned {};
+EMULATOR_UNSEEN static void leave() { std::this_thread::yield(); }
+EMULATOR_UNSEEN static void lock(Block& b) {
+    while (__atomic_exchange_n(&b.locked, 1, __ATOMIC_ACQUIRE)) leave();
+}
+EMULATOR_UNSEEN static void unlock(Block& b) { __atomic_store_n(&b.locked, 0, __ATOMIC_RELEASE); }
+[[noreturn]] static void abandon() { throw Abandoned(); }
+EMULATOR_UNSEEN static void wait(Block& b, Thread& t) {
+    while (__atomic_load_n(&t.state, __ATOMIC_ACQUIRE) == Thread::WAITING) {
+        if (__atomic_load_n(&b.failed, __ATOMIC_ACQUIRE)) abandon();
+        leave();
+    }
+}
+#endif
+
+[[noreturn]] static void fault(const std::string& text) {    // what a GPU answers with a fault of the whole launch
+    fail(*block, "thread " + triple(threadIdx) + ": " + text);
+    abandon();
+}
+
+static bool outside(const char* what) {    // of any launch: somebody called a kernel as a plain function
+    if (self) return false;
+    int none = 0;
+    pending.compare_exchange_strong(none, error_code(std::string(what) + " outside of a launch: call kernels through launch(kernel, ...)"));
+    fprintf(stderr, "emulator: %s was called outside of a launch\n", what);
+    return true;
+}
+
+// ---- meeting ----------------------------------------------------------------------------------------------------------------------------
+EMULATOR_UNSEEN static void go_on(Block& b, Thread& t) {
+    b.running++;
+    __atomic_store_n(&t.state, Thread::READY, __ATOMIC_RELEASE);
+}
+
+// Have all lanes come that t waits for? (Those that returned do not count.) Then finish their operation and let them go on.
+EMULATOR_UNSEEN static void try_warp(Block& b, Thread& t) {
+    Warp& warp = b.warp[t.number / 32];
+    Thread* lane = &b.thread[t.number / 32 * 32];
+    uint32_t lanes = t.mask & warp.alive;
+    if (lanes & ~warp.waiting) return;
+    void* operand[32];
+    for (int l = 0; l < 32; l++)
+        if (lanes >> l & 1) {
+            if (lane[l].mask != t.mask || strcmp(lane[l].what, t.what)) return;    // it waits for something else
+            operand[l] = lane[l].operand;
+        }
+    warp.waiting &= ~lanes;
+    t.finish(lanes, operand);
+    for (int l = 0; l < 32; l++)
+        if (lanes >> l & 1) go_on(b, lane[l]);
+}
+
+struct Votes { int yes, all; };    // what a thread takes away from a barrier: how many came with a predicate that holds, and how many came
+
+// When nobody runs, then either all stand at one barrier, which opens, or nobody will ever run again.
+EMULATOR_UNSEEN static void try_block(Block& b) {
+    if (b.running || !b.alive) return;
+    if (b.at_barrier < b.alive) return fail(b, "dead-lock: " + who_waits(b));
+    Votes votes = {0, b.alive};
+    Thread* first = nullptr;
+    for (Thread* t = b.thread; t < b.thread + b.size; t++) {
+        if (t->state == Thread::RETURNED) continue;
+        if (!first) first = t;
+        if (t->place.line != first->place.line || strcmp(t->place.file, first->place.file) || strcmp(t->what, first->what))
+            return fail(b, "threads meet at different barriers: " + who_waits(b));
+        votes.yes += ((Votes*)t->operand)->yes;
+    }
+    b.at_barrier = 0;
+    b.opened = true;
+    for (Thread* t = b.thread; t < b.thread + b.size; t++)
+        if (t->state == Thread::WAITING) {
+            *(Votes*)t->operand = votes;
+            go_on(b, *t);
+        }
+}
+
+// The calling thread waits until the lanes of `mask` (0: all threads of the block) have come to the same operation.
+EMULATOR_UNSEEN static void meet(const char* what, uint32_t mask, void* operand, Finish finish, Place place) {
+    Block& b = *block;
+    Thread& t = *self;
+    uint32_t bit = 1u << t.number % 32;
+    if (finish && !(mask & bit)) fault(std::string(what) + ": the mask does not name the lane that calls");
+    lock(b);
+    t.what = what, t.mask = mask, t.operand = operand, t.finish = finish, t.place = place, t.state = Thread::WAITING;
+    b.running--, b.turns = 0;
+    if (finish) b.warp[t.number / 32].waiting |= bit, try_warp(b, t);
+    else b.at_barrier++;
+    try_block(b);
+    unlock(b);
+    wait(b, t);
+}
+
+EMULATOR_UNSEEN static void returned(Block& b, Thread& t) {    // others may have waited for just this
+    Warp& warp = b.warp[t.number / 32];
+    lock(b);
+    t.state = Thread::RETURNED;
+    b.running--, b.alive--, b.turns = 0;
+    warp.alive &= ~(1u << t.number % 32);
+    for (int l = 0; l < 32; l++)
+        if (warp.waiting >> l & 1) try_warp(b, b.thread[t.number / 32 * 32 + l]);
+    try_block(b);
+    unlock(b);
+}
+
+// A thread that counts atomics may be spinning until another one has done something: let the others run, but not for ever.
+EMULATOR_UNSEEN static void spin() {
+    if (!self || ++self->atomics % 1024) return;
+    if (__atomic_add_fetch(&block->turns, 1, __ATOMIC_RELAXED) > 1 << 18) fault("atomic operations without end: " + who_waits(*block));
+    leave();
+}
+
+}    // namespace emulator

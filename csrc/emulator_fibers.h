@@ -1,0 +1,86 @@
+// Fibers: many stacks on one OS thread. emulator.h runs every CUDA thread of a block on one.
+//
+//   new_stack()                       memory for a stack
+//   new_fiber(stack, start)           a fiber that will call start() when it is first switched to; start never returns
+//   forget_frames(stack)              it can be used again, though its last fiber never ended
+//   switch_stack(&here, there)        stop here, go on there; the call returns when somebody switches back to `here`
+#pragma once
+#include <cstddef>
+#include <sys/mman.h>
+#if !defined(__x86_64__) || defined(EMULATOR_UCONTEXT)
+#include <ucontext.h>
+#endif
+
+namespace emulator {
+
+constexpr size_t STACK = 256 << 10;    // pages that are never touched cost nothing
+
+static inline void* new_stack() {
+    constexpr size_t page = 16 << 10;    // below the stack lies memory that nobody may touch: an overflow faults there
+    char* memory = (char*)mmap(nullptr, page + STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return nullptr;
+    mprotect(memory, page, PROT_NONE);
+    return memory + page;
+}
+
+// A fiber that was given up left its frames on the stack, and AddressSanitizer still guards them.
+#if defined(__SANITIZE_ADDRESS__)
+extern "C" void __asan_unpoison_memory_region(void const volatile*, size_t);
+static void forget_frames(void* stack) { __asan_unpoison_memory_region(stack, STACK); }
+#else
+static inline void forget_frames(void*) {}
+#endif
+
+#if defined(__x86_64__) && !defined(EMULATOR_UCONTEXT)
+// A function call preserves six registers and the stack pointer: push the six, note where the stack ends, go over to the other stack, pop.
+extern "C" void genmini_switch_stack(void** here, void* there) __attribute__((visibility("hidden")));
+asm(R"(
+    .text
+    .hidden genmini_switch_stack
+    .type genmini_switch_stack, @function
+genmini_switch_stack:
+    push %rbp
+    push %rbx
+    push %r12
+    push %r13
+    push %r14
+    push %r15
+    mov %rsp, (%rdi)
+    mov %rsi, %rsp
+    pop %r15
+    pop %r14
+    pop %r13
+    pop %r12
+    pop %rbx
+    pop %rbp
+    ret
+    .size genmini_switch_stack, . - genmini_switch_stack
+)");
+static inline void switch_stack(void** here, void* there) { genmini_switch_stack(here, there); }
+
+static inline void* new_fiber(void* stack, void (*start)()) {    // as if it had called switch_stack just before its first instruction
+    void** top = (void**)((char*)stack + STACK);
+    *--top = nullptr;        // the return address of start: a debugger's backtrace ends here
+    *--top = (void*)start;
+    for (int i = 0; i < 6; i++) *--top = nullptr;
+    return top;
+}
+#else
+// The same with what POSIX offers, some thirty times slower: it also saves the signal mask, by a system call.
+static inline void switch_stack(void** here, void* there) {
+    ucontext_t context;
+    *here = &context;
+    swapcontext(&context, (ucontext_t*)there);
+}
+
+static inline void* new_fiber(void* stack, void (*start)()) {
+    ucontext_t* context = (ucontext_t*)stack;    // lies at the low end of the stack that it describes
+    getcontext(context);
+    context->uc_stack.ss_sp = context + 1;
+    context->uc_stack.ss_size = STACK - sizeof *context;
+    makecontext(context, start, 0);
+    return context;
+}
+#endif
+
+}    // namespace emulator

@@ -1,0 +1,147 @@
+// Barriers, shuffles, votes, matches and reductions: what the threads of a block and the lanes of a warp say to each other, built on `meet`
+// of emulator_block.h. Each function takes one hidden argument more, the place of its call, for the report of a dead-lock.
+#pragma once
+#include "emulator_block.h"
+
+#define EMULATOR_PLACE const char *file = __builtin_FILE(), int line = __builtin_LINE()
+#if defined(__SANITIZE_THREAD__)
+extern "C" void __tsan_acquire(void*);    // "all that was done before a release of this address is done": the order that CUDA promises
+extern "C" void __tsan_release(void*);
+#else
+static inline void __tsan_acquire(void*) {}
+static inline void __tsan_release(void*) {}
+#endif
+
+// ---- barriers of the block --------------------------------------------------------------------------------------------------------------
+namespace emulator {
+static Votes barrier(const char* what, int predicate, Place place) {
+    Votes votes = {predicate != 0, 1};
+    if (outside(what)) return votes;
+    char* fence = &block->fence[1024][self->barriers++ & 1];
+    __tsan_release(fence);
+    meet(what, 0, &votes, nullptr, place);
+    __tsan_acquire(fence);
+    return votes;
+}
+}    // namespace emulator
+
+static inline void __syncthreads(EMULATOR_PLACE) { emulator::barrier("__syncthreads", 0, {file, line}); }
+static inline int __syncthreads_count(int p, EMULATOR_PLACE) { return emulator::barrier("__syncthreads_count", p, {file, line}).yes; }
+static inline int __syncthreads_or(int p, EMULATOR_PLACE) { return emulator::barrier("__syncthreads_or", p, {file, line}).yes > 0; }
+static inline int __syncthreads_and(int p, EMULATOR_PLACE) {
+    emulator::Votes votes = emulator::barrier("__syncthreads_and", p, {file, line});
+    return votes.yes == votes.all;
+}
+
+// ---- two ways to exchange within a warp -------------------------------------------------------------------------------------------------
+namespace emulator {
+
+// Every lane brings an Operand; the last one to come calls finish(lanes, operands) for all.
+template <class Operand>
+void exchange(const char* what, uint32_t mask, Operand& operand, void (*finish)(uint32_t lanes, void** operand), Place place) {
+    if (!outside(what)) meet(what, mask, &operand, finish, place);
+}
+
+static inline int lane() { return self ? self->number % 32 : 0; }
+
+// Shuffles: a lane brings a value and the number of the lane that it reads from, and takes away that lane's value.
+struct Shuffle { uint64_t value, result; int source; };
+template <class T> T shuffle(const char* what, uint32_t mask, T value, int source, Place place) {
+    static_assert(sizeof(T) <= 8, "a shuffle moves at most 64 bits");
+    Shuffle mine = {0, 0, source};
+    memcpy(&mine.value, &value, sizeof value);
+    exchange(what, mask, mine, [](uint32_t lanes, void** operand) EMULATOR_UNSEEN {
+        Shuffle** of = (Shuffle**)operand;
+        for (int l = 0; l < 32; l++)    // a lane that is not here has nothing to give: all ones, a NaN
+            if (lanes >> l & 1) of[l]->result = lanes >> of[l]->source & 1 ? of[of[l]->source]->value : ~uint64_t(0);
+    }, place);
+    memcpy(&value, &mine.result, sizeof value);
+    return value;
+}
+
+// Everything else: each lane learns what all lanes brought, and makes of it what it needs.
+struct Gathered {
+    uint64_t mine, of[32];
+    uint32_t lanes;
+};
+static inline Gathered gather(const char* what, uint32_t mask, uint64_t value, Place place) {
+    Gathered all = {value, {}, 0};
+    exchange(what, mask, all, [](uint32_t lanes, void** operand) EMULATOR_UNSEEN {
+        Gathered** of = (Gathered**)operand;
+        for (int l = 0; l < 32; l++) {
+            if (!(lanes >> l & 1)) continue;
+            of[l]->lanes = lanes;
+            for (int m = 0; m < 32; m++)
+                if (lanes >> m & 1) of[l]->of[m] = of[m]->mine;
+        }
+    }, place);
+    return all;
+}
+template <class F> uint32_t lanes_where(const Gathered& all, F f) {
+    uint32_t bits = 0;
+    for (int l = 0; l < 32; l++)
+        if (all.lanes >> l & 1 && f(all.of[l])) bits |= 1u << l;
+    return bits;
+}
+template <class T, class F> T reduce(const Gathered& all, F f) {
+    T sum = T(all.mine);
+    for (int l = 0; l < 32; l++)
+        if (all.lanes >> l & 1 && l != lane()) sum = f(sum, T(all.of[l]));
+    return sum;
+}
+}    // namespace emulator
+
+// ---- their names ------------------------------------------------------------------------------------------------------------------------
+// Lanes may be divided into groups of `width`, a power of two; a shuffle up, down or across that would leave the group keeps its own value.
+template <class T> T __shfl_sync(uint32_t mask, T value, int source, int width = 32, EMULATOR_PLACE) {
+    int l = emulator::lane();
+    return emulator::shuffle("__shfl_sync", mask, value, l / width * width + (source & (width - 1)), {file, line});
+}
+template <class T> T __shfl_up_sync(uint32_t mask, T value, unsigned delta, int width = 32, EMULATOR_PLACE) {
+    int l = emulator::lane(), from = l - int(delta);
+    return emulator::shuffle("__shfl_up_sync", mask, value, from < l / width * width ? l : from, {file, line});
+}
+template <class T> T __shfl_down_sync(uint32_t mask, T value, unsigned delta, int width = 32, EMULATOR_PLACE) {
+    int l = emulator::lane(), from = l + int(delta);
+    return emulator::shuffle("__shfl_down_sync", mask, value, from >= l / width * width + width ? l : from, {file, line});
+}
+template <class T> T __shfl_xor_sync(uint32_t mask, T value, int bits, int width = 32, EMULATOR_PLACE) {
+    int l = emulator::lane(), from = l ^ bits;
+    return emulator::shuffle("__shfl_xor_sync", mask, value, from >= l / width * width + width ? l : from, {file, line});
+}
+
+static inline void __syncwarp(uint32_t mask = 0xffffffffu, EMULATOR_PLACE) {
+    char* fence = emulator::self ? &emulator::block->fence[emulator::self->number][emulator::self->barriers++ & 1] : nullptr;
+    if (fence) __tsan_release(fence);
+    emulator::Gathered all = emulator::gather("__syncwarp", mask, uint64_t(fence), {file, line});
+    for (int l = 0; l < 32; l++)
+        if (all.lanes >> l & 1) __tsan_acquire((void*)all.of[l]);
+}
+static inline unsigned __ballot_sync(uint32_t mask, int p, EMULATOR_PLACE) {
+    return emulator::lanes_where(emulator::gather("__ballot_sync", mask, p != 0, {file, line}), [](uint64_t v) { return v != 0; });
+}
+static inline int __any_sync(uint32_t mask, int p, EMULATOR_PLACE) {
+    return emulator::lanes_where(emulator::gather("__any_sync", mask, p != 0, {file, line}), [](uint64_t v) { return v != 0; }) != 0;
+}
+static inline int __all_sync(uint32_t mask, int p, EMULATOR_PLACE) {
+    return emulator::lanes_where(emulator::gather("__all_sync", mask, p != 0, {file, line}), [](uint64_t v) { return v == 0; }) == 0;
+}
+template <class T> unsigned __match_any_sync(uint32_t mask, T value, EMULATOR_PLACE) {
+    uint64_t bits = 0;
+    memcpy(&bits, &value, sizeof value);
+    return emulator::lanes_where(emulator::gather("__match_any_sync", mask, bits, {file, line}), [bits](uint64_t v) { return v == bits; });
+}
+#define REDUCE(name, T, result)                                                                                                         \
+    static inline T name(uint32_t mask, T value, EMULATOR_PLACE) {                                                                      \
+        return emulator::reduce<T>(emulator::gather(#name, mask, uint64_t(value), {file, line}), [](T a, T b) -> T { return result; }); \
+    }
+REDUCE(__reduce_add_sync, unsigned, a + b)
+REDUCE(__reduce_add_sync, int, int(unsigned(a) + unsigned(b)))
+REDUCE(__reduce_min_sync, unsigned, min(a, b))
+REDUCE(__reduce_min_sync, int, min(a, b))
+REDUCE(__reduce_max_sync, unsigned, max(a, b))
+REDUCE(__reduce_max_sync, int, max(a, b))
+REDUCE(__reduce_and_sync, unsigned, a& b)
+REDUCE(__reduce_or_sync, unsigned, a | b)
+REDUCE(__reduce_xor_sync, unsigned, a ^ b)
+#undef REDUCE
