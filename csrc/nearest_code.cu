@@ -130,22 +130,27 @@ __device__ __forceinline__ Placed place(Packed v, int unit) {
     return Placed{ldexpf(v.half, 2 * p), ldexpf(v.norm, p), ldexpf(v.rest, p), ldexpf(1.0f, p)};
 }
 
-// Block `tile` owns BK codes; widest[tile] is their largest half, norm and rest.
+// Block `tile` owns BK codes. widest[tile] is the largest half, norm and rest among them, but for those 16 times as long as is usual in the tile
+// (the geometric mean), which would make it useless for the others; its scale is 1 if there are any.
 __global__ void place_codes(const Packed* about, const int* unit, Placed* code, Placed* widest) {
-    __shared__ Placed shared[BK];
+    __shared__ int count, sum, far, half, norm, rest;
     int64_t k = blockIdx.x * int64_t(BK) + threadIdx.x;
     Placed mine = place(about[k], *unit);
     code[k] = mine;
-    if (!(mine.half < INFINITY)) mine.half = 0;
-    shared[threadIdx.x] = mine;
-    for (int half = BK / 2; half > 0; half /= 2) {
-        __syncthreads();
-        if (int(threadIdx.x) >= half) continue;
-        Placed other = shared[threadIdx.x + half];
-        mine = Placed{fmaxf(mine.half, other.half), fmaxf(mine.norm, other.norm), fmaxf(mine.rest, other.rest), 0};
-        shared[threadIdx.x] = mine;
+    if (threadIdx.x == 0) count = sum = far = half = norm = rest = 0;
+    __syncthreads();
+    bool usual = mine.half < INFINITY && mine.norm > 0;
+    int power = usual ? ilogbf(mine.norm) : 0;
+    if (usual) atomicAdd(&count, 1), atomicAdd(&sum, power);
+    __syncthreads();
+    if (usual && power * count > sum + 4 * count) usual = false, atomicMax(&far, 1);
+    if (usual) {    // floats from 0 on have the order of their bits
+        atomicMax(&half, __float_as_int(mine.half));
+        atomicMax(&norm, __float_as_int(mine.norm));
+        atomicMax(&rest, __float_as_int(mine.rest));
     }
-    if (threadIdx.x == 0) widest[blockIdx.x] = mine;
+    __syncthreads();
+    if (threadIdx.x == 0) widest[blockIdx.x] = Placed{__int_as_float(half), __int_as_float(norm), __int_as_float(rest), float(far)};
 }
 
 // ---- the sieve: what both screens do with their tile of products -------------------------------------------------------------------------
@@ -167,7 +172,7 @@ struct Tables {    // the workspace (see lay_out)
 struct alignas(16) Row { float scale, g0, g1, g2; };    // score = half - scale * code.scale * dot, up to the margin
 __device__ __forceinline__ float margin(Row r, Placed c) { return r.g0 + r.g1 * c.norm + r.g2 * c.rest + 0x1p-22f * c.half; }    // (7)
 
-struct Sieve {    // in shared memory; Row and Placed of the tile at hand
+struct Sieve {    // in shared memory
     Row row[BN];
     Placed code[BK];
     int bound[BN], count[BN];
@@ -194,8 +199,11 @@ __device__ __forceinline__ void open(Sieve& s, const Tables& w, float gamma) {  
 // A thread owns dot(i, j) of rows row(i) and codes col(j) of the tile; rows are shared with other threads.
 template <int RN, int RK, class RowOf, class ColOf, class Dot>
 __device__ __forceinline__ void sift(Sieve& s, const Tables& w, int64_t tile, RowOf row, ColOf col, Dot dot) {
-    if (threadIdx.x < BK) s.code[threadIdx.x] = w.code[tile * BK + threadIdx.x];
-    Placed widest = w.widest[tile];
+    const Placed widest = w.widest[tile], *code = w.code + tile * BK;
+    if (threadIdx.x < BK) {
+        Placed c = code[threadIdx.x];
+        s.code[threadIdx.x] = c.norm > widest.norm ? Placed{INFINITY, 0, 0, 0} : c;    // a far code bounds nobody; it is looked at below
+    }
     __syncthreads();
     float lowest[RN];
 #pragma unroll
@@ -205,8 +213,7 @@ __device__ __forceinline__ void sift(Sieve& s, const Tables& w, int64_t tile, Ro
 #pragma unroll
         for (int j = 0; j < RK; j++) {
             Placed& c = s.code[col(j)];
-            dot(i, j) = fmaf(-r.scale, c.scale * dot(i, j), c.half);    // from here on the score
-            lowest[i] = fminf(lowest[i], dot(i, j));
+            lowest[i] = fminf(lowest[i], fmaf(-r.scale, c.scale * dot(i, j), c.half));
         }
         atomicMin(&s.bound[row(i)], ordered(lowest[i] + margin(r, widest)));
     }
@@ -215,11 +222,12 @@ __device__ __forceinline__ void sift(Sieve& s, const Tables& w, int64_t tile, Ro
     for (int i = 0; i < RN; i++) {
         Row r = s.row[row(i)];
         float bound = unordered(s.bound[row(i)]);
-        if (!(lowest[i] - margin(r, widest) <= bound)) continue;    // the usual case: no code of this thread can be nearest
+        if (!(lowest[i] - margin(r, widest) <= bound) && widest.scale == 0) continue;    // the usual case: no code of this thread can be nearest
 #pragma unroll
         for (int j = 0; j < RK; j++) {
-            float low = dot(i, j) - margin(r, s.code[col(j)]);
-            if (!(low <= bound && dot(i, j) < INFINITY)) continue;
+            Placed c = code[col(j)];
+            float score = fmaf(-r.scale, c.scale * dot(i, j), c.half), low = score - margin(r, c);
+            if (!(low <= bound && score < INFINITY)) continue;
             int slot = atomicAdd(&s.count[row(i)], 1);
             if (slot < LIST) w.list[((blockIdx.x * int64_t(BN) + row(i)) * w.S + blockIdx.y) * LIST + slot] = Survivor{int(tile * BK + col(j)), low};
         }
@@ -279,7 +287,7 @@ __global__ void __launch_bounds__(THREADS, 2) screen_tiled(Tables w) {
             }
             __syncthreads();
         }
-        sift<8, 8>(s, w, tile, row, col, [&](int i, int j) -> float& { return dot[i][j]; });
+        sift<8, 8>(s, w, tile, row, col, [&](int i, int j) { return dot[i][j]; });
     }
     close(s, w);
 }
@@ -336,7 +344,7 @@ __global__ void __launch_bounds__(THREADS, 2) screen_tensor_core(Tables w) {
         if (step % steps < steps - 1) continue;
         auto row = [=](int i) { return wn + i / 2 * 16 + i % 2 * 8 + lane / 4; };
         auto col = [=](int j) { return wk + j / 2 * 8 + lane % 4 * 2 + j % 2; };
-        sift<4, 16>(s, w, first + step / steps, row, col, [&](int i, int j) -> float& { return dot[i / 2][j / 2][i % 2 * 2 + j % 2]; });
+        sift<4, 16>(s, w, first + step / steps, row, col, [&](int i, int j) { return dot[i / 2][j / 2][i % 2 * 2 + j % 2]; });
 #pragma unroll
         for (int i = 0; i < 64; i++) dot[i / 32][i / 4 % 8][i % 4] = 0;
     }
