@@ -30,6 +30,8 @@ class MADE(nn.Module):
     def __init__(self, shape, hidden=(500,), levels=2, order="natural", direct=False, dropout=0.0, device=None, dtype=None):
         """shape of one x (8, 8); hidden: units of each layer; order "natural", "random" or the pixels in the order wanted."""
         super().__init__()
+        if levels < 2:
+            raise ValueError(f"levels must be at least 2, got {levels}")
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         hidden = (hidden,) if isinstance(hidden, int) else tuple(hidden)
         order = order.tolist() if isinstance(order, torch.Tensor) else order

@@ -1,0 +1,253 @@
+"""The drop-in modules: PyTorch's constructors and initialisation, a state_dict that survives, and the operator's own laws through the module."""
+
+import copy
+import io
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from genmini.layers import AffineCoupling, MaskedConv2d, MaskedLinear, VectorQuantizer
+
+IN, OUT = [3, 1, 2, 2], [1, 2, 3, 0, 2]
+
+
+def halves(D=6):
+    return torch.arange(D) < D // 2
+
+
+def coupling(save="x", dtype=torch.float64):
+    return AffineCoupling(nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 12)), halves(), save=save).to(dtype)
+
+
+MAKERS = {
+    "linear": (lambda: MaskedLinear(4, 5, in_degree=IN, out_degree=OUT, strict=True), (7, 4)),
+    "linear without bias": (lambda: MaskedLinear(4, 5, bias=False, in_degree=IN, out_degree=OUT), (2, 3, 4)),
+    "conv": (lambda: MaskedConv2d(3, 6, (3, 5), "A", colours=3), (2, 3, 6, 5)),
+    "codes": (lambda: VectorQuantizer(8, 3), (5, 3)),
+    "average codes": (lambda: VectorQuantizer(8, 3, decay=0.9), (5, 3)),
+    "coupling": (lambda: coupling(dtype=torch.float32), (5, 6)),
+}
+each = pytest.mark.parametrize("make, shape", MAKERS.values(), ids=MAKERS)
+
+
+def first(out):
+    return out[0] if isinstance(out, tuple) else out
+
+
+@each
+def test_a_state_dict_survives(make, shape):
+    """Through a file into a module of the same shape but other numbers, degrees included: the same function afterwards."""
+    layer, other, x = make(), make(), torch.randn(shape)
+    assert first(layer(x)).shape[0] == shape[0]
+    if isinstance(layer, VectorQuantizer) and layer.decay:
+        layer.train()(torch.randn(shape))  # the averages have moved
+    file = io.BytesIO()
+    torch.save(layer.state_dict(), file)
+    file.seek(0)
+    if isinstance(other, MaskedLinear):
+        other.in_degree.zero_(), other.out_degree.zero_()
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(first(other.eval()(x)), first(layer.eval()(x)))
+    assert torch.equal(first(copy.deepcopy(layer)(x)), first(layer(x)))
+
+
+@each
+def test_device_and_dtype(make, shape):
+    layer = make().double()
+    assert first(layer(torch.randn(shape, dtype=torch.float64))).dtype == torch.float64
+    assert all(b.dtype in (torch.int64, torch.bool, torch.float64) for b in layer.buffers())
+    with torch.device("meta"):
+        assert all(t.device.type == "meta" for t in make().state_dict().values() if t.dtype != torch.bool)
+
+
+def test_constructors_take_device_and_dtype():
+    to = dict(device="meta", dtype=torch.bfloat16)
+    layers = [
+        MaskedLinear(4, 5, True, **to, in_degree=IN, out_degree=OUT),
+        MaskedConv2d(3, 6, 3, **to),
+        VectorQuantizer(8, 3, **to),
+        VectorQuantizer(8, 3, decay=0.9, **to),
+    ]
+    for layer in layers:
+        assert layer.weight.dtype == torch.bfloat16
+        assert {t.device.type for t in layer.state_dict().values()} == {"meta"}
+    assert layers[-1].count.dtype == torch.float32  # statistics in 16 bits would stop moving
+
+
+def test_default_initialisation_is_pytorchs():
+    for mine, theirs in (
+        (lambda: MaskedLinear(4, 5, in_degree=IN, out_degree=OUT), lambda: nn.Linear(4, 5)),
+        (lambda: MaskedConv2d(2, 4, 3), lambda: nn.Conv2d(2, 4, 3)),
+        (lambda: VectorQuantizer(8, 3), lambda: nn.Embedding(8, 3)),
+    ):
+        torch.manual_seed(5)
+        a = mine()
+        torch.manual_seed(5)
+        b = theirs()
+        assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+    assert isinstance(MaskedLinear(4, 5, in_degree=IN, out_degree=OUT), nn.Linear) and isinstance(MaskedConv2d(1, 1, 3), nn.Conv2d)
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (MAKERS["linear"][0], ["in_features=4", "out_features=5", "bias=True", "strict=True"]),
+        (MAKERS["conv"][0], ["3, 6", "kernel_size=(3, 5)", "kind='A'", "colours=3"]),
+        (MAKERS["average codes"][0], ["8, 3", "beta=0.25", "decay=0.9"]),
+        (MAKERS["coupling"][0], ["mask=(6,)", "save='x'"]),
+    ],
+)
+def test_repr_says_what_it_is(make, words):
+    assert all(word in repr(make()) for word in words)
+
+
+# ---- masked layers ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_masked_linear_is_the_masked_product(strict):
+    layer, x = MaskedLinear(4, 5, in_degree=IN, out_degree=OUT, strict=strict), torch.randn(3, 7, 4)
+    i, o = torch.tensor(IN), torch.tensor(OUT)
+    mask = o[:, None] > i if strict else o[:, None] >= i
+    layer(x).square().sum().backward()
+    weight = layer.weight.detach().requires_grad_()
+    y = F.linear(x, weight * mask, layer.bias.detach())
+    y.square().sum().backward()
+    torch.testing.assert_close(layer(x), y)
+    torch.testing.assert_close(layer.weight.grad, weight.grad)
+    assert not layer.weight.grad[~mask].any()
+
+
+def test_masked_linear_names_a_wrong_degree():
+    with pytest.raises(ValueError, match=r"in_degree .*\(4,\).*\(3,\)"):
+        MaskedLinear(4, 5, in_degree=[1, 2, 3], out_degree=OUT)
+    with pytest.raises(TypeError, match="out_degree must hold integers"):
+        MaskedLinear(4, 5, in_degree=IN, out_degree=[0.5] * 5)
+
+
+@pytest.mark.parametrize("kind", ["A", "B"])
+def test_masked_conv2d_sees_only_what_comes_before(kind):
+    layer, x = MaskedConv2d(1, 2, 3, kind), torch.randn(1, 1, 5, 4, requires_grad=True)
+    (seen,) = torch.autograd.grad(layer(x)[0, :, 2, 2].sum(), x)
+    before = torch.arange(20).view(5, 4) < 2 * 4 + 2 + (kind == "B")
+    near = torch.zeros(5, 4, dtype=torch.bool)
+    near[1:4, 1:4] = True
+    assert torch.equal(seen[0, 0] != 0, before & near)
+    torch.testing.assert_close(layer(x[0]), layer(x)[0])
+
+
+# ---- VectorQuantizer -------------------------------------------------------------------------------------------------------------------
+
+
+def test_vector_quantizer_is_the_step_of_the_course():
+    layer, z = VectorQuantizer(8, 3, beta=0.5), torch.randn(4, 5, 3, requires_grad=True)
+    z_q, index, loss = layer(z)
+    assert torch.equal(index, torch.cdist(z.double(), layer.weight.double()).argmin(-1))
+    e = layer.weight[index]
+    by_hand = (z.detach() - e).square().sum(-1) + 0.5 * (z - e.detach()).square().sum(-1)
+    torch.testing.assert_close(z_q, e)
+    torch.testing.assert_close(loss, by_hand)
+    wanted = torch.autograd.grad(by_hand.sum() + (z + (e - z).detach()).pow(3).sum(), (z, layer.weight))
+    for got, want in zip(torch.autograd.grad(loss.sum() + z_q.pow(3).sum(), (z, layer.weight)), wanted, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_average_codes_follow_their_vectors():
+    """Against the averages by hand, over several batches; codes that nobody chose stay exactly; gradients are those of the codes that were used."""
+    layer = VectorQuantizer(6, 2, decay=0.8)
+    with torch.no_grad():
+        layer.weight[5] = 1e3  # nobody chooses it
+        layer.total.copy_(layer.weight)
+    start, count, total = layer.weight.clone(), torch.ones(6), layer.weight.clone()
+    for batch in range(4):
+        z = torch.randn(50, 2, requires_grad=True)
+        used = layer.weight.clone()
+        z_q, index, loss = layer(z)
+        assert torch.equal(z_q, used[index])
+        (dz,) = torch.autograd.grad(loss.sum(), z)
+        torch.testing.assert_close(dz, 2 * 0.25 * (z - used[index]).detach())
+        one_hot = F.one_hot(index, 6).float()
+        count = 0.8 * count + 0.2 * one_hot.sum(0)
+        total = 0.8 * total + 0.2 * one_hot.T @ z.detach()
+        torch.testing.assert_close(layer.weight, total / count[:, None])
+    torch.testing.assert_close(layer.weight[5], start[5])
+    assert not torch.allclose(layer.weight[:5], start[:5]) and not list(layer.parameters())
+    before = layer.weight.clone()
+    layer.eval()(torch.randn(50, 2))
+    assert torch.equal(layer.weight, before)
+
+
+def test_a_code_that_faded_for_long_stays():
+    layer = VectorQuantizer(2, 1, decay=0.1)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[0.0], [100.0]]))
+        layer.total.copy_(layer.weight)
+    for _ in range(200):
+        layer(torch.zeros(4, 1))
+    torch.testing.assert_close(layer.weight, torch.tensor([[0.0], [100.0]]))
+
+
+def test_average_codes_reach_the_means_of_their_clusters():
+    torch.manual_seed(1)
+    layer, centre = VectorQuantizer(2, 2, decay=0.5), torch.tensor([[-4.0, 0.0], [4.0, 0.0]])
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[-1.0, 1.0], [1.0, 1.0]]))
+    for _ in range(60):
+        z = centre[torch.randint(2, (400,))] + 0.1 * torch.randn(400, 2)
+        loss = layer(z)[2]
+    torch.testing.assert_close(layer.weight, centre, atol=0.05, rtol=0)
+    assert loss.mean() < 1.25 * 2 * 0.1**2 * 1.3  # (1 + beta) times the variance that is left
+
+
+def test_decay_is_checked():
+    with pytest.raises(ValueError, match="decay"):
+        VectorQuantizer(4, 2, decay=1.0)
+
+
+# ---- AffineCoupling --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("save", ["x", "y"])
+def test_coupling_is_invertible_and_knows_its_volume(save):
+    layer, x = coupling(save), torch.randn(4, 6, dtype=torch.float64)
+    y, logdet = layer(x)
+    back, inverse_logdet = layer.inverse(y)
+    torch.testing.assert_close(back, x)
+    torch.testing.assert_close(inverse_logdet, -logdet)
+    assert torch.equal(y[:, :3], x[:, :3])
+    for n in range(4):
+        jacobian = torch.autograd.functional.jacobian(lambda row: layer(row[None])[0][0], x[n])
+        torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, logdet[n])
+        assert not jacobian[:3, 3:].any() and (jacobian[3:, :3] != 0).all()
+
+
+def test_coupling_gives_the_same_gradients_with_y_saved():
+    layer, x = coupling("x"), torch.randn(4, 6, dtype=torch.float64)
+    grads = []
+    for save in ("x", "y"):
+        layer.save = save
+        y, logdet = layer(x)
+        grads.append(torch.autograd.grad(y.pow(3).sum() + logdet.pow(2).sum(), list(layer.parameters())))
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_coupling_of_images_with_a_checkerboard_and_a_condition():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, padding="same")
+
+        def forward(self, x, y):
+            return self.conv(torch.cat([x, y.view(-1, 1, 1, 1).expand(-1, 1, *x.shape[2:])], 1)).tanh()
+
+    mask = (torch.arange(4)[:, None] + torch.arange(4)) % 2 == 0
+    layer = AffineCoupling(Net(), mask.expand(2, 4, 4)).double()
+    x, condition = torch.randn(3, 2, 4, 4, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    y, logdet = layer(x, condition)
+    torch.testing.assert_close(layer.inverse(y, condition)[0], x)
+    assert logdet.shape == (3,) and torch.equal(y[:, :, mask], x[:, :, mask]) and (y[:, :, ~mask] != x[:, :, ~mask]).all()
+    with pytest.raises(ValueError, match=r"\(N, 2, 4, 4\)"):
+        layer(x[:, :1], condition)
