@@ -30,8 +30,8 @@ Tiling
     An implicit matrix product: the rows are pixels p = (n, h, w), the columns output channels o, and the sum runs over (t, c):
 
           . . . . .         naive   every tap of the dense filter is loaded and masked
-          t t t t t         taps    the live taps alone, in reading order the first T: packed side by side, channels last, so that a step of the
-          t t m . .                 sum reads BC neighbouring numbers a pixel; only the centre is masked, and its dead tiles are skipped
+          t t t t t         taps    the live taps alone, in reading order the first T: packed side by side with the centre masked, and channels
+          t t m . .                 last, so that a step of the sum reads BC neighbouring numbers a pixel and a filter row
           . . . . .
           . . . . .         program (p tile, o tile): BP pixels x BO channels, BC channels of one tap a step; dK: (o tile, c tile, tap, chunk of p)
 
@@ -151,8 +151,8 @@ def tap_tile(y, x_ptrs, k_ptrs, t, c_start, h, w, p_ok, o, C, O, H, W, kh, kw, x
 
 
 @triton.jit
-def convolve(x_ptr, k_ptr, b_ptr, y_ptr, C, O, H, W, P, kh, kw, FULL, x_n, x_c, x_h, x_w, k_o, k_c, k_t, y_n, y_o, y_h, y_w, COLOURS,
-             TAPS: tl.constexpr, CENTRE: tl.constexpr, KIND_A: tl.constexpr, TURNED: tl.constexpr, BIAS: tl.constexpr,
+def convolve(x_ptr, k_ptr, b_ptr, y_ptr, C, O, H, W, P, T, kh, kw, x_n, x_c, x_h, x_w, k_o, k_c, k_t, y_n, y_o, y_h, y_w, COLOURS,
+             TAPS: tl.constexpr, KIND_A: tl.constexpr, TURNED: tl.constexpr, BIAS: tl.constexpr,
              PRECISION: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr, BP: tl.constexpr, BO: tl.constexpr, BC: tl.constexpr):  # fmt: skip
     """One tile (BP pixels, BO channels) of y. Turned, it is dx: C counts the filter's outputs then, and O its inputs."""
     p = (tl.program_id(0) // tl.cdiv(O, BO)).to(INDEX) * BP + tl.arange(0, BP)
@@ -163,21 +163,9 @@ def convolve(x_ptr, k_ptr, b_ptr, y_ptr, C, O, H, W, P, kh, kw, FULL, x_n, x_c, 
     k_ptrs = k_ptr + o.to(tl.int64) * k_o  # K[o, 0, tap 0]
     y = tl.zeros((BP, BO), SUM)
     CB = tl.cdiv(C, BC)
-    if TAPS:
-        for s in range(0, FULL * CB):  # tap by tap, BC channels a step
-            y = tap_tile(y, x_ptrs, k_ptrs, s // CB, s % CB * BC, h, w, p_ok, o, C, O, H, W, kh, kw, x_c, x_h, x_w, k_t, k_c, COLOURS,
-                         False, KIND_A, TURNED, PRECISION, BC)  # fmt: skip
-        if CENTRE:
-            for s in range(0, CB):
-                c = s * BC + tl.arange(0, BC)
-                live = (o < O)[None, :] & (c < C)[:, None] & may_see(o[None, :], c[:, None], O, C, COLOURS, KIND_A, TURNED)
-                if tl.max(live.to(tl.int32)):
-                    y = tap_tile(y, x_ptrs, k_ptrs, FULL, s * BC, h, w, p_ok, o, C, O, H, W, kh, kw, x_c, x_h, x_w, k_t, k_c, COLOURS,
-                                 True, KIND_A, TURNED, PRECISION, BC)  # fmt: skip
-    else:
-        for s in range(0, kh * kw * CB):
-            y = tap_tile(y, x_ptrs, k_ptrs, s // CB, s % CB * BC, h, w, p_ok, o, C, O, H, W, kh, kw, x_c, x_h, x_w, k_t, k_c, COLOURS,
-                         True, KIND_A, TURNED, PRECISION, BC)  # fmt: skip
+    for s in range(0, T * CB):  # tap by tap, BC channels a step
+        y = tap_tile(y, x_ptrs, k_ptrs, s // CB, s % CB * BC, h, w, p_ok, o, C, O, H, W, kh, kw, x_c, x_h, x_w, k_t, k_c, COLOURS,
+                     not TAPS, KIND_A, TURNED, PRECISION, BC)  # fmt: skip
     if BIAS:
         y += tl.load(b_ptr + o, o < O, other=0).to(SUM)[None, :]
     y_ptrs = y_ptr + n.to(tl.int64) * y_n + h.to(tl.int64) * y_h + w.to(tl.int64) * y_w  # y[n, 0, h, w]
@@ -238,22 +226,32 @@ def pixels(P):
     return tl.int64 if P + 4096 >= 2**31 else tl.int32
 
 
+def packed(weight, kind, colours, turned):
+    """The live taps of the filter, (o, c, t) in the order t, o, c of memory (turned t, c, o), the centre masked; and how many they are."""
+    O, C, kh, kw = weight.shape
+    m, T = live_taps(kh, kw, kind, colours)
+    order = (2, 1, 0) if turned else (2, 0, 1)
+    k = weight.reshape(O, C, kh * kw)[..., :T].permute(order).contiguous().permute(order if turned else (1, 2, 0))
+    if colours > 1:
+        k[..., m].masked_fill_(~centre_mask(O, C, kind, colours, k.device), 0)
+    return k, T
+
+
 def launch(rung, x, weight, bias, kind, colours, turned):
     dtype, (N, C, H, W), (_, _, kh, kw) = x.dtype, x.shape, weight.shape
     y = new_image(x, weight.shape[1 if turned else 0], torch.float32 if dtype == torch.bfloat16 and x.device.type == "cpu" else dtype)
     x, weight, bias = widened(x, weight, bias)
-    O, P, (m, T) = y.shape[1], N * H * W, live_taps(kh, kw, kind, colours)
-    k = weight.reshape(*weight.shape[:2], kh * kw)  # (o, c, t)
+    O, P, T = y.shape[1], N * H * W, kh * kw
+    k = weight.reshape(*weight.shape[:2], T)  # (o, c, t)
     if rung == "taps":
-        x = x.contiguous(memory_format=torch.channels_last)
-        k = k[..., :T].permute(2, 1, 0).contiguous().permute(2, 1, 0) if turned else k[..., :T].permute(2, 0, 1).contiguous().permute(1, 2, 0)
+        x, (k, T) = x.contiguous(memory_format=torch.channels_last), packed(weight, kind, colours, turned)
     k_o, k_c, k_t = k.stride()
     BP, most, deep, warps, stages = TILE[x.dtype]
     BO, BC = side(O, most), side(C, deep)
     with torch.cuda.device_of(x):
         convolve[(triton.cdiv(P, BP) * triton.cdiv(O, BO),)](
-            x, k, bias, y, C, O, H, W, P, kh, kw, T if colours == 1 else m, *x.stride(), *((k_c, k_o) if turned else (k_o, k_c)), k_t,
-            *y.stride(), colours, TAPS=rung == "taps", CENTRE=colours > 1, KIND_A=kind == "A", TURNED=turned, BIAS=bias is not None,
+            x, k, bias, y, C, O, H, W, P, T, kh, kw, *x.stride(), *((k_c, k_o) if turned else (k_o, k_c)), k_t,
+            *y.stride(), colours, TAPS=rung == "taps", KIND_A=kind == "A", TURNED=turned, BIAS=bias is not None,
             PRECISION=precision(), SUM=sum_of(x.dtype)[0], INDEX=pixels(P), BP=BP, BO=BO, BC=BC, num_warps=warps,
             num_stages=stages if rung == "taps" else 1,
         )  # fmt: skip

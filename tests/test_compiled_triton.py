@@ -1,0 +1,171 @@
+"""Every Triton kernel, as its launcher launches it, compiled for Ampere and Hopper on a machine that has neither.
+
+The interpreter accepts what the compiler rejects, so `emulated` alone proves too little. Triton is an interpreter or a compiler for a whole
+process, so that this file runs itself in a child process, once an architecture: there the launchers get tensors that have no memory, a driver
+that knows no device names the target, and each launch stops after the compiler. What ptxas made of it is read back from the machine code.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "tf32": torch.float32, "float64": torch.float64}
+TENSOR_CORE = {80: {"float16": "HMMA", "bfloat16": "HMMA", "tf32": "HMMA", "float64": "DMMA"}}
+TENSOR_CORE[90] = {"float16": "HGMMA", "bfloat16": "HGMMA", "tf32": "HGMMA", "float64": "DMMA"}
+NAIVE = ("float16", "float32")  # the best rung is compiled for all of these, the naive one for two
+COMPILED_FOR = {80: ("float16", "float32", "float64"), 90: ("float16", "bfloat16", "float32", "tf32")}
+if os.environ.get("GENMINI_THOROUGH") == "1":
+    NAIVE, COMPILED_FOR = tuple(DTYPES), {80: tuple(DTYPES), 90: tuple(DTYPES)}
+PRODUCTS = ("product", "outer", "convolve", "correlate")  # the kernels whose inner loop is a matrix product
+
+# ---- the child: what is launched ----------------------------------------------------------------------------------------------------------
+
+
+def linear(room, rung, dtype):
+    N, J, K = 1024, 512, 768
+    x, weight, bias, dy = (torch.empty(*shape, dtype=dtype, device="meta") for shape in ((N, K), (J, K), (J,), (N, J)))
+    in_degree, out_degree = (torch.empty(size, dtype=torch.int64, device="meta") for size in (K, J))
+    room.launch(rung, x, weight, bias, in_degree, out_degree, False)
+    room.launch(rung, dy, weight.T, None, out_degree, in_degree, False)
+    room.launch_dw(rung, dy, x, in_degree, out_degree, False)
+
+
+def linear_oddly(room, rung, dtype):
+    """Sizes that divide nothing, and strides that nothing can be assumed of."""
+    x, weight, dy = (torch.empty(*shape, dtype=dtype, device="meta").T for shape in ((77, 201), (77, 131), (131, 201)))
+    in_degree, out_degree = (torch.empty(size, dtype=torch.int64, device="meta") for size in (77, 131))
+    room.launch(rung, x, weight, None, in_degree, out_degree, True)
+    room.launch_dw(rung, dy, x, in_degree, out_degree, True)
+
+
+def convolution(room, rung, dtype, kind="A", colours=3):
+    N, C, O, H = 4, 96, 192, 32
+    x, weight, bias, dy = (torch.empty(*shape, dtype=dtype, device="meta") for shape in ((N, C, H, H), (O, C, 5, 5), (O,), (N, O, H, H)))
+    room.launch(rung, x, weight, bias, kind, colours, False)
+    room.launch(rung, dy, weight, None, kind, colours, True)
+    room.launch_dw(rung, dy, x, 5, 5, kind, colours)
+
+
+def convolution_without_colours(room, rung, dtype):
+    convolution(room, rung, dtype, "B", 1)
+
+
+def convolution_oddly(room, rung, dtype):
+    x, weight, dy = (torch.empty(*shape, dtype=dtype, device="meta").transpose(2, 3) for shape in ((3, 3, 7, 5), (5, 3, 3, 7), (3, 5, 7, 5)))
+    room.launch(rung, x, weight, None, "A", 1, False)
+    room.launch_dw(rung, dy, x, 7, 3, "A", 1)
+
+
+LAUNCHES = {"masked_linear": (linear, linear_oddly), "masked_conv2d": (convolution, convolution_without_colours, convolution_oddly)}
+ODD = ("linear_oddly", "convolution_oddly")
+
+
+def child(capability):
+    import triton
+    from genmini import kernels
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime import driver
+    from triton.runtime.jit import JITFunction
+
+    class NoDevice:
+        get_current_target = staticmethod(lambda: GPUTarget("cuda", capability, 32))
+        get_current_device = staticmethod(lambda: 0)
+        get_current_stream = staticmethod(lambda device=0: 0)
+
+    driver.set_active(NoDevice())
+    compiled, run = [], JITFunction.run
+    JITFunction.run = lambda kernel, *a, grid, warmup, **k: compiled.append((kernel.__name__, run(kernel, *a, grid=grid, warmup=True, **k)))
+    tools, seen = Path(triton.__file__).parent / "backends" / "nvidia" / "bin", set()
+    for operator, launches in LAUNCHES.items():
+        room = sys.modules[f"genmini.kernels.{operator}"]
+        for rung in kernels.rungs(operator):
+            best = rung == kernels.rungs(operator)[-1]
+            for dtype in COMPILED_FOR[capability] if best else NAIVE:
+                torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = "tf32" if dtype == "tf32" else "ieee"
+                for launch in launches if dtype == "float16" and best else launches[:1]:
+                    compiled.clear()
+                    launch(room, rung, DTYPES[dtype])
+                    for kernel, binary in compiled:
+                        if binary.hash not in seen:
+                            case = {"operator": operator, "rung": rung, "dtype": dtype, "launch": launch.__name__, "kernel": kernel}
+                            print(json.dumps(case | machine_code(tools, binary.asm["cubin"])))
+                        seen.add(binary.hash)
+
+
+def machine_code(tools, cubin):
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        said = lambda *command: subprocess.run([*command, file.name], capture_output=True, text=True, check=True).stdout
+        usage, listing = said(tools / "cuobjdump", "-res-usage"), said(tools / "nvdisasm", "-c")
+    words = Counter(re.findall(r"\b(HMMA|HGMMA|DMMA|FFMA|LDGSTS|LDL|STL)\b", listing))
+    return {"registers": int(re.search(r"REG:(\d+)", usage)[1]), "stack": int(re.search(r"STACK:(\d+)", usage)[1]), **words}
+
+
+# ---- the parent: what must be so ----------------------------------------------------------------------------------------------------------
+
+COMPILED = {}
+
+
+@pytest.fixture(params=[80, 90], ids=["sm_80", "sm_90"])
+def compiled(request):
+    pytest.importorskip("triton")
+    if not COMPILED:  # both children at once
+        env = os.environ | {"TRITON_INTERPRET": "0", "PYTHONPATH": str(Path(__file__).parent.parent)}
+        start = lambda sm: subprocess.Popen([sys.executable, __file__, str(sm)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for sm, process in {sm: start(sm) for sm in (80, 90)}.items():
+            out, err = process.communicate()
+            assert process.returncode == 0, err[-4000:]
+            COMPILED[sm] = [json.loads(line) for line in out.splitlines()]
+    return request.param, COMPILED[request.param]
+
+
+def test_every_kernel_of_every_rung_is_there(compiled):
+    from genmini import kernels
+
+    sm, cases = compiled
+    triton_rooms = {name for name, room in kernels.ROOMS.items() if room.language == "triton"}
+    assert set(LAUNCHES) == triton_rooms
+    for operator in triton_rooms:
+        defined = set(re.findall(r"@triton\.jit\ndef (\w+)\(\w+_ptr", Path(sys.modules[f"genmini.kernels.{operator}"].__file__).read_text()))
+        for rung in kernels.rungs(operator):
+            best = rung == kernels.rungs(operator)[-1]
+            here = [case for case in cases if case["operator"] == operator and case["rung"] == rung]
+            assert {case["dtype"] for case in here} == set(COMPILED_FOR[sm] if best else NAIVE)
+            assert {case["kernel"] for case in here} == defined - (set() if best else {"extremes"})
+
+
+def test_nothing_spills(compiled):
+    """Where a row is a multiple of 16 bytes; elsewhere a tile of 16 bits has an address for every number, and some of them spill."""
+    for case in (case for case in compiled[1] if case["launch"] not in ODD):
+        assert case["stack"] == 0 and "LDL" not in case and "STL" not in case and case["registers"] <= 255, case
+
+
+def test_products_run_on_tensor_cores_unless_float32_means_ieee(compiled):
+    sm, cases = compiled
+    for case in (case for case in cases if case["kernel"] in PRODUCTS):
+        words = {word for word in ("HMMA", "HGMMA", "DMMA") if word in case}
+        if case["dtype"] == "float32":
+            assert not words and case["FFMA"] >= 64, case
+        elif case["launch"] not in ODD:
+            assert words == {TENSOR_CORE[sm][case["dtype"]]}, case
+
+
+def test_the_best_rung_copies_while_it_computes(compiled):
+    from genmini import kernels
+
+    for case in (case for case in compiled[1] if case["launch"] not in ODD):
+        if case["kernel"] in PRODUCTS and case["dtype"] in ("float16", "bfloat16"):
+            assert ("LDGSTS" in case) == (case["rung"] == kernels.rungs(case["operator"])[-1]), case
+
+
+if __name__ == "__main__":
+    child(int(sys.argv[1]))
