@@ -116,7 +116,7 @@ struct Book {                             // the codebook, packed
     int16_t *words, *integers;
     float *half, *unit, *group_unit, *residual;
     float eta, largest_residual;
-    int64_t W, tiles;                     // words of 32 bits a code; tiles of codes
+    int64_t W, S, tiles;                  // words of 32 bits a code; the same padded, for `integers` and rows; tiles of codes
 };
 
 struct Row {
@@ -167,21 +167,31 @@ struct Scratch {                          // of one thread
 struct Screen {
     const char* name;
     int tile;
-    void (*pack)(const Problem&, const Book&, int64_t tile, float* y, int16_t* Y);
+    void (*pack)(const Problem&, const Book&, int64_t tile, float* y);
     void (*search)(const Problem&, const Book&, int64_t n0, int64_t n1, Scratch&);
 };
 
+#ifdef __clang__
+template <class V, class I> V SHUFFLE(V v, I from) {
+    V out;
+    for (size_t l = 0; l < sizeof(I) / 4; l++) out[l] = v[from[l]];
+    return out;
+}
+#else
+#define SHUFFLE __builtin_shuffle
+#endif
 #define VECTOR_TYPES                                                                                                          \
     typedef float vfloat __attribute__((vector_size(4 * LANES), may_alias));                                                  \
     typedef int32_t vint __attribute__((vector_size(4 * LANES), may_alias));                                                  \
     typedef int16_t vshort __attribute__((vector_size(2 * LANES), may_alias));                                                \
     inline vfloat splat(float a) { return a - vfloat{}; }                                                                     \
-    inline vint splat(int32_t a) { return a - vint{}; }
+    inline vint splat(int32_t a) { return a - vint{}; }                                                                       \
+    template <class V> inline V rotated(V v, vint from) { return SHUFFLE(v, from); }
 #define SCREEN(NAME)                                                                                                          \
     const Screen screen = {                                                                                                   \
         NAME, TILE,                                                                                                           \
-        [](const Problem& p, const Book& book, int64_t tile, float* y, int16_t* Y) {                                          \
-            with_dtype(p.e_dtype, [&](auto t) { pack<decltype(t)>(p, book, tile, y, Y); });                                   \
+        [](const Problem& p, const Book& book, int64_t tile, float* y) {                                          \
+            with_dtype(p.e_dtype, [&](auto t) { pack<decltype(t)>(p, book, tile, y); });                                   \
         },                                                                                                                    \
         [](const Problem& p, const Book& book, int64_t n0, int64_t n1, Scratch& s) {                                          \
             with_dtype(p.z_dtype, [&](auto t) { search<decltype(t)>(p, book, n0, n1, s); });                                  \
@@ -261,10 +271,10 @@ struct Arena {                            // hands out the caller's memory; with
 Book layout(Arena& arena, int64_t K, int64_t D) {
     Book book = {};
     int64_t padded = (K + MAX_TILE - 1) / MAX_TILE * MAX_TILE;
-    book.W = (D + 1) / 2;
+    book.W = (D + 1) / 2, book.S = (book.W + 15) / 16 * 16;
     book.centre = arena.take<double>(D);
     book.words = arena.take<int16_t>(padded * book.W * 2);
-    book.integers = arena.take<int16_t>(padded * book.W * 2);
+    book.integers = arena.take<int16_t>(padded * book.S * 2);
     book.half = arena.take<float>(padded), book.unit = arena.take<float>(padded);
     book.group_unit = arena.take<float>(padded), book.residual = arena.take<float>(padded);
     return book;
@@ -274,8 +284,8 @@ Scratch layout_scratch(Arena& arena, int64_t K, int64_t D) {
     Scratch s = {};
     s.groups = std::min<int64_t>(1024, (K + MAX_TILE - 1) / MAX_TILE * MAX_TILE / 4);
     s.rows = arena.take<Row>(BLOCK);
-    s.x = arena.take<float>(D + 16);
-    s.X = arena.take<int16_t>(BLOCK * (D + 1) + 16);
+    s.x = arena.take<float>(D + 31);
+    s.X = arena.take<int16_t>(BLOCK * ((D + 31) / 32 * 32));
     s.low = arena.take<float>(BLOCK * s.groups);
     return s;
 }
@@ -360,7 +370,7 @@ extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const v
         Scratch& s = scratch[t];
         Book mine = book;
         if (screened) {
-            for (int64_t tile; (tile = next_tile++) < book.tiles; packed++) screen.pack(p, book, tile, s.x, s.X);
+            for (int64_t tile; (tile = next_tile++) < book.tiles; packed++) screen.pack(p, book, tile, s.x);
             while (packed < book.tiles) std::this_thread::yield();
             mine.largest_residual = *std::max_element(book.residual, book.residual + book.tiles);
         }

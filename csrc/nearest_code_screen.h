@@ -10,10 +10,19 @@ constexpr int TILE = VECTORS * LANES;
 
 // ---- from numbers to 16-bit integers -----------------------------------------------------------------------------------------------------
 
-// x = (z - centre) scale, rounded to float; zeros up to a whole number of vectors
-template <class T> static void load(const T* z, const double* centre, double scale, int64_t D, float* x) {
-    for (int64_t d = 0; d < D; d++) x[d] = float((to_double(z[d]) - centre[d]) * scale);
-    for (int64_t d = D; d % LANES; d++) x[d] = 0;
+// x = (z - centre) scale, rounded to float; zeros from D to the end, 2 S
+template <class T> static void load(const T* z, const Book& book, int64_t D, float* x) {
+    for (int64_t d = 0; d < D; d++) x[d] = float((to_double(z[d]) - book.centre[d]) * book.scale);
+    for (int64_t d = D; d < 2 * book.S; d++) x[d] = 0;
+}
+
+// All lanes into one number: halves meet
+template <class V, class F> static auto fold(V v, F f) {
+    vint lane;
+    for (int l = 0; l < LANES; l++) lane[l] = l;
+#pragma GCC unroll 4
+    for (int half = LANES / 2; half; half /= 2) v = f(v, rotated(v, (lane + half) & (LANES - 1)));
+    return v[0];
 }
 
 struct Size { float square, largest; };       // ||x||^2 and max |x_d|; NaN among x makes `square` NaN
@@ -25,9 +34,7 @@ static Size size_of(const float* x, int64_t D) {
         square += v * v;
         largest = absolute > largest ? absolute : largest;
     }
-    Size size = {0, 0};
-    for (int l = 0; l < LANES; l++) size.square += square[l], size.largest = largest[l] > size.largest ? largest[l] : size.largest;
-    return size;
+    return {fold(square, [](auto a, auto b) { return a + b; }), fold(largest, [](auto a, auto b) { return a > b ? a : b; })};
 }
 
 // The unit of a vector: the least power of two in which its norm is at most RADIUS and its numbers fit in 16 bits (C1, C2)
@@ -49,40 +56,32 @@ static float quantise(const float* x, float unit, int64_t D, int16_t* X) {
         vshort q = __builtin_convertvector(__builtin_convertvector(rounded, vint), vshort);
         std::memcpy(X + d, &q, sizeof q);
     }
-    float sum = 0;
-    for (int l = 0; l < LANES; l++) sum += square[l];
-    return 1.01f * sqrtf(sum) + 0.01f;
-}
-
-static int32_t dot(const int16_t* x, const int16_t* y, int64_t D) {
-    int32_t sum = 0;
-    for (int64_t d = 0; d < D; d++) sum += int32_t(x[d]) * y[d];
-    return sum;
+    return 1.01f * sqrtf(fold(square, [](auto a, auto b) { return a + b; })) + 0.01f;
 }
 
 // ---- the codebook ------------------------------------------------------------------------------------------------------------------------
 
 // Codes [tile TILE, (tile + 1) TILE) into book: integers by code and, for the kernel, as [word][code], a word being two of them
-template <class T> static void pack(const Problem& p, const Book& book, int64_t tile, float* y, int16_t* Y) {
+template <class T> static void pack(const Problem& p, const Book& book, int64_t tile, float* y) {
     int32_t* words = (int32_t*)book.words + tile * book.W * TILE;
     float residual = 0;
     for (int l = 0; l < TILE; l++) {
         int64_t k = tile * TILE + l;
+        int16_t* Y = book.integers + k * 2 * book.S;
         book.half[k] = INFINITY, book.unit[k] = 0;    // until it proves worthy
         Size size = {INFINITY, 0};
         if (k < p.K) {
-            load((const T*)p.e + k * p.D, book.centre, book.scale, p.D, y);
-            size = size_of(y, p.D);
+            load((const T*)p.e + k * p.D, book, p.D, y);
+            size = size_of(y, 2 * book.S);
         }
         bool near = size.square <= FAR_CODE;          // neither NaN nor so far that it cannot be nearest to any screened row (C6)
         if (near) {
             book.unit[k] = unit_of(size);
             book.half[k] = 0.5f * size.square * (1 - book.eta);
-            residual = std::max(residual, quantise(y, book.unit[k], p.D, Y));
+            residual = std::max(residual, quantise(y, book.unit[k], 2 * book.S, Y));
         } else {
-            std::memset(Y, 0, sizeof(int16_t) * 2 * book.W);
+            std::memset(Y, 0, sizeof(int32_t) * book.S);
         }
-        std::memcpy(book.integers + k * 2 * book.W, Y, sizeof(int16_t) * 2 * book.W);
         for (int64_t w = 0; w < book.W; w++) std::memcpy(words + w * TILE + l, Y + 2 * w, 4);
     }
     book.residual[tile] = residual;
@@ -97,7 +96,7 @@ template <class T> static void pack(const Problem& p, const Book& book, int64_t 
 
 // low[r][l] = the least lower bound of a group of codes, half_k - a_r unit_k (X_r . Y_k + G_r), for ROWS rows and one tile
 static void bound(const Row* row, const int16_t* X, const Book& book, int64_t tile, float* low, int64_t stride) {
-    const int64_t W = book.W;
+    const int64_t W = book.W, S = book.S;
     const vint* y = (const vint*)book.words + tile * W * VECTORS;
     const char* x = (const char*)X;
     vint acc[ROWS][VECTORS];
@@ -108,7 +107,7 @@ static void bound(const Row* row, const int16_t* X, const Book& book, int64_t ti
     for (int64_t w = 0; w < W; w++, y += VECTORS, x += 4) {
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; r++) {
-            vint xr = splat(*(const int32_t*)(x + r * 4 * W));
+            vint xr = splat(*(const int32_t*)(x + r * 4 * S));
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; v++) acc[r][v] = dot2(acc[r][v], xr, y[v]);
         }
@@ -139,14 +138,15 @@ static void sift(const Problem& p, const Book& book, const int16_t* X, int64_t t
         vfloat upper = bound[i] + unit[i] * (slack + square * unit[i]);    // (C5)
         least = upper < least ? upper : least;
     }
-    for (int l = 0; l < LANES; l++) row.threshold = std::min(row.threshold, least[l] + row.twice_w);
+    row.threshold = std::min(row.threshold, fold(least, [](auto a, auto b) { return a < b ? a : b; }) + row.twice_w);
     for (int64_t i = 0; i < tile1 - tile0; i++)
         for (uint32_t lanes = below(bound[i], splat(row.threshold)); lanes; lanes &= lanes - 1)
             for (int v = 0; v < VECTORS; v++) {
                 int64_t k = (tile0 + i) * TILE + v * LANES + __builtin_ctz(lanes);
-                if (book.half[k] == INFINITY) continue;
-                int32_t product = dot(X, book.integers + k * 2 * book.W, 2 * book.W) + row.margin;
-                float lower = book.half[k] - row.unit * book.unit[k] * float(product);
+                const vint *x = (const vint*)X, *y = (const vint*)(book.integers + k * 2 * book.S);
+                vint product = {};
+                for (int64_t w = 0; w < book.S; w += LANES) product = dot2(product, *x++, *y++);
+                float lower = book.half[k] - row.unit * book.unit[k] * float(row.margin + fold(product, [](auto a, auto b) { return a + b; }));
                 if (lower <= row.threshold) row.keep(p, k, lower);
             }
 }
@@ -156,13 +156,13 @@ template <class T> static void search(const Problem& p, const Book& book, int64_
     const T* z = (const T*)p.z;
     for (int64_t n = n0; n < n1; n++) {
         Row& row = s.rows[n - n0];
-        load(z + n * p.D, book.centre, book.scale, p.D, s.x);
-        Size size = size_of(s.x, p.D);
+        load(z + n * p.D, book, p.D, s.x);
+        Size size = size_of(s.x, 2 * book.S);
         row.begin(n, size.square <= FAR_ROW, 1.1f * (p.D + 4) * 0x1p-52f * size.square);
-        int16_t* X = s.X + (n - n0) * 2 * book.W;                          // a whole number of vectors is written: the next row mends it
-        if (!row.screened) { std::memset(X, 0, sizeof(int16_t) * 2 * book.W); continue; }
+        if (!row.screened) continue;                                       // what X held before does no harm: nobody reads its bounds
+        int16_t* X = s.X + (n - n0) * 2 * book.S;
         row.unit = unit_of(size);
-        float residual = quantise(s.x, row.unit, p.D, X);
+        float residual = quantise(s.x, row.unit, 2 * book.S, X);
         row.margin = int32_t(C * (residual + book.largest_residual)) + 1024;    // G (C4)
     }
     int panels = int((n1 - n0 + ROWS - 1) / ROWS);                         // rows past the last repeat what the scratch held: nobody reads their bounds
@@ -172,10 +172,10 @@ template <class T> static void search(const Problem& p, const Book& book, int64_
         for (int64_t tile = tile0; tile < tile1; tile++)
             for (int panel = 0; panel < panels; panel++) {
                 float* low = s.low + panel * ROWS * stride + (tile - tile0) * LANES;
-                bound(s.rows + panel * ROWS, s.X + panel * ROWS * 2 * book.W, book, tile, low, stride);
+                bound(s.rows + panel * ROWS, s.X + panel * ROWS * 2 * book.S, book, tile, low, stride);
             }
         for (int64_t r = 0; r < n1 - n0; r++)
-            if (s.rows[r].screened) sift(p, book, s.X + r * 2 * book.W, tile0, tile1, s.low + r * stride, s.rows[r]);
+            if (s.rows[r].screened) sift(p, book, s.X + r * 2 * book.S, tile0, tile1, s.low + r * stride, s.rows[r]);
     }
     for (int64_t r = 0; r < n1 - n0; r++) p.index[n0 + r] = s.rows[r].finish(p);
 }
