@@ -33,6 +33,7 @@ struct float16 { uint16_t bits; };
 struct bfloat16 { uint16_t bits; };
 
 inline float from_bits(uint32_t bits) { float v; std::memcpy(&v, &bits, 4); return v; }
+inline uint32_t to_bits(float v) { uint32_t bits; std::memcpy(&bits, &v, 4); return bits; }
 inline double to_double(double v) { return v; }
 inline double to_double(float v) { return v; }
 inline double to_double(bfloat16 v) { return from_bits(uint32_t(v.bits) << 16); }
@@ -105,7 +106,7 @@ bool finite(int dtype, const void* x, int64_t row, int64_t D) {
 
 constexpr float RADIUS = 44000;           // ||x / unit|| <= RADIUS: so the integers' norm is at most C, and C^2 + G < 2^31   (C1)
 constexpr float C = 45000;
-constexpr int SMALLEST = -60;             // units are 2^-60 or more: the product of two cannot underflow
+constexpr float SMALLEST = 0x1p-60f;      // units are 2^-60 or more: the product of two cannot underflow
 constexpr float FAR_CODE = 0x1p122f;      // squared norms, in the scale where a typical code's largest number is 1   (C6)
 constexpr float FAR_ROW = 0x1p118f;
 constexpr int64_t WIDEST = 65536;         // the largest D that the rounding of norms is proven for
@@ -115,7 +116,8 @@ struct Book {                             // the codebook, packed
     double *centre, scale;                // any finite centre and any power of two are valid; the better, the fewer survivors
     int16_t *words, *integers;
     float *half, *unit, *group_unit, *residual;
-    float eta, largest_residual;
+    float *narrow_centre, eta, largest_residual;
+    bool narrow;                          // centring may be done in float
     int64_t W, S, tiles;                  // words of 32 bits a code; the same padded, for `integers` and rows; tiles of codes
 };
 
@@ -138,10 +140,9 @@ struct Row {
             if (lower[i] <= threshold) code[still] = code[i], lower[still++] = lower[i];
         kept = still;
     }
-    void keep(const Problem& p, int64_t k, float bound) {
-        if (kept == KEPT) prune();                                            // the threshold has fallen since
-        if (kept == KEPT) measure(p, n, code, kept, nearest), kept = 0;
-        code[kept] = k, lower[kept++] = bound;
+    void make_room(const Problem& p, int count) {
+        if (kept + count > KEPT) prune();                                     // the threshold may have fallen since
+        if (kept + count > KEPT) measure(p, n, code, kept, nearest), kept = 0;
     }
     int64_t finish(const Problem& p) {
         if (!screened) {
@@ -159,6 +160,7 @@ struct Scratch {                          // of one thread
     Row* rows;
     float *x, *low;
     int16_t* X;
+    int* hit;
     int64_t groups;                       // of codes, that a row's bounds have room for
 };
 
@@ -273,6 +275,7 @@ Book layout(Arena& arena, int64_t K, int64_t D) {
     int64_t padded = (K + MAX_TILE - 1) / MAX_TILE * MAX_TILE;
     book.W = (D + 1) / 2, book.S = (book.W + 15) / 16 * 16;
     book.centre = arena.take<double>(D);
+    book.narrow_centre = arena.take<float>(D);
     book.words = arena.take<int16_t>(padded * book.W * 2);
     book.integers = arena.take<int16_t>(padded * book.S * 2);
     book.half = arena.take<float>(padded), book.unit = arena.take<float>(padded);
@@ -286,6 +289,7 @@ Scratch layout_scratch(Arena& arena, int64_t K, int64_t D) {
     s.rows = arena.take<Row>(BLOCK);
     s.x = arena.take<float>(D + 31);
     s.X = arena.take<int16_t>(BLOCK * ((D + 31) / 32 * 32));
+    s.hit = arena.take<int>(s.groups / 4 + 1);
     s.low = arena.take<float>(BLOCK * s.groups);
     return s;
 }
@@ -323,7 +327,7 @@ bool look_at(const Problem& p, Book& book, int64_t* sample, double* column) {
         for (int64_t d = 0; d < p.D; d++) {
             for (int i = 0; i < count; i++) column[i] = to_double(e[sample[i] * p.D + d]);
             std::nth_element(column, column + count / 2, column + count);
-            book.centre[d] = column[count / 2];
+            book.centre[d] = column[count / 2], book.narrow_centre[d] = float(column[count / 2]);
             for (int i = 0; i < count; i++)
                 largest[i] = std::max(largest[i], std::fabs(to_double(e[sample[i] * p.D + d]) - book.centre[d]));
         }
@@ -334,6 +338,7 @@ bool look_at(const Problem& p, Book& book, int64_t* sample, double* column) {
     int exponent = typical > 0 ? std::ilogb(typical) : 0;
     if (typical == INFINITY || std::abs(exponent) > 450) return false;
     book.scale = std::ldexp(1.0, -exponent);
+    book.narrow = p.e_dtype != 3 && std::abs(exponent) <= 60;    // the centre is a float; what overflows is farther than FAR_CODE
     return true;
 }
 

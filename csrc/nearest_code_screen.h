@@ -12,7 +12,10 @@ constexpr int TILE = VECTORS * LANES;
 
 // x = (z - centre) scale, rounded to float; zeros from D to the end, 2 S
 template <class T> static void load(const T* z, const Book& book, int64_t D, float* x) {
-    for (int64_t d = 0; d < D; d++) x[d] = float((to_double(z[d]) - book.centre[d]) * book.scale);
+    if (sizeof(T) < 8 && book.narrow)
+        for (int64_t d = 0; d < D; d++) x[d] = (float(to_double(z[d])) - book.narrow_centre[d]) * float(book.scale);
+    else
+        for (int64_t d = 0; d < D; d++) x[d] = float((to_double(z[d]) - book.centre[d]) * book.scale);
     for (int64_t d = D; d < 2 * book.S; d++) x[d] = 0;
 }
 
@@ -40,9 +43,7 @@ static Size size_of(const float* x, int64_t D) {
 // The unit of a vector: the least power of two in which its norm is at most RADIUS and its numbers fit in 16 bits (C1, C2)
 static float unit_of(Size size) {
     float need = std::max(sqrtf(size.square) * (1.01f / RADIUS), size.largest * (1.001f / 32767));
-    int exponent;
-    frexpf(need, &exponent);                  // need <= 2^exponent
-    return ldexpf(1, std::max(exponent, SMALLEST));
+    return from_bits((to_bits(std::max(need, SMALLEST)) + 0x7fffff) & 0x7f800000);    // up to the next power of two
 }
 
 // X = x / unit rounded to integers; the answer is at least ||x / unit - X||   (C3)
@@ -129,7 +130,7 @@ static void bound(const Row* row, const int16_t* X, const Book& book, int64_t ti
 // ---- a block of rows ---------------------------------------------------------------------------------------------------------------------
 
 // Of tiles [tile0, tile1), whose bounds lie in low, keep the codes of row n that may still be nearest
-static void sift(const Problem& p, const Book& book, const int16_t* X, int64_t tile0, int64_t tile1, const float* low, Row& row) {
+static void sift(const Problem& p, const Book& book, const int16_t* X, int64_t tile0, int64_t tile1, const float* low, Row& row, Scratch& s) {
     const vfloat* bound = (const vfloat*)low;
     const vfloat* unit = (const vfloat*)(book.group_unit + tile0 * LANES);
     const float slack = row.unit * float(row.margin) * 2.00001f, square = 1.1f * book.eta * C * C;
@@ -139,16 +140,24 @@ static void sift(const Problem& p, const Book& book, const int16_t* X, int64_t t
         least = upper < least ? upper : least;
     }
     row.threshold = std::min(row.threshold, fold(least, [](auto a, auto b) { return a < b ? a : b; }) + row.twice_w);
-    for (int64_t i = 0; i < tile1 - tile0; i++)
-        for (uint32_t lanes = below(bound[i], splat(row.threshold)); lanes; lanes &= lanes - 1)
+    int hits = 0;                                                          // no branch that depends on where the survivors are
+    for (int i = 0; i < tile1 - tile0; i++) {
+        s.hit[hits] = i;
+        hits += below(bound[i], splat(row.threshold)) != 0;
+    }
+    for (int* i = s.hit; i < s.hit + hits; i++)
+        for (uint32_t lanes = below(bound[*i], splat(row.threshold)); lanes; lanes &= lanes - 1) {
+            row.make_room(p, VECTORS);
             for (int v = 0; v < VECTORS; v++) {
-                int64_t k = (tile0 + i) * TILE + v * LANES + __builtin_ctz(lanes);
+                int64_t k = (tile0 + *i) * TILE + v * LANES + __builtin_ctz(lanes);
                 const vint *x = (const vint*)X, *y = (const vint*)(book.integers + k * 2 * book.S);
                 vint product = {};
                 for (int64_t w = 0; w < book.S; w += LANES) product = dot2(product, *x++, *y++);
                 float lower = book.half[k] - row.unit * book.unit[k] * float(row.margin + fold(product, [](auto a, auto b) { return a + b; }));
-                if (lower <= row.threshold) row.keep(p, k, lower);
+                row.code[row.kept] = k, row.lower[row.kept] = lower;
+                row.kept += lower <= row.threshold;
             }
+        }
 }
 
 // The index of rows [n0, n1)
@@ -175,7 +184,7 @@ template <class T> static void search(const Problem& p, const Book& book, int64_
                 bound(s.rows + panel * ROWS, s.X + panel * ROWS * 2 * book.S, book, tile, low, stride);
             }
         for (int64_t r = 0; r < n1 - n0; r++)
-            if (s.rows[r].screened) sift(p, book, s.X + r * 2 * book.S, tile0, tile1, s.low + r * stride, s.rows[r]);
+            if (s.rows[r].screened) sift(p, book, s.X + r * 2 * book.S, tile0, tile1, s.low + r * stride, s.rows[r], s);
     }
     for (int64_t r = 0; r < n1 - n0; r++) p.index[n0 + r] = s.rows[r].finish(p);
 }
