@@ -35,6 +35,8 @@ class Wrong:
 
 AFFINE = "csrc/affine_coupling.cu"
 ROOM = "kernels/affine_coupling.py"
+SEARCH, STEP, STATS = "csrc/nearest_code.cu", "csrc/quantize.cu", "csrc/code_stats.cu"
+LINEAR, CONV = "kernels/masked_linear.py", "kernels/masked_conv2d.py"
 MUTANTS = [
     Wrong("affine_coupling", AFFINE, "(x - t) * exp(-s)", "(x - t) * exp(s)", "a sign in the inverse"),
     Wrong("affine_coupling", AFFINE, "if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = mine;\n    __syncthreads();",
@@ -45,8 +47,35 @@ MUTANTS = [
     Wrong("affine_coupling", ROOM, "return dx, ds, dy, None, None", "return dx, ds, 0.5 * dy, None, None", "a factor in a gradient", "reference"),
     Wrong("affine_coupling", ROOM, "xes = kept * s.exp() if t is None else kept - t", "xes = kept * s.exp() if t is None else kept",
           "a forgotten term in a second derivative", "reference"),
+    Wrong("nearest_code", SEARCH, "(d == distance && other < k)", "(d == distance && other > k)", "the wrong one of two equals"),
+    Wrong("nearest_code", SEARCH, "dot[i][j] = fmaf(xd[i], yd[j], dot[i][j]);\n            }\n            __syncthreads();",
+          "dot[i][j] = fmaf(xd[i], yd[j], dot[i][j]);\n            }", "a dropped barrier"),
+    Wrong("nearest_code", SEARCH, "+ lane % 16) * STRIDE + d", "+ lane % 16) * HD + d", "one stride for another"),
+    Wrong("nearest_code", STEP, "sum += 2 * (to_double(", "sum += (to_double(", "a missing 2"),
+    Wrong("nearest_code", STEP, "for (int w = 1; w < WARPS; w++) sum += part", "for (int w = 1; w < WARPS; w++) sum = part", "= for +="),
+    Wrong("nearest_code", "kernels/nearest_code.py", "(z.to(wide) - e[index].detach().to(wide))", "(z.to(wide) - e[index].to(wide))",
+          "a gradient that should have stopped", "reference"),
+    Wrong("code_stats", STATS, "part[warp][lane] = sum;\n    __syncthreads();", "part[warp][lane] = sum;", "a dropped barrier"),
+    Wrong("code_stats", STATS, "w < WARPS; w++) sum += part", "w < WARPS; w++) sum = part", "= for +="),
+    Wrong("code_stats", STATS, "to_double(z[order[i] * D + d])", "to_double(z[i * D + d])", "rows in the wrong order"),
+    Wrong("code_stats", STATS, "count[k] = start[k + 1] - start[k];", "count[k] = start[k + 1] - start[k] - 1;", "an off-by-one count"),
+    Wrong("masked_linear", LINEAR, "return out_degree > in_degree if STRICT else out_degree >= in_degree",
+          "return out_degree >= in_degree", "an off-by-one mask"),
+    Wrong("masked_linear", LINEAR, "w_ptrs + k.to(tl.int64)[:, None] * w_k", "w_ptrs + k.to(tl.int64)[:, None] * x_k", "one stride for another"),
+    Wrong("masked_linear", LINEAR, "y += tl.load(b_ptr + j", "y = tl.zeros_like(y) + tl.load(b_ptr + j", "= for +="),
+    Wrong("masked_linear", LINEAR, "tl.max(tl.where(live, t + 1, 0))", "tl.max(tl.where(live, t, 0))", "a staircase one tile too short"),
+    Wrong("masked_linear", LINEAR, "dx = _linear(dy, weight.T, None, ~out_degree, ~in_degree, strict, request) if needed[0]",
+          "dx = _linear(dy, weight.T, None, out_degree, in_degree, strict, request) if needed[0]", "a mask that is not turned", "reference"),
+    Wrong("masked_conv2d", CONV, "return out_colour > in_colour if KIND_A else out_colour >= in_colour",
+          "return out_colour >= in_colour", "an off-by-one mask"),
+    Wrong("masked_conv2d", CONV, "dw.to(tl.int64) * x_w", "dw.to(tl.int64) * x_h", "one stride for another"),
+    Wrong("masked_conv2d", CONV, "y += tl.load(b_ptr + o", "y = tl.zeros_like(y) + tl.load(b_ptr + o", "= for +="),
+    Wrong("masked_conv2d", CONV, "x_ok = p_ok & (h + dh >= 0)", "x_ok = p_ok & (h + dh >= 1)", "a row of the border too much"),
+    Wrong("masked_conv2d", CONV, "dx = _conv(dy, weight, None, kind, colours, not turned, request)",
+          "dx = _conv(dy, weight, None, kind, colours, turned, request)", "a gradient that is not turned", "reference"),
 ]  # fmt: skip
 THOROUGH = [
+    Wrong("nearest_code", SEARCH, "low = score - margin(r, c);", "low = score + margin(r, c);", "a margin on the wrong side"),
     Wrong("affine_coupling", AFFINE, "low = __dadd_rn(low, e == e ? e : 0.0);", "", "an uncompensated sum"),
     Wrong("affine_coupling", AFFINE, "logdet[n] = real<T>(inverse ? -sum.value() : sum.value());\n}\n\ntemplate <class T>    // save_y",
           "logdet[n] = real<T>(sum.value());\n}\n\ntemplate <class T>    // save_y", "a sign of logdet in one rung"),
