@@ -33,6 +33,7 @@
 #define __constant__ static
 #define __forceinline__ inline
 #define __noinline__ __attribute__((noinline))
+#define __align__(n) __attribute__((aligned(n)))
 #define __launch_bounds__(...)
 #if defined(EMULATOR_OS_THREADS) || defined(__SANITIZE_ADDRESS__)
 #define EMULATOR_ONE_BLOCK_AT_A_TIME    // AddressSanitizer guards the ends of static arrays, but not of thread_local ones
@@ -148,15 +149,8 @@ static void run_block(Block& b, uint64_t) {
 }
 #endif
 
-static std::mutex idle_lock;
-static std::vector<Block*>& idle = *new std::vector<Block*>;    // blocks with their stacks, kept for the next launch
-
-static void work(Launch& launch, uint64_t first) {    // one OS thread of a launch: the block `first`, then whichever is next
-    idle_lock.lock();
-    if (idle.empty()) idle.push_back(new Block());
-    Block& b = *idle.back();
-    idle.pop_back();
-    idle_lock.unlock();
+// One OS thread of a launch: the block `first`, then whichever is next.
+static void work(Launch& launch, Block& b, uint64_t first) {
     if (posix_memalign(&b.dynamic_shared, 128, launch.shared_bytes)) b.dynamic_shared = nullptr;    // exact: its end is guarded
     block = nullptr;    // touch it: then the thread_local memory of this library exists
     Range statics = thread_local_memory();
@@ -167,10 +161,10 @@ static void work(Launch& launch, uint64_t first) {    // one OS thread of a laun
     }
     self = nullptr, block = nullptr;
     free(b.dynamic_shared);
-    std::lock_guard<std::mutex> guard(idle_lock);
-    idle.push_back(&b);
 }
 
+static std::mutex idle_lock;
+static std::vector<Block*>& idle = *new std::vector<Block*>;    // blocks with their stacks, kept for the next launch
 static std::atomic<int> order{-1};    // not yet asked for
 static std::atomic<uint64_t> seed{0};
 
@@ -200,10 +194,18 @@ static int run(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)(void*)
     workers = std::min<uint64_t>(std::max(cores, 1), launch.blocks);
 #endif
     launch.next = workers;
+    std::vector<Block*> blocks;
+    {
+        std::lock_guard<std::mutex> guard(idle_lock);
+        while (blocks.size() < workers && !idle.empty()) blocks.push_back(idle.back()), idle.pop_back();
+    }
+    while (blocks.size() < workers) blocks.push_back(new Block());
     std::vector<std::thread> others;
-    for (uint64_t i = 1; i < workers; i++) others.emplace_back([&launch, i] { work(launch, i); });
-    work(launch, 0);
+    for (uint64_t i = 1; i < workers; i++) others.emplace_back([&, i] { work(launch, *blocks[i], i); });
+    work(launch, *blocks[0], 0);
     for (std::thread& other : others) other.join();
+    std::lock_guard<std::mutex> guard(idle_lock);
+    idle.insert(idle.end(), blocks.begin(), blocks.end());
     return launch.failed ? error_code(launch.error) : 0;
 }
 

@@ -119,7 +119,7 @@ static std::string who_waits(const Block& b) {    // "threads 0-31 at __syncthre
     for (int first = 0, last; first < b.size; first = last + 1) {
         std::string what = doing(b.thread[first]);
         for (last = first; last + 1 < b.size && doing(b.thread[last + 1]) == what; last++) {}
-        text += (first ? "; threads " : "threads ") + std::to_string(first) + (last > first ? "-" + std::to_string(last) : "") + what;
+        text += (first ? "; thread" : "thread") + (last > first ? "s " + std::to_string(first) + "-" : " ") + std::to_string(last) + what;
     }
     return text;
 }

@@ -172,7 +172,7 @@ LOAD_MATRIX(load_matrix_x2_transposed, 2, true)
 //            b[0..1]  k = c, c+4; column r
 //
 // How it adds, as measured on Hopper: products are exact; K of them and d are aligned to the largest and cut two bits below the last bit of
-// a float; their sum is cut to a float (toward zero). So one instruction errs by less than (K/4 + 5/4) 2^-23 of the largest magnitude on the
+// a float; their sum is cut to a float (toward zero). So one instruction errs by less than (K/4 + 5/4) 2^-23 of the largest number on the
 // way. Subnormals are kept; NaN and infinity behave as in IEEE arithmetic; a sum of 2^128 or more is infinite.
 #if defined(__CUDACC__)
 #define MMA(name, shape)                                                                                                                 \

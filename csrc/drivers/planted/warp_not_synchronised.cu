@@ -1,0 +1,16 @@
+// found by plain: wrong at
+// "The lanes of a warp run in step" is long untrue: without __syncwarp the neighbour's number may not be there yet.
+template <bool bug> __global__ void reversed(const float* x, float* y) {
+    __shared__ float s[32];
+    int i = threadIdx.x;
+    s[i] = x[i];
+    if (!bug) __syncwarp();
+    y[i] = s[31 - i];
+}
+
+template <bool bug> void warp_not_synchronised() {
+    Array<float> x(32), y(32);
+    for (int i = 0; i < 32; i++) x[i] = i;
+    run("reversed", launch(reversed<bug>, dim3(1), dim3(32), 0, nullptr, x.p, y.p));
+    for (int i = 0; i < 32; i++) expect("y", i, y[i], 31 - i, 0);
+}

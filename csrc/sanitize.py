@@ -1,0 +1,174 @@
+"""Run every kernel, every rung, through its stand-alone driver under the sanitizers; prove that they find planted bugs. Needs no torch.
+
+    python csrc/sanitize.py               plain, AddressSanitizer + UndefinedBehaviorSanitizer
+    python csrc/sanitize.py --thorough    ThreadSanitizer too
+    python csrc/sanitize.py --gpu         the drivers compiled by nvcc, under compute-sanitizer
+    python csrc/sanitize.py --only affine_coupling planted
+
+csrc/drivers/<x>.cpp drives csrc/<x>.cu; csrc/drivers/planted/*.cu each hold one bug, and name the build that must find it:
+
+    plain      the emulator itself: its reports, poisoned memory, and threads run forward, in reverse and in random order
+    address    the same under AddressSanitizer and UndefinedBehaviorSanitizer
+    thread     one OS thread per CUDA thread under ThreadSanitizer: a missing barrier
+    blocks     blocks on several OS threads under ThreadSanitizer: blocks that meddle with each other
+"""
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import build
+
+DRIVERS = build.CSRC / "drivers"
+CACHE = build.CSRC.parent / ".cache" / "sanitize"
+FLAGS = [flag for flag in build.GXX if flag not in ("-shared", "-fPIC")]
+FORWARD = {"GENMINI_EMULATOR_ORDER": "forward"}
+ORDERS = [FORWARD, *({"GENMINI_EMULATOR_ORDER": order} for order in ("reverse", "1", "2"))]
+BUILDS = {
+    "plain": (["-O2"], ORDERS),
+    "address": (["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"], ORDERS),
+    "thread": (["-O1", "-fsanitize=thread", "-DEMULATOR_OS_THREADS"], [FORWARD]),
+    "blocks": (["-O1", "-fsanitize=thread"], [{**FORWARD, "GENMINI_EMULATOR_THREADS": "4"}]),
+}
+QUICK, THOROUGH = ("plain", "address"), tuple(BUILDS)
+OPTIONS = {"ASAN_OPTIONS": "exitcode=66", "TSAN_OPTIONS": "exitcode=66:halt_on_error=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
+TIMEOUT = 900
+
+
+def drivers():
+    return sorted(path for path in DRIVERS.glob("*.cpp"))
+
+
+def bugs():
+    """{name: (build that must find it, what it must say)}, from the first line of each planted bug."""
+    found = {}
+    for path in sorted((DRIVERS / "planted").glob("*.cu")):
+        kind, words = re.fullmatch(r"// found by (\w+): (.*)", path.read_text().splitlines()[0]).groups()
+        found[path.stem] = kind, words
+    return found
+
+
+def compiled(source, flags, name, inputs=(), compiler="emulated"):
+    """The path of `source` compiled with `flags`: made anew when it, a header, an input, the flags or the compiler change."""
+    words = [build.compiler(compiler), *flags, str(source)]
+    digest = hashlib.sha256(" ".join([*flags, source.name]).encode())
+    for path in (source, *inputs, *sorted(build.CSRC.glob("*.h")), *sorted(DRIVERS.glob("*.h"))):
+        digest.update(path.name.encode() + path.read_bytes())
+    digest.update(subprocess.run([words[0], "--version"], capture_output=True).stdout)
+    path = CACHE / f"{name}.{digest.hexdigest()[:16]}"
+    if not path.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        for old in CACHE.glob(f"{name}.*"):
+            old.unlink(missing_ok=True)
+        fresh = path.with_suffix(f".{os.getpid()}")
+        done = subprocess.run([*words, "-o", str(fresh)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(words)}\n{done.stdout}")
+        os.replace(fresh, path)
+    return path
+
+
+def program(source, kind):
+    inputs = [build.CSRC / f"{source.stem}.cu"] if source.parent == DRIVERS else sorted(source.parent.glob("*.cu"))
+    if kind == "gpu":
+        return compiled(source, [*(flag for flag in build.NVCC if "hared" not in flag and "fPIC" not in flag), "-x", "cu"], f"{source.stem}.gpu", inputs, "cuda")
+    return compiled(source, [*FLAGS, *BUILDS[kind][0], "-x", "c++"], f"{source.stem}.{kind}", inputs)
+
+
+def run(command, environment):
+    """(exit status, what it said). ThreadSanitizer of g++ 12 dislikes some random layouts of memory: then once more without."""
+    environment = {**os.environ, **OPTIONS, **environment}
+    command = [str(word) for word in command]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=TIMEOUT)
+    if "unexpected memory mapping" in done.stdout and shutil.which("setarch"):
+        command = ["setarch", os.uname().machine, "-R", *command]
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=TIMEOUT)
+    return done.returncode, done.stdout
+
+
+def drive(source, kind):
+    """One driver in one build: (whether it passed, what to print)."""
+    command = [program(source, kind)]
+    for environment in BUILDS[kind][1]:
+        status, said = run(command, environment)
+        if status:
+            return False, f"exit status {status}, order {environment['GENMINI_EMULATOR_ORDER']}\n{said}"
+    return True, ""
+
+
+def find(name, kind, words):
+    """The planted bug must be found by this build in some order of threads, and the right kernel pass in every one."""
+    command = [program(DRIVERS / "planted" / "planted.cpp", kind), name]
+    for environment in BUILDS[kind][1]:
+        status, said = run([*command, "right"], environment)
+        if status:
+            return False, f"a false alarm, order {environment['GENMINI_EMULATOR_ORDER']}: exit status {status}\n{said}"
+    for environment in BUILDS[kind][1]:
+        status, said = run([*command, "bug"], environment)
+        if status and words in said:
+            return True, next(line.strip() for line in said.splitlines() if words in line)
+    return False, f"NOT found: {words!r} was not said; the last run said\n{said}"
+
+
+def on_gpu(source):
+    path = program(source, "gpu")
+    tool = shutil.which("compute-sanitizer")
+    if not tool:
+        status, said = run([path], {})
+        return not status, said if status else "passed on the GPU; compute-sanitizer is not installed"
+    for what in ("memcheck", "racecheck", "initcheck", "synccheck"):
+        status, said = run([tool, "--tool", what, "--error-exitcode", "66", path], {})
+        if status:
+            return False, f"{what}: exit status {status}\n{said}"
+    return True, "memcheck racecheck initcheck synccheck"
+
+
+def jobs(kinds, only):
+    """[(name, build, function)] in the order of printing; compiling first, so that the slow part uses all cores."""
+    wanted = [path for path in drivers() if not only or path.stem in only]
+    listed = [(path.stem, kind, lambda path=path, kind=kind: drive(path, kind)) for kind in kinds for path in wanted]
+    if not only or "planted" in only:
+        listed += [(name, kind, lambda bug=(name, kind, words): find(*bug)) for name, (kind, words) in bugs().items() if kind in kinds]
+    return wanted, listed
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Every kernel under the sanitizers, and bugs that they must find.")
+    parser.add_argument("--thorough", action="store_true", help="with ThreadSanitizer (minutes)")
+    parser.add_argument("--gpu", action="store_true", help="on a GPU, under compute-sanitizer")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="drivers, or `planted`")
+    options = parser.parse_args()
+    started = time.time()
+    kinds = () if options.gpu else THOROUGH if options.thorough else QUICK
+    wanted, listed = jobs(kinds, options.only)
+    if options.gpu:
+        listed = [(path.stem, "gpu", lambda path=path: on_gpu(path)) for path in wanted]
+    failed = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        sources = [(path, kind) for kind in kinds for path in (*wanted, *([DRIVERS / "planted" / "planted.cpp"] if len(listed) > len(wanted) * len(kinds) else []))]
+        for future in [pool.submit(program, *source) for source in sources]:
+            future.result()
+
+        def timed(job):
+            before = time.time()
+            try:
+                return *job[2](), time.time() - before
+            except (RuntimeError, subprocess.TimeoutExpired) as error:
+                return False, str(error), time.time() - before
+
+        for (name, kind, _), (passed, said, seconds) in zip(listed, pool.map(timed, listed), strict=True):
+            failed += not passed
+            print(f"{'ok  ' if passed else 'FAIL'} {kind:8s} {name:34s} {seconds:6.1f} s  {said}", flush=True)
+    print(f"{len(listed) - failed} of {len(listed)} passed in {time.time() - started:.0f} s")
+    sys.exit(1 if failed or not listed else 0)
+
+
+if __name__ == "__main__":
+    main()
