@@ -53,7 +53,7 @@ def read(run):
     try:
         said = json.loads(path.read_text())
         if said["format"] != FORMAT:
-            raise ValueError(f"{path} has format {said['format']}, this version reads {FORMAT}: train again, or install the version that wrote it")
+            raise ValueError(f"{path} has format {said['format']}, and this version of genmini reads {FORMAT}")
         return said
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from None

@@ -135,7 +135,8 @@ def train(arguments):
     if name != arguments.data:
         print(f"{arguments.data} in the version of this recipe: {name} ({data.SETS[name][0]})")
     sizes = " / ".join(f"{len(splits[split])} {split}" for split in data.SPLITS)
-    print(f"{arguments.model} on {name}: {sizes}, {sum(p.numel() for p in model.parameters()):,} parameters, {loop['steps']} steps on {device}")
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{arguments.model} on {name}: {sizes}, {parameters:,} parameters, {loop['steps']} steps on {device}")
     about = dict(data=name, recipe=settings | loop, seed=arguments.seed, versions=_versions())
     try:
         history = fit(model, splits["train"], splits["valid"], **loop, seed=arguments.seed, run=run, about=about)
@@ -161,7 +162,8 @@ def _say_likelihood(model, data):
 
     nats, error = evaluate(model, data)
     bits = 1 / (math.prod(data.shape) * math.log(2))
-    print(f"{data.split:<9} {nats:.3f} +- {error:.3f} nats, {nats * bits:.4f} +- {error * bits:.4f} bits/dim   ({len(data)} images of {data.name})")
+    likelihood = f"{nats:.3f} +- {error:.3f} nats, {nats * bits:.4f} +- {error * bits:.4f} bits/dim"
+    print(f"{data.split:<9} {likelihood}   (mean and standard error over {len(data)} images of {data.name})")
 
 
 def _settings(pairs, model_class, fit, recipe):

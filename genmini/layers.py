@@ -1,4 +1,4 @@
-"""The operators as drop-in nn.Modules: PyTorch's constructors and default initialisation, a state_dict that holds all that the forward needs.
+"""The operators as drop-in nn.Modules: PyTorch's constructors and default initialisation, a state_dict that holds all they need.
 
     MaskedLinear      an nn.Linear that knows degrees (MADE)                     MaskedConv2d   an nn.Conv2d that knows an order (PixelCNN)
     VectorQuantizer   an nn.Embedding that is searched, not indexed (VQ-VAE)     AffineCoupling   a network that stretches space (RealNVP)
@@ -39,10 +39,10 @@ def _degrees(name, degrees, features, device):
 
 
 class MaskedConv2d(nn.Conv2d):
-    """The convolution of PixelCNN, of the same size as its input: a pixel sees what comes before it, row by row.   (N, C, H, W) -> (N, O, H, W)
+    """The convolution of PixelCNN, of its input's size: a pixel sees what comes before it, row by row.   (N, C, H, W) -> (N, O, H, W)
 
-    kind "A" hides the pixel itself from itself (the first layer), kind "B" does not (all others). With colours=3 a channel of green also sees
-    the red of its own pixel, and blue sees both.
+    kind "A" hides the pixel itself from itself (the first layer), kind "B" does not (all others). With colours=3 a channel of green also
+    sees the red of its own pixel, and blue sees both.
     """
 
     def __init__(self, in_channels, out_channels, kernel_size, kind="B", colours=1, bias=True, device=None, dtype=None):
@@ -112,8 +112,8 @@ class VectorQuantizer(nn.Module):
 class AffineCoupling(nn.Module):
     """y = m x + (1-m) (x exp(s) + t) with (s, t) = net(m x), the layer of RealNVP.   (N, ...) -> (N, ...), logdet (N,)
 
-    mask m, shaped like one x: true where x passes through unchanged, and is what the network sees. net(x, *condition) gives s and t, either as
-    a pair or stacked along dimension 1; both are used where the mask is false. `inverse` undoes `forward`. save="y" is the memory-free
+    mask m, shaped like one x: true where x passes through unchanged, and is what the network sees. net(x, *condition) gives s and t, as a
+    pair or stacked along dimension 1; both are used where the mask is false. `inverse` undoes `forward`. save="y" is the memory-free
     backward (kernels/affine_coupling.py).
     """
 

@@ -7,7 +7,7 @@ import torch
 
 
 def grid(x, columns=8):
-    """Images (N, H, W) as one: rows of `columns`, a line of one pixel between them.   -> (rows (H+1) - 1, columns (W+1) - 1), the line is NaN"""
+    """Images (N, H, W) as one: rows of `columns`, between them a line of one pixel, NaN.   -> (rows (H+1) - 1, columns (W+1) - 1)"""
     N, H, W = x.shape
     rows = -(-N // columns)
     cells = torch.full((rows * columns, H + 1, W + 1), float("nan"))
@@ -20,7 +20,7 @@ def side_by_side(path, panels, levels, columns=8, title=None):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(panels), 4.6), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(panels), 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (name, x) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         axes.imshow(grid(x, columns).numpy(), cmap="gray_r", vmin=0, vmax=levels - 1, interpolation="nearest")

@@ -28,8 +28,9 @@ class History:
     rows: list = field(default_factory=list)  # one dict an evaluation
 
 
-def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0, shift=0.0, every=100, seed=0, run=None, about=None, progress=True):
-    """Adam with a cosine from `rate` to 0, weight decay, gradients clipped to the norm `clip`; `shift`: the share of batches moved by a pixel.
+def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0, shift=0.0, every=100, seed=0,
+        run=None, about=None, progress=True):  # fmt: skip
+    """Adam with a cosine from `rate` to 0, weight `decay`, gradients clipped to the norm `clip`; `shift`: the share of batches that move.
 
     Every `every` steps the loss on valid is taken; the best weights are kept, and saved in `run` as they come. Ctrl-C ends the training
     early, with what is best so far. A loss that is not finite stops it with FloatingPointError. The same seed gives the same model.
@@ -79,7 +80,7 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
                 metrics.write(json.dumps(row) + "\n")
                 if row["valid"] < history.valid:
                     keep(step, row["valid"])
-                bar.set_postfix_str(f"train {row['train']:.2f}  valid {row['valid']:.2f}  best {history.valid:.2f} nats")
+                bar.set_postfix_str(f"train {row['train']:.2f}  valid {row['valid']:.2f}  best {history.valid:.2f} nats", refresh=False)
         except KeyboardInterrupt:
             history.interrupted = True
             if best is None:  # before the first evaluation
@@ -115,10 +116,12 @@ def evaluate(model, data):
 def _same_kind(model, *sets):
     for data in sets:
         if tuple(model.shape) != data.shape or model.levels != data.levels:
-            takes, has = [f"{tuple(shape)} with {levels} levels" for shape, levels in ((model.shape, model.levels), (data.shape, data.levels))]
+            takes, has = (f"{tuple(some.shape)} with {some.levels} levels" for some in (model, data))
             raise ValueError(f"the model takes {takes}, and {data.name} has {has}")
 
 
 def _not_finite(row, history, run):
-    kept = f"the weights of step {history.step} (valid {history.valid:.2f}) are kept" + (f" in {run}" if run else "") if history.step else "nothing was saved"
-    return f"the loss is no longer finite at step {row['step']} (train {row['train']}, valid {row['valid']}); {kept}. A lower rate may help"
+    kept = "nothing was kept"
+    if history.step:
+        kept = f"the weights of step {history.step} (valid {history.valid:.2f}) are kept" + (f" in {run}" if run else "")
+    return f"the loss is no longer finite at step {row['step']} (train {row['train']}, valid {row['valid']}): {kept}; a lower rate may help"

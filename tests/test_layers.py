@@ -1,4 +1,4 @@
-"""The drop-in modules: PyTorch's constructors and initialisation, a state_dict that survives, and the operator's own laws through the module."""
+"""The drop-in modules: PyTorch's constructors and initialisation, a state_dict that survives, and the operator's laws."""
 
 import copy
 import io
@@ -155,13 +155,13 @@ def test_vector_quantizer_is_the_step_of_the_course():
 
 
 def test_average_codes_follow_their_vectors():
-    """Against the averages by hand, over several batches; codes that nobody chose stay exactly; gradients are those of the codes that were used."""
+    """Against the averages by hand, over several batches; a code that nobody chose stays; gradients are of the codes used."""
     layer = VectorQuantizer(6, 2, decay=0.8)
     with torch.no_grad():
         layer.weight[5] = 1e3  # nobody chooses it
         layer.total.copy_(layer.weight)
     start, count, total = layer.weight.clone(), torch.ones(6), layer.weight.clone()
-    for batch in range(4):
+    for _ in range(4):
         z = torch.randn(50, 2, requires_grad=True)
         used = layer.weight.clone()
         z_q, index, loss = layer(z)

@@ -45,7 +45,7 @@ def test_probabilities_sum_to_one(settings):
 
 @each
 def test_logits_see_exactly_what_comes_before_in_the_order(settings):
-    """The Jacobian of the logits over the bits that enter is strictly triangular in the order, and full below the diagonal where units suffice."""
+    """The Jacobian of the logits over the bits that enter is strictly triangular in the order, and full below where units suffice."""
     model = made(**settings)
     L, D = model.levels, model.D
     torch.manual_seed(0)
@@ -131,7 +131,7 @@ def one_thread():
 
 
 def test_it_learns_the_digits(one_thread):
-    """A short training beats independent pixels by far, on images that it has not seen; memorising is told from learning by the test split."""
+    """A short training beats independent pixels by far, on images that it has not seen."""
     torch.manual_seed(0)
     train, valid, test = (data.load("digits-threshold", split) for split in data.SPLITS)
     p = (train.x.double().sum(0) + 0.5) / (len(train) + 1)

@@ -1,0 +1,211 @@
+"""Data, the loop and the runs that it leaves: same seed same bits, the best weights stay, and nothing is half written."""
+
+import dataclasses
+import json
+import signal
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import genmini
+from genmini import checkpoint, data, plots
+from genmini.models.made import MADE
+from genmini.train import evaluate, fit, nll, shifted
+
+TRAIN, VALID, TEST = (data.load("digits-threshold", split) for split in data.SPLITS)
+
+
+def small(seed=0, **settings):
+    torch.manual_seed(seed)
+    return MADE((8, 8), hidden=(16,), **settings)
+
+
+# ---- data ------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_digits_are_the_digits():
+    """1797 images in three splits that share none, of ten balanced classes; a class mean looks like no other class's."""
+    splits = [data.load("digits", split) for split in data.SPLITS]
+    assert [len(s) for s in splits] == [1297, 200, 300]
+    x, y = torch.cat([s.x for s in splits]).double(), torch.cat([s.y for s in splits])
+    assert x.shape == (1797, 8, 8) and x.min() == 0 and x.max() == 16 and splits[0].levels == 17
+    assert x.sum().item() == 561718 and y.sum().item() == 8070  # of the data set as published
+    assert torch.bincount(y).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    mean = torch.stack([splits[0].x[splits[0].y == c].double().mean(0) for c in range(10)])
+    nearest = torch.cdist(splits[2].x.double().flatten(1), mean.flatten(1)).argmin(1)
+    assert (nearest == splits[2].y).double().mean() > 0.8
+
+
+def test_threshold_is_half_of_the_brightest():
+    levels = data.load("digits", "test")
+    assert torch.equal(TEST.x, (levels.x >= 8).to(torch.uint8)) and torch.equal(TEST.y, levels.y)
+    assert TEST.name == "digits-threshold" and TEST.levels == 2 and TEST.shape == (8, 8)
+
+
+def test_the_file_needs_no_pickle_and_names_its_authors():
+    path = data.digits.__file__.replace(".py", ".npz")
+    with np.load(path, allow_pickle=False) as file:
+        assert "Alpaydin" in str(file["attribution"]) and "CC BY 4.0" in str(file["licence"])
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(ValueError, match="digits-threshold"):
+        data.load("digitz")
+    with pytest.raises(ValueError, match="train, valid, test"):
+        data.load("digits", "dev")
+
+
+# ---- the loop --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_bits():
+    losses = []
+    for seed in (1, 1, 2):
+        model = small(dropout=0.5)
+        fit(model, TRAIN, VALID, steps=20, every=10, shift=0.5, seed=seed, progress=False)
+        losses.append(nll(model, TEST.x))
+    assert torch.equal(losses[0], losses[1]) and not torch.equal(losses[0], losses[2])
+
+
+def test_the_best_weights_stay(tmp_path):
+    """Twenty images are learnt by heart: what is kept, in the model and in the run, is the best evaluation and not the last."""
+    model, few = small(), dataclasses.replace(TRAIN, x=TRAIN.x[:20], y=TRAIN.y[:20])
+    history = fit(model, few, VALID, steps=200, every=10, rate=0.02, run=tmp_path, progress=False)
+    losses = [row["valid"] for row in history.rows]
+    assert history.valid == min(losses) < losses[-1] and history.rows[losses.index(min(losses))]["step"] == history.step
+    assert evaluate(model, VALID)[0] == pytest.approx(history.valid, rel=1e-6)
+    assert evaluate(genmini.load(tmp_path), VALID)[0] == pytest.approx(history.valid, rel=1e-6)
+    said = checkpoint.read(tmp_path)
+    assert said["step"] == history.step and [p.name for p in tmp_path.glob("*.safetensors")] == [said["weights"]]
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == history.rows
+
+
+class Spoiled(MADE):
+    """log_prob calls `spoil` with the number of the training step."""
+
+    def log_prob(self, x):
+        if self.training:
+            self.calls = getattr(self, "calls", 0) + 1
+            self.spoil(self.calls)
+            if self.calls > self.nan_after:
+                return super().log_prob(x) * float("nan")
+        return super().log_prob(x)
+
+    nan_after = 10**9
+
+    def spoil(self, step):
+        pass
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_what_is_kept(tmp_path):
+    Spoiled.__module__ = MADE.__module__  # a run names its model by its file
+    model = Spoiled((8, 8), hidden=(16,))
+    model.nan_after = 25
+    with pytest.raises(FloatingPointError, match=r"step 30 .*step 20 .*kept in"):
+        fit(model, TRAIN, VALID, steps=100, every=10, run=tmp_path, progress=False)
+    assert nll(genmini.load(tmp_path), TEST.x).isfinite().all()
+
+
+@pytest.mark.parametrize("at", [3, 25])
+def test_ctrl_c_ends_with_what_is_best_so_far(tmp_path, at):
+    Spoiled.__module__ = MADE.__module__
+    model = Spoiled((8, 8), hidden=(16,))
+    model.spoil = lambda step: signal.raise_signal(signal.SIGINT) if step == at else None
+    history = fit(model, TRAIN, VALID, steps=100, every=10, run=tmp_path, progress=False)
+    assert history.interrupted and history.step == (at if at < 10 else 20)
+    assert evaluate(genmini.load(tmp_path), VALID)[0] == pytest.approx(history.valid, rel=1e-6)
+
+
+def test_other_data_is_refused():
+    with pytest.raises(ValueError, match="17 levels"):
+        fit(small(), data.load("digits"), VALID, steps=1, progress=False)
+    with pytest.raises(ValueError, match=r"\(4, 16\)"):
+        evaluate(MADE((4, 16), hidden=(4,)), TEST)
+
+
+def test_shifted_moves_by_one_pixel():
+    x, noise, seen = TRAIN.x[:50], torch.Generator().manual_seed(0), set()
+    assert torch.equal(shifted(x, 0.0, noise), x)
+    for _ in range(100):
+        y = shifted(x, 1.0, noise)
+        (move,) = [
+            (dy, dx)
+            for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0))
+            if torch.equal(y, torch.roll(F.pad(x, (1, 1, 1, 1)), (dy, dx), (1, 2))[:, 1:9, 1:9])
+        ]
+        seen.add(move)
+    assert len(seen) == 4
+
+
+def test_evaluate_gives_the_standard_error_of_the_mean():
+    model = small()
+    values = nll(model, TEST.x).double().numpy()
+    mean, error = evaluate(model, TEST)
+    assert mean == pytest.approx(values.mean()) and error == pytest.approx(np.std(values, ddof=1) / np.sqrt(300))
+
+
+# ---- runs and pictures -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_comes_back(tmp_path):
+    model = small(order="random", direct=True).eval()
+    checkpoint.save(tmp_path, model, {"step": 7, "data": "digits-threshold"})
+    back, u = genmini.load(tmp_path), torch.rand(5, 64)
+    assert torch.equal(back.log_prob(TEST.x), model.log_prob(TEST.x)) and torch.equal(back.sample(5, u), model.sample(5, u))
+    assert not back.training and back.settings == {**model.settings, "shape": [8, 8], "hidden": [16]} | {"shape": (8, 8), "hidden": (16,)}
+
+
+def test_a_failed_write_leaves_the_old_run_whole(tmp_path, monkeypatch):
+    old, new = small(1), small(2)
+    checkpoint.save(tmp_path, old, {"step": 1})
+
+    def full(fd):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(tmp_path, new, {"step": 2})
+    monkeypatch.undo()
+    assert torch.equal(genmini.load(tmp_path).log_prob(TEST.x), old.eval().log_prob(TEST.x))
+    assert not list(tmp_path.glob("*.part"))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+DAMAGE = {
+    "no run": lambda run: (run / "run.json").unlink(),
+    "weights cut": lambda run: cut(next(run.glob("*.safetensors"))),
+    "weights gone": lambda run: next(run.glob("*.safetensors")).unlink(),
+    "json cut": lambda run: cut(run / "run.json"),
+    "other settings": lambda run: edit(run, settings={"shape": [8, 8], "hidden": [17]}),
+    "unknown model": lambda run: edit(run, model="os"),
+    "other format": lambda run: edit(run, format=99),
+    "no settings": lambda run: edit(run, settings=None),
+}
+
+
+def edit(run, **changes):
+    path = run / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_run_is_refused_in_one_line(tmp_path, damage):
+    checkpoint.save(tmp_path, small(), {"step": 1})
+    damage(tmp_path)
+    with pytest.raises((ValueError, OSError)) as caught:
+        genmini.load(tmp_path)
+    assert str(tmp_path) in str(caught.value) or "unknown model" in str(caught.value)
+
+
+def test_pictures(tmp_path):
+    cells = plots.grid(torch.arange(5 * 6).view(5, 2, 3), columns=3)
+    assert cells.shape == (5, 11) and cells[0, :3].tolist() == [0, 1, 2] and cells[3, 4:7].tolist() == [24, 25, 26]
+    assert cells[2].isnan().all() and cells[:, 3].isnan().all() and cells[3:, 8:].isnan().all()
+    path = tmp_path / "deeper" / "p.png"
+    plots.side_by_side(path, {"data": TEST.x[:9], "samples": TEST.x[:3]}, 2)
+    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and [p.name for p in path.parent.iterdir()] == ["p.png"]
