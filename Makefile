@@ -16,7 +16,7 @@ build: .venv/ready ## compile csrc/ into kernels/lib/ (only what changed)
 	$(PY) csrc/build.py --strict
 
 demo: build      ## train a MADE on the embedded digits for about a minute, and draw its samples
-	$(PY) -m genmini train made --data digits --out runs/demo
+	$(PY) -m genmini train made --data digits --out runs/demo --overwrite
 
 test: build      ## everything that proves the project (needs no GPU)
 	$(PY) -m pytest -n auto
