@@ -48,25 +48,31 @@ namespace emulator {
 
 // ---- running ----------------------------------------------------------------------------------------------------------------------------
 // Static shared arrays are thread_local memory of this library: where does the calling thread have it?
-struct Range { char* start; size_t size; };
+struct Range {
+    char* start;
+    size_t size;
+};
+#if defined(__linux__) && !defined(EMULATOR_ONE_BLOCK_AT_A_TIME)
+static int in_this_library(dl_phdr_info* library, size_t, void* found) {
+    uintptr_t here = (uintptr_t)&in_this_library;
+    bool ours = false;
+    size_t size = 0;
+    for (int i = 0; i < library->dlpi_phnum; i++) {
+        auto& part = library->dlpi_phdr[i];
+        if (part.p_type == PT_LOAD && here - library->dlpi_addr - part.p_vaddr < part.p_memsz) ours = true;
+        if (part.p_type == PT_TLS) size = part.p_memsz;
+    }
+    if (ours && library->dlpi_tls_data) *(Range*)found = {(char*)library->dlpi_tls_data, size};
+    return ours;    // the search ends
+}
 static Range thread_local_memory() {
     Range range = {};
-#if defined(__linux__) && !defined(EMULATOR_ONE_BLOCK_AT_A_TIME)
-    dl_iterate_phdr([](dl_phdr_info* library, size_t, void* found) {
-        uintptr_t here = (uintptr_t)&thread_local_memory;
-        bool ours = false;
-        size_t size = 0;
-        for (int i = 0; i < library->dlpi_phnum; i++) {
-            auto& part = library->dlpi_phdr[i];
-            if (part.p_type == PT_LOAD && here - library->dlpi_addr - part.p_vaddr < part.p_memsz) ours = true;
-            if (part.p_type == PT_TLS) size = part.p_memsz;
-        }
-        if (ours && library->dlpi_tls_data) *(Range*)found = {(char*)library->dlpi_tls_data, size};
-        return int(ours);
-    }, &range);
-#endif
+    dl_iterate_phdr(in_this_library, &range);
     return range;
 }
+#else
+static Range thread_local_memory() { return {}; }
+#endif
 
 // Shared memory starts with whatever was there before: here with 0xff, which is NaN in every floating type. (threadIdx and the like lie in
 // thread_local memory as well, and are set afterwards.)
@@ -78,7 +84,7 @@ __attribute__((noinline)) static void poison(Range statics, void* dynamic, size_
 
 static void start_block(Block& b, Launch& launch, uint64_t i) {
     dim3 grid = launch.grid, size = launch.block;
-    if (launch.order == 1) i = launch.blocks - 1 - i;
+    if (launch.order == REVERSE) i = launch.blocks - 1 - i;
     b.launch = &launch;
     b.index = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / grid.x / grid.y)};
     b.size = b.alive = b.running = int(size.x * size.y * size.z);
@@ -87,7 +93,7 @@ static void start_block(Block& b, Launch& launch, uint64_t i) {
     for (unsigned n = 0; n < unsigned(b.size); n++) {
         Thread& t = b.thread[n];
         t.index = {n % size.x, n / size.x % size.y, n / size.x / size.y};
-        t.number = int(n), t.state = Thread::READY, t.stack = nullptr, t.group = t.barriers = t.atomics = 0;
+        t.number = int(n), t.state = READY, t.stack = nullptr, t.group = t.barriers = t.atomics = 0;
         t.copies.clear();
     }
     for (int w = 0; w < 32; w++) {
@@ -112,13 +118,13 @@ static void fiber() {
 
 static void run_block(Block& b, uint64_t seed) {
     std::minstd_rand random(static_cast<uint32_t>(seed));
-    for (int i = 0; i < b.size; i++) b.order[i] = b.launch->order == 1 ? b.size - 1 - i : i;
+    for (int i = 0; i < b.size; i++) b.order[i] = b.launch->order == REVERSE ? b.size - 1 - i : i;
     while (b.alive && !b.failed) {
-        if (b.launch->order == 2) std::shuffle(b.order, b.order + b.size, random);
+        if (b.launch->order == RANDOM) std::shuffle(b.order, b.order + b.size, random);
         b.opened = false;
         for (int i = 0; i < b.size && !b.opened && !b.failed; i++) {
             Thread& t = b.thread[b.order[i]];
-            if (t.state != Thread::READY) continue;
+            if (t.state != READY) continue;
             if (!t.stack) {    // a stack is taken at the first step and given back at the last: without barriers one serves all
                 if (b.stacks.empty()) b.stacks.push_back(new_stack());
                 t.stack = b.stacks.back(), b.stacks.pop_back();
@@ -127,7 +133,7 @@ static void run_block(Block& b, uint64_t seed) {
             }
             enter(b, t);
             switch_stack(&b.scheduler, t.stopped_at);
-            if (t.state == Thread::RETURNED) b.stacks.push_back(t.stack), t.stack = nullptr;
+            if (t.state == RETURNED) b.stacks.push_back(t.stack), t.stack = nullptr;
         }
     }
     for (Thread* t = b.thread; t < b.thread + b.size; t++)    // those that an error left behind
@@ -182,7 +188,7 @@ static int run(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)(void*)
         const char* wanted = getenv("GENMINI_EMULATOR_ORDER");
         std::string text = wanted ? wanted : "forward";
         seed = strtoull(text.c_str(), nullptr, 10);
-        order = text == "forward" ? 0 : text == "reverse" ? 1 : 2;
+        order = text == "forward" ? FORWARD : (text == "reverse" ? REVERSE : RANDOM);
     }
     Launch launch;
     launch.grid = grid, launch.block = block, launch.shared_bytes = shared_bytes, launch.kernel = kernel, launch.arguments = arguments;
@@ -225,5 +231,6 @@ extern "C" void gpu_order(int mode, uint64_t seed) { emulator::order = mode, emu
 extern "C" const char* gpu_error(int code) {
     int i = code - emulator::FIRST_CODE;
     if (i >= 0 && i < emulator::TEXTS) return emulator::texts[i];    // the last 64 are kept
-    return code == 0 ? "no error" : code == 1 ? "invalid argument" : "unknown error code";
+    if (code == 1) return "invalid argument";
+    return code ? "unknown error code" : "no error";
 }

@@ -36,8 +36,11 @@ struct Copy {    // a cp.async on its way
     int size, group;
 };
 
+enum State { READY,
+             WAITING,
+             RETURNED };    // of a thread
+
 struct Thread {
-    enum State { READY, WAITING, RETURNED };
     uint3 index;
     int number, state;           // number in the block: warp 32 w + lane
     const char* what;            // WAITING for: the name of the operation,
@@ -49,6 +52,10 @@ struct Thread {
     std::vector<Copy> copies;
     int group, barriers, atomics;    // how many so far: copy_async_commit, barriers, atomic operations
 };
+
+enum Order { FORWARD,
+             REVERSE,
+             RANDOM };    // of the threads
 
 struct Warp {
     uint32_t alive, waiting;    // lanes that have not returned; lanes that wait at a warp operation
@@ -106,8 +113,8 @@ static void fail(Block& b, const std::string& text) {
 }
 
 static std::string doing(const Thread& t) {
-    if (t.state == Thread::RETURNED) return " returned";
-    if (t.state == Thread::READY) return " run";
+    if (t.state == RETURNED) return " returned";
+    if (t.state == READY) return " run";
     const char* slash = strrchr(t.place.file, '/');
     char mask[32] = "";
     if (t.mask) snprintf(mask, sizeof mask, "(0x%08x)", t.mask);
@@ -130,7 +137,7 @@ static void leave() { switch_stack(&self->stopped_at, block->scheduler); }
 static void lock(Block&) {}
 static void unlock(Block&) {}
 static void wait(Block& b, Thread& t) {
-    if (t.state == Thread::WAITING || b.opened || b.failed) leave();    // the last one at a barrier leaves too: a new order is drawn
+    if (t.state == WAITING || b.opened || b.failed) leave();    // the last one at a barrier leaves too: a new order is drawn
 }
 [[noreturn]] static void abandon() {
     for (;;) leave();    // nobody comes back
@@ -144,7 +151,7 @@ EMULATOR_UNSEEN static void lock(Block& b) {
 EMULATOR_UNSEEN static void unlock(Block& b) { __atomic_store_n(&b.locked, 0, __ATOMIC_RELEASE); }
 [[noreturn]] static void abandon() { throw Abandoned(); }
 EMULATOR_UNSEEN static void wait(Block& b, Thread& t) {
-    while (__atomic_load_n(&t.state, __ATOMIC_ACQUIRE) == Thread::WAITING) {
+    while (__atomic_load_n(&t.state, __ATOMIC_ACQUIRE) == WAITING) {
         if (__atomic_load_n(&b.failed, __ATOMIC_ACQUIRE)) abandon();
         leave();
     }
@@ -167,7 +174,7 @@ static bool outside(const char* what) {    // of any launch: somebody called a k
 // ---- meeting ----------------------------------------------------------------------------------------------------------------------------
 EMULATOR_UNSEEN static void go_on(Block& b, Thread& t) {
     b.running++;
-    __atomic_store_n(&t.state, Thread::READY, __ATOMIC_RELEASE);
+    __atomic_store_n(&t.state, READY, __ATOMIC_RELEASE);
 }
 
 // Have all lanes come that t waits for? (Those that returned do not count.) Then finish their operation and let them go on.
@@ -188,7 +195,9 @@ EMULATOR_UNSEEN static void try_warp(Block& b, Thread& t) {
         if (lanes >> l & 1) go_on(b, lane[l]);
 }
 
-struct Votes { int yes, all; };    // what a thread takes away from a barrier: how many came with a predicate that holds, and how many came
+struct Votes {    // what a thread takes away from a barrier: how many came with a predicate that holds, and how many came
+    int yes, all;
+};
 
 // When nobody runs, then either all stand at one barrier, which opens, or nobody will ever run again.
 EMULATOR_UNSEEN static void try_block(Block& b) {
@@ -197,7 +206,7 @@ EMULATOR_UNSEEN static void try_block(Block& b) {
     Votes votes = {0, b.alive};
     Thread* first = nullptr;
     for (Thread* t = b.thread; t < b.thread + b.size; t++) {
-        if (t->state == Thread::RETURNED) continue;
+        if (t->state == RETURNED) continue;
         if (!first) first = t;
         if (t->place.line != first->place.line || strcmp(t->place.file, first->place.file) || strcmp(t->what, first->what))
             return fail(b, "threads meet at different barriers: " + who_waits(b));
@@ -206,7 +215,7 @@ EMULATOR_UNSEEN static void try_block(Block& b) {
     b.at_barrier = 0;
     b.opened = true;
     for (Thread* t = b.thread; t < b.thread + b.size; t++)
-        if (t->state == Thread::WAITING) {
+        if (t->state == WAITING) {
             *(Votes*)t->operand = votes;
             go_on(b, *t);
         }
@@ -219,7 +228,7 @@ EMULATOR_UNSEEN static void meet(const char* what, uint32_t mask, void* operand,
     uint32_t bit = 1u << t.number % 32;
     if (finish && !(mask & bit)) fault(std::string(what) + ": the mask does not name the lane that calls");
     lock(b);
-    t.what = what, t.mask = mask, t.operand = operand, t.finish = finish, t.place = place, t.state = Thread::WAITING;
+    t.what = what, t.mask = mask, t.operand = operand, t.finish = finish, t.place = place, t.state = WAITING;
     b.running--, b.turns = 0;
     if (finish) b.warp[t.number / 32].waiting |= bit, try_warp(b, t);
     else b.at_barrier++;
@@ -231,7 +240,7 @@ EMULATOR_UNSEEN static void meet(const char* what, uint32_t mask, void* operand,
 EMULATOR_UNSEEN static void returned(Block& b, Thread& t) {    // others may have waited for just this
     Warp& warp = b.warp[t.number / 32];
     lock(b);
-    t.state = Thread::RETURNED;
+    t.state = RETURNED;
     b.running--, b.alive--, b.turns = 0;
     warp.alive &= ~(1u << t.number % 32);
     for (int l = 0; l < 32; l++)

@@ -45,16 +45,20 @@ void exchange(const char* what, uint32_t mask, Operand& operand, void (*finish)(
 static inline int lane() { return self ? self->number % 32 : 0; }
 
 // Shuffles: a lane brings a value and the number of the lane that it reads from, and takes away that lane's value.
-struct Shuffle { uint64_t value, result; int source; };
+struct Shuffle {
+    uint64_t value, result;
+    int source;
+};
+EMULATOR_UNSEEN static inline void shuffle_all(uint32_t lanes, void** operand) {
+    Shuffle** of = (Shuffle**)operand;
+    for (int l = 0; l < 32; l++)    // a lane that is not here has nothing to give: all ones, a NaN
+        if (lanes >> l & 1) of[l]->result = lanes >> of[l]->source & 1 ? of[of[l]->source]->value : ~uint64_t(0);
+}
 template <class T> T shuffle(const char* what, uint32_t mask, T value, int source, Place place) {
     static_assert(sizeof(T) <= 8, "a shuffle moves at most 64 bits");
     Shuffle mine = {0, 0, source};
     memcpy(&mine.value, &value, sizeof value);
-    exchange(what, mask, mine, [](uint32_t lanes, void** operand) EMULATOR_UNSEEN {
-        Shuffle** of = (Shuffle**)operand;
-        for (int l = 0; l < 32; l++)    // a lane that is not here has nothing to give: all ones, a NaN
-            if (lanes >> l & 1) of[l]->result = lanes >> of[l]->source & 1 ? of[of[l]->source]->value : ~uint64_t(0);
-    }, place);
+    exchange(what, mask, mine, shuffle_all, place);
     memcpy(&value, &mine.result, sizeof value);
     return value;
 }
@@ -64,17 +68,18 @@ struct Gathered {
     uint64_t mine, of[32];
     uint32_t lanes;
 };
+EMULATOR_UNSEEN static inline void gather_all(uint32_t lanes, void** operand) {
+    Gathered** of = (Gathered**)operand;
+    for (int l = 0; l < 32; l++) {
+        if (!(lanes >> l & 1)) continue;
+        of[l]->lanes = lanes;
+        for (int m = 0; m < 32; m++)
+            if (lanes >> m & 1) of[l]->of[m] = of[m]->mine;
+    }
+}
 static inline Gathered gather(const char* what, uint32_t mask, uint64_t value, Place place) {
     Gathered all = {value, {}, 0};
-    exchange(what, mask, all, [](uint32_t lanes, void** operand) EMULATOR_UNSEEN {
-        Gathered** of = (Gathered**)operand;
-        for (int l = 0; l < 32; l++) {
-            if (!(lanes >> l & 1)) continue;
-            of[l]->lanes = lanes;
-            for (int m = 0; m < 32; m++)
-                if (lanes >> m & 1) of[l]->of[m] = of[m]->mine;
-        }
-    }, place);
+    exchange(what, mask, all, gather_all, place);
     return all;
 }
 template <class F> uint32_t lanes_where(const Gathered& all, F f) {

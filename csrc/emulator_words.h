@@ -9,15 +9,17 @@
 #include <type_traits>
 
 // ---- vectors: as large as one load of a GPU, and aligned like it. may_alias: any memory may be read through them ------------------------
-struct uint3 { unsigned x, y, z; };
+struct uint3 {
+    unsigned x, y, z;
+};
 struct dim3 {
     unsigned x, y, z;
     constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
-#define VECTORS(T, name)                                                                                                          \
-    struct __attribute__((may_alias, aligned(2 * sizeof(T)))) name##2 { T x, y; };                                                \
-    struct __attribute__((may_alias, aligned(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16))) name##4 { T x, y, z, w; };                \
-    static inline name##2 make_##name##2(T x, T y) { return {x, y}; }                                                             \
+#define VECTORS(T, name)                                                                                           \
+    struct __attribute__((may_alias, aligned(2 * sizeof(T)))) name##2 { T x, y; };                                 \
+    struct __attribute__((may_alias, aligned(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16))) name##4 { T x, y, z, w; }; \
+    static inline name##2 make_##name##2(T x, T y) { return {x, y}; }                                              \
     static inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
 VECTORS(char, char)
 VECTORS(unsigned char, uchar)
@@ -30,8 +32,12 @@ VECTORS(unsigned long long, ulonglong)
 VECTORS(float, float)
 VECTORS(double, double)
 #undef VECTORS
-struct float3 { float x, y, z; };
-struct int3 { int x, y, z; };
+struct float3 {
+    float x, y, z;
+};
+struct int3 {
+    int x, y, z;
+};
 static inline float3 make_float3(float x, float y, float z) { return {x, y, z}; }
 static inline int3 make_int3(int x, int y, int z) { return {x, y, z}; }
 
@@ -64,8 +70,12 @@ static inline unsigned __brev(unsigned v) {
 }
 
 // ---- 16-bit floats: sign, 5 (8) bits of exponent, 10 (7) of fraction --------------------------------------------------------------------
-struct __half { uint16_t bits; };
-struct __nv_bfloat16 { uint16_t bits; };
+struct __half {
+    uint16_t bits;
+};
+struct __nv_bfloat16 {
+    uint16_t bits;
+};
 
 static inline float __half2float(__half h) {
     uint32_t sign = (h.bits & 0x8000u) << 16, exponent = h.bits >> 10 & 31, fraction = h.bits & 0x3ff;
@@ -118,26 +128,30 @@ template <int mode, class To, class F, class... T> To rounding(F operation, T...
 template <class I> I to_integer(double v) {    // out of range: the nearest there is; NaN: 0
     constexpr I lowest = std::numeric_limits<I>::min(), highest = std::numeric_limits<I>::max();
     double i = nearbyint(v);
-    return v != v ? 0 : i <= double(lowest) ? lowest : i >= double(highest) ? highest : I(i);
+    if (v != v) return 0;
+    if (i <= double(lowest)) return lowest;
+    return i >= double(highest) ? highest : I(i);
 }
 }    // namespace emulator
-#define ROUNDED_BY(mode, name, To, parameters, result, ...)                                                    \
-    static inline To name parameters { return emulator::rounding<mode, To>([] parameters -> To { return result; }, __VA_ARGS__); }
-#define ROUNDED(name, To, parameters, result, ...)                                                             \
-    static inline To name##_rn parameters { return result; }                                                   \
-    ROUNDED_BY(FE_TOWARDZERO, name##_rz, To, parameters, result, __VA_ARGS__)                                  \
-    ROUNDED_BY(FE_UPWARD, name##_ru, To, parameters, result, __VA_ARGS__)                                      \
+#define ROUNDED_BY(mode, name, To, parameters, result, ...)                                       \
+    static inline To name parameters {                                                            \
+        return emulator::rounding<mode, To>([] parameters -> To { return result; }, __VA_ARGS__); \
+    }
+#define ROUNDED(name, To, parameters, result, ...)                            \
+    static inline To name##_rn parameters { return result; }                  \
+    ROUNDED_BY(FE_TOWARDZERO, name##_rz, To, parameters, result, __VA_ARGS__) \
+    ROUNDED_BY(FE_UPWARD, name##_ru, To, parameters, result, __VA_ARGS__)     \
     ROUNDED_BY(FE_DOWNWARD, name##_rd, To, parameters, result, __VA_ARGS__)
 ROUNDED(__fadd, float, (float a, float b), a + b, a, b)
 ROUNDED(__fsub, float, (float a, float b), a - b, a, b)
-ROUNDED(__fmul, float, (float a, float b), a * b, a, b)
+ROUNDED(__fmul, float, (float a, float b), (a * b), a, b)
 ROUNDED(__fdiv, float, (float a, float b), a / b, a, b)
 ROUNDED(__fmaf, float, (float a, float b, float c), fmaf(a, b, c), a, b, c)
 ROUNDED(__fsqrt, float, (float a), sqrtf(a), a)
 ROUNDED(__frcp, float, (float a), 1.0f / a, a)
 ROUNDED(__dadd, double, (double a, double b), a + b, a, b)
 ROUNDED(__dsub, double, (double a, double b), a - b, a, b)
-ROUNDED(__dmul, double, (double a, double b), a * b, a, b)
+ROUNDED(__dmul, double, (double a, double b), (a * b), a, b)
 ROUNDED(__ddiv, double, (double a, double b), a / b, a, b)
 ROUNDED(__fma, double, (double a, double b, double c), fma(a, b, c), a, b, c)
 ROUNDED(__dsqrt, double, (double a), sqrt(a), a)
@@ -167,8 +181,8 @@ static inline double rsqrt(double v) { return 1.0 / sqrt(v); }
 #define __tanhf(v) tanhf(v)
 static inline float __fdividef(float a, float b) { return a / b; }
 static inline float __saturatef(float v) { return v > 0 ? v < 1 ? v : 1.0f : 0.0f; }
-#define MINIMUM_MAXIMUM(T)                                        \
-    static inline T min(T a, T b) { return b < a ? b : a; }       \
+#define MINIMUM_MAXIMUM(T)                                  \
+    static inline T min(T a, T b) { return b < a ? b : a; } \
     static inline T max(T a, T b) { return a < b ? b : a; }
 MINIMUM_MAXIMUM(int)
 MINIMUM_MAXIMUM(unsigned)
@@ -203,21 +217,23 @@ template <class T, class F> T atomic_update(T* p, F f) {
     }
 }
 template <class T, class... Known> constexpr bool one_of = (std::is_same_v<T, Known> || ...);
-template <class T> struct same { using type = T; };    // so that the other arguments convert to the type of the first
+template <class T> struct same {    // so that the other arguments convert to the type of the first
+    using type = T;
+};
 template <class T> T plus(T a, T b) { return a + b; }
 static inline int plus(int a, int b) { return int(unsigned(a) + unsigned(b)); }    // wraps around, as on a GPU
 }    // namespace emulator
-#define ATOMIC(name, result, ...)                                                                                    \
-    template <class T> T name(T* p, typename emulator::same<T>::type v) {                                            \
-        static_assert(emulator::one_of<T, __VA_ARGS__>, "a GPU has no " #name " of this type");                      \
-        return emulator::atomic_update(p, [v](T old) -> T { return result; });                                       \
+#define ATOMIC(name, result, ...)                                                               \
+    template <class T> T name(T* p, typename emulator::same<T>::type v) {                       \
+        static_assert(emulator::one_of<T, __VA_ARGS__>, "a GPU has no " #name " of this type"); \
+        return emulator::atomic_update(p, [v](T old) -> T { return result; });                  \
     }
 ATOMIC(atomicAdd, emulator::plus(old, v), int, unsigned, unsigned long long, float, double)
 ATOMIC(atomicSub, T(unsigned(old) - unsigned(v)), int, unsigned)
 ATOMIC(atomicMin, v < old ? v : old, int, unsigned, unsigned long long, long long)
 ATOMIC(atomicMax, v > old ? v : old, int, unsigned, unsigned long long, long long)
 ATOMIC(atomicExch, (void(old), v), int, unsigned, unsigned long long, float)
-ATOMIC(atomicAnd, T(old & v), int, unsigned, unsigned long long)
+ATOMIC(atomicAnd, T(old& v), int, unsigned, unsigned long long)
 ATOMIC(atomicOr, T(old | v), int, unsigned, unsigned long long)
 ATOMIC(atomicXor, T(old ^ v), int, unsigned, unsigned long long)
 ATOMIC(atomicInc, old >= v ? 0 : old + 1, unsigned)

@@ -120,10 +120,10 @@ template <int N> void copy_async_wait() {
 // Lane 8 i + r gives the address of row r of matrix i (16 bytes). Afterwards register i of lane l = 4 r + c holds the two numbers at
 // columns 2c and 2c + 1 of that row: a quarter of it. "transposed" hands out the transposed matrix. x2 heeds the lanes 0-15 only.
 #if defined(__CUDACC__)
-#define LOAD_MATRIX(name, form, count, registers, ...)                                                                                    \
-    __device__ __forceinline__ void name(uint32_t (&r)[count], const void* shared_row) {                                                  \
-        unsigned row = (unsigned)__cvta_generic_to_shared(shared_row);                                                                    \
-        asm volatile("ldmatrix.sync.aligned.m8n8." form ".shared.b16 " registers ";" : __VA_ARGS__ : "r"(row) : "memory");                \
+#define LOAD_MATRIX(name, form, count, registers, ...)                                                                     \
+    __device__ __forceinline__ void name(uint32_t (&r)[count], const void* shared_row) {                                   \
+        unsigned row = (unsigned)__cvta_generic_to_shared(shared_row);                                                     \
+        asm volatile("ldmatrix.sync.aligned.m8n8." form ".shared.b16 " registers ";" : __VA_ARGS__ : "r"(row) : "memory"); \
     }
 #define X4 "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
 #define X2 "=r"(r[0]), "=r"(r[1])
@@ -151,9 +151,9 @@ template <int COUNT> void load_matrix(uint32_t (&r)[COUNT], const void* shared_r
     }
 }
 }    // namespace emulator
-#define LOAD_MATRIX(name, count, transposed)                                                                                              \
-    static inline void name(uint32_t (&r)[count], const void* shared_row, EMULATOR_PLACE) {                                               \
-        emulator::load_matrix(r, shared_row, transposed, {file, line});                                                                   \
+#define LOAD_MATRIX(name, count, transposed)                                                \
+    static inline void name(uint32_t (&r)[count], const void* shared_row, EMULATOR_PLACE) { \
+        emulator::load_matrix(r, shared_row, transposed, {file, line});                     \
     }
 LOAD_MATRIX(load_matrix_x4, 4, false)
 LOAD_MATRIX(load_matrix_x4_transposed, 4, true)
@@ -175,11 +175,11 @@ LOAD_MATRIX(load_matrix_x2_transposed, 2, true)
 // a float; their sum is cut to a float (toward zero). So one instruction errs by less than (K/4 + 5/4) 2^-23 of the largest number on the
 // way. Subnormals are kept; NaN and infinity behave as in IEEE arithmetic; a sum of 2^128 or more is infinite.
 #if defined(__CUDACC__)
-#define MMA(name, shape)                                                                                                                 \
-    __device__ __forceinline__ void name(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {                                \
-        asm volatile("mma.sync.aligned." shape " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                        \
-                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                                    \
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                                                \
+#define MMA(name, shape)                                                                                          \
+    __device__ __forceinline__ void name(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {         \
+        asm volatile("mma.sync.aligned." shape " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                             \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                         \
     }
 MMA(mma_16x8x16_f16, "m16n8k16.row.col.f32.f16.f16.f32")
 MMA(mma_16x8x16_bf16, "m16n8k16.row.col.f32.bf16.bf16.f32")
@@ -240,10 +240,10 @@ static inline float bf16_number(uint32_t bits) { return to_float(bfloat16{uint16
 static inline float tf32_number(uint32_t bits) { return same_bits<float>(bits & 0xffffe000u); }
 
 }    // namespace emulator
-#define MMA(name, K, number)                                                                                                   \
-    static inline void name(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], EMULATOR_PLACE) {                   \
-        emulator::Fragments mine = {d, a, b};                                                                                  \
-        emulator::exchange(#name, 0xffffffffu, mine, emulator::mma<K, emulator::number>, {file, line});   \
+#define MMA(name, K, number)                                                                                 \
+    static inline void name(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], EMULATOR_PLACE) { \
+        emulator::Fragments mine = {d, a, b};                                                                \
+        emulator::exchange(#name, 0xffffffffu, mine, emulator::mma<K, emulator::number>, {file, line});      \
     }
 MMA(mma_16x8x16_f16, 16, f16_number)
 MMA(mma_16x8x16_bf16, 16, bf16_number)
