@@ -190,7 +190,8 @@ template <class V, class I> V SHUFFLE(V v, I from) {
     typedef int16_t vshort __attribute__((vector_size(2 * LANES), may_alias));                                                \
     inline vfloat splat(float a) { return a - vfloat{}; }                                                                     \
     inline vint splat(int32_t a) { return a - vint{}; }                                                                       \
-    template <class V> inline V rotated(V v, vint from) { return SHUFFLE(v, from); }
+    template <class V> inline V rotated(V v, vint from) { return SHUFFLE(v, from); }                                          \
+    inline vint blended(vint a, vint b, vint from) { return SHUFFLE(a, b, from); }
 #define SCREEN(NAME)                                                                                                          \
     const Screen screen = {                                                                                                   \
         NAME, TILE,                                                                                                           \

@@ -28,6 +28,21 @@ template <class V, class F> static auto fold(V v, F f) {
     return v[0];
 }
 
+// The sums of four vectors: after two meetings of halves all four lie in one
+static void fold4(const vint (&p)[4], int32_t (&sums)[4]) {
+    vint lane;
+    for (int l = 0; l < LANES; l++) lane[l] = l;
+    constexpr int H = LANES / 2, Q = LANES / 4;
+    vint low = lane + (lane & H), high = low + H;                          // two-vector shuffles: the low halves of both, the high halves of both
+    vint a = blended(p[0], p[1], low) + blended(p[0], p[1], high), b = blended(p[2], p[3], low) + blended(p[2], p[3], high);
+    low = (lane & (Q - 1)) + (lane & Q) * 2, high = low + Q;
+    low = low + (lane & H) * 2, high = high + (lane & H) * 2;
+    vint sum = blended(a, b, low) + blended(a, b, high);
+#pragma GCC unroll 4
+    for (int half = Q / 2; half; half /= 2) sum += rotated(sum, (lane + half) & (LANES - 1));
+    for (int v = 0; v < 4; v++) sums[v] = sum[v * Q];
+}
+
 struct Size { float square, largest; };       // ||x||^2 and max |x_d|; NaN among x makes `square` NaN
 
 static Size size_of(const float* x, int64_t D) {
@@ -129,31 +144,42 @@ static void bound(const Row* row, const int16_t* X, const Book& book, int64_t ti
 
 // ---- a block of rows ---------------------------------------------------------------------------------------------------------------------
 
-// Of tiles [tile0, tile1), whose bounds lie in low, keep the codes of row n that may still be nearest
-static void sift(const Problem& p, const Book& book, const int16_t* X, int64_t tile0, int64_t tile1, const float* low, Row& row, Scratch& s) {
-    const vfloat* bound = (const vfloat*)low;
+// Of tiles [tile0, tile1), whose bounds lie in s.low, keep the codes of R rows that may still be nearest. No branch depends on where they are.
+static void sift(const Problem& p, const Book& book, int64_t tile0, int64_t tile1, int R, Scratch& s) {
     const vfloat* unit = (const vfloat*)(book.group_unit + tile0 * LANES);
-    const float slack = row.unit * float(row.margin) * 2.00001f, square = 1.1f * book.eta * C * C;
-    vfloat least = splat(INFINITY);
-    for (int64_t i = 0; i < tile1 - tile0; i++) {
-        vfloat upper = bound[i] + unit[i] * (slack + square * unit[i]);    // (C5)
-        least = upper < least ? upper : least;
+    const float square = 1.1f * book.eta * C * C;
+    int hits = 0;
+    for (int r = 0; r < R; r++) {
+        Row& row = s.rows[r];
+        if (!row.screened) continue;
+        const vfloat* bound = (const vfloat*)(s.low + r * s.groups);
+        const float slack = row.unit * float(row.margin) * 2.00001f;
+        vfloat least = splat(INFINITY);
+        for (int64_t i = 0; i < tile1 - tile0; i++) {
+            vfloat upper = bound[i] + unit[i] * (slack + square * unit[i]);    // (C5)
+            least = upper < least ? upper : least;
+        }
+        row.threshold = std::min(row.threshold, fold(least, [](auto a, auto b) { return a < b ? a : b; }) + row.twice_w);
+        for (int i = 0; i < tile1 - tile0; i++) {
+            uint32_t lanes = below(bound[i], splat(row.threshold));
+            s.hit[hits] = {r, int(tile0) + i, lanes};
+            hits += lanes != 0;
+        }
     }
-    row.threshold = std::min(row.threshold, fold(least, [](auto a, auto b) { return a < b ? a : b; }) + row.twice_w);
-    int hits = 0;                                                          // no branch that depends on where the survivors are
-    for (int i = 0; i < tile1 - tile0; i++) {
-        s.hit[hits] = i;
-        hits += below(bound[i], splat(row.threshold)) != 0;
-    }
-    for (int* i = s.hit; i < s.hit + hits; i++)
-        for (uint32_t lanes = below(bound[*i], splat(row.threshold)); lanes; lanes &= lanes - 1) {
+    for (Hit* hit = s.hit; hit < s.hit + hits; hit++)
+        for (Row& row = s.rows[hit->row]; hit->lanes; hit->lanes &= hit->lanes - 1) {
             row.make_room(p, VECTORS);
-            for (int v = 0; v < VECTORS; v++) {
-                int64_t k = (tile0 + *i) * TILE + v * LANES + __builtin_ctz(lanes);
-                const vint *x = (const vint*)X, *y = (const vint*)(book.integers + k * 2 * book.S);
-                vint product = {};
-                for (int64_t w = 0; w < book.S; w += LANES) product = dot2(product, *x++, *y++);
-                float lower = book.half[k] - row.unit * book.unit[k] * float(row.margin + fold(product, [](auto a, auto b) { return a + b; }));
+            int64_t k = int64_t(hit->tile) * TILE + __builtin_ctz(hit->lanes);
+            const vint *x = (const vint*)(s.X + hit->row * 2 * book.S), *y = (const vint*)(book.integers + k * 2 * book.S);
+            vint products[VECTORS] = {};
+            for (int64_t w = 0; w < book.S; w += LANES, x++, y++)
+#pragma GCC unroll 4
+                for (int v = 0; v < VECTORS; v++) products[v] = dot2(products[v], *x, y[v * book.S]);
+            int32_t sums[VECTORS];
+            fold4(products, sums);
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; v++, k += LANES) {
+                float lower = book.half[k] - row.unit * book.unit[k] * float(row.margin + sums[v]);
                 row.code[row.kept] = k, row.lower[row.kept] = lower;
                 row.kept += lower <= row.threshold;
             }
@@ -183,8 +209,7 @@ template <class T> static void search(const Problem& p, const Book& book, int64_
                 float* low = s.low + panel * ROWS * stride + (tile - tile0) * LANES;
                 bound(s.rows + panel * ROWS, s.X + panel * ROWS * 2 * book.S, book, tile, low, stride);
             }
-        for (int64_t r = 0; r < n1 - n0; r++)
-            if (s.rows[r].screened) sift(p, book, s.X + r * 2 * book.S, tile0, tile1, s.low + r * stride, s.rows[r], s);
+        sift(p, book, tile0, tile1, int(n1 - n0), s);
     }
     for (int64_t r = 0; r < n1 - n0; r++) p.index[n0 + r] = s.rows[r].finish(p);
 }
