@@ -28,10 +28,10 @@ template <class Z, class E> __device__ __forceinline__ double distance(const Z* 
         double t = __dsub_rn(to_double(z[d]), to_double(e[d]));
         sum = __dadd_rn(sum, __dmul_rn(t, t));
     }
-    return sum == sum ? sum : INFINITY;
+    return sum;
 }
 
-struct Best {
+struct Best {    // NaN is never taken: it is neither less nor equal
     double distance;
     int64_t k;
     __device__ __forceinline__ void take(double d, int64_t other) {
@@ -199,9 +199,9 @@ __device__ __forceinline__ void open(Sieve& s, const Tables& w, float gamma) {  
 // A thread owns dot(i, j) of rows row(i) and codes col(j) of the tile; rows are shared with other threads.
 template <int RN, int RK, class RowOf, class ColOf, class Dot>
 __device__ __forceinline__ void sift(Sieve& s, const Tables& w, int64_t tile, RowOf row, ColOf col, Dot dot) {
-    const Placed widest = w.widest[tile], *code = w.code + tile * BK;
+    const Placed widest = w.widest[tile];
     if (threadIdx.x < BK) {
-        Placed c = code[threadIdx.x];
+        Placed c = w.code[tile * BK + threadIdx.x];
         s.code[threadIdx.x] = c.norm > widest.norm ? Placed{INFINITY, 0, 0, 0} : c;    // a far code bounds nobody; it is looked at below
     }
     __syncthreads();
@@ -225,7 +225,7 @@ __device__ __forceinline__ void sift(Sieve& s, const Tables& w, int64_t tile, Ro
         if (!(lowest[i] - margin(r, widest) <= bound) && widest.scale == 0) continue;    // the usual case: no code of this thread can be nearest
 #pragma unroll
         for (int j = 0; j < RK; j++) {
-            Placed c = code[col(j)];
+            Placed c = w.code[tile * BK + col(j)];
             float score = fmaf(-r.scale, c.scale * dot(i, j), c.half), low = score - margin(r, c);
             if (!(low <= bound && score < INFINITY)) continue;
             int slot = atomicAdd(&s.count[row(i)], 1);

@@ -258,6 +258,59 @@ def test_what_cannot_be_screened_is_scanned(run):
         assert (effort(run, *made(cruel, 20, 130, 8, 12, torch.float64, torch.float64)) == -1).all(), cruel.__name__
 
 
+# ---- each term of the margin is needed: z is nearer to A by a hair, and the screen alone says B ---------------------------------------------------
+
+
+def between(z, A, B):
+    """A codebook whose centre is zero, so that nothing is rounded but what is meant to be: B, A, six longer ones, and their negatives."""
+    half = np.stack([B, A] + [(4 + j) * B for j in range(6)])
+    assert ((z - A) ** 2).sum() < ((z - B) ** 2).sum()
+    return torch.from_numpy(z[None].copy()), torch.from_numpy(np.concatenate([half, -half]))
+
+
+def rounded_codes():
+    """A is rounded down to fp16 and B up, by almost half an ulp in every entry."""
+    one, ulp = np.ones(64), 2.0**-10
+    return between(one, one + 0.49 * ulp, one + 0.51 * ulp)
+
+
+def rounded_row():
+    """A - B = 2 in half of the entries; the sum of z over them is positive, and negative when z is rounded to fp16."""
+    side, ulp = np.repeat([0, 1], 32), 2.0**-10
+    z = np.where(side, 1.5 * (-1.0) ** np.arange(64), 1) + side * 0.49 * ulp
+    z[0], A, B = -10 * ulp, np.ones(64), np.where(side, -1.0, 1)
+    B[0] = -1
+    return between(z, A, B)
+
+
+def cut_sums():
+    """fp16 holds every number. A tensor core cuts bits off at each addition for A; for B, a power of two, there is nothing to cut."""
+    rng = np.random.default_rng(0)
+    z, A, B = 1 + (2 * rng.integers(512, size=(2, 1024)) + 1) / 1024, None, np.ones(1024)
+    z, A = z
+    z[-2:], A[-2:], B[-2:] = 0, (16, 2.0**-6), 0
+    for d, grid in ((-2, 2.0**-9), (-1, 2.0**-9)):  # the last two entries of z leave A nearer by as little as fp16 can say
+        lead = ((z - A) ** 2).sum() - ((z - B) ** 2).sum()
+        z[d] = np.ceil(lead / (2 * A[d]) / grid) * grid if d == -1 else np.floor(lead / (2 * A[d]) / grid) * grid
+    return between(z, A, B)
+
+
+def drifting_sums():
+    """Every addition for A rounds down by almost half an ulp of the float that 1024 additions reach."""
+    one = np.append(np.ones(1024), 0)
+    A, B = one * (1 + 0.98 * 2.0**-15), one.copy()
+    B[-1] = 2.0**-9
+    return between(one, A, B)
+
+
+@everywhere
+@pytest.mark.parametrize("made", [rounded_codes, rounded_row, cut_sums, drifting_sums], ids=lambda f: f.__name__)
+def test_every_term_of_the_margin_is_needed(run, made):
+    z, e = made()
+    check_exact(run, z, e)
+    assert definition(z, e).tolist() == [1]
+
+
 @everywhere
 def test_nan_and_infinity_by_hand(run):
     e = torch.tensor([[0.0, 0.0], [NAN, 1.0], [1.0, 1.0], [INF, 1.0]])
