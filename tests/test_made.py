@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from genmini import data
+from genmini import data, kernels
 from genmini.models.made import MADE
 from genmini.train import evaluate, fit
 
@@ -104,6 +104,20 @@ def test_gradcheck():
     function = lambda *values: torch.func.functional_call(model, dict(zip(names, values, strict=True)), (x,))
     model.forward = model.log_prob
     assert torch.autograd.gradcheck(function, values)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU Triton compiles in this process and cannot interpret")
+@pytest.mark.parametrize("rung", kernels.rungs("masked_linear"))
+def test_the_model_runs_on_the_gpu_kernels(rung):
+    """Whole likelihood and gradient through the emulated kernels of masked_linear, against the reference."""
+    model = made(hidden=(20,), direct=True, order="random")
+    x, results = space(model), []
+    for backend in ("reference", "emulated"):
+        with kernels.use(backend, rung if backend == "emulated" else None):
+            log_p = model.log_prob(x)
+            results.append((log_p, *torch.autograd.grad(log_p.square().sum(), list(model.parameters()))))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_images_and_dtypes():
