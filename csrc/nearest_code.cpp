@@ -107,16 +107,17 @@ bool finite(int dtype, const void* x, int64_t row, int64_t D) {
 constexpr float RADIUS = 44000;           // ||x / unit|| <= RADIUS: so the integers' norm is at most C, and C^2 + G < 2^31   (C1)
 constexpr float C = 45000;
 constexpr float SMALLEST = 0x1p-60f;      // units are 2^-60 or more: the product of two cannot underflow
-constexpr float FAR_CODE = 0x1p122f;      // squared norms, in the scale where a typical code's largest number is 1   (C6)
+constexpr float FAR_CODE = 0x1p122f;      // squared norms, in the scale where a typical code's largest number is 1   (C7)
 constexpr float FAR_ROW = 0x1p118f;
 constexpr int64_t WIDEST = 65536;         // the largest D that the rounding of norms is proven for
+constexpr double WORTH_A_THREAD = 2e6;    // products that take longer than starting a thread
 constexpr int MAX_TILE = 64, BLOCK = 48, KEPT = 32, SAMPLE = 31;
 
 struct Book {                             // the codebook, packed
     double *centre, scale;                // any finite centre and any power of two are valid; the better, the fewer survivors
     int16_t *words, *integers;
     float *half, *unit, *group_unit, *residual;
-    float *narrow_centre, eta, largest_residual;
+    float *narrow_centre, delta, largest_residual;
     bool narrow;                          // centring may be done in float
     int64_t W, S, tiles;                  // words of 32 bits a code; the same padded, for `integers` and rows; tiles of codes
 };
@@ -132,7 +133,7 @@ struct Row {
     Nearest nearest;
 
     void begin(int64_t row, bool within, float rounding) {
-        n = row, screened = within, twice_w = rounding, threshold = INFINITY, kept = 0, nearest = Nearest();
+        n = row, screened = within, twice_w = rounding, threshold = INFINITY, kept = margin = 0, unit = 0, nearest = Nearest();
     }
     void prune() {
         int still = 0;
@@ -369,8 +370,9 @@ extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const v
     double column[SAMPLE];
     bool screened = D <= WIDEST && look_at(p, book, sample, column);
     book.tiles = (K + screen.tile - 1) / screen.tile;
-    book.eta = (D + 64) * 0x1p-24f;
+    book.delta = 1.01f * (D + 64) * 0x1p-24f;
 
+    threads = int(std::max(1.0, std::min(double(threads), double(N) * K * D / WORTH_A_THREAD)));
     std::vector<Scratch> scratch;
     for (int t = 0; t < threads; t++) scratch.push_back(layout_scratch(arena, K, D));
     std::atomic<int64_t> next_tile{0}, packed{0}, next_row{0};

@@ -55,7 +55,7 @@ static Size size_of(const float* x, int64_t D) {
     return {fold(square, [](auto a, auto b) { return a + b; }), fold(largest, [](auto a, auto b) { return a > b ? a : b; })};
 }
 
-// The unit of a vector: the least power of two in which its norm is at most RADIUS and its numbers fit in 16 bits (C1, C2)
+// The unit of a vector: the least power of two in which its norm is at most RADIUS and its numbers fit in 16 bits (C1)
 static float unit_of(Size size) {
     float need = std::max(sqrtf(size.square) * (1.01f / RADIUS), size.largest * (1.001f / 32767));
     return from_bits((to_bits(std::max(need, SMALLEST)) + 0x7fffff) & 0x7f800000);    // up to the next power of two
@@ -90,10 +90,10 @@ template <class T> static void pack(const Problem& p, const Book& book, int64_t 
             load((const T*)p.e + k * p.D, book, p.D, y);
             size = size_of(y, 2 * book.S);
         }
-        bool near = size.square <= FAR_CODE;          // neither NaN nor so far that it cannot be nearest to any screened row (C6)
+        bool near = size.square <= FAR_CODE;          // neither NaN nor so far that it cannot be nearest to any screened row (C7)
         if (near) {
             book.unit[k] = unit_of(size);
-            book.half[k] = 0.5f * size.square * (1 - book.eta);
+            book.half[k] = 0.5f * size.square * (1 - book.delta);
             residual = std::max(residual, quantise(y, book.unit[k], 2 * book.S, Y));
         } else {
             std::memset(Y, 0, sizeof(int32_t) * book.S);
@@ -147,7 +147,7 @@ static void bound(const Row* row, const int16_t* X, const Book& book, int64_t ti
 // Of tiles [tile0, tile1), whose bounds lie in s.low, keep the codes of R rows that may still be nearest. No branch depends on where they are.
 static void sift(const Problem& p, const Book& book, int64_t tile0, int64_t tile1, int R, Scratch& s) {
     const vfloat* unit = (const vfloat*)(book.group_unit + tile0 * LANES);
-    const float square = 1.1f * book.eta * C * C;
+    const float square = 1.1f * book.delta * C * C;
     int hits = 0;
     for (int r = 0; r < R; r++) {
         Row& row = s.rows[r];
@@ -156,10 +156,10 @@ static void sift(const Problem& p, const Book& book, int64_t tile0, int64_t tile
         const float slack = row.unit * float(row.margin) * 2.00001f;
         vfloat least = splat(INFINITY);
         for (int64_t i = 0; i < tile1 - tile0; i++) {
-            vfloat upper = bound[i] + unit[i] * (slack + square * unit[i]);    // (C5)
+            vfloat upper = bound[i] + unit[i] * (slack + square * unit[i]);    // U_k (C5b)
             least = upper < least ? upper : least;
         }
-        row.threshold = std::min(row.threshold, fold(least, [](auto a, auto b) { return a < b ? a : b; }) + row.twice_w);
+        row.threshold = std::min(row.threshold, fold(least, [](auto a, auto b) { return a < b ? a : b; }) + row.twice_w);    // (C6)
         for (int i = 0; i < tile1 - tile0; i++) {
             uint32_t lanes = below(bound[i], splat(row.threshold));
             s.hit[hits] = {r, int(tile0) + i, lanes};
@@ -198,7 +198,8 @@ template <class T> static void search(const Problem& p, const Book& book, int64_
         int16_t* X = s.X + (n - n0) * 2 * book.S;
         row.unit = unit_of(size);
         float residual = quantise(s.x, row.unit, 2 * book.S, X);
-        row.margin = int32_t(C * (residual + book.largest_residual)) + 1024;    // G (C4)
+        float length = 1.01f * sqrtf(size.square) / row.unit + 0.01f;          // >= ||x / unit||
+        row.margin = int32_t(C * residual + length * book.largest_residual) + 1024;    // G (C4)
     }
     int panels = int((n1 - n0 + ROWS - 1) / ROWS);                         // rows past the last repeat what the scratch held: nobody reads their bounds
     int64_t tiles = book.tiles, stride = s.groups;
