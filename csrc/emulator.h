@@ -19,7 +19,6 @@
 // Chapters: emulator_words.h (dim3, float4, __half, atomicAdd ...), emulator_fibers.h (stacks), emulator_block.h (a block, its threads, how
 // they meet), emulator_warp.h (__syncthreads, __shfl_sync ...), and this one: how blocks are run. docs/emulator.md: kernels in a debugger.
 #pragma once
-#include <algorithm>
 #include <random>
 #if defined(__linux__)
 #include <link.h>

@@ -1,5 +1,6 @@
 // One block of a launch: its threads, what they wait for, and how they meet. First chapter of the emulator; emulator.h runs the blocks.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
@@ -121,13 +122,19 @@ static std::string doing(const Thread& t) {
     return std::string(" at ") + t.what + mask + " in " + (slash ? slash + 1 : t.place.file) + ":" + std::to_string(t.place.line);
 }
 
-static std::string who_waits(const Block& b) {    // "threads 0-31 at __syncthreads in x.cu:7; threads 32-63 returned"
-    std::string text;
+static std::string who_waits(const Block& b) {    // "threads 0-15,40 at __syncthreads in x.cu:7; threads 16-39 returned"
+    std::vector<std::string> what, ranges;
     for (int first = 0, last; first < b.size; first = last + 1) {
-        std::string what = doing(b.thread[first]);
-        for (last = first; last + 1 < b.size && doing(b.thread[last + 1]) == what; last++) {}
-        text += (first ? "; thread" : "thread") + (last > first ? "s " + std::to_string(first) + "-" : " ") + std::to_string(last) + what;
+        std::string here = doing(b.thread[first]);
+        for (last = first; last + 1 < b.size && doing(b.thread[last + 1]) == here; last++) {}
+        size_t i = std::find(what.begin(), what.end(), here) - what.begin();
+        if (i == what.size()) what.push_back(here), ranges.push_back("");
+        std::string range = std::to_string(first) + (last > first ? "-" + std::to_string(last) : "");
+        if (ranges[i].size() < 40) ranges[i] += (ranges[i].empty() ? "threads " : ",") + range;
+        else if (ranges[i].back() != '.') ranges[i] += ",...";
     }
+    std::string text;
+    for (size_t i = 0; i < what.size(); i++) text += (i ? "; " : "") + ranges[i] + what[i];
     return text;
 }
 
@@ -252,7 +259,7 @@ EMULATOR_UNSEEN static void returned(Block& b, Thread& t) {    // others may hav
 // A thread that counts atomics may be spinning until another one has done something: let the others run, but not for ever.
 EMULATOR_UNSEEN static void spin() {
     if (!self || ++self->atomics % 1024) return;
-    if (__atomic_add_fetch(&block->turns, 1, __ATOMIC_RELAXED) > 1 << 18) fault("atomic operations without end: " + who_waits(*block));
+    if (__atomic_add_fetch(&block->turns, 1, __ATOMIC_RELAXED) > (1 << 14) + 512 * block->running) fault("atomic operations without end: " + who_waits(*block));
     leave();
 }
 

@@ -14,6 +14,7 @@ csrc/drivers/<x>.cpp drives csrc/<x>.cu; csrc/drivers/planted/*.cu each hold one
 """
 
 import argparse
+import fcntl
 import hashlib
 import os
 import re
@@ -62,16 +63,18 @@ def compiled(source, flags, name, inputs=(), compiler="emulated"):
     for path in (source, *inputs, *sorted(build.CSRC.glob("*.h")), *sorted(DRIVERS.glob("*.h"))):
         digest.update(path.name.encode() + path.read_bytes())
     digest.update(subprocess.run([words[0], "--version"], capture_output=True).stdout)
+    CACHE.mkdir(parents=True, exist_ok=True)
     path = CACHE / f"{name}.{digest.hexdigest()[:16]}"
-    if not path.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        for old in CACHE.glob(f"{name}.*"):
-            old.unlink(missing_ok=True)
-        fresh = path.with_suffix(f".{os.getpid()}")
-        done = subprocess.run([*words, "-o", str(fresh)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(words)}\n{done.stdout}")
-        os.replace(fresh, path)
+    with open(CACHE / f".{name}.lock", "w") as lock:  # several processes may want it at once; one of them compiles
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            for old in CACHE.glob(f"{name}.*"):
+                old.unlink()
+            fresh = CACHE / f"{name}.new"
+            done = subprocess.run([*words, "-o", str(fresh)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            if done.returncode:
+                raise RuntimeError(f"{' '.join(words)}\n{done.stdout}")
+            os.replace(fresh, path)
     return path
 
 
