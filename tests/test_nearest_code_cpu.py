@@ -12,15 +12,15 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from genmini.kernels import _library
+from genmini import kernels
 
-DTYPES = list(_library.DTYPES)  # in the order of their codes
+DTYPES = list(kernels._library.DTYPES)  # in the order of their codes
 FLOAT32, FLOAT64 = torch.float32, torch.float64
 SETS = ["scalar", "avx2", "avx512"]
 
 
 def library():
-    native = _library.load("nearest_code", "cpu")
+    native = kernels._library.load("nearest_code", "cpu")
     native.nearest_code_cpu_workspace.restype = ctypes.c_int64
     native.nearest_code_cpu_info.restype = ctypes.c_char_p
     return native
