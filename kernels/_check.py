@@ -83,7 +83,7 @@ def in_float32(*arrays):
 def in_autocast_dtype(*arrays):
     """Under autocast on their device all but float64 become autocast's dtype, as for PyTorch's own linear and convolution."""
     device = arrays[0].device.type
-    if not torch.is_autocast_enabled(device):
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
         return arrays
     dtype = torch.get_autocast_dtype(device)
     return tuple(array if array is None or array.dtype == torch.float64 else array.to(dtype) for array in arrays)

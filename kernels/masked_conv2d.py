@@ -294,7 +294,7 @@ def new_image(x, channels, dtype=None):
 def run(x, weight, bias, kind, colours, turned, request):
     choice = _backend.chosen("masked_conv2d", x.device, x.dtype, request)
     if choice.backend != "reference":
-        return launch(choice.rung, x, weight, bias, kind, colours, turned)
+        return launch(choice.rung, x, weight, None if bias is None else bias.contiguous(), kind, colours, turned)
     y = reference_turned(x, weight, kind, colours) if turned else reference(x, weight, bias, kind, colours)
     return new_image(x, y.shape[1]).copy_(y)
 

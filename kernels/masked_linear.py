@@ -255,6 +255,7 @@ def _sum(dtype):
 
 def run(x, weight, bias, in_degree, out_degree, strict, request):
     choice = _backend.chosen("masked_linear", x.device, x.dtype, request)
+    bias = None if bias is None else bias.contiguous()
     arguments = x, weight, bias, in_degree.contiguous(), out_degree.contiguous(), strict
     return reference(*arguments) if choice.backend == "reference" else launch(choice.rung, *arguments)
 

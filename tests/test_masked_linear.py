@@ -1,0 +1,341 @@
+"""Proofs and laws of MADE's masked linear layer (kernels/masked_linear.py)."""
+
+import math
+import mmap
+
+import pytest
+import torch
+from check import dtypes, gradient, laid_out, layouts, matches, numbers, opaque, registered, runs, seeds
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genmini import kernels, ops
+from genmini.kernels import masked_linear as room
+
+RUNS = runs("masked_linear")
+KERNELS = [run for run in RUNS if run.backend != "reference"]
+everywhere = pytest.mark.parametrize("run", RUNS, ids=str)
+in_kernels = pytest.mark.parametrize("run", KERNELS, ids=str)
+edges = st.sampled_from([0, 1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65])
+wide = st.sampled_from([1, 65, 128, 129, 150])
+shapes = st.tuples(edges, edges, edges) | st.tuples(st.sampled_from([1, 17]), wide, wide)
+orders = st.sampled_from(["ascending", "descending", "random", "constant", "round", "extreme"])
+
+
+def degrees(K, J, order="random", seed=0):
+    """in_degree (K), out_degree (J) from 1 ... 9, in an order that a staircase likes or hates."""
+    generator = torch.Generator().manual_seed(seed)
+    both = [torch.randint(1, 10, (size,), generator=generator) for size in (K, J)]
+    if order == "constant":
+        both = [torch.full_like(d, 3) for d in both]
+    if order == "round":
+        both = [torch.arange(size) % 7 for size in (K, J)]
+    if order == "extreme":  # the ends of int64, where -d would overflow
+        both = [torch.tensor([-(2**63), -1, 0, 2**63 - 1])[d % 4] for d in both]
+    if order in ("ascending", "descending", "extreme"):
+        both = [d.sort(descending=order == "descending").values for d in both]
+    return both
+
+
+def inputs(N, K, J, order="random", strict=False, seed=0, scale=1.0):
+    x, weight, bias = numbers(N, K, seed=seed, scale=scale), numbers(J, K, seed=seed + 1), numbers(J, seed=seed + 2)
+    return [x, weight, bias, *degrees(K, J, order, seed), strict]
+
+
+def forward_and_gradients(x, weight, bias, in_degree, out_degree, strict, dy=None):
+    x, weight = x.clone().requires_grad_(), weight.clone().requires_grad_()
+    y = ops.masked_linear(x, weight, bias, in_degree, out_degree, strict)
+    return y.detach(), *torch.autograd.grad(y, (x, weight), torch.ones_like(y) if dy is None else dy)
+
+
+# ---- the common proofs --------------------------------------------------------------------------------------------------------------------
+
+
+@everywhere
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape, order", [((33, 150, 129), "ascending"), ((65, 64, 66), "random"), ((1200, 3, 17), "random")], ids=str)
+def test_matches(run, shape, order, dtype):
+    matches(run, ops.masked_linear, inputs(*shape, order, seed=5), dtype, room.definition)
+
+
+ROUNDING = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8, torch.float64: 2.0**-53}
+TINY = {torch.float32: 2.0**-150, torch.float16: 2.0**-25, torch.bfloat16: 2.0**-134, torch.float64: 0.0}
+
+
+@everywhere
+@given(shape=shapes, order=orders, strict=st.booleans(), dtype=dtypes, layout=layouts, seed=seeds, scale=st.sampled_from([1.0, 1e-3, 1e2]))
+def test_within_the_rounding_of_its_sums(run, shape, order, strict, dtype, layout, seed, scale):
+    """A sum of n products in any order is off by at most n 2^-24 (float64: n 2^-53) times the sum of their sizes; it is rounded once more."""
+    (N, K, J), (x, weight, bias, in_degree, out_degree, _) = shape, inputs(*shape, order, strict, seed, scale)
+    x, weight, bias, dy = (a.to(dtype) for a in (x, weight, bias, numbers(N, J, seed=9)))
+    live = room.mask(in_degree, out_degree, strict).double()
+    W, X, b, dY = weight.double() * live, x.double(), bias.double(), dy.double()
+    exact = X @ W.T + b, dY @ W, dY.T @ X * live
+    sizes = X.abs() @ W.abs().T + b.abs(), dY.abs() @ W.abs(), dY.abs().T @ X.abs() * live
+    with run.use():
+        x, weight, bias, dy = (laid_out(a, layout).to(run.device) for a in (x, weight, bias, dy))
+        found = forward_and_gradients(x, weight, bias, in_degree.to(run.device), out_degree.to(run.device), strict, dy)
+    u = 2.0**-53 if dtype == torch.float64 else 2.0**-24
+    for got, truth, size, terms in zip(found, exact, sizes, (K + 2, J + 1, N + 1), strict=True):
+        assert got.dtype == dtype and got.shape == truth.shape
+        within = (2 if dtype == torch.float64 else 1) * terms * u * size + ROUNDING[dtype] * truth.abs() * (1 + 2.0**-6) + TINY[dtype]
+        assert ((got.cpu().double() - truth).abs() <= within).all()
+
+
+@everywhere
+def test_matches_without_bias_and_with_expanded_tensors(run):
+    x, weight, _, *rest = inputs(40, 70, 66)
+    expanded = [x[:1].expand(40, 70), weight[:, :1].expand(66, 70)]
+    matches(run, lambda x, w, *a: ops.masked_linear(x, w, None, *a), [*expanded, *rest], torch.float32, lambda x, w, *a: room.definition(x, w, None, *a))
+
+
+@everywhere
+def test_gradient(run):
+    *tensors, in_degree, out_degree, strict = inputs(2, 2, 3, seed=1)
+    gradient(run, lambda x, w, b: ops.masked_linear(x, w, b, in_degree, out_degree, strict), tensors)
+
+
+@everywhere
+def test_registered(run):
+    registered(run, ops.masked_linear, inputs(2, 2, 3, seed=2), argnums=(0, 1, 2), plain=room.definition)
+
+
+@everywhere
+def test_opaque(run):
+    x, weight, bias, in_degree, out_degree, strict = (a.to(run.device) if isinstance(a, torch.Tensor) else a for a in inputs(5, 6, 7))
+    request = ":".join(filter(None, (run.backend, run.rung)))
+    opaque(torch.ops.genmini.masked_linear.default, (x, weight, bias, in_degree, out_degree, strict, request))
+    opaque(torch.ops.genmini.masked_linear.default, (x, weight, None, in_degree, out_degree, True, request))
+    opaque(torch.ops.genmini.masked_linear_dw.default, (x @ weight.T, x, in_degree, out_degree, strict, request))
+
+
+# ---- laws: the mask -----------------------------------------------------------------------------------------------------------------------
+
+
+@everywhere
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("order", ["ascending", "descending", "random", "constant", "round", "extreme"])
+def test_the_jacobian_is_nonzero_exactly_where_the_mask_is(run, order, strict):
+    x, weight, bias, in_degree, out_degree, _ = (a.to(run.device) if isinstance(a, torch.Tensor) else a for a in inputs(1, 70, 67, order))
+    allowed = torch.tensor([[o > i if strict else o >= i for i in in_degree.tolist()] for o in out_degree.tolist()], device=run.device)
+    with run.use():
+        x = x[0].requires_grad_()
+        y = ops.masked_linear(x, weight, bias, in_degree, out_degree, strict)
+        jacobian = torch.stack([torch.autograd.grad(y[j], x, retain_graph=True)[0] for j in range(0, 67, 11)])
+        assert torch.equal(jacobian != 0, allowed[::11])
+        assert torch.equal(jacobian, torch.where(allowed, weight, 0)[::11])  # one term each: nothing to round
+        one = torch.eye(70, dtype=x.dtype, device=run.device)
+        assert torch.equal(ops.masked_linear(one, weight, None, in_degree, out_degree, strict).T != 0, allowed)
+
+
+@everywhere
+@pytest.mark.parametrize("poison", [math.nan, math.inf, 1e300])
+@pytest.mark.parametrize("order", ["ascending", "random"])
+def test_dead_weights_are_never_seen(run, poison, order):
+    x, weight, bias, in_degree, out_degree, strict = (a.to(run.device) if isinstance(a, torch.Tensor) else a for a in inputs(20, 70, 80, order))
+    dead = ~room.mask(in_degree, out_degree, strict)
+    assert dead.any() and not dead.all()
+    with run.use():
+        clean = forward_and_gradients(x, weight.masked_fill(dead, 0), bias, in_degree, out_degree, strict)
+        seen = forward_and_gradients(x, weight.masked_fill(dead, poison), bias, in_degree, out_degree, strict)
+    assert all(torch.equal(a, b) for a, b in zip(clean, seen, strict=True))
+    assert (seen[2][dead] == 0).all() and seen[2][~dead].all()
+
+
+@everywhere
+@pytest.mark.filterwarnings("ignore:invalid value encountered")  # NumPy, in the interpreter, of 0 times infinity
+@pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_reaches_all_that_may_see_it_and_no_dead_gradient(run, poison):
+    x, weight, bias, in_degree, out_degree, strict = (a.to(run.device) if isinstance(a, torch.Tensor) else a for a in inputs(6, 70, 80))
+    weight[5] = 0  # also through a weight of 0
+    x[2, 30] = poison
+    allowed = room.mask(in_degree, out_degree, strict)
+    with run.use():
+        y, dx, dw = forward_and_gradients(x, weight, bias, in_degree, out_degree, strict)
+    assert not y[2, allowed[:, 30]].isfinite().any()
+    assert y[torch.arange(6) != 2].isfinite().all() and dx.isfinite().all()
+    assert not dw[allowed[:, 30], 30].isfinite().any()
+    assert (dw[~allowed] == 0).all()
+
+
+@everywhere
+@pytest.mark.parametrize("strict", [False, True])
+def test_degrees_in_any_order_are_the_sorted_ones_permuted(run, strict):
+    x, weight, bias, in_degree, out_degree, _ = (a.to(run.device) if isinstance(a, torch.Tensor) else a for a in inputs(9, 100, 90))
+    k, j = in_degree.argsort(stable=True), out_degree.argsort(stable=True)
+    with run.use():
+        y, dx, dw = forward_and_gradients(x, weight, bias, in_degree, out_degree, strict)
+        y_, dx_, dw_ = forward_and_gradients(x[:, k], weight[j][:, k], bias[j], in_degree[k], out_degree[j], strict)
+    torch.testing.assert_close((y_, dx_, dw_), (y[:, j], dx[:, k], dw[j][:, k]), rtol=0, atol=1e-12)
+
+
+@everywhere
+def test_layers_of_rising_degrees_are_autoregressive(run):
+    D, H = 6, 40
+    d, h = torch.arange(1, D + 1, device=run.device), (torch.arange(H, device=run.device) % (D - 1) + 1).sort().values
+    w, v, u = (numbers(*shape, seed=i).to(run.device) for i, shape in enumerate(((H, D), (H, H), (D, H))))
+
+    def net(x):
+        hidden = ops.masked_linear(x, w, None, d, h).tanh()
+        hidden = ops.masked_linear(hidden, v, None, h, h).tanh()
+        return ops.masked_linear(hidden, u, None, h, d, strict=True)
+
+    with run.use():
+        jacobian = torch.func.jacrev(net)(numbers(D).to(run.device))
+    assert torch.equal(jacobian != 0, torch.ones_like(jacobian).tril(-1) != 0)
+
+
+# ---- laws: the kernels --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(len(KERNELS) < 2, reason="needs two rungs")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("order", ["ascending", "descending", "random", "constant"])
+def test_skipping_dead_tiles_and_unmasking_full_ones_changes_no_bit(order, dtype):
+    x, weight, bias, *rest = inputs(70, 150, 140, order)
+    found = []
+    for run in KERNELS:
+        with run.use():
+            moved = [a.to(run.device, dtype) for a in (x, weight, bias)] + [a.to(run.device) for a in rest[:2]]
+            found.append([a.cpu() for a in forward_and_gradients(*moved, rest[2])])
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def tiles(degree, side):
+    return [(part.min().item(), part.max().item()) for part in degree.split(side)]
+
+
+@pytest.mark.skipif(not any(run.backend == "emulated" for run in RUNS), reason="counts the interpreter's products")
+@pytest.mark.parametrize("order", ["ascending", "descending", "random", "round"])
+def test_a_dead_tile_costs_no_product(order, monkeypatch):
+    from triton.runtime import interpreter
+
+    steps, dot = [], interpreter.InterpreterBuilder.create_dot
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", lambda *a: steps.append(1) or dot(*a))
+    in_degree, out_degree = degrees(200, 180, order)
+    N, K, J, (side, _, deep, *_) = 100, 200, 180, room.TILE[torch.float32]
+    x, weight, dy = (torch.ones(*shape) for shape in ((N, K), (J, K), (N, J)))
+    rows = math.ceil(N / side)
+    live = lambda j_side, k_side: sum(high >= low for _, high in tiles(out_degree, j_side) for low, _ in tiles(in_degree, k_side))
+    count = {
+        "staircase": (rows * live(side, deep), rows * live(deep, side), live(side, side) * math.ceil(N / deep)),
+        "naive": (rows * 3 * 7, rows * 6 * 4, 3 * 4 * math.ceil(N / deep)),
+    }
+    for rung, (forward, turned, outer) in count.items():
+        for expected, launch in (
+            (forward, lambda rung=rung: room.launch(rung, x, weight, None, in_degree, out_degree, False)),
+            (turned, lambda rung=rung: room.launch(rung, dy, weight.T, None, ~out_degree, ~in_degree, False)),
+            (outer, lambda rung=rung: room.launch_dw(rung, dy, x, in_degree, out_degree, False)),
+        ):
+            steps.clear()
+            launch()
+            assert len(steps) == expected, (rung, order)
+
+
+@in_kernels
+def test_the_same_bits_wherever_the_numbers_lie(run):
+    x, weight, bias, in_degree, out_degree, strict = inputs(70, 75, 66)
+    x, weight, bias = (a.to(run.device, torch.float32) for a in (x, weight, bias))
+    rest = in_degree.to(run.device), out_degree.to(run.device), strict
+    with run.use():
+        plain = forward_and_gradients(x, weight, bias, *rest)
+        for how in ("offset", "transposed", "strided"):
+            moved = ops.masked_linear(laid_out(x, how), laid_out(weight, how), laid_out(bias, how), *rest)
+            assert torch.equal(plain[0], moved)
+        assert all(torch.equal(a, b) for a, b in zip(plain, forward_and_gradients(x, weight, bias, *rest), strict=True))
+
+
+@pytest.mark.parametrize("run", [run for run in KERNELS if run.device == "cpu"], ids=str)
+def test_offsets_of_more_than_31_bits(run):
+    """Two rows 2^31 + 16 numbers apart, in memory that is promised and not yet given."""
+    stride = 2**31 + 16
+    memory = mmap.mmap(-1, 4 * (stride + 64), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0))
+    far = torch.frombuffer(memory, dtype=torch.float32).as_strided((2, 20), (stride, 1))
+    far.copy_(numbers(2, 20))
+    near, (in_degree, out_degree) = far.contiguous(), degrees(20, 2)
+    with run.use():
+        for x, weight in ((far, near), (near, far)):
+            got = ops.masked_linear(x, weight, None, in_degree, out_degree)
+            assert torch.equal(got, ops.masked_linear(near, near, None, in_degree, out_degree))
+        wide, back = ops.masked_linear(far.T, far.T, None, out_degree, in_degree), ops.masked_linear(near.T, near.T, None, out_degree, in_degree)
+        assert torch.equal(wide, back)
+
+
+# ---- the contract -------------------------------------------------------------------------------------------------------------------------
+
+
+@everywhere
+@pytest.mark.parametrize("leading", [(), (3,), (2, 3), (0, 2), (2, 1, 0)])
+def test_leading_dimensions(run, leading):
+    _, weight, bias, in_degree, out_degree, strict = (a.to(run.device) if isinstance(a, torch.Tensor) else a for a in inputs(1, 5, 4))
+    x = numbers(*leading, 5).to(run.device).requires_grad_()
+    with run.use():
+        y = ops.masked_linear(x, weight, bias, in_degree, out_degree, strict)
+        (dx,) = torch.autograd.grad(y.sum(), x)
+    assert y.shape == (*leading, 4) and dx.shape == x.shape
+    torch.testing.assert_close(y, room.definition(x, weight, bias, in_degree, out_degree, strict))
+
+
+@everywhere
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_degrees_of_every_integer_type(run, dtype):
+    x, weight, bias, in_degree, out_degree, strict = (a.to(run.device) if isinstance(a, torch.Tensor) else a for a in inputs(4, 20, 30))
+    with run.use():
+        got = ops.masked_linear(x, weight, bias, in_degree.to(dtype), out_degree, strict)
+        assert torch.equal(got, ops.masked_linear(x, weight, bias, in_degree, out_degree.to(dtype), strict))
+    torch.testing.assert_close(got, room.definition(x, weight, bias, in_degree, out_degree, strict))
+
+
+@everywhere
+def test_a_gradient_runs_where_its_forward_ran_and_only_if_wanted(run, monkeypatch):
+    x, weight, bias, in_degree, out_degree, strict = (a.to(run.device) if isinstance(a, torch.Tensor) else a for a in inputs(3, 4, 5))
+    chosen, names = room._backend.chosen, []
+    with run.use():
+        y = ops.masked_linear(x, weight.requires_grad_(), bias, in_degree, out_degree, strict)
+    monkeypatch.setattr(room._backend, "chosen", lambda *a: names.append(chosen(*a)) or names[-1])
+    with kernels.use("reference"):
+        y.sum().backward()
+    assert [(name.backend, name.rung) for name in names] == [(run.backend, run.rung)]  # dW alone: x wants none
+
+
+@everywhere
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_autocast_casts_as_linear_does(run, dtype):
+    x, weight, bias, in_degree, out_degree, strict = (a.to(run.device) if isinstance(a, torch.Tensor) else a for a in inputs(3, 4, 5))
+    x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
+    with run.use(), torch.autocast(run.device, torch.bfloat16):
+        y = ops.masked_linear(x, weight, bias, in_degree, out_degree, strict)
+        assert y.dtype == torch.nn.functional.linear(x, weight, bias).dtype
+    rounded = [a.bfloat16().double() if dtype == torch.float32 else a for a in (x, weight, bias)]
+    exact = room.definition(*rounded, in_degree, out_degree, strict)
+    torch.testing.assert_close(y.double(), exact, rtol=2**-8 if dtype == torch.float32 else 1e-12, atol=1e-12)
+
+
+def test_errors_name_the_argument():
+    x, weight, bias, in_degree, out_degree, _ = inputs(2, 3, 4)
+    with pytest.raises(ValueError, match=r"weight must have shape \(J, K\) with the K of x = \(4, 3\), got \(4, 2\)"):
+        ops.masked_linear(x, weight[:, :2], bias, in_degree, out_degree)
+    with pytest.raises(ValueError, match=r"in_degree must have shape \(K\) with the K of x = \(3,\), got \(4,\)"):
+        ops.masked_linear(x, weight, bias, out_degree, out_degree)
+    with pytest.raises(ValueError, match=r"out_degree must have shape"):
+        ops.masked_linear(x, weight, bias, in_degree, in_degree)
+    with pytest.raises(ValueError, match=r"bias must have shape"):
+        ops.masked_linear(x, weight, bias[:1], in_degree, out_degree)
+    with pytest.raises(ValueError, match=r"x must have shape \(..., K\), got \(\)"):
+        ops.masked_linear(x[0, 0], weight, bias, in_degree, out_degree)
+    with pytest.raises(ValueError, match=r"weight must have shape \(J, K\), got \(3,\)"):
+        ops.masked_linear(x, weight[0], bias, in_degree, out_degree)
+    with pytest.raises(TypeError, match="in_degree must be of dtype int64, int32, int16, int8 or uint8, got float64"):
+        ops.masked_linear(x, weight, bias, in_degree.double(), out_degree)
+    with pytest.raises(TypeError, match="weight must have the dtype of x, float64, got float32"):
+        ops.masked_linear(x, weight.float(), bias, in_degree, out_degree)
+    with pytest.raises(TypeError, match="bias must be a tensor, got float"):
+        ops.masked_linear(x, weight, 0.5, in_degree, out_degree)
+    with pytest.raises(ValueError, match="out_degree must be on the device of x, cpu, got meta"):
+        ops.masked_linear(x, weight, bias, in_degree, out_degree.to("meta"))
+
+
+def test_meta_tensors_pass():
+    x, weight, bias, in_degree, out_degree, strict = (a.to("meta") if isinstance(a, torch.Tensor) else a for a in inputs(2, 3, 4))
+    assert ops.masked_linear(x, weight, bias, in_degree, out_degree, strict).shape == (2, 4)
