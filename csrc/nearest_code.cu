@@ -1,26 +1,24 @@
-// Exact nearest code: index_n = lowest k of minimal d_k = sum over d ascending of (double(z_nd) - double(e_kd))^2.   Room: kernels/nearest_code.py
+// Exact nearest code: index_n = lowest k of minimal d_k.   Room: kernels/nearest_code.py   Proof: docs/exact-argmin.md
+//
+//   d_k = sum over d ascending of (double(z_nd) - double(e_kd))^2, each operation rounded to double on its own, NaN counted as infinity
 //
 //   rung naive         one thread a row: the definition
-//   rung tiled         every (row, code) is screened in fp32 from shared-memory and register tiles; the few codes that the error bound cannot
-//                      exclude are scored again by the definition, and a row where it proves nothing is scanned by the definition
+//   rung tiled         every (row, code) is screened in fp32 from shared-memory and register tiles; the few codes that the error bound
+//                      cannot exclude are scored again by the definition, and a row where it proves nothing is scanned by the definition
 //   rung tensor_core   the same screen as a matrix product of fp16 vectors (cp.async, ldmatrix, mma.sync)
 //
-// z (N, D) and e (K, D) are contiguous, each of any dtype; index is (N,) int64; a d_k that is NaN counts as +infinity. The N x K scores are never
-// stored. Names in brackets, (1) to (9), are the inequalities of docs/exact-argmin.md, which proves that no nearest code is ever screened out.
+// z (N, D) and e (K, D) are contiguous, each of any dtype; index is (N,) int64. The N x K scores are never stored. Numbers in brackets, (1)
+// to (9), are the inequalities of the proof that no nearest code is ever screened out.
 
 #include <climits>
 #include "gpu.h"
+#include "nearest_code_pack.h"
 
-constexpr int BN = 128, BK = 128;    // rows and codes of a tile of the screen
-constexpr int THREADS = 256;         // of a block, in every kernel here
-constexpr int LIST = 16;             // codes that a row may keep while it is screened
-constexpr int GROUPS = 8, SAMPLES = 4096;
-constexpr int NOTHING = -5000;       // the exponent of a zero vector: below all others
-constexpr int REACH = 60;            // vectors 2^-REACH shorter than the longest code count as zero, with themselves as residual
-constexpr int SAFE = 400;            // beyond 2^+-SAFE, double itself over- or underflows when it squares: the screen proves nothing
-constexpr int64_t LONGEST = 65536;   // the bounds are proven up to this D
+constexpr int LIST = 16;              // codes that a row may keep while it is screened
+constexpr int SAFE = 400;             // beyond 2^+-SAFE, double itself over- or underflows when it squares: the screen proves nothing
+constexpr int64_t LONGEST = 65536;    // the bounds are proven up to this D
 
-// ---- the definition ----------------------------------------------------------------------------------------------------------------------
+// ---- the definition -------------------------------------------------------------------------------------------------------------------
 
 template <class Z, class E> __device__ __forceinline__ double distance(const Z* z, const E* e, int64_t D) {    // z[n, :], e[k, :]
     double sum = 0;
@@ -51,111 +49,12 @@ template <class Z, class E> __global__ void nearest_naive(const Z* z, const E* e
     index[n] = best.k;
 }
 
-// ---- vectors for the screen: a power of two, times a rounded vector whose largest entry is about 1 ---------------------------------------
+// ---- the sieve: what both screens do with their tile of products ----------------------------------------------------------------------
 
-// Any finite centre is valid; a good one is near the codes. The median of eight groups' means: one wild code spoils one group.
-template <class E> __global__ void centre_of_codes(const E* e, double* centre, int* unit, int64_t K, int64_t D) {
-    __shared__ double mean[GROUPS][32];
-    int column = threadIdx.x % 32, group = threadIdx.x / 32;
-    int64_t d = blockIdx.x * int64_t(32) + column, step = (K + SAMPLES - 1) / SAMPLES;    // every step-th code is looked at
-    if (d == 0 && group == 0) *unit = NOTHING;
-    double sum = 0;
-    int count = 0;
-    for (int64_t k = group * step; d < D && k < K; k += GROUPS * step) {
-        double v = to_double(e[k * D + d]);
-        if (fabs(v) < INFINITY) sum += v / SAMPLES, count++;
-    }
-    double mine = count ? sum / count * SAMPLES : INFINITY;
-    mean[group][column] = mine;
-    __syncthreads();
-    int rank = 0, finite = 0;
-    for (int g = 0; g < GROUPS; g++) {
-        double other = mean[g][column];
-        finite += fabs(other) < INFINITY;
-        rank += other < mine || (other == mine && g < group);
-    }
-    if (d < D && rank == finite / 2) centre[d] = fabs(mine) < INFINITY ? mine : 0;
-}
-
-struct alignas(16) Packed {    // v - centre = 2^power (packed + residual)
-    float half, norm, rest;    // |v - centre|^2 / 2 and bounds on its norm and on the residual's, all over 2^power; half = inf: not finite
-    int power;
+struct Survivor {
+    int k;
+    float low;    // no more than the score of code k
 };
-
-__device__ __forceinline__ double warp_sum(double v) {
-    for (int offset = 16; offset > 0; offset /= 2) v += __shfl_xor_sync(0xffffffffu, v, offset);
-    return v;
-}
-__device__ __forceinline__ float rounded_up(double v) { return float(v * (1 + 0x1p-20)); }
-
-// A warp owns a vector. P is what the screen multiplies: float or float16. Vectors from N on and entries from D on are padding.
-template <class T, class P>
-__global__ void pack(const T* v, const double* centre, P* packed, Packed* about, int* unit, int64_t N, int64_t D, int64_t DP) {
-    int64_t n = (blockIdx.x * int64_t(THREADS) + threadIdx.x) / 32;
-    int lane = threadIdx.x % 32;
-    v += n * D, packed += n * DP;
-    double top = 0;
-    bool finite = n < N;
-    for (int64_t d = lane; finite && d < D; d += 32) {
-        double t = fabs(__dsub_rn(to_double(v[d]), centre[d]));
-        finite = t < INFINITY;
-        top = fmax(top, t);
-    }
-    finite = __all_sync(0xffffffffu, finite);
-    for (int offset = 16; offset > 0; offset /= 2) top = fmax(top, __shfl_xor_sync(0xffffffffu, top, offset));
-    int power = top > 0 ? ilogb(top) : NOTHING;
-    if (power < -500 && power != NOTHING) power = -500;
-    double scale = ldexp(1.0, power > 500 ? -500 : power == NOTHING ? 0 : -power);
-    double norm = 0, kept = 0, rest = 0;
-    for (int64_t d = lane; d < DP; d += 32) {
-        double t = finite && d < D ? __dsub_rn(to_double(v[d]), centre[d]) * scale : 0.0;
-        P p = from_float<P>(float(t));
-        double x = to_double(p), r = t - x;
-        packed[d] = p;
-        norm += t * t, kept += x * x, rest += r * r;
-    }
-    norm = warp_sum(norm), kept = warp_sum(kept), rest = warp_sum(rest);
-    if (lane) return;
-    double longest = sqrt(fmax(norm, kept));
-    about[n] = Packed{finite ? float(norm / 2) : INFINITY, rounded_up(longest), rounded_up(sqrt(rest) + 0x1p-50 * longest), power};    // (1)
-    if (unit && finite) atomicMax(unit, power);
-}
-
-struct alignas(16) Placed { float half, norm, rest, scale; };    // Packed, in units of 2^unit
-
-__device__ __forceinline__ Placed place(Packed v, int unit) {
-    int p = v.power - unit;
-    if (!(v.half < INFINITY)) return Placed{INFINITY, 0, 0, 0};    // such a code is at distance infinity: never screened in
-    if (p < -REACH) return Placed{0, ldexpf(v.norm, -REACH), ldexpf(v.norm, -REACH), 0};    // (2): packed as zero, all of it is residual
-    return Placed{ldexpf(v.half, 2 * p), ldexpf(v.norm, p), ldexpf(v.rest, p), ldexpf(1.0f, p)};
-}
-
-// Block `tile` owns BK codes. widest[tile] is the largest half, norm and rest among them, but for those 16 times as long as is usual in the tile
-// (the geometric mean), which would make it useless for the others; its scale is 1 if there are any.
-__global__ void place_codes(const Packed* about, const int* unit, Placed* code, Placed* widest) {
-    __shared__ int count, sum, far, half, norm, rest;
-    int64_t k = blockIdx.x * int64_t(BK) + threadIdx.x;
-    Placed mine = place(about[k], *unit);
-    code[k] = mine;
-    if (threadIdx.x == 0) count = sum = far = half = norm = rest = 0;
-    __syncthreads();
-    bool usual = mine.half < INFINITY && mine.norm > 0;
-    int power = usual ? ilogbf(mine.norm) : 0;
-    if (usual) atomicAdd(&count, 1), atomicAdd(&sum, power);
-    __syncthreads();
-    if (usual && power * count > sum + 4 * count) usual = false, atomicMax(&far, 1);
-    if (usual) {    // floats from 0 on have the order of their bits
-        atomicMax(&half, __float_as_int(mine.half));
-        atomicMax(&norm, __float_as_int(mine.norm));
-        atomicMax(&rest, __float_as_int(mine.rest));
-    }
-    __syncthreads();
-    if (threadIdx.x == 0) widest[blockIdx.x] = Placed{__int_as_float(half), __int_as_float(norm), __int_as_float(rest), float(far)};
-}
-
-// ---- the sieve: what both screens do with their tile of products -------------------------------------------------------------------------
-
-struct Survivor { int k; float low; };    // low: no more than the score of code k
 
 struct Tables {    // the workspace (see lay_out)
     double* centre;
@@ -169,7 +68,9 @@ struct Tables {    // the workspace (see lay_out)
     int64_t N, K, D, NP, KP, DP, S;    // S: the codes are split over S blocks
 };
 
-struct alignas(16) Row { float scale, g0, g1, g2; };    // score = half - scale * code.scale * dot, up to the margin
+struct alignas(16) Row {    // score = half - scale * code.scale * dot, up to the margin
+    float scale, g0, g1, g2;
+};
 __device__ __forceinline__ float margin(Row r, Placed c) { return r.g0 + r.g1 * c.norm + r.g2 * c.rest + 0x1p-22f * c.half; }    // (7)
 
 struct Sieve {    // in shared memory
@@ -190,10 +91,14 @@ __device__ __forceinline__ void open(Sieve& s, const Tables& w, float gamma) {  
     Placed x = place(about, unit);
     bool proven = about.half < INFINITY && about.power <= unit + REACH && unit >= -SAFE && unit <= SAFE && w.D <= LONGEST;    // (8)
     const float up = 1 + 0x1p-10f;    // covers the roundings of these lines and of every sum below  (6)
-    s.row[r] = proven ? Row{x.scale, up * (w.D * 0x1p-50f * x.norm * x.norm + 0x1p-100f), up * (x.rest + x.norm * (gamma + 0x1p-22f)), up * x.norm}
-                      : Row{0, 0, 0, 0};
+    float g0 = w.D * 0x1p-50f * x.norm * x.norm + 0x1p-100f, g1 = x.rest + x.norm * (gamma + 0x1p-22f);
+    s.row[r] = proven ? Row{x.scale, up * g0, up * g1, up * x.norm} : Row{0, 0, 0, 0};
     s.bound[r] = ordered(proven ? INFINITY : -INFINITY);    // nothing passes below -infinity
     s.count[r] = 0;
+}
+
+__device__ __forceinline__ Survivor* list_of(const Tables& w, int r) {    // list[BN blockIdx.x + r, blockIdx.y, :]
+    return w.list + ((blockIdx.x * int64_t(BN) + r) * w.S + blockIdx.y) * LIST;
 }
 
 // A thread owns dot(i, j) of rows row(i) and codes col(j) of the tile; rows are shared with other threads.
@@ -222,20 +127,20 @@ __device__ __forceinline__ void sift(Sieve& s, const Tables& w, int64_t tile, Ro
     for (int i = 0; i < RN; i++) {
         Row r = s.row[row(i)];
         float bound = unordered(s.bound[row(i)]);
-        if (!(lowest[i] - margin(r, widest) <= bound) && widest.scale == 0) continue;    // the usual case: no code of this thread can be nearest
+        if (!(lowest[i] - margin(r, widest) <= bound) && widest.scale == 0) continue;    // the usual case: no code here can be nearest
 #pragma unroll
         for (int j = 0; j < RK; j++) {
             Placed c = w.code[tile * BK + col(j)];
             float score = fmaf(-r.scale, c.scale * dot(i, j), c.half), low = score - margin(r, c);
             if (!(low <= bound && score < INFINITY)) continue;
             int slot = atomicAdd(&s.count[row(i)], 1);
-            if (slot < LIST) w.list[((blockIdx.x * int64_t(BN) + row(i)) * w.S + blockIdx.y) * LIST + slot] = Survivor{int(tile * BK + col(j)), low};
+            if (slot < LIST) list_of(w, row(i))[slot] = Survivor{int(tile * BK + col(j)), low};
         }
     }
     __syncthreads();
     int r = threadIdx.x;    // make room: drop what a better bound excludes by now
     if (r < BN && s.count[r] > LIST / 2 && s.count[r] <= LIST) {
-        Survivor* list = w.list + ((blockIdx.x * int64_t(BN) + r) * w.S + blockIdx.y) * LIST;
+        Survivor* list = list_of(w, r);
         int kept = 0;
         for (int i = 0; i < s.count[r]; i++)
             if (list[i].low <= unordered(s.bound[r])) list[kept++] = list[i];
@@ -252,7 +157,7 @@ __device__ __forceinline__ void close(const Sieve& s, const Tables& w) {
     w.count[at] = s.bound[r] == ordered(-INFINITY) ? LIST + 1 : s.count[r];
 }
 
-// ---- rung tiled: block (x, y) owns rows BN x .. and the y-th share of the code tiles; a thread owns 8 x 8 products --------------------------
+// ---- rung tiled: block (x, y) owns rows BN x .. and the y-th share of the code tiles; a thread owns 8 x 8 products --------------------
 
 __global__ void __launch_bounds__(THREADS, 2) screen_tiled(Tables w) {
     constexpr int BD = 16;
@@ -292,9 +197,9 @@ __global__ void __launch_bounds__(THREADS, 2) screen_tiled(Tables w) {
     close(s, w);
 }
 
-// ---- rung tensor_core: 8 warps, 4 down the rows by 2 along the codes; a warp owns 32 x 64 products, 16 x 8 an mma.sync ---------------------
+// ---- rung tensor_core: 8 warps, 4 down the rows by 2 along the codes; a warp owns 32 x 64 products, 16 x 8 an mma.sync ----------------
 
-constexpr int HD = 32, STRIDE = HD + 8, STAGES = 3;    // rows of 80 bytes in shared memory: the 8 rows of an ldmatrix lie in different banks
+constexpr int HD = 32, STAGES = 3, STRIDE = HD + 8;    // rows of 80 bytes: the 8 rows of an ldmatrix lie in different banks
 constexpr size_t STAGED = STAGES * (BN + BK) * STRIDE * sizeof(float16);
 
 __global__ void __launch_bounds__(THREADS, 2) screen_tensor_core(Tables w) {
@@ -303,7 +208,7 @@ __global__ void __launch_bounds__(THREADS, 2) screen_tensor_core(Tables w) {
     open(s, w, (w.DP / 16) * 12 * 0x1p-23f);       // (5)
     const int lane = threadIdx.x % 32, wn = threadIdx.x / 32 % 4 * 32, wk = threadIdx.x / 128 * 64;
     const int tiles = w.KP / BK, first = tiles * int64_t(blockIdx.y) / w.S, steps = w.DP / HD;
-    const int todo = (tiles * int64_t(blockIdx.y + 1) / w.S - first) * steps;    // steps of HD entries, over all tiles: the pipeline never drains
+    const int todo = (tiles * int64_t(blockIdx.y + 1) / w.S - first) * steps;    // steps of HD entries, over all tiles
     const int r = threadIdx.x / 4, d = threadIdx.x % 4 * 8;    // 4 threads fetch a row of HD = 32 entries, 16 bytes each
     const float16* x_ptr = (const float16*)w.z + (blockIdx.x * int64_t(BN) + r) * w.DP + d;
     const float16* y_ptr = (const float16*)w.e + (first * int64_t(BK) + r) * w.DP + d;
@@ -351,7 +256,7 @@ __global__ void __launch_bounds__(THREADS, 2) screen_tensor_core(Tables w) {
     close(s, w);
 }
 
-// ---- the survivors: a warp settles a row; a block scans together the rows where the screen proved nothing ---------------------------------
+// ---- the survivors: a warp settles a row; a block scans together the rows where the screen proved nothing -----------------------------
 
 template <class Z, class E> __global__ void settle(const Z* z, const E* e, int64_t* index, Tables w) {
     __shared__ bool unproven[THREADS / 32];
@@ -394,7 +299,7 @@ template <class Z, class E> __global__ void settle(const Z* z, const E* e, int64
     }
 }
 
-// ---- launchers ---------------------------------------------------------------------------------------------------------------------------
+// ---- launchers ------------------------------------------------------------------------------------------------------------------------
 
 static int64_t tiles(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
@@ -414,20 +319,32 @@ static int64_t lay_out(Tables& w, void* workspace, bool half, int64_t N, int64_t
 }
 
 template <class P, class Z, class E> int screened(const Z* z, const E* e, int64_t* index, Tables w, void* stream) {
-    dim3 block(THREADS), grid(w.NP / BN, w.S);
-    int code = launch(centre_of_codes<E>, dim3(tiles(w.D, 32)), block, 0, stream, e, w.centre, w.unit, w.K, w.D);
-    if (!code) code = launch(pack<E, P>, dim3(w.KP * 32 / THREADS), block, 0, stream, e, w.centre, (P*)w.e, w.about_code, w.unit, w.K, w.D, w.DP);
-    if (!code) code = launch(place_codes, dim3(w.KP / BK), dim3(BK), 0, stream, w.about_code, w.unit, w.code, w.widest);
-    if (!code) code = launch(pack<Z, P>, dim3(w.NP * 32 / THREADS), block, 0, stream, z, w.centre, (P*)w.z, w.about_row, (int*)nullptr, w.N, w.D, w.DP);
-    if (!code && sizeof(P) == 4) code = launch(screen_tiled, grid, block, 0, stream, w);
-    if (!code && sizeof(P) == 2) code = launch(screen_tensor_core, grid, block, STAGED, stream, w);
-    return code ? code : launch(settle<Z, E>, dim3(tiles(w.N, THREADS / 32)), block, 0, stream, z, e, index, w);
+    const dim3 block(THREADS), grid(w.NP / BN, w.S);
+    auto then = [code = 0](auto go) mutable { return code = code ? code : go(); };    // until the first error
+    then([&] { return launch(centre_of_codes<E>, dim3(tiles(w.D, 32)), block, 0, stream, e, w.centre, w.unit, w.K, w.D); });
+    then([&] {
+        return launch(pack<E, P>, dim3(w.KP * 32 / THREADS), block, 0, stream, e, w.centre, (P*)w.e, w.about_code, w.unit, w.K, w.D, w.DP);
+    });
+    then([&] { return launch(place_codes, dim3(w.KP / BK), dim3(BK), 0, stream, w.about_code, w.unit, w.code, w.widest); });
+    then([&] {
+        int* none = nullptr;
+        return launch(pack<Z, P>, dim3(w.NP * 32 / THREADS), block, 0, stream, z, w.centre, (P*)w.z, w.about_row, none, w.N, w.D, w.DP);
+    });
+    then([&] {
+        if (sizeof(P) == 4) return launch(screen_tiled, grid, block, 0, stream, w);
+        return launch(screen_tensor_core, grid, block, STAGED, stream, w);
+    });
+    return then([&] { return launch(settle<Z, E>, dim3(tiles(w.N, THREADS / 32)), block, 0, stream, z, e, index, w); });
 }
 
 template <class Run> int with_dtypes(int z_dtype, int e_dtype, const void* z, const void* e, Run run) {
-    return with_dtype(z_dtype, [&](auto zz) { return with_dtype(e_dtype, [&](auto ee) { return run((const decltype(zz)*)z, (const decltype(ee)*)e); }); });
+    return with_dtype(z_dtype, [&](auto zero) {
+        using Z = decltype(zero);
+        return with_dtype(e_dtype, [&](auto zero) { return run((const Z*)z, (const decltype(zero)*)e); });
+    });
 }
 
+// half: of the rung tensor_core, else of tiled
 extern "C" int64_t nearest_code_workspace(int half, int64_t N, int64_t K, int64_t D, int64_t S) {
     Tables w;
     return lay_out(w, nullptr, half, N, K, D, S);
@@ -447,25 +364,17 @@ extern "C" void nearest_code_effort(int half, void* workspace, int64_t* survivor
     }
 }
 
-extern "C" int nearest_code_naive(int z_dtype, int e_dtype, const void* z, const void* e, int64_t* index, int64_t N, int64_t K, int64_t D, void*, int64_t,
-                                  void* stream) {
-    return with_dtypes(z_dtype, e_dtype, z, e, [&](auto* z, auto* e) {
-        using Z = std::remove_cv_t<std::remove_reference_t<decltype(*z)>>;
-        using E = std::remove_cv_t<std::remove_reference_t<decltype(*e)>>;
-        return launch(nearest_naive<Z, E>, dim3(tiles(N, THREADS)), dim3(THREADS), 0, stream, z, e, index, N, K, D);
-    });
+template <class Z, class E> int naive(const Z* z, const E* e, int64_t* index, Tables w, void* stream) {
+    return launch(nearest_naive<Z, E>, dim3(tiles(w.N, THREADS)), dim3(THREADS), 0, stream, z, e, index, w.N, w.K, w.D);
 }
 
-extern "C" int nearest_code_tiled(int z_dtype, int e_dtype, const void* z, const void* e, int64_t* index, int64_t N, int64_t K, int64_t D, void* workspace,
-                                  int64_t S, void* stream) {
-    Tables w;
-    lay_out(w, workspace, false, N, K, D, S);
-    return with_dtypes(z_dtype, e_dtype, z, e, [&](auto* z, auto* e) { return screened<float>(z, e, index, w, stream); });
-}
-
-extern "C" int nearest_code_tensor_core(int z_dtype, int e_dtype, const void* z, const void* e, int64_t* index, int64_t N, int64_t K, int64_t D,
-                                        void* workspace, int64_t S, void* stream) {
-    Tables w;
-    lay_out(w, workspace, true, N, K, D, S);
-    return with_dtypes(z_dtype, e_dtype, z, e, [&](auto* z, auto* e) { return screened<float16>(z, e, index, w, stream); });
-}
+#define RUNG(rung, half, search)                                                                                                     \
+    extern "C" int nearest_code_##rung(int z_dtype, int e_dtype, const void* z, const void* e, int64_t* index, int64_t N, int64_t K, \
+                                       int64_t D, void* workspace, int64_t S, void* stream) {                                        \
+        Tables w;                                                                                                                    \
+        lay_out(w, workspace, half, N, K, D, S);                                                                                     \
+        return with_dtypes(z_dtype, e_dtype, z, e, [&](auto* z, auto* e) { return search(z, e, index, w, stream); });                \
+    }
+RUNG(naive, false, naive)
+RUNG(tiled, false, screened<float>)
+RUNG(tensor_core, true, screened<float16>)

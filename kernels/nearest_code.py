@@ -1,14 +1,16 @@
 """Which code lies nearest, exactly, when the fast arithmetic cannot tell?
 
-Vector quantisation of VQ-VAE (van den Oord, Vinyals, Kavukcuoglu 2017, eq. 1-3; the course's "VQ-VAE"): a vector z is replaced by the nearest
-of K codes e_k. The network behind the codes learns through the codes as if they were z, and the codes move towards the vectors they replace.
+Vector quantisation of VQ-VAE (van den Oord, Vinyals, Kavukcuoglu 2017, eq. 1-3; the course's "VQ-VAE"): a vector z is replaced by the
+nearest of K codes e_k. The network behind the codes learns through the codes as if they were z, and the codes move towards the vectors that
+they replace.
 
     kernels: csrc/nearest_code.cu, csrc/quantize.cu; csrc/nearest_code.cpp for CPUs    layer: genmini.layers.VectorQuantizer
     test: tests/test_nearest_code.py    bench: bench/bench_nearest_code.py    proof: docs/exact-argmin.md
 
 Math
-    index       k_n = lowest k of minimal d_nk,  d_nk = sum_d (z_nd - e_kd)^2, d ascending, in double, each operation rounded on its own, NaN = infinity
-                the same on every backend, rung and device: a row with NaN in it, or infinitely far from all codes, has index 0
+    index       k_n = lowest k of minimal d_nk,  d_nk = sum_d (z_nd - e_kd)^2, d ascending, each operation rounded to double on its own,
+                NaN counted as infinity: the same on every backend, rung and device. A row with NaN in it, or infinitely far from all
+                codes, has index 0
     step        z_q = z + sg[e - z] = e in value                          e = e_{k_n},  sg: the gradient stops
                 loss_n = |sg[z] - e|^2 + beta |z - sg[e]|^2 = (1 + beta) |z - e|^2 in value
     gradient    dz_n = dz_q_n + 2 beta (z_n - e) dloss_n                  de_k = sum_{n: k_n = k} 2 (e_k - z_n) dloss_n
@@ -18,9 +20,9 @@ Shapes
     z (..., D), codebook e (K, D), their dtypes may differ -> index (...) int64;  z_q like z, loss (...) float32 (float64 if an input is)
 
 Traffic
-    3 N K D operations of the definition in double, or 2 N K D of the screen: a matrix product of (N, D) and (D, K) whose N K scores are looked at
-    and forgotten. z is read twice and its packed form written once, then read K / 128 times from cache. N = 65536, K = 1024, D = 64: 8.6 GFLOP
-    and 42 MB, where storing the scores would move 537 MB. The step reads z and writes z_q: 8 N D bytes in float32.
+    3 N K D operations of the definition in double, or 2 N K D of the screen: a matrix product of (N, D) and (D, K) whose N K scores are
+    looked at and forgotten. z is read twice and its packed form written once, then read K / 128 times from cache. N = 65536, K = 1024,
+    D = 64: 8.6 GFLOP and 42 MB, where storing the scores would move 537 MB. The step reads z and writes z_q: 8 N D bytes in float32.
 
 Tiling
     naive         one thread a row: the definition

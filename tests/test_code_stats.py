@@ -31,7 +31,8 @@ def definition(z, index, K):
 @given(shape=shapes, layout=layouts, seed=seeds)
 def test_matches(run, dtype, shape, layout, seed):
     z, index = inputs(*shape, seed=seed)
-    matches(run, lambda z, index: ops.code_stats(z, index, shape[1]), [laid_out(z, layout), index], dtype, lambda z, index: definition(z, index, shape[1]))
+    K, z = shape[1], laid_out(z, layout)
+    matches(run, lambda z, index: ops.code_stats(z, index, K), [z, index], dtype, lambda z, index: definition(z, index, K))
 
 
 @everywhere
@@ -57,7 +58,8 @@ def test_gradient(run):
 @everywhere
 def test_registered(run):
     z, index = inputs(5, 3, 2)
-    registered(run, lambda z: ops.code_stats(z, index.to(z.device), 3), [z], argnums=(0,), plain=lambda z: definition(z, index.to(z.device), 3))
+    index = index.to(run.device)
+    registered(run, lambda z: ops.code_stats(z, index, 3), [z], argnums=(0,), plain=lambda z: definition(z, index, 3))
 
 
 @everywhere

@@ -1,4 +1,4 @@
-"""Proofs and laws of the nearest code room (kernels/nearest_code.py): the index is the true argmin, whatever the data; the step is the course's."""
+"""Proofs and laws of the nearest code room (kernels/nearest_code.py): the index is the true argmin; the step is the course's."""
 
 import math
 
@@ -39,7 +39,7 @@ def check_exact(run, z, e):
     assert not wrong, f"rows {wrong[:5]}: got {got[wrong[:5]].tolist()}, nearest is {want[wrong[:5]].tolist()}"
 
 
-# ---- cruel data: each makes (N, D) rows and (K, D) codes in float64 that are hard to tell apart ----------------------------------------------
+# ---- cruel data: each makes (N, D) rows and (K, D) codes in float64 that are hard to tell apart ----------------------------------------
 
 
 def gaussian(z, e, rng):
@@ -163,7 +163,7 @@ def kinds_for(*given_dtypes):
     return SINGLE + WIDE * fits + DOUBLE * (set(given_dtypes) == {torch.float64})
 
 
-# ---- the law: the index is the argmin of the definition ---------------------------------------------------------------------------------------
+# ---- the law: the index is the argmin of the definition --------------------------------------------------------------------------------
 
 
 @everywhere
@@ -239,8 +239,8 @@ def effort(run, z, e):
 @pytest.mark.parametrize("run", [r for r in RUNS if r.rung not in (None, "naive")], ids=str)
 def test_the_screen_proves_most_rows(run):
     """Exactness alone would not notice a screen that proves nothing and scans: these are upper bounds on the work that is left."""
-    data = [gaussian, trained, offset(1e3), offset(1e6), scaled(1e30), scaled(1e-40), initialised, nan_and_infinite_codes, rows_of_all_sizes, one_code_at(1e6)]
-    for cruel in data:
+    data = [gaussian, trained, initialised, nan_and_infinite_codes, rows_of_all_sizes, one_code_at(1e6)]
+    for cruel in [*data, offset(1e3), offset(1e6), scaled(1e30), scaled(1e-40)]:
         z, e = made(cruel, 128, 512, 64, 11, torch.float64, torch.float64)
         if cruel.__name__ == "rows_of_all_sizes":
             z = z[z.abs().amax(1) < 1e6]  # from 1e9 on all codes are equally far to double itself
@@ -258,7 +258,7 @@ def test_what_cannot_be_screened_is_scanned(run):
         assert (effort(run, *made(cruel, 20, 130, 8, 12, torch.float64, torch.float64)) == -1).all(), cruel.__name__
 
 
-# ---- each term of the margin is needed: z is nearer to A by a hair, and the screen alone says B ---------------------------------------------------
+# ---- each term of the margin is needed: z is nearer to A by a hair, and the screen alone says B ----------------------------------------
 
 
 def between(z, A, B):
@@ -352,7 +352,7 @@ def test_the_index_is_registered(run):
             assert torch.equal(torch.func.vmap(ops.nearest_code, in_dims)(*inputs), torch.stack(each))
 
 
-# ---- the step ------------------------------------------------------------------------------------------------------------------------------
+# ---- the step --------------------------------------------------------------------------------------------------------------------------
 
 
 def graph(z, e, beta=0.25):
@@ -364,6 +364,9 @@ def graph(z, e, beta=0.25):
     return (z + (code - z).detach()).to(z.dtype), index, moving + beta * stopped
 
 
+step_shapes = st.sampled_from([(1, 1, 1), (5, 3, 2), (33, 7, 33), (70, 4, 64), (9, 40, 31), (0, 3, 4)])  # N, K, D
+
+
 def apart(N, K, D, seed=0):
     """Rows with one nearest code each, whatever the rounding."""
     e = numbers(K, D, seed=seed, scale=3)
@@ -372,7 +375,7 @@ def apart(N, K, D, seed=0):
 
 @each_step
 @pytest.mark.parametrize("dtype", DTYPES[:3], ids=str)
-@given(shape=st.sampled_from([(1, 1, 1), (5, 3, 2), (33, 7, 33), (70, 4, 64), (9, 40, 31), (0, 3, 4)]), seed=seeds, beta=st.sampled_from([0, 0.25, 2.0]))
+@given(shape=step_shapes, seed=seeds, beta=st.sampled_from([0, 0.25, 2.0]))
 def test_step_matches(run, dtype, shape, seed, beta):
     matches(run, lambda z, e: ops.quantize(z, e, beta), apart(*shape, seed=seed), dtype, lambda z, e: graph(z, e, beta))
 
