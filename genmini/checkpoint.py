@@ -18,13 +18,15 @@ FORMAT = 1
 
 
 def save(run, model, about):
-    """about: whatever belongs to the run and is JSON; it comes back from `read`."""
+    """about: the step, and whatever else belongs to the run and is JSON; it comes back from `read`."""
+    name = type(model).__module__.rpartition(".")[2]
+    if name not in models.MODELS or models.find(name) is not type(model):
+        raise ValueError(f"a run holds a model of genmini.models, not {type(model).__module__}.{type(model).__name__}")
     run = Path(run)
     run.mkdir(parents=True, exist_ok=True)
     weights = f"model-{about['step']}.safetensors"
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     _write(run / weights, safetensors.torch.save(tensors))
-    name = type(model).__module__.rpartition(".")[2]
     said = {"format": FORMAT, "model": name, "settings": model.settings, "weights": weights, **about}
     _write(run / "run.json", json.dumps(said, indent=1).encode())
     for old in run.glob("model-*.safetensors"):

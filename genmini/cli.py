@@ -7,6 +7,7 @@ GENMINI_DEBUG=1 shows the traceback behind the line.
 import argparse
 import ast
 import inspect
+import itertools
 import os
 import platform
 import shutil
@@ -137,7 +138,7 @@ def train(arguments):
     sizes = " / ".join(f"{len(splits[split])} {split}" for split in data.SPLITS)
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{arguments.model} on {name}: {sizes}, {parameters:,} parameters, {loop['steps']} steps on {device}")
-    about = dict(data=name, recipe=settings | loop, seed=arguments.seed, versions=_versions())
+    about = dict(recipe=settings | loop, seed=arguments.seed, versions=_versions())
     try:
         history = fit(model, splits["train"], splits["valid"], **loop, seed=arguments.seed, run=run, about=about)
     except OSError as error:
@@ -194,9 +195,9 @@ def _run_folder(arguments):
         if (run / "run.json").exists() and not arguments.overwrite:
             raise ValueError(f"{run} already holds a run: choose another --out, or say --overwrite")
         return run
-    first = Path("runs") / f"{arguments.model}-{arguments.data}"
-    taken = (first, *(first.with_name(f"{first.name}-{i}") for i in range(2, 10**6)))
-    return next(run for run in taken if not run.exists())
+    name = f"{arguments.model}-{arguments.data}"
+    runs = (Path("runs") / (name if i == 1 else f"{name}-{i}") for i in itertools.count(1))
+    return next(run for run in runs if not run.exists())
 
 
 def _where(arguments, threads=None):
@@ -244,6 +245,8 @@ def evaluate(arguments):
     from genmini import checkpoint, data
 
     said = checkpoint.read(arguments.run_folder)
+    if "data" not in said:
+        raise ValueError(f"{arguments.run_folder}/run.json does not name its data")
     held_out = data.load(said["data"], arguments.split)
     _say_likelihood(checkpoint.load(arguments.run_folder, _where(arguments)), held_out)
 

@@ -49,7 +49,7 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
         history.step, history.valid = step, valid
         best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         if run:
-            checkpoint.save(run, model, {**(about or {}), "step": step, "valid": valid})
+            checkpoint.save(run, model, {"data": train.name, **(about or {}), "step": step, "valid": valid})
 
     if run:
         Path(run).mkdir(parents=True, exist_ok=True)

@@ -124,7 +124,7 @@ def test_version_is_light():
 
 
 def test_import_finds_the_kernels_and_sets_the_interpreter():
-    code = "import os; os.environ.pop('TRITON_INTERPRET', 0); import genmini as g; print(os.environ.get('TRITON_INTERPRET'), g.kernels.__name__)"
+    code = "import os; os.environ.pop('TRITON_INTERPRET', 0); import genmini as g; print(os.getenv('TRITON_INTERPRET'), g.kernels.__name__)"
     import torch
 
     done = python("-c", code)

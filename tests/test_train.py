@@ -1,6 +1,7 @@
 """Data, the loop and the runs that it leaves: same seed same bits, the best weights stay, and nothing is half written."""
 
 import dataclasses
+import itertools
 import json
 import signal
 
@@ -82,27 +83,16 @@ def test_the_best_weights_stay(tmp_path):
     assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == history.rows
 
 
-class Spoiled(MADE):
-    """log_prob calls `spoil` with the number of the training step."""
-
-    def log_prob(self, x):
-        if self.training:
-            self.calls = getattr(self, "calls", 0) + 1
-            self.spoil(self.calls)
-            if self.calls > self.nan_after:
-                return super().log_prob(x) * float("nan")
-        return super().log_prob(x)
-
-    nan_after = 10**9
-
-    def spoil(self, step):
-        pass
+def spoiled(spoil):
+    """A model whose log_prob passes through spoil(step, log_p) while it trains."""
+    model, step = small(), itertools.count(1)
+    log_prob = model.log_prob
+    model.log_prob = lambda x: spoil(next(step), log_prob(x)) if model.training else log_prob(x)
+    return model
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_what_is_kept(tmp_path):
-    Spoiled.__module__ = MADE.__module__  # a run names its model by its file
-    model = Spoiled((8, 8), hidden=(16,))
-    model.nan_after = 25
+    model = spoiled(lambda step, log_p: log_p if step <= 25 else log_p * float("nan"))
     with pytest.raises(FloatingPointError, match=r"step 30 .*step 20 .*kept in"):
         fit(model, TRAIN, VALID, steps=100, every=10, run=tmp_path, progress=False)
     assert nll(genmini.load(tmp_path), TEST.x).isfinite().all()
@@ -110,9 +100,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_what_is_kept(tmp_path):
 
 @pytest.mark.parametrize("at", [3, 25])
 def test_ctrl_c_ends_with_what_is_best_so_far(tmp_path, at):
-    Spoiled.__module__ = MADE.__module__
-    model = Spoiled((8, 8), hidden=(16,))
-    model.spoil = lambda step: signal.raise_signal(signal.SIGINT) if step == at else None
+    model = spoiled(lambda step, log_p: signal.raise_signal(signal.SIGINT) if step == at else log_p)
     history = fit(model, TRAIN, VALID, steps=100, every=10, run=tmp_path, progress=False)
     assert history.interrupted and history.step == (at if at < 10 else 20)
     assert evaluate(genmini.load(tmp_path), VALID)[0] == pytest.approx(history.valid, rel=1e-6)
@@ -155,6 +143,15 @@ def test_a_run_comes_back(tmp_path):
     back, u = genmini.load(tmp_path), torch.rand(5, 64)
     assert torch.equal(back.log_prob(TEST.x), model.log_prob(TEST.x)) and torch.equal(back.sample(5, u), model.sample(5, u))
     assert not back.training and back.settings == {**model.settings, "shape": [8, 8], "hidden": [16]} | {"shape": (8, 8), "hidden": (16,)}
+
+
+def test_a_run_holds_only_models_that_can_come_back(tmp_path):
+    class Mine(MADE):
+        pass
+
+    with pytest.raises(ValueError, match="Mine"):
+        checkpoint.save(tmp_path, Mine(4), {"step": 1})
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_write_leaves_the_old_run_whole(tmp_path, monkeypatch):
