@@ -36,6 +36,11 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
     early, with what is best so far. A loss that is not finite stops it with FloatingPointError. The same seed gives the same model.
     """
     _same_kind(model, train, valid)
+    for name, value in dict(steps=steps, batch=batch, every=every).items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if shift and len(train.shape) < 2:
+        raise ValueError(f"shift moves images, and {train.name} holds rows of shape {train.shape}")
     device = next(model.parameters()).device
     noise = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # of dropout
@@ -48,8 +53,11 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
         nonlocal best
         history.step, history.valid = step, valid
         best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        save()
+
+    def save():
         if run:
-            checkpoint.save(run, model, {"data": train.name, **(about or {}), "step": step, "valid": valid})
+            checkpoint.save(run, model, {"data": train.name, **(about or {}), "step": history.step, "valid": history.valid})
 
     if run:
         Path(run).mkdir(parents=True, exist_ok=True)
@@ -87,6 +95,8 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
                 keep(step, nll(model, x_valid).mean().item())
     if best is not None:
         model.load_state_dict(best)
+    if history.interrupted:
+        save()  # the interrupt may have fallen into the last one
     model.eval()
     return history
 

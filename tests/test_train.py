@@ -113,6 +113,15 @@ def test_other_data_is_refused():
         evaluate(MADE((4, 16), hidden=(4,)), TEST)
 
 
+def test_settings_that_cannot_be_are_named():
+    for wrong in (dict(steps=0), dict(steps=1, batch=0), dict(steps=1, every=0)):
+        with pytest.raises(ValueError, match=f"{list(wrong)[-1]} must be at least 1"):
+            fit(small(), TRAIN, VALID, **wrong, progress=False)
+    rows = dataclasses.replace(TRAIN, x=TRAIN.x.flatten(1))
+    with pytest.raises(ValueError, match="shift moves images"):
+        fit(MADE(64, hidden=4), rows, rows, steps=1, shift=0.5, progress=False)
+
+
 def test_shifted_moves_by_one_pixel():
     x, noise, seen = TRAIN.x[:50], torch.Generator().manual_seed(0), set()
     assert torch.equal(shifted(x, 0.0, noise), x)
