@@ -104,8 +104,8 @@ bool finite(int dtype, const void* x, int64_t row, int64_t D) {
 
 // ---- what the screen works on ------------------------------------------------------------------------------------------------------------
 
-constexpr float RADIUS = 44000;           // ||x / unit|| <= RADIUS: so the integers' norm is at most C, and C^2 + G < 2^31   (C1)
-constexpr float C = 45000;
+constexpr float RADIUS = 32400;           // ||x / unit|| <= RADIUS: so integers fit in 16 bits, and their norm is at most C   (C1)
+constexpr float C = 33000;
 constexpr float SMALLEST = 0x1p-60f;      // units are 2^-60 or more: the product of two cannot underflow
 constexpr float FAR_CODE = 0x1p122f;      // squared norms, in the scale where a typical code's largest number is 1   (C7)
 constexpr float FAR_ROW = 0x1p118f;

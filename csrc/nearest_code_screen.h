@@ -43,22 +43,18 @@ static void fold4(const vint (&p)[4], int32_t (&sums)[4]) {
     for (int v = 0; v < 4; v++) sums[v] = sum[v * Q];
 }
 
-struct Size { float square, largest; };       // ||x||^2 and max |x_d|; NaN among x makes `square` NaN
+template <class V> static auto sum(V v) { return fold(v, [](auto a, auto b) { return a + b; }); }
 
-static Size size_of(const float* x, int64_t D) {
-    vfloat square = {}, largest = {};
-    for (int64_t d = 0; d < D; d += LANES) {
-        vfloat v = *(const vfloat*)(x + d), absolute = v < 0 ? -v : v;
-        square += v * v;
-        largest = absolute > largest ? absolute : largest;
-    }
-    return {fold(square, [](auto a, auto b) { return a + b; }), fold(largest, [](auto a, auto b) { return a > b ? a : b; })};
+static float square_of(const float* x, int64_t D) {                       // ||x||^2; NaN if there is a NaN in x
+    vfloat square = {};
+    for (int64_t d = 0; d < D; d += LANES) square += *(const vfloat*)(x + d) * *(const vfloat*)(x + d);
+    return sum(square);
 }
 
-// The unit of a vector: the least power of two in which its norm is at most RADIUS and its numbers fit in 16 bits (C1)
-static float unit_of(Size size) {
-    float need = std::max(sqrtf(size.square) * (1.01f / RADIUS), size.largest * (1.001f / 32767));
-    return from_bits((to_bits(std::max(need, SMALLEST)) + 0x7fffff) & 0x7f800000);    // up to the next power of two
+// The unit of a vector: the least power of two in which its norm is at most RADIUS (C1)
+static float unit_of(float square) {
+    float need = std::max(sqrtf(square) * (1.01f / RADIUS), SMALLEST);
+    return from_bits((to_bits(need) + 0x7fffff) & 0x7f800000);            // up to the next power of two
 }
 
 // X = x / unit rounded to integers; the answer is at least ||x / unit - X||   (C3)
@@ -72,10 +68,29 @@ static float quantise(const float* x, float unit, int64_t D, int16_t* X) {
         vshort q = __builtin_convertvector(__builtin_convertvector(rounded, vint), vshort);
         std::memcpy(X + d, &q, sizeof q);
     }
-    return 1.01f * sqrtf(fold(square, [](auto a, auto b) { return a + b; })) + 0.01f;
+    return 1.01f * sqrtf(sum(square)) + 0.01f;
 }
 
 // ---- the codebook ------------------------------------------------------------------------------------------------------------------------
+
+// LANES rows of LANES words: to[w][l] = from[l][w] for w < W. Halves of the square change places, then quarters, down to single words.
+static void transpose(const int32_t* from, int64_t from_stride, int32_t* to, int64_t to_stride, int64_t W) {
+    vint square[LANES], lane;
+#pragma GCC unroll 16
+    for (int l = 0; l < LANES; l++) square[l] = *(const vint*)(from + l * from_stride), lane[l] = l;
+#pragma GCC unroll 4
+    for (int h = LANES / 2; h; h /= 2)
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++)
+            if (!(i & h)) {
+                vint a = square[i], b = square[i + h], is_b = (lane & h) != 0;
+                square[i] = blended(a, b, lane + (is_b & (LANES - h)));
+                square[i + h] = blended(a, b, lane + (is_b ? splat(LANES) : splat(h)));
+            }
+#pragma GCC unroll 16
+    for (int w = 0; w < LANES; w++)
+        if (w < W) *(vint*)(to + w * to_stride) = square[w];
+}
 
 // Codes [tile TILE, (tile + 1) TILE) into book: integers by code and, for the kernel, as [word][code], a word being two of them
 template <class T> static void pack(const Problem& p, const Book& book, int64_t tile, float* y) {
@@ -85,21 +100,23 @@ template <class T> static void pack(const Problem& p, const Book& book, int64_t 
         int64_t k = tile * TILE + l;
         int16_t* Y = book.integers + k * 2 * book.S;
         book.half[k] = INFINITY, book.unit[k] = 0;    // until it proves worthy
-        Size size = {INFINITY, 0};
+        float square = INFINITY;
         if (k < p.K) {
             load((const T*)p.e + k * p.D, book, p.D, y);
-            size = size_of(y, 2 * book.S);
+            square = square_of(y, 2 * book.S);
         }
-        bool near = size.square <= FAR_CODE;          // neither NaN nor so far that it cannot be nearest to any screened row (C7)
+        bool near = square <= FAR_CODE;          // neither NaN nor so far that it cannot be nearest to any screened row (C7)
         if (near) {
-            book.unit[k] = unit_of(size);
-            book.half[k] = 0.5f * size.square * (1 - book.delta);
+            book.unit[k] = unit_of(square);
+            book.half[k] = 0.5f * square * (1 - book.delta);
             residual = std::max(residual, quantise(y, book.unit[k], 2 * book.S, Y));
         } else {
             std::memset(Y, 0, sizeof(int32_t) * book.S);
         }
-        for (int64_t w = 0; w < book.W; w++) std::memcpy(words + w * TILE + l, Y + 2 * w, 4);
     }
+    for (int64_t w = 0; w < book.W; w += LANES)
+        for (int l = 0; l < TILE; l += LANES)
+            transpose((int32_t*)book.integers + (tile * TILE + l) * book.S + w, book.S, words + w * TILE + l, TILE, book.W - w);
     book.residual[tile] = residual;
     for (int l = 0; l < LANES; l++) {                 // the largest unit of each group
         float largest = 0;
@@ -192,13 +209,13 @@ template <class T> static void search(const Problem& p, const Book& book, int64_
     for (int64_t n = n0; n < n1; n++) {
         Row& row = s.rows[n - n0];
         load(z + n * p.D, book, p.D, s.x);
-        Size size = size_of(s.x, 2 * book.S);
-        row.begin(n, size.square <= FAR_ROW, 1.1f * (p.D + 4) * 0x1p-52f * size.square);
+        float square = square_of(s.x, 2 * book.S);
+        row.begin(n, square <= FAR_ROW, 1.1f * (p.D + 4) * 0x1p-52f * square);
         if (!row.screened) continue;                                       // what X held before does no harm: nobody reads its bounds
         int16_t* X = s.X + (n - n0) * 2 * book.S;
-        row.unit = unit_of(size);
+        row.unit = unit_of(square);
         float residual = quantise(s.x, row.unit, 2 * book.S, X);
-        float length = 1.01f * sqrtf(size.square) / row.unit + 0.01f;          // >= ||x / unit||
+        float length = 1.01f * sqrtf(square) / row.unit + 0.01f;          // >= ||x / unit||
         row.margin = int32_t(C * residual + length * book.largest_residual) + 1024;    // G (C4)
     }
     int panels = int((n1 - n0 + ROWS - 1) / ROWS);                         // rows past the last repeat what the scratch held: nobody reads their bounds
