@@ -39,8 +39,12 @@ from . import _backend, _check, _library, _operator
 def reference(z, index, K):  # (N, D), (N,) -> (K,), (K, D)
     inside = (index >= 0) & (index < K)
     row = torch.where(inside, index, K)  # what is outside goes to a row that is cut off
-    count = torch.zeros(K + 1, dtype=torch.int64, device=z.device).index_add(0, row, torch.ones_like(row))
-    total = torch.zeros(K + 1, z.shape[1], dtype=torch.float64, device=z.device).index_add(0, row, z.double())
+    count = torch.zeros(K + 1, dtype=torch.int64, device=z.device).scatter_add(0, row, torch.ones_like(row))
+    total = torch.zeros(K + 1, z.shape[1], dtype=torch.float64, device=z.device)
+    if z.device.type == "cpu":  # in order of n, like index_add, and a hundred times as fast
+        total.scatter_add_(0, row[:, None].expand_as(z), z.double())
+    else:
+        total.index_add_(0, row, z.double())
     return count[:K].clone(), total[:K].to(_wide(z))
 
 

@@ -1,0 +1,45 @@
+"""The codes' counts and totals beside index_add and a product with one-hot vectors. Room: kernels/code_stats.py
+
+On a CPU the room runs its reference, which is index_add in double: the row says what the contract costs there.
+"""
+
+import torch
+from measure import DEVICE, GPU, row, times
+
+from genmini import kernels, ops
+
+CASES = [(16384, 512, 64), (16384, 1, 64)] + ([(65536, 1024, 256), (65536, 1, 256)] if GPU else [])  # K = 1: one code has all
+
+
+def index_add(z, index, K):
+    return torch.bincount(index, minlength=K), z.new_zeros(K, z.shape[1]).index_add_(0, index, z)
+
+
+def one_hot(z, index, K):
+    one = torch.nn.functional.one_hot(index, K).to(z.dtype)
+    return one.sum(0).long(), one.T @ z
+
+
+def in_rung(rung):
+    def call(*arguments):
+        with kernels.use("auto", rung):
+            return ops.code_stats(*arguments)
+
+    return call
+
+
+def rows():
+    for N, K, D in CASES:
+        z, index = torch.randn(N, D, device=DEVICE), torch.randint(K, (N,), device=DEVICE)
+        ours = {f"genmini {rung}": rung for rung in kernels.rungs("code_stats")} if GPU else {"genmini reference": None}
+        functions = {"index_add": index_add, "one_hot": one_hot} | {name: in_rung(rung) for name, rung in ours.items()}
+        count, exact = index_add(z.double(), index, K)
+        errors = {}
+        for name, function in functions.items():  # a wrong kernel is not timed
+            got = function(z, index, K)
+            errors[name] = (got[1].double() - exact).abs().max().item()
+            assert torch.equal(got[0], count) and errors[name] < 1e-1, (name, errors[name])
+        took = times({name: lambda function=function: function(z, index, K) for name, function in functions.items()})
+        cost = {"bytes": 4 * N * D + 8 * N + 4 * K * D, "beside": took["index_add"][0]}
+        for name, time in took.items():
+            yield row("code_stats", f"N={N} K={K} D={D}", "forward", name, time, error=errors[name], **cost)

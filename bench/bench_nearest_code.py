@@ -1,0 +1,114 @@
+"""The exact nearest code and the step of VQ-VAE beside PyTorch's own. Room: kernels/nearest_code.py
+
+The error of a search is the share of rows whose index is not the lowest k of least d_k; ours must be 0, or it is not timed. For CPUs,
+bench_nearest_code_cpu.py sets the search beside FAISS and scikit-learn.
+
+    python bench/bench_nearest_code.py --survivors      how many codes a row the screens of the GPU kernel leave over
+"""
+
+import argparse
+import sys
+
+import torch
+from measure import DEVICE, GPU, row, times
+
+from genmini import kernels, ops
+from genmini.kernels import _backend
+from genmini.kernels import nearest_code as room
+
+CASES = [(16384, 512, 64), (4096, 1024, 256)] + ([(65536, 1024, 64), (65536, 8192, 256)] if GPU else [])  # N, K, D
+STEPS = [(16384, 512, 64)] + ([(65536, 1024, 256)] if GPU else [])
+
+
+def cdist(z, e):
+    return torch.cdist(z, e).argmin(1)
+
+
+def expanded(z, e):
+    return torch.addmm(e.square().sum(1), z, e.T, alpha=-2).argmin(1)
+
+
+def ours():
+    if GPU:
+        return {f"genmini {rung}": rung for rung in kernels.rungs("nearest_code")}
+    return {f"genmini {kernels.chosen('nearest_code').backend}": None}
+
+
+def in_rung(function, rung):
+    def call(*arguments):
+        with kernels.use("auto", rung):
+            return function(*arguments)
+
+    return call
+
+
+def data(N, K, D):
+    """A trained codebook: rows lie about their codes."""
+    e = torch.randn(K, D, device=DEVICE)
+    return e[torch.randint(K, (N,), device=DEVICE)] + 0.7 * torch.randn(N, D, device=DEVICE), e
+
+
+def vq(z, e, beta=0.25):
+    """The step in eager PyTorch."""
+    index = cdist(z, e)
+    code = e[index]
+    loss = (code - z.detach()).square().sum(1) + beta * (z - code.detach()).square().sum(1)
+    return z + (code - z).detach(), index, loss
+
+
+def both(step, z, e):
+    z_q, _, loss = step(z, e)
+    torch.autograd.grad(z_q.sum() + loss.sum(), (z, e))
+
+
+def rows():
+    for N, K, D in CASES:
+        z, e = data(N, K, D)
+        exact = room.reference(z, e)
+        searches = {name: in_rung(ops.nearest_code, rung) for name, rung in ours().items()}
+        searches |= {"torch.cdist": cdist, "torch.addmm": expanded}
+        errors = {name: (search(z, e) != exact).double().mean().item() for name, search in searches.items()}
+        for name in ours():
+            assert errors[name] == 0, f"{name} is wrong in {errors[name]:.1%} of the rows"
+        took = times({name: lambda search=search: search(z, e) for name, search in searches.items()})
+        cost = {"bytes": 4 * (N * D + K * D) + 8 * N, "operations": 2 * N * K * D, "beside": took["torch.addmm"][0]}
+        for name, time in took.items():
+            yield row("nearest_code", f"N={N} K={K} D={D}", "index", name, time, error=errors[name], **cost)
+    compiled = torch.compile(vq)
+    for N, K, D in STEPS:
+        z, e = (a.requires_grad_() for a in data(N, K, D))
+        steps = {"eager": vq, "torch.compile": compiled} | {name: in_rung(ops.quantize, rung) for name, rung in ours().items()}
+        exact = torch.autograd.grad(vq(z.double(), e.double())[2].sum(), (z, e))
+        errors = {}
+        for name, step in steps.items():
+            got = torch.autograd.grad(step(z, e)[2].sum(), (z, e))
+            errors[name] = max((g - x).abs().max().item() for g, x in zip(got, exact, strict=True))
+            assert not name.startswith("genmini") or errors[name] < 1e-2, (name, errors[name])
+        took = times({name: lambda step=step: both(step, z, e) for name, step in steps.items()})
+        bytes = 4 * N * D * 7 + 8 * K * D  # forward: z twice, z_q; backward: dz_q, z twice, dz
+        cost = {"bytes": bytes, "operations": 2 * N * K * D, "beside": took["eager"][0]}
+        for name, time in took.items():
+            yield row("nearest_code", f"N={N} K={K} D={D}", "both", name, time, error=errors[name], **cost)
+
+
+def survivors():
+    backend = "cuda" if GPU else "emulated"
+    N = 65536 if GPU else 512
+    for what, noise in (("independent Gaussians", None), ("a trained codebook", 0.7)):
+        for K, D in ((512, 64), (1024, 256)):
+            e = torch.randn(K, D, device=DEVICE)
+            z = torch.randn(N, D, device=DEVICE) * (noise or 1) + (e[torch.randint(K, (N,), device=DEVICE)] if noise else 0)
+            for rung in ("tiled", "tensor_core"):
+                effort = torch.empty(N, dtype=torch.int64)
+                room.launch_search(_backend.Chosen(backend, rung, ""), z, e, effort)
+                again, scanned = (effort > 1).double().mean(), (effort < 0).double().mean()
+                mean = effort[effort > 0].double().mean()
+                left = f"survivors a row {mean:.3f}  scored again {again:.2%}  scanned {scanned:.2%}"
+                print(f"{what:<22} K={K:<5} D={D:<4} {rung:<12} {left}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--survivors", action="store_true", required=True)
+    parser.parse_args()
+    sys.exit(survivors())
