@@ -157,13 +157,11 @@ struct Row {
     }
 };
 
-struct Hit { int row, tile; uint32_t lanes; };    // of a tile's groups, those that may hold the nearest code of a row
-
 struct Scratch {                          // of one thread
     Row* rows;
     float *x, *low;
     int16_t* X;
-    Hit* hit;
+    int64_t* hit;                         // row, tile, and a bit for each group of the tile that may hold the row's nearest code
     int64_t groups;                       // of codes, that a row's bounds have room for
 };
 
@@ -293,7 +291,7 @@ Scratch layout_scratch(Arena& arena, int64_t K, int64_t D) {
     s.rows = arena.take<Row>(BLOCK);
     s.x = arena.take<float>(D + 31);
     s.X = arena.take<int16_t>(BLOCK * ((D + 31) / 32 * 32));
-    s.hit = arena.take<Hit>(BLOCK * s.groups / 4 + 1);
+    s.hit = arena.take<int64_t>(BLOCK * s.groups / 4 + 1);
     s.low = arena.take<float>(BLOCK * s.groups);
     return s;
 }

@@ -165,10 +165,8 @@ static void bound(const Row* row, const int16_t* X, const Book& book, int64_t ti
 static void sift(const Problem& p, const Book& book, int64_t tile0, int64_t tile1, int R, Scratch& s) {
     const vfloat* unit = (const vfloat*)(book.group_unit + tile0 * LANES);
     const float square = 1.1f * book.delta * C * C;
-    int hits = 0;
     for (int r = 0; r < R; r++) {
         Row& row = s.rows[r];
-        if (!row.screened) continue;
         const vfloat* bound = (const vfloat*)(s.low + r * s.groups);
         const float slack = row.unit * float(row.margin) * 2.00001f;
         vfloat least = splat(INFINITY);
@@ -177,17 +175,23 @@ static void sift(const Problem& p, const Book& book, int64_t tile0, int64_t tile
             least = upper < least ? upper : least;
         }
         row.threshold = std::min(row.threshold, fold(least, [](auto a, auto b) { return a < b ? a : b; }) + row.twice_w);    // (C6)
-        for (int i = 0; i < tile1 - tile0; i++) {
-            uint32_t lanes = below(bound[i], splat(row.threshold));
-            s.hit[hits] = {r, int(tile0) + i, lanes};
+    }
+    int hits = 0;
+    for (int r = 0; r < R; r++) {
+        const vfloat* bound = (const vfloat*)(s.low + r * s.groups);
+        const vfloat threshold = splat(s.rows[r].screened ? s.rows[r].threshold : -INFINITY);
+        for (int64_t i = 0; i < tile1 - tile0; i++) {
+            uint32_t lanes = below(bound[i], threshold);
+            s.hit[hits] = int64_t(r) << 48 | (tile0 + i) << 16 | lanes;
             hits += lanes != 0;
         }
     }
-    for (Hit* hit = s.hit; hit < s.hit + hits; hit++)
-        for (Row& row = s.rows[hit->row]; hit->lanes; hit->lanes &= hit->lanes - 1) {
+    for (int h = 0; h < hits; h++)
+        for (uint32_t r = s.hit[h] >> 48, lanes = s.hit[h] & 0xffff; lanes; lanes &= lanes - 1) {
+            Row& row = s.rows[r];
             row.make_room(p, VECTORS);
-            int64_t k = int64_t(hit->tile) * TILE + __builtin_ctz(hit->lanes);
-            const vint *x = (const vint*)(s.X + hit->row * 2 * book.S), *y = (const vint*)(book.integers + k * 2 * book.S);
+            int64_t k = (s.hit[h] >> 16 & 0xffffffff) * TILE + __builtin_ctz(lanes);
+            const vint *x = (const vint*)(s.X + r * 2 * book.S), *y = (const vint*)(book.integers + k * 2 * book.S);
             vint products[VECTORS] = {};
             for (int64_t w = 0; w < book.S; w += LANES, x++, y++)
 #pragma GCC unroll 4
