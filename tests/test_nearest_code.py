@@ -261,9 +261,9 @@ def test_what_cannot_be_screened_is_scanned(run):
 # ---- each term of the margin is needed: z is nearer to A by a hair, and the screen alone says B ----------------------------------------
 
 
-def between(z, A, B):
+def between(z, A, B, longer=1):
     """A codebook whose centre is zero, so that nothing is rounded but what is meant to be: B, A, six longer ones, and their negatives."""
-    half = np.stack([B, A] + [(4 + j) * B for j in range(6)])
+    half = np.stack([B, A] + [(4 + j) * longer * B for j in range(6)])
     assert ((z - A) ** 2).sum() < ((z - B) ** 2).sum()
     return torch.from_numpy(z[None].copy()), torch.from_numpy(np.concatenate([half, -half]))
 
@@ -303,8 +303,14 @@ def drifting_sums():
     return between(one, A, B)
 
 
+def short_codes():
+    """A is 2^-61 of the longest code, too short to be told from zero; B, twice as long, looks less far away than zero."""
+    one, other = np.eye(4)[:2]
+    return between(2.0**-30 * one, 1.9 * 2.0**-61 * one, 2.0**-60 * (0.25 * one + other), longer=2.0**57)
+
+
 @everywhere
-@pytest.mark.parametrize("made", [rounded_codes, rounded_row, cut_sums, drifting_sums], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("made", [rounded_codes, rounded_row, cut_sums, drifting_sums, short_codes], ids=lambda f: f.__name__)
 def test_every_term_of_the_margin_is_needed(run, made):
     z, e = made()
     check_exact(run, z, e)
