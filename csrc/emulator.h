@@ -25,6 +25,9 @@
 #endif
 #include "emulator_block.h"
 
+#pragma GCC diagnostic ignored "-Wunknown-pragmas"    // #pragma unroll
+#pragma GCC diagnostic ignored "-Wattributes"         // "hidden" within a namespace without a name, where all is hidden anyway
+
 // ---- the words that shape a program -----------------------------------------------------------------------------------------------------
 #define __global__ __attribute__((visibility("hidden")))    // hidden: else shared arrays of equal names in two libraries become one
 #define __device__ __attribute__((visibility("hidden")))

@@ -23,13 +23,12 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import build
 
 DRIVERS = build.CSRC / "drivers"
 CACHE = build.CSRC.parent / ".cache" / "sanitize"
-FLAGS = [flag for flag in build.GXX if flag not in ("-shared", "-fPIC")]
+FLAGS = [flag for flag in build.GXX if flag not in ("-shared", "-fPIC", "-g")] + ["-g1"]  # lines are enough, and compile twice as fast
 FORWARD = {"GENMINI_EMULATOR_ORDER": "forward"}
 ORDERS = [FORWARD, *({"GENMINI_EMULATOR_ORDER": order} for order in ("reverse", "1", "2"))]
 BUILDS = {
@@ -81,18 +80,18 @@ def compiled(source, flags, name, inputs=(), compiler="emulated"):
 def program(source, kind):
     inputs = [build.CSRC / f"{source.stem}.cu"] if source.parent == DRIVERS else sorted(source.parent.glob("*.cu"))
     if kind == "gpu":
-        return compiled(source, [*(flag for flag in build.NVCC if "hared" not in flag and "fPIC" not in flag), "-x", "cu"], f"{source.stem}.gpu", inputs, "cuda")
+        flags = [flag for flag in build.NVCC if flag not in ("-shared", "-Xcompiler=-fPIC")]
+        return compiled(source, [*flags, "-x", "cu"], f"{source.stem}.gpu", inputs, "cuda")
     return compiled(source, [*FLAGS, *BUILDS[kind][0], "-x", "c++"], f"{source.stem}.{kind}", inputs)
 
 
 def run(command, environment):
     """(exit status, what it said). ThreadSanitizer of g++ 12 dislikes some random layouts of memory: then once more without."""
-    environment = {**os.environ, **OPTIONS, **environment}
-    command = [str(word) for word in command]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=TIMEOUT)
+    same = {"env": {**os.environ, **OPTIONS, **environment}, "text": True, "errors": "replace", "timeout": TIMEOUT}
+    words = [str(word) for word in command]
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **same)
     if "unexpected memory mapping" in done.stdout and shutil.which("setarch"):
-        command = ["setarch", os.uname().machine, "-R", *command]
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=TIMEOUT)
+        done = subprocess.run(["setarch", os.uname().machine, "-R", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **same)
     return done.returncode, done.stdout
 
 
@@ -134,12 +133,25 @@ def on_gpu(source):
 
 
 def jobs(kinds, only):
-    """[(name, build, function)] in the order of printing; compiling first, so that the slow part uses all cores."""
+    """[(name, build, function that does it)] in the order of printing."""
     wanted = [path for path in drivers() if not only or path.stem in only]
+    if kinds == ("gpu",):
+        return [(path.stem, "gpu", lambda path=path: on_gpu(path)) for path in wanted]
     listed = [(path.stem, kind, lambda path=path, kind=kind: drive(path, kind)) for kind in kinds for path in wanted]
     if not only or "planted" in only:
         listed += [(name, kind, lambda bug=(name, kind, words): find(*bug)) for name, (kind, words) in bugs().items() if kind in kinds]
-    return wanted, listed
+    return listed
+
+
+def done(job):
+    """A job's (name, build), whether it passed, what to print, and the seconds that it took."""
+    name, kind, function = job
+    before = time.time()
+    try:
+        passed, said = function()
+    except (RuntimeError, subprocess.TimeoutExpired) as error:  # a compiler's, or nobody came back
+        passed, said = False, str(error)
+    return name, kind, passed, said, time.time() - before
 
 
 def main():
@@ -149,24 +161,10 @@ def main():
     parser.add_argument("--only", nargs="+", metavar="NAME", help="drivers, or `planted`")
     options = parser.parse_args()
     started = time.time()
-    kinds = () if options.gpu else THOROUGH if options.thorough else QUICK
-    wanted, listed = jobs(kinds, options.only)
-    if options.gpu:
-        listed = [(path.stem, "gpu", lambda path=path: on_gpu(path)) for path in wanted]
+    listed = jobs(("gpu",) if options.gpu else THOROUGH if options.thorough else QUICK, options.only)
     failed = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        sources = [(path, kind) for kind in kinds for path in (*wanted, *([DRIVERS / "planted" / "planted.cpp"] if len(listed) > len(wanted) * len(kinds) else []))]
-        for future in [pool.submit(program, *source) for source in sources]:
-            future.result()
-
-        def timed(job):
-            before = time.time()
-            try:
-                return *job[2](), time.time() - before
-            except (RuntimeError, subprocess.TimeoutExpired) as error:
-                return False, str(error), time.time() - before
-
-        for (name, kind, _), (passed, said, seconds) in zip(listed, pool.map(timed, listed), strict=True):
+        for name, kind, passed, said, seconds in pool.map(done, listed):
             failed += not passed
             print(f"{'ok  ' if passed else 'FAIL'} {kind:8s} {name:34s} {seconds:6.1f} s  {said}", flush=True)
     print(f"{len(listed) - failed} of {len(listed)} passed in {time.time() - started:.0f} s")

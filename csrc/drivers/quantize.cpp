@@ -1,0 +1,54 @@
+// Drives csrc/quantize.cu: the step and its two gradients, all sixteen pairs of dtypes.
+#include <algorithm>
+#include <numeric>
+#include "driver.h"
+namespace {
+#include "../quantize.cu"
+
+template <class Z, class E> void drive(int z_dtype, int e_dtype, double z_precision, double e_precision, int64_t N, int64_t K, int64_t D) {
+    using R = typename result<Z, E>::type;
+    const double beta = 0.25, R_precision = sizeof(R) == 4 ? 0x1p-22 : 0x1p-48;
+    std::string what = "dtypes " + std::to_string(z_dtype) + " " + std::to_string(e_dtype) + ", " + std::to_string(N) + "x" + std::to_string(D);
+    Array<Z> z(N * D), z_q(N * D), dz_q(N * D), dz(N * D);
+    Array<E> e(K * D), de(K * D);
+    Array<R> loss(N), dloss(N);
+    Array<int64_t> index(N), order(N), start(K + 1);
+    fill(z, 3), fill(e, 3), fill(dz_q), fill(dloss);
+    for (int64_t n = 0; n < N; n++) index[n] = int64_t((uniform() + 1) / 2 * K);
+    std::iota(order.p, order.p + N, 0);
+    std::stable_sort(order.p, order.p + N, [&](int64_t a, int64_t b) { return index[a] < index[b]; });
+    for (int64_t k = 0; k <= K; k++) start[k] = std::count_if(index.p, index.p + N, [&](int64_t i) { return i < k; });
+    auto difference = [&](int64_t n, int64_t d) { return to_double(z[n * D + d]) - to_double(e[index[n] * D + d]); };
+
+    run(what, quantize_forward_fused(z_dtype, e_dtype, z.p, e.p, index.p, z_q.p, loss.p, beta, N, D, nullptr));
+    run(what, quantize_dz_fused(z_dtype, e_dtype, dz_q.p, dloss.p, z.p, e.p, index.p, dz.p, beta, N, D, nullptr));
+    run(what, quantize_de_fused(z_dtype, e_dtype, dloss.p, z.p, e.p, order.p, start.p, de.p, K, D, nullptr));
+    for (int64_t n = 0; n < N; n++) {
+        double square = 0;
+        for (int64_t d = 0; d < D; d++) {
+            int64_t i = n * D + d;
+            double code = to_double(e[index[n] * D + d]), pull = 2 * beta * difference(n, d) * dloss[n];
+            square += difference(n, d) * difference(n, d);
+            expect(what + " z_q", i, to_double(z_q[i]), code, z_precision * fabs(code) + 0x1p-24);
+            expect(what + " dz", i, to_double(dz[i]), to_double(dz_q[i]) + pull, 2 * z_precision * (1 + fabs(pull)));
+        }
+        expect(what + " loss", n, loss[n], (1 + beta) * square, R_precision * square);
+    }
+    for (int64_t i = 0; i < K * D; i++) {
+        double push = 0, size = 1;
+        for (int64_t n = 0; n < N; n++)
+            if (index[n] == i / D) push -= 2 * difference(n, i % D) * dloss[n], size += fabs(2 * difference(n, i % D) * dloss[n]);
+        expect(what + " de", i, to_double(de[i]), push, 2 * (e_precision + R_precision) * size);
+    }
+}
+}    // namespace
+
+int main() {
+    const int64_t shapes[][3] = {{0, 2, 3}, {1, 1, 1}, {19, 5, 7}, {70, 3, 40}};
+    each_dtype([&](auto z, int z_dtype, const std::string&, double z_precision) {
+        each_dtype([&](auto e, int e_dtype, const std::string&, double e_precision) {
+            for (auto& shape : shapes) drive<decltype(z), decltype(e)>(z_dtype, e_dtype, z_precision, e_precision, shape[0], shape[1], shape[2]);
+        });
+    });
+    stop(0, "quantize: all right");
+}
