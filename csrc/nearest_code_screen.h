@@ -127,35 +127,37 @@ template <class T> static void pack(const Problem& p, const Book& book, int64_t 
 
 // ---- the kernel --------------------------------------------------------------------------------------------------------------------------
 
-// low[r][l] = the least lower bound of a group of codes, half_k - a_r unit_k (X_r . Y_k + G_r), for ROWS rows and one tile
-static void bound(const Row* row, const int16_t* X, const Book& book, int64_t tile, float* low, int64_t stride) {
+// low[r][l] = the least lower bound of a group of codes, half_k - a_r unit_k (X_r . Y_k + G_r), for ROWS rows and one tile after the other
+static void bound(const Row* row, const int16_t* X, const Book& book, int64_t tile0, int64_t tile1, float* low, int64_t stride) {
     const int64_t W = book.W, S = book.S;
-    const vint* y = (const vint*)book.words + tile * W * VECTORS;
-    const char* x = (const char*)X;
-    vint acc[ROWS][VECTORS];
+    const vint* y = (const vint*)book.words + tile0 * W * VECTORS;
+    const vfloat* half = (const vfloat*)(book.half + tile0 * TILE);
+    const vfloat* unit = (const vfloat*)(book.unit + tile0 * TILE);
+    for (int64_t tile = tile0; tile < tile1; tile++, half += VECTORS, unit += VECTORS, low += LANES) {
+        vint acc[ROWS][VECTORS];
 #pragma GCC unroll 8
-    for (int r = 0; r < ROWS; r++)
+        for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++) acc[r][v] = splat(row[r].margin);
-    for (int64_t w = 0; w < W; w++, y += VECTORS, x += 4) {
+            for (int v = 0; v < VECTORS; v++) acc[r][v] = splat(row[r].margin);
+        const char* x = (const char*)X;
+        for (int64_t w = 0; w < W; w++, y += VECTORS, x += 4) {
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++) {
+                vint xr = splat(*(const int32_t*)(x + r * 4 * S));
+#pragma GCC unroll 4
+                for (int v = 0; v < VECTORS; v++) acc[r][v] = dot2(acc[r][v], xr, y[v]);
+            }
+        }
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; r++) {
-            vint xr = splat(*(const int32_t*)(x + r * 4 * S));
+            vfloat least;
 #pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; v++) acc[r][v] = dot2(acc[r][v], xr, y[v]);
+            for (int v = 0; v < VECTORS; v++) {
+                vfloat bound = minus(half[v], row[r].unit * unit[v], __builtin_convertvector(acc[r][v], vfloat));
+                least = v == 0 ? bound : bound < least ? bound : least;
+            }
+            *(vfloat*)(low + r * stride) = least;
         }
-    }
-    const vfloat* half = (const vfloat*)(book.half + tile * TILE);
-    const vfloat* unit = (const vfloat*)(book.unit + tile * TILE);
-#pragma GCC unroll 8
-    for (int r = 0; r < ROWS; r++) {
-        vfloat least;
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++) {
-            vfloat bound = minus(half[v], row[r].unit * unit[v], __builtin_convertvector(acc[r][v], vfloat));
-            least = v == 0 ? bound : bound < least ? bound : least;
-        }
-        *(vfloat*)(low + r * stride) = least;
     }
 }
 
@@ -223,13 +225,13 @@ template <class T> static void search(const Problem& p, const Book& book, int64_
         row.margin = int32_t(C * residual + length * book.largest_residual) + 1024;    // G (C4)
     }
     int panels = int((n1 - n0 + ROWS - 1) / ROWS);                         // rows past the last repeat what the scratch held: nobody reads their bounds
-    int64_t tiles = book.tiles, stride = s.groups;
+    int64_t tiles = book.tiles, stride = s.groups, few = 1 + 4096 / (1 + book.W * TILE);    // tiles that stay in the first cache
     for (int64_t tile0 = 0; tile0 < tiles; tile0 += s.groups / LANES) {
         int64_t tile1 = std::min(tiles, tile0 + s.groups / LANES);
-        for (int64_t tile = tile0; tile < tile1; tile++)
+        for (int64_t from = tile0; from < tile1; from += few)
             for (int panel = 0; panel < panels; panel++) {
-                float* low = s.low + panel * ROWS * stride + (tile - tile0) * LANES;
-                bound(s.rows + panel * ROWS, s.X + panel * ROWS * 2 * book.S, book, tile, low, stride);
+                float* low = s.low + panel * ROWS * stride + (from - tile0) * LANES;
+                bound(s.rows + panel * ROWS, s.X + panel * ROWS * 2 * book.S, book, from, std::min(tile1, from + few), low, stride);
             }
         sift(p, book, tile0, tile1, int(n1 - n0), s);
     }
