@@ -17,13 +17,15 @@ def grid(x, columns=8):
 
 def side_by_side(path, panels, levels, columns=8, title=None):
     """One panel of images beside another, {"data": (N, H, W), "samples": ...}, ink dark on white; written whole or not at all."""
+    from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2 * len(panels), 4.4), layout="constrained")
     FigureCanvasAgg(figure)
+    ink = colormaps["gray_r"].with_extremes(bad="0.9")
     for axes, (name, x) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        axes.imshow(grid(x, columns).numpy(), cmap="gray_r", vmin=0, vmax=levels - 1, interpolation="nearest")
+        axes.imshow(grid(x, columns).numpy(), cmap=ink, vmin=0, vmax=levels - 1, interpolation="nearest")
         axes.set_title(name, fontsize=12)
         axes.set_xticks([])
         axes.set_yticks([])
@@ -34,7 +36,7 @@ def side_by_side(path, panels, levels, columns=8, title=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        figure.savefig(beside, dpi=110, format="png")
+        figure.savefig(beside, dpi=110, format="png", bbox_inches="tight", pad_inches=0.1)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
