@@ -117,7 +117,7 @@ struct Book {                             // the codebook, packed
     double *centre, scale;                // any finite centre and any power of two are valid; the better, the fewer survivors
     int16_t *words, *integers;
     float *half, *unit, *group_unit, *residual;
-    float *narrow_centre, delta, largest_residual;
+    float *narrow_centre, delta, sigma;
     bool narrow;                          // centring may be done in float
     int64_t W, S, tiles;                  // words of 32 bits a code; the same padded, for `integers` and rows; tiles of codes
 };
@@ -125,15 +125,16 @@ struct Book {                             // the codebook, packed
 struct Row {
     int64_t n;
     bool screened;
-    float unit, twice_w, threshold;
+    float square, unit, twice_w, threshold;
     int32_t margin;
     int kept;
     int64_t code[KEPT];
     float lower[KEPT];
     Nearest nearest;
 
-    void begin(int64_t row, bool within, float rounding) {
-        n = row, screened = within, twice_w = rounding, threshold = INFINITY, kept = margin = 0, unit = 0, nearest = Nearest();
+    void begin(int64_t row, float norm2) {
+        n = row, square = norm2, screened = square <= FAR_ROW;                // not if NaN
+        threshold = INFINITY, kept = margin = 0, unit = 0, nearest = Nearest();
     }
     void prune() {
         int still = 0;
@@ -380,14 +381,14 @@ extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const v
         if (screened) {
             for (int64_t tile; (tile = next_tile++) < book.tiles; packed++) screen.pack(p, book, tile, s.x);
             while (packed < book.tiles) std::this_thread::yield();
-            mine.largest_residual = *std::max_element(book.residual, book.residual + book.tiles);
+            mine.sigma = *std::max_element(book.residual, book.residual + book.tiles);
         }
         for (int64_t n; (n = next_row.fetch_add(BLOCK)) < N;) {
             int64_t end = std::min(N, n + BLOCK);
             if (screened) { screen.search(p, mine, n, end, s); continue; }
             for (; n < end; n++) {
                 Row& row = s.rows[0];
-                row.begin(n, false, 0);
+                row.begin(n, NAN);
                 index[n] = row.finish(p);
             }
         }

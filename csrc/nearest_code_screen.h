@@ -57,7 +57,7 @@ static float unit_of(float square) {
     return from_bits((to_bits(need) + 0x7fffff) & 0x7f800000);            // up to the next power of two
 }
 
-// X = x / unit rounded to integers; the answer is at least ||x / unit - X||   (C3)
+// X = x / unit rounded to integers; the answer is ||x / unit - X||^2
 static float quantise(const float* x, float unit, int64_t D, int16_t* X) {
     constexpr float magic = 0x1.8p23f;        // adding and taking it away rounds to an integer
     float inverse = 1 / unit;
@@ -68,8 +68,10 @@ static float quantise(const float* x, float unit, int64_t D, int16_t* X) {
         vshort q = __builtin_convertvector(__builtin_convertvector(rounded, vint), vshort);
         std::memcpy(X + d, &q, sizeof q);
     }
-    return 1.01f * sqrtf(sum(square)) + 0.01f;
+    return sum(square);
 }
+
+static float rounded_up(float square) { return 1.01f * sqrtf(square) + 0.01f; }    // a norm that is not too small (C3)
 
 // ---- the codebook ------------------------------------------------------------------------------------------------------------------------
 
@@ -94,33 +96,33 @@ static void transpose(const int32_t* from, int64_t from_stride, int32_t* to, int
 
 // Codes [tile TILE, (tile + 1) TILE) into book: integers by code and, for the kernel, as [word][code], a word being two of them
 template <class T> static void pack(const Problem& p, const Book& book, int64_t tile, float* y) {
-    int32_t* words = (int32_t*)book.words + tile * book.W * TILE;
-    float residual = 0;
+    float *half = book.half + tile * TILE, *unit = book.unit + tile * TILE, rest = 0;
+    const T* e = (const T*)p.e + tile * TILE * p.D;
+    int codes = int(std::min<int64_t>(TILE, p.K - tile * TILE));
+    for (int l = 0; l < codes; l++) {                 // two loops that load: one chain of dependent steps a code would be as slow
+        load(e + l * p.D, book, p.D, y);
+        half[l] = square_of(y, 2 * book.S);
+    }
     for (int l = 0; l < TILE; l++) {
-        int64_t k = tile * TILE + l;
-        int16_t* Y = book.integers + k * 2 * book.S;
-        book.half[k] = INFINITY, book.unit[k] = 0;    // until it proves worthy
-        float square = INFINITY;
-        if (k < p.K) {
-            load((const T*)p.e + k * p.D, book, p.D, y);
-            square = square_of(y, 2 * book.S);
-        }
-        bool near = square <= FAR_CODE;          // neither NaN nor so far that it cannot be nearest to any screened row (C7)
-        if (near) {
-            book.unit[k] = unit_of(square);
-            book.half[k] = 0.5f * square * (1 - book.delta);
-            residual = std::max(residual, quantise(y, book.unit[k], 2 * book.S, Y));
-        } else {
+        int16_t* Y = book.integers + (tile * TILE + l) * 2 * book.S;
+        if (l < codes && half[l] <= FAR_CODE) {
+            load(e + l * p.D, book, p.D, y);
+            unit[l] = unit_of(half[l]);
+            half[l] = 0.5f * half[l] * (1 - book.delta);                  // half_k (C5a)
+            rest = std::max(rest, quantise(y, unit[l], 2 * book.S, Y));
+        } else {                                      // NaN, or so far that it cannot be nearest to any screened row (C7), or no code
+            unit[l] = 0, half[l] = INFINITY;
             std::memset(Y, 0, sizeof(int32_t) * book.S);
         }
     }
+    int32_t* words = (int32_t*)book.words + tile * book.W * TILE;
     for (int64_t w = 0; w < book.W; w += LANES)
         for (int l = 0; l < TILE; l += LANES)
             transpose((int32_t*)book.integers + (tile * TILE + l) * book.S + w, book.S, words + w * TILE + l, TILE, book.W - w);
-    book.residual[tile] = residual;
+    book.residual[tile] = rounded_up(rest);
     for (int l = 0; l < LANES; l++) {                 // the largest unit of each group
         float largest = 0;
-        for (int v = 0; v < VECTORS; v++) largest = std::max(largest, book.unit[tile * TILE + v * LANES + l]);
+        for (int v = 0; v < VECTORS; v++) largest = std::max(largest, unit[v * LANES + l]);
         book.group_unit[tile * LANES + l] = largest;
     }
 }
@@ -213,16 +215,18 @@ static void sift(const Problem& p, const Book& book, int64_t tile0, int64_t tile
 template <class T> static void search(const Problem& p, const Book& book, int64_t n0, int64_t n1, Scratch& s) {
     const T* z = (const T*)p.z;
     for (int64_t n = n0; n < n1; n++) {
-        Row& row = s.rows[n - n0];
         load(z + n * p.D, book, p.D, s.x);
-        float square = square_of(s.x, 2 * book.S);
-        row.begin(n, square <= FAR_ROW, 1.1f * (p.D + 4) * 0x1p-52f * square);
+        s.rows[n - n0].begin(n, square_of(s.x, 2 * book.S));
+    }
+    for (int64_t n = n0; n < n1; n++) {
+        Row& row = s.rows[n - n0];
         if (!row.screened) continue;                                       // what X held before does no harm: nobody reads its bounds
-        int16_t* X = s.X + (n - n0) * 2 * book.S;
-        row.unit = unit_of(square);
-        float residual = quantise(s.x, row.unit, 2 * book.S, X);
-        float length = 1.01f * sqrtf(square) / row.unit + 0.01f;          // >= ||x / unit||
-        row.margin = int32_t(C * residual + length * book.largest_residual) + 1024;    // G (C4)
+        load(z + n * p.D, book, p.D, s.x);
+        row.unit = unit_of(row.square);
+        float rho = rounded_up(quantise(s.x, row.unit, 2 * book.S, s.X + (n - n0) * 2 * book.S));
+        float length = rounded_up(row.square / row.unit / row.unit);      // >= ||x / unit||
+        row.margin = int32_t(C * rho + length * book.sigma) + 1024;       // G (C4)
+        row.twice_w = 1.1f * (p.D + 4) * 0x1p-52f * row.square;           // (C6)
     }
     int panels = int((n1 - n0 + ROWS - 1) / ROWS);                         // rows past the last repeat what the scratch held: nobody reads their bounds
     int64_t tiles = book.tiles, stride = s.groups, few = 1 + 4096 / (1 + book.W * TILE);    // tiles that stay in the first cache
