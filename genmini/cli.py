@@ -9,13 +9,10 @@ import ast
 import inspect
 import itertools
 import os
-import platform
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-from genmini import __version__
+from genmini import __version__, info
 
 EXAMPLES = """examples:
   genmini train made --data digits               about a minute on a laptop; ends in a picture
@@ -70,8 +67,8 @@ def parser():
         added.add_argument("--backend", help="auto, reference, cpu, triton, cuda or emulated (default: $GENMINI_BACKEND, else auto)")
         added.add_argument("--threads", type=_positive, help="CPU threads (default: the recipe's, else PyTorch's)")
 
-    command("info", info, "versions, devices, libraries, and which backend each operator takes here, and why")
-    command("list", list_, "the models with their recipes, the data sets, the operators with their rungs")
+    command("info", info.info, "versions, devices, libraries, and which backend each operator takes here, and why")
+    command("list", info.list_, "the models with their recipes, the data sets, the operators with their rungs")
 
     added = command("train", train, "train a model; write the best weights, the metrics and a picture of samples beside data")
     added.add_argument("model", metavar="MODEL", help="a model of `genmini list`, as made")
@@ -138,7 +135,7 @@ def train(arguments):
     sizes = " / ".join(f"{len(splits[split])} {split}" for split in data.SPLITS)
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{arguments.model} on {name}: {sizes}, {parameters:,} parameters, {loop['steps']} steps on {device}")
-    about = dict(recipe=settings | loop, seed=arguments.seed, versions=_versions())
+    about = dict(recipe=settings | loop, seed=arguments.seed, versions=info.versions())
     try:
         history = fit(model, splits["train"], splits["valid"], **loop, seed=arguments.seed, run=run, about=about)
     except OSError as error:
@@ -249,104 +246,3 @@ def evaluate(arguments):
         raise ValueError(f"{arguments.run_folder}/run.json does not name its data")
     held_out = data.load(said["data"], arguments.split)
     _say_likelihood(checkpoint.load(arguments.run_folder, _where(arguments)), held_out)
-
-
-# ---- list and info -----------------------------------------------------------------------------------------------------------------------
-
-
-def list_(arguments):
-    from genmini import data, kernels, models, ops  # noqa: F401  ops imports every room
-
-    print("models       (genmini train MODEL --data D)")
-    for name in models.MODELS:
-        line = inspect.getmodule(models.find(name)).__doc__.splitlines()[0]
-        print(f"  {name:<18} {line}\n  {'':<18} recipes: {', '.join(models.recipes(name))}")
-    print("\ndata")
-    for name, (what, _) in data.SETS.items():
-        print(f"  {name:<18} {what}")
-    print("\noperators    (genmini.ops; rungs of the GPU kernel, slowest first)")
-    for name, room in kernels.ROOMS.items():
-        native = "; native CPU kernel" if room.cpu else ""
-        print(f"  {name:<18} {room.language}: {' < '.join(kernels.rungs(name))}{native}")
-
-
-def _versions():
-    import numpy
-    import torch
-
-    from genmini.kernels import _backend
-
-    triton = "missing"
-    if not _backend.triton_missing():
-        import triton as module
-
-        triton = module.__version__
-    return dict(genmini=__version__, python=platform.python_version(), torch=torch.__version__, triton=triton, numpy=numpy.__version__)
-
-
-def info(arguments):
-    import torch
-
-    from genmini import kernels, ops  # noqa: F401  ops imports every room
-    from genmini.kernels import _backend
-
-    versions = _versions()
-    built_for = f"CUDA {torch.version.cuda}" if torch.version.cuda else "ROCm" if torch.version.hip else "CPU only"
-    print(f"genmini   {versions['genmini']}   in {Path(__file__).resolve().parent}")
-    print(f"python    {versions['python']}   {platform.platform()}")
-    print(f"torch     {versions['torch']}   ({built_for})")
-    missing = _backend.triton_missing()
-    mode = missing or ("interprets: its kernels run on the CPU" if _backend.interpreting() else "compiles for GPUs")
-    print(f"triton    {versions['triton']}   ({mode})")
-    print(f"numpy     {versions['numpy']}")
-    print(f"g++       {_compiler('cpu')}")
-    print(f"nvcc      {_compiler('cuda')}")
-    if not missing and (broken := _backend.interpreter_broken()):
-        print(f"note      {broken}")
-
-    print(f"\ndevices\n  cpu       {torch.get_num_threads()} threads of {os.cpu_count()} cores")
-    devices = ["cpu"]
-    for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        card = torch.cuda.get_device_properties(i)
-        print(f"  cuda:{i}    {card.name}, sm_{card.major}{card.minor}, {card.total_memory / 2**30:.0f} GiB")
-        devices.append(f"cuda:{i}")
-    if len(devices) == 1:
-        print("  no CUDA device: GPU kernels run as `emulated`, on CPU tensors")
-
-    print("\nlibraries (csrc/, compiled)")
-    for library in kernels.libraries():
-        print(f"  {library.name + '.' + library.kind:<28} {'built' if library.built else 'NOT built'}")
-        if not library.built:
-            for line in library.log.strip().splitlines()[-6:]:
-                print(f"      {line}")
-    if not all(library.built for library in kernels.libraries()):
-        print(f"  to build what is missing: {kernels._library.MEND}")
-
-    print(f"\noperators (backend: {kernels.requested()})")
-    for name, room in kernels.ROOMS.items():
-        print(f"  {name}   [{room.language}: {' < '.join(kernels.rungs(name))}]")
-        for device in devices:
-            print(f"    {device:<10} {_choice(name, device)}")
-        print(f"    {'emulated':<10} {_choice(name, 'cpu', 'emulated')}")
-
-
-def _choice(name, device, request=None):
-    from genmini import kernels
-
-    try:
-        taken = kernels.chosen(name, device, request=request)
-    except RuntimeError as error:
-        return f"no: {error}"
-    why = "the GPU kernel's own source, on CPU tensors" if request == "emulated" else taken.why
-    return f"{taken.backend + (':' + taken.rung if taken.rung else ''):<24} {why}"
-
-
-def _compiler(kind):
-    from genmini.csrc import build
-
-    path = build.compiler(kind)
-    if not path or not shutil.which(path):
-        return "missing" + (": CUDA kernels still run as `emulated`" if kind == "cuda" else ": nothing of csrc/ can be compiled")
-    said = subprocess.run([path, "--version"], capture_output=True, text=True).stdout.strip().splitlines()
-    line = next((line for line in said if "release" in line), said[0] if said else "?")
-    return f"{line}   ({path})"
