@@ -261,9 +261,9 @@ def test_what_cannot_be_screened_is_scanned(run):
 # ---- each term of the margin is needed: z is nearer to A by a hair, and the screen alone says B ----------------------------------------
 
 
-def between(z, A, B, longer=1):
-    """A codebook whose centre is zero, so that nothing is rounded but what is meant to be: B, A, six longer ones, and their negatives."""
-    half = np.stack([B, A] + [(4 + j) * longer * B for j in range(6)])
+def between(z, A, B, longer=1, others=6):
+    """A codebook whose centre is zero, so that nothing is rounded but what is meant to be: B, A, some longer ones, and their negatives."""
+    half = np.stack([B, A] + [(4 + j) * longer * B for j in range(others)])
     assert ((z - A) ** 2).sum() < ((z - B) ** 2).sum()
     return torch.from_numpy(z[None].copy()), torch.from_numpy(np.concatenate([half, -half]))
 
@@ -272,6 +272,12 @@ def rounded_codes():
     """A is rounded down to fp16 and B up, by almost half an ulp in every entry."""
     one, ulp = np.ones(64), 2.0**-10
     return between(one, one + 0.49 * ulp, one + 0.51 * ulp)
+
+
+def rounded_far_codes():
+    """The same, among codes so short that A and B are left out of the margin of their tile: then they must be left out of the bound."""
+    one, ulp = np.ones(64), 2.0**-10
+    return between(one, one + 0.49 * ulp, one + 0.51 * ulp, longer=2.0**-11, others=62)
 
 
 def rounded_row():
@@ -309,8 +315,11 @@ def short_codes():
     return between(2.0**-30 * one, 1.9 * 2.0**-61 * one, 2.0**-60 * (0.25 * one + other), longer=2.0**57)
 
 
+HAIRS = [rounded_codes, rounded_far_codes, rounded_row, cut_sums, drifting_sums, short_codes]
+
+
 @everywhere
-@pytest.mark.parametrize("made", [rounded_codes, rounded_row, cut_sums, drifting_sums, short_codes], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("made", HAIRS, ids=lambda f: f.__name__)
 def test_every_term_of_the_margin_is_needed(run, made):
     z, e = made()
     check_exact(run, z, e)
