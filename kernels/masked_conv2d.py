@@ -24,7 +24,8 @@ Traffic
     halves and read them. P = 256 x 32 x 32, O = C = 128, 3x3 "B" in bfloat16: 77 dense and 43 live GFLOP (97.9 and 54.4 us at 790 TFLOP/s).
 
 Dead taps
-    are never seen: whatever K is there, NaN included, y and dx do not change, and dK is exactly 0.
+    are never seen: whatever K is there, NaN included, y and dx do not change, and dK is exactly 0. If x is not finite somewhere, every y that
+    may see it is not finite; whether others near it are is not promised (0 times infinity, at the centre and in the rung naive).
 
 Tiling
     An implicit matrix product: the rows are pixels p = (n, h, w), the columns output channels o, and the sum runs over (t, c):

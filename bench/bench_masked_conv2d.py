@@ -1,0 +1,67 @@
+"""PixelCNN's convolution beside the masked-dense one that most copies use, the split one, and torch.compile. Room: kernels/masked_conv2d.py
+
+Operations and bytes are those of the live taps alone, so that 100 % of the bound is a kernel that pays for nothing else. On a CPU the room
+runs the split convolution itself; a GPU's row for it is cuDNN's, the honest peer.
+"""
+
+import torch
+import torch.nn.functional as F
+from measure import DEVICE, GPU, row, times
+
+from genmini import kernels, ops
+from genmini.kernels.masked_conv2d import mask, reference
+
+# images, channels in and out, side, filter, kind, colours: a first layer, three hidden ones, a layer with colours
+CASES = [(16, 1, 64, 28, 7, "A", 1), (16, 64, 64, 28, 3, "B", 1), (16, 64, 64, 16, 5, "B", 1), (16, 64, 64, 16, 7, "B", 1), (16, 96, 96, 16, 3, "B", 3)]
+if GPU:
+    CASES = [(256, 1, 128, 28, 7, "A", 1)] + [(256, 128, 128, 32, k, "B", 1) for k in (3, 5, 7)] + [(256, 192, 192, 32, 3, "B", 3)]
+DTYPES = ["float32", "bfloat16"] if GPU else ["float32"]
+
+
+def both(function, x, weight, bias, dy):
+    torch.autograd.grad(function(x, weight, bias), (x, weight, bias), dy)
+
+
+def rows():
+    for dtype in DTYPES:
+        for case in CASES:
+            yield from rows_of(*case, dtype)
+
+
+def rows_of(N, C, O, H, k, kind, colours, dtype):
+    x, weight, bias, dy = (torch.randn(*s, device=DEVICE).to(getattr(torch, dtype)) for s in ((N, C, H, H), (O, C, k, k), (O,), (N, O, H, H)))
+    if GPU:
+        x, dy = (a.contiguous(memory_format=torch.channels_last) for a in (x, dy))
+    weight /= (C * k * k) ** 0.5
+    live = mask(O, C, k, k, kind, colours, DEVICE)
+    M, L = live.to(x.dtype), live.float().mean().item()
+    exact = F.conv2d(x.double(), weight.double() * live, bias.double(), padding=k // 2)
+    dense = lambda x, weight, bias: F.conv2d(x, weight * M, bias, padding=k // 2)
+    functions = {"masked dense": dense, "torch.compile": torch.compile(dense), "split": lambda x, w, b: reference(x, w, b, kind, colours)}
+    for rung in kernels.rungs("masked_conv2d") if GPU else (None,):
+        functions[f"genmini {rung or 'reference'}"] = in_rung(rung, kind, colours)
+    errors = {}
+    for name, function in functions.items():  # a wrong kernel is not timed
+        errors[name] = (function(x, weight, bias).double() - exact).abs().max().item()
+        assert errors[name] < (5e-3 if dtype == "float32" else 0.1), (name, errors[name])  # PyTorch's own switch lets cuDNN use TF32
+    moving = [a.clone().requires_grad_() for a in (x, weight, bias)]
+    for what, products, call in (("forward", 1, lambda f: lambda: f(x, weight, bias)), ("both", 3, lambda f: lambda: both(f, *moving, dy))):
+        took = times({name: call(function) for name, function in functions.items()})
+        P = N * H * H
+        for name, time in took.items():
+            work = {"bytes": products * x.element_size() * (P * C + L * O * C * k * k + P * O), "operations": products * 2 * P * O * C * k * k * L}
+            label = f"{N}x{C}x{H}x{H}->{O} {k}x{k} {kind}{colours} {L:.2f}"
+            yield row("masked_conv2d", label, what, name, time, dtype=dtype, error=errors[name], beside=took["masked dense"][0], **work)
+
+
+def in_rung(rung, kind, colours):
+    def call(x, weight, bias):
+        with kernels.use("auto", rung):
+            return ops.masked_conv2d(x, weight, bias, kind, colours)
+
+    return call
+
+
+if __name__ == "__main__":
+    for each in rows():
+        print(each)
