@@ -104,6 +104,8 @@ static int error_code(const std::string& text) {
     return FIRST_CODE + i;
 }
 
+static bool differ(const char* a, const char* b) { return a != b && strcmp(a, b); }
+
 static std::string triple(dim3 v) { return "(" + std::to_string(v.x) + "," + std::to_string(v.y) + "," + std::to_string(v.z) + ")"; }
 static std::string triple(uint3 v) { return triple(dim3(v.x, v.y, v.z)); }
 
@@ -193,7 +195,7 @@ EMULATOR_UNSEEN static void try_warp(Block& b, Thread& t) {
     void* operand[32];
     for (int l = 0; l < 32; l++)
         if (lanes >> l & 1) {
-            if (lane[l].mask != t.mask || strcmp(lane[l].what, t.what)) return;    // it waits for something else
+            if (lane[l].mask != t.mask || differ(lane[l].what, t.what)) return;    // it waits for something else
             operand[l] = lane[l].operand;
         }
     warp.waiting &= ~lanes;
@@ -215,7 +217,7 @@ EMULATOR_UNSEEN static void try_block(Block& b) {
     for (Thread* t = b.thread; t < b.thread + b.size; t++) {
         if (t->state == RETURNED) continue;
         if (!first) first = t;
-        if (t->place.line != first->place.line || strcmp(t->place.file, first->place.file) || strcmp(t->what, first->what))
+        if (t->place.line != first->place.line || differ(t->place.file, first->place.file) || differ(t->what, first->what))
             return fail(b, "threads meet at different barriers: " + who_waits(b));
         votes.yes += ((Votes*)t->operand)->yes;
     }
@@ -259,7 +261,8 @@ EMULATOR_UNSEEN static void returned(Block& b, Thread& t) {    // others may hav
 // A thread that counts atomics may be spinning until another one has done something: let the others run, but not for ever.
 EMULATOR_UNSEEN static void spin() {
     if (!self || ++self->atomics % 1024) return;
-    if (__atomic_add_fetch(&block->turns, 1, __ATOMIC_RELAXED) > (1 << 14) + 512 * block->running) fault("atomic operations without end: " + who_waits(*block));
+    bool hopeless = __atomic_add_fetch(&block->turns, 1, __ATOMIC_RELAXED) > (1 << 14) + 512 * block->running;
+    if (hopeless) fault("atomic operations without end: " + who_waits(*block));
     leave();
 }
 

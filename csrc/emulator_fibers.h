@@ -5,6 +5,7 @@
 //   forget_frames(stack)              it can be used again, though its last fiber never ended
 //   switch_stack(&here, there)        stop here, go on there; the call returns when somebody switches back to `here`
 #pragma once
+#include <atomic>
 #include <cstddef>
 #include <sys/mman.h>
 #if !defined(__x86_64__) || defined(EMULATOR_UCONTEXT)
@@ -17,10 +18,11 @@ constexpr size_t STACK = 256 << 10;    // pages that are never touched cost noth
 
 static inline void* new_stack() {
     constexpr size_t page = 16 << 10;    // below the stack lies memory that nobody may touch: an overflow faults there
-    char* memory = (char*)mmap(nullptr, page + STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char* memory = (char*)mmap(nullptr, page + STACK + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return nullptr;
     mprotect(memory, page, PROT_NONE);
-    return memory + page;
+    static std::atomic<size_t> stacks{0};
+    return memory + page + stacks++ % 64 * 64;    // shifted against each other: else their tops would share one set of the cache
 }
 
 // A fiber that was given up left its frames on the stack, and AddressSanitizer still guards them.

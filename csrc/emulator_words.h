@@ -118,7 +118,9 @@ static inline __nv_bfloat16 __double2bfloat16(double v) { return __float2bfloat1
 
 // ---- arithmetic with a stated rounding: _rn to nearest, _rz toward zero, _ru up, _rd down. Nothing is fused -----------------------------
 namespace emulator {
-template <class T> void hide(T& v) { asm volatile("" : "+m"(v)::"memory"); }    // the compiler no longer knows v, and moves nothing past here
+template <class T> void hide(T& v) {    // the compiler no longer knows v, and moves nothing past here
+    asm volatile("" : "+m"(v)::"memory");
+}
 template <int mode, class To, class F, class... T> To rounding(F operation, T... v) {
     int before = fegetround();
     fesetround(mode);

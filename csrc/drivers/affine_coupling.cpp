@@ -10,18 +10,22 @@ template <class T> void drive(int dtype, const std::string& type, double precisi
     Array<real<T>> logdet(N), dlogdet(N);
     Array<Sum> part(N * ((D + CHUNK - 1) / CHUNK));
     fill(x, 2), fill(s), fill(t), fill(dy), fill(dlogdet);
-    auto close = [&](const std::string& of, int64_t i, T got, double want) { expect(what + of, i, to_double(got), want, 4 * precision * (1 + fabs(want))); };
+    auto close = [&](const std::string& of, int64_t i, T got, double want) {
+        expect(what + of, i, to_double(got), want, 4 * precision * (1 + fabs(want)));
+    };
     auto sum_of_s = [&](int64_t n) {
         double sum = 0;
         for (int64_t d = 0; d < D; d++) sum += to_double(s[n * D + d]);
         return sum;
     };
 
-    run(what, (one_pass ? affine_coupling_one_pass : affine_coupling_naive)(dtype, x.p, s.p, t.p, y.p, logdet.p, part.p, N, D, nullptr));
+    auto forward = one_pass ? affine_coupling_one_pass : affine_coupling_naive;
+    run(what, forward(dtype, x.p, s.p, t.p, y.p, logdet.p, part.p, N, D, nullptr));
     for (int64_t i = 0; i < ND; i++) close(" y", i, y[i], to_double(x[i]) * exp(to_double(s[i])) + to_double(t[i]));
     for (int64_t n = 0; n < N; n++) expect(what + " logdet", n, logdet[n], sum_of_s(n), 0x1p-23 * fabs(sum_of_s(n)) + 0x1p-40 * D);
 
-    run(what, (one_pass ? affine_coupling_inverse_one_pass : affine_coupling_inverse_naive)(dtype, y.p, s.p, t.p, back.p, logdet.p, part.p, N, D, nullptr));
+    auto inverse = one_pass ? affine_coupling_inverse_one_pass : affine_coupling_inverse_naive;
+    run(what, inverse(dtype, y.p, s.p, t.p, back.p, logdet.p, part.p, N, D, nullptr));
     for (int64_t i = 0; i < ND; i++) close(" inverse", i, back[i], (to_double(y[i]) - to_double(t[i])) * exp(-to_double(s[i])));
     for (int64_t n = 0; n < N; n++) expect(what + " inverse logdet", n, logdet[n], -sum_of_s(n), 0x1p-23 * fabs(sum_of_s(n)) + 0x1p-40 * D);
 
@@ -45,7 +49,8 @@ template <class T> void drive(int dtype, const std::string& type, double precisi
 }    // namespace
 
 int main() {
-    const int64_t shapes[][2] = {{0, 5}, {3, 0}, {1, 1}, {7, 3}, {5, 16}, {33, 40}, {2, 512}, {2, 513}, {3, 520}, {1, 4096}, {2, 4104}, {1, 8193}};
+    const int64_t shapes[][2] = {{0, 5},   {3, 0},   {1, 1},   {7, 3},    {5, 16},   {33, 40},
+                                 {2, 512}, {2, 513}, {3, 520}, {1, 4096}, {2, 4104}, {1, 8193}};
     each_dtype([&](auto zero, int dtype, const std::string& name, double precision) {
         for (auto& shape : shapes)
             for (bool one_pass : {false, true}) drive<decltype(zero)>(dtype, name, precision, shape[0], shape[1], one_pass);

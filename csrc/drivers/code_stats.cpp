@@ -7,17 +7,20 @@ namespace {
 
 template <class T> void drive(int dtype, const std::string& type, int64_t N, int64_t K, int64_t D, bool segments) {
     using R = typename result<T>::type;
-    std::string what = type + " " + std::to_string(N) + "x" + std::to_string(D) + ", " + std::to_string(K) + " codes" + (segments ? " segments" : " naive");
+    std::string what = type + " " + std::to_string(N) + "x" + std::to_string(D) + ", " + std::to_string(K) + " codes";
+    what += segments ? " segments" : " naive";
     Array<T> z(N * D);
     Array<int64_t> index(N), order(N), start(K + 1), count(K);
     Array<R> total(K * D);
     fill(z, 3);
-    for (int64_t n = 0; n < N; n++) index[n] = n % 11 == 10 ? (n % 2 ? -1 : K) : int64_t((uniform() + 1) / 2 * K) * 2 % K;    // half of the codes get nothing
+    for (int64_t n = 0; n < N; n++) index[n] = int64_t((uniform() + 1) / 2 * K) * 2 % K;    // some codes get nothing
+    for (int64_t n = 10; n < N; n += 11) index[n] = n % 2 ? -1 : K;                         // out of range
     std::iota(order.p, order.p + N, 0);
     std::stable_sort(order.p, order.p + N, [&](int64_t a, int64_t b) { return index[a] < index[b]; });
     for (int64_t k = 0; k <= K; k++) start[k] = std::count_if(index.p, index.p + N, [&](int64_t i) { return i < k; });
 
-    run(what, (segments ? code_stats_segments : code_stats_naive)(dtype, z.p, index.p, order.p, start.p, count.p, total.p, N, K, D, nullptr));
+    auto stats = segments ? code_stats_segments : code_stats_naive;
+    run(what, stats(dtype, z.p, index.p, order.p, start.p, count.p, total.p, N, K, D, nullptr));
     for (int64_t k = 0; k < K; k++) {
         int64_t rows = std::count(index.p, index.p + N, k);
         if (D) expect(what + " count", k, double(count[k]), double(rows), 0);

@@ -1,7 +1,7 @@
-// What the stand-alone programs in this folder share: memory of exact size, numbers, comparisons. No Python, so that sanitizers see all there is.
+// What the stand-alone programs in this folder share: memory of exact size, numbers, comparisons. No Python: sanitizers see all there is.
 //
-// A driver includes the room's .cu inside a namespace without a name (AddressSanitizer guards static arrays only if they belong to one file),
-// calls every entry point of it on small shapes, and compares with a plain loop in double. csrc/sanitize.py compiles and runs them.
+// A driver includes the room's .cu inside a namespace without a name (AddressSanitizer guards static arrays only if they belong to one
+// file), calls every entry point of it on small shapes, and compares with a plain loop in double. csrc/sanitize.py compiles and runs them.
 #pragma once
 #include <cmath>
 #include <cstdarg>

@@ -6,8 +6,8 @@ namespace {
 enum Data { PLAIN, TIES, OFFSET, NOT_FINITE, KINDS };
 
 template <class Z, class E> void drive(int z_dtype, int e_dtype, Data data, int64_t N, int64_t K, int64_t D, int64_t S) {
-    std::string what = "dtypes " + std::to_string(z_dtype) + " " + std::to_string(e_dtype) + ", data " + std::to_string(data) + ", " + std::to_string(N) +
-                       " rows, " + std::to_string(K) + " codes, D " + std::to_string(D);
+    std::string what = "dtypes " + std::to_string(z_dtype) + " " + std::to_string(e_dtype) + ", data " + std::to_string(data) + ", " +
+                       std::to_string(N) + " rows, " + std::to_string(K) + " codes, D " + std::to_string(D);
     Array<Z> z(N * D);
     Array<E> e(K * D);
     fill(z), fill(e);
@@ -19,7 +19,10 @@ template <class Z, class E> void drive(int z_dtype, int e_dtype, Data data, int6
         for (int64_t i = 0; i < N * D; i++) z[i] = from_double<Z>(1000 + to_double(z[i]));
         for (int64_t i = 0; i < K * D; i++) e[i] = from_double<E>(1000 + to_double(e[i]));
     }
-    if (data == NOT_FINITE) z[0] = from_double<Z>(NAN), z[N * D - 1] = from_double<Z>(INFINITY), e[K * D - 1] = from_double<E>(NAN), e[0] = from_double<E>(-INFINITY);
+    if (data == NOT_FINITE) {
+        z[0] = from_double<Z>(NAN), z[N * D - 1] = from_double<Z>(INFINITY);
+        e[0] = from_double<E>(-INFINITY), e[K * D - 1] = from_double<E>(NAN);
+    }
 
     std::vector<int64_t> want(N);
     for (int64_t n = 0; n < N; n++) {
@@ -55,6 +58,9 @@ int main() {
             if (z_dtype == e_dtype) drive<Z, E>(z_dtype, e_dtype, Data(z_dtype % KINDS), 130, 140, 33, 2);
         });
     });
-    for (int data = 0; data < KINDS; data++) drive<float, float>(0, 0, Data(data), 20, 257, 64, 3), drive<float, float>(0, 0, Data(data), 1, 1, 1, 1);
+    for (int data = 0; data < KINDS; data++) {
+        drive<float, float>(0, 0, Data(data), 20, 257, 64, 3);
+        drive<float, float>(0, 0, Data(data), 1, 1, 1, 1);
+    }
     stop(0, "nearest_code: all right");
 }

@@ -8,7 +8,8 @@ namespace {
 template <class Z, class E> void drive(int z_dtype, int e_dtype, double z_precision, double e_precision, int64_t N, int64_t K, int64_t D) {
     using R = typename result<Z, E>::type;
     const double beta = 0.25, R_precision = sizeof(R) == 4 ? 0x1p-22 : 0x1p-48;
-    std::string what = "dtypes " + std::to_string(z_dtype) + " " + std::to_string(e_dtype) + ", " + std::to_string(N) + "x" + std::to_string(D);
+    std::string what = "dtypes " + std::to_string(z_dtype) + " " + std::to_string(e_dtype) + ", ";
+    what += std::to_string(N) + "x" + std::to_string(D);
     Array<Z> z(N * D), z_q(N * D), dz_q(N * D), dz(N * D);
     Array<E> e(K * D), de(K * D);
     Array<R> loss(N), dloss(N);
@@ -47,7 +48,7 @@ int main() {
     const int64_t shapes[][3] = {{0, 2, 3}, {1, 1, 1}, {19, 5, 7}, {70, 3, 40}};
     each_dtype([&](auto z, int z_dtype, const std::string&, double z_precision) {
         each_dtype([&](auto e, int e_dtype, const std::string&, double e_precision) {
-            for (auto& shape : shapes) drive<decltype(z), decltype(e)>(z_dtype, e_dtype, z_precision, e_precision, shape[0], shape[1], shape[2]);
+            for (auto& s : shapes) drive<decltype(z), decltype(e)>(z_dtype, e_dtype, z_precision, e_precision, s[0], s[1], s[2]);
         });
     });
     stop(0, "quantize: all right");

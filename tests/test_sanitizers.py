@@ -1,0 +1,54 @@
+"""The stand-alone drivers of all kernels are clean under the sanitizers, and every planted bug is found by the build meant for it.
+
+`python csrc/sanitize.py` does the same and prints a line for each; a driver under ThreadSanitizer takes a minute, so these are marked thorough.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "csrc"))
+import build  # noqa: E402  (csrc/build.py)
+import sanitize  # noqa: E402  (csrc/sanitize.py)
+
+pytestmark = pytest.mark.skipif(build.compiler("emulated") is None, reason="there is no g++")
+RUNS = [(path, kind) for path in sanitize.drivers() for kind in sanitize.QUICK]
+SLOW = [pytest.param(path, kind, marks=pytest.mark.thorough) for path in sanitize.drivers() for kind in ("thread", "blocks")]
+
+
+@pytest.mark.parametrize("path, kind", RUNS + SLOW, ids=lambda value: getattr(value, "stem", value))
+def test_drivers_are_clean(path, kind):
+    passed, said = sanitize.drive(path, kind)
+    assert passed, said
+
+
+@pytest.mark.parametrize("name", sanitize.bugs())
+def test_planted_bugs_are_found(name):
+    passed, said = sanitize.find(name, *sanitize.bugs()[name])
+    assert passed, said
+
+
+def test_every_kernel_has_a_driver_that_calls_every_entry_point():
+    for source in build.CSRC.glob("*.cu"):
+        driver = (sanitize.DRIVERS / f"{source.stem}.cpp").read_text()
+        code = source.read_text()
+        entries = set(re.findall(r'extern "C" \w+ \**(\w+)\(', code))
+        for template in re.findall(r'extern "C" \w+ (\w*)##', code):  # entry points that a macro makes, one for each rung
+            entries |= {template + rung for rung in re.findall(r"^RUNG\((\w+),", code, re.M)}
+        assert entries, source.name
+        for entry in entries:
+            assert entry in driver, f"{driver} does not call {entry}"
+
+
+def test_a_bug_that_nobody_finds_is_a_failure():
+    """The runner must be able to fail: a wrong result is no crash, and a right kernel no bug."""
+    passed, said = sanitize.find("shared_uninitialised", "plain", "words that nobody says")
+    assert not passed and "NOT found" in said
+
+
+def test_all_planted_bugs_are_compiled_in():
+    included = re.findall(r'#include "(\w+)\.cu"', (sanitize.DRIVERS / "planted" / "planted.cpp").read_text())
+    assert sorted(included) == sorted(sanitize.bugs())
