@@ -1,7 +1,7 @@
 """What each word of csrc/gpu.h means: kernels of tests/test_emulator.cu, run by the emulator in four builds, and what must come out.
 
-    fibers     as the rooms use it        ucontext    the portable way to switch stacks
-    debug      -O0, as for gdb            threads     one OS thread per CUDA thread, the mode for ThreadSanitizer (here without it)
+fibers     as the rooms use it        ucontext    the portable way to switch stacks
+debug      -O0, as for gdb            threads     one OS thread per CUDA thread, the mode for ThreadSanitizer (here without it)
 """
 
 import ctypes
@@ -76,14 +76,24 @@ def error(library, function, *arguments):
 # ---- grids, barriers, shared memory --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("grid, block", [((1, 1, 1), (1, 1, 1)), ((5, 1, 1), (33, 1, 1)), ((2, 3, 2), (4, 3, 2)), ((1, 2, 3), (8, 4, 4)), ((2, 1, 1), (1024, 1, 1))])
+@pytest.mark.parametrize(
+    "grid, block",
+    [((1, 1, 1), (1, 1, 1)), ((5, 1, 1), (33, 1, 1)), ((2, 3, 2), (4, 3, 2)), ((1, 2, 3), (8, 4, 4)), ((2, 1, 1), (1024, 1, 1))],
+)
 def test_every_thread_has_its_place_in_grid_and_block(gpu, grid, block):
     blocks, threads = np.prod(grid), np.prod(block)
     out = np.full((blocks, threads, 6), -1, np.int32)
     call(gpu, "run_indices", out, *map(ctypes.c_uint, (*grid, *block)))
     for b in range(blocks):
         for t in range(threads):
-            where = [b % grid[0], b // grid[0] % grid[1], b // grid[0] // grid[1], t % block[0], t // block[0] % block[1], t // block[0] // block[1]]
+            where = [
+                b % grid[0],
+                b // grid[0] % grid[1],
+                b // grid[0] // grid[1],
+                t % block[0],
+                t // block[0] % block[1],
+                t // block[0] // block[1],
+            ]
             assert out[b, t].tolist() == where
 
 
@@ -165,8 +175,12 @@ def test_threads_run_in_the_order_that_was_asked_for():
 @pytest.mark.parametrize("order, expected", [("forward", [0, 1, 2]), ("reverse", [2, 1, 0])])
 def test_the_order_comes_from_the_environment(order, expected):
     path = sanitize.compiled(SOURCE, [*build.GXX, INCLUDE, *BUILDS["fibers"], "-x", "c++"], "test_emulator.fibers")
-    program = f"import ctypes; o = (ctypes.c_int * 6)(); ctypes.CDLL({str(path)!r}).run_order((ctypes.c_int * 1)(), o, 3); print(list(o)[:3])"
-    done = subprocess.run([sys.executable, "-c", program], env={**os.environ, "GENMINI_EMULATOR_ORDER": order}, capture_output=True, text=True, check=True)
+    program = (
+        f"import ctypes; o = (ctypes.c_int * 6)(); ctypes.CDLL({str(path)!r}).run_order((ctypes.c_int * 1)(), o, 3); print(list(o)[:3])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "GENMINI_EMULATOR_ORDER": order}, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == str(expected)
 
 
@@ -263,7 +277,11 @@ ALL_BITS = np.arange(65536, dtype=np.uint16)
 
 def same(a, b):
     """Equal as numbers and in the sign of zero; NaN is NaN."""
-    return torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num()) and torch.equal(a.signbit()[~a.isnan()], b.signbit()[~b.isnan()])
+    return (
+        torch.equal(a.isnan(), b.isnan())
+        and torch.equal(a.nan_to_num(), b.nan_to_num())
+        and torch.equal(a.signbit()[~a.isnan()], b.signbit()[~b.isnan()])
+    )
 
 
 def numbers_as(kind, bits):
@@ -288,7 +306,9 @@ def test_floats_round_to_nearest_even(fibers, kind):
     half = ((finite[1:].astype(np.float64) + finite[:-1]) / 2).astype(np.float32)
     random = np.random.default_rng(0).integers(0, 2**32, 100_000, np.uint32).view(np.float32)
     largest = np.float32([65519.996, 65520, 65536, 3.39e38, 3.4e38, np.inf, np.nan])
-    v = np.concatenate([exact, half, np.nextafter(half, np.float32(np.inf)), np.nextafter(half, np.float32(-np.inf)), random, largest, -largest])
+    v = np.concatenate(
+        [exact, half, np.nextafter(half, np.float32(np.inf)), np.nextafter(half, np.float32(-np.inf)), random, largest, -largest]
+    )
     out = np.zeros(len(v), np.uint16)
     call(fibers, "run_narrow", kind, 0, v, out, ctypes.c_int64(len(v)))
     assert same(numbers_as(kind, out).float(), torch.from_numpy(v).to(DTYPES[kind]).float())
@@ -328,14 +348,24 @@ def test_directed_roundings(fibers):
     out = np.zeros((16, N), np.float32)
     call(fibers, "run_roundings", a, b, d, out, ctypes.c_int64(N))
     x, y, z = ([Fraction(float(v)) for v in values] for values in (a, b, d))
-    exact = [[p + q for p, q in zip(x, y, strict=True)], [p * q for p, q in zip(x, y, strict=True)], [p - q for p, q in zip(x, y, strict=True)], z]
+    exact = [
+        [p + q for p, q in zip(x, y, strict=True)],
+        [p * q for p, q in zip(x, y, strict=True)],
+        [p - q for p, q in zip(x, y, strict=True)],
+        z,
+    ]
     for i, values in enumerate(exact):
         for j, how in enumerate(("nearest", "zero", "up", "down")):
             assert [rounded(v, how) for v in values] == out[4 * i + j].tolist(), (i, how)
 
 
 def test_tf32_rounds_to_nearest_and_ties_away(fibers):
-    v = np.concatenate([np.random.default_rng(0).integers(0, 2**32, 10_000, np.uint32), np.uint32([0x3F801000, 0x3F800FFF, 0xBF801000, 0x7F7FFFFF, 0x7F800000])])
+    v = np.concatenate(
+        [
+            np.random.default_rng(0).integers(0, 2**32, 10_000, np.uint32),
+            np.uint32([0x3F801000, 0x3F800FFF, 0xBF801000, 0x7F7FFFFF, 0x7F800000]),
+        ]
+    )
     out = np.zeros(len(v), np.uint32)
     call(fibers, "run_tf32", v.view(np.float32), out, ctypes.c_int64(len(v)))
     nan = np.isnan(v.view(np.float32))
@@ -429,7 +459,13 @@ def test_tensor_cores_cut_and_lose_what_is_small(library, kind):
     a[1, :, :4], b[1, :4], d[1] = one, 0.25, 2.0**24  # four quarters at two extra bits: each is kept, the sum is one, cut again
     a[2, :, :4], b[2, :4], d[2] = one, 0.125, 2.0**23  # eighths at 2^23 lie a bit below the two extra ones (2^-2): lost
     a[3, :, 0], b[3, 0], d[3] = one, -(2.0**-14), one  # toward zero: 1 - 2^-14
-    a[4, :, 0], b[4, 0], a[4, :, 1], b[4, 1], d[4] = 256.0, 128.0, -256.0, 128.0, 2.0**-12  # 2^15 - 2^15 leaves only what the alignment kept
+    a[4, :, 0], b[4, 0], a[4, :, 1], b[4, 1], d[4] = (
+        256.0,
+        128.0,
+        -256.0,
+        128.0,
+        2.0**-12,
+    )  # 2^15 - 2^15 leaves only what the alignment kept
     dtype = torch.float32 if kind == 0 else DTYPES[kind]
     out = multiply(library, kind, a.to(dtype), b.to(dtype), d)
     for m, want in enumerate([2.0**24, 2.0**24, 2.0**23, 1 - 2.0**-14, 0.0]):
@@ -493,7 +529,9 @@ def test_a_spin_that_ends_is_no_mistake(gpu):
 def test_a_barrier_outside_of_a_launch_is_reported_by_the_next_launch(library, capfd):
     library.call_a_kernel_as_a_function(c(np.zeros(64, np.int32)))
     assert "__syncthreads was called outside of a launch" in capfd.readouterr().err
-    assert "outside of a launch: call kernels through launch(" in error(library, "run_shared_bytes", np.zeros(6, np.int32), ctypes.c_int64(0))
+    assert "outside of a launch: call kernels through launch(" in error(
+        library, "run_shared_bytes", np.zeros(6, np.int32), ctypes.c_int64(0)
+    )
     call(library, "run_shared_bytes", np.zeros(6, np.int32), ctypes.c_int64(0))
 
 
@@ -512,10 +550,13 @@ def test_nvcc_compiles_the_same_kernels(tmp_path):
     assert done.returncode == 0 and "warning" not in done.stderr, done.stdout + done.stderr
 
 
-@pytest.mark.skipif(build.compiler("cuda") is None or shutil.which("nvcc") is None, reason="there is no nvcc")
-@pytest.mark.parametrize("instruction", ["cp.async.cg.shared.global", "cp.async.ca.shared.global", "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16",
-    "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32", "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
-    "cvt.rna.tf32.f32", "redux.sync.add.s32", "match.any.sync.b32"])  # fmt: skip
+INSTRUCTIONS = """cp.async.cg.shared.global cp.async.ca.shared.global ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 cvt.rna.tf32.f32
+    mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32
+    mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 redux.sync.add.s32 match.any.sync.b32"""
+
+
+@pytest.mark.skipif(build.compiler("cuda") is None, reason="there is no nvcc")
+@pytest.mark.parametrize("instruction", INSTRUCTIONS.split())
 def test_gpu_code_has_the_instructions(instruction, ptx):
     assert instruction in ptx
 
@@ -524,5 +565,34 @@ def test_gpu_code_has_the_instructions(instruction, ptx):
 def ptx(tmp_path_factory):
     path = tmp_path_factory.mktemp("ptx") / "test_emulator.ptx"
     flags = [flag for flag in build.NVCC if not flag.startswith("-gencode") and flag != "-shared"]
-    subprocess.run([build.compiler("cuda"), *flags, INCLUDE, "-arch=compute_80", "-ptx", str(SOURCE), "-o", str(path)], check=True, capture_output=True)
+    subprocess.run(
+        [build.compiler("cuda"), *flags, INCLUDE, "-arch=compute_80", "-ptx", str(SOURCE), "-o", str(path)], check=True, capture_output=True
+    )
     return path.read_text()
+
+
+# ---- the debugger --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("gdb") is None or os.uname().machine != "x86_64", reason="there is no gdb, or no x86-64")
+def test_gdb_steps_through_a_kernel():
+    """The session of docs/emulator.md: stop in thread 37, step over a barrier, and see what the others did."""
+    planted = sanitize.DRIVERS / "planted" / "planted.cpp"
+    flags = [flag for flag in sanitize.FLAGS if flag != "-g1"] + ["-g", "-O0", "-x", "c++"]
+    program = sanitize.compiled(planted, flags, "planted.gdb", sorted(planted.parent.glob("*.cu")))
+    commands = ["set pagination off", "set style enabled off", "set print repeats 200", f"source {build.CSRC / 'emulator.gdb'}"]
+    commands += ["break block_sum<false> if threadIdx.x == 37", "run", "print threadIdx", "print part", "next", "next", "cuda-threads"]
+    commands += ["next", "print threadIdx", "print part", "cuda-thread 5", "backtrace"]
+    words = ["gdb", "-q", "-nx", "-batch", *(word for command in commands for word in ("-ex", command)), "--args"]
+    words += [str(program), "barrier_missing_in_a_reduction", "right"]
+    environment = {**os.environ, "GENMINI_EMULATOR_THREADS": "1", "GENMINI_EMULATOR_ORDER": "forward"}
+    done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if "ptrace" in done.stdout:
+        pytest.skip("a debugger may not attach here")
+    before, after = done.stdout.split("threads 38-63 are ready to run")
+    assert "$1 = {x = 37, y = 0, z = 0}" in before and "36, -nan(0x7fffff)" in before
+    assert "threads 0-36 wait at __syncthreads, line 7" in before
+    assert "{x = 37, y = 0, z = 0}" in after and "{32, 34, 36, 38, 40," in after  # the others have arrived, and some have added
+    waiting, here = after.split("emulator::switch_stack", 1)[1].split("in ?? ()", 1)
+    assert "block_sum<false>" in waiting and "emulator::fiber" in waiting  # of thread 5
+    assert "block_sum<false>" in here and "emulator::fiber" in here  # and our own, unharmed

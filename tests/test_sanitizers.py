@@ -1,6 +1,6 @@
 """The stand-alone drivers of all kernels are clean under the sanitizers, and every planted bug is found by the build meant for it.
 
-`python csrc/sanitize.py` does the same and prints a line for each; a driver under ThreadSanitizer takes a minute, so these are marked thorough.
+`python csrc/sanitize.py` does the same and prints a line each. A driver under ThreadSanitizer takes a minute: these are marked thorough.
 """
 
 import re
