@@ -6,13 +6,14 @@ runs the split convolution itself; a GPU's row for it is cuDNN's, the honest pee
 
 import torch
 import torch.nn.functional as F
+from genmini.kernels.masked_conv2d import mask, reference
 from measure import DEVICE, GPU, row, times
 
 from genmini import kernels, ops
-from genmini.kernels.masked_conv2d import mask, reference
 
 # images, channels in and out, side, filter, kind, colours: a first layer, three hidden ones, a layer with colours
-CASES = [(16, 1, 64, 28, 7, "A", 1), (16, 64, 64, 28, 3, "B", 1), (16, 64, 64, 16, 5, "B", 1), (16, 64, 64, 16, 7, "B", 1), (16, 96, 96, 16, 3, "B", 3)]
+CASES = [(16, 1, 64, 28, 7, "A", 1), (16, 64, 64, 28, 3, "B", 1), (16, 64, 64, 16, 5, "B", 1),
+         (16, 64, 64, 16, 7, "B", 1), (16, 96, 96, 16, 3, "B", 3)]
 if GPU:
     CASES = [(256, 1, 128, 28, 7, "A", 1)] + [(256, 128, 128, 32, k, "B", 1) for k in (3, 5, 7)] + [(256, 192, 192, 32, 3, "B", 3)]
 DTYPES = ["float32", "bfloat16"] if GPU else ["float32"]

@@ -5,10 +5,10 @@ Operations and bytes are those of the live weights alone, so that 100 % of the b
 
 import torch
 import torch.nn.functional as F
+from genmini.kernels.masked_linear import mask
 from measure import DEVICE, GPU, row, times
 
 from genmini import kernels, ops
-from genmini.kernels.masked_linear import mask
 
 # rows, inputs, outputs, order of the degrees: MNIST's first layer, a square hidden layer, a small batch, and degrees as they fall
 CASES = [(256, 784, 1024, "sorted"), (1024, 1024, 1024, "sorted"), (64, 2048, 2048, "sorted"), (1024, 1024, 1024, "shuffled")]

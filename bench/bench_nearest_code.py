@@ -10,11 +10,11 @@ import argparse
 import sys
 
 import torch
+from genmini.kernels import _backend
+from genmini.kernels import nearest_code as room
 from measure import DEVICE, GPU, row, times
 
 from genmini import kernels, ops
-from genmini.kernels import _backend
-from genmini.kernels import nearest_code as room
 
 CASES = [(16384, 512, 64), (4096, 1024, 256)] + ([(65536, 1024, 64), (65536, 8192, 256)] if GPU else [])  # N, K, D
 STEPS = [(16384, 512, 64)] + ([(65536, 1024, 256)] if GPU else [])

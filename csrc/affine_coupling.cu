@@ -12,8 +12,12 @@ constexpr int CHUNK = 4096;     // numbers of a row that one block adds (kernels
 constexpr int THREADS = 256;    // of a block
 constexpr int SHORT = 512;      // rows up to here are added inside one warp
 
-template <class T> struct math { using type = float; };
-template <> struct math<double> { using type = double; };
+template <class T> struct math {
+    using type = float;
+};
+template <> struct math<double> {
+    using type = double;
+};
 template <class T> using real = typename math<T>::type;    // what T is computed in, and what logdet is stored in
 
 // ---- the two formulas and their gradients, once for all rungs ----------------------------------------------------------------------------
@@ -89,7 +93,9 @@ __global__ void inverse_backward_naive(const T* dx, const real<T>* dlogdet, cons
 
 // ---- rung one_pass -----------------------------------------------------------------------------------------------------------------------
 
-template <class T, int V> struct alignas(sizeof(T) * V) Wide { T v[V]; };    // V numbers that one instruction loads: 16 bytes, or V = 1
+template <class T, int V> struct alignas(sizeof(T) * V) Wide {
+    T v[V];
+};    // V numbers that one instruction loads: 16 bytes, or V = 1
 
 // One thread's share of a run of numbers: wide loads v = first, first + step, ... below `end` (in units of V numbers).
 template <class T, int V, bool inverse>
@@ -231,22 +237,22 @@ int backward(bool one_pass, int dtype, const void* dy, const void* dlogdet, cons
     });
 }
 
-#define RUNG(rung, one_pass)                                                                                                                      \
-    extern "C" int affine_coupling_##rung(int dtype, const void* x, const void* s, const void* t, void* y, void* logdet, void* part, int64_t N,   \
-                                          int64_t D, void* stream) {                                                                              \
-        return forward<false>(one_pass, dtype, x, s, t, y, logdet, part, N, D, stream);                                                           \
-    }                                                                                                                                             \
-    extern "C" int affine_coupling_inverse_##rung(int dtype, const void* y, const void* s, const void* t, void* x, void* logdet, void* part,      \
-                                                  int64_t N, int64_t D, void* stream) {                                                           \
-        return forward<true>(one_pass, dtype, y, s, t, x, logdet, part, N, D, stream);                                                            \
-    }                                                                                                                                             \
-    extern "C" int affine_coupling_backward_##rung(int dtype, const void* dy, const void* dlogdet, const void* kept, const void* s,               \
-                                                   const void* t, void* dx, void* ds, int64_t N, int64_t D, void* stream) {                       \
-        return backward<false>(one_pass, dtype, dy, dlogdet, kept, s, t, dx, ds, N, D, stream);                                                   \
-    }                                                                                                                                             \
-    extern "C" int affine_coupling_inverse_backward_##rung(int dtype, const void* dx, const void* dlogdet, const void* x, const void* s,          \
-                                                           void* dy, void* ds, int64_t N, int64_t D, void* stream) {                              \
-        return backward<true>(one_pass, dtype, dx, dlogdet, x, s, nullptr, dy, ds, N, D, stream);                                                 \
+#define RUNG(rung, one_pass)                                                                                                                    \
+    extern "C" int affine_coupling_##rung(int dtype, const void* x, const void* s, const void* t, void* y, void* logdet, void* part, int64_t N, \
+                                          int64_t D, void* stream) {                                                                            \
+        return forward<false>(one_pass, dtype, x, s, t, y, logdet, part, N, D, stream);                                                         \
+    }                                                                                                                                           \
+    extern "C" int affine_coupling_inverse_##rung(int dtype, const void* y, const void* s, const void* t, void* x, void* logdet, void* part,    \
+                                                  int64_t N, int64_t D, void* stream) {                                                         \
+        return forward<true>(one_pass, dtype, y, s, t, x, logdet, part, N, D, stream);                                                          \
+    }                                                                                                                                           \
+    extern "C" int affine_coupling_backward_##rung(int dtype, const void* dy, const void* dlogdet, const void* kept, const void* s,             \
+                                                   const void* t, void* dx, void* ds, int64_t N, int64_t D, void* stream) {                     \
+        return backward<false>(one_pass, dtype, dy, dlogdet, kept, s, t, dx, ds, N, D, stream);                                                 \
+    }                                                                                                                                           \
+    extern "C" int affine_coupling_inverse_backward_##rung(int dtype, const void* dx, const void* dlogdet, const void* x, const void* s,        \
+                                                           void* dy, void* ds, int64_t N, int64_t D, void* stream) {                            \
+        return backward<true>(one_pass, dtype, dx, dlogdet, x, s, nullptr, dy, ds, N, D, stream);                                               \
     }
 
 RUNG(naive, false)

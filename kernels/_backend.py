@@ -156,9 +156,8 @@ def triton_missing():
 
 def interpreting():
     """Whether Triton was imported as an interpreter (its own switch, read once, at its import)."""
-    from triton.runtime.interpreter import InterpretedFunction
-
     from triton import language
+    from triton.runtime.interpreter import InterpretedFunction
 
     return isinstance(language.zeros, InterpretedFunction)
 

@@ -206,7 +206,8 @@ def correlate(dy_ptr, x_ptr, dk_ptr, C, O, H, W, P, kh, kw, CHUNK, dy_n, dy_o, d
 # ---- launcher --------------------------------------------------------------------------------------------------------------------------
 
 # dtype: pixels (and channels of dK) of a tile, output channels, depth of a step of its sum, warps, stages of the pipeline
-TILE = {torch.float16: (128, 128, 64, 8, 3), torch.bfloat16: (128, 128, 64, 8, 3), torch.float32: (64, 64, 32, 4, 3), torch.float64: (32, 32, 32, 4, 2)}
+TILE = {torch.float16: (128, 128, 64, 8, 3), torch.bfloat16: (128, 128, 64, 8, 3),
+        torch.float32: (64, 64, 32, 4, 3), torch.float64: (32, 32, 32, 4, 2)}
 PROGRAMS = 512  # the sum over pixels is cut until there are so many programs, or chunks of 2048 pixels
 
 

@@ -201,7 +201,8 @@ def outer(dy_ptr, x_ptr, dw_ptr, in_ptr, out_ptr, N, J, K, CHUNK, dy_n, dy_j, x_
 # ---- launcher --------------------------------------------------------------------------------------------------------------------------
 
 # dtype: sides of the tile of the result, depth of a step of its sum, warps, stages of the pipeline
-TILE = {torch.float16: (128, 128, 64, 8, 3), torch.bfloat16: (128, 128, 64, 8, 3), torch.float32: (64, 64, 32, 4, 3), torch.float64: (32, 32, 32, 4, 2)}
+TILE = {torch.float16: (128, 128, 64, 8, 3), torch.bfloat16: (128, 128, 64, 8, 3),
+        torch.float32: (64, 64, 32, 4, 3), torch.float64: (32, 32, 32, 4, 2)}
 PROGRAMS = 256  # a sum over n is cut until there are so many programs, or chunks of 1024 rows
 
 

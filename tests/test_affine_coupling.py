@@ -6,11 +6,11 @@ from fractions import Fraction
 import pytest
 import torch
 from check import DTYPES, dtypes, edges, gradient, laid_out, layouts, matches, numbers, opaque, registered, runs, scales, seeds
+from genmini.kernels import affine_coupling as room
 from hypothesis import given
 from hypothesis import strategies as st
 
 from genmini import kernels, ops
-from genmini.kernels import affine_coupling as room
 
 RUNS = runs("affine_coupling")
 everywhere = pytest.mark.parametrize("run", RUNS, ids=str)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from genmini.kernels import _backend, _library
 
 from genmini import kernels, ops
-from genmini.kernels import _backend, _library
 
 GPU = torch.cuda.is_available()
 needs_gpu = pytest.mark.skipif(not GPU, reason="no CUDA device on this machine")

@@ -70,10 +70,11 @@ ODD = ("linear_oddly", "convolution_oddly")
 
 def child(capability):
     import triton
-    from genmini import kernels
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
+
+    from genmini import kernels
 
     class NoDevice:
         get_current_target = staticmethod(lambda: GPUTarget("cuda", capability, 32))

@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from check import dtypes, gradient, laid_out, layouts, matches, numbers, opaque, registered, runs, seeds
+from genmini.kernels import masked_conv2d as room
 from hypothesis import given
 from hypothesis import strategies as st
 
 from genmini import kernels, ops
-from genmini.kernels import masked_conv2d as room
 
 RUNS = runs("masked_conv2d")
 KERNELS = [run for run in RUNS if run.backend != "reference"]
@@ -62,7 +62,8 @@ def test_matches_where_the_sum_of_dw_is_cut_into_chunks(run):
 def test_matches_without_bias_and_with_expanded_tensors(run):
     x, weight, _, *rest = inputs(3, 4, 5)
     expanded = [x[:1].expand(x.shape), weight[:, :1].expand(weight.shape)]
-    matches(run, lambda x, w, *a: ops.masked_conv2d(x, w, None, *a), [*expanded, *rest], torch.float32, lambda x, w, *a: room.definition(x, w, None, *a))
+    without_bias = lambda operator: lambda x, w, *a: operator(x, w, None, *a)
+    matches(run, without_bias(ops.masked_conv2d), [*expanded, *rest], torch.float32, without_bias(room.definition))
 
 
 ROUNDING = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8, torch.float64: 2.0**-53}

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from check import DTYPES, dtypes, laid_out, layouts, matches, numbers, opaque, registered, runs, seeds
+from genmini.kernels import nearest_code as room
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from genmini import kernels, ops
-from genmini.kernels import nearest_code as room
 
 RUNS = runs("nearest_code")
 STEP_RUNS = runs("quantize")

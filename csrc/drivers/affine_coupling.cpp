@@ -49,8 +49,7 @@ template <class T> void drive(int dtype, const std::string& type, double precisi
 }    // namespace
 
 int main() {
-    const int64_t shapes[][2] = {{0, 5},   {3, 0},   {1, 1},   {7, 3},    {5, 16},   {33, 40},
-                                 {2, 512}, {2, 513}, {3, 520}, {1, 4096}, {2, 4104}, {1, 8193}};
+    const int64_t shapes[][2] = {{0, 5}, {3, 0}, {1, 1}, {7, 3}, {5, 16}, {33, 40}, {2, 512}, {2, 513}, {3, 520}, {1, 4096}, {2, 4104}, {1, 8193}};
     each_dtype([&](auto zero, int dtype, const std::string& name, double precision) {
         for (auto& shape : shapes)
             for (bool one_pass : {false, true}) drive<decltype(zero)>(dtype, name, precision, shape[0], shape[1], one_pass);
