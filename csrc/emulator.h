@@ -142,18 +142,49 @@ static void run_block(Block& b, uint64_t seed) {
         if (t->stack) forget_frames(t->stack), b.stacks.push_back(t->stack);
 }
 #else
+static Block* job;                // what the OS threads run; they are kept from block to block
+static int rounds[1024], left;    // how often each was called; how many still run
+static int hired;
+
+EMULATOR_UNSEEN static void await(int* word, int old) {
+    while (__atomic_load_n(word, __ATOMIC_ACQUIRE) == old) sleep_while(word, old);
+}
+EMULATOR_UNSEEN static void call(int n) {
+    __atomic_fetch_add(&rounds[n], 1, __ATOMIC_RELEASE);
+    wake(&rounds[n]);
+}
+EMULATOR_UNSEEN static void done() {
+    if (__atomic_sub_fetch(&left, 1, __ATOMIC_ACQ_REL) == 0) wake(&left);
+}
+EMULATOR_UNSEEN static void await_all() {
+    for (int n; (n = __atomic_load_n(&left, __ATOMIC_ACQUIRE));) sleep_while(&left, n);
+}
+
+static void serve(int n) {
+    for (int round = 0;; round++) {
+        await(&rounds[n], round);
+        __tsan_acquire(&job);
+        Block& b = *job;
+        enter(b, b.thread[n]);
+        try {
+            b.launch->kernel(b.launch->arguments);
+            returned(b, b.thread[n]);
+        } catch (Abandoned&) {
+        }
+        self = nullptr;
+        __tsan_release(&left);
+        done();
+    }
+}
+
 static void run_block(Block& b, uint64_t) {
-    std::vector<std::thread> threads;
-    for (int n = 0; n < b.size; n++)
-        threads.emplace_back([&b, n] {
-            enter(b, b.thread[n]);
-            try {
-                b.launch->kernel(b.launch->arguments);
-                returned(b, b.thread[n]);
-            } catch (Abandoned&) {
-            }
-        });
-    for (std::thread& thread : threads) thread.join();
+    while (hired < b.size) std::thread(serve, hired++).detach();
+    job = &b;
+    __atomic_store_n(&left, b.size, __ATOMIC_RELAXED);
+    __tsan_release(&job);
+    for (int n = 0; n < b.size; n++) call(n);
+    await_all();
+    __tsan_acquire(&left);
 }
 #endif
 
@@ -179,6 +210,10 @@ static std::atomic<uint64_t> seed{0};
 static int run(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)(void*), void* arguments) {
     if (int code = pending.exchange(0)) return code;
     if (self) return error_code("launch was called by a kernel");
+#if defined(EMULATOR_ONE_BLOCK_AT_A_TIME)
+    static std::mutex& one_launch = *new std::mutex;
+    std::lock_guard<std::mutex> alone(one_launch);
+#endif
     if (!grid.x || !grid.y || !grid.z) return 0;
     uint64_t threads = uint64_t(block.x) * block.y * block.z;
     if (!threads || threads > 1024 || block.x > 1024 || block.y > 1024 || block.z > 64)

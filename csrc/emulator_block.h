@@ -9,6 +9,11 @@
 #include <string>
 #include <thread>
 #include <vector>
+#if defined(EMULATOR_OS_THREADS) && defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #include "emulator_fibers.h"
 #include "emulator_words.h"
 
@@ -16,6 +21,14 @@
 #define EMULATOR_UNSEEN __attribute__((no_sanitize("thread")))
 #else
 #define EMULATOR_UNSEEN
+#endif
+
+#if defined(__SANITIZE_THREAD__)
+extern "C" void __tsan_acquire(void*);    // "all that was done before a release of this address is done": the order that CUDA promises
+extern "C" void __tsan_release(void*);
+#else
+static inline void __tsan_acquire(void*) {}
+static inline void __tsan_release(void*) {}
 #endif
 
 static thread_local uint3 threadIdx, blockIdx;
@@ -145,6 +158,7 @@ static std::string who_waits(const Block& b) {    // "threads 0-15,40 at __synct
 static void leave() { switch_stack(&self->stopped_at, block->scheduler); }
 static void lock(Block&) {}
 static void unlock(Block&) {}
+static void wake(int*) {}    // the scheduler finds who is ready
 static void wait(Block& b, Thread& t) {
     if (t.state == WAITING || b.opened || b.failed) leave();    // the last one at a barrier leaves too: a new order is drawn
 }
@@ -152,17 +166,27 @@ static void wait(Block& b, Thread& t) {
     for (;;) leave();    // nobody comes back
 }
 #else
+#if defined(__linux__)
+EMULATOR_UNSEEN static void sleep_while(int* word, int value) {    // until somebody wakes us; at most for 50 ms
+    timespec a_while = {0, 50000000};
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, &a_while, nullptr, 0);
+}
+EMULATOR_UNSEEN static void wake(int* word) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0); }
+#else
+EMULATOR_UNSEEN static void sleep_while(int*, int) { std::this_thread::yield(); }
+EMULATOR_UNSEEN static void wake(int*) {}
+#endif
 struct Abandoned {};
+[[noreturn]] static void abandon() { throw Abandoned(); }
 EMULATOR_UNSEEN static void leave() { std::this_thread::yield(); }
 EMULATOR_UNSEEN static void lock(Block& b) {
     while (__atomic_exchange_n(&b.locked, 1, __ATOMIC_ACQUIRE)) leave();
 }
 EMULATOR_UNSEEN static void unlock(Block& b) { __atomic_store_n(&b.locked, 0, __ATOMIC_RELEASE); }
-[[noreturn]] static void abandon() { throw Abandoned(); }
 EMULATOR_UNSEEN static void wait(Block& b, Thread& t) {
     while (__atomic_load_n(&t.state, __ATOMIC_ACQUIRE) == WAITING) {
         if (__atomic_load_n(&b.failed, __ATOMIC_ACQUIRE)) abandon();
-        leave();
+        sleep_while(&t.state, WAITING);
     }
 }
 #endif
@@ -184,6 +208,7 @@ static bool outside(const char* what) {    // of any launch: somebody called a k
 EMULATOR_UNSEEN static void go_on(Block& b, Thread& t) {
     b.running++;
     __atomic_store_n(&t.state, READY, __ATOMIC_RELEASE);
+    wake(&t.state);
 }
 
 // Have all lanes come that t waits for? (Those that returned do not count.) Then finish their operation and let them go on.

@@ -4,13 +4,6 @@
 #include "emulator_block.h"
 
 #define EMULATOR_PLACE const char *file = __builtin_FILE(), int line = __builtin_LINE()
-#if defined(__SANITIZE_THREAD__)
-extern "C" void __tsan_acquire(void*);    // "all that was done before a release of this address is done": the order that CUDA promises
-extern "C" void __tsan_release(void*);
-#else
-static inline void __tsan_acquire(void*) {}
-static inline void __tsan_release(void*) {}
-#endif
 
 // ---- barriers of the block --------------------------------------------------------------------------------------------------------------
 namespace emulator {
