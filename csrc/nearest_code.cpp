@@ -33,7 +33,6 @@ struct float16 { uint16_t bits; };
 struct bfloat16 { uint16_t bits; };
 
 inline float from_bits(uint32_t bits) { float v; std::memcpy(&v, &bits, 4); return v; }
-inline uint32_t to_bits(float v) { uint32_t bits; std::memcpy(&bits, &v, 4); return bits; }
 inline double to_double(double v) { return v; }
 inline double to_double(float v) { return v; }
 inline double to_double(bfloat16 v) { return from_bits(uint32_t(v.bits) << 16); }
@@ -65,27 +64,26 @@ struct Nearest {
     void offer(double other, int64_t j) { if (other < d || (other == d && j < k)) d = other, k = j; }    // NaN is never less
 };
 
-// Offer d_nk of `count` codes, k = codes[i] or simply i: four sums at a time, since each is one long chain of additions
-template <class Z, class E> void measure(const Problem& p, int64_t n, const int64_t* codes, int64_t count, Nearest& nearest) {
+// Offer d_nk of J codes: J sums at a time, since each is one long chain of additions
+template <int J, class Z, class E> void measure(const Problem& p, int64_t n, const int64_t (&k)[J], Nearest& nearest) {
     const Z* z = (const Z*)p.z + n * p.D;
-    for (int64_t i = 0; i < count; i += 4) {
-        int64_t k[4];
-        const E* e[4];
-        double sum[4] = {0, 0, 0, 0};
-        for (int j = 0; j < 4; j++) {
-            int64_t at = std::min(i + j, count - 1);
-            k[j] = codes ? codes[at] : at;
-            e[j] = (const E*)p.e + k[j] * p.D;
+    const E* e[J];
+    double sum[J] = {};
+    for (int j = 0; j < J; j++) e[j] = (const E*)p.e + k[j] * p.D;
+    for (int64_t d = 0; d < p.D; d++)
+        for (int j = 0; j < J; j++) {
+            double difference = to_double(z[d]) - to_double(e[j][d]);
+            sum[j] += difference * difference;
         }
-        for (int64_t d = 0; d < p.D; d++) {
-            double zd = to_double(z[d]);
-            for (int j = 0; j < 4; j++) {
-                double difference = zd - to_double(e[j][d]);
-                sum[j] += difference * difference;
-            }
-        }
-        for (int j = 0; j < 4; j++) nearest.offer(sum[j], k[j]);
-    }
+    for (int j = 0; j < J; j++) nearest.offer(sum[j], k[j]);
+}
+
+// Offer d_nk of `count` codes: k = codes[i], or simply i
+template <class Z, class E> void measure(const Problem& p, int64_t n, const int64_t* codes, int64_t count, Nearest& nearest) {
+    auto code = [&](int64_t i) { return codes ? codes[std::min(i, count - 1)] : std::min(i, count - 1); };
+    int64_t i = 0;
+    for (; i + 2 < count; i += 4) measure<4, Z, E>(p, n, {code(i), code(i + 1), code(i + 2), code(i + 3)}, nearest);
+    if (i < count) measure<2, Z, E>(p, n, {code(i), code(i + 1)}, nearest);
 }
 
 void measure(const Problem& p, int64_t n, const int64_t* codes, int64_t count, Nearest& nearest) {

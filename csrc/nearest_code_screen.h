@@ -51,11 +51,8 @@ static float square_of(const float* x, int64_t D) {                       // ||x
     return sum(square);
 }
 
-// The unit of a vector: the least power of two in which its norm is at most RADIUS (C1)
-static float unit_of(float square) {
-    float need = std::max(sqrtf(square) * (1.01f / RADIUS), SMALLEST);
-    return from_bits((to_bits(need) + 0x7fffff) & 0x7f800000);            // up to the next power of two
-}
+// The unit of a vector: its norm becomes RADIUS / 1.01 (C1)
+static float unit_of(float square) { return std::max(sqrtf(square) * (1.01f / RADIUS), SMALLEST); }
 
 // X = x / unit rounded to integers; the answer is ||x / unit - X||^2
 static float quantise(const float* x, float unit, int64_t D, int16_t* X) {

@@ -138,10 +138,16 @@ def against_the_margin(rng, N, K, D):
     of y everywhere, and y to the side of the row: the screen takes y to be farther and -y nearer, by all of its margin."""
     D, K = max(6, D // 2 * 2), max(40, K)
     z, e = rng.standard_normal((N, D)), np.zeros((K, D))
-    size, sign = np.repeat(rng.integers(31000, 32000) / D**0.5 + rng.integers(-20, 20, D // 2), 2).round(), rng.choice([-1.0, 1.0], D)
+    norm = 32400 / 1.01  # with this norm the unit is 1
+    size, sign = np.repeat(norm / D**0.5 + rng.integers(-20, 10, D // 2), 2).round(), rng.choice([-1.0, 1.0], D)
     side = sign * np.tile([1.0, -1.0], D // 2)  # of the row's coordinates
     x, y = side * size + 0.49 * sign, sign * size + 0.49 * side
-    x[-1] = -(x[:-1] @ y[:-1]) / y[-1] * (1 + rng.integers(-1, 2) * 1e-12)
+    y[-2] *= ((norm**2 - y @ y) / y[-2] ** 2 + 1) ** 0.5  # two coordinates give way: to the norms, and to the tie x.y = 0
+    slope, shift = -y[-2] / y[-1], -(x[:-2] @ y[:-2]) / y[-1]  # of x[-1] as a function of x[-2]
+    roots = np.roots([1 + slope**2, 2 * slope * shift, shift**2 + x[:-2] @ x[:-2] - norm**2])
+    x[-2] = roots[np.sign(roots) == np.sign(x[-2])][0]
+    x[-1] = slope * x[-2] + shift
+    x[-1] *= 1 + rng.integers(-1, 2) * 1e-12
     for k in range(K):  # codes on the other side, as long as y; zero in four coordinates of five: the centre, a median, is exactly 0
         e[k, k % 5 :: 5] = -np.sign(x[k % 5 :: 5]) * (31000 / len(x[k % 5 :: 5]) ** 0.5).__floor__()
     z[0], e[0], e[1] = x, y, -y
