@@ -36,5 +36,5 @@ setup(
     cmdclass={"build_py": BuildWithKernels},
     package_dir={"genmini": "genmini", "genmini.kernels": "kernels", "genmini.csrc": "csrc"},
     packages=["genmini", "genmini.data", "genmini.models", "genmini.kernels", "genmini.csrc"],
-    package_data={"genmini.data": ["*.npz"], "genmini.csrc": ["*.cu", "*.cpp", "*.h", "*.py"]},
+    package_data={"genmini.data": ["*.npz", "*.txt"], "genmini.csrc": ["*.cu", "*.cpp", "*.h", "*.py"]},
 )

@@ -106,8 +106,8 @@ def _positive(text):
 
 
 def train(arguments):
-    from genmini import data, models, plots
-    from genmini.train import fit
+    from genmini import data, models
+    from genmini.train import fit, fit_at_once
 
     model_class = models.find(arguments.model)
     data.load(arguments.data, "train")  # an unknown name is said before anything else
@@ -117,8 +117,11 @@ def train(arguments):
         asked = f"no recipe {arguments.recipe!r}" if arguments.recipe else f"no recipe for {arguments.data!r}"
         raise ValueError(f"{arguments.model} has {asked}; its recipes are {', '.join(recipes)} (choose one with --recipe)")
     name = recipe["data"] if arguments.data == recipe["data"].partition("-")[0] else arguments.data
-    settings, loop = _settings(arguments.set, model_class, fit, recipe)
+    at_once = hasattr(model_class, "fit")  # a model that is fitted without steps
+    settings, loop = _settings(arguments.set, model_class, model_class.fit if at_once else fit, recipe)
     if arguments.steps:
+        if at_once:
+            raise ValueError(f"{arguments.model} is fitted at once: it takes no --steps")
         loop["steps"] = arguments.steps
     run = _run_folder(arguments)
     device = _where(arguments, recipe.get("threads"))
@@ -132,12 +135,16 @@ def train(arguments):
         model = model_class(first.shape, levels=first.levels, **settings)
     if name != arguments.data:
         print(f"{arguments.data} in the version of this recipe: {name} ({data.SETS[name][0]})")
-    sizes = " / ".join(f"{len(splits[split])} {split}" for split in data.SPLITS)
-    parameters = sum(p.numel() for p in model.parameters())
-    print(f"{arguments.model} on {name}: {sizes}, {parameters:,} parameters, {loop['steps']} steps on {device}")
+    size = lambda x: len(x) if len(x) > 1 else x.numel()  # of one series, its length
+    sizes = " / ".join(f"{size(splits[split].x)} {split}" for split in data.SPLITS)
+    parameters, how = sum(p.numel() for p in model.parameters()), "fitted at once" if at_once else f"{loop['steps']} steps"
+    print(f"{arguments.model} on {name}: {sizes}, {parameters:,} parameters, {how} on {device}")
     about = dict(recipe=settings | loop, seed=arguments.seed, versions=info.versions())
     try:
-        history = fit(model, splits["train"], splits["valid"], **loop, seed=arguments.seed, run=run, about=about)
+        if at_once:
+            history = fit_at_once(model, splits["train"], splits["valid"], **loop, run=run, about=about)
+        else:
+            history = fit(model, splits["train"], splits["valid"], **loop, seed=arguments.seed, run=run, about=about)
     except OSError as error:
         raise OSError(f"could not write to {run}: {error}; what was saved there before is whole") from None
     kept = f"the weights of step {history.step}, valid {history.valid:.2f} nats, are in {run}"
@@ -146,28 +153,50 @@ def train(arguments):
         return 130
     print(f"saved     {kept}")
     _say_likelihood(model, splits["test"])
-    side = min(8, len(splits["test"]))
-    picture = run / "samples.png"
-    panels = {"data (test)": splits["test"].x[: side * side], f"samples of {type(model).__name__}": model.sample(side * side).cpu()}
-    plots.side_by_side(picture, panels, first.levels)
-    print(f"picture   {picture}")
+    _picture(run / "samples.png", model, splits)
+    print(f"picture   {run / 'samples.png'}")
+
+
+def _picture(path, model, splits):
+    """Data beside what the model makes of it."""
+    import torch
+
+    from genmini import data, plots
+
+    test = splits["test"]
+    if test.levels:
+        side = min(8, len(test))
+        panels = {"data (test)": test.x[: side * side], f"samples of {type(model).__name__}": model.sample(side * side).cpu()}
+        plots.side_by_side(path, panels, test.levels)
+    elif test.name in data.toys.TOYS:
+        plots.plane(path, model, test, data.toys.TOYS[test.name].log_prob)
+    else:
+        plots.series(path, model, torch.cat([splits["train"].x[0], splits["valid"].x[0]]), test.x[0], splits["train"].y.item())
 
 
 def _say_likelihood(model, data):
     import math
 
+    from genmini.data import toys
     from genmini.train import evaluate
 
     nats, error = evaluate(model, data)
-    bits = 1 / (math.prod(data.shape) * math.log(2))
-    likelihood = f"{nats:.3f} +- {error:.3f} nats, {nats * bits:.4f} +- {error * bits:.4f} bits/dim"
-    print(f"{data.split:<9} {likelihood}   (mean and standard error over {len(data)} images of {data.name})")
+    likelihood = f"{nats:.3f} +- {error:.3f} nats"
+    what, count = ("images", len(data)) if data.levels else ("points", len(data)) if data.name in toys.TOYS else ("numbers", data.x.numel())
+    if data.levels:
+        bits = 1 / (math.prod(data.shape) * math.log(2))
+        likelihood += f", {nats * bits:.4f} +- {error * bits:.4f} bits/dim"
+        likelihood += ", at most" * (getattr(model, "bounds", False))  # its log_prob is a lower bound
+    print(f"{data.split:<9} {likelihood}   (mean and standard error over {count} {what} of {data.name})")
+    if data.name in toys.TOYS:
+        truth = -toys.TOYS[data.name].log_prob(data.x, data.y if getattr(model, "classes", 0) else None).mean().item()
+        print(f"{'truth':<9} {truth:.3f} nats   (of the density that these points were drawn from)")
 
 
 def _settings(pairs, model_class, fit, recipe):
     """The recipe's settings with --set KEY=VALUE over them: those of the model, those of the loop."""
     chosen = [dict(recipe["model"]), dict(recipe["train"])]
-    fixed = {"self", "shape", "levels", "device", "dtype", "model", "train", "valid", "run", "about", "progress", "seed"}
+    fixed = {"self", "x", "shape", "levels", "device", "dtype", "model", "train", "valid", "run", "about", "progress", "seed"}
     known = [{k: p.default for k, p in inspect.signature(f).parameters.items() if k not in fixed} for f in (model_class, fit)]
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -234,15 +263,18 @@ def sample(arguments):
         np.save(out, x.numpy(), allow_pickle=False)
     else:
         name = type(model).__name__
-        plots.side_by_side(out, {f"{arguments.n} samples of {name}": x}, model.levels, columns=max(1, round(arguments.n**0.5)))
+        plots.samples(out, f"{arguments.n} samples of {name}", x, model.levels)
     print(f"{arguments.n} samples in {out}")
 
 
 def evaluate(arguments):
+    import torch
+
     from genmini import checkpoint, data
 
     said = checkpoint.read(arguments.run_folder)
     if "data" not in said:
         raise ValueError(f"{arguments.run_folder}/run.json does not name its data")
     held_out = data.load(said["data"], arguments.split)
+    torch.manual_seed(0)  # some models draw noise to bound log p
     _say_likelihood(checkpoint.load(arguments.run_folder, _where(arguments)), held_out)

@@ -1,5 +1,6 @@
 """Pictures, without a window: matplotlib's Agg."""
 
+import math
 import os
 from pathlib import Path
 
@@ -18,13 +19,10 @@ def grid(x, columns=8):
 def side_by_side(path, panels, levels, columns=8, title=None):
     """One panel of images beside another, {"data": (N, H, W), "samples": ...}, ink dark on white; written whole or not at all."""
     from matplotlib import colormaps
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(panels), 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure, row = _figure(1, len(panels), 4.2, 4.4)
     ink = colormaps["gray_r"].with_extremes(bad="0.9")
-    for axes, (name, x) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    for axes, (name, x) in zip(row[0], panels.items(), strict=True):
         axes.imshow(grid(x, columns).numpy(), cmap=ink, vmin=0, vmax=levels - 1, interpolation="nearest")
         axes.set_title(name, fontsize=12)
         axes.set_xticks([])
@@ -32,6 +30,106 @@ def side_by_side(path, panels, levels, columns=8, title=None):
         axes.spines[:].set_color("0.8")
     if title:
         figure.suptitle(title, fontsize=11)
+    _write(figure, path)
+
+
+def samples(path, title, x, levels=None):
+    """What a model drew, whatever it is: images of levels (N, H, W), points of the plane (N, 2), or series (N, T)."""
+    if levels:
+        return side_by_side(path, {title: x}, levels, columns=max(1, round(len(x) ** 0.5)))
+    figure, ((panel,),) = _figure(1, 1, 5.0, 5.0)
+    if x.shape[1:] == (2,):
+        panel.scatter(*x.T, color="0.25", s=max(2, min(20, 4000 / max(1, len(x)))), linewidths=0)
+        panel.set_aspect("equal", adjustable="datalim")
+    else:
+        panel.plot(x.T, linewidth=0.8)
+    panel.set_title(title, fontsize=12)
+    _write(figure, path)
+
+
+def plane(path, model, data, truth, n=4000):
+    """A flow on the plane beside the truth: densities, points, where h takes the points, and what its inverse makes of a round grid.
+
+    model: RealNVP of shape (2,); data: points x (N, 2) with their classes y; truth: log p(x), a function.
+    """
+    x, y, like = data.x[:n].float(), data.y[:n], next(model.parameters())
+    reach = x.abs().max().item() + 0.3
+    side = torch.linspace(-reach, reach, 300)
+    points = torch.stack(torch.meshgrid(side, side, indexing="xy"), -1).flatten(0, 1)
+    circle, ray = torch.linspace(0, 2 * math.pi, 721), torch.linspace(0, 3, 300)
+    polar = lambda r, angle: torch.stack([r * angle.cos(), r * angle.sin()], -1)
+    lines = [polar(r, circle) for r in (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)] + [polar(ray, angle) for angle in circle[:-1:30]]
+    here = lambda x: x.to(like.device, like.dtype)
+    of_class = lambda k: k.to(like.device) if model.classes else None
+    with torch.no_grad():
+        p = [truth(points).exp(), torch.cat([model.log_prob(part) for part in here(points).split(10000)]).exp().cpu()]
+        samples, z = model.sample(len(x)).cpu(), model(here(x), of_class(y))[0].cpu()
+        bent = [model.inverse(here(line), of_class(torch.zeros(len(line), dtype=torch.long)))[0].cpu() for line in lines]
+
+    name = type(model).__name__
+    figure, panels = _figure(2, 3, 4.0, 4.2)
+    brightest = torch.quantile(p[0], 0.999).item()
+    for panel, density in zip(panels[0], p, strict=False):
+        panel.imshow(density.view(300, 300), origin="lower", extent=[-reach, reach] * 2, cmap="Blues", vmin=0, vmax=brightest)
+    for panel, some, colour in ((panels[1, 0], x, y), (panels[1, 1], samples, None), (panels[0, 2], z, y)):
+        painted = dict(color="0.25") if colour is None else dict(c=colour, cmap="tab10", vmin=0, vmax=9)
+        panel.scatter(*some.T, s=2, linewidths=0, **painted)
+    for r in (1, 2, 3):
+        panels[0, 2].plot(*polar(r, circle).T, color="0.4", linewidth=0.7)
+    for line in bent:
+        panels[1, 2].plot(*line.T, color="tab:blue", linewidth=0.6)
+    titles = ["true density", f"density of {name}", "data carried to noise, z = h(x)"]
+    titles += [f"data ({data.split})", f"samples of {name}", "a round grid of z, carried back"]
+    for panel, title in zip(panels.flat, titles, strict=True):
+        edge = 3.8 if panel is panels[0, 2] else reach
+        panel.set(title=title, xlim=(-edge, edge), ylim=(-edge, edge), xticks=[], yticks=[], aspect="equal")
+        panel.spines[:].set_color("0.8")
+    _write(figure, path)
+
+
+def series(path, model, before, after, first):
+    """The forecast of an AR beside what came, a sample, and autocorrelations. before (T,), after (H,); first: the time of before[0]."""
+    H, kept = len(after), 3 * len(after)
+    time, ahead = first + torch.arange(len(before)), first + len(before) + torch.arange(H)
+    lags = min(40, len(before) - 1)
+    with torch.no_grad():
+        sample = model.sample(1, kept)[0].cpu()
+        seen = before[None].to(model.phi.device)
+        intervals = {level: [part[0].cpu() for part in model.forecast(seen, H, level)] for level in (0.95, 0.5)}
+        gamma = model.autocovariance(lags).cpu()
+    centred = before - before.mean()
+    rho = torch.stack([(centred[k:] * centred[: len(before) - k]).sum() for k in range(lags + 1)]) / centred.square().sum()
+
+    figure, panels = _figure(3, 1, 10.0, 2.5)
+    top, middle, bottom = panels[:, 0]
+    for (level, (_, low, high)), alpha in zip(intervals.items(), (0.15, 0.3), strict=True):
+        top.fill_between(ahead, low, high, color="tab:blue", alpha=alpha, linewidth=0, label=f"{level:.0%} interval")
+    top.plot(ahead, intervals[0.5][0], color="tab:blue", label="forecast")
+    top.plot(time[-kept:], before[-kept:], color="0.5", label="seen")
+    top.plot(ahead, after, ".-", color="0.1", markersize=4, linewidth=0.8, label="what came")
+    top.legend(ncols=5, fontsize=8, loc="upper left", frameon=False)
+    top.set_title(f"data, and the forecast of AR({model.p}) from {ahead[0]} on")
+    middle.plot(sample, color="tab:blue")
+    middle.set_title(f"a sample of AR({model.p})")
+    bottom.bar(range(lags + 1), rho, color="0.75", label="data")
+    bottom.plot(gamma / gamma[0], ".-", color="tab:blue", label=f"AR({model.p})")
+    bottom.legend(fontsize=8, loc="upper right", frameon=False)
+    bottom.set_title("autocorrelation by lag")
+    _write(figure, path)
+
+
+def _figure(rows, columns, width, height):
+    """A figure and its panels (rows, columns), each of this size in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _write(figure, path):
+    """All of the file or nothing."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")

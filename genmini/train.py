@@ -44,7 +44,7 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
     device = next(model.parameters()).device
     noise = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # of dropout
-    x_train, x_valid = train.x.to(device), valid.x.to(device)
+    x_train, y_train, x_valid, y_valid = (tensor.to(device) for tensor in (train.x, train.y, valid.x, valid.y))
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     history, best, losses, since = History(), None, [], time.perf_counter()
@@ -65,11 +65,12 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
     with bar, open(Path(run) / "metrics.jsonl" if run else os.devnull, "w", buffering=1) as metrics:
         try:
             for step in range(1, steps + 1):
-                x = x_train[torch.randint(len(x_train), (batch,), generator=noise).to(device)]
+                n = torch.randint(len(x_train), (batch,), generator=noise).to(device)
+                x = x_train[n]
                 if shift:
                     x = shifted(x, shift, noise)
                 model.train()
-                loss = -model.log_prob(x).mean()
+                loss = -model.log_prob(x, *_class(model, y_train[n])).mean()
                 optimiser.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
@@ -79,7 +80,7 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
                 bar.update()
                 if step % every and step != steps:
                     continue
-                row = dict(step=step, train=torch.stack(losses).mean().item(), valid=nll(model, x_valid).mean().item())
+                row = dict(step=step, train=torch.stack(losses).mean().item(), valid=nll(model, x_valid, y_valid).mean().item())
                 row["seconds"] = round(time.perf_counter() - since, 2)
                 losses.clear()
                 if not math.isfinite(row["train"] + row["valid"]):
@@ -92,13 +93,26 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
         except KeyboardInterrupt:
             history.interrupted = True
             if best is None:  # before the first evaluation
-                keep(step, nll(model, x_valid).mean().item())
+                keep(step, nll(model, x_valid, y_valid).mean().item())
     if best is not None:
         model.load_state_dict(best)
     if history.interrupted:
         save()  # the interrupt may have fallen into the last one
     model.eval()
     return history
+
+
+def fit_at_once(model, train, valid, *, run=None, about=None, **settings):
+    """The same for a model that has a `fit` of its own, and needs no loop (AR)."""
+    _same_kind(model, train, valid)
+    since = time.perf_counter()
+    model.fit(train.x, **settings)
+    row = dict(step=1, train=evaluate(model, train)[0], valid=evaluate(model, valid)[0], seconds=round(time.perf_counter() - since, 2))
+    if run:
+        checkpoint.save(run, model, {"data": train.name, **(about or {}), "step": 1, "valid": row["valid"]})
+        (Path(run) / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    model.eval()
+    return History(step=1, valid=row["valid"], rows=[row])
 
 
 def shifted(x, share, noise):
@@ -110,22 +124,33 @@ def shifted(x, share, noise):
 
 
 @torch.no_grad()
-def nll(model, x, batch=1000):
-    """-log p(x), (N,) in nats, with the model in eval mode."""
+def nll(model, x, y=None, batch=1000):
+    """-log p(x), or -log p(x | y) for a model with classes, (N,) in nats, with the model in eval mode."""
     model.eval()
-    return torch.cat([-model.log_prob(part) for part in x.split(batch)])
+    given = [()] * len(x.split(batch)) if y is None else [_class(model, part) for part in y.split(batch)]
+    return torch.cat([-model.log_prob(part, *c) for part, c in zip(x.split(batch), given, strict=True)])
+
+
+def _class(model, y):
+    """What log_prob takes beside x: the class, if the model has classes."""
+    return (y,) if getattr(model, "classes", 0) else ()
 
 
 def evaluate(model, data):
-    """Mean of -log p in nats, and the standard error of that mean."""
+    """Mean of -log p in nats, and the standard error of that mean; over the numbers x_t given those before, if x is a series."""
     _same_kind(model, data)
-    values = nll(model, data.x.to(next(model.parameters()).device)).double()
+    device = next(model.parameters()).device
+    if hasattr(model, "log_prob_each"):
+        values = -model.log_prob_each(data.x.to(device)).detach().flatten().double()
+    else:
+        values = nll(model, data.x.to(device), data.y.to(device)).double()
     return values.mean().item(), (values.std() / math.sqrt(len(values))).item()
 
 
 def _same_kind(model, *sets):
     for data in sets:
-        if tuple(model.shape) != data.shape or model.levels != data.levels:
+        fits = len(model.shape) == len(data.shape) and all(a in (b, None) for a, b in zip(model.shape, data.shape, strict=True))
+        if not fits or model.levels != data.levels:  # a side None of the model takes any length
             takes, has = (f"{tuple(some.shape)} with {some.levels} levels" for some in (model, data))
             raise ValueError(f"the model takes {takes}, and {data.name} has {has}")
 

@@ -78,7 +78,7 @@ def test_an_existing_run_is_kept(capsys, tmp_path):
 
 
 MISTAKES = {
-    "unknown model": (["train", "madde", "--data", "digits"], "unknown model 'madde'; the models are made"),
+    "unknown model": (["train", "madde", "--data", "digits"], "unknown model 'madde'; the models are ar, made"),
     "unknown data": (["train", "made", "--data", "mnits"], "unknown data 'mnits'; the data sets are digits, digits-threshold"),
     "unknown recipe": (["train", "made", "--data", "digits", "--recipe", "best"], "digits-levels"),
     "unknown key": (["train", "made", "--data", "digits", "--set", "stepz=3"], "the keys are hidden"),
@@ -193,3 +193,16 @@ def test_the_examples_of_the_readme_run(tmp_path):
         assert done.returncode == 0, done.stderr
     commands = re.findall(r"^genmini (\w+)", readme, re.M)
     assert set(commands) == {"train", "sample", "eval", "info", "list"}
+
+
+def test_a_series_is_fitted_at_once_and_forecast(capsys, tmp_path):
+    status, out, _ = run(capsys, "train", "ar", "--data", "series", "--set", "p=2", "--set", "method=yule-walker")
+    assert status == 0 and "fitted at once" in out and "54 numbers of series" in out and "bits" not in out
+    assert (tmp_path / "runs" / "ar-series" / "samples.png").stat().st_size > 10_000
+    test = next(line for line in out.splitlines() if line.startswith("test"))
+    status, out, _ = run(capsys, "eval", "runs/ar-series")
+    assert status == 0 and test in out
+    assert run(capsys, "sample", "runs/ar-series", "-n", "3", "--out", "x.npy")[0] == 0 and np.load("x.npy").shape == (3, 220)
+    assert run(capsys, "sample", "runs/ar-series", "-n", "3")[0] == 0
+    status, _, err = run(capsys, "train", "ar", "--data", "series", "--steps", "5")
+    assert status == 2 and "no --steps" in err

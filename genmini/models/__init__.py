@@ -5,7 +5,7 @@
 
 import importlib
 
-MODELS = {"made": "MADE"}  # the file, which is also the name on the command line -> its class
+MODELS = {"ar": "AR", "made": "MADE"}  # the file, which is also the name on the command line -> its class
 
 
 def find(name):

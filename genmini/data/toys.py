@@ -1,0 +1,125 @@
+"""Five densities on the plane, all of them known: what a model of densities can be held against, and seen beside.
+
+    p(x) = 1/K sum_k p(x | k)                                    k the class: a moon, a ring, an arm, a square, a Gaussian
+    gaussians, checkerboard    p(x | k) is a Gaussian, a uniform square
+    rings                      x = r_k (cos a, sin a) + sigma e:   p(x | k) = N(|x|; r_k, sigma^2) I0e(r_k |x| / sigma^2) / (2.507 sigma)
+    moons, spirals             x = curve_k(a) + sigma e:           p(x | k) = int p(a) N(x; curve_k(a), sigma^2 I) da
+
+with e ~ N(0, I), 2.507 = sqrt(2 pi) and I0e the scaled Bessel function. The last integral is one-dimensional, its integrand
+smooth: Gauss-Legendre nodes, closer together than sigma along the curve, give it to about ten digits.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+SIZES = {"train": 50_000, "valid": 5_000, "test": 10_000}
+
+
+@dataclass(frozen=True)
+class Toy:
+    what: str
+    K: int
+    draw: Callable  # k (N,), random -> x (N, 2)
+    log_given: Callable  # x (N, 2), k -> log p(x | k), (N,)
+
+    def log_prob(self, x, y=None):
+        """(N, 2) -> (N,) float64, in nats; with the classes y (N,) it is log p(x | y)."""
+        given = torch.stack([self.log_given(x.double(), k) for k in range(self.K)], 1)
+        return given.logsumexp(1) - math.log(self.K) if y is None else given.gather(1, y[:, None])[:, 0]
+
+
+def read(name, split):
+    """-> x (N, 2) float32, the class of each (N,) int64; the same numbers always."""
+    toy, N = TOYS[name], SIZES[split]
+    random = np.random.RandomState([list(TOYS).index(name), list(SIZES).index(split)])  # a stream that NumPy promises never to change
+    k = random.randint(toy.K, size=N)
+    return toy.draw(k, random).astype(np.float32), k.astype(np.int64)
+
+
+def _log_normal(x, centre, sigma):  # of N(x; centre, sigma^2 I) in the plane
+    return -(x - centre).square().sum(-1) / (2 * sigma**2) - math.log(2 * math.pi * sigma**2)
+
+
+# ---- eight Gaussians on a circle, eight squares of a checkerboard ----------------------------------------------------------------------
+
+
+def _gaussians(radius=1.5, sigma=0.15):
+    angle = np.arange(8) * math.pi / 4
+    centre = radius * np.stack([np.cos(angle), np.sin(angle)], 1)
+
+    def draw(k, random):
+        return centre[k] + sigma * random.standard_normal((len(k), 2))
+
+    return Toy("8 Gaussians on a circle", 8, draw, lambda x, k: _log_normal(x, torch.from_numpy(centre[k]), sigma))
+
+
+def _checkerboard():
+    corner = np.array([(i, j) for i in range(4) for j in range(4) if (i + j) % 2 == 0]) - 2.0  # squares of side 1 in [-2, 2)^2
+
+    def draw(k, random):
+        return corner[k] + random.random_sample((len(k), 2))
+
+    def log_given(x, k):
+        inside = ((x >= torch.from_numpy(corner[k])) & (x < torch.from_numpy(corner[k] + 1))).all(1)
+        return torch.where(inside, 0.0, -math.inf).double()
+
+    return Toy("a checkerboard: 8 uniform squares", 8, draw, log_given)
+
+
+# ---- curves, blurred ---------------------------------------------------------------------------------------------------------------------
+
+
+def _rings(radii=(0.6, 1.2, 1.8), sigma=0.08):
+    radii = np.array(radii)
+
+    def draw(k, random):
+        a = 2 * math.pi * random.random_sample(len(k))
+        return radii[k, None] * np.stack([np.cos(a), np.sin(a)], 1) + sigma * random.standard_normal((len(k), 2))
+
+    def log_given(x, k):
+        r, R = x.norm(dim=1), float(radii[k])
+        return -(r - R).square() / (2 * sigma**2) - math.log(2 * math.pi * sigma**2) + torch.special.i0e(r * R / sigma**2).log()
+
+    return Toy("3 concentric rings", 3, draw, log_given)
+
+
+def _blurred(what, K, curve, a_of, law, end, sigma, nodes):
+    """x = curve(k, a) + sigma e, where a = a_of(u) of a uniform u has the density law(a) on (0, end)."""
+    node, weight = np.polynomial.legendre.leggauss(nodes)
+    a = (node + 1) * end / 2
+    log_weight = torch.from_numpy(np.log(weight * end / 2 * law(a)))
+
+    def draw(k, random):
+        return curve(k, a_of(random.random_sample(len(k)))) + sigma * random.standard_normal((len(k), 2))
+
+    def log_given(x, k):
+        centre = torch.from_numpy(curve(np.full(nodes, k), a))
+        return torch.cat([(_log_normal(part[:, None], centre, sigma) + log_weight).logsumexp(1) for part in x.split(2000)])
+
+    return Toy(what, K, draw, log_given)
+
+
+def _moons():
+    def curve(k, a):  # the upper half of a circle, and the lower half of another that reaches into it
+        side = 1.0 - 2 * k
+        return np.stack([side * (np.cos(a) - 0.5), side * (np.sin(a) - 0.25)], 1)
+
+    even = lambda a: np.full_like(a, 1 / math.pi)
+    return _blurred("2 interleaving half circles", 2, curve, lambda u: math.pi * u, even, math.pi, sigma=0.1, nodes=100)
+
+
+def _spirals(turns=1.5, radius=2.0):
+    end = 2 * math.pi * turns
+
+    def curve(k, a):  # the second arm is the first, turned by half a turn
+        return (1.0 - 2 * k)[:, None] * radius / end * a[:, None] * np.stack([np.cos(a), np.sin(a)], 1)
+
+    law = lambda a: 2 * a / end**2  # about as many points on every stretch of the arm
+    return _blurred("2 spiral arms", 2, curve, lambda u: end * np.sqrt(u), law, end, sigma=0.08, nodes=400)
+
+
+TOYS = {"moons": _moons(), "rings": _rings(), "spirals": _spirals(), "checkerboard": _checkerboard(), "gaussians": _gaussians()}
