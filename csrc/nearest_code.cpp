@@ -6,8 +6,8 @@
 // 1. Every code, less a centre, becomes 16-bit integers times a power of two of its own (pack); so does every row of z.
 // 2. Integer dot products, which are exact, bound d_nk from below within a proven margin (bound): the N K D work, at twice the speed of float.
 // 3. The few codes under the row's threshold survive (sift); where there are two or more, they are computed in double as d_nk is defined.
-// A row or a codebook whose magnitudes lie outside the proof is computed in double throughout. The answer is therefore the same
-// for every instruction set and number of threads. Memory is the caller's: nearest_code_cpu_workspace says how much.
+// A row or a codebook whose magnitudes lie outside the proof, and so few rows that packing does not pay, go through sums in double of any
+// order instead (glance). The answer is the same for every instruction set and number of threads. Memory is the caller's: nearest_code_cpu_workspace says how much.
 
 #include <algorithm>
 #include <atomic>
@@ -78,9 +78,8 @@ template <int J, class Z, class E> void measure(const Problem& p, int64_t n, con
     for (int j = 0; j < J; j++) nearest.offer(sum[j], k[j]);
 }
 
-// Offer d_nk of `count` codes: k = codes[i], or simply i
 template <class Z, class E> void measure(const Problem& p, int64_t n, const int64_t* codes, int64_t count, Nearest& nearest) {
-    auto code = [&](int64_t i) { return codes ? codes[std::min(i, count - 1)] : std::min(i, count - 1); };
+    auto code = [&](int64_t i) { return codes[std::min(i, count - 1)]; };
     int64_t i = 0;
     for (; i + 2 < count; i += 4) measure<4, Z, E>(p, n, {code(i), code(i + 1), code(i + 2), code(i + 3)}, nearest);
     if (i < count) measure<2, Z, E>(p, n, {code(i), code(i + 1)}, nearest);
@@ -109,6 +108,7 @@ constexpr float FAR_CODE = 0x1p122f;      // squared norms, in the scale where a
 constexpr float FAR_ROW = 0x1p118f;
 constexpr int64_t WIDEST = 65536;         // the largest D that the rounding of norms is proven for
 constexpr double WORTH_A_THREAD = 2e6;    // products that take longer than starting a thread
+constexpr int FEW = 4;                    // fewer rows are not worth a packed codebook
 constexpr int MAX_TILE = 64, BLOCK = 48, KEPT = 32, SAMPLE = 31;
 
 struct Book {                             // the codebook, packed
@@ -145,12 +145,8 @@ struct Row {
         if (kept + count > KEPT) measure(p, n, code, kept, nearest), kept = 0;
     }
     int64_t finish(const Problem& p) {
-        if (!screened) {
-            if (finite(p.z_dtype, p.z, n, p.D)) measure(p, n, nullptr, p.K, nearest);    // otherwise every d_nk is infinite or NaN
-            return nearest.k;
-        }
         prune();
-        if (kept == 1 && nearest.d == INFINITY) return code[0];               // certified: nothing else can be as near
+        if (kept == 1 && nearest.d == INFINITY) return code[0];               // nothing else can be as near, whatever its distance
         measure(p, n, code, kept, nearest);
         return nearest.k;
     }
@@ -159,6 +155,7 @@ struct Row {
 struct Scratch {                          // of one thread
     Row* rows;
     float *x, *low;
+    double* wide;                         // FEW rows and a code
     int16_t* X;
     int64_t* hit;                         // row, tile, and a bit for each group of the tile that may hold the row's nearest code
     int64_t groups;                       // of codes, that a row's bounds have room for
@@ -171,6 +168,7 @@ struct Screen {
     int tile;
     void (*pack)(const Problem&, const Book&, int64_t tile, float* y);
     void (*search)(const Problem&, const Book&, int64_t n0, int64_t n1, Scratch&);
+    void (*glance)(const Problem&, int64_t n0, int64_t n1, Scratch&);
 };
 
 #ifdef __clang__
@@ -198,7 +196,8 @@ template <class V, class I> V SHUFFLE(V v, I from) {
         },                                                                                                                    \
         [](const Problem& p, const Book& book, int64_t n0, int64_t n1, Scratch& s) {                                          \
             with_dtype(p.z_dtype, [&](auto t) { search<decltype(t)>(p, book, n0, n1, s); });                                  \
-        }};
+        },                                                                                                                    \
+        glance};
 
 namespace scalar {
 constexpr int LANES = 4, ROWS = 3;
@@ -289,6 +288,7 @@ Scratch layout_scratch(Arena& arena, int64_t K, int64_t D) {
     s.groups = std::min<int64_t>(1024, (K + MAX_TILE - 1) / MAX_TILE * MAX_TILE / 4);
     s.rows = arena.take<Row>(BLOCK);
     s.x = arena.take<float>(D + 31);
+    s.wide = arena.take<double>((FEW + 1) * (D + 7));
     s.X = arena.take<int16_t>(BLOCK * ((D + 31) / 32 * 32));
     s.hit = arena.take<int64_t>(BLOCK * s.groups / 4 + 1);
     s.low = arena.take<float>(BLOCK * s.groups);
@@ -365,7 +365,7 @@ extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const v
     const Screen& screen = chosen();
     int64_t sample[SAMPLE];
     double column[SAMPLE];
-    bool screened = D <= WIDEST && look_at(p, book, sample, column);
+    bool screened = N >= FEW && D <= WIDEST && look_at(p, book, sample, column);
     book.tiles = (K + screen.tile - 1) / screen.tile;
     book.delta = 1.01f * (D + 64) * 0x1p-24f;
 
@@ -383,12 +383,7 @@ extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const v
         }
         for (int64_t n; (n = next_row.fetch_add(BLOCK)) < N;) {
             int64_t end = std::min(N, n + BLOCK);
-            if (screened) { screen.search(p, mine, n, end, s); continue; }
-            for (; n < end; n++) {
-                Row& row = s.rows[0];
-                row.begin(n, NAN);
-                index[n] = row.finish(p);
-            }
+            screened ? screen.search(p, mine, n, end, s) : screen.glance(p, n, end, s);
         }
     });
     return 0;

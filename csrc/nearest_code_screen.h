@@ -70,6 +70,47 @@ static float quantise(const float* x, float unit, int64_t D, int16_t* X) {
 
 static float rounded_up(float square) { return 1.01f * sqrtf(square) + 0.01f; }    // a norm that is not too small (C3)
 
+// ---- without a screen --------------------------------------------------------------------------------------------------------------------
+
+// x in double; zeros up to a whole number of vectors, P
+template <class T> static void widen(const T* z, int64_t D, int64_t P, double* x) {
+    for (int64_t d = 0; d < D; d++) x[d] = to_double(z[d]);
+    for (int64_t d = D; d < P; d++) x[d] = 0;
+}
+
+// The index of rows [n0, n1): sums in double of any order tell which codes must be measured
+static void glance(const Problem& p, int64_t n0, int64_t n1, Scratch& s) {
+    typedef double vdouble __attribute__((vector_size(4 * LANES), may_alias));
+    constexpr int HALF = LANES / 2;
+    const int64_t P = (p.D + HALF - 1) / HALF * HALF;
+    const double grow = 1 + (p.D + 4) * 0x1p-50, tiny = p.D * 0x1p-1072;
+    double* y = s.wide + FEW * P;
+    for (; n0 < n1; n0 += FEW) {
+        int R = int(std::min<int64_t>(FEW, n1 - n0));
+        Nearest nearest[FEW];
+        double limit[FEW];
+        with_dtype(p.z_dtype, [&](auto t) {
+            for (int r = 0; r < R; r++) widen((const decltype(t)*)p.z + (n0 + r) * p.D, p.D, P, s.wide + r * P), limit[r] = INFINITY;
+        });
+        for (int64_t k = 0; k < p.K; k++) {
+            with_dtype(p.e_dtype, [&](auto t) { widen((const decltype(t)*)p.e + k * p.D, p.D, P, y); });
+            for (int r = 0; r < R; r++) {
+                vdouble sums = {};
+                for (int64_t d = 0; d < P; d += HALF) {
+                    vdouble difference = *(const vdouble*)(s.wide + r * P + d) - *(const vdouble*)(y + d);
+                    sums += difference * difference;
+                }
+                double sum = 0;
+                for (int l = 0; l < HALF; l++) sum += sums[l];
+                if (!(sum <= limit[r])) continue;
+                measure(p, n0 + r, &k, 1, nearest[r]);
+                if (sum < 0x1p1020) limit[r] = std::min(limit[r], sum * grow + tiny);    // (C8)
+            }
+        }
+        for (int r = 0; r < R; r++) p.index[n0 + r] = nearest[r].k;
+    }
+}
+
 // ---- the codebook ------------------------------------------------------------------------------------------------------------------------
 
 // LANES rows of LANES words: to[w][l] = from[l][w] for w < W. Halves of the square change places, then quarters, down to single words.
@@ -236,5 +277,7 @@ template <class T> static void search(const Problem& p, const Book& book, int64_
             }
         sift(p, book, tile0, tile1, int(n1 - n0), s);
     }
-    for (int64_t r = 0; r < n1 - n0; r++) p.index[n0 + r] = s.rows[r].finish(p);
+    for (int64_t n = n0; n < n1; n++)
+        if (s.rows[n - n0].screened) p.index[n] = s.rows[n - n0].finish(p);
+        else glance(p, n, n + 1, s);
 }
