@@ -203,11 +203,11 @@ static void work(Launch& launch, Block& b, uint64_t first) {
 }
 
 static std::mutex idle_lock;
-static std::vector<Block*>& idle = *new std::vector<Block*>;    // blocks with their stacks, kept for the next launch
+static Block* idle;    // a list of blocks with their stacks, kept for the next launch
 static std::atomic<int> order{-1};    // not yet asked for
 static std::atomic<uint64_t> seed{0};
 
-static int run(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)(void*), void* arguments) {
+static inline int run(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)(void*), void* arguments) {
     if (int code = pending.exchange(0)) return code;
     if (self) return error_code("launch was called by a kernel");
 #if defined(EMULATOR_ONE_BLOCK_AT_A_TIME)
@@ -240,7 +240,7 @@ static int run(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)(void*)
     std::vector<Block*> blocks;
     {
         std::lock_guard<std::mutex> guard(idle_lock);
-        while (blocks.size() < workers && !idle.empty()) blocks.push_back(idle.back()), idle.pop_back();
+        for (; blocks.size() < workers && idle; idle = idle->next) blocks.push_back(idle);
     }
     while (blocks.size() < workers) blocks.push_back(new Block());
     std::vector<std::thread> others;
@@ -248,7 +248,7 @@ static int run(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)(void*)
     work(launch, *blocks[0], 0);
     for (std::thread& other : others) other.join();
     std::lock_guard<std::mutex> guard(idle_lock);
-    idle.insert(idle.end(), blocks.begin(), blocks.end());
+    for (Block* b : blocks) b->next = idle, idle = b;
     return launch.failed ? error_code(launch.error) : 0;
 }
 

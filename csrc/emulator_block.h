@@ -101,6 +101,7 @@ struct Block {
     int order[1024];
     char fence[1025][2];    // for ThreadSanitizer: an address per thread, and one for the block; two each, used in turn
     std::vector<void*> stacks;
+    Block* next;    // in the list of idle ones
 };
 
 static thread_local Block* block;

@@ -5,7 +5,8 @@
     python csrc/sanitize.py --gpu         the drivers compiled by nvcc, under compute-sanitizer
     python csrc/sanitize.py --only affine_coupling planted
 
-csrc/drivers/<x>.cpp drives csrc/<x>.cu; csrc/drivers/planted/*.cu each hold one bug, and name the build that must find it:
+csrc/drivers/<x>.cpp drives csrc/<x>.cu, <x>_cpu.cpp the native <x>.cpp; csrc/drivers/planted/*.cu each hold one bug, and name the build
+that must find it:
 
     plain      the emulator itself: its reports, poisoned memory, and threads run forward, in reverse and in random order
     address    the same under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -77,8 +78,19 @@ def compiled(source, flags, name, inputs=(), compiler="emulated"):
     return path
 
 
+def drives(source):
+    """What a driver drives: <x>.cpp drives <x>.cu, <x>_cpu.cpp drives <x>.cpp."""
+    cpu = source.stem.removesuffix("_cpu")
+    return build.CSRC / (f"{source.stem}.cu" if cpu == source.stem else f"{cpu}.cpp")
+
+
+def suits(source, kind):
+    """The native CPU kernels know neither blocks nor a GPU; ThreadSanitizer sees their threads in either build."""
+    return drives(source).suffix == ".cu" or kind not in ("thread", "gpu")
+
+
 def program(source, kind):
-    inputs = [build.CSRC / f"{source.stem}.cu"] if source.parent == DRIVERS else sorted(source.parent.glob("*.cu"))
+    inputs = [drives(source)] if source.parent == DRIVERS else sorted(source.parent.glob("*.cu"))
     if kind == "gpu":
         flags = [flag for flag in build.NVCC if flag not in ("-shared", "-Xcompiler=-fPIC")]
         return compiled(source, [*flags, "-x", "cu"], f"{source.stem}.gpu", inputs, "cuda")
@@ -134,10 +146,10 @@ def on_gpu(source):
 
 def jobs(kinds, only):
     """[(name, build, function that does it)] in the order of printing."""
-    wanted = [path for path in drivers() if not only or path.stem in only]
+    wanted = [(path, kind) for kind in kinds for path in drivers() if suits(path, kind) and (not only or path.stem in only)]
     if kinds == ("gpu",):
-        return [(path.stem, "gpu", lambda path=path: on_gpu(path)) for path in wanted]
-    listed = [(path.stem, kind, lambda path=path, kind=kind: drive(path, kind)) for kind in kinds for path in wanted]
+        return [(path.stem, kind, lambda path=path: on_gpu(path)) for path, kind in wanted]
+    listed = [(path.stem, kind, lambda path=path, kind=kind: drive(path, kind)) for path, kind in wanted]
     if not only or "planted" in only:
         listed += [(name, kind, lambda bug=(name, kind, words): find(*bug)) for name, (kind, words) in bugs().items() if kind in kinds]
     return listed

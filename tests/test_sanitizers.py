@@ -15,11 +15,11 @@ import build  # noqa: E402  (csrc/build.py)
 import sanitize  # noqa: E402  (csrc/sanitize.py)
 
 pytestmark = pytest.mark.skipif(build.compiler("emulated") is None, reason="there is no g++")
-RUNS = [(path, kind) for path in sanitize.drivers() for kind in sanitize.QUICK]
-SLOW = [pytest.param(path, kind, marks=pytest.mark.thorough) for path in sanitize.drivers() for kind in ("thread", "blocks")]
+BUILDS = [(path, kind) for path in sanitize.drivers() for kind in sanitize.THOROUGH if sanitize.suits(path, kind)]
+RUNS = [pytest.param(*run, marks=[] if run[1] in sanitize.QUICK else pytest.mark.thorough) for run in BUILDS]
 
 
-@pytest.mark.parametrize("path, kind", RUNS + SLOW, ids=lambda value: getattr(value, "stem", value))
+@pytest.mark.parametrize("path, kind", RUNS, ids=lambda value: getattr(value, "stem", value))
 def test_drivers_are_clean(path, kind):
     passed, said = sanitize.drive(path, kind)
     assert passed, said
@@ -32,15 +32,15 @@ def test_planted_bugs_are_found(name):
 
 
 def test_every_kernel_has_a_driver_that_calls_every_entry_point():
-    for source in build.CSRC.glob("*.cu"):
-        driver = (sanitize.DRIVERS / f"{source.stem}.cpp").read_text()
+    for source in [*build.CSRC.glob("*.cu"), *build.CSRC.glob("*.cpp")]:
+        driver = next(path for path in sanitize.drivers() if sanitize.drives(path) == source).read_text()
         code = source.read_text()
-        entries = set(re.findall(r'extern "C" \w+ \**(\w+)\(', code))
+        entries = set(re.findall(r'extern "C" [\w ]+?[ *]+(\w+)\(', code))
         for template in re.findall(r'extern "C" \w+ (\w*)##', code):  # entry points that a macro makes, one for each rung
             entries |= {template + rung for rung in re.findall(r"^RUNG\((\w+),", code, re.M)}
         assert entries, source.name
         for entry in entries:
-            assert entry in driver, f"{driver} does not call {entry}"
+            assert entry in driver, f"nobody drives {entry} of {source.name}"
 
 
 def test_a_bug_that_nobody_finds_is_a_failure():
