@@ -8,7 +8,7 @@ help:            ## this list
 
 .venv/ready: setup.py pyproject.toml constraints.txt
 	@echo "Making .venv (once; PyTorch and Triton are large)"
-	$(PYTHON3) -m venv --clear .venv
+	@.venv/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON3) -m venv --clear .venv
 	.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e ".[test]"
 	@touch $@
 

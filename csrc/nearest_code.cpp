@@ -29,10 +29,18 @@ namespace {
 
 // ---- the four dtypes ---------------------------------------------------------------------------------------------------------------------
 
-struct float16 { uint16_t bits; };
-struct bfloat16 { uint16_t bits; };
+struct float16 {
+    uint16_t bits;
+};
+struct bfloat16 {
+    uint16_t bits;
+};
 
-inline float from_bits(uint32_t bits) { float v; std::memcpy(&v, &bits, 4); return v; }
+inline float from_bits(uint32_t bits) {
+    float v;
+    std::memcpy(&v, &bits, 4);
+    return v;
+}
 inline double to_double(double v) { return v; }
 inline double to_double(float v) { return v; }
 inline double to_double(bfloat16 v) { return from_bits(uint32_t(v.bits) << 16); }
@@ -61,7 +69,9 @@ struct Problem {
 struct Nearest {
     double d = INFINITY;
     int64_t k = 0;
-    void offer(double other, int64_t j) { if (other < d || (other == d && j < k)) d = other, k = j; }    // NaN is never less
+    void offer(double other, int64_t j) {
+        if (other < d || (other == d && j < k)) d = other, k = j;
+    }    // NaN is never less
 };
 
 // Offer d_nk of J codes: J sums at a time, since each is one long chain of additions
@@ -180,23 +190,23 @@ template <class V, class I> V SHUFFLE(V v, I from) {
 #else
 #define SHUFFLE __builtin_shuffle
 #endif
-#define VECTOR_TYPES                                                                                                          \
-    typedef float vfloat __attribute__((vector_size(4 * LANES), may_alias));                                                  \
-    typedef int32_t vint __attribute__((vector_size(4 * LANES), may_alias));                                                  \
-    typedef int16_t vshort __attribute__((vector_size(2 * LANES), may_alias));                                                \
-    inline vfloat splat(float a) { return a - vfloat{}; }                                                                     \
-    inline vint splat(int32_t a) { return a - vint{}; }                                                                       \
-    template <class V> inline V rotated(V v, vint from) { return SHUFFLE(v, from); }                                          \
+#define VECTOR_TYPES                                                                 \
+    typedef float vfloat __attribute__((vector_size(4 * LANES), may_alias));         \
+    typedef int32_t vint __attribute__((vector_size(4 * LANES), may_alias));         \
+    typedef int16_t vshort __attribute__((vector_size(2 * LANES), may_alias));       \
+    inline vfloat splat(float a) { return a - vfloat{}; }                            \
+    inline vint splat(int32_t a) { return a - vint{}; }                              \
+    template <class V> inline V rotated(V v, vint from) { return SHUFFLE(v, from); } \
     inline vint blended(vint a, vint b, vint from) { return SHUFFLE(a, b, from); }
-#define SCREEN(NAME)                                                                                                          \
-    const Screen screen = {                                                                                                   \
-        NAME, TILE,                                                                                                           \
-        [](const Problem& p, const Book& book, int64_t tile, float* y) {                                          \
-            with_dtype(p.e_dtype, [&](auto t) { pack<decltype(t)>(p, book, tile, y); });                                   \
-        },                                                                                                                    \
-        [](const Problem& p, const Book& book, int64_t n0, int64_t n1, Scratch& s) {                                          \
-            with_dtype(p.z_dtype, [&](auto t) { search<decltype(t)>(p, book, n0, n1, s); });                                  \
-        },                                                                                                                    \
+#define SCREEN(NAME)                                                                         \
+    const Screen screen = {                                                                  \
+        NAME, TILE,                                                                          \
+        [](const Problem& p, const Book& book, int64_t tile, float* y) {                     \
+            with_dtype(p.e_dtype, [&](auto t) { pack<decltype(t)>(p, book, tile, y); });     \
+        },                                                                                   \
+        [](const Problem& p, const Book& book, int64_t n0, int64_t n1, Scratch& s) {         \
+            with_dtype(p.z_dtype, [&](auto t) { search<decltype(t)>(p, book, n0, n1, s); }); \
+        },                                                                                   \
         glance};
 
 namespace scalar {
@@ -305,8 +315,9 @@ struct Environment {                      // round to nearest, keep subnormals: 
 template <class F> void parallel(int threads, F work) {
     std::vector<std::thread> others;
     for (int t = 1; t < threads; t++) {
-        try { others.emplace_back([=] { Environment environment; work(t); }); }
-        catch (...) { break; }            // no more threads to be had: those that run take all the work
+        try {
+            others.emplace_back([=] { Environment environment; work(t); });
+        } catch (...) { break; }            // no more threads to be had: those that run take all the work
     }
     work(0);
     for (auto& other : others) other.join();

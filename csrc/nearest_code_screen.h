@@ -43,7 +43,9 @@ static void fold4(const vint (&p)[4], int32_t (&sums)[4]) {
     for (int v = 0; v < 4; v++) sums[v] = sum[v * Q];
 }
 
-template <class V> static auto sum(V v) { return fold(v, [](auto a, auto b) { return a + b; }); }
+template <class V> static auto sum(V v) {
+    return fold(v, [](auto a, auto b) { return a + b; });
+}
 
 static float square_of(const float* x, int64_t D) {                       // ||x||^2; NaN if there is a NaN in x
     vfloat square = {};
@@ -194,7 +196,8 @@ static void bound(const Row* row, const int16_t* X, const Book& book, int64_t ti
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; v++) {
                 vfloat bound = minus(half[v], row[r].unit * unit[v], __builtin_convertvector(acc[r][v], vfloat));
-                least = v == 0 ? bound : bound < least ? bound : least;
+                least = v == 0 ? bound : bound < least ? bound
+                                                       : least;
             }
             *(vfloat*)(low + r * stride) = least;
         }

@@ -3,7 +3,11 @@
 namespace {
 #include "../nearest_code.cu"
 
-enum Data { PLAIN, TIES, OFFSET, NOT_FINITE, KINDS };
+enum Data { PLAIN,
+            TIES,
+            OFFSET,
+            NOT_FINITE,
+            KINDS };
 
 template <class Z, class E> void drive(int z_dtype, int e_dtype, Data data, int64_t N, int64_t K, int64_t D, int64_t S) {
     std::string what = "dtypes " + std::to_string(z_dtype) + " " + std::to_string(e_dtype) + ", data " + std::to_string(data) + ", " +
