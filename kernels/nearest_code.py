@@ -44,6 +44,8 @@ import torch
 
 from . import _backend, _check, _library, _operator
 
+ROWS = 2**20  # of one launch of the search: the packed rows take 2 or 4 D bytes each
+
 # ---- reference -------------------------------------------------------------------------------------------------------------------------
 
 
@@ -114,17 +116,22 @@ def launch_cpu(choice, z, e):
 def launch_search(choice, z, e, effort=None):
     """effort (N,) int64 on the CPU, if given, is told how many codes of each row were scored again, or -1 where all were."""
     (N, D), K = z.shape, len(e)
-    S = splits(choice.backend, z.device, N, K)
+    S = splits(choice.backend, z.device, min(N, ROWS), K)
     half, index, workspace = choice.rung == "tensor_core", z.new_empty(N, dtype=torch.int64), None
     library = _library.load("nearest_code", choice.backend)
     if choice.rung != "naive":
         size = library.nearest_code_workspace
         size.restype, size.argtypes = ctypes.c_int64, [ctypes.c_int] + [ctypes.c_int64] * 4
-        workspace = torch.empty(size(half, N, K, D, S), dtype=torch.uint8, device=z.device)
-    _library.call("nearest_code", choice.backend, f"nearest_code_{choice.rung}", z.dtype, e.dtype, z, e, index, N, K, D, workspace, S)
-    if effort is not None:
-        host, numbers = workspace.cpu(), [ctypes.c_int64(size) for size in (N, K, D, S)]
-        library.nearest_code_effort(ctypes.c_int(half), ctypes.c_void_p(host.data_ptr()), ctypes.c_void_p(effort.data_ptr()), *numbers)
+        workspace = torch.empty(size(half, min(N, ROWS), K, D, S), dtype=torch.uint8, device=z.device)
+    for n in range(0, N, ROWS):
+        rows, found = z[n : n + ROWS], index[n : n + ROWS]
+        sizes = len(rows), K, D
+        name = f"nearest_code_{choice.rung}"
+        _library.call("nearest_code", choice.backend, name, z.dtype, e.dtype, rows, e, found, *sizes, workspace, S)
+        if effort is not None:
+            host, counts = workspace.cpu(), effort[n : n + ROWS]
+            numbers = [ctypes.c_int64(size) for size in (*sizes, S)]
+            library.nearest_code_effort(ctypes.c_int(half), ctypes.c_void_p(host.data_ptr()), ctypes.c_void_p(counts.data_ptr()), *numbers)
     return index
 
 
