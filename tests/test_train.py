@@ -101,7 +101,11 @@ def test_a_loss_that_is_not_finite_stops_and_names_what_is_kept(tmp_path):
 @pytest.mark.parametrize("at", [3, 25])
 def test_ctrl_c_ends_with_what_is_best_so_far(tmp_path, at):
     model = spoiled(lambda step, log_p: signal.raise_signal(signal.SIGINT) if step == at else log_p)
-    history = fit(model, TRAIN, VALID, steps=100, every=10, run=tmp_path, progress=False)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is born without it
+    try:
+        history = fit(model, TRAIN, VALID, steps=100, every=10, run=tmp_path, progress=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert history.interrupted and history.step == (at if at < 10 else 20)
     assert evaluate(genmini.load(tmp_path), VALID)[0] == pytest.approx(history.valid, rel=1e-6)
 
