@@ -50,9 +50,11 @@ struct Copy {    // a cp.async on its way
     int size, group;
 };
 
-enum State { READY,
-             WAITING,
-             RETURNED };    // of a thread
+enum State {    // of a thread
+    READY,
+    WAITING,
+    RETURNED
+};
 
 struct Thread {
     uint3 index;
@@ -67,9 +69,11 @@ struct Thread {
     int group, barriers, atomics;    // how many so far: copy_async_commit, barriers, atomic operations
 };
 
-enum Order { FORWARD,
-             REVERSE,
-             RANDOM };    // of the threads
+enum Order {    // of the threads
+    FORWARD,
+    REVERSE,
+    RANDOM
+};
 
 struct Warp {
     uint32_t alive, waiting;    // lanes that have not returned; lanes that wait at a warp operation

@@ -8,7 +8,9 @@
 #include <atomic>
 #include <cstddef>
 #include <sys/mman.h>
-#if !defined(__x86_64__) || defined(EMULATOR_UCONTEXT)
+#if defined(__x86_64__) && defined(__ELF__) && !defined(EMULATOR_UCONTEXT)
+#define EMULATOR_SWITCH_BY_HAND
+#else
 #include <ucontext.h>
 #endif
 
@@ -33,7 +35,7 @@ static void forget_frames(void* stack) { __asan_unpoison_memory_region(stack, ST
 static inline void forget_frames(void*) {}
 #endif
 
-#if defined(__x86_64__) && !defined(EMULATOR_UCONTEXT)
+#if defined(EMULATOR_SWITCH_BY_HAND)
 // A function call preserves six registers and the stack pointer: push the six, note where the stack ends, go over to the other stack, pop.
 extern "C" void genmini_switch_stack(void** here, void* there) __attribute__((visibility("hidden")));
 asm(R"(
