@@ -78,8 +78,9 @@ def reference(x, weight, bias, in_degree, out_degree, strict):
         return definition(x, weight, bias, in_degree, out_degree, strict)
     if not is_sorted(in_degree, out_degree):
         k, j = in_degree.argsort(stable=True), out_degree.argsort(stable=True)
-        y = reference(x[:, k], weight[j][:, k], bias if bias is None else bias[j], in_degree[k], out_degree[j], strict)
-        return y[:, j.argsort()]
+        w = weight.index_select(0, j).index_select(1, k)
+        y = reference(x.index_select(1, k), w, bias if bias is None else bias[j], in_degree[k], out_degree[j], strict)
+        return y.index_select(1, j.argsort())
     y = x.new_empty(x.shape[0], weight.shape[0])
     for rows, live, mixed in staircase(in_degree, out_degree, strict):
         w = weight[rows, live].clone()
@@ -97,7 +98,8 @@ def reference_dw(dy, x, in_degree, out_degree, strict):
         return definition_dw(dy, x, in_degree, out_degree, strict)
     if not is_sorted(in_degree, out_degree):
         k, j = in_degree.argsort(stable=True), out_degree.argsort(stable=True)
-        return reference_dw(dy[:, j], x[:, k], in_degree[k], out_degree[j], strict)[j.argsort()][:, k.argsort()]
+        dw = reference_dw(dy.index_select(1, j), x.index_select(1, k), in_degree[k], out_degree[j], strict)
+        return dw.index_select(0, j.argsort()).index_select(1, k.argsort())
     dw = x.new_zeros(dy.shape[1], x.shape[1])
     for rows, live, mixed in staircase(in_degree, out_degree, strict):
         dw[rows, live] = dy[:, rows].T @ x[:, live]
