@@ -71,9 +71,11 @@ TINY = {torch.float32: 2.0**-150, torch.float16: 2.0**-25, torch.bfloat16: 2.0**
 
 
 @everywhere
-@given(data=st.data(), taps=filters, kind=st.sampled_from("AB"), dtype=dtypes, layout=layouts | st.just("channels last"), seed=seeds)
-def test_within_the_rounding_of_its_sums(run, data, taps, kind, dtype, layout, seed):
-    """A sum of n products in any order is off by at most n 2^-24 (float64: n 2^-53) times the sum of their sizes; it is rounded once more."""
+@given(data=st.data(), taps=filters, kind=st.sampled_from("AB"), layout=layouts | st.just("channels last"), seed=seeds)
+def test_within_the_rounding_of_its_sums(run, data, taps, kind, layout, seed):
+    """A sum of n products in any order is off by at most n 2^-24 (float64: n 2^-53) times the sum of their sizes; it is rounded once more.
+    PyTorch on a CPU rounds 16 bits oftener: there the reference is compared with PyTorch alone (test_matches)."""
+    dtype = data.draw(st.sampled_from([torch.float32, torch.float64]) if run.backend == "reference" else dtypes)
     N, H, W = data.draw(st.tuples(st.sampled_from([0, 1, 2]), st.sampled_from([1, 2, 5]), st.sampled_from([1, 3, 7])))
     kh, kw = taps
     C, O = data.draw(st.tuples(*[st.sampled_from([1, 2, 3, 15, 16, 17, 33])] * 2))
