@@ -11,10 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-if "avx512f" in (Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""):
-    os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")  # before anything loads FAISS
-
-import measure
+import measure  # before anything loads FAISS
 import torch
 
 from genmini import kernels, ops

@@ -5,10 +5,16 @@ Triton's do_bench times with events and a cold L2 cache. On a shared machine onl
 """
 
 import functools
+import os
 import platform
 import statistics
 import subprocess
 import time
+from pathlib import Path
+
+if "avx512f" in (Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""):
+    # FAISS at its best: on AMD's processors its BLAS would take AVX2. Set here, before anything loads FAISS.
+    os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
 
 import torch
 
