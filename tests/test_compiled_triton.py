@@ -46,6 +46,13 @@ def linear_oddly(room, rung, dtype):
     room.launch_dw(rung, dy, x, in_degree, out_degree, True)
 
 
+def linear_of_one(room, rung, dtype):
+    """Sizes of 1 become constants at compile time, where a variable was."""
+    one, degree = torch.empty(1, 1, dtype=dtype, device="meta"), torch.empty(1, dtype=torch.int64, device="meta")
+    room.launch(rung, one, one, one[0], degree, degree, False)
+    room.launch_dw(rung, one, one, degree, degree, False)
+
+
 def convolution(room, rung, dtype, kind="A", colours=3):
     N, C, O, H = 4, 96, 192, 32
     x, weight, bias, dy = (torch.empty(*shape, dtype=dtype, device="meta") for shape in ((N, C, H, H), (O, C, 5, 5), (O,), (N, O, H, H)))
@@ -64,8 +71,18 @@ def convolution_oddly(room, rung, dtype):
     room.launch_dw(rung, dy, x, 7, 3, "A", 1)
 
 
-LAUNCHES = {"masked_linear": (linear, linear_oddly), "masked_conv2d": (convolution, convolution_without_colours, convolution_oddly)}
-ODD = ("linear_oddly", "convolution_oddly")
+def convolution_of_one(room, rung, dtype):
+    one = torch.empty(1, 1, 1, 1, dtype=dtype, device="meta")
+    for turned in (False, True):
+        room.launch(rung, one, one, None, "B", 1, turned)
+    room.launch_dw(rung, one, one, 1, 1, "B", 1)
+
+
+LAUNCHES = {
+    "masked_linear": (linear, linear_oddly, linear_of_one),
+    "masked_conv2d": (convolution, convolution_without_colours, convolution_oddly, convolution_of_one),
+}
+ODD = ("linear_oddly", "linear_of_one", "convolution_oddly", "convolution_of_one")
 
 
 def child(capability):
