@@ -52,15 +52,24 @@ def store(rows):
 
 
 def readme():
-    """Write the tables between README's markers from every stored CSV."""
+    """Write the tables between README's markers from every stored CSV: our rows, and how many times as fast they are as each peer."""
     lines = []
     for path in sorted(RESULTS.glob("*.csv")):
         rows = list(csv.DictReader(path.open()))
         first = rows[0]
         lines += [f"**{first['device']}**, {first['threads']} threads, PyTorch {first['torch']}, commit {first['commit']}; measured in the same run: "
                   f"copy {first['copy_GB_s']} GB/s, matrix product {first['matmul_GFLOP_s']} GFLOP/s.", ""]  # fmt: skip
-        lines += ["| " + " | ".join(SHOWN).replace("percent_of_bound", "% of bound") + " |", "|" + "---|" * len(SHOWN)]
-        lines += ["| " + " | ".join(row[key] for key in SHOWN) + " |" for row in rows] + [""]
+        lines += ["| room | case | what | who | ms | % of bound | times as fast as | error |", "|---|---|---|---|---|---|---|---|"]
+        same_case = lambda row: [row[key] for key in ("room", "case", "what", "dtype")]
+        for row in rows:
+            if not row["who"].startswith("genmini"):
+                continue
+            peers = [peer for peer in rows if same_case(peer) == same_case(row) and not peer["who"].startswith("genmini")]
+            ratios = ", ".join(f"{peer['who']} {float(peer['ms']) / float(row['ms']):.2f}" for peer in peers)
+            who = row["who"].removeprefix("genmini ")
+            shown = [row["room"], row["case"], row["what"], who, row["ms"], row["percent_of_bound"], ratios, row["error"]]
+            lines.append("| " + " | ".join(shown) + " |")
+        lines.append("")
     text = README.read_text()
     block = "<!-- bench -->\n" + "\n".join(lines).strip() + "\n<!-- /bench -->"
     README.write_text(re.sub(r"<!-- bench -->.*<!-- /bench -->", lambda _: block, text, flags=re.S))
