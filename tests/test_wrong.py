@@ -36,6 +36,7 @@ class Wrong:
 AFFINE = "csrc/affine_coupling.cu"
 ROOM = "kernels/affine_coupling.py"
 SEARCH, STEP, STATS = "csrc/nearest_code.cu", "csrc/quantize.cu", "csrc/code_stats.cu"
+CPU, SCREEN = "csrc/nearest_code.cpp", "csrc/nearest_code_screen.h"
 LINEAR, CONV = "kernels/masked_linear.py", "kernels/masked_conv2d.py"
 MUTANTS = [
     Wrong("affine_coupling", AFFINE, "(x - t) * exp(-s)", "(x - t) * exp(s)", "a sign in the inverse"),
@@ -75,13 +76,23 @@ MUTANTS = [
     Wrong("masked_conv2d", CONV, "dx = _conv(dy, weight, None, kind, colours, not turned, request)",
           "dx = _conv(dy, weight, None, kind, colours, turned, request)", "a gradient that is not turned", "reference"),
 ]  # fmt: skip
+NATIVE = [  # all tests of the native search must be able to turn red: there is no reference among them
+    Wrong("nearest_code_cpu", SCREEN, "C * rho + length * book.sigma", "C * rho", "half a margin", "cpu"),
+    Wrong("nearest_code_cpu", CPU, "(other == d && j < k)", "(other == d && j > k)", "the wrong one of two equals", "cpu"),
+    Wrong("nearest_code_cpu", CPU, "while (packed < book.tiles) std::this_thread::yield();", "", "a dropped barrier", "cpu"),
+    Wrong("nearest_code_cpu", CPU, "std::fegetenv(&saved), std::fesetenv(FE_DFL_ENV);", "std::fegetenv(&saved);", "subnormals flushed", "cpu"),
+]  # fmt: skip
 THOROUGH = [
+    Wrong("nearest_code_cpu", SCREEN, "slack + square * unit[i]", "slack", "a margin without the rounding of norms", "cpu"),
+    Wrong("nearest_code_cpu", SCREEN, "* 2.00001f", "* 1.8f", "a threshold a tenth too low", "cpu"),
+    Wrong("nearest_code_cpu", CPU, "FAR_ROW = 0x1p118f", "FAR_ROW = 0x1p126f", "rows as far away as the codes that are left out", "cpu"),
+    Wrong("nearest_code_cpu", CPU, "std::abs(exponent) > 450", "std::abs(exponent) > 1000", "squares that underflow", "cpu"),
     Wrong("nearest_code", SEARCH, "low = score - margin(r, c);", "low = score + margin(r, c);", "a margin on the wrong side"),
     Wrong("affine_coupling", AFFINE, "low = __dadd_rn(low, e == e ? e : 0.0);", "", "an uncompensated sum"),
     Wrong("affine_coupling", AFFINE, "logdet[n] = real<T>(inverse ? -sum.value() : sum.value());\n}\n\ntemplate <class T>    // save_y",
           "logdet[n] = real<T>(sum.value());\n}\n\ntemplate <class T>    // save_y", "a sign of logdet in one rung"),
 ]  # fmt: skip
-CASES = MUTANTS + [pytest.param(wrong, marks=pytest.mark.thorough) for wrong in THOROUGH]
+CASES = MUTANTS + NATIVE + [pytest.param(wrong, marks=pytest.mark.thorough) for wrong in THOROUGH]
 
 
 def planted(wrong, folder):
@@ -94,8 +105,8 @@ def planted(wrong, folder):
     assert source.count(wrong.right) == 1, f"{wrong.right!r} occurs {source.count(wrong.right)} times in {wrong.file}"
     file.write_text(source.replace(wrong.right, wrong.wrong))
     if wrong.file.startswith("csrc/"):
-        kinds = ["cpu"] if wrong.file.endswith(".cpp") else ["emulated"]
-        build = [sys.executable, "csrc/build.py", "--kinds", *kinds, "--only", Path(wrong.file).stem, "--strict"]
+        kind = "cpu" if wrong.file in (CPU, SCREEN) else "emulated"
+        build = [sys.executable, "csrc/build.py", "--kinds", kind, "--only", Path(wrong.file).stem.removesuffix("_screen"), "--strict"]
         subprocess.run(build, cwd=folder, check=True, stdout=subprocess.DEVNULL)
 
 
