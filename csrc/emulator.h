@@ -25,8 +25,7 @@
 #endif
 #include "emulator_block.h"
 
-#pragma GCC diagnostic ignored "-Wunknown-pragmas"    // #pragma unroll
-#pragma GCC diagnostic ignored "-Wattributes"         // "hidden" within a namespace without a name, where all is hidden anyway
+#pragma GCC diagnostic ignored "-Wattributes"    // "hidden" within a namespace without a name, where all is hidden anyway
 
 // ---- the words that shape a program -----------------------------------------------------------------------------------------------------
 #define __global__ __attribute__((visibility("hidden")))    // hidden: else shared arrays of equal names in two libraries become one
@@ -110,7 +109,7 @@ static void enter(Block& b, Thread& t) {    // from here on the OS thread is thi
 }
 
 #if !defined(EMULATOR_OS_THREADS)
-static void fiber() {
+EMULATOR_UNSEEN static void fiber() {
     Block& b = *block;
     Thread& t = *self;
     b.launch->kernel(b.launch->arguments);

@@ -17,12 +17,6 @@
 #include "emulator_fibers.h"
 #include "emulator_words.h"
 
-#if defined(EMULATOR_OS_THREADS)
-#define EMULATOR_UNSEEN __attribute__((no_sanitize("thread")))
-#else
-#define EMULATOR_UNSEEN
-#endif
-
 #if defined(__SANITIZE_THREAD__)
 extern "C" void __tsan_acquire(void*);    // "all that was done before a release of this address is done": the order that CUDA promises
 extern "C" void __tsan_release(void*);
@@ -160,14 +154,14 @@ static std::string who_waits(const Block& b) {    // "threads 0-15,40 at __synct
 
 // ---- how a CUDA thread waits, and how it is given up after an error ---------------------------------------------------------------------
 #if !defined(EMULATOR_OS_THREADS)
-static void leave() { switch_stack(&self->stopped_at, block->scheduler); }
+EMULATOR_UNSEEN static void leave() { switch_stack(&self->stopped_at, block->scheduler); }
 static void lock(Block&) {}
 static void unlock(Block&) {}
 static void wake(int*) {}    // the scheduler finds who is ready
 static void wait(Block& b, Thread& t) {
     if (t.state == WAITING || b.opened || b.failed) leave();    // the last one at a barrier leaves too: a new order is drawn
 }
-[[noreturn]] static void abandon() {
+[[noreturn]] EMULATOR_UNSEEN static void abandon() {
     for (;;) leave();    // nobody comes back
 }
 #else

@@ -14,6 +14,9 @@
 #include <ucontext.h>
 #endif
 
+// ThreadSanitizer keeps a list of the functions that were entered and not yet left; a fiber's first functions are never left.
+#define EMULATOR_UNSEEN __attribute__((no_sanitize("thread")))
+
 namespace emulator {
 
 constexpr size_t STACK = 256 << 10;    // pages that are never touched cost nothing
@@ -60,7 +63,7 @@ genmini_switch_stack:
     ret
     .size genmini_switch_stack, . - genmini_switch_stack
 )");
-static inline void switch_stack(void** here, void* there) { genmini_switch_stack(here, there); }
+EMULATOR_UNSEEN static inline void switch_stack(void** here, void* there) { genmini_switch_stack(here, there); }
 
 static inline void* new_fiber(void* stack, void (*start)()) {    // as if it had called switch_stack just before its first instruction
     void** top = (void**)((char*)stack + STACK);
@@ -71,7 +74,7 @@ static inline void* new_fiber(void* stack, void (*start)()) {    // as if it had
 }
 #else
 // The same with what POSIX offers, some thirty times slower: it also saves the signal mask, by a system call.
-static inline void switch_stack(void** here, void* there) {
+EMULATOR_UNSEEN static inline void switch_stack(void** here, void* there) {
     ucontext_t context;
     *here = &context;
     swapcontext(&context, (ucontext_t*)there);

@@ -12,6 +12,14 @@
 #include <vector>
 #include "../gpu.h"
 
+// With one OS thread for each CUDA thread a warp operation costs 32 switches of the operating system, and where barriers stand does not
+// depend on dtypes: then a few of the cases will do.
+#if defined(EMULATOR_OS_THREADS)
+constexpr bool SLOW = true;
+#else
+constexpr bool SLOW = false;
+#endif
+
 // n numbers and not a byte more; all bytes 0xff (NaN) at first, so that what nobody writes is seen.
 template <class T> struct Array {
     T* p = nullptr;

@@ -58,11 +58,11 @@ int main() {
         each_dtype([&](auto e, int e_dtype, const std::string&, double) {
             using Z = decltype(z);
             using E = decltype(e);
-            drive<Z, E>(z_dtype, e_dtype, Data((z_dtype + e_dtype) % KINDS), 5, 9, 3, 1);
-            if (z_dtype == e_dtype) drive<Z, E>(z_dtype, e_dtype, Data(z_dtype % KINDS), 130, 140, 33, 2);
+            if (!SLOW || z_dtype == e_dtype) drive<Z, E>(z_dtype, e_dtype, Data((z_dtype + e_dtype) % KINDS), 5, 9, 3, 1);
+            if (z_dtype == e_dtype && (!SLOW || z_dtype == 0)) drive<Z, E>(z_dtype, e_dtype, Data(z_dtype % KINDS), 130, 140, 33, 2);
         });
     });
-    for (int data = 0; data < KINDS; data++) {
+    for (int data = 0; data < (SLOW ? 2 : KINDS); data++) {
         drive<float, float>(0, 0, Data(data), 20, 257, 64, 3);
         drive<float, float>(0, 0, Data(data), 1, 1, 1, 1);
     }
