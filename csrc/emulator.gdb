@@ -32,10 +32,10 @@ define cuda-threads
         if $i < emulator::block->size && $a->state == $b->state && $a->place.line == $b->place.line && $a != emulator::self && $b != emulator::self
             set $i = $i + 1
         else
-            printf "threads %d-%d ", $first, $i - 1
             if $a == emulator::self
-                printf "is where you are\n"
+                printf "thread %d is where you are\n", $first
             else
+                printf "threads %d-%d ", $first, $i - 1
                 if $a->state == emulator::READY
                     printf "are ready to run\n"
                 end
