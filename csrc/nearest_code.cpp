@@ -7,7 +7,8 @@
 // 2. Integer dot products, which are exact, bound d_nk from below within a proven margin (bound): the N K D work, at twice the speed of float.
 // 3. The few codes under the row's threshold survive (sift); where there are two or more, they are computed in double as d_nk is defined.
 // A row or a codebook whose magnitudes lie outside the proof, and so few rows that packing does not pay, go through sums in double of any
-// order instead (glance). The answer is the same for every instruction set and number of threads. Memory is the caller's: nearest_code_cpu_workspace says how much.
+// order instead (glance). The answer is the same for every instruction set and number of threads. Memory is the caller's:
+// nearest_code_cpu_workspace says how much. GENMINI_CPU=avx512, avx2 or scalar chooses the instruction set, where the processor has it.
 
 #include <algorithm>
 #include <atomic>

@@ -269,7 +269,7 @@ template <class T> static void search(const Problem& p, const Book& book, int64_
         row.margin = int32_t(C * rho + length * book.sigma) + 1024;       // G (C4)
         row.twice_w = 1.1f * (p.D + 4) * 0x1p-52f * row.square;           // (C6)
     }
-    int panels = int((n1 - n0 + ROWS - 1) / ROWS);                         // rows past the last repeat what the scratch held: nobody reads their bounds
+    int panels = int((n1 - n0 + ROWS - 1) / ROWS);    // what rows past the last hold does no harm either
     int64_t tiles = book.tiles, stride = s.groups, few = 1 + 4096 / (1 + book.W * TILE);    // tiles that stay in the first cache
     for (int64_t tile0 = 0; tile0 < tiles; tile0 += s.groups / LANES) {
         int64_t tile1 = std::min(tiles, tile0 + s.groups / LANES);
