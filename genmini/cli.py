@@ -16,6 +16,7 @@ from genmini import __version__, info
 
 EXAMPLES = """examples:
   genmini train made --data digits               about a minute on a laptop; ends in a picture
+  genmini train realnvp --data moons             a density on the plane, beside the true one
   genmini sample runs/made-digits -n 100         more samples from that run
   genmini eval runs/made-digits                  its likelihood of the test images
   genmini info                                   what runs here, on which backend, and why"""

@@ -111,7 +111,7 @@ def series(path, model, before, after, first):
     top.set_title(f"data, and the forecast of AR({model.p}) from {ahead[0]} on")
     middle.plot(sample, color="tab:blue")
     middle.set_title(f"a sample of AR({model.p})")
-    bottom.bar(range(lags + 1), rho, color="0.75", label="data")
+    bottom.bar(range(lags + 1), rho.tolist(), color="0.75", label="data")
     bottom.plot(gamma / gamma[0], ".-", color="tab:blue", label=f"AR({model.p})")
     bottom.legend(fontsize=8, loc="upper right", frameon=False)
     bottom.set_title("autocorrelation by lag")

@@ -78,7 +78,7 @@ def test_an_existing_run_is_kept(capsys, tmp_path):
 
 
 MISTAKES = {
-    "unknown model": (["train", "madde", "--data", "digits"], "unknown model 'madde'; the models are ar, made"),
+    "unknown model": (["train", "madde", "--data", "digits"], "unknown model 'madde'; the models are ar, made, realnvp"),
     "unknown data": (["train", "made", "--data", "mnits"], "unknown data 'mnits'; the data sets are digits, digits-threshold"),
     "unknown recipe": (["train", "made", "--data", "digits", "--recipe", "best"], "digits-levels"),
     "unknown key": (["train", "made", "--data", "digits", "--set", "stepz=3"], "the keys are hidden"),
@@ -206,3 +206,20 @@ def test_a_series_is_fitted_at_once_and_forecast(capsys, tmp_path):
     assert run(capsys, "sample", "runs/ar-series", "-n", "3")[0] == 0
     status, _, err = run(capsys, "train", "ar", "--data", "series", "--steps", "5")
     assert status == 2 and "no --steps" in err
+
+
+def test_a_flow_on_the_plane_stands_beside_the_truth(capsys, tmp_path):
+    small = ["--set", "couplings=2", "--set", "hidden=8", "--steps", "3", "--threads", "1"]
+    status, out, _ = run(capsys, "train", "realnvp", "--data", "moons", *small, "--set", "classes=2")
+    assert status == 0 and "10000 points of moons" in out and "bits" not in out
+    truth = next(line for line in out.splitlines() if line.startswith("truth"))
+    assert 0.2 < float(truth.split()[1]) < 0.4  # 0.993 less log 2, given which moon
+    assert (tmp_path / "runs" / "realnvp-moons" / "samples.png").stat().st_size > 50_000
+    assert run(capsys, "sample", "runs/realnvp-moons", "-n", "100")[0] == 0 and (tmp_path / "runs/realnvp-moons/grid.png").exists()
+
+
+def test_a_bound_says_so_and_is_the_same_each_time(capsys):
+    small = ["--set", "couplings=1", "--set", "width=4", "--steps", "3", "--threads", "1"]
+    status, out, _ = run(capsys, "train", "realnvp", "--data", "digits", *small, "--out", "r")
+    assert status == 0 and "bits/dim, at most" in out
+    assert run(capsys, "eval", "r")[1] == run(capsys, "eval", "r")[1]

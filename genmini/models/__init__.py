@@ -5,7 +5,7 @@
 
 import importlib
 
-MODELS = {"ar": "AR", "made": "MADE"}  # the file, which is also the name on the command line -> its class
+MODELS = {"ar": "AR", "made": "MADE", "realnvp": "RealNVP"}  # the file, which is also the name on the command line -> its class
 
 
 def find(name):

@@ -1,0 +1,313 @@
+"""RealNVP: a network that can be walked backwards carries data to noise, and knows by how much it stretched space.
+
+The course, "Réseau inversible (NF)"; Dinh, Sohl-Dickstein, Bengio, "Density estimation using Real NVP", 2017. Actnorm is Kingma and
+Dhariwal's (Glow, 2018), variational dequantisation Ho et al.'s (Flow++, 2019).
+
+    log p(x) = log N(h(x); 0, I) + log |det dh/dx|                                          (1)
+    x_1' = x_1,   x_2' = exp(s(x_1)) o x_2 + t(x_1)       log |det| = sum s(x_1)            (2)
+    s = b tanh(s~ / b)                                                                      (3)
+    x' = exp(s) o x + t                                   log |det| = sum s                 (4)
+    z = (z_1, ..., z_I):   (z_i, h_i) = f_i(h_i-1)                                          (5)
+    r = logit(a + (1 - 2a) v / L)                                                           (6)
+    log P(x) = log int_[0,1)^D p(x + u) du  >=  E_q(u|x) [log p(x + u) - log q(u|x)]        (7)
+    u = sigmoid(g(e; x)),   log q(u|x) = log N(e; 0, I) - log |det du/de|                   (8)
+
+h is a chain of steps: affine couplings (2), whose halves change roles from one to the next, with a bounded s (3), so that the inverse is
+as well-conditioned as the forward; before each an actnorm (4), one s and t a channel, that the first batch sets to bring out mean 0 and
+deviation 1. A vector is halved into even and odd numbers. An image is halved as a checkerboard, squeezed, 2x2 pixels to 4 channels, and
+halved by channels; at each scale (5) half of the channels are finished as z_i, the others go on. A class y can steer every s and t.
+
+An image of L levels is no point of a density: P(x) is the mass of its cell. u spreads x over that cell, uniformly (log q = 0) or by a flow
+of its own (8); (6) opens [0, L) to the line, and its slope belongs to the determinant of (1): bits/dim is that of P, to the constant.
+
+    layer: genmini.layers.AffineCoupling    room: kernels/affine_coupling.py    bodies: genmini/nets    test: tests/test_realnvp.py
+"""
+
+import inspect
+import math
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from genmini.layers import AffineCoupling
+from genmini.nets.conv import ResNet
+from genmini.nets.mlp import MLP
+
+
+class RealNVP(nn.Module):
+    def __init__(self, shape, levels=None, couplings=4, scales=0, hidden=(128, 128), width=32, blocks=2, dropout=0.0, classes=0, bound=1.0,
+                 dequantise="uniform", margin=0.01, save="x", device=None, dtype=None):  # fmt: skip
+        """shape of one x: (D,), (H, W) or (C, H, W); levels: None for a density, L for images with the levels 0 ... L-1.
+
+        couplings of a vector, or of an image at each scale and in each way of halving; scales: how often an image is squeezed. Bodies: for
+        vectors `hidden` units a layer, for images `blocks` of `width` channels. classes: log_prob and sample take a class y. dequantise
+        "uniform" or "variational"; margin: a of (6). save="y": the backward pass recomputes each step from its output, memory does not
+        grow with depth.
+        """
+        super().__init__()
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        hidden = (hidden,) if isinstance(hidden, int) else tuple(hidden)
+        if not 1 <= len(shape) <= 3 or min(shape) < 1:
+            raise ValueError(f"shape must be (D,), (H, W) or (C, H, W), got {shape}")
+        if scales and (len(shape) == 1 or any(side % 2**scales for side in shape[-2:])):
+            raise ValueError(f"scales={scales} halves the sides of an image that often: {2**scales} must divide them, got shape {shape}")
+        if couplings < 1:
+            raise ValueError(f"couplings must be at least 1, got {couplings}")
+        if save not in ("x", "y"):
+            raise ValueError(f"save must be 'x' or 'y', got {save!r}")
+        if save == "y" and dropout:
+            raise ValueError("save='y' computes each step twice, so dropout must be 0")
+        if dequantise not in ("uniform", "variational"):
+            raise ValueError(f"dequantise must be 'uniform' or 'variational', got {dequantise!r}")
+        if levels is not None and not (levels >= 2 and 0 < margin < 0.5):
+            raise ValueError(f"levels must be at least 2 and margin between 0 and 1/2, got {levels} and {margin}")
+        said = locals()
+        self.settings = {k: said[k] for k in inspect.signature(RealNVP).parameters if k not in ("device", "dtype")}
+        self.shape, self.levels, self.D, self.classes, self.margin, self.save = shape, levels, math.prod(shape), classes, margin, save
+        self.bounds = levels is not None  # log_prob is a lower bound
+
+        body = dict(hidden=hidden, dropout=dropout) if len(shape) == 1 else dict(width=width, blocks=blocks, dropout=dropout)
+        couple = partial(_couple, couplings=couplings, body=body, bound=bound, save=save)
+        self.inner = shape if len(shape) != 2 else (1, *shape)  # an image has channels
+        self.f, self.shapes, h = nn.ModuleList(), [], self.inner  # f_i of (5), the shapes of z_i, that of h_i
+        for _ in range(scales):
+            C, H, W = h
+            squeezed = 4 * C, H // 2, W // 2
+            self.f.append(nn.ModuleList([*couple(h, "checkerboard", classes), Squeeze(), *couple(squeezed, "channel", classes)]))
+            h = 2 * C, H // 2, W // 2
+            self.shapes.append(h)
+        self.f.append(nn.ModuleList(couple(h, "odd" if len(h) == 1 else "checkerboard", classes)))
+        self.shapes.append(h)
+        self.g = None
+        if levels is not None and dequantise == "variational":
+            steps = couple(self.inner, "odd" if len(h) == 1 else "checkerboard", context=self.inner[0])
+            self.g = nn.ModuleList(steps[1::2])  # without actnorm: e is normal already
+        self.to(device=device or torch.get_default_device(), dtype=dtype)
+
+    # ---- h and its inverse --------------------------------------------------------------------------------------------------------------
+
+    def forward(self, x, y=None):
+        """h: real x (N, *shape) -> z (N, D), log |det dh/dx| (N,)"""
+        h, logdet, z = x.reshape(len(x), *self.inner), 0, []
+        for i, f in enumerate(self.f):
+            h, part = self._chain(f, h, y)
+            logdet = logdet + part
+            if i + 1 < len(self.f):
+                z_i, h = h.chunk(2, 1)  # (5)
+                z.append(z_i.flatten(1))
+        return torch.cat([*z, h.flatten(1)], 1), logdet
+
+    def inverse(self, z, y=None):
+        """z (N, D) -> x (N, *shape) with h(x) = z, log |det dx/dz| (N,)"""
+        z = z.split([math.prod(shape) for shape in self.shapes], 1)
+        *z, h = (z_i.unflatten(1, shape) for z_i, shape in zip(z, self.shapes, strict=True))
+        logdet = 0
+        for i, f in reversed(list(enumerate(self.f))):
+            if i < len(z):
+                h = torch.cat([z[i], h], 1)  # (5)
+            for step in reversed(f):
+                h, part = step.inverse(h, y)
+                logdet = logdet + part
+        return h.reshape(len(h), *self.shape), logdet
+
+    def _chain(self, f, h, y):
+        if self.save == "y" and torch.is_grad_enabled():
+            return Recomputed.apply(f, y, h, *f.parameters())
+        logdet = 0
+        for step in f:
+            h, part = step(h, y)
+            logdet = logdet + part
+        return h, logdet
+
+    # ---- the probability ----------------------------------------------------------------------------------------------------------------
+
+    def log_prob(self, x, y=None, draws=1):
+        """(N, *shape) -> (N,) in nats. With levels it is the bound (7), drawn anew at each call; the mean of more draws is tighter:
+        log 1/k sum_k p(x + u_k) / q(u_k | x). A model with classes that is told no y averages p(x | y) over all of them."""
+        x, y = x.reshape(len(x), *self.shape), self._class(y, len(x))
+        if self.levels is None:
+            return self._log_p(x.to(self._like().dtype), y)
+        bounds = []
+        for _ in range(draws):
+            u, log_q = self.dequantise(x)
+            r, slope = self._open(x + u)
+            bounds.append(self._log_p(r, y) + slope - log_q)  # (7)
+        return torch.stack(bounds).logsumexp(0) - math.log(draws)
+
+    def _log_p(self, x, y):
+        if self.classes and y is None:  # p(x) = 1/K sum_y p(x | y)
+            each = [self._log_p(x, torch.full((len(x),), k, device=x.device)) for k in range(self.classes)]
+            return torch.stack(each).logsumexp(0) - math.log(self.classes)
+        z, logdet = self(x, y)
+        return _log_normal(z) + logdet  # (1)
+
+    def _open(self, v):
+        p = self.margin + (1 - 2 * self.margin) * v / self.levels
+        slope = math.log((1 - 2 * self.margin) / self.levels) - p.log() - (-p).log1p()
+        return p.log() - (-p).log1p(), slope.flatten(1).sum(1)  # (6)
+
+    def dequantise(self, x):
+        """Levels x (N, *shape) -> u in [0, 1) (N, *shape), log q(u | x) (N,)"""
+        like = self._like()
+        if self.g is None:
+            return torch.rand(x.shape, device=x.device, dtype=like.dtype), 0.0
+        e = w = torch.randn(len(x), *self.inner, device=x.device, dtype=like.dtype)
+        context, logdet = (2 * x.to(like.dtype) / (self.levels - 1) - 1).reshape(e.shape), 0
+        for step in self.g:
+            w, part = step(w, None, context)
+            logdet = logdet + part
+        logdet = logdet + (F.logsigmoid(w) + F.logsigmoid(-w)).flatten(1).sum(1)  # of the sigmoid
+        return w.sigmoid().reshape(x.shape), _log_normal(e.flatten(1)) - logdet  # (8)
+
+    @torch.no_grad()
+    def sample(self, n, y=None):
+        """n draws, (n, *shape): float, or the levels as integers. y: a class for all, or one each; None draws them evenly."""
+        like = self._like()
+        if self.classes and y is None:
+            y = torch.randint(self.classes, (n,), device=like.device)
+        x, _ = self.inverse(torch.randn(n, self.D, device=like.device, dtype=like.dtype), self._class(y, n))
+        if self.levels is None:
+            return x
+        v = self.levels * (x.sigmoid() - self.margin) / (1 - 2 * self.margin)
+        return v.floor().clamp(0, self.levels - 1).to(torch.uint8 if self.levels <= 256 else torch.int64)
+
+    def _class(self, y, n):
+        if y is None:
+            return None
+        if not self.classes:
+            raise ValueError("y is given, and this model was made without classes")
+        y = torch.as_tensor(y, device=self._like().device).expand(n)
+        if len(y) and not 0 <= y.min() <= y.max() < self.classes:
+            raise ValueError(f"y must hold classes 0 ... {self.classes - 1}, got {y.min()} ... {y.max()}")
+        return y.long()
+
+    def _like(self):
+        return next(self.parameters())
+
+
+def _log_normal(z):  # (N, D) -> (N,)
+    return -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
+
+
+# ---- steps: forward(x, y) and inverse(x, y) give (x', logdet) --------------------------------------------------------------------------
+
+
+def _couple(shape, kind, classes=0, context=0, *, couplings, body, bound, save):
+    """actnorm, coupling, actnorm, coupling ...: the half that is seen is the other one each time."""
+    C, steps = shape[0], []
+    for i in range(couplings):
+        net = (MLP if len(shape) == 1 else ResNet)(C, 2 * C, classes=classes, context=context, **body)
+        steps += [ActNorm(shape), AffineCoupling(Bounded(net, bound), half(shape, kind) ^ bool(i % 2), save)]  # (2)
+    return steps
+
+
+def half(shape, kind):
+    """True on one half of the numbers: the even ones, the white squares of a checkerboard, or the first channels."""
+    if kind == "odd":
+        return torch.arange(shape[0], device="cpu") % 2 == 0
+    C, H, W = (torch.arange(side, device="cpu") for side in shape)
+    seen = (H[:, None] + W) % 2 == 0 if kind == "checkerboard" else C[:, None, None] < shape[0] // 2
+    return seen.expand(shape).clone()
+
+
+class Bounded(nn.Module):
+    """The body's output as (s, t), s within +-b."""
+
+    def __init__(self, body, b):
+        super().__init__()
+        self.body, self.b = body, b
+
+    def forward(self, x, *condition):
+        s, t = self.body(x, *condition).chunk(2, 1)
+        return self.b * (s / self.b).tanh(), t  # (3)
+
+
+class ActNorm(nn.Module):
+    """x exp(s) + t with one s and t a channel, set by the first batch seen in training."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.s = nn.Parameter(torch.zeros(shape[0], *(1 for _ in shape[1:])))
+        self.t = nn.Parameter(torch.zeros_like(self.s))
+        self.register_buffer("ready", torch.tensor(False))
+        self.sites = math.prod(shape[1:])  # of one channel
+
+    def forward(self, x, y=None):
+        if self.training and not self.ready:
+            self._set(x.detach())
+        return x * self.s.exp() + self.t, self._logdet(x)  # (4)
+
+    def inverse(self, x, y=None):
+        return (x - self.t) * (-self.s).exp(), -self._logdet(x)
+
+    def _logdet(self, x):
+        return (self.s.sum() * self.sites).expand(len(x))
+
+    @torch.no_grad()
+    def _set(self, x):
+        dims = [0, *range(2, x.dim())]
+        deviation, mean = torch.std_mean(x, dims, correction=0, keepdim=True)
+        self.s.copy_(-deviation.clamp_min(1e-3).log()[0])
+        self.t.copy_(-mean[0] * self.s.exp())
+        self.ready.fill_(True)
+
+
+class Squeeze(nn.Module):
+    """Every 2x2 pixels become 4 channels."""
+
+    def forward(self, x, y=None):
+        pixels = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # (N, C, H/2, 2, W/2, 2)
+        return pixels.permute(0, 1, 3, 5, 2, 4).flatten(1, 3), x.new_zeros(len(x))
+
+    def inverse(self, x, y=None):
+        pixels = x.unflatten(1, (-1, 2, 2)).permute(0, 1, 4, 2, 5, 3)
+        return pixels.flatten(4, 5).flatten(2, 3), x.new_zeros(len(x))
+
+
+class Recomputed(torch.autograd.Function):
+    """A chain of steps that keeps its last output alone: the backward pass walks the inverses, and differentiates one step at a time."""
+
+    @staticmethod
+    def forward(ctx, steps, y, x, *parameters):
+        ctx.steps, logdet = steps, 0
+        for step in steps:
+            x, part = step(x, y)
+            logdet = logdet + part
+        ctx.save_for_backward(x, y)
+        return x, logdet
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dx, dlogdet):
+        out, y = ctx.saved_tensors
+        grads = {}
+        for step in reversed(ctx.steps):
+            x, _ = step.inverse(out, y)
+            with torch.enable_grad():
+                again = step(x.requires_grad_(), y)
+            wrt = [x, *(p for p in step.parameters() if p.requires_grad)]
+            outputs, douts = zip(*((o, d) for o, d in zip(again, (dx, dlogdet), strict=True) if o.requires_grad), strict=True)
+            dx, *dparameters = torch.autograd.grad(outputs, wrt, douts)
+            grads.update(zip(wrt[1:], dparameters, strict=True))
+            out = x.detach()
+        return None, None, dx, *(grads.get(p) for p in ctx.steps.parameters())
+
+
+RECIPES = {
+    **{
+        toy: {"data": toy, "model": dict(couplings=16, hidden=(64, 64)), "train": dict(steps=2500, batch=512, rate=5e-3), "threads": 1}
+        for toy in ("moons", "rings", "spirals", "checkerboard", "gaussians")
+    },
+    "digits": {
+        "data": "digits",
+        "model": dict(couplings=2, scales=1, width=32, blocks=1, dropout=0.2, dequantise="variational"),
+        "train": dict(steps=3000, batch=64, rate=2e-3, shift=0.2),
+    },
+    "paper": {  # the architecture of the paper on MNIST, for which it prints no number: flows like it are reported at 1.02-1.08 bits/dim
+        "data": "mnist",
+        "model": dict(couplings=4, scales=2, width=64, blocks=4, dequantise="variational", margin=0.0001, save="y"),
+        "train": dict(steps=100_000, batch=64, rate=1e-3, decay=5e-5),
+    },
+}

@@ -1,0 +1,1 @@
+"""Bodies without probability: what stands between the equations and the numbers."""

@@ -1,0 +1,435 @@
+"""RealNVP's laws: it can be walked back, its determinant is autograd's, its density integrates to 1, and its bits/dim are those of P."""
+
+import inspect
+import itertools
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import genmini
+from genmini import data
+from genmini.data import toys
+from genmini.layers import AffineCoupling
+from genmini.models.realnvp import RECIPES, ActNorm, RealNVP, Squeeze, half
+from genmini.nets.conv import ResNet
+from genmini.nets.mlp import MLP
+from genmini.train import evaluate, fit
+
+SMALL = dict(width=6, blocks=1, couplings=2)
+MODELS = {
+    "plane": dict(shape=(2,), hidden=(16, 16)),
+    "one number": dict(shape=(1,), hidden=(8,)),
+    "odd vector, classes": dict(shape=(5,), hidden=(12,), couplings=3, classes=3),
+    "image, one scale": dict(shape=(3, 5), **SMALL),
+    "image, two scales": dict(shape=(4, 4), scales=1, **SMALL),
+    "colours, three scales, classes": dict(shape=(3, 4, 8), scales=2, classes=2, **SMALL),
+    "tight bound": dict(shape=(2, 4, 4), scales=1, bound=0.3, **{**SMALL, "couplings": 1}),
+}
+each = pytest.mark.parametrize("settings", MODELS.values(), ids=MODELS)
+
+
+def flow(scale=0.5, seed=1, **settings):
+    """Untrained, with weights that bend space by far; float64."""
+    torch.manual_seed(seed)
+    model = RealNVP(**settings).double()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(scale * torch.randn_like(p) / (p[0].numel() ** 0.5 if p.dim() > 1 else 1))
+    return model.eval()
+
+
+def batch(model, n=3):
+    torch.manual_seed(2)
+    y = torch.arange(n) % model.classes if model.classes else None
+    return torch.randn(n, *model.shape, dtype=torch.float64), y
+
+
+# ---- h, its inverse and its determinant --------------------------------------------------------------------------------------------------
+
+
+@each
+def test_inverse_undoes_forward(settings):
+    model = flow(**settings)
+    x, y = batch(model, 20)
+    z, logdet = model(x, y)
+    assert z.shape == (20, model.D) and logdet.shape == (20,)
+    assert (z - x.flatten(1)).abs().max() > 0.5, "the test wants a flow that moves"
+    back, inverse_logdet = model.inverse(z, y)
+    torch.testing.assert_close(back, x, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(inverse_logdet, -logdet, rtol=1e-9, atol=1e-9)
+    there, _ = model(model.inverse(x.flatten(1), y)[0], y)
+    torch.testing.assert_close(there, x.flatten(1), rtol=1e-9, atol=1e-9)
+
+
+@each
+def test_logdet_is_slogdet_of_autograds_jacobian(settings):
+    model = flow(**settings)
+    x, y = batch(model)
+    _, logdet = model(x, y)
+    for n in range(len(x)):
+        one = lambda row, n=n: model(row[None], None if y is None else y[n : n + 1])[0][0]
+        jacobian = torch.autograd.functional.jacobian(one, x[n]).reshape(model.D, model.D)
+        torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, logdet[n], rtol=1e-9, atol=1e-9)
+    assert logdet.std() > 1e-3 or model.D == 1, "the stretch should depend on x"  # a lone number is never the half that is bent by another
+
+
+def test_each_step_alone():
+    """ActNorm, squeeze and every way to halve: inverse and slogdet, by themselves."""
+    norm = ActNorm((4, 2, 2)).double()
+    nn.init.normal_(norm.s), nn.init.normal_(norm.t)
+    steps = [norm.eval(), Squeeze()]
+    for shape, kind in (((4, 2, 2), "checkerboard"), ((4, 2, 2), "channel")):
+        mask = half(shape, kind)
+        assert mask.sum() == mask.numel() // 2
+        steps += [AffineCoupling(ResNet(4, 8, width=5), m).double() for m in (mask, ~mask)]
+    for step in steps:
+        for p in step.parameters():
+            nn.init.normal_(p, std=0.3)
+        x = torch.randn(2, 4, 2, 2, dtype=torch.float64)
+        out, logdet = step(x)
+        torch.testing.assert_close(step.inverse(out)[0], x)
+        jacobian = torch.autograd.functional.jacobian(lambda row, step=step: step(row[None])[0][0], x[0]).reshape(16, 16)
+        torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, logdet[0])
+    assert half((5,), "odd").tolist() == [True, False, True, False, True]
+    squares = half((1, 3, 3), "checkerboard")[0]
+    assert (squares[:, 1:] != squares[:, :-1]).all() and (squares[1:] != squares[:-1]).all()
+    assert half((4, 1, 1), "channel").flatten().tolist() == [True, True, False, False]
+    image = torch.arange(16.0).view(1, 1, 4, 4)
+    assert Squeeze()(image)[0][0, :, 0, 0].tolist() == [0, 1, 4, 5]  # 2x2 pixels of one place
+
+
+def test_halves_change_roles():
+    """After two couplings every number has been bent, after one only half of them."""
+    for shape in ((4,), (4, 4), (2, 4, 4)):
+        for couplings, moved in ((1, 0.5), (2, 1.0)):
+            model = flow(shape=shape, couplings=couplings, **({} if len(shape) == 1 else dict(width=6, blocks=1)))
+            for module in model.modules():
+                if isinstance(module, ActNorm):
+                    nn.init.zeros_(module.s), nn.init.zeros_(module.t)
+            x, _ = batch(model)
+            assert ((model(x)[0] - x.flatten(1)).abs() > 1e-12).double().mean() == moved
+
+
+def test_s_is_bounded():
+    """However large the weights grow, one coupling stretches by e^b at most: float32 can be walked back."""
+    torch.manual_seed(0)
+    model = flow(scale=100.0, shape=(6,), couplings=1, hidden=(16,), bound=1.5)
+    x, _ = batch(model, 50)
+    coupling = next(m for m in model.modules() if isinstance(m, AffineCoupling))
+    s, _ = coupling._s_t(x, ())
+    assert 1.4 < s.abs().max() <= 1.5
+
+
+def test_actnorm_is_set_by_the_first_batch_in_training():
+    norm = ActNorm((3, 4, 4))
+    x = 5 + 3 * torch.randn(64, 3, 4, 4) * torch.tensor([1.0, 10.0, 0.1])[:, None, None]
+    norm.eval()
+    assert torch.equal(norm(x)[0], x) and not norm.ready
+    out, logdet = norm.train()(x)
+    assert norm.ready
+    torch.testing.assert_close(out.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(out.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(logdet, (-16 * x.std((0, 2, 3), correction=0).log().sum()).expand(64))
+    again, _ = norm(x + 7)
+    torch.testing.assert_close(again - out, 7 * norm.s.exp().expand_as(x))  # it stays as it is
+    assert norm(torch.ones(4, 3, 4, 4))[0].isfinite().all() and ActNorm((2,)).train()(torch.ones(1, 2))[0].isfinite().all()
+
+
+# ---- the density -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [0, 2])
+def test_the_density_integrates_to_one(classes):
+    """On a grid of the plane, for each class and for their mean; and samples follow it."""
+    model = flow(scale=0.3, shape=(2,), couplings=4, hidden=(8,), classes=classes)
+    torch.manual_seed(3)
+    n, cells = 40_000, 20
+    x, y = model.sample(n), None
+    low, high = x.amin(0) - 3, x.amax(0) + 3
+    side = [torch.linspace(0, 1, 401, dtype=torch.float64)[:-1] * (b - a) + a for a, b in zip(low, high, strict=True)]
+    grid = torch.stack(torch.meshgrid(*side, indexing="ij"), -1).flatten(0, 1)
+    area = ((high - low) / 400).prod()
+    with torch.no_grad():
+        p = model.log_prob(grid).exp() * area
+        assert p.sum().item() == pytest.approx(1, abs=1e-3)
+        for k in range(classes):
+            y = torch.full((len(grid),), k)
+            assert (model.log_prob(grid, y).exp() * area).sum().item() == pytest.approx(1, abs=1e-3)
+    cell = lambda x: ((x - low) / (high - low) * cells).long().clamp(0, cells - 1) @ torch.tensor([cells, 1])
+    wanted = n * torch.zeros(cells**2, dtype=torch.float64).index_add_(0, cell(grid + (high - low) / 800), p)
+    seen = torch.bincount(cell(x), minlength=cells**2)
+    often = wanted >= 20
+    chi2 = ((seen - wanted).square() / wanted)[often].sum().item()
+    assert often.sum() > 10 and chi2 < often.sum() + 5 * math.sqrt(2 * often.sum()), (chi2, often.sum())
+
+
+@each
+def test_samples_are_what_inverse_makes_of_noise(settings):
+    """h carries samples to N(0, I): mean 0, variance 1, the right fourth moment; a sampler that forgets a step would not."""
+    model = flow(**settings)
+    torch.manual_seed(4)
+    y = torch.arange(4000) % model.classes if model.classes else None
+    x = model.sample(4000, y)
+    assert x.shape == (4000, *model.shape)
+    with torch.no_grad():
+        z, _ = model(x, y)
+    error = 5 / math.sqrt(z.numel())
+    assert abs(z.mean()) < error and abs(z.square().mean() - 1) < 1.5 * error and abs(z.pow(4).mean() - 3) < 10 * error
+
+
+def test_classes_steer_and_are_averaged():
+    model = flow(shape=(3,), classes=4, hidden=(16,))
+    x, _ = batch(model, 6)
+    each = torch.stack([model.log_prob(x, torch.full((6,), k)) for k in range(4)])
+    assert each.std(0).min() > 1e-2
+    torch.testing.assert_close(model.log_prob(x), each.logsumexp(0) - math.log(4))
+    torch.testing.assert_close(model.log_prob(x, 2), each[2])
+    torch.manual_seed(0)
+    a = model.sample(50, 1)
+    torch.manual_seed(0)
+    assert torch.equal(a, model.sample(50, torch.ones(50, dtype=torch.long)))
+    with pytest.raises(ValueError, match="0 ... 3"):
+        model.log_prob(x, torch.full((6,), 4))
+    with pytest.raises(ValueError, match="without classes"):
+        flow(shape=(3,)).log_prob(x, 1)
+
+
+# ---- levels: dequantisation and bits/dim -----------------------------------------------------------------------------------------------
+
+
+def identity(shape, levels, margin=0.1, **settings):
+    """h = identity: then P(x) is a product of normal probabilities of intervals, known exactly."""
+    model = RealNVP(shape, levels=levels, margin=margin, **settings).double().eval()
+
+    def log_prob(x):
+        edges = torch.arange(levels + 1, dtype=torch.float64) / levels
+        p = torch.special.ndtr((margin + (1 - 2 * margin) * edges).logit()).diff()
+        return p[x.long()].log().flatten(1).sum(1)
+
+    return model, log_prob
+
+
+def bounds(model, x, draws):
+    """(draws, N): the bound (7), drawn that often."""
+    with torch.no_grad():
+        return model.log_prob(x.repeat(draws, *(1 for _ in model.shape))).view(draws, len(x))
+
+
+@pytest.mark.parametrize("settings", [dict(shape=(3,), levels=5), dict(shape=(2, 2), levels=256, width=4, blocks=1, couplings=1)])
+def test_bits_are_right_to_the_constant(settings):
+    """With the identity for h, P is known: the average of p(x + u) is P, and the average bound lies a little below log P (Jensen)."""
+    model, exact = identity(**settings)
+    torch.manual_seed(0)
+    x = torch.randint(settings["levels"], (20, *settings["shape"]))
+    bound = bounds(model, x, 4000)
+    torch.testing.assert_close(bound.logsumexp(0) - math.log(4000), exact(x), atol=0.04, rtol=0)
+    gap = (exact(x) - bound.mean(0)).mean().item()
+    assert -1e-3 < gap < 0.3, gap
+
+
+def test_more_draws_are_averaged():
+    model = flow(scale=0.3, shape=(3,), levels=4, hidden=(8,), dequantise="variational")
+    x = torch.randint(4, (5, 3))
+    torch.manual_seed(0)
+    three = model.log_prob(x, draws=3)
+    torch.manual_seed(0)
+    torch.testing.assert_close(three, torch.stack([model.log_prob(x) for _ in range(3)]).logsumexp(0) - math.log(3))
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 2)])
+def test_probabilities_of_all_images_are_those_of_samples(shape):
+    """P(x), averaged over u, is unbiased: over all x it adds up to the mass that h leaves in [0, L)^D, which (6) makes a little less than 1;
+    counted from samples, image by image. The bounds add up to less; and so do those of the variational u, which bound the same P."""
+    settings = dict(shape=shape, levels=3, margin=0.02, hidden=(8,), width=4, blocks=1, couplings=2)
+    model, n = flow(scale=0.15, **settings, dequantise="variational"), 50_000
+    torch.manual_seed(0)
+    D = math.prod(shape)
+    x = torch.tensor(list(itertools.product(range(3), repeat=D))).view(-1, *shape)
+    with torch.no_grad():
+        r, _ = model.inverse(torch.randn(n, D, dtype=torch.float64))
+        v = 3 * (r.sigmoid() - 0.02) / 0.96
+        inside = ((v >= 0) & (v < 3)).flatten(1).all(1)
+        cell = (v[inside].floor().flatten(1).long() * 3 ** torch.arange(D - 1, -1, -1)).sum(1)
+    variational, model.g = bounds(model, x, 300), None
+    uniform = bounds(model, x, 1500)
+    log_p = uniform.logsumexp(0) - math.log(1500)
+    counted = torch.bincount(cell, minlength=3**D).double() / n
+    assert 0.7 < inside.double().mean() < 1 and log_p.exp().sum().item() == pytest.approx(inside.double().mean().item(), abs=0.02)
+    torch.testing.assert_close(log_p.exp(), counted, atol=0.01, rtol=0.1)
+    for bound in (uniform, variational):
+        gap = log_p - bound.mean(0)
+        assert (gap > -0.1).all() and gap.mean() > 0 and (bound.mean(0) < 0).all()
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 4), (2, 2, 4)])
+def test_the_density_of_variational_noise_is_the_one_reported(shape):
+    """log q(u | x): the Jacobian of u by e has the determinant that (8) subtracts, and q integrates to 1."""
+    model = flow(shape=shape, levels=4, dequantise="variational", hidden=(8,), width=4, blocks=1, couplings=2)
+    x = torch.randint(4, (1, *shape))
+    D = math.prod(shape)
+    e = torch.randn(1, *model.inner, dtype=torch.float64)
+
+    def u_of(e):
+        with torch.no_grad() if not e.requires_grad else torch.enable_grad():
+            original, torch.randn = torch.randn, lambda *a, **k: e
+            try:
+                return model.dequantise(x)
+            finally:
+                torch.randn = original
+
+    u, log_q = u_of(e)
+    assert u.shape == x.shape and (0 < u).all() and (u < 1).all()
+    jacobian = torch.autograd.functional.jacobian(lambda e: u_of(e)[0], e).reshape(D, D)
+    wanted = -0.5 * (e.square() + math.log(2 * math.pi)).sum() - torch.linalg.slogdet(jacobian).logabsdet
+    torch.testing.assert_close(log_q[0], wanted)
+
+
+def test_images_come_back_as_levels():
+    model = flow(scale=0.1, shape=(4, 4), levels=17, scales=1, **SMALL)
+    x = model.sample(30)
+    assert x.dtype == torch.uint8 and x.shape == (30, 4, 4) and x.max() <= 16 and len(x.unique()) > 5
+    assert model.log_prob(x).shape == (30,) and model.log_prob(x).isfinite().all() and model.log_prob(x[:0]).shape == (0,)
+    extremes = torch.stack([torch.zeros(4, 4), torch.full((4, 4), 16)])
+    assert all(model.float().log_prob(extremes).isfinite().all() for _ in range(20))
+    assert flow(shape=(2,), levels=1000).sample(3).dtype == torch.int64
+
+
+# ---- gradients and memory ----------------------------------------------------------------------------------------------------------------
+
+
+@each
+def test_memory_free_backward_gives_the_same_gradients(settings):
+    x_model, y_model = flow(**settings), flow(**settings, save="y")
+    x, y = batch(x_model)
+    grads = []
+    for model in (x_model, y_model):
+        x = x.detach().requires_grad_()
+        loss = (model.log_prob(x, y) * torch.tensor([1.0, 2.0, -3.0])).sum()
+        grads.append(torch.autograd.grad(loss, [x, *model.parameters()]))
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-8)
+
+
+def test_memory_free_backward_keeps_nothing_of_the_depth():
+    """Bytes that autograd saves: they grow with depth for save="x", and stay for save="y"."""
+    x = torch.randn(64, 8)
+    kept = {}
+    for save in "xy":
+        for couplings in (2, 16):
+            model, seen = RealNVP((8,), couplings=couplings, hidden=(32,), save=save), {}
+            parameters = {p.data_ptr() for p in model.parameters()}
+
+            def note(tensor, seen=seen, parameters=parameters):
+                if tensor.data_ptr() not in parameters:
+                    seen[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+                loss = model.log_prob(x).sum()
+            kept[save, couplings] = sum(seen.values())
+            loss.backward()
+    assert kept["x", 16] > 6 * kept["x", 2] and kept["y", 16] == kept["y", 2] < kept["x", 2] / 2, kept
+
+
+def test_gradcheck():
+    model = flow(shape=(3,), hidden=(5,), couplings=2, classes=2)
+    x, y = batch(model, 2)
+
+    class LogProb(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, x):
+            return self.model.log_prob(x, y)
+
+    names, values = zip(*LogProb().named_parameters(), strict=True)
+    function = lambda x, *values: torch.func.functional_call(LogProb(), dict(zip(names, values, strict=True)), (x,))
+    assert torch.autograd.gradcheck(function, (x.requires_grad_(), *values))
+
+
+def test_a_training_step_with_save_y_sets_actnorm_first():
+    model = RealNVP((4, 4), scales=1, save="y", **SMALL)
+    x = 3 + 2 * torch.randn(32, 4, 4)
+    (-model.train().log_prob(x).mean()).backward()
+    assert all(m.ready for m in model.modules() if isinstance(m, ActNorm))
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+# ---- use -------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        (dict(shape=(2, 2, 2, 2)), "shape"),
+        (dict(shape=(6, 6), scales=2), "4 must divide"),
+        (dict(shape=(8,), scales=1), "of an image"),
+        (dict(shape=(8,), couplings=0), "couplings"),
+        (dict(shape=(2,), save="y", dropout=0.1), "dropout"),
+        (dict(shape=(2,), save="z"), "save"),
+        (dict(shape=(2,), dequantise="no"), "dequantise"),
+        (dict(shape=(2,), levels=1), "levels"),
+        (dict(shape=(2,), levels=4, margin=0.0), "margin"),
+    ],
+)
+def test_wrong_settings_are_named(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        RealNVP(**wrong)
+
+
+def test_bodies_begin_at_zero_and_hear_all_they_are_told():
+    y = torch.tensor([0, 1, 1, 0])
+    for body, x, context in (
+        (ResNet(3, 5, width=8, classes=2, context=2), torch.randn(4, 3, 6, 6), torch.randn(4, 2, 6, 6)),
+        (MLP(3, 5, hidden=(8, 9), classes=2, context=2), torch.randn(4, 3), torch.randn(4, 2)),
+    ):
+        out = body(x, y, context)
+        assert out.shape == (4, 5, *x.shape[2:]) and not out.any()
+        nn.init.normal_(body.out.weight)
+        out = body(x, y, context)
+        for other in (body(x + 1, y, context), body(x, 1 - y, context), body(x, y, -context)):
+            assert (other - out).abs().max() > 1e-3
+
+
+def test_a_run_comes_back(tmp_path):
+    model = flow(shape=(4, 4), levels=3, scales=1, classes=2, dequantise="variational", **SMALL)
+    model = model.float()
+    genmini.checkpoint.save(tmp_path, model, {"step": 1, "valid": 0.0})
+    again = genmini.load(tmp_path)
+    torch.manual_seed(0)
+    a = model.sample(5, 1)
+    torch.manual_seed(0)
+    assert torch.equal(a, again.sample(5, 1)) and json.dumps(again.settings) == json.dumps(model.settings)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_can_be_run(name):
+    """Each makes its model and takes a training step; `data` exists, but for MNIST, which has to be fetched."""
+    recipe = RECIPES[name]
+    if name == "paper":
+        x, levels = torch.randint(256, (2, 28, 28)), 256
+    else:
+        some = data.load(recipe["data"], "valid")
+        x, levels = some.x[:2], some.levels
+    model = RealNVP(tuple(x.shape[1:]), levels=levels, **recipe["model"])
+    (-model.train().log_prob(x).mean()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert set(recipe["train"]) <= set(inspect.signature(fit).parameters)
+
+
+def test_it_learns_the_moons():
+    """A short training leaves the Gaussian far behind, and does not pass the truth, which no density can but by chance."""
+    train, valid, test = (data.load("moons", split) for split in data.SPLITS)
+    toy = toys.TOYS["moons"]
+    gaussian = 0.5 * torch.logdet(2 * math.pi * math.e * torch.cov(train.x.T)).item()
+    for classes, truth in ((0, -toy.log_prob(test.x).mean()), (2, -toy.log_prob(test.x, test.y).mean())):
+        torch.manual_seed(0)
+        model = RealNVP(train.shape, couplings=8, hidden=(64, 64), classes=classes)
+        fit(model, train, valid, steps=250, batch=256, rate=1e-2, progress=False)
+        nats, error = evaluate(model, test)
+        assert truth - 0.01 < nats < truth + 0.3 < gaussian - 0.2, (classes, nats, truth, gaussian)
+    assert ((model.sample(500, 1) - test.x[test.y == 1].mean(0)).mean(0).abs() < 0.15).all()  # the moon that was asked for
