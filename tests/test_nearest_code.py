@@ -270,7 +270,7 @@ def test_what_cannot_be_screened_is_scanned(run):
 
 def between(z, A, B, longer=1, others=6):
     """A codebook whose centre is zero, so that nothing is rounded but what is meant to be: B, A, some longer ones, and their negatives."""
-    long = [(4 + j) * longer * B for j in range(others)]
+    long = [(4 + j) * longer * np.sign(B) for j in range(others)]
     half = np.stack([B, *long[:4], A, *long[4:]])  # A and B belong to different threads
     assert ((z - A) ** 2).sum() < ((z - B) ** 2).sum()
     return torch.from_numpy(z[None].copy()), torch.from_numpy(np.concatenate([half, -half]))
@@ -320,7 +320,7 @@ def drifting_sums():
 def short_codes():
     """A is 2^-61 of the longest code, too short to be told from zero; B, twice as long, looks less far away than zero."""
     one, other = np.eye(4)[:2]
-    return between(2.0**-30 * one, 1.9 * 2.0**-61 * one, 2.0**-60 * (0.25 * one + other), longer=2.0**57)
+    return between(2.0**-30 * one, 1.9 * 2.0**-61 * one, 2.0**-60 * (0.25 * one + other), longer=2.0**-3)
 
 
 HAIRS = [rounded_codes, rounded_far_codes, rounded_row, cut_sums, drifting_sums, short_codes]
