@@ -42,7 +42,7 @@ gpu:             ## on a machine with an NVIDIA GPU, with the python3 that has i
 
 lint: .venv/ready ## ruff and clang-format
 	.venv/bin/ruff check .
-	.venv/bin/clang-format --dry-run --Werror csrc/*.cu csrc/*.cpp csrc/*.h
+	git ls-files "*.cu" "*.cpp" "*.h" | xargs .venv/bin/clang-format --dry-run --Werror
 
 clean:           ## remove what was built
 	rm -rf .venv build kernels/lib *.egg-info .cache .pytest_cache .ruff_cache .hypothesis

@@ -21,7 +21,7 @@ class BuildWithKernels(build_py):
         super().run()
         root = HERE if self.editable_mode else os.path.join(self.build_lib, "genmini")
         results = csrc.build(os.path.join(root, "kernels", "lib"))
-        broken = [result for result in results if not result.ok]
+        broken = csrc.broken(results)
         if broken and os.environ.get("GENMINI_STRICT") == "1":
             sys.exit("\n".join(result.report() for result in broken))
 

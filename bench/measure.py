@@ -78,8 +78,10 @@ def row(room, case, what, who, time, *, dtype="float32", bytes=0, operations=0, 
 @functools.cache
 def machine():
     """What every row carries: the machine, the versions, the commit."""
-    import triton
-
+    try:
+        from triton import __version__ as triton_version
+    except ImportError:  # macOS, Windows
+        triton_version = ""
     git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
     driver = ""
     if GPU:
@@ -87,7 +89,7 @@ def machine():
         driver = subprocess.run(query, capture_output=True, text=True).stdout.strip()
     return {
         "device": torch.cuda.get_device_name() if GPU else _processor(), "driver": driver, "threads": torch.get_num_threads(),
-        "torch": torch.__version__, "triton": triton.__version__, "python": platform.python_version(), "commit": git,
+        "torch": torch.__version__, "triton": triton_version, "python": platform.python_version(), "commit": git,
         "copy_GB_s": f"{copy_bandwidth() / 1e9:.1f}", "matmul_GFLOP_s": f"{matmul_rate() / 1e9:.0f}",
     }  # fmt: skip
 

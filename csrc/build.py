@@ -79,10 +79,13 @@ def key(kind, source, debug=False):
 
 def compile_one(kind, source, out, debug=False):
     library = out / f"{source.stem}.{kind}.so"
+    key_file, log_file = library.with_suffix(".key"), library.with_suffix(".log")
     if compiler(kind) is None:
         name = "nvcc" if kind == "cuda" else os.environ.get("CXX", "g++")
-        return Result(source.stem, kind, library, False, f"{name} was not found on PATH" + (" or in CUDA_HOME" if kind == "cuda" else ""))
-    key_file, log_file = library.with_suffix(".key"), library.with_suffix(".log")
+        log = f"{name} was not found on PATH" + (" or in CUDA_HOME" if kind == "cuda" else "")
+        library.unlink(missing_ok=True)
+        log_file.write_text(log)
+        return Result(source.stem, kind, library, False, log)
     wanted = key(kind, source, debug)
     if library.exists() and key_file.exists() and key_file.read_text() == wanted:
         return Result(source.stem, kind, library, True, log_file.read_text())
@@ -101,12 +104,17 @@ def compile_one(kind, source, out, debug=False):
 
 
 def build(out, kinds=KINDS, csrc=CSRC, debug=False, only=None):
-    """Build every library of these kinds into `out`, two compilers at a time or as many as there are cores; a Result for each."""
+    """Build every library of these kinds into `out`, as many compilers at a time as there are cores; a Result for each."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     jobs = [(kind, source) for kind in kinds for source in sources(kind, csrc) if only is None or source.stem in only]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(lambda job: compile_one(*job, out, debug), jobs))
+
+
+def broken(results):
+    """What should have been built and was not: a machine without nvcc is whole without its libraries."""
+    return [result for result in results if not result.ok and not (result.kind == "cuda" and compiler("cuda") is None)]
 
 
 def main():
@@ -121,8 +129,7 @@ def main():
     for result in results:
         print(result.report())
     strict = options.strict or os.environ.get("GENMINI_STRICT") == "1"
-    missing_nvcc = compiler("cuda") is None  # a machine without CUDA is whole without its libraries
-    sys.exit(strict and any(not r.ok and not (r.kind == "cuda" and missing_nvcc) for r in results))
+    sys.exit(1 if strict and broken(results) else 0)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def info(arguments):
             for line in library.log.strip().splitlines()[-6:]:
                 print(f"      {line}")
     if not all(library.built for library in kernels.libraries()):
-        print(f"  to build what is missing: {kernels._library.MEND}")
+        print(f"  to build what is missing: {kernels._library.mend()}")
 
     print(f"\noperators (backend: {kernels.requested()})")
     for name, room in kernels.ROOMS.items():

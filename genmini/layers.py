@@ -48,6 +48,8 @@ class MaskedConv2d(nn.Conv2d):
     def __init__(self, in_channels, out_channels, kernel_size, kind="B", colours=1, bias=True, device=None, dtype=None):
         super().__init__(in_channels, out_channels, kernel_size, padding="same", bias=bias, device=device, dtype=dtype)
         self.kind, self.colours = kind, colours
+        like = lambda *shape: torch.empty(shape, device="meta")  # the operator's own checks, before the first forward
+        ops.masked_conv2d(like(1, in_channels, 1, 1), like(*self.weight.shape), None, kind, colours)
 
     def forward(self, x):
         if x.dim() == 3:  # one image, as nn.Conv2d takes it too
@@ -119,6 +121,8 @@ class AffineCoupling(nn.Module):
 
     def __init__(self, net, mask, save="x"):
         super().__init__()
+        if save not in ("x", "y"):
+            raise ValueError(f"save must be 'x' or 'y', got {save!r}")
         self.net, self.save = net, save
         self.register_buffer("mask", torch.as_tensor(mask).bool())
 

@@ -13,6 +13,7 @@ it, and torch.compile guards it and compiles again when it changes. A gradient a
 
 import importlib.util
 import os
+import re
 from dataclasses import dataclass
 
 import torch
@@ -167,7 +168,7 @@ def interpreter_broken():
     import numpy
     import triton
 
-    version = lambda module: tuple(int(part) for part in module.__version__.split(".")[:2])
+    version = lambda module: tuple(int(part) for part in re.findall(r"\d+", module.__version__)[:2])
     if version(triton) < (3, 7) and version(numpy) >= (2, 4):
         return (
             f"Triton {triton.__version__} cannot interpret a loop with NumPy {numpy.__version__}: "

@@ -1,5 +1,6 @@
 """One way to refuse an argument: its name, what it got, what it takes. TypeError for kinds and dtypes, ValueError for values and shapes."""
 
+import math
 import os
 
 import torch
@@ -60,6 +61,19 @@ def whole(name, value, least, most, meaning):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
     if not least <= value <= most:
         raise ValueError(f"{name} must be {meaning}, {least} to {most}, got {value}")
+
+
+def number(name, value):
+    """A finite int or float."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")
+
+
+def flag(name, value):
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
 def one_of(name, value, options):

@@ -8,6 +8,7 @@ added here: the current stream for a kernel, the number of threads for a native 
 
 import ctypes
 import functools
+import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,6 @@ import torch
 
 FOLDER = Path(__file__).resolve().parent / "lib"
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}  # the codes of csrc/gpu.h
-MEND = "python csrc/build.py   (or: make build)"
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,11 @@ def missing(name, kind):
     return ""
 
 
+def mend():
+    """The command that builds what is missing, in a checkout and in an installed package."""
+    return f"{sys.executable} {_csrc() / 'build.py'} --out {FOLDER}"
+
+
 @functools.cache
 def load(name, kind):
     path = FOLDER / f"{name}.{kind}.so"
@@ -61,7 +66,7 @@ def load(name, kind):
         log = path.with_suffix(".log")
         last = log.read_text().strip().splitlines()[-1:] if log.exists() else []
         said = f"; the compiler's last words: {last[0]}" if last else ""
-        raise FileNotFoundError(f"{path.name} is not built{said}; to build it: {MEND}")
+        raise FileNotFoundError(f"{path.name} is not built{said}; to build it: {mend()}")
     return ctypes.CDLL(str(path))
 
 
@@ -76,7 +81,7 @@ def plain(tensor):
 _lock = threading.Lock()  # the emulator runs one launch at a time
 
 
-def call(name, kind, function, *arguments):
+def call(name, kind, function, *arguments, threads=None):
     library = load(name, kind)
     entry = getattr(library, function)
     values = [_c(argument) for argument in arguments]
@@ -85,7 +90,7 @@ def call(name, kind, function, *arguments):
         with torch.cuda.device(device):
             code = entry(*values, ctypes.c_void_p(torch.cuda.current_stream(device).cuda_stream))
     elif kind == "cpu":
-        code = entry(*values, ctypes.c_int(torch.get_num_threads()))
+        code = entry(*values, ctypes.c_int(threads or torch.get_num_threads()))
     else:
         with _lock:
             code = entry(*values, ctypes.c_void_p())

@@ -131,6 +131,8 @@ def _vmap(apply, fold, B, in_dims, inputs):
         out = apply(*folded)
         unfold = lambda tensor: tensor.reshape(B, N, *tensor.shape[1:])
         return (tuple(map(unfold, out)), (0,) * len(out)) if isinstance(out, tuple) else (unfold(out), 0)
+    if B == 0:
+        raise ValueError("vmap over a batch of 0 is possible only where the batch of x alone is mapped")
     pick = lambda b: [a if dim is None else a.select(dim, b) for a, dim in zip(inputs, in_dims, strict=True)]
     outs = [apply(*pick(b)) for b in range(B)]
     if isinstance(outs[0], tuple):

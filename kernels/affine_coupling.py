@@ -73,21 +73,22 @@ def _wide(dtype):
 def run_forward(x, s, t, inverse, request):
     choice = _backend.chosen("affine_coupling", x.device, x.dtype, request)
     if choice.backend == "reference":
-        return reference_inverse(x, s, t) if inverse else reference(x, s, t)
+        y, logdet = reference_inverse(x, s, t) if inverse else reference(x, s, t)
+        return y.contiguous(), logdet  # as the fake says
     return launch_forward(choice, *map(_library.plain, (x, s, t)), inverse)
 
 
 def run_backward(dy, dlogdet, kept, s, t, request):
     choice = _backend.chosen("affine_coupling", dy.device, dy.dtype, request)
     if choice.backend == "reference":
-        return gradient_formula(dy, dlogdet, kept, s, t, request)
+        return tuple(d.contiguous() for d in gradient_formula(dy, dlogdet, kept, s, t, request))
     return launch_backward(choice, *map(_library.plain, (dy, dlogdet, kept, s, t)))
 
 
 def run_inverse_backward(dx, dlogdet, x, s, request):
     choice = _backend.chosen("affine_coupling", dx.device, dx.dtype, request)
     if choice.backend == "reference":
-        return inverse_gradient_formula(dx, dlogdet, x, s, request)
+        return tuple(d.contiguous() for d in inverse_gradient_formula(dx, dlogdet, x, s, request))
     return launch_inverse_backward(choice, *map(_library.plain, (dx, dlogdet, x, s)))
 
 

@@ -20,7 +20,7 @@ Shapes
 Traffic
     2 P O C T operations each for y, dx and dK, against 2 P O C kh kw with a dense masked filter: T is 4 or 5 of 9, 12 or 13 of 25, 24 or 25
     of 49. w P (C + O) bytes once, w bytes a number (a tap's shifted pixels come again from the cache), and w T O C for the filter.
-    P = 256 x 32 x 32, O = C = 128, 3x3 "B" in bfloat16: 77 dense and 43 live GFLOP (97.9 and 54.4 us at 790 TFLOP/s), 134 MB.
+    P = 256 x 32 x 32, O = C = 128, 3x3 "B" in bfloat16: 77 dense and 43 live GFLOP, 134 MB.
     PyTorch can leave out the rows below the centre (6 of 9 taps, 15 of 25, 28 of 49 stay: the reference does so); or all dead taps, with one
     convolution for the rows above and one for the row itself, which moves 3 w P O bytes more, to write both halves and read them.
 
@@ -219,7 +219,7 @@ def packed(weight, kind, colours, turned):
     O, C, kh, kw = weight.shape
     m, T = live_taps(kh, kw, kind, colours)
     order = (2, 1, 0) if turned else (2, 0, 1)
-    k = weight.reshape(O, C, kh * kw)[..., :T].permute(order).contiguous().permute(order if turned else (1, 2, 0))
+    k = weight.reshape(O, C, kh * kw)[..., :T].permute(order).clone(memory_format=torch.contiguous_format).permute(order if turned else (1, 2, 0))
     if colours > 1:
         k[..., m].masked_fill_(~centre_mask(O, C, kind, colours, k.device), 0)
     return k, T

@@ -317,6 +317,7 @@ _dw = _operator.differentiable(
 def masked_linear(x, weight, bias, in_degree, out_degree, strict=False):
     """y = x (W o M)^T + b with M_jk = [out_degree_j >= in_degree_k], > if strict.   (..., K), (J, K), (J) or None, (K), (J) -> (..., J)"""
     _check.tensors(x=x, weight=weight, **({} if bias is None else {"bias": bias}))
+    _check.flag("strict", strict)
     _check.tensors(_check.INTEGERS, in_degree=in_degree, out_degree=out_degree)
     _check.at_least("x", x, 1, "(..., K)")
     _check.at_least("weight", weight, 2, "(J, K)")
@@ -330,5 +331,5 @@ def masked_linear(x, weight, bias, in_degree, out_degree, strict=False):
     x, weight, bias = _check.in_autocast_dtype(x, weight, bias)
     _check.one_dtype(x=x, weight=weight, bias=bias)
     rows = x.reshape(math.prod(x.shape[:-1]), K)
-    y = _linear(rows, weight, bias, in_degree.long(), out_degree.long(), bool(strict), _backend.requested())
+    y = _linear(rows, weight, bias, in_degree.long(), out_degree.long(), strict, _backend.requested())
     return y.reshape(*x.shape[:-1], J)

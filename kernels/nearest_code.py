@@ -89,14 +89,14 @@ def run_step(z, e, index, beta, request):
 def run_dz(dz_q, dloss, z, e, index, beta, request):
     choice = _backend.chosen("quantize", z.device, z.dtype, request)
     if choice.backend == "reference":
-        return dz_formula(dz_q, dloss, z, e, index, beta, request)
+        return dz_formula(dz_q, dloss, z, e, index, beta, request).contiguous()
     return launch_dz(choice, *map(_library.plain, (dz_q, dloss, z, e, index)), beta)
 
 
 def run_de(dloss, z, e, index, request):
     choice = _backend.chosen("quantize", z.device, z.dtype, request)
     if choice.backend == "reference":
-        return de_formula(dloss, z, e, index, request)
+        return de_formula(dloss, z, e, index, request).contiguous()
     return launch_de(choice, *map(_library.plain, (dloss, z, e, index)))
 
 
@@ -104,12 +104,12 @@ def run_de(dloss, z, e, index, request):
 
 
 def launch_cpu(choice, z, e):
-    (N, D), K = z.shape, len(e)
+    (N, D), K, threads = z.shape, len(e), torch.get_num_threads()  # read once: the workspace is for so many
     size = _library.load("nearest_code", "cpu").nearest_code_cpu_workspace
     size.restype, size.argtypes = ctypes.c_int64, [ctypes.c_int64] * 3 + [ctypes.c_int]
-    workspace = torch.empty(size(N, K, D, torch.get_num_threads()), dtype=torch.uint8)
+    workspace = torch.empty(size(N, K, D, threads), dtype=torch.uint8)
     index = z.new_empty(N, dtype=torch.int64)
-    _library.call("nearest_code", "cpu", "nearest_code_cpu", z.dtype, e.dtype, z, e, index, N, K, D, workspace)
+    _library.call("nearest_code", "cpu", "nearest_code_cpu", z.dtype, e.dtype, z, e, index, N, K, D, workspace, threads=threads)
     return index
 
 
@@ -242,8 +242,7 @@ def nearest_code(z, codebook):
 def quantize(z, codebook, beta=0.25):
     """The nearest codes z_q, which index they have, and the loss of each vector.   (..., D), (K, D) -> (..., D), (...) int64, (...)"""
     z, codebook = _checked(z, codebook)
-    if isinstance(beta, bool) or not isinstance(beta, (int, float)):
-        raise TypeError(f"beta must be a number, got {type(beta).__name__}")
+    _check.number("beta", beta)
     rows, request = _rows(z), _backend.requested()
     index = _index(rows, codebook, request)
     z_q, loss = _step(rows, codebook, index, float(beta), request)

@@ -83,7 +83,8 @@ extern "C" int run_shuffle(int kind, int is_double, const void* in, void* out, u
 
 __global__ void two_halves(const int* in, int* out) {    // the halves of a warp go different ways and meet again
     int i = threadIdx.x, v = in[i];
-    if (i % 2) for (int o = 2; o < 32; o *= 2) v += __shfl_xor_sync(0xaaaaaaaau, v, o);
+    if (i % 2)
+        for (int o = 2; o < 32; o *= 2) v += __shfl_xor_sync(0xaaaaaaaau, v, o);
     else v = __reduce_max_sync(0x55555555u, v);
     __syncwarp();
     out[i] = v + __shfl_xor_sync(0xffffffffu, v, 1);
@@ -286,10 +287,12 @@ __global__ void absent_lanes(int* out) {
 __global__ void not_in_the_mask(int* out) { out[threadIdx.x] = __ballot_sync(0x1u, 1); }
 __global__ void misaligned_copy(int* out) { copy_async<16>(dynamic_shared<int>(), (const char*)out + 4); }
 __global__ void spins(int* out) {
-    if (threadIdx.x == 0) while (atomicAdd(out, 0) == 0) {}
+    if (threadIdx.x == 0)
+        while (atomicAdd(out, 0) == 0) {}
 }
 __global__ void waits_for_a_later_thread(int* out) {    // a spin that ends, if the others may run
-    if (threadIdx.x == 0) while (atomicAdd(out, 0) < int(blockDim.x) - 1) {}
+    if (threadIdx.x == 0)
+        while (atomicAdd(out, 0) < int(blockDim.x) - 1) {}
     else atomicAdd(out, 1);
 }
 extern "C" int run_mistake(int which, int* out) {

@@ -25,10 +25,6 @@ class Wrong:
     what: str  # the mistake, in words
     runs: str = "emulated"  # which of the room's tests must turn red (pytest -k)
 
-    @property
-    def in_a_kernel(self):
-        return self.runs in ("emulated", "cpu")
-
     def __str__(self):
         return f"{self.room}: {self.what}"
 
