@@ -166,7 +166,7 @@ def test_info_shows_the_compilers_last_words(capsys, monkeypatch):
     broken = Library("nearest_code", "cpu", Path("nearest_code.cpu.so"), False, "line 1\nnearest_code.cpp:7: error: expected ';'\n")
     monkeypatch.setattr(kernels, "libraries", lambda: [broken])
     out = run(capsys, "info")[1]
-    assert "NOT built" in out and "expected ';'" in out and "python csrc/build.py" in out
+    assert "NOT built" in out and "expected ';'" in out and "csrc/build.py --out" in out
 
 
 def test_ctrl_c_is_one_line_and_130(capsys, monkeypatch):
