@@ -4,6 +4,10 @@ from genmini.kernels.affine_coupling import affine_coupling, affine_coupling_inv
 from genmini.kernels.code_stats import code_stats
 from genmini.kernels.masked_conv2d import masked_conv2d
 from genmini.kernels.masked_linear import masked_linear
+from genmini.kernels.nade import nade, nade_logits, nade_sample
 from genmini.kernels.nearest_code import nearest_code, quantize
 
-__all__ = ["affine_coupling", "affine_coupling_inverse", "code_stats", "masked_conv2d", "masked_linear", "nearest_code", "quantize"]
+__all__ = [
+    "affine_coupling", "affine_coupling_inverse", "code_stats", "masked_conv2d", "masked_linear", "nade", "nade_logits", "nade_sample",
+    "nearest_code", "quantize",
+]  # fmt: skip

@@ -71,6 +71,10 @@ MUTANTS = [
     Wrong("masked_conv2d", CONV, "x_ok = p_ok & (h + dh >= 0)", "x_ok = p_ok & (h + dh >= 1)", "a row of the border too much"),
     Wrong("masked_conv2d", CONV, "dx = _conv(dy, weight, None, kind, colours, not turned, request)",
           "dx = _conv(dy, weight, None, kind, colours, turned, request)", "a gradient that is not turned", "reference"),
+    Wrong("nade", "csrc/nade.cu", "for (int w = 0; w < warps; w++) sum += column[w * 32];", "for (int w = 1; w < warps; w++) sum += column[w * 32];",
+          "an off-by-one start"),
+    Wrong("nade", "kernels/nade.py", "A = da.flip(1).cumsum(1).flip(1) - da", "A = da.flip(1).cumsum(1).flip(1)",
+          "a pixel that learns from its own prediction", "reference"),
 ]  # fmt: skip
 NATIVE = [  # all tests of the native search must be able to turn red: there is no reference among them
     Wrong("nearest_code_cpu", SCREEN, "C * rho + length * book.sigma", "C * rho", "half a margin", "cpu"),

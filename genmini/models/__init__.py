@@ -5,7 +5,8 @@
 
 import importlib
 
-MODELS = {"ar": "AR", "made": "MADE", "realnvp": "RealNVP"}  # the file, which is also the name on the command line -> its class
+# The file, which is also the name on the command line -> its class
+MODELS = {"ar": "AR", "fvsbn": "FVSBN", "made": "MADE", "nade": "NADE", "realnvp": "RealNVP"}
 
 
 def find(name):

@@ -1,0 +1,93 @@
+"""NADE beside the PyTorch loop over its pixels: sampling, and likelihood with gradient. Room: kernels/nade.py
+
+The loop is the fair one: the O(H D) recursion with a and h carried along, not D networks; columns of W made contiguous once, products
+with vectors, outer products in place. Half ones and 13 % ink (binarised MNIST has about that): a pixel of 0 saves its H sigmoids. The
+peak of what the allocator holds is in the case of the row, in numbers of 4 bytes, beside N D H.
+"""
+
+import math
+
+import torch
+from measure import DEVICE, GPU, row, times
+
+from genmini import kernels, ops
+
+CASES = [(100, 784, 500, 0.5), (100, 784, 500, 0.13)] + ([(1000, 784, 500, 0.5), (1000, 784, 500, 0.13)] if GPU else [])
+
+
+@torch.no_grad()
+def loop_sample(u, W, V, b, c):
+    a, x = c.expand(len(u), -1).clone(), []
+    for w, v, b_d, u_d in zip(W.t().contiguous().unbind(), V.unbind(), b.unbind(), u.t().contiguous().unbind(), strict=True):
+        x.append((u_d >= torch.sigmoid(-torch.addmv(b_d, a.sigmoid(), v))).to(a.dtype))
+        a.addr_(x[-1], w)
+    return torch.stack(x, 1)
+
+
+def loop_log_prob(x, W, V, b, c):
+    a, l = c.expand(len(x), -1), []
+    for w, v, x_d in zip(W.t().contiguous().unbind(), V.unbind(), x.to(W.dtype).unbind(1), strict=True):
+        l.append(a.sigmoid() @ v)
+        a = torch.addr(a, x_d, w)
+    return -torch.nn.functional.binary_cross_entropy_with_logits(torch.stack(l, 1) + b, x.to(W.dtype), reduction="none").sum(1)
+
+
+def both(log_prob, x, weights):
+    return torch.autograd.grad(log_prob(x, *weights).sum(), weights)
+
+
+def peak(function):
+    """The most bytes that PyTorch's allocator held above what it held before."""
+    if GPU:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        function()
+    held = most = 0
+    for event in sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most
+
+
+def rows():
+    for N, D, H, ink in CASES:
+        sizes = (((H, D), 0.05), ((D, H), 0.05), ((D,), 0.1), ((H,), 0.1))
+        W, V, b, c = (torch.randn(*size, device=DEVICE) * scale for size, scale in sizes)
+        b += math.log(ink / (1 - ink)) - V.sum(1) / 2  # so that samples have about that ink
+        moving = [a.requires_grad_() for a in (W, V, b, c)]
+        u = torch.rand(N, D, device=DEVICE)
+        x = (torch.rand(N, D, device=DEVICE) < ink).to(torch.uint8)
+        exact = loop_log_prob(x, *(a.double() for a in moving))
+        ours = {f"genmini {rung}": rung for rung in kernels.rungs("nade")} if GPU else {"genmini cpu": None}
+        sample, likelihood, errors = {"PyTorch loop": loop_sample}, {"PyTorch loop": loop_log_prob}, {}
+        for name, rung in ours.items():
+            sample[name], likelihood[name] = in_rung(ops.nade_sample, rung), in_rung(ops.nade, rung)
+        wanted = loop_sample(u, *moving)
+        for name, function in likelihood.items():  # a wrong kernel is not timed
+            errors[name] = (function(x, *moving).double() - exact).abs().max().item()
+            assert errors[name] < 1e-2, (name, errors[name])
+            differ = (sample[name](u, *moving) != wanted).any(1).sum()  # float32: u may fall between two roundings of a sigmoid
+            assert differ <= N // 20, (name, differ)
+        shown = wanted.float().mean().item()
+        work = 4 * N * D * H
+        for what, functions, share, operations in (
+            ("sample", {name: (lambda f=f: f(u, *moving)) for name, f in sample.items()}, shown, work),
+            ("both", {name: (lambda f=f: both(f, x, moving)) for name, f in likelihood.items()}, ink, 3 * work),
+        ):
+            held = {name: peak(function) / (4 * N * D * H) for name, function in functions.items()}
+            took = times(functions, seconds=3.0)
+            for name, time in took.items():
+                case = f"N={N} D={D} H={H} ink={share:.2f}, holds {held[name]:.3f} N D H"
+                yield row("nade", case, what, name, time, operations=operations, error=errors[name], beside=took["PyTorch loop"][0])
+
+
+def in_rung(function, rung):
+    def call(*arguments):
+        with kernels.use("auto", rung):
+            return function(*arguments)
+
+    return call

@@ -1,0 +1,97 @@
+"""FVSBN: every pixel is a logistic regression on those before it, the simplest of all autoregressive networks.
+
+The course, "fully-visible sigmoid belief network"; Neal, "Connectionist learning of belief networks", 1992; Frey, Hinton, Dayan 1996.
+
+    p(x) = prod_d p(x_d | x_<d)                                                             (1)
+    p(x_d = 1 | x_<d) = sigma(alpha_d0 + sum_{i<d} alpha_di x_i)                            (2)
+
+All the sums of (2) at once are one linear map whose matrix is strictly lower triangular. A draw costs the arithmetic of one such product,
+not D of them: once x_i is known, its column is added to everything that follows.
+With L levels in place of two, x_i enters as the L-1 bits [x_i >= 1] ... [x_i >= L-1], x_d gets L sums, and sigma is a softmax over them.
+`order` says which pixel is x_1, which x_2, ...; x comes and goes in pixel order all the same.
+
+    layer: genmini.layers.MaskedLinear    room: kernels/masked_linear.py    test: tests/test_fvsbn.py
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from genmini.layers import MaskedLinear
+from genmini.models.made import _order
+
+
+class FVSBN(nn.Module):
+    def __init__(self, shape, levels=2, order="natural", dropout=0.0, device=None, dtype=None):
+        """shape of one x (8, 8); order "natural", "random" or the pixels in the order wanted; dropout: of the x_i in (2), in training."""
+        super().__init__()
+        if levels < 2:
+            raise ValueError(f"levels must be at least 2, got {levels}")
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        order = order.tolist() if isinstance(order, torch.Tensor) else order
+        self.settings = dict(shape=shape, levels=levels, order=order, dropout=dropout)
+        self.shape, self.levels, self.D = shape, levels, math.prod(shape)
+        self.register_buffer("order", _order(order, self.D).to(device or torch.get_default_device()))
+        d = torch.arange(1, self.D + 1, device="cpu")
+        d_in, d_out = d.repeat_interleave(levels - 1), d.repeat_interleave(1 if levels == 2 else levels)
+        self.alpha = MaskedLinear(len(d_in), len(d_out), device=device, dtype=dtype, in_degree=d_in, out_degree=d_out, strict=True)
+        self.dropout = nn.Dropout(dropout)
+        with torch.no_grad():  # at first a pixel listens to none: the independent pixels that (2) contains
+            self.alpha.weight.zero_()
+            self.alpha.bias.zero_()
+
+    def logits(self, x):
+        """(N, *shape) -> (N, D), or (N, D, L) with L > 2 levels, in pixel order: row d depends only on the pixels before it in `order`."""
+        x = x.reshape(len(x), self.D)[:, self.order]  # x_1 ... x_D
+        a = self.alpha(self.dropout(self._bits(x)))  # (2) before its sigma
+        a = a if self.levels == 2 else a.unflatten(1, (self.D, self.levels))
+        return a[:, self.order.argsort()]
+
+    def _bits(self, x):  # (N, D) -> (N, D (L-1))
+        if self.levels > 2:
+            x = (x[..., None] >= torch.arange(1, self.levels, device=x.device)).flatten(1)
+        return x.to(self.alpha.weight.dtype)
+
+    def log_prob(self, x):
+        """(N, *shape) -> (N,) in nats."""
+        a, x = self.logits(x), x.reshape(len(x), self.D)
+        if self.levels == 2:
+            return -F.binary_cross_entropy_with_logits(a, x.to(a.dtype), reduction="none").sum(1)  # log of (1)
+        return -F.cross_entropy(a.transpose(1, 2), x.long(), reduction="none").sum(1)
+
+    @torch.no_grad()
+    def sample(self, n, u=None, x=None, known=0):
+        """n draws, (n, *shape) uint8. u (n, D) uniform noise: the same noise gives the same draws; u[:, d] decides the d-th in `order`.
+
+        x (n, *shape), known: the first `known` pixels in `order` are those of x, and the rest is drawn after them.
+        """
+        u = torch.rand(n, self.D, device=self.order.device) if u is None else u
+        x = torch.zeros_like(u, dtype=torch.uint8) if x is None else x.reshape(n, self.D)[:, self.order].to(torch.uint8)
+        a = self.alpha.bias.expand(n, -1).clone()  # alpha_d0; the columns of what is known are added as it becomes known
+        bits, rows = self.levels - 1, 1 if self.levels == 2 else self.levels
+        for d in range(self.D):
+            if d >= known:
+                l = a[:, rows * d : rows * (d + 1)]
+                below = F.logsigmoid(-l).exp() if self.levels == 2 else l.softmax(1).cumsum(1)[:, :-1]  # p(x_d <= l | x_<d), l < L-1
+                x[:, d] = (u[:, d, None] >= below).sum(1)  # (1)
+            later = rows * (d + 1)
+            a[:, later:] += self._bits(x[:, d, None]) @ self.alpha.weight[later:, bits * d : bits * (d + 1)].T  # (2)
+        return x[:, self.order.argsort()].reshape(n, *self.shape)
+
+
+RECIPES = {  # first guesses, not tuned
+    "digits": {
+        "data": "digits-threshold",
+        "model": dict(),
+        "train": dict(steps=3000, batch=64, rate=5e-3, decay=0.1, shift=0.1),
+        "threads": 1,
+    },
+    "digits-levels": {
+        "data": "digits",
+        "model": dict(),
+        "train": dict(steps=3000, batch=64, rate=2e-3, decay=0.1, shift=0.1),
+        "threads": 1,
+    },
+}

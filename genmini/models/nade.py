@@ -1,0 +1,105 @@
+"""NADE: a network for every pixel, all of them sharing their first layer, so that the next pixel costs one column and no more.
+
+The course, "Neural Autoregressive Density Estimator", "Partage des poids"; Larochelle, Murray, "The Neural Autoregressive Distribution
+Estimator", 2011; Uria et al., "Neural Autoregressive Distribution Estimation", 2016.
+
+    p(x) = prod_d p(x_d | x_<d)                                                             (1)
+    h_d = sigma(a_d)                                                                        (2)
+    p(x_d = 1 | x_<d) = sigma(b_d + V_d . h_d)                                              (3)
+    a_1 = c,   a_{d+1} = a_d + W_:d x_d                                                     (4)
+
+Without sharing, h_d = sigma(W_{:,<d} x_<d + c) costs O(H d), and all of them O(H D^2); (4) makes that O(H D), for the likelihood, for its
+gradient, and for a sample alike. The logits of (3) go into log p as they are: a second sigma would keep every p within [0.5, 0.73].
+With L levels in place of two, x_d enters as the L-1 bits [x_d >= 1] ... [x_d >= L-1], each with a column of its own, it gets L rows of V,
+and sigma in (3) is a softmax over them. `order` says which pixel is x_1, which x_2, ...; x comes and goes in pixel order all the same.
+
+    room: kernels/nade.py (two levels; with more, PyTorch walks over the pixels)    test: tests/test_nade_model.py
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from genmini import ops
+from genmini.models.made import _order
+
+
+class NADE(nn.Module):
+    def __init__(self, shape, hidden=500, levels=2, order="natural", dropout=0.0, device=None, dtype=None):
+        """shape of one x (8, 8); order "natural", "random" or the pixels in the order wanted.
+
+        dropout: the share of the units that a batch in training does without, the same for all its rows and pixels.
+        """
+        super().__init__()
+        if levels < 2:
+            raise ValueError(f"levels must be at least 2, got {levels}")
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        order = order.tolist() if isinstance(order, torch.Tensor) else order
+        self.settings = dict(shape=shape, hidden=hidden, levels=levels, order=order, dropout=dropout)
+        self.shape, self.levels, self.D, self.H = shape, levels, math.prod(shape), hidden
+        self.register_buffer("order", _order(order, self.D).to(device or torch.get_default_device()))
+        bits, rows, to = levels - 1, 1 if levels == 2 else levels, dict(device=device, dtype=dtype)
+        self.W = nn.Parameter(torch.empty(hidden, self.D * bits, **to).uniform_(-1, 1) / self.D**0.5)
+        self.V = nn.Parameter(torch.empty(self.D * rows, hidden, **to).uniform_(-1, 1) / hidden**0.5)
+        self.b = nn.Parameter(torch.zeros(self.D * rows, **to))
+        self.c = nn.Parameter(torch.zeros(hidden, **to))
+        self.dropout = nn.Dropout(dropout)
+
+    def logits(self, x):
+        """(N, *shape) -> (N, D), or (N, D, L) with L > 2 levels, in pixel order: row d depends only on the pixels before it in `order`."""
+        x = x.reshape(len(x), self.D)[:, self.order]  # x_1 ... x_D
+        V = self.V * self.dropout(torch.ones_like(self.c))
+        l = ops.nade_logits(x, self.W, V, self.b, self.c) if self.levels == 2 else self._walk(x, V)[1]
+        return l[:, self.order.argsort()]
+
+    def log_prob(self, x):
+        """(N, *shape) -> (N,) in nats."""
+        l, x = self.logits(x), x.reshape(len(x), self.D)
+        if self.levels == 2:
+            return -F.binary_cross_entropy_with_logits(l, x.to(l.dtype), reduction="none").sum(1)  # log of (1)
+        return -F.cross_entropy(l.transpose(1, 2), x.long(), reduction="none").sum(1)
+
+    @torch.no_grad()
+    def sample(self, n, u=None, x=None, known=0):
+        """n draws, (n, *shape) uint8. u (n, D) uniform noise: the same noise gives the same draws; u[:, d] decides the d-th in `order`.
+
+        x (n, *shape), known: the first `known` pixels in `order` are those of x, and the rest is drawn after them.
+        """
+        u = torch.rand(n, self.D, device=self.order.device) if u is None else u
+        x = x.reshape(n, self.D)[:, self.order] if x is not None else None
+        if self.levels == 2:
+            x = ops.nade_sample(u, self.W, self.V, self.b, self.c, x, known)
+        else:
+            x = self._walk(torch.zeros_like(u, dtype=torch.uint8) if x is None else x.to(torch.uint8), self.V, u, known)[0]
+        return x[:, self.order.argsort()].reshape(n, *self.shape)
+
+    def _walk(self, x, V, u=None, known=None):
+        """(N, D) in order -> x with x[:, known:] drawn by u, and the logits (N, D, L), of L > 2 levels."""
+        W, V, b = self.W.unflatten(1, (self.D, -1)).unbind(1), V.unflatten(0, (self.D, -1)), self.b.unflatten(0, (self.D, -1))
+        a, x, logits = self.c.expand(len(x), -1), x.clone(), []  # (4)
+        levels = torch.arange(1, self.levels, device=x.device)
+        for d in range(self.D):
+            h = a.sigmoid()  # (2)
+            l = F.linear(h, V[d], b[d])  # (3) before its softmax
+            if u is not None and d >= known:
+                x[:, d] = (u[:, d, None] >= l.softmax(1).cumsum(1)[:, :-1]).sum(1)
+            a = a + (x[:, d, None] >= levels).to(a.dtype) @ W[d].T  # (4)
+            logits.append(l)
+        return x, torch.stack(logits, 1)
+
+
+RECIPES = {  # the settings of MADE's recipes, not tuned for this model
+    "digits": {
+        "data": "digits-threshold",
+        "model": dict(hidden=500, dropout=0.5),
+        "train": dict(steps=6000, batch=64, rate=2e-3, shift=0.2),
+    },
+    "digits-levels": {
+        "data": "digits",
+        "model": dict(hidden=200, dropout=0.5),
+        "train": dict(steps=1500, batch=64, rate=2e-3, shift=0.2),
+        "threads": 1,
+    },
+}

@@ -1,0 +1,244 @@
+"""How likely is each pixel given those before it, when one network answers for all of them, and pays for all of them only once?
+
+The neural autoregressive distribution estimator (Larochelle, Murray 2011, eq. 5-8; Uria et al. 2016, algorithm 1; the course's "Neural
+Autoregressive Density Estimator", partage des poids): the D networks share W, so that the next pixel adds one column and no more.
+
+    kernels: csrc/nade.cu, csrc/nade.cpp    model: genmini/models/nade.py    test: tests/test_nade.py    bench: bench/bench_nade.py
+
+Math
+    a_1 = c,   h_d = sigma(a_d),   l_d = b_d + V_d . h_d,   a_{d+1} = a_d + W_:d if x_d = 1, else a_d
+    log_prob = sum_d log sigma(+-l_d), + where x_d = 1                        (not sigma of sigma: l_d is a logit, and stays one)
+    sample      x_d = [u_d >= sigma(-l_d)], that is, 1 with probability sigma(l_d)
+    gradient, from dl_d:    dV_d = dl_d h_d        da_d = dl_d V_d h_d (1 - h_d)        db_d = dl_d
+                            dW_:d = x_d A_d,  A_d = sum_{d' > d} da_d'        dc = sum_d da_d          (each summed over the rows)
+    x is data: 0 or 1, and gets no gradient. The second derivative is plain PyTorch's, which stores (N, D, H).
+
+Shapes
+    x, u (N, D)   W (H, D)   V (D, H)   b (D)   c (H) -> log_prob (N)   logits (N, D)   float32 or float64; 16-bit numbers become float32
+
+Traffic
+    N D H sigmoids and 4 N D H operations, where D separate networks would need N D^2 H; the weights are read once a block of rows. A pixel
+    of 0 leaves h as it was: with a share p of ones there are p N D H sigmoids. What PyTorch's loop stores for its gradient, N D H numbers,
+    is never stored: h is recomputed from a_d, which is added up in the forward's own order, hence to the same bits. (Going back by
+    subtraction, a_d = a_{d+1} - W_:d, would lose the digits that the largest a covers, at every pixel again.)
+
+Tiling
+    naive       the pass: a block a row, two barriers a reduction; the gradient: a thread a unit, all rows in turn
+    warp_rows   the pass: a warp a row, its H units in registers. The gradient: units do not meet on the way back, so a block owns 32 units
+
+                a_d of a row   | chunk 0 | chunk 1 | ... | chunk C |     upwards a alone, marked at every chunk;
+                               ^mark     ^mark                           then chunk by chunk from the end: h again, and down through it
+
+    cpu         the pass: up to 16 rows a task; the gradient: up to 4 vectors of units a task, all rows; chunks as above
+"""
+
+import ctypes
+import math
+
+import torch
+import torch.nn.functional as F
+
+from . import _backend, _check, _library, _operator
+
+GROUPS = 16  # of rows, at most: the gradient of warp_rows keeps (2 D + 1) H partial sums a group
+
+# ---- reference -------------------------------------------------------------------------------------------------------------------------
+
+
+def reference(x, W, V, b, c):
+    """(N, D), W transposed (D, H), (D, H), (D), (H) -> logits (N, D)"""
+    return reference_sample(None, x, x.shape[1], W, V, b, c)[1]
+
+
+def reference_sample(u, x, known, W, V, b, c):
+    """x (N, D) of which x[:, :known] counts -> x, drawn from there on, and the logits of all"""
+    a, x, logits = c.expand(len(x), -1), x.clone(memory_format=torch.contiguous_format), [b.new_zeros(len(x), 0)]
+    for d in range(x.shape[1]):
+        l = b[d] + a.sigmoid() @ V[d]
+        if d >= known:
+            x[:, d] = u[:, d] >= torch.sigmoid(-l)
+        a = torch.where(x[:, d, None] != 0, a + W[d], a)
+        logits.append(l[:, None])
+    return x, torch.cat(logits, 1)
+
+
+# ---- kernel: csrc/nade.cu and csrc/nade.cpp; here is who runs what ----------------------------------------------------------------------
+
+
+def run(x, W, V, b, c, request):
+    _binary(x)
+    choice = _backend.chosen("nade", x.device, W.dtype, request)
+    if choice.backend == "reference":
+        return reference(x, W, V, b, c)
+    return launch(choice, None, *map(_library.plain, (x, W, V, b, c)), x.shape[1])
+
+
+def run_sample(u, x, known, W, V, b, c, request):
+    _binary(x[:, :known])
+    choice = _backend.chosen("nade_sample", x.device, W.dtype, request)
+    if choice.backend == "reference":
+        return reference_sample(u, x, known, W, V, b, c)
+    x = x.clone(memory_format=torch.contiguous_format)
+    return x, launch(choice, *map(_library.plain, (u, x, W, V, b, c)), known)
+
+
+def run_backward(dl, x, W, V, c, request):
+    choice = _backend.chosen("nade", x.device, W.dtype, request)
+    if choice.backend == "reference":
+        return tuple(d.contiguous() for d in gradient_formula(dl, x, W, V, c, request))  # as the fake says
+    return launch_backward(choice, *map(_library.plain, (dl, x, W, V, c)))
+
+
+def _binary(x):
+    if _check.values(x) and (x > 1).any():
+        raise ValueError("x must hold 0 and 1 alone, and it holds other values")
+
+
+# ---- launcher --------------------------------------------------------------------------------------------------------------------------
+
+
+def launch(choice, u, x, W, V, b, c, known):
+    """Writes x[:, known:], returns the logits."""
+    (N, D), H = x.shape, V.shape[1]
+    logits = W.new_empty(N, D)
+    if choice.backend == "cpu":
+        function, work = "nade_cpu", _workspace(W)
+    else:
+        function, work = f"nade_{choice.rung}", W.new_empty(N, H)
+    _library.call("nade", choice.backend, function, W.dtype, u, x, known, W, V, b, c, logits, work, N, D, H)
+    return logits
+
+
+def launch_backward(choice, dl, x, W, V, c):
+    (N, D), H = x.shape, V.shape[1]
+    if N == 0:
+        return torch.zeros_like(W), torch.zeros_like(V), torch.zeros_like(c)
+    dW, dV, dc = torch.empty_like(W), torch.empty_like(V), torch.empty_like(c)
+    if choice.backend == "cpu":
+        _library.call("nade", "cpu", "nade_backward_cpu", W.dtype, dl, x, W, V, c, dW, dV, dc, _workspace(W), N, D, H)
+        return dW, dV, dc
+    groups = min(GROUPS, math.ceil(N / 8))
+    work = W.new_empty(D, H) if choice.rung == "naive" else W.new_empty(groups, 2 * D + 1, H)
+    function = f"nade_backward_{choice.rung}"
+    _library.call("nade", choice.backend, function, W.dtype, dl, x, W, V, c, dW, dV, dc, work, groups, N, D, H)
+    return dW, dV, dc
+
+
+def _workspace(W):
+    size = _library.load("nade", "cpu").nade_cpu_workspace
+    size.restype, size.argtypes = ctypes.c_int64, (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_int)
+    return torch.empty(size(_library.DTYPES[W.dtype], *W.shape, torch.get_num_threads()), dtype=torch.uint8)
+
+
+# ---- gradient --------------------------------------------------------------------------------------------------------------------------
+
+
+def gradient_formula(dl, x, W, V, c, request):
+    """All a_d at once: (N, D, H)."""
+    one = x[:, :, None] != 0
+    a = torch.cat([c.expand(len(x), 1, -1), torch.where(one, W, 0)[:, :-1]], 1)[:, : x.shape[1]].cumsum(1)
+    h = a.sigmoid()
+    # forward was: l_d = b_d + V_d . h_d,   a_{d+1} = a_d + W_d x_d
+    da = dl[:, :, None] * V * h * (1 - h)
+    A = da.flip(1).cumsum(1).flip(1) - da
+    return torch.where(one, A, 0).sum(0), (dl[:, :, None] * h).sum(0), da.sum((0, 1))
+
+
+def gradient(needed, grads, x, W, V, c, request):
+    (dl,) = grads
+    dW, dV, dc = _backward(dl, x, W, V, c, request)
+    return None, dW, dV, dl.sum(0), dc, None
+
+
+# ---- registration ----------------------------------------------------------------------------------------------------------------------
+
+_backend.room("nade", "cuda", ("naive", "warp_rows"), cpu=True)
+_backend.room("nade_sample", "cuda", ("naive", "warp_rows"), source="nade", cpu=True)
+
+
+def _fake_logits(x, W, *_):
+    return W.new_empty(x.shape)
+
+
+def _fake_sample(u, x, known, W, *_):
+    return torch.empty_like(x, memory_format=torch.contiguous_format), W.new_empty(x.shape)
+
+
+def _fake_backward(dl, x, W, V, c, request):
+    return tuple(torch.empty_like(a, memory_format=torch.contiguous_format) for a in (W, V, c))
+
+
+_backward = _operator.differentiable_in_pytorch(
+    _operator.operator(
+        "nade_backward(Tensor dl, Tensor x, Tensor W, Tensor V, Tensor c, str request) -> (Tensor, Tensor, Tensor)",
+        run_backward,
+        _fake_backward,
+    ),
+    gradient_formula,
+)
+_logits = _operator.differentiable(
+    _operator.operator("nade(Tensor x, Tensor W, Tensor V, Tensor b, Tensor c, str request) -> Tensor", run, _fake_logits),
+    lambda inputs, outputs: (*inputs[:3], *inputs[4:]),
+    gradient,
+    fold=(0,),
+)
+_sample = _operator.operator(
+    "nade_sample(Tensor u, Tensor x, int known, Tensor W, Tensor V, Tensor b, Tensor c, str request) -> (Tensor, Tensor)",
+    run_sample,
+    _fake_sample,
+)
+
+
+def nade(x, W, V, b, c):
+    """log p(x).   x (N, D) of 0 and 1, any dtype; W (H, D), V (D, H), b (D), c (H) -> (N,)"""
+    x = _data(x)
+    l = nade_logits(x, W, V, b, c)
+    return F.logsigmoid(torch.where(x != 0, l, -l)).sum(1, dtype=torch.float64).to(l.dtype)
+
+
+def nade_logits(x, W, V, b, c):
+    """l_d, the logit of p(x_d = 1 | x_<d), for every d.   As nade -> (N, D)"""
+    x = _data(x)
+    W, V, b, c = _weights(x, W, V, b, c)
+    return _logits(x, W.t(), V, b, c, _backend.requested())
+
+
+def nade_sample(u, W, V, b, c, x=None, known=0, logits=False):
+    """Draws, (N, D) uint8: the same u (N, D), uniform in [0, 1), gives the same draws, whoever computes them.
+
+    x (N, D) and known: x[:, :known] is given, the rest is drawn after it. logits=True also gives the logits of all steps, (N, D).
+    """
+    _check.tensors(u=u)
+    _check.dimensions("u", u, 2, "(N, D)")
+    if x is not None:
+        x = _data(x)
+        _check.shape("x", x, u.shape, "that of u")
+    elif known:
+        raise ValueError(f"known = {known} pixels of which x? it was not given")
+    _check.whole("known", known, 0, u.shape[1], "from 0 to the number of pixels")
+    _check.one_device(u=u, x=x)
+    x = torch.zeros(u.shape, dtype=torch.uint8, device=u.device) if x is None else x
+    with torch.no_grad():
+        W, V, b, c = _weights(x, W, V, b, c)
+        x, l = _sample(u.to(W.dtype), x, known, W.t(), V, b, c, _backend.requested())
+    return (x, l) if logits else x
+
+
+def _data(x):
+    """As uint8; what is neither 0 nor 1 becomes 2, for the operator to find."""
+    _check.tensors((*_check.FLOATS, *_check.INTEGERS, torch.bool), x=x)
+    _check.dimensions("x", x, 2, "(N, D)")
+    return x if x.dtype == torch.uint8 else torch.where(x == 0, 0, torch.where(x == 1, 1, 2)).to(torch.uint8)
+
+
+def _weights(x, W, V, b, c):
+    _check.tensors(W=W, V=V, b=b, c=c)
+    _check.dimensions("V", V, 2, "(D, H)")
+    D, H = x.shape[1], V.shape[1]
+    _check.shape("V", V, (D, H), "(D, H) with D of x")
+    _check.shape("W", W, (H, D), "(H, D) with H of V")
+    _check.shape("b", b, (D,), "(D,)")
+    _check.shape("c", c, (H,), "(H,)")
+    _check.one_device(x=x, W=W, V=V, b=b, c=c)
+    _check.one_dtype(W=W, V=V, b=b, c=c)
+    return tuple(a if a.dtype == torch.float64 else a.float() for a in (W, V, b, c))

@@ -1,0 +1,343 @@
+"""Proofs and laws of the NADE room (kernels/nade.py)."""
+
+import itertools
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from check import DTYPES, gradient, laid_out, layouts, mapped_like_a_loop, matches, numbers, opaque, registered, runs, seeds
+from genmini.kernels import nade as room
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genmini import kernels, ops
+
+RUNS = runs("nade")
+everywhere = pytest.mark.parametrize("run", RUNS, ids=str)
+BEST = [run for run in RUNS if run.rung in (None, kernels.rungs("nade")[-1])]  # what does not depend on the rung
+on_each_backend = pytest.mark.parametrize("run", BEST, ids=str)
+# around the edges of vectors, warps, chunks, and groups of rows
+ROWS, PIXELS, UNITS = [0, 1, 2, 3, 8, 9, 17, 33], [0, 1, 2, 5, 16, 17, 33], [0, 1, 3, 15, 16, 17, 31, 33, 65, 130]
+shapes = st.tuples(*(st.sampled_from(edges) for edges in (ROWS, PIXELS, UNITS)))
+
+
+def weights(D, H, seed=0, scale=1.0, dtype=torch.float64):
+    """W, V, b, c; V is smaller by sqrt(H), so that logits are a few times `scale`."""
+    sizes = ((H, D), (D, H), (D,), (H,))
+    scales = (scale, scale / max(H, 1) ** 0.5, scale, scale)
+    return [numbers(*size, seed=seed + i, scale=s, dtype=dtype) for i, (size, s) in enumerate(zip(sizes, scales, strict=True))]
+
+
+def pixels(N, D, seed=0, ink=0.5):
+    return (torch.rand(N, D, generator=torch.Generator().manual_seed(seed)) < ink).to(torch.uint8)
+
+
+def inputs(N, D, H, seed=0, ink=0.5, scale=1.0):
+    return [pixels(N, D, seed, ink), *weights(D, H, seed, scale)]
+
+
+def definition(x, W, V, b, c):
+    """The course's equations with a network of its own for every pixel: nothing is shared, nothing carried over."""
+    l = torch.stack([b[d] + torch.sigmoid(c + x[:, :d].to(W.dtype) @ W[:, :d].T) @ V[d] for d in range(x.shape[1])], 1)
+    p = l.sigmoid()
+    return torch.where(x != 0, p, 1 - p).log().sum(1)
+
+
+# ---- the common proofs -------------------------------------------------------------------------------------------------------------------
+
+
+@everywhere
+@given(shape=shapes, dtype=st.sampled_from(DTYPES[:3]), layout=layouts, seed=seeds, ink=st.sampled_from([0, 0.13, 0.5, 1]))
+def test_matches(run, shape, dtype, layout, seed, ink):
+    x, *rest = inputs(*shape, seed=seed % 1000, ink=ink)
+    matches(run, lambda x, *rest: ops.nade(laid_out(x.float(), layout), *rest), [x, *(laid_out(a, layout) for a in rest)], dtype)
+
+
+@everywhere
+@pytest.mark.parametrize("shape", [(3, 9, 5), (17, 40, 33), (35, 70, 70)], ids=str)
+def test_float64_is_the_definition(run, shape):
+    """Each of H + D additions may round once: eps times the sum of magnitudes, which here is below a hundred."""
+    x, *rest = (a.to(run.device) for a in inputs(*shape, seed=1))
+    rest = [a.requires_grad_() for a in rest]
+    bound = 2.0**-52 * (shape[1] + shape[2]) * 100
+    with run.use():
+        got = ops.nade(x, *rest)
+        grads = torch.autograd.grad(got.sum(), rest)
+    wanted = definition(x, *rest)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=bound)
+    for g, w in zip(grads, torch.autograd.grad(wanted.sum(), rest), strict=True):
+        torch.testing.assert_close(g, w, rtol=0, atol=bound)
+
+
+@on_each_backend
+def test_gradient(run):
+    x, *rest = inputs(3, 4, 5)
+    gradient(run, lambda *a: ops.nade(x.to(run.device), *a), rest)
+    gradient(run, lambda *a: ops.nade_logits(x.to(run.device), *a), rest)
+
+
+@on_each_backend
+def test_registered(run):
+    registered(run, ops.nade, inputs(2, 3, 4), argnums=(1, 2, 3, 4))
+
+
+@on_each_backend
+def test_mapped_over_rows(run):
+    x, *rest = (a.to(run.device) for a in inputs(6, 3, 4))
+    with run.use():
+        got = torch.func.vmap(ops.nade, in_dims=(0, None, None, None, None))(x.reshape(2, 3, 3), *rest)
+        assert torch.equal(got.flatten(), ops.nade(x, *rest))
+        each = torch.func.vmap(torch.func.grad(lambda W, x: ops.nade(x[None], W, *rest[1:]).sum()), in_dims=(None, 0))(rest[0], x)
+        W = rest[0].requires_grad_()
+        torch.testing.assert_close(each.sum(0), torch.autograd.grad(ops.nade(x, W, *rest[1:]).sum(), W)[0])
+        mapped_like_a_loop(lambda c: ops.nade(x, W.detach(), *rest[1:3], c), [rest[3]], (0,))
+
+
+@on_each_backend
+def test_opaque(run):
+    x, W, V, b, c = (a.to(run.device) for a in inputs(3, 5, 4))
+    opaque(torch.ops.genmini.nade.default, (x, W.t(), V, b, c, str(run.backend)))
+    opaque(torch.ops.genmini.nade_backward.default, (x.double(), x, W.t(), V, c, str(run.backend)))
+    u = torch.rand(3, 5, dtype=torch.float64).to(run.device)
+    opaque(torch.ops.genmini.nade_sample.default, (u, x, 2, W.t(), V, b, c, str(run.backend)))
+
+
+# ---- laws: the likelihood ----------------------------------------------------------------------------------------------------------------
+
+
+def space(D):
+    return torch.tensor(list(itertools.product((0, 1), repeat=D)), dtype=torch.uint8)
+
+
+@everywhere
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_probabilities_sum_to_one(run, dtype):
+    with run.use():
+        log_p = ops.nade(space(7).to(run.device), *(a.to(run.device) for a in weights(7, 20, scale=2.0, dtype=dtype)))
+    assert log_p.dtype == dtype and log_p.exp().max() > 3 / 2**7, "the test wants a distribution that is not flat"
+    assert abs(log_p.double().exp().sum().item() - 1) < (1e-12 if dtype == torch.float64 else 1e-5)
+
+
+@everywhere
+def test_logits_see_exactly_what_comes_before(run):
+    """Flipping x_d changes the logits of d+1 ... D, all of them, and leaves the others their bits."""
+    D = 6
+    x, *rest = (a.to(run.device) for a in inputs(1, D, 40, seed=5))
+    flipped = x ^ torch.eye(D, dtype=torch.uint8, device=run.device)
+    with run.use():
+        changed = ops.nade_logits(flipped, *rest) != ops.nade_logits(x.expand(D, D), *rest)
+    assert torch.equal(changed.cpu(), torch.ones(D, D).triu(1).bool())
+
+
+@everywhere
+def test_it_is_not_the_double_sigmoid(run):
+    """A sigmoid of the sigmoid still sums to one, but no p(x_d = 1) could leave [0.5, 0.73]."""
+    _, *rest = (a.to(run.device) for a in inputs(1, 3, 4))
+    rest[2] += torch.tensor([8.0, -8.0, 0.0], device=run.device)
+    with run.use():
+        p = ops.nade_logits(torch.zeros(1, 3, device=run.device), *rest).sigmoid()[0]
+    assert p[0] > 0.99 and p[1] < 0.01
+
+
+@everywhere
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_extreme_activations(run, dtype):
+    """sigma is 0 or 1 far out, NaN for NaN; log_prob stays finite where the probability does not underflow."""
+    x = torch.tensor([[1, 0]], dtype=torch.uint8, device=run.device)
+    W, V, b = (torch.zeros(*s, dtype=dtype, device=run.device) for s in ((6, 2), (2, 6), (2,)))
+    c = torch.tensor([-1e30, -200, 200, 1e30, -math.inf, math.inf], dtype=dtype, device=run.device)
+    V[0] = torch.tensor([1, 2, 4, 8, 16, 32])
+    with run.use():
+        assert ops.nade_logits(x, W, V, b, c)[0].tolist() == [44, 0]  # 4 + 8 + 32
+        assert math.isfinite(ops.nade(x, W, 1e4 * V, b, -c).item())
+        c[0] = math.nan
+        assert ops.nade(x, W, V, b, c).isnan().all() and ops.nade_logits(x, W, V, b, c).isnan().all()
+
+
+# ---- laws: the sampler -------------------------------------------------------------------------------------------------------------------
+
+
+def naive_sample(u, W, V, b, c, x=None, known=0):
+    """A whole new network for every pixel."""
+    x = torch.zeros(u.shape, dtype=torch.uint8) if x is None else x.clone()
+    logits = torch.zeros_like(u)
+    for d in range(u.shape[1]):
+        logits[:, d] = b[d] + torch.sigmoid(c + x[:, :d].to(W.dtype) @ W[:, :d].T) @ V[d]
+        if d >= known:
+            x[:, d] = u[:, d] >= torch.sigmoid(-logits[:, d])
+    return x, logits
+
+
+@everywhere
+@pytest.mark.parametrize("known", [0, 5, 41])
+@pytest.mark.parametrize("shape", [(1, 41, 3), (19, 41, 40), (40, 41, 70)], ids=str)
+def test_the_same_noise_gives_the_naive_sample(run, shape, known):
+    N, D, H = shape
+    u = torch.rand(N, D, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    given_x, rest = pixels(N, D, seed=9), weights(D, H, seed=3)
+    wanted, logits = naive_sample(u, *rest, given_x, known)
+    with run.use():
+        got, l = ops.nade_sample(u.to(run.device), *(a.to(run.device) for a in rest), given_x.to(run.device), known, logits=True)
+    assert got.dtype == torch.uint8 and torch.equal(got.cpu(), wanted)
+    assert torch.equal(got.cpu()[:, :known], given_x[:, :known])
+    torch.testing.assert_close(l.cpu(), logits, rtol=0, atol=1e-12)
+    narrow = [a.float() for a in rest]
+    with run.use():
+        x, l = ops.nade_sample(u.float().to(run.device), *(a.to(run.device) for a in narrow), logits=True)
+        assert torch.equal(ops.nade_logits(x, *(a.to(run.device) for a in narrow)), l), "the likelihood sees what the sampler saw"
+    exact = torch.stack([naive_sample(u, *rest, x.cpu(), D)[1]])[0]
+    assert (l.cpu() - exact).abs().max() < 1e-5
+
+
+@on_each_backend
+def test_samples_follow_log_prob(run):
+    """A chi-square over the whole space: a sampler that draws from another distribution than log_prob reports fails it."""
+    D, N = 4, 4000 if run.backend == "emulated" else 20000
+    rest = [a.to(run.device) for a in weights(D, 6, seed=4, scale=1.5, dtype=torch.float32)]
+    with run.use():
+        x = ops.nade_sample(torch.rand(N, D, device=run.device), *rest)
+        wanted = N * ops.nade(space(D).to(run.device), *rest).double().exp().cpu()
+    seen = torch.bincount((x.cpu().long() * 2 ** torch.arange(D - 1, -1, -1)).sum(1), minlength=2**D)
+    often = wanted >= 5  # the usual rule: rare cells count as one
+    seen, wanted = (torch.cat([a[often], a[~often].sum()[None]]) for a in (seen, wanted))
+    seen, wanted = seen[wanted > 0], wanted[wanted > 0]
+    chi2 = ((seen - wanted) ** 2 / wanted).sum().item()
+    assert len(wanted) > 6 and chi2 < len(wanted) - 1 + 4.5 * math.sqrt(2 * (len(wanted) - 1)), (chi2, len(wanted))
+
+
+def test_the_noise_decides_upwards():
+    """u_d below p(x_d = 0) gives 0, above gives 1, as in every model here."""
+    zero = [torch.zeros(s) for s in ((2, 3), (3, 2), (3,), (2,))]
+    assert ops.nade_sample(torch.tensor([[0.4, 0.5, 0.6]]), *zero).tolist() == [[0, 1, 1]]
+
+
+# ---- laws: how it is computed ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_bits_with_any_number_of_threads():
+    x, *rest = inputs(37, 40, 70)
+    rest = [a.float().requires_grad_() for a in rest]
+    before, seen = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            with kernels.use("cpu"):
+                l = ops.nade_logits(x, *rest)
+                seen.append((l, *torch.autograd.grad(l, rest, x - 0.5)[:2]))
+    finally:
+        torch.set_num_threads(before)
+    for other in seen[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(seen[0], other, strict=True))
+
+
+@pytest.mark.parametrize("run", [r for r in RUNS if r.backend != "reference"], ids=str)
+def test_a_row_does_not_depend_on_its_neighbours(run):
+    x, *rest = (a.to(run.device) for a in inputs(37, 20, 70))
+    with run.use():
+        together = ops.nade_logits(x, *rest)
+        assert all(torch.equal(ops.nade_logits(x[n : n + 1], *rest)[0], together[n]) for n in (0, 7, 15, 16, 36))
+
+
+@pytest.mark.parametrize("kind", ["avx2", "narrow"])
+def test_every_instruction_set(kind):
+    """The other vector widths of the native kernel: as close to the definition (a processor without AVX2 runs the narrow one twice)."""
+    program = """
+import sys, torch
+sys.path.insert(0, "tests")
+from test_nade import definition, inputs
+from genmini import kernels, ops
+kernels.use("cpu")
+for dtype, bound in ((torch.float64, 1e-12), (torch.float32, 2e-3)):
+    for shape in ((3, 9, 5), (37, 40, 70)):
+        x, *rest = inputs(*shape)
+        rest = [a.to(dtype).requires_grad_() for a in rest]
+        got = ops.nade(x, *rest)
+        wanted = definition(x, *(wide := [a.detach().double().requires_grad_() for a in rest]))
+        pairs = [(got, wanted), *zip(torch.autograd.grad(got.sum(), rest), torch.autograd.grad(wanted.sum(), wide))]
+        assert max((g - w).abs().max().item() for g, w in pairs) < bound, dtype
+"""
+    root, environment = Path(__file__).resolve().parent.parent, {**os.environ, "GENMINI_CPU": kind}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment, cwd=root)
+
+
+@pytest.mark.parametrize("run", [r for r in RUNS if r.backend != "reference"], ids=str)
+def test_nobody_stores_every_activation(run):
+    """The largest tensor of forward and backward is far below N D H."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        numbers = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            for tensor in out if isinstance(out, tuple) else (out,):
+                if isinstance(tensor, torch.Tensor):
+                    self.numbers = max(self.numbers, tensor.untyped_storage().nbytes() // tensor.element_size())
+            return out
+
+    N, D, H = 64, 60, 40
+    x, *rest = (a.to(run.device) for a in inputs(N, D, H))
+    rest = [a.float().requires_grad_() for a in rest]
+    with run.use(), Largest() as largest:
+        ops.nade(x, *rest).sum().backward()
+    assert 0 < largest.numbers < N * D * H / 3
+
+
+def test_wide_layers_take_the_naive_pass():
+    x, *rest = inputs(2, 3, 1100)
+    with kernels.use("emulated", "warp_rows"):
+        wide = ops.nade_logits(x, *rest)
+    with kernels.use("emulated", "naive"):
+        assert torch.equal(wide, ops.nade_logits(x, *rest))
+
+
+def test_16_bit_numbers_are_computed_in_float32():
+    x, *rest = inputs(4, 5, 6)
+    rest = [a.bfloat16() for a in rest]
+    got = ops.nade(x, *rest)
+    assert got.dtype == torch.float32 and torch.equal(got, ops.nade(x, *(a.float() for a in rest)))
+
+
+def test_errors_name_the_argument():
+    x, W, V, b, c = inputs(2, 3, 4)
+    with pytest.raises(ValueError, match="x must hold 0 and 1 alone"):
+        ops.nade(x + 1, W, V, b, c)
+    with pytest.raises(ValueError, match="x must hold 0 and 1 alone"):
+        ops.nade(x * 0.5 + 0.25, W, V, b, c)
+    with pytest.raises(ValueError, match=r"x must have shape \(N, D\)"):
+        ops.nade(x[0], W, V, b, c)
+    with pytest.raises(ValueError, match=r"W must have shape \(H, D\) with H of V = \(4, 3\), got \(3, 4\)"):
+        ops.nade(x, W.t(), V, b, c)
+    with pytest.raises(ValueError, match=r"V must have shape \(D, H\) with D of x"):
+        ops.nade(x[:, :2], W, V, b, c)
+    with pytest.raises(TypeError, match="V must have the dtype of W"):
+        ops.nade(x, W, V.float(), b, c)
+    with pytest.raises(ValueError, match="known must be from 0 to the number of pixels, 0 to 3, got 4"):
+        ops.nade_sample(torch.rand(2, 3), W, V, b, c, x, 4)
+    with pytest.raises(ValueError, match="known = 2 pixels of which x"):
+        ops.nade_sample(torch.rand(2, 3), W, V, b, c, known=2)
+    with pytest.raises(ValueError, match="x must have shape that of u"):
+        ops.nade_sample(torch.rand(3, 3), W, V, b, c, x, 1)
+    ops.nade_sample(torch.rand(2, 3), W, V, b, c, x + 7 * (torch.arange(3) == 2).to(torch.uint8), 2)  # what is not given is not looked at
+
+
+def test_meta_tensors_pass():
+    x, *rest = (a.to("meta") for a in inputs(2, 3, 4))
+    assert ops.nade(x, *rest).shape == (2,)
+
+
+def test_the_reference_recomputes_in_the_order_of_the_recursion():
+    """gradient_formula adds a_d up as the pass does: the same bits, so its h is the pass's h."""
+    x, W, _, _, c = inputs(5, 9, 7)
+    with kernels.use("reference"):
+        V = torch.zeros(9, 7, dtype=torch.float64)
+        V[8, 3] = 1
+        h = ops.nade_logits(x, W, V, torch.zeros(9, dtype=torch.float64), c)[:, 8]
+        dl = torch.zeros(5, 9, dtype=torch.float64)
+        dl[2, 8] = 1
+        dV = room.gradient_formula(dl, x, W.t(), V, c, "reference")[1]
+    assert dV[8, 3] == h[2]

@@ -1,0 +1,171 @@
+"""NADE's laws: it is a probability, it looks only backwards, its sampler draws from it, it completes, and it learns."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from genmini import data, kernels
+from genmini.models.nade import NADE
+from genmini.train import evaluate, fit
+
+MODELS = {
+    "two levels": dict(hidden=20),
+    "random order": dict(hidden=7, order="random"),
+    "three levels": dict(hidden=20, levels=3),
+    "four levels, given order": dict(hidden=9, levels=4, order=[4, 0, 2, 1, 3]),
+}
+each = pytest.mark.parametrize("settings", MODELS.values(), ids=MODELS)
+
+
+def nade(shape=5, seed=3, scale=3.0, **settings):
+    """Untrained, with weights large enough that its conditionals are far from even."""
+    torch.manual_seed(seed)
+    model = NADE(shape, **settings).double()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(scale * (p + 0.3 * torch.randn_like(p)))
+    return model.eval()
+
+
+def space(model):
+    return torch.tensor(list(itertools.product(range(model.levels), repeat=model.D)), dtype=torch.uint8)
+
+
+def plainly(model, x):
+    """(1)-(3) of the model, without (4): every h_d from the beginning. Logits in order, (N, D, rows of V a pixel)."""
+    x = x.reshape(len(x), model.D)[:, model.order]
+    bits = torch.stack([x >= l for l in range(1, model.levels)], 2).flatten(1).to(model.W.dtype)
+    D, wide, rows = model.D, model.levels - 1, len(model.b) // model.D
+    l = []
+    for d in range(D):
+        h = torch.sigmoid(model.c + bits[:, : d * wide] @ model.W[:, : d * wide].T)
+        l.append(h @ model.V[d * rows : (d + 1) * rows].T + model.b[d * rows : (d + 1) * rows])
+    return torch.stack(l, 1)
+
+
+@each
+def test_probabilities_sum_to_one(settings):
+    model = nade(**settings)
+    p = model.log_prob(space(model)).exp()
+    assert p.shape == (model.levels**model.D,) and abs(p.sum().item() - 1) < 1e-12
+    assert p.max() > 3 * p.mean(), "the test wants a distribution that is not flat"
+
+
+@each
+def test_logits_are_those_of_separate_networks(settings):
+    """Also: p(x_d = 1) is one sigmoid of V_d h_d + b_d, not two."""
+    model = nade(**settings)
+    wanted = plainly(model, space(model))
+    wanted = (wanted[..., 0] if model.levels == 2 else wanted)[:, model.order.argsort()]
+    torch.testing.assert_close(model.logits(space(model)), wanted)
+
+
+@each
+def test_logits_see_exactly_what_comes_before_in_the_order(settings):
+    model = nade(**settings)
+    x = torch.randint(model.levels, (1, model.D))
+    others = x.repeat(model.D, 1)
+    others[range(model.D), range(model.D)] = (others[range(model.D), range(model.D)] + 1) % model.levels
+    changed = (model.logits(others) - model.logits(x)).abs().reshape(model.D, model.D, -1).amax(-1) > 1e-12  # [flipped, predicted]
+    assert torch.equal(changed[model.order][:, model.order], torch.ones(model.D, model.D).triu(1).bool())
+
+
+@each
+def test_samples_follow_log_prob(settings):
+    model, n = nade(3, scale=2.0, **{**settings, "order": [2, 0, 1]}), 20000
+    x = model.sample(n)
+    assert x.shape == (n, 3) and x.dtype == torch.uint8
+    cell = (x.long() * model.levels ** torch.arange(2, -1, -1)).sum(1)
+    seen, wanted = torch.bincount(cell, minlength=model.levels**3), n * model.log_prob(space(model)).exp()
+    often = wanted >= 5  # the usual rule: rare cells count as one
+    seen, wanted = (torch.cat([a[often], a[~often].sum()[None]]) for a in (seen, wanted))
+    seen, wanted = seen[wanted > 0], wanted[wanted > 0]
+    chi2, cells = ((seen - wanted) ** 2 / wanted).sum().item(), len(wanted)
+    assert cells > 4 and chi2 < cells - 1 + 4.5 * math.sqrt(2 * (cells - 1)), (chi2, cells)
+
+
+@each
+def test_the_same_noise_gives_the_naive_sample(settings):
+    """u decides: a pixel is the number of levels whose cumulative probability it passes, under logits computed anew."""
+    model, u = nade(**settings), torch.rand(50, 5, dtype=torch.float64)
+    x = model.sample(50, u)
+    assert torch.equal(x, model.sample(50, u))
+    l = plainly(model, x)
+    for d, pixel in enumerate(model.order.tolist()):
+        below = torch.sigmoid(-l[:, d]) if model.levels == 2 else l[:, d].softmax(-1).cumsum(-1)[:, :-1]
+        assert torch.equal(x[:, pixel].long(), (u[:, d, None] >= below).sum(1))
+
+
+@each
+def test_completion_keeps_what_is_known(settings):
+    model, u = nade(**settings), torch.rand(50, 5, dtype=torch.float64)
+    x = torch.randint(model.levels, (50, 5))
+    whole = model.sample(50, u, x, known=3)
+    known, free = model.order[:3], model.order[3:]
+    assert torch.equal(whole[:, known].long(), x[:, known])
+    x[:, free] = 0  # what is not known is not looked at
+    assert torch.equal(model.sample(50, u, x, known=3), whole)
+    drawn = model.sample(50, u)
+    assert torch.equal(model.sample(50, u, drawn, known=3), drawn), "completing a sample with its own noise gives it back"
+
+
+@each
+def test_gradcheck(settings):
+    model = nade(4, **{**settings, "order": "natural", "hidden": 3})
+    x = torch.randint(model.levels, (3, 4))
+    names, values = zip(*model.named_parameters(), strict=True)
+    function = lambda *values: torch.func.functional_call(model, dict(zip(names, values, strict=True)), (x,))
+    model.forward = model.log_prob
+    assert torch.autograd.gradcheck(function, values)
+
+
+@pytest.mark.parametrize("rung", kernels.rungs("nade"))
+def test_the_model_runs_on_the_gpu_kernels(rung):
+    model = nade(hidden=20, order="random")
+    results = []
+    for backend in ("reference", "cpu", "emulated"):
+        with kernels.use(backend, rung if backend == "emulated" else None):
+            log_p = model.log_prob(space(model))
+            results.append((log_p, *torch.autograd.grad(log_p.square().sum(), list(model.parameters()))))
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_dropout_silences_whole_units():
+    model = nade(hidden=8, dropout=0.5).train()
+    torch.manual_seed(1)
+    noisy = model.logits(space(model))
+    torch.manual_seed(1)
+    kept = model.dropout(torch.ones_like(model.c))
+    with torch.no_grad():
+        model.V.mul_(kept)
+    assert sorted(set(kept.tolist())) == [0, 2] and torch.equal(noisy, model.eval().logits(space(model)))
+
+
+def test_images_and_dtypes():
+    model = NADE((2, 3), hidden=8)
+    x = torch.randint(2, (7, 2, 3))
+    torch.testing.assert_close(model.log_prob(x), model.log_prob(x.to(torch.uint8)))
+    torch.testing.assert_close(model.log_prob(x), model.log_prob(x.float().flatten(1)))
+    assert model.log_prob(x).shape == (7,) and model.sample(2).shape == (2, 2, 3) and model.log_prob(x[:0]).shape == (0,)
+    assert NADE(1).log_prob(torch.tensor([[0], [1]])).exp().sum().item() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [dict(order="backwards"), dict(order=[0, 1, 1]), dict(levels=1)])
+def test_wrong_settings_are_named(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        NADE(3, **wrong)
+
+
+def test_it_learns_the_digits():
+    """A short training beats what a model without hidden units (FVSBN) reaches, on images that it has not seen."""
+    torch.manual_seed(0)
+    train, valid, test = (data.load("digits-threshold", split) for split in data.SPLITS)
+    model = NADE(train.shape, hidden=200)
+    before, _ = evaluate(model, test)
+    history = fit(model, train, valid, steps=1000, rate=2e-3, progress=False)
+    after, error = evaluate(model, test)
+    assert before > 40 and after < 20.4 and history.valid < 20.4 and 0 < error < 1
