@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from genmini import __version__, kernels
+from genmini import __version__, kernels, models
 from genmini.cli import main
 
 FAST = ["--steps", "20", "--set", "hidden=16", "--set", "every=10", "--threads", "1"]
@@ -78,7 +78,7 @@ def test_an_existing_run_is_kept(capsys, tmp_path):
 
 
 MISTAKES = {
-    "unknown model": (["train", "madde", "--data", "digits"], "unknown model 'madde'; the models are ar, made, realnvp"),
+    "unknown model": (["train", "madde", "--data", "digits"], f"unknown model 'madde'; the models are {', '.join(models.MODELS)}"),
     "unknown data": (["train", "made", "--data", "mnits"], "unknown data 'mnits'; the data sets are digits, digits-threshold"),
     "unknown recipe": (["train", "made", "--data", "digits", "--recipe", "best"], "digits-levels"),
     "unknown key": (["train", "made", "--data", "digits", "--set", "stepz=3"], "the keys are hidden"),
