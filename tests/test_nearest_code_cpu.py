@@ -237,6 +237,15 @@ def test_the_margin_is_needed():
         agrees(torch.from_numpy(z), torch.from_numpy(e), threads=(1,))
 
 
+def test_the_rounding_of_norms_is_in_the_margin():
+    """Rows at the centre itself, where units vanish: the codes differ by their norms alone, and by less than a float can tell."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        e = rng.standard_normal((300, 65)) * (np.arange(65) % 5 == np.arange(300)[:, None] % 5)  # so the centre, a median, is 0
+        e *= (1 + rng.uniform(-1e-7, 1e-7, (300, 1))) / np.linalg.norm(e, axis=1, keepdims=True)
+        agrees(torch.zeros(8, 65), torch.from_numpy(e), threads=(1,))
+
+
 @pytest.mark.parametrize("N, K, D", [(0, 5, 3), (1, 1, 1), (3, 1, 5), (1, 5000, 4), (2, 300, 1030), (50, 65, 1025), (333, 5000, 8),
                                      (100, 4097, 33), (2000, 512, 16), (7, 4, 0), (3, 2, 65537)])  # fmt: skip
 def test_shapes(N, K, D):
