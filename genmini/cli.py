@@ -63,6 +63,9 @@ def parser():
         added.set_defaults(run=run)
         return added
 
+    def where_data_lies(added):
+        added.add_argument("--data-dir", metavar="DIR", help="the folder of MNIST's files (default: $GENMINI_DATA, else they are downloaded)")
+
     def where_it_runs(added):
         added.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
         added.add_argument("--backend", help="auto, reference, cpu, triton, cuda or emulated (default: $GENMINI_BACKEND, else auto)")
@@ -80,6 +83,7 @@ def parser():
     added.add_argument("--seed", type=int, default=0, metavar="N")
     added.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/MODEL-D, numbered if that is taken)")
     added.add_argument("--overwrite", action="store_true", help="replace the run that is in --out")
+    where_data_lies(added)
     where_it_runs(added)
 
     added = command("sample", sample, "draw samples from a trained run")
@@ -92,6 +96,7 @@ def parser():
     added = command("eval", evaluate, "the likelihood of data under a trained run, in nats and bits per dimension")
     added.add_argument("run_folder", metavar="RUN", help="a folder that `genmini train` wrote")
     added.add_argument("--split", default="test", help="train, valid or test (default: test)")
+    where_data_lies(added)
     where_it_runs(added)
     return top
 
@@ -111,7 +116,7 @@ def train(arguments):
     from genmini.train import fit, fit_at_once
 
     model_class = models.find(arguments.model)
-    data.load(arguments.data, "train")  # an unknown name is said before anything else
+    data.check(arguments.data)  # an unknown name is said before anything else
     recipes = models.recipes(arguments.model)
     recipe = recipes.get(arguments.recipe or arguments.data)
     if recipe is None:
@@ -129,7 +134,7 @@ def train(arguments):
 
     import torch
 
-    splits = {split: data.load(name, split) for split in data.SPLITS}
+    splits = {split: data.load(name, split, arguments.data_dir) for split in data.SPLITS}
     first = splits["train"]
     torch.manual_seed(arguments.seed)
     with torch.device(device):
@@ -276,6 +281,6 @@ def evaluate(arguments):
     said = checkpoint.read(arguments.run_folder)
     if "data" not in said:
         raise ValueError(f"{arguments.run_folder}/run.json does not name its data")
-    held_out = data.load(said["data"], arguments.split)
+    held_out = data.load(said["data"], arguments.split, arguments.data_dir)
     torch.manual_seed(0)  # some models draw noise to bound log p
     _say_likelihood(checkpoint.load(arguments.run_folder, _where(arguments)), held_out)

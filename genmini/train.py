@@ -44,7 +44,7 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
     device = next(model.parameters()).device
     noise = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # of dropout
-    x_train, y_train, x_valid, y_valid = (tensor.to(device) for tensor in (train.x, train.y, valid.x, valid.y))
+    train, valid = train.to(device), valid.to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     history, best, losses, since = History(), None, [], time.perf_counter()
@@ -65,12 +65,12 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
     with bar, open(Path(run) / "metrics.jsonl" if run else os.devnull, "w", buffering=1) as metrics:
         try:
             for step in range(1, steps + 1):
-                n = torch.randint(len(x_train), (batch,), generator=noise).to(device)
-                x = x_train[n]
+                n = torch.randint(len(train), (batch,), generator=noise).to(device)
+                x = train.batch(n, noise)
                 if shift:
                     x = shifted(x, shift, noise)
                 model.train()
-                loss = -model.log_prob(x, *_class(model, y_train[n])).mean()
+                loss = -model.log_prob(x, *_class(model, train.y[n])).mean()
                 optimiser.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
@@ -80,7 +80,7 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
                 bar.update()
                 if step % every and step != steps:
                     continue
-                row = dict(step=step, train=torch.stack(losses).mean().item(), valid=nll(model, x_valid, y_valid).mean().item())
+                row = dict(step=step, train=torch.stack(losses).mean().item(), valid=nll(model, valid.x, valid.y).mean().item())
                 row["seconds"] = round(time.perf_counter() - since, 2)
                 losses.clear()
                 if not math.isfinite(row["train"] + row["valid"]):
@@ -93,7 +93,7 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
         except KeyboardInterrupt:
             history.interrupted = True
             if best is None:  # before the first evaluation
-                keep(step, nll(model, x_valid, y_valid).mean().item())
+                keep(step, nll(model, valid.x, valid.y).mean().item())
     if best is not None:
         model.load_state_dict(best)
     if history.interrupted:

@@ -1,0 +1,141 @@
+"""MNIST: 70,000 handwritten digits of 28x28 pixels and 256 levels, from a folder or from the net, and never from half a file.
+
+Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document recognition", 1998. Four IDX files, each a magic
+number (two zeros, 8 for bytes, the number of sides), the sides as big-endian 32-bit integers, and the bytes; raw or .gz. They are looked for
+in the folder of --data-dir or GENMINI_DATA (by default genmini/ in the user's cache), in its mnist/ and its MNIST/raw/ (as torchvision lays
+them out). What is missing there is downloaded into its mnist/: written beside, held against its digest, and only then given its name.
+
+Whatever its way here, a file is used only if its content has the digest below. Those of the .gz files are the ones that the
+`tensorflow-mnist-input-data` package of tensorflow/haskell and torchvision for Ruby (ankane/torchvision-ruby) download by, those of the
+contents the ones that independent public lists agree on; neither was computed here.
+"""
+
+import gzip
+import hashlib
+import os
+import struct
+import sys
+import urllib.request
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+LEVELS = 256
+SPLITS = {"train": ("train", slice(0, 50_000)), "valid": ("train", slice(50_000, 60_000)), "test": ("t10k", slice(0, 10_000))}
+MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
+
+
+@dataclass(frozen=True)
+class File:
+    shape: tuple
+    sha256: str  # of the content
+    gz_bytes: int
+    gz_sha256: str
+
+    @property
+    def header(self):
+        return struct.pack(f">HBB{len(self.shape)}I", 0, 8, len(self.shape), *self.shape)
+
+    @property
+    def bytes(self):
+        return int(np.prod(self.shape))
+
+
+FILES = {
+    "train-images-idx3-ubyte": File(
+        (60_000, 28, 28), "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
+    "train-labels-idx1-ubyte": File(
+        (60_000,), "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
+    "t10k-images-idx3-ubyte": File(
+        (10_000, 28, 28), "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+    "t10k-labels-idx1-ubyte": File(
+        (10_000,), "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
+}  # fmt: skip
+
+
+def read(split, folder=None):
+    """-> images (N, 28, 28) uint8, labels (N,) uint8"""
+    folder = home(folder)
+    part, rows = SPLITS[split]
+    images, labels = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
+    return tuple(content(find(name, folder) or download(name, folder), FILES[name])[rows].copy() for name in (images, labels))
+
+
+def home(folder=None):
+    """Where data sets lie: the folder named here, else by GENMINI_DATA, else genmini/ in the user's cache."""
+    named = folder or os.environ.get("GENMINI_DATA")
+    if not named:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "genmini"
+    if not Path(named).is_dir():
+        raise ValueError(f"there is no folder {named} (of --data-dir or GENMINI_DATA)")
+    return Path(named)
+
+
+def find(name, folder):
+    for place in (folder, folder / "mnist", folder / "MNIST" / "raw"):
+        for path in (place / name, place / f"{name}.gz"):
+            if path.is_file():
+                return path
+    return None
+
+
+def content(path, file):
+    """The bytes of an IDX file as an array, whole and undamaged; or ValueError, before more is read than such a file holds."""
+    gz = path.suffix == ".gz"
+    whole = len(file.header) + file.bytes
+    if not gz and path.stat().st_size != whole:
+        raise _damaged(path, f"it has {path.stat().st_size} bytes instead of {whole}")
+    try:
+        with (gzip.open if gz else open)(path, "rb") as stream:
+            header = stream.read(len(file.header))
+            if header != file.header:
+                raise _damaged(path, f"it begins with {header.hex(' ', 4)} and not with {file.header.hex(' ', 4)}")
+            body = stream.read(file.bytes)
+            if len(body) != file.bytes or stream.read(1):
+                raise _damaged(path, f"it holds {'less' if len(body) != file.bytes else 'more'} than {whole} bytes")
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _damaged(path, f"it cannot be decompressed ({error})") from None
+    digest = hashlib.sha256(header + body).hexdigest()
+    if digest != file.sha256:
+        raise _damaged(path, f"the SHA-256 of its content is {digest} and not {file.sha256}")
+    return np.frombuffer(body, np.uint8).reshape(file.shape)
+
+
+def _damaged(path, how):
+    return ValueError(f"{path} is damaged or is not MNIST: {how}; nothing of it was used")
+
+
+def download(name, folder):
+    """The .gz from the first mirror that has it as it should be -> its path."""
+    file, path = FILES[name], folder / "mnist" / f"{name}.gz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside, failures = path.with_name(f"{path.name}.{os.getpid()}.part"), []
+    print(f"downloading {path.name} ({file.gz_bytes / 1e6:.1f} MB) into {path.parent}", file=sys.stderr)
+    try:
+        for mirror in MIRRORS:
+            try:
+                with urllib.request.urlopen(mirror + path.name, timeout=30) as stream:
+                    got = stream.read(file.gz_bytes + 1)
+            except OSError as error:  # URLError, too
+                failures.append(f"{mirror}: {error}")
+                continue
+            digest = hashlib.sha256(got).hexdigest()
+            if digest != file.gz_sha256:
+                failures.append(f"{mirror}: {len(got)} bytes with SHA-256 {digest[:12]}..., not {file.gz_bytes} with {file.gz_sha256[:12]}...")
+                continue
+            with open(beside, "wb") as out:
+                out.write(got)
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(beside, path)
+            return path
+    finally:
+        beside.unlink(missing_ok=True)
+    hint = "put MNIST's four files into a folder of yours and name it by --data-dir or GENMINI_DATA"
+    raise ValueError(f"{path.name} could not be downloaded ({'; '.join(failures)}): {hint}")
