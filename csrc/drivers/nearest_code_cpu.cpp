@@ -1,4 +1,4 @@
-// Drives csrc/nearest_code.cpp, the CPU's own search, with one thread and with three.
+// Drives csrc/nearest_code.cpp, the CPU's own search, with one thread and with three, on every instruction set that this processor has.
 #include <algorithm>
 #include <atomic>
 #include <cfenv>
@@ -60,6 +60,12 @@ int main() {
                 }
         });
     });
+    for (const char* set : {"scalar", "avx2", "avx512"}) {
+        setenv("GENMINI_CPU", set, 1);
+        for (int data = 0; data < KINDS; data++)
+            for (int64_t N : {1, 70, 1000}) drive<float, float>(0, 0, Data(data), N, 300, 33, 3);
+    }
+    unsetenv("GENMINI_CPU");
     for (int data = 0; data < KINDS; data++) drive<float, float>(0, 0, Data(data), 1000, 300, 64, 3);
     drive<float, float>(0, 0, PLAIN, 0, 4, 5, 2), drive<float, float>(0, 0, PLAIN, 3, 4, 0, 2);
     stop(0, "nearest_code_cpu (%s): all right", nearest_code_cpu_info());

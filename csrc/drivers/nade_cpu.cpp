@@ -1,0 +1,37 @@
+// Drives csrc/nade.cpp, the CPU's own NADE, with one thread and with three, on every instruction set that this processor has.
+#include <algorithm>
+#include <atomic>
+#include <cfenv>
+#include <thread>
+#include <type_traits>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+#include "nade_walk.h"
+namespace {
+#include "../nade.cpp"
+
+template <class T>
+void drive(int dtype, const std::string& type, double precision, int64_t N, int64_t D, int64_t H, int64_t known, int threads) {
+    Nade<T> e(type + ", " + std::to_string(threads) + " threads", precision, N, D, H, known);
+    Array<char> forth(nade_cpu_workspace(dtype, D, H, threads)), back(nade_cpu_workspace(dtype, D, H, threads));
+    const T* u = known < D ? e.u.p : nullptr;
+    run(e.what, nade_cpu(dtype, u, e.x.p, known, e.W.p, e.V.p, e.b.p, e.c.p, e.logits.p, forth.p, N, D, H, threads));
+    run(e.what, nade_backward_cpu(dtype, e.dl.p, e.x.p, e.W.p, e.V.p, e.c.p, e.dW.p, e.dV.p, e.dc.p, back.p, N, D, H, threads));
+    e.check(true, 8 * precision);    // a sigmoid is two roundings and a polynomial
+}
+}    // namespace
+
+int main() {
+    // Around 4 to 16 lanes, tiles of up to 4 vectors of units, tasks of 16 rows in runs of 8 and 3, groups of 32 rows, chunks of 32 pixels
+    const int64_t shapes[][4] = {{0, 3, 5, 3}, {1, 0, 4, 0}, {1, 1, 1, 0}, {2, 3, 0, 1}, {3, 31, 7, 31}, {12, 32, 16, 0}, {16, 33, 15, 4}, {17, 9, 65, 9}, {33, 64, 17, 32}, {50, 5, 130, 2}, {6, 65, 48, 65}, {65, 2, 3, 1}};
+    for (const char* set : {"avx512", "avx2", "scalar"}) {
+        setenv("GENMINI_CPU", set, 1);
+        for (auto& s : shapes)
+            for (int threads : {1, 3}) {
+                drive<float>(0, std::string(set) + " float32", 0x1p-23, s[0], s[1], s[2], s[3], threads);
+                drive<double>(3, std::string(set) + " float64", 0x1p-50, s[0], s[1], s[2], s[3], threads);
+            }
+    }
+    stop(0, "nade_cpu: all right");
+}
