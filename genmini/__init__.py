@@ -28,8 +28,13 @@ def _has_cuda_device():
         ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     except OSError:
         return False  # no driver: PyTorch need not be asked
-    import torch
-
+    try:
+        import torch
+    except KeyboardInterrupt:
+        if Path(sys.argv[0]).name not in ("genmini", "-m"):
+            raise
+        print("genmini: interrupted", file=sys.stderr)  # of the command line, which is not there yet
+        sys.exit(130)
     return torch.cuda.is_available()
 
 

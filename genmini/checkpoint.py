@@ -1,9 +1,10 @@
-"""A run is a folder: weights in safetensors, all else in run.json. Nothing in it can run code, and a reader never sees half of it.
+"""A run is a folder: tensors in safetensors, all else in run.json. Nothing in it can run code, and a reader never sees half of it.
 
     checkpoint.save("runs/made", model, {"step": 800, "valid": 17.0})      again and again: the last one stays
     model = genmini.load("runs/made");  model.log_prob(x);  model.sample(64)
 
-The weights are written first, under a name of their own; then run.json, which points to them, replaces the old one in one step.
+The weights are written first, under a name of their own, with them the state of a training that is not at its end; then run.json, which
+points to them, replaces the old one in one step: there is no moment at which the folder is not the old run or the new one.
 """
 
 import json
@@ -11,27 +12,57 @@ import os
 from pathlib import Path
 
 import safetensors.torch
+import torch
 
 from genmini import models
 
 FORMAT = 1
 
 
-def save(run, model, about):
-    """about: the step, and whatever else belongs to the run and is JSON; it comes back from `read`."""
+def save(run, model, about, weights=None, state=None):
+    """about: the step, and whatever else belongs to the run and is JSON; it comes back from `read`. weights: not those of the model now.
+
+    state: dicts and lists of tensors and JSON, as `fit` continues from; it comes back from `load_state`.
+    """
     name = type(model).__module__.rpartition(".")[2]
     if name not in models.MODELS or models.find(name) is not type(model):
         raise ValueError(f"a run holds a model of genmini.models, not {type(model).__module__}.{type(model).__name__}")
     run = Path(run)
     run.mkdir(parents=True, exist_ok=True)
-    weights = f"model-{about['step']}.safetensors"
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    _write(run / weights, safetensors.torch.save(tensors))
-    said = {"format": FORMAT, "model": name, "settings": model.settings, "weights": weights, **about}
+    said = {"format": FORMAT, "model": name, "settings": model.settings, "weights": f"model-{about['step']}.safetensors", **about}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in (weights or model.state_dict()).items()}
+    _write(run / said["weights"], safetensors.torch.save(tensors))
+    if state is not None:
+        tensors = {}
+        said["state"] = {"step": state["step"], "tensors": f"state-{state['step']}.safetensors", "rest": _part(state, "", tensors)}
+        _write(run / said["state"]["tensors"], safetensors.torch.save(tensors))
     _write(run / "run.json", json.dumps(said, indent=1).encode())
-    for old in run.glob("model-*.safetensors"):
-        if old.name != weights:
+    for old in [*run.glob("model-*.safetensors"), *run.glob("state-*.safetensors")]:
+        if old.name not in (said["weights"], said.get("state", {}).get("tensors")):
             old.unlink()
+
+
+def _part(value, path, tensors):
+    """The tensors of a nest go into `tensors` under their path; what is left of it is JSON. (Its keys may be numbers: so a dict is pairs.)"""
+    if isinstance(value, torch.Tensor):
+        tensors[path] = value.detach().cpu().clone()
+        return {"tensor": path}
+    if isinstance(value, dict):
+        return {"dict": [[key, _part(one, f"{path}/{key}", tensors)] for key, one in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_part(one, f"{path}/{i}", tensors) for i, one in enumerate(value)]
+    return value
+
+
+def _join(value, tensors):
+    """The inverse of `_part`, tuples apart: they come back as lists."""
+    if isinstance(value, list):
+        return [_join(one, tensors) for one in value]
+    if isinstance(value, dict) and "tensor" in value:
+        return tensors[value["tensor"]]
+    if isinstance(value, dict):
+        return {key: _join(one, tensors) for key, one in value["dict"]}
+    return value
 
 
 def _write(path, content):
@@ -65,9 +96,27 @@ def load(run, device="cpu"):
     """The trained model of a run, in eval mode."""
     said = read(run)
     try:
-        name, settings, path = said["model"], said["settings"], Path(run) / Path(said["weights"]).name
-        model = models.find(name)(**settings)
-        model.load_state_dict(safetensors.torch.load_file(path))
+        model = models.find(said["model"])(**said["settings"])
+        model.load_state_dict(_tensors(run, said["weights"]))
     except (KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{run} is damaged: {' '.join(str(error).split())}") from None
+        raise _damaged(run, error) from None
     return model.to(device).eval()
+
+
+def load_state(run):
+    """The state that the training in `run` can continue from, and the weights that were saved with it; (None, None) at its end."""
+    said = read(run)
+    if "state" not in said:
+        return None, None
+    try:
+        return _join(said["state"]["rest"], _tensors(run, said["state"]["tensors"])), _tensors(run, said["weights"])
+    except (KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise _damaged(run, error) from None
+
+
+def _tensors(run, name):
+    return safetensors.torch.load_file(Path(run) / Path(name).name)
+
+
+def _damaged(run, error):
+    return ValueError(f"{run} is damaged: {' '.join(str(error).split())}")

@@ -5,101 +5,180 @@
     nll, error = evaluate(model, test)                                     # nats, and the standard error of their mean
 """
 
+import contextlib
 import json
 import math
 import os
+import signal
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from genmini import checkpoint
 
+SAVE_EVERY = 30  # seconds; also after the first step, and at every evaluation
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 @dataclass
 class History:
-    step: int = 0  # of the best weights
+    step: int = 0  # of the best weights; 0: there was no evaluation yet
     valid: float = math.inf  # their loss, nats
-    interrupted: bool = False
     rows: list = field(default_factory=list)  # one dict an evaluation
+    last: int = 0  # the step that the training came to
+    stopped: str = ""  # why, if before its end: "interrupted" or "early"
 
 
-def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0, shift=0.0, every=100, seed=0,
-        run=None, about=None, progress=True):  # fmt: skip
+def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0, shift=0.0, ema=0.0, patience=0, precision="float32",
+        every=100, seed=0, run=None, about=None, watch=None, resume=False, progress=True):  # fmt: skip
     """Adam with a cosine from `rate` to 0, weight `decay`, gradients clipped to the norm `clip`; `shift`: the share of batches that move.
 
-    Every `every` steps the loss on valid is taken; the best weights are kept, and saved in `run` as they come. Ctrl-C ends the training
-    early, with what is best so far. A loss that is not finite stops it with FloatingPointError. The same seed gives the same model.
+    Every `every` steps the loss on valid is taken, and watch(row, model) is called; the best weights stay, in the model and in `run`. With
+    `ema` they are those of the moving average of the weights that keeps so much of itself at a step. After `patience` evaluations without
+    a better one (0: never) the training stops. precision: in which log_prob is computed, under autocast, to learn from; never to judge.
+
+    The same seed gives the same model; so does `resume`, which continues the training in `run`. Ctrl-C ends it after the step at hand, a
+    second one at once. A loss that is not finite stops it with FloatingPointError.
     """
     _same_kind(model, train, valid)
-    for name, value in dict(steps=steps, batch=batch, every=every).items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if shift and len(train.shape) < 2:
-        raise ValueError(f"shift moves images, and {train.name} holds rows of shape {train.shape}")
+    _check_settings(dict(steps=steps, batch=batch, every=every), shift, ema, patience, precision, train)
     device = next(model.parameters()).device
+    train, valid = train.to(device), valid.to(device)
     noise = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # of dropout
-    train, valid = train.to(device), valid.to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    history, best, losses, since = History(), None, [], time.perf_counter()
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
+    judged = averaged.module if ema else model  # its loss on valid counts, its weights are kept
+    moving = {"model": model, "optimiser": optimiser, "schedule": schedule, "scaler": scaler} | ({"averaged": averaged} if ema else {})
+    history, best, losses, since, saved = History(), None, [], time.perf_counter(), -math.inf
 
-    def keep(step, valid):
-        nonlocal best
-        history.step, history.valid = step, valid
-        best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        save()
+    def state(step):
+        return {
+            "step": step, "best": [history.step, history.valid] if best else None, "rows": history.rows,
+            "seconds": time.perf_counter() - since, "losses": torch.stack(losses) if losses else None,
+            "random": [noise.get_state(), torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None],
+            **{name: part.state_dict() for name, part in moving.items()},
+        }  # fmt: skip
 
-    def save():
+    def save(now):
+        nonlocal saved
         if run:
-            checkpoint.save(run, model, {"data": train.name, **(about or {}), "step": history.step, "valid": history.valid})
+            kept = {"step": history.step or history.last, "valid": history.valid if best else None}
+            checkpoint.save(run, model, {"data": train.name, **(about or {}), **kept}, best or judged.state_dict(), now)
+        saved = time.perf_counter()
+
+    def keep(step, loss):
+        nonlocal best
+        history.step, history.valid = step, loss
+        best = {name: tensor.clone() for name, tensor in judged.state_dict().items()}
+
+    if resume:
+        was, weights = checkpoint.load_state(run)
+        if was is None:
+            raise ValueError(f"the training in {run} is at its end: there is nothing to resume")
+        for name, part in moving.items():
+            part.load_state_dict(was[name])
+        if was["best"]:
+            history.step, history.valid = was["best"]
+            best = {name: tensor.to(device) for name, tensor in weights.items()}
+        history.rows, history.last, since = was["rows"], was["step"], since - was["seconds"]
+        losses = [] if was["losses"] is None else list(was["losses"].to(device))
+        noise.set_state(was["random"][0])
+        torch.set_rng_state(was["random"][1])
+        if was["random"][2] is not None and device.type == "cuda":
+            torch.cuda.set_rng_state(was["random"][2], device)
 
     if run:
         Path(run).mkdir(parents=True, exist_ok=True)
-    bar = tqdm(total=steps, disable=not progress, unit="step", mininterval=0.1 if sys.stderr.isatty() else 10, dynamic_ncols=True)
-    with bar, open(Path(run) / "metrics.jsonl" if run else os.devnull, "w", buffering=1) as metrics:
-        try:
-            for step in range(1, steps + 1):
-                n = torch.randint(len(train), (batch,), generator=noise).to(device)
-                x = train.batch(n, noise)
-                if shift:
-                    x = shifted(x, shift, noise)
-                model.train()
+    at = dict(total=steps, initial=history.last, unit="step", mininterval=0.1 if sys.stderr.isatty() else 10, dynamic_ncols=True)
+    with (
+        tqdm(disable=not progress, **at) as bar,
+        open(Path(run) / "metrics.jsonl" if run else os.devnull, "w", buffering=1) as metrics,
+        _between_steps() as interrupted,
+    ):
+        metrics.writelines(json.dumps(row) + "\n" for row in history.rows)
+        for step in range(history.last + 1, steps + 1):
+            n = torch.randint(len(train), (batch,), generator=noise).to(device)
+            x = train.batch(n, noise)
+            if shift:
+                x = shifted(x, shift, noise)
+            model.train()
+            with torch.autocast(device.type, PRECISIONS[precision]) if PRECISIONS[precision] else contextlib.nullcontext():
                 loss = -model.log_prob(x, *_class(model, train.y[n])).mean()
-                optimiser.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
-                optimiser.step()
-                schedule.step()
-                losses.append(loss.detach())
-                bar.update()
-                if step % every and step != steps:
-                    continue
-                row = dict(step=step, train=torch.stack(losses).mean().item(), valid=nll(model, valid.x, valid.y).mean().item())
-                row["seconds"] = round(time.perf_counter() - since, 2)
+            optimiser.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimiser)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+            scaler.step(optimiser)
+            scaler.update()
+            schedule.step()
+            if ema:
+                averaged.update_parameters(model)
+            losses.append(loss.detach())
+            history.last = step
+            bar.update()
+
+            evaluated = step % every == 0 or step == steps
+            if not (evaluated or interrupted or time.perf_counter() - saved > SAVE_EVERY):
+                continue
+            row = dict(step=step, train=torch.stack(losses).mean().item())
+            if evaluated:
+                row |= dict(valid=nll(judged, valid.x, valid.y).mean().item(), seconds=round(time.perf_counter() - since, 2))
+            if not math.isfinite(row["train"] + row.get("valid", 0)):
+                raise FloatingPointError(_not_finite(row, history, run))
+            if evaluated:
                 losses.clear()
-                if not math.isfinite(row["train"] + row["valid"]):
-                    raise FloatingPointError(_not_finite(row, history, run))
                 history.rows.append(row)
                 metrics.write(json.dumps(row) + "\n")
                 if row["valid"] < history.valid:
                     keep(step, row["valid"])
+                if patience and sum(each["step"] > history.step for each in history.rows) >= patience:
+                    history.stopped = "early"
                 bar.set_postfix_str(f"train {row['train']:.2f}  valid {row['valid']:.2f}  best {history.valid:.2f} nats", refresh=False)
-        except KeyboardInterrupt:
-            history.interrupted = True
-            if best is None:  # before the first evaluation
-                keep(step, nll(model, valid.x, valid.y).mean().item())
-    if best is not None:
-        model.load_state_dict(best)
-    if history.interrupted:
-        save()  # the interrupt may have fallen into the last one
+            ends = step == steps or history.stopped
+            now = None if ends else state(step)
+            if interrupted and not ends:
+                history.stopped = "interrupted"
+                if best is None:  # before the first evaluation; the state that is saved knows nothing of this one
+                    keep(step, nll(judged, valid.x, valid.y).mean().item())
+            save(now)
+            if watch and evaluated:
+                with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                    watch(row, judged)
+            if history.stopped:
+                break
+    model.load_state_dict(best)
     model.eval()
     return history
+
+
+@contextlib.contextmanager
+def _between_steps():
+    """-> a list, empty until Ctrl-C: the first one is a wish, read between two steps; the second one is KeyboardInterrupt."""
+    wishes = []
+
+    def wish(*_):
+        if wishes:
+            raise KeyboardInterrupt
+        wishes.append(True)
+
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield wishes  # another's handler, or a job in the background, which Ctrl-C is not for
+        return
+    signal.signal(signal.SIGINT, wish)
+    try:
+        yield wishes
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def fit_at_once(model, train, valid, *, run=None, about=None, **settings):
@@ -155,8 +234,21 @@ def _same_kind(model, *sets):
             raise ValueError(f"the model takes {takes}, and {data.name} has {has}")
 
 
+def _check_settings(counts, shift, ema, patience, precision, train):
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if not 0 <= ema < 1 or patience < 0:
+        raise ValueError(f"ema must be at least 0 and below 1, and patience at least 0, got {ema} and {patience}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if shift and len(train.shape) < 2:
+        raise ValueError(f"shift moves images, and {train.name} holds rows of shape {train.shape}")
+
+
 def _not_finite(row, history, run):
     kept = "nothing was kept"
     if history.step:
         kept = f"the weights of step {history.step} (valid {history.valid:.2f}) are kept" + (f" in {run}" if run else "")
-    return f"the loss is no longer finite at step {row['step']} (train {row['train']}, valid {row['valid']}): {kept}; a lower rate may help"
+    losses = ", ".join(f"{name} {row[name]}" for name in ("train", "valid") if name in row)
+    return f"the loss is no longer finite at step {row['step']} ({losses}): {kept}; a lower rate may help"

@@ -3,8 +3,10 @@
 import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -36,6 +38,93 @@ def python(*words, **environment):
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     environment = {**os.environ, "PYTHONPATH": root, **environment}
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300, env=environment)
+
+
+def test_the_same_command_resumes_to_the_same_bits(capsys, tmp_path, monkeypatch):
+    from genmini import checkpoint, models
+
+    words = ["train", "made", "--data", "digits", *FAST, "--seed", "3"]
+    assert run(capsys, *words, "--out", "whole")[0] == 0
+    log_prob, step = models.find("made").log_prob, [0]
+
+    def pressed(model, x):
+        step[0] += model.training
+        if model.training and step[0] == 15:
+            signal.raise_signal(signal.SIGINT)
+        return log_prob(model, x)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(models.find("made"), "log_prob", pressed)
+    try:
+        status, _, err = run(capsys, *words, "--out", "parts")
+    finally:
+        signal.signal(signal.SIGINT, before)
+        monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    line = err.splitlines()[-1]
+    assert status == 130 and line.startswith("genmini: interrupted; the weights of step 10, valid") and line.endswith("continues from step 15")
+
+    other = [*words[:-2], "--out", "parts", "--resume"]
+    for words_too, says in ((["--seed", "4"], "seed 3, not 4"), (["--seed", "3", "--steps", "30"], "steps 20, not 30"),
+                            (["--seed", "3", "--set", "rate=0.1"], "rate 0.002, not 0.1")):  # fmt: skip
+        status, _, err = run(capsys, *other, *words_too)
+        assert status == 2 and says in err, err
+    status, out, _ = run(capsys, *words, "--out", "parts", "--resume")
+    assert status == 0 and "resumed   parts at step 15" in out
+    said = [checkpoint.read(folder) for folder in ("whole", "parts")]
+    assert said[0] == said[1]
+    weights = [(tmp_path / folder / said[0]["weights"]).read_bytes() for folder in ("whole", "parts")]
+    assert weights[0] == weights[1]
+    status, again, _ = run(capsys, *words, "--out", "parts", "--resume")
+    assert status == 0 and "at its end already" in again and out.splitlines()[-2:] == again.splitlines()[-2:]
+
+
+def test_completions_keep_what_is_known(capsys):
+    from genmini import data
+
+    assert run(capsys, "train", "nade", "--data", "digits", *FAST, "--out", "r")[0] == 0
+    assert run(capsys, "sample", "r", "--complete", "-n", "6", "--out", "x.npy")[0] == 0
+    x, test = np.load("x.npy"), data.load("digits-threshold", "test").x[:6].numpy()
+    assert (x[:, :4] == test[:, :4]).all() and (x[:, 4:] != test[:, 4:]).any()
+    assert run(capsys, "sample", "r", "--complete", "-n", "6")[0] == 0 and os.path.getsize("r/grid.png") > 1000
+    status, _, err = run(capsys, "sample", "r", "-y", "3")
+    assert status == 2 and "-y names a class, and the NADE in r was made without classes" in err
+
+
+def test_samples_of_one_class(capsys):
+    small = ["--set", "couplings=2", "--set", "hidden=8", "--set", "classes=2", "--steps", "100", "--threads", "1"]
+    assert run(capsys, "train", "realnvp", "--data", "moons", *small, "--out", "r")[0] == 0
+    middles = []
+    for y in "01":
+        assert run(capsys, "sample", "r", "-n", "500", "-y", y, "--out", "x.npy")[0] == 0
+        middles.append(np.load("x.npy")[:, 1].mean())
+    assert middles[0] > middles[1] + 0.2  # the upper moon, the lower one
+    status, _, err = run(capsys, "sample", "r", "-y", "2")
+    assert status == 2 and "classes 0 ... 1" in err
+    status, _, err = run(capsys, "sample", "r", "--complete")
+    assert status == 2 and "--complete is for models that draw pixel after pixel, and RealNVP is none" in err
+
+
+def test_a_binary_recipe_takes_the_version_with_two_levels(capsys):
+    few = [*FAST, "--steps", "1"]
+    for wanted, words, name in (
+        ("digits", [], "digits-threshold"), ("digits-threshold", [], "digits-threshold"), ("digits-dynamic", [], "digits-dynamic"),
+        ("digits", ["--recipe", "digits-levels"], "digits"), ("digits-threshold", ["--recipe", "digits-levels"], "digits-threshold"),
+    ):  # fmt: skip
+        status, out, _ = run(capsys, "train", "made", "--data", wanted, *words, *few, "--out", "r", "--overwrite")
+        assert status == 0 and json.loads(open("r/run.json").read())["data"] == name
+        assert ("in the version of this recipe" in out) == (wanted != name)
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_model_trains_samples_and_is_judged(capsys, name):
+    """One step of its first recipe, as it is but for the size of the batch, then everything that can be done with a run."""
+    recipe = next(iter(models.recipes(name).values()))
+    words = [] if hasattr(models.find(name), "fit") else ["--steps", "1", "--set", "batch=4"]
+    status, out, err = run(capsys, "train", name, "--data", recipe["data"], *words, "--out", "r")
+    assert status == 0 and err.count("\n") <= 2 and "nats" in out
+    assert run(capsys, "eval", "r")[0] == 0
+    assert run(capsys, "sample", "r", "-n", "2", "--out", "x.npy")[0] == 0 and len(np.load("x.npy")) == 2
 
 
 def test_train_sample_eval(capsys, tmp_path):
@@ -89,6 +178,12 @@ MISTAKES = {
     "no run": (["sample", "nowhere"], "nowhere holds no run"),
     "no run to evaluate": (["eval", "nowhere"], "nowhere holds no run"),
     "wrong file": (["sample", "nowhere", "--out", "x.jpg"], ".png or a .npy"),
+    "other kind of data": (["train", "made", "--data", "moons", "--recipe", "digits"], "is for images, and moons is points of the plane"),
+    "no recipe": (["train", "made", "--data", "series"], "made has no recipe for 'series'; its recipes are digits"),
+    "no folder": (["train", "realnvp", "--data", "mnist", "--data-dir", "nowhere", "--recipe", "digits"], "there is no folder nowhere"),
+    "nothing to resume": (["train", "made", "--data", "digits", "--resume", "--out", "nowhere"], "nowhere holds no run"),
+    "resume what": (["train", "made", "--data", "digits", "--resume"], "--resume continues the run in --out, and none is given"),
+    "precision": (["train", "made", "--data", "digits", "--steps", "1", "--set", "precision=int8"], "float32, bfloat16, float16"),
     "the out is a file": (["train", "made", "--data", "digits", "--steps", "1", "--out", __file__], "could not write"),
 }
 
@@ -178,6 +273,98 @@ def test_ctrl_c_is_one_line_and_130(capsys, monkeypatch):
     monkeypatch.setattr(genmini.models, "find", interrupted)  # as during an import
     status, _, err = run(capsys, "train", "made", "--data", "digits")
     assert status == 130 and err == "genmini: interrupted\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the driver is found by LD_LIBRARY_PATH")
+@pytest.mark.parametrize("driver", [False, True], ids=["by the command", "by the package, which asks the driver"])
+def test_ctrl_c_during_an_import_is_one_line_and_130(tmp_path, driver):
+    """A torch whose import is interrupted; `import genmini` asks it itself where there is a driver, which any library may stand in for."""
+    (tmp_path / "torch.py").write_text("raise KeyboardInterrupt")
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    environment = dict(PYTHONPATH=f"{tmp_path}:{root}", TRITON_INTERPRET="1")
+    if driver:
+        libm = next(line.split()[-1] for line in open("/proc/self/maps") if "libm.so" in line or "libm-" in line)
+        (tmp_path / "libcuda.so.1").symlink_to(libm)
+        environment |= dict(LD_LIBRARY_PATH=str(tmp_path))
+    command = "import os; del os.environ['TRITON_INTERPRET']; import runpy, sys; sys.argv[:] = ['genmini', 'train', 'made', '--data', 'digits']; "
+    done = python("-c", command * driver + "runpy.run_module('genmini')" if driver else "import genmini.cli as c, sys; sys.exit(c.main(['list']))",
+                  **environment)  # fmt: skip
+    assert done.returncode == 130 and done.stderr == "genmini: interrupted\n", done.stderr
+
+
+def test_a_full_disk_says_what_is_saved_and_can_be_resumed(capsys, monkeypatch):
+    """The system refuses to write more than 2 kB a file from step 15 on, as it would on a full disk."""
+    resource = pytest.importorskip("resource")
+    made, words = models.find("made"), ["train", "made", "--data", "digits", *FAST, "--out", "r"]
+    log_prob, step, (soft, hard) = made.log_prob, [0], resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full(model, x):
+        step[0] += model.training
+        if model.training and step[0] == 15:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+        return log_prob(model, x)
+
+    monkeypatch.setattr(made, "log_prob", full)
+    try:
+        status, _, err = run(capsys, *words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        monkeypatch.setattr(made, "log_prob", log_prob)
+    line = err.splitlines()[-1]
+    assert status == 2 and line.startswith("genmini: could not write to r: [Errno 27] File too large")
+    assert line.endswith("; the weights of step 10 are in r; --resume continues from step 10")
+    assert not [name for name in os.listdir("r") if name.endswith(".part")]
+    assert run(capsys, *words, "--resume")[0] == 0
+
+
+def test_running_out_of_memory_says_what_is_saved(capsys, monkeypatch):
+    import torch
+
+    made, step = models.find("made"), [0]
+    log_prob = made.log_prob
+
+    def hungry(model, x):
+        step[0] += model.training
+        return log_prob(model, x) if step[0] < 15 else torch.empty(2**60)
+
+    monkeypatch.setattr(made, "log_prob", hungry)
+    status, _, err = run(capsys, "train", "made", "--data", "digits", *FAST, "--out", "r")
+    line = err.splitlines()[-1]
+    assert status == 1 and "out of memory: a smaller batch" in line and line.endswith("step 10 are in r; --resume continues from step 10")
+
+
+def test_tensorboard_is_an_extra(capsys, monkeypatch):
+    status, _, err = 0, "", ""
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as if the package were missing
+    status, _, err = run(capsys, "train", "made", "--data", "digits", *FAST, "--tensorboard")
+    assert status == 2 and "pip install genmini[tensorboard]" in err.splitlines()[-1]
+
+    written = []
+    writer = lambda folder: SimpleNamespace(add_scalar=lambda *said: written.append(said), flush=lambda: written.append(folder.name))
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=writer))
+    assert run(capsys, "train", "made", "--data", "digits", *FAST, "--tensorboard", "--out", "r")[0] == 0
+    rows = [json.loads(line) for line in open("r/metrics.jsonl")]
+    assert written == [x for row in rows for x in (*((f"nats/{k}", row[k], row["step"]) for k in ("train", "valid")), "tensorboard")]
+
+
+def test_pictures_are_drawn_as_it_goes(capsys, monkeypatch, tmp_path):
+    """At the first evaluation after five seconds, and not again before twenty times what it took; the training does not notice."""
+    from genmini import commands
+
+    now, drawn = [0.0], []
+    monkeypatch.setattr(commands.time, "perf_counter", lambda: now[0])
+
+    def picture(path, model, splits):
+        drawn.append((path.name, now[0], model.sample(2).sum().item()))
+        now[0] += 1
+
+    monkeypatch.setattr(commands, "picture", picture)
+    watch = commands._watch(tmp_path, None, 0, False)
+    model = models.find("made")((8, 8), hidden=4)
+    for second in range(0, 60, 2):
+        now[0] = second
+        watch(dict(step=second), model)
+    assert [at for _, at, _ in drawn] == [6, 26, 46] and len({total for *_, total in drawn}) == 1  # 5 = 20 * 0.25, 25 = 20 * 1.25
 
 
 def test_the_examples_of_the_readme_run(tmp_path):

@@ -15,6 +15,7 @@ from genmini import checkpoint, data, plots
 from genmini.models.made import MADE
 from genmini.train import evaluate, fit, nll, shifted
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 TRAIN, VALID, TEST = (data.load("digits-threshold", split) for split in data.SPLITS)
 
 
@@ -99,15 +100,79 @@ def test_a_loss_that_is_not_finite_stops_and_names_what_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("at", [3, 25])
-def test_ctrl_c_ends_with_what_is_best_so_far(tmp_path, at):
-    model = spoiled(lambda step, log_p: signal.raise_signal(signal.SIGINT) if step == at else log_p)
+def test_ctrl_c_ends_after_the_step_with_what_is_best_so_far(tmp_path, at):
+    model = spoiled(lambda step, log_p: (signal.raise_signal(signal.SIGINT) if step == at else None) or log_p)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is born without it
     try:
         history = fit(model, TRAIN, VALID, steps=100, every=10, run=tmp_path, progress=False)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert history.interrupted and history.step == (at if at < 10 else 20)
+    assert history.stopped == "interrupted" and history.last == at and history.step == (at if at < 10 else 20)
     assert evaluate(genmini.load(tmp_path), VALID)[0] == pytest.approx(history.valid, rel=1e-6)
+
+
+def test_the_average_of_the_weights_is_what_is_judged_and_kept(tmp_path):
+    """Against the recursion by hand: a_1 = w_1, a_t = decay a_t-1 + (1 - decay) w_t."""
+    decay, seen = 0.8, []
+
+    class Watched(MADE):
+        def log_prob(self, x):
+            if self.training:
+                seen.append(torch.cat([p.detach().flatten() for p in self.parameters()]))  # before the step
+            return super().log_prob(x)
+
+    torch.manual_seed(0)
+    model = Watched((8, 8), hidden=(16,))
+    fit(model, TRAIN, VALID, steps=6, every=6, ema=decay, rate=0.01, progress=False)
+    average = seen[1]
+    for w in seen[2:]:
+        average = decay * average + (1 - decay) * w  # of the weights after the steps 1 ... 5; the sixth is seen by nobody
+    kept = torch.cat([p.detach().flatten() for p in model.parameters()])
+    last = (kept - decay * average) / (1 - decay)
+    assert (last - seen[-1]).abs().max() < 0.02 and (last - seen[-1]).abs().max() > 1e-5  # one step of Adam away
+    plain = small()
+    fit(plain, TRAIN, VALID, steps=6, every=6, rate=0.01, progress=False)
+    assert torch.allclose(torch.cat([p.detach().flatten() for p in plain.parameters()]), last, atol=1e-5)
+
+
+def test_without_progress_it_stops_early():
+    model, few = small(), dataclasses.replace(TRAIN, x=TRAIN.x[:20], y=TRAIN.y[:20])
+    history = fit(model, few, VALID, steps=1000, every=10, rate=0.02, patience=3, progress=False)
+    assert history.stopped == "early" and history.last == history.step + 30 < 1000 and len(history.rows) == history.last // 10
+    assert evaluate(model, VALID)[0] == pytest.approx(history.valid, rel=1e-6)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_learns_as_well(precision, device):
+    """Losses in training are those of 16 bits, those on valid of 32; after 100 steps within a twentieth of a nat a pixel of each other."""
+    histories = {}
+    for p in (precision, "float32"):
+        model = small().to(device)
+        histories[p] = fit(model, TRAIN, VALID, steps=100, every=50, rate=0.01, precision=p, progress=False)
+        assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    one, other = (histories[p].rows for p in histories)
+    assert one[0]["train"] != other[0]["train"] and abs(one[-1]["valid"] - other[-1]["valid"]) < 64 / 20 and one[-1]["valid"] < 30
+
+
+def test_what_watches_disturbs_nothing():
+    losses, rows = [], []
+    for watch in (None, lambda row, model: rows.append(row) or model.sample(5)):
+        model = small(dropout=0.5)
+        history = fit(model, TRAIN, VALID, steps=20, every=10, watch=watch, progress=False)
+        losses.append(nll(model, TEST.x))
+    assert torch.equal(*losses) and rows == history.rows and [row["step"] for row in rows] == [10, 20]
+
+
+def test_the_second_ctrl_c_is_at_once():
+    model = spoiled(lambda step, log_p: (signal.raise_signal(signal.SIGINT), signal.raise_signal(signal.SIGINT)))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, TRAIN, VALID, steps=10, progress=False)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_other_data_is_refused():
@@ -121,6 +186,9 @@ def test_settings_that_cannot_be_are_named():
     for wrong in (dict(steps=0), dict(steps=1, batch=0), dict(steps=1, every=0)):
         with pytest.raises(ValueError, match=f"{list(wrong)[-1]} must be at least 1"):
             fit(small(), TRAIN, VALID, **wrong, progress=False)
+    for wrong, says in ((dict(ema=1.0), "ema"), (dict(patience=-1), "patience"), (dict(precision="float64"), "float32, bfloat16, float16")):
+        with pytest.raises(ValueError, match=says):
+            fit(small(), TRAIN, VALID, steps=1, **wrong, progress=False)
     rows = dataclasses.replace(TRAIN, x=TRAIN.x.flatten(1))
     with pytest.raises(ValueError, match="shift moves images"):
         fit(MADE(64, hidden=4), rows, rows, steps=1, shift=0.5, progress=False)

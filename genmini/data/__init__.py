@@ -99,6 +99,10 @@ def check(name):
         raise ValueError(f"unknown data {name!r}; the data sets are {', '.join(SETS)}")
 
 
+def kind(name):
+    return "points of the plane" if name in toys.TOYS else "a series" if name == "series" else "images"
+
+
 def load(name, split="train", folder=None):
     """folder: where data that is not embedded lies, or shall lie (default: GENMINI_DATA, else genmini/ in the user's cache)."""
     check(name)

@@ -94,4 +94,9 @@ RECIPES = {  # first guesses, not tuned
         "train": dict(steps=3000, batch=64, rate=2e-3, decay=0.1, shift=0.1),
         "threads": 1,
     },
+    "paper": {  # MNIST with bits drawn anew: 96.58 nats, as the README of pytorch-generative reports of its FVSBN
+        "data": "mnist-dynamic",
+        "model": dict(),
+        "train": dict(steps=50_000, batch=100, rate=1e-3, every=1000),
+    },
 }

@@ -1,0 +1,319 @@
+"""What `genmini train`, `sample` and `eval` do, once the command line is read.
+
+A run that ends before its end, for whatever reason, says what of it is saved: as a note on the error that ends it.
+"""
+
+import ast
+import inspect
+import itertools
+import json
+import sys
+import time
+from pathlib import Path
+
+from genmini import info
+
+# ---- train -----------------------------------------------------------------------------------------------------------------------------
+
+
+def train(arguments):
+    from genmini import checkpoint, data, models
+    from genmini.train import fit, fit_at_once
+
+    model_class = models.find(arguments.model)
+    key, recipe, name = _recipe(models.recipes(arguments.model), arguments)
+    at_once = hasattr(model_class, "fit")  # a model that is fitted without steps
+    settings, loop = _settings(arguments.set, model_class, model_class.fit if at_once else fit, recipe)
+    if arguments.steps:
+        if at_once:
+            raise ValueError(f"{arguments.model} is fitted at once: it takes no --steps")
+        loop["steps"] = arguments.steps
+    run = _run_folder(arguments)
+    asked = dict(model=arguments.model, data=name, recipe_name=key, recipe=settings | loop, seed=arguments.seed)
+    said = _begun(run, asked) if arguments.resume else {}
+    device = where(arguments, said.get("threads") or recipe.get("threads"))
+
+    import torch
+
+    splits = {split: data.load(name, split, arguments.data_dir) for split in data.SPLITS}
+    first = splits["train"]
+    torch.manual_seed(arguments.seed)
+    with torch.device(device):
+        model = model_class(first.shape, levels=first.levels, **settings)
+    if name != arguments.data:
+        print(f"{arguments.data} in the version of this recipe: {name} ({data.SETS[name][0]})")
+    size = lambda x: len(x) if len(x) > 1 else x.numel()  # of one series, its length
+    sizes = " / ".join(f"{size(splits[split].x)} {split}" for split in data.SPLITS)
+    parameters, how = sum(p.numel() for p in model.parameters()), "fitted at once" if at_once else f"{loop['steps']} steps"
+    print(f"{arguments.model} on {name}: {sizes}, {parameters:,} parameters, {how} on {device}")
+    about = {k: asked[k] for k in ("recipe_name", "recipe", "seed")} | dict(threads=torch.get_num_threads(), versions=info.versions())
+    if said and "state" not in said:
+        print(f"resumed   {run} is at its end already")
+        model = checkpoint.load(run, device)
+        kept = f"the weights of step {said['step']} are in {run}"
+    else:
+        try:
+            if at_once:
+                history = fit_at_once(model, splits["train"], splits["valid"], **loop, run=run, about=about)
+            else:
+                if said:
+                    print(f"resumed   {run} at step {said['state']['step']}")
+                watch = _watch(run, splits, arguments.seed, arguments.tensorboard)
+                history = fit(model, splits["train"], splits["valid"], **loop, seed=arguments.seed, run=run, about=about, watch=watch,
+                              resume=bool(said))  # fmt: skip
+        except OSError as error:
+            raise _noted(OSError(f"could not write to {run}: {error}"), run) from None
+        except (RuntimeError, MemoryError, KeyboardInterrupt) as error:
+            raise _noted(error, run) from None
+        kept = f"the weights of step {history.step}, valid {history.valid:.2f} nats, are in {run}"
+        if history.stopped == "interrupted":
+            print(f"genmini: interrupted; {kept}; --resume continues from step {history.last}", file=sys.stderr)
+            return 130
+        if history.stopped == "early":
+            print(f"stopped   at step {history.last}: {loop['patience']} evaluations without a better one")
+    print(f"saved     {kept}")
+    try:
+        say_likelihood(model, splits["test"])
+        picture(run / "samples.png", model, splits)
+    except (OSError, RuntimeError, MemoryError, KeyboardInterrupt) as error:
+        raise _noted(error, run) from None
+    print(f"picture   {run / 'samples.png'}")
+
+
+def _recipe(recipes, arguments):
+    """-> the name of the recipe, the recipe, and the data: what --data names, or the version of it that the recipe is for."""
+    from genmini import data
+
+    wanted = arguments.data
+    data.check(wanted)
+    family = lambda name: name.partition("-")[0]
+    named = [key for key, recipe in recipes.items() if wanted in (key, recipe["data"])]
+    related = [key for key, recipe in recipes.items() if family(recipe["data"]) == family(wanted)]
+    key = arguments.recipe or next(iter(named + related), None)
+    if key not in recipes:
+        asked = f"no recipe {key!r}" if arguments.recipe else f"no recipe for {wanted!r}"
+        raise ValueError(f"{arguments.model} has {asked}; its recipes are {', '.join(recipes)} (choose one with --recipe)")
+    meant = recipes[key]["data"]
+    if data.kind(meant) != data.kind(wanted):
+        raise ValueError(f"the recipe {key!r} of {arguments.model} is for {data.kind(meant)}, and {wanted} is {data.kind(wanted)}")
+    binary = f"{wanted}-{meant.partition('-')[2]}"  # a model of two levels takes such data
+    return key, recipes[key], binary if binary in data.SETS else wanted
+
+
+def _begun(run, asked):
+    """What run.json says of a run that is to be continued; it must have been begun with what is asked now."""
+    from genmini import checkpoint
+
+    said, asked = checkpoint.read(run), json.loads(json.dumps(asked))
+    flat = lambda of: {**of, **of.get("recipe", {})}
+    was, now = flat(said), flat(asked)
+    for key in now:
+        if key != "recipe" and was.get(key) != now[key]:
+            raise ValueError(f"the run in {run} was begun with {key} {was.get(key)!r}, not {now[key]!r}: --resume takes what it was begun with")
+    return said
+
+
+def _noted(error, run):
+    from genmini import checkpoint
+
+    try:
+        said = checkpoint.read(run)
+    except (ValueError, OSError):
+        error.add_note(f"nothing was saved in {run}")
+        return error
+    error.add_note(f"the weights of step {said['step']} are in {run}")
+    if "state" in said:
+        error.add_note(f"--resume continues from step {said['state']['step']}")
+    return error
+
+
+def _watch(run, splits, seed, tensorboard):
+    """What is done at every evaluation: metrics for TensorBoard, and a picture as long as pictures take a 20th of the time or less."""
+    import torch
+
+    writer = None
+    if tensorboard:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ValueError("--tensorboard needs the package tensorboard: pip install genmini[tensorboard]") from None
+        writer = SummaryWriter(run / "tensorboard")
+    began, spent = time.perf_counter(), 0.25  # seconds, as a guess: so the first picture comes after five
+
+    def watch(row, model):
+        nonlocal spent
+        if writer:
+            for name in ("train", "valid"):
+                writer.add_scalar(f"nats/{name}", row[name], row["step"])
+            writer.flush()
+        before = time.perf_counter()
+        if spent <= (before - began) / 20:
+            torch.manual_seed(seed)  # the same noise each time: the same samples, getting better
+            picture(run / "samples.png", model, splits)
+            spent += time.perf_counter() - before
+
+    return watch
+
+
+def picture(path, model, splits):
+    """Data beside what the model makes of it."""
+    import torch
+
+    from genmini import data, plots
+
+    test = splits["test"]
+    if test.levels:
+        side = min(8, len(test))
+        panels = {"data (test)": test.x[: side * side], f"samples of {type(model).__name__}": model.sample(side * side).cpu()}
+        plots.side_by_side(path, panels, test.levels)
+    elif test.name in data.toys.TOYS:
+        plots.plane(path, model, test, data.toys.TOYS[test.name].log_prob)
+    else:
+        plots.series(path, model, torch.cat([splits["train"].x[0], splits["valid"].x[0]]), test.x[0], splits["train"].y.item())
+
+
+def say_likelihood(model, data):
+    import math
+
+    from genmini.data import toys
+    from genmini.train import evaluate
+
+    nats, error = evaluate(model, data)
+    likelihood = f"{nats:.3f} +- {error:.3f} nats"
+    what, count = ("images", len(data)) if data.levels else ("points", len(data)) if data.name in toys.TOYS else ("numbers", data.x.numel())
+    if data.levels:
+        bits = 1 / (math.prod(data.shape) * math.log(2))
+        likelihood += f", {nats * bits:.4f} +- {error * bits:.4f} bits/dim"
+        likelihood += ", at most" * (getattr(model, "bounds", False))  # its log_prob is a lower bound
+    print(f"{data.split:<9} {likelihood}   (mean and standard error over {count} {what} of {data.name})")
+    if data.name in toys.TOYS:
+        truth = -toys.TOYS[data.name].log_prob(data.x, data.y if getattr(model, "classes", 0) else None).mean().item()
+        print(f"{'truth':<9} {truth:.3f} nats   (of the density that these points were drawn from)")
+
+
+def _settings(pairs, model_class, fit, recipe):
+    """The recipe's settings with --set KEY=VALUE over them: those of the model, those of the loop."""
+    chosen = [dict(recipe["model"]), dict(recipe["train"])]
+    fixed = {"self", "x", "shape", "levels", "device", "dtype", "model", "train", "valid", "run", "about", "watch", "resume", "progress", "seed"}
+    known = [{k: p.default for k, p in inspect.signature(f).parameters.items() if k not in fixed} for f in (model_class, fit)]
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        part = next((i for i in (0, 1) if key in known[i]), None)
+        if not equals or part is None:
+            raise ValueError(f"--set takes KEY=VALUE, got {pair!r}; the keys are {', '.join([*known[0], *known[1]])}")
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        like = chosen[part].get(key, known[part][key])
+        kinds = (int, float) if isinstance(like, float) else tuple | int if isinstance(like, tuple) else type(like)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and not isinstance(like, bool)):
+            raise ValueError(f"--set {key} takes a value like {like!r}, got {text!r}")
+        chosen[part][key] = value
+    return chosen
+
+
+def _run_folder(arguments):
+    if arguments.out:
+        run = Path(arguments.out)
+        if (run / "run.json").exists() and not (arguments.overwrite or arguments.resume):
+            raise ValueError(f"{run} already holds a run: choose another --out, or say --resume or --overwrite")
+        return run
+    if arguments.resume:
+        raise ValueError("--resume continues the run in --out, and none is given")
+    name = f"{arguments.model}-{arguments.data}"
+    runs = (Path("runs") / (name if i == 1 else f"{name}-{i}") for i in itertools.count(1))
+    return next(run for run in runs if not run.exists())
+
+
+def where(arguments, threads=None):
+    """Set the threads and the backend; -> the device, which exists."""
+    import torch
+
+    from genmini import kernels
+
+    if arguments.threads or threads:
+        torch.set_num_threads(arguments.threads or threads)
+    if arguments.backend:
+        kernels.use(arguments.backend)
+    kernels.requested()  # an unknown GENMINI_BACKEND is said here
+    try:
+        device = torch.device(arguments.device)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"no device {arguments.device!r} here: {one_line(error)[:200]}") from None
+    return device
+
+
+def one_line(error):
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text:
+        return f"out of memory: a smaller batch (--set batch=...) or model may fit ({text[:120]})"
+    return text
+
+
+# ---- sample, eval ----------------------------------------------------------------------------------------------------------------------
+
+
+def sample(arguments):
+    import numpy as np
+    import torch
+
+    from genmini import checkpoint, plots
+
+    out = Path(arguments.out or Path(arguments.run_folder) / "grid.png")
+    if out.suffix not in (".png", ".npy"):
+        raise ValueError(f"--out takes a .png or a .npy file, got {out}")
+    said = checkpoint.read(arguments.run_folder)
+    model = checkpoint.load(arguments.run_folder, where(arguments))
+    name, how = type(model).__name__, {}
+    if arguments.complete:
+        how, panels = _halves(model, said, arguments)
+    if arguments.y is not None:
+        if not getattr(model, "classes", 0):
+            raise ValueError(f"-y names a class, and the {name} in {arguments.run_folder} was made without classes")
+        how["y"] = arguments.y
+    torch.manual_seed(arguments.seed)
+    x = model.sample(len(how["x"]) if arguments.complete else arguments.n, **how).cpu()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".npy":
+        np.save(out, x.numpy(), allow_pickle=False)
+    elif arguments.complete:
+        plots.side_by_side(out, {**panels, f"completed by {name}": x}, model.levels)
+    else:
+        plots.samples(out, f"{len(x)} samples of {name}", x, model.levels)
+    print(f"{len(x)} {'completions' if arguments.complete else 'samples'} in {out}")
+
+
+def _halves(model, said, arguments):
+    """Test images, of which the first half of the pixels, in the model's own order, is known -> what sample takes, and panels to show."""
+    import math
+
+    import torch
+
+    from genmini import data
+
+    if "known" not in inspect.signature(model.sample).parameters:
+        raise ValueError(f"--complete is for models that draw pixel after pixel, and {type(model).__name__} is none")
+    test = data.load(said["data"], "test", arguments.data_dir)
+    x, D = test.x[: arguments.n], math.prod(model.shape)
+    like = next(model.parameters())
+    how = dict(x=x.to(like.device), known=D // 2)
+    if getattr(model, "classes", 0):
+        how["y"] = test.y[: len(x)].to(like.device)
+    order = getattr(model, "order", torch.arange(D)).cpu()
+    given = x.float().flatten(1).index_fill(1, order[D // 2 :], math.nan).reshape(x.shape)
+    return how, {f"data ({test.split})": x, "what is kept": given}
+
+
+def evaluate(arguments):
+    import torch
+
+    from genmini import checkpoint, data
+
+    said = checkpoint.read(arguments.run_folder)
+    if "data" not in said:
+        raise ValueError(f"{arguments.run_folder}/run.json does not name its data")
+    held_out = data.load(said["data"], arguments.split, arguments.data_dir)
+    torch.manual_seed(0)  # some models draw noise to bound log p
+    say_likelihood(checkpoint.load(arguments.run_folder, where(arguments)), held_out)

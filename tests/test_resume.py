@@ -1,0 +1,152 @@
+"""A run that was interrupted goes on to the same bits: weights, metrics, noise; whatever the loop has learnt to do since."""
+
+import json
+import signal
+
+import pytest
+import torch
+
+from genmini import checkpoint, data, models, train
+from genmini.train import fit
+
+SETS = {name: [data.load(name, split) for split in data.SPLITS] for name in ("digits", "digits-threshold", "digits-dynamic", "moons")}
+CASES = {  # model, its settings, data, settings of the loop
+    "made": ("made", dict(hidden=(16,), dropout=0.5), "digits-threshold", dict(shift=0.5)),
+    "fvsbn, dynamic, average": ("fvsbn", dict(dropout=0.1), "digits-dynamic", dict(ema=0.9, decay=0.1)),
+    "nade": ("nade", dict(hidden=8, dropout=0.5), "digits-threshold", dict(patience=100)),
+    "realnvp, levels": ("realnvp", dict(couplings=1, width=4, dropout=0.2, dequantise="variational"), "digits", dict(ema=0.5)),
+    "realnvp, classes": ("realnvp", dict(couplings=2, hidden=8, classes=2), "moons", dict()),
+    "half precision": ("made", dict(hidden=(16,)), "digits-threshold", dict(precision="float16")),
+}
+
+
+def made(name, settings, on):
+    torch.manual_seed(7)
+    return models.find(name)(SETS[on][0].shape, levels=SETS[on][0].levels, **settings)
+
+
+class Killed(Exception):
+    pass
+
+
+def rows(run):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+@pytest.mark.parametrize("case, stop", [*((case, 13) for case in CASES), ("made", 3), ("made", 8)])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, case, stop):
+    """Stopped before the first evaluation, at one, after it: the state is of that step, and a fresh process's noise does not matter."""
+    name, settings, on, loop = CASES[case]
+    few = [SETS[on][0], SETS[on][1]]
+    loop = dict(steps=16, every=8, batch=16, progress=False) | loop
+    whole = made(name, settings, on)
+    fit(whole, *few, **loop, run=tmp_path / "whole")
+
+    parts = made(name, settings, on)
+    step, log_prob = [0], parts.log_prob
+
+    def pressed(*x):
+        step[0] += parts.training
+        if parts.training and step[0] == stop:
+            signal.raise_signal(signal.SIGINT)
+        return log_prob(*x)
+
+    parts.log_prob = pressed
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        if loop.get("ema"):  # the average copies the model, and would copy this with it
+            monkeypatch.setattr(train, "AveragedModel", lambda model, **said: _without(model, torch.optim.swa_utils.AveragedModel, said))
+        assert fit(parts, *few, **loop, run=tmp_path / "parts").stopped == "interrupted"
+    finally:
+        signal.signal(signal.SIGINT, before)
+    monkeypatch.undo()
+    assert checkpoint.read(tmp_path / "parts")["state"]["tensors"] == f"state-{stop}.safetensors"
+
+    again = made(name, settings, on)
+    torch.rand(100)
+    history = fit(again, *few, **loop, run=tmp_path / "parts", resume=True)
+    assert history.last == 16 and not history.stopped
+    for one, other in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole") and len(rows(tmp_path / "whole")) == 2
+    said = [checkpoint.read(tmp_path / run) for run in ("whole", "parts")]
+    assert said[0] == said[1] and "state" not in said[0]
+    files = [{path.name: path.read_bytes() for path in (tmp_path / run).glob("*.safetensors")} for run in ("whole", "parts")]
+    assert files[0] == files[1] and len(files[0]) == 1
+
+
+def _without(model, average, said):
+    spoiled = model.__dict__.pop("log_prob")
+    averaged = average(model, **said)
+    model.log_prob = spoiled
+    return averaged
+
+
+def test_a_killed_run_resumes_from_its_last_checkpoint(tmp_path, monkeypatch):
+    """Nothing runs after the kill: what is on disk, by the clock and not by an evaluation, is enough."""
+    few = SETS["digits-threshold"][:2]
+    loop = dict(steps=12, every=10, batch=16, progress=False)
+    whole, parts = (made("made", dict(hidden=(8,)), "digits-threshold") for _ in range(2))
+    fit(whole, *few, **loop, run=tmp_path / "whole")
+    monkeypatch.setattr(train, "SAVE_EVERY", 0)
+    log_prob, step = parts.log_prob, [0]
+
+    def killed(x):
+        step[0] += 1
+        if step[0] == 6:
+            raise Killed
+        return log_prob(x)
+
+    parts.log_prob = killed
+    with pytest.raises(Killed):
+        fit(parts, *few, **loop, run=tmp_path / "parts")
+    assert checkpoint.read(tmp_path / "parts")["state"]["tensors"] == "state-5.safetensors"
+    again = made("made", dict(hidden=(8,)), "digits-threshold")
+    fit(again, *few, **loop, run=tmp_path / "parts", resume=True)
+    assert all(torch.equal(one, other) for one, other in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+
+
+def test_the_first_checkpoint_follows_the_first_step(tmp_path):
+    model, log_prob, step = made("made", dict(hidden=(8,)), "digits-threshold"), None, [0]
+    log_prob = model.log_prob
+
+    def looks(x):
+        step[0] += 1
+        if step[0] == 2:
+            assert checkpoint.read(tmp_path)["state"]["tensors"] == "state-1.safetensors" and checkpoint.read(tmp_path)["valid"] is None
+            checkpoint.load(tmp_path).sample(2)
+            raise Killed
+        return log_prob(x)
+
+    model.log_prob = looks
+    with pytest.raises(Killed):
+        fit(model, *SETS["digits-threshold"][:2], steps=10, run=tmp_path, progress=False)
+    assert step[0] == 2
+
+
+def test_what_cannot_be_resumed_is_said(tmp_path):
+    model, few = made("made", dict(hidden=(8,)), "digits-threshold"), SETS["digits-threshold"][:2]
+    with pytest.raises(ValueError, match="holds no run"):
+        fit(model, *few, steps=2, run=tmp_path, resume=True, progress=False)
+    fit(model, *few, steps=2, run=tmp_path, progress=False)
+    with pytest.raises(ValueError, match="at its end"):
+        fit(model, *few, steps=2, run=tmp_path, resume=True, progress=False)
+
+
+def test_a_state_is_any_nest(tmp_path):
+    nest = {"step": 3, "a": [1, 2.5, None, {"b": torch.arange(3)}], "numbers": {0: {"x": torch.tensor(1.5)}, 1: {}}, "whole": 0.1 + 0.2}
+    model = made("made", dict(hidden=(8,)), "digits-threshold")
+    checkpoint.save(tmp_path, model, {"step": 1}, state=nest)
+    back, weights = checkpoint.load_state(tmp_path)
+    assert torch.equal(back["a"][3].pop("b"), torch.arange(3)) and back["numbers"][0].pop("x") == 1.5
+    assert back == {"step": 3, "a": [1, 2.5, None, {}], "numbers": {0: {}, 1: {}}, "whole": 0.1 + 0.2}
+    assert all(torch.equal(weights[name], tensor) for name, tensor in model.state_dict().items())
+    state = tmp_path / "state-3.safetensors"
+    state.write_bytes(state.read_bytes()[:-3])
+    with pytest.raises(ValueError, match="is damaged"):
+        checkpoint.load_state(tmp_path)
+    checkpoint.load(tmp_path)  # which does not need it
+    checkpoint.save(tmp_path, model, {"step": 2})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model-2.safetensors", "run.json"]
