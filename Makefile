@@ -4,7 +4,7 @@ PY = .venv/bin/python
 $(shell .venv/bin/python -c "" 2>/dev/null || rm -f .venv/ready)   # a broken environment is made again
 
 help:            ## this list
-	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
 .venv/ready: setup.py pyproject.toml constraints.txt
 	@echo "Making .venv (once; PyTorch and Triton are large)"
@@ -32,6 +32,9 @@ bench: build     ## time every room beside its peers, and store the table of thi
 	.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(PY) bench/run.py
 
+table-likelihood: build ## train every likelihood model on the digits, three seeds each (an hour), and write README's tables
+	$(PY) bench/table_likelihood.py
+
 gpu:             ## on a machine with an NVIDIA GPU, with the python3 that has its PyTorch: tests, sanitizers, benches
 	$(PYTHON3) -m pip install --no-build-isolation --no-deps -e .
 	$(PYTHON3) csrc/build.py --strict
@@ -47,5 +50,5 @@ lint: .venv/ready ## ruff and clang-format
 clean:           ## remove what was built
 	rm -rf .venv build kernels/lib *.egg-info .cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help build demo test test-thorough sanitize bench gpu lint clean
+.PHONY: help build demo test test-thorough sanitize bench table-likelihood gpu lint clean
 .DEFAULT_GOAL := help

@@ -82,16 +82,19 @@ def machine():
         from triton import __version__ as triton_version
     except ImportError:  # macOS, Windows
         triton_version = ""
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
     driver = ""
     if GPU:
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         driver = subprocess.run(query, capture_output=True, text=True).stdout.strip()
     return {
         "device": torch.cuda.get_device_name() if GPU else _processor(), "driver": driver, "threads": torch.get_num_threads(),
-        "torch": torch.__version__, "triton": triton_version, "python": platform.python_version(), "commit": git,
+        "torch": torch.__version__, "triton": triton_version, "python": platform.python_version(), "commit": commit(),
         "copy_GB_s": f"{copy_bandwidth() / 1e9:.1f}", "matmul_GFLOP_s": f"{matmul_rate() / 1e9:.0f}",
     }  # fmt: skip
+
+
+def commit():
+    return subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
 
 
 def _processor():

@@ -1,0 +1,202 @@
+"""The likelihood of unseen digits under every model here, by its own recipes and three seeds, beside anchors that need no model.
+
+    python bench/table_likelihood.py                     what is missing, or was measured with other settings; then README's tables
+    python bench/table_likelihood.py --only made nade    these models
+    python bench/table_likelihood.py --fresh             all of it again
+    python bench/table_likelihood.py --readme            only write README's tables from the stored rows
+
+One run is one process with one thread, so its numbers do not depend on the machine's cores, nor much on what else it does: the seconds
+are those of the processor. Recipes are tuned on valid; test is looked at here alone.
+"""
+
+import argparse
+import csv
+import json
+import lzma
+import math
+import multiprocessing
+import os
+import re
+import statistics
+import sys
+import time
+import zlib
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+CSV = HERE / "results" / "likelihood.csv"
+README = HERE.parent / "README.md"
+SETS = {"digits": "17 levels", "digits-threshold": "binary, level 8 and above"}
+KEYS = ["data", "who", "recipe", "seed"]
+COLUMNS = [*KEYS, "nats", "bits_per_dim", "standard_error", "bound", "valid", "parameters", "step", "cpu_seconds", "settings", "torch", "commit"]
+
+
+def runs(only=None):
+    """(model, recipe, seed) of everything that is trained."""
+    from genmini import models
+
+    for name in only or models.MODELS:
+        for key, recipe in models.recipes(name).items():
+            if recipe["data"] in SETS:
+                yield from ((name, key, seed) for seed in range(3))
+
+
+def settings(name, key):
+    from genmini import models
+
+    recipe = models.recipes(name)[key]
+    return json.dumps(recipe["model"] | recipe["train"], sort_keys=True)
+
+
+def measure(run):
+    """Train one model -> its row."""
+    import torch
+    from measure import commit
+
+    from genmini import data, models
+    from genmini.train import evaluate, fit
+
+    torch.set_num_threads(1)
+    name, key, seed = run
+    recipe = models.recipes(name)[key]
+    train, valid, test = (data.load(recipe["data"], split) for split in data.SPLITS)
+    torch.manual_seed(seed)
+    model = models.find(name)(train.shape, levels=train.levels, **recipe["model"])
+    since = time.process_time()
+    history = fit(model, train, valid, **recipe["train"], seed=seed, progress=False)
+    seconds = time.process_time() - since
+    torch.manual_seed(0)  # of a bound that draws noise
+    nats, error = evaluate(model, test)
+    return {
+        "data": recipe["data"], "who": name, "recipe": key, "seed": seed, **_likelihood(nats, error, test),
+        "bound": "at most" if getattr(model, "bounds", False) else "", "valid": f"{history.valid:.4f}",
+        "parameters": sum(p.numel() for p in model.parameters()), "step": history.step, "cpu_seconds": f"{seconds:.1f}",
+        "settings": settings(name, key), "torch": torch.__version__, "commit": commit(),
+    }  # fmt: skip
+
+
+def _likelihood(nats, error, test):
+    bits = nats / math.prod(test.shape) / math.log(2)
+    return {"nats": f"{nats:.4f}", "bits_per_dim": f"{bits:.4f}", "standard_error": "" if error is None else f"{error:.4f}"}
+
+
+# ---- anchors ---------------------------------------------------------------------------------------------------------------------------
+
+
+def anchors():
+    from measure import commit
+
+    from genmini import data
+
+    for name in SETS:
+        train, valid, test = (data.load(name, split) for split in data.SPLITS)
+        L, D = test.levels, math.prod(test.shape)
+        pack = lambda some: _packed(some.x, L)
+        alone = lambda compress: 8 * len(compress(pack(test)))
+        after = lambda compress: 8 * (len(compress(pack(train) + pack(test))) - len(compress(pack(train))))
+        best = lambda content: lzma.compress(content, lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}])
+        rows = {
+            "histogram of each pixel": (*histogram(train, valid, test), D * (L - 1)),
+            "zlib, the test images alone": (alone(lambda content: zlib.compress(content, 9)) / len(test) * math.log(2), None, ""),
+            "lzma, the test images alone": (alone(best) / len(test) * math.log(2), None, ""),
+            "lzma, after the train images": (after(best) / len(test) * math.log(2), None, ""),
+        }
+        for who, (nats, error, parameters) in rows.items():
+            yield {"data": name, "who": who, **_likelihood(nats, error, test), "parameters": parameters, "commit": commit()}
+
+
+def histogram(train, valid, test):
+    """Independent pixels: each level as often as in train, and `extra` times more; `extra` is chosen on valid. -> nats, standard error"""
+    import torch
+
+    hot = lambda some: torch.nn.functional.one_hot(some.x.flatten(1).long(), some.levels).double()
+    counts = hot(train).sum(0)
+    nll = lambda some, extra: -(hot(some) * ((counts + extra) / (counts + extra).sum(1, keepdim=True)).log()).sum((1, 2))
+    extra = min((0.01, 0.03, 0.1, 0.3, 1.0, 3.0), key=lambda extra: nll(valid, extra).mean().item())
+    each = nll(test, extra)
+    return each.mean().item(), (each.std() / math.sqrt(len(each))).item()
+
+
+def _packed(x, levels):
+    """A byte a pixel, or eight pixels a byte where there are two levels."""
+    import numpy as np
+
+    return (np.packbits(x.numpy()) if levels == 2 else x.numpy()).tobytes()
+
+
+# ---- the table -------------------------------------------------------------------------------------------------------------------------
+
+
+def stored():
+    return list(csv.DictReader(CSV.open())) if CSV.exists() else []
+
+
+def store(row):
+    """In place of the row of the same run, if there is one; the file is replaced in one step."""
+    rows = [old for old in stored() if [str(old.get(k) or "") for k in KEYS] != [str(row.get(k, "")) for k in KEYS]] + [row]
+    rows.sort(key=lambda row: [str(row.get(k, "")) for k in KEYS])
+    CSV.parent.mkdir(exist_ok=True)
+    beside = CSV.with_suffix(".part")
+    with beside.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(beside, CSV)
+
+
+def missing(only=None):
+    have = {(row["who"], row["recipe"], row["seed"]): row["settings"] for row in stored()}
+    return [(name, key, seed) for name, key, seed in runs(only) if have.get((name, key, str(seed))) != settings(name, key)]
+
+
+def table(rows, data):
+    """The lines of one data set, the best first."""
+    groups = {}
+    for row in rows:
+        if row["data"] == data:
+            groups.setdefault((row["who"], row["recipe"]), []).append(row)
+    mean = lambda group, column: statistics.mean(float(row[column]) for row in group)
+    spread = lambda group, column, digits: f" ± {statistics.stdev(float(r[column]) for r in group):.{digits}f}" if len(group) > 1 else ""
+    lines = [f"| {SETS[data]} | nats | bits/dim | parameters | seconds |", "|---|---|---|---|---|"]
+    for (who, key), group in sorted(groups.items(), key=lambda item: mean(item[1], "nats")):
+        name = f"`{who}`" + (f" ({key})" if key not in ("digits", "digits-levels") else "") if key else who
+        if key and len(group) < 3:
+            name += f", {len(group)} seed" + "s" * (len(group) > 1)
+        most = "≤ " if group[0]["bound"] else ""
+        parameters = f"{int(group[0]['parameters']):,}" if group[0]["parameters"] else ""
+        seconds = f"{mean(group, 'cpu_seconds'):.0f}" if key else ""
+        nats = f"{most}{mean(group, 'nats'):.2f}{spread(group, 'nats', 2)}"
+        bits = f"{most}{mean(group, 'bits_per_dim'):.3f}{spread(group, 'bits_per_dim', 3)}"
+        lines.append(f"| {name} | {nats} | {bits} | {parameters} | {seconds} |")
+    return lines
+
+
+def readme():
+    rows = stored()
+    text = README.read_text()
+    block = "\n\n".join(["<!-- likelihood -->", *("\n".join(table(rows, data)) for data in SETS), "<!-- /likelihood -->"])
+    README.write_text(re.sub(r"<!-- likelihood -->.*<!-- /likelihood -->", lambda _: block, text, flags=re.S))
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Test likelihoods of every model on the embedded digits, three seeds each, and README's tables.")
+    parser.add_argument("--only", nargs="+", metavar="MODEL", help="these models")
+    parser.add_argument("--fresh", action="store_true", help="measure again what is stored")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count()), metavar="N", help="processes at a time (default: %(default)s)")
+    parser.add_argument("--readme", action="store_true", help="only write README's tables from the stored rows")
+    options = parser.parse_args()
+    if not options.readme:
+        for row in anchors():
+            store(row)
+        todo = list(runs(options.only)) if options.fresh else missing(options.only)
+        print(f"{len(todo)} runs to do, {options.jobs} at a time")
+        with multiprocessing.get_context("spawn").Pool(options.jobs, maxtasksperchild=1) as pool:
+            for row in pool.imap_unordered(measure, todo):
+                store(row)
+                print("  ".join(f"{row[k]}" for k in (*KEYS, "nats", "bits_per_dim", "valid", "cpu_seconds")), flush=True)
+    readme()
+
+
+if __name__ == "__main__":
+    main()
