@@ -58,6 +58,8 @@ def train(arguments):
             else:
                 if said:
                     print(f"resumed   {run} at step {said['state']['step']}")
+                    if said["versions"] != info.versions():
+                        print(f"note      begun with {said['versions']}: other versions, perhaps other bits")
                 watch = _watch(run, splits, arguments.seed, arguments.tensorboard)
                 history = fit(model, splits["train"], splits["valid"], **loop, seed=arguments.seed, run=run, about=about, watch=watch,
                               resume=bool(said))  # fmt: skip

@@ -102,7 +102,7 @@ RECIPES = {  # the settings of MADE's recipes, not tuned for this model
         "train": dict(steps=1500, batch=64, rate=2e-3, shift=0.2),
         "threads": 1,
     },
-    "paper": {  # 500 units, one order: 88.33 nats, there on MNIST with bits drawn once for all; with bits drawn anew expect a few less
+    "paper": {  # 500 units, one order: 88.33 nats, on MNIST with bits drawn once for all; bits drawn anew are another measure
         "data": "mnist-dynamic",
         "model": dict(hidden=500),
         "train": dict(steps=100_000, batch=100, rate=1e-3, every=1000),
