@@ -10,12 +10,13 @@ Three kinds of library, all plain C functions:
     <x>.cu   -> <x>.emulated.so   g++ reads the same source against emulator.h: the GPU kernel runs on a CPU
     <x>.cpp  -> <x>.cpu.so        g++: the native CPU kernel, where PyTorch is beaten
 
-A library is rebuilt when its source, a header, the command or the compiler changes; beside it lie its key and the compiler's log.
+A library is rebuilt when its source, a header that it includes, the command or the compiler changes; beside it lie its key and the compiler's log.
 """
 
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,8 @@ CSRC = Path(__file__).resolve().parent
 KINDS = ("cpu", "emulated", "cuda")
 # Contraction is off: a * b + c is two roundings wherever the source writes two operations (docs/exact-argmin.md relies on it).
 GXX = ["-std=c++17", "-shared", "-fPIC", "-pthread", "-g", "-ffp-contract=off", "-Wall", "-Wextra"]
+# A kernel may read bytes as another type than they were written as, as under nvcc; nvcc's pragmas (unroll) mean nothing to g++.
+GXX += ["-fno-strict-aliasing", "-Wno-unknown-pragmas"]
 NVCC = ["-std=c++17", "-shared", "-Xcompiler=-fPIC", "-O3", "-lineinfo", "-fmad=false"]
 NVCC += ["-gencode=arch=compute_80,code=sm_80", "-gencode=arch=compute_90,code=[sm_90,compute_90]"]
 
@@ -66,10 +69,20 @@ def command(kind, source, output, debug=False):
     return [compiler(kind), *GXX, "-O0" if debug else "-O3" if kind == "cpu" else "-O2", *language, str(source), "-o", str(output)]
 
 
+def reads(source):
+    """The source and all files of ours that it includes, directly or not."""
+    found = [Path(source).resolve()]
+    for path in found:  # grows on the way
+        named = re.findall(r'^\s*#include "(.+)"', path.read_text(), re.M)
+        included = dict.fromkeys((folder / name).resolve() for name in named for folder in (path.parent, CSRC))
+        found += [other for other in included if other.exists() and other not in found]
+    return found
+
+
 def key(kind, source, debug=False):
     """What a library is made of: change any of it and it is built again."""
     digest = hashlib.sha256()
-    for path in (source, *sorted(source.parent.glob("*.h"))):
+    for path in reads(source):
         digest.update(path.name.encode() + path.read_bytes())
     words = [*command(kind, Path(source.name), "", debug)]
     digest.update(" ".join(words).encode())

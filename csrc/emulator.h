@@ -7,6 +7,7 @@
 //   a CUDA thread                 a fiber (emulator_fibers.h): a stack of its own; one fiber of a block runs at a time
 //   __syncthreads, __shfl_sync    the fiber notes what it waits for and leaves; whoever comes last lets the others go on: `meet`
 //   __shared__                    static thread_local: one copy per OS thread, hence per running block; all 0xff (NaN) when a block starts
+//                                 (on Linux; a plain static array, as AddressSanitizer and OS threads need it, keeps what was there)
 //   a barrier that not all reach  nobody can go on: the launch ends with a code, and gpu_error(code) tells who waits where
 //
 // Threads run in an order that no kernel may rely on: forward, reverse, or random and drawn anew at each barrier. It is chosen by
@@ -48,7 +49,8 @@
 namespace emulator {
 
 // ---- running ----------------------------------------------------------------------------------------------------------------------------
-// Static shared arrays are thread_local memory of this library: where does the calling thread have it?
+// Static shared arrays are thread_local memory of this library: where does the calling thread have it? Only Linux tells, and plain static
+// arrays lie elsewhere: then they are not poisoned, and only dynamic shared memory is.
 struct Range {
     char* start;
     size_t size;

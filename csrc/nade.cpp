@@ -11,9 +11,8 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <thread>
 #include <type_traits>
-#include <vector>
+#include "helpers.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define WIDE_X86 1    // the other instruction sets can be compiled here, whatever the compiler's own target is
@@ -160,14 +159,7 @@ template <class F> void parallel(int64_t tasks, int threads, F work) {
         Environment environment;
         for (int64_t task; (task = next++) < tasks;) work(task, t);
     };
-    std::vector<std::thread> others;
-    for (int t = 1; t < threads && t < tasks; t++) {
-        try {
-            others.emplace_back(run, t);
-        } catch (...) { break; }    // no more threads to be had: those that run take all the work
-    }
-    run(0);
-    for (auto& other : others) other.join();
+    Helpers::share(int(std::min<int64_t>(threads, tasks)), run);
 }
 
 template <class T> T* aligned(void* workspace, int64_t numbers_before) {

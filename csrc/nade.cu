@@ -51,7 +51,7 @@ template <class T> __global__ void pass_naive(Pass<T> p) {
         part[threadIdx.x] = sum;
         for (int half = THREADS / 2; half > 0; half /= 2) {
             __syncthreads();
-            if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
+            if (int(threadIdx.x) < half) part[threadIdx.x] += part[threadIdx.x + half];
         }
         if (threadIdx.x == 0) {
             T l = p.b[d] + part[0];

@@ -18,8 +18,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <thread>
 #include <vector>
+#include "helpers.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define WIDE_X86 1    // the other instruction sets can be compiled here, whatever the compiler's own target is
@@ -118,7 +118,7 @@ constexpr float SMALLEST = 0x1p-60f;      // units are 2^-60 or more: the produc
 constexpr float FAR_CODE = 0x1p122f;      // squared norms, in the scale where a typical code's largest number is 1   (C7)
 constexpr float FAR_ROW = 0x1p118f;
 constexpr int64_t WIDEST = 65536;         // the largest D that the rounding of norms is proven for
-constexpr double WORTH_A_THREAD = 2e6;    // products that take longer than starting a thread
+constexpr double WORTH_A_THREAD = 2e6;    // products that take longer than waking a thread
 constexpr int FEW = 4;                    // fewer rows are not worth a packed codebook
 constexpr int MAX_TILE = 64, BLOCK = 48, KEPT = 32, SAMPLE = 31;
 
@@ -312,18 +312,6 @@ struct Environment {                      // round to nearest, keep subnormals: 
     ~Environment() { std::fesetenv(&saved); }
 };
 
-// Run work(0) .. work(threads - 1), the first of them here
-template <class F> void parallel(int threads, F work) {
-    std::vector<std::thread> others;
-    for (int t = 1; t < threads; t++) {
-        try {
-            others.emplace_back([=] { Environment environment; work(t); });
-        } catch (...) { break; }            // no more threads to be had: those that run take all the work
-    }
-    work(0);
-    for (auto& other : others) other.join();
-}
-
 // The centre: of each coordinate the median over a few finite codes. The scale: a typical code's largest number becomes 1.
 // False if no code is finite, or if doubles might over- or underflow in the sums that the screen stands for.
 bool look_at(const Problem& p, Book& book, int64_t* sample, double* column) {
@@ -370,7 +358,7 @@ extern "C" const char* nearest_code_cpu_info() { return chosen().name; }
 extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const void* e, int64_t* index, int64_t N, int64_t K, int64_t D,
                                 void* workspace, int threads) {
     if (z_dtype < 0 || z_dtype > 3 || e_dtype < 0 || e_dtype > 3 || N < 0 || K < 1 || D < 0 || threads < 1) return 1;
-    Environment environment;
+    Environment environment;                  // the centre too is computed in it
     Problem p = {z_dtype, e_dtype, z, e, index, N, K, D};
     Arena arena{(char*)((uintptr_t(workspace) + 63) / 64 * 64)};
     Book book = layout(arena, K, D);
@@ -385,7 +373,8 @@ extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const v
     std::vector<Scratch> scratch;
     for (int t = 0; t < threads; t++) scratch.push_back(layout_scratch(arena, K, D));
     std::atomic<int64_t> next_tile{0}, packed{0}, next_row{0};
-    parallel(threads, [&](int t) {
+    Helpers::share(threads, [&](int t) {
+        Environment environment;
         Scratch& s = scratch[t];
         Book mine = book;
         if (screened) {

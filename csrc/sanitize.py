@@ -30,7 +30,7 @@ import build
 DRIVERS = build.CSRC / "drivers"
 CACHE = build.CSRC.parent / ".cache" / "sanitize"
 FLAGS = [flag for flag in build.GXX if flag not in ("-shared", "-fPIC", "-g")]
-FLAGS += ["-g1", "-Wno-unknown-pragmas"]  # lines are enough for a report, and compile twice as fast
+FLAGS += ["-g1"]  # lines are enough for a report, and compile twice as fast
 FORWARD = {"GENMINI_EMULATOR_ORDER": "forward"}
 ORDERS = [FORWARD, *({"GENMINI_EMULATOR_ORDER": order} for order in ("reverse", "1", "2"))]
 BUILDS = {
@@ -57,11 +57,11 @@ def bugs():
     return found
 
 
-def compiled(source, flags, name, inputs=(), compiler="emulated"):
-    """The path of `source` compiled with `flags`: made anew when it, a header, an input, the flags or the compiler change."""
+def compiled(source, flags, name, compiler="emulated"):
+    """The path of `source` compiled with `flags`: made anew when it, a file that it includes, the flags or the compiler change."""
     words = [build.compiler(compiler), *flags, str(source)]
     digest = hashlib.sha256(" ".join([*flags, source.name]).encode())
-    for path in (source, *inputs, *sorted(build.CSRC.glob("*.h")), *sorted(DRIVERS.glob("*.h"))):
+    for path in build.reads(source):
         digest.update(path.name.encode() + path.read_bytes())
     digest.update(subprocess.run([words[0], "--version"], capture_output=True).stdout)
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -91,11 +91,10 @@ def suits(source, kind):
 
 
 def program(source, kind):
-    inputs = [drives(source)] if source.parent == DRIVERS else sorted(source.parent.glob("*.cu"))
     if kind == "gpu":
         flags = [flag for flag in build.NVCC if flag not in ("-shared", "-Xcompiler=-fPIC")]
-        return compiled(source, [*flags, "-x", "cu"], f"{source.stem}.gpu", inputs, "cuda")
-    return compiled(source, [*FLAGS, *BUILDS[kind][0], "-x", "c++"], f"{source.stem}.{kind}", inputs)
+        return compiled(source, [*flags, "-x", "cu"], f"{source.stem}.gpu", "cuda")
+    return compiled(source, [*FLAGS, *BUILDS[kind][0], "-x", "c++"], f"{source.stem}.{kind}")
 
 
 def run(command, environment):

@@ -111,10 +111,7 @@ def code_stats(z, index, K):
     _check.at_least("z", z, 1, "(..., D)")
     _check.shape("index", index, z.shape[:-1], "that of z without D")
     _check.one_device(z=z, index=index)
-    if isinstance(K, bool) or not isinstance(K, int):
-        raise TypeError(f"K must be an int, got {type(K).__name__}")
-    if K < 1:
-        raise ValueError(f"K must be at least 1, got {K}")
+    _check.whole("K", K, 1, 2**63 - 1, "the number of codes")
     (z,) = _check.in_float32(z)
     N = math.prod(z.shape[:-1])
     return _forward(z.reshape(N, z.shape[-1]), index.reshape(N), K, _backend.requested())

@@ -5,10 +5,11 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from genmini.kernels import _backend, _library
+from genmini.kernels import _backend, _check, _library
 
 from genmini import kernels, ops
 
@@ -108,6 +109,16 @@ def test_the_environment_sets_the_default():
     assert run("emulated").stdout.split() == ["emulated", "emulated"]
     wrong = run("fast")
     assert wrong.returncode and "GENMINI_BACKEND='fast' is unknown; the backends are auto" in wrong.stderr
+
+
+def test_values_are_looked_at_on_a_cpu_and_on_a_gpu_where_asked(monkeypatch):
+    """Nothing on a GPU is waited for unless GENMINI_CHECK=1 says so. (The device is all that `values` reads: a stand-in has no memory.)"""
+    on = lambda device: _check.values(SimpleNamespace(device=torch.device(device)))
+    for setting, seen in ((None, False), ("0", False), ("", False), ("1", True)):
+        monkeypatch.delenv("GENMINI_CHECK", raising=False)
+        if setting is not None:
+            monkeypatch.setenv("GENMINI_CHECK", setting)
+        assert on("cuda:0") == seen and on("cpu") and not on("meta")
 
 
 def test_a_compiled_graph_follows_a_change_of_backend():

@@ -5,6 +5,9 @@ Truth is the definition in NumPy: one subtraction, one square and one addition a
 
 import ctypes
 import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -307,6 +310,26 @@ def test_the_callers_rounding_mode_and_flushing_do_not_matter():
         torch.set_flush_denormal(False)
     assert flushing.all(), "our setting was not restored"
     assert all((index == exact).all() for index in found)
+
+
+def test_several_callers_and_a_forked_child_search_at_once():
+    z, e = map(torch.from_numpy, gaussian(np.random.default_rng(0), 2000, 512, 16))
+    z, e = z.float(), e.float()
+    want = definition(z, e)
+    with ThreadPoolExecutor(4) as callers:  # ctypes lets go of Python's lock during a call
+        for index in callers.map(lambda i: search(z, e, 1 + i % 4), range(40)):
+            assert (index == want).all()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if (search(z, e, 3) == want).all() else 1)
+    for _ in range(600):  # it must not wait for threads that only its parent has
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(child, signal.SIGKILL)
+    assert done and status == 0
 
 
 def test_an_unknown_dtype_or_no_code_is_refused():

@@ -2,11 +2,11 @@
 #include <algorithm>
 #include <atomic>
 #include <cfenv>
-#include <thread>
 #include <type_traits>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
+#include "../helpers.h"
 #include "nade_walk.h"
 namespace {
 #include "../nade.cpp"

@@ -3,11 +3,11 @@
 #include <atomic>
 #include <cfenv>
 #include <limits>
-#include <thread>
 #include <type_traits>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
+#include "../helpers.h"
 #include "driver.h"
 namespace {
 #include "../nearest_code.cpp"
