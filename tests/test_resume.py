@@ -34,16 +34,19 @@ def rows(run):
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
-@pytest.mark.parametrize("case, stop", [*((case, 13) for case in CASES), ("made", 3), ("made", 8)])
-def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, case, stop):
+on_gpu = pytest.param("made", 13, "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
+
+
+@pytest.mark.parametrize("case, stop, device", [*((case, 13, "cpu") for case in CASES), ("made", 3, "cpu"), ("made", 8, "cpu"), on_gpu])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, case, stop, device):
     """Stopped before the first evaluation, at one, after it: the state is of that step, and a fresh process's noise does not matter."""
     name, settings, on, loop = CASES[case]
     few = [SETS[on][0], SETS[on][1]]
     loop = dict(steps=16, every=8, batch=16, progress=False) | loop
-    whole = made(name, settings, on)
+    whole = made(name, settings, on).to(device)
     fit(whole, *few, **loop, run=tmp_path / "whole")
 
-    parts = made(name, settings, on)
+    parts = made(name, settings, on).to(device)
     step, log_prob = [0], parts.log_prob
 
     def pressed(*x):
@@ -63,8 +66,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, cas
     monkeypatch.undo()
     assert checkpoint.read(tmp_path / "parts")["state"]["tensors"] == f"state-{stop}.safetensors"
 
-    again = made(name, settings, on)
-    torch.rand(100)
+    again = made(name, settings, on).to(device)
+    torch.rand(100, device=device)
     history = fit(again, *few, **loop, run=tmp_path / "parts", resume=True)
     assert history.last == 16 and not history.stopped
     for one, other in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
