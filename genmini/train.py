@@ -51,21 +51,20 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
     _check_settings(dict(steps=steps, batch=batch, every=every), shift, ema, patience, precision, train)
     device = next(model.parameters()).device
     train, valid = train.to(device), valid.to(device)
-    noise = torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)  # of dropout
+    random = Random(seed, device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
     judged = averaged.module if ema else model  # its loss on valid counts, its weights are kept
-    moving = {"model": model, "optimiser": optimiser, "schedule": schedule, "scaler": scaler} | ({"averaged": averaged} if ema else {})
+    moving = {"model": model, "optimiser": optimiser, "schedule": schedule, "scaler": scaler, "random": random}
+    moving |= {"averaged": averaged} if ema else {}
     history, best, losses, since, saved = History(), None, [], time.perf_counter(), -math.inf
 
     def state(step):
         return {
             "step": step, "best": [history.step, history.valid] if best else None, "rows": history.rows,
             "seconds": time.perf_counter() - since, "losses": torch.stack(losses) if losses else None,
-            "random": [noise.get_state(), torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None],
             **{name: part.state_dict() for name, part in moving.items()},
         }  # fmt: skip
 
@@ -92,10 +91,6 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
             best = {name: tensor.to(device) for name, tensor in weights.items()}
         history.rows, history.last, since = was["rows"], was["step"], since - was["seconds"]
         losses = [] if was["losses"] is None else list(was["losses"].to(device))
-        noise.set_state(was["random"][0])
-        torch.set_rng_state(was["random"][1])
-        if was["random"][2] is not None and device.type == "cuda":
-            torch.cuda.set_rng_state(was["random"][2], device)
 
     if run:
         Path(run).mkdir(parents=True, exist_ok=True)
@@ -107,10 +102,10 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
     ):
         metrics.writelines(json.dumps(row) + "\n" for row in history.rows)
         for step in range(history.last + 1, steps + 1):
-            n = torch.randint(len(train), (batch,), generator=noise).to(device)
-            x = train.batch(n, noise)
+            n = torch.randint(len(train), (batch,), generator=random.noise).to(device)
+            x = train.batch(n, random.noise)
             if shift:
-                x = shifted(x, shift, noise)
+                x = shifted(x, shift, random.noise)
             model.train()
             with torch.autocast(device.type, PRECISIONS[precision]) if PRECISIONS[precision] else contextlib.nullcontext():
                 loss = -model.log_prob(x, *_class(model, train.y[n])).mean()
@@ -159,6 +154,24 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
     model.load_state_dict(best)
     model.eval()
     return history
+
+
+class Random:
+    """All randomness of a training: which images, by a generator of its own; dropout and dequantisation, by those of PyTorch."""
+
+    def __init__(self, seed, device):
+        self.noise, self.device = torch.Generator().manual_seed(seed), device
+        torch.manual_seed(seed)
+
+    def state_dict(self):
+        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        return {"noise": self.noise.get_state(), "cpu": torch.get_rng_state(), "cuda": cuda}
+
+    def load_state_dict(self, state):
+        self.noise.set_state(state["noise"])
+        torch.set_rng_state(state["cpu"])
+        if state["cuda"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda"], self.device)
 
 
 @contextlib.contextmanager
