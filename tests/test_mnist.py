@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from genmini import data
+from genmini.cli import main
 from genmini.data import mnist
 
 N = {"train": 60, "t10k": 10}
@@ -193,3 +194,25 @@ def test_dynamic_bits_have_the_probability_of_their_level():
     assert abs(fixed - 0.5) < 5 * 0.5 / (levels.x == 8).sum() ** 0.5
     other = data.load("digits-dynamic", "valid")
     assert other.x.shape == (200, 8, 8) and not torch.equal(other.x, dynamic.x[:200])
+
+
+def test_the_command_line_trains_on_it(contents, tmp_path, monkeypatch, capsys):
+    lay(tmp_path / "here", contents, gz=True)
+    monkeypatch.chdir(tmp_path)
+    at = ["--data-dir", "here"]
+    words = ["train", "nade", "--data", "mnist", *at, "--steps", "2", "--set", "hidden=4", "--threads", "1"]
+    threads = torch.get_num_threads()
+    try:
+        assert main(words) == 0
+        out = capsys.readouterr().out
+        assert "mnist in the version of this recipe: mnist-dynamic" in out and "50 train / 10 valid / 10 test" in out
+        assert main(["train", "made", "--data", "mnist", "--recipe", "digits", *at, "--steps", "1", "--set", "hidden=4"]) == 0
+        assert "mnist in the version of this recipe: mnist-threshold" in capsys.readouterr().out
+        assert main(["eval", "runs/nade-mnist", *at]) == 0
+        line = next(line for line in out.splitlines() if line.startswith("test"))
+        assert capsys.readouterr().out.strip() == line
+        assert main(["sample", "runs/nade-mnist", "--complete", "-n", "4", *at, "--out", "x.npy"]) == 0
+        assert np.load("x.npy").shape == (4, 28, 28)
+        assert main(["eval", "runs/nade-mnist", "--data-dir", "nowhere"]) == 2
+    finally:
+        torch.set_num_threads(threads)
