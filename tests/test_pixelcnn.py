@@ -29,9 +29,13 @@ each = pytest.mark.parametrize("settings", MODELS.values(), ids=MODELS)
 
 
 def pixelcnn(seed=3, scale=2.0, **settings):
+    return loud(PixelCNN, seed, scale, **settings)
+
+
+def loud(kind, seed, scale, **settings):
     """Untrained, with weights large enough that its conditionals are far from even."""
     torch.manual_seed(seed)
-    model = PixelCNN(**settings).double()
+    model = kind(**settings).double()
     with torch.no_grad():
         for p in model.parameters():
             p.copy_(scale * (p + 0.2 * torch.randn_like(p)))
@@ -161,10 +165,8 @@ def test_rows_below_change_nothing(settings):
 # ---- samples ------------------------------------------------------------------------------------------------------------------------------
 
 
-@each
-@pytest.mark.parametrize("how", ["naive", "jacobi"])
-def test_samples_follow_log_prob(settings, how):
-    model, n = pixelcnn(**settings, scale=1.5), 8000
+def follows(model, how="naive", n=8000):
+    """A chi-square: the frequencies of samples against the probabilities of all images."""
     y = model.classes - 1 if model.classes else None
     x = model.sample(n, y=y, how=how)
     assert x.shape == (n, *model.shape) and x.dtype == torch.uint8
@@ -178,9 +180,13 @@ def test_samples_follow_log_prob(settings, how):
 
 
 @each
-def test_the_noise_decides(settings):
+@pytest.mark.parametrize("how", ["naive", "jacobi"])
+def test_samples_follow_log_prob(settings, how):
+    follows(pixelcnn(**settings, scale=1.5), how)
+
+
+def noise_decides(model, n=40):
     """A number is that of the levels whose cumulative probability its noise passes; both samplers find the same one, and it is the only one."""
-    model, n = pixelcnn(**settings), 40
     u, y = torch.rand(n, model.D, dtype=torch.float64), a_class(model, n)
     x = model.sample(n, u, y=y)
     a = model.logits(x, y)
@@ -192,6 +198,11 @@ def test_the_noise_decides(settings):
     assert torch.equal(parallel, x) and 1 < passes <= model.D + 1
 
 
+@each
+def test_the_noise_decides(settings):
+    noise_decides(pixelcnn(**settings))
+
+
 def test_jacobi_takes_fewer_passes_than_there_are_pixels():
     model = pixelcnn(shape=(6, 6), width=8, blocks=2, first=3, scale=1.0)
     u = torch.rand(10, 36, dtype=torch.float64)
@@ -199,11 +210,8 @@ def test_jacobi_takes_fewer_passes_than_there_are_pixels():
     assert torch.equal(x, model.sample_naive(10, u)) and passes < 36
 
 
-@each
-@pytest.mark.parametrize("how", ["naive", "jacobi"])
-def test_completion_keeps_what_is_known(settings, how):
-    model, n = pixelcnn(**settings), 30
-    known, y = model.D // 2, a_class(model, 30)
+def completes(model, how, n=30):
+    known, y = model.D // 2, a_class(model, n)
     u, x = torch.rand(n, model.D, dtype=torch.float64), torch.randint(model.levels, (n, *model.shape))
     whole = model.sample(n, u, x, known, y, how)
     assert torch.equal(in_order(model, whole)[:, :known].long(), in_order(model, x)[:, :known])
@@ -211,6 +219,12 @@ def test_completion_keeps_what_is_known(settings, how):
     assert torch.equal(model.sample(n, u, other.reshape(x.shape), known, y, how), whole), "what is not known is not looked at"
     drawn = model.sample(n, u, y=y)
     assert torch.equal(model.sample(n, u, drawn, known, y, how), drawn), "completing a sample with its own noise gives it back"
+
+
+@each
+@pytest.mark.parametrize("how", ["naive", "jacobi"])
+def test_completion_keeps_what_is_known(settings, how):
+    completes(pixelcnn(**settings), how)
 
 
 # ---- the contract -------------------------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ AFFINE = "csrc/affine_coupling.cu"
 ROOM = "kernels/affine_coupling.py"
 SEARCH, STEP, STATS = "csrc/nearest_code.cu", "csrc/quantize.cu", "csrc/code_stats.cu"
 CPU, SCREEN = "csrc/nearest_code.cpp", "csrc/nearest_code_screen.h"
-LINEAR, CONV = "kernels/masked_linear.py", "kernels/masked_conv2d.py"
+LINEAR, CONV, NLL = "kernels/masked_linear.py", "kernels/masked_conv2d.py", "kernels/softmax_nll.py"
 MUTANTS = [
     Wrong("affine_coupling", AFFINE, "(x - t) * exp(-s)", "(x - t) * exp(s)", "a sign in the inverse"),
     Wrong("affine_coupling", AFFINE, "if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = mine;\n    __syncthreads();",
@@ -71,6 +71,10 @@ MUTANTS = [
     Wrong("masked_conv2d", CONV, "x_ok = p_ok & (h + dh >= 0)", "x_ok = p_ok & (h + dh >= 1)", "a row of the border too much"),
     Wrong("masked_conv2d", CONV, "dx = _conv(dy, weight, None, kind, colours, not turned, request)",
           "dx = _conv(dy, weight, None, kind, colours, turned, request)", "a gradient that is not turned", "reference"),
+    Wrong("softmax_nll", NLL, "s = s * tl.exp(m - finite(top)) + tl.sum", "s = s + tl.sum", "a sum that does not shrink"),
+    Wrong("softmax_nll", NLL, "(q - tl.where(l == t[None, :], 1, 0))", "(q - tl.where(l == t[None, :] + 1, 1, 0))", "an off-by-one level"),
+    Wrong("softmax_nll", NLL, "(n * da_n + p * da_p)[None, :]", "(n * a_n + p * a_p)[None, :]", "one stride for another"),
+    Wrong("softmax_nll", NLL, "da = (q - (l[:, None]", "da = (q.detach() - (l[:, None]", "a second derivative that stops", "reference"),
     Wrong("nade", "csrc/nade.cu", "for (int w = 0; w < warps; w++) sum += column[w * 32];", "for (int w = 1; w < warps; w++) sum += column[w * 32];",
           "an off-by-one start"),
     Wrong("nade", "kernels/nade.py", "A = da.flip(1).cumsum(1).flip(1) - da", "A = da.flip(1).cumsum(1).flip(1)",

@@ -1,0 +1,64 @@
+"""The softmax's negative log-likelihood of every pixel beside F.cross_entropy, eager and compiled. Room: kernels/softmax_nll.py
+
+Bytes are what the room must move: the logits once, and for both directions once more and their gradient. On a CPU the room runs its reference.
+"""
+
+import torch
+import torch.nn.functional as F
+from measure import DEVICE, GPU, row, times
+
+from genmini import kernels, ops
+
+# images, levels, pixels: digits, MNIST, CIFAR-10; the last with the levels of a pixel side by side in memory
+CASES = [(64, 17, 64, "first"), (16, 256, 784, "first"), (16, 256, 784, "last")]
+CASES += [(64, 256, 3072, "first"), (64, 256, 3072, "last")] if GPU else []
+DTYPES = ["float32", "bfloat16"] if GPU else ["float32"]
+
+
+def eager(logits, target):
+    return F.cross_entropy(logits.float(), target, reduction="none")
+
+
+def in_rung(rung):
+    def call(logits, target):
+        with kernels.use("auto", rung):
+            return ops.softmax_nll(logits, target)
+
+    return call
+
+
+def both(function, logits, target, dnll):
+    torch.autograd.grad(function(logits, target), logits, dnll)
+
+
+def rows():
+    for dtype in DTYPES:
+        for case in CASES:
+            yield from rows_of(*case, dtype)
+
+
+def rows_of(N, L, P, channels, dtype):
+    logits = torch.randn(N, L, P, device=DEVICE).to(getattr(torch, dtype))
+    logits = logits if channels == "first" else logits.movedim(1, -1).contiguous().movedim(-1, 1)
+    target, dnll = torch.randint(L, (N, P), device=DEVICE), torch.randn(N, P, device=DEVICE)
+    exact = F.cross_entropy(logits.double(), target, reduction="none")
+    torch._dynamo.reset()
+    functions = {"eager": eager, "torch.compile": torch.compile(eager)}
+    for rung in kernels.rungs("softmax_nll") if GPU else (None,):
+        functions[f"genmini {rung or 'reference'}"] = in_rung(rung)
+    errors = {}
+    for name, function in functions.items():  # a wrong kernel is not timed
+        errors[name] = (function(logits, target).double() - exact).abs().max().item()
+        assert errors[name] < 1e-5, (name, errors[name])
+    moving, cost = logits.clone().requires_grad_(), logits.element_size() * logits.numel()
+    for what, reads, call in (("forward", 1, lambda f: lambda: f(logits, target)), ("both", 3, lambda f: lambda: both(f, moving, target, dnll))):
+        took = times({name: call(function) for name, function in functions.items()})
+        for name, time in took.items():
+            work = {"bytes": reads * cost + 8 * N * P, "operations": 0}
+            label = f"N={N} L={L} P={P} levels {channels}"
+            yield row("softmax_nll", label, what, name, time, dtype=dtype, error=errors[name], beside=took["eager"][0], **work)
+
+
+if __name__ == "__main__":
+    for each in rows():
+        print(each)

@@ -1,0 +1,236 @@
+"""How many nats does a pixel cost, if one of L levels came and each had a logit?
+
+The loss of every L-way softmax: PixelCNN and PixelRNN over 256 levels (van den Oord, Kalchbrenner, Kavukcuoglu 2016, section 3.3), MADE and
+NADE over a few. The running maximum is that of Milakov, Gimelshein, "Online normalizer calculation for softmax", 2018.
+
+    model: genmini/models/pixelcnn.py, equation (3)    test: tests/test_softmax_nll.py    bench: bench/bench_softmax_nll.py
+
+Math
+    forward     nll_np  = (m_np - a_ntp) + log s_np,   m_np = max_l a_nlp,   s_np = sum_l exp(a_nlp - m_np),   t = target_np
+    online      m, s of the levels so far;  m' = max(m, a_l),  s <- s exp(m - m') + exp(a_l - m'),  m <- m'
+    gradient    da_nlp  = (q_nlp - [l = t]) dnll_np,   q_nlp = exp((a_nlp - m_np) - log s_np)
+    m and log s are kept apart: their sum would round away log s where logits are large. The derivative of da is plain PyTorch.
+
+Shapes
+    logits (N, L, ...), target (N, ...) of integers 0 ... L-1 -> nll (N, ...), in float32, for float64 logits float64.   R = N P pixels, where P is
+    the product of the dimensions after L, as the room folds them.
+
+Traffic
+    w bytes a logit: w R L once in the forward, w R L in and w R L out in the gradient, 8 bytes a pixel for m and log s. Eager PyTorch writes
+    log-softmax (2 w R L), and its gradient fills a tensor with zeros, writes the ones, reads it and log-softmax and writes da: 4 w R L.
+    R = 64 x 32 x 32 x 3, L = 256, float32: 201 MB forward, 403 MB gradient, against 403 and 805. A few operations a byte: memory binds.
+
+Not finite
+    as F.cross_entropy: a logit NaN or +inf makes nll and the gradient of its pixel NaN; -inf is a level of probability 0: its gradient is 0, and
+    if it came, nll is inf; all -inf: NaN. A target outside 0 ... L-1 raises on a CPU; on a GPU its pixel costs 0 and has no gradient.
+
+Tiling
+    A program owns BP pixels and walks along their L logits, BL at a time: a tile (BL, BP), whose fast side is the pixels where an image's
+    channels come first, and the levels where they come last. Any strides of N, L and P.
+
+        naive    two walks: the maximum, then the sum            online   one: whenever a tile raises the maximum, the sum so far shrinks
+
+    The gradient has no walk: a program a tile. The order of a sum over l depends on shapes and strides alone: the same bits every time.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from . import _backend, _check, _operator
+from ._triton import tl, triton, widened
+
+# ---- reference -------------------------------------------------------------------------------------------------------------------------
+
+
+def wide(dtype):
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def definition(logits, target):  # (N, L, ...), (N, ...) -> (N, ...)
+    return F.cross_entropy(logits.to(wide(logits.dtype)), target.long(), reduction="none")
+
+
+def reference(logits, target):  # (N, L, P), (N, P) -> nll, m, log s, each (N, P)
+    a, L = logits.to(wide(logits.dtype)), logits.shape[1]
+    m = a.amax(1)
+    log_s = (a - m[:, None]).exp_().sum(1).log_()
+    a_t = a.gather(1, target.long().clamp(0, L - 1)[:, None])[:, 0]
+    return torch.where(inside(target, L), m - a_t + log_s, 0), m, log_s
+
+
+def reference_gradient(dnll, logits, target, m, log_s):  # -> (N, L, P)
+    L = logits.shape[1]
+    q = (logits.to(m.dtype) - m[:, None]).sub_(log_s[:, None]).exp_()
+    q.scatter_add_(1, target.long().clamp(0, L - 1)[:, None], torch.full_like(m, -1)[:, None])
+    return torch.where(inside(target, L)[:, None], q * dnll[:, None], 0).to(logits.dtype)
+
+
+def inside(target, L):
+    return (target >= 0) & (target.long() < L)
+
+
+# ---- kernel ----------------------------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def tile(l_start, a_ptrs, a_l, p_ok, L, SUM: tl.constexpr, BL: tl.constexpr):
+    """BL levels of BP pixels, (BL, BP); -inf, which counts for nothing, beyond L."""
+    l = l_start + tl.arange(0, BL)
+    return l[:, None], tl.load(a_ptrs[None, :] + l.to(tl.int64)[:, None] * a_l, (l < L)[:, None] & p_ok[None, :], other=float("-inf")).to(SUM)
+
+
+@triton.jit
+def finite(m):
+    return tl.where(m == float("-inf"), 0, m)  # until a level is above -inf, s stays 0: not exp(-inf + inf)
+
+
+@triton.jit
+def nll_of(a_ptr, t_ptr, nll_ptr, m_ptr, log_s_ptr, L, P, R, a_n, a_l, a_p, t_n, t_p,
+           ONLINE: tl.constexpr, SUM: tl.constexpr, BP: tl.constexpr, BL: tl.constexpr):  # fmt: skip
+    """nll_r = (m_r - a_tr) + log s_r for BP pixels r = (n, p)."""
+    r = tl.program_id(0).to(tl.int64) * BP + tl.arange(0, BP)
+    n, p, p_ok = r // P, r % P, r < R
+    t = tl.load(t_ptr + n * t_n + p * t_p, p_ok, other=0).to(tl.int64)
+    a_ptrs = a_ptr + n * a_n + p * a_p  # a[n, 0, p]
+    m, s = tl.where(p_ok, float("-inf"), 0).to(SUM), tl.where(p_ok, 0, 1).to(SUM)  # nothing yet; beyond R something with a logarithm
+    a_t = tl.zeros((BP,), SUM)
+    if ONLINE:
+        for l_start in range(0, L, BL):
+            l, a = tile(l_start, a_ptrs, a_l, p_ok, L, SUM, BL)
+            top = tl.maximum(m, tl.max(a, 0))
+            s = s * tl.exp(m - finite(top)) + tl.sum(tl.exp(a - finite(top)[None, :]), 0)
+            m = top
+            a_t += tl.sum(tl.where(l == t[None, :], a, 0), 0)
+    else:
+        for l_start in range(0, L, BL):
+            l, a = tile(l_start, a_ptrs, a_l, p_ok, L, SUM, BL)
+            m = tl.maximum(m, tl.max(a, 0))
+        for l_start in range(0, L, BL):
+            l, a = tile(l_start, a_ptrs, a_l, p_ok, L, SUM, BL)
+            s += tl.sum(tl.exp(a - finite(m)[None, :]), 0)
+            a_t += tl.sum(tl.where(l == t[None, :], a, 0), 0)
+    log_s = tl.log(s)
+    tl.store(nll_ptr + r, tl.where((t >= 0) & (t < L), (m - a_t) + log_s, 0), p_ok)
+    tl.store(m_ptr + r, m, p_ok)
+    tl.store(log_s_ptr + r, log_s, p_ok)
+
+
+@triton.jit
+def gradient_of(dnll_ptr, a_ptr, t_ptr, m_ptr, log_s_ptr, da_ptr, L, P, R, a_n, a_l, a_p, t_n, t_p, d_n, d_p, da_n, da_l, da_p,
+                SUM: tl.constexpr, BP: tl.constexpr, BL: tl.constexpr):  # fmt: skip
+    """da_lr = (exp((a_lr - m_r) - log s_r) - [l = t_r]) dnll_r for one tile."""
+    r = tl.program_id(0).to(tl.int64) * BP + tl.arange(0, BP)
+    n, p, p_ok = r // P, r % P, r < R
+    t = tl.load(t_ptr + n * t_n + p * t_p, p_ok, other=0).to(tl.int64)
+    m, log_s = tl.load(m_ptr + r, p_ok, other=0), tl.load(log_s_ptr + r, p_ok, other=0)
+    dnll = tl.load(dnll_ptr + n * d_n + p * d_p, p_ok, other=0)
+    l, a = tile(tl.program_id(1) * BL, a_ptr + n * a_n + p * a_p, a_l, p_ok, L, SUM, BL)
+    q = tl.exp((a - m[None, :]) - log_s[None, :])
+    da = tl.where(((t >= 0) & (t < L))[None, :], (q - tl.where(l == t[None, :], 1, 0)) * dnll[None, :], 0)
+    da_ptrs = da_ptr + (n * da_n + p * da_p)[None, :] + l.to(tl.int64) * da_l
+    tl.store(da_ptrs, da.to(da_ptr.dtype.element_ty), (l < L) & p_ok[None, :])
+
+
+# ---- launcher --------------------------------------------------------------------------------------------------------------------------
+
+TILE = {"naive": (128, 8), "online": (64, 32)}  # pixels, levels
+
+
+def launch(rung, logits, target):
+    (N, L, P), (logits,) = logits.shape, widened(logits)
+    nll, m, log_s = (logits.new_empty((N, P), dtype=wide(logits.dtype)) for _ in range(3))
+    BP, BL = TILE[rung]
+    with torch.cuda.device_of(logits):
+        nll_of[(triton.cdiv(N * P, BP),)](
+            logits, target, nll, m, log_s, L, P, N * P, *logits.stride(), *target.stride(),
+            ONLINE=rung == "online", SUM=_sum(logits.dtype), BP=BP, BL=BL, num_warps=4,
+        )  # fmt: skip
+    return nll, m, log_s
+
+
+def launch_gradient(rung, dnll, logits, target, m, log_s):
+    (N, L, P), dtype, (logits,) = logits.shape, logits.dtype, widened(logits)
+    da, (BP, BL) = torch.empty_like(logits), TILE[rung]
+    with torch.cuda.device_of(logits):
+        gradient_of[(triton.cdiv(N * P, BP), triton.cdiv(L, BL))](
+            dnll, logits, target, m, log_s, da, L, P, N * P, *logits.stride(), *target.stride(), *dnll.stride(), *da.stride(),
+            SUM=_sum(logits.dtype), BP=BP, BL=BL, num_warps=4,
+        )  # fmt: skip
+    return da.to(dtype)
+
+
+def _sum(dtype):
+    return tl.float64 if dtype == torch.float64 else tl.float32
+
+
+def run(logits, target, request):
+    L = logits.shape[1]
+    if _check.values(target) and not inside(target, L).all():
+        raise ValueError(f"target must lie in 0 .. L-1 = {L - 1}, got values from {target.min().item()} to {target.max().item()}")
+    choice = _backend.chosen("softmax_nll", logits.device, logits.dtype, request)
+    if choice.backend == "reference" or not target.numel():
+        return tuple(out.contiguous() for out in reference(logits, target))
+    return launch(choice.rung, logits, target)
+
+
+def run_gradient(dnll, logits, target, m, log_s, request):
+    choice = _backend.chosen("softmax_nll", logits.device, logits.dtype, request)
+    arguments = dnll, logits, target, m.contiguous(), log_s.contiguous()
+    if choice.backend == "reference" or not target.numel():
+        return torch.empty_like(logits).copy_(reference_gradient(*arguments))
+    return launch_gradient(choice.rung, *arguments)
+
+
+# ---- gradient --------------------------------------------------------------------------------------------------------------------------
+
+
+def gradient(needed, grads, logits, target, m, log_s, request):
+    # forward was: nll_np = (m_np - a_ntp) + log s_np;   m and log s leave the room for this gradient alone
+    return _backward(grads[0], logits, target, m, log_s, request), None, None
+
+
+def formula(dnll, logits, target, m, log_s, request):
+    """The gradient in plain PyTorch, m and log s computed anew so that its own derivative goes through them."""
+    q, l = logits.to(m.dtype).softmax(1), torch.arange(logits.shape[1], device=logits.device)
+    da = (q - (l[:, None] == target[:, None]).to(q.dtype)) * dnll[:, None]
+    return torch.where(inside(target, len(l))[:, None], da, 0).to(logits.dtype)
+
+
+# ---- registration ----------------------------------------------------------------------------------------------------------------------
+
+_backend.room("softmax_nll", "triton", ("naive", "online"))
+
+_forward = _operator.differentiable(
+    _operator.operator(
+        "softmax_nll(Tensor logits, Tensor target, str request) -> (Tensor, Tensor, Tensor)",
+        run,
+        lambda logits, target, request: tuple(target.new_empty(target.shape, dtype=wide(logits.dtype)) for _ in range(3)),
+    ),
+    lambda i, o: (i[0], i[1], o[1], o[2], i[2]),
+    gradient,
+    fold=(0, 1),
+)
+_backward = _operator.differentiable_in_pytorch(
+    _operator.operator(
+        "softmax_nll_gradient(Tensor dnll, Tensor logits, Tensor target, Tensor m, Tensor log_s, str request) -> Tensor",
+        run_gradient,
+        lambda dnll, logits, *_: torch.empty_like(logits),
+    ),
+    formula,
+    fold=(0, 1, 2, 3, 4),
+)
+
+
+def softmax_nll(logits, target):
+    """nll = -log softmax(logits)_target, over dimension 1.   (N, L, ...), (N, ...) integers -> (N, ...) in float32 (float64 for float64)"""
+    _check.tensors(logits=logits)
+    _check.tensors(_check.INTEGERS, target=target)
+    _check.at_least("logits", logits, 2, "(N, L, ...)")
+    (N, L, *rest) = logits.shape
+    _check.shape("target", target, (N, *rest), "(N, ...), that of logits without L")
+    if L < 1:
+        raise ValueError(f"logits must have at least 1 level along dimension 1, got shape {tuple(logits.shape)}")
+    _check.one_device(logits=logits, target=target)
+    (logits,) = _check.in_float32(logits)
+    nll, *_ = _forward(logits.flatten(2) if rest else logits[..., None], target.flatten(1) if rest else target[:, None], _backend.requested())
+    return nll.reshape(target.shape)
