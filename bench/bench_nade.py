@@ -8,7 +8,7 @@ peak of what the allocator holds is in the case of the row, in numbers of 4 byte
 import math
 
 import torch
-from measure import DEVICE, GPU, row, times
+from measure import DEVICE, GPU, peak, row, times
 
 from genmini import kernels, ops
 
@@ -34,23 +34,6 @@ def loop_log_prob(x, W, V, b, c):
 
 def both(log_prob, x, weights):
     return torch.autograd.grad(log_prob(x, *weights).sum(), weights)
-
-
-def peak(function):
-    """The most bytes that PyTorch's allocator held above what it held before."""
-    if GPU:
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        function()
-        return torch.cuda.max_memory_allocated() - before
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
-        function()
-    held = most = 0
-    for event in sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            most = max(most, held)
-    return most
 
 
 def rows():

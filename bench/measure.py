@@ -45,6 +45,23 @@ def _quantiles(each):
     return each[int(0.2 * (len(each) - 1))], each[int(0.8 * (len(each) - 1))]
 
 
+def peak(function):
+    """The most bytes that PyTorch's allocator held above what it held before."""
+    if GPU:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        function()
+    held = most = 0
+    for event in sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most
+
+
 @functools.cache
 def copy_bandwidth():
     """Bytes a second of a large copy, counted once read and once written."""

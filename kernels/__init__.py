@@ -3,7 +3,7 @@
 Begin with affine_coupling.py; every other room has the same order. `use`, `rungs` and `chosen` say which backend runs (see _backend.py).
 """
 
-from . import affine_coupling, code_stats, masked_conv2d, masked_linear, nade, nearest_code, softmax_nll  # noqa: F401  each room registers itself
+from . import affine_coupling, code_stats, made_sample, masked_conv2d, masked_linear, nade, nearest_code, softmax_nll  # noqa: F401  each registers
 from ._backend import BACKENDS, ROOMS, Chosen, chosen, requested, rungs, use
 from ._library import libraries
 

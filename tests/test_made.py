@@ -79,14 +79,30 @@ def test_samples_follow_log_prob(settings):
     assert cells > 4 and chi2 < cells - 1 + 4.5 * math.sqrt(2 * (cells - 1)), (chi2, cells)
 
 
-def test_the_same_noise_gives_the_same_sample():
+@each
+def test_the_same_noise_gives_the_naive_sample(settings):
     """u decides: a pixel is the number of levels whose cumulative probability it passes."""
-    model, u = made(levels=3, hidden=(20,), order="random"), torch.rand(50, 5, dtype=torch.float64)
+    model, u = made(**settings), torch.rand(50, 5, dtype=torch.float64)
     x = model.sample(50, u)
-    assert torch.equal(x, model.sample(50, u))
+    assert torch.equal(x, model.sample(50, u)) and torch.equal(x, model.sample_naive(50, u))
     for d, pixel in enumerate(model.order.tolist()):
-        cdf = model.logits(x)[:, pixel].softmax(-1).cumsum(-1)
-        assert torch.equal(x[:, pixel].long(), (u[:, d, None] >= cdf[:, :2]).sum(1))
+        a = model.logits(x)[:, pixel]
+        below = torch.sigmoid(-a)[:, None] if model.levels == 2 else a.softmax(-1).cumsum(-1)[:, :-1]
+        assert torch.equal(x[:, pixel].long(), (u[:, d, None] >= below).sum(1))
+
+
+@each
+def test_completion_keeps_what_is_known(settings):
+    model, u = made(**settings), torch.rand(50, 5, dtype=torch.float64)
+    x = torch.randint(model.levels, (50, 5))
+    whole = model.sample(50, u, x, known=3)
+    assert torch.equal(whole, model.sample_naive(50, u, x, known=3))
+    known, free = model.order[:3], model.order[3:]
+    assert torch.equal(whole[:, known].long(), x[:, known])
+    x[:, free] = 0  # what is not known is not looked at
+    assert torch.equal(model.sample(50, u, x, known=3), whole)
+    drawn = model.sample(50, u)
+    assert torch.equal(model.sample(50, u, drawn, known=3), drawn), "completing a sample with its own noise gives it back"
 
 
 @each

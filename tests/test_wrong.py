@@ -33,6 +33,7 @@ AFFINE = "csrc/affine_coupling.cu"
 ROOM = "kernels/affine_coupling.py"
 SEARCH, STEP, STATS = "csrc/nearest_code.cu", "csrc/quantize.cu", "csrc/code_stats.cu"
 CPU, SCREEN = "csrc/nearest_code.cpp", "csrc/nearest_code_screen.h"
+DRAW, DRAW_LANES = "csrc/made_sample.cu", "csrc/made_sample_lanes.h"
 LINEAR, CONV, NLL = "kernels/masked_linear.py", "kernels/masked_conv2d.py", "kernels/softmax_nll.py"
 MUTANTS = [
     Wrong("affine_coupling", AFFINE, "(x - t) * exp(-s)", "(x - t) * exp(s)", "a sign in the inverse"),
@@ -79,8 +80,11 @@ MUTANTS = [
           "an off-by-one start"),
     Wrong("nade", "kernels/nade.py", "A = da.flip(1).cumsum(1).flip(1) - da", "A = da.flip(1).cumsum(1).flip(1)",
           "a pixel that learns from its own prediction", "reference"),
+    Wrong("made_sample", DRAW, "level >= k ? T(1) : T(0)", "level > k ? T(1) : T(0)", "an off-by-one bit"),
+    Wrong("made_sample", "kernels/made_sample.py", "below = torch.sigmoid(-l[:, d])", "below = torch.sigmoid(l[:, d])", "a sign", "reference"),
 ]  # fmt: skip
-NATIVE = [  # all tests of the native search must be able to turn red: there is no reference among them
+NATIVE = [  # native kernels; all tests of the native search must be able to turn red: there is no reference among them
+    Wrong("made_sample", DRAW_LANES, "m.end(i - 1, d), below}", "m.end(i - 1, d + 1), below}", "units that are not final", "cpu"),
     Wrong("nearest_code_cpu", SCREEN, "C * rho + length * book.sigma", "C * rho", "half a margin", "cpu"),
     Wrong("nearest_code_cpu", CPU, "(other == d && j < k)", "(other == d && j > k)", "the wrong one of two equals", "cpu"),
     Wrong("nearest_code_cpu", CPU, "while (packed < book.tiles) std::this_thread::yield();", "", "a dropped barrier", "cpu"),
@@ -91,6 +95,7 @@ THOROUGH = [
     Wrong("nearest_code_cpu", SCREEN, "* 2.00001f", "* 1.8f", "a threshold a tenth too low", "cpu"),
     Wrong("nearest_code_cpu", CPU, "FAR_ROW = 0x1p118f", "FAR_ROW = 0x1p126f", "rows as far away as the codes that are left out", "cpu"),
     Wrong("nearest_code_cpu", CPU, "std::abs(exponent) > 450", "std::abs(exponent) > 1000", "squares that underflow", "cpu"),
+    Wrong("made_sample", DRAW, "__syncthreads();    // everyone sees these units; and", "// and", "a dropped barrier"),
     Wrong("nearest_code", SEARCH, "low = score - margin(r, c);", "low = score + margin(r, c);", "a margin on the wrong side"),
     Wrong("affine_coupling", AFFINE, "low = __dadd_rn(low, e == e ? e : 0.0);", "", "an uncompensated sum"),
     Wrong("affine_coupling", AFFINE, "logdet[n] = real<T>(inverse ? -sum.value() : sum.value());\n}\n\ntemplate <class T>    // save_y",
@@ -109,8 +114,9 @@ def planted(wrong, folder):
     assert source.count(wrong.right) == 1, f"{wrong.right!r} occurs {source.count(wrong.right)} times in {wrong.file}"
     file.write_text(source.replace(wrong.right, wrong.wrong))
     if wrong.file.startswith("csrc/"):
-        kind = "cpu" if wrong.file in (CPU, SCREEN) else "emulated"
-        build = [sys.executable, "csrc/build.py", "--kinds", kind, "--only", Path(wrong.file).stem.removesuffix("_screen"), "--strict"]
+        kind = "cpu" if wrong.runs == "cpu" else "emulated"
+        library = Path(wrong.file).stem.removesuffix("_screen").removesuffix("_lanes")
+        build = [sys.executable, "csrc/build.py", "--kinds", kind, "--only", library, "--strict"]
         subprocess.run(build, cwd=folder, check=True, stdout=subprocess.DEVNULL)
 
 

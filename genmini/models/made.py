@@ -14,7 +14,7 @@ With L levels in place of two, x_d enters as the L-1 bits [x_d >= 1] ... [x_d >=
 share what they learn), it gets L outputs, and sigma in (3) is a softmax over them.
 `order` says which pixel is x_1, which x_2, ...; x comes and goes in pixel order all the same.
 
-    layer: genmini.layers.MaskedLinear    room: kernels/masked_linear.py    test: tests/test_made.py
+    layer: genmini.layers.MaskedLinear    rooms: kernels/masked_linear.py, kernels/made_sample.py    test: tests/test_made.py
 """
 
 import math
@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from genmini import ops
 from genmini.layers import MaskedLinear
 
 
@@ -75,15 +76,33 @@ class MADE(nn.Module):
         return -F.cross_entropy(a.transpose(1, 2), x.long(), reduction="none").sum(1)  # (5)
 
     @torch.no_grad()
-    def sample(self, n, u=None):
-        """n draws, (n, *shape) uint8. u (n, D) uniform noise: the same noise gives the same draws; u[:, d] decides the d-th in `order`."""
-        u = torch.rand(n, self.D, device=self.order.device) if u is None else u
-        x = torch.zeros(n, self.D, dtype=torch.uint8, device=self.order.device)
-        for d, pixel in enumerate(self.order.tolist()):
+    def sample(self, n, u=None, x=None, known=0):
+        """n draws, (n, *shape) uint8. u (n, D) uniform noise: the same noise gives the same draws; u[:, d] decides the d-th in `order`.
+
+        x (n, *shape), known: the first `known` pixels in `order` are those of x, and the rest is drawn after them.
+        """
+        u, x = self._begin(n, u, x)
+        weights, biases = ([getattr(layer, name) for layer in (*self.W, self.V)] for name in ("weight", "bias"))
+        degrees, A = [W.out_degree for W in self.W], None if self.A is None else self.A.weight
+        x = ops.made_sample(u, weights, biases, degrees, self.levels, A, x, known)  # (1), each unit of (2) once
+        return x[:, self.order.argsort()].reshape(n, *self.shape)
+
+    @torch.no_grad()
+    def sample_naive(self, n, u=None, x=None, known=0):
+        """The same draws for D passes: what `sample` is measured by."""
+        u, x = self._begin(n, u, x)
+        x = x[:, self.order.argsort()]
+        for d, pixel in list(enumerate(self.order.tolist()))[known:]:
             a = self.logits(x)[:, pixel]  # of p(x_d | x_<d): what stands in x_d and after is not seen
-            below = F.logsigmoid(-a).exp()[:, None] if self.levels == 2 else a.softmax(1).cumsum(1)[:, :-1]  # p(x_d <= l | x_<d), l < L-1
+            below = torch.sigmoid(-a)[:, None] if self.levels == 2 else a.softmax(1).cumsum(1)[:, :-1]  # p(x_d <= l | x_<d), l < L-1
             x[:, pixel] = (u[:, d, None] >= below).sum(1)  # (1)
         return x.reshape(n, *self.shape)
+
+    def _begin(self, n, u, x):
+        """Noise, and what is given of x, in order: (n, D) each."""
+        u = torch.rand(n, self.D, device=self.order.device) if u is None else u
+        x = torch.zeros(n, self.D, device=self.order.device) if x is None else x.reshape(n, self.D)[:, self.order]
+        return u, x.to(torch.uint8)
 
 
 def _order(order, D):

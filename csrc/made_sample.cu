@@ -1,0 +1,197 @@
+// Draws from MADE, all pixels in one launch, for the arithmetic of one pass.   Room: kernels/made_sample.py
+//
+//   rung naive    a block a sample; one unit after the other, its sum shared by all threads
+//   rung tiles    a block up to 8 samples, 4 units at a time, their sums shared by the warps; activations in shared memory where they fit
+//
+// A block walks over the pixels d = 0 ... D-1 (degrees: pixel d has degree d + 1): in every layer from below the units of degree d, which
+// wait for nothing but the pixel before; then the logits of pixel d; then the pixel itself. Sums have an order that the shapes decide.
+
+#include "gpu.h"
+
+constexpr int DEEPEST = 64;       // layers of a launch: hidden ones, V and A
+constexpr int THREADS = 256, WARPS = THREADS / 32;
+constexpr int UNITS = 4;          // at a time, in rung tiles
+constexpr int MOST_SHARED = 96 << 10;    // bytes: what every card since sm_80 has
+
+template <class T> struct Layer {
+    const T *W, *b;    // b may be null
+    int64_t K;         // numbers in a row of W
+};
+
+template <class T> struct Made {
+    const T* u;
+    uint8_t* x;    // (N, D): x[:, :known] is read, the rest is written
+    int64_t known;
+    const int64_t* ends;    // (I + 1, D + 1): how many units of layer i, of 0 the inputs, have a degree of at most d
+    T *logits, *z;          // (N, D, R); (N, units): workspace
+    int64_t I, L, R, N, D, units;    // R outputs a pixel: 1 if L = 2, else L; units of all layers, inputs too
+    Layer<T> layer[DEEPEST + 1];     // hidden, V, A
+};
+
+// Units of layer i with a degree of at most d
+template <class T> __device__ __forceinline__ int64_t end_of(const Made<T>& m, int64_t i, int64_t d) {
+    return d < 0 ? 0 : m.ends[i * (m.D + 1) + d];
+}
+
+// Pixel d of sample n, given or drawn, and its bits as inputs: the work of one thread
+template <class T> __device__ void pixel(const Made<T>& m, int64_t n, int64_t d, T* z) {
+    const T* l = m.logits + (n * m.D + d) * m.R;
+    int64_t level = m.x[n * m.D + d];
+    if (d >= m.known) {
+        T u = m.u[n * m.D + d], top = l[0], total = 0, below = 0;
+        if (m.L == 2) level = u >= T(1) / (T(1) + exp(l[0]));
+        else {
+            for (int64_t k = 1; k < m.L; k++) top = l[k] > top ? l[k] : top;
+            for (int64_t k = 0; k < m.L; k++) total += exp(l[k] - top);
+            level = 0;
+            for (int64_t k = 0; k < m.L - 1; k++) {
+                below += exp(l[k] - top) / total;    // P(x_d <= k | x_<d)
+                level += u >= below;
+            }
+        }
+        m.x[n * m.D + d] = uint8_t(level);
+    }
+    for (int64_t k = 1; k < m.L; k++) z[d * (m.L - 1) + k - 1] = level >= k ? T(1) : T(0);
+}
+
+// Unit j of step d: the layer i = 1 ... I + 1, the last being the outputs; its z^{i-1} at `below`, of which it sees `seen`
+template <class T> struct Step {
+    int64_t j0, j1, below, seen;
+};
+template <class T> __device__ __forceinline__ Step<T> step(const Made<T>& m, int64_t i, int64_t d, int64_t below) {
+    if (i > m.I) return {d * m.R, (d + 1) * m.R, below, end_of(m, m.I, d)};
+    return {end_of(m, i, d - 1), end_of(m, i, d), below, end_of(m, i - 1, d)};
+}
+
+// ---- rung naive -------------------------------------------------------------------------------------------------------------------------
+
+template <class T> __global__ void walk_naive(Made<T> m) {
+    __shared__ T part[THREADS];
+    int64_t n = blockIdx.x, tid = threadIdx.x;
+    T* z = m.z + n * m.units;
+    for (int64_t d = 0; d < m.D; d++) {
+        int64_t below = 0;    // where z^{i-1} begins
+        for (int64_t i = 1; i <= m.I + 1; i++) {
+            Layer<T> layer = m.layer[i - 1], A = m.layer[m.I + 1];
+            Step<T> s = step(m, i, d, below);
+            int64_t here = below + end_of(m, i - 1, m.D);
+            for (int64_t j = s.j0; j < s.j1; j++) {
+                T sum = 0;
+                for (int64_t k = tid; k < s.seen; k += THREADS) sum += layer.W[j * layer.K + k] * z[below + k];
+                for (int64_t k = tid; i > m.I && A.W && k < end_of(m, 0, d); k += THREADS) sum += A.W[j * A.K + k] * z[k];
+                part[tid] = sum;
+                for (int half = THREADS / 2; half > 0; half /= 2) {
+                    __syncthreads();
+                    if (tid < half) part[tid] += part[tid + half];
+                }
+                if (tid == 0) {
+                    T y = part[0] + (layer.b ? layer.b[j] : T(0));
+                    if (i > m.I) m.logits[n * m.D * m.R + j] = y;
+                    else z[here + j] = y < 0 ? T(0) : y;    // NaN stays NaN
+                }
+                __syncthreads();    // everyone sees z_j; and nobody writes part before thread 0 has read it
+            }
+            below = here;
+        }
+        if (tid == 0) pixel(m, n, d, z);
+        __syncthreads();    // everyone sees the bits of pixel d
+    }
+}
+
+// ---- rung tiles -------------------------------------------------------------------------------------------------------------------------
+
+// sum[r][s] += W_{j+r} . z of sample s, over this thread's share of k; j + r < j1, s < count
+template <class T, int S>
+__device__ __forceinline__ void add_dots(T (&sum)[UNITS][S], const T* W, int64_t K, int64_t j, int64_t j1, int64_t seen, const T* z,
+                                         int64_t stride, int count) {
+    for (int64_t k = threadIdx.x; k < seen; k += THREADS) {
+        T zk[S];
+#pragma unroll
+        for (int s = 0; s < S; s++) zk[s] = s < count ? z[s * stride + k] : T(0);
+#pragma unroll
+        for (int r = 0; r < UNITS; r++) {
+            if (j + r >= j1) break;
+            T w = W[(j + r) * K + k];
+#pragma unroll
+            for (int s = 0; s < S; s++) sum[r][s] += w * zk[s];
+        }
+    }
+}
+
+template <class T, int S> __global__ void walk_tiles(Made<T> m, bool shared) {
+    __shared__ T part[WARPS][UNITS * S];
+    int tid = threadIdx.x, lane = tid % 32, warp = tid / 32;
+    int64_t n0 = blockIdx.x * int64_t(S);
+    int count = int(m.N - n0 < S ? m.N - n0 : S);
+    T* z = shared ? dynamic_shared<T>() : m.z + n0 * m.units;    // of sample s: from s * units on
+    for (int64_t d = 0; d < m.D; d++) {
+        int64_t below = 0;    // where z^{i-1} begins
+        for (int64_t i = 1; i <= m.I + 1; i++) {
+            Layer<T> layer = m.layer[i - 1], A = m.layer[m.I + 1];
+            Step<T> t = step(m, i, d, below);
+            int64_t here = below + end_of(m, i - 1, m.D);
+            for (int64_t j = t.j0; j < t.j1; j += UNITS) {
+                T sum[UNITS][S] = {};
+                add_dots(sum, layer.W, layer.K, j, t.j1, t.seen, z + below, m.units, count);
+                if (i > m.I && A.W) add_dots(sum, A.W, A.K, j, t.j1, end_of(m, 0, d), z, m.units, count);
+#pragma unroll
+                for (int r = 0; r < UNITS; r++) {
+                    if (j + r >= t.j1) break;
+#pragma unroll
+                    for (int s = 0; s < S; s++) {
+                        T all = sum[r][s];
+                        for (int offset = 16; offset > 0; offset /= 2) all += __shfl_xor_sync(0xffffffffu, all, offset);
+                        if (lane == 0) part[warp][r * S + s] = all;
+                    }
+                }
+                __syncthreads();
+                int r = tid / S, s = tid % S;
+                if (r < UNITS && j + r < t.j1 && s < count) {
+                    T y = layer.b ? layer.b[j + r] : T(0);
+                    for (int w = 0; w < WARPS; w++) y += part[w][r * S + s];
+                    if (i > m.I) m.logits[(n0 + s) * m.D * m.R + j + r] = y;
+                    else z[s * m.units + here + j + r] = y < 0 ? T(0) : y;    // NaN stays NaN
+                }
+                __syncthreads();    // everyone sees these units; and nobody writes part before they are added up
+            }
+            below = here;
+        }
+        if (tid < count) pixel(m, n0 + tid, d, z + tid * m.units);
+        __syncthreads();    // everyone sees the bits of pixel d
+    }
+}
+
+// ---- launchers --------------------------------------------------------------------------------------------------------------------------
+
+template <class T, int S> int tiles_of(const Made<T>& m, void* stream) {
+    if constexpr (S < 8)
+        if (m.N > 128 * S) return tiles_of<T, 2 * S>(m, stream);    // first a block for every multiprocessor, then larger tiles
+    size_t bytes = S * m.units * sizeof(T);
+    bool shared = bytes <= MOST_SHARED;
+    return launch(walk_tiles<T, S>, dim3((m.N + S - 1) / S), dim3(THREADS), shared ? bytes : 0, stream, m, shared);
+}
+
+template <class T>
+int walk(bool naive, const void* u, void* x, int64_t known, const int64_t* layers, const void* ends, void* logits, void* z, int64_t I,
+         int64_t L, int64_t N, int64_t D, int64_t units, void* stream) {
+    Made<T> m = {(const T*)u, (uint8_t*)x, known, (const int64_t*)ends, (T*)logits, (T*)z, I, L, L == 2 ? 1 : L, N, D, units, {}};
+    for (int64_t i = 0; i < I + 2; i++) m.layer[i] = {(const T*)layers[3 * i], (const T*)layers[3 * i + 1], layers[3 * i + 2]};
+    return naive ? launch(walk_naive<T>, dim3(N), dim3(THREADS), 0, stream, m) : tiles_of<T, 1>(m, stream);
+}
+
+// layers (I + 2, 3), in the memory of the host: of I hidden layers, of V and of A where W lies, where b, and how long a row is
+static int made_sample(bool naive, int dtype, const void* u, void* x, int64_t known, const void* layers, const void* ends, void* logits,
+                       void* z, int64_t I, int64_t L, int64_t N, int64_t D, int64_t units, void* stream) {
+    auto* table = (const int64_t*)layers;
+    if (I < 0 || I + 1 > DEEPEST || L < 2 || L > 256 || (dtype != 0 && dtype != 3)) return 1;
+    return (dtype == 0 ? walk<float> : walk<double>)(naive, u, x, known, table, ends, logits, z, I, L, N, D, units, stream);
+}
+
+#define RUNG(rung, naive)                                                                                                                   \
+    extern "C" int made_sample_##rung(int dtype, const void* u, void* x, int64_t known, const void* layers, const void* ends, void* logits, \
+                                      void* z, int64_t I, int64_t L, int64_t N, int64_t D, int64_t units, void* stream) {                   \
+        return made_sample(naive, dtype, u, x, known, layers, ends, logits, z, I, L, N, D, units, stream);                                  \
+    }
+
+RUNG(naive, true)
+RUNG(tiles, false)

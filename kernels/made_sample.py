@@ -1,0 +1,201 @@
+"""What does a draw cost, if D pixels are drawn one after the other from a network that answers for all of them at once?
+
+Ancestral sampling from MADE (Germain, Gregor, Murray, Larochelle 2015, section 3: "D forward passes"; the course's "MADE : principe"). With the
+degrees sorted, it costs the arithmetic of one: a unit of degree m is final once x_1 ... x_m are known, so nobody computes it twice.
+
+    kernels: csrc/made_sample.cu, csrc/made_sample.cpp    model: genmini/models/made.py    test: tests/test_made_sample.py
+    bench: bench/bench_made_sample.py
+
+Math
+    z^0 = the bits [x_d >= 1] ... [x_d >= L-1] of x_1 ... x_D,   z^i_j = max(0, b^i_j + sum_k [m^i_j >= m^{i-1}_k] W^i_jk z^{i-1}_k),   i = 1 ... I
+    l_d = b_d + sum_k [d > m^I_k] V_dk z^I_k ( + sum_k [d > m^0_k] A_dk z^0_k ),   one number if L = 2, else L
+    x_d = how many of P(x_d <= 0 | x_<d), ..., P(x_d <= L-2 | x_<d) are at most u_d      (L = 2: [u_d >= sigma(-l_d)])
+    Step d: of every layer, from below, the units of degree d-1, which wait for nothing but x_{d-1}; then l_d; then x_d.
+    u and x are data; nothing here has a gradient.
+
+Shapes
+    u (N, D), x (N, D) of 0 ... L-1, W^i (units of i, units of i-1), b^i (units of i), V (D or D L, units of I), A (D or D L, D (L-1)),
+    m^i (units of i) of 0 ... D, ascending -> x (N, D)   l (N, D) or (N, D, L)      float32 or float64; 16-bit numbers become float32
+
+Traffic
+    Every living weight is used once for a sample: 2 N (living weights) operations, D times fewer than D passes; the weights are read once a
+    tile of samples. A product of matrices it is not any more: step d has a handful of rows, so what it takes is a stream of weights.
+    D = 784, two layers of 1000 units: 1.3 million living weights, 2.6 million operations a sample.
+
+Tiling
+    naive       a block a sample; a unit at a time, its sum shared by all threads
+    tiles       a block owns up to 8 samples, and 4 units at a time: a weight that is loaded serves 8 samples, an activation 4 units; the
+                warps share the k, and meet once for 4 units. Activations stay in shared memory where they fit.
+
+                W^i   k ->   units final at step d see all that is known by then, and no more: a staircase of contiguous rows
+                j   # # . . . .
+                |   # # # # . .    < step d-1
+                v   # # # # # .    < step d
+
+    cpu         samples are the lanes of vectors, up to 4 vectors a task, for the whole walk; the activations of a task fit the second cache
+"""
+
+import ctypes
+
+import torch
+import torch.nn.functional as F
+
+from . import _backend, _check, _library, _operator
+
+DEEPEST = 64  # tables of layers that a launch carries: hidden ones, V and A
+
+# ---- reference -------------------------------------------------------------------------------------------------------------------------
+
+
+def reference(u, x, known, levels, weights, biases, degrees, direct):
+    """One whole pass for every pixel that is drawn. -> x drawn from `known` on, and the logits of all, (N, D, 1 or L)"""
+    x, D = x.clone(memory_format=torch.contiguous_format), x.shape[1]
+    d = torch.arange(1, D + 1, device=x.device)
+    m, rows = [d.repeat_interleave(levels - 1), *degrees], d.repeat_interleave(_rows(levels))
+    masked = [W.masked_fill(m_j[:, None] < m_k, 0) for W, m_j, m_k in zip(weights, degrees, m, strict=False)]
+    V, A = (None if W is None else W.masked_fill(rows[:, None] <= m_k, 0) for W, m_k in ((weights[-1], m[-1]), (direct, m[0])))
+
+    def logits():
+        z = bits = (x[..., None] > torch.arange(levels - 1, device=x.device)).flatten(1).to(V.dtype)
+        for W, b in zip(masked, biases, strict=False):
+            z = F.relu(F.linear(z, W, b))
+        l = F.linear(z, V, biases[-1])
+        return (l if A is None else l + F.linear(bits, A)).reshape(len(x), D, _rows(levels))
+
+    l = logits() if known == D else None
+    for d in range(known, D):
+        l = logits()  # the last ones are those of every step: x_d and what follows it has no say in l_d
+        below = torch.sigmoid(-l[:, d]) if levels == 2 else l[:, d].softmax(1).cumsum(1)[:, :-1]
+        x[:, d] = (u[:, d, None] >= below).sum(1)
+    return x, l
+
+
+def _rows(levels):  # of V a pixel
+    return 1 if levels == 2 else levels
+
+
+# ---- kernel: csrc/made_sample.cu and csrc/made_sample.cpp; here is who runs what --------------------------------------------------------
+
+
+def run(u, x, known, levels, weights, biases, degrees, direct, request):
+    if _check.values(x) and (x[:, :known] >= levels).any():
+        raise ValueError(f"x must hold 0 ... {levels - 1}, and it holds other values")
+    if _check.values(x) and any((m[1:] < m[:-1]).any() or (m < 0).any() or (m > x.shape[1]).any() for m in degrees):
+        raise ValueError(f"degrees must ascend from at least 0 to at most {x.shape[1]}")
+    choice = _backend.chosen("made_sample", x.device, u.dtype, request)
+    if choice.backend == "reference":
+        return reference(u, x, known, levels, weights, biases, degrees, direct)
+    x, direct = x.clone(memory_format=torch.contiguous_format), _library.plain(direct)
+    weights, biases = ([_library.plain(a) for a in arrays] for arrays in (weights, biases))
+    return x, launch(choice, _library.plain(u), x, known, levels, weights, biases, degrees, direct)
+
+
+# ---- launcher --------------------------------------------------------------------------------------------------------------------------
+
+
+def launch(choice, u, x, known, levels, weights, biases, degrees, direct):
+    """Writes x[:, known:], returns the logits.
+
+    layers (I + 2, 3): where W^i lies, where b^i, how long a row is; V's, then A's.   ends (I + 1, D + 1): how many of z^i have a degree <= d
+    """
+    (N, D), I = x.shape, len(degrees)
+    address = lambda a: 0 if a is None else a.data_ptr()
+    layers = [(address(W), address(b), W.shape[1]) for W, b in zip(weights, biases, strict=True)]
+    layers = torch.tensor([*layers, (address(direct), 0, D * (levels - 1))], device="cpu")
+    d = torch.arange(D + 1, device=x.device)
+    ends = torch.stack([d * (levels - 1), *(torch.searchsorted(m.contiguous(), d, right=True) for m in degrees)])
+    logits, units = u.new_empty(N, D, _rows(levels)), D * (levels - 1) + sum(len(m) for m in degrees)
+    if choice.backend == "cpu":
+        work = torch.empty(_workspace(u.dtype, levels, N, units), dtype=torch.uint8)
+        function = "made_sample_cpu"
+    else:
+        work, function = u.new_empty(N, units), f"made_sample_{choice.rung}"
+    _library.call("made_sample", choice.backend, function, u.dtype, u, x, known, layers, ends, logits, work, I, levels, N, D, units)
+    return logits
+
+
+def _workspace(dtype, *sizes):
+    size = _library.load("made_sample", "cpu").made_sample_cpu_workspace
+    size.restype, size.argtypes = ctypes.c_int64, (ctypes.c_int, *[ctypes.c_int64] * 3, ctypes.c_int)
+    return size(_library.DTYPES[dtype], *sizes, torch.get_num_threads())
+
+
+# ---- gradient --------------------------------------------------------------------------------------------------------------------------
+
+# None: a draw is a count of thresholds. The likelihood's gradient is that of masked_linear.
+
+# ---- registration ----------------------------------------------------------------------------------------------------------------------
+
+_backend.room("made_sample", "cuda", ("naive", "tiles"), cpu=True)
+
+
+def _fake(u, x, known, levels, *_):
+    return torch.empty_like(x, memory_format=torch.contiguous_format), u.new_empty(*x.shape, _rows(levels))
+
+
+_sample = _operator.operator(
+    "made_sample(Tensor u, Tensor x, int known, int levels, Tensor[] weights, Tensor?[] biases, Tensor[] degrees, Tensor? direct, str request)"
+    " -> (Tensor, Tensor)",
+    run,
+    _fake,
+)
+
+
+def made_sample(u, weights, biases, degrees, levels=2, direct=None, x=None, known=0, logits=False):
+    """Draws, (N, D) uint8: the same u (N, D), uniform in [0, 1), gives the same draws, whoever computes them.
+
+    weights: of the hidden layers from below, (units, inputs) each, then V; biases likewise, each may be None; degrees: of the hidden layers,
+    ascending; direct: A. x (N, D) and known: x[:, :known] is given, the rest is drawn after it. logits=True also gives the logits of all
+    steps, (N, D), or (N, D, levels) of more than two.
+    """
+    _check.tensors(u=u)
+    _check.dimensions("u", u, 2, "(N, D)")
+    _check.whole("levels", levels, 2, 256, "what a byte can tell apart")
+    if x is not None:
+        _check.tensors((*_check.FLOATS, *_check.INTEGERS, torch.bool), x=x)
+        _check.shape("x", x, u.shape, "that of u")
+    elif known:
+        raise ValueError(f"known = {known} pixels of which x? it was not given")
+    _check.whole("known", known, 0, u.shape[1], "from 0 to the number of pixels")
+    x = torch.zeros(u.shape, dtype=torch.uint8, device=u.device) if x is None else _bytes(x)
+    _network(u, weights, biases, degrees, levels, direct)
+    _check.one_device(u=u, x=x)
+    with torch.no_grad():
+        wide = lambda a: a if a is None or a.dtype == torch.float64 else a.float()
+        weights, biases = ([wide(a) for a in arrays] for arrays in (weights, biases))
+        u = u.to(weights[-1].dtype)
+        x, l = _sample(u, x, known, levels, weights, biases, list(degrees), wide(direct), _backend.requested())
+    return (x, l[..., 0] if levels == 2 else l) if logits else x
+
+
+def _bytes(x):
+    """As uint8; what is no whole number from 0 to 255 becomes 255, or with 256 levels is refused by its own dtype."""
+    return x if x.dtype == torch.uint8 else torch.where((x >= 0) & (x <= 255) & (x == x.floor()), x, 255).to(torch.uint8)
+
+
+def _network(u, weights, biases, degrees, levels, direct):
+    """Each layer takes what the one below gives."""
+    if not len(weights) == len(biases) == len(degrees) + 1:
+        raise ValueError(f"weights and biases must be those of {len(degrees)} hidden layers and of the output, got {len(weights)}, {len(biases)}")
+    if len(weights) >= DEEPEST:
+        raise ValueError(f"weights must be of at most {DEEPEST - 1} layers, got {len(weights)}")
+    D, J, named = u.shape[1], u.shape[1] * _rows(levels), {}
+    K = D * (levels - 1)
+    for i, (W, b) in enumerate(zip(weights, biases, strict=True)):
+        named |= {f"weights[{i}]": W} | ({} if b is None else {f"biases[{i}]": b})
+        _check.tensors(**named)
+        _check.dimensions(f"weights[{i}]", W, 2, "(units, inputs)")
+        last = i == len(degrees)
+        _check.shape(f"weights[{i}]", W, (J if last else W.shape[0], K), "(outputs, units below)" if last else "(units, units below)")
+        K = W.shape[0]
+        if b is not None:
+            _check.shape(f"biases[{i}]", b, (K,), f"(units of weights[{i}],)")
+        if not last:
+            _check.tensors(_check.INTEGERS, **{f"degrees[{i}]": degrees[i]})
+            _check.shape(f"degrees[{i}]", degrees[i], (K,), f"(units of weights[{i}],)")
+    if direct is not None:
+        named["direct"] = direct
+        _check.tensors(direct=direct)
+        _check.shape("direct", direct, (J, D * (levels - 1)), "(outputs, inputs)")
+    _check.one_dtype(**named)
+    _check.one_device(u=u, **named, **{f"degrees[{i}]": m for i, m in enumerate(degrees)})
