@@ -81,7 +81,7 @@ class FVSBN(nn.Module):
         return x[:, self.order.argsort()].reshape(n, *self.shape)
 
 
-RECIPES = {  # first guesses, not tuned
+RECIPES = {  # tuned on the valid split alone: in 17 levels a million weights need holding back
     "digits": {
         "data": "digits-threshold",
         "model": dict(),

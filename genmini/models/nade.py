@@ -99,7 +99,7 @@ RECIPES = {  # tuned on the valid split alone
     },
     "digits-levels": {
         "data": "digits",
-        "model": dict(hidden=200, dropout=0.25),
+        "model": dict(hidden=200, dropout=0.5),
         "train": dict(steps=1500, batch=64, rate=4e-3, shift=0.2),
         "threads": 1,
     },
