@@ -17,7 +17,7 @@ CASES = [(64, 784, (1000, 1000), 2), (1, 784, (500,), 2), (100, 64, (500,), 17)]
 @torch.no_grad()
 def dense(model):
     """A sampler that passes through dense layers."""
-    layers = [(layer.weight.masked_fill(~mask(layer), 0), layer.bias) for layer in (*model.W, model.V)]
+    layers = [(layer.weight.masked_fill(~mask, 0), layer.bias) for layer, mask in zip((*model.W, model.V), masks(model), strict=True)]
     each = model.levels if model.levels > 2 else 1
 
     def sample(u):
@@ -36,9 +36,9 @@ def dense(model):
     return torch.no_grad()(sample)
 
 
-def mask(layer):
-    out = layer.out_degree[:, None]
-    return out > layer.in_degree if layer.strict else out >= layer.in_degree
+def masks(model):
+    m, d = model._degrees(0)
+    return [m_j[:, None] >= m_k for m_k, m_j in zip(m, m[1:], strict=False)] + [d[:, None] > m[-1]]
 
 
 def rows():
@@ -50,14 +50,14 @@ def rows():
         functions = naive | {f"genmini {rung}": in_rung(model, N, u, rung) for rung in (kernels.rungs("made_sample") if GPU else ("cpu",))}
         layers = [*model.W, model.V]
         weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
-        x, l = ops.made_sample(u, weights, biases, [W.out_degree for W in model.W], L, logits=True)
+        x, l = ops.made_sample(u, weights, biases, model._degrees(0)[0][1:], L, logits=True)
         error = (l - model.double().logits(x)).abs().max().item()
         exact = model.sample_naive(N, u)
         model.float()
         for name, function in functions.items():  # a wrong kernel is not timed
             differ = (function() != exact).any(1).sum()  # float32: u may fall between two roundings of a probability
             assert differ <= N // 20, (name, differ)
-        operations = 2 * N * sum(mask(layer).sum().item() for layer in (*model.W, model.V))
+        operations = 2 * N * sum(mask.sum().item() for mask in masks(model))
         held = {name: peak(function) / 1e6 for name, function in functions.items()}
         took = times(functions, seconds=1.0, rounds=3)
         fastest = min(took[name][0] for name in naive)

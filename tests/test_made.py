@@ -58,7 +58,7 @@ def test_logits_see_exactly_what_comes_before_in_the_order(settings):
             others[range(D), range(D)] = (others[range(D), range(D)] + 1) % L
             jacobian = (model.logits(others) - model.logits(x)).abs().amax(-1).T > 1e-12  # products of matrices round by their shapes
         seen |= jacobian != 0
-    seen = seen[model.order][:, model.order]
+    seen = seen[model.orders[0]][:, model.orders[0]]
     assert not seen.triu().any()
     if settings["hidden"] != (2,):
         assert torch.equal(seen, torch.ones(D, D).tril(-1).bool())
@@ -85,7 +85,7 @@ def test_the_same_noise_gives_the_naive_sample(settings):
     model, u = made(**settings), torch.rand(50, 5, dtype=torch.float64)
     x = model.sample(50, u)
     assert torch.equal(x, model.sample(50, u)) and torch.equal(x, model.sample_naive(50, u))
-    for d, pixel in enumerate(model.order.tolist()):
+    for d, pixel in enumerate(model.orders[0].tolist()):
         a = model.logits(x)[:, pixel]
         below = torch.sigmoid(-a)[:, None] if model.levels == 2 else a.softmax(-1).cumsum(-1)[:, :-1]
         assert torch.equal(x[:, pixel].long(), (u[:, d, None] >= below).sum(1))
@@ -97,12 +97,118 @@ def test_completion_keeps_what_is_known(settings):
     x = torch.randint(model.levels, (50, 5))
     whole = model.sample(50, u, x, known=3)
     assert torch.equal(whole, model.sample_naive(50, u, x, known=3))
-    known, free = model.order[:3], model.order[3:]
+    known, free = model.orders[0, :3], model.orders[0, 3:]
     assert torch.equal(whole[:, known].long(), x[:, known])
     x[:, free] = 0  # what is not known is not looked at
     assert torch.equal(model.sample(50, u, x, known=3), whole)
     drawn = model.sample(50, u)
     assert torch.equal(model.sample(50, u, drawn, known=3), drawn), "completing a sample with its own noise gives it back"
+
+
+# ---- several masks ----------------------------------------------------------------------------------------------------------------------
+
+MIXTURES = {
+    "several masks": dict(hidden=(20, 11), masks=3),
+    "several orders, direct": dict(hidden=(20,), masks=4, order="random", direct=True),
+    "three levels": dict(hidden=(20,), levels=3, masks=2, order="random"),
+}
+each_mixture = pytest.mark.parametrize("settings", MIXTURES.values(), ids=MIXTURES)
+
+
+@each_mixture
+def test_a_mixture_averages_probabilities(settings):
+    model = made(**settings)
+    x, K = space(model), settings["masks"]
+    each = torch.stack([model.log_prob(x, k) for k in range(K)])
+    assert (each.exp().sum(1) - 1).abs().max() < 1e-12
+    assert all((a - b).abs().max() > 0.1 for a, b in itertools.combinations(each, 2)), "the test wants masks that differ"
+    torch.testing.assert_close(model.log_prob(x).exp(), each.exp().mean(0))
+    assert abs(model.log_prob(x).exp().sum().item() - 1) < 1e-12
+    model.log_prob(x).sum().backward()
+    assert all(p.grad.isfinite().all() and p.grad.any() for p in model.parameters())
+
+
+def test_averaged_logits_are_no_probability():
+    """What a well-known implementation reports: it does not sum to one over the space."""
+    model = made(masks=4, hidden=(20,), order="random", scale=6.0)
+    x = space(model)
+    logits = torch.stack([model.logits(x, k) for k in range(4)]).mean(0)
+    log_p = -torch.nn.functional.binary_cross_entropy_with_logits(logits, x.double(), reduction="none").sum(1)
+    assert abs(log_p.exp().sum().item() - 1) > 0.02
+
+
+@each_mixture
+def test_every_mask_looks_only_backwards(settings):
+    model = made(**settings)
+    x = torch.randint(model.levels, (1, model.D))
+    others = x.repeat(model.D, 1)
+    others[range(model.D), range(model.D)] = (others[range(model.D), range(model.D)] + 1) % model.levels
+    for k, order in enumerate(model.orders):
+        changed = (model.logits(others, k) - model.logits(x, k)).abs().reshape(model.D, model.D, -1).amax(-1) > 1e-12  # [changed, predicted]
+        assert not changed[order][:, order].tril().any() and changed.any()
+
+
+@each_mixture
+def test_samples_follow_the_mixture(settings):
+    model, n = made(3, scale=2.0, **settings), 20000
+    x = model.sample(n)
+    seen = torch.bincount((x.long() * model.levels ** torch.arange(2, -1, -1)).sum(1), minlength=model.levels**3)
+    wanted = n * model.log_prob(space(model)).exp()
+    often = wanted >= 5  # the usual rule: rare cells count as one
+    seen, wanted = (torch.cat([a[often], a[~often].sum()[None]]) for a in (seen, wanted))
+    seen, wanted = seen[wanted > 0], wanted[wanted > 0]
+    chi2, cells = ((seen - wanted) ** 2 / wanted).sum().item(), len(wanted)
+    assert cells > 4 and chi2 < cells - 1 + 4.5 * math.sqrt(2 * (cells - 1)), (chi2, cells)
+
+
+@each_mixture
+def test_a_mixture_draws_as_the_naive_sampler(settings):
+    model, u = made(**settings), torch.rand(60, 6, dtype=torch.float64)
+    x = model.sample(60, u)
+    assert torch.equal(x, model.sample_naive(60, u)) and torch.equal(x, model.sample(60, u))
+    mask = (u[:, -1] * settings["masks"]).long()
+    assert len(mask.unique()) == settings["masks"]
+    for n in (0, 7, 31):  # each row from its own mask alone
+        k, row = mask[n].item(), x[n : n + 1]
+        order, a = model.orders[k], model.logits(row, k)[0]
+        for d, pixel in enumerate(order.tolist()):
+            below = torch.sigmoid(-a[pixel])[None] if model.levels == 2 else a[pixel].softmax(-1).cumsum(-1)[:-1]
+            assert row[0, pixel] == (u[n, d] >= below).sum()
+
+
+def test_a_mixture_completes_by_the_posterior_of_its_masks():
+    """p(rest | known) is that of the mixture: a chi-square over the completions of one beginning."""
+    model, n = made(4, scale=2.0, hidden=(12,), masks=3), 20000
+    begun = torch.tensor([[1, 0, 0, 0]], dtype=torch.uint8).expand(n, 4)
+    x = model.sample(n, x=begun, known=2)
+    assert torch.equal(x[:, :2], begun[:, :2])
+    rest = space(model)[8:12]
+    p = model.log_prob(rest).softmax(0)
+    seen = torch.bincount(x[:, 2].long() * 2 + x[:, 3].long(), minlength=4)
+    assert ((seen - n * p) ** 2 / (n * p)).sum() < 3 + 4.5 * math.sqrt(6)
+    with pytest.raises(ValueError, match="known = 2 pixels: the orders of the masks differ"):
+        made(6, masks=5, order="random").sample(2, x=torch.zeros(2, 6), known=2)
+    with pytest.raises(ValueError, match="known = 2 pixels of which x"):
+        model.sample(2, known=2)
+    with pytest.raises(ValueError, match=r"u must have shape \(2, 5\)"):
+        model.sample(2, torch.rand(2, 4))
+
+
+def test_training_takes_one_mask_at_a_time():
+    model = made(masks=3, hidden=(20,), order="random").train()
+    each = [model.log_prob(space(model), k) for k in range(3)]
+    drawn = [model.log_prob(space(model)) for _ in range(30)]
+    hits = [sum(torch.equal(d, e) for d in drawn) for e in each]
+    assert sum(hits) == 30 and min(hits) > 0
+
+
+def test_masks_travel_with_the_weights():
+    model, other = made(masks=3, order="random"), made(masks=3, order="random", seed=4)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(model.log_prob(space(model)), other.log_prob(space(model)))
+
+
+# ---- learning ---------------------------------------------------------------------------------------------------------------------------
 
 
 @each
@@ -145,7 +251,7 @@ def test_images_and_dtypes():
     assert MADE(1).log_prob(torch.tensor([[0], [1]])).exp().sum().item() == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [dict(order="backwards"), dict(order=[0, 1, 1]), dict(order=[1, 2, 3]), dict(levels=1)])
+@pytest.mark.parametrize("wrong", [dict(order="backwards"), dict(order=[0, 1, 1]), dict(order=[1, 2, 3]), dict(levels=1), dict(masks=0)])
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         MADE(3, **wrong)
