@@ -350,18 +350,21 @@ extern "C" int64_t nearest_code_workspace(int half, int64_t N, int64_t K, int64_
     return lay_out(w, nullptr, half, N, K, D, S);
 }
 
-// How many codes of each row were scored again, or -1 if all were: read off a workspace in the host's memory after the search.
-extern "C" void nearest_code_effort(int half, void* workspace, int64_t* survivors, int64_t N, int64_t K, int64_t D, int64_t S) {
+// How many codes of each row were scored again, or -1 if all were: read off a workspace in the host's memory after the search. Returns how many
+// rows that is.
+extern "C" int64_t nearest_code_effort(int half, void* workspace, int64_t* survivors, int64_t N, int64_t K, int64_t D, int64_t S) {
     Tables w;
     lay_out(w, workspace, half, N, K, D, S);
+    int64_t scanned = 0;
     for (int64_t n = 0; n < N; n++) {
         float bound = INFINITY;
         bool scan = false;
         for (int64_t i = n * S; i < n * S + S; i++) bound = w.bound[i] < bound ? w.bound[i] : bound, scan |= w.count[i] > LIST;
         survivors[n] = 0;
         for (int64_t i = n * S * LIST; i < (n + 1) * S * LIST; i++) survivors[n] += i % LIST < w.count[i / LIST] && w.list[i].low <= bound;
-        if (scan || !survivors[n]) survivors[n] = -1;
+        if (scan || !survivors[n]) survivors[n] = -1, scanned++;
     }
+    return scanned;
 }
 
 template <class Z, class E> int naive(const Z* z, const E* e, int64_t* index, Tables w, void* stream) {

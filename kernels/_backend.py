@@ -97,20 +97,18 @@ def chosen(operator, device="cpu", dtype=torch.float32, request=None):
     """Who runs this operator on tensors of this device and dtype, and why; raises where an explicit backend cannot."""
     this, device = _room(operator), torch.device(device)
     backend, _, rung = (request or requested()).partition(":")
-    if rung and rung not in this.rungs:
-        rung = ""
-    gpu = Chosen(this.language, rung or this.rungs[-1], f"{this.language} kernel for NVIDIA tensors")
+    rung = rung if rung in this.rungs else this.rungs[-1]
     if backend == "reference":
         return Chosen("reference", None, "asked for")
     if backend == "emulated":
-        return _or_raise(operator, Chosen("emulated", gpu.rung, "asked for"), _cannot_emulate(this, device))
+        return _or_raise(operator, Chosen("emulated", rung, "asked for"), _cannot_emulate(this, device))
     if backend == this.language:
-        return _or_raise(operator, Chosen(backend, gpu.rung, "asked for"), _cannot_launch(this, device))
+        return _or_raise(operator, Chosen(backend, rung, "asked for"), _cannot_launch(this, device))
     if backend == "cpu" and this.cpu:
         return _or_raise(operator, Chosen("cpu", None, "asked for"), _cannot_run_native(this, device))
     if device.type == "cuda":
         obstacle = _cannot_launch(this, device)
-        return Chosen("reference", None, obstacle) if obstacle else gpu
+        return Chosen("reference", None, obstacle) if obstacle else Chosen(this.language, rung, f"{this.language} kernel for NVIDIA tensors")
     if device.type == "cpu" and this.cpu:
         obstacle = _cannot_run_native(this, device)
         return Chosen("reference", None, obstacle) if obstacle else Chosen("cpu", None, "native kernel for CPU tensors")

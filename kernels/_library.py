@@ -2,8 +2,9 @@
 
     call("affine_coupling", "emulated", "affine_coupling_naive", x.dtype, x, s, t, y, logdet, N, D)
 
-A tensor goes as its address, an int as int64_t, a float as double, a dtype as the code of gpu.h, None as a null pointer; the last argument is
-added here: the current stream for a kernel, the number of threads for a native one. A code other than 0 becomes a RuntimeError.
+A tensor goes as its address, an int as int64_t, a float as double, a bool as int, a dtype as the code of gpu.h, None as a null pointer; the last
+argument is added here: the current stream for a kernel, the number of threads for a native one. A code other than 0 becomes a RuntimeError.
+`size` calls a function that returns a number instead.
 """
 
 import ctypes
@@ -83,29 +84,48 @@ _lock = threading.Lock()  # the emulator runs one launch at a time
 
 def call(name, kind, function, *arguments, threads=None):
     library = load(name, kind)
-    entry = getattr(library, function)
-    values = [_c(argument) for argument in arguments]
+    entry = declared(library, function, arguments, ctypes.c_int if kind == "cpu" else ctypes.c_void_p)
+    values = [_value(argument) for argument in arguments]
     if kind == "cuda":
         device = next(argument.device for argument in arguments if isinstance(argument, torch.Tensor))
         with torch.cuda.device(device):
-            code = entry(*values, ctypes.c_void_p(torch.cuda.current_stream(device).cuda_stream))
+            code = entry(*values, torch.cuda.current_stream(device).cuda_stream)
     elif kind == "cpu":
-        code = entry(*values, ctypes.c_int(threads or torch.get_num_threads()))
+        code = entry(*values, threads or torch.get_num_threads())
     else:
         with _lock:
-            code = entry(*values, ctypes.c_void_p())
+            code = entry(*values, None)
     if code:
         raise RuntimeError(f"{function} ({kind}) failed: {_text(library, code)}")
 
 
-def _c(argument):
-    if isinstance(argument, torch.Tensor):
-        return ctypes.c_void_p(argument.data_ptr())
-    if isinstance(argument, torch.dtype):
-        return ctypes.c_int(DTYPES[argument])
+def size(name, kind, function, *arguments, threads=None):
+    """The int64_t that a function returns: the bytes of a workspace."""
+    last = () if threads is None else (threads,)
+    entry = declared(load(name, kind), function, arguments, *(ctypes.c_int for _ in last), restype=ctypes.c_int64)
+    return entry(*map(_value, arguments), *last)
+
+
+def declared(library, function, arguments, *last, restype=ctypes.c_int):
+    """The function, its C types declared at the first call: ctypes keeps it, and later calls cost a few microseconds less."""
+    entry = getattr(library, function)
+    if entry.argtypes is None:
+        entry.restype, entry.argtypes = restype, (*map(_type, arguments), *last)
+    return entry
+
+
+def _type(argument):
+    if isinstance(argument, torch.dtype | bool):
+        return ctypes.c_int
     if isinstance(argument, float):
-        return ctypes.c_double(argument)
-    return ctypes.c_void_p() if argument is None else ctypes.c_int64(argument)
+        return ctypes.c_double
+    return ctypes.c_int64 if isinstance(argument, int) else ctypes.c_void_p
+
+
+def _value(argument):
+    if isinstance(argument, torch.Tensor):
+        return argument.data_ptr()
+    return DTYPES[argument] if isinstance(argument, torch.dtype) else argument
 
 
 def _text(library, code):

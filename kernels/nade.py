@@ -32,7 +32,6 @@ Tiling
     cpu         the pass: up to 16 rows a task; the gradient: up to 4 vectors of units a task, all rows; chunks as above
 """
 
-import ctypes
 import math
 
 import torch
@@ -99,23 +98,24 @@ def _binary(x):
 
 def launch(choice, u, x, W, V, b, c, known):
     """Writes x[:, known:], returns the logits."""
-    (N, D), H = x.shape, V.shape[1]
+    (N, D), H, threads = x.shape, V.shape[1], torch.get_num_threads()
     logits = W.new_empty(N, D)
     if choice.backend == "cpu":
-        function, work = "nade_cpu", _workspace(W)
+        function, work = "nade_cpu", _workspace(W, threads)
     else:
         function, work = f"nade_{choice.rung}", W.new_empty(N, H)
-    _library.call("nade", choice.backend, function, W.dtype, u, x, known, W, V, b, c, logits, work, N, D, H)
+    _library.call("nade", choice.backend, function, W.dtype, u, x, known, W, V, b, c, logits, work, N, D, H, threads=threads)
     return logits
 
 
 def launch_backward(choice, dl, x, W, V, c):
-    (N, D), H = x.shape, V.shape[1]
+    (N, D), H, threads = x.shape, V.shape[1], torch.get_num_threads()
     if N == 0:
         return torch.zeros_like(W), torch.zeros_like(V), torch.zeros_like(c)
     dW, dV, dc = torch.empty_like(W), torch.empty_like(V), torch.empty_like(c)
     if choice.backend == "cpu":
-        _library.call("nade", "cpu", "nade_backward_cpu", W.dtype, dl, x, W, V, c, dW, dV, dc, _workspace(W), N, D, H)
+        work = _workspace(W, threads)
+        _library.call("nade", "cpu", "nade_backward_cpu", W.dtype, dl, x, W, V, c, dW, dV, dc, work, N, D, H, threads=threads)
         return dW, dV, dc
     groups = min(GROUPS, math.ceil(N / 8))
     work = W.new_empty(D, H) if choice.rung == "naive" else W.new_empty(groups, 2 * D + 1, H)
@@ -124,10 +124,8 @@ def launch_backward(choice, dl, x, W, V, c):
     return dW, dV, dc
 
 
-def _workspace(W):
-    size = _library.load("nade", "cpu").nade_cpu_workspace
-    size.restype, size.argtypes = ctypes.c_int64, (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_int)
-    return torch.empty(size(_library.DTYPES[W.dtype], *W.shape, torch.get_num_threads()), dtype=torch.uint8)
+def _workspace(W, threads):
+    return torch.empty(_library.size("nade", "cpu", "nade_cpu_workspace", W.dtype, *W.shape, threads=threads), dtype=torch.uint8)
 
 
 # ---- gradient --------------------------------------------------------------------------------------------------------------------------

@@ -37,7 +37,6 @@ Tiling
     fused         the step: a warp gathers a row's code and adds its loss; the codes' gradient is a run of the rows sorted by index
 """
 
-import ctypes
 import math
 
 import torch
@@ -105,9 +104,7 @@ def run_de(dloss, z, e, index, request):
 
 def launch_cpu(choice, z, e):
     (N, D), K, threads = z.shape, len(e), torch.get_num_threads()  # read once: the workspace is for so many
-    size = _library.load("nearest_code", "cpu").nearest_code_cpu_workspace
-    size.restype, size.argtypes = ctypes.c_int64, [ctypes.c_int64] * 3 + [ctypes.c_int]
-    workspace = torch.empty(size(N, K, D, threads), dtype=torch.uint8)
+    workspace = torch.empty(_library.size("nearest_code", "cpu", "nearest_code_cpu_workspace", N, K, D, threads=threads), dtype=torch.uint8)
     index = z.new_empty(N, dtype=torch.int64)
     _library.call("nearest_code", "cpu", "nearest_code_cpu", z.dtype, e.dtype, z, e, index, N, K, D, workspace, threads=threads)
     return index
@@ -118,20 +115,17 @@ def launch_search(choice, z, e, effort=None):
     (N, D), K = z.shape, len(e)
     S = splits(choice.backend, z.device, min(N, ROWS), K)
     half, index, workspace = choice.rung == "tensor_core", z.new_empty(N, dtype=torch.int64), None
-    library = _library.load("nearest_code", choice.backend)
     if choice.rung != "naive":
-        size = library.nearest_code_workspace
-        size.restype, size.argtypes = ctypes.c_int64, [ctypes.c_int] + [ctypes.c_int64] * 4
-        workspace = torch.empty(size(half, min(N, ROWS), K, D, S), dtype=torch.uint8, device=z.device)
+        bytes = _library.size("nearest_code", choice.backend, "nearest_code_workspace", half, min(N, ROWS), K, D, S)
+        workspace = torch.empty(bytes, dtype=torch.uint8, device=z.device)
     for n in range(0, N, ROWS):
         rows, found = z[n : n + ROWS], index[n : n + ROWS]
         sizes = len(rows), K, D
         name = f"nearest_code_{choice.rung}"
         _library.call("nearest_code", choice.backend, name, z.dtype, e.dtype, rows, e, found, *sizes, workspace, S)
         if effort is not None:
-            host, counts = workspace.cpu(), effort[n : n + ROWS]
-            numbers = [ctypes.c_int64(size) for size in (*sizes, S)]
-            library.nearest_code_effort(ctypes.c_int(half), ctypes.c_void_p(host.data_ptr()), ctypes.c_void_p(counts.data_ptr()), *numbers)
+            counting = half, workspace.cpu(), effort[n : n + ROWS], *sizes, S
+            _library.size("nearest_code", choice.backend, "nearest_code_effort", *counting)
     return index
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
 from torch.utils._pytree import tree_leaves, tree_map
 
 from genmini import kernels
@@ -191,6 +192,8 @@ def registered(run, operator, inputs, argnums, plain=None):
         moving = tuple(inputs[i] for i in argnums)
         with pytest.raises((NotImplementedError, RuntimeError)):  # forward mode is not defined, and says so
             torch.func.jvp(alone, moving, moving)
+        with forward_ad.dual_level(), pytest.raises((NotImplementedError, RuntimeError)):
+            alone(*(forward_ad.make_dual(a, a) for a in moving))
         exported = torch.export.export(alone, moving).module()
         for got, want in zip(tree_leaves(exported(*moving)), tree_leaves(operator(*inputs)), strict=True):
             torch.testing.assert_close(got, want)

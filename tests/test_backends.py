@@ -1,5 +1,6 @@
 """Who runs an operator: the choice, its reasons, its errors, and that a compiled graph follows it."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -97,7 +98,9 @@ def test_a_cuda_library_loads_without_a_driver_and_says_what_is_missing():
         pytest.skip("nvcc is not on this machine, so there is no CUDA library to load")
     x = torch.zeros(2, 3)
     library = _library.load("affine_coupling", "cuda")
-    code = library.affine_coupling_naive(*map(_library._c, (x.dtype, x, x, x, x, x, None, 2, 3)), None)
+    arguments = x.dtype, x, x, x, x, x, None, 2, 3
+    entry = _library.declared(library, "affine_coupling_naive", arguments, ctypes.c_void_p)
+    code = entry(*map(_library._value, arguments), None)
     assert code and "driver" in _library._text(library, code)
 
 

@@ -4,6 +4,7 @@ A mistake in a kernel's source must also leave `reference` green: so `emulated` 
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from genmini import kernels
+
 ROOT = Path(__file__).resolve().parent.parent
+SOURCES = {room.source for room in kernels.ROOMS.values()}
 pytestmark = pytest.mark.mutants
 
 
@@ -31,9 +35,10 @@ class Wrong:
 
 AFFINE = "csrc/affine_coupling.cu"
 ROOM = "kernels/affine_coupling.py"
-SEARCH, STEP, STATS = "csrc/nearest_code.cu", "csrc/quantize.cu", "csrc/code_stats.cu"
+SEARCH, PACK, STEP, STATS = "csrc/nearest_code.cu", "csrc/nearest_code_pack.h", "csrc/quantize.cu", "csrc/code_stats.cu"
 CPU, SCREEN = "csrc/nearest_code.cpp", "csrc/nearest_code_screen.h"
-DRAW, DRAW_LANES = "csrc/made_sample.cu", "csrc/made_sample_lanes.h"
+NADE, NADE_CPU, NADE_LANES = "csrc/nade.cu", "csrc/nade.cpp", "csrc/nade_lanes.h"
+DRAW, DRAW_CPU, DRAW_LANES = "csrc/made_sample.cu", "csrc/made_sample.cpp", "csrc/made_sample_lanes.h"
 LINEAR, CONV, NLL = "kernels/masked_linear.py", "kernels/masked_conv2d.py", "kernels/softmax_nll.py"
 MUTANTS = [
     Wrong("affine_coupling", AFFINE, "(x - t) * exp(-s)", "(x - t) * exp(s)", "a sign in the inverse"),
@@ -50,6 +55,7 @@ MUTANTS = [
     Wrong("nearest_code", SEARCH, "dot[i][j] = fmaf(xd[i], yd[j], dot[i][j]);\n            }\n            __syncthreads();",
           "dot[i][j] = fmaf(xd[i], yd[j], dot[i][j]);\n            }", "a dropped barrier"),
     Wrong("nearest_code", SEARCH, "+ lane % 16) * STRIDE + d", "+ lane % 16) * HD + d", "one stride for another"),
+    Wrong("nearest_code", PACK, "kept += x * x, rest += r * r;", "kept += x * x;", "a rounding that is not measured"),
     Wrong("nearest_code", STEP, "sum += 2 * (to_double(", "sum += (to_double(", "a missing 2"),
     Wrong("nearest_code", STEP, "for (int w = 1; w < WARPS; w++) sum += part", "for (int w = 1; w < WARPS; w++) sum = part", "= for +="),
     Wrong("nearest_code", "kernels/nearest_code.py", "(z.to(wide) - e[index].detach().to(wide))", "(z.to(wide) - e[index].to(wide))",
@@ -76,19 +82,22 @@ MUTANTS = [
     Wrong("softmax_nll", NLL, "(q - tl.where(l == t[None, :], 1, 0))", "(q - tl.where(l == t[None, :] + 1, 1, 0))", "an off-by-one level"),
     Wrong("softmax_nll", NLL, "(n * da_n + p * da_p)[None, :]", "(n * a_n + p * a_p)[None, :]", "one stride for another"),
     Wrong("softmax_nll", NLL, "da = (q - (l[:, None]", "da = (q.detach() - (l[:, None]", "a second derivative that stops", "reference"),
-    Wrong("nade", "csrc/nade.cu", "for (int w = 0; w < warps; w++) sum += column[w * 32];", "for (int w = 1; w < warps; w++) sum += column[w * 32];",
+    Wrong("nade", NADE, "for (int w = 0; w < warps; w++) sum += column[w * 32];", "for (int w = 1; w < warps; w++) sum += column[w * 32];",
           "an off-by-one start"),
     Wrong("nade", "kernels/nade.py", "A = da.flip(1).cumsum(1).flip(1) - da", "A = da.flip(1).cumsum(1).flip(1)",
           "a pixel that learns from its own prediction", "reference"),
     Wrong("made_sample", DRAW, "level >= k ? T(1) : T(0)", "level > k ? T(1) : T(0)", "an off-by-one bit"),
     Wrong("made_sample", "kernels/made_sample.py", "below = torch.sigmoid(-l[:, d])", "below = torch.sigmoid(l[:, d])", "a sign", "reference"),
 ]  # fmt: skip
-NATIVE = [  # native kernels; all tests of the native search must be able to turn red: there is no reference among them
+NATIVE = [
+    Wrong("made_sample", DRAW_CPU, "parallel((m.N + samples - 1) / samples,", "parallel(m.N / samples,", "the last samples forgotten", "cpu"),
     Wrong("made_sample", DRAW_LANES, "m.end(i - 1, d), below}", "m.end(i - 1, d + 1), below}", "units that are not final", "cpu"),
     Wrong("nearest_code_cpu", SCREEN, "C * rho + length * book.sigma", "C * rho", "half a margin", "cpu"),
     Wrong("nearest_code_cpu", CPU, "(other == d && j < k)", "(other == d && j > k)", "the wrong one of two equals", "cpu"),
     Wrong("nearest_code_cpu", CPU, "while (packed < book.tiles) std::this_thread::yield();", "", "a dropped barrier", "cpu"),
     Wrong("nearest_code_cpu", CPU, "std::fegetenv(&saved), std::fesetenv(FE_DFL_ENV);", "std::fegetenv(&saved);", "subnormals flushed", "cpu"),
+    Wrong("nade", NADE_CPU, "(task + 1) * p.N / tasks", "(task + 1) * p.N / tasks - 1", "an off-by-one end", "cpu"),
+    Wrong("nade", NADE_LANES, "if (!p.x[nd]) continue;    // a pixel of 0 changes nothing", "", "a pixel of 0 that adds its column", "cpu"),
 ]  # fmt: skip
 THOROUGH = [
     Wrong("nearest_code_cpu", SCREEN, "slack + square * unit[i]", "slack", "a margin without the rounding of norms", "cpu"),
@@ -101,6 +110,7 @@ THOROUGH = [
     Wrong("affine_coupling", AFFINE, "logdet[n] = real<T>(inverse ? -sum.value() : sum.value());\n}\n\ntemplate <class T>    // save_y",
           "logdet[n] = real<T>(sum.value());\n}\n\ntemplate <class T>    // save_y", "a sign of logdet in one rung"),
 ]  # fmt: skip
+FIRST = {wrong.file: wrong for wrong in reversed(MUTANTS + NATIVE) if wrong.runs != "reference"}  # one of each file with a kernel in it
 CASES = MUTANTS + NATIVE + [pytest.param(wrong, marks=pytest.mark.thorough) for wrong in THOROUGH]
 
 
@@ -114,15 +124,14 @@ def planted(wrong, folder):
     assert source.count(wrong.right) == 1, f"{wrong.right!r} occurs {source.count(wrong.right)} times in {wrong.file}"
     file.write_text(source.replace(wrong.right, wrong.wrong))
     if wrong.file.startswith("csrc/"):
-        kind = "cpu" if wrong.runs == "cpu" else "emulated"
-        library = Path(wrong.file).stem.removesuffix("_screen").removesuffix("_lanes")
-        build = [sys.executable, "csrc/build.py", "--kinds", kind, "--only", library, "--strict"]
+        kind, name = "cpu" if wrong.runs == "cpu" else "emulated", re.sub("_(screen|pack|lanes)$", "", file.stem)
+        build = [sys.executable, "csrc/build.py", "--kinds", kind, "--only", name, "--strict"]
         subprocess.run(build, cwd=folder, check=True, stdout=subprocess.DEVNULL)
 
 
-def red(folder, wrong, runs):
+def red(folder, room, runs):
     """Whether the room's tests of these runs fail there (and not, say, their import)."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"tests/test_{wrong.room}.py", "-k", runs]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"tests/test_{room}.py", "-k", runs]
     environment = {**os.environ, "HYPOTHESIS_PROFILE": "quick", "GENMINI_THOROUGH": "0", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode in (0, 1) and "error" not in done.stdout.splitlines()[-1], done.stdout[-3000:] + done.stderr[-3000:]
@@ -132,11 +141,13 @@ def red(folder, wrong, runs):
 @pytest.mark.parametrize("wrong", CASES, ids=str)
 def test_wrong_fails(wrong, tmp_path):
     planted(wrong, tmp_path)
-    assert red(tmp_path, wrong, wrong.runs), f"nobody noticed {wrong.what} in {wrong.file}"
+    assert red(tmp_path, wrong.room, wrong.runs), f"nobody noticed {wrong.what} in {wrong.file}"
+    if wrong is FIRST.get(wrong.file):
+        assert not red(tmp_path, wrong.room.removesuffix("_cpu"), "reference"), f"{wrong.what} in {wrong.file} touched the reference"
 
 
-@pytest.mark.parametrize("room", sorted({wrong.room for wrong in MUTANTS}))
-def test_a_wrong_kernel_leaves_the_reference_green(room, tmp_path):
-    wrong = next(wrong for wrong in MUTANTS if wrong.room == room and wrong.runs == "emulated")
-    planted(wrong, tmp_path)
-    assert not red(tmp_path, wrong, "reference")
+def test_every_kernel_source_has_a_mistake():
+    """All of csrc/ that is a room's, and the rooms that hold Triton kernels: the mistakes of FIRST leave `reference` green."""
+    rooms = {path for path in (ROOT / "kernels").glob("[a-z]*.py") if "@triton.jit" in path.read_text()}
+    files = rooms.union(*((ROOT / "csrc").glob(f"{source}*.{kind}") for kind in ("cu", "cpp", "h") for source in SOURCES))
+    assert {str(path.relative_to(ROOT)) for path in files} == set(FIRST)
