@@ -35,7 +35,6 @@ Tiling
     cpu         samples are the lanes of vectors, up to 4 vectors a task, for the whole walk; the activations of a task fit the second cache
 """
 
-import ctypes
 
 import torch
 import torch.nn.functional as F
@@ -98,7 +97,7 @@ def launch(choice, u, x, known, levels, weights, biases, degrees, direct):
 
     layers (I + 2, 3): where W^i lies, where b^i, how long a row is; V's, then A's.   ends (I + 1, D + 1): how many of z^i have a degree <= d
     """
-    (N, D), I = x.shape, len(degrees)
+    (N, D), I, threads = x.shape, len(degrees), torch.get_num_threads()
     address = lambda a: 0 if a is None else a.data_ptr()
     layers = [(address(W), address(b), W.shape[1]) for W, b in zip(weights, biases, strict=True)]
     layers = torch.tensor([*layers, (address(direct), 0, D * (levels - 1))], device="cpu")
@@ -106,18 +105,13 @@ def launch(choice, u, x, known, levels, weights, biases, degrees, direct):
     ends = torch.stack([d * (levels - 1), *(torch.searchsorted(m.contiguous(), d, right=True) for m in degrees)])
     logits, units = u.new_empty(N, D, _rows(levels)), D * (levels - 1) + sum(len(m) for m in degrees)
     if choice.backend == "cpu":
-        work = torch.empty(_workspace(u.dtype, levels, N, units), dtype=torch.uint8)
-        function = "made_sample_cpu"
+        bytes = _library.size("made_sample", "cpu", "made_sample_cpu_workspace", u.dtype, levels, N, units, threads=threads)
+        work, function = torch.empty(bytes, dtype=torch.uint8), "made_sample_cpu"
     else:
         work, function = u.new_empty(N, units), f"made_sample_{choice.rung}"
-    _library.call("made_sample", choice.backend, function, u.dtype, u, x, known, layers, ends, logits, work, I, levels, N, D, units)
+    arguments = u.dtype, u, x, known, layers, ends, logits, work, I, levels, N, D, units
+    _library.call("made_sample", choice.backend, function, *arguments, threads=threads)
     return logits
-
-
-def _workspace(dtype, *sizes):
-    size = _library.load("made_sample", "cpu").made_sample_cpu_workspace
-    size.restype, size.argtypes = ctypes.c_int64, (ctypes.c_int, *[ctypes.c_int64] * 3, ctypes.c_int)
-    return size(_library.DTYPES[dtype], *sizes, torch.get_num_threads())
 
 
 # ---- gradient --------------------------------------------------------------------------------------------------------------------------
