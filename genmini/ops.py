@@ -2,6 +2,7 @@
 
 from genmini.kernels.affine_coupling import affine_coupling, affine_coupling_inverse
 from genmini.kernels.code_stats import code_stats
+from genmini.kernels.gaussian_kl import gaussian_kl
 from genmini.kernels.made_sample import made_sample
 from genmini.kernels.masked_conv2d import masked_conv2d
 from genmini.kernels.masked_linear import masked_linear
@@ -10,6 +11,6 @@ from genmini.kernels.nearest_code import nearest_code, quantize
 from genmini.kernels.softmax_nll import softmax_nll
 
 __all__ = [
-    "affine_coupling", "affine_coupling_inverse", "code_stats", "made_sample", "masked_conv2d", "masked_linear", "nade", "nade_logits",
+    "affine_coupling", "affine_coupling_inverse", "code_stats", "gaussian_kl", "made_sample", "masked_conv2d", "masked_linear", "nade", "nade_logits",
     "nade_sample", "nearest_code", "quantize", "softmax_nll",
 ]  # fmt: skip

@@ -3,7 +3,17 @@
 Begin with affine_coupling.py; every other room has the same order. `use`, `rungs` and `chosen` say which backend runs (see _backend.py).
 """
 
-from . import affine_coupling, code_stats, made_sample, masked_conv2d, masked_linear, nade, nearest_code, softmax_nll  # noqa: F401  each registers
+from . import (  # noqa: F401  each room registers itself
+    affine_coupling,
+    code_stats,
+    gaussian_kl,
+    made_sample,
+    masked_conv2d,
+    masked_linear,
+    nade,
+    nearest_code,
+    softmax_nll,
+)  # fmt: skip
 from ._backend import BACKENDS, ROOMS, Chosen, chosen, requested, rungs, use
 from ._library import libraries
 

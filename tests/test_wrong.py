@@ -40,6 +40,7 @@ CPU, SCREEN = "csrc/nearest_code.cpp", "csrc/nearest_code_screen.h"
 NADE, NADE_CPU, NADE_LANES = "csrc/nade.cu", "csrc/nade.cpp", "csrc/nade_lanes.h"
 DRAW, DRAW_CPU, DRAW_LANES = "csrc/made_sample.cu", "csrc/made_sample.cpp", "csrc/made_sample_lanes.h"
 LINEAR, CONV, NLL = "kernels/masked_linear.py", "kernels/masked_conv2d.py", "kernels/softmax_nll.py"
+KL = "kernels/gaussian_kl.py"
 MUTANTS = [
     Wrong("affine_coupling", AFFINE, "(x - t) * exp(-s)", "(x - t) * exp(s)", "a sign in the inverse"),
     Wrong("affine_coupling", AFFINE, "if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = mine;\n    __syncthreads();",
@@ -78,6 +79,12 @@ MUTANTS = [
     Wrong("masked_conv2d", CONV, "x_ok = p_ok & (h + dh >= 0)", "x_ok = p_ok & (h + dh >= 1)", "a row of the border too much"),
     Wrong("masked_conv2d", CONV, "dx = _conv(dy, weight, None, kind, colours, not turned, request)",
           "dx = _conv(dy, weight, None, kind, colours, turned, request)", "a gradient that is not turned", "reference"),
+    Wrong("gaussian_kl", KL, "0.5 * l * l * series, tl.exp(l) - 1 - l)", "l * l * series, tl.exp(l) - 1 - l)", "a missing 1/2"),
+    Wrong("gaussian_kl", KL, "at, ok = n[:, None] * D + d", "at, ok = n[:, None] * (D - 1) + d", "an off-by-one stride"),
+    Wrong("gaussian_kl", KL, "dl = 0.5 * (dz * sigma_eps + dkl * (l +", "dl = 0.5 * (dz * sigma_eps + dkl * (1 + l +",
+          "a gradient that is not 0 at equality"),
+    Wrong("gaussian_kl", KL, "(g * sigma_eps + dkl[:, None] * l.expm1()) / 2", "(g * sigma_eps + dkl[:, None] * l.exp()) / 2",
+          "a forgotten term in a gradient", "reference"),
     Wrong("softmax_nll", NLL, "s = s * tl.exp(m - finite(top)) + tl.sum", "s = s + tl.sum", "a sum that does not shrink"),
     Wrong("softmax_nll", NLL, "(q - tl.where(l == t[None, :], 1, 0))", "(q - tl.where(l == t[None, :] + 1, 1, 0))", "an off-by-one level"),
     Wrong("softmax_nll", NLL, "(n * da_n + p * da_p)[None, :]", "(n * a_n + p * a_p)[None, :]", "one stride for another"),

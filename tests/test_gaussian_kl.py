@@ -1,0 +1,210 @@
+"""Proofs and laws of the reparameterisation room (kernels/gaussian_kl.py)."""
+
+import math
+
+import pytest
+import torch
+from check import DTYPES, error, gradient, laid_out, layouts, matches, numbers, opaque, registered, runs, scales, seeds
+from genmini.kernels import gaussian_kl as room
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from torch.distributions import Normal, kl_divergence
+
+from genmini import ops
+
+RUNS = runs("gaussian_kl")
+everywhere = pytest.mark.parametrize("run", RUNS, ids=str)
+shapes = st.sampled_from([(0, 3), (3, 0), (40, 1), (40, 7), (33, 2), (33, 64), (20, 127), (20, 3, 4)])  # rows enough: no error is 0 by luck
+
+
+def definition(mu, log_var, eps):
+    """What a textbook writes, in the dtype that sums have."""
+    wide = torch.float64 if mu.dtype == torch.float64 else torch.float32
+    m, l, e = (a.to(wide) for a in (mu, log_var, eps))
+    kl = 0.5 * (m**2 + l.expm1() - l)
+    return (m + (0.5 * l).exp() * e).to(mu.dtype), kl.flatten(1).sum(1)
+
+
+def inputs(*shape, seed=0, scale=1.0):
+    return [numbers(*shape, seed=seed, scale=scale), numbers(*shape, seed=seed + 1), numbers(*shape, seed=seed + 2)]
+
+
+@everywhere
+@pytest.mark.parametrize("dtype", DTYPES[:3], ids=str)
+@given(shape=shapes, layout=layouts, scale=scales, seed=seeds)
+def test_matches(run, dtype, shape, layout, scale, seed):
+    mu, l, eps = inputs(*shape, seed=seed % 2**31, scale=scale)
+    l[..., ::3] *= 1e-3  # where the terms of e^l - 1 - l cancel
+    matches(run, ops.gaussian_kl, [laid_out(a, layout) for a in (mu, l, eps)], dtype, definition)
+
+
+@everywhere
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@given(shape=st.sampled_from([(1, 1), (1, 5), (3, 127), (2, 1024), (3, 1025), (1, 3000)]), scale=scales, seed=seeds)
+def test_kl_is_off_by_its_roundings(run, dtype, shape, scale, seed):
+    """Five roundings of numbers that e^l + 1 + |l| + mu^2 bounds, and those of a sum of D of them in tiles of 1024."""
+    mu, l, eps = (a.to(dtype) for a in inputs(*shape, seed=seed % 2**31, scale=scale))
+    with run.use():
+        kl = ops.gaussian_kl(*(a.to(run.device) for a in (mu, l, eps)))[1].cpu()
+    mu, l = mu.double(), l.double()
+    exact = [math.fsum(0.5 * (m * m + math.expm1(v) - v) for m, v in zip(*row, strict=True)) for row in zip(mu.tolist(), l.tolist(), strict=True)]
+    unit = torch.finfo(kl.dtype).eps / 2 * (5 + shape[1] / 1024 + math.log2(shape[1] + 1))
+    assert ((kl.double() - torch.tensor(exact, dtype=torch.float64)).abs() <= unit * (l.exp() + 1 + l.abs() + mu * mu).sum(1)).all()
+
+
+@everywhere
+def test_gradient(run):
+    gradient(run, ops.gaussian_kl, inputs(2, 2))
+
+
+@everywhere
+def test_gradient_with_a_seed(run):
+    gradient(run, lambda mu, l: ops.gaussian_kl(mu, l, seed=5), inputs(2, 2)[:2])
+
+
+@everywhere
+def test_registered(run):
+    registered(run, ops.gaussian_kl, inputs(3, 5), (0, 1, 2), plain=definition)
+
+
+@everywhere
+def test_registered_with_a_seed(run):
+    mu, l = inputs(3, 5)[:2]
+    with run.use():
+        eps = ops.gaussian_kl(*[torch.zeros_like(mu).to(run.device)] * 2, seed=7)[0]  # its own, to the last bit
+    registered(run, lambda mu, l: ops.gaussian_kl(mu, l, seed=7), [mu, l], (0, 1), plain=lambda mu, l: definition(mu, l, eps))
+
+
+@everywhere
+def test_opaque(run):
+    mu, l, eps = (a.to(run.device) for a in inputs(4, 6))
+    opaque(torch.ops.genmini.gaussian_kl.default, (mu, l, eps, None, run.backend))
+    opaque(torch.ops.genmini.gaussian_kl.default, (mu, l, None, torch.tensor(3, device=run.device), run.backend))
+
+
+# ---- the noise ---------------------------------------------------------------------------------------------------------------------------
+
+
+@everywhere
+@pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 + 5, 2**63 - 1])
+@pytest.mark.parametrize("shape", [(7, 3), (2, 1300)])
+def test_a_seed_draws_the_same_noise_everywhere(run, shape, seed):
+    """z = eps where mu = 0 and sigma = 1. The roundings: those of log, cos and sqrt in float32, on numbers below 6."""
+    mu = torch.zeros(shape)
+    with run.use():
+        z, _ = ops.gaussian_kl(mu.to(run.device), mu.to(run.device), seed=seed)
+    torch.testing.assert_close(z.cpu(), room.noise(torch.tensor(seed), mu), rtol=0, atol=3e-6)
+
+
+@everywhere
+def test_the_backward_pass_draws_it_again(run):
+    mu, l = (a.float().to(run.device).requires_grad_() for a in inputs(9, 130)[:2])
+    with run.use():
+        z, _ = ops.gaussian_kl(mu, l, seed=11)
+        dz = torch.ones_like(z)
+        dl = torch.autograd.grad(z, l, dz)[0]
+    torch.testing.assert_close(dl, (z - mu).detach() / 2, rtol=1e-4, atol=1e-5)  # dz/dl = sigma eps / 2
+
+
+def test_the_noise_is_normal_and_independent():
+    eps = room.noise(torch.tensor(3), torch.empty(200, 1000)).double().numpy()
+    assert stats.kstest(eps.ravel(), "norm").pvalue > 1e-3
+    assert abs(eps.mean()) < 5 / eps.size**0.5 and abs((eps**2).mean() - 1) < 5 * (2 / eps.size) ** 0.5
+    for a, b in ((eps[:, 1:], eps[:, :-1]), (eps[1:], eps[:-1]), (eps, room.noise(torch.tensor(4), torch.empty(200, 1000)).double().numpy())):
+        assert abs((a * b).mean()) < 5 / a.size**0.5
+
+
+def test_the_noise_is_philox_and_box_muller():
+    for seed in (0, 12345, 2**40 + 17):
+        want = [_philox(seed, i) for i in range(50)]
+        got = room.noise(torch.tensor(seed), torch.empty(50, dtype=torch.float64))
+        assert error(got, torch.tensor(want, dtype=torch.float64)) < 3e-6
+
+
+def _philox(seed, i):
+    c, k = [i, 0, 0, 0], [seed & 0xFFFFFFFF, seed >> 32]
+    for _ in range(10):
+        a, b = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+        c = [(b >> 32) ^ c[1] ^ k[0], b & 0xFFFFFFFF, (a >> 32) ^ c[3] ^ k[1], a & 0xFFFFFFFF]
+        k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
+    u, v = ((w if w < 2**31 else 2**32 - 1 - w) * 4.6566127342e-10 for w in c[:2])
+    return math.sqrt(-2 * math.log(max(u, 1e-7))) * math.cos(2 * math.pi * v)
+
+
+def test_without_a_seed_torchs_generator_decides():
+    mu = torch.zeros(4, 5)
+    torch.manual_seed(1)
+    first, second = ops.gaussian_kl(mu, mu)[0], ops.gaussian_kl(mu, mu)[0]
+    torch.manual_seed(1)
+    assert torch.equal(ops.gaussian_kl(mu, mu)[0], first) and not torch.equal(first, second)
+
+
+# ---- laws --------------------------------------------------------------------------------------------------------------------------------
+
+
+@everywhere
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@given(power=st.integers(-40, 3), seed=seeds)
+def test_kl_is_never_negative_and_right_near_equality(run, dtype, power, seed):
+    """Against the series in double, added without rounding. A reference near zero loses what expm1(l) - l cancels."""
+    l = numbers(1, 9, seed=seed % 2**31, scale=2.0**power).to(dtype)
+    with run.use():
+        kl = ops.gaussian_kl(torch.zeros_like(l).to(run.device), l.to(run.device), seed=0)[1].cpu().double()
+    exact = math.fsum(math.fsum(v**i / math.factorial(i) for i in range(2, 120)) for v in l.double().flatten().tolist()) / 2
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    loss = torch.finfo(wide).eps * (8 * exact + (2 * l.double().abs().sum().item() if power > -2 or run.backend == "reference" else 0))
+    assert kl.item() >= 0 and abs(kl.item() - exact) <= loss
+
+
+@everywhere
+def test_kl_is_zero_at_equality(run):
+    mu = torch.zeros(3, 40, device=run.device)
+    with run.use():
+        assert (ops.gaussian_kl(mu, mu)[1] == 0).all()
+
+
+@everywhere
+@given(seed=seeds)
+def test_is_the_kl_of_torch_distributions(run, seed):
+    mu, l, eps = inputs(6, 10, seed=seed % 2**31)
+    want = kl_divergence(Normal(mu, (l / 2).exp()), Normal(0.0, 1.0)).sum(1)
+    with run.use():
+        kl = ops.gaussian_kl(*(a.to(run.device) for a in (mu, l, eps)))[1].cpu()
+    torch.testing.assert_close(kl, want)
+
+
+@everywhere
+def test_infinite_and_nan(run):
+    inf, nan = float("inf"), float("nan")
+    mu = torch.tensor([[inf, 0], [0, 0], [nan, 0], [0, 0]], device=run.device)
+    l = torch.tensor([[0, 0], [-inf, 0], [0, 0], [nan, 0]], device=run.device)
+    with run.use():
+        z, kl = ops.gaussian_kl(mu, l, torch.ones_like(mu))
+    assert kl[:2].tolist() == [inf, inf] and kl[2:].isnan().all()
+    assert z[:2, 0].tolist() == [inf, 0] and z[2:, 0].isnan().all() and z[:, 1].tolist() == [1] * 4
+
+
+# ---- the front door ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments, kind, words", [
+    ((torch.ones(2, 3), torch.ones(3, 2)), ValueError, "log_var must have shape that of mu"),
+    ((torch.ones(2, 3), torch.ones(2, 3).double()), TypeError, "log_var must have the dtype of mu"),
+    ((torch.tensor(1.0), torch.tensor(1.0)), ValueError, "mu must have shape"),
+    ((torch.ones(2, 3), torch.ones(2, 3), torch.ones(2)), ValueError, "eps must have shape that of mu"),
+    ((torch.ones(2, 3), torch.ones(2, 3), torch.ones(2, 3), 1), ValueError, "not both"),
+    ((torch.ones(2, 3), torch.ones(2, 3), None, -1), ValueError, "seed must be"),
+    ((torch.ones(2, 3), torch.ones(2, 3), None, 0.5), TypeError, "seed must be an int"),
+    ((torch.ones(2, 3, dtype=torch.int64), torch.ones(2, 3)), TypeError, "mu must be of dtype"),
+])  # fmt: skip
+def test_errors(arguments, kind, words):
+    with pytest.raises(kind, match=words):
+        ops.gaussian_kl(*arguments)
+
+
+def test_autocast_computes_in_float32():
+    mu = torch.ones(2, 3, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        z, kl = ops.gaussian_kl(mu, mu)
+    assert z.dtype == kl.dtype == torch.float32
