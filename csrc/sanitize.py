@@ -2,7 +2,7 @@
 
     python csrc/sanitize.py               plain, AddressSanitizer + UndefinedBehaviorSanitizer
     python csrc/sanitize.py --thorough    ThreadSanitizer too
-    python csrc/sanitize.py --gpu         the drivers compiled by nvcc, under compute-sanitizer
+    python csrc/sanitize.py --gpu         the drivers compiled by nvcc, and the Triton kernels, under compute-sanitizer
     python csrc/sanitize.py --only affine_coupling planted
 
 csrc/drivers/<x>.cpp drives csrc/<x>.cu, <x>_cpu.cpp the native <x>.cpp; csrc/drivers/planted/*.cu each hold one bug, and name the build
@@ -28,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 import build
 
 DRIVERS = build.CSRC / "drivers"
+TRITON = build.CSRC.parent / "tests" / "triton_rungs.py"  # runs every Triton kernel; this file itself needs no torch
 CACHE = build.CSRC.parent / ".cache" / "sanitize"
 FLAGS = [flag for flag in build.GXX if flag not in ("-shared", "-fPIC", "-g")]
 FLAGS += ["-g1"]  # lines are enough for a report, and compile twice as fast
@@ -144,11 +145,28 @@ def on_gpu(source):
     return True, "memcheck racecheck initcheck synccheck"
 
 
+def triton_on_gpu():
+    """tests/triton_rungs.py, with the Python that runs this. (No initcheck: PyTorch's own kernels would be accused beside ours.)"""
+    command = [sys.executable, TRITON]
+    alone = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # each tensor is an allocation of its own: its end is seen
+    tool = shutil.which("compute-sanitizer")
+    if not tool:
+        status, said = run(command, alone)
+        return not status, said if status else "passed on the GPU; compute-sanitizer is not installed"
+    for what in ("memcheck", "racecheck", "synccheck"):
+        # PyTorch asks the driver what it can do, and takes no for an answer: that is no error of a kernel
+        status, said = run([tool, "--tool", what, "--report-api-errors", "no", "--error-exitcode", "66", *command], alone)
+        if status:
+            return False, f"{what}: exit status {status}\n{said}"
+    return True, "memcheck racecheck synccheck"
+
+
 def jobs(kinds, only):
     """[(name, build, function that does it)] in the order of printing."""
     wanted = [(path, kind) for kind in kinds for path in drivers() if suits(path, kind) and (not only or path.stem in only)]
     if kinds == ("gpu",):
-        return [(path.stem, kind, lambda path=path: on_gpu(path)) for path, kind in wanted]
+        listed = [(path.stem, kind, lambda path=path: on_gpu(path)) for path, kind in wanted]
+        return listed + [(TRITON.stem, "gpu", triton_on_gpu)] * (not only or TRITON.stem in only)
     listed = [(path.stem, kind, lambda path=path, kind=kind: drive(path, kind)) for path, kind in wanted]
     if not only or "planted" in only:
         listed += [(name, kind, lambda bug=(name, kind, words): find(*bug)) for name, (kind, words) in bugs().items() if kind in kinds]

@@ -3,7 +3,9 @@
 `python csrc/sanitize.py` does the same and prints a line each. A driver under ThreadSanitizer takes a minute: these are marked thorough.
 """
 
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -41,6 +43,19 @@ def test_every_kernel_has_a_driver_that_calls_every_entry_point():
         assert entries, source.name
         for entry in entries:
             assert entry in driver, f"nobody drives {entry} of {source.name}"
+
+
+def test_every_triton_kernel_is_launched_by_the_program_for_compute_sanitizer():
+    """What `csrc/sanitize.py --gpu` runs on a card runs here too, interpreted: one room of it, the others when thorough."""
+    import triton_rungs
+
+    from genmini import kernels
+
+    assert set(triton_rungs.CASES) == {name for name, room in kernels.ROOMS.items() if room.language == "triton"}
+    rooms = [] if os.environ.get("GENMINI_THOROUGH") == "1" else ["softmax_nll"]
+    done = subprocess.run([sys.executable, sanitize.TRITON, *rooms], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [name for name, *_ in sanitize.jobs(("gpu",), ["triton_rungs"])] == ["triton_rungs"]
 
 
 def test_a_bug_that_nobody_finds_is_a_failure():

@@ -1,0 +1,75 @@
+"""Launch every Triton kernel, every rung, forward and backward, on sizes around the edges of its blocks: a program for a sanitizer to watch.
+
+    python tests/triton_rungs.py              on a GPU (csrc/sanitize.py --gpu runs it under compute-sanitizer); elsewhere by the interpreter
+    python tests/triton_rungs.py softmax_nll
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch  # noqa: E402
+
+from genmini import kernels, ops  # noqa: E402
+
+DEVICE, BACKEND = ("cuda", "triton") if torch.cuda.is_available() else ("cpu", "emulated")
+
+
+def numbers(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def degrees(*shape):
+    return torch.randint(1, 9, shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def masked_linear():
+    for N, K, J in ((1, 1, 1), (33, 70, 65), (130, 17, 129)):
+        tensors = numbers(N, K), numbers(J, K) / K**0.5, numbers(J)
+        for order in (lambda d: d.sort()[0], lambda d: d):
+            yield ops.masked_linear, tensors, (order(degrees(K)), order(degrees(J)), bool(N % 2))
+
+
+def masked_conv2d():
+    for N, C, O, H, W, kh, kw, kind, colours in ((1, 1, 1, 1, 1, 1, 1, "B", 1), (2, 3, 33, 5, 7, 3, 5, "A", 3), (3, 35, 17, 8, 9, 7, 7, "B", 1)):
+        yield ops.masked_conv2d, (numbers(N, C, H, W), numbers(O, C, kh, kw) / (C * kh * kw) ** 0.5, numbers(O)), (kind, colours)
+
+
+def softmax_nll():
+    for N, L, P in ((1, 1, 1), (3, 17, 65), (130, 300, 1)):
+        logits = numbers(N, L, P)
+        for strides in (logits, logits.transpose(1, 2).contiguous().transpose(1, 2)):
+            yield ops.softmax_nll, (strides,), (degrees(N, P) % L,)
+
+
+CASES = {"masked_linear": masked_linear, "masked_conv2d": masked_conv2d, "softmax_nll": softmax_nll}
+
+
+def results(function, tensors, rest, dtype):
+    """The output and the gradients, on the CPU in double."""
+    tensors = [a.to(DEVICE, dtype, copy=True).requires_grad_() for a in tensors]  # `to` keeps the strides
+    out = function(*tensors, *(a.to(DEVICE) if isinstance(a, torch.Tensor) else a for a in rest))
+    out.backward(torch.ones_like(out))
+    return [a.detach().cpu().double() for a in (out, *(a.grad for a in tensors))]
+
+
+def main():
+    names = sys.argv[1:] or sorted(CASES)
+    for name in names:
+        for rung in kernels.rungs(name):
+            for function, tensors, rest in CASES[name]():
+                for dtype in (torch.float32, torch.float16):
+                    with kernels.use("reference"):
+                        wanted = results(function, tensors, rest, dtype)
+                    with kernels.use(BACKEND, rung):
+                        found = results(function, tensors, rest, dtype)
+                    for got, want in zip(found, wanted, strict=True):  # roughly: how exact they are, the rooms' tests say
+                        off = (got - want).abs().max().item()
+                        if not off <= 2**-6 * (1 + want.abs().max().item()):
+                            sys.exit(f"{name}, {rung}, {dtype}: wrong by {off}")
+            print(f"{name}, {rung}: all right", flush=True)
+
+
+if __name__ == "__main__":
+    main()
