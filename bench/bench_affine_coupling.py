@@ -1,10 +1,10 @@
-"""Affine coupling beside eager PyTorch and torch.compile: forward, and forward with backward. Room: kernels/affine_coupling.py
+"""Affine coupling beside eager PyTorch and torch.compile: forward, backward, and both. Room: kernels/affine_coupling.py
 
 On a CPU the room runs its reference, which is eager PyTorch with a sum in double: the row says what the contract costs there.
 """
 
 import torch
-from measure import DEVICE, GPU, row, times
+from measure import DEVICE, GPU, backward, row, times
 
 from genmini import kernels, ops
 
@@ -36,10 +36,11 @@ def rows():
             got = function(x, s, t)
             errors[name] = max((g.double() - e).abs().max().item() for g, e in zip(got, exact, strict=True))
             assert errors[name] < 1e-2, (name, errors[name])
-        for what, call, traffic in (("forward", lambda f: lambda: f(x, s, t), 4), ("both", lambda f: lambda: both(f, *moving), 9)):
+        calls = [("forward", lambda f: lambda: f(x, s, t), 4), ("backward", lambda f: backward(f, moving), 5)]
+        for what, call, traffic in [*calls, ("both", lambda f: lambda: both(f, *moving), 9)]:
             took = times({name: call(function) for name, function in functions.items()})
             for name, time in took.items():
-                bytes = (traffic + ("y saved" in name and what == "both")) * 4 * N * D
+                bytes = (traffic + ("y saved" in name and what != "forward")) * 4 * N * D
                 yield row("affine_coupling", f"N={N} D={D}", what, name, time, bytes=bytes, error=errors[name], beside=took["eager"][0])
 
 

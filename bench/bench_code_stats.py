@@ -1,4 +1,4 @@
-"""The codes' counts and totals beside index_add and a product with one-hot vectors. Room: kernels/code_stats.py
+"""The codes' counts and totals beside index_add, eager and compiled, and a product with one-hot vectors. Room: kernels/code_stats.py
 
 On a CPU the room runs its reference, which is index_add in double: the row says what the contract costs there.
 """
@@ -20,6 +20,13 @@ def one_hot(z, index, K):
     return one.sum(0).long(), one.T @ z
 
 
+@torch.compile
+def added(z, index, K):
+    """The same without bincount, which torch.compile leaves to eager PyTorch."""
+    one = torch.ones_like(index)
+    return one.new_zeros(K).index_add_(0, index, one), z.new_zeros(K, z.shape[1]).index_add_(0, index, z)
+
+
 def in_rung(rung):
     def call(*arguments):
         with kernels.use("auto", rung):
@@ -32,7 +39,7 @@ def rows():
     for N, K, D in CASES:
         z, index = torch.randn(N, D, device=DEVICE), torch.randint(K, (N,), device=DEVICE)
         ours = {f"genmini {rung}": rung for rung in kernels.rungs("code_stats")} if GPU else {"genmini reference": None}
-        functions = {"index_add": index_add, "one_hot": one_hot} | {name: in_rung(rung) for name, rung in ours.items()}
+        functions = {"index_add": index_add, "one_hot": one_hot, "torch.compile": added} | {name: in_rung(rung) for name, rung in ours.items()}
         count, exact = index_add(z.double(), index, K)
         errors = {}
         for name, function in functions.items():  # a wrong kernel is not timed

@@ -7,7 +7,7 @@ Operations and bytes are those of the live taps alone, so that 100 % of the boun
 import torch
 import torch.nn.functional as F
 from genmini.kernels.masked_conv2d import mask, reference
-from measure import DEVICE, GPU, row, times
+from measure import DEVICE, GPU, backward, row, times
 
 from genmini import kernels, ops
 
@@ -58,7 +58,8 @@ def rows_of(N, C, O, H, k, kind, colours, dtype):
         errors[name] = (function(x, weight, bias).double() - exact).abs().max().item()
         assert errors[name] < (5e-3 if dtype == "float32" else 0.1), (name, errors[name])  # PyTorch's own switch lets cuDNN use TF32
     moving = [a.clone().requires_grad_() for a in (x, weight, bias)]
-    for what, products, call in (("forward", 1, lambda f: lambda: f(x, weight, bias)), ("both", 3, lambda f: lambda: both(f, *moving, dy))):
+    calls = [("forward", 1, lambda f: lambda: f(x, weight, bias)), ("backward", 2, lambda f: backward(f, moving, [dy]))]
+    for what, products, call in [*calls, ("both", 3, lambda f: lambda: both(f, *moving, dy))]:
         took = times({name: call(function) for name, function in functions.items()})
         P = N * H * H
         for name, time in took.items():

@@ -6,7 +6,7 @@ Operations and bytes are those of the live weights alone, so that 100 % of the b
 import torch
 import torch.nn.functional as F
 from genmini.kernels.masked_linear import mask
-from measure import DEVICE, GPU, row, times
+from measure import DEVICE, GPU, backward, row, times
 
 from genmini import kernels, ops
 
@@ -65,7 +65,8 @@ def rows_of(N, K, J, order, dtype):
         errors[name] = (function(x, weight, bias).double() - exact).abs().max().item()
         assert errors[name] < (1e-3 if dtype == "float32" else 0.1), (name, errors[name])
     moving = [a.clone().requires_grad_() for a in (x, weight, bias)]
-    for what, products, call in (("forward", 1, lambda f: lambda: f(x, weight, bias)), ("both", 3, lambda f: lambda: both(f, *moving, dy))):
+    calls = [("forward", 1, lambda f: lambda: f(x, weight, bias)), ("backward", 2, lambda f: backward(f, moving, [dy]))]
+    for what, products, call in [*calls, ("both", 3, lambda f: lambda: both(f, *moving, dy))]:
         took = times({name: call(function) for name, function in functions.items()})
         for name, time in took.items():
             work = {"bytes": products * x.element_size() * (N * K + L * J * K + N * J), "operations": products * 2 * N * J * K * L}

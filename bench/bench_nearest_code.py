@@ -12,7 +12,7 @@ import sys
 import torch
 from genmini.kernels import _backend
 from genmini.kernels import nearest_code as room
-from measure import DEVICE, GPU, row, times
+from measure import DEVICE, GPU, backward, row, times
 
 from genmini import kernels, ops
 
@@ -84,11 +84,13 @@ def rows():
             got = torch.autograd.grad(step(z, e)[2].sum(), (z, e))
             errors[name] = max((g - x).abs().max().item() for g, x in zip(got, exact, strict=True))
             assert not name.startswith("genmini") or errors[name] < 1e-2, (name, errors[name])
-        took = times({name: lambda step=step: both(step, z, e) for name, step in steps.items()})
-        bytes = 4 * N * D * 7 + 8 * K * D  # forward: z twice, z_q; backward: dz_q, z twice, dz
-        cost = {"bytes": bytes, "operations": 2 * N * K * D, "beside": took["eager"][0]}
-        for name, time in took.items():
-            yield row("nearest_code", f"N={N} K={K} D={D}", "both", name, time, error=errors[name], **cost)
+        one, search = 4 * N * D, 2 * N * K * D  # forward: z twice, z_q; backward: dz_q, z twice, dz
+        calls = [("forward", 3 * one, search, lambda f: lambda: f(z.detach(), e.detach())), ("backward", 4 * one, 0, lambda f: backward(f, (z, e)))]
+        for what, bytes, operations, call in [*calls, ("both", 7 * one, search, lambda f: lambda: both(f, z, e))]:
+            took = times({name: call(step) for name, step in steps.items()})
+            cost = {"bytes": bytes + 4 * K * D, "operations": operations, "beside": took["eager"][0]}
+            for name, time in took.items():
+                yield row("nearest_code", f"N={N} K={K} D={D}", what, name, time, error=errors[name], **cost)
 
 
 def survivors():

@@ -17,7 +17,9 @@ if "avx512f" in (Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exis
     os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
 
 import torch
+import torch._functorch.config
 
+torch._functorch.config.donated_buffer = False  # a compiled backward may run again from the same graph: see `backward`
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 
@@ -38,6 +40,14 @@ def times(candidates, seconds=1.0, rounds=5):
             function()
             spent[name].append(1e3 * (time.perf_counter() - before))
     return {name: (statistics.median(each), *_quantiles(each)) for name, each in spent.items()}
+
+
+def backward(function, inputs, along=None):
+    """A call of the backward pass alone: the graph of one forward is kept. along: the outputs' gradients, else the outputs themselves."""
+    outs = function(*inputs)
+    outs = [out for out in (outs if isinstance(outs, tuple) else (outs,)) if out.requires_grad]
+    along = along or [out.detach() for out in outs]
+    return lambda: torch.autograd.grad(outs, inputs, along, retain_graph=True)
 
 
 def _quantiles(each):

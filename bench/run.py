@@ -51,14 +51,38 @@ def store(rows):
     print(f"\nstored in {path.relative_to(HERE.parent)}")
 
 
+def speed(room, rows):
+    """How many times as fast our best is as the peer that the bench compares it with, from the worst case to the best."""
+    key = lambda row: [row[name] for name in ("room", "case", "what", "dtype")]
+    found = {}  # (what is timed, peer) -> case -> times as fast
+    for row in rows:
+        peers = [peer["who"] for peer in rows if key(peer) == key(row) and peer["ratio"] == "1.00" and not peer["who"].startswith("genmini")]
+        if row["room"] == room and row["who"].startswith("genmini") and peers:
+            best = found.setdefault((row["what"], peers[0]), {})
+            best[row["case"], row["dtype"]] = max(float(row["ratio"]), best.get((row["case"], row["dtype"]), 0))
+    spread = lambda best: "–".join(dict.fromkeys(f"{end:.1f}" for end in (min(best.values()), max(best.values()))))
+    return ", ".join(f"{what} {spread(best)} × {peer}" for (what, peer), best in found.items())
+
+
+def with_speeds(line, tables):
+    """A row of README's map with, behind each bench that its last cell names, what it measured on each machine."""
+    benches = re.findall(r"\[[^]]*\]\(bench/bench_(\w+)\.py\)", line)
+    if not line.startswith("| ") or not benches:
+        return line
+    said = [[speed(room, rows) + (" (GPU)" if rows[0]["driver"] else "") for rows in tables if speed(room, rows)] for room in benches]
+    links = [" ".join([f"[bench](bench/bench_{room}.py)", *each]) for room, each in zip(benches, said, strict=True)]
+    return f"{line[: line.rindex(' | ')]} | {'; '.join(links)} |"
+
+
 def readme():
     """Write the tables between README's markers from every stored CSV: our rows, and how many times as fast they are as each peer."""
-    lines = []
+    lines, tables = [], []
     for path in sorted(RESULTS.glob("*.csv")):
         rows = list(csv.DictReader(path.open()))
         first = rows[0]
         if "room" not in first:
             continue  # the table of likelihoods
+        tables.append(rows)
         lines += [f"**{first['device']}**, {first['threads']} threads, PyTorch {first['torch']}, commit {first['commit']}; measured in the same run: "
                   f"copy {first['copy_GB_s']} GB/s, matrix product {first['matmul_GFLOP_s']} GFLOP/s.", ""]  # fmt: skip
         lines += ["| room | case | what | who | ms | % of bound | times as fast as | error |", "|---|---|---|---|---|---|---|---|"]
@@ -72,7 +96,7 @@ def readme():
             shown = [row["room"], row["case"], row["what"], who, row["ms"], row["percent_of_bound"], ratios, row["error"]]
             lines.append("| " + " | ".join(shown) + " |")
         lines.append("")
-    text = README.read_text()
+    text = "\n".join(with_speeds(line, tables) for line in README.read_text().split("\n"))
     block = "<!-- bench -->\n" + "\n".join(lines).strip() + "\n<!-- /bench -->"
     README.write_text(re.sub(r"<!-- bench -->.*<!-- /bench -->", lambda _: block, text, flags=re.S))
 
