@@ -87,7 +87,7 @@ MUTANTS = [
           "a forgotten term in a gradient", "reference"),
     Wrong("softmax_nll", NLL, "s = s * tl.exp(m - finite(top)) + tl.sum", "s = s + tl.sum", "a sum that does not shrink"),
     Wrong("softmax_nll", NLL, "(q - tl.where(l == t[None, :], 1, 0))", "(q - tl.where(l == t[None, :] + 1, 1, 0))", "an off-by-one level"),
-    Wrong("softmax_nll", NLL, "(n * da_n + p * da_p)[None, :]", "(n * a_n + p * a_p)[None, :]", "one stride for another"),
+    Wrong("softmax_nll", NLL, "dnll_ptr + n * d_n + p * d_p", "dnll_ptr + n * d_p + p * d_p", "one stride for another"),
     Wrong("softmax_nll", NLL, "da = (q - (l[:, None]", "da = (q.detach() - (l[:, None]", "a second derivative that stops", "reference"),
     Wrong("nade", NADE, "for (int w = 0; w < warps; w++) sum += column[w * 32];", "for (int w = 1; w < warps; w++) sum += column[w * 32];",
           "an off-by-one start"),
