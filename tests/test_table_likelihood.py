@@ -71,10 +71,12 @@ def test_only_what_is_missing_is_measured(elsewhere):
 
 
 def test_readme_shows_mean_and_deviation_best_first(elsewhere):
-    row = dict(data="digits-threshold", recipe="digits", bound="", parameters=1234, cpu_seconds="10", settings="{}")
+    row = dict(data="digits-threshold", recipe="digits", bound="", parameters=1234, cpu_seconds="10")
     for who, each in (("fvsbn", (20.0, 21.0, 22.0)), ("nade", (17.0, 17.5))):
         for seed, nats in enumerate(each):
+            row |= {"settings": table.settings(who, "digits")}
             table.store({**row, "who": who, "seed": seed, "nats": nats, "bits_per_dim": nats / 44.36})
+    table.store({**row, "who": "nade", "seed": 2, "nats": 9, "bits_per_dim": 9, "settings": "of a recipe that is no more"})
     for anchor in table.anchors():
         table.store(anchor)
     table.readme()
