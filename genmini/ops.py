@@ -8,9 +8,10 @@ from genmini.kernels.masked_conv2d import masked_conv2d
 from genmini.kernels.masked_linear import masked_linear
 from genmini.kernels.nade import nade, nade_logits, nade_sample
 from genmini.kernels.nearest_code import nearest_code, quantize
+from genmini.kernels.pixelcnn_sample import pixelcnn_sample
 from genmini.kernels.softmax_nll import softmax_nll
 
 __all__ = [
     "affine_coupling", "affine_coupling_inverse", "code_stats", "gaussian_kl", "made_sample", "masked_conv2d", "masked_linear", "nade", "nade_logits",
-    "nade_sample", "nearest_code", "quantize", "softmax_nll",
+    "nade_sample", "nearest_code", "pixelcnn_sample", "quantize", "softmax_nll",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from . import (  # noqa: F401  each room registers itself
     masked_linear,
     nade,
     nearest_code,
+    pixelcnn_sample,
     softmax_nll,
 )  # fmt: skip
 from ._backend import BACKENDS, ROOMS, Chosen, chosen, requested, rungs, use

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import genmini
-from genmini import checkpoint, data, kernels
+from genmini import checkpoint, data, kernels, ops
 from genmini.models.pixelcnn import PixelCNN
 from genmini.train import evaluate, fit
 
@@ -165,7 +165,7 @@ def test_rows_below_change_nothing(settings):
 # ---- samples ------------------------------------------------------------------------------------------------------------------------------
 
 
-def follows(model, how="naive", n=8000):
+def follows(model, how=None, n=8000):
     """A chi-square: the frequencies of samples against the probabilities of all images."""
     y = model.classes - 1 if model.classes else None
     x = model.sample(n, y=y, how=how)
@@ -180,7 +180,7 @@ def follows(model, how="naive", n=8000):
 
 
 @each
-@pytest.mark.parametrize("how", ["naive", "jacobi"])
+@pytest.mark.parametrize("how", ["cached", "naive", "jacobi"])
 def test_samples_follow_log_prob(settings, how):
     follows(pixelcnn(**settings, scale=1.5), how)
 
@@ -195,12 +195,24 @@ def noise_decides(model, n=40):
     below = in_order(model, a.softmax(-1).cumsum(-1)[..., :-1])
     assert torch.equal(in_order(model, x).long(), (u[..., None] >= below).sum(-1))
     parallel, passes = model.sample_jacobi(n, u, y=y)
-    assert torch.equal(parallel, x) and 1 < passes <= model.D + 1
+    assert torch.equal(parallel, x) and 1 < passes <= model.D + 1 and torch.equal(model.sample_naive(n, u, y=y), x)
 
 
 @each
 def test_the_noise_decides(settings):
     noise_decides(pixelcnn(**settings))
+
+
+@pytest.mark.parametrize("settings", [dict(width=24, first=7), dict(width=24, first=7, gated=True), dict(width=24, kernel=5, gated=True)], ids=str)
+def test_the_caches_hold_what_a_pass_computes(settings):
+    """An image larger than the filters, float32: what decides at every step is what a pass over the whole image says."""
+    torch.manual_seed(0)
+    model = PixelCNN((10, 9), blocks=3, **settings).requires_grad_(False)
+    for p in model.parameters():
+        p.mul_(2)
+    x, a = ops.pixelcnn_sample(torch.rand(9, 90), model.program(), (1, 10, 9), 2, logits=True)
+    wanted = model.double().logits(x.view(9, 10, 9)).flatten(1)
+    assert (a[..., 0] - wanted).abs().max() < 1e-5 and wanted.std() > 0.1
 
 
 def test_jacobi_takes_fewer_passes_than_there_are_pixels():
@@ -222,7 +234,7 @@ def completes(model, how, n=30):
 
 
 @each
-@pytest.mark.parametrize("how", ["naive", "jacobi"])
+@pytest.mark.parametrize("how", ["cached", "naive", "jacobi"])
 def test_completion_keeps_what_is_known(settings, how):
     completes(pixelcnn(**settings), how)
 
@@ -294,7 +306,7 @@ def test_wrong_arguments_are_named():
         (lambda: model.log_prob(x, 1), "made without classes"),
         (lambda: of_classes.log_prob(x, 3), "y must hold classes 0 ... 2, got 3"),
         (lambda: of_classes.logits(x), "y is missing"),
-        (lambda: model.sample(3, how="fast"), "how must be 'naive' or 'jacobi', got 'fast'"),
+        (lambda: model.sample(3, how="fast"), "how must be 'cached' or 'naive' or 'jacobi', got 'fast'"),
         (lambda: model.sample(3, torch.rand(3, 5)), r"u must have shape \(n, D\) = \(3, 4\), got \(3, 5\)"),
         (lambda: model.sample(2, x=x), "x must hold n = 2 images, got 3"),
         (lambda: model.sample(3, known=1), "known .* no x"),

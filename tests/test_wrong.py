@@ -39,6 +39,8 @@ SEARCH, PACK, STEP, STATS = "csrc/nearest_code.cu", "csrc/nearest_code_pack.h", 
 CPU, SCREEN = "csrc/nearest_code.cpp", "csrc/nearest_code_screen.h"
 NADE, NADE_CPU, NADE_LANES = "csrc/nade.cu", "csrc/nade.cpp", "csrc/nade_lanes.h"
 DRAW, DRAW_CPU, DRAW_LANES = "csrc/made_sample.cu", "csrc/made_sample.cpp", "csrc/made_sample_lanes.h"
+PIXELS, PIXELS_BOTH, PIXELS_CPU = "csrc/pixelcnn_sample.cu", "csrc/pixelcnn_sample.h", "csrc/pixelcnn_sample.cpp"
+PIXELS_LANES, PIXELS_ROOM = "csrc/pixelcnn_sample_lanes.h", "kernels/pixelcnn_sample.py"
 LINEAR, CONV, NLL = "kernels/masked_linear.py", "kernels/masked_conv2d.py", "kernels/softmax_nll.py"
 KL = "kernels/gaussian_kl.py"
 MUTANTS = [
@@ -93,11 +95,17 @@ MUTANTS = [
           "an off-by-one start"),
     Wrong("nade", "kernels/nade.py", "A = da.flip(1).cumsum(1).flip(1) - da", "A = da.flip(1).cumsum(1).flip(1)",
           "a pixel that learns from its own prediction", "reference"),
+    Wrong("pixelcnn_sample", PIXELS, "(c + (tap.sight == UP_TO))", "(c + 1)", "a colour that sees itself"),
+    Wrong("pixelcnn_sample", PIXELS_ROOM, "if sight == EARLIER else colour(channels)[:, None] >",
+          "if sight == EARLIER else colour(channels)[:, None] >=", "an off-by-one mask", "reference"),
     Wrong("made_sample", DRAW, "level >= k ? T(1) : T(0)", "level > k ? T(1) : T(0)", "an off-by-one bit"),
     Wrong("made_sample", "kernels/made_sample.py", "below = torch.sigmoid(-l[:, d])", "below = torch.sigmoid(l[:, d])", "a sign", "reference"),
 ]  # fmt: skip
 NATIVE = [
     Wrong("made_sample", DRAW_CPU, "parallel((m.N + samples - 1) / samples,", "parallel(m.N / samples,", "the last samples forgotten", "cpu"),
+    Wrong("pixelcnn_sample", PIXELS_BOTH, "part > 1 ? T(1) : part", "part > 1 ? T(2) : part", "a step that counts twice", "cpu"),
+    Wrong("pixelcnn_sample", PIXELS_CPU, "parallel((p.N + samples - 1) / samples,", "parallel(p.N / samples,", "the last samples forgotten", "cpu"),
+    Wrong("pixelcnn_sample", PIXELS_LANES, "raw[o] = mine[o];", "raw[o] += mine[o];", "+= for =", "cpu"),
     Wrong("made_sample", DRAW_LANES, "m.end(i - 1, d), below}", "m.end(i - 1, d + 1), below}", "units that are not final", "cpu"),
     Wrong("nearest_code_cpu", SCREEN, "C * rho + length * book.sigma", "C * rho", "half a margin", "cpu"),
     Wrong("nearest_code_cpu", CPU, "(other == d && j < k)", "(other == d && j > k)", "the wrong one of two equals", "cpu"),
@@ -111,6 +119,7 @@ THOROUGH = [
     Wrong("nearest_code_cpu", SCREEN, "* 2.00001f", "* 1.8f", "a threshold a tenth too low", "cpu"),
     Wrong("nearest_code_cpu", CPU, "FAR_ROW = 0x1p118f", "FAR_ROW = 0x1p126f", "rows as far away as the codes that are left out", "cpu"),
     Wrong("nearest_code_cpu", CPU, "std::abs(exponent) > 450", "std::abs(exponent) > 1000", "squares that underflow", "cpu"),
+    Wrong("pixelcnn_sample", PIXELS, "__syncthreads();    // everyone sees the streams; and", "// and", "a dropped barrier"),
     Wrong("made_sample", DRAW, "__syncthreads();    // everyone sees these units; and", "// and", "a dropped barrier"),
     Wrong("nearest_code", SEARCH, "low = score - margin(r, c);", "low = score + margin(r, c);", "a margin on the wrong side"),
     Wrong("affine_coupling", AFFINE, "low = __dadd_rn(low, e == e ? e : 0.0);", "", "an uncompensated sum"),

@@ -17,7 +17,8 @@ Plain, the first convolution is a masked one of kind "A" and the rest are blocks
 unseen, however deep the net: its blind spot. `gated` cures that with two stacks of (6), one that sees the rows above whole, and one that
 sees its own row to the left, and takes in the first. A class y is a bias of every layer.
 
-    layer: genmini.layers.MaskedConv2d    rooms: kernels/masked_conv2d.py, kernels/softmax_nll.py    test: tests/test_pixelcnn.py
+    layer: genmini.layers.MaskedConv2d    rooms: kernels/masked_conv2d.py, kernels/softmax_nll.py, kernels/pixelcnn_sample.py
+    test: tests/test_pixelcnn.py
 """
 
 import math
@@ -27,6 +28,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini import ops
+from genmini.kernels.pixelcnn_sample import ALL, Layer, masked_taps, row_taps
 from genmini.layers import MaskedConv2d
 
 
@@ -109,17 +111,28 @@ class Raster(nn.Module):
         return (u[..., None] >= below).sum(-1).to(self.dtype)  # (7)
 
     @torch.no_grad()
-    def sample(self, n, u=None, x=None, known=0, y=None, how="naive"):
+    def sample(self, n, u=None, x=None, known=0, y=None, how=None):
         """n draws, (n, *shape), uint8 up to 256 levels. u (n, D) uniform noise: the same noise gives the same draws; u[:, d] decides the d-th
         number in the order of (1), (2).
 
         x (n, *shape), known: the first `known` numbers in that order are those of x, and the rest is drawn after them. y: a class for all, or
-        one each; None draws them evenly. how: "naive" or "jacobi", below.
+        one each; None draws them evenly. how: "cached" (the default where the model gives its `program`), "naive" or "jacobi", below.
         """
         samplers = {"naive": self.sample_naive, "jacobi": lambda *a: self.sample_jacobi(*a)[0]}
+        samplers = ({"cached": self.sample_cached} if hasattr(self, "program") else {}) | samplers
+        how = how or next(iter(samplers))
         if how not in samplers:
             raise ValueError(f"how must be {' or '.join(map(repr, samplers))}, got {how!r}")
         return samplers[how](n, u, x, known, y)
+
+    @torch.no_grad()
+    def sample_cached(self, n, u=None, x=None, known=0, y=None):
+        """For the price of one pass: what the layers give for a pixel is computed once, and kept as long as a filter looks back at it."""
+        u, x, y = self._begin(n, u, x, known, y)
+        u, x = (a.movedim(1, 3).flatten(1) for a in (u, x))
+        components = self.components if self.output == "mixture" else 0
+        x = ops.pixelcnn_sample(u, self.program(), (self.C, self.H, self.W), self.levels, components, y, x, known)  # (7)
+        return self._spread(x).to(self.dtype).reshape(n, *self.shape)
 
     @torch.no_grad()
     def sample_naive(self, n, u=None, x=None, known=0, y=None):
@@ -215,6 +228,26 @@ class PixelCNN(Raster):
                 h = block(h, y)
         return self.out(F.relu(self.between(F.relu(h)))).unflatten(1, (self.C, self.F))
 
+    def program(self):
+        """`features` as the sampler reads it, layer by layer: layer a gives the streams 2 a + 1, and 2 a + 2 after its activation."""
+        layers = []
+
+        def add(taps, bias, act="relu", residual=None, rows=False):
+            layers.append(Layer(taps, bias, act, residual, rows))
+            return 2 * len(layers) - 1, 2 * len(layers)
+
+        v = h = 0
+        if self.gated:
+            for layer in (self.enter, *self.blocks):
+                v, h, after = layer.program(add, v, h)
+        else:
+            h, after = add(masked_taps(0, self.enter.weight, "A"), self.enter.bias)
+            for block in self.blocks:
+                h, after = block.program(add, h, after)
+        _, after = add(masked_taps(after, self.between.weight, "B"), self.between.bias)
+        add(masked_taps(after, self.out.weight, "B"), self.out.bias, "")
+        return layers
+
 
 def spread_logistics(out, C, K):
     """Begin with logistics side by side from -1 to 1, each as wide as its share."""
@@ -241,6 +274,11 @@ class Residual(nn.Module):
             z = z + self.V(y)[:, :, None, None]
         return h + self.W3(self.dropout(F.relu(z)))  # (5)
 
+    def program(self, add, h, after):  # the streams of h and relu(h)
+        _, z = add(masked_taps(after, self.W1.weight, "B"), self.W1.bias)
+        _, z = add(masked_taps(z, self.W2.weight, "B"), self.W2.bias if self.V is None else self.W2.bias + self.V.weight)
+        return add(masked_taps(z, self.W3.weight, "B"), self.W3.bias, residual=h)
+
 
 class Gated(nn.Module):
     """The layer of the gated PixelCNN: v sees the rows above, h its row to the left, and v. Kind "A" is the first: it leaves out the pixel
@@ -265,6 +303,14 @@ class Gated(nn.Module):
             below, left = below + v_y, left + h_y
         out = self.W(self.dropout(gate(left)))
         return gate(below), out if self.kind == "A" else h + out
+
+    def program(self, add, v, h):  # the streams of v and h -> those of the next v, h and relu(h)
+        v_y, h_y = self.of_class.weight.chunk(2, 1) if self.of_class is not None else (torch.zeros_like(self.V.bias), 0)
+        across = self.V_to_H.weight[:, :, 0, 0].T  # it sees V without v_y, the stream is V with it
+        below, v = add(row_taps(v, self.V.weight, self.kind), self.V.bias + v_y, "gate", rows=True)
+        bias = self.H.bias + self.V_to_H.bias + h_y - v_y @ across
+        _, left = add([*masked_taps(h, self.H.weight, self.kind), (below, 0, 0, ALL, across)], bias, "gate")
+        return v, *add(masked_taps(left, self.W.weight, "B"), self.W.bias, residual=None if self.kind == "A" else h)
 
 
 def gate(h):

@@ -1,0 +1,274 @@
+"""Proofs and laws of the room that draws from PixelCNN (kernels/pixelcnn_sample.py). tests/test_pixelcnn.py holds it against whole models."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from check import runs, seeds
+from genmini.kernels.pixelcnn_sample import ALL, EARLIER, UP_TO, Layer, _packed, masked_taps, row_taps
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genmini import kernels, ops
+
+RUNS = runs("pixelcnn_sample")
+KERNELS = [run for run in RUNS if run.backend != "reference"]
+everywhere = pytest.mark.parametrize("run", RUNS, ids=str)
+each_kernel = pytest.mark.parametrize("run", KERNELS, ids=str)
+NETS = {  # N, (C, H, W), levels, logistics, width, filter, classes
+    "two levels": (9, (1, 3, 4), 2, 0, 6, 3, 1),
+    "wide filter": (5, (1, 4, 5), 2, 0, 7, 7, 1),
+    "three colours": (5, (3, 2, 3), 3, 0, 6, 3, 1),
+    "many levels": (2, (1, 2, 2), 40, 0, 34, 3, 1),
+    "logistics, classes": (5, (2, 2, 2), 9, 3, 4, 5, 3),
+    "more outputs than threads": (1, (1, 2, 2), 300, 0, 2, 1, 1),
+    "one pixel": (17, (1, 1, 1), 2, 0, 2, 3, 2),
+}
+each_net = pytest.mark.parametrize("sizes", NETS.values(), ids=NETS)
+
+
+def program(shape, levels, K, width, filter_, classes, seed=0, dtype=torch.float64):
+    """A layer by rows, one that takes it in and the input, a residual one, and what decides: every kind of tap, act and stream."""
+    C, inputs = shape[0], shape[0] * (1 + min(levels - 1, 32))
+    outputs = C * (3 * K if K else 1 if levels == 2 else levels)
+    g = torch.Generator().manual_seed(seed)
+    draw = lambda *size: (torch.randn(*size, generator=g, dtype=torch.float64) / math.sqrt(math.prod(size[1:]) + 1)).to(dtype)
+    bias = lambda O: 0.5 * draw(classes, O) if classes > 1 else 0.5 * draw(O)
+    above, height = 2 * C * width, filter_ // 2
+    layers = [Layer(row_taps(0, draw(above, inputs, max(height, 1), filter_), "A"), bias(above), "gate", rows=True)]
+    layers.append(Layer(row_taps(2, draw(above, above // 2, height + 1, filter_), "B"), bias(above), "gate", rows=True))
+    taps = masked_taps(0, draw(2 * C * width, inputs, 1, filter_), "A") + [(3, 0, 0, ALL, draw(above, 2 * C * width))]
+    layers.append(Layer(taps, bias(2 * C * width), "gate"))
+    layers.append(Layer(masked_taps(6, draw(C * width, C * width, filter_, filter_), "B"), bias(C * width), "relu", residual=6))
+    layers.append(Layer(masked_taps(8, draw(C * width, C * width, 1, 1), "B"), bias(C * width), "relu", residual=7))
+    layers.append(Layer(masked_taps(10, 9 * draw(outputs, C * width, 1, 1), "B"), bias(outputs)))
+    return layers
+
+
+def definition(x, layers, shape, levels, y):
+    """What decides, (N, D, F): layer by layer, pixel by pixel, tap by tap, as the room's equations say."""
+    (C, H, W), N, steps = shape, len(x), min(levels - 1, 32)
+    level = x.view(N, H, W, C).double() * (steps / (levels - 1))
+    ones = torch.ones(N, H, W, dtype=torch.float64)
+    inputs = [a for c in range(C) for a in (ones, *((level[..., c] - k).clamp(0, 1) for k in range(steps)))]
+    z = {0: torch.stack(inputs, -1)}
+    for a, layer in enumerate(layers):
+        O = layer.taps[0][4].shape[1]
+        s = torch.zeros(N, H, W, O, dtype=torch.float64)
+        s += layer.bias.double()[y][:, None, None] if layer.bias.dim() == 2 else layer.bias.double()
+        for r, di, dj, sight, weight in layer.taps:
+            I = weight.shape[0]
+            sees = [[sight == ALL or (o * C // O > c * C // I) or (sight == UP_TO and o * C // O == c * C // I) for o in range(O)] for c in range(I)]
+            alive = torch.where(torch.tensor(sees), weight.double(), 0)
+            for i in range(max(0, -di), H):
+                for j in range(max(0, -dj), min(W, W - dj)):
+                    s[:, i, j] += z[r][:, i + di, j + dj] @ alive
+        s = s if layer.residual is None else s + z[layer.residual]
+        z[2 * a + 1] = s
+        z[2 * a + 2] = s.relu() if layer.act == "relu" else torch.tanh(s[..., 0::2]) * torch.sigmoid(s[..., 1::2]) if layer.act else None
+    return s.reshape(N, H * W * C, s.shape[-1] // C)
+
+
+def below(l, levels, K):
+    """P(x <= 0), ..., P(x <= L-2)"""
+    if not K:
+        return torch.sigmoid(-l) if levels == 2 else l.softmax(-1).cumsum(-1)[..., :-1]
+    pi, mu, log_s = l[..., :K].softmax(-1), l[..., K : 2 * K], l[..., 2 * K :].clamp(min=-7)
+    edges = [(2 * k + 1) / (levels - 1) - 1 for k in range(levels - 1)]
+    return torch.stack([(pi * torch.sigmoid((edge - mu) / log_s.exp())).sum(-1) for edge in edges], -1)
+
+
+def noise(N, D, seed=1):
+    return torch.rand(N, D, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def numbers(N, D, levels, seed=2):
+    return torch.randint(levels, (N, D), generator=torch.Generator().manual_seed(seed))
+
+
+def on(device, layers):
+    move = lambda layer: Layer([(*tap[:4], tap[4].to(device)) for tap in layer.taps], layer.bias.to(device), layer.act, layer.residual, layer.rows)
+    return [move(layer) for layer in layers]
+
+
+def draw(run, u, layers, shape, levels, K=0, y=None, x=None, known=0):
+    move = lambda a: a if a is None else a.to(run.device)
+    with run.use():
+        got = ops.pixelcnn_sample(move(u), on(run.device, layers), shape, levels, K, move(y), move(x), known, logits=True)
+    return tuple(a.cpu() for a in got)
+
+
+# ---- the same noise gives the naive sample ----------------------------------------------------------------------------------------------
+
+
+@everywhere
+@each_net
+@pytest.mark.parametrize("share", [0, 0.5, 1])
+def test_float64_is_the_definition(run, sizes, share):
+    """What decides at every step as the equations give it for the sample, and numbers as it and the noise say."""
+    N, shape, levels, K, width, filter_, classes = sizes
+    D, layers, y = math.prod(shape), program(shape, levels, K, width, filter_, classes), torch.arange(N) % classes
+    u, x, known = noise(N, D), numbers(N, D, levels), math.ceil(share * D)
+    got, l = draw(run, u, layers, shape, levels, K, y, x, known)
+    wanted = definition(got, layers, shape, levels, y)
+    assert got.dtype == torch.int64 and torch.equal(got[:, :known], x[:, :known])
+    torch.testing.assert_close(l, wanted, rtol=0, atol=1e-12)
+    assert N < 3 or (wanted.amax(0) - wanted.amin(0)).max() > 0.1, "the test wants logits that depend on what was drawn"
+    assert torch.equal(got[:, known:], (u[..., None] >= below(wanted, levels, K)).sum(-1)[:, known:])
+
+
+@each_kernel
+@each_net
+def test_float32_logits_are_those_of_a_pass(run, sizes):
+    N, shape, levels, K, width, filter_, classes = sizes
+    layers, y = program(shape, levels, K, width, filter_, classes, dtype=torch.float32), torch.arange(N) % classes
+    u = noise(N, math.prod(shape)).float()
+    x, l = draw(run, u, layers, shape, levels, K, y)
+    assert l.dtype == torch.float32 and (l - definition(x, layers, shape, levels, y)).abs().max() < 1e-5
+    assert torch.equal(draw(run, u, layers, shape, levels, K, y, x, x.shape[1])[1], l), "known or drawn: the same logits"
+
+
+@each_kernel
+@given(
+    seed=seeds, N=st.sampled_from([0, 1, 4, 7, 17]), H=st.integers(1, 3), W=st.integers(1, 3), C=st.sampled_from([1, 2]),
+    filter_=st.sampled_from([1, 3, 5]),
+)  # fmt: skip
+def test_cruel_shapes(run, seed, N, H, W, C, filter_):
+    shape, levels, seed = (C, H, W), 2 + seed % 3, seed % 1000
+    layers = program(shape, levels, 0, 1 + seed % 5, filter_, 1, seed)
+    u = noise(N, C * H * W, seed)
+    x, l = draw(run, u, layers, shape, levels)
+    assert x.shape == u.shape
+    torch.testing.assert_close(l, definition(x, layers, shape, levels, torch.zeros(N, dtype=torch.long)), rtol=0, atol=1e-12)
+    assert torch.equal(x, draw(RUNS[0], u, layers, shape, levels)[0])
+
+
+# ---- laws -------------------------------------------------------------------------------------------------------------------------------
+
+
+@everywhere
+def test_what_lies_ahead_is_never_seen(run):
+    """Neither dead weights of a centre, NaN included, nor what x holds after the known numbers."""
+    shape, levels = (2, 2, 2), 3
+    layers = program(shape, levels, 0, 2, 3, 1)
+    u, x = noise(4, 8), numbers(4, 8, levels)
+    wanted = draw(run, u, layers, shape, levels, x=x, known=3)
+    for layer in layers:
+        for tap in layer.taps:
+            if tap[3] != ALL:
+                in_, out = (torch.arange(size) * 2 // size for size in tap[4].shape)
+                tap[4][in_[:, None] > out] = math.nan
+                if tap[3] == EARLIER:
+                    tap[4][in_[:, None] == out] = math.nan
+    x[:, 3:] = -7
+    got = draw(run, u, layers, shape, levels, x=x, known=3)
+    assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
+
+
+@each_kernel
+def test_a_row_does_not_depend_on_its_neighbours(run):
+    shape, u = (1, 3, 4), noise(23, 12).float()
+    layers = program(shape, 2, 0, 20, 3, 1, dtype=torch.float32)
+    together = draw(run, u, layers, shape, 2)
+    for n in (0, 7, 8, 13, 22):
+        alone = draw(run, u[n : n + 1], layers, shape, 2)
+        assert torch.equal(alone[0][0], together[0][n]) and torch.equal(alone[1][0], together[1][n])
+
+
+def test_the_same_bits_with_any_number_of_threads():
+    shape, u = (1, 4, 4), noise(29, 16).float()
+    layers = program(shape, 2, 0, 20, 3, 1, dtype=torch.float32)
+    before, seen = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            with kernels.use("cpu"):
+                seen.append(ops.pixelcnn_sample(u, layers, shape, 2, logits=True))
+    finally:
+        torch.set_num_threads(before)
+    for x, l in seen[1:]:
+        assert torch.equal(x, seen[0][0]) and torch.equal(l, seen[0][1])
+
+
+@everywhere
+def test_the_noise_decides_upwards(run):
+    flat = lambda levels, outputs: [Layer(masked_taps(0, torch.zeros(outputs, levels, 1, 3), "A"), torch.zeros(outputs))]
+    assert draw(run, torch.tensor([[0.4, 0.5, 0.6]]), flat(2, 1), (1, 1, 3), 2)[0].tolist() == [[0, 1, 1]]
+    assert draw(run, torch.tensor([[0.2, 0.25, 0.6, 0.9]]), flat(4, 4), (1, 1, 4), 4)[0].tolist() == [[0, 1, 2, 3]]
+    assert draw(run, torch.tensor([[0.01, 0.49, 0.51, 0.99]]), flat(4, 3), (1, 1, 4), 4, K=1)[0].tolist() == [[0, 1, 2, 3]]
+
+
+def test_rows_are_kept_as_long_as_a_filter_looks_back():
+    """The workspace holds a few rows of what is read again, and nothing of what is not."""
+    streams = _packed(program((1, 28, 28), 2, 0, 4, 7, 1), 1, 28, 2, 1)[0]
+    assert streams[:, 1].tolist() == [4, 0, 4, 1, 0, 0, 4, 1, 1, 0, 1, 1, 0]
+    assert streams[-2, 2] < 28 * 28 * streams[:, 0].sum() / 10
+
+
+@pytest.mark.parametrize("kind", ["avx2", "narrow"])
+def test_every_instruction_set(kind):
+    """The other vector widths of the native kernel (a processor without AVX2 runs the narrow one twice)."""
+    code = """
+import sys
+sys.path.insert(0, "tests")
+from test_pixelcnn_sample import *
+run = next(run for run in RUNS if run.backend == "cpu")
+for sizes in NETS.values():
+    test_float64_is_the_definition(run, sizes, 0)
+    test_float32_logits_are_those_of_a_pass(run, sizes)
+"""
+    root, environment = Path(__file__).resolve().parent.parent, {**os.environ, "GENMINI_CPU": kind}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=root)
+
+
+def test_opaque():
+    tables = _packed(program((1, 2, 2), 3, 0, 2, 3, 2), 1, 2, 3, 3)
+    for backend in ("reference", "cpu", "emulated"):
+        arguments = (noise(2, 4), numbers(2, 4, 3), 1, 3, 0, [1, 2, 2], *tables, torch.tensor([0, 1]), backend)
+        torch.library.opcheck(torch.ops.genmini.pixelcnn_sample.default, arguments)
+
+
+def test_no_gradient_and_16_bits():
+    layers = program((1, 2, 2), 2, 0, 2, 3, 1, dtype=torch.bfloat16)
+    wide = program((1, 2, 2), 2, 0, 2, 3, 1, dtype=torch.bfloat16)
+    for layer in wide:
+        layer.taps, layer.bias = [(*tap[:4], tap[4].float()) for tap in layer.taps], layer.bias.float()
+    for layer in layers:
+        layer.bias.requires_grad_()
+    x, l = ops.pixelcnn_sample(noise(2, 4), layers, (1, 2, 2), 2, logits=True)
+    assert l.dtype == torch.float32 and not l.requires_grad
+    assert torch.equal(ops.pixelcnn_sample(noise(2, 4), wide, (1, 2, 2), 2, logits=True)[1], l)
+
+
+def test_errors_name_the_argument():
+    shape, layers, u, x = (1, 2, 2), program((1, 2, 2), 2, 0, 2, 3, 2), noise(2, 4), numbers(2, 4, 2)
+    draw = ops.pixelcnn_sample
+    with pytest.raises(ValueError, match=r"u must have shape \(N, D\) with D = C H W = \(2, 4\), got \(2, 3\)"):
+        draw(u[:, :3], layers, shape, 2)
+    with pytest.raises(ValueError, match="x must hold 0 ... 1, and it holds other values"):
+        draw(u, layers, shape, 2, x=x + 2, known=4)
+    with pytest.raises(ValueError, match="y must hold classes 0 ... 1, and it holds other values"):
+        draw(u, layers, shape, 2, y=torch.tensor([0, 2]))
+    with pytest.raises(ValueError, match="known = 2 numbers of which x"):
+        draw(u, layers, shape, 2, known=2)
+    with pytest.raises(ValueError, match="known must be from 0 to the count of numbers, 0 to 4, got 5"):
+        draw(u, layers, shape, 2, x=x, known=5)
+    with pytest.raises(ValueError, match="the last layer must have shape"):
+        draw(u, layers, shape, 2, 1)
+    ahead = "must look back at streams that come before it"
+    weight, bias = torch.zeros(2, 1), torch.zeros(1)
+    for tap in [(0, 0, 1, ALL), (0, 1, 0, ALL), (0, 0, 0, ALL), (0, 0, 0, UP_TO), (1, 0, -1, ALL)]:
+        with pytest.raises(ValueError, match=rf"layers\[0\] {ahead}, got stream {tap[0]}, tap \({tap[1]}, {tap[2]}\)"):
+            draw(u, [Layer([(*tap, weight)], bias)], shape, 2)
+    for tap in [(0, 0, -1, ALL), (0, 0, 0, EARLIER), (1, -1, 0, ALL)]:
+        with pytest.raises(ValueError, match=rf"layers\[\d\] {ahead}"):
+            first = Layer([(0, 0, -1, ALL, weight)], bias)
+            draw(u, [first, Layer([(*tap, weight[: 2 - tap[0]])], bias, rows=True)], shape, 2)
+    with pytest.raises(ValueError, match=r"layers\[0\].W must have shape \(channels, outputs\) = \(2, 1\), got \(3, 1\)"):
+        draw(u, [Layer([(0, 0, -1, ALL, torch.zeros(3, 1))], bias)], shape, 2)
+    with pytest.raises(ValueError, match=r"layers\[0\] must have as many outputs for each of 2 colours"):
+        draw(u, [Layer([(0, 0, -1, ALL, torch.zeros(4, 3))], torch.zeros(3))], (2, 1, 2), 2)
