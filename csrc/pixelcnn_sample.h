@@ -80,8 +80,7 @@ template <class T> __device__ void embed(int64_t level, int64_t L, int64_t steps
     z[0] = 1;
     for (int64_t k = 0; k < steps; k++) {
         T part = scaled - T(k);
-        z[1 + k] = part < 0 ? T(0) : part > 1 ? T(1)
-                                              : part;
+        z[1 + k] = part < 0 ? T(0) : (part > 1 ? T(1) : part);
     }
 }
 

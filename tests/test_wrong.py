@@ -103,7 +103,7 @@ MUTANTS = [
 ]  # fmt: skip
 NATIVE = [
     Wrong("made_sample", DRAW_CPU, "parallel((m.N + samples - 1) / samples,", "parallel(m.N / samples,", "the last samples forgotten", "cpu"),
-    Wrong("pixelcnn_sample", PIXELS_BOTH, "part > 1 ? T(1) : part", "part > 1 ? T(2) : part", "a step that counts twice", "cpu"),
+    Wrong("pixelcnn_sample", PIXELS_BOTH, "z[0] = 1;", "z[0] = 2;", "an inside that counts twice", "cpu"),
     Wrong("pixelcnn_sample", PIXELS_CPU, "parallel((p.N + samples - 1) / samples,", "parallel(p.N / samples,", "the last samples forgotten", "cpu"),
     Wrong("pixelcnn_sample", PIXELS_LANES, "raw[o] = mine[o];", "raw[o] += mine[o];", "+= for =", "cpu"),
     Wrong("made_sample", DRAW_LANES, "m.end(i - 1, d), below}", "m.end(i - 1, d + 1), below}", "units that are not final", "cpu"),
