@@ -115,6 +115,14 @@ NATIVE = [
     Wrong("nade", NADE_LANES, "if (!p.x[nd]) continue;    // a pixel of 0 changes nothing", "", "a pixel of 0 that adds its column", "cpu"),
 ]  # fmt: skip
 THOROUGH = [
+    Wrong("nearest_code", SEARCH, "g1 = x.rest + x.norm", "g1 = x.norm", "a margin without R_x N_k"),
+    Wrong("nearest_code", SEARCH, "r.g2 * c.rest", "0 * c.rest", "a margin without N_x R_k"),
+    Wrong("nearest_code", SEARCH, "x.norm * (gamma + 0x1p-22f)", "x.norm * 0x1p-22f", "a margin without gamma"),
+    Wrong("nearest_code", SEARCH, "w.D * 0x1p-50f * x.norm * x.norm + 0x1p-100f", "0x1p-100f", "a margin without the definition's own error"),
+    Wrong("nearest_code", PACK, "Placed{0, ldexpf(v.norm, -REACH), ldexpf(v.norm, -REACH), 0}", "Placed{0, 0, 0, 0}", "short codes taken for zero"),
+    Wrong("nearest_code_cpu", SCREEN, "C * rho + length * book.sigma", "length * book.sigma", "the other half of a margin", "cpu"),
+    Wrong("nearest_code_cpu", SCREEN, "row.twice_w = 1.1f * (p.D + 4) * 0x1p-52f * row.square", "row.twice_w = 0", "a threshold without 2 w", "cpu"),
+    Wrong("nearest_code_cpu", SCREEN, "sum * grow + tiny", "sum", "sums in double taken for the definition's", "cpu"),
     Wrong("nearest_code_cpu", SCREEN, "slack + square * unit[i]", "slack", "a margin without the rounding of norms", "cpu"),
     Wrong("nearest_code_cpu", SCREEN, "* 2.00001f", "* 1.8f", "a threshold a tenth too low", "cpu"),
     Wrong("nearest_code_cpu", CPU, "FAR_ROW = 0x1p118f", "FAR_ROW = 0x1p126f", "rows as far away as the codes that are left out", "cpu"),
