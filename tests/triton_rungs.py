@@ -43,15 +43,22 @@ def softmax_nll():
             yield ops.softmax_nll, (strides,), (degrees(N, P) % L,)
 
 
-CASES = {"masked_linear": masked_linear, "masked_conv2d": masked_conv2d, "softmax_nll": softmax_nll}
+def gaussian_kl():
+    for N, D in ((1, 1), (33, 65), (3, 5000)):
+        yield ops.gaussian_kl, (numbers(N, D), numbers(N, D).flip(1)), (None, 7)
+        yield ops.gaussian_kl, (numbers(N, D), numbers(N, D).flip(1), numbers(D, N).T), ()
+
+
+CASES = {"gaussian_kl": gaussian_kl, "masked_linear": masked_linear, "masked_conv2d": masked_conv2d, "softmax_nll": softmax_nll}
 
 
 def results(function, tensors, rest, dtype):
-    """The output and the gradients, on the CPU in double."""
+    """The outputs and the gradients, on the CPU in double."""
     tensors = [a.to(DEVICE, dtype, copy=True).requires_grad_() for a in tensors]  # `to` keeps the strides
-    out = function(*tensors, *(a.to(DEVICE) if isinstance(a, torch.Tensor) else a for a in rest))
-    out.backward(torch.ones_like(out))
-    return [a.detach().cpu().double() for a in (out, *(a.grad for a in tensors))]
+    outs = function(*tensors, *(a.to(DEVICE) if isinstance(a, torch.Tensor) else a for a in rest))
+    outs = outs if isinstance(outs, tuple) else (outs,)
+    torch.autograd.backward(outs, [torch.ones_like(out) for out in outs])
+    return [a.detach().cpu().double() for a in (*outs, *(a.grad for a in tensors))]
 
 
 def main():
