@@ -114,6 +114,21 @@ def test_the_readme_maps_every_room():
         assert (ROOT / link).exists(), link
 
 
+def test_the_debugger_of_the_documentation_stands_where_the_source_does():
+    """docs/emulator.md shows what gdb prints: a line it stops at is there, and so is the line of each frame."""
+    text = (ROOT / "docs" / "emulator.md").read_text()
+    said = {"emulator.h": "kernel(b.launch->arg", "emulator_warp.h": "__syncthreads(EMULATOR_PLACE)", "emulator_fibers.h": "void switch_stack("}
+    frames = re.findall(r" at (csrc/[\w./]+):(\d+)\n(?:(\d+)\t(.*)\n)?", text)
+    assert len(frames) > 6
+    for path, line, shown, code in frames:
+        path = (ROOT / path).resolve()
+        there = path.read_text().splitlines()[int(line) - 1]
+        if shown:
+            assert shown == line and code.strip() == there.strip(), (path.name, line)
+        elif path.name in said:
+            assert said[path.name] in there, (path.name, line, there)
+
+
 def texts():
     """Every text file of the repository; of a copy that is no git checkout, those in its own folders."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True) if (ROOT / ".git").exists() else None
