@@ -2,7 +2,7 @@
 
 Naive is D times one pass, and one pass is what is timed, beside our draw: the model's own (masked_linear skips the dead half of the weights),
 and plain dense layers whose weights were masked before the clock starts, with the outputs of one pixel alone. The ratio is to the faster one.
-How much PyTorch's allocator holds is in the case of the row, in MB.
+What PyTorch's allocator holds for each, in this order and then ours, is in the case of the row, in MB.
 """
 
 import copy
@@ -57,8 +57,9 @@ def rows():
         held, took = {name: peak(function) / 1e6 for name, function in functions.items()}, times(functions, seconds=4.0)
         took |= {name: tuple(D * t for t in took[name]) for name in naive}
         fastest = min(took[name][0] for name in naive)
+        memory = " / ".join(f"{held[name]:.1f}" for name in took)
         for name, time in took.items():
-            case = f"N={N} D={D} H={'x'.join(map(str, hidden))} L={L}, holds {held[name]:.1f} MB"
+            case = f"N={N} D={D} H={'x'.join(map(str, hidden))} L={L}, holds {memory} MB"
             yield row("made_sample", case, "sample", name, time, operations=operations, error=error if name in ours else None, beside=fastest)
 
 

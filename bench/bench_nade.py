@@ -63,8 +63,9 @@ def rows():
         ):
             held = {name: peak(function) / (4 * N * D * H) for name, function in functions.items()}
             took = times(functions, seconds=3.0)
+            memory = " / ".join(f"{held[name]:.3f}" for name in took)
             for name, time in took.items():
-                case = f"N={N} D={D} H={H} ink={share:.2f}, holds {held[name]:.3f} N D H"
+                case = f"N={N} D={D} H={H} ink={share:.2f}, holds {memory} N D H"
                 yield row("nade", case, what, name, time, operations=operations, error=errors[name], beside=took["PyTorch loop"][0])
 
 

@@ -2,7 +2,8 @@
 
 Naive is D times one pass over the rows down to the pixel that is drawn, on average half of them; a pass over half of the rows is what is timed,
 beside our draw: the model's own, and (plain PixelCNN) PyTorch's convolutions, channels last, with weights masked before the clock starts and
-the last two layers at the pixel alone. The ratio is to the faster one. How much PyTorch's allocator holds is in the case of the row, in MB.
+the last two layers at the pixel alone. The ratio is to the faster one. What PyTorch's allocator holds for each, in this order and then ours,
+is in the case of the row, in MB: for a pass that of half of the rows, for us that of the whole draw, with its copy of the weights.
 """
 
 import copy
@@ -66,8 +67,9 @@ def rows():
         held, took = {name: peak(function) / 1e6 for name, function in functions.items()}, times(functions, seconds=6.0)
         took |= {name: tuple(D * t for t in took[name]) for name in naive}
         fastest = min(took[name][0] for name in naive)
+        memory = " / ".join(f"{held[name]:.1f}" for name in took)
         for name, time in took.items():
-            case = f"N={N} {side}x{side} 7 blocks of 64{' gated' if gated else ''}, holds {held[name]:.1f} MB"
+            case = f"N={N} {side}x{side} 7 blocks of 64{' gated' if gated else ''}, holds {memory} MB"
             off = error if name in ours else None
             yield row("pixelcnn_sample", case, "sample", name, time, operations=2 * N * D * living, error=off, beside=fastest)
 
