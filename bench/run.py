@@ -74,28 +74,33 @@ def with_speeds(line, tables):
     return f"{line[: line.rindex(' | ')]} | {'; '.join(links)} |"
 
 
+def table(rows):
+    """Our rows, and how many times as fast they are as each peer of the same case."""
+    yield "| room | case | what | who | ms | % of bound | times as fast as | error |"
+    yield "|---|---|---|---|---|---|---|---|"
+    same_case = lambda row: [row[key] for key in ("room", "case", "what", "dtype")]
+    for row in rows:
+        if not row["who"].startswith("genmini"):
+            continue
+        peers = [peer for peer in rows if same_case(peer) == same_case(row) and not peer["who"].startswith("genmini")]
+        ratios = ", ".join(f"{peer['who']} {float(peer['ms']) / float(row['ms']):.2f}" for peer in peers)
+        shown = [row["room"], row["case"], row["what"], row["who"].removeprefix("genmini "), row["ms"], row["percent_of_bound"], ratios, row["error"]]
+        yield "| " + " | ".join(shown) + " |"
+
+
 def readme():
     """Write the tables between README's markers from every stored CSV: our rows, and how many times as fast they are as each peer."""
     lines, tables = [], []
     for path in sorted(RESULTS.glob("*.csv")):
         rows = list(csv.DictReader(path.open()))
-        first = rows[0]
-        if "room" not in first:
+        if "room" not in rows[0]:
             continue  # the table of likelihoods
         tables.append(rows)
-        lines += [f"**{first['device']}**, {first['threads']} threads, PyTorch {first['torch']}, commit {first['commit']}; measured in the same run: "
-                  f"copy {first['copy_GB_s']} GB/s, matrix product {first['matmul_GFLOP_s']} GFLOP/s.", ""]  # fmt: skip
-        lines += ["| room | case | what | who | ms | % of bound | times as fast as | error |", "|---|---|---|---|---|---|---|---|"]
-        same_case = lambda row: [row[key] for key in ("room", "case", "what", "dtype")]
-        for row in rows:
-            if not row["who"].startswith("genmini"):
-                continue
-            peers = [peer for peer in rows if same_case(peer) == same_case(row) and not peer["who"].startswith("genmini")]
-            ratios = ", ".join(f"{peer['who']} {float(peer['ms']) / float(row['ms']):.2f}" for peer in peers)
-            who = row["who"].removeprefix("genmini ")
-            shown = [row["room"], row["case"], row["what"], who, row["ms"], row["percent_of_bound"], ratios, row["error"]]
-            lines.append("| " + " | ".join(shown) + " |")
-        lines.append("")
+        of = lambda row: tuple(row[key] for key in ("device", "threads", "torch", "commit", "copy_GB_s", "matmul_GFLOP_s"))
+        for one_run in dict.fromkeys(map(of, rows)):
+            device, threads, torch, commit, copy, matmul = one_run
+            lines += [f"**{device}**, {threads} threads, PyTorch {torch}, commit {commit}; measured in the same run: copy {copy} GB/s, "
+                      f"matrix product {matmul} GFLOP/s.", "", *table([row for row in rows if of(row) == one_run]), ""]  # fmt: skip
     text = "\n".join(with_speeds(line, tables) for line in README.read_text().split("\n"))
     block = "<!-- bench -->\n" + "\n".join(lines).strip() + "\n<!-- /bench -->"
     README.write_text(re.sub(r"<!-- bench -->.*<!-- /bench -->", lambda _: block, text, flags=re.S))

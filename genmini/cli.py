@@ -29,7 +29,7 @@ def main(argv=None):
     except BrokenPipeError:  # `genmini info | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError, RuntimeError, FloatingPointError, MemoryError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError, ImportError) as error:
         if os.environ.get("GENMINI_DEBUG") == "1":
             raise
         print("; ".join([f"genmini: {commands.one_line(error)}", *_notes(error)]), file=sys.stderr)
@@ -102,7 +102,6 @@ def parser():
 
 
 def _positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not positive")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)

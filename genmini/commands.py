@@ -24,9 +24,10 @@ def train(arguments):
     key, recipe, name = _recipe(models.recipes(arguments.model), arguments)
     at_once = hasattr(model_class, "fit")  # a model that is fitted without steps
     settings, loop = _settings(arguments.set, model_class, model_class.fit if at_once else fit, recipe)
+    for option in ("steps", "tensorboard") if at_once else ():
+        if getattr(arguments, option):
+            raise ValueError(f"{arguments.model} is fitted at once: it takes no --{option}")
     if arguments.steps:
-        if at_once:
-            raise ValueError(f"{arguments.model} is fitted at once: it takes no --steps")
         loop["steps"] = arguments.steps
     run = _run_folder(arguments)
     asked = dict(model=arguments.model, data=name, recipe_name=key, recipe=settings | loop, seed=arguments.seed)
@@ -53,6 +54,8 @@ def train(arguments):
         kept = f"the weights of step {said['step']} are in {run}"
     else:
         try:
+            if arguments.overwrite:
+                (run / "run.json").unlink(missing_ok=True)  # so that nothing of the old run is taken for the new one's
             if at_once:
                 history = fit_at_once(model, splits["train"], splits["valid"], **loop, run=run, about=about)
             else:
@@ -98,7 +101,9 @@ def _recipe(recipes, arguments):
     meant = recipes[key]["data"]
     if data.kind(meant) != data.kind(wanted):
         raise ValueError(f"the recipe {key!r} of {arguments.model} is for {data.kind(meant)}, and {wanted} is {data.kind(wanted)}")
-    binary = f"{wanted}-{meant.partition('-')[2]}"  # a model of two levels takes such data
+    how = meant.partition("-")[2]  # a model of two levels: how such data become binary
+    how = "threshold" if how and not arguments.recipe else how
+    binary = f"{wanted}-{how}"
     return key, recipes[key], binary if binary in data.SETS else wanted
 
 
@@ -181,12 +186,15 @@ def say_likelihood(model, data):
     from genmini.train import evaluate
 
     nats, error = evaluate(model, data)
+    if not math.isfinite(nats):
+        raise FloatingPointError(f"the likelihood of the {data.split} split of {data.name} is not finite: {nats} nats")
     likelihood = f"{nats:.3f} +- {error:.3f} nats"
     what, count = ("images", len(data)) if data.levels else ("points", len(data)) if data.name in toys.TOYS else ("numbers", data.x.numel())
     if data.levels:
         bits = 1 / (math.prod(data.shape) * math.log(2))
         likelihood += f", {nats * bits:.4f} +- {error * bits:.4f} bits/dim"
         likelihood += ", at most" * (getattr(model, "bounds", False))  # its log_prob is a lower bound
+    likelihood += ", given the class" * bool(getattr(model, "classes", 0))
     print(f"{data.split:<9} {likelihood}   (mean and standard error over {count} {what} of {data.name})")
     if data.name in toys.TOYS:
         truth = -toys.TOYS[data.name].log_prob(data.x, data.y if getattr(model, "classes", 0) else None).mean().item()
@@ -202,14 +210,18 @@ def _settings(pairs, model_class, fit, recipe):
         key, equals, text = pair.partition("=")
         part = next((i for i in (0, 1) if key in known[i]), None)
         if not equals or part is None:
-            raise ValueError(f"--set takes KEY=VALUE, got {pair!r}; the keys are {', '.join([*known[0], *known[1]])}")
+            what = f"--set knows no key {key!r}" if equals else f"--set takes KEY=VALUE, got {pair!r}"
+            raise ValueError(f"{what}; the keys are {', '.join([*known[0], *known[1]])}")
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             value = text
         like = chosen[part].get(key, known[part][key])
         kinds = (int, float) if isinstance(like, float) else tuple | int if isinstance(like, tuple) else type(like)
-        if not isinstance(value, kinds) or (isinstance(value, bool) and not isinstance(like, bool)):
+        each = value if isinstance(value, tuple) else (value,)
+        fits = isinstance(value, kinds) and not (isinstance(value, bool) and not isinstance(like, bool))
+        fits = fits and (not isinstance(like, tuple) or all(type(v) is type(like[0]) for v in each))
+        if not fits or any(isinstance(v, int) and abs(v) >= 2**63 for v in each):
             raise ValueError(f"--set {key} takes a value like {like!r}, got {text!r}")
         chosen[part][key] = value
     return chosen
@@ -297,7 +309,7 @@ def _halves(model, said, arguments):
 
     if "known" not in inspect.signature(model.sample).parameters:
         raise ValueError(f"--complete is for models that draw pixel after pixel, and {type(model).__name__} is none")
-    test = data.load(said["data"], "test", arguments.data_dir)
+    test = data.load(_data_of(said, arguments.run_folder), "test", arguments.data_dir)
     x, D = test.x[: arguments.n], math.prod(model.shape)
     like = next(model.parameters())
     how = dict(x=x.to(like.device), known=D // 2)
@@ -308,14 +320,18 @@ def _halves(model, said, arguments):
     return how, {f"data ({test.split})": x, "what is kept": given}
 
 
+def _data_of(said, run):
+    if "data" not in said:
+        raise ValueError(f"{run}/run.json does not name its data")
+    return said["data"]
+
+
 def evaluate(arguments):
     import torch
 
     from genmini import checkpoint, data
 
     said = checkpoint.read(arguments.run_folder)
-    if "data" not in said:
-        raise ValueError(f"{arguments.run_folder}/run.json does not name its data")
-    held_out = data.load(said["data"], arguments.split, arguments.data_dir)
+    held_out = data.load(_data_of(said, arguments.run_folder), arguments.split, arguments.data_dir)
     torch.manual_seed(0)  # some models draw noise to bound log p
     say_likelihood(checkpoint.load(arguments.run_folder, where(arguments)), held_out)

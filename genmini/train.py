@@ -129,6 +129,8 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
             if evaluated:
                 row |= dict(valid=nll(judged, valid.x, valid.y).mean().item(), seconds=round(time.perf_counter() - since, 2))
             if not math.isfinite(row["train"] + row.get("valid", 0)):
+                if run and best is None:  # what was saved before is on its way to here
+                    (Path(run) / "run.json").unlink(missing_ok=True)
                 raise FloatingPointError(_not_finite(row, history, run))
             if evaluated:
                 losses.clear()

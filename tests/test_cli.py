@@ -214,6 +214,23 @@ def test_nan_and_memory_are_one_line(capsys, monkeypatch):
     assert status == 1 and "out of memory" in err.splitlines()[-1]
 
 
+def test_a_run_that_kept_nothing_leaves_no_run(capsys, monkeypatch):
+    assert run(capsys, "train", "made", "--data", "digits", *FAST, "--out", "here")[0] == 0
+    status, _, err = run(capsys, "train", "made", "--data", "digits", *FAST, "--out", "here", "--overwrite", "--set", "rate=1e30")
+    assert status == 1 and "nothing was kept" in err.splitlines()[-1] and not os.path.exists("here/run.json")
+
+
+@pytest.mark.parametrize("words, said", [
+    (["train", "made", "--data", "digits", "--set", "hidden=(3.5,)"], "--set hidden takes a value like"),
+    (["train", "made", "--data", "digits", "--set", f"batch={10**20}"], "--set batch takes a value like"),
+    (["train", "made", "--data", "digits", "--set", "foo=1"], "--set knows no key 'foo'"),
+    (["train", "ar", "--data", "series", "--tensorboard"], "it takes no --tensorboard"),
+])  # fmt: skip
+def test_a_mistake_in_a_setting_is_one_line(capsys, words, said):
+    status, _, err = run(capsys, *words)
+    assert status == 2 and said in err and len(err.strip().splitlines()) == 1
+
+
 def test_version_is_light():
     done = python("-X", "importtime", "-m", "genmini", "--version")
     assert done.returncode == 0 and done.stdout.strip() == f"genmini {__version__}"

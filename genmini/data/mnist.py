@@ -12,6 +12,7 @@ contents the ones that independent public lists agree on; neither was computed h
 
 import gzip
 import hashlib
+import http.client
 import os
 import struct
 import sys
@@ -122,7 +123,7 @@ def download(name, folder):
             try:
                 with urllib.request.urlopen(mirror + path.name, timeout=30) as stream:
                     got = stream.read(file.gz_bytes + 1)
-            except OSError as error:  # URLError, too
+            except (OSError, http.client.HTTPException) as error:  # URLError, too
                 failures.append(f"{mirror}: {error}")
                 continue
             digest = hashlib.sha256(got).hexdigest()

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini.layers import MaskedLinear
+from genmini.models._levels import begun, checked
 from genmini.models.made import _order
 
 
@@ -56,7 +57,8 @@ class FVSBN(nn.Module):
 
     def log_prob(self, x):
         """(N, *shape) -> (N,) in nats."""
-        a, x = self.logits(x), x.reshape(len(x), self.D)
+        x = checked(x, self.shape, self.levels)
+        a = self.logits(x)
         if self.levels == 2:
             return -F.binary_cross_entropy_with_logits(a, x.to(a.dtype), reduction="none").sum(1)  # log of (1)
         return -F.cross_entropy(a.transpose(1, 2), x.long(), reduction="none").sum(1)
@@ -67,8 +69,8 @@ class FVSBN(nn.Module):
 
         x (n, *shape), known: the first `known` pixels in `order` are those of x, and the rest is drawn after them.
         """
-        u = torch.rand(n, self.D, device=self.order.device) if u is None else u
-        x = torch.zeros_like(u, dtype=torch.uint8) if x is None else x.reshape(n, self.D)[:, self.order].to(torch.uint8)
+        u, x = begun(n, self.D, u, x, known, self.order)
+        x = x[:, self.order]
         a = self.alpha.bias.expand(n, -1).clone()  # alpha_d0; the columns of what is known are added as it becomes known
         bits, rows = self.levels - 1, 1 if self.levels == 2 else self.levels
         for d in range(self.D):

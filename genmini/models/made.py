@@ -27,14 +27,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini import ops
+from genmini.models._levels import checked
 
 
 class MADE(nn.Module):
     def __init__(self, shape, hidden=(500,), levels=2, order="natural", masks=1, direct=False, dropout=0.0, device=None, dtype=None):
         """shape of one x (8, 8); hidden: units of each layer; order "natural", "random" or the pixels in the order wanted; masks: K of (6)."""
         super().__init__()
-        if levels < 2 or masks < 1:
-            raise ValueError(f"levels must be at least 2 and masks at least 1, got levels={levels}, masks={masks}")
+        if not 2 <= levels <= 256 or masks < 1:
+            raise ValueError(f"levels must be 2 to 256 and masks at least 1, got levels={levels}, masks={masks}")
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         hidden = (hidden,) if isinstance(hidden, int) else tuple(hidden)
         order = order.tolist() if isinstance(order, torch.Tensor) else order
@@ -89,7 +90,7 @@ class MADE(nn.Module):
         if mask is None and self.masks > 1 and not self.training:
             return torch.stack([self.log_prob(x, k) for k in range(self.masks)]).logsumexp(0) - math.log(self.masks)  # log of (6)
         mask = mask if mask is not None else torch.randint(self.masks, ()).item() if self.masks > 1 else 0
-        return self._log_p(x.reshape(len(x), self.D), mask).sum(1)  # (5)
+        return self._log_p(checked(x, self.shape, self.levels), mask).sum(1)  # (5)
 
     def _log_p(self, x, mask):  # (N, D) -> log p(x_d | x_<d), (N, D)
         a = self.logits(x, mask)

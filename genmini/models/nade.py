@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini import ops
+from genmini.models._levels import begun, checked
 from genmini.models.made import _order
 
 
@@ -56,7 +57,8 @@ class NADE(nn.Module):
 
     def log_prob(self, x):
         """(N, *shape) -> (N,) in nats."""
-        l, x = self.logits(x), x.reshape(len(x), self.D)
+        x = checked(x, self.shape, self.levels)
+        l = self.logits(x)
         if self.levels == 2:
             return -F.binary_cross_entropy_with_logits(l, x.to(l.dtype), reduction="none").sum(1)  # log of (1)
         return -F.cross_entropy(l.transpose(1, 2), x.long(), reduction="none").sum(1)
@@ -67,12 +69,12 @@ class NADE(nn.Module):
 
         x (n, *shape), known: the first `known` pixels in `order` are those of x, and the rest is drawn after them.
         """
-        u = torch.rand(n, self.D, device=self.order.device) if u is None else u
-        x = x.reshape(n, self.D)[:, self.order] if x is not None else None
+        u, x = begun(n, self.D, u, x, known, self.order)
+        x = x[:, self.order]
         if self.levels == 2:
             x = ops.nade_sample(u, self.W, self.V, self.b, self.c, x, known)
         else:
-            x = self._walk(torch.zeros_like(u, dtype=torch.uint8) if x is None else x.to(torch.uint8), self.V, u, known)[0]
+            x = self._walk(x, self.V, u, known)[0]
         return x[:, self.order.argsort()].reshape(n, *self.shape)
 
     def _walk(self, x, V, u=None, known=None):

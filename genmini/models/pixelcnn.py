@@ -30,6 +30,7 @@ from torch import nn
 from genmini import ops
 from genmini.kernels.pixelcnn_sample import ALL, Layer, masked_taps, row_taps
 from genmini.layers import MaskedConv2d
+from genmini.models._levels import checked
 
 
 class Raster(nn.Module):
@@ -61,7 +62,7 @@ class Raster(nn.Module):
 
     def log_prob(self, x, y=None):
         """(N, *shape) -> (N,) in nats. A model with classes that is told no y averages p(x | y) over all of them."""
-        x, y = self._image(x), self._class(y, len(x))
+        x, y = self._image(checked(x, self.shape, self.levels)), self._class(y, len(x))
         if self.classes and y is None:
             each = [self.log_prob(x, k) for k in range(self.classes)]
             return torch.stack(each).logsumexp(0) - math.log(self.classes)

@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini.layers import AffineCoupling
+from genmini.models._levels import checked
 from genmini.nets.conv import ResNet
 from genmini.nets.mlp import MLP
 
@@ -126,6 +127,7 @@ class RealNVP(nn.Module):
     def log_prob(self, x, y=None, draws=1):
         """(N, *shape) -> (N,) in nats. With levels it is the bound (7), drawn anew at each call; the mean of more draws is tighter:
         log 1/k sum_k p(x + u_k) / q(u_k | x). A model with classes that is told no y averages p(x | y) over all of them."""
+        x = x if self.levels is None else checked(x, self.shape, self.levels)
         x, y = x.reshape(len(x), *self.shape), self._class(y, len(x))
         if self.levels is None:
             return self._log_p(x.to(self._like().dtype), y)

@@ -1,0 +1,30 @@
+"""What every model of levels asks of its data and of its noise, said in one way.   (N, *shape) of whole numbers 0 ... L-1"""
+
+import math
+
+import torch
+
+
+def checked(x, shape, levels):
+    """x (N, *shape), or flat, as (N, D). Its values are looked at on a CPU alone: a GPU would have to be waited for."""
+    D = math.prod(shape)
+    if x.dim() == 0 or math.prod(x.shape[1:]) != D:
+        raise ValueError(f"x must have shape (N, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
+    if x.device.type == "cpu" and x.numel():
+        if not 0 <= x.min() <= x.max() < levels:
+            raise ValueError(f"x must hold levels 0 ... {levels - 1}, got {x.min()} ... {x.max()}")
+        if x.is_floating_point() and not torch.equal(x, x.floor()):
+            raise ValueError(f"x must hold whole levels 0 ... {levels - 1}, got {x[x != x.floor()][0]}")
+    return x.reshape(len(x), D)
+
+
+def begun(n, D, u, x, known, like):
+    """Noise (n, D), drawn if there is none, and x (n, D) uint8, or zeros; the first `known` pixels in order are to be those of x."""
+    u = torch.rand(n, D, device=like.device) if u is None else u
+    if u.shape != (n, D):
+        raise ValueError(f"u must have shape (n, D) = ({n}, {D}), got {tuple(u.shape)}")
+    if not 0 <= known <= D or (known and x is None):
+        raise ValueError(f"known must count pixels of x, 0 to {D}, got {known}" + (" and no x" if x is None else ""))
+    if x is not None and math.prod(x.shape) != n * D:
+        raise ValueError(f"x must hold n = {n} images of {D} pixels, got shape {tuple(x.shape)}")
+    return u, torch.zeros(n, D, dtype=torch.uint8, device=u.device) if x is None else x.reshape(n, D).to(torch.uint8)

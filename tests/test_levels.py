@@ -1,0 +1,27 @@
+"""What every model of levels refuses (genmini/models/_levels.py)."""
+
+import pytest
+import torch
+
+from genmini.models.fvsbn import FVSBN
+from genmini.models.made import MADE
+from genmini.models.nade import NADE
+from genmini.models.pixelcnn import PixelCNN
+from genmini.models.realnvp import RealNVP
+
+
+@pytest.mark.parametrize("known, x, words", [(3, None, "and no x"), (5, torch.zeros(2, 4), "0 to 4, got 5"), (1, torch.zeros(3, 4), "n = 2 images")])
+def test_known_pixels_are_checked(known, x, words):
+    for model in (FVSBN(4), FVSBN(4, levels=3), NADE(4), NADE(4, levels=3)):
+        with pytest.raises(ValueError, match=words):
+            model.sample(2, x=x, known=known)
+
+
+@pytest.mark.parametrize("make", [FVSBN, NADE, MADE, PixelCNN, RealNVP], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("levels", [2, 5])
+def test_what_is_no_level_has_no_probability(make, levels):
+    model = make((2, 2), levels=levels)
+    for x, words in ((torch.full((3, 2, 2), levels), "hold levels"), (torch.full((3, 2, 2), -1), "hold levels"),
+                     (torch.full((3, 2, 2), 0.4), "whole levels"), (torch.zeros(3, 5), "must have shape")):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            model.log_prob(x)
