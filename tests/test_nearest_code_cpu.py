@@ -319,9 +319,12 @@ def test_several_callers_and_a_forked_child_search_at_once():
     with ThreadPoolExecutor(4) as callers:  # ctypes lets go of Python's lock during a call
         for index in callers.map(lambda i: search(z, e, 1 + i % 4), range(40)):
             assert (index == want).all()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # PyTorch's own threads do not survive a fork: the child must not wait for them
     child = os.fork()
     if child == 0:
         os._exit(0 if (search(z, e, 3) == want).all() else 1)
+    torch.set_num_threads(threads)
     for _ in range(600):  # it must not wait for threads that only its parent has
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
