@@ -14,7 +14,7 @@ from genmini import kernels
 
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile("default", deadline=None, derandomize=True, database=None, max_examples=20, suppress_health_check=QUIET)
-settings.register_profile("thorough", deadline=None, database=None, max_examples=500, print_blob=True, suppress_health_check=QUIET)
+settings.register_profile("thorough", deadline=None, database=None, max_examples=100, print_blob=True, suppress_health_check=QUIET)
 settings.register_profile("quick", parent=settings.get_profile("default"), phases=[Phase.explicit, Phase.generate])  # no shrinking
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
