@@ -21,7 +21,7 @@ demo: build      ## train a MADE on the embedded digits for about a minute, and 
 test: build      ## everything that proves the project (needs no GPU)
 	$(PY) -m pytest -n auto
 
-test-thorough: build ## every mutant, ThreadSanitizer, hypothesis at length: within the hour
+test-thorough: build ## every mutant, ThreadSanitizer, hypothesis at length
 	HYPOTHESIS_PROFILE=thorough GENMINI_THOROUGH=1 $(PY) -m pytest -n auto
 	$(PY) csrc/sanitize.py --thorough
 

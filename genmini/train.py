@@ -129,7 +129,7 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
             if evaluated:
                 row |= dict(valid=nll(judged, valid.x, valid.y).mean().item(), seconds=round(time.perf_counter() - since, 2))
             if not math.isfinite(row["train"] + row.get("valid", 0)):
-                if run and best is None:  # what was saved before is on its way to here
+                if run and best is None:  # a state saved on the way would, resumed, come to the same end
                     (Path(run) / "run.json").unlink(missing_ok=True)
                 raise FloatingPointError(_not_finite(row, history, run))
             if evaluated:

@@ -18,7 +18,7 @@ Shapes
 
 Traffic
     a number is w bytes (4 for float32), per element: forward 2 in + 1 out = 3w with a seed, 4w with eps; backward 3 in + 2 out = 5w, 6w with
-    eps. Eager PyTorch moves at least 12w forward for z (randn, half, exp, mul, add) and 9w for kl. Memory binds.
+    eps. Eager PyTorch moves 11w forward for z (randn, half, exp, mul, add) and 13w for kl (square, exp, add, sub, sub, sum). Memory binds.
 
 Tiling
     naive     one kernel for z, an element a lane; another for kl, a program a row, which reads mu and l once more

@@ -35,7 +35,6 @@ Tiling
     cpu         samples are the lanes of vectors, up to 4 vectors a task, for the whole walk; the activations of a task fit the second cache
 """
 
-
 import torch
 import torch.nn.functional as F
 

@@ -148,6 +148,19 @@ def _out_and_gradients(operator, inputs, gradients):
     return found
 
 
+# ---- drawn from --------------------------------------------------------------------------------------------------------------------------
+
+
+def drawn_from(seen, wanted):
+    """A chi-square of counts against the counts that a probability expects: at most 4.5 of its standard deviations above its mean."""
+    often = wanted >= 5  # the usual rule: rare cells count as one
+    seen, wanted = (torch.cat([a[often], a[~often].sum()[None]]) for a in (seen, wanted))
+    assert not seen[wanted == 0].any(), "what has no probability was drawn"
+    seen, wanted = seen[wanted > 0], wanted[wanted > 0]
+    chi2, free = ((seen - wanted) ** 2 / wanted).sum().item(), len(wanted) - 1
+    assert free > 3 and chi2 < free + 4.5 * (2 * free) ** 0.5, (chi2, free)
+
+
 # ---- gradient ----------------------------------------------------------------------------------------------------------------------------
 
 
