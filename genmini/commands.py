@@ -18,7 +18,7 @@ from genmini import info
 
 def train(arguments):
     from genmini import checkpoint, data, models
-    from genmini.train import fit, fit_at_once
+    from genmini.train import fit, fit_at_once, unit
 
     model_class = models.find(arguments.model)
     key, recipe, name = _recipe(models.recipes(arguments.model), arguments)
@@ -70,7 +70,7 @@ def train(arguments):
             raise _noted(OSError(f"could not write to {run}: {error}"), run) from None
         except (RuntimeError, MemoryError, KeyboardInterrupt) as error:
             raise _noted(error, run) from None
-        kept = f"the weights of step {history.step}, valid {history.valid:.2f} nats, are in {run}"
+        kept = f"the weights of step {history.step}, valid {history.valid:.2f} {unit(model)}, are in {run}"
         if history.stopped == "interrupted":
             print(f"genmini: interrupted; {kept}; --resume continues from step {history.last}", file=sys.stderr)
             return 130
@@ -138,6 +138,8 @@ def _watch(run, splits, seed, tensorboard):
     """What is done at every evaluation: metrics for TensorBoard, and a picture as long as pictures take a 20th of the time or less."""
     import torch
 
+    from genmini.train import unit
+
     writer = None
     if tensorboard:
         try:
@@ -150,8 +152,8 @@ def _watch(run, splits, seed, tensorboard):
     def watch(row, model):
         nonlocal spent
         if writer:
-            for name in ("train", "valid"):
-                writer.add_scalar(f"nats/{name}", row[name], row["step"])
+            for name in row.keys() - {"step", "seconds"}:
+                writer.add_scalar(f"{unit(model)}/{name}" if name in ("train", "valid") else name, row[name], row["step"])
             writer.flush()
         before = time.perf_counter()
         if spent <= (before - began) / 20:

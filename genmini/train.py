@@ -1,8 +1,12 @@
-"""The loop that every likelihood model shares: minimise -log p(x) on train, keep the weights that are best on valid.
+"""The loop that every model of one loss shares: minimise it on train, keep the weights that are best on valid.
 
     model = MADE(train.shape)
     history = fit(model, train, valid, steps=1000, run="runs/made")        # the model is now the best one seen
     nll, error = evaluate(model, test)                                     # nats, and the standard error of their mean
+
+The loss of an example is -log p(x), by the model's `log_prob(x)`, or what its `loss(x)` says in its place, counted in the model's `unit`
+(nats, unless it says otherwise). A model with `classes` is told the class too. A model may `report()` numbers of its own, {name: number}:
+they stand in the metrics beside the losses.
 """
 
 import contextlib
@@ -30,7 +34,7 @@ PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.floa
 @dataclass
 class History:
     step: int = 0  # of the best weights; 0: there was no evaluation yet
-    valid: float = math.inf  # their loss, nats
+    valid: float = math.inf  # their loss
     rows: list = field(default_factory=list)  # one dict an evaluation
     last: int = 0  # the step that the training came to
     stopped: str = ""  # why, if before its end: "interrupted" or "early"
@@ -59,12 +63,12 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
     judged = averaged.module if ema else model  # its loss on valid counts, its weights are kept
     moving = {"model": model, "optimiser": optimiser, "schedule": schedule, "scaler": scaler, "random": random}
     moving |= {"averaged": averaged} if ema else {}
-    history, best, losses, since, saved = History(), None, [], time.perf_counter(), -math.inf
+    history, best, seen, since, saved = History(), None, [], time.perf_counter(), -math.inf
 
     def state(step):
         return {
             "step": step, "best": [history.step, history.valid] if best else None, "rows": history.rows,
-            "seconds": time.perf_counter() - since, "losses": torch.stack(losses) if losses else None,
+            "seconds": time.perf_counter() - since, "losses": torch.stack(seen) if seen else None,
             **{name: part.state_dict() for name, part in moving.items()},
         }  # fmt: skip
 
@@ -90,7 +94,7 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
             history.step, history.valid = was["best"]
             best = {name: tensor.to(device) for name, tensor in weights.items()}
         history.rows, history.last, since = was["rows"], was["step"], since - was["seconds"]
-        losses = [] if was["losses"] is None else list(was["losses"].to(device))
+        seen = [] if was["losses"] is None else list(was["losses"].to(device))
 
     if run:
         Path(run).mkdir(parents=True, exist_ok=True)
@@ -108,7 +112,7 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
                 x = shifted(x, shift, random.noise)
             model.train()
             with torch.autocast(device.type, PRECISIONS[precision]) if PRECISIONS[precision] else contextlib.nullcontext():
-                loss = -model.log_prob(x, *_class(model, train.y[n])).mean()
+                loss = losses(model, x, train.y[n]).mean()
             optimiser.zero_grad()
             scaler.scale(loss).backward()
             scaler.unscale_(optimiser)
@@ -118,35 +122,36 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
             schedule.step()
             if ema:
                 averaged.update_parameters(model)
-            losses.append(loss.detach())
+            seen.append(loss.detach())
             history.last = step
             bar.update()
 
             evaluated = step % every == 0 or step == steps
             if not (evaluated or interrupted or time.perf_counter() - saved > SAVE_EVERY):
                 continue
-            row = dict(step=step, train=torch.stack(losses).mean().item())
+            row = dict(step=step, train=torch.stack(seen).mean().item())
             if evaluated:
-                row |= dict(valid=nll(judged, valid.x, valid.y).mean().item(), seconds=round(time.perf_counter() - since, 2))
+                row |= dict(valid=judge(judged, valid.x, valid.y).mean().item(), seconds=round(time.perf_counter() - since, 2))
+                row |= judged.report() if hasattr(judged, "report") else {}
             if not math.isfinite(row["train"] + row.get("valid", 0)):
                 if run and best is None:  # a state saved on the way would, resumed, come to the same end
                     (Path(run) / "run.json").unlink(missing_ok=True)
                 raise FloatingPointError(_not_finite(row, history, run))
             if evaluated:
-                losses.clear()
+                seen.clear()
                 history.rows.append(row)
                 metrics.write(json.dumps(row) + "\n")
                 if row["valid"] < history.valid:
                     keep(step, row["valid"])
                 if patience and sum(each["step"] > history.step for each in history.rows) >= patience:
                     history.stopped = "early"
-                bar.set_postfix_str(f"train {row['train']:.2f}  valid {row['valid']:.2f}  best {history.valid:.2f} nats", refresh=False)
+                bar.set_postfix_str(f"train {row['train']:.2f}  valid {row['valid']:.2f}  best {history.valid:.2f} {unit(model)}", refresh=False)
             ends = step == steps or history.stopped
             now = None if ends else state(step)
             if interrupted and not ends:
                 history.stopped = "interrupted"
                 if best is None:  # before the first evaluation; the state that is saved knows nothing of this one
-                    keep(step, nll(judged, valid.x, valid.y).mean().item())
+                    keep(step, judge(judged, valid.x, valid.y).mean().item())
             save(now)
             if watch and evaluated:
                 with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -217,27 +222,37 @@ def shifted(x, share, noise):
     return F.pad(x, (1, 1, 1, 1))[..., top : top + x.shape[-2], left : left + x.shape[-1]]
 
 
+def losses(model, x, y=None):
+    """What is minimised, (N,): the model's own `loss`, or -log p(x); of x given y, for a model with classes."""
+    given = () if y is None else _class(model, y)
+    return model.loss(x, *given) if hasattr(model, "loss") else -model.log_prob(x, *given)
+
+
 @torch.no_grad()
-def nll(model, x, y=None, batch=1000):
-    """-log p(x), or -log p(x | y) for a model with classes, (N,) in nats, with the model in eval mode."""
+def judge(model, x, y=None, batch=1000):
+    """The same of a model in eval mode, a batch at a time."""
     model.eval()
-    given = [()] * len(x.split(batch)) if y is None else [_class(model, part) for part in y.split(batch)]
-    return torch.cat([-model.log_prob(part, *c) for part, c in zip(x.split(batch), given, strict=True)])
+    parts = [None] * len(x.split(batch)) if y is None else y.split(batch)
+    return torch.cat([losses(model, part, of_it) for part, of_it in zip(x.split(batch), parts, strict=True)])
+
+
+def unit(model):
+    return getattr(model, "unit", "nats")
 
 
 def _class(model, y):
-    """What log_prob takes beside x: the class, if the model has classes."""
+    """What a loss takes beside x: the class, if the model has classes."""
     return (y,) if getattr(model, "classes", 0) else ()
 
 
 def evaluate(model, data):
-    """Mean of -log p in nats, and the standard error of that mean; over the numbers x_t given those before, if x is a series."""
+    """Mean of the loss, and the standard error of that mean; over the numbers x_t given those before, if x is a series."""
     _same_kind(model, data)
     device = next(model.parameters()).device
     if hasattr(model, "log_prob_each"):
         values = -model.log_prob_each(data.x.to(device)).detach().flatten().double()
     else:
-        values = nll(model, data.x.to(device), data.y.to(device)).double()
+        values = judge(model, data.x.to(device), data.y.to(device)).double()
     return values.mean().item(), (values.std() / math.sqrt(len(values))).item()
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import genmini
 from genmini import checkpoint, data, plots
 from genmini.models.made import MADE
-from genmini.train import evaluate, fit, nll, shifted
+from genmini.train import evaluate, fit, judge, shifted
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 TRAIN, VALID, TEST = (data.load("digits-threshold", split) for split in data.SPLITS)
@@ -67,7 +67,7 @@ def test_the_same_seed_gives_the_same_bits():
     for seed in (1, 1, 2):
         model = small(dropout=0.5)
         fit(model, TRAIN, VALID, steps=20, every=10, shift=0.5, seed=seed, progress=False)
-        losses.append(nll(model, TEST.x))
+        losses.append(judge(model, TEST.x))
     assert torch.equal(losses[0], losses[1]) and not torch.equal(losses[0], losses[2])
 
 
@@ -96,7 +96,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_what_is_kept(tmp_path):
     model = spoiled(lambda step, log_p: log_p if step <= 25 else log_p * float("nan"))
     with pytest.raises(FloatingPointError, match=r"step 30 .*step 20 .*kept in"):
         fit(model, TRAIN, VALID, steps=100, every=10, run=tmp_path, progress=False)
-    assert nll(genmini.load(tmp_path), TEST.x).isfinite().all()
+    assert judge(genmini.load(tmp_path), TEST.x).isfinite().all()
 
 
 @pytest.mark.parametrize("at", [3, 25])
@@ -160,7 +160,7 @@ def test_what_watches_disturbs_nothing():
     for watch in (None, lambda row, model: rows.append(row) or model.sample(5)):
         model = small(dropout=0.5)
         history = fit(model, TRAIN, VALID, steps=20, every=10, watch=watch, progress=False)
-        losses.append(nll(model, TEST.x))
+        losses.append(judge(model, TEST.x))
     assert torch.equal(*losses) and rows == history.rows and [row["step"] for row in rows] == [10, 20]
 
 
@@ -210,7 +210,7 @@ def test_shifted_moves_by_one_pixel():
 
 def test_evaluate_gives_the_standard_error_of_the_mean():
     model = small()
-    values = nll(model, TEST.x).double().numpy()
+    values = judge(model, TEST.x).double().numpy()
     mean, error = evaluate(model, TEST)
     assert mean == pytest.approx(values.mean()) and error == pytest.approx(np.std(values, ddof=1) / np.sqrt(300))
 
