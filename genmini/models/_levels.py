@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 
 
 def checked(x, shape, levels):
@@ -28,3 +29,21 @@ def begun(n, D, u, x, known, like):
     if x is not None and math.prod(x.shape) != n * D:
         raise ValueError(f"x must hold n = {n} images of {D} pixels, got shape {tuple(x.shape)}")
     return u, torch.zeros(n, D, dtype=torch.uint8, device=u.device) if x is None else x.reshape(n, D).to(torch.uint8)
+
+
+def ordered(order, D):
+    """The pixel that comes first, second, ...; of "natural", "random" or the pixels in some order.   -> (D,)"""
+    if order == "natural":
+        return torch.arange(D)
+    if order == "random":
+        return torch.randperm(D)
+    if isinstance(order, str) or sorted(order) != list(range(D)):
+        raise ValueError(f"order must be 'natural', 'random' or the numbers 0 ... {D - 1} in some order, got {order!r}")
+    return torch.tensor(order)
+
+
+def log_p_each(a, x):
+    """Logits (N, D) of two levels, or (N, D, L), and x (N, D) -> log p(x_d | x_<d), (N, D)"""
+    if a.dim() == 2:
+        return -F.binary_cross_entropy_with_logits(a, x.to(a.dtype), reduction="none")
+    return -F.cross_entropy(a.transpose(1, 2), x.long(), reduction="none")

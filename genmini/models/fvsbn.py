@@ -20,8 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini.layers import MaskedLinear
-from genmini.models._levels import begun, checked
-from genmini.models.made import _order
+from genmini.models._levels import begun, checked, log_p_each, ordered
 
 
 class FVSBN(nn.Module):
@@ -34,7 +33,7 @@ class FVSBN(nn.Module):
         order = order.tolist() if isinstance(order, torch.Tensor) else order
         self.settings = dict(shape=shape, levels=levels, order=order, dropout=dropout)
         self.shape, self.levels, self.D = shape, levels, math.prod(shape)
-        self.register_buffer("order", _order(order, self.D).to(device or torch.get_default_device()))
+        self.register_buffer("order", ordered(order, self.D).to(device or torch.get_default_device()))
         d = torch.arange(1, self.D + 1, device="cpu")
         d_in, d_out = d.repeat_interleave(levels - 1), d.repeat_interleave(1 if levels == 2 else levels)
         self.alpha = MaskedLinear(len(d_in), len(d_out), device=device, dtype=dtype, in_degree=d_in, out_degree=d_out, strict=True)
@@ -58,10 +57,7 @@ class FVSBN(nn.Module):
     def log_prob(self, x):
         """(N, *shape) -> (N,) in nats."""
         x = checked(x, self.shape, self.levels)
-        a = self.logits(x)
-        if self.levels == 2:
-            return -F.binary_cross_entropy_with_logits(a, x.to(a.dtype), reduction="none").sum(1)  # log of (1)
-        return -F.cross_entropy(a.transpose(1, 2), x.long(), reduction="none").sum(1)
+        return log_p_each(self.logits(x), x).sum(1)  # log of (1)
 
     @torch.no_grad()
     def sample(self, n, u=None, x=None, known=0):

@@ -15,7 +15,8 @@ With L levels in place of two, x_d enters as the L-1 bits [x_d >= 1] ... [x_d >=
 share what they learn), it gets L outputs, and sigma in (3) is a softmax over them.
 `order` says which pixel is x_1, which x_2, ...; x comes and goes in pixel order all the same.
 With K masks the hidden units have K sets of degrees, and if the order is random the pixels have K orders, one p_k each, on the same weights.
-A batch in training takes one of them at random; (6) averages their probabilities. (To average logits gives nothing that sums to one.)
+A batch in training takes one of them at random, or with `resample` draws one that nobody has seen, so that the weights learn all orders at
+once; (6) averages the probabilities of the K. (To average logits gives nothing that sums to one.)
 
     rooms: kernels/masked_linear.py, kernels/made_sample.py    test: tests/test_made.py
 """
@@ -27,29 +28,29 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini import ops
-from genmini.models._levels import checked
+from genmini.models._levels import checked, log_p_each, ordered
 
 
 class MADE(nn.Module):
-    def __init__(self, shape, hidden=(500,), levels=2, order="natural", masks=1, direct=False, dropout=0.0, device=None, dtype=None):
-        """shape of one x (8, 8); hidden: units of each layer; order "natural", "random" or the pixels in the order wanted; masks: K of (6)."""
+    def __init__(self, shape, hidden=(500,), levels=2, order="natural", masks=1, resample=False, direct=False, dropout=0.0,
+                 device=None, dtype=None):  # fmt: skip
+        """shape of one x (8, 8); hidden: units of each layer; order "natural", "random" or the pixels in the order wanted; masks: K of (6);
+        resample: every batch in training has degrees of its own, and if the order is random an order of its own."""
         super().__init__()
         if not 2 <= levels <= 256 or masks < 1:
             raise ValueError(f"levels must be 2 to 256 and masks at least 1, got levels={levels}, masks={masks}")
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         hidden = (hidden,) if isinstance(hidden, int) else tuple(hidden)
         order = order.tolist() if isinstance(order, torch.Tensor) else order
-        self.settings = dict(shape=shape, hidden=hidden, levels=levels, order=order, masks=masks, direct=direct, dropout=dropout)
-        self.shape, self.levels, self.D, self.masks = shape, levels, math.prod(shape), masks
+        self.settings = dict(shape=shape, hidden=hidden, levels=levels, order=order, masks=masks, resample=resample, direct=direct,
+                             dropout=dropout)  # fmt: skip
+        self.shape, self.levels, self.D, self.masks, self.resample, self._order = shape, levels, math.prod(shape), masks, resample, order
 
         to, place = dict(device=device, dtype=dtype), device or torch.get_default_device()
-        orders = torch.stack([_order(order, self.D) for _ in range(masks)])
-        self.register_buffer("orders", orders.to(place))  # (K, D): the pixel that comes d-th
+        drawn = [self._new_mask(hidden, first=k == 0) for k in range(masks)]
+        self.register_buffer("orders", torch.stack([order for order, _ in drawn]).to(place))  # (K, D): the pixel that comes d-th
         # The degrees of every layer, (K, units). Inputs enter in the order of mask 0; so its degrees ascend: the fast path of both rooms
-        m = [1 + orders.argsort(1)[:, orders[0]]]
-        for H in hidden:
-            even = 1 + torch.arange(H, device="cpu") * max(self.D - 1, 1) // H  # 1 ... D-1, evenly: the masks are those of (4)
-            m.append(torch.stack([even, *(even[torch.randperm(H, device="cpu")] for _ in range(masks - 1))]))
+        m = [1 + self.orders.argsort(1)[:, self.orders[0]], *map(torch.stack, zip(*(degrees for _, degrees in drawn), strict=True))]
         for i, each in enumerate(m):
             self.register_buffer(f"m{i}", each.to(place))
         sizes = [self.D * (levels - 1), *hidden]
@@ -58,8 +59,16 @@ class MADE(nn.Module):
         self.A = nn.Linear(sizes[0], self.D * self._rows, False, **to) if direct else None
         self.dropout = nn.Dropout(dropout)
 
+    def _new_mask(self, hidden, first=False):
+        """-> an order of the pixels (D,), the degrees of each hidden layer: 1 ... D-1, evenly, shuffled for all masks but the first."""
+        even = [1 + torch.arange(H, device="cpu") * max(self.D - 1, 1) // H for H in hidden]  # the masks are those of (4)
+        order = ordered(self._order, self.D).cpu()
+        return order, even if first else [m[torch.randperm(len(m), device="cpu")] for m in even]
+
     def logits(self, x, mask=0):
-        """(N, *shape) -> (N, D), or (N, D, L) with L > 2 levels, in pixel order: row d depends only on the pixels before it in `orders[mask]`."""
+        """(N, *shape) -> (N, D), or (N, D, L) with L > 2 levels, in pixel order: row d depends only on the pixels before it in `orders[mask]`.
+
+        mask: its number, or the degrees of the pixels (in the order of mask 0) and of each hidden layer."""
         x = x.reshape(len(x), self.D)[:, self.orders[0]]
         m, d = self._degrees(mask)
         z = x = self._bits(x)
@@ -77,7 +86,7 @@ class MADE(nn.Module):
 
     def _degrees(self, mask):
         """Of the bits, of the hidden layers; and of the outputs."""
-        pixels, *hidden = (getattr(self, f"m{i}")[mask] for i in range(len(self.W) + 1))
+        pixels, *hidden = (getattr(self, f"m{i}")[mask] for i in range(len(self.W) + 1)) if isinstance(mask, int) else mask
         return [pixels.repeat_interleave(self.levels - 1), *hidden], pixels.repeat_interleave(self._rows)
 
     def _bits(self, x):  # (N, D) -> (N, D (L-1))
@@ -87,16 +96,18 @@ class MADE(nn.Module):
 
     def log_prob(self, x, mask=None):
         """(N, *shape) -> (N,) in nats: of all masks; in training, of one that is drawn; or of the one given."""
-        if mask is None and self.masks > 1 and not self.training:
+        if mask is None and self.training and self.resample:
+            order, hidden = self._new_mask([layer.out_features for layer in self.W])
+            place = self.orders.device
+            mask = [1 + order.to(place).argsort()[self.orders[0]], *(m.to(place) for m in hidden)]
+        elif mask is None and self.training:
+            mask = torch.randint(self.masks, ()).item() if self.masks > 1 else 0
+        elif mask is None and self.masks > 1:
             return torch.stack([self.log_prob(x, k) for k in range(self.masks)]).logsumexp(0) - math.log(self.masks)  # log of (6)
-        mask = mask if mask is not None else torch.randint(self.masks, ()).item() if self.masks > 1 else 0
-        return self._log_p(checked(x, self.shape, self.levels), mask).sum(1)  # (5)
+        return self._log_p(checked(x, self.shape, self.levels), 0 if mask is None else mask).sum(1)  # (5)
 
     def _log_p(self, x, mask):  # (N, D) -> log p(x_d | x_<d), (N, D)
-        a = self.logits(x, mask)
-        if self.levels == 2:
-            return -F.binary_cross_entropy_with_logits(a, x.to(a.dtype), reduction="none")
-        return -F.cross_entropy(a.transpose(1, 2), x.long(), reduction="none")
+        return log_p_each(self.logits(x, mask), x)
 
     def sample(self, n, u=None, x=None, known=0):
         """n draws, (n, *shape) uint8. u (n, D) uniform noise: the same noise gives the same draws; u[:, d] decides the d-th in order.
@@ -149,16 +160,6 @@ class MADE(nn.Module):
             below = torch.sigmoid(-a)[:, None] if self.levels == 2 else a.softmax(1).cumsum(1)[:, :-1]  # p(x_d <= l | x_<d), l < L-1
             x[:, d] = (u[:, d, None] >= below).sum(1)  # (1)
         return x
-
-
-def _order(order, D):
-    if order == "natural":
-        return torch.arange(D)
-    if order == "random":
-        return torch.randperm(D)
-    if isinstance(order, str) or sorted(order) != list(range(D)):
-        raise ValueError(f"order must be 'natural', 'random' or the numbers 0 ... {D - 1} in some order, got {order!r}")
-    return torch.tensor(order)
 
 
 RECIPES = {  # tuned on the valid split alone; 1297 images overfit within seconds: dropout and shifts hold against it

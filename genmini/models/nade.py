@@ -23,8 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini import ops
-from genmini.models._levels import begun, checked
-from genmini.models.made import _order
+from genmini.models._levels import begun, checked, log_p_each, ordered
 
 
 class NADE(nn.Module):
@@ -40,7 +39,7 @@ class NADE(nn.Module):
         order = order.tolist() if isinstance(order, torch.Tensor) else order
         self.settings = dict(shape=shape, hidden=hidden, levels=levels, order=order, dropout=dropout)
         self.shape, self.levels, self.D, self.H = shape, levels, math.prod(shape), hidden
-        self.register_buffer("order", _order(order, self.D).to(device or torch.get_default_device()))
+        self.register_buffer("order", ordered(order, self.D).to(device or torch.get_default_device()))
         bits, rows, to = levels - 1, 1 if levels == 2 else levels, dict(device=device, dtype=dtype)
         self.W = nn.Parameter(torch.empty(hidden, self.D * bits, **to).uniform_(-1, 1) / self.D**0.5)
         self.V = nn.Parameter(torch.empty(self.D * rows, hidden, **to).uniform_(-1, 1) / hidden**0.5)
@@ -58,10 +57,7 @@ class NADE(nn.Module):
     def log_prob(self, x):
         """(N, *shape) -> (N,) in nats."""
         x = checked(x, self.shape, self.levels)
-        l = self.logits(x)
-        if self.levels == 2:
-            return -F.binary_cross_entropy_with_logits(l, x.to(l.dtype), reduction="none").sum(1)  # log of (1)
-        return -F.cross_entropy(l.transpose(1, 2), x.long(), reduction="none").sum(1)
+        return log_p_each(self.logits(x), x).sum(1)  # log of (1)
 
     @torch.no_grad()
     def sample(self, n, u=None, x=None, known=0):
