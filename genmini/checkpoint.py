@@ -31,12 +31,12 @@ def save(run, model, about, weights=None, state=None):
     run.mkdir(parents=True, exist_ok=True)
     said = {"format": FORMAT, "model": name, "settings": model.settings, "weights": f"model-{about['step']}.safetensors", **about}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in (weights or model.state_dict()).items()}
-    _write(run / said["weights"], safetensors.torch.save(tensors))
+    write(run / said["weights"], safetensors.torch.save(tensors))
     if state is not None:
         tensors = {}
         said["state"] = {"step": state["step"], "tensors": f"state-{state['step']}.safetensors", "rest": _part(state, "", tensors)}
-        _write(run / said["state"]["tensors"], safetensors.torch.save(tensors))
-    _write(run / "run.json", json.dumps(said, indent=1).encode())
+        write(run / said["state"]["tensors"], safetensors.torch.save(tensors))
+    write(run / "run.json", json.dumps(said, indent=1).encode())
     for old in [*run.glob("model-*.safetensors"), *run.glob("state-*.safetensors")]:
         if old.name not in (said["weights"], said.get("state", {}).get("tensors")):
             old.unlink()
@@ -65,8 +65,8 @@ def _join(value, tensors):
     return value
 
 
-def _write(path, content):
-    """All of it or nothing: a full disk or a power cut leaves the old file."""
+def write(path, content):
+    """All of the bytes or nothing: a full disk or a power cut leaves the old file."""
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with open(beside, "wb") as file:
@@ -74,6 +74,10 @@ def _write(path, content):
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+        if os.name == "posix":  # the name too
+            folder = os.open(path.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -98,7 +102,7 @@ def load(run, device="cpu"):
     try:
         model = models.find(said["model"])(**said["settings"])
         model.load_state_dict(_tensors(run, said["weights"]))
-    except (KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
+    except (KeyError, TypeError, RuntimeError, FileNotFoundError, safetensors.SafetensorError) as error:
         raise _damaged(run, error) from None
     return model.to(device).eval()
 
@@ -110,7 +114,7 @@ def load_state(run):
         return None, None
     try:
         return _join(said["state"]["rest"], _tensors(run, said["state"]["tensors"])), _tensors(run, said["weights"])
-    except (KeyError, TypeError, safetensors.SafetensorError) as error:
+    except (KeyError, TypeError, FileNotFoundError, safetensors.SafetensorError) as error:
         raise _damaged(run, error) from None
 
 

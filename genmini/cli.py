@@ -87,6 +87,7 @@ def parser():
     added.add_argument("run_folder", metavar="RUN", help="a folder that `genmini train` wrote")
     added.add_argument("-n", type=_positive, default=64, metavar="N", help="how many (default: 64)")
     added.add_argument("-y", type=int, metavar="CLASS", help="of one class, from a model with classes (default: of all)")
+    added.add_argument("--how", metavar="SAMPLER", help="of PixelCNN and PixelRNN: cached, naive or jacobi, to the same samples")
     added.add_argument("--complete", action="store_true", help="keep the first half of test images, draw the rest")
     added.add_argument("--out", metavar="FILE", help="a .png picture or a .npy array (default: RUN/grid.png)")
     added.add_argument("--seed", type=int, default=0, metavar="N")

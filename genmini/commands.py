@@ -5,6 +5,7 @@ A run that ends before its end, for whatever reason, says what of it is saved: a
 
 import ast
 import inspect
+import io
 import itertools
 import json
 import sys
@@ -17,7 +18,7 @@ from genmini import info
 
 
 def train(arguments):
-    from genmini import checkpoint, data, models
+    from genmini import checkpoint, data, kernels, models
     from genmini.train import fit, fit_at_once, unit
 
     model_class = models.find(arguments.model)
@@ -30,11 +31,15 @@ def train(arguments):
     if arguments.steps:
         loop["steps"] = arguments.steps
     run = _run_folder(arguments)
-    asked = dict(model=arguments.model, data=name, recipe_name=key, recipe=settings | loop, seed=arguments.seed)
-    said = _begun(run, asked) if arguments.resume else {}
+    said = checkpoint.read(run) if arguments.resume else {}
     device = where(arguments, said.get("threads") or recipe.get("threads"))
 
     import torch
+
+    asked = dict(model=arguments.model, data=name, recipe_name=key, recipe=settings | loop, seed=arguments.seed)
+    asked |= dict(device=device.type, backend=kernels.requested())
+    if said:
+        _begun_so(run, said, asked)
 
     splits = {split: data.load(name, split, arguments.data_dir) for split in data.SPLITS}
     first = splits["train"]
@@ -47,7 +52,7 @@ def train(arguments):
     sizes = " / ".join(f"{size(splits[split].x)} {split}" for split in data.SPLITS)
     parameters, how = sum(p.numel() for p in model.parameters()), "fitted at once" if at_once else f"{loop['steps']} steps"
     print(f"{arguments.model} on {name}: {sizes}, {parameters:,} parameters, {how} on {device}")
-    about = {k: asked[k] for k in ("recipe_name", "recipe", "seed")} | dict(threads=torch.get_num_threads(), versions=info.versions())
+    about = {k: v for k, v in asked.items() if k not in ("model", "data")} | dict(threads=torch.get_num_threads(), versions=info.versions())
     if said and "state" not in said:
         print(f"resumed   {run} is at its end already")
         model = checkpoint.load(run, device)
@@ -107,17 +112,14 @@ def _recipe(recipes, arguments):
     return key, recipes[key], binary if binary in data.SETS else wanted
 
 
-def _begun(run, asked):
-    """What run.json says of a run that is to be continued; it must have been begun with what is asked now."""
-    from genmini import checkpoint
-
-    said, asked = checkpoint.read(run), json.loads(json.dumps(asked))
+def _begun_so(run, said, asked):
+    """The run that is to be continued must have been begun with what is asked now, or its bits would be others."""
+    asked = json.loads(json.dumps(asked))
     flat = lambda of: {**of, **of.get("recipe", {})}
     was, now = flat(said), flat(asked)
     for key in now:
         if key != "recipe" and was.get(key) != now[key]:
             raise ValueError(f"the run in {run} was begun with {key} {was.get(key)!r}, not {now[key]!r}: --resume takes what it was begun with")
-    return said
 
 
 def _noted(error, run):
@@ -192,10 +194,10 @@ def say_likelihood(model, data):
         raise FloatingPointError(f"the likelihood of the {data.split} split of {data.name} is not finite: {nats} nats")
     likelihood = f"{nats:.3f} +- {error:.3f} nats"
     what, count = ("images", len(data)) if data.levels else ("points", len(data)) if data.name in toys.TOYS else ("numbers", data.x.numel())
-    if data.levels:
+    if data.levels:  # of a density it would depend on the unit of x
         bits = 1 / (math.prod(data.shape) * math.log(2))
         likelihood += f", {nats * bits:.4f} +- {error * bits:.4f} bits/dim"
-        likelihood += ", at most" * (getattr(model, "bounds", False))  # its log_prob is a lower bound
+        likelihood += ", at most" * getattr(model, "bounds", False)  # its log_prob is a lower bound
     likelihood += ", given the class" * bool(getattr(model, "classes", 0))
     print(f"{data.split:<9} {likelihood}   (mean and standard error over {count} {what} of {data.name})")
     if data.name in toys.TOYS:
@@ -255,7 +257,7 @@ def where(arguments, threads=None):
     kernels.requested()  # an unknown GENMINI_BACKEND is said here
     try:
         device = torch.device(arguments.device)
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"no device {arguments.device!r} here: {one_line(error)[:200]}") from None
     return device
@@ -285,6 +287,10 @@ def sample(arguments):
     name, how = type(model).__name__, {}
     if arguments.complete:
         how, panels = _halves(model, said, arguments)
+    if arguments.how:
+        if "how" not in inspect.signature(model.sample).parameters:
+            raise ValueError(f"--how chooses between samplers, and {name} has one")
+        how["how"] = arguments.how
     if arguments.y is not None:
         if not getattr(model, "classes", 0):
             raise ValueError(f"-y names a class, and the {name} in {arguments.run_folder} was made without classes")
@@ -293,7 +299,9 @@ def sample(arguments):
     x = model.sample(len(how["x"]) if arguments.complete else arguments.n, **how).cpu()
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npy":
-        np.save(out, x.numpy(), allow_pickle=False)
+        content = io.BytesIO()
+        np.save(content, x.numpy(), allow_pickle=False)
+        checkpoint.write(out, content.getvalue())
     elif arguments.complete:
         plots.side_by_side(out, {**panels, f"completed by {name}": x}, model.levels)
     else:
@@ -312,6 +320,8 @@ def _halves(model, said, arguments):
     if "known" not in inspect.signature(model.sample).parameters:
         raise ValueError(f"--complete is for models that draw pixel after pixel, and {type(model).__name__} is none")
     test = data.load(_data_of(said, arguments.run_folder), "test", arguments.data_dir)
+    if arguments.n > len(test):
+        raise ValueError(f"-n {arguments.n} halves are to be completed, and the {test.split} split of {test.name} has {len(test)} images")
     x, D = test.x[: arguments.n], math.prod(model.shape)
     like = next(model.parameters())
     how = dict(x=x.to(like.device), known=D // 2)

@@ -52,7 +52,7 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
     second one at once. A loss that is not finite stops it with FloatingPointError.
     """
     _same_kind(model, train, valid)
-    _check_settings(dict(steps=steps, batch=batch, every=every), shift, ema, patience, precision, train)
+    _check_settings(dict(steps=steps, batch=batch, every=every), dict(rate=rate, clip=clip), shift, ema, patience, precision, train)
     device = next(model.parameters()).device
     train, valid = train.to(device), valid.to(device)
     random = Random(seed, device)
@@ -264,10 +264,13 @@ def _same_kind(model, *sets):
             raise ValueError(f"the model takes {takes}, and {data.name} has {has}")
 
 
-def _check_settings(counts, shift, ema, patience, precision, train):
+def _check_settings(counts, sizes, shift, ema, patience, precision, train):
     for name, value in counts.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    for name, value in sizes.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be above 0, got {value}")
     if not 0 <= ema < 1 or patience < 0:
         raise ValueError(f"ema must be at least 0 and below 1, and patience at least 0, got {ema} and {patience}")
     if precision not in PRECISIONS:

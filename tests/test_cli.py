@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -66,9 +67,11 @@ def test_the_same_command_resumes_to_the_same_bits(capsys, tmp_path, monkeypatch
 
     other = [*words[:-2], "--out", "parts", "--resume"]
     for words_too, says in ((["--seed", "4"], "seed 3, not 4"), (["--seed", "3", "--steps", "30"], "steps 20, not 30"),
-                            (["--seed", "3", "--set", "rate=0.1"], "rate 0.002, not 0.1")):  # fmt: skip
+                            (["--seed", "3", "--set", "rate=0.1"], "rate 0.002, not 0.1"),
+                            (["--seed", "3", "--backend", "reference"], "backend 'auto', not 'reference'")):  # fmt: skip
         status, _, err = run(capsys, *other, *words_too)
         assert status == 2 and says in err, err
+    kernels.use("auto")
     status, out, _ = run(capsys, *words, "--out", "parts", "--resume")
     assert status == 0 and "resumed   parts at step 15" in out
     said = [checkpoint.read(folder) for folder in ("whole", "parts")]
@@ -101,6 +104,8 @@ def test_samples_of_one_class(capsys):
     assert middles[0] > middles[1] + 0.2  # the upper moon, the lower one
     status, _, err = run(capsys, "sample", "r", "-y", "2")
     assert status == 2 and "classes 0 ... 1" in err
+    status, _, err = run(capsys, "sample", "r", "--how", "naive")
+    assert status == 2 and "--how chooses between samplers, and RealNVP has one" in err
     status, _, err = run(capsys, "sample", "r", "--complete")
     assert status == 2 and "--complete is for models that draw pixel after pixel, and RealNVP is none" in err
 
@@ -150,6 +155,23 @@ def test_train_sample_eval(capsys, tmp_path):
     assert (tmp_path / "runs" / "made-digits-2" / "run.json").exists(), "the first run is never overwritten"
 
 
+def test_every_sampler_draws_the_same(capsys):
+    small = ["--recipe", "digits", "--set", "width=4", "--set", "blocks=1", "--set", "batch=8", "--set", "ema=0.0", "--steps", "2", "--threads", "1"]
+    assert run(capsys, "train", "pixelcnn", "--data", "digits", *small, "--out", "r")[0] == 0
+    drawn = []
+    for how in ("cached", "naive", "jacobi"):
+        assert run(capsys, "sample", "r", "-n", "3", "--how", how, "--out", f"{how}.npy")[0] == 0
+        drawn.append(np.load(f"{how}.npy"))
+    assert (drawn[0] == drawn[1]).all() and (drawn[1] == drawn[2]).all() and 0 < drawn[0].mean() < 1
+    status, _, err = run(capsys, "sample", "r", "--how", "guess")
+    assert status == 2 and "how must be 'cached' or 'naive' or 'jacobi', got 'guess'" in err
+    status, _, err = run(capsys, "sample", "r", "--complete", "-n", "301")
+    assert status == 2 and "-n 301 halves are to be completed, and the test split of digits-threshold has 300 images" in err
+    next(Path("r").glob("model-*.safetensors")).unlink()
+    status, _, err = run(capsys, "sample", "r")
+    assert status == 2 and "r is damaged: No such file" in err
+
+
 def test_levels_and_other_backends(capsys):
     status, out, _ = run(capsys, "train", "made", "--data", "digits", "--recipe", "digits-levels", *FAST, "--steps", "4", "--out", "r")
     assert status == 0 and "300 images of digits)" in out
@@ -187,6 +209,8 @@ MISTAKES = {
     "nothing to resume": (["train", "made", "--data", "digits", "--resume", "--out", "nowhere"], "nowhere holds no run"),
     "resume what": (["train", "made", "--data", "digits", "--resume"], "--resume continues the run in --out, and none is given"),
     "precision": (["train", "made", "--data", "digits", "--steps", "1", "--set", "precision=int8"], "float32, bfloat16, float16"),
+    "no step to clip to": (["train", "made", "--data", "digits", "--steps", "1", "--set", "clip=-1.0"], "clip must be above 0, got -1.0"),
+    "no numbers there": (["train", "made", "--data", "digits", "--device", "meta"], "no device 'meta' here"),
     "the out is a file": (["train", "made", "--data", "digits", "--steps", "1", "--out", __file__], "could not write"),
 }
 

@@ -181,7 +181,7 @@ def test_a_mixture_completes_by_the_posterior_of_its_masks():
     assert ((seen - n * p) ** 2 / (n * p)).sum() < 3 + 4.5 * math.sqrt(6)
     with pytest.raises(ValueError, match="known = 2 pixels: the orders of the masks differ"):
         made(6, masks=5, order="random").sample(2, x=torch.zeros(2, 6), known=2)
-    with pytest.raises(ValueError, match="known = 2 pixels of which x"):
+    with pytest.raises(ValueError, match="known must count numbers of x, 0 to 4, got 2 and no x"):
         model.sample(2, known=2)
     with pytest.raises(ValueError, match=r"u must have shape \(2, 5\)"):
         model.sample(2, torch.rand(2, 4))

@@ -171,11 +171,13 @@ def test_without_a_net_it_says_where_to_put_the_files(contents, tmp_path, monkey
 
 def test_binarisations_are_kept_apart(contents, tmp_path):
     lay(tmp_path, contents)
-    levels, static, dynamic = (data.load(name, "train", tmp_path) for name in ("mnist", "mnist-threshold", "mnist-dynamic"))
-    assert torch.equal(static.x, (levels.x >= 128).to(torch.uint8)) and [static.levels, dynamic.levels] == [2, 2]
-    assert (static.name, dynamic.name) == ("mnist-threshold", "mnist-dynamic") and torch.equal(dynamic.grey, levels.x)
+    names = ["mnist", "mnist-threshold", "mnist-drawn", "mnist-dynamic"]
+    levels, static, drawn, dynamic = (data.load(name, "train", tmp_path) for name in names)
+    assert torch.equal(static.x, (levels.x >= 128).to(torch.uint8)) and [static.levels, drawn.levels, dynamic.levels] == [2, 2, 2]
+    assert [each.name for each in (levels, static, drawn, dynamic)] == names and torch.equal(dynamic.grey, levels.x)
     rows, noise = torch.arange(50), torch.Generator().manual_seed(0)
     assert torch.equal(static.batch(rows, noise), static.x)  # the same bits at every epoch
+    assert torch.equal(drawn.batch(rows, noise), drawn.x) and torch.equal(drawn.x, dynamic.x)
     one, two = dynamic.batch(rows, noise), dynamic.batch(rows, noise)
     assert not torch.equal(one, two) and torch.equal(one, dynamic.batch(rows, torch.Generator().manual_seed(0)))
     assert torch.equal(dynamic.x, data.load("mnist-dynamic", "train", tmp_path).x)  # evaluation: one draw, fixed
@@ -207,7 +209,7 @@ def test_the_command_line_trains_on_it(contents, tmp_path, monkeypatch, capsys):
         out = capsys.readouterr().out
         assert "mnist in the version of this recipe: mnist-threshold" in out and "50 train / 10 valid / 10 test" in out
         assert main([*words, "--recipe", "paper", "--out", "runs/paper"]) == 0
-        assert "mnist in the version of this recipe: mnist-dynamic" in capsys.readouterr().out
+        assert "mnist in the version of this recipe: mnist-drawn" in capsys.readouterr().out
         assert main(["eval", "runs/nade-mnist", *at]) == 0
         line = next(line for line in out.splitlines() if line.startswith("test"))
         assert capsys.readouterr().out.strip() == line

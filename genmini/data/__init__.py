@@ -7,8 +7,9 @@
 Points of the plane and series of numbers are floating and have no levels (None); the densities of the toys are in genmini.data.toys.
 
 A name ends in how its levels were made binary, so that numbers are never compared across: `digits` has its 17 levels, `digits-threshold` is
-1 where a pixel reaches half of the brightest (static: the same bits at every epoch), `digits-dynamic` is 1 with the probability x / 16, drawn
-anew for every batch that `batch` gives out; its `x`, by which models are compared, is one draw that never changes.
+1 where a pixel reaches half of the brightest (static: the same bits at every epoch), `digits-drawn` is 1 with the probability x / 16, drawn
+once for all (static too), and `digits-dynamic` is drawn anew for every batch that `batch` gives out; its `x`, by which models are compared, is
+the draw of `digits-drawn`.
 """
 
 from dataclasses import dataclass, replace
@@ -48,6 +49,10 @@ class Data:
         x = (torch.from_numpy(u) < self.x).to(torch.uint8)
         return replace(self, name=f"{self.name}-dynamic", x=x, levels=2, grey=self.x, brightest=self.levels - 1)
 
+    def drawn(self):
+        """Binary: the draw of `dynamic`, and no other."""
+        return replace(self.dynamic(), name=f"{self.name}-drawn", grey=None)
+
     def batch(self, n, noise):
         """The rows n of x; those of dynamic data are drawn anew, by the generator `noise` of a CPU."""
         if self.grey is None:
@@ -85,10 +90,12 @@ def _series(split, folder):
 SETS = {  # name -> (what it is, the function that reads a split from a folder, where it needs one)
     "digits": ("8x8 handwritten digits, 17 levels (embedded)", _digits),
     "digits-threshold": ("8x8 handwritten digits, binary: level 8 and above (embedded)", lambda *at: _digits(*at).threshold()),
-    "digits-dynamic": ("8x8 handwritten digits, binary: 1 with probability level / 16 (embedded)", lambda *at: _digits(*at).dynamic()),
+    "digits-drawn": ("8x8 handwritten digits, binary: 1 with probability level / 16, drawn once (embedded)", lambda *at: _digits(*at).drawn()),
+    "digits-dynamic": ("8x8 handwritten digits, binary: the same, drawn for every batch (embedded)", lambda *at: _digits(*at).dynamic()),
     "mnist": ("28x28 handwritten digits, 256 levels (from --data-dir, or downloaded)", _mnist),
     "mnist-threshold": ("28x28 handwritten digits, binary: level 128 and above (the same)", lambda *at: _mnist(*at).threshold()),
-    "mnist-dynamic": ("28x28 handwritten digits, binary: 1 with probability level / 255 (the same)", lambda *at: _mnist(*at).dynamic()),
+    "mnist-drawn": ("28x28 handwritten digits, binary: 1 with probability level / 255, drawn once (the same)", lambda *at: _mnist(*at).drawn()),
+    "mnist-dynamic": ("28x28 handwritten digits, binary: the same, drawn for every batch (the same)", lambda *at: _mnist(*at).dynamic()),
     **{name: (f"points of the plane: {toy.what} (made, density known)", _toy(name)) for name, toy in toys.TOYS.items()},
     "series": ("yearly sunspot numbers 1700-1919, -1954, -2008 (embedded)", _series),
 }

@@ -19,16 +19,16 @@ def checked(x, shape, levels):
     return x.reshape(len(x), D)
 
 
-def begun(n, D, u, x, known, like):
-    """Noise (n, D), drawn if there is none, and x (n, D) uint8, or zeros; the first `known` pixels in order are to be those of x."""
+def begun(n, D, u, x, known, like, dtype=torch.uint8):
+    """Noise (n, D), drawn if there is none, and x (n, D), or zeros; the first `known` numbers in order are to be those of x."""
     u = torch.rand(n, D, device=like.device) if u is None else u
     if u.shape != (n, D):
         raise ValueError(f"u must have shape (n, D) = ({n}, {D}), got {tuple(u.shape)}")
     if not 0 <= known <= D or (known and x is None):
-        raise ValueError(f"known must count pixels of x, 0 to {D}, got {known}" + (" and no x" if x is None else ""))
+        raise ValueError(f"known must count numbers of x, 0 to {D}, got {known}" + (" and no x" if x is None else ""))
     if x is not None and math.prod(x.shape) != n * D:
-        raise ValueError(f"x must hold n = {n} images of {D} pixels, got shape {tuple(x.shape)}")
-    return u, torch.zeros(n, D, dtype=torch.uint8, device=u.device) if x is None else x.reshape(n, D).to(torch.uint8)
+        raise ValueError(f"x must hold n = {n} images of {D} numbers, got shape {tuple(x.shape)}")
+    return u, torch.zeros(n, D, dtype=dtype, device=u.device) if x is None else x.reshape(n, D).to(dtype)
 
 
 def ordered(order, D):
