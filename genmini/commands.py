@@ -154,7 +154,7 @@ def _watch(run, splits, seed, tensorboard):
     def watch(row, model):
         nonlocal spent
         if writer:
-            for name in row.keys() - {"step", "seconds"}:
+            for name in (name for name in row if name not in ("step", "seconds")):
                 writer.add_scalar(f"{unit(model)}/{name}" if name in ("train", "valid") else name, row[name], row["step"])
             writer.flush()
         before = time.perf_counter()
