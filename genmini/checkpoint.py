@@ -29,12 +29,13 @@ def save(run, model, about, weights=None, state=None):
         raise ValueError(f"a run holds a model of genmini.models, not {type(model).__module__}.{type(model).__name__}")
     run = Path(run)
     run.mkdir(parents=True, exist_ok=True)
-    said = {"format": FORMAT, "model": name, "settings": model.settings, "weights": f"model-{about['step']}.safetensors", **about}
+    at = lambda step: f"{about['stage']}-{step}" if "stage" in about else step
+    said = {"format": FORMAT, "model": name, "settings": model.settings, "weights": f"model-{at(about['step'])}.safetensors", **about}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in (weights or model.state_dict()).items()}
     write(run / said["weights"], safetensors.torch.save(tensors))
     if state is not None:
         tensors = {}
-        said["state"] = {"step": state["step"], "tensors": f"state-{state['step']}.safetensors", "rest": _part(state, "", tensors)}
+        said["state"] = {"step": state["step"], "tensors": f"state-{at(state['step'])}.safetensors", "rest": _part(state, "", tensors)}
         write(run / said["state"]["tensors"], safetensors.torch.save(tensors))
     write(run / "run.json", json.dumps(said, indent=1).encode())
     for old in [*run.glob("model-*.safetensors"), *run.glob("state-*.safetensors")]:

@@ -10,6 +10,7 @@ import itertools
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from genmini import info
@@ -19,24 +20,27 @@ from genmini import info
 
 def train(arguments):
     from genmini import checkpoint, data, kernels, models
-    from genmini.train import fit, fit_at_once, unit
+    from genmini.train import fit, fit_at_once, fit_in_stages, unit
 
     model_class = models.find(arguments.model)
     key, recipe, name = _recipe(models.recipes(arguments.model), arguments)
     at_once = hasattr(model_class, "fit")  # a model that is fitted without steps
-    settings, loop = _settings(arguments.set, model_class, model_class.fit if at_once else fit, recipe)
+    stages = getattr(model_class, "stages", ())
+    settings, *loops = _settings(arguments.set, model_class, model_class.fit if at_once else fit, recipe)
     for option in ("steps", "tensorboard") if at_once else ():
         if getattr(arguments, option):
             raise ValueError(f"{arguments.model} is fitted at once: it takes no --{option}")
     if arguments.steps:
-        loop["steps"] = arguments.steps
+        for loop in loops:
+            loop["steps"] = arguments.steps
     run = _run_folder(arguments)
     said = checkpoint.read(run) if arguments.resume else {}
     device = where(arguments, said.get("threads") or recipe.get("threads"))
 
     import torch
 
-    asked = dict(model=arguments.model, data=name, recipe_name=key, recipe=settings | loop, seed=arguments.seed)
+    flat = settings | loops[0] | {f"{stage}.{k}": v for stage, loop in zip(stages[1:], loops[1:], strict=True) for k, v in loop.items()}
+    asked = dict(model=arguments.model, data=name, recipe_name=key, recipe=flat, seed=arguments.seed)
     asked |= dict(device=device.type, backend=kernels.requested())
     if said:
         _begun_so(run, said, asked)
@@ -50,10 +54,11 @@ def train(arguments):
         print(f"{arguments.data} in the version of this recipe: {name} ({data.SETS[name][0]})")
     size = lambda x: len(x) if len(x) > 1 else x.numel()  # of one series, its length
     sizes = " / ".join(f"{size(splits[split].x)} {split}" for split in data.SPLITS)
-    parameters, how = sum(p.numel() for p in model.parameters()), "fitted at once" if at_once else f"{loop['steps']} steps"
+    parameters = sum(p.numel() for p in model.parameters())
+    how = "fitted at once" if at_once else " + ".join(str(loop["steps"]) for loop in loops) + " steps"
     print(f"{arguments.model} on {name}: {sizes}, {parameters:,} parameters, {how} on {device}")
     about = {k: v for k, v in asked.items() if k not in ("model", "data")} | dict(threads=torch.get_num_threads(), versions=info.versions())
-    if said and "state" not in said:
+    if said and "state" not in said and not said.get("then"):
         print(f"resumed   {run} is at its end already")
         model = checkpoint.load(run, device)
         kept = f"the weights of step {said['step']} are in {run}"
@@ -62,25 +67,25 @@ def train(arguments):
             if arguments.overwrite:
                 (run / "run.json").unlink(missing_ok=True)  # so that nothing of the old run is taken for the new one's
             if at_once:
-                history = fit_at_once(model, splits["train"], splits["valid"], **loop, run=run, about=about)
+                history = fit_at_once(model, splits["train"], splits["valid"], **loops[0], run=run, about=about)
             else:
                 if said:
-                    print(f"resumed   {run} at step {said['state']['step']}")
+                    print(f"resumed   {run} at {_where(said)}")
                     if said["versions"] != info.versions():
                         print(f"note      begun with {said['versions']}: other versions, perhaps other bits")
                 watch = _watch(run, splits, arguments.seed, arguments.tensorboard)
-                history = fit(model, splits["train"], splits["valid"], **loop, seed=arguments.seed, run=run, about=about, watch=watch,
-                              resume=bool(said))  # fmt: skip
+                learn = partial(fit_in_stages, loops=loops) if stages else partial(fit, **loops[0])
+                history = learn(model, splits["train"], splits["valid"], seed=arguments.seed, run=run, about=about, watch=watch, resume=bool(said))
         except OSError as error:
             raise _noted(OSError(f"could not write to {run}: {error}"), run) from None
         except (RuntimeError, MemoryError, KeyboardInterrupt) as error:
             raise _noted(error, run) from None
         kept = f"the weights of step {history.step}, valid {history.valid:.2f} {unit(model)}, are in {run}"
         if history.stopped == "interrupted":
-            print(f"genmini: interrupted; {kept}; --resume continues from step {history.last}", file=sys.stderr)
+            print(f"genmini: interrupted; {kept}; --resume continues from {_where(checkpoint.read(run))}", file=sys.stderr)
             return 130
         if history.stopped == "early":
-            print(f"stopped   at step {history.last}: {loop['patience']} evaluations without a better one")
+            print(f"stopped   at step {history.last}: {loops[-1]['patience']} evaluations without a better one")
     print(f"saved     {kept}")
     try:
         say_likelihood(model, splits["test"])
@@ -131,9 +136,16 @@ def _noted(error, run):
         error.add_note(f"nothing was saved in {run}")
         return error
     error.add_note(f"the weights of step {said['step']} are in {run}")
-    if "state" in said:
-        error.add_note(f"--resume continues from step {said['state']['step']}")
+    if "state" in said or said.get("then"):
+        error.add_note(f"--resume continues from {_where(said)}")
     return error
+
+
+def _where(said):
+    """Where the training that run.json tells of goes on."""
+    if "state" not in said:
+        return f"the stage {said['then'][0]}"
+    return f"step {said['state']['step']}" + (f" of the stage {said['stage']}" if "stage" in said else "")
 
 
 def _watch(run, splits, seed, tensorboard):
@@ -154,8 +166,9 @@ def _watch(run, splits, seed, tensorboard):
     def watch(row, model):
         nonlocal spent
         if writer:
-            for name in (name for name in row if name not in ("step", "seconds")):
-                writer.add_scalar(f"{unit(model)}/{name}" if name in ("train", "valid") else name, row[name], row["step"])
+            of_stage = f"{row['stage']}/" if "stage" in row else ""
+            for name in (name for name in row if name not in ("stage", "step", "seconds")):
+                writer.add_scalar(of_stage + (f"{unit(model)}/{name}" if name in ("train", "valid") else name), row[name], row["step"])
             writer.flush()
         before = time.perf_counter()
         if spent <= (before - began) / 20:
@@ -206,16 +219,22 @@ def say_likelihood(model, data):
 
 
 def _settings(pairs, model_class, fit, recipe):
-    """The recipe's settings with --set KEY=VALUE over them: those of the model, those of the loop."""
-    chosen = [dict(recipe["model"]), dict(recipe["train"])]
-    fixed = {"self", "x", "shape", "levels", "device", "dtype", "model", "train", "valid", "run", "about", "watch", "resume", "progress", "seed"}
+    """The recipe's settings with --set KEY=VALUE over them: those of the model, those of the loop, and STAGE.KEY of each later stage's loop."""
+    later = getattr(model_class, "stages", ())[1:]
+    chosen = [dict(recipe[part]) for part in ("model", "train", *later)]
+    fixed = {"self", "x", "shape", "levels", "device", "dtype", "model", "train", "valid", "run", "about", "watch", "resume", "progress", "seed",
+             "before"}  # fmt: skip
     known = [{k: p.default for k, p in inspect.signature(f).parameters.items() if k not in fixed} for f in (model_class, fit)]
+    known += known[1:] * len(later)
     for pair in pairs:
-        key, equals, text = pair.partition("=")
-        part = next((i for i in (0, 1) if key in known[i]), None)
+        name, equals, text = pair.partition("=")
+        stage, _, key = name.rpartition(".")
+        parts = [later.index(stage) + 2] if stage in later else [] if stage else [0, 1]
+        part = next((i for i in parts if key in known[i]), None)
         if not equals or part is None:
-            what = f"--set knows no key {key!r}" if equals else f"--set takes KEY=VALUE, got {pair!r}"
-            raise ValueError(f"{what}; the keys are {', '.join([*known[0], *known[1]])}")
+            what = f"--set knows no key {name!r}" if equals else f"--set takes KEY=VALUE, got {pair!r}"
+            keys = [*known[0], *known[1], *(f"{stage}.{key}" for stage in later for key in known[1])]
+            raise ValueError(f"{what}; the keys are {', '.join(keys)}")
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -226,7 +245,7 @@ def _settings(pairs, model_class, fit, recipe):
         fits = isinstance(value, kinds) and not (isinstance(value, bool) and not isinstance(like, bool))
         fits = fits and (not isinstance(like, tuple) or all(type(v) is type(like[0]) for v in each))
         if not fits or any(isinstance(v, int) and abs(v) >= 2**63 for v in each):
-            raise ValueError(f"--set {key} takes a value like {like!r}, got {text!r}")
+            raise ValueError(f"--set {name} takes a value like {like!r}, got {text!r}")
         chosen[part][key] = value
     return chosen
 

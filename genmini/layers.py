@@ -65,14 +65,17 @@ class VectorQuantizer(nn.Module):
 
     decay=None: the codebook `weight` (K, D) is a parameter and learns from the loss, ||sg[z] - e||^2 + beta ||z - sg[e]||^2 a vector.
     decay=0.99: each code is instead a moving average of the vectors that chose it, updated by every forward pass in training; the loss then
-    only moves z. A code that nobody chooses stays where it is.
+    only moves z. A code that nobody chooses stays where it is; with revive=50, when no vector of 50 batches in training has chosen it, it is
+    put on a random vector of the last of them.
     """
 
-    def __init__(self, num_embeddings, embedding_dim, beta=0.25, decay=None, device=None, dtype=None):
+    def __init__(self, num_embeddings, embedding_dim, beta=0.25, decay=None, revive=0, device=None, dtype=None):
         super().__init__()
         if decay is not None and not 0 <= decay < 1:
             raise ValueError(f"decay must be None or in [0, 1), got {decay}")
-        self.num_embeddings, self.embedding_dim, self.beta, self.decay = num_embeddings, embedding_dim, beta, decay
+        if revive < 0:
+            raise ValueError(f"revive must be a number of batches, or 0 for never, got {revive}")
+        self.num_embeddings, self.embedding_dim, self.beta, self.decay, self.revive = num_embeddings, embedding_dim, beta, decay, revive
         weight = torch.empty(num_embeddings, embedding_dim, device=device, dtype=dtype)
         if decay is None:
             self.weight = nn.Parameter(weight)
@@ -81,6 +84,8 @@ class VectorQuantizer(nn.Module):
             self.register_buffer("weight", weight)
             self.register_buffer("count", weight.new_empty(num_embeddings, dtype=wide))
             self.register_buffer("total", weight.new_empty(num_embeddings, embedding_dim, dtype=wide))
+        if revive:
+            self.register_buffer("idle", weight.new_empty(num_embeddings, dtype=torch.int64))  # batches since somebody chose it
         self.reset_parameters()
 
     def reset_parameters(self):
@@ -88,14 +93,17 @@ class VectorQuantizer(nn.Module):
         if self.decay is not None:
             self.count.fill_(1)
             self.total.copy_(self.weight)
+        if self.revive:
+            self.idle.zero_()
 
     def forward(self, z):
-        if self.decay is None:
-            return ops.quantize(z, self.weight, self.beta)
-        # the backward pass needs the codes that were chosen, not those that the update leaves
-        z_q, index, loss = ops.quantize(z, self.weight.clone() if self.training else self.weight, self.beta)
-        if self.training:
+        moves = self.training and (self.decay is not None or self.revive > 0)
+        # the backward pass needs the codes that were chosen, not those that the updates leave
+        z_q, index, loss = ops.quantize(z, self.weight.clone() if moves else self.weight, self.beta)
+        if moves and self.decay is not None:
             self._follow(z.detach(), index)
+        if moves and self.revive:
+            self._revive(z.detach().reshape(-1, self.embedding_dim), index.flatten())
         return z_q, index, loss
 
     @torch.no_grad()
@@ -106,9 +114,23 @@ class VectorQuantizer(nn.Module):
         alive = self.count > 1e-6  # below, both have faded for long: the code stays
         self.weight.copy_(torch.where(alive[:, None], self.total / self.count[:, None], self.weight))
 
+    @torch.no_grad()
+    def _revive(self, z, index):  # (N, D), (N,)
+        self.idle.add_(1).index_fill_(0, index, 0)
+        if not len(z):
+            return
+        dead = self.idle >= self.revive
+        place = torch.randperm(len(z), device=z.device)[torch.arange(self.num_embeddings, device=z.device) % len(z)]  # no two on one vector
+        self.weight.copy_(torch.where(dead[:, None], z[place].to(self.weight.dtype), self.weight))
+        if self.decay is not None:
+            self.count.masked_fill_(dead, 1)
+            self.total.copy_(torch.where(dead[:, None], z[place].to(self.total.dtype), self.total))
+        self.idle.masked_fill_(dead, 0)
+
     def extra_repr(self):
         average = "" if self.decay is None else f", decay={self.decay}"
-        return f"{self.num_embeddings}, {self.embedding_dim}, beta={self.beta}{average}"
+        revived = f", revive={self.revive}" if self.revive else ""
+        return f"{self.num_embeddings}, {self.embedding_dim}, beta={self.beta}{average}{revived}"
 
 
 class AffineCoupling(nn.Module):

@@ -6,7 +6,7 @@
 
 The loss of an example is -log p(x), by the model's `log_prob(x)`, or what its `loss(x)` says in its place, counted in the model's `unit`
 (nats, unless it says otherwise). A model with `classes` is told the class too. A model may `report()` numbers of its own, {name: number}:
-they stand in the metrics beside the losses.
+they stand in the metrics beside the losses. A model with `stages` learns one part of itself after another: `fit_in_stages`.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ class History:
 
 
 def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0, shift=0.0, ema=0.0, patience=0, precision="float32",
-        every=100, seed=0, run=None, about=None, watch=None, resume=False, progress=True):  # fmt: skip
+        every=100, seed=0, run=None, about=None, watch=None, resume=False, progress=True, before=None):  # fmt: skip
     """Adam with a cosine from `rate` to 0, weight `decay`, gradients clipped to the norm `clip`; `shift`: the share of batches that move.
 
     Every `every` steps the loss on valid is taken, and watch(row, model) is called; the best weights stay, in the model and in `run`. With
@@ -49,7 +49,7 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
     a better one (0: never) the training stops. precision: in which log_prob is computed, under autocast, to learn from; never to judge.
 
     The same seed gives the same model; so does `resume`, which continues the training in `run`. Ctrl-C ends it after the step at hand, a
-    second one at once. A loss that is not finite stops it with FloatingPointError.
+    second one at once. A loss that is not finite stops it with FloatingPointError. before: rows that stand first in the metrics.
     """
     _same_kind(model, train, valid)
     _check_settings(dict(steps=steps, batch=batch, every=every), dict(rate=rate, clip=clip), shift, ema, patience, precision, train)
@@ -64,10 +64,11 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
     moving = {"model": model, "optimiser": optimiser, "schedule": schedule, "scaler": scaler, "random": random}
     moving |= {"averaged": averaged} if ema else {}
     history, best, seen, since, saved = History(), None, [], time.perf_counter(), -math.inf
+    stage = {"stage": about["stage"]} if about and "stage" in about else {}
 
     def state(step):
         return {
-            "step": step, "best": [history.step, history.valid] if best else None, "rows": history.rows,
+            "step": step, "best": [history.step, history.valid] if best else None, "before": before, "rows": history.rows,
             "seconds": time.perf_counter() - since, "losses": torch.stack(seen) if seen else None,
             **{name: part.state_dict() for name, part in moving.items()},
         }  # fmt: skip
@@ -93,7 +94,7 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
         if was["best"]:
             history.step, history.valid = was["best"]
             best = {name: tensor.to(device) for name, tensor in weights.items()}
-        history.rows, history.last, since = was["rows"], was["step"], since - was["seconds"]
+        before, history.rows, history.last, since = was["before"], was["rows"], was["step"], since - was["seconds"]
         seen = [] if was["losses"] is None else list(was["losses"].to(device))
 
     if run:
@@ -104,7 +105,7 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
         open(Path(run) / "metrics.jsonl" if run else os.devnull, "w", buffering=1) as metrics,
         _between_steps() as interrupted,
     ):
-        metrics.writelines(json.dumps(row) + "\n" for row in history.rows)
+        metrics.writelines(json.dumps(row) + "\n" for row in [*(before or []), *history.rows])
         for step in range(history.last + 1, steps + 1):
             n = torch.randint(len(train), (batch,), generator=random.noise).to(device)
             x = train.batch(n, random.noise)
@@ -129,7 +130,7 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
             evaluated = step % every == 0 or step == steps
             if not (evaluated or interrupted or time.perf_counter() - saved > SAVE_EVERY):
                 continue
-            row = dict(step=step, train=torch.stack(seen).mean().item())
+            row = dict(**stage, step=step, train=torch.stack(seen).mean().item())
             if evaluated:
                 row |= dict(valid=judge(judged, valid.x, valid.y).mean().item(), seconds=round(time.perf_counter() - since, 2))
                 row |= judged.report() if hasattr(judged, "report") else {}
@@ -160,6 +161,27 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
                 break
     model.load_state_dict(best)
     model.eval()
+    return history
+
+
+def fit_in_stages(model, train, valid, loops, *, run=None, about=None, resume=False, **rest):
+    """One `fit` a stage of the model, with the settings `loops` has for it, each from the best weights of the one before; model.begin(stage,
+    train) says what is learnt in it, and by which loss. `resume` continues the stage that was interrupted.   -> the History of the last one"""
+    said = checkpoint.read(run) if resume else {}
+    for i, (stage, loop) in enumerate(zip(model.stages, loops, strict=True)):
+        if said.get("stage", stage) != stage:
+            continue  # the run is further
+        if said and "state" not in said:  # it came to the end of this one
+            model.load_state_dict(checkpoint.load(run).state_dict())
+            said = {}
+            continue
+        model.begin(stage, train)
+        here = {**(about or {}), "stage": stage, "then": model.stages[i + 1 :]}
+        rows = [json.loads(row) for row in (Path(run) / "metrics.jsonl").read_text().splitlines()] if run and i else []
+        history = fit(model, train, valid, **loop, run=run, about=here, resume=bool(said), before=rows, **rest)
+        said = {}
+        if history.stopped == "interrupted":
+            break
     return history
 
 

@@ -27,6 +27,7 @@ MAKERS = {
     "conv": (lambda: MaskedConv2d(3, 6, (3, 5), "A", colours=3), (2, 3, 6, 5)),
     "codes": (lambda: VectorQuantizer(8, 3), (5, 3)),
     "average codes": (lambda: VectorQuantizer(8, 3, decay=0.9), (5, 3)),
+    "codes that come back": (lambda: VectorQuantizer(8, 3, decay=0.9, revive=2), (5, 3)),
     "coupling": (lambda: coupling(dtype=torch.float32), (5, 6)),
 }
 each = pytest.mark.parametrize("make, shape", MAKERS.values(), ids=MAKERS)
@@ -96,6 +97,7 @@ def test_default_initialisation_is_pytorchs():
         (MAKERS["linear"][0], ["in_features=4", "out_features=5", "bias=True", "strict=True"]),
         (MAKERS["conv"][0], ["3, 6", "kernel_size=(3, 5)", "kind='A'", "colours=3"]),
         (MAKERS["average codes"][0], ["8, 3", "beta=0.25", "decay=0.9"]),
+        (MAKERS["codes that come back"][0], ["decay=0.9, revive=2"]),
         (MAKERS["coupling"][0], ["mask=(6,)", "save='x'"]),
     ],
 )
@@ -201,9 +203,60 @@ def test_average_codes_reach_the_means_of_their_clusters():
     assert loss.mean() < 1.25 * 2 * 0.1**2 * 1.3  # (1 + beta) times the variance that is left
 
 
-def test_decay_is_checked():
+@pytest.mark.parametrize("decay", [None, 0.9])
+def test_a_dead_code_comes_back_on_a_vector(decay):
+    """After the third batch without a choice, and not before: on vectors of that batch, no two on one, as if one vector had chosen them."""
+    layer = VectorQuantizer(5, 2, decay=decay, revive=3)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[0.0, 0], [1e3, 0], [0, 1e3], [-1e3, 0], [0, 1]]))
+        if decay:
+            layer.total.copy_(layer.weight)
+    far = layer.weight[1:4].clone()
+    for batch in range(3):
+        torch.testing.assert_close(layer.weight[1:4], far)
+        z = torch.randn(6, 2, requires_grad=True)
+        layer.eval()(z)  # nothing is counted
+        z_q, index, loss = layer.train()(z)
+        assert set(index.tolist()) <= {0, 4}
+        (z_q.sum() + loss.sum()).backward()  # through the codes that were chosen
+    back = layer.weight[1:4].detach()
+    on = (back[:, None] == z.detach()).all(-1)
+    assert on.any(1).all() and len({row.float().argmax().item() for row in on}) == 3
+    assert not layer.idle[1:4].any()
+    if decay:
+        assert torch.equal(layer.count[1:4], torch.ones(3)) and torch.equal(layer.total[1:4], back)
+        count, total = layer.count.clone(), layer.total.clone()
+        _, index, _ = layer(z)
+        one_hot = F.one_hot(index, 5).float()
+        torch.testing.assert_close(layer.count, 0.9 * count + 0.1 * one_hot.sum(0))
+        torch.testing.assert_close(layer.total, 0.9 * total + 0.1 * one_hot.T @ z.detach())
+
+
+def test_what_comes_back_is_decided_by_the_random_state():
+    """More dead codes than vectors, and an empty batch; the parameter stays the optimiser's."""
+    layers, z = [], torch.randn(3, 2)
+    for seed in (1, 1, 2):
+        layer = VectorQuantizer(50, 2, revive=1)
+        weight = layer.weight
+        with torch.no_grad():
+            weight.copy_(torch.arange(100.0).view(50, 2) + 10)
+        torch.manual_seed(seed)
+        layer(z)
+        assert layer.weight is weight and weight.requires_grad and (layer.weight[1:, None] == z).all(-1).any(1).all()
+        layer(z[:0])
+        layers.append(layer)
+    assert torch.equal(layers[0].weight, layers[1].weight) and not torch.equal(layers[0].weight, layers[2].weight)
+    plain = VectorQuantizer(50, 2)
+    before = torch.get_rng_state()
+    plain(z)
+    assert torch.equal(torch.get_rng_state(), before) and set(plain.state_dict()) == {"weight"}
+
+
+def test_decay_and_revive_are_checked():
     with pytest.raises(ValueError, match="decay"):
         VectorQuantizer(4, 2, decay=1.0)
+    with pytest.raises(ValueError, match="revive"):
+        VectorQuantizer(4, 2, revive=-1)
 
 
 # ---- AffineCoupling --------------------------------------------------------------------------------------------------------------------

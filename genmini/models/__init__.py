@@ -6,7 +6,10 @@
 import importlib
 
 # The file, which is also the name on the command line -> its class
-MODELS = {"ar": "AR", "fvsbn": "FVSBN", "made": "MADE", "nade": "NADE", "pixelcnn": "PixelCNN", "pixelrnn": "PixelRNN", "realnvp": "RealNVP"}
+MODELS = {
+    "ar": "AR", "fvsbn": "FVSBN", "made": "MADE", "nade": "NADE", "pixelcnn": "PixelCNN", "pixelrnn": "PixelRNN", "realnvp": "RealNVP",
+    "vqvae": "VQVAE",
+}  # fmt: skip
 
 
 def find(name):

@@ -40,3 +40,41 @@ class Block(nn.Module):
 
     def forward(self, h):
         return h + self.V(self.dropout(F.silu(self.between(self.W(F.silu(self.norm(h)))))))
+
+
+class Encoder(nn.Module):
+    """An image whose sides are halved `halvings` times, by convolutions of 4x4.   (N, C, H, W) -> (N, O, h, w)"""
+
+    def __init__(self, C, O, width=32, halvings=1, blocks=1, dropout=0.0):
+        super().__init__()
+        self.enter = nn.Conv2d(C, width, 3, padding=1)
+        self.down = nn.ModuleList(nn.Conv2d(width, width, 4, stride=2, padding=1) for _ in range(halvings))
+        self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(blocks))
+        self.out = nn.Conv2d(width, O, 1)
+
+    def forward(self, x):
+        h = self.enter(x)
+        for down in self.down:
+            h = down(F.silu(h))
+        for block in self.blocks:
+            h = block(h)
+        return self.out(F.silu(h))
+
+
+class Decoder(nn.Module):
+    """The way back, by transposed convolutions.   (N, C, h, w) -> (N, O, H, W)"""
+
+    def __init__(self, C, O, width=32, doublings=1, blocks=1, dropout=0.0):
+        super().__init__()
+        self.enter = nn.Conv2d(C, width, 3, padding=1)
+        self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(blocks))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(width, width, 4, stride=2, padding=1) for _ in range(doublings))
+        self.out = nn.Conv2d(width, O, 3, padding=1)
+
+    def forward(self, h):
+        h = self.enter(h)
+        for block in self.blocks:
+            h = block(h)
+        for up in self.up:
+            h = up(F.silu(h))
+        return self.out(F.silu(h))

@@ -1,0 +1,195 @@
+"""VQVAE: an image becomes a few words of a dictionary that is learnt with it, and a PixelCNN learns how to put words together.
+
+The course, "VQ-VAE"; van den Oord, Vinyals, Kavukcuoglu, "Neural Discrete Representation Learning", 2017.
+
+    q(k | x) = 1 if k_ij = argmin_k ||z_ij - e_k||^2 at every place ij, else 0,   z = f(x)  (1)
+    z_q = z + sg[e - z],   e_ij = e_{k_ij}                                                  (2)
+    L(x) = -log p(x | z_q) + sum_ij ||sg[z_ij] - e_ij||^2 + beta ||z_ij - sg[e_ij]||^2      (3)
+    log p(x) = log sum_k p(k) p(x | k)  >=  log p(x | k(x)) + log p(k(x))                   (4)
+    p(k) = K^-N,   so that KL(q(k | x) || p(k)) = N log K                                   (5)
+    p(k | y) = prod_ij p(k_ij | k_<ij, y)                                                   (6)
+    p(k) = sum_y p(y) p(k | y)                                                              (7)
+    perplexity = exp(-sum_k p_k log p_k),   p_k the share of the code k                     (8)
+
+f is a convolutional encoder, the decoder gives p(x | e): L probabilities a pixel, or one for two levels. (3) is learnt first, by the
+gradient that (2) carries past the argmin; a codebook of moving averages takes no part in it (average=0: the middle term of (3) moves the
+codes). It leaves the codes uniform, (5). Then encoder, codebook and decoder rest, and a PixelCNN on the N = h w codes of an image (6)
+takes the place of (5): log p(k(x)) gets shorter than N log K by what one code tells of another. These are the two `stages` of a training.
+A code that `revive` batches did not choose is put on a random z of the last one. q is no distribution over several k, so (4) is all that
+can be had of log p(x) but for the smallest of spaces.
+
+    layers: genmini.layers.VectorQuantizer, MaskedConv2d    rooms: kernels/nearest_code.py, kernels/code_stats.py, kernels/pixelcnn_sample.py
+    bodies: genmini/nets/conv.py    test: tests/test_vqvae.py
+"""
+
+import inspect
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from genmini import ops
+from genmini.layers import VectorQuantizer
+from genmini.models._levels import checked
+from genmini.models.pixelcnn import PixelCNN
+from genmini.nets.conv import Decoder, Encoder
+
+
+class VQVAE(nn.Module):
+    stages = "codes", "prior"
+    bounds = True  # log_prob is a lower bound
+
+    def __init__(self, shape, levels=2, K=128, dim=16, width=32, blocks=1, halvings=1, dropout=0.0, average=0.99, beta=0.25, revive=50, classes=0,
+                 prior_width=32, prior_blocks=3, prior_dropout=0.0, device=None, dtype=None):  # fmt: skip
+        """shape of one image, (H, W) or (C, H, W); K codes of `dim` numbers; halvings: how often its sides are halved to the grid of codes.
+
+        width, blocks, dropout: of encoder and decoder. average: how much of itself a code keeps at a step; 0: codes learn by the loss.
+        revive: 0 for never. classes: the prior takes a class y. prior_...: of the PixelCNN.
+        """
+        super().__init__()
+        shape = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
+        if len(shape) not in (2, 3) or any(side % 2**halvings for side in shape[-2:]):
+            raise ValueError(f"shape must be (H, W) or (C, H, W), sides that {2**halvings} divides for halvings={halvings}, got {shape}")
+        if levels is None or levels < 2 or K < 2:
+            raise ValueError(f"levels and K must be at least 2, got levels={levels} and K={K}")
+        said = locals()
+        self.settings = {k: said[k] for k in inspect.signature(VQVAE).parameters if k not in ("device", "dtype")}
+        self.shape, self.levels, self.K, self.classes = shape, levels, K, classes
+        self.C, H, W = (1, *shape)[-3:]
+        self.grid = H // 2**halvings, W // 2**halvings
+        self.N, self.D = math.prod(self.grid), math.prod(shape)  # codes of an image, its numbers
+        self.F = 1 if levels == 2 else levels
+        body = dict(width=width, blocks=blocks, dropout=dropout)
+        self.f = Encoder(self.C, dim, halvings=halvings, **body)
+        self.codebook = VectorQuantizer(K, dim, beta, average or None, revive)
+        self.g = Decoder(dim, self.C * self.F, doublings=halvings, **body)
+        self.prior = PixelCNN(self.grid, K, prior_width, prior_blocks, gated=True, classes=classes, dropout=prior_dropout, first=5)
+        self.register_buffer("with_prior", torch.tensor(False))  # is (6) learnt, or being learnt?
+        self.register_buffer("frequency", torch.full((max(1, classes),), 1 / max(1, classes)))  # p(y) of (7)
+        self.register_buffer("seen", torch.zeros(K, dtype=torch.int64), persistent=False)  # how often each code was judged, since the last report
+        self.to(device=device or torch.get_default_device(), dtype=dtype)
+
+    # ---- what is learnt, stage by stage ------------------------------------------------------------------------------------------------
+
+    def begin(self, stage, train):
+        """From now on `loss` is that of this stage, and only what it learns has gradients."""
+        prior = self.stages.index(stage) == 1
+        self.with_prior.fill_(prior)
+        if prior and self.classes:
+            self.frequency.copy_(torch.bincount(train.y, minlength=self.classes) / len(train.y))
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name.startswith("prior.") == prior)
+
+    @property
+    def unit(self):
+        return "nats" if self.with_prior else "nats and squared distances"
+
+    def train(self, mode=True):
+        super().train(mode)
+        for resting in (self.f, self.codebook, self.g) if self.with_prior else ():
+            resting.eval()
+        return self
+
+    def loss(self, x, y=None):
+        """(N, *shape) -> (N,): (3), then the negative of (4)."""
+        if self.with_prior:
+            return -self.log_prob(x, y)
+        z_q, k, distance = self.codebook(self._z(x))  # (1), (2)
+        self._judged(k)
+        return self.nll(x, z_q) + distance.flatten(1).sum(1)  # (3)
+
+    def report(self):
+        """Of the codes that were judged since the last report: their perplexity, and which share of all codes they are; the rest is dead."""
+        p, used = self.seen / self.seen.sum().clamp(min=1), self.seen > 0
+        self.seen.zero_()
+        perplexity = torch.special.entr(p).sum().exp()  # (8)
+        return {"perplexity": perplexity.item(), "usage": used.double().mean().item(), "dead": (~used).sum().item()}
+
+    def _judged(self, k):
+        if not self.training:
+            self.seen += torch.bincount(k.flatten(), minlength=self.K)
+
+    # ---- the bound -----------------------------------------------------------------------------------------------------------------------
+
+    def log_prob(self, x, y=None):
+        """(N, *shape) -> (N,) in nats, (4): a bound. A model with classes that is told no y takes (7)."""
+        k = self.codes(x)
+        self._judged(k)
+        return -self.nll(x, self.codebook.weight[k]) + self.log_p(k, y)  # (4)
+
+    def nll(self, x, z_q):
+        """(N, *shape), (N, h, w, dim) -> (N,): -log p(x | z_q)."""
+        x, a = checked(x, self.shape, self.levels).long(), self._logits(z_q)
+        if self.levels == 2:
+            return F.binary_cross_entropy_with_logits(a.flatten(1), x.to(a.dtype), reduction="none").sum(1)
+        return ops.softmax_nll(a.flatten(0, 1), x.view(-1, *a.shape[3:])).view(len(x), -1).sum(1)
+
+    def log_p(self, k, y=None):
+        """(N, h, w) -> (N,): log p(k), or log p(k | y); uniform until the prior is learnt."""
+        if not self.with_prior:
+            return self.frequency.new_full((len(k),), -self.N * math.log(self.K))  # (5)
+        if self.classes and y is None:
+            each = [self.prior.log_prob(k, c) + self.frequency[c].log() for c in range(self.classes)]
+            return torch.stack(each).logsumexp(0)  # (7)
+        return self.prior.log_prob(k, y)  # (6)
+
+    def figures(self, x, y=None, k=0):
+        """The two parts of the bound, in nats, beside what the codes would cost without a prior."""
+        codes = self.codes(x)
+        self._judged(codes)
+        reconstruction, rate = self.nll(x, self.codebook.weight[codes]), -self.log_p(codes, y)
+        uniform = torch.full_like(rate, self.N * math.log(self.K))
+        return {"bound": reconstruction + rate, "reconstruction": reconstruction, "rate": rate, "N log K": uniform}
+
+    # ---- codes ---------------------------------------------------------------------------------------------------------------------------
+
+    def codes(self, x):
+        """(N, *shape) -> (N, h, w) int64."""
+        return ops.nearest_code(self._z(x), self.codebook.weight)  # (1)
+
+    def decode_codes(self, k):
+        """(N, h, w) -> (N, *shape): the mean image in levels, 0 ... L-1."""
+        a = self._logits(self.codebook.weight[k])
+        if self.levels == 2:
+            return torch.sigmoid(a).reshape(len(k), *self.shape)
+        return (a.softmax(2) * torch.arange(self.levels, device=a.device).view(-1, 1, 1)).sum(2).reshape(len(k), *self.shape)
+
+    def reconstruct(self, x, y=None):
+        return self.decode_codes(self.codes(x))
+
+    @torch.no_grad()
+    def sample(self, n, y=None):
+        """n draws, (n, *shape): codes from the prior, then each pixel from its distribution given them. y: a class for all, or one each; None
+        draws them as frequent as in the data."""
+        device = self.seen.device
+        if self.classes and y is None:
+            y = torch.multinomial(self.frequency, n, replacement=True)
+        if self.with_prior:
+            k = self.prior.sample(n, y=y).long()  # (6)
+        else:
+            k = torch.randint(self.K, (n, *self.grid), device=device)  # (5)
+        a = self._logits(self.codebook.weight[k])
+        u = torch.rand(n, self.C, 1, *a.shape[3:], device=device)
+        below = torch.sigmoid(-a) if self.levels == 2 else a.softmax(2).cumsum(2)[:, :, :-1]
+        return (u >= below).sum(2).to(self.prior.dtype if self.levels <= 256 else torch.int64).reshape(n, *self.shape)
+
+    def _z(self, x):
+        """(N, *shape) -> z (N, h, w, dim)."""
+        v = checked(x, self.shape, self.levels).to(self.g.out.weight.dtype) / (self.levels - 1)
+        return self.f(v.view(len(v), *(1, *self.shape)[-3:])).movedim(1, -1)
+
+    def _logits(self, z_q):
+        """(N, h, w, dim) -> (N, C, L, H, W), or 1 in the place of L for two levels."""
+        return self.g(z_q.movedim(-1, 1)).unflatten(1, (self.C, self.F))
+
+
+RECIPES = {
+    "digits": {
+        "data": "digits",
+        "model": dict(),
+        "train": dict(steps=2000, batch=64, rate=2e-3, shift=0.2),
+        "prior": dict(steps=1000, batch=64, rate=3e-3, shift=0.1),
+        "threads": 1,
+    },
+}

@@ -1,0 +1,301 @@
+"""VQVAE's laws: its gradients stop where the course stops them, its bound is one, its counts are counts, and its two stages are one training."""
+
+import dataclasses
+import itertools
+import json
+import math
+import signal
+
+import pytest
+import torch
+import torch.nn.functional as F
+from check import drawn_from
+from test_pixelcnn import space
+
+import genmini
+from genmini import checkpoint, data
+from genmini.models.vqvae import VQVAE
+from genmini.train import fit, fit_in_stages, judge
+
+SMALL = dict(K=8, dim=3, width=4, blocks=1, prior_width=4, prior_blocks=1)
+TINY = {  # all images and all codes can be listed: 3^4 of both, or 2^4 images and 3^2 codes
+    "levels": dict(shape=(2, 2), levels=3, **SMALL | dict(K=3, halvings=0)),
+    "binary, a class": dict(shape=(2, 2), levels=2, classes=2, **SMALL | dict(K=3, halvings=0)),
+    "colours, halved": dict(shape=(2, 2, 2), levels=2, **SMALL | dict(K=5, halvings=1)),
+}
+each = pytest.mark.parametrize("settings", TINY.values(), ids=TINY)
+
+
+def vqvae(seed=1, with_prior=False, **settings):
+    """In float64, untrained, with codes that are chosen and a prior that is not flat."""
+    torch.manual_seed(seed)
+    model = VQVAE(**settings).double()
+    with torch.no_grad():
+        for p in (*model.g.parameters(), *model.prior.parameters()):
+            p.copy_(2 * (p + 0.2 * torch.randn_like(p)))
+        z, x = model._z(space(model)).flatten(0, 2), space(model)
+        model.codebook.weight.copy_(z[:: len(z) // model.K][: model.K])
+    if with_prior:
+        model.begin("prior", dataclasses.replace(TRAIN, x=x, y=(torch.arange(len(x)) % 3 == 0).long()))  # of two classes, one is twice the other
+    return model.eval()
+
+
+TRAIN, VALID, TEST = (data.load("digits-threshold", split) for split in data.SPLITS)
+
+
+# ---- gradients -------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("average", [0.0, 0.99])
+def test_first_and_second_gradients_are_those_of_the_stopped_graph(average):
+    """Against (1) to (3) by hand with `detach`; the gradient of a random combination of gradients too. Two orders of summation apart."""
+    torch.manual_seed(0)
+    model, x = VQVAE((8, 8), levels=17, beta=0.3, average=average, **SMALL).double().train(), data.load("digits", "valid").x[:6]
+    with torch.no_grad():
+        z = model._z(x)
+        model.codebook.weight.copy_(z.flatten(0, 2)[:: len(z) * 16 // model.K][: model.K] + 0.1 * torch.randn(model.K, 3))
+
+    def by_hand():
+        z, e = model._z(x), model.codebook.weight.clone()
+        e = e[(z[..., None, :] - e).square().sum(-1).argmin(-1)]
+        a = model.g((z + (e - z).detach()).movedim(-1, 1)).unflatten(1, (1, 17))
+        nll = F.cross_entropy(a[:, 0], x.long(), reduction="none").flatten(1).sum(1)
+        moved = 0 if average else (z.detach() - e).square().flatten(1).sum(1)
+        return nll + moved + 0.3 * (z - e.detach()).square().flatten(1).sum(1) + (e - z).detach().square().flatten(1).sum(1) * bool(average)
+
+    parameters = [*model.f.parameters(), *model.g.parameters(), *model.codebook.parameters()]
+    assert len(list(model.codebook.parameters())) == (not average)
+    wanted, v = by_hand(), [torch.randn_like(p) for p in parameters]
+    got = model.loss(x)
+    torch.testing.assert_close(got, wanted, rtol=1e-11, atol=0)
+    orders = []
+    for loss in (got, wanted):
+        first = torch.autograd.grad(loss.sum(), parameters, create_graph=True)
+        second = torch.autograd.grad(sum((g * w).sum() for g, w in zip(first, v, strict=True)), parameters, allow_unused=True)
+        orders.append([*first, *(torch.zeros(()) if g is None else g for g in second)])
+    for one, other in zip(*orders, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+    assert all(g.abs().max() > 1e-6 for g in orders[0][: len(parameters)])
+
+
+def test_the_stages_learn_apart():
+    """The first leaves the prior, the second the rest: no gradient, no bit, not even a running average."""
+    model = VQVAE((8, 8), **SMALL)
+    for stage, learns in (("codes", lambda name: not name.startswith("prior")), ("prior", lambda name: name.startswith("prior"))):
+        model.begin(stage, TRAIN)
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        fit(model, TRAIN, VALID, steps=3, every=3, decay=0.1, progress=False)
+        moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+        assert moved and all(learns(name) for name in moved), moved
+        assert "codebook.weight" in moved or stage == "prior"
+
+
+# ---- the bound -------------------------------------------------------------------------------------------------------------------------
+
+
+def all_codes(model):
+    return torch.tensor(list(itertools.product(range(model.K), repeat=model.N))).view(-1, *model.grid)
+
+
+@each
+@pytest.mark.parametrize("with_prior", [False, True])
+def test_the_bound_holds(settings, with_prior):
+    """log p(x) = log sum_k p(k) p(x | k) over all codes: at least the bound, and a probability; so is p(k), given each class and none."""
+    model = vqvae(with_prior=with_prior, **settings)
+    x, k = space(model), all_codes(model)
+    for y in [None, *range(model.classes)]:
+        log_p_k = model.log_p(k, y)
+        assert abs(log_p_k.exp().sum().item() - 1) < 1e-9
+        e = model.codebook.weight[k]
+        log_p_x = torch.stack([(log_p_k - model.nll(one.expand(len(k), *model.shape), e)).logsumexp(0) for one in x])
+        assert abs(log_p_x.exp().sum().item() - 1) < 1e-9
+        bound = model.log_prob(x, y)
+        assert (bound <= log_p_x).all() and (bound > log_p_x - model.N * math.log(model.K) - 10).all()
+        figures = model.figures(x, y)
+        torch.testing.assert_close(figures["bound"], -bound)
+        torch.testing.assert_close(figures["reconstruction"] + figures["rate"], -bound)
+        torch.testing.assert_close(figures["N log K"], torch.full_like(bound, model.N * math.log(model.K)))
+        if not with_prior:
+            torch.testing.assert_close(figures["rate"], figures["N log K"])
+
+
+def test_a_prior_without_a_class_is_the_mixture_of_those_with_one():
+    model = vqvae(with_prior=True, **TINY["binary, a class"])
+    torch.testing.assert_close(model.frequency, torch.tensor([10 / 16, 6 / 16], dtype=torch.float64))
+    k = all_codes(model)
+    mixed = 10 / 16 * model.log_p(k, 0).exp() + 6 / 16 * model.log_p(k, 1).exp()
+    torch.testing.assert_close(model.log_p(k).exp(), mixed)
+
+
+@each
+@pytest.mark.parametrize("with_prior", [False, True])
+def test_samples_follow_p_of_x(settings, with_prior):
+    model = vqvae(with_prior=with_prior, **settings)
+    x, k, n = space(model), all_codes(model), 8000
+    e, log_p_k = model.codebook.weight[k], model.log_p(k)
+    p = torch.stack([(log_p_k - model.nll(one.expand(len(k), *model.shape), e)).logsumexp(0) for one in x]).exp()
+    drawn = model.sample(n)
+    assert drawn.shape == (n, *model.shape) and drawn.dtype == torch.uint8
+    cell = (drawn.flatten(1).long() * model.levels ** torch.arange(model.D - 1, -1, -1)).sum(1)
+    drawn_from(torch.bincount(cell, minlength=len(x)), n * p)
+
+
+@each
+def test_the_mean_image_is_that_of_the_samples(settings):
+    """By listing p(x | k) over all x."""
+    model = vqvae(**settings)
+    x, k = space(model), all_codes(model)[:4]
+    for one in k:
+        p = (-model.nll(x, model.codebook.weight[one].expand(len(x), *model.grid, -1))).exp()
+        torch.testing.assert_close(model.decode_codes(one[None])[0], (p.view(-1, *[1] * len(model.shape)) * x).sum(0))
+    torch.testing.assert_close(model.reconstruct(x), model.decode_codes(model.codes(x)))
+    assert model.codes(x).shape == (len(x), *model.grid) and model.codes(x).dtype == torch.int64
+
+
+# ---- counts ----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_is_a_count():
+    """Perplexity, usage and dead codes of what was judged since the last report, against a dictionary of counts."""
+    torch.manual_seed(0)
+    model = VQVAE((8, 8), **SMALL | dict(K=40, revive=1))
+    model.train().loss(TRAIN.x[:100])  # puts codes on images
+    model.loss(TRAIN.x[:100])
+    for x in (VALID.x, VALID.x[:3]):
+        judge(model, x)
+        counts = {}
+        for k in model.codes(x).flatten().tolist():
+            counts[k] = counts.get(k, 0) + 1
+        p = [count / sum(counts.values()) for count in counts.values()]
+        said = model.report()
+        assert said["perplexity"] == pytest.approx(math.exp(-sum(q * math.log(q) for q in p)), rel=1e-5)
+        assert said["usage"] == pytest.approx(len(counts) / 40) and said["dead"] == 40 - len(counts)
+        assert 1 < said["perplexity"] < len(counts)
+
+
+@pytest.mark.parametrize("average", [0.0, 0.99])
+def test_dead_codes_come_back(average):
+    """All codes but one begin where no image will ever be: revived, most are used; never revived, one is."""
+    used = {}
+    for revive in (0, 5):
+        torch.manual_seed(0)
+        model = VQVAE((8, 8), **SMALL | dict(K=32, average=average, revive=revive))
+        with torch.no_grad():
+            model.codebook.weight[1:] = 1e3
+            if average:
+                model.codebook.total.copy_(model.codebook.weight)
+        model.begin("codes", TRAIN)
+        history = fit(model, TRAIN, VALID, steps=60, every=60, progress=False)
+        used[revive] = history.rows[-1]["usage"]
+    assert used[0] == 1 / 32 and used[5] > 0.5, used
+
+
+# ---- two stages, one training ----------------------------------------------------------------------------------------------------------
+
+LOOPS = [dict(steps=10, every=4, batch=16), dict(steps=8, every=4, batch=16, rate=0.01)]
+CONDITIONAL = dict(classes=10, dropout=0.2, prior_dropout=0.2, revive=2, **SMALL)
+
+
+class Killed(Exception):
+    pass
+
+
+def rows(run):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def staged(run=None, at=None, wish=None, resume=False):
+    """At the step `at`, counted through both stages, `wish` happens."""
+    torch.manual_seed(7)
+    model, step = VQVAE((8, 8), **CONDITIONAL), [0]
+    if at:
+        loss = model.loss
+
+        def watched(*given):
+            step[0] += model.training
+            if model.training and step[0] == at:
+                wish()
+            return loss(*given)
+
+        model.loss = watched
+    if resume:
+        torch.rand(100)  # what a fresh process has drawn does not matter
+    return model, fit_in_stages(model, TRAIN, VALID, LOOPS, run=run, about={"seed": 0}, resume=resume, progress=False)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    run = tmp_path_factory.mktemp("whole")
+    return run, *staged(run)
+
+
+def same(run, model, whole):
+    for one, other in zip(whole[1].state_dict().values(), model.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+    assert rows(run) == rows(whole[0]) and [row["stage"] for row in rows(run)] == ["codes"] * 3 + ["prior"] * 2
+    assert checkpoint.read(run) == checkpoint.read(whole[0])
+    files = [{path.name: path.read_bytes() for path in folder.glob("*.safetensors")} for folder in (run, whole[0])]
+    assert files[0] == files[1] and len(files[0]) == 1
+
+
+@pytest.mark.parametrize("at", [2, 6, 11, 16])
+def test_interrupted_in_either_stage_and_resumed_equals_uninterrupted(tmp_path, whole, at):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        _, history = staged(tmp_path, at, lambda: signal.raise_signal(signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    stage, last = ("codes", at) if at <= 10 else ("prior", at - 10)
+    said = checkpoint.read(tmp_path)
+    assert history.stopped == "interrupted" and history.last == last and said["stage"] == stage
+    assert said["state"]["tensors"] == f"state-{stage}-{last}.safetensors" and said["then"] == (["prior"] if at <= 10 else [])
+    model, history = staged(tmp_path, resume=True)
+    assert not history.stopped
+    same(tmp_path, model, whole)
+
+
+def test_killed_between_the_stages_and_resumed_equals_uninterrupted(tmp_path, whole):
+    """What is on disk is the best of the first stage, and that the second is to follow."""
+    def killed():
+        raise Killed
+
+    with pytest.raises(Killed):
+        staged(tmp_path, 11, killed)
+    said = checkpoint.read(tmp_path)
+    assert said["stage"] == "codes" and said["then"] == ["prior"] and "state" not in said
+    assert not genmini.load(tmp_path).with_prior and genmini.load(tmp_path).sample(3).shape == (3, 8, 8)
+    model, _ = staged(tmp_path, resume=True)
+    same(tmp_path, model, whole)
+
+
+def test_the_second_stage_begins_at_the_best_of_the_first():
+    """Twenty images are learnt by heart, and what comes after the best evaluation is forgotten."""
+    few = dataclasses.replace(TRAIN, x=TRAIN.x[:20], y=TRAIN.y[:20])
+    torch.manual_seed(0)
+    settings = SMALL | dict(K=32, width=16)
+    model, kept = VQVAE((8, 8), **settings), []
+    begin = model.begin
+    model.begin = lambda stage, train: (kept.append({k: t.clone() for k, t in model.state_dict().items()}), begin(stage, train))
+    loops = [dict(steps=120, every=20, rate=0.02, batch=20), dict(steps=2, every=1)]
+    seen = []
+    fit_in_stages(model, few, VALID, loops, progress=False, watch=lambda row, model: seen.append(row))
+    first = [row["valid"] for row in seen if row["stage"] == "codes"]
+    assert min(first) < first[-1], "the test wants a stage that gets worse"
+    second = VQVAE((8, 8), **settings)
+    second.load_state_dict(kept[1])
+    assert judge(second, VALID.x).mean().item() == pytest.approx(min(first), rel=1e-5)
+    for name, tensor in model.state_dict().items():
+        assert name.startswith(("prior", "with_prior")) or torch.equal(tensor, kept[1][name])
+
+
+# ---- from the command line -------------------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_is_said():
+    for settings, says in ((dict(shape=(7, 8)), "sides that 2 divides"), (dict(shape=(8, 8), K=1), "K must be at least 2"),
+                           (dict(shape=(8,)), r"\(H, W\) or \(C, H, W\)")):  # fmt: skip
+        with pytest.raises(ValueError, match=says):
+            VQVAE(**settings)
+    with pytest.raises(ValueError, match="without classes"):
+        vqvae(with_prior=True, **TINY["levels"]).sample(2, y=1)
