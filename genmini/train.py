@@ -41,7 +41,7 @@ class History:
 
 
 def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0, shift=0.0, ema=0.0, patience=0, precision="float32",
-        every=100, seed=0, run=None, about=None, watch=None, resume=False, progress=True, before=None):  # fmt: skip
+        every=100, seed=0, run=None, about=None, watch=None, resume=False, progress=True, before=()):  # fmt: skip
     """Adam with a cosine from `rate` to 0, weight `decay`, gradients clipped to the norm `clip`; `shift`: the share of batches that move.
 
     Every `every` steps the loss on valid is taken, and watch(row, model) is called; the best weights stay, in the model and in `run`. With
@@ -68,7 +68,7 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
 
     def state(step):
         return {
-            "step": step, "best": [history.step, history.valid] if best else None, "before": before, "rows": history.rows,
+            "step": step, "best": [history.step, history.valid] if best else None, "before": list(before), "rows": history.rows,
             "seconds": time.perf_counter() - since, "losses": torch.stack(seen) if seen else None,
             **{name: part.state_dict() for name, part in moving.items()},
         }  # fmt: skip
@@ -94,7 +94,7 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
         if was["best"]:
             history.step, history.valid = was["best"]
             best = {name: tensor.to(device) for name, tensor in weights.items()}
-        before, history.rows, history.last, since = was["before"], was["rows"], was["step"], since - was["seconds"]
+        before, history.rows, history.last, since = was.get("before", ()), was["rows"], was["step"], since - was["seconds"]
         seen = [] if was["losses"] is None else list(was["losses"].to(device))
 
     if run:
@@ -105,7 +105,7 @@ def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0,
         open(Path(run) / "metrics.jsonl" if run else os.devnull, "w", buffering=1) as metrics,
         _between_steps() as interrupted,
     ):
-        metrics.writelines(json.dumps(row) + "\n" for row in [*(before or []), *history.rows])
+        metrics.writelines(json.dumps(row) + "\n" for row in [*before, *history.rows])
         for step in range(history.last + 1, steps + 1):
             n = torch.randint(len(train), (batch,), generator=random.noise).to(device)
             x = train.batch(n, random.noise)

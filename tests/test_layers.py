@@ -212,7 +212,7 @@ def test_a_dead_code_comes_back_on_a_vector(decay):
         if decay:
             layer.total.copy_(layer.weight)
     far = layer.weight[1:4].clone()
-    for batch in range(3):
+    for _ in range(3):
         torch.testing.assert_close(layer.weight[1:4], far)
         z = torch.randn(6, 2, requires_grad=True)
         layer.eval()(z)  # nothing is counted
