@@ -38,7 +38,7 @@ def runs(only=None):
 
     for name in only or models.MODELS:
         for key, recipe in models.recipes(name).items():
-            if recipe["data"] in SETS:
+            if recipe["data"] in SETS and hasattr(models.find(name), "log_prob"):  # a classifier has no likelihood of images
                 yield from ((name, key, seed) for seed in range(3))
 
 

@@ -184,9 +184,15 @@ def picture(path, model, splits):
     import torch
 
     from genmini import data, plots
+    from genmini.train import judge
 
     test = splits["test"]
-    if test.levels:
+    if not hasattr(model, "sample"):
+        there = test.to(next(model.parameters()).device)
+        hardest = judge(model, there.x, there.y).argsort(descending=True).cpu()
+        panels = {"data (test)": test.x[:64], f"hardest for {type(model).__name__} (test)": test.x[hardest[:64]]}
+        plots.side_by_side(path, panels, test.levels)
+    elif test.levels:
         side = min(8, len(test))
         panels = {"data (test)": test.x[: side * side], f"samples of {type(model).__name__}": model.sample(side * side).cpu()}
         plots.side_by_side(path, panels, test.levels)
@@ -207,7 +213,7 @@ def say_likelihood(model, data):
         raise FloatingPointError(f"the likelihood of the {data.split} split of {data.name} is not finite: {nats} nats")
     likelihood = f"{nats:.3f} +- {error:.3f} nats"
     what, count = ("images", len(data)) if data.levels else ("points", len(data)) if data.name in toys.TOYS else ("numbers", data.x.numel())
-    if data.levels:  # of a density it would depend on the unit of x
+    if data.levels and hasattr(model, "log_prob"):  # of a density it would depend on the unit of x
         bits = 1 / (math.prod(data.shape) * math.log(2))
         likelihood += f", {nats * bits:.4f} +- {error * bits:.4f} bits/dim"
         likelihood += ", at most" * getattr(model, "bounds", False)  # its log_prob is a lower bound
@@ -304,6 +310,8 @@ def sample(arguments):
     said = checkpoint.read(arguments.run_folder)
     model = checkpoint.load(arguments.run_folder, where(arguments))
     name, how = type(model).__name__, {}
+    if not hasattr(model, "sample"):
+        raise ValueError(f"the {name} in {arguments.run_folder} draws no samples: `genmini eval` says how well it judges them")
     if arguments.complete:
         how, panels = _halves(model, said, arguments)
     if arguments.how:

@@ -1,0 +1,26 @@
+"""Class accuracy: does a 7 that was asked for look like a 7?
+
+The course, "Évaluation des VAE conditionnels": p(y | x) of a discriminative model, for samples x ~ p(x | y).
+
+    accuracy = share of images with argmax_c p(c | x) = y                                   (1)
+
+The classifier itself errs: read it beside what it says of real images. It tells nothing of variety: one good 7, drawn always, is right always.
+
+    test: tests/test_metrics.py
+"""
+
+import math
+
+import torch
+
+
+def class_accuracy(logits, y):
+    """(n, classes), (n,) -> the share that is right, its standard error, and the share of each class (classes,), NaN where there is none"""
+    if logits.dim() != 2 or y.shape != logits.shape[:1] or not len(y):
+        raise ValueError(f"logits must have shape (n, classes) and y (n,), n at least 1, got {tuple(logits.shape)} and {tuple(y.shape)}")
+    if not 0 <= y.min() <= y.max() < logits.shape[1]:
+        raise ValueError(f"y must hold classes 0 ... {logits.shape[1] - 1}, got {y.min()} ... {y.max()}")
+    right = (logits.argmax(1) == y).double()  # (1)
+    each = [right[y == k].mean() if (y == k).any() else torch.tensor(math.nan) for k in range(logits.shape[1])]
+    share = right.mean().item()
+    return share, math.sqrt(share * (1 - share) / len(y)), torch.stack(each).double()

@@ -1,0 +1,85 @@
+"""Who looks at the images: a classifier that is shipped here, one that was trained by the user, or Inception v3.
+
+    digits-v1    a small classifier of 8x8 digits, trained by `genmini train classifier --data digits`: offline, 200 kB, always the same
+    RUN          the folder of another classifier, as `genmini train classifier --data mnist` writes it
+    inception    Inception v3 of torch-fidelity (pip install genmini[inception]), which downloads its weights: the one of published FIDs
+
+A number compares with numbers of the same network alone; so `name` is printed wherever one is.
+
+A network takes images of its own shape, with any number of levels: they are stretched onto its own, 0 / 1 to 0 / 16 for digits-v1. It takes
+28x28 pixels, too, in the manner in which its 8x8 digits were made, from 32x32 bitmaps that the digit fills, by counting the ink in 4x4 blocks:
+MNIST's digits fill the central 20x20 pixels, which are cut out and averaged over 8x8 equal areas. Other shapes want a network of their own.
+"""
+
+from pathlib import Path
+
+import torch
+
+from genmini import checkpoint
+
+SHIPPED = {"digits-v1": Path(__file__).with_name("digits-v1")}
+
+
+def network(which="digits-v1", device="cpu"):
+    """-> a Network: called with images (n, *shape) and their levels, it gives features (n, F) and logits (n, classes), float64."""
+    if which == "inception":
+        return Inception(device)
+    if which not in SHIPPED and not (Path(which) / "run.json").exists():
+        raise ValueError(f"features must be {', '.join(SHIPPED)}, inception, or the folder of a classifier's run; got {which!r}")
+    said = checkpoint.read(SHIPPED.get(which, which))
+    if said["model"] != "classifier":
+        raise ValueError(f"features come from a classifier, and {which} is a run of {said['model']}")
+    name = which if which in SHIPPED else f"the classifier in {which}, trained on {said.get('data', 'unknown data')}"
+    return Network(checkpoint.load(SHIPPED.get(which, which), device), name)
+
+
+class Network:
+    def __init__(self, classifier, name):
+        self.classifier, self.classes = classifier, classifier.classes
+        self.name = f"{name}: not comparable with Inception FID"
+
+    @torch.no_grad()
+    def __call__(self, x, levels):
+        c = self.classifier
+        x = as_seen_by(c, x, levels).to(c.W_y.weight)
+        f = [c.features(one) for one in x.split(1)]  # alone: no batch, no order
+        a = [c.W_y(one) for one in f]
+        return tuple(torch.cat(part).double().cpu() for part in (f, a))
+
+
+def as_seen_by(classifier, x, levels):
+    """(n, *shape) of any levels -> (n, *the classifier's shape), numbers 0 ... the classifier's brightest"""
+    x = x.double() * ((classifier.levels - 1) / (levels - 1))
+    if x.shape[1:] == classifier.shape:
+        return x
+    if x.shape[1:] == (28, 28) and classifier.shape == (8, 8):
+        return mnist_to_8x8(x)
+    takes, has = classifier.shape, tuple(x.shape[1:])
+    raise ValueError(f"the classifier takes images of shape {takes}, these have {has}: --features RUN names another one")
+
+
+def mnist_to_8x8(x):
+    """(n, 28, 28) -> (n, 8, 8): the central 20x20 pixels, averaged over squares of 2.5 pixels"""
+    halves = x[:, 4:24, 4:24].repeat_interleave(2, 1).repeat_interleave(2, 2)  # (n, 40, 40)
+    return halves.unflatten(1, (8, 5)).unflatten(3, (8, 5)).mean((2, 4))
+
+
+class Inception:
+    """The features "2048" and the "logits_unbiased" of torch-fidelity's Inception v3, by which it computes FID, KID and IS itself."""
+
+    classes = None  # those of ImageNet
+
+    def __init__(self, device="cpu"):
+        try:
+            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        except ImportError:
+            raise ValueError("--features inception needs the package torch-fidelity: pip install genmini[inception]") from None
+        self.net = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"]).to(device)
+        self.name, self.device = "Inception v3 of torch-fidelity (inception-v3-compat)", device
+
+    @torch.no_grad()
+    def __call__(self, x, levels):
+        x = (x.double() * (255 / (levels - 1))).round().to(torch.uint8)
+        x = (x[:, None] if x.dim() == 3 else x).expand(-1, 3, -1, -1)
+        both = [self.net(one.to(self.device)) for one in x.split(1)]
+        return tuple(torch.cat(part).double().cpu() for part in zip(*both, strict=True))

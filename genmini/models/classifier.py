@@ -1,0 +1,95 @@
+"""A classifier: p(y | x), by a small network of convolutions. It draws nothing: it judges what other models draw.
+
+The course, "Évaluation des VAE" and "Évaluation des VAE conditionnels": a discriminative model gives the features f(x) that real and drawn
+images are compared by, and the p(y | x) that says whether a drawn 7 looks like a 7. LeCun et al., "Gradient-based learning applied to
+document recognition", 1998, with the ReLU of Nair and Hinton, 2010.
+
+    h_0 = 2 x / (L - 1) - 1                                                                 (1)
+    h_i = maxpool_2x2 relu(V_i * relu(W_i * h_{i-1}))                                       (2)
+    f(x) = relu(W_f h_I)                                                                    (3)
+    p(y | x) = softmax_y(W_y f(x))                                                          (4)
+    loss = -log p(y | x)                                                                    (5)
+
+x has the levels 0 ... L-1, or real numbers between them. In training units of h_I and f are dropped, and `binary` is the share of images that
+are seen with two levels, half of these by a threshold, half drawn with the probability x / (L - 1): one network judges grey and binary images.
+
+    test: tests/test_classifier.py    used by: genmini/metrics, with the trained run in genmini/metrics/digits-v1
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Classifier(nn.Module):
+    def __init__(self, shape, levels=2, classes=10, width=16, blocks=2, features=64, dropout=0.0, binary=0.0, device=None, dtype=None):
+        """shape of one x: (H, W) or (C, H, W); width: channels of the first block, doubled by each further one; features: numbers in f(x)."""
+        super().__init__()
+        shape = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
+        if len(shape) not in (2, 3) or not levels or levels < 2:
+            raise ValueError(f"a classifier takes images, (H, W) or (C, H, W), of at least 2 levels; got shape {shape} and levels {levels}")
+        if classes < 2 or features < 1 or blocks < 1:
+            raise ValueError(f"classes must be at least 2, features and blocks at least 1; got {classes}, {features} and {blocks}")
+        if not 0 <= binary <= 1:
+            raise ValueError(f"binary is a share, 0 to 1, got {binary}")
+        self.settings = dict(shape=shape, levels=levels, classes=classes, width=width, blocks=blocks, features=features)
+        self.settings |= dict(dropout=dropout, binary=binary)
+        self.shape, self.levels, self.classes, self.binary = shape, levels, classes, binary
+        to = dict(device=device, dtype=dtype)
+        C, H, W = (1, *shape)[-3:]
+        self.W, self.V = nn.ModuleList(), nn.ModuleList()
+        for i in range(blocks):
+            self.W.append(nn.Conv2d(C, width * 2**i, 3, padding=1, **to))
+            C, H, W = width * 2**i, -(-H // 2), -(-W // 2)
+            self.V.append(nn.Conv2d(C, C, 3, padding=1, **to))
+        self.W_f = nn.Linear(C * H * W, features, **to)
+        self.W_y = nn.Linear(features, classes, **to)
+        self.dropout = nn.Dropout(dropout)
+
+    def features(self, x):
+        """f: levels (N, *shape), whole or not -> (N, F)"""
+        if math.prod(x.shape[1:]) != math.prod(self.shape):
+            raise ValueError(f"x must have shape (N, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
+        h = 2 * x.reshape(len(x), *(1, *self.shape)[-3:]).to(self.W_f.weight.dtype) / (self.levels - 1) - 1  # (1)
+        for W, V in zip(self.W, self.V, strict=True):
+            h = F.max_pool2d(F.relu(V(F.relu(W(h)))), 2, ceil_mode=True)  # (2)
+        return F.relu(self.W_f(self.dropout(h.flatten(1))))  # (3)
+
+    def logits(self, x):
+        """(N, *shape) -> (N, classes), log p(y | x) but for a constant of each x"""
+        return self.W_y(self.dropout(self.features(x)))  # (4), before its softmax
+
+    def loss(self, x, y):
+        """(N, *shape), (N,) -> (N,) in nats"""
+        if self.training and self.binary:
+            x = self._partly_binary(x)
+        return F.cross_entropy(self.logits(x), y, reduction="none")  # (5)
+
+    def _partly_binary(self, x):
+        v = x.float() / (self.levels - 1)
+        each = lambda share: (torch.rand(len(x), device=x.device) < share).view(-1, *(1 for _ in x.shape[1:]))
+        threshold = torch.where(each(0.5), 0.5, 1 - torch.rand_like(v))  # of the image, or of each pixel: v >= 1 - u with probability v
+        return torch.where(each(self.binary), (v >= threshold).float(), v) * (self.levels - 1)
+
+    def figures(self, x, y, k=0):
+        """Of each example: is the likeliest class the right one, 1 or 0; and the loss."""
+        a = self.logits(x)
+        return {"accuracy": (a.argmax(1) == y).to(a.dtype), "cross entropy": F.cross_entropy(a, y, reduction="none")}
+
+
+
+RECIPES = {  # tuned on the valid split alone, on its grey images and on both ways of making them binary
+    "digits": {
+        "data": "digits",
+        "model": dict(width=24, dropout=0.5, binary=0.5),
+        "train": dict(steps=3000, batch=64, rate=2e-3, shift=0.5, ema=0.99),
+        "threads": 1,
+    },
+    "mnist": {
+        "data": "mnist",
+        "model": dict(width=32, features=128, dropout=0.5, binary=0.5),
+        "train": dict(steps=20_000, batch=100, rate=1e-3, shift=0.5, ema=0.999, every=500),
+    },
+}
