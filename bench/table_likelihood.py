@@ -160,7 +160,7 @@ def table(rows, data):
     spread = lambda group, column, digits: f" ± {statistics.stdev(float(r[column]) for r in group):.{digits}f}" if len(group) > 1 else ""
     lines = [f"| {SETS[data]} | nats | bits/dim | parameters | seconds |", "|---|---|---|---|---|"]
     for (who, key), group in sorted(groups.items(), key=lambda item: mean(item[1], "nats")):
-        name = f"`{who}`" + (f" ({key})" if key not in ("digits", "digits-levels") else "") if key else who
+        name = f"`{who}`" + (f" ({key})" if key not in ("digits", "digits-levels", "digits-threshold") else "") if key else who
         if key and len(group) < 3:
             name += f", {len(group)} seed" + "s" * (len(group) > 1)
         most = "≤ " if group[0]["bound"] else ""

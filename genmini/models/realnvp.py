@@ -307,6 +307,12 @@ RECIPES = {
         "model": dict(couplings=2, scales=1, width=32, blocks=1, dropout=0.2, dequantise="variational"),
         "train": dict(steps=3000, batch=64, rate=2e-3, shift=0.2),
     },
+    "digits-threshold": {  # a density for what has two values: (7) holds all the same
+        "data": "digits-threshold",
+        "model": dict(couplings=2, scales=1, width=32, blocks=1, dropout=0.2, dequantise="variational"),
+        "train": dict(steps=2500, batch=64, rate=2e-3, shift=0.2),
+        "threads": 1,
+    },
     "paper": {  # the architecture of the paper on MNIST, for which it prints no number: flows like it are reported at 1.02-1.08 bits/dim
         "data": "mnist",
         "model": dict(couplings=4, scales=2, width=64, blocks=4, dequantise="variational", margin=0.0001, save="y"),
