@@ -6,6 +6,7 @@ import json
 import math
 import signal
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from test_pixelcnn import space
 
 import genmini
 from genmini import checkpoint, data
+from genmini.cli import main
 from genmini.models.vqvae import VQVAE
 from genmini.train import fit, fit_in_stages, judge
 
@@ -112,11 +114,11 @@ def test_the_bound_holds(settings, with_prior):
         bound = model.log_prob(x, y)
         assert (bound <= log_p_x).all() and (bound > log_p_x - model.N * math.log(model.K) - 10).all()
         figures = model.figures(x, y)
-        torch.testing.assert_close(figures["bound"], -bound)
-        torch.testing.assert_close(figures["reconstruction"] + figures["rate"], -bound)
-        torch.testing.assert_close(figures["N log K"], torch.full_like(bound, model.N * math.log(model.K)))
+        torch.testing.assert_close(figures["elbo"], bound)
+        torch.testing.assert_close(figures["reconstruction"] + figures["kl"], -bound)
+        torch.testing.assert_close(figures["kl-uniform"], torch.full_like(bound, model.N * math.log(model.K)))
         if not with_prior:
-            torch.testing.assert_close(figures["rate"], figures["N log K"])
+            torch.testing.assert_close(figures["kl"], figures["kl-uniform"])
 
 
 def test_a_prior_without_a_class_is_the_mixture_of_those_with_one():
@@ -286,10 +288,86 @@ def test_the_second_stage_begins_at_the_best_of_the_first():
     second.load_state_dict(kept[1])
     assert judge(second, VALID.x).mean().item() == pytest.approx(min(first), rel=1e-5)
     for name, tensor in model.state_dict().items():
-        assert name.startswith(("prior", "with_prior")) or torch.equal(tensor, kept[1][name])
+        assert name.startswith(("prior", "with_prior", "codebook")) or torch.equal(tensor, kept[1][name])
+    assert torch.equal(model.codebook.weight[model.codes(VALID.x)], second.codebook.weight[second.codes(VALID.x)])
+
+
+@pytest.mark.parametrize("average", [0.0, 0.99])
+def test_the_prior_takes_codes_by_their_number_along_one_axis(average):
+    """Codes on a line, shuffled: sorted along it afterwards, with all that belongs to them; what they decode to is as before."""
+    torch.manual_seed(3)
+    model = VQVAE((8, 8), **SMALL | dict(average=average)).double()
+    place, line = torch.randperm(8).double(), torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    with torch.no_grad():
+        model.codebook.weight.copy_(place[:, None] * line + 0.01 * torch.randn(8, 3))
+        model.codebook.idle.copy_(place)
+        if average:
+            model.codebook.count.copy_(place)
+            model.codebook.total.copy_(model.codebook.weight * place[:, None])
+    before = model.reconstruct(VALID.x)
+    model.begin("prior", TRAIN)
+    place = model.codebook.idle
+    assert torch.equal(place.diff().abs(), torch.ones(7, dtype=torch.int64))
+    torch.testing.assert_close(model.codebook.weight, place[:, None] * line, atol=0.05, rtol=0)
+    if average:
+        assert torch.equal(model.codebook.count, place.double())
+        torch.testing.assert_close(model.codebook.total, model.codebook.weight * place[:, None])
+    torch.testing.assert_close(model.reconstruct(VALID.x), before)
 
 
 # ---- from the command line -------------------------------------------------------------------------------------------------------------
+
+FAST = dict(SMALL, steps=6, every=4) | {"prior.steps": 5, "prior.every": 4}
+
+
+def genmini_(capsys, *words):
+    status = main(list(words))
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_the_command_line_trains_both_stages_and_resumes_the_second(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "vqvae", "--data", "digits", "--recipe", "conditional", "--threads", "1"]
+    words += [word for key, value in FAST.items() for word in ("--set", f"{key}={value}")]
+    status, out, _ = genmini_(capsys, *words, "--out", "whole")
+    assert status == 0 and "6 + 5 steps" in out
+    loss, step = VQVAE.loss, [0]
+
+    def pressed(model, *given):
+        step[0] += model.training
+        if model.training and step[0] == 10:
+            signal.raise_signal(signal.SIGINT)
+        return loss(model, *given)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(VQVAE, "loss", pressed)
+    try:
+        status, _, err = genmini_(capsys, *words, "--out", "parts")
+    finally:
+        signal.signal(signal.SIGINT, before)
+        monkeypatch.setattr(VQVAE, "loss", loss)
+    assert status == 130 and err.splitlines()[-1].endswith("--resume continues from step 4 of the stage prior"), err
+    status, _, err = genmini_(capsys, *words, "--set", "prior.rate=0.1", "--out", "parts", "--resume")
+    assert status == 2 and "prior.rate" in err
+    status, out, _ = genmini_(capsys, *words, "--out", "parts", "--resume")
+    assert status == 0 and "resumed   parts at step 4 of the stage prior" in out
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole") and checkpoint.read("parts") == checkpoint.read("whole")
+    status, again, _ = genmini_(capsys, *words, "--out", "parts", "--resume")
+    assert status == 0 and "at its end already" in again and (tmp_path / "parts" / "samples.png").stat().st_size > 1000
+    status, out, _ = genmini_(capsys, "eval", "parts")
+    tests = [[line for line in said.splitlines() if line.startswith("test")] for said in (again, out)]
+    assert status == 0 and tests[0] == tests[1] and len(tests[0]) > 0
+    for words in (["-y", "3"], []):
+        status, out, _ = genmini_(capsys, "sample", "parts", "-n", "5", "--out", "x.npy", *words)
+        assert status == 0 and np.load("x.npy").shape == (5, 8, 8)
+
+
+@pytest.mark.parametrize("pair, says", [("prior.stepz=3", "'prior.stepz'"), ("codes.steps=3", "'codes.steps'"), ("prior.K=3", "'prior.K'"),
+                                        ("prior.rate=fast", "--set prior.rate takes a value like")])  # fmt: skip
+def test_a_wrong_setting_of_a_stage_is_one_line(capsys, pair, says):
+    status, _, err = genmini_(capsys, "train", "vqvae", "--data", "digits", "--set", pair)
+    assert status == 2 and says in err and len(err.splitlines()) == 1 and ("prior.rate" in err)
 
 
 def test_what_cannot_be_is_said():

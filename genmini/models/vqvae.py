@@ -76,14 +76,25 @@ class VQVAE(nn.Module):
         """From now on `loss` is that of this stage, and only what it learns has gradients."""
         prior = self.stages.index(stage) == 1
         self.with_prior.fill_(prior)
+        if prior:
+            self._number_codes()
         if prior and self.classes:
             self.frequency.copy_(torch.bincount(train.y, minlength=self.classes) / len(train.y))
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name.startswith("prior.") == prior)
 
+    @torch.no_grad()
+    def _number_codes(self):
+        """Along the principal axis of the codes: a PixelCNN takes near numbers for like ones."""
+        e = self.codebook.weight.double().cpu()
+        axis = torch.linalg.eigh(torch.cov(e.T))[1][:, -1]
+        order = (e @ axis * axis[axis.abs().argmax()].sign()).argsort(stable=True).to(self.seen.device)
+        for of_codes in self.codebook.state_dict().values():
+            of_codes.copy_(of_codes[order])
+
     @property
     def unit(self):
-        return "nats" if self.with_prior else "nats and squared distances"
+        return "nats" if self.with_prior else "squared distances and nats"
 
     def train(self, mode=True):
         super().train(mode)
@@ -134,13 +145,14 @@ class VQVAE(nn.Module):
             return torch.stack(each).logsumexp(0)  # (7)
         return self.prior.log_prob(k, y)  # (6)
 
+    @torch.no_grad()
     def figures(self, x, y=None, k=0):
-        """The two parts of the bound, in nats, beside what the codes would cost without a prior."""
+        """The bound (4) and its two parts, each (N,); the second, -log p(k(x)), is the KL of (5), beside what it is without a prior."""
         codes = self.codes(x)
         self._judged(codes)
-        reconstruction, rate = self.nll(x, self.codebook.weight[codes]), -self.log_p(codes, y)
-        uniform = torch.full_like(rate, self.N * math.log(self.K))
-        return {"bound": reconstruction + rate, "reconstruction": reconstruction, "rate": rate, "N log K": uniform}
+        reconstruction, kl = self.nll(x, self.codebook.weight[codes]), -self.log_p(codes, y)
+        uniform = torch.full_like(kl, self.N * math.log(self.K))
+        return {"elbo": -reconstruction - kl, "reconstruction": reconstruction, "kl": kl, "kl-uniform": uniform}
 
     # ---- codes ---------------------------------------------------------------------------------------------------------------------------
 
@@ -184,12 +196,16 @@ class VQVAE(nn.Module):
         return self.g(z_q.movedim(-1, 1)).unflatten(1, (self.C, self.F))
 
 
+_DIGITS = dict(halvings=2, dropout=0.2, prior_width=64, prior_blocks=1, prior_dropout=0.3)
+_CODES, _PRIOR = dict(steps=2000, batch=64, rate=2e-3, shift=0.2), dict(steps=400, batch=64, rate=3e-3, shift=0.2, every=50)
 RECIPES = {
-    "digits": {
-        "data": "digits",
-        "model": dict(),
-        "train": dict(steps=2000, batch=64, rate=2e-3, shift=0.2),
-        "prior": dict(steps=1000, batch=64, rate=3e-3, shift=0.1),
-        "threads": 1,
+    "digits": {"data": "digits", "model": _DIGITS, "train": _CODES, "prior": _PRIOR, "threads": 1},
+    "digits-threshold": {"data": "digits-threshold", "model": _DIGITS, "train": _CODES, "prior": _PRIOR, "threads": 1},
+    "conditional": {"data": "digits", "model": _DIGITS | dict(classes=10), "train": _CODES, "prior": _PRIOR, "threads": 1},
+    "mnist": {
+        "data": "mnist",
+        "model": dict(K=256, dim=32, width=64, blocks=2, halvings=2, prior_width=64, prior_blocks=5),
+        "train": dict(steps=20_000, batch=64, rate=1e-3, every=1000),
+        "prior": dict(steps=20_000, batch=64, rate=1e-3, every=1000),
     },
 }
