@@ -99,6 +99,14 @@ def parser():
     added.add_argument("--split", default="test", help="train, valid or test (default: test)")
     where_data_lies(added)
     where_it_runs(added)
+
+    added = command("score", commands.score, "how good samples are: FID, KID, inception score, precision, recall, class, beside real images")
+    added.add_argument("run_folder", metavar="RUN", help="a folder that `genmini train` wrote, of a model that draws images")
+    added.add_argument("-n", type=_positive, default=1000, metavar="N", help="how many samples (default: 1000)")
+    added.add_argument("--features", default="digits-v1", metavar="F", help="who looks: digits-v1, the RUN of a classifier, or inception")
+    added.add_argument("--seed", type=int, default=0, metavar="N")
+    where_data_lies(added)
+    where_it_runs(added)
     return top
 
 

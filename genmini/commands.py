@@ -374,3 +374,21 @@ def evaluate(arguments):
     held_out = data.load(_data_of(said, arguments.run_folder), arguments.split, arguments.data_dir)
     torch.manual_seed(0)  # some models draw noise to bound log p
     say_likelihood(checkpoint.load(arguments.run_folder, where(arguments)), held_out)
+
+
+# ---- score -----------------------------------------------------------------------------------------------------------------------------
+
+
+def score(arguments):
+    from genmini import checkpoint, data, metrics
+    from genmini.metrics.score import lines
+
+    run, device = arguments.run_folder, where(arguments)
+    name = _data_of(checkpoint.read(run), run)
+    model, network = checkpoint.load(run, device), metrics.network(arguments.features, device)
+    train, test = (data.load(name, split, arguments.data_dir) for split in ("train", "test"))
+    columns = metrics.score(model, network, train, test, arguments.n, arguments.seed)
+    print(f"features   {network.name}")
+    print(f"samples    {arguments.n} of {type(model).__name__} in {run}, seed {arguments.seed}")
+    print(f"real       of {name}, test; samples and real are held against {len(train)} of train")
+    print("\n".join(["", *lines(columns)]))

@@ -5,7 +5,7 @@
     genmini.metrics.fid(f_real, f_samples)               also kid, inception_score(a), precision_recall, class_accuracy(a, y)
 
 An image goes through the network alone: there is no batch that its features could depend on. Then rows are put in one order, that of their
-numbers, and sums are taken in float64. `genmini score RUN` prints all of them, each beside what real images get.
+numbers, and sums are taken in float64. `genmini score RUN` prints all of them, beside what real images get; metrics.score returns them.
 """
 
 from .accuracy import class_accuracy
@@ -14,5 +14,6 @@ from .frechet import fid, fid_by_count
 from .inception_score import inception_score
 from .kid import kid
 from .precision_recall import precision_recall
+from .score import score
 
-__all__ = ["class_accuracy", "fid", "fid_by_count", "inception_score", "kid", "network", "precision_recall"]
+__all__ = ["class_accuracy", "fid", "fid_by_count", "inception_score", "kid", "network", "precision_recall", "score"]

@@ -1,0 +1,79 @@
+"""All metrics of a model's samples, beside those of real images that it has not seen: what the same number of the best samples would get.
+
+    columns = score(model, network, train, test, n=1000)        {"samples": ..., "samples, fewer": ..., "real": ...}, each a dict of numbers
+
+Everything is compared with the train split, samples and real images alike. The real ones are of the test split; where these are fewer than
+the samples, as many of the samples stand beside them, for most metrics change with the count. A model that knows its train split by heart
+is not found out here: it gets better numbers than the real images do, of which the classifier has not learnt from these either.
+"""
+
+import torch
+
+from .accuracy import class_accuracy
+from .frechet import fid_by_count
+from .inception_score import inception_score
+from .kid import kid
+from .precision_recall import precision_recall
+
+AT_ONCE = 1000  # samples that are drawn together
+
+
+def score(model, network, reference, held_out, n=1000, seed=0):
+    """reference, held_out: data of the model's kind. -> columns; the classes asked for are 0, 1, ... in turn, from a model with classes."""
+    if not getattr(model, "levels", None) or not hasattr(model, "sample"):
+        raise ValueError(f"a score is of images that a model draws, and {type(model).__name__} draws none")
+    if n < 8:
+        raise ValueError(f"n must be at least 8 samples, got {n}")
+    x, y = draw(model, n, seed, network.classes)
+    some = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[:n]
+    f, a = network(x, model.levels)
+    f_ref, (f_real, a_real) = network(reference.x, reference.levels)[0], network(held_out.x[some], held_out.levels)
+    columns = {"samples": _column(f_ref, f, a, y)}
+    if len(some) < n:
+        columns["samples, fewer"] = _column(f_ref, *(part if part is None else part[: len(some)] for part in (f, a, y)))
+    columns["real"] = _column(f_ref, f_real, a_real, held_out.y[some] if network.classes else None)
+    return columns
+
+
+def draw(model, n, seed, classes):
+    """-> n samples on the CPU, and the classes that were asked for (n,), or None where the network does not know them."""
+    torch.manual_seed(seed)
+    known = classes and getattr(model, "classes", 0) == classes
+    y = torch.arange(n) % classes if known else None
+    device = next(model.parameters()).device
+    parts = [dict(y=some.to(device)) for some in y.split(AT_ONCE)] if known else [{}] * -(-n // AT_ONCE)
+    sizes = [min(AT_ONCE, n - i) for i in range(0, n, AT_ONCE)]
+    return torch.cat([model.sample(size, **how).cpu() for size, how in zip(sizes, parts, strict=True)]), y
+
+
+def _column(f_ref, f, a, y):
+    by_count, limit = fid_by_count(f_ref, f)
+    precision, recall = precision_recall(f_ref, f)
+    return dict(
+        n=len(f), fid=by_count[len(f)], fid_of_half=by_count[len(f) // 2], fid_limit=limit, kid=kid(f_ref, f), inception_score=inception_score(a),
+        precision=precision, recall=recall, accuracy=None if y is None else class_accuracy(a, y),
+    )  # fmt: skip
+
+
+def lines(columns):
+    """The columns as a table to print."""
+    digits = lambda v: f"{v:.4g}" if abs(v) < 1e4 else f"{v:.3e}"
+    pair = lambda v: f"{digits(v[0])} +- {digits(v[1])}"
+    share = lambda v: f"{v:.3f}"
+    rows = {
+        "FID": lambda c: digits(c["fid"]),
+        "  of half as many": lambda c: digits(c["fid_of_half"]),
+        "  of infinitely many (line over 1/n)": lambda c: digits(c["fid_limit"]),
+        "KID": lambda c: pair(c["kid"]),
+        "inception score": lambda c: pair(c["inception_score"]),
+        "precision": lambda c: share(c["precision"]),
+        "recall": lambda c: share(c["recall"]),
+        "right class": lambda c: pair(c["accuracy"][:2]) if c["accuracy"] else "-",
+    }
+    if columns["samples"]["accuracy"]:
+        of_class = lambda k: lambda c: share(c["accuracy"][2][k].item())
+        rows |= {f"  of class {k}": of_class(k) for k in range(len(columns["samples"]["accuracy"][2]))}
+    heads = ["", *(f"{name.partition(',')[0]}, n = {column['n']}" for name, column in columns.items())]
+    table = [heads] + [[name, *(cell(column) for column in columns.values())] for name, cell in rows.items()]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

@@ -1,0 +1,96 @@
+"""`genmini score`: samples beside real images, of every model that draws images, by every network; and what it says no to."""
+
+import pytest
+import torch
+
+from genmini import data, metrics
+from genmini.cli import main
+
+SPLITS = {split: data.load("digits", split) for split in data.SPLITS}
+
+
+class Copies(torch.nn.Module):
+    """A model that gives out images of a split, of the class that it is asked for, or the next one."""
+
+    levels = 17
+
+    def __init__(self, x, y, classes=0):
+        super().__init__()
+        self.W, self.x, self.y, self.classes, self.given, self.asked = torch.nn.Parameter(torch.zeros(1)), x, y, classes, 0, []
+
+    def sample(self, n, y=None):
+        if y is None:
+            self.given += n
+            return self.x[self.given - n : self.given]
+        self.asked.append(y)
+        return torch.stack([self.x[self.y == k][0] for k in y.tolist()])
+
+
+@pytest.fixture(scope="module")
+def network():
+    return metrics.network()
+
+
+def test_copies_of_the_train_split_are_perfect_and_count_for_each_number(network):
+    train, test = SPLITS["train"], SPLITS["test"]
+    columns = metrics.score(Copies(train.x, train.y), network, train, test, n=1297)
+    assert list(columns) == ["samples", "samples, fewer", "real"] and [c["n"] for c in columns.values()] == [1297, 300, 300]
+    best, real = columns["samples"], columns["real"]
+    assert best["fid"] < 1e-9 and best["fid_of_half"] > 0.1 and best["precision"] == best["recall"] == 1 and best["accuracy"] is None
+    assert best["kid"][0] < 0 < real["fid"] and columns["samples, fewer"]["fid"] > 1 and real["recall"] < 1
+    assert real["inception_score"] == metrics.inception_score(network(test.x, 17)[1]) and real["accuracy"][0] > 0.95
+    assert list(metrics.score(Copies(train.x, train.y), network, train, test, n=200)) == ["samples", "real"]
+
+
+def test_a_model_with_classes_is_asked_for_them_evenly(network):
+    train, test = SPLITS["train"], SPLITS["test"]
+    model = Copies(train.x, train.y, classes=10)
+    columns = metrics.score(model, network, train, test, n=1205)
+    assert [len(y) for y in model.asked] == [1000, 205] and torch.equal(torch.cat(model.asked), torch.arange(1205) % 10)
+    share, error, each = columns["samples"]["accuracy"]
+    assert share == 1 and error == 0 and each.eq(1).all() and columns["samples"]["recall"] < 0.5  # ten images, again and again
+    wrong = metrics.score(Copies(train.x, (train.y + 1) % 10, classes=10), network, train, test, n=100)
+    assert wrong["samples"]["accuracy"][0] == 0 and wrong["real"]["accuracy"][0] > 0.9
+
+
+def command(capsys, *words):
+    status = main([*words, "--threads", "1"])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_the_command_prints_every_metric_beside_real_images(capsys):
+    few = ["--steps", "2", "--set", "batch=8"]
+    for name, more in (("made", ["--set", "hidden=8"]), ("realnvp", ["--set", "classes=10", "--set", "couplings=1", "--set", "width=4"])):
+        assert command(capsys, "train", name, "--data", "digits", *few, *more, "--out", name)[0] == 0
+        status, out, _ = command(capsys, "score", name, "-n", "320")
+        assert status == 0 and "digits-v1: not comparable with Inception FID" in out
+        rows = [line.split("   ")[0].strip() for line in out.splitlines()[5:]]
+        assert rows[:4] == ["FID", "of half as many", "of infinitely many (line over 1/n)", "KID"]
+        assert rows[4:8] == ["inception score", "precision", "recall", "right class"]
+        assert " ".join(out.splitlines()[4].split()) == "samples, n = 320 samples, n = 300 real, n = 300"
+        assert ("of class 7" in rows) == (name == "realnvp") and out == command(capsys, "score", name, "-n", "320")[1]
+        assert out != command(capsys, "score", name, "-n", "320", "--seed", "1")[1]
+
+
+def test_the_command_takes_another_classifier_and_says_what_it_does_not_take(capsys):
+    assert command(capsys, "train", "made", "--data", "digits", "--steps", "2", "--set", "hidden=8", "--out", "m")[0] == 0
+    assert command(capsys, "train", "classifier", "--data", "digits", "--steps", "2", "--set", "width=2", "--out", "c")[0] == 0
+    assert command(capsys, "train", "ar", "--data", "series", "--set", "p=2", "--set", "method=yule-walker", "--out", "a")[0] == 0
+    status, out, _ = command(capsys, "score", "m", "-n", "20", "--features", "c")
+    assert status == 0 and "the classifier in c, trained on digits: not comparable with Inception FID" in out
+    for words, says in ((["m", "--features", "m"], "features come from a classifier, and m is a run of made"),
+                        (["m", "--features", "nowhere"], "features must be digits-v1, inception, or the folder"),
+                        (["m", "--features", "inception"], "pip install genmini[inception]"),
+                        (["m", "-n", "3"], "n must be at least 8"), (["c"], "Classifier draws none"), (["a"], "AR draws none"),
+                        (["x"], "holds no run")):  # fmt: skip
+        status, _, err = command(capsys, "score", *words)
+        assert status == 2 and says in err and err.count("\n") == 1, err
