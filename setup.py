@@ -35,6 +35,6 @@ setup(
     distclass=BinaryDistribution,
     cmdclass={"build_py": BuildWithKernels},
     package_dir={"genmini": "genmini", "genmini.kernels": "kernels", "genmini.csrc": "csrc"},
-    packages=["genmini", "genmini.data", "genmini.metrics", "genmini.models", "genmini.nets", "genmini.kernels", "genmini.csrc"],
+    packages=["genmini", "genmini.data", "genmini.metrics", "genmini.models", "genmini.nets", "genmini.studies", "genmini.kernels", "genmini.csrc"],
     package_data={"genmini.data": ["*.npz", "*.txt"], "genmini.metrics": ["digits-v1/*"], "genmini.csrc": ["*.cu", "*.cpp", "*.h", "*.py"]},
 )

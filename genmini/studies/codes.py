@@ -1,0 +1,70 @@
+"""Which codes does a VQ-VAE use, where, and what do they stand for?   -> a picture of three parts
+
+Bars: how often each code is chosen, the most frequent first. Below them the same for each place of the grid: a row a place, a column a code.
+Images: what the code decodes to at every place at once, and the mean of the patches that it stands for among its neighbours in real images.
+"""
+
+import math
+from pathlib import Path
+
+import torch
+
+from genmini import checkpoint, data, plots
+
+
+def codes(run, split="train", out=None, folder=None):
+    """Of a run of a model with `codes`, on the data that it was trained on. -> the path of the picture, RUN/codes.png unless `out` says where"""
+    said, model = checkpoint.read(run), checkpoint.load(run)
+    if not hasattr(model, "decode_codes"):
+        raise ValueError(f"the study of codes needs a model with a codebook, as vqvae, and {run} holds a {type(model).__name__}")
+    some = data.load(said["data"], split, folder)
+    path = Path(out or Path(run) / "codes.png")
+    draw(path, model, some)
+    return path
+
+
+@torch.no_grad()
+def count(model, x):
+    """How often the images x (N, *shape) choose each code at each place, (h, w, K); mean patches of their reconstructions, (K, C, a, b)."""
+    (h, w), (C, H, W) = model.grid, (1, *model.shape)[-3:]
+    counts = torch.zeros(h * w, model.K, dtype=torch.int64)
+    patches = torch.zeros(model.K, C, H // h, W // w, dtype=torch.float64)
+    for part in x.split(1000):
+        k = model.codes(part)
+        counts += torch.stack([torch.bincount(at, minlength=model.K) for at in k.flatten(1).T])
+        image = model.decode_codes(k).view(-1, C, h, H // h, w, W // w).permute(0, 2, 4, 1, 3, 5)  # (N, h, w, C, a, b)
+        patches.index_add_(0, k.flatten(), image.flatten(0, 2).double())
+    return counts.view(h, w, model.K), patches / counts.sum(0).clamp(min=1).view(-1, 1, 1, 1)
+
+
+@torch.no_grad()
+def draw(path, model, some):
+    from matplotlib import colormaps
+
+    counts, patches = count(model, some.x)
+    total = counts.sum((0, 1))
+    order, p = total.argsort(descending=True, stable=True), total / total.sum()
+    perplexity, used = torch.special.entr(p).sum().exp().item(), (total > 0).sum().item()
+    alone = torch.cat([model.decode_codes(part.view(-1, 1, 1).expand(-1, *model.grid)) for part in order.split(1000)])
+
+    figure, ((bars, images), (places, small)) = plots._figure(2, 2, 6.0, 4.2)
+    bars.bar(range(model.K), p[order].tolist(), width=1.0, color="tab:blue")
+    bars.axhline(1 / model.K, color="0.5", linewidth=0.8, linestyle="--")
+    bars.set(xlim=(-0.5, model.K - 0.5), ylabel="share of all choices")
+    bars.set_title(f"{used} of {model.K} codes are used, perplexity {perplexity:.1f} ({len(some)} images, {some.split})", fontsize=11)
+    share = counts.flatten(0, 1)[:, order] / len(some)
+    shown = places.imshow(share.numpy(), aspect="auto", cmap="Blues", interpolation="nearest", vmin=0)
+    names = [f"{i}, {j}" for i in range(model.grid[0]) for j in range(model.grid[1])]
+    step = math.ceil(len(names) / 16)
+    places.set(xlabel="code, the most frequent first", yticks=range(0, len(names), step), yticklabels=names[::step], ylabel="place (row, column)")
+    places.set_title("the same at each place of the grid", fontsize=11)
+    figure.colorbar(shown, ax=places, label="share of images", location="bottom", shrink=0.6)
+    ink, columns = colormaps["gray_r"].with_extremes(bad="0.9"), math.ceil(math.sqrt(1.6 * model.K))
+    grey = lambda x: x.reshape(model.K, -1, *x.shape[-2:]).mean(1)  # colours to one
+    blank = torch.where(total[order] > 0, 0, math.nan).view(-1, 1, 1)  # of a code that nobody chooses
+    for panel, x, title in ((images, grey(alone), "a code at every place, decoded"),
+                            (small, grey(patches[order]) + blank, "mean patch where it is chosen (empty: never)")):  # fmt: skip
+        panel.imshow(plots.grid(x, columns).numpy(), cmap=ink, vmin=0, vmax=model.levels - 1, interpolation="nearest")
+        panel.set(xticks=[], yticks=[])
+        panel.set_title(title, fontsize=11)
+    plots._write(figure, path)

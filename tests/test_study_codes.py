@@ -1,0 +1,50 @@
+"""The study of codes counts what it says, of any model with a codebook, and refuses others."""
+
+import pytest
+import torch
+
+from genmini import checkpoint, data
+from genmini.models.made import MADE
+from genmini.models.vqvae import VQVAE
+from genmini.studies.codes import codes, count
+
+TEST = data.load("digits", "test")
+
+
+def vqvae(halvings=1):
+    """Codes on images, but for two far away."""
+    torch.manual_seed(0)
+    model = VQVAE((8, 8), levels=17, K=9, dim=3, width=4, halvings=halvings, prior_width=4, prior_blocks=1).eval()
+    with torch.no_grad():
+        model.codebook.weight[:7] = model._z(TEST.x[:7])[:, 0, 0]
+        model.codebook.weight[7:] = 1e3
+    return model
+
+
+def test_codes_and_their_patches_are_counted():
+    """Image after image, place after place; patches of places 4 x 4 (2 x 2 pixels each) and 2 x 2 (4 x 4 pixels)."""
+    for halvings, side in ((1, 2), (2, 4)):
+        model = vqvae(halvings)
+        x = TEST.x[:30]
+        counts, patches = count(model, x)
+        k, image = model.codes(x), model.reconstruct(x).detach()
+        sums, h = torch.zeros(9, side, side), 8 // side
+        by_hand = torch.zeros(h, h, 9, dtype=torch.int64)
+        for n in range(30):
+            for i in range(h):
+                for j in range(h):
+                    by_hand[i, j, k[n, i, j]] += 1
+                    sums[k[n, i, j]] += image[n, side * i : side * (i + 1), side * j : side * (j + 1)]
+        assert torch.equal(counts, by_hand) and counts.sum() == 30 * h * h
+        total = counts.sum((0, 1))
+        assert (total[7:] == 0).all() and (total[:7] > 0).sum() > 3
+        torch.testing.assert_close(patches[:, 0].float(), sums / total.clamp(min=1).view(-1, 1, 1))
+
+
+def test_the_picture_of_a_run_and_a_run_that_does_not_fit(tmp_path):
+    checkpoint.save(tmp_path / "codes", vqvae(), {"step": 1, "data": "digits"})
+    path = codes(tmp_path / "codes", split="test")
+    assert path == tmp_path / "codes" / "codes.png" and path.stat().st_size > 20_000
+    checkpoint.save(tmp_path / "made", MADE((8, 8), hidden=4), {"step": 1, "data": "digits-threshold"})
+    with pytest.raises(ValueError, match="needs a model with a codebook, as vqvae, and .*made holds a MADE"):
+        codes(tmp_path / "made")
