@@ -86,7 +86,7 @@ def parser():
     added = command("sample", commands.sample, "draw samples from a trained run")
     added.add_argument("run_folder", metavar="RUN", help="a folder that `genmini train` wrote")
     added.add_argument("-n", type=_positive, default=64, metavar="N", help="how many (default: 64)")
-    added.add_argument("-y", type=int, metavar="CLASS", help="of one class, from a model with classes (default: of all)")
+    added.add_argument("-y", type=_classes, metavar="CLASS", help="of one class, from a model with classes (default: of all); 3,8: of both at once")
     added.add_argument("--how", metavar="SAMPLER", help="of PixelCNN and PixelRNN: cached, naive or jacobi, to the same samples")
     added.add_argument("--complete", action="store_true", help="keep the first half of test images, draw the rest")
     added.add_argument("--out", metavar="FILE", help="a .png picture or a .npy array (default: RUN/grid.png)")
@@ -94,9 +94,10 @@ def parser():
     where_data_lies(added)
     where_it_runs(added)
 
-    added = command("eval", commands.evaluate, "the likelihood of data under a trained run, in nats and bits per dimension")
+    added = command("eval", commands.evaluate, "what a trained run is worth on data: its likelihood, in nats and bits per dimension, or its figures")
     added.add_argument("run_folder", metavar="RUN", help="a folder that `genmini train` wrote")
     added.add_argument("--split", default="test", help="train, valid or test (default: test)")
+    added.add_argument("-k", type=_positive, default=500, metavar="K", help="draws for an image, of models that bound log p by them (default: 500)")
     where_data_lies(added)
     where_it_runs(added)
 
@@ -114,3 +115,10 @@ def _positive(text):
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def _classes(text):
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no class, nor classes as 3,8") from None

@@ -88,11 +88,13 @@ def train(arguments):
             print(f"stopped   at step {history.last}: {loops[-1]['patience']} evaluations without a better one")
     print(f"saved     {kept}")
     try:
-        say_likelihood(model, splits["test"])
+        say(model, splits["test"])
         picture(run / "samples.png", model, splits)
     except (OSError, RuntimeError, MemoryError, KeyboardInterrupt) as error:
         raise _noted(error, run) from None
     print(f"picture   {run / 'samples.png'}")
+    if hasattr(model, "says_of_samples"):
+        print(f"note      {model.says_of_samples}")
 
 
 def _recipe(recipes, arguments):
@@ -193,13 +195,58 @@ def picture(path, model, splits):
         panels = {"data (test)": test.x[:64], f"hardest for {type(model).__name__} (test)": test.x[hardest[:64]]}
         plots.side_by_side(path, panels, test.levels)
     elif test.levels:
-        side = min(8, len(test))
-        panels = {"data (test)": test.x[: side * side], f"samples of {type(model).__name__}": model.sample(side * side).cpu()}
-        plots.side_by_side(path, panels, test.levels)
+        name, like = type(model).__name__, next(model.parameters())
+        side = columns = min(8, len(test))
+        panels, how = {"data (test)": test.x[: side * side]}, {}
+        if hasattr(model, "reconstruct"):
+            x, *y = (part[: side * side].to(like.device) for part in ((test.x, test.y) if getattr(model, "classes", 0) else (test.x,)))
+            with torch.no_grad():
+                panels["reconstructions"] = model.reconstruct(x, *y).cpu()
+            if y:  # a column a class
+                columns = model.classes
+                how["y"] = torch.arange(side * columns, device=like.device) % columns
+        panels[f"samples of {name}"] = model.sample(side * columns, **how).cpu()
+        plots.side_by_side(path, panels, test.levels, columns)
     elif test.name in data.toys.TOYS:
         plots.plane(path, model, test, data.toys.TOYS[test.name].log_prob)
     else:
         plots.series(path, model, torch.cat([splits["train"].x[0], splits["valid"].x[0]]), test.x[0], splits["train"].y.item())
+
+
+def say(model, data, k=0):
+    """The model's figures, each on a line, if it has more than one; else its likelihood. k: how many draws, where draws make it better."""
+    (say_figures if hasattr(model, "figures") else say_likelihood)(model, data, **{"k": k} if hasattr(model, "figures") else {})
+
+
+NATS = ("elbo", "iwae", "reconstruction", "kl", "bound", "rate", "N log K")  # figures that are; the others are in the unit that their name says
+
+
+def say_figures(model, data, k):
+    import math
+
+    import torch
+
+    from genmini.train import unit
+
+    torch.manual_seed(0)  # some are draws: the same ones each time
+    like, given = next(model.parameters()), bool(getattr(model, "classes", 0))
+    sets = (data.x, data.y) if given else (data.x,)
+    batches = zip(*(some.split(1000) for some in sets), strict=True)
+    with torch.no_grad():
+        parts = [model.figures(*(part.to(like.device) for part in batch), k=k) for batch in batches]
+    for name in parts[0]:
+        values = torch.cat([part[name] for part in parts]).double()
+        mean, error = values.mean().item(), (values.std() / math.sqrt(len(values))).item()
+        if not math.isfinite(mean):
+            raise FloatingPointError(f"the {name} of the {data.split} split of {data.name} is not finite: {mean}")
+        line = f"{mean:.3f} +- {error:.3f}"
+        if name.partition("-")[0] in NATS:
+            line += f" {unit(model) if unit(model).startswith('nats') else 'nats'}"
+            if "density" not in unit(model):  # a log-probability of levels is a length of code, less its sign
+                bits = 1 / (math.prod(data.shape) * math.log(2))
+                line += f", {abs(mean) * bits:.4f} +- {error * bits:.4f} bits/dim"
+        print(f"{data.split:<9} {name:<15} {line}")
+    print(f"{'':<9} mean and standard error over {len(data)} images of {data.name}{', given the class' * given}")
 
 
 def say_likelihood(model, data):
@@ -230,7 +277,7 @@ def _settings(pairs, model_class, fit, recipe):
     chosen = [dict(recipe[part]) for part in ("model", "train", *later)]
     fixed = {"self", "x", "shape", "levels", "device", "dtype", "model", "train", "valid", "run", "about", "watch", "resume", "progress", "seed",
              "before"}  # fmt: skip
-    known = [{k: p.default for k, p in inspect.signature(f).parameters.items() if k not in fixed} for f in (model_class, fit)]
+    known = [{k: default for k, default in _parameters(f).items() if k not in fixed} for f in (model_class, fit)]
     known += known[1:] * len(later)
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -254,6 +301,13 @@ def _settings(pairs, model_class, fit, recipe):
             raise ValueError(f"--set {name} takes a value like {like!r}, got {text!r}")
         chosen[part][key] = value
     return chosen
+
+
+def _parameters(f):
+    """What f takes, with its defaults; of a class that hands **settings to the one it comes from, what that one takes, too."""
+    own = inspect.signature(f).parameters.values()
+    taken = _parameters(f.__base__) if any(p.kind == p.VAR_KEYWORD for p in own) else {}
+    return taken | {p.name: p.default for p in own if p.kind != p.VAR_KEYWORD}
 
 
 def _run_folder(arguments):
@@ -321,7 +375,9 @@ def sample(arguments):
     if arguments.y is not None:
         if not getattr(model, "classes", 0):
             raise ValueError(f"-y names a class, and the {name} in {arguments.run_folder} was made without classes")
-        how["y"] = arguments.y
+        if len(arguments.y) > 1 and not hasattr(model, "mixture"):
+            raise ValueError(f"-y names several classes, and {name} takes one")
+        how["y"] = arguments.y[0] if len(arguments.y) == 1 else model.mixture(arguments.y)
     torch.manual_seed(arguments.seed)
     x = model.sample(len(how["x"]) if arguments.complete else arguments.n, **how).cpu()
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -334,6 +390,8 @@ def sample(arguments):
     else:
         plots.samples(out, f"{len(x)} samples of {name}", x, model.levels)
     print(f"{len(x)} {'completions' if arguments.complete else 'samples'} in {out}")
+    if not how and hasattr(model, "says_of_samples"):
+        print(f"note      {model.says_of_samples}")
 
 
 def _halves(model, said, arguments):
@@ -373,7 +431,7 @@ def evaluate(arguments):
     said = checkpoint.read(arguments.run_folder)
     held_out = data.load(_data_of(said, arguments.run_folder), arguments.split, arguments.data_dir)
     torch.manual_seed(0)  # some models draw noise to bound log p
-    say_likelihood(checkpoint.load(arguments.run_folder, where(arguments)), held_out)
+    say(checkpoint.load(arguments.run_folder, where(arguments)), held_out, arguments.k)
 
 
 # ---- score -----------------------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ CASES = {  # model, its settings, data, settings of the loop
     "nade": ("nade", dict(hidden=8, dropout=0.5), "digits-threshold", dict(patience=100)),
     "realnvp, levels": ("realnvp", dict(couplings=1, width=4, dropout=0.2, dequantise="variational"), "digits", dict(ema=0.5)),
     "realnvp, classes": ("realnvp", dict(couplings=2, hidden=8, classes=2), "moons", dict()),
+    "vae": ("vae", dict(hidden=8, latent=3, dropout=0.2), "digits-threshold", dict(shift=0.5)),
+    "autoencoder, average": ("autoencoder", dict(hidden=8, latent=3), "digits", dict(ema=0.9)),
     "half precision": ("made", dict(hidden=(16,)), "digits-threshold", dict(precision="float16")),
 }
 
@@ -47,19 +49,20 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, cas
     fit(whole, *few, **loop, run=tmp_path / "whole")
 
     parts = made(name, settings, on).to(device)
-    step, log_prob = [0], parts.log_prob
+    learnt = "loss" if hasattr(parts, "loss") else "log_prob"
+    step, learn = [0], getattr(parts, learnt)
 
     def pressed(*x):
         step[0] += parts.training
         if parts.training and step[0] == stop:
             signal.raise_signal(signal.SIGINT)
-        return log_prob(*x)
+        return learn(*x)
 
-    parts.log_prob = pressed
+    setattr(parts, learnt, pressed)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if loop.get("ema"):  # the average copies the model, and would copy this with it
-            monkeypatch.setattr(train, "AveragedModel", lambda model, **said: _without(model, torch.optim.swa_utils.AveragedModel, said))
+            monkeypatch.setattr(train, "AveragedModel", lambda model, **said: _without(model, learnt, torch.optim.swa_utils.AveragedModel, said))
         assert fit(parts, *few, **loop, run=tmp_path / "parts").stopped == "interrupted"
     finally:
         signal.signal(signal.SIGINT, before)
@@ -79,10 +82,10 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, cas
     assert files[0] == files[1] and len(files[0]) == 1
 
 
-def _without(model, average, said):
-    spoiled = model.__dict__.pop("log_prob")
+def _without(model, name, average, said):
+    spoiled = model.__dict__.pop(name)
     averaged = average(model, **said)
-    model.log_prob = spoiled
+    setattr(model, name, spoiled)
     return averaged
 
 

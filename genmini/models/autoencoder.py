@@ -1,0 +1,116 @@
+"""Autoencoder: what must pass through few numbers is learnt in few numbers.
+
+The course, "Auto-encodeurs" and "Des auto-encodeurs aux VAE"; Hinton, Salakhutdinov, "Reducing the Dimensionality of Data with Neural
+Networks", 2006; the linear one is Baldi, Hornik, "Neural Networks and Principal Component Analysis", 1989.
+
+    z = e(v),   v^ = f(z)                                                                   (1)
+    loss = ||v - f(e(v))||^2,   v = x / (L-1)                                               (2)
+    z ~ N(m, S)                                                                             (3)
+
+With e and f linear, the least squared error is that of the projection on the first d principal components, and it is reached: f's columns
+span them, if not one by one. An autoencoder has no probability of its own. To draw from it, z is taken from the Gaussian (3) that fits its
+codes of the training images; m and S follow the codes as they move, by averages over the last batches.
+
+    bodies: genmini/nets/coders.py    test: tests/test_autoencoder.py
+"""
+
+import inspect
+
+import torch
+from torch import nn
+
+from genmini.models._levels import checked
+from genmini.nets.coders import coders
+
+BATCHES = 100  # that m and S remember
+
+
+class Autoencoder(nn.Module):
+    unit = "squared error"
+    says_of_samples = "z is drawn from a Gaussian fitted to the codes of the training images: an autoencoder has no density of its own"
+
+    def __init__(self, shape, levels=2, latent=20, body="mlp", hidden=400, width=32, upsample="nearest", dropout=0.0, device=None, dtype=None):
+        """latent: d numbers z; body "linear", "mlp" of `hidden` units, or "conv" of `width` channels, `upsample` "transposed", "nearest" or
+        "bilinear"; but for the linear one, f ends in a sigmoid."""
+        super().__init__()
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        if levels is None or not 2 <= levels <= 256 or latent < 1:
+            raise ValueError(f"levels must be 2 to 256 and latent at least 1, got levels={levels}, latent={latent}")
+        said = locals()
+        self.settings = {k: said[k] for k in inspect.signature(Autoencoder).parameters if k not in ("device", "dtype")}
+        self.shape, self.levels, self.latent = shape, levels, latent
+        self.e, f = coders(body, shape, latent, latent, 1, hidden, width, upsample, dropout=dropout)
+        self.f = f if body == "linear" else nn.Sequential(f, nn.Sigmoid())
+        self.register_buffer("m", torch.zeros(latent))
+        self.register_buffer("S", torch.eye(latent))
+        self.register_buffer("batches", torch.tensor(0))
+        self.to(device=device or torch.get_default_device(), dtype=dtype)
+
+    def _v(self, x):
+        v = checked(x, self.shape, self.levels).reshape(len(x), *self.shape) / (self.levels - 1)
+        return v.to(self.m.dtype)
+
+    def loss(self, x):
+        """(N, *shape) -> the squared error of v, summed over an image, (N,)"""
+        v = self._v(x)
+        z = self.e(v)  # (1)
+        if self.training:
+            self._follow(z.detach())
+        return (v - self.f(z)[:, 0]).square().flatten(1).sum(1)  # (2)
+
+    def figures(self, x, k=0):
+        return {"squared error": self.loss(x)}
+
+    @torch.no_grad()
+    def _follow(self, z):
+        z = z.to(self.m.dtype)  # under autocast it comes in less
+        self.batches += 1
+        share = (1 / self.batches.to(z.dtype)).clamp(min=1 / BATCHES)
+        moved = z.mean(0) - self.m
+        within = (z - z.mean(0)).T @ (z - z.mean(0)) / len(z)
+        self.S += share * (within - self.S + (1 - share) * moved.outer(moved))  # of a mixture: within its parts, and between
+        self.m += share * moved
+
+    def encode(self, x):
+        """The code, (N, d)"""
+        return self.e(self._v(x))
+
+    def decode(self, z):
+        """The image in levels, (N, *shape)"""
+        return (self.levels - 1) * self.f(z)[:, 0].clamp(0, 1)
+
+    def reconstruct(self, x):
+        return self.decode(self.encode(x))
+
+    def draw(self, n):
+        """Codes, (n, d)"""
+        variance, axes = torch.linalg.eigh(self.S)  # where a code is constant S is singular
+        eps = torch.randn(n, self.latent, device=self.m.device, dtype=self.m.dtype)
+        return self.m + eps * variance.clamp(min=0).sqrt() @ axes.T  # (3)
+
+    @torch.no_grad()
+    def sample(self, n):
+        """n draws, (n, *shape) uint8: the nearest levels to f(z)."""
+        return self.decode(self.draw(n)).round().to(torch.uint8)
+
+
+RECIPES = {  # tuned on the valid split alone
+    "digits": {
+        "data": "digits",
+        "model": dict(latent=10, body="conv", width=16),
+        "train": dict(steps=2000, batch=64, rate=1e-3, shift=0.2),
+        "threads": 1,
+    },
+    "digits-threshold": {
+        "data": "digits-threshold",
+        "model": dict(latent=10, body="conv", width=16),
+        "train": dict(steps=2000, batch=64, rate=1e-3, shift=0.2),
+        "threads": 1,
+    },
+    "pca": {"data": "digits", "model": dict(latent=10, body="linear"), "train": dict(steps=2000, batch=64, rate=3e-3), "threads": 1},
+    "mnist": {
+        "data": "mnist",
+        "model": dict(latent=20, body="conv", width=32),
+        "train": dict(steps=20_000, batch=128, rate=1e-3, every=1000),
+    },
+}

@@ -1,0 +1,208 @@
+"""VAE: an autoencoder whose code is a Gaussian, kept so near to the standard one that a code may be drawn without an image.
+
+The course, "Auto-encodeur variationnel" and the practical on MNIST; Kingma, Welling, "Auto-Encoding Variational Bayes", 2014; the bound of
+many draws is Burda, Grosse, Salakhutdinov's (IWAE, 2016), beta Higgins et al.'s (2017), free bits are Kingma et al.'s (2016).
+
+    p(x) = int p(x|z) p(z) dz,   p(z) = N(0, I),   q(z|x) = N(mu(x), diag sigma^2(x))       (1)
+    z = mu + sigma o eps,   KL(q(z|x) || p(z)) = 1/2 sum_i mu_i^2 + sigma_i^2 - 1 - log sigma_i^2       (2)
+    log p(x) >= ELBO(x) = E_q(z|x) [log p(x|z)] - KL(q(z|x) || p(z))                        (3)
+    loss = -log p(x|z) + beta sum_i max(lambda, KL_i)                                       (4)
+    log w_k = log p(x|z_k) + log p(z_k) - log q(z_k|x)                                      (5)
+    L_K = E log 1/K sum_k w_k,   ELBO = L_1 <= L_2 <= ... -> log p(x)                       (6)
+
+A draw of eps stands for the expectation of (3): each epoch draws anew. KL_i is the batch's mean, and lambda, the free "bits", are nats a
+dimension that cost nothing. (6) is also how log p(x) is estimated; the error of one estimate, to first order, is that of the mean of w.
+
+The decoder says p(x|z) (genmini/models/_decoders.py). A Gaussian one is a density of v = x / (L-1), not a probability of levels: its nats,
+which may be negative, compare with one another alone, and are printed without bits/dim. With a fixed variance, (3) is the course's
+alpha ||v - f(z)||^2 + KL with alpha = 1/(2 sigma^2), up to the constant D/2 log(pi / alpha).
+
+On a GPU the room draws eps from a seed, and stores none; on a CPU it is given: there Philox, in PyTorch's 64-bit integers, costs more than
+the memory that it saves.
+
+    room: kernels/gaussian_kl.py    bodies: genmini/nets/coders.py    test: tests/test_vae.py
+"""
+
+import inspect
+import math
+
+import torch
+from torch import nn
+
+from genmini import ops
+from genmini.models import _decoders
+from genmini.models._levels import checked
+from genmini.nets.coders import coders
+
+AT_ONCE = 2**24  # numbers of the decoder's output, when many z are drawn for one x
+
+
+class VAE(nn.Module):
+    bounds = True  # the loss is an upper bound of -log p(x)
+    classes = 0  # and the length of the vector y that steers both halves: CVAE has one
+
+    def __init__(self, shape, levels=2, latent=20, body="mlp", hidden=400, width=32, upsample="nearest", decoder="bernoulli", alpha=20.0,
+                 variance="shared", beta=1.0, free_bits=0.0, dropout=0.0, device=None, dtype=None):  # fmt: skip
+        """latent: d numbers z. body "mlp", the practical's, of `hidden` units, or "conv" of `width` channels, `upsample` "transposed",
+        "nearest" or "bilinear"; decoder "bernoulli", "categorical", "gaussian" with `alpha`, "gaussian-learned" with a variance "shared"
+        by all pixels or one a "pixel"; beta and free_bits: those of (4).
+        """
+        super().__init__()
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        if levels is None or not 2 <= levels <= 256 or latent < 1:
+            raise ValueError(f"levels must be 2 to 256 and latent at least 1, got levels={levels}, latent={latent}")
+        if body not in ("mlp", "conv"):
+            raise ValueError(f"body must be 'mlp' or 'conv', got {body!r}")
+        said = locals()
+        self.settings = {k: said[k] for k in inspect.signature(VAE).parameters if k not in ("device", "dtype")}
+        self.shape, self.levels, self.latent, self.D, self.beta, self.free_bits = shape, levels, latent, math.prod(shape), beta, free_bits
+        self.p = _decoders.decoder(decoder, levels, alpha, variance)
+        self.unit = "nats" if self.p.discrete else "nats of a density of v"
+        self.encoder, self.f = coders(body, shape, 2 * latent, latent, self.p.rows, hidden, width, upsample, self.classes, dropout)
+        self.to(device=device or torch.get_default_device(), dtype=dtype)
+
+    # ---- q(z|x) and p(x|z) --------------------------------------------------------------------------------------------------------------
+
+    def q(self, x, y=None):
+        """Levels x (N, *shape) -> mu, log sigma^2, each (N, d)"""
+        v = checked(x, self.shape, self.levels).reshape(len(x), *self.shape) / (self.levels - 1)
+        return self.encoder(v.to(self._like().dtype), self._y(y, len(x))).chunk(2, 1)  # (1)
+
+    def draw(self, mu, log_var, eps=None):
+        """-> z, KL, each (N, d) here, if bits are free; else KL is the row's sum, (N,). eps: the noise, drawn if it is None."""
+        if eps is None and mu.device.type == "cpu":
+            eps = torch.randn_like(mu)
+        if not self.free_bits:
+            return ops.gaussian_kl(mu, log_var, eps)  # (2)
+        row = lambda a: None if a is None else a.reshape(-1, 1)  # rows of one number: their sums are KL_i
+        z, kl = ops.gaussian_kl(row(mu), row(log_var), row(eps))
+        return z.view_as(mu), kl.view_as(mu)
+
+    def log_p(self, x, z, y=None):
+        """log p(x|z), (N,), of levels x"""
+        return self.p.log_p(self.f(z, self._y(y, len(z))), x.reshape(len(x), *self.shape))
+
+    def terms(self, x, y=None, eps=None):
+        """-log p(x|z) (N,), KL (N,) or (N, d), z (N, d)"""
+        mu, log_var = self.q(x, y)
+        z, kl = self.draw(mu, log_var, eps)
+        return -self.log_p(x, z, y), kl, z
+
+    # ---- bounds of log p(x), (N,) -------------------------------------------------------------------------------------------------------
+
+    def elbo(self, x, y=None, eps=None):
+        reconstruction, kl, _ = self.terms(x, y, eps)
+        return -reconstruction - kl.reshape(len(kl), -1).sum(1)  # (3)
+
+    def loss(self, x, y=None, eps=None):
+        return self.cost(*self.terms(x, y, eps)[:2])
+
+    def cost(self, reconstruction, kl):
+        if self.free_bits:
+            kl = kl.mean(0).clamp(min=self.free_bits).sum()
+        return reconstruction + self.beta * kl  # (4)
+
+    def log_weights(self, x, k, y=None):
+        """log w_k of (5), (k, N)"""
+        mu, log_var = self.q(x, y)
+        N, parts = len(mu), []
+        many = max(1, AT_ONCE // max(1, N * self.D * self.p.rows))
+        y = y if y is None else self._y(y, N)
+        for part in range(0, k, many):
+            eps = torch.randn(min(many, k - part), N, self.latent, device=mu.device, dtype=mu.dtype)
+            z = mu + (log_var / 2).exp() * eps
+            again = lambda a: a.expand(len(z), *a.shape).flatten(0, 1)  # noqa: B023
+            log_p = self.log_p(again(x), z.flatten(0, 1), None if y is None else again(y)).view(len(z), N)
+            parts.append(log_p + (eps.square() + log_var - z.square()).sum(2) / 2)  # (5)
+        return torch.cat(parts)
+
+    def iwae(self, x, k, y=None):
+        return self.log_weights(x, k, y).logsumexp(0) - math.log(k)  # (6)
+
+    def log_prob(self, x, y=None, k=100):
+        """(N, *shape) -> (N,): by importance sampling with k draws; it is low in expectation, by half the square of its error."""
+        return self.iwae(x, k, y)
+
+    def log_prob_with_error(self, x, y=None, k=100):
+        """log p(x), and the standard error of each, that of the mean of w divided by that mean. Trust neither where it is not below 1/2."""
+        log_w = self.log_weights(x, k, y)
+        log_p = log_w.logsumexp(0) - math.log(k)
+        return log_p, (log_w - log_p).exp().std(0) / math.sqrt(k)
+
+    def figures(self, x, y=None, k=0):
+        """What `genmini eval` prints, each (N,); the ELBO with one draw an image."""
+        reconstruction, kl, _ = self.terms(x, y)
+        kl = kl.reshape(len(kl), -1).sum(1)
+        many = {f"iwae-{k}": self.iwae(x, k, y)} if k else {}
+        return {"elbo": -reconstruction - kl, **many, "reconstruction": reconstruction, "kl": kl}
+
+    # ---- images ------------------------------------------------------------------------------------------------------------------------
+
+    def encode(self, x, y=None):
+        """The mean of q(z|x), (N, d)"""
+        return self.q(x, y)[0]
+
+    def decode(self, z, y=None):
+        """The mean of p(x|z) in levels, (N, *shape)"""
+        return self.p.mean(self.f(z, self._y(y, len(z))))
+
+    def reconstruct(self, x, y=None):
+        return self.decode(self.encode(x, y), y)
+
+    @torch.no_grad()
+    def sample(self, n, y=None):
+        """n draws, (n, *shape) uint8: z from p(z), x from p(x|z)."""
+        like = self._like()
+        z = torch.randn(n, self.latent, device=like.device, dtype=like.dtype)  # (1)
+        return self.p.draw(self.f(z, self._y(y, n))).to(torch.uint8)
+
+    def _y(self, y, n):
+        if y is not None:
+            raise ValueError("y is given, and this model was made without classes")
+
+    def _like(self):
+        return next(self.parameters())
+
+
+RECIPES = {  # tuned on the valid split alone; "-mlp" and its sibling have as many parameters, 10% apart at most
+    "digits": {
+        "data": "digits-threshold",
+        "model": dict(latent=10, body="conv", width=16),
+        "train": dict(steps=3000, batch=64, rate=1e-3, shift=0.2),
+        "threads": 1,
+    },
+    "digits-mlp": {
+        "data": "digits-threshold",
+        "model": dict(latent=10, hidden=270),
+        "train": dict(steps=2500, batch=64, rate=1e-3, shift=0.2),
+        "threads": 1,
+    },
+    "digits-levels": {
+        "data": "digits",
+        "model": dict(latent=10, body="conv", width=24, decoder="categorical"),
+        "train": dict(steps=2000, batch=64, rate=1e-3, shift=0.2),
+        "threads": 1,
+    },
+    "digits-levels-mlp": {
+        "data": "digits",
+        "model": dict(latent=10, hidden=80, decoder="categorical"),
+        "train": dict(steps=3000, batch=64, rate=1e-3, shift=0.2),
+        "threads": 1,
+    },
+    "digits-gaussian": {
+        "data": "digits",
+        "model": dict(latent=10, body="conv", width=16, decoder="gaussian-learned"),
+        "train": dict(steps=2000, batch=64, rate=1e-3, shift=0.2),
+        "threads": 1,
+    },
+    "mnist": {  # the practical's network
+        "data": "mnist-dynamic",
+        "model": dict(latent=20, hidden=400),
+        "train": dict(steps=50_000, batch=128, rate=1e-3, every=1000),
+    },
+    "mnist-conv": {
+        "data": "mnist-dynamic",
+        "model": dict(latent=20, body="conv", width=32),
+        "train": dict(steps=50_000, batch=128, rate=1e-3, every=1000),
+    },
+}

@@ -1,0 +1,91 @@
+"""The two halves of an autoencoder, by name: "linear", "mlp" or "conv".   (N, *shape) in [0, 1] -> (N, O), and (N, d) -> (N, rows, *shape)
+
+A vector y (N, C) can steer both: it is concatenated to what enters, for convolutions as C constant planes.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+BODIES = ("linear", "mlp", "conv")
+UPSAMPLE = ("transposed", "nearest", "bilinear")
+
+
+def coders(body, shape, O, d, rows=1, hidden=400, width=32, upsample="nearest", context=0, dropout=0.0):
+    """-> encoder of `shape` to O numbers, decoder of d numbers to `rows` numbers a pixel; context: the length C of y."""
+    if body not in BODIES:
+        raise ValueError(f"body must be one of {', '.join(BODIES)}, got {body!r}")
+    D = math.prod(shape)
+    if body == "conv":
+        return Down(shape, O, width, context, dropout), Up(shape, d, rows, width, upsample, context, dropout)
+    enter, leave = nn.Flatten(), nn.Unflatten(1, (rows, *shape))
+    if body == "linear":
+        return Steered(enter, nn.Linear(D + context, O)), Steered(nn.Linear(d + context, rows * D), leave)
+    relu = lambda: [nn.ReLU(), nn.Dropout(dropout)] if dropout else [nn.ReLU()]
+    encoder = Steered(enter, nn.Linear(D + context, hidden), *relu(), nn.Linear(hidden, O))
+    return encoder, Steered(nn.Linear(d + context, hidden), *relu(), nn.Linear(hidden, rows * D), leave)
+
+
+class Steered(nn.Sequential):
+    def forward(self, x, y=None):
+        if y is not None:
+            x = torch.cat([x.flatten(1), y], 1)
+        return super().forward(x)
+
+
+class Down(nn.Module):
+    """A 3x3 convolution, two of 4x4 and stride 2 that halve the sides, a linear layer; ReLU between."""
+
+    def __init__(self, shape, O, width=32, context=0, dropout=0.0):
+        super().__init__()
+        C, H, W = self.image = _image(shape)
+        self.layers = nn.Sequential(
+            nn.Conv2d(C + context, width, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 4, 2, 1), nn.ReLU(),
+            nn.Conv2d(2 * width, 2 * width, 4, 2, 1), nn.ReLU(), nn.Flatten(), nn.Dropout(dropout),
+        )  # fmt: skip
+        self.out = nn.Linear(2 * width * (H // 4) * (W // 4), O)
+
+    def forward(self, x, y=None):
+        x = x.reshape(len(x), *self.image)
+        if y is not None:
+            x = torch.cat([x, y[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
+        return self.out(self.layers(x))
+
+
+class Up(nn.Module):
+    """Its mirror: a linear layer to a quarter of the sides, two steps that double them, a 3x3 convolution out.
+
+    upsample "transposed": a 4x4 convolution of stride 2, transposed, so that every pixel is met by as many weights; "nearest", "bilinear":
+    interpolation, then a 3x3 convolution.
+    """
+
+    def __init__(self, shape, d, rows=1, width=32, upsample="nearest", context=0, dropout=0.0):
+        super().__init__()
+        if upsample not in UPSAMPLE:
+            raise ValueError(f"upsample must be one of {', '.join(UPSAMPLE)}, got {upsample!r}")
+        self.shape, self.rows, self.upsample = shape, rows, upsample
+        C, H, W = _image(shape)
+        self.enter = nn.Linear(d + context, 2 * width * (H // 4) * (W // 4))
+        self.small = nn.Unflatten(1, (2 * width, H // 4, W // 4))
+        double = lambda K, J: nn.ConvTranspose2d(K, J, 4, 2, 1) if upsample == "transposed" else nn.Conv2d(K, J, 3, padding=1)
+        self.doublings = nn.ModuleList([double(2 * width, 2 * width), double(2 * width, width)])
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Conv2d(width, rows * C, 3, padding=1)
+
+    def forward(self, z, y=None):
+        h = F.relu(self.small(self.dropout(self.enter(z if y is None else torch.cat([z, y], 1)))))
+        for layer in self.doublings:
+            if self.upsample != "transposed":
+                h = F.interpolate(h, scale_factor=2, mode=self.upsample, align_corners=False if self.upsample == "bilinear" else None)
+            h = F.relu(layer(h))
+        return self.out(h).reshape(len(z), self.rows, *self.shape)
+
+
+def _image(shape):
+    image = (1, *shape) if len(shape) == 2 else shape
+    if len(image) != 3 or image[1] % 4 or image[2] % 4:
+        raise ValueError(f"convolutions halve an image twice: shape must be (H, W) or (C, H, W) with sides divisible by 4, got {shape}")
+    return image

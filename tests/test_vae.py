@@ -1,0 +1,292 @@
+"""The VAE's laws, against quadrature where z is one number: its bounds are bounds, its decoders probabilities, its gradient the derivative."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from check import drawn_from
+from torch.distributions import Normal, kl_divergence
+
+from genmini import data
+from genmini.models import vae as file
+from genmini.models.vae import VAE
+from genmini.train import fit
+
+DECODERS = {
+    "bernoulli": dict(levels=2),
+    "categorical": dict(levels=3, decoder="categorical"),
+    "gaussian": dict(levels=5, decoder="gaussian", alpha=3.0),
+    "shared": dict(levels=5, decoder="gaussian-learned"),
+    "pixel": dict(levels=5, decoder="gaussian-learned", variance="pixel"),
+}
+each_decoder = pytest.mark.parametrize("settings", DECODERS.values(), ids=DECODERS)
+
+
+def vae(shape=3, seed=1, scale=2.0, **settings):
+    """Untrained, with weights large enough that z matters and q is not p."""
+    torch.manual_seed(seed)
+    model = VAE(shape, **{"latent": 1, "hidden": 8, "dtype": torch.float64, **settings})
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(scale)
+    return model.eval()
+
+
+def space(model):
+    return torch.tensor(list(itertools.product(range(model.levels), repeat=model.D)), dtype=torch.uint8)
+
+
+Z = torch.linspace(-12, 12, 24001, dtype=torch.float64)  # beyond it N(0, 1) and every q here are below 1e-20
+
+
+@torch.no_grad()
+def joint(model, x):
+    """log p(x|z) p(z) on the grid, (N, Z); its integral by the trapezoidal rule, which for what decays so fast is exact to the rounding"""
+    log_p = torch.stack([model.log_p(one.expand(len(Z), *one.shape), Z[:, None]) for one in x])
+    return log_p + Normal(0, 1).log_prob(Z)
+
+
+def integral(log_f):
+    return (log_f.logsumexp(1) + math.log(Z[1] - Z[0])).detach()
+
+
+# ---- bounds -----------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [dict(), dict(levels=3, decoder="categorical"), dict(levels=4, decoder="gaussian-learned")], ids=str)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_elbo_is_below_log_p_by_the_divergence_from_the_posterior(settings, seed):
+    """log p(x) - ELBO = KL(q(z|x) || p(z|x)) >= 0, all three by quadrature over z; and the draws of `elbo` have that mean."""
+    model = vae(seed=seed, **settings)
+    x = space(model)
+    log_joint, (mu, log_var) = joint(model, x), model.q(x)
+    log_p = integral(log_joint)
+    if model.p.discrete:
+        assert abs(log_p.exp().sum().item() - 1) < 1e-10
+    log_q = Normal(mu, (log_var / 2).exp()).log_prob(Z).detach()
+    mean_under_q = lambda f: (log_q.exp() * f).sum(1) * (Z[1] - Z[0])
+    elbo = mean_under_q(log_joint - log_q)
+    divergence = mean_under_q(log_q - (log_joint - log_p[:, None]))
+    torch.testing.assert_close(log_p - elbo, divergence, atol=1e-8, rtol=1e-8)
+    assert divergence.min() > 0 and divergence.max() > 0.05, "the test wants a bound that is not tight"
+    n = 4000
+    drawn = torch.stack([model.elbo(part) for part in x[None].expand(n, *x.shape).split(500) for part in [part.flatten(0, 1)]])
+    drawn = drawn.view(n, len(x)).detach()
+    assert ((drawn.mean(0) - elbo).abs() < 5 * drawn.std(0) / n**0.5 + 1e-12).all()
+
+
+def test_more_draws_are_a_higher_bound():
+    """E L_K grows with K and stays below log p; paired: the mean of L_5 over parts of 50 draws is at most L_50 of them all."""
+    model = vae(seed=2)
+    x = space(model)
+    log_p, repeats = integral(joint(model, x)), 2000
+    log_w = model.log_weights(x, 50 * repeats).detach().view(repeats, 50, len(x))
+    L = {K: (log_w.unflatten(1, (-1, K)).logsumexp(2) - math.log(K)).mean(1) for K in (1, 5, 50)}  # (repeats, N)
+    for low, high in ((1, 5), (5, 50)):
+        assert (L[low] <= L[high] + 1e-12).all()
+        gain = L[high] - L[low]
+        assert (gain.mean(0) > 5 * gain.std(0) / repeats**0.5).all()
+    assert (L[50].mean(0) < log_p + 5 * L[50].std(0) / repeats**0.5).all()
+    torch.manual_seed(5)
+    one = model.iwae(x, 50)
+    torch.manual_seed(5)
+    assert torch.equal(one, model.log_weights(x, 50).logsumexp(0) - math.log(50))
+
+
+def test_the_estimate_of_log_p_has_the_error_that_it_says(monkeypatch):
+    """Against quadrature: 400 estimates deviate by what they say, within 25% (5 deviations of a deviation, 1 / root 800, and some for the
+    tails of w); four times the draws halve it; and next to none is off by 5 of its own errors."""
+    model, repeats, K = vae(seed=2, scale=1.5), 400, 400
+    x = space(model)
+    log_p, log_w = integral(joint(model, x)), model.log_weights
+
+    def estimates(K):
+        all_of_them = log_w(x, K * repeats).detach().view(repeats, K, len(x))
+        said = []
+        for each in all_of_them:
+            monkeypatch.setattr(model, "log_weights", lambda x, k, y, each=each: each)
+            said.append(model.log_prob_with_error(x, k=K))
+        monkeypatch.undo()
+        return (torch.stack(part) for part in zip(*said, strict=True))
+
+    estimate, error = estimates(K)
+    off = estimate - log_p
+    assert (off.abs() < 5 * error).double().mean() > 0.999
+    deviation, said = off.square().mean(0).sqrt(), error.square().mean(0).sqrt()
+    assert (deviation / said - 1).abs().max() < 0.25
+    _, more = estimates(4 * K)
+    assert ((more.mean(0) / error.mean(0)).log2() + 1).abs().max() < 0.1
+    monkeypatch.setattr(file, "AT_ONCE", 100)  # a few draws at a time
+    apart, error = model.log_prob_with_error(x, k=5 * K)
+    assert ((apart - log_p).abs() < 5 * error).all() and model.log_weights(x, 7).shape == (7, 8)
+    assert model.log_prob(x).shape == (8,)
+
+
+def test_samples_follow_p():
+    model, n = vae(seed=3, scale=3.0), 20000
+    x = model.sample(n)
+    assert x.shape == (n, 3) and x.dtype == torch.uint8
+    p = integral(joint(model, space(model))).exp()
+    assert p.max() > 2 * p.mean()
+    drawn_from(torch.bincount((x.long() * torch.tensor([4, 2, 1])).sum(1), minlength=8), n * p)
+
+
+# ---- the terms --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_divergence_is_that_of_torch():
+    model = vae(shape=(4, 4), latent=3)
+    x = torch.randint(2, (7, 4, 4))
+    mu, log_var = model.q(x)
+    each = kl_divergence(Normal(mu, (log_var / 2).exp()), Normal(0, 1))
+    torch.testing.assert_close(model.terms(x)[1], each.sum(1), atol=1e-12, rtol=1e-12)
+    free = vae(shape=(4, 4), latent=3, free_bits=0.3)
+    reconstruction, kl, z = free.terms(x, eps=torch.zeros(7, 3, dtype=torch.float64))
+    torch.testing.assert_close(kl, each, atol=1e-12, rtol=1e-12)
+    assert torch.equal(z, mu)
+    assert 0 < (each.mean(0) < 0.3).sum() < 3 or each.mean(0).min() > 0.3  # whichever: the formula is the same
+    free.beta = 2.5
+    torch.testing.assert_close(free.loss(x, eps=z * 0), reconstruction + 2.5 * each.mean(0).clamp(min=0.3).sum())
+    model.beta = 2.5
+    torch.testing.assert_close(model.loss(x, eps=z * 0), reconstruction + 2.5 * each.sum(1))
+
+
+def test_free_bits_cost_nothing_below():
+    model = vae(shape=4, latent=2, free_bits=100.0)
+    x = space(model)
+    gradients = torch.autograd.grad(model.loss(x, eps=torch.zeros(len(x), 2)).sum(), model.encoder[3].weight)[0]
+    assert gradients[2:].abs().max() == 0 < gradients[:2].abs().max()  # with eps = 0, log sigma^2 enters by the KL alone
+
+
+@each_decoder
+def test_a_decoder_is_a_probability(settings):
+    """Of levels: it sums to one over the space. A Gaussian: its density of v integrates to one over the line."""
+    if settings["levels"] < 5:
+        model = vae(shape=(2, 2), **settings)
+        x, z = space(model), torch.randn(1, 1, dtype=torch.float64)
+        assert abs(model.log_p(x, z.expand(len(x), 1)).exp().sum().item() - 1) < 1e-12
+    else:
+        model, n = vae(shape=1, **settings), 20001
+        z = torch.full((n, 1), 0.7, dtype=torch.float64)
+        mean, deviation = model.decode(z[:1]).item() / 4, model.p.variance(model.f(z[:1])).sqrt().item()
+        e = torch.linspace(-10, 10, n, dtype=torch.float64)
+        density = model.log_p(4 * (mean + deviation * e)[:, None], z).exp()
+        assert abs(density.sum().item() * deviation * 1e-3 - 1) < 1e-12
+    assert model.unit == ("nats" if model.p.discrete else "nats of a density of v")
+
+
+@each_decoder
+def test_a_decoder_draws_what_it_says(settings):
+    """The mean of draws is `decode`, of levels; a Gaussian's share below half a level is its distribution function there. Within 5 deviations."""
+    model, n = vae(shape=(2, 2), **settings), 4000
+    z = torch.full((n, 1), 0.7, dtype=torch.float64)
+    a = model.f(z).detach()
+    drawn, mean = model.p.draw(a).double(), model.decode(z)[0].detach()
+    assert torch.equal(drawn, drawn.round()) and 0 <= drawn.min() <= drawn.max() <= model.levels - 1
+    if model.p.discrete:
+        assert ((drawn.mean(0) - mean).abs() < 5 * drawn.std(0) / n**0.5).all()
+    else:
+        variance = model.p.variance(a).detach().expand(n, 2, 2)[0]
+        p = Normal(mean, 4 * variance.sqrt()).cdf(torch.tensor(1.5))
+        assert (((drawn <= 1).double().mean(0) - p).abs() < 5 * (p * (1 - p) / n).sqrt()).all()
+
+
+def test_a_fixed_variance_is_the_course_s_alpha():
+    """-log N(v; f, 1/(2 alpha)) = alpha ||v - f||^2 + D/2 log(pi / alpha)"""
+    for alpha in (0.5, 3.0, 50.0):
+        model = vae(shape=(2, 3), levels=17, decoder="gaussian", alpha=alpha)
+        x, eps = torch.randint(17, (9, 2, 3)), torch.randn(9, 1, dtype=torch.float64)
+        _, kl, z = model.terms(x, eps=eps)
+        course = alpha * (x / 16 - model.decode(z) / 16).square().sum((1, 2)) + kl
+        torch.testing.assert_close(model.loss(x, eps=eps), course + 3 * math.log(math.pi / alpha), atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("variance", ["shared", "pixel"])
+def test_a_learned_variance_is_learnt(variance):
+    """Of noise around a constant, shared: its variance, with a level's own as the floor; a pixel: each its own."""
+    torch.manual_seed(0)
+    deviation = torch.tensor([0.5, 3.0])
+    x = (8 + deviation * torch.randn(1000, 2)).round().clamp(0, 16)
+    model = VAE(2, levels=17, latent=1, hidden=4, decoder="gaussian-learned", variance=variance, beta=100.0, dtype=torch.float64)
+    optimiser = torch.optim.Adam(model.parameters(), 0.05)
+    for _ in range(200):
+        optimiser.zero_grad()
+        model.loss(x).mean().backward()
+        optimiser.step()
+    learnt = model.p.variance(model.f(torch.zeros(1, 1, dtype=torch.float64))).detach() * 256
+    wanted = x.var(0) if variance == "pixel" else x.var(0).mean()
+    torch.testing.assert_close(learnt.squeeze().float(), wanted, rtol=0.1, atol=0.02)
+    assert model.p.floor == pytest.approx(1 / 12 / 256)
+
+
+@each_decoder
+@pytest.mark.parametrize("more", [dict(), dict(beta=0.5, free_bits=0.2), dict(body="conv", width=1, shape=(4, 4))], ids=["", "free", "conv"])
+def test_the_gradient_is_the_derivative(settings, more):
+    """gradcheck of the loss at a given eps, in every parameter, float64."""
+    model = vae(**{"shape": (2, 2), "latent": 2, "hidden": 3, **settings, **more})
+    x, eps = torch.randint(model.levels, (3, *model.shape)), torch.randn(3, 2, dtype=torch.float64)
+    names, values = zip(*model.named_parameters(), strict=True)
+
+    def loss(*values):
+        return torch.func.functional_call(model, dict(zip(names, values, strict=True)), (x, eps))
+
+    model.forward = lambda x, eps: model.loss(x, eps=eps)
+    assert torch.autograd.gradcheck(loss, values, fast_mode=True)
+
+
+# ---- images -----------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body, upsample", [("mlp", "nearest"), ("conv", "transposed"), ("conv", "nearest"), ("conv", "bilinear")])
+@pytest.mark.parametrize("shape", [(8, 8), (28, 28), (3, 8, 8)])
+def test_images_go_through_every_body(body, upsample, shape):
+    model = VAE(shape, levels=17, latent=4, body=body, hidden=8, width=4, upsample=upsample, decoder="categorical", dropout=0.1).eval()
+    x = torch.randint(17, (5, *shape), dtype=torch.uint8)
+    assert model.encode(x).shape == (5, 4) and model.latent == 4
+    again, drawn = model.reconstruct(x), model.sample(6)
+    assert again.shape == x.shape and again.is_floating_point() and 0 <= again.min() <= again.max() <= 16
+    assert drawn.shape == (6, *shape) and drawn.dtype == torch.uint8 and drawn.max() <= 16
+    figures = model.figures(x, k=3)
+    assert list(figures) == ["elbo", "iwae-3", "reconstruction", "kl"] and all(values.shape == (5,) for values in figures.values())
+    torch.testing.assert_close(figures["elbo"], -figures["reconstruction"] - figures["kl"])
+    eps = torch.randn(5, 4)
+    torch.testing.assert_close(model.loss(x, eps=eps)[:1], model.loss(x[:1], eps=eps[:1]))  # examples stand apart
+    model.loss(x).sum().backward()
+    assert all(p.grad.isfinite().all() and p.grad.any() for p in model.parameters())
+
+
+def test_it_learns():
+    """300 steps, and unseen digits cost less than under the best independent pixels, 24.57 nats."""
+    train, valid, _ = (data.load("digits-threshold", split) for split in data.SPLITS)
+    torch.manual_seed(0)
+    model = VAE((8, 8), latent=10, hidden=100)
+    assert fit(model, train, valid, steps=300, rate=3e-3, progress=False).valid < 22
+    figures = model.figures(valid.x, k=20)
+    assert figures["iwae-20"].mean() > figures["elbo"].mean() and figures["kl"].mean() > 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_the_noise_comes_from_a_seed():
+    model, x = VAE((8, 8), latent=6, hidden=20).cuda(), torch.randint(2, (9, 8, 8), device="cuda")
+    torch.manual_seed(1)
+    first = model.loss(x)
+    torch.manual_seed(1)
+    assert torch.equal(first, model.loss(x)) and not torch.equal(first, model.loss(x))
+    first.sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters()) and model.iwae(x, 5).shape == (9,) and model.sample(3).is_cuda
+
+
+@pytest.mark.parametrize("settings, says", [
+    (dict(body="linear"), "body must be 'mlp' or 'conv', got 'linear'"), (dict(latent=0), "latent at least 1"), (dict(levels=None), "levels must"),
+    (dict(levels=17), "'bernoulli' is for two levels, got 17"), (dict(decoder="beta"), "decoder must be one of bernoulli, categorical, gaussian"),
+    (dict(decoder="gaussian", alpha=0.0), "alpha = 1/.2 sigma.2. must be positive"), (dict(variance="row"), "'shared' or 'pixel', got 'row'"),
+    (dict(body="conv", shape=(6, 8)), "sides divisible by 4"), (dict(body="conv", upsample="cubic"), "transposed, nearest, bilinear"),
+])  # fmt: skip
+def test_mistakes_are_said(settings, says):
+    with pytest.raises(ValueError, match=says):
+        VAE(**{"shape": (8, 8), **settings})
+    with pytest.raises(ValueError, match="made without classes"):
+        VAE((8, 8)).sample(2, y=3)
+    with pytest.raises(ValueError, match="x must hold levels 0 ... 1"):
+        VAE((8, 8)).elbo(torch.full((1, 8, 8), 2))
