@@ -16,7 +16,7 @@ def vqvae(halvings=1):
     torch.manual_seed(0)
     model = VQVAE((8, 8), levels=17, K=9, dim=3, width=4, halvings=halvings, prior_width=4, prior_blocks=1).eval()
     with torch.no_grad():
-        model.codebook.weight[:7] = model._z(TEST.x[:7])[:, 0, 0]
+        model.codebook.weight[:7] = model.z(TEST.x[:7])[:, 0, 0]
         model.codebook.weight[7:] = 1e3
     return model
 

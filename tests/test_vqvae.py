@@ -35,7 +35,7 @@ def vqvae(seed=1, with_prior=False, **settings):
     with torch.no_grad():
         for p in (*model.g.parameters(), *model.prior.parameters()):
             p.copy_(2 * (p + 0.2 * torch.randn_like(p)))
-        z, x = model._z(space(model)).flatten(0, 2), space(model)
+        z, x = model.z(space(model)).flatten(0, 2), space(model)
         model.codebook.weight.copy_(z[:: len(z) // model.K][: model.K])
     if with_prior:
         model.begin("prior", dataclasses.replace(TRAIN, x=x, y=(torch.arange(len(x)) % 3 == 0).long()))  # of two classes, one is twice the other
@@ -54,11 +54,11 @@ def test_first_and_second_gradients_are_those_of_the_stopped_graph(average):
     torch.manual_seed(0)
     model, x = VQVAE((8, 8), levels=17, beta=0.3, average=average, **SMALL).double().train(), data.load("digits", "valid").x[:6]
     with torch.no_grad():
-        z = model._z(x)
+        z = model.z(x)
         model.codebook.weight.copy_(z.flatten(0, 2)[:: len(z) * 16 // model.K][: model.K] + 0.1 * torch.randn(model.K, 3))
 
     def by_hand():
-        z, e = model._z(x), model.codebook.weight.clone()
+        z, e = model.z(x), model.codebook.weight.clone()
         e = e[(z[..., None, :] - e).square().sum(-1).argmin(-1)]
         a = model.g((z + (e - z).detach()).movedim(-1, 1)).unflatten(1, (1, 17))
         nll = F.cross_entropy(a[:, 0], x.long(), reduction="none").flatten(1).sum(1)

@@ -7,16 +7,16 @@ The course, "VQ-VAE"; van den Oord, Vinyals, Kavukcuoglu, "Neural Discrete Repre
     L(x) = -log p(x | z_q) + sum_ij ||sg[z_ij] - e_ij||^2 + beta ||z_ij - sg[e_ij]||^2      (3)
     log p(x) = log sum_k p(k) p(x | k)  >=  log p(x | k(x)) + log p(k(x))                   (4)
     p(k) = K^-N,   so that KL(q(k | x) || p(k)) = N log K                                   (5)
-    p(k | y) = prod_ij p(k_ij | k_<ij, y)                                                   (6)
-    p(k) = sum_y p(y) p(k | y)                                                              (7)
+    p(k) = prod_ij p(k_ij | k_<ij)                                                          (6)
+    log p(x) = log sum_y p(y) p(x | y)  >=  log sum_y p(y) p(x | k(x, y), y) p(k(x, y) | y) (7)
     perplexity = exp(-sum_k p_k log p_k),   p_k the share of the code k                     (8)
 
 f is a convolutional encoder, the decoder gives p(x | e): L probabilities a pixel, or one for two levels. (3) is learnt first, by the
 gradient that (2) carries past the argmin; a codebook of moving averages takes no part in it (average=0: the middle term of (3) moves the
-codes). It leaves the codes uniform, (5). Then encoder, codebook and decoder rest, and a PixelCNN on the N = h w codes of an image (6)
-takes the place of (5): log p(k(x)) gets shorter than N log K by what one code tells of another. These are the two `stages` of a training.
-A code that `revive` batches did not choose is put on a random z of the last one. q is no distribution over several k, so (4) is all that
-can be had of log p(x) but for the smallest of spaces.
+codes). A code that `revive` batches did not choose is put on a random z of the last one. All this leaves the codes uniform, (5). Then
+encoder, codebook and decoder rest, the codes are numbered along their principal axis, for PixelCNN takes near numbers for like ones, and
+its (6), on the N = h w codes of an image, takes the place of (5): -log p(k(x)) gets less than N log K by what one code tells of another.
+These are the two `stages` of a training. A class y, if there are `classes`, steers encoder, decoder and PixelCNN; without it, (7).
 
     layers: genmini.layers.VectorQuantizer, MaskedConv2d    rooms: kernels/nearest_code.py, kernels/code_stats.py, kernels/pixelcnn_sample.py
     bodies: genmini/nets/conv.py    test: tests/test_vqvae.py
@@ -45,7 +45,7 @@ class VQVAE(nn.Module):
         """shape of one image, (H, W) or (C, H, W); K codes of `dim` numbers; halvings: how often its sides are halved to the grid of codes.
 
         width, blocks, dropout: of encoder and decoder. average: how much of itself a code keeps at a step; 0: codes learn by the loss.
-        revive: 0 for never. classes: the prior takes a class y. prior_...: of the PixelCNN.
+        revive: 0 for never. classes: how many y tells apart. prior_...: of the PixelCNN.
         """
         super().__init__()
         shape = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
@@ -60,7 +60,7 @@ class VQVAE(nn.Module):
         self.grid = H // 2**halvings, W // 2**halvings
         self.N, self.D = math.prod(self.grid), math.prod(shape)  # codes of an image, its numbers
         self.F = 1 if levels == 2 else levels
-        body = dict(width=width, blocks=blocks, dropout=dropout)
+        body = dict(width=width, blocks=blocks, classes=classes, dropout=dropout)
         self.f = Encoder(self.C, dim, halvings=halvings, **body)
         self.codebook = VectorQuantizer(K, dim, beta, average or None, revive)
         self.g = Decoder(dim, self.C * self.F, doublings=halvings, **body)
@@ -106,9 +106,9 @@ class VQVAE(nn.Module):
         """(N, *shape) -> (N,): (3), then the negative of (4)."""
         if self.with_prior:
             return -self.log_prob(x, y)
-        z_q, k, distance = self.codebook(self._z(x))  # (1), (2)
+        z_q, k, distance = self.codebook(self.z(x, y))  # (1), (2)
         self._judged(k)
-        return self.nll(x, z_q) + distance.flatten(1).sum(1)  # (3)
+        return self.nll(x, z_q, y) + distance.flatten(1).sum(1)  # (3)
 
     def report(self):
         """Of the codes that were judged since the last report: their perplexity, and which share of all codes they are; the rest is dead."""
@@ -124,76 +124,85 @@ class VQVAE(nn.Module):
     # ---- the bound -----------------------------------------------------------------------------------------------------------------------
 
     def log_prob(self, x, y=None):
-        """(N, *shape) -> (N,) in nats, (4): a bound. A model with classes that is told no y takes (7)."""
-        k = self.codes(x)
-        self._judged(k)
-        return -self.nll(x, self.codebook.weight[k]) + self.log_p(k, y)  # (4)
+        """(N, *shape) -> (N,) in nats: a bound, (4), or given y, or (7) for a model with classes that is told none."""
+        if self.classes and y is None:
+            each = [self.log_prob(x, c) + self.frequency[c].log() for c in range(self.classes)]
+            return torch.stack(each).logsumexp(0)  # (7)
+        reconstruction, kl = self.terms(x, y)
+        return -reconstruction - kl
 
-    def nll(self, x, z_q):
+    def terms(self, x, y=None):
+        """Its parts, each (N,): -log p(x | k(x)), and -log p(k(x)), which is the KL of (5)."""
+        k = self.codes(x, y)
+        self._judged(k)
+        return self.nll(x, self.codebook.weight[k], y), -self.log_p(k, y)  # (4)
+
+    @torch.no_grad()
+    def figures(self, x, y=None, k=0):
+        """The bound, its parts, and what the KL is without a prior; each (N,)."""
+        reconstruction, kl = self.terms(x, y)
+        uniform = torch.full_like(kl, self.N * math.log(self.K))
+        return {"elbo": -reconstruction - kl, "reconstruction": reconstruction, "kl": kl, "kl-uniform": uniform}
+
+    def nll(self, x, z_q, y=None):
         """(N, *shape), (N, h, w, dim) -> (N,): -log p(x | z_q)."""
-        x, a = checked(x, self.shape, self.levels).long(), self._logits(z_q)
+        x, a = checked(x, self.shape, self.levels).long(), self._logits(z_q, y)
         if self.levels == 2:
             return F.binary_cross_entropy_with_logits(a.flatten(1), x.to(a.dtype), reduction="none").sum(1)
         return ops.softmax_nll(a.flatten(0, 1), x.view(-1, *a.shape[3:])).view(len(x), -1).sum(1)
 
     def log_p(self, k, y=None):
-        """(N, h, w) -> (N,): log p(k), or log p(k | y); uniform until the prior is learnt."""
+        """(N, h, w) -> (N,): log p(k); uniform until the prior is learnt."""
         if not self.with_prior:
             return self.frequency.new_full((len(k),), -self.N * math.log(self.K))  # (5)
-        if self.classes and y is None:
-            each = [self.prior.log_prob(k, c) + self.frequency[c].log() for c in range(self.classes)]
-            return torch.stack(each).logsumexp(0)  # (7)
         return self.prior.log_prob(k, y)  # (6)
-
-    @torch.no_grad()
-    def figures(self, x, y=None, k=0):
-        """The bound (4) and its two parts, each (N,); the second, -log p(k(x)), is the KL of (5), beside what it is without a prior."""
-        codes = self.codes(x)
-        self._judged(codes)
-        reconstruction, kl = self.nll(x, self.codebook.weight[codes]), -self.log_p(codes, y)
-        uniform = torch.full_like(kl, self.N * math.log(self.K))
-        return {"elbo": -reconstruction - kl, "reconstruction": reconstruction, "kl": kl, "kl-uniform": uniform}
 
     # ---- codes ---------------------------------------------------------------------------------------------------------------------------
 
-    def codes(self, x):
-        """(N, *shape) -> (N, h, w) int64."""
-        return ops.nearest_code(self._z(x), self.codebook.weight)  # (1)
+    def z(self, x, y=None):
+        """(N, *shape) -> (N, h, w, dim)."""
+        v = checked(x, self.shape, self.levels).to(self.g.out.weight.dtype) / (self.levels - 1)
+        return self.f(v.view(len(v), *(1, *self.shape)[-3:]), self._class(y, len(v))).movedim(1, -1)
 
-    def decode_codes(self, k):
+    def codes(self, x, y=None):
+        """(N, *shape) -> (N, h, w) int64."""
+        return ops.nearest_code(self.z(x, y), self.codebook.weight)  # (1)
+
+    def decode_codes(self, k, y=None):
         """(N, h, w) -> (N, *shape): the mean image in levels, 0 ... L-1."""
-        a = self._logits(self.codebook.weight[k])
+        a = self._logits(self.codebook.weight[k], y)
         if self.levels == 2:
             return torch.sigmoid(a).reshape(len(k), *self.shape)
         return (a.softmax(2) * torch.arange(self.levels, device=a.device).view(-1, 1, 1)).sum(2).reshape(len(k), *self.shape)
 
     def reconstruct(self, x, y=None):
-        return self.decode_codes(self.codes(x))
+        return self.decode_codes(self.codes(x, y), y)
 
     @torch.no_grad()
     def sample(self, n, y=None):
         """n draws, (n, *shape): codes from the prior, then each pixel from its distribution given them. y: a class for all, or one each; None
         draws them as frequent as in the data."""
-        device = self.seen.device
         if self.classes and y is None:
             y = torch.multinomial(self.frequency, n, replacement=True)
         if self.with_prior:
             k = self.prior.sample(n, y=y).long()  # (6)
         else:
-            k = torch.randint(self.K, (n, *self.grid), device=device)  # (5)
-        a = self._logits(self.codebook.weight[k])
-        u = torch.rand(n, self.C, 1, *a.shape[3:], device=device)
+            k = torch.randint(self.K, (n, *self.grid), device=self.seen.device)  # (5)
+        a = self._logits(self.codebook.weight[k], y)
+        u = torch.rand(n, self.C, 1, *a.shape[3:], device=a.device)
         below = torch.sigmoid(-a) if self.levels == 2 else a.softmax(2).cumsum(2)[:, :, :-1]
-        return (u >= below).sum(2).to(self.prior.dtype if self.levels <= 256 else torch.int64).reshape(n, *self.shape)
+        return (u >= below).sum(2).to(torch.uint8 if self.levels <= 256 else torch.int64).reshape(n, *self.shape)
 
-    def _z(self, x):
-        """(N, *shape) -> z (N, h, w, dim)."""
-        v = checked(x, self.shape, self.levels).to(self.g.out.weight.dtype) / (self.levels - 1)
-        return self.f(v.view(len(v), *(1, *self.shape)[-3:])).movedim(1, -1)
+    @property
+    def says_of_samples(self):
+        return "the classes are drawn as frequent as in the data" if self.classes else ""
 
-    def _logits(self, z_q):
+    def _logits(self, z_q, y=None):
         """(N, h, w, dim) -> (N, C, L, H, W), or 1 in the place of L for two levels."""
-        return self.g(z_q.movedim(-1, 1)).unflatten(1, (self.C, self.F))
+        return self.g(z_q.movedim(-1, 1), self._class(y, len(z_q))).unflatten(1, (self.C, self.F))
+
+    def _class(self, y, n):
+        return self.prior._class(y, n, needed=True)
 
 
 _DIGITS = dict(halvings=2, dropout=0.2, prior_width=64, prior_blocks=1, prior_dropout=0.3)

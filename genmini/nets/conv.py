@@ -43,17 +43,20 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """An image whose sides are halved `halvings` times, by convolutions of 4x4.   (N, C, H, W) -> (N, O, h, w)"""
+    """An image whose sides are halved `halvings` times, by convolutions of 4x4.   (N, C, H, W), y (N,) -> (N, O, h, w)"""
 
-    def __init__(self, C, O, width=32, halvings=1, blocks=1, dropout=0.0):
+    def __init__(self, C, O, width=32, halvings=1, blocks=1, classes=0, dropout=0.0):
         super().__init__()
         self.enter = nn.Conv2d(C, width, 3, padding=1)
+        self.of_class = nn.Embedding(classes, width) if classes else None
         self.down = nn.ModuleList(nn.Conv2d(width, width, 4, stride=2, padding=1) for _ in range(halvings))
         self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(blocks))
         self.out = nn.Conv2d(width, O, 1)
 
-    def forward(self, x):
+    def forward(self, x, y=None):
         h = self.enter(x)
+        if self.of_class is not None:
+            h = h + self.of_class(y)[:, :, None, None]
         for down in self.down:
             h = down(F.silu(h))
         for block in self.blocks:
@@ -62,17 +65,20 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The way back, by transposed convolutions.   (N, C, h, w) -> (N, O, H, W)"""
+    """The way back, by transposed convolutions.   (N, C, h, w), y (N,) -> (N, O, H, W)"""
 
-    def __init__(self, C, O, width=32, doublings=1, blocks=1, dropout=0.0):
+    def __init__(self, C, O, width=32, doublings=1, blocks=1, classes=0, dropout=0.0):
         super().__init__()
         self.enter = nn.Conv2d(C, width, 3, padding=1)
+        self.of_class = nn.Embedding(classes, width) if classes else None
         self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(blocks))
         self.up = nn.ModuleList(nn.ConvTranspose2d(width, width, 4, stride=2, padding=1) for _ in range(doublings))
         self.out = nn.Conv2d(width, O, 3, padding=1)
 
-    def forward(self, h):
+    def forward(self, h, y=None):
         h = self.enter(h)
+        if self.of_class is not None:
+            h = h + self.of_class(y)[:, :, None, None]
         for block in self.blocks:
             h = block(h)
         for up in self.up:
