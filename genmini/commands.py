@@ -246,6 +246,8 @@ def say_figures(model, data, k):
                 bits = 1 / (math.prod(data.shape) * math.log(2))
                 line += f", {abs(mean) * bits:.4f} +- {error * bits:.4f} bits/dim"
         print(f"{data.split:<9} {name:<15} {line}")
+    for name, value in (model.report() if hasattr(model, "report") else {}).items():  # of all that its figures were taken of
+        print(f"{data.split:<9} {name:<15} {value:.3f}")
     print(f"{'':<9} mean and standard error over {len(data)} images of {data.name}{', given the class' * given}")
 
 

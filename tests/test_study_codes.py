@@ -11,23 +11,23 @@ from genmini.studies.codes import codes, count
 TEST = data.load("digits", "test")
 
 
-def vqvae(halvings=1):
+def vqvae(halvings=1, classes=0):
     """Codes on images, but for two far away."""
     torch.manual_seed(0)
-    model = VQVAE((8, 8), levels=17, K=9, dim=3, width=4, halvings=halvings, prior_width=4, prior_blocks=1).eval()
+    model = VQVAE((8, 8), levels=17, K=9, dim=3, width=4, halvings=halvings, classes=classes, prior_width=4, prior_blocks=1).eval()
     with torch.no_grad():
-        model.codebook.weight[:7] = model.z(TEST.x[:7])[:, 0, 0]
+        model.codebook.weight[:7] = model.z(TEST.x[:7], *[TEST.y[:7]] * bool(classes))[:, 0, 0]
         model.codebook.weight[7:] = 1e3
     return model
 
 
 def test_codes_and_their_patches_are_counted():
     """Image after image, place after place; patches of places 4 x 4 (2 x 2 pixels each) and 2 x 2 (4 x 4 pixels)."""
-    for halvings, side in ((1, 2), (2, 4)):
-        model = vqvae(halvings)
-        x = TEST.x[:30]
-        counts, patches = count(model, x)
-        k, image = model.codes(x), model.reconstruct(x).detach()
+    for halvings, side, classes in ((1, 2, 0), (2, 4, 0), (2, 4, 10)):
+        model = vqvae(halvings, classes)
+        x, y = TEST.x[:30], TEST.y[:30] if classes else None
+        counts, patches = count(model, x, y)
+        k, image = model.codes(x, y), model.reconstruct(x, y).detach()
         sums, h = torch.zeros(9, side, side), 8 // side
         by_hand = torch.zeros(h, h, 9, dtype=torch.int64)
         for n in range(30):
@@ -42,9 +42,10 @@ def test_codes_and_their_patches_are_counted():
 
 
 def test_the_picture_of_a_run_and_a_run_that_does_not_fit(tmp_path):
-    checkpoint.save(tmp_path / "codes", vqvae(), {"step": 1, "data": "digits"})
-    path = codes(tmp_path / "codes", split="test")
-    assert path == tmp_path / "codes" / "codes.png" and path.stat().st_size > 20_000
+    for classes in (0, 10):
+        checkpoint.save(tmp_path / "codes", vqvae(classes=classes), {"step": 1, "data": "digits"})
+        path = codes(tmp_path / "codes", split="test")
+        assert path == tmp_path / "codes" / "codes.png" and path.stat().st_size > 20_000
     checkpoint.save(tmp_path / "made", MADE((8, 8), hidden=4), {"step": 1, "data": "digits-threshold"})
     with pytest.raises(ValueError, match="needs a model with a codebook, as vqvae, and .*made holds a MADE"):
         codes(tmp_path / "made")

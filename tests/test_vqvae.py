@@ -35,7 +35,8 @@ def vqvae(seed=1, with_prior=False, **settings):
     with torch.no_grad():
         for p in (*model.g.parameters(), *model.prior.parameters()):
             p.copy_(2 * (p + 0.2 * torch.randn_like(p)))
-        z, x = model.z(space(model)).flatten(0, 2), space(model)
+        x = space(model)
+        z = model.z(x, 0 if model.classes else None).flatten(0, 2)
         model.codebook.weight.copy_(z[:: len(z) // model.K][: model.K])
     if with_prior:
         model.begin("prior", dataclasses.replace(TRAIN, x=x, y=(torch.arange(len(x)) % 3 == 0).long()))  # of two classes, one is twice the other
@@ -99,20 +100,38 @@ def all_codes(model):
     return torch.tensor(list(itertools.product(range(model.K), repeat=model.N))).view(-1, *model.grid)
 
 
+def log_p_of_x(model, y):
+    """log sum_k p(k | y) p(x | k, y) of every x, by listing both."""
+    k = all_codes(model)
+    log_p_k, e = model.log_p(k, y), model.codebook.weight[k]
+    assert abs(log_p_k.exp().sum().item() - 1) < 1e-9
+    return torch.stack([(log_p_k - model.nll(one.expand(len(k), *model.shape), e, y)).logsumexp(0) for one in space(model)])
+
+
+def listed(model):
+    """The same without a class: their mixture."""
+    if not model.classes:
+        return log_p_of_x(model, None)
+    return torch.stack([log_p_of_x(model, y) + model.frequency[y].log() for y in range(model.classes)]).logsumexp(0)
+
+
 @each
 @pytest.mark.parametrize("with_prior", [False, True])
 def test_the_bound_holds(settings, with_prior):
-    """log p(x) = log sum_k p(k) p(x | k) over all codes: at least the bound, and a probability; so is p(k), given each class and none."""
+    """log p(x) over all codes is a probability, and at least the bound, which is the one term of it of the nearest codes; given each class,
+    and none."""
     model = vqvae(with_prior=with_prior, **settings)
-    x, k = space(model), all_codes(model)
+    x = space(model)
     for y in [None, *range(model.classes)]:
-        log_p_k = model.log_p(k, y)
-        assert abs(log_p_k.exp().sum().item() - 1) < 1e-9
-        e = model.codebook.weight[k]
-        log_p_x = torch.stack([(log_p_k - model.nll(one.expand(len(k), *model.shape), e)).logsumexp(0) for one in x])
-        assert abs(log_p_x.exp().sum().item() - 1) < 1e-9
+        log_p = listed(model) if y is None else log_p_of_x(model, y)
+        assert abs(log_p.exp().sum().item() - 1) < 1e-9
         bound = model.log_prob(x, y)
-        assert (bound <= log_p_x).all() and (bound > log_p_x - model.N * math.log(model.K) - 10).all()
+        assert (bound <= log_p).all()
+        if y is None and model.classes:
+            continue
+        k = torch.cdist(model.z(x, y), model.codebook.weight).argmin(-1)
+        term = [model.log_p(k[n : n + 1], y) - model.nll(x[n : n + 1], model.codebook.weight[k[n : n + 1]], y) for n in range(len(x))]
+        torch.testing.assert_close(bound, torch.cat(term))
         figures = model.figures(x, y)
         torch.testing.assert_close(figures["elbo"], bound)
         torch.testing.assert_close(figures["reconstruction"] + figures["kl"], -bound)
@@ -121,37 +140,35 @@ def test_the_bound_holds(settings, with_prior):
             torch.testing.assert_close(figures["kl"], figures["kl-uniform"])
 
 
-def test_a_prior_without_a_class_is_the_mixture_of_those_with_one():
+def test_classes_are_as_frequent_as_in_the_data():
     model = vqvae(with_prior=True, **TINY["binary, a class"])
     torch.testing.assert_close(model.frequency, torch.tensor([10 / 16, 6 / 16], dtype=torch.float64))
-    k = all_codes(model)
-    mixed = 10 / 16 * model.log_p(k, 0).exp() + 6 / 16 * model.log_p(k, 1).exp()
-    torch.testing.assert_close(model.log_p(k).exp(), mixed)
 
 
 @each
 @pytest.mark.parametrize("with_prior", [False, True])
 def test_samples_follow_p_of_x(settings, with_prior):
+    """Of the last class, too."""
     model = vqvae(with_prior=with_prior, **settings)
-    x, k, n = space(model), all_codes(model), 8000
-    e, log_p_k = model.codebook.weight[k], model.log_p(k)
-    p = torch.stack([(log_p_k - model.nll(one.expand(len(k), *model.shape), e)).logsumexp(0) for one in x]).exp()
-    drawn = model.sample(n)
-    assert drawn.shape == (n, *model.shape) and drawn.dtype == torch.uint8
-    cell = (drawn.flatten(1).long() * model.levels ** torch.arange(model.D - 1, -1, -1)).sum(1)
-    drawn_from(torch.bincount(cell, minlength=len(x)), n * p)
+    n = 8000
+    for y in [None, model.classes - 1][: 1 + bool(model.classes)]:
+        p, drawn = listed(model) if y is None else log_p_of_x(model, y), model.sample(n, y=y)
+        assert drawn.shape == (n, *model.shape) and drawn.dtype == torch.uint8
+        cell = (drawn.flatten(1).long() * model.levels ** torch.arange(model.D - 1, -1, -1)).sum(1)
+        drawn_from(torch.bincount(cell, minlength=len(p)), n * p.exp())
 
 
 @each
 def test_the_mean_image_is_that_of_the_samples(settings):
     """By listing p(x | k) over all x."""
     model = vqvae(**settings)
-    x, k = space(model), all_codes(model)[:4]
+    x, k, y = space(model), all_codes(model)[:4], 1 if model.classes else None
     for one in k:
-        p = (-model.nll(x, model.codebook.weight[one].expand(len(x), *model.grid, -1))).exp()
-        torch.testing.assert_close(model.decode_codes(one[None])[0], (p.view(-1, *[1] * len(model.shape)) * x).sum(0))
-    torch.testing.assert_close(model.reconstruct(x), model.decode_codes(model.codes(x)))
-    assert model.codes(x).shape == (len(x), *model.grid) and model.codes(x).dtype == torch.int64
+        p = (-model.nll(x, model.codebook.weight[one].expand(len(x), *model.grid, -1), y)).exp()
+        torch.testing.assert_close(model.decode_codes(one[None], y)[0], (p.view(-1, *[1] * len(model.shape)) * x).sum(0))
+    codes = model.codes(x, y)
+    torch.testing.assert_close(model.reconstruct(x, y), model.decode_codes(codes, y))
+    assert codes.shape == (len(x), *model.grid) and codes.dtype == torch.int64
 
 
 # ---- counts ----------------------------------------------------------------------------------------------------------------------------
@@ -357,10 +374,11 @@ def test_the_command_line_trains_both_stages_and_resumes_the_second(capsys, tmp_
     assert status == 0 and "at its end already" in again and (tmp_path / "parts" / "samples.png").stat().st_size > 1000
     status, out, _ = genmini_(capsys, "eval", "parts")
     tests = [[line for line in said.splitlines() if line.startswith("test")] for said in (again, out)]
-    assert status == 0 and tests[0] == tests[1] and len(tests[0]) > 0
+    assert status == 0 and tests[0] == tests[1] and len(tests[0]) == 7
+    assert all(word in out for word in ("elbo", "reconstruction", "kl", "kl-uniform", "perplexity", "usage", "dead", "given the class"))
     for words in (["-y", "3"], []):
         status, out, _ = genmini_(capsys, "sample", "parts", "-n", "5", "--out", "x.npy", *words)
-        assert status == 0 and np.load("x.npy").shape == (5, 8, 8)
+        assert status == 0 and np.load("x.npy").shape == (5, 8, 8) and ("as frequent" in out) == (not words)
 
 
 @pytest.mark.parametrize("pair, says", [("prior.stepz=3", "'prior.stepz'"), ("codes.steps=3", "'codes.steps'"), ("prior.K=3", "'prior.K'"),
@@ -377,3 +395,6 @@ def test_what_cannot_be_is_said():
             VQVAE(**settings)
     with pytest.raises(ValueError, match="without classes"):
         vqvae(with_prior=True, **TINY["levels"]).sample(2, y=1)
+    with pytest.raises(ValueError, match="y is missing: a class 0 ... 1"):
+        model = vqvae(**TINY["binary, a class"])
+        model.codes(space(model))

@@ -60,6 +60,8 @@ class VQVAE(nn.Module):
         self.grid = H // 2**halvings, W // 2**halvings
         self.N, self.D = math.prod(self.grid), math.prod(shape)  # codes of an image, its numbers
         self.F = 1 if levels == 2 else levels
+        if classes:
+            self.says_of_samples = "the classes are drawn as frequent as they are in the training images"
         body = dict(width=width, blocks=blocks, classes=classes, dropout=dropout)
         self.f = Encoder(self.C, dim, halvings=halvings, **body)
         self.codebook = VectorQuantizer(K, dim, beta, average or None, revive)
@@ -193,10 +195,6 @@ class VQVAE(nn.Module):
         below = torch.sigmoid(-a) if self.levels == 2 else a.softmax(2).cumsum(2)[:, :, :-1]
         return (u >= below).sum(2).to(torch.uint8 if self.levels <= 256 else torch.int64).reshape(n, *self.shape)
 
-    @property
-    def says_of_samples(self):
-        return "the classes are drawn as frequent as in the data" if self.classes else ""
-
     def _logits(self, z_q, y=None):
         """(N, h, w, dim) -> (N, C, L, H, W), or 1 in the place of L for two levels."""
         return self.g(z_q.movedim(-1, 1), self._class(y, len(z_q))).unflatten(1, (self.C, self.F))
@@ -205,8 +203,8 @@ class VQVAE(nn.Module):
         return self.prior._class(y, n, needed=True)
 
 
-_DIGITS = dict(halvings=2, dropout=0.2, prior_width=64, prior_blocks=1, prior_dropout=0.3)
-_CODES, _PRIOR = dict(steps=2000, batch=64, rate=2e-3, shift=0.2), dict(steps=400, batch=64, rate=3e-3, shift=0.2, every=50)
+_DIGITS = dict(halvings=2, dropout=0.3, prior_width=64, prior_blocks=1, prior_dropout=0.3)
+_CODES, _PRIOR = dict(steps=2000, batch=64, rate=2e-3, shift=0.4), dict(steps=400, batch=64, rate=3e-3, shift=0.2, every=50)
 RECIPES = {
     "digits": {"data": "digits", "model": _DIGITS, "train": _CODES, "prior": _PRIOR, "threads": 1},
     "digits-threshold": {"data": "digits-threshold", "model": _DIGITS, "train": _CODES, "prior": _PRIOR, "threads": 1},

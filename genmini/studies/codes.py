@@ -1,7 +1,8 @@
 """Which codes does a VQ-VAE use, where, and what do they stand for?   -> a picture of three parts
 
 Bars: how often each code is chosen, the most frequent first. Below them the same for each place of the grid: a row a place, a column a code.
-Images: what the code decodes to at every place at once, and the mean of the patches that it stands for among its neighbours in real images.
+Images: what the code decodes to at every place at once (with classes, their mean), and the mean of the patches that it stands for among its
+neighbours in real images.
 """
 
 import math
@@ -24,15 +25,17 @@ def codes(run, split="train", out=None, folder=None):
 
 
 @torch.no_grad()
-def count(model, x):
-    """How often the images x (N, *shape) choose each code at each place, (h, w, K); mean patches of their reconstructions, (K, C, a, b)."""
+def count(model, x, y=None):
+    """How often the images x (N, *shape), of the classes y if the model has classes, choose each code at each place, (h, w, K); and the mean
+    patches of their reconstructions, (K, C, a, b)."""
     (h, w), (C, H, W) = model.grid, (1, *model.shape)[-3:]
     counts = torch.zeros(h * w, model.K, dtype=torch.int64)
     patches = torch.zeros(model.K, C, H // h, W // w, dtype=torch.float64)
-    for part in x.split(1000):
-        k = model.codes(part)
+    for n in torch.arange(len(x)).split(1000):
+        given = (y[n],) if y is not None else ()
+        k = model.codes(x[n], *given)
         counts += torch.stack([torch.bincount(at, minlength=model.K) for at in k.flatten(1).T])
-        image = model.decode_codes(k).view(-1, C, h, H // h, w, W // w).permute(0, 2, 4, 1, 3, 5)  # (N, h, w, C, a, b)
+        image = model.decode_codes(k, *given).view(-1, C, h, H // h, w, W // w).permute(0, 2, 4, 1, 3, 5)  # (N, h, w, C, a, b)
         patches.index_add_(0, k.flatten(), image.flatten(0, 2).double())
     return counts.view(h, w, model.K), patches / counts.sum(0).clamp(min=1).view(-1, 1, 1, 1)
 
@@ -41,11 +44,12 @@ def count(model, x):
 def draw(path, model, some):
     from matplotlib import colormaps
 
-    counts, patches = count(model, some.x)
+    counts, patches = count(model, some.x, some.y if model.classes else None)
     total = counts.sum((0, 1))
     order, p = total.argsort(descending=True, stable=True), total / total.sum()
     perplexity, used = torch.special.entr(p).sum().exp().item(), (total > 0).sum().item()
-    alone = torch.cat([model.decode_codes(part.view(-1, 1, 1).expand(-1, *model.grid)) for part in order.split(1000)])
+    alone = order.view(-1, 1, 1).expand(-1, *model.grid)
+    alone = sum(model.decode_codes(alone, *given) for given in ([(c,) for c in range(model.classes)] or [()])) / max(1, model.classes)
 
     figure, ((bars, images), (places, small)) = plots._figure(2, 2, 6.0, 4.2)
     bars.bar(range(model.K), p[order].tolist(), width=1.0, color="tab:blue")
