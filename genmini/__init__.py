@@ -3,7 +3,7 @@
     genmini.models      one model family a file, reading like its equations          genmini.layers   nn.Modules over the operators
     genmini.ops         the operators: affine_coupling, nearest_code, masked_linear  genmini.kernels  who runs them, and how
     genmini.data        named data sets with fixed splits                            genmini.load     a trained model from its run
-    genmini.metrics     FID, KID, inception score, precision, recall, accuracy
+    genmini.metrics     FID, KID, inception score, precision, recall, accuracy       genmini.studies  pictures of what a run has learnt
 
 Importing genmini is light: PyTorch is imported by the first of these that is touched (on a machine with NVIDIA's driver, at once).
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ._version import version as __version__
 
-__all__ = ["__version__", "checkpoint", "data", "kernels", "layers", "load", "metrics", "models", "ops", "plots", "train"]
+__all__ = ["__version__", "checkpoint", "data", "kernels", "layers", "load", "metrics", "models", "ops", "plots", "studies", "train"]
 
 # In a checkout kernels/ stands beside genmini/, in an installed package inside it: `import genmini.kernels` finds both.
 _here = Path(__file__).resolve().parent

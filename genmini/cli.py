@@ -108,6 +108,20 @@ def parser():
     added.add_argument("--seed", type=int, default=0, metavar="N")
     where_data_lies(added)
     where_it_runs(added)
+
+    added = command("study", commands.study, "one question about what a trained run has learnt: a picture and a line")
+    added.add_argument("study", metavar="STUDY", help="one of `genmini list`, as reconstruct")
+    added.add_argument("of", nargs="+", metavar="RUN", help="folders that `genmini train` wrote; of latent-dim, a model")
+    added.add_argument("--out", metavar="FILE", help="the picture of one run (default: RUN/STUDY.png); of latent-dim, the folder of its runs")
+    added.add_argument("--seed", type=int, default=0, metavar="N")
+    for_dimensions = added.add_argument_group("of latent-dim, which trains")
+    for_dimensions.add_argument("--dimensions", type=_positive, nargs="+", metavar="d", help="default: 2 5 10 20 50")
+    for_dimensions.add_argument("--data", metavar="D", help="a data set of `genmini list`")
+    for_dimensions.add_argument("--recipe", metavar="R", help="a recipe of the model")
+    for_dimensions.add_argument("--steps", type=_positive, metavar="N", help="instead of the recipe's")
+    for_dimensions.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting of the recipe")
+    where_data_lies(added)
+    where_it_runs(added)
     return top
 
 

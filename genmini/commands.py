@@ -452,3 +452,59 @@ def score(arguments):
     print(f"samples    {arguments.n} of {type(model).__name__} in {run}, seed {arguments.seed}")
     print(f"real       of {name}, test; samples and real are held against {len(train)} of train")
     print("\n".join(["", *lines(columns)]))
+
+
+# ---- study -----------------------------------------------------------------------------------------------------------------------------
+
+
+def study(arguments):
+    from genmini import studies
+
+    asked = studies.find(arguments.study)
+    if arguments.study == "latent-dim":
+        return _study_of_dimensions(arguments, asked)
+    for option in ("data", "recipe", "steps", "set", "dimensions"):
+        if getattr(arguments, option):
+            raise ValueError(f"--{option} is for `genmini study latent-dim`, which trains; {arguments.study} takes runs")
+    if arguments.out and len(arguments.of) > 1:
+        raise ValueError(f"--out names one picture, and there are {len(arguments.of)} runs: without it each gets its own")
+    device, fits = where(arguments), 0
+    for run in arguments.of:
+        try:
+            said = studies.study(arguments.study, run, arguments.out, arguments.data_dir, device, arguments.seed)
+        except studies.Misfit as why:
+            if len(arguments.of) == 1:
+                raise
+            print(f"genmini: {why}", file=sys.stderr)
+            continue
+        fits += 1
+        print(f"{run}: {said}\npicture   {arguments.out or Path(run) / f'{arguments.study}.png'}")
+    if not fits:
+        raise ValueError(f"none of these {len(arguments.of)} runs fits {arguments.study}")
+
+
+def _study_of_dimensions(arguments, asked):
+    """Trains what is missing in --out, continues what is not at its end, and then looks at all of it."""
+    from copy import copy
+
+    from genmini import models
+    from genmini.studies import Run
+
+    if len(arguments.of) > 1 or not arguments.data:
+        raise ValueError("latent-dim trains models of its own: genmini study latent-dim MODEL --data D")
+    name = arguments.of[0]
+    missing = [need for need in asked.NEEDS if not hasattr(models.find(name), need)]
+    if missing:
+        raise ValueError(f"{name} does not fit: it has no {' and no '.join(missing)}")
+    out = Path(arguments.out or Path("runs") / f"latent-dim-{name}-{arguments.data}")
+    runs = {}
+    for d in arguments.dimensions or asked.DIMENSIONS:
+        runs[d] = out / f"latent-{d}"
+        one = copy(arguments)
+        one.model, one.out, one.set, one.overwrite, one.tensorboard = name, str(runs[d]), [*arguments.set, f"latent={d}"], False, False
+        one.resume = (runs[d] / "run.json").exists()
+        if train(one):
+            return 130
+    device = where(arguments)
+    said = asked.study({d: Run(run, arguments.data_dir, device, arguments.seed) for d, run in runs.items()}, out / "latent-dim.png")
+    print(f"{said}\npicture   {out / 'latent-dim.png'}")

@@ -11,7 +11,7 @@ from genmini import __version__
 
 
 def list_(arguments):
-    from genmini import data, kernels, models, ops  # noqa: F401  ops imports every room
+    from genmini import data, kernels, models, ops, studies  # noqa: F401  ops imports every room
 
     print("models       (genmini train MODEL --data D)")
     for name in models.MODELS:
@@ -19,6 +19,9 @@ def list_(arguments):
         print(f"  {name:<18} {line}\n  {'':<18} recipes: {', '.join(models.recipes(name))}")
     print("\ndata")
     for name, (what, _) in data.SETS.items():
+        print(f"  {name:<18} {what}")
+    print("\nstudies      (genmini study STUDY RUN)")
+    for name, what in studies.STUDIES.items():
         print(f"  {name:<18} {what}")
     print("\noperators    (genmini.ops; rungs of the GPU kernel, slowest first)")
     for name, room in kernels.ROOMS.items():

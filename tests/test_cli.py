@@ -425,7 +425,7 @@ def test_the_examples_of_the_readme_run(tmp_path):
         done = python(str(tmp_path / f"example{i}.py"))
         assert done.returncode == 0, done.stderr
     commands = re.findall(r"^genmini (\w+)", readme, re.M)
-    assert set(commands) == {"train", "sample", "eval", "score", "info", "list"}
+    assert set(commands) == {"train", "sample", "eval", "score", "study", "info", "list"}
 
 
 def test_a_series_is_fitted_at_once_and_forecast(capsys, tmp_path):

@@ -73,7 +73,7 @@ def test_a_room_imports_no_room(path):
     assert not others & set(imported(path))
 
 
-LAYERS = ["genmini.kernels", "genmini.ops", "genmini.layers", "genmini.models", "genmini.train", "genmini.metrics", "genmini.commands", "genmini.cli"]
+LAYERS = [f"genmini.{name}" for name in ("kernels", "ops", "layers", "models", "train", "metrics", "studies", "commands", "cli")]
 
 
 @pytest.mark.parametrize("path", sorted([*ROOT.glob("kernels/*.py"), *ROOT.glob("genmini/**/*.py")]), ids=lambda p: str(p.relative_to(ROOT)))

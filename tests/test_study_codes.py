@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from genmini import checkpoint, data
+from genmini import checkpoint, data, studies
 from genmini.models.made import MADE
 from genmini.models.vqvae import VQVAE
-from genmini.studies.codes import codes, count
+from genmini.studies.codes import count
 
 TEST = data.load("digits", "test")
 
@@ -44,8 +44,8 @@ def test_codes_and_their_patches_are_counted():
 def test_the_picture_of_a_run_and_a_run_that_does_not_fit(tmp_path):
     for classes in (0, 10):
         checkpoint.save(tmp_path / "codes", vqvae(classes=classes), {"step": 1, "data": "digits"})
-        path = codes(tmp_path / "codes", split="test")
-        assert path == tmp_path / "codes" / "codes.png" and path.stat().st_size > 20_000
+        said = studies.study("codes", tmp_path / "codes")
+        assert "of 9 codes are used, perplexity" in said and (tmp_path / "codes" / "codes.png").stat().st_size > 20_000
     checkpoint.save(tmp_path / "made", MADE((8, 8), hidden=4), {"step": 1, "data": "digits-threshold"})
-    with pytest.raises(ValueError, match="needs a model with a codebook, as vqvae, and .*made holds a MADE"):
-        codes(tmp_path / "made")
+    with pytest.raises(studies.Misfit, match="made does not fit: MADE has no codes and no decode_codes: codes is for vqvae"):
+        studies.study("codes", tmp_path / "made")

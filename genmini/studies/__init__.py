@@ -1,1 +1,55 @@
-"""What the course asks of a trained model, each one picture of its run."""
+"""What a trained run has learnt, one question a file, each one command, one picture and one line.
+
+    genmini study reconstruct runs/vae-digits            writes runs/vae-digits/reconstruct.png
+    studies.study("embed", "runs/vae-digits")            the same from Python -> the line
+
+A study asks for methods of a model, its NEEDS, and may have a word to say about more, `misfit(model)`; any run whose model has them fits.
+Latent models give `encode(x[, y])`, `decode(z[, y])` in levels, `reconstruct(x[, y])` and the number `latent`.
+"""
+
+import importlib
+from pathlib import Path
+
+from ._run import Run
+
+STUDIES = {  # of runs; `latent-dim` trains runs of its own
+    "reconstruct": "originals over their reconstructions, of the train and of the test split",
+    "interpolate": "the images on the line between the codes of two images",
+    "embed": "the codes of test images on a plane, coloured by class",
+    "grid": "the latent plane, decoded: of models with 2 latent dimensions",
+    "traverse": "one latent dimension moves, the others stand still",
+    "codes": "the codebook: how often each code is chosen, where, and what it decodes to",
+    "semi-supervised": "a classifier that learns from 10, 50 or 100 labels, on codes and on pixels",
+    "latent-dim": "reconstruction and bound against the latent dimension: MODEL --data D in place of RUN, trained for the study",
+}
+
+
+def find(name):
+    if name not in STUDIES:
+        raise ValueError(f"unknown study {name!r}; the studies are {', '.join(STUDIES)}")
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+
+
+def misfit(name, model):
+    """Why the study cannot be made of this model; "" if it can."""
+    from genmini import models
+
+    asked = find(name)
+    missing = [need for need in asked.NEEDS if not hasattr(model, need)]
+    if missing:
+        have = [each for each in models.MODELS if all(hasattr(models.find(each), need) for need in asked.NEEDS)]
+        return f"{type(model).__name__} has no {' and no '.join(missing)}: {name} is for {', '.join(have) or 'none of the models yet'}"
+    return asked.misfit(model) if hasattr(asked, "misfit") else ""
+
+
+def study(name, folder, out=None, data_dir=None, device="cpu", seed=0):
+    """-> what the picture shows, in a line. out: the picture's path (default: NAME.png in the run's folder)."""
+    run = Run(folder, data_dir, device, seed)
+    why = misfit(name, run.model)
+    if why:
+        raise Misfit(f"{folder} does not fit: {why}")
+    return find(name).study(run, Path(out or Path(folder) / f"{name}.png"))
+
+
+class Misfit(ValueError):
+    """A run that a study cannot be made of."""

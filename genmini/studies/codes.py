@@ -6,22 +6,16 @@ neighbours in real images.
 """
 
 import math
-from pathlib import Path
 
 import torch
 
-from genmini import checkpoint, data, plots
+from genmini import plots
+
+NEEDS = ("codes", "decode_codes")
 
 
-def codes(run, split="train", out=None, folder=None):
-    """Of a run of a model with `codes`, on the data that it was trained on. -> the path of the picture, RUN/codes.png unless `out` says where"""
-    said, model = checkpoint.read(run), checkpoint.load(run)
-    if not hasattr(model, "decode_codes"):
-        raise ValueError(f"the study of codes needs a model with a codebook, as vqvae, and {run} holds a {type(model).__name__}")
-    some = data.load(said["data"], split, folder)
-    path = Path(out or Path(run) / "codes.png")
-    draw(path, model, some)
-    return path
+def study(run, path):
+    return draw(path, run.model.cpu(), run.split("train"))
 
 
 @torch.no_grad()
@@ -55,7 +49,8 @@ def draw(path, model, some):
     bars.bar(range(model.K), p[order].tolist(), width=1.0, color="tab:blue")
     bars.axhline(1 / model.K, color="0.5", linewidth=0.8, linestyle="--")
     bars.set(xlim=(-0.5, model.K - 0.5), ylabel="share of all choices")
-    bars.set_title(f"{used} of {model.K} codes are used, perplexity {perplexity:.1f} ({len(some)} images, {some.split})", fontsize=11)
+    said = f"{used} of {model.K} codes are used, perplexity {perplexity:.1f} ({len(some)} images, {some.split})"
+    bars.set_title(said, fontsize=11)
     share = counts.flatten(0, 1)[:, order] / len(some)
     shown = places.imshow(share.numpy(), aspect="auto", cmap="Blues", interpolation="nearest", vmin=0)
     names = [f"{i}, {j}" for i in range(model.grid[0]) for j in range(model.grid[1])]
@@ -72,3 +67,4 @@ def draw(path, model, some):
         panel.set(xticks=[], yticks=[])
         panel.set_title(title, fontsize=11)
     plots._write(figure, path)
+    return said

@@ -1,0 +1,40 @@
+"""What lies between two images? The codes t z_1 + (1 - t) z_0, decoded, and below them the images that pixels blend to.
+
+The course, "Interpolation linéaire dans l'espace latent".
+"""
+
+import torch
+
+from genmini import plots
+
+NEEDS = ("encode", "decode")
+PAIRS, STEPS = 6, 9
+
+
+def pairs(y, conditional):
+    """(N,) -> indices (PAIRS, 2), of images of two classes, or of one where the model is told the class"""
+    found, used = [], set()
+    for i in range(len(y)):
+        j = next((j for j in range(i + 1, len(y)) if j not in used and (y[i] == y[j]) == conditional), None)
+        if i not in used and j is not None and len(found) < PAIRS:
+            found.append((i, j))
+            used |= {i, j}
+    return torch.tensor(found)
+
+
+def study(run, path):
+    test = run.split("test")
+    ends = pairs(test.y[:200], run.conditional)
+    x, y = test.x[ends].float(), test.y[ends]  # (P, 2, *shape)
+    z = run.encode(x.flatten(0, 1), y.flatten()).unflatten(0, (-1, 2))
+    t = torch.linspace(0, 1, STEPS)
+    along = lambda a: a[:, :1] + t.view(1, -1, *(1 for _ in a.shape[2:])) * (a[:, 1:] - a[:, :1])  # t a_1 + (1 - t) a_0
+    of = y[:, :1].expand(-1, STEPS).flatten()  # where the model is told a class, both ends have it
+    between = run.decode(along(z).flatten(0, 1), of).unflatten(0, (-1, STEPS))
+    lines = torch.cat([x[:, :1], between, x[:, 1:]], 1)
+    blends = torch.cat([x[:, :1], along(x), x[:, 1:]], 1)
+    panels = {"between two codes (first and last: the images)": lines.flatten(0, 1), "between the pixels": blends.flatten(0, 1)}
+    plots.side_by_side(path, panels, test.levels, columns=STEPS + 2)
+    length = lambda a: (a[:, 1:] - a[:, :-1]).flatten(2).norm(dim=2).sum(1)
+    longer = (length(between) / (between[:, -1] - between[:, 0]).flatten(1).norm(dim=1)).mean()
+    return f"{len(ends)} pairs: the way through the latent space is {longer:.2f} times as long in pixels as the straight one"

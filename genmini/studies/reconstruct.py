@@ -1,0 +1,23 @@
+"""What comes back of an image that went through the latent space? And does it come back as well where it was not trained?"""
+
+import torch
+
+from genmini import plots
+
+NEEDS = ("reconstruct",)
+FIRST = 1000  # images of a split that the error is taken of
+
+
+def study(run, path):
+    panels, said = {}, []
+    for split in ("train", "test"):
+        some = run.split(split)
+        x, y = some.x[:FIRST], some.y[:FIRST]
+        back, top = run.reconstruct(x, y), some.levels - 1
+        error = ((x - back) / top).square().flatten(1).mean(1).double()
+        said.append(f"{split} {error.mean():.4f} +- {error.std() / len(error) ** 0.5:.4f}")
+        rows = lambda a: a[:32].float().unflatten(0, (4, 8))
+        panels[f"{split}: images over their reconstructions"] = torch.stack([rows(x), rows(back)], 1).flatten(0, 2)
+    plots.side_by_side(path, panels, some.levels)
+    train = run.split("train").x[:FIRST] / top
+    return f"squared error of a pixel: {', '.join(said)}; the mean image of train would give {(train - train.mean(0)).square().mean():.4f}"

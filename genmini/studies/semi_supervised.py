@@ -1,0 +1,78 @@
+"""Are few labels enough, once the codes are learnt without any? A linear classifier on codes, and the same on pixels.
+
+The course, "Exemple d'utilisation : apprentissage semi-supervisé". The model has seen all images of the train split and no label; the
+classifier is shown 10, 50 or 100 labels, as many of each class, and judged on test; anew for each of ten draws of the images with labels.
+
+    p(y | f) = softmax_y(W f + b),   least -1/n sum_i log p(y_i | f_i) + lambda/2 |W|^2
+
+f are codes or pixels, brought to mean 0 and a mean square norm of 1 by the train images, labelled or not; lambda is, for each number of
+labels and each kind of f, the one of five that does best on the valid split, which is generous, and as generous to both.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from genmini import plots
+
+NEEDS = ("encode",)
+LABELS, DRAWS, LAMBDAS = (10, 50, 100), 10, (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+
+
+def misfit(model):
+    return "its encoder is told the class, which is what is asked for" if getattr(model, "classes", 0) else ""
+
+
+def fit(f, y, classes, weight):
+    """(n, F), (n,) -> W (classes, F), b (classes,), float64"""
+    W, b = (torch.zeros(classes, *shape, dtype=torch.float64, requires_grad=True) for shape in ((f.shape[1],), ()))
+    optimiser = torch.optim.LBFGS([W, b], max_iter=200, tolerance_grad=1e-7, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimiser.zero_grad()
+        value = F.cross_entropy(f @ W.T + b, y) + weight / 2 * W.square().sum()
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    return W.detach(), b.detach()
+
+
+def accuracy(f, y, labelled, classes):
+    """f, y: of the three splits; labelled: which train images, a tensor a draw. -> of each draw, the share of test that is right"""
+    right = {}
+    for weight in LAMBDAS:
+        fits = [fit(f["train"][n], y["train"][n], classes, weight) for n in labelled]
+        share = lambda split: np.array([((f[split] @ W.T + b).argmax(1) == y[split]).double().mean().item() for W, b in fits])
+        right[weight] = share("valid").mean(), share("test")
+    return max(right.values(), key=lambda each: each[0])[1]
+
+
+def study(run, path):
+    splits = {split: run.split(split) for split in ("train", "valid", "test")}
+    y = {split: some.y for split, some in splits.items()}
+    classes, noise = int(y["train"].max()) + 1, np.random.RandomState(run.seed)
+    kinds = {f"codes of {type(run.model).__name__}": {split: run.encode(some.x, some.y).double() for split, some in splits.items()},
+             "pixels": {split: some.x.flatten(1).double() for split, some in splits.items()}}  # fmt: skip
+    for f in kinds.values():
+        mean = f["train"].mean(0)
+        scale = (f["train"] - mean).square().sum(1).mean().sqrt()
+        f.update({split: (each - mean) / scale for split, each in f.items()})
+    of_class = [np.flatnonzero(y["train"].numpy() == k) for k in range(classes)]
+    results = {kind: [] for kind in kinds}
+    for n in LABELS:
+        labelled = [torch.from_numpy(np.concatenate([noise.choice(of, n // classes, replace=False) for of in of_class])) for _ in range(DRAWS)]
+        for kind, f in kinds.items():
+            right = accuracy(f, y, labelled, classes)
+            results[kind].append((right.mean(), right.std(ddof=1) / DRAWS**0.5))
+
+    figure, ((panel,),) = plots._figure(1, 1, 6.0, 4.2)
+    for kind, values in results.items():
+        mean, error = np.array(values).T
+        panel.errorbar(LABELS, mean, error, fmt="o-", capsize=3, label=kind)
+    panel.set(xlabel="labels", ylabel="share of test images that is right", xticks=LABELS)
+    panel.set_title(f"a linear classifier of few labels, mean and error over {DRAWS} draws", fontsize=11)
+    panel.legend(frameon=False)
+    plots._write(figure, path)
+    of = lambda i: ", ".join(f"{kind} {values[i][0]:.1%} +- {values[i][1]:.1%}" for kind, values in results.items())
+    return "; ".join(f"{n} labels: {of(i)}" for i, n in enumerate(LABELS))
