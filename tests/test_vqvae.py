@@ -309,6 +309,13 @@ def test_the_second_stage_begins_at_the_best_of_the_first():
     assert torch.equal(model.codebook.weight[model.codes(VALID.x)], second.codebook.weight[second.codes(VALID.x)])
 
 
+@pytest.mark.parametrize("dim", [1, 2])
+def test_a_codebook_may_be_a_line_or_a_plane(dim):
+    model = VQVAE((8, 8), **SMALL | dict(dim=dim))
+    model.begin("prior", TRAIN)
+    assert model.eval().sample(2).shape == (2, 8, 8) and model.log_prob(VALID.x).isfinite().all()
+
+
 @pytest.mark.parametrize("average", [0.0, 0.99])
 def test_the_prior_takes_codes_by_their_number_along_one_axis(average):
     """Codes on a line, shuffled: sorted along it afterwards, with all that belongs to them; what they decode to is as before."""

@@ -89,7 +89,7 @@ class VQVAE(nn.Module):
     def _number_codes(self):
         """Along the principal axis of the codes: a PixelCNN takes near numbers for like ones."""
         e = self.codebook.weight.double().cpu()
-        axis = torch.linalg.eigh(torch.cov(e.T))[1][:, -1]
+        axis = torch.linalg.eigh(torch.cov(e.T).view(e.shape[1], -1))[1][:, -1]
         order = (e @ axis * axis[axis.abs().argmax()].sign()).argsort(stable=True).to(self.seen.device)
         for of_codes in self.codebook.state_dict().values():
             of_codes.copy_(of_codes[order])
