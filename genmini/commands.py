@@ -234,6 +234,7 @@ def say_figures(model, data, k):
     batches = zip(*(some.split(1000) for some in sets), strict=True)
     with torch.no_grad():
         parts = [model.figures(*(part.to(like.device) for part in batch), k=k) for batch in batches]
+    widest = max(map(len, parts[0]))
     for name in parts[0]:
         values = torch.cat([part[name] for part in parts]).double()
         mean, error = values.mean().item(), (values.std() / math.sqrt(len(values))).item()
@@ -245,9 +246,9 @@ def say_figures(model, data, k):
             if "density" not in unit(model):  # a log-probability of levels is a length of code, less its sign
                 bits = 1 / (math.prod(data.shape) * math.log(2))
                 line += f", {abs(mean) * bits:.4f} +- {error * bits:.4f} bits/dim"
-        print(f"{data.split:<9} {name:<15} {line}")
+        print(f"{data.split:<9} {name:<{widest}} {line}")
     for name, value in (model.report() if hasattr(model, "report") else {}).items():  # of all that its figures were taken of
-        print(f"{data.split:<9} {name:<15} {value:.3f}")
+        print(f"{data.split:<9} {name:<{widest}} {value:.3f}")
     print(f"{'':<9} mean and standard error over {len(data)} images of {data.name}{', given the class' * given}")
 
 

@@ -456,3 +456,55 @@ def test_a_bound_says_so_and_is_the_same_each_time(capsys):
     status, out, _ = run(capsys, "train", "realnvp", "--data", "digits", *small, "--out", "r")
     assert status == 0 and "bits/dim, at most" in out
     assert run(capsys, "eval", "r")[1] == run(capsys, "eval", "r")[1]
+
+
+SMALL = ["--set", "body=mlp", "--set", "hidden=16", "--set", "latent=6", "--steps", "30", "--set", "every=30", "--threads", "1", "--out", "r"]
+
+
+def test_a_model_of_several_figures_prints_them(capsys):
+    status, out, _ = run(capsys, "train", "vae", "--data", "digits", *SMALL)
+    lines = [line for line in out.splitlines() if line.startswith("test")]
+    assert status == 0 and [line.split()[1] for line in lines] == ["elbo", "reconstruction", "kl"] and "bits/dim" in lines[0]
+    status, again, _ = run(capsys, "eval", "r", "-k", "7")
+    judged = {line.split()[1]: line for line in again.splitlines() if line.startswith("test")}
+    assert status == 0 and list(judged) == ["elbo", "iwae-7", "reconstruction", "kl"] and judged["elbo"].split() == lines[0].split()
+    assert float(judged["iwae-7"].split()[2]) > float(judged["elbo"].split()[2])
+    assert again == run(capsys, "eval", "r", "-k", "7")[1] and "over 300 images of digits-threshold" in again
+    assert run(capsys, "train", "vae", "--data", "digits", "--recipe", "digits-gaussian", *SMALL, "--overwrite")[0] == 0
+    status, out, _ = run(capsys, "eval", "r", "-k", "2", "--split", "valid")
+    assert "nats of a density of v" in out and "bits" not in out and out.startswith("valid")
+
+
+def test_an_autoencoder_says_where_its_samples_come_from(capsys):
+    status, out, _ = run(capsys, "train", "autoencoder", "--data", "digits", *SMALL)
+    assert status == 0 and "squared error" in out and "nats" not in out and "Gaussian fitted to the codes" in out
+    status, out, _ = run(capsys, "sample", "r", "-n", "4", "--out", "x.npy")
+    assert status == 0 and "Gaussian fitted to the codes" in out and np.load("x.npy").shape == (4, 8, 8)
+
+
+def test_a_conditional_vae_takes_a_class_or_several(capsys):
+    assert run(capsys, "train", "cvae", "--data", "digits", *SMALL, "--steps", "200")[0] == 0
+    assert "given the class" in run(capsys, "eval", "r", "-k", "2")[1]
+    drawn = {}
+    for y in ("3", "8", "3,8"):
+        status, out, _ = run(capsys, "sample", "r", "-n", "300", "-y", y, "--out", "x.npy")
+        assert status == 0 and "y was drawn" not in out
+        drawn[y] = np.load("x.npy").mean(0)
+    far = lambda a, b: np.abs(drawn[a] - drawn[b]).sum()
+    assert far("3", "3,8") < far("3", "8") > far("8", "3,8") > 0
+    assert "y was drawn from those of the training data" in run(capsys, "sample", "r", "-n", "3", "--out", "x.npy")[1]
+    status, _, err = run(capsys, "sample", "r", "-y", "10")
+    assert status == 2 and "classes 0 ... 9, got 10" in err
+    with pytest.raises(SystemExit):
+        main(["sample", "r", "-y", "three"])
+    moons = ["--set", "couplings=1", "--set", "hidden=4", "--set", "classes=2", "--steps", "1", "--threads", "1", "--out", "m"]
+    assert run(capsys, "train", "realnvp", "--data", "moons", *moons)[0] == 0
+    status, _, err = run(capsys, "sample", "m", "-y", "0,1")
+    assert status == 2 and "RealNVP takes one" in err
+
+
+def test_an_ar_vae_prints_its_correlations(capsys):
+    status, out, _ = run(capsys, "train", "arvae", "--data", "digits", *SMALL, "--set", "attributes=('area', 'slant')")
+    assert status == 0 and "rank correlation, slant" in out and json.loads(open("r/run.json").read())["settings"]["attributes"] == ["area", "slant"]
+    status, _, err = run(capsys, "train", "arvae", "--data", "digits", *SMALL, "--set", "colour=1", "--overwrite")
+    assert status == 2 and "gamma" in err and "beta" in err  # its own keys, and those of VAE

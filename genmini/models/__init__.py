@@ -8,7 +8,7 @@ import importlib
 # The file, which is also the name on the command line -> its class
 MODELS = {
     "ar": "AR", "fvsbn": "FVSBN", "made": "MADE", "nade": "NADE", "pixelcnn": "PixelCNN", "pixelrnn": "PixelRNN", "realnvp": "RealNVP",
-    "autoencoder": "Autoencoder", "vae": "VAE", "vqvae": "VQVAE", "classifier": "Classifier",
+    "autoencoder": "Autoencoder", "vae": "VAE", "cvae": "CVAE", "arvae": "ARVAE", "vqvae": "VQVAE", "classifier": "Classifier",
 }  # fmt: skip
 
 

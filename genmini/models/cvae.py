@@ -1,0 +1,96 @@
+"""CVAE: a VAE that is told y, so that y need not be coded, and can be asked for.
+
+The course, "VAE conditionnels": its ELBO, "concaténation du conditionnement au code latent", "choix de y (ou tirage aléatoire)"; Sohn, Lee,
+Yan, "Learning Structured Output Representation using Deep Conditional Generative Models", 2015.
+
+    q(z|x, y) = N(mu(x, y), diag sigma^2(x, y)),   p(x|z, y)                                (1)
+    log p(x|y) >= E_q [log p(x|z, y)] - KL(q(z|x, y) || p(z))                               (2)
+    y ~ p(y),   z ~ p(z),   x ~ p(x|z, y)                                                   (3)
+
+y is a class, which enters as a one-hot vector, or a vector of C numbers as it is: it is concatenated to what enters the encoder (for
+convolutions as C constant planes), and to z. So a mixture of one-hot vectors asks for an image with properties of several classes. When
+none is asked for, (3) takes y from the data: one of the last that were learnt from.
+
+    bodies: genmini/nets/coders.py    test: tests/test_cvae.py
+"""
+
+import torch
+import torch.nn.functional as F
+
+from genmini.models.vae import VAE
+
+KEPT = 2048  # of the y learnt from
+
+
+class CVAE(VAE):
+    says_of_samples = "y was drawn from those of the training data, as frequent as there"
+
+    def __init__(self, shape, levels=2, classes=10, device=None, dtype=None, **settings):
+        """classes: C, how many y tells apart, or how long a vector y is; settings: those of VAE."""
+        if classes < 1:
+            raise ValueError(f"classes must be at least 1, got {classes}")
+        self.classes = classes  # before the bodies are made: they are steered by as many numbers
+        super().__init__(shape, levels=levels, **settings)
+        self.settings["classes"] = classes
+        self.register_buffer("seen", torch.full((KEPT, classes), 1 / classes))  # until there are any, the mean of all classes
+        self.register_buffer("count", torch.tensor(0))
+        self.to(device=device or torch.get_default_device(), dtype=dtype)
+
+    def _y(self, y, n):
+        """A class, classes (n,), a vector (C,) or vectors (n, C) -> (n, C): what is concatenated in (1)"""
+        like = self._like()
+        if y is None:
+            raise ValueError("y must say the class of each x, or be a vector of properties: p(x|y) has no mean over y here")
+        y = torch.as_tensor(y, device=like.device)
+        if y.is_floating_point():
+            if y.dim() not in (1, 2) or y.shape[-1] != self.classes:
+                raise ValueError(f"y must be classes, (N,) whole numbers, or vectors, (N, {self.classes}), got {tuple(y.shape)} of {y.dtype}")
+            return y.to(like.dtype).expand(n, self.classes)
+        y = y.expand(n)
+        if len(y) and not 0 <= y.min() <= y.max() < self.classes:
+            raise ValueError(f"y must hold classes 0 ... {self.classes - 1}, got {y.min()} ... {y.max()}")
+        return F.one_hot(y.long(), self.classes).to(like.dtype)  # (1)
+
+    def mixture(self, classes):
+        """The vector (C,) of an even mixture of classes"""
+        return self._y(torch.tensor(classes), len(classes)).mean(0)
+
+    def loss(self, x, y, eps=None):
+        if self.training:
+            self._keep(self._y(y, len(x)))
+        return super().loss(x, y, eps)  # (2)
+
+    @torch.no_grad()
+    def _keep(self, y):
+        at = (self.count + torch.arange(len(y), device=y.device)) % KEPT
+        self.seen[at] = y.to(self.seen.dtype)
+        self.count += len(y)
+
+    @torch.no_grad()
+    def sample(self, n, y=None):
+        """n draws, (n, *shape) uint8; y: a class or a vector for all, or one each; None: drawn from the data."""
+        if y is None:
+            known = self.count.clamp(1, KEPT)
+            y = self.seen[(torch.rand(n, device=self.seen.device) * known).long()]
+        return super().sample(n, y)  # (3)
+
+
+RECIPES = {  # those of VAE; y makes some of z superfluous
+    "digits": {
+        "data": "digits-threshold",
+        "model": dict(latent=10, body="conv", width=16),
+        "train": dict(steps=3000, batch=64, rate=1e-3, shift=0.2),
+        "threads": 1,
+    },
+    "digits-levels": {
+        "data": "digits",
+        "model": dict(latent=10, body="conv", width=24, decoder="categorical"),
+        "train": dict(steps=2000, batch=64, rate=1e-3, shift=0.2),
+        "threads": 1,
+    },
+    "mnist": {
+        "data": "mnist-dynamic",
+        "model": dict(latent=20, hidden=400),
+        "train": dict(steps=50_000, batch=128, rate=1e-3, every=1000),
+    },
+}
