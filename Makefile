@@ -35,6 +35,9 @@ bench: build     ## time every room beside its peers, and store the table of thi
 table-likelihood: build ## train every likelihood model on the digits, three seeds each (an hour), and write README's tables
 	$(PY) bench/table_likelihood.py
 
+table-latent: build ## train every latent model on the digits, three seeds each (half an hour), and write README's tables
+	$(PY) bench/table_latent.py
+
 gpu:             ## on a machine with an NVIDIA GPU, with the python3 that has its PyTorch: tests, sanitizers, benches
 	$(PYTHON3) -m pip install --no-build-isolation --no-deps -e .
 	$(PYTHON3) csrc/build.py --strict
@@ -50,5 +53,5 @@ lint: .venv/ready ## ruff and clang-format
 clean:           ## remove what was built
 	rm -rf .venv build kernels/lib *.egg-info .cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help build demo test test-thorough sanitize bench table-likelihood gpu lint clean
+.PHONY: help build demo test test-thorough sanitize bench table-likelihood table-latent gpu lint clean
 .DEFAULT_GOAL := help

@@ -82,13 +82,13 @@ RECIPES = {  # tuned on the valid split alone, for the correlations and the ELBO
     "digits": {
         "data": "digits",
         "model": dict(latent=10, body="conv", width=24, decoder="categorical"),
-        "train": dict(steps=2000, batch=64, rate=1e-3, shift=0.2),
+        "train": dict(steps=1500, batch=64, rate=2e-3, shift=0.2),
         "threads": 1,
     },
     "digits-threshold": {
         "data": "digits-threshold",
         "model": dict(latent=10, body="conv", width=16),
-        "train": dict(steps=2000, batch=64, rate=1e-3, shift=0.2),
+        "train": dict(steps=1500, batch=64, rate=2e-3, shift=0.2),
         "threads": 1,
     },
     "mnist": {

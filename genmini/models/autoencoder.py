@@ -98,13 +98,13 @@ RECIPES = {  # tuned on the valid split alone
     "digits": {
         "data": "digits",
         "model": dict(latent=10, body="conv", width=16),
-        "train": dict(steps=2000, batch=64, rate=1e-3, shift=0.2),
+        "train": dict(steps=1500, batch=64, rate=2e-3, shift=0.2),
         "threads": 1,
     },
     "digits-threshold": {
         "data": "digits-threshold",
         "model": dict(latent=10, body="conv", width=16),
-        "train": dict(steps=2000, batch=64, rate=1e-3, shift=0.2),
+        "train": dict(steps=1500, batch=64, rate=2e-3, shift=0.2),
         "threads": 1,
     },
     "pca": {"data": "digits", "model": dict(latent=10, body="linear"), "train": dict(steps=2000, batch=64, rate=3e-3), "threads": 1},

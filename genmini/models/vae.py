@@ -168,7 +168,7 @@ RECIPES = {  # tuned on the valid split alone; "-mlp" and its sibling have as ma
     "digits": {
         "data": "digits-threshold",
         "model": dict(latent=10, body="conv", width=16),
-        "train": dict(steps=3000, batch=64, rate=1e-3, shift=0.2),
+        "train": dict(steps=2500, batch=64, rate=2e-3, shift=0.2),
         "threads": 1,
     },
     "digits-mlp": {
@@ -180,19 +180,19 @@ RECIPES = {  # tuned on the valid split alone; "-mlp" and its sibling have as ma
     "digits-levels": {
         "data": "digits",
         "model": dict(latent=10, body="conv", width=24, decoder="categorical"),
-        "train": dict(steps=2000, batch=64, rate=1e-3, shift=0.2),
+        "train": dict(steps=2500, batch=64, rate=3e-3, shift=0.2),
         "threads": 1,
     },
     "digits-levels-mlp": {
         "data": "digits",
         "model": dict(latent=10, hidden=80, decoder="categorical"),
-        "train": dict(steps=3000, batch=64, rate=1e-3, shift=0.2),
+        "train": dict(steps=4000, batch=64, rate=2e-3, shift=0.2),
         "threads": 1,
     },
     "digits-gaussian": {
         "data": "digits",
         "model": dict(latent=10, body="conv", width=16, decoder="gaussian-learned"),
-        "train": dict(steps=2000, batch=64, rate=1e-3, shift=0.2),
+        "train": dict(steps=1500, batch=64, rate=2e-3, shift=0.2),
         "threads": 1,
     },
     "mnist": {  # the practical's network

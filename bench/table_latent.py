@@ -1,0 +1,181 @@
+"""What every model with a latent code is worth on unseen digits, by its own recipes and three seeds.
+
+    python bench/table_latent.py                     what is missing, or was measured with other settings; then README's tables
+    python bench/table_latent.py --only vae vqvae    these models
+    python bench/table_latent.py --fresh             all of it again
+    python bench/table_latent.py --readme            only write README's tables from the stored rows
+
+One run is one process with one thread; the seconds are those of the processor. Recipes are tuned on valid; test is looked at here alone.
+The FID is that of digits-v1's features, of as many samples as there are test images, which stand beside them: not comparable with others.
+"""
+
+import argparse
+import csv
+import json
+import multiprocessing
+import os
+import re
+import statistics
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+CSV = HERE / "results" / "latent.csv"
+README = HERE.parent / "README.md"
+SETS = {"digits": "17 levels", "digits-threshold": "binary, level 8 and above"}
+KEYS = ["data", "who", "recipe", "seed"]
+FIGURES = ["elbo", "iwae", "reconstruction", "squared_error", "fid", "fid_real", "right_class", "perplexity"]
+COLUMNS = [*KEYS, *FIGURES, "unit", "valid", "parameters", "step", "cpu_seconds", "settings", "torch", "commit"]
+DRAWS = 500
+
+
+def runs(only=None):
+    """(model, recipe, seed) of everything that codes an image and is trained on the digits."""
+    from genmini import models
+
+    for name in only or models.MODELS:
+        if hasattr(models.find(name), "reconstruct"):
+            for key, recipe in models.recipes(name).items():
+                if recipe["data"] in SETS:
+                    yield from ((name, key, seed) for seed in range(3))
+
+
+def settings(name, key):
+    from genmini import models
+
+    recipe = models.recipes(name).get(key)
+    return recipe and json.dumps({part: recipe[part] for part in recipe if part not in ("data", "threads")}, sort_keys=True)
+
+
+def measure(run):
+    """Train one model -> its row."""
+    import torch
+    from measure import commit
+
+    from genmini import data, metrics, models
+    from genmini.train import fit, fit_in_stages, unit
+
+    torch.set_num_threads(1)
+    name, key, seed = run
+    recipe = models.recipes(name)[key]
+    train, valid, test = (data.load(recipe["data"], split) for split in data.SPLITS)
+    torch.manual_seed(seed)
+    model = models.find(name)(train.shape, levels=train.levels, **recipe["model"])
+    since, stages = time.process_time(), getattr(model, "stages", ())
+    if stages:
+        loops = [recipe[part] for part in ("train", *stages[1:])]
+        history = fit_in_stages(model, train, valid, loops, seed=seed, progress=False)
+    else:
+        history = fit(model, train, valid, **recipe["train"], seed=seed, progress=False)
+    seconds = time.process_time() - since
+
+    torch.manual_seed(0)
+    given = (test.y,) if getattr(model, "classes", 0) else ()
+    with torch.no_grad():
+        figures = {name: each.mean().item() for name, each in model.figures(test.x, *given, k=DRAWS).items()}
+        off = (test.x - model.reconstruct(test.x, *given)) / (test.levels - 1)
+    judged = metrics.score(model, metrics.network("digits-v1"), train, test, n=len(test))
+    elbo = figures.get("elbo", -figures["bound"] if "bound" in figures else None)
+    right = judged["samples"]["accuracy"]
+    said = {
+        "elbo": elbo, "iwae": figures.get(f"iwae-{DRAWS}"), "reconstruction": figures.get("reconstruction"),
+        "squared_error": off.square().flatten(1).sum(1).mean().item(), "fid": judged["samples"]["fid"], "fid_real": judged["real"]["fid"],
+        "right_class": right and right[0], "perplexity": model.report().get("perplexity") if hasattr(model, "report") else None,
+    }  # fmt: skip
+    return {
+        "data": recipe["data"], "who": name, "recipe": key, "seed": seed, **{k: "" if v is None else f"{v:.4f}" for k, v in said.items()},
+        "unit": unit(model), "valid": f"{history.valid:.4f}", "parameters": sum(p.numel() for p in model.parameters()), "step": history.step,
+        "cpu_seconds": f"{seconds:.1f}", "settings": settings(name, key), "torch": torch.__version__, "commit": commit(),
+    }  # fmt: skip
+
+
+# ---- the table -------------------------------------------------------------------------------------------------------------------------
+
+
+def stored():
+    return list(csv.DictReader(CSV.open())) if CSV.exists() else []
+
+
+def store(row):
+    """In place of the row of the same run, if there is one; the file is replaced in one step."""
+    rows = [old for old in stored() if [old[k] for k in KEYS] != [str(row[k]) for k in KEYS]] + [row]
+    rows.sort(key=lambda row: [str(row[k]) for k in KEYS])
+    CSV.parent.mkdir(exist_ok=True)
+    beside = CSV.with_suffix(".part")
+    with beside.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(beside, CSV)
+
+
+def missing(only=None):
+    have = {(row["who"], row["recipe"], row["seed"]): row["settings"] for row in stored()}
+    return [(name, key, seed) for name, key, seed in runs(only) if have.get((name, key, str(seed))) != settings(name, key)]
+
+
+def cell(group, column, digits, sign=1):
+    """Mean and deviation over the seeds; of nats of a density it is said that they are."""
+    values = [sign * float(row[column]) for row in group if row[column]]
+    if not values:
+        return ""
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    density = "density " * ("density" in group[0]["unit"] and column in ("elbo", "iwae", "reconstruction"))
+    return f"{density}{statistics.mean(values):.{digits}f}{spread}"
+
+
+def table(rows, data):
+    """The lines of one data set: probabilities first, the best first; then densities, then what has neither."""
+    groups = {}
+    for row in rows:
+        if row["data"] == data:
+            groups.setdefault((row["who"], row["recipe"]), []).append(row)
+
+    def order(item):
+        group = item[1]
+        costs = [-float(row["iwae"] or row["elbo"]) for row in group if row["elbo"]]
+        return ("density" in group[0]["unit"], not costs, statistics.mean(costs or [float(row["squared_error"]) for row in group]))
+
+    heads = [SETS[data], "−ELBO", f"−IWAE-{DRAWS}", "−log p(x\\|z)", "squared error", "FID", "right class", "perplexity", "parameters", "seconds"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for (who, key), group in sorted(groups.items(), key=order):
+        name = f"`{who}` ({key})" + (f", {len(group)} seed{'s' * (len(group) > 1)}" if len(group) < 3 else "")
+        cells = [name, cell(group, "elbo", 2, -1), cell(group, "iwae", 2, -1), cell(group, "reconstruction", 2), cell(group, "squared_error", 2)]
+        cells += [cell(group, "fid", 1), cell(group, "right_class", 3), cell(group, "perplexity", 1), f"{int(group[0]['parameters']):,}"]
+        cells += [f"{statistics.mean(float(row['cpu_seconds']) for row in group):.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    if groups:
+        floor = next(iter(groups.values()))[0]["fid_real"]
+        lines.append("| " + " | ".join(["test images", *[""] * 4, f"{float(floor):.1f}", *[""] * 4]) + " |")
+    return lines
+
+
+def readme():
+    """From the rows of the recipes as they are now."""
+    rows = [row for row in stored() if row["settings"] == settings(row["who"], row["recipe"])]
+    block = "\n\n".join(["<!-- latent -->", *("\n".join(table(rows, data)) for data in SETS), "<!-- /latent -->"])
+    README.write_text(re.sub(r"<!-- latent -->.*<!-- /latent -->", lambda _: block, README.read_text(), flags=re.S))
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Every latent model on the embedded digits, three seeds each, and README's tables.")
+    parser.add_argument("--only", nargs="+", metavar="MODEL", help="these models")
+    parser.add_argument("--fresh", action="store_true", help="measure again what is stored")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count()), metavar="N", help="processes at a time (default: %(default)s)")
+    parser.add_argument("--readme", action="store_true", help="only write README's tables from the stored rows")
+    options = parser.parse_args()
+    if not options.readme:
+        todo = list(runs(options.only)) if options.fresh else missing(options.only)
+        todo.sort(key=lambda run: run[2])  # the first seed of all before the second of any
+        print(f"{len(todo)} runs to do, {options.jobs} at a time")
+        with multiprocessing.get_context("spawn").Pool(options.jobs, maxtasksperchild=1) as pool:
+            for row in pool.imap_unordered(measure, todo):
+                store(row)
+                print("  ".join(f"{row[k]}" for k in (*KEYS, *FIGURES, "cpu_seconds")), flush=True)
+    readme()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The table of latent models: what is stored is not measured again, a row holds what the model is worth, README shows what is stored."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from genmini import models
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "bench"))
+import table_latent as table  # noqa: E402
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """Results and README of the test's own, three models of one quick recipe each."""
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- latent -->\nold\n<!-- /latent -->\nafter\n")
+    monkeypatch.setattr(table, "CSV", tmp_path / "results" / "latent.csv")
+    monkeypatch.setattr(table, "README", readme)
+    quick = lambda on, **model: {"digits": dict(data=on, model=model, train=dict(steps=2, every=2, rate=0.01))}
+    recipes = {"autoencoder": quick("digits", hidden=4), "cvae": quick("digits-threshold", hidden=4), "made": quick("digits"),
+               "vqvae": quick("digits", width=4, prior_width=4)}  # fmt: skip
+    recipes["vqvae"]["digits"]["prior"] = dict(steps=1, every=1)
+    recipes["classifier"] = quick("digits")  # codes no image; it judges samples
+    monkeypatch.setattr(models, "MODELS", {name: models.MODELS[name] for name in recipes})
+    monkeypatch.setattr(models, "recipes", lambda name: recipes[name])
+    threads = torch.get_num_threads()
+    yield recipes
+    torch.set_num_threads(threads)
+
+
+def test_only_what_is_missing_is_measured(elsewhere):
+    todo = table.missing()
+    assert todo == [(name, "digits", seed) for name in ("autoencoder", "cvae", "vqvae") for seed in range(3)]
+    rows = {}
+    for run in todo[::3]:
+        rows[run[0]] = table.measure(run)
+        table.store(rows[run[0]])
+    assert table.missing() == [run for run in todo if run[2]]
+    assert all(row["fid"] and row["squared_error"] and int(row["parameters"]) > 100 for row in rows.values())
+    assert float(rows["cvae"]["iwae"]) > float(rows["cvae"]["elbo"]) and rows["cvae"]["right_class"] and not rows["cvae"]["perplexity"]
+    assert not rows["autoencoder"]["elbo"] and float(rows["vqvae"]["elbo"]) < -float(rows["vqvae"]["reconstruction"]) < 0
+    assert float(rows["vqvae"]["perplexity"]) >= 1
+    elsewhere["vqvae"]["digits"]["prior"]["steps"] = 2  # other settings, of a later stage: measured anew
+    assert table.missing(["vqvae"]) == todo[6:]
+
+
+def test_readme_shows_mean_and_deviation_the_best_first(elsewhere):
+    row = dict.fromkeys(table.COLUMNS, "") | dict(data="digits", recipe="digits", unit="nats", parameters=1234, cpu_seconds="10", fid_real="12.34")
+    for who, elbo, unit in (("autoencoder", -90.0, "nats"), ("vqvae", -80.0, "nats")):
+        for seed, off in enumerate((-1.0, 0.0, 1.0)):
+            said = dict(who=who, seed=seed, elbo=elbo + off, squared_error=2.0, settings=table.settings(who, "digits"), unit=unit)
+            table.store(row | said)
+    row |= dict(who="cvae", data="digits-threshold", elbo=30.0, unit="nats of a density of v")
+    table.store(row | dict(seed=0, settings=table.settings("cvae", "digits")))
+    table.store(row | dict(seed=1, settings="of a recipe that is no more"))
+    table.readme()
+    text = table.README.read_text()
+    assert text.startswith("before\n<!-- latent -->\n") and text.endswith("<!-- /latent -->\nafter\n") and "old" not in text
+    lines = [line for line in text.splitlines() if line.startswith("| `")]
+    assert lines[0] == "| `vqvae` (digits) | 80.00 ± 1.00 |  |  | 2.00 ± 0.00 |  |  |  | 1,234 | 10 |"
+    assert lines[1].startswith("| `autoencoder` (digits) | 90.00 ± 1.00 |")
+    assert lines[2].startswith("| `cvae` (digits), 1 seed | density -30.00 |") and "| test images |  |  |  |  | 12.3 |" in text
+    table.readme()
+    assert table.README.read_text() == text
