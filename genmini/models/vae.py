@@ -168,7 +168,7 @@ RECIPES = {  # tuned on the valid split alone; "-mlp" and its sibling have as ma
     "digits": {
         "data": "digits-threshold",
         "model": dict(latent=10, body="conv", width=16),
-        "train": dict(steps=2500, batch=64, rate=2e-3, shift=0.2),
+        "train": dict(steps=2500, batch=64, rate=3e-3, shift=0.2),
         "threads": 1,
     },
     "digits-mlp": {
