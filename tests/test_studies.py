@@ -98,6 +98,19 @@ def test_a_dimension_that_moves_nothing_is_said_to(drawn):
     assert images[0, :, 3, 3].eq(images[0, 0, 3, 3]).all() and images[2].eq(images[2, 0]).all()
 
 
+def test_dimensions_that_follow_attributes_come_first_with_what_they_reach(drawn):
+    """The attribute is the pixel that the dimension moves, so its ends are the quantiles; z_3 follows none."""
+    names, half = ("left", "right"), lambda self, x: {name: torch.full((len(x),), 0.5) for name in names}
+    run = Linear(attributes=names, measure=lambda self, x: x[:, 3, 2:4], correlations=half)
+    run.device = "cpu"
+    said = traverse.study(run, "x.png")
+    ((_, images, labels, _),) = drawn
+    z = data.load("digits").x[:, 3, 2:5].float()
+    low, high = torch.quantile(z, 0.01, dim=0), torch.quantile(z, 0.99, dim=0)
+    assert labels[0] == f"left, ρ = 0.50: {low[0]:.3g} to {high[0]:.3g}"
+    assert labels[1] == f"right, ρ = 0.50: {low[1] / 2:.3g} to {high[1] / 2:.3g}" and labels[2].startswith("z$_{3}$") and said.endswith("rank correlation of a dimension with its attribute: left 0.500, right 0.500")
+
+
 def test_the_few_label_classifier_is_at_its_least_and_learns():
     torch.manual_seed(0)
     f, y = torch.randn(60, 5).double(), torch.randint(3, (60,))

@@ -1,7 +1,8 @@
 """What does one latent dimension do? It moves, and the others stay as they are.
 
 Each row moves one dimension, from the 1st to the 99th percentile of its codes of the train split, and the code of a test image stands still
-in all the others; beside it, how far that takes the image.
+in all the others; beside it, how far that takes the image. Where dimensions follow attributes (AR-VAE), their rows come first, with the rank
+correlation of the two on the test split, and what the attribute is of the first and the last image of the row.
 """
 
 import torch
@@ -23,11 +24,21 @@ def study(run, path):
         moved[i, :, i] = low[i] + t * (high[i] - low[i])
     images = run.decode(moved.flatten(0, 1), y.repeat(z.shape[1] * STEPS)).unflatten(0, (-1, STEPS)).float()
     reach = (images[:, -1] - images[:, 0]).flatten(1).norm(dim=1) / (test.levels - 1)
-    shown = reach.argsort(descending=True, stable=True)[:ROWS]
-    labels = [f"z$_{{{i + 1}}}$, moves {reach[i]:.1f}" for i in shown.tolist()]
+    tied = getattr(run.model, "attributes", ())
+    free = reach.argsort(descending=True, stable=True)
+    shown = [*range(len(tied)), *(i for i in free.tolist() if i >= len(tied))][: max(ROWS, len(tied))]
+    labels = [f"z$_{{{i + 1}}}$, moves {reach[i]:.1f}" for i in shown]
+    follows = []
+    if tied:
+        with torch.no_grad():
+            rho = [each.mean().item() for each in run.model.correlations(test.x.to(run.device)).values()]
+            ends = [run.model.measure(images[: len(tied), at].to(run.device)).cpu().diag().tolist() for at in (0, -1)]
+        labels[: len(tied)] = [f"{name}, ρ = {r:.2f}: {a:.3g} to {b:.3g}" for name, r, a, b in zip(tied, rho, *ends, strict=True)]
+        follows = [f"{name} {r:.3f}" for name, r in zip(tied, rho, strict=True)]
     draw(path, f"{type(run.model).__name__}: one latent dimension moves", images[shown], labels, test.levels)
     asleep = (reach < 0.1 * reach.max()).sum().item()
-    return f"z_{shown[0] + 1} moves the image most, by {reach.max():.2f}; {asleep} of {len(reach)} dimensions by less than a tenth of that"
+    said = f"z_{free[0] + 1} moves the image most, by {reach.max():.2f}; {asleep} of {len(reach)} dimensions by less than a tenth of that"
+    return said + (f"; rank correlation of a dimension with its attribute: {', '.join(follows)}" if tied else "")
 
 
 def draw(path, title, images, labels, levels):
