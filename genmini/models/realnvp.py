@@ -300,7 +300,16 @@ class Recomputed(torch.autograd.Function):
 RECIPES = {
     **{
         toy: {"data": toy, "model": dict(couplings=16, hidden=(64, 64)), "train": dict(steps=2500, batch=512, rate=5e-3), "threads": 1}
-        for toy in ("moons", "rings", "spirals", "checkerboard", "gaussians")
+        for toy in ("moons", "spirals")
+    },
+    **{  # what must be torn out of one round cloud: rings, pieces
+        toy: {
+            "data": toy,
+            "model": dict(couplings=16, hidden=(64, 64), bound=2.0),
+            "train": dict(steps=6000, batch=256, rate=5e-3, ema=0.99, every=500),
+            "threads": 1,
+        }
+        for toy in ("rings", "checkerboard", "gaussians")
     },
     "digits": {
         "data": "digits",
