@@ -375,6 +375,8 @@ def sample(arguments):
         if "how" not in inspect.signature(model.sample).parameters:
             raise ValueError(f"--how chooses between samplers, and {name} has one")
         how["how"] = arguments.how
+    if arguments.mean:
+        how["mean"] = _has_mean(model)
     if arguments.y is not None:
         if not getattr(model, "classes", 0):
             raise ValueError(f"-y names a class, and the {name} in {arguments.run_folder} was made without classes")
@@ -391,10 +393,16 @@ def sample(arguments):
     elif arguments.complete:
         plots.side_by_side(out, {**panels, f"completed by {name}": x}, model.levels)
     else:
-        plots.samples(out, f"{len(x)} samples of {name}", x, model.levels)
-    print(f"{len(x)} {'completions' if arguments.complete else 'samples'} in {out}")
-    if not how and hasattr(model, "says_of_samples"):
+        plots.samples(out, f"{len(x)} {'means' if arguments.mean else 'samples'} of {name}", x, model.levels)
+    print(f"{len(x)} {'completions' if arguments.complete else 'means' if arguments.mean else 'samples'} in {out}")
+    if not how.keys() - {"mean"} and hasattr(model, "says_of_samples"):
         print(f"note      {model.says_of_samples}")
+
+
+def _has_mean(model):
+    if "mean" not in inspect.signature(model.sample).parameters:
+        raise ValueError(f"--mean is for models that draw pixels given something drawn before, and {type(model).__name__} is none")
+    return True
 
 
 def _halves(model, said, arguments):
@@ -448,9 +456,10 @@ def score(arguments):
     name = _data_of(checkpoint.read(run), run)
     model, network = checkpoint.load(run, device), metrics.network(arguments.features, device)
     train, test = (data.load(name, split, arguments.data_dir) for split in ("train", "test"))
-    columns = metrics.score(model, network, train, test, arguments.n, arguments.seed)
+    mean = arguments.mean and _has_mean(model)
+    columns = metrics.score(model, network, train, test, arguments.n, arguments.seed, mean)
     print(f"features   {network.name}")
-    print(f"samples    {arguments.n} of {type(model).__name__} in {run}, seed {arguments.seed}")
+    print(f"samples    {arguments.n}{' means' * mean} of {type(model).__name__} in {run}, seed {arguments.seed}")
     print(f"real       of {name}, test; samples and real are held against {len(train)} of train")
     print("\n".join(["", *lines(columns)]))
 

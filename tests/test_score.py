@@ -5,6 +5,10 @@ import torch
 
 from genmini import data, metrics
 from genmini.cli import main
+from genmini.metrics.score import draw
+from genmini.models.cvae import CVAE
+from genmini.models.vae import VAE
+from genmini.models.vqvae import VQVAE
 
 SPLITS = {split: data.load("digits", split) for split in data.SPLITS}
 
@@ -53,6 +57,28 @@ def test_a_model_with_classes_is_asked_for_them_evenly(network):
     assert wrong["samples"]["accuracy"][0] == 0 and wrong["real"]["accuracy"][0] > 0.9
 
 
+def test_means_are_scored_in_place_of_samples(network):
+    """What each model draws its pixels around: the same z or codes give both, so many samples of one have this mean."""
+    train, test = SPLITS["train"], SPLITS["test"]
+    torch.manual_seed(0)
+    vae = VAE((8, 8), levels=17, latent=3, hidden=9, decoder="categorical").eval()
+    cvae = CVAE((8, 8), levels=17, latent=3, hidden=9, decoder="categorical").eval()
+    vqvae = VQVAE((8, 8), levels=17, K=9, dim=3, width=4, prior_width=4, prior_blocks=1, classes=10).eval()
+    for model in (vae, cvae, vqvae):
+        y = torch.arange(20) % 10 if getattr(model, "classes", 0) else None
+        torch.manual_seed(5)
+        means, asked = draw(model, 20, 5, 10, mean=True)
+        torch.manual_seed(5)
+        if isinstance(model, VAE):
+            wanted = model.decode(torch.randn(20, 3), y)
+        else:
+            wanted = model.decode_codes(torch.randint(9, (20, *model.grid)), y)
+        assert torch.equal(means, wanted) and means.is_floating_point() and (y is None or torch.equal(asked, y))
+        assert not torch.equal(means, draw(model, 20, 5, 10)[0].float())
+        columns = metrics.score(model, network, train, test, n=20, seed=5, mean=True)
+        assert columns["samples"]["inception_score"] == metrics.inception_score(network(means, 17)[1])
+
+
 def command(capsys, *words):
     status = main([*words, "--threads", "1"])
     out, err = capsys.readouterr()
@@ -90,6 +116,7 @@ def test_the_command_takes_another_classifier_and_says_what_it_does_not_take(cap
     for words, says in ((["m", "--features", "m"], "features come from a classifier, and m is a run of made"),
                         (["m", "--features", "nowhere"], "features must be digits-v1, inception, or the folder"),
                         (["m", "--features", "inception"], "pip install genmini[inception]"),
+                        (["m", "--mean"], "--mean is for models that draw pixels given something drawn before, and MADE is none"),
                         (["m", "-n", "3"], "n must be at least 8"), (["c"], "Classifier draws none"), (["a"], "AR draws none"),
                         (["x"], "holds no run")):  # fmt: skip
         status, _, err = command(capsys, "score", *words)

@@ -108,7 +108,8 @@ def test_dimensions_that_follow_attributes_come_first_with_what_they_reach(drawn
     z = data.load("digits").x[:, 3, 2:5].float()
     low, high = torch.quantile(z, 0.01, dim=0), torch.quantile(z, 0.99, dim=0)
     assert labels[0] == f"left, ρ = 0.50: {low[0]:.3g} to {high[0]:.3g}"
-    assert labels[1] == f"right, ρ = 0.50: {low[1] / 2:.3g} to {high[1] / 2:.3g}" and labels[2].startswith("z$_{3}$") and said.endswith("rank correlation of a dimension with its attribute: left 0.500, right 0.500")
+    assert labels[1] == f"right, ρ = 0.50: {low[1] / 2:.3g} to {high[1] / 2:.3g}" and labels[2].startswith("z$_{3}$")
+    assert said.endswith("rank correlation of a dimension with its attribute: left 0.500, right 0.500")
 
 
 def test_the_few_label_classifier_is_at_its_least_and_learns():

@@ -18,13 +18,16 @@ from .precision_recall import precision_recall
 AT_ONCE = 1000  # samples that are drawn together
 
 
-def score(model, network, reference, held_out, n=1000, seed=0):
-    """reference, held_out: data of the model's kind. -> columns; the classes asked for are 0, 1, ... in turn, from a model with classes."""
+def score(model, network, reference, held_out, n=1000, seed=0, mean=False):
+    """reference, held_out: data of the model's kind. -> columns; the classes asked for are 0, 1, ... in turn, from a model with classes.
+
+    mean: of a model whose last step is to draw each pixel, what it draws them around: pictures of VAEs often show these.
+    """
     if not getattr(model, "levels", None) or not hasattr(model, "sample"):
         raise ValueError(f"a score is of images that a model draws, and {type(model).__name__} draws none")
     if n < 8:
         raise ValueError(f"n must be at least 8 samples, got {n}")
-    x, y = draw(model, n, seed, network.classes)
+    x, y = draw(model, n, seed, network.classes, mean)
     some = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[:n]
     f, a = network(x, model.levels)
     f_ref, (f_real, a_real) = network(reference.x, reference.levels)[0], network(held_out.x[some], held_out.levels)
@@ -35,15 +38,16 @@ def score(model, network, reference, held_out, n=1000, seed=0):
     return columns
 
 
-def draw(model, n, seed, classes):
+def draw(model, n, seed, classes, mean=False):
     """-> n samples on the CPU, and the classes that were asked for (n,), or None where the network does not know them."""
     torch.manual_seed(seed)
     known = classes and getattr(model, "classes", 0) == classes
     y = torch.arange(n) % classes if known else None
     device = next(model.parameters()).device
-    parts = [dict(y=some.to(device)) for some in y.split(AT_ONCE)] if known else [{}] * -(-n // AT_ONCE)
+    how = dict(mean=True) if mean else {}
+    asked = [dict(y=some.to(device)) for some in y.split(AT_ONCE)] if known else [{}] * -(-n // AT_ONCE)
     sizes = [min(AT_ONCE, n - i) for i in range(0, n, AT_ONCE)]
-    return torch.cat([model.sample(size, **how).cpu() for size, how in zip(sizes, parts, strict=True)]), y
+    return torch.cat([model.sample(size, **how, **one).cpu() for size, one in zip(sizes, asked, strict=True)]), y
 
 
 def _column(f_ref, f, a, y):

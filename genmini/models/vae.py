@@ -150,11 +150,11 @@ class VAE(nn.Module):
         return self.decode(self.encode(x, y), y)
 
     @torch.no_grad()
-    def sample(self, n, y=None):
-        """n draws, (n, *shape) uint8: z from p(z), x from p(x|z)."""
+    def sample(self, n, y=None, mean=False):
+        """n draws, (n, *shape) uint8: z from p(z), x from p(x|z); mean: not x, but its mean given z, float levels."""
         like = self._like()
         z = torch.randn(n, self.latent, device=like.device, dtype=like.dtype)  # (1)
-        return self.p.draw(self.f(z, self._y(y, n))).to(torch.uint8)
+        return self.decode(z, y) if mean else self.p.draw(self.f(z, self._y(y, n))).to(torch.uint8)
 
     def _y(self, y, n):
         if y is not None:

@@ -181,15 +181,17 @@ class VQVAE(nn.Module):
         return self.decode_codes(self.codes(x, y), y)
 
     @torch.no_grad()
-    def sample(self, n, y=None):
+    def sample(self, n, y=None, mean=False):
         """n draws, (n, *shape): codes from the prior, then each pixel from its distribution given them. y: a class for all, or one each; None
-        draws them as frequent as in the data."""
+        draws them as frequent as in the data. mean: not the pixels, but their means given the codes, float levels."""
         if self.classes and y is None:
             y = torch.multinomial(self.frequency, n, replacement=True)
         if self.with_prior:
             k = self.prior.sample(n, y=y).long()  # (6)
         else:
             k = torch.randint(self.K, (n, *self.grid), device=self.seen.device)  # (5)
+        if mean:
+            return self.decode_codes(k, y)
         a = self._logits(self.codebook.weight[k], y)
         u = torch.rand(n, self.C, 1, *a.shape[3:], device=a.device)
         below = torch.sigmoid(-a) if self.levels == 2 else a.softmax(2).cumsum(2)[:, :, :-1]
