@@ -195,16 +195,15 @@ def picture(path, model, splits):
         panels = {"data (test)": test.x[:64], f"hardest for {type(model).__name__} (test)": test.x[hardest[:64]]}
         plots.side_by_side(path, panels, test.levels)
     elif test.levels:
-        name, like = type(model).__name__, next(model.parameters())
-        side = columns = min(8, len(test))
-        panels, how = {"data (test)": test.x[: side * side]}, {}
+        name, device, side = type(model).__name__, next(model.parameters()).device, min(8, len(test))
+        columns, given, how = side, (), {}
+        if getattr(model, "classes", 0) and hasattr(model, "reconstruct"):  # a column a class
+            columns = model.classes
+            given, how["y"] = (test.y[: side * columns].to(device),), torch.arange(side * columns, device=device) % columns
+        panels = {"data (test)": test.x[: side * columns]}
         if hasattr(model, "reconstruct"):
-            x, *y = (part[: side * side].to(like.device) for part in ((test.x, test.y) if getattr(model, "classes", 0) else (test.x,)))
             with torch.no_grad():
-                panels["reconstructions"] = model.reconstruct(x, *y).cpu()
-            if y:  # a column a class
-                columns = model.classes
-                how["y"] = torch.arange(side * columns, device=like.device) % columns
+                panels["reconstructions"] = model.reconstruct(panels["data (test)"].to(device), *given).cpu()
         panels[f"samples of {name}"] = model.sample(side * columns, **how).cpu()
         plots.side_by_side(path, panels, test.levels, columns)
     elif test.name in data.toys.TOYS:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from genmini.models._levels import checked
 from genmini.models.fvsbn import FVSBN
 from genmini.models.made import MADE
 from genmini.models.nade import NADE
@@ -25,3 +26,11 @@ def test_what_is_no_level_has_no_probability(make, levels):
                      (torch.full((3, 2, 2), 0.4), "whole levels"), (torch.zeros(3, 5), "must have shape")):  # fmt: skip
         with pytest.raises(ValueError, match=words):
             model.log_prob(x)
+
+
+def test_the_brightest_of_256_levels_is_one():
+    """uint8, whose numbers end at 255, beside a bound of 256"""
+    x = torch.tensor([[0, 255, 3, 4]], dtype=torch.uint8)
+    assert checked(x, (4,), 256) is not None
+    with pytest.raises(ValueError, match="levels 0 ... 254, got 0 ... 255"):
+        checked(x, (4,), 255)

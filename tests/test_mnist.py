@@ -218,3 +218,22 @@ def test_the_command_line_trains_on_it(contents, tmp_path, monkeypatch, capsys):
         assert main(["eval", "runs/nade-mnist", "--data-dir", "nowhere"]) == 2
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "vae", "cvae", "arvae"])
+def test_models_with_a_latent_code_train_on_it(contents, tmp_path, monkeypatch, capsys, name):
+    """Their recipe for it, one step; eval, samples, and what a resumed run says at its end."""
+    lay(tmp_path / "here", contents)
+    monkeypatch.chdir(tmp_path)
+    at, threads = ["--data-dir", "here"], torch.get_num_threads()
+    words = ["train", name, "--data", "mnist", *at, "--steps", "1", "--set", "batch=4", "--threads", "1", "--out", "r"]
+    try:
+        assert main(words) == 0 and (tmp_path / "r" / "samples.png").stat().st_size > 1000
+        out = capsys.readouterr().out
+        assert "50 train / 10 valid / 10 test" in out and ("squared error" in out or "elbo" in out)
+        assert main([*words, "--resume"]) == 0 and "at its end already" in capsys.readouterr().out
+        assert main(["eval", "r", *at, "-k", "2"]) == 0 and ("iwae-2" in capsys.readouterr().out) == (name != "autoencoder")
+        how = ["-y", "3,8"] if name == "cvae" else []
+        assert main(["sample", "r", "-n", "3", *how, "--out", "x.npy"]) == 0 and np.load("x.npy").shape == (3, 28, 28)
+    finally:
+        torch.set_num_threads(threads)

@@ -12,8 +12,9 @@ def checked(x, shape, levels):
     if x.dim() == 0 or math.prod(x.shape[1:]) != D:
         raise ValueError(f"x must have shape (N, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
     if x.device.type == "cpu" and x.numel():
-        if not 0 <= x.min() <= x.max() < levels:
-            raise ValueError(f"x must hold levels 0 ... {levels - 1}, got {x.min()} ... {x.max()}")
+        low, high = x.min().item(), x.max().item()  # numbers of Python: uint8 knows no 256
+        if not 0 <= low <= high < levels:
+            raise ValueError(f"x must hold levels 0 ... {levels - 1}, got {low} ... {high}")
         if x.is_floating_point() and not torch.equal(x, x.floor()):
             raise ValueError(f"x must hold whole levels 0 ... {levels - 1}, got {x[x != x.floor()][0]}")
     return x.reshape(len(x), D)

@@ -78,22 +78,22 @@ def ranks(a):
     return rank / rank.std(correction=0) if len(count) > 1 else rank
 
 
-RECIPES = {  # tuned on the valid split alone, for the correlations and the ELBO
+RECIPES = {  # tuned on the valid split alone: a larger gamma buys correlation with nats
     "digits": {
         "data": "digits",
-        "model": dict(latent=10, body="conv", width=24, decoder="categorical"),
-        "train": dict(steps=1500, batch=64, rate=2e-3, shift=0.2),
+        "model": dict(latent=10, body="conv", width=24, decoder="categorical", delta=10.0, gamma=5.0),
+        "train": dict(steps=1500, batch=64, rate=3e-3, shift=0.2),
         "threads": 1,
     },
     "digits-threshold": {
         "data": "digits-threshold",
-        "model": dict(latent=10, body="conv", width=16),
-        "train": dict(steps=1500, batch=64, rate=2e-3, shift=0.2),
+        "model": dict(latent=10, body="conv", width=16, delta=10.0, gamma=3.0),
+        "train": dict(steps=1500, batch=64, rate=3e-3, shift=0.2),
         "threads": 1,
     },
     "mnist": {
         "data": "mnist-dynamic",
-        "model": dict(latent=20, hidden=400),
+        "model": dict(latent=20, hidden=400, delta=10.0),
         "train": dict(steps=50_000, batch=128, rate=1e-3, every=1000),
     },
 }

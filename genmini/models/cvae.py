@@ -79,13 +79,13 @@ RECIPES = {  # those of VAE; y makes some of z superfluous
     "digits": {
         "data": "digits-threshold",
         "model": dict(latent=10, body="conv", width=16),
-        "train": dict(steps=1500, batch=64, rate=2e-3, shift=0.2),
+        "train": dict(steps=3000, batch=64, rate=3e-3, shift=0.2),
         "threads": 1,
     },
     "digits-levels": {
         "data": "digits",
         "model": dict(latent=10, body="conv", width=24, decoder="categorical"),
-        "train": dict(steps=1500, batch=64, rate=2e-3, shift=0.2),
+        "train": dict(steps=2500, batch=64, rate=3e-3, shift=0.2),
         "threads": 1,
     },
     "mnist": {
