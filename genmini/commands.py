@@ -93,7 +93,7 @@ def train(arguments):
     except (OSError, RuntimeError, MemoryError, KeyboardInterrupt) as error:
         raise _noted(error, run) from None
     print(f"picture   {run / 'samples.png'}")
-    if hasattr(model, "says_of_samples"):
+    if hasattr(model, "says_of_samples") and not getattr(model, "classes", 0):  # of classes, the picture shows each
         print(f"note      {model.says_of_samples}")
 
 
