@@ -237,3 +237,25 @@ def test_models_with_a_latent_code_train_on_it(contents, tmp_path, monkeypatch, 
         assert main(["sample", "r", "-n", "3", *how, "--out", "x.npy"]) == 0 and np.load("x.npy").shape == (3, 28, 28)
     finally:
         torch.set_num_threads(threads)
+
+
+def test_what_it_trains_is_scored_and_studied(contents, tmp_path, monkeypatch, capsys):
+    """By the classifier that is shipped and by one of its own, which is judged but draws nothing; what ten images are too few for is said."""
+    lay(tmp_path / "here", contents)
+    monkeypatch.chdir(tmp_path)
+    at, threads = ["--data-dir", "here", "--threads", "1"], torch.get_num_threads()
+    small = ["--data", "mnist", *at, "--steps", "1", "--set", "batch=4"]
+    try:
+        assert main(["train", "vae", *small, "--set", "latent=2", "--set", "hidden=8", "--out", "vae"]) == 0
+        assert main(["train", "classifier", *small, "--set", "width=2", "--out", "classifier"]) == 0
+        capsys.readouterr()
+        assert main(["eval", "classifier", *at]) == 0 and "accuracy" in capsys.readouterr().out
+        for features, named in (("digits-v1", "digits-v1: not comparable"), ("classifier", "the classifier in classifier, trained on mnist")):
+            assert main(["score", "vae", "-n", "12", "--features", features, *at]) == 0
+            out = capsys.readouterr().out
+            assert named in out and "samples, n = 12 samples, n = 10 real, n = 10" in " ".join(out.split())
+        for study in ("reconstruct", "interpolate", "embed", "grid", "traverse"):
+            assert main(["study", study, "vae", *at]) == 0 and (tmp_path / "vae" / f"{study}.png").stat().st_size > 5000
+        assert main(["study", "semi-supervised", "vae", *at]) == 2 and "10 images of each class, and train has" in capsys.readouterr().err
+    finally:
+        torch.set_num_threads(threads)

@@ -19,6 +19,8 @@ def pairs(y, conditional):
         if i not in used and j is not None and len(found) < PAIRS:
             found.append((i, j))
             used |= {i, j}
+    if not found:
+        raise ValueError(f"among {len(y)} images there are no two of {'one class' if conditional else 'two classes'}")
     return torch.tensor(found)
 
 

@@ -16,8 +16,9 @@ def study(run, path):
         back, top = run.reconstruct(x, y), some.levels - 1
         error = ((x - back) / top).square().flatten(1).mean(1).double()
         said.append(f"{split} {error.mean():.4f} +- {error.std() / len(error) ** 0.5:.4f}")
-        rows = lambda a: a[:32].float().unflatten(0, (4, 8))
+        columns = min(8, len(x))
+        rows = lambda a: a[: min(4, len(x) // columns) * columns].float().unflatten(0, (-1, columns))
         panels[f"{split}: images over their reconstructions"] = torch.stack([rows(x), rows(back)], 1).flatten(0, 2)
-    plots.side_by_side(path, panels, some.levels)
+    plots.side_by_side(path, panels, some.levels, columns)
     train = run.split("train").x[:FIRST] / top
     return f"squared error of a pixel: {', '.join(said)}; the mean image of train would give {(train - train.mean(0)).square().mean():.4f}"

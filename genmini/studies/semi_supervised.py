@@ -59,6 +59,8 @@ def study(run, path):
         scale = (f["train"] - mean).square().sum(1).mean().sqrt()
         f.update({split: (each - mean) / scale for split, each in f.items()})
     of_class = [np.flatnonzero(y["train"].numpy() == k) for k in range(classes)]
+    if min(map(len, of_class)) < max(LABELS) // classes:
+        raise ValueError(f"{max(LABELS)} labels take {max(LABELS) // classes} images of each class, and train has {min(map(len, of_class))} of one")
     results = {kind: [] for kind in kinds}
     for n in LABELS:
         labelled = [torch.from_numpy(np.concatenate([noise.choice(of, n // classes, replace=False) for of in of_class])) for _ in range(DRAWS)]
