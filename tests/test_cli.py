@@ -508,3 +508,22 @@ def test_an_ar_vae_prints_its_correlations(capsys):
     assert status == 0 and "rank correlation, slant" in out and json.loads(open("r/run.json").read())["settings"]["attributes"] == ["area", "slant"]
     status, _, err = run(capsys, "train", "arvae", "--data", "digits", *SMALL, "--set", "colour=1", "--overwrite")
     assert status == 2 and "gamma" in err and "beta" in err  # its own keys, and those of VAE
+
+
+@pytest.mark.parametrize("name, columns", [("vae", 8), ("cvae", 10)])
+def test_a_picture_shows_data_reconstructions_and_samples(monkeypatch, tmp_path, name, columns):
+    from genmini import commands, data, plots
+
+    drawn, asked = {}, []
+    monkeypatch.setattr(plots, "side_by_side", lambda path, panels, levels, columns: drawn.update(panels, columns=columns))
+    splits = {split: data.load("digits-threshold", split) for split in data.SPLITS}
+    model = models.find(name)((8, 8), hidden=4)
+    reconstruct = model.reconstruct
+    monkeypatch.setattr(model, "reconstruct", lambda x, *y: asked.append((x, *y)) or reconstruct(x, *y))
+    commands.picture(tmp_path / "x.png", model, splits)
+    shape = (8 * columns, 8, 8)
+    assert drawn.pop("columns") == columns and all(panel.shape == shape for panel in drawn.values())
+    assert list(drawn) == ["data (test)", "reconstructions", f"samples of {type(model).__name__}"]
+    test = splits["test"]
+    assert (asked[0][0] == test.x[: 8 * columns]).all() and len(asked[0]) == (2 if name == "cvae" else 1)
+    assert name == "vae" or (asked[0][1] == test.y[:80]).all()

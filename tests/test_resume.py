@@ -17,6 +17,8 @@ CASES = {  # model, its settings, data, settings of the loop
     "realnvp, levels": ("realnvp", dict(couplings=1, width=4, dropout=0.2, dequantise="variational"), "digits", dict(ema=0.5)),
     "realnvp, classes": ("realnvp", dict(couplings=2, hidden=8, classes=2), "moons", dict()),
     "vae": ("vae", dict(hidden=8, latent=3, dropout=0.2), "digits-threshold", dict(shift=0.5)),
+    "cvae": ("cvae", dict(hidden=8, latent=3, free_bits=0.1), "digits-threshold", dict()),
+    "arvae, half precision": ("arvae", dict(hidden=8, latent=6, decoder="gaussian-learned"), "digits", dict(precision="bfloat16")),
     "autoencoder, average": ("autoencoder", dict(hidden=8, latent=3), "digits", dict(ema=0.9)),
     "half precision": ("made", dict(hidden=(16,)), "digits-threshold", dict(precision="float16")),
 }
