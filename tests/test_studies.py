@@ -8,7 +8,9 @@ import torch
 
 from genmini import checkpoint, data, plots, studies
 from genmini.cli import main
+from genmini.models.arvae import ARVAE
 from genmini.models.autoencoder import Autoencoder
+from genmini.models.cvae import CVAE
 from genmini.models.made import MADE
 from genmini.models.vae import VAE
 from genmini.studies import embed, interpolate, reconstruct, semi_supervised, traverse
@@ -100,7 +102,7 @@ def test_a_dimension_that_moves_nothing_is_said_to(drawn):
 
 def test_dimensions_that_follow_attributes_come_first_with_what_they_reach(drawn):
     """The attribute is the pixel that the dimension moves, so its ends are the quantiles; z_3 follows none."""
-    names, half = ("left", "right"), lambda self, x: {name: torch.full((len(x),), 0.5) for name in names}
+    names, half = ("left", "right"), lambda self, x: dict.fromkeys(names, 0.5)
     run = Linear(attributes=names, measure=lambda self, x: x[:, 3, 2:4], correlations=half)
     run.device = "cpu"
     said = traverse.study(run, "x.png")
@@ -171,6 +173,23 @@ def fitting(name):
     from genmini import models
 
     return ", ".join(each for each in models.MODELS if all(hasattr(models.find(each), need) for need in studies.find(name).NEEDS))
+
+
+def test_conditional_models_are_told_the_class_and_attributes_are_followed(capsys, tmp_path):
+    """Studies of a CVAE hand on y, grid shows four classes; the few labels are not for it. Of an AR-VAE the correlations are those of eval."""
+    torch.manual_seed(0)
+    cvae, arvae = (model((8, 8), latent=2, hidden=8, levels=17, decoder="categorical", **more)
+                   for model, more in ((CVAE, {}), (ARVAE, dict(attributes=("slant", "area")))))  # fmt: skip
+    save("cvae", cvae), save("arvae", arvae)
+    for name in ("reconstruct", "interpolate", "embed", "grid", "traverse"):
+        assert command(capsys, "study", name, "cvae")[0] == 0 and (tmp_path / "cvae" / f"{name}.png").stat().st_size > 10_000
+    status, _, err = command(capsys, "study", "semi-supervised", "cvae")
+    assert status == 2 and "cvae does not fit: its encoder is told the class" in err
+    back = studies.Run("cvae").reconstruct(TEST.x, TEST.y)
+    torch.testing.assert_close(back, cvae.eval().reconstruct(TEST.x, TEST.y).detach())
+    assert not torch.equal(back, studies.Run("cvae").reconstruct(TEST.x, (TEST.y + 1) % 10))
+    rho = arvae.eval().correlations(TEST.x)
+    assert f"attribute: slant {rho['slant']:.3f}, area {rho['area']:.3f}" in command(capsys, "study", "traverse", "arvae")[1]
 
 
 def test_what_does_not_fit_is_said(capsys):

@@ -31,7 +31,7 @@ def study(run, path):
     follows = []
     if tied:
         with torch.no_grad():
-            rho = [each.mean().item() for each in run.model.correlations(test.x.to(run.device)).values()]
+            rho = list(run.model.correlations(test.x.to(run.device)).values())
             ends = [run.model.measure(images[: len(tied), at].to(run.device)).cpu().diag().tolist() for at in (0, -1)]
         labels[: len(tied)] = [f"{name}, ρ = {r:.2f}: {a:.3g} to {b:.3g}" for name, r, a, b in zip(tied, rho, *ends, strict=True)]
         follows = [f"{name} {r:.3f}" for name, r in zip(tied, rho, strict=True)]
