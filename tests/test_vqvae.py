@@ -158,6 +158,29 @@ def test_samples_follow_p_of_x(settings, with_prior):
         drawn_from(torch.bincount(cell, minlength=len(p)), n * p.exp())
 
 
+def test_the_decoder_misses_codes_in_training_alone():
+    """All of them: nothing of x passes, and nothing comes back to its encoder but by the codes' own losses."""
+    x = VALID.x[:20]
+    for miss in (0.0, 1.0):
+        torch.manual_seed(0)
+        model = VQVAE((8, 8), **SMALL | dict(miss=miss, beta=0.0)).train()
+        model.loss(x).sum().backward()
+        assert (model.f.out.weight.grad.abs().max() > 0) == (miss == 0)
+    whole = VQVAE((8, 8), **SMALL)
+    whole.load_state_dict(model.state_dict())
+    assert torch.equal(model.eval().log_prob(x), whole.eval().log_prob(x))
+
+
+@each
+def test_mean_images_have_the_mean_of_the_samples(settings):
+    """E[x] by listing, against 4000 mean images: within five standard errors, of at most (L-1) / 2 / sqrt(4000)."""
+    model = vqvae(with_prior=True, **settings)
+    p = listed(model).exp()
+    wanted = (p.view(-1, *[1] * len(model.shape)) * space(model)).sum(0)
+    error = 5 * (model.levels - 1) / 2 / 4000**0.5
+    torch.testing.assert_close(model.sample(4000, mean=True).mean(0), wanted, atol=error, rtol=0)
+
+
 @each
 def test_the_mean_image_is_that_of_the_samples(settings):
     """By listing p(x | k) over all x."""
