@@ -14,7 +14,7 @@ from check import drawn_from
 from test_pixelcnn import space
 
 import genmini
-from genmini import checkpoint, data
+from genmini import checkpoint, data, models
 from genmini.cli import main
 from genmini.models.vqvae import VQVAE
 from genmini.train import fit, fit_in_stages, judge
@@ -230,6 +230,15 @@ def test_dead_codes_come_back(average):
         history = fit(model, TRAIN, VALID, steps=60, every=60, progress=False)
         used[revive] = history.rows[-1]["usage"]
     assert used[0] == 1 / 32 and used[5] > 0.5, used
+
+
+def test_the_recipe_uses_its_codes():
+    """An eighth of its first stage: 80% of 128 codes are the nearest of some image of train, though all began near 0."""
+    recipe, (train, valid) = models.recipes("vqvae")["digits"], (data.load("digits", split) for split in ("train", "valid"))
+    model = VQVAE(train.shape, levels=17, **recipe["model"])
+    model.begin("codes", train)
+    fit(model, train, valid, **recipe["train"] | dict(steps=250, every=250), progress=False)
+    assert model.K == 128 and len(model.codes(train.x).unique()) >= 0.8 * 128
 
 
 # ---- two stages, one training ----------------------------------------------------------------------------------------------------------
