@@ -17,8 +17,8 @@ The decoder says p(x|z) (genmini/models/_decoders.py). A Gaussian one is a densi
 which may be negative, compare with one another alone, and are printed without bits/dim. With a fixed variance, (3) is the course's
 alpha ||v - f(z)||^2 + KL with alpha = 1/(2 sigma^2), up to the constant D/2 log(pi / alpha).
 
-On a GPU the room draws eps from a seed, and stores none; on a CPU it is given: there Philox, in PyTorch's 64-bit integers, costs more than
-the memory that it saves.
+On a GPU the room draws eps from a seed, and stores none; on a CPU eps is given: there the seed's Philox, in PyTorch's 64-bit integers, makes
+the draw 12 to 22 times as slow.
 
     room: kernels/gaussian_kl.py    bodies: genmini/nets/coders.py    test: tests/test_vae.py
 """
