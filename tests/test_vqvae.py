@@ -415,6 +415,7 @@ def test_the_command_line_trains_both_stages_and_resumes_the_second(capsys, tmp_
     tests = [[line for line in said.splitlines() if line.startswith("test")] for said in (again, out)]
     assert status == 0 and tests[0] == tests[1] and len(tests[0]) == 7
     assert all(word in out for word in ("elbo", "reconstruction", "kl", "kl-uniform", "perplexity", "usage", "dead", "given the class"))
+    assert genmini_(capsys, "study", "codes", "parts")[0] == 0 and (tmp_path / "parts" / "codes.png").stat().st_size > 20_000
     for words in (["-y", "3"], []):
         status, out, _ = genmini_(capsys, "sample", "parts", "-n", "5", "--out", "x.npy", *words)
         assert status == 0 and np.load("x.npy").shape == (5, 8, 8) and ("as frequent" in out) == (not words)
