@@ -1,4 +1,4 @@
-"""The command line: what a user types, checked; the work is done in commands.py.
+"""The command line: what a user types, checked; the work is done in commands.py and runs.py.
 
 A mistake of the user's ends in one line on stderr and exit status 2, a failure of the machine's in one line and 1, Ctrl-C in 130.
 GENMINI_DEBUG=1 shows the traceback behind the line.
@@ -8,7 +8,7 @@ import argparse
 import os
 import sys
 
-from genmini import __version__, commands, info
+from genmini import __version__, commands, info, runs
 
 EXAMPLES = """examples:
   genmini train made --data digits               about a minute on a laptop; ends in a picture
@@ -83,7 +83,7 @@ def parser():
     where_data_lies(added)
     where_it_runs(added)
 
-    added = command("sample", commands.sample, "draw samples from a trained run")
+    added = command("sample", runs.sample, "draw samples from a trained run")
     added.add_argument("run_folder", metavar="RUN", help="a folder that `genmini train` wrote")
     added.add_argument("-n", type=_positive, default=64, metavar="N", help="how many (default: 64)")
     added.add_argument("-y", type=_classes, metavar="CLASS", help="of one class, from a model with classes (default: of all); 3,8: of both at once")
@@ -95,14 +95,14 @@ def parser():
     where_data_lies(added)
     where_it_runs(added)
 
-    added = command("eval", commands.evaluate, "what a trained run is worth on data: its likelihood, in nats and bits per dimension, or its figures")
+    added = command("eval", runs.evaluate, "what a trained run is worth on data: its likelihood, in nats and bits per dimension, or its figures")
     added.add_argument("run_folder", metavar="RUN", help="a folder that `genmini train` wrote")
     added.add_argument("--split", default="test", help="train, valid or test (default: test)")
     added.add_argument("-k", type=_positive, default=500, metavar="K", help="draws for an image, of models that bound log p by them (default: 500)")
     where_data_lies(added)
     where_it_runs(added)
 
-    added = command("score", commands.score, "how good samples are: FID, KID, inception score, precision, recall, class, beside real images")
+    added = command("score", runs.score, "how good samples are: FID, KID, inception score, precision, recall, class, beside real images")
     added.add_argument("run_folder", metavar="RUN", help="a folder that `genmini train` wrote, of a model that draws images")
     added.add_argument("-n", type=_positive, default=1000, metavar="N", help="how many samples (default: 1000)")
     added.add_argument("--mean", action="store_true", help="of VAEs and VQ-VAE: the mean image of what was drawn, in place of pixels drawn, too")
@@ -111,7 +111,7 @@ def parser():
     where_data_lies(added)
     where_it_runs(added)
 
-    added = command("study", commands.study, "one question about what a trained run has learnt: a picture and a line")
+    added = command("study", runs.study, "one question about what a trained run has learnt: a picture and a line")
     added.add_argument("study", metavar="STUDY", help="one of `genmini list`, as reconstruct")
     added.add_argument("of", nargs="+", metavar="RUN", help="folders that `genmini train` wrote; of latent-dim, a model")
     added.add_argument("--out", metavar="FILE", help="the picture of one run (default: RUN/STUDY.png); of latent-dim, the folder of its runs")

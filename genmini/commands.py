@@ -1,11 +1,10 @@
-"""What `genmini train`, `sample` and `eval` do, once the command line is read.
+"""What `genmini train` does, once the command line is read; what is done with runs stands in runs.py.
 
 A run that ends before its end, for whatever reason, says what of it is saved: as a note on the error that ends it.
 """
 
 import ast
 import inspect
-import io
 import itertools
 import json
 import sys
@@ -14,8 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from genmini import info
-
-# ---- train -----------------------------------------------------------------------------------------------------------------------------
+from genmini.report import picture, say
 
 
 def train(arguments):
@@ -181,98 +179,6 @@ def _watch(run, splits, seed, tensorboard):
     return watch
 
 
-def picture(path, model, splits):
-    """Data beside what the model makes of it."""
-    import torch
-
-    from genmini import data, plots
-    from genmini.train import judge
-
-    test = splits["test"]
-    if not hasattr(model, "sample"):
-        there = test.to(next(model.parameters()).device)
-        hardest = judge(model, there.x, there.y).argsort(descending=True).cpu()
-        panels = {"data (test)": test.x[:64], f"hardest for {type(model).__name__} (test)": test.x[hardest[:64]]}
-        plots.side_by_side(path, panels, test.levels)
-    elif test.levels:
-        name, device, side = type(model).__name__, next(model.parameters()).device, min(8, len(test))
-        columns, given, how = side, (), {}
-        if getattr(model, "classes", 0) and hasattr(model, "reconstruct"):  # a column a class
-            columns = model.classes
-            given, how["y"] = (test.y[: side * columns].to(device),), torch.arange(side * columns, device=device) % columns
-        panels = {"data (test)": test.x[: side * columns]}
-        if hasattr(model, "reconstruct"):
-            with torch.no_grad():
-                panels["reconstructions"] = model.reconstruct(panels["data (test)"].to(device), *given).cpu()
-        panels[f"samples of {name}"] = model.sample(side * columns, **how).cpu()
-        plots.side_by_side(path, panels, test.levels, columns)
-    elif test.name in data.toys.TOYS:
-        plots.plane(path, model, test, data.toys.TOYS[test.name].log_prob)
-    else:
-        plots.series(path, model, torch.cat([splits["train"].x[0], splits["valid"].x[0]]), test.x[0], splits["train"].y.item())
-
-
-def say(model, data, k=0):
-    """The model's figures, each on a line, if it has more than one; else its likelihood. k: how many draws, where draws make it better."""
-    (say_figures if hasattr(model, "figures") else say_likelihood)(model, data, **{"k": k} if hasattr(model, "figures") else {})
-
-
-NATS = ("elbo", "iwae", "reconstruction", "kl", "bound", "rate", "N log K")  # figures that are; the others are in the unit that their name says
-
-
-def say_figures(model, data, k):
-    import math
-
-    import torch
-
-    from genmini.train import unit
-
-    torch.manual_seed(0)  # some are draws: the same ones each time
-    like, given = next(model.parameters()), bool(getattr(model, "classes", 0))
-    sets = (data.x, data.y) if given else (data.x,)
-    batches = zip(*(some.split(1000) for some in sets), strict=True)
-    with torch.no_grad():
-        parts = [model.figures(*(part.to(like.device) for part in batch), k=k) for batch in batches]
-    widest = max(map(len, parts[0]))
-    for name in parts[0]:
-        values = torch.cat([part[name] for part in parts]).double()
-        mean, error = values.mean().item(), (values.std() / math.sqrt(len(values))).item()
-        if not math.isfinite(mean):
-            raise FloatingPointError(f"the {name} of the {data.split} split of {data.name} is not finite: {mean}")
-        line = f"{mean:.3f} +- {error:.3f}"
-        if name.partition("-")[0] in NATS:
-            line += f" {unit(model) if unit(model).startswith('nats') else 'nats'}"
-            if "density" not in unit(model):  # a log-probability of levels is a length of code, less its sign
-                bits = 1 / (math.prod(data.shape) * math.log(2))
-                line += f", {abs(mean) * bits:.4f} +- {error * bits:.4f} bits/dim"
-        print(f"{data.split:<9} {name:<{widest}} {line}")
-    for name, value in (model.report() if hasattr(model, "report") else {}).items():  # of all that its figures were taken of
-        print(f"{data.split:<9} {name:<{widest}} {value:.3f}")
-    print(f"{'':<9} mean and standard error over {len(data)} images of {data.name}{', given the class' * given}")
-
-
-def say_likelihood(model, data):
-    import math
-
-    from genmini.data import toys
-    from genmini.train import evaluate
-
-    nats, error = evaluate(model, data)
-    if not math.isfinite(nats):
-        raise FloatingPointError(f"the likelihood of the {data.split} split of {data.name} is not finite: {nats} nats")
-    likelihood = f"{nats:.3f} +- {error:.3f} nats"
-    what, count = ("images", len(data)) if data.levels else ("points", len(data)) if data.name in toys.TOYS else ("numbers", data.x.numel())
-    if data.levels and hasattr(model, "log_prob"):  # of a density it would depend on the unit of x
-        bits = 1 / (math.prod(data.shape) * math.log(2))
-        likelihood += f", {nats * bits:.4f} +- {error * bits:.4f} bits/dim"
-        likelihood += ", at most" * getattr(model, "bounds", False)  # its log_prob is a lower bound
-    likelihood += ", given the class" * bool(getattr(model, "classes", 0))
-    print(f"{data.split:<9} {likelihood}   (mean and standard error over {count} {what} of {data.name})")
-    if data.name in toys.TOYS:
-        truth = -toys.TOYS[data.name].log_prob(data.x, data.y if getattr(model, "classes", 0) else None).mean().item()
-        print(f"{'truth':<9} {truth:.3f} nats   (of the density that these points were drawn from)")
-
-
 def _settings(pairs, model_class, fit, recipe):
     """The recipe's settings with --set KEY=VALUE over them: those of the model, those of the loop, and STAGE.KEY of each later stage's loop."""
     later = getattr(model_class, "stages", ())[1:]
@@ -349,171 +255,3 @@ def one_line(error):
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text:
         return f"out of memory: a smaller batch (--set batch=...) or model may fit ({text[:120]})"
     return text
-
-
-# ---- sample, eval ----------------------------------------------------------------------------------------------------------------------
-
-
-def sample(arguments):
-    import numpy as np
-    import torch
-
-    from genmini import checkpoint, plots
-
-    out = Path(arguments.out or Path(arguments.run_folder) / "grid.png")
-    if out.suffix not in (".png", ".npy"):
-        raise ValueError(f"--out takes a .png or a .npy file, got {out}")
-    said = checkpoint.read(arguments.run_folder)
-    model = checkpoint.load(arguments.run_folder, where(arguments))
-    name, how = type(model).__name__, {}
-    if not hasattr(model, "sample"):
-        raise ValueError(f"the {name} in {arguments.run_folder} draws no samples: `genmini eval` says how well it judges them")
-    if arguments.complete:
-        how, panels = _halves(model, said, arguments)
-    if arguments.how:
-        if "how" not in inspect.signature(model.sample).parameters:
-            raise ValueError(f"--how chooses between samplers, and {name} has one")
-        how["how"] = arguments.how
-    if arguments.mean:
-        how["mean"] = _has_mean(model)
-    if arguments.y is not None:
-        if not getattr(model, "classes", 0):
-            raise ValueError(f"-y names a class, and the {name} in {arguments.run_folder} was made without classes")
-        if len(arguments.y) > 1 and not hasattr(model, "mixture"):
-            raise ValueError(f"-y names several classes, and {name} takes one")
-        how["y"] = arguments.y[0] if len(arguments.y) == 1 else model.mixture(arguments.y)
-    torch.manual_seed(arguments.seed)
-    x = model.sample(len(how["x"]) if arguments.complete else arguments.n, **how).cpu()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".npy":
-        content = io.BytesIO()
-        np.save(content, x.numpy(), allow_pickle=False)
-        checkpoint.write(out, content.getvalue())
-    elif arguments.complete:
-        plots.side_by_side(out, {**panels, f"completed by {name}": x}, model.levels)
-    else:
-        plots.samples(out, f"{len(x)} {'means' if arguments.mean else 'samples'} of {name}", x, model.levels)
-    print(f"{len(x)} {'completions' if arguments.complete else 'means' if arguments.mean else 'samples'} in {out}")
-    if not how.keys() - {"mean"} and hasattr(model, "says_of_samples"):
-        print(f"note      {model.says_of_samples}")
-
-
-def _has_mean(model):
-    if "mean" not in inspect.signature(model.sample).parameters:
-        raise ValueError(f"--mean is for models that draw pixels given something drawn before, and {type(model).__name__} is none")
-    return True
-
-
-def _halves(model, said, arguments):
-    """Test images, of which the first half of the pixels, in the model's own order, is known -> what sample takes, and panels to show."""
-    import math
-
-    import torch
-
-    from genmini import data
-
-    if "known" not in inspect.signature(model.sample).parameters:
-        raise ValueError(f"--complete is for models that draw pixel after pixel, and {type(model).__name__} is none")
-    test = data.load(_data_of(said, arguments.run_folder), "test", arguments.data_dir)
-    if arguments.n > len(test):
-        raise ValueError(f"-n {arguments.n} halves are to be completed, and the {test.split} split of {test.name} has {len(test)} images")
-    x, D = test.x[: arguments.n], math.prod(model.shape)
-    like = next(model.parameters())
-    how = dict(x=x.to(like.device), known=D // 2)
-    if getattr(model, "classes", 0):
-        how["y"] = test.y[: len(x)].to(like.device)
-    order = getattr(model, "order", torch.arange(D)).cpu()
-    given = x.float().flatten(1).index_fill(1, order[D // 2 :], math.nan).reshape(x.shape)
-    return how, {f"data ({test.split})": x, "what is kept": given}
-
-
-def _data_of(said, run):
-    if "data" not in said:
-        raise ValueError(f"{run}/run.json does not name its data")
-    return said["data"]
-
-
-def evaluate(arguments):
-    import torch
-
-    from genmini import checkpoint, data
-
-    said = checkpoint.read(arguments.run_folder)
-    held_out = data.load(_data_of(said, arguments.run_folder), arguments.split, arguments.data_dir)
-    torch.manual_seed(0)  # some models draw noise to bound log p
-    say(checkpoint.load(arguments.run_folder, where(arguments)), held_out, arguments.k)
-
-
-# ---- score -----------------------------------------------------------------------------------------------------------------------------
-
-
-def score(arguments):
-    from genmini import checkpoint, data, metrics
-    from genmini.metrics.score import lines
-
-    run, device = arguments.run_folder, where(arguments)
-    name = _data_of(checkpoint.read(run), run)
-    model, network = checkpoint.load(run, device), metrics.network(arguments.features, device)
-    train, test = (data.load(name, split, arguments.data_dir) for split in ("train", "test"))
-    mean = arguments.mean and _has_mean(model)
-    columns = metrics.score(model, network, train, test, arguments.n, arguments.seed, mean)
-    print(f"features   {network.name}")
-    print(f"samples    {arguments.n}{' means' * mean} of {type(model).__name__} in {run}, seed {arguments.seed}")
-    print(f"real       of {name}, test; samples and real are held against {len(train)} of train")
-    print("\n".join(["", *lines(columns)]))
-
-
-# ---- study -----------------------------------------------------------------------------------------------------------------------------
-
-
-def study(arguments):
-    from genmini import studies
-
-    asked = studies.find(arguments.study)
-    if arguments.study == "latent-dim":
-        return _study_of_dimensions(arguments, asked)
-    for option in ("data", "recipe", "steps", "set", "dimensions"):
-        if getattr(arguments, option):
-            raise ValueError(f"--{option} is for `genmini study latent-dim`, which trains; {arguments.study} takes runs")
-    if arguments.out and len(arguments.of) > 1:
-        raise ValueError(f"--out names one picture, and there are {len(arguments.of)} runs: without it each gets its own")
-    device, fits = where(arguments), 0
-    for run in arguments.of:
-        try:
-            said = studies.study(arguments.study, run, arguments.out, arguments.data_dir, device, arguments.seed)
-        except studies.Misfit as why:
-            if len(arguments.of) == 1:
-                raise
-            print(f"genmini: {why}", file=sys.stderr)
-            continue
-        fits += 1
-        print(f"{run}: {said}\npicture   {arguments.out or Path(run) / f'{arguments.study}.png'}")
-    if not fits:
-        raise ValueError(f"none of these {len(arguments.of)} runs fits {arguments.study}")
-
-
-def _study_of_dimensions(arguments, asked):
-    """Trains what is missing in --out, continues what is not at its end, and then looks at all of it."""
-    from copy import copy
-
-    from genmini import models
-    from genmini.studies import Run
-
-    if len(arguments.of) > 1 or not arguments.data:
-        raise ValueError("latent-dim trains models of its own: genmini study latent-dim MODEL --data D")
-    name = arguments.of[0]
-    missing = [need for need in asked.NEEDS if not hasattr(models.find(name), need)]
-    if missing:
-        raise ValueError(f"{name} does not fit: it has no {' and no '.join(missing)}")
-    out = Path(arguments.out or Path("runs") / f"latent-dim-{name}-{arguments.data}")
-    runs = {}
-    for d in arguments.dimensions or asked.DIMENSIONS:
-        runs[d] = out / f"latent-{d}"
-        one = copy(arguments)
-        one.model, one.out, one.set, one.overwrite, one.tensorboard = name, str(runs[d]), [*arguments.set, f"latent={d}"], False, False
-        one.resume = (runs[d] / "run.json").exists()
-        if train(one):
-            return 130
-    device = where(arguments)
-    said = asked.study({d: Run(run, arguments.data_dir, device, arguments.seed) for d, run in runs.items()}, out / "latent-dim.png")
-    print(f"{said}\npicture   {out / 'latent-dim.png'}")

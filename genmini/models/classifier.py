@@ -79,7 +79,6 @@ class Classifier(nn.Module):
         return {"accuracy": (a.argmax(1) == y).to(a.dtype), "cross entropy": F.cross_entropy(a, y, reduction="none")}
 
 
-
 RECIPES = {  # tuned on the valid split alone, on its grey images and on both ways of making them binary
     "digits": {
         "data": "digits",
