@@ -243,7 +243,7 @@ def test_the_recipe_uses_its_codes():
 
 # ---- two stages, one training ----------------------------------------------------------------------------------------------------------
 
-LOOPS = [dict(steps=10, every=4, batch=16), dict(steps=8, every=4, batch=16, rate=0.01)]
+LOOPS = [dict(steps=10, every=4, batch=16), dict(steps=8, every=4, batch=16, rate=0.01, ema=0.9)]
 CONDITIONAL = dict(classes=10, dropout=0.2, prior_dropout=0.2, revive=2, **SMALL)
 
 
@@ -258,21 +258,23 @@ def rows(run):
 
 def staged(run=None, at=None, wish=None, resume=False):
     """At the step `at`, counted through both stages, `wish` happens."""
+    loss, step = VQVAE.loss, [0]
+
+    def watched(model, *given):
+        step[0] += model.training
+        if model.training and step[0] == at:
+            wish()
+        return loss(model, *given)
+
     torch.manual_seed(7)
-    model, step = VQVAE((8, 8), **CONDITIONAL), [0]
-    if at:
-        loss = model.loss
-
-        def watched(*given):
-            step[0] += model.training
-            if model.training and step[0] == at:
-                wish()
-            return loss(*given)
-
-        model.loss = watched
+    model = VQVAE((8, 8), **CONDITIONAL)
     if resume:
         torch.rand(100)  # what a fresh process has drawn does not matter
-    return model, fit_in_stages(model, TRAIN, VALID, LOOPS, run=run, about={"seed": 0}, resume=resume, progress=False)
+    VQVAE.loss = watched
+    try:
+        return model, fit_in_stages(model, TRAIN, VALID, LOOPS, run=run, about={"seed": 0}, resume=resume, progress=False)
+    finally:
+        VQVAE.loss = loss
 
 
 @pytest.fixture(scope="module")
