@@ -34,7 +34,7 @@ from genmini.models import _decoders
 from genmini.models._levels import checked
 from genmini.nets.coders import coders
 
-AT_ONCE = 2**24  # numbers of the decoder's output, when many z are drawn for one x
+AT_ONCE = 2**21  # numbers of the decoder's output, when many z are drawn for one x: its layers hold up to 64 times as many
 
 
 class VAE(nn.Module):
