@@ -70,7 +70,7 @@ class VQVAE(nn.Module):
         self.prior = PixelCNN(self.grid, K, prior_width, prior_blocks, gated=True, classes=classes, dropout=prior_dropout, first=5)
         self.register_buffer("with_prior", torch.tensor(False))  # is (6) learnt, or being learnt?
         self.register_buffer("frequency", torch.full((max(1, classes),), 1 / max(1, classes)))  # p(y) of (7)
-        self.register_buffer("seen", torch.zeros(K, dtype=torch.int64), persistent=False)  # how often each code was judged, since the last report
+        self.register_buffer("seen", torch.zeros(K, dtype=torch.int64), persistent=False)  # how often judged, since the last report
         self.to(device=device or torch.get_default_device(), dtype=dtype)
 
     # ---- what is learnt, stage by stage ------------------------------------------------------------------------------------------------
