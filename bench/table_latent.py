@@ -77,10 +77,9 @@ def measure(run):
         figures = {name: each.mean().item() for name, each in model.figures(test.x, *given, k=DRAWS).items()}
         off = (test.x - model.reconstruct(test.x, *given)) / (test.levels - 1)
     judged = metrics.score(model, metrics.network("digits-v1"), train, test, n=len(test))
-    elbo = figures.get("elbo", -figures["bound"] if "bound" in figures else None)
     right = judged["samples"]["accuracy"]
     said = {
-        "elbo": elbo, "iwae": figures.get(f"iwae-{DRAWS}"), "reconstruction": figures.get("reconstruction"),
+        "elbo": figures.get("elbo"), "iwae": figures.get(f"iwae-{DRAWS}"), "reconstruction": figures.get("reconstruction"),
         "squared_error": off.square().flatten(1).sum(1).mean().item(), "fid": judged["samples"]["fid"], "fid_real": judged["real"]["fid"],
         "right_class": right and right[0], "perplexity": model.report().get("perplexity") if hasattr(model, "report") else None,
     }  # fmt: skip

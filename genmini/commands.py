@@ -49,7 +49,7 @@ def train(arguments):
     with torch.device(device):
         model = model_class(first.shape, levels=first.levels, **settings)
     if name != arguments.data:
-        print(f"{arguments.data} in the version of this recipe: {name} ({data.SETS[name][0]})")
+        print(f"{arguments.data} is taken as {name} ({data.SETS[name][0]})")
     size = lambda x: len(x) if len(x) > 1 else x.numel()  # of one series, its length
     sizes = " / ".join(f"{size(splits[split].x)} {split}" for split in data.SPLITS)
     parameters = sum(p.numel() for p in model.parameters())

@@ -8,7 +8,9 @@ import torch
 
 
 def grid(x, columns=8):
-    """Images (N, H, W) as one: rows of `columns`, between them a line of one pixel, NaN.   -> (rows (H+1) - 1, columns (W+1) - 1)"""
+    """Images (N, H, W), or (N, C, H, W) as the mean of their colours, as one: rows of `columns`, between them a line of one pixel, NaN.
+    -> (rows (H+1) - 1, columns (W+1) - 1)"""
+    x = x.float().mean(1) if x.dim() == 4 else x
     N, H, W = x.shape
     rows = -(-N // columns)
     cells = torch.full((rows * columns, H + 1, W + 1), float("nan"))

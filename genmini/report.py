@@ -16,14 +16,18 @@ def picture(path, model, splits):
         plots.side_by_side(path, panels, test.levels)
     elif test.levels:
         name, device, side = type(model).__name__, next(model.parameters()).device, min(8, len(test))
-        columns, given, how = side, (), {}
+        columns, given, how = side, False, {}
         if getattr(model, "classes", 0) and hasattr(model, "reconstruct"):  # a column a class
             columns = model.classes
-            given, how["y"] = (test.y[: side * columns].to(device),), torch.arange(side * columns, device=device) % columns
+            given, how["y"] = True, torch.arange(side * columns, device=device) % columns
         panels = {"data (test)": test.x[: side * columns]}
         if hasattr(model, "reconstruct"):
-            with torch.no_grad():
-                panels["reconstructions"] = model.reconstruct(panels["data (test)"].to(device), *given).cpu()
+            train = splits["train"]
+            panels = {"data (train)": train.x[: side * columns], "reconstructed (train)": None, **panels, "reconstructed (test)": None}
+            for split in (train, test):
+                x, y = (part[: side * columns].to(device) for part in (split.x, split.y))
+                with torch.no_grad():
+                    panels[f"reconstructed ({split.split})"] = model.reconstruct(x, *((y,) if given else ())).cpu()
         panels[f"samples of {name}"] = model.sample(side * columns, **how).cpu()
         plots.side_by_side(path, panels, test.levels, columns)
     elif test.name in data.toys.TOYS:
@@ -37,7 +41,7 @@ def say(model, data, k=0):
     (say_figures if hasattr(model, "figures") else say_likelihood)(model, data, **{"k": k} if hasattr(model, "figures") else {})
 
 
-NATS = ("elbo", "iwae", "reconstruction", "kl", "bound", "rate", "N log K")  # figures that are; the others are in the unit that their name says
+NATS = ("elbo", "iwae", "reconstruction", "kl")  # figures that are; the others are in the unit that their name says
 
 
 def say_figures(model, data, k):

@@ -126,6 +126,8 @@ def study(arguments):
             raise ValueError(f"--{option} is for `genmini study latent-dim`, which trains; {arguments.study} takes runs")
     if arguments.out and len(arguments.of) > 1:
         raise ValueError(f"--out names one picture, and there are {len(arguments.of)} runs: without it each gets its own")
+    if arguments.out and Path(arguments.out).suffix != ".png":
+        raise ValueError(f"--out takes a .png file, got {arguments.out}")
     device, fits = where(arguments), 0
     for run in arguments.of:
         try:

@@ -118,7 +118,7 @@ def test_a_binary_recipe_takes_the_version_with_two_levels(capsys):
     ):  # fmt: skip
         status, out, _ = run(capsys, "train", "made", "--data", wanted, *words, *few, "--out", "r", "--overwrite")
         assert status == 0 and json.loads(open("r/run.json").read())["data"] == name
-        assert ("in the version of this recipe" in out) == (wanted != name)
+        assert ("is taken as" in out) == (wanted != name)
 
 
 @pytest.mark.parametrize("name", models.MODELS)
@@ -213,6 +213,11 @@ MISTAKES = {
     "precision": (["train", "made", "--data", "digits", "--steps", "1", "--set", "precision=int8"], "float32, bfloat16, float16"),
     "no step to clip to": (["train", "made", "--data", "digits", "--steps", "1", "--set", "clip=-1.0"], "clip must be above 0, got -1.0"),
     "no numbers there": (["train", "made", "--data", "digits", "--device", "meta"], "no device 'meta' here"),
+    "no units": (["train", "vae", "--data", "digits", "--set", "width=0"], "hidden and width must be at least 1, got 400 and 0"),
+    "beta below 0": (["train", "vae", "--data", "digits", "--set", "beta=-1.0"], "beta and free_bits must be at least 0"),
+    "no share": (["train", "vqvae", "--data", "digits", "--set", "miss=2.0"], "miss a share, 0 to 1"),
+    "twice": (["train", "arvae", "--data", "digits", "--set", "attributes=('area', 'area')"], "there is one twice"),
+    "no picture": (["study", "embed", "r", "--out", "x.pdf"], "--out takes a .png file, got x.pdf"),
     "the out is a file": (["train", "made", "--data", "digits", "--steps", "1", "--out", __file__], "could not write"),
 }
 
@@ -523,7 +528,8 @@ def test_a_picture_shows_data_reconstructions_and_samples(monkeypatch, tmp_path,
     commands.picture(tmp_path / "x.png", model, splits)
     shape = (8 * columns, 8, 8)
     assert drawn.pop("columns") == columns and all(panel.shape == shape for panel in drawn.values())
-    assert list(drawn) == ["data (test)", "reconstructions", f"samples of {type(model).__name__}"]
-    test = splits["test"]
-    assert (asked[0][0] == test.x[: 8 * columns]).all() and len(asked[0]) == (2 if name == "cvae" else 1)
-    assert name == "vae" or (asked[0][1] == test.y[:80]).all()
+    both = [f"{what} ({split})" for split in ("train", "test") for what in ("data", "reconstructed")]
+    assert list(drawn) == [*both, f"samples of {type(model).__name__}"]
+    for split, given in zip(("train", "test"), asked, strict=True):
+        assert (given[0] == splits[split].x[: 8 * columns]).all() and len(given) == (2 if name == "cvae" else 1)
+        assert name == "vae" or (given[1] == splits[split].y[:80]).all()

@@ -1,6 +1,7 @@
 """The laws of the metrics, their values from closed forms and from other packages, and that neither order nor batch can change a bit."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -271,6 +272,7 @@ def test_digits_as_large_as_mnists_are_still_read():
     assert share > 0.95 and metrics.fid(network(test.x, 17)[0], network(large.round(), 256)[0]) < 10
 
 
-def test_inception_is_an_extra():
+def test_inception_is_an_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)  # as if the package were missing
     with pytest.raises(ValueError, match=r"pip install genmini\[inception\]"):
         metrics.network("inception")

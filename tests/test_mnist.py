@@ -207,9 +207,9 @@ def test_the_command_line_trains_on_it(contents, tmp_path, monkeypatch, capsys):
     try:
         assert main(words) == 0
         out = capsys.readouterr().out
-        assert "mnist in the version of this recipe: mnist-threshold" in out and "50 train / 10 valid / 10 test" in out
+        assert "mnist is taken as mnist-threshold" in out and "50 train / 10 valid / 10 test" in out
         assert main([*words, "--recipe", "paper", "--out", "runs/paper"]) == 0
-        assert "mnist in the version of this recipe: mnist-drawn" in capsys.readouterr().out
+        assert "mnist is taken as mnist-drawn" in capsys.readouterr().out
         assert main(["eval", "runs/nade-mnist", *at]) == 0
         line = next(line for line in out.splitlines() if line.startswith("test"))
         assert capsys.readouterr().out.strip() == line

@@ -65,3 +65,28 @@ def test_readme_shows_mean_and_deviation_the_best_first(elsewhere):
     assert lines[2].startswith("| `cvae` (digits), 1 seed | density -30.00 |") and "| test images |  |  |  |  | 12.3 |" in text
     table.readme()
     assert table.README.read_text() == text
+
+
+# ---- what is stored, of the recipes as they are ----------------------------------------------------------------------------------------
+
+
+def of_today():
+    """The stored rows of today's recipes, by model and recipe: three seeds of each."""
+    groups = {}
+    for row in table.stored():
+        if row["settings"] == table.settings(row["who"], row["recipe"]):
+            groups.setdefault((row["who"], row["recipe"]), []).append(row)
+    assert len(groups) >= 12 and all(sorted(row["seed"] for row in group) == ["0", "1", "2"] for group in groups.values()), groups.keys()
+    return groups
+
+
+@pytest.mark.parametrize("conv, mlp", [("digits", "digits-mlp"), ("digits-levels", "digits-levels-mlp")])
+def test_convolutions_beat_the_perceptron_at_equal_parameters(conv, mlp):
+    conv, mlp = (of_today()["vae", key] for key in (conv, mlp))
+    assert min(float(row["iwae"]) for row in conv) > max(float(row["iwae"]) for row in mlp)
+    assert 0.9 < int(conv[0]["parameters"]) / int(mlp[0]["parameters"]) < 1.1
+
+
+def test_conditional_models_draw_what_was_asked_for():
+    groups = {key: [float(row["right_class"]) for row in group] for key, group in of_today().items() if group[0]["right_class"]}
+    assert len(groups) == 3 and all(sum(each) / 3 >= 0.95 for each in groups.values()), groups

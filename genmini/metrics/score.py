@@ -24,7 +24,7 @@ def score(model, network, reference, held_out, n=1000, seed=0, mean=False):
     mean: of a model whose last step is to draw each pixel, what it draws them around: pictures of VAEs often show these.
     """
     if not getattr(model, "levels", None) or not hasattr(model, "sample"):
-        raise ValueError(f"a score is of images that a model draws, and {type(model).__name__} draws none")
+        raise ValueError(f"a score is of images that a model draws, and this {type(model).__name__} draws none")
     if n < 8:
         raise ValueError(f"n must be at least 8 samples, got {n}")
     x, y = draw(model, n, seed, network.classes, mean)

@@ -19,8 +19,6 @@ the 5 ms of a step (MLP of 400 units, 17 levels, one core): a kernel could win 8
     attributes: genmini/attributes.py    bodies: genmini/nets/coders.py    test: tests/test_arvae.py
 """
 
-from collections import deque
-
 import torch
 
 from genmini import attributes as measured
@@ -34,11 +32,13 @@ class ARVAE(VAE):
         attributes = (attributes,) if isinstance(attributes, str) else tuple(attributes)
         if not attributes or not set(attributes) <= set(measured.NAMES):
             raise ValueError(f"attributes must be among {', '.join(measured.NAMES)}, got {attributes}")
+        if len(set(attributes)) < len(attributes):
+            raise ValueError(f"an attribute takes one number z, and there is one twice: {attributes}")
         if len(attributes) > self.latent or len(self.shape) != 2:
             raise ValueError(f"an attribute of an image (H, W) takes one of latent={self.latent} numbers, got {attributes} of shape {shape}")
         self.settings |= dict(attributes=attributes, gamma=gamma, delta=delta)
         self.attributes, self.gamma, self.delta = attributes, gamma, delta
-        self.judged = deque(maxlen=10)  # batches: mu and attributes of what was judged since the last report
+        self.judged = []  # batches: mu and attributes of what was judged since the last training step or report
         self.to(device=device or torch.get_default_device(), dtype=dtype)
 
     def measure(self, x):
@@ -56,7 +56,9 @@ class ARVAE(VAE):
     def loss(self, x, y=None, eps=None):
         reconstruction, kl, z = self.terms(x, y, eps)
         a = self.measure(x)
-        if not self.training:
+        if self.training:
+            self.judged.clear()
+        else:
             self._judge(x, a)
         return self.cost(reconstruction, kl) + self.gamma * self.disorder(z, a)  # (4)
 
@@ -69,7 +71,9 @@ class ARVAE(VAE):
         self.judged.append((self.encode(x)[:, : len(self.attributes)], a))
 
     def report(self):
-        """(5) over the images that were judged since the last report"""
+        """(5) over the images that were judged since the last training step or report; nothing of none"""
+        if not self.judged:
+            return {}
         mu, a = (torch.cat(part) for part in zip(*self.judged, strict=True))
         self.judged.clear()
         return {f"rank correlation, {name}": (ranks(mu[:, r]) * ranks(a[:, r])).mean().item() for r, name in enumerate(self.attributes)}  # (5)
@@ -77,7 +81,8 @@ class ARVAE(VAE):
     def correlations(self, x):
         """(5) over these x, {attribute: number}"""
         self.judged.clear()
-        self._judge(x, self.measure(x))
+        for part in x.split(1000):
+            self._judge(part, self.measure(part))
         return dict(zip(self.attributes, self.report().values(), strict=True))
 
     @torch.no_grad()

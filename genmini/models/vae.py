@@ -38,7 +38,6 @@ AT_ONCE = 2**21  # numbers of the decoder's output, when many z are drawn for on
 
 
 class VAE(nn.Module):
-    bounds = True  # the loss is an upper bound of -log p(x)
     classes = 0  # and the length of the vector y that steers both halves: CVAE has one
 
     def __init__(self, shape, levels=2, latent=20, body="mlp", hidden=400, width=32, upsample="nearest", decoder="bernoulli", alpha=20.0,
@@ -51,6 +50,8 @@ class VAE(nn.Module):
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         if levels is None or not 2 <= levels <= 256 or latent < 1:
             raise ValueError(f"levels must be 2 to 256 and latent at least 1, got levels={levels}, latent={latent}")
+        if beta < 0 or free_bits < 0:
+            raise ValueError(f"beta and free_bits must be at least 0, got {beta} and {free_bits}")
         if body not in ("mlp", "conv"):
             raise ValueError(f"body must be 'mlp' or 'conv', got {body!r}")
         said = locals()
@@ -104,6 +105,8 @@ class VAE(nn.Module):
 
     def log_weights(self, x, k, y=None):
         """log w_k of (5), (k, N)"""
+        if k < 1:
+            raise ValueError(f"k must be at least 1 draw, got {k}")
         mu, log_var = self.q(x, y)
         N, parts = len(mu), []
         many = max(1, AT_ONCE // max(1, N * self.D * self.p.rows))
@@ -125,6 +128,8 @@ class VAE(nn.Module):
 
     def log_prob_with_error(self, x, y=None, k=100):
         """log p(x), and the standard error of each, that of the mean of w divided by that mean. Trust neither where it is not below 1/2."""
+        if k < 2:
+            raise ValueError(f"an error takes k of at least 2 draws, got {k}")
         log_w = self.log_weights(x, k, y)
         log_p = log_w.logsumexp(0) - math.log(k)
         return log_p, (log_w - log_p).exp().std(0) / math.sqrt(k)

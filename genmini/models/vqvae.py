@@ -54,6 +54,9 @@ class VQVAE(nn.Module):
             raise ValueError(f"shape must be (H, W) or (C, H, W), sides that {2**halvings} divides for halvings={halvings}, got {shape}")
         if levels is None or levels < 2 or K < 2:
             raise ValueError(f"levels and K must be at least 2, got levels={levels} and K={K}")
+        if min(dim, width, prior_width) < 1 or halvings < 0 or not 0 <= miss <= 1:
+            raise ValueError(f"dim, width, prior_width must be at least 1, halvings at least 0 and miss a share, 0 to 1, got {dim}, {width}, "
+                             f"{prior_width}, {halvings} and {miss}")  # fmt: skip
         said = locals()
         self.settings = {k: said[k] for k in inspect.signature(VQVAE).parameters if k not in ("device", "dtype")}
         self.shape, self.levels, self.K, self.classes = shape, levels, K, classes

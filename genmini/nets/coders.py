@@ -17,6 +17,8 @@ def coders(body, shape, O, d, rows=1, hidden=400, width=32, upsample="nearest", 
     """-> encoder of `shape` to O numbers, decoder of d numbers to `rows` numbers a pixel; context: the length C of y."""
     if body not in BODIES:
         raise ValueError(f"body must be one of {', '.join(BODIES)}, got {body!r}")
+    if min(hidden, width) < 1:
+        raise ValueError(f"hidden and width must be at least 1, got {hidden} and {width}")
     D = math.prod(shape)
     if body == "conv":
         return Down(shape, O, width, context, dropout), Up(shape, d, rows, width, upsample, context, dropout)
