@@ -17,6 +17,7 @@ from torch.autograd import forward_ad
 from torch.utils._pytree import tree_leaves, tree_map
 
 from genmini import kernels
+from genmini.cli import main
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 GPU = torch.cuda.is_available()
@@ -146,6 +147,15 @@ def _out_and_gradients(operator, inputs, gradients):
         for (i, _), grad in zip(moving, torch.autograd.grad(flowing, [a for _, a in moving], along), strict=True):
             found.append((f"gradient of input {i}", grad))
     return found
+
+
+# ---- command --------------------------------------------------------------------------------------------------------------------------
+
+
+def command(capsys, *words):
+    """The command line: -> status, what it wrote, what it said on stderr."""
+    status = main(list(words))
+    return status, *capsys.readouterr()
 
 
 # ---- drawn from --------------------------------------------------------------------------------------------------------------------------

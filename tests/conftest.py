@@ -34,3 +34,13 @@ def poisoned_and_fresh():
     torch.manual_seed(0)
     with kernels.use(os.environ.get("GENMINI_BACKEND", "auto")):
         yield
+
+
+@pytest.fixture
+def folder_of_its_own(tmp_path, monkeypatch):
+    """Runs land in a folder of the test; one thread, and as many as before afterwards."""
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -11,28 +11,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from check import command as run
 
 from genmini import __version__, kernels, models
 from genmini.cli import main
 
+pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 FAST = ["--steps", "20", "--set", "hidden=16", "--set", "every=10", "--threads", "1"]
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """Runs land in a folder of the test; threads and the backend are as before afterwards."""
-    import torch
-
-    monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
-def run(capsys, *words):
-    status = main(list(words))
-    out, err = capsys.readouterr()
-    return status, out, err
 
 
 def python(*words, **environment):

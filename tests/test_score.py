@@ -2,14 +2,15 @@
 
 import pytest
 import torch
+from check import command
 
 from genmini import data, metrics
-from genmini.cli import main
 from genmini.metrics.score import draw
 from genmini.models.cvae import CVAE
 from genmini.models.vae import VAE
 from genmini.models.vqvae import VQVAE
 
+pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 SPLITS = {split: data.load("digits", split) for split in data.SPLITS}
 
 
@@ -77,20 +78,6 @@ def test_means_are_scored_in_place_of_samples(network):
         assert not torch.equal(means, draw(model, 20, 5, 10)[0].float())
         columns = metrics.score(model, network, train, test, n=20, seed=5, mean=True)
         assert columns["samples"]["inception_score"] == metrics.inception_score(network(means, 17)[1])
-
-
-def command(capsys, *words):
-    status = main([*words, "--threads", "1"])
-    out, err = capsys.readouterr()
-    return status, out, err
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_the_command_prints_every_metric_beside_real_images(capsys):

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from check import command
 
 from genmini import checkpoint, data, plots, studies
-from genmini.cli import main
 from genmini.models.arvae import ARVAE
 from genmini.models.autoencoder import Autoencoder
 from genmini.models.cvae import CVAE
@@ -15,6 +15,7 @@ from genmini.models.made import MADE
 from genmini.models.vae import VAE
 from genmini.studies import embed, interpolate, reconstruct, semi_supervised, traverse
 
+pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 TEST = data.load("digits", "test")
 
 
@@ -130,20 +131,6 @@ def test_the_few_label_classifier_is_at_its_least_and_learns():
 
 
 # ---- the command line --------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
-def command(capsys, *words):
-    status = main([*words, "--threads", "1"])
-    out, err = capsys.readouterr()
-    return status, out, err
 
 
 def save(folder, model, name="digits"):
