@@ -9,12 +9,7 @@ One run is one process with one thread; the seconds are those of the processor. 
 The FID is that of digits-v1's features, of as many samples as there are test images, which stand beside them: not comparable with others.
 """
 
-import argparse
-import csv
 import json
-import multiprocessing
-import os
-import re
 import statistics
 import sys
 import time
@@ -22,10 +17,11 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
+import trained  # noqa: E402  (bench/trained.py)
+from trained import KEYS, SETS  # noqa: E402
+
 CSV = HERE / "results" / "latent.csv"
 README = HERE.parent / "README.md"
-SETS = {"digits": "17 levels", "digits-threshold": "binary, level 8 and above"}
-KEYS = ["data", "who", "recipe", "seed"]
 FIGURES = ["elbo", "iwae", "reconstruction", "squared_error", "fid", "fid_real", "right_class", "perplexity"]
 COLUMNS = [*KEYS, *FIGURES, "unit", "valid", "parameters", "step", "cpu_seconds", "settings", "torch", "commit"]
 DRAWS = 500
@@ -94,25 +90,15 @@ def measure(run):
 
 
 def stored():
-    return list(csv.DictReader(CSV.open())) if CSV.exists() else []
+    return trained.stored(CSV)
 
 
 def store(row):
-    """In place of the row of the same run, if there is one; the file is replaced in one step."""
-    rows = [old for old in stored() if [old[k] for k in KEYS] != [str(row[k]) for k in KEYS]] + [row]
-    rows.sort(key=lambda row: [str(row[k]) for k in KEYS])
-    CSV.parent.mkdir(exist_ok=True)
-    beside = CSV.with_suffix(".part")
-    with beside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(beside, CSV)
+    trained.store(CSV, COLUMNS, row)
 
 
 def missing(only=None):
-    have = {(row["who"], row["recipe"], row["seed"]): row["settings"] for row in stored()}
-    return [(name, key, seed) for name, key, seed in runs(only) if have.get((name, key, str(seed))) != settings(name, key)]
+    return trained.missing(stored(), runs(only), settings)
 
 
 def cell(group, column, digits, sign=1):
@@ -154,27 +140,9 @@ def table(rows, data):
 def readme():
     """From the rows of the recipes as they are now."""
     rows = [row for row in stored() if row["settings"] == settings(row["who"], row["recipe"])]
-    block = "\n\n".join(["<!-- latent -->", *("\n".join(table(rows, data)) for data in SETS), "<!-- /latent -->"])
-    README.write_text(re.sub(r"<!-- latent -->.*<!-- /latent -->", lambda _: block, README.read_text(), flags=re.S))
-
-
-def main():
-    parser = argparse.ArgumentParser(description="Every latent model on the embedded digits, three seeds each, and README's tables.")
-    parser.add_argument("--only", nargs="+", metavar="MODEL", help="these models")
-    parser.add_argument("--fresh", action="store_true", help="measure again what is stored")
-    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count()), metavar="N", help="processes at a time (default: %(default)s)")
-    parser.add_argument("--readme", action="store_true", help="only write README's tables from the stored rows")
-    options = parser.parse_args()
-    if not options.readme:
-        todo = list(runs(options.only)) if options.fresh else missing(options.only)
-        todo.sort(key=lambda run: run[2])  # the first seed of all before the second of any
-        print(f"{len(todo)} runs to do, {options.jobs} at a time")
-        with multiprocessing.get_context("spawn").Pool(options.jobs, maxtasksperchild=1) as pool:
-            for row in pool.imap_unordered(measure, todo):
-                store(row)
-                print("  ".join(f"{row[k]}" for k in (*KEYS, *FIGURES, "cpu_seconds")), flush=True)
-    readme()
+    trained.write(README, "latent", [table(rows, data) for data in SETS])
 
 
 if __name__ == "__main__":
-    main()
+    about = "Every latent model on the embedded digits, three seeds each, and README's tables."
+    trained.main(sys.modules[__name__], about, [*FIGURES, "cpu_seconds"])

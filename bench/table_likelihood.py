@@ -9,14 +9,9 @@ One run is one process with one thread, so its numbers do not depend on the mach
 are those of the processor. Recipes are tuned on valid; test is looked at here alone.
 """
 
-import argparse
-import csv
 import json
 import lzma
 import math
-import multiprocessing
-import os
-import re
 import statistics
 import sys
 import time
@@ -25,10 +20,11 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
+import trained  # noqa: E402  (bench/trained.py)
+from trained import KEYS, SETS  # noqa: E402
+
 CSV = HERE / "results" / "likelihood.csv"
 README = HERE.parent / "README.md"
-SETS = {"digits": "17 levels", "digits-threshold": "binary, level 8 and above"}
-KEYS = ["data", "who", "recipe", "seed"]
 COLUMNS = [*KEYS, "nats", "bits_per_dim", "standard_error", "bound", "valid", "parameters", "step", "cpu_seconds", "settings", "torch", "commit"]
 
 
@@ -129,25 +125,15 @@ def _packed(x, levels):
 
 
 def stored():
-    return list(csv.DictReader(CSV.open())) if CSV.exists() else []
+    return trained.stored(CSV)
 
 
 def store(row):
-    """In place of the row of the same run, if there is one; the file is replaced in one step."""
-    rows = [old for old in stored() if [str(old.get(k) or "") for k in KEYS] != [str(row.get(k, "")) for k in KEYS]] + [row]
-    rows.sort(key=lambda row: [str(row.get(k, "")) for k in KEYS])
-    CSV.parent.mkdir(exist_ok=True)
-    beside = CSV.with_suffix(".part")
-    with beside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(beside, CSV)
+    trained.store(CSV, COLUMNS, row)
 
 
 def missing(only=None):
-    have = {(row["who"], row["recipe"], row["seed"]): row["settings"] for row in stored()}
-    return [(name, key, seed) for name, key, seed in runs(only) if have.get((name, key, str(seed))) != settings(name, key)]
+    return trained.missing(stored(), runs(only), settings)
 
 
 def table(rows, data):
@@ -175,29 +161,9 @@ def table(rows, data):
 def readme():
     """From the rows of the recipes as they are now, and the anchors."""
     rows = [row for row in stored() if not row["recipe"] or row["settings"] == settings(row["who"], row["recipe"])]
-    text = README.read_text()
-    block = "\n\n".join(["<!-- likelihood -->", *("\n".join(table(rows, data)) for data in SETS), "<!-- /likelihood -->"])
-    README.write_text(re.sub(r"<!-- likelihood -->.*<!-- /likelihood -->", lambda _: block, text, flags=re.S))
-
-
-def main():
-    parser = argparse.ArgumentParser(description="Test likelihoods of every model on the embedded digits, three seeds each, and README's tables.")
-    parser.add_argument("--only", nargs="+", metavar="MODEL", help="these models")
-    parser.add_argument("--fresh", action="store_true", help="measure again what is stored")
-    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count()), metavar="N", help="processes at a time (default: %(default)s)")
-    parser.add_argument("--readme", action="store_true", help="only write README's tables from the stored rows")
-    options = parser.parse_args()
-    if not options.readme:
-        for row in anchors():
-            store(row)
-        todo = list(runs(options.only)) if options.fresh else missing(options.only)
-        print(f"{len(todo)} runs to do, {options.jobs} at a time")
-        with multiprocessing.get_context("spawn").Pool(options.jobs, maxtasksperchild=1) as pool:
-            for row in pool.imap_unordered(measure, todo):
-                store(row)
-                print("  ".join(f"{row[k]}" for k in (*KEYS, "nats", "bits_per_dim", "valid", "cpu_seconds")), flush=True)
-    readme()
+    trained.write(README, "likelihood", [table(rows, data) for data in SETS])
 
 
 if __name__ == "__main__":
-    main()
+    about = "Test likelihoods of every model on the embedded digits, three seeds each, and README's tables."
+    trained.main(sys.modules[__name__], about, ["nats", "bits_per_dim", "valid", "cpu_seconds"], anchors())

@@ -1,0 +1,60 @@
+"""What the tables of trained models share: a row a run in a CSV, the runs that are missing from it, and README's lines between two marks."""
+
+import argparse
+import csv
+import multiprocessing
+import os
+import re
+
+SETS = {"digits": "17 levels", "digits-threshold": "binary, level 8 and above"}
+KEYS = ["data", "who", "recipe", "seed"]
+
+
+def stored(path):
+    return list(csv.DictReader(path.open())) if path.exists() else []
+
+
+def store(path, columns, row):
+    """In place of the row of the same run, if there is one; the file is replaced in one step."""
+    key = lambda row: [str(row.get(k, "")) for k in KEYS]
+    rows = [old for old in stored(path) if key(old) != key(row)] + [row]
+    path.parent.mkdir(exist_ok=True)
+    beside = path.with_suffix(".part")
+    with beside.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(sorted(rows, key=key))
+    os.replace(beside, path)
+
+
+def missing(rows, runs, settings):
+    """The runs without a row, or with one of other settings."""
+    have = {(row["who"], row["recipe"], row["seed"]): row["settings"] for row in rows}
+    return [(name, key, seed) for name, key, seed in runs if have.get((name, key, str(seed))) != settings(name, key)]
+
+
+def write(readme, mark, tables):
+    """The tables, each a list of lines, between README's two marks."""
+    block = "\n\n".join([f"<!-- {mark} -->", *map("\n".join, tables), f"<!-- /{mark} -->"])
+    readme.write_text(re.sub(rf"<!-- {mark} -->.*<!-- /{mark} -->", lambda _: block, readme.read_text(), flags=re.S))
+
+
+def main(table, description, shown, anchors=()):
+    """The command line of a table, a module with runs, missing, measure, store and readme; shown: the columns that are printed as they come."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--only", nargs="+", metavar="MODEL", help="these models")
+    parser.add_argument("--fresh", action="store_true", help="measure again what is stored")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count()), metavar="N", help="processes at a time (default: %(default)s)")
+    parser.add_argument("--readme", action="store_true", help="only write README's tables from the stored rows")
+    options = parser.parse_args()
+    if not options.readme:
+        for row in anchors:
+            table.store(row)
+        todo = list(table.runs(options.only)) if options.fresh else table.missing(options.only)
+        todo.sort(key=lambda run: run[2])  # the first seed of all before the second of any
+        print(f"{len(todo)} runs to do, {options.jobs} at a time")
+        with multiprocessing.get_context("spawn").Pool(options.jobs, maxtasksperchild=1) as pool:
+            for row in pool.imap_unordered(table.measure, todo):
+                table.store(row)
+                print("  ".join(f"{row[k]}" for k in (*KEYS, *shown)), flush=True)
+    table.readme()
