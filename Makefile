@@ -42,7 +42,7 @@ gpu:             ## on a machine with an NVIDIA GPU, with the python3 that has i
 	$(PYTHON3) -m pip install --no-build-isolation --no-deps -e .
 	$(PYTHON3) csrc/build.py --strict
 	$(PYTHON3) -m pytest -m "not mutants"
-	$(PYTHON3) -m pytest -q -s tests/test_tensor_core_model.py
+	$(PYTHON3) -m pytest -q -s tests/kernels/test_tensor_core_model.py
 	$(PYTHON3) csrc/sanitize.py --gpu
 	$(PYTHON3) bench/run.py
 

@@ -28,7 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 import build
 
 DRIVERS = build.CSRC / "drivers"
-TRITON = build.CSRC.parent / "tests" / "triton_rungs.py"  # runs every Triton kernel; this file itself needs no torch
+TRITON = build.CSRC.parent / "tests" / "kernels" / "triton_rungs.py"  # runs every Triton kernel; this file itself needs no torch
 CACHE = build.CSRC.parent / ".cache" / "sanitize"
 FLAGS = [flag for flag in build.GXX if flag not in ("-shared", "-fPIC", "-g")]
 FLAGS += ["-g1"]  # lines are enough for a report, and compile twice as fast
@@ -146,7 +146,7 @@ def on_gpu(source):
 
 
 def triton_on_gpu():
-    """tests/triton_rungs.py, with the Python that runs this. (No initcheck: PyTorch's own kernels would be accused beside ours.)"""
+    """tests/kernels/triton_rungs.py, with the Python that runs this. (No initcheck: PyTorch's own kernels would be accused beside ours.)"""
     command = [sys.executable, TRITON]
     alone = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # each tensor is an allocation of its own: its end is seen
     tool = shutil.which("compute-sanitizer")

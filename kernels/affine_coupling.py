@@ -3,7 +3,7 @@
 The affine coupling layer of RealNVP (Dinh, Sohl-Dickstein, Bengio 2017, eq. 7-8; the course's "affine coupling layer"): half of the
 variables passes through, the other half is scaled and shifted by what a network reads off the first. This room is the second half's step.
 
-    kernels: csrc/affine_coupling.cu    layer: genmini.layers.AffineCoupling    test: tests/test_affine_coupling.py
+    kernels: csrc/affine_coupling.cu    layer: genmini.layers.AffineCoupling    test: tests/kernels/test_affine_coupling.py
     bench: bench/bench_affine_coupling.py
 
 Math

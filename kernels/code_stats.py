@@ -4,7 +4,7 @@ The running means that move a codebook without a gradient (van den Oord et al. 2
 "VQ-VAE"): they are fed by two sums over the batch, which this room computes.
 
     kernels: csrc/code_stats.cu    layer: genmini.layers.VectorQuantizer
-    test: tests/test_code_stats.py    bench: bench/bench_code_stats.py
+    test: tests/kernels/test_code_stats.py    bench: bench/bench_code_stats.py
 
 Math
     forward     count_k = |{n: index_n = k}|          total_k = sum_{n: index_n = k} z_n       so total_k / count_k is the mean

@@ -3,7 +3,7 @@
 The two halves of the evidence lower bound of a variational autoencoder (Kingma, Welling 2014, section 2.4 and appendix B; the course's
 "reparametrization trick" and "terme de régularisation"). Both read the same mu and log sigma^2, so one pass over them gives both.
 
-    model: genmini/models/vae.py    test: tests/test_gaussian_kl.py    bench: bench/bench_gaussian_kl.py
+    model: genmini/models/vae.py    test: tests/kernels/test_gaussian_kl.py    bench: bench/bench_gaussian_kl.py
 
 Math
     z_nd = mu_nd + sigma_nd eps_nd,    sigma = e^(l/2),  l = log sigma^2,  eps ~ N(0, 1)

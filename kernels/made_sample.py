@@ -3,7 +3,7 @@
 Ancestral sampling from MADE (Germain, Gregor, Murray, Larochelle 2015, section 3: "D forward passes"; the course's "MADE : principe"). With the
 degrees sorted, it costs the arithmetic of one: a unit of degree m is final once x_1 ... x_m are known, so nobody computes it twice.
 
-    kernels: csrc/made_sample.cu, csrc/made_sample.cpp    model: genmini/models/made.py    test: tests/test_made_sample.py
+    kernels: csrc/made_sample.cu, csrc/made_sample.cpp    model: genmini/models/made.py    test: tests/kernels/test_made_sample.py
     bench: bench/bench_made_sample.py
 
 Math

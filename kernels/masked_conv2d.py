@@ -3,7 +3,7 @@
 The masked convolution of PixelCNN (van den Oord, Kalchbrenner, Kavukcuoglu 2016, section 3.4 and figure 2; the course's "PixelCNN"): pixels
 are ordered row by row, the colours of a pixel one after the other, and the taps of the filter that would look ahead are dead.
 
-    layer: genmini.layers.MaskedConv2d    test: tests/test_masked_conv2d.py    bench: bench/bench_masked_conv2d.py
+    layer: genmini.layers.MaskedConv2d    test: tests/kernels/test_masked_conv2d.py    bench: bench/bench_masked_conv2d.py
 
 Math
     the filter is K (O, C, kh, kw), odd, with centre (ph, pw) = (kh//2, kw//2); its taps in reading order are t = u kw + v, the centre is t = m:

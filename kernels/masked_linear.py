@@ -3,7 +3,7 @@
 The masked layer of MADE (Germain, Gregor, Murray, Larochelle 2015, eq. 8 and section 4.1; the course's "MADE : principe"): every unit has a
 number, its degree, and a weight lives only if the number of its output reaches the number of its input.
 
-    layer: genmini.layers.MaskedLinear    test: tests/test_masked_linear.py    bench: bench/bench_masked_linear.py
+    layer: genmini.layers.MaskedLinear    test: tests/kernels/test_masked_linear.py    bench: bench/bench_masked_linear.py
 
 Math
     M_jk = [out_degree_j >= in_degree_k]           ( > if strict: what gives x_d sees only what comes before x_d)

@@ -3,7 +3,7 @@
 The neural autoregressive distribution estimator (Larochelle, Murray 2011, eq. 5-8; Uria et al. 2016, algorithm 1; the course's "Neural
 Autoregressive Density Estimator", partage des poids): the D networks share W, so that the next pixel adds one column and no more.
 
-    kernels: csrc/nade.cu, csrc/nade.cpp    model: genmini/models/nade.py    test: tests/test_nade.py    bench: bench/bench_nade.py
+    kernels: csrc/nade.cu, csrc/nade.cpp    model: genmini/models/nade.py    test: tests/kernels/test_nade.py    bench: bench/bench_nade.py
 
 Math
     a_1 = c,   h_d = sigma(a_d),   l_d = b_d + V_d . h_d,   a_{d+1} = a_d + W_:d if x_d = 1, else a_d

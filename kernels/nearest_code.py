@@ -5,7 +5,7 @@ nearest of K codes e_k. The network behind the codes learns through the codes as
 they replace.
 
     kernels: csrc/nearest_code.cu, csrc/quantize.cu; csrc/nearest_code.cpp for CPUs    layer: genmini.layers.VectorQuantizer
-    test: tests/test_nearest_code.py    bench: bench/bench_nearest_code.py    proof: docs/exact-argmin.md
+    test: tests/kernels/test_nearest_code.py    bench: bench/bench_nearest_code.py    proof: docs/exact-argmin.md
 
 Math
     index       k_n = lowest k of minimal d_nk,  d_nk = sum_d (z_nd - e_kd)^2, d ascending, each operation rounded to double on its own,

@@ -4,7 +4,7 @@ Ancestral sampling from PixelCNN and its gated form (van den Oord et al. 2016, b
 et al. 2017, "Fast Generation for Convolutional Autoregressive Models"). It costs the arithmetic of one pass: what a layer gives for a pixel is
 final once the pixels before it are known, and is kept as long as somebody looks back at it.
 
-    kernels: csrc/pixelcnn_sample.cu, csrc/pixelcnn_sample.cpp    model: genmini/models/pixelcnn.py    test: tests/test_pixelcnn_sample.py
+    kernels: csrc/pixelcnn_sample.cu, csrc/pixelcnn_sample.cpp    model: genmini/models/pixelcnn.py    test: tests/kernels/test_pixelcnn_sample.py
     bench: bench/bench_pixelcnn_sample.py
 
 Math

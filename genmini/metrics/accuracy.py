@@ -6,7 +6,7 @@ The course, "Évaluation des VAE conditionnels": p(y | x) of a discriminative mo
 
 The classifier itself errs: read it beside what it says of real images. It tells nothing of variety: one good 7, drawn always, is right always.
 
-    test: tests/test_metrics.py
+    test: tests/project/test_metrics.py
 """
 
 import math

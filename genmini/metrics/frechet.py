@@ -12,7 +12,7 @@ R comes from the QR decomposition of the centred features: no covariance is form
 singular, rounding makes of an eigenvalue 0 of S_a S_b one of 1e-16, whose root is 1e-8; a singular value 0 stays at 1e-16. So sets that are
 equal have a distance of rounding, fewer images than features do no harm, and no root is complex.
 
-    test: tests/test_metrics.py
+    test: tests/project/test_metrics.py
 """
 
 import math

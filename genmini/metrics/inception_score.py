@@ -8,7 +8,7 @@ The course, "Évaluation des VAE conditionnels"; Salimans et al., "Improved Tech
 1 <= IS <= the number of classes. p(y) is that of all n images. The usual mean over ten splits would depend on the order of the images, and
 is lower, because each split has its own p(y). The error is the jackknife's: IS_-i is the score without image i.
 
-    test: tests/test_metrics.py
+    test: tests/project/test_metrics.py
 """
 
 import math

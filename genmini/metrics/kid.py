@@ -10,7 +10,7 @@ Bińkowski et al., "Demystifying MMD GANs", 2018.
 are then negative half of the time. The usual mean over random subsets estimates the same with more noise. (3) is the jackknife; for two sets
 of one distribution, where (2) has no linear part, it is too large.
 
-    test: tests/test_metrics.py
+    test: tests/project/test_metrics.py
 """
 
 import math

@@ -8,7 +8,7 @@ Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Gener
 k = 3 as in the paper. A ball holds its surface, so that a set lies in its own manifold. More images make smaller balls, and fewer make larger
 ones: numbers compare at equal counts alone.
 
-    test: tests/test_metrics.py
+    test: tests/project/test_metrics.py
 """
 
 import torch

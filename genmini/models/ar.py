@@ -17,7 +17,7 @@ The course, "Processus autorégressif"; Yule, 1927. The recursions are Levinson'
 (2) again, which makes the kappas the coordinates to search in. (7) is least squares, (8) Yule and Walker's fit: gamma_k is the
 autocovariance at lag k. In (9) m_h continues (1) without noise, psi_0 = 1 and psi_j = 0 for j < 0.
 
-    test: tests/test_ar.py
+    test: tests/models/test_ar.py
 """
 
 import math

@@ -16,7 +16,7 @@ and so do then the numbers that follow them, which p(z) draws each for itself: t
 No room stands behind (1) to (3): for a batch of 64 and six attributes each matrix holds 98 kB, and all of them, gradient included, took 0.4 of
 the 5 ms of a step (MLP of 400 units, 17 levels, one core): a kernel could win 8% at most.
 
-    attributes: genmini/attributes.py    bodies: genmini/nets/coders.py    test: tests/test_arvae.py
+    attributes: genmini/attributes.py    bodies: genmini/nets/coders.py    test: tests/models/test_arvae.py
 """
 
 import torch

@@ -11,7 +11,7 @@ With e and f linear, the least squared error is that of the projection on the fi
 span them, if not one by one. An autoencoder has no probability of its own. To draw from it, z is taken from the Gaussian (3) that fits its
 codes of the training images; m and S follow the codes as they move, by averages over the last batches.
 
-    bodies: genmini/nets/coders.py    test: tests/test_autoencoder.py
+    bodies: genmini/nets/coders.py    test: tests/models/test_autoencoder.py
 """
 
 import inspect

@@ -13,7 +13,7 @@ document recognition", 1998, with the ReLU of Nair and Hinton, 2010.
 x has the levels 0 ... L-1, or real numbers between them. In training units of h_I and f are dropped, and `binary` is the share of images that
 are seen with two levels, half of these by a threshold, half drawn with the probability x / (L - 1): one network judges grey and binary images.
 
-    test: tests/test_classifier.py    used by: genmini/metrics, with the trained run in genmini/metrics/digits-v1
+    test: tests/models/test_classifier.py    used by: genmini/metrics, with the trained run in genmini/metrics/digits-v1
 """
 
 import math

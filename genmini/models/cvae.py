@@ -11,7 +11,7 @@ y is a class, which enters as a one-hot vector, or a vector of C numbers as it i
 convolutions as C constant planes), and to z. So a mixture of one-hot vectors asks for an image with properties of several classes. When
 none is asked for, (3) takes y from the data: one of the last that were learnt from.
 
-    bodies: genmini/nets/coders.py    test: tests/test_cvae.py
+    bodies: genmini/nets/coders.py    test: tests/models/test_cvae.py
 """
 
 import torch

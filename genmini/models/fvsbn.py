@@ -10,7 +10,7 @@ not D of them: once x_i is known, its column is added to everything that follows
 With L levels in place of two, x_i enters as the L-1 bits [x_i >= 1] ... [x_i >= L-1], x_d gets L sums, and sigma is a softmax over them.
 `order` says which pixel is x_1, which x_2, ...; x comes and goes in pixel order all the same.
 
-    layer: genmini.layers.MaskedLinear    room: kernels/masked_linear.py    test: tests/test_fvsbn.py
+    layer: genmini.layers.MaskedLinear    room: kernels/masked_linear.py    test: tests/models/test_fvsbn.py
 """
 
 import math

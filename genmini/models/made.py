@@ -18,7 +18,7 @@ With K masks the hidden units have K sets of degrees, and if the order is random
 A batch in training takes one of them at random, or with `resample` draws one that nobody has seen, so that the weights learn all orders at
 once; (6) averages the probabilities of the K. (To average logits gives nothing that sums to one.)
 
-    rooms: kernels/masked_linear.py, kernels/made_sample.py    test: tests/test_made.py
+    rooms: kernels/masked_linear.py, kernels/made_sample.py    test: tests/models/test_made.py
 """
 
 import math

@@ -13,7 +13,7 @@ gradient, and for a sample alike. The logits of (3) go into log p as they are: a
 With L levels in place of two, x_d enters as the L-1 bits [x_d >= 1] ... [x_d >= L-1], each with a column of its own, it gets L rows of V,
 and sigma in (3) is a softmax over them. `order` says which pixel is x_1, which x_2, ...; x comes and goes in pixel order all the same.
 
-    room: kernels/nade.py (two levels; with more, PyTorch walks over the pixels)    test: tests/test_nade_model.py
+    room: kernels/nade.py (two levels; with more, PyTorch walks over the pixels)    test: tests/models/test_nade_model.py
 """
 
 import math

@@ -18,7 +18,7 @@ unseen, however deep the net: its blind spot. `gated` cures that with two stacks
 sees its own row to the left, and takes in the first. A class y is a bias of every layer.
 
     layer: genmini.layers.MaskedConv2d    rooms: kernels/masked_conv2d.py, kernels/softmax_nll.py, kernels/pixelcnn_sample.py
-    test: tests/test_pixelcnn.py
+    test: tests/models/test_pixelcnn.py
 """
 
 import math

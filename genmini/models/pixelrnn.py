@@ -15,7 +15,7 @@ the row above, which no x on its way contains: here the one from the right takes
 To walk along diagonals, row i is moved i pixels to the right: then a diagonal is a column. K_is is a masked convolution of kind "B", for the
 whole image before the walk begins; the first layer is a masked convolution of kind "A", and the output that of PixelCNN.
 
-    layer: genmini.layers.MaskedConv2d    rooms: kernels/masked_conv2d.py, kernels/softmax_nll.py    test: tests/test_pixelrnn.py
+    layer: genmini.layers.MaskedConv2d    rooms: kernels/masked_conv2d.py, kernels/softmax_nll.py    test: tests/models/test_pixelrnn.py
 """
 
 import torch

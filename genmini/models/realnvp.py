@@ -20,7 +20,7 @@ halved by channels; at each scale (5) half of the channels are finished as z_i, 
 An image of L levels is no point of a density: P(x) is the mass of its cell. u spreads x over that cell, uniformly (log q = 0) or by a flow
 of its own (8); (6) opens [0, L) to the line, and its slope belongs to the determinant of (1): bits/dim is that of P, to the constant.
 
-    layer: genmini.layers.AffineCoupling    room: kernels/affine_coupling.py    bodies: genmini/nets    test: tests/test_realnvp.py
+    layer: genmini.layers.AffineCoupling    room: kernels/affine_coupling.py    bodies: genmini/nets    test: tests/models/test_realnvp.py
 """
 
 import inspect

@@ -19,7 +19,7 @@ its (6), on the N = h w codes of an image, takes the place of (5): -log p(k(x)) 
 These are the two `stages` of a training. A class y, if there are `classes`, steers encoder, decoder and PixelCNN; without it, (7).
 
     layers: genmini.layers.VectorQuantizer, MaskedConv2d    rooms: kernels/nearest_code.py, kernels/code_stats.py, kernels/pixelcnn_sample.py
-    bodies: genmini/nets/conv.py    test: tests/test_vqvae.py
+    bodies: genmini/nets/conv.py    test: tests/models/test_vqvae.py
 """
 
 import inspect

@@ -21,7 +21,7 @@ FAST = ["--steps", "20", "--set", "hidden=16", "--set", "every=10", "--threads",
 
 
 def python(*words, **environment):
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     environment = {**os.environ, "PYTHONPATH": root, **environment}
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300, env=environment)
 
@@ -316,7 +316,7 @@ def test_ctrl_c_is_one_line_and_130(capsys, monkeypatch):
 def test_ctrl_c_during_an_import_is_one_line_and_130(tmp_path, driver):
     """A torch whose import is interrupted; `import genmini` asks it itself where there is a driver, which any library may stand in for."""
     (tmp_path / "torch.py").write_text("raise KeyboardInterrupt")
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     environment = dict(PYTHONPATH=f"{tmp_path}:{root}", TRITON_INTERPRET="1")
     if driver:
         libm = next(line.split()[-1] for line in open("/proc/self/maps") if "libm.so" in line or "libm-" in line)
@@ -407,7 +407,7 @@ def test_the_examples_of_the_readme_run(tmp_path):
     import re
     from pathlib import Path
 
-    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
     examples = re.findall(r"```python\n(.*?)```", readme, re.S)
     assert len(examples) == 2
     for i, example in enumerate(examples):

@@ -9,7 +9,7 @@ import pytest
 
 from genmini import kernels, ops
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(path for path in (ROOT / "kernels").glob("[a-z]*.py"))
 MODELS = sorted((ROOT / "genmini" / "models").glob("[a-z]*.py"))
 SECTIONS = ["reference", "kernel", "launcher", "gradient", "registration"]
@@ -24,7 +24,7 @@ def docstring(path):
 @each_room
 def test_a_room_has_its_siblings(path):
     name = path.stem
-    assert (ROOT / "tests" / f"test_{name}.py").exists()
+    assert (ROOT / "tests" / "kernels" / f"test_{name}.py").exists()
     assert (ROOT / "bench" / f"bench_{name}.py").exists()
     text = docstring(path)
     for sibling in re.findall(r"(?:csrc|tests|bench|docs)/[\w./-]+\.\w+", text):

@@ -179,7 +179,7 @@ COMPILED = {}
 def compiled(request):
     pytest.importorskip("triton")
     if not COMPILED:  # both children at once
-        env = os.environ | {"TRITON_INTERPRET": "0", "PYTHONPATH": str(Path(__file__).parent.parent)}
+        env = os.environ | {"TRITON_INTERPRET": "0", "PYTHONPATH": str(Path(__file__).parents[2])}
         start = lambda sm: subprocess.Popen([sys.executable, __file__, str(sm)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for sm, process in {sm: start(sm) for sm in (80, 90)}.items():
             out, err = process.communicate()

@@ -243,7 +243,7 @@ def test_every_instruction_set(kind):
     """The other vector widths of the native kernel: as close to the definition (a processor without AVX2 runs the narrow one twice)."""
     program = """
 import sys, torch
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests", "tests/kernels"]
 from test_nade import definition, inputs
 from genmini import kernels, ops
 kernels.use("cpu")
@@ -256,7 +256,7 @@ for dtype, bound in ((torch.float64, 1e-12), (torch.float32, 2e-3)):
         pairs = [(got, wanted), *zip(torch.autograd.grad(got.sum(), rest), torch.autograd.grad(wanted.sum(), wide))]
         assert max((g - w).abs().max().item() for g, w in pairs) < bound, dtype
 """
-    root, environment = Path(__file__).resolve().parent.parent, {**os.environ, "GENMINI_CPU": kind}
+    root, environment = Path(__file__).resolve().parents[2], {**os.environ, "GENMINI_CPU": kind}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment, cwd=root)
 
 

@@ -1,4 +1,4 @@
-// Kernels that show what each word of csrc/gpu.h means, one a paragraph. tests/test_emulator.py runs them on the emulator and says what must
+// Kernels that show what each word of csrc/gpu.h means, one a paragraph. tests/kernels/test_emulator.py runs them on the emulator and says what must
 // come out; nvcc compiles the same file.
 
 #include "gpu.h"

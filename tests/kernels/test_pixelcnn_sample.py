@@ -1,4 +1,4 @@
-"""Proofs and laws of the room that draws from PixelCNN (kernels/pixelcnn_sample.py). tests/test_pixelcnn.py holds it against whole models."""
+"""Proofs and laws of the room that draws from PixelCNN (kernels/pixelcnn_sample.py). tests/models/test_pixelcnn.py holds it against whole models."""
 
 import math
 import os
@@ -214,14 +214,14 @@ def test_every_instruction_set(kind):
     """The other vector widths of the native kernel (a processor without AVX2 runs the narrow one twice)."""
     code = """
 import sys
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests", "tests/kernels"]
 from test_pixelcnn_sample import *
 run = next(run for run in RUNS if run.backend == "cpu")
 for sizes in NETS.values():
     test_float64_is_the_definition(run, sizes, 0)
     test_float32_logits_are_those_of_a_pass(run, sizes)
 """
-    root, environment = Path(__file__).resolve().parent.parent, {**os.environ, "GENMINI_CPU": kind}
+    root, environment = Path(__file__).resolve().parents[2], {**os.environ, "GENMINI_CPU": kind}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=root)
 
 

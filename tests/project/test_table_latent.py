@@ -8,7 +8,7 @@ import torch
 
 from genmini import models
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "bench"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
 import table_latent as table  # noqa: E402
 
 

@@ -1,4 +1,4 @@
-"""What each word of csrc/gpu.h means: kernels of tests/test_emulator.cu, run by the emulator in four builds, and what must come out.
+"""What each word of csrc/gpu.h means: kernels of tests/kernels/test_emulator.cu, run by the emulator in four builds, and what must come out.
 
 fibers     as the rooms use it        ucontext    the portable way to switch stacks
 debug      -O0, as for gdb            threads     one OS thread per CUDA thread, the mode for ThreadSanitizer (here without it)
@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "csrc"))
 import build  # noqa: E402  (csrc/build.py)
 import sanitize  # noqa: E402  (csrc/sanitize.py)

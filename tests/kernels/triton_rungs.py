@@ -1,13 +1,13 @@
 """Launch every Triton kernel, every rung, forward and backward, on sizes around the edges of its blocks: a program for a sanitizer to watch.
 
-    python tests/triton_rungs.py              on a GPU (csrc/sanitize.py --gpu runs it under compute-sanitizer); elsewhere by the interpreter
-    python tests/triton_rungs.py softmax_nll
+    python tests/kernels/triton_rungs.py              on a GPU (csrc/sanitize.py --gpu runs it under compute-sanitizer); elsewhere by the interpreter
+    python tests/kernels/triton_rungs.py softmax_nll
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch  # noqa: E402
 

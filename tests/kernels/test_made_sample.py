@@ -225,7 +225,7 @@ def test_every_instruction_set(kind):
     """The other vector widths of the native kernel (a processor without AVX2 runs the narrow one twice)."""
     program = """
 import sys
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests", "tests/kernels"]
 from test_made_sample import *
 run = next(run for run in RUNS if run.backend == "cpu")
 for sizes in NETS.values():
@@ -233,7 +233,7 @@ for sizes in NETS.values():
     test_float32_logits_are_those_of_a_pass(run, sizes)
 test_far_out(run)
 """
-    root, environment = Path(__file__).resolve().parent.parent, {**os.environ, "GENMINI_CPU": kind}
+    root, environment = Path(__file__).resolve().parents[2], {**os.environ, "GENMINI_CPU": kind}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment, cwd=root)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from genmini import data, models
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "bench"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
 import table_likelihood as table  # noqa: E402
 
 

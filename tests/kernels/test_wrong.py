@@ -15,7 +15,7 @@ import pytest
 
 from genmini import kernels
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SOURCES = {room.source for room in kernels.ROOMS.values()}
 pytestmark = pytest.mark.mutants
 
@@ -154,7 +154,7 @@ def planted(wrong, folder):
 
 def red(folder, room, runs):
     """Whether the room's tests of these runs fail there (and not, say, their import)."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"tests/test_{room}.py", "-k", runs]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"tests/kernels/test_{room}.py", "-k", runs]
     environment = {**os.environ, "HYPOTHESIS_PROFILE": "quick", "GENMINI_THOROUGH": "0", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode in (0, 1) and "error" not in done.stdout.splitlines()[-1], done.stdout[-3000:] + done.stderr[-3000:]
