@@ -1,0 +1,83 @@
+"""What every recipe gives: its first 20 losses, log p of eight images, and samples of one seed; and the features that judge samples.
+
+    python tests/project/golden.py            writes tests/project/golden.json
+
+A change that moves one of these numbers is meant to, and CHANGELOG.md says why. tests/project/test_golden.py compares.
+"""
+
+import contextlib
+import hashlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from genmini import data, metrics, models, train
+
+STORED = Path(__file__).with_suffix(".json")
+STEPS = 20
+
+
+def cases():
+    """(model, recipe) of every recipe on embedded data that takes steps."""
+    every = [(name, recipe) for name in models.MODELS if name != "ar" for recipe in models.recipes(name)]
+    return [case for case in every if not models.recipes(case[0])[case[1]]["data"].startswith("mnist")]
+
+
+def few(split, n):
+    return replace(split, x=split.x[:n], y=split.y[:n], grey=None if split.grey is None else split.grey[:n])
+
+
+@contextlib.contextmanager
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def values(name, recipe):
+    """-> {"losses": 20 numbers, "valid": 8 numbers of eight images, "samples": counts of levels and a digest, or means of points}"""
+    settings = models.recipes(name)[recipe]
+    first, valid = (data.load(settings["data"], split) for split in ("train", "valid"))
+    with one_thread():
+        torch.manual_seed(0)
+        model = models.find(name)(first.shape, levels=first.levels, **settings["model"])
+        few_valid = few(valid, 8)
+        loop = {**settings["train"], "steps": STEPS, "every": 1, "batch": min(16, settings["train"].get("batch", 16)), "ema": 0.0}
+        history = train.fit(model, first, few_valid, **loop, seed=0, progress=False)
+        found = {"losses": [row["train"] for row in history.rows]}
+        torch.manual_seed(0)
+        found["valid"] = train.judge(model, few_valid.x, few_valid.y).tolist()
+        if name != "classifier":
+            torch.manual_seed(0)
+            found["samples"] = summary(model.sample(4))
+    return found
+
+
+def summary(x):
+    """Samples in few numbers: of levels a digest, which any changed pixel changes, and their sum; of points the points."""
+    if x.is_floating_point():
+        return x.flatten().tolist()
+    x = x.to(torch.uint8).contiguous()
+    return {"sum": int(x.sum()), "digest": hashlib.sha256(x.numpy().tobytes()).hexdigest()[:16]}
+
+
+def features():
+    """digits-v1's features of the test split: their digest, and the first image's."""
+    with one_thread():
+        test = data.load("digits", "test")
+        f, _ = metrics.network("digits-v1")(test.x, test.levels)
+    return {"digest": hashlib.sha256(f.contiguous().numpy().tobytes()).hexdigest()[:16], "mean": f.double().mean(0).tolist()}
+
+
+if __name__ == "__main__":
+    stored = {"digits-v1": features()}
+    for name, recipe in cases():
+        stored[f"{name} {recipe}"] = values(name, recipe)
+        print(name, recipe, file=sys.stderr)
+    STORED.write_text(json.dumps(stored, indent=1) + "\n")
