@@ -36,5 +36,9 @@ setup(
     cmdclass={"build_py": BuildWithKernels},
     package_dir={"genmini": "genmini", "genmini.kernels": "kernels", "genmini.csrc": "csrc"},
     packages=["genmini", "genmini.data", "genmini.metrics", "genmini.models", "genmini.nets", "genmini.studies", "genmini.kernels", "genmini.csrc"],
-    package_data={"genmini.data": ["*.npz", "*.txt"], "genmini.metrics": ["digits-v1/*"], "genmini.csrc": ["*.cu", "*.cpp", "*.h", "*.py"]},
+    package_data={
+        "genmini.data": ["*.npz", "*.txt"],
+        "genmini.metrics": ["digits-v1/*"],
+        "genmini.csrc": ["*.cu", "*.cpp", "*.h", "*.py", "cpu/*", "emulator/*"],
+    },
 )

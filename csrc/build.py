@@ -7,7 +7,7 @@
 Three kinds of library, all plain C functions:
 
     <x>.cu   -> <x>.cuda.so       nvcc: machine code for sm_80 and sm_90, PTX of compute_90 for newer cards
-    <x>.cu   -> <x>.emulated.so   g++ reads the same source against emulator.h: the GPU kernel runs on a CPU
+    <x>.cu   -> <x>.emulated.so   g++ reads the same source against emulator/emulator.h: the GPU kernel runs on a CPU
     <x>.cpp  -> <x>.cpu.so        g++: the native CPU kernel, where PyTorch is beaten
 
 A library is rebuilt when its source, a header that it includes, the command or the compiler changes; beside it lie its key and the compiler's log.
@@ -74,7 +74,7 @@ def reads(source):
     found = [Path(source).resolve()]
     for path in found:  # grows on the way
         named = re.findall(r'^\s*#(?:include|define LANES_OF) "(.+)"', path.read_text(), re.M)
-        included = dict.fromkeys((folder / name).resolve() for name in named for folder in (path.parent, CSRC))
+        included = dict.fromkeys((folder / name).resolve() for name in named for folder in (path.parent, CSRC, CSRC / "cpu"))
         found += [other for other in included if other.exists() and other not in found]
     return found
 

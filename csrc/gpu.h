@@ -1,6 +1,6 @@
 // All that a kernel of this project uses beyond plain CUDA. The same .cu is compiled
 //   by nvcc, for a GPU: launch is <<<>>>, and the instructions below are inline PTX;
-//   by g++ -x c++ (C++17), for the CPU: emulator.h is the machine, and below stands in plain C++ what each instruction means.
+//   by g++ -x c++ (C++17), for the CPU: emulator/emulator.h is the machine, and below stands in plain C++ what each instruction means.
 //
 //   launch(kernel, grid, block, shared_bytes, stream, arguments...) -> 0 or an error code, for which gpu_error(code) has the text
 //   dynamic_shared<T>()                        the shared_bytes of the launch
@@ -18,7 +18,7 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #else
-#include "emulator.h"
+#include "emulator/emulator.h"
 #endif
 
 // ---- launching --------------------------------------------------------------------------------------------------------------------------

@@ -2,9 +2,9 @@
 //
 // A task is a few vectors of samples, a sample a lane, for the whole walk over the pixels. Activations lie unit by unit, the samples of a
 // task side by side: so a weight is loaded once for all of them, and a row of weights is read in the order in which it lies.
-// A sample's sums have the order that csrc/made_sample_lanes.h writes, whatever its neighbours and the number of threads.
+// A sample's sums have the order that csrc/cpu/made_sample_lanes.h writes, whatever its neighbours and the number of threads.
 
-#include "cpu.h"
+#include "cpu/cpu.h"
 
 namespace {
 
@@ -34,7 +34,7 @@ template <class T> struct Walks {
 };
 
 #define LANES_OF "made_sample_lanes.h"
-#include "lanes.h"
+#include "cpu/lanes.h"
 
 // Vectors of a task: few enough that no thread is idle
 template <class T> int width(int64_t N, int threads) {

@@ -3,9 +3,9 @@
 // The pass: up to ROWS rows are one task; they share the loads of V_d and W_d, and keep a_d and h_d = sigma(a_d) in the nearest cache.
 // A pixel of 0 changes neither, so its sigmoids, which are most of the work, are not computed again.
 // The gradient: nothing flows between hidden units on the way back, so a task is a few vectors of units, for all rows.
-// Which task computes what changes no result: every sum has the order that csrc/nade_lanes.h writes, whatever the number of threads.
+// Which task computes what changes no result: every sum has the order that csrc/cpu/nade_lanes.h writes, whatever the number of threads.
 
-#include "cpu.h"
+#include "cpu/cpu.h"
 
 namespace {
 
@@ -41,7 +41,7 @@ template <class T> struct Walks {
 };
 
 #define LANES_OF "nade_lanes.h"
-#include "lanes.h"
+#include "cpu/lanes.h"
 
 template <class T> int64_t pass_numbers(int64_t H) { return 2 * ROWS * padded<T>(H); }
 template <class T> int64_t gradient_numbers(int64_t D) {

@@ -19,7 +19,7 @@
 #include <cstring>
 #include <limits>
 #include <vector>
-#include "helpers.h"
+#include "cpu/helpers.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define WIDE_X86 1    // the other instruction sets can be compiled here, whatever the compiler's own target is
@@ -221,7 +221,7 @@ inline vint dot2(vint acc, vint x, vint y) { return acc + (x << 16 >> 16) * (y <
 inline uint32_t below(vfloat a, vfloat b) { return (a[0] <= b[0]) | (a[1] <= b[1]) << 1 | (a[2] <= b[2]) << 2 | (a[3] <= b[3]) << 3; }
 #endif
 inline vfloat minus(vfloat h, vfloat a, vfloat b) { return h - a * b; }
-#include "nearest_code_screen.h"
+#include "cpu/nearest_code_screen.h"
 SCREEN("scalar")
 }    // namespace scalar
 
@@ -234,7 +234,7 @@ VECTOR_TYPES
 inline vint dot2(vint acc, vint x, vint y) { return acc + (vint)_mm256_madd_epi16((__m256i)x, (__m256i)y); }
 inline uint32_t below(vfloat a, vfloat b) { return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_LE_OQ)); }
 inline vfloat minus(vfloat h, vfloat a, vfloat b) { return (vfloat)_mm256_fnmadd_ps((__m256)a, (__m256)b, (__m256)h); }
-#include "nearest_code_screen.h"
+#include "cpu/nearest_code_screen.h"
 SCREEN("avx2")
 }    // namespace avx2
 #pragma GCC pop_options
@@ -247,7 +247,7 @@ VECTOR_TYPES
 inline vint dot2(vint acc, vint x, vint y) { return (vint)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)x, (__m512i)y); }
 inline uint32_t below(vfloat a, vfloat b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LE_OQ); }
 inline vfloat minus(vfloat h, vfloat a, vfloat b) { return (vfloat)_mm512_fnmadd_ps((__m512)a, (__m512)b, (__m512)h); }
-#include "nearest_code_screen.h"
+#include "cpu/nearest_code_screen.h"
 SCREEN("avx512")
 }    // namespace avx512
 #pragma GCC pop_options

@@ -1,9 +1,9 @@
 // Draws from PixelCNN on a CPU, for the arithmetic of one pass.   Room: kernels/pixelcnn_sample.py
 //
 // A task is up to 8 samples, for the whole walk over the pixels: they share the loads of the weights, and output channels are the lanes of
-// vectors. A sample's sums have the order that csrc/pixelcnn_sample_lanes.h writes, whatever its neighbours and the number of threads.
+// vectors. A sample's sums have the order that csrc/cpu/pixelcnn_sample_lanes.h writes, whatever its neighbours and the number of threads.
 
-#include "cpu.h"
+#include "cpu/cpu.h"
 #include "pixelcnn_sample.h"
 
 namespace {
@@ -16,7 +16,7 @@ template <class T> struct Walks {
 };
 
 #define LANES_OF "pixelcnn_sample_lanes.h"
-#include "lanes.h"
+#include "cpu/lanes.h"
 
 inline int tile(int64_t N, int threads) { return int(std::clamp<int64_t>((N + threads - 1) / threads, 1, TILE)); }
 

@@ -7,7 +7,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
-#include "../helpers.h"
+#include "../cpu/helpers.h"
 #include "driver.h"
 namespace {
 #include "../nearest_code.cpp"

@@ -6,7 +6,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
-#include "../helpers.h"
+#include "../cpu/helpers.h"
 #include "pixelcnn_sample_net.h"
 namespace {
 #include "../pixelcnn_sample.cpp"

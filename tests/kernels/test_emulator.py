@@ -614,7 +614,7 @@ def test_gdb_steps_through_a_kernel():
     planted = sanitize.DRIVERS / "planted" / "planted.cpp"
     flags = [flag for flag in sanitize.FLAGS if flag != "-g1"] + ["-g", "-O0", "-x", "c++"]
     program = sanitize.compiled(planted, flags, "planted.gdb")
-    commands = ["set pagination off", "set style enabled off", "set print repeats 200", f"source {build.CSRC / 'emulator.gdb'}"]
+    commands = ["set pagination off", "set style enabled off", "set print repeats 200", f"source {build.CSRC / 'emulator' / 'emulator.gdb'}"]
     commands += ["break block_sum<false> if threadIdx.x == 37", "run", "print threadIdx", "print part", "next", "next", "cuda-threads"]
     commands += ["next", "print threadIdx", "print part", "cuda-thread 5", "backtrace"]
     words = ["gdb", "-q", "-nx", "-batch", *(word for command in commands for word in ("-ex", command)), "--args"]

@@ -36,11 +36,11 @@ class Wrong:
 AFFINE = "csrc/affine_coupling.cu"
 ROOM = "kernels/affine_coupling.py"
 SEARCH, PACK, STEP, STATS = "csrc/nearest_code.cu", "csrc/nearest_code_pack.h", "csrc/quantize.cu", "csrc/code_stats.cu"
-CPU, SCREEN = "csrc/nearest_code.cpp", "csrc/nearest_code_screen.h"
-NADE, NADE_CPU, NADE_LANES = "csrc/nade.cu", "csrc/nade.cpp", "csrc/nade_lanes.h"
-DRAW, DRAW_CPU, DRAW_LANES = "csrc/made_sample.cu", "csrc/made_sample.cpp", "csrc/made_sample_lanes.h"
+CPU, SCREEN = "csrc/nearest_code.cpp", "csrc/cpu/nearest_code_screen.h"
+NADE, NADE_CPU, NADE_LANES = "csrc/nade.cu", "csrc/nade.cpp", "csrc/cpu/nade_lanes.h"
+DRAW, DRAW_CPU, DRAW_LANES = "csrc/made_sample.cu", "csrc/made_sample.cpp", "csrc/cpu/made_sample_lanes.h"
 PIXELS, PIXELS_BOTH, PIXELS_CPU = "csrc/pixelcnn_sample.cu", "csrc/pixelcnn_sample.h", "csrc/pixelcnn_sample.cpp"
-PIXELS_LANES, PIXELS_ROOM = "csrc/pixelcnn_sample_lanes.h", "kernels/pixelcnn_sample.py"
+PIXELS_LANES, PIXELS_ROOM = "csrc/cpu/pixelcnn_sample_lanes.h", "kernels/pixelcnn_sample.py"
 LINEAR, CONV, NLL = "kernels/masked_linear.py", "kernels/masked_conv2d.py", "kernels/softmax_nll.py"
 KL = "kernels/gaussian_kl.py"
 MUTANTS = [
@@ -181,5 +181,6 @@ def test_a_dropped_barrier_of_native_threads_is_a_race(tmp_path):
 def test_every_kernel_source_has_a_mistake():
     """All of csrc/ that is a room's, and the rooms that hold Triton kernels: the mistakes of FIRST leave `reference` green."""
     rooms = {path for path in (ROOT / "kernels").glob("[a-z]*.py") if "@triton.jit" in path.read_text()}
-    files = rooms.union(*((ROOT / "csrc").glob(f"{source}*.{kind}") for kind in ("cu", "cpp", "h") for source in SOURCES))
+    patterns = [f"{place}{source}*.{kind}" for place in ("", "cpu/") for kind in ("cu", "cpp", "h") for source in SOURCES]
+    files = rooms.union(*((ROOT / "csrc").glob(pattern) for pattern in patterns))
     assert {str(path.relative_to(ROOT)) for path in files} == set(FIRST)

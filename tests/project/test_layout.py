@@ -128,7 +128,7 @@ def test_the_readme_maps_every_room():
 def test_the_debugger_of_the_documentation_stands_where_the_source_does():
     """docs/emulator.md shows what gdb prints: a line it stops at is there, and so is the line of each frame."""
     text = (ROOT / "docs" / "emulator.md").read_text()
-    said = {"emulator.h": "kernel(b.launch->arg", "emulator_warp.h": "__syncthreads(EMULATOR_PLACE)", "emulator_fibers.h": "void switch_stack("}
+    said = {"emulator.h": "kernel(b.launch->arg", "warp.h": "__syncthreads(EMULATOR_PLACE)", "fibers.h": "void switch_stack("}
     frames = re.findall(r" at (csrc/[\w./]+):(\d+)\n(?:(\d+)\t(.*)\n)?", text)
     assert len(frames) > 6
     for path, line, shown, code in frames:

@@ -14,8 +14,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
-#include "emulator_fibers.h"
-#include "emulator_words.h"
+#include "fibers.h"
+#include "words.h"
 
 #if defined(__SANITIZE_THREAD__)
 extern "C" void __tsan_acquire(void*);    // "all that was done before a release of this address is done": the order that CUDA promises

@@ -1,4 +1,4 @@
-// Vectors of numbers, for the instruction set that csrc/lanes.h is compiling.
+// Vectors of numbers, for the instruction set that csrc/cpu/lanes.h is compiling.
 //
 // Defined by it: BYTES of a vector, and for float and double
 //   fused(a, b, c)       a b + c, rounded once or twice

@@ -1,7 +1,7 @@
 // Barriers, shuffles, votes, matches and reductions: what the threads of a block and the lanes of a warp say to each other, built on `meet`
-// of emulator_block.h. Each function takes one hidden argument more, the place of its call, for the report of a dead-lock.
+// of block.h. Each function takes one hidden argument more, the place of its call, for the report of a dead-lock.
 #pragma once
-#include "emulator_block.h"
+#include "block.h"
 
 #define EMULATOR_PLACE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 

@@ -4,7 +4,7 @@
 //
 //   here                          how
 //   a block                       one OS thread runs it from start to end; several blocks run at once, one per core
-//   a CUDA thread                 a fiber (emulator_fibers.h): a stack of its own; one fiber of a block runs at a time
+//   a CUDA thread                 a fiber (fibers.h): a stack of its own; one fiber of a block runs at a time
 //   __syncthreads, __shfl_sync    the fiber notes what it waits for and leaves; whoever comes last lets the others go on: `meet`
 //   __shared__                    static thread_local: one copy per OS thread, hence per running block; all 0xff (NaN) when a block starts
 //                                 (on Linux; a plain static array, as AddressSanitizer and OS threads need it, keeps what was there)
@@ -17,14 +17,14 @@
 // The bookkeeping here is hidden from it (UNSEEN), and it is told what CUDA promises and no more: __syncthreads and __syncwarp order
 // memory, shuffles and votes do not. So it reports a missing barrier, and a shuffle that was taken for one.
 //
-// Chapters: emulator_words.h (dim3, float4, __half, atomicAdd ...), emulator_fibers.h (stacks), emulator_block.h (a block, its threads, how
-// they meet), emulator_warp.h (__syncthreads, __shfl_sync ...), and this one: how blocks are run. docs/emulator.md: kernels in a debugger.
+// Chapters: words.h (dim3, float4, __half, atomicAdd ...), fibers.h (stacks), block.h (a block, its threads, how
+// they meet), warp.h (__syncthreads, __shfl_sync ...), and this one: how blocks are run. docs/emulator.md: kernels in a debugger.
 #pragma once
 #include <random>
 #if defined(__linux__)
 #include <link.h>
 #endif
-#include "emulator_block.h"
+#include "block.h"
 
 #pragma GCC diagnostic ignored "-Wattributes"    // "hidden" within a namespace without a name, where all is hidden anyway
 
@@ -44,7 +44,7 @@
 #define __shared__ static thread_local
 #endif
 
-#include "emulator_warp.h"
+#include "warp.h"
 
 namespace emulator {
 

@@ -1,4 +1,4 @@
-// The walk of csrc/made_sample.cpp, compiled by csrc/lanes.h once for each instruction set.   Room: kernels/made_sample.py
+// The walk of csrc/made_sample.cpp, compiled by csrc/cpu/lanes.h once for each instruction set.   Room: kernels/made_sample.py
 //
 // Arrays of a task are (units, S): S = V LANES samples side by side.
 

@@ -1,4 +1,4 @@
-// The two walks of csrc/nade.cpp, compiled by csrc/lanes.h once for each instruction set, in the words of csrc/vectors.h.   Room: kernels/nade.py
+// The two walks of csrc/nade.cpp, compiled by csrc/cpu/lanes.h once for each instruction set, in the words of csrc/cpu/vectors.h.   Room: kernels/nade.py
 
 // ---- the pass: logits of known pixels, and pixels drawn after their logits --------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-// The walk of csrc/pixelcnn_sample.cpp, compiled by csrc/lanes.h once for each instruction set.   Room: kernels/pixelcnn_sample.py
+// The walk of csrc/pixelcnn_sample.cpp, compiled by csrc/cpu/lanes.h once for each instruction set.   Room: kernels/pixelcnn_sample.py
 //
 // Streams of a task are (depth, W, samples, channels). A layer sums over pieces, a living tap each; its outputs are the lanes.
 

@@ -1,4 +1,4 @@
-# For gdb, on x86-64: source csrc/emulator.gdb
+# For gdb, on x86-64: source csrc/emulator/emulator.gdb
 
 define cuda-thread
     set $thread = &emulator::block->thread[$arg0]

@@ -210,7 +210,7 @@ static inline void __threadfence_block() { __atomic_thread_fence(__ATOMIC_SEQ_CS
 
 // Atomic operations are indivisible and order no other memory ("relaxed"). All return what was there before.
 namespace emulator {
-static void spin();    // emulator_block.h: who does many of them lets the other threads run now and then
+static void spin();    // block.h: who does many of them lets the other threads run now and then
 template <class T, class F> T atomic_update(T* p, F f) {
     spin();
     using Bits = std::conditional_t<sizeof(T) == 8, uint64_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint16_t>>;
