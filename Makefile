@@ -21,6 +21,9 @@ demo: build      ## train a MADE on the embedded digits for about a minute, and 
 test: build      ## everything that proves the project (needs no GPU)
 	$(PY) -m pytest -n auto
 
+test-docs: build  ## every command that README.md and docs/ show, one after the other
+	$(PY) -m pytest -q -m docs
+
 test-thorough: build ## every mutant, ThreadSanitizer, hypothesis at length
 	HYPOTHESIS_PROFILE=thorough GENMINI_THOROUGH=1 $(PY) -m pytest -n auto
 	$(PY) csrc/sanitize.py --thorough
@@ -32,10 +35,10 @@ bench: build     ## time every room beside its peers, and store the table of thi
 	.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(PY) bench/run.py
 
-table-likelihood: build ## train every likelihood model on the digits, three seeds each (an hour), and write README's tables
+table-likelihood: build ## train every likelihood model on the digits, three seeds each (an hour), and write docs/results.md
 	$(PY) bench/table_likelihood.py
 
-table-latent: build ## train every latent model on the digits, three seeds each (half an hour), and write README's tables
+table-latent: build ## train every latent model on the digits, three seeds each (half an hour), and write docs/results.md
 	$(PY) bench/table_latent.py
 
 gpu:             ## on a machine with an NVIDIA GPU, with the python3 that has its PyTorch: tests, sanitizers, benches
@@ -53,5 +56,5 @@ lint: .venv/ready ## ruff and clang-format
 clean:           ## remove what was built
 	rm -rf .venv build kernels/lib *.egg-info .cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help build demo test test-thorough sanitize bench table-likelihood table-latent gpu lint clean
+.PHONY: help build demo test test-docs test-thorough sanitize bench table-likelihood table-latent gpu lint clean
 .DEFAULT_GOAL := help

@@ -2,7 +2,7 @@
 
     python bench/run.py                      every room
     python bench/run.py affine_coupling      one
-    python bench/run.py --readme             write README's table from the stored results
+    python bench/run.py --write              write docs/measured.md from the stored results
 
 A bench file has rows(): it checks each candidate against float64 before it times it, and yields a row (measure.row) a candidate.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 RESULTS = HERE / "results"
-README = HERE.parent / "README.md"
+MEASURED = HERE.parent / "docs" / "measured.md"
 SHOWN = ["room", "case", "what", "who", "dtype", "ms", "percent_of_bound", "ratio", "error"]
 
 
@@ -51,72 +51,55 @@ def store(rows):
     print(f"\nstored in {path.relative_to(HERE.parent)}")
 
 
-def speed(room, rows):
-    """How many times as fast our best is as the peer that the bench compares it with, from the worst case to the best."""
-    key = lambda row: [row[name] for name in ("room", "case", "what", "dtype")]
-    found = {}  # (what is timed, peer) -> case -> times as fast
-    for row in rows:
-        peers = [peer["who"] for peer in rows if key(peer) == key(row) and peer["ratio"] == "1.00" and not peer["who"].startswith("genmini")]
-        if row["room"] == room and row["who"].startswith("genmini") and peers:
-            best = found.setdefault((row["what"], peers[0]), {})
-            best[row["case"], row["dtype"]] = max(float(row["ratio"]), best.get((row["case"], row["dtype"]), 0))
-    spread = lambda best: "–".join(dict.fromkeys(f"{end:.1f}" for end in (min(best.values()), max(best.values()))))
-    return ", ".join(f"{what} {spread(best)} × {peer}" for (what, peer), best in found.items())
-
-
-def with_speeds(line, tables):
-    """A row of README's map with, behind each bench that its last cell names, what it measured on each machine."""
-    benches = re.findall(r"\[[^]]*\]\(bench/bench_(\w+)\.py\)", line)
-    if not line.startswith("| ") or not benches:
-        return line
-    said = [[speed(room, rows) + (" (GPU)" if rows[0]["driver"] else "") for rows in tables if speed(room, rows)] for room in benches]
-    links = [" ".join([f"[bench](bench/bench_{room}.py)", *each]) for room, each in zip(benches, said, strict=True)]
-    return f"{line[: line.rindex(' | ')]} | {'; '.join(links)} |"
-
-
 def table(rows):
-    """Our rows, and how many times as fast they are as each peer of the same case."""
-    yield "| room | case | what | who | ms | % of bound | times as fast as | error |"
-    yield "|---|---|---|---|---|---|---|---|"
+    """The lines of one machine's table: our rows, and how many times as fast they are as each peer of the same case.
+
+    In a row of the backend `reference` PyTorch computes the definition and no kernel runs: it has no ratio, only the peers' times."""
+    yield "| room | case | what | who | ms | % of bound | times as fast as | error | commit |"
+    yield "|---|---|---|---|---|---|---|---|---|"
     same_case = lambda row: [row[key] for key in ("room", "case", "what", "dtype")]
     for row in rows:
         if not row["who"].startswith("genmini"):
             continue
+        who = row["who"].removeprefix("genmini ")
         peers = [peer for peer in rows if same_case(peer) == same_case(row) and not peer["who"].startswith("genmini")]
         ratios = ", ".join(f"{peer['who']} {float(peer['ms']) / float(row['ms']):.2f}" for peer in peers)
-        shown = [row["room"], row["case"], row["what"], row["who"].removeprefix("genmini "), row["ms"], row["percent_of_bound"], ratios, row["error"]]
-        yield "| " + " | ".join(shown) + " |"
+        if who.startswith("reference"):
+            ratios = "no kernel; " + ", ".join(f"{peer['who']} {peer['ms']} ms" for peer in peers)
+        columns = row["room"], row["case"], row["what"], who, row["ms"], row["percent_of_bound"], ratios, row["error"]
+        yield "| " + " | ".join([*columns, row["commit"]]) + " |"
 
 
-def readme():
-    """Write the tables between README's markers from every stored CSV: our rows, and how many times as fast they are as each peer."""
-    lines, tables = [], []
+def limits(rows):
+    """What the machine itself could do, a line for each run that the rows come from."""
+    of_run = {row["commit"]: (row["copy_GB_s"], row["matmul_GFLOP_s"]) for row in rows}
+    return [f"* {commit}: copy {copy} GB/s, product {product} GFLOP/s" for commit, (copy, product) in of_run.items()]
+
+
+def document():
+    """docs/measured.md between its markers, from every stored CSV: a table a machine."""
+    blocks = []
     for path in sorted(RESULTS.glob("*.csv")):
         rows = list(csv.DictReader(path.open()))
         if "room" not in rows[0]:
-            continue  # the table of likelihoods
-        tables.append(rows)
-        of = lambda row: tuple(row[key] for key in ("device", "threads", "torch", "commit", "copy_GB_s", "matmul_GFLOP_s"))
-        for one_run in dict.fromkeys(map(of, rows)):
-            device, threads, torch, commit, copy, matmul = one_run
-            lines += [f"**{device}**, {threads} threads, PyTorch {torch}, commit {commit}; measured in the same run: copy {copy} GB/s, "
-                      f"matrix product {matmul} GFLOP/s.", "", *table([row for row in rows if of(row) == one_run]), ""]  # fmt: skip
-    text = "\n".join(with_speeds(line, tables) for line in README.read_text().split("\n"))
-    block = "<!-- bench -->\n" + "\n".join(lines).strip() + "\n<!-- /bench -->"
-    README.write_text(re.sub(r"<!-- bench -->.*<!-- /bench -->", lambda _: block, text, flags=re.S))
+            continue  # the results of trained models
+        versions = dict.fromkeys(f"PyTorch {row['torch']}, Triton {row['triton']}, Python {row['python']}" for row in rows)
+        blocks += [f"## {rows[0]['device']}\n", f"{'; '.join(versions)}. Limits by commit:\n", *limits(rows), "", *table(rows), ""]
+    block = "<!-- bench -->\n" + "\n".join(blocks).strip() + "\n<!-- /bench -->"
+    MEASURED.write_text(re.sub(r"<!-- bench -->.*<!-- /bench -->", lambda _: block, MEASURED.read_text(), flags=re.S))
 
 
 def main():
     parser = argparse.ArgumentParser(description="Time every room beside its peers and beside the machine's limits.")
     parser.add_argument("rooms", nargs="*", metavar="ROOM", help=f"which (default: all): {', '.join(rooms())}")
-    parser.add_argument("--readme", action="store_true", help="only write README's table from the stored results")
+    parser.add_argument("--write", action="store_true", help="only write docs/measured.md from the stored results")
     options = parser.parse_args()
     unknown = set(options.rooms) - set(rooms())
     if unknown:
         parser.error(f"no bench for {', '.join(sorted(unknown))}; there are {', '.join(rooms())}")
-    if not options.readme:
+    if not options.write:
         store(run(options.rooms or rooms()))
-    readme()
+    document()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """What every model with a latent code is worth on unseen digits, by its own recipes and three seeds.
 
-    python bench/table_latent.py                     what is missing, or was measured with other settings; then README's tables
+    python bench/table_latent.py                     what is missing, or was measured with other settings; then docs/results.md
     python bench/table_latent.py --only vae vqvae    these models
     python bench/table_latent.py --fresh             all of it again
-    python bench/table_latent.py --readme            only write README's tables from the stored rows
+    python bench/table_latent.py --write             only write docs/results.md from the stored rows
 
 One run is one process with one thread; the seconds are those of the processor. Recipes are tuned on valid; test is looked at here alone.
 The FID is that of digits-v1's features, of as many samples as there are test images, which stand beside them: not comparable with others.
@@ -21,7 +21,7 @@ import trained  # noqa: E402  (bench/trained.py)
 from trained import KEYS, SETS  # noqa: E402
 
 CSV = HERE / "results" / "latent.csv"
-README = HERE.parent / "README.md"
+DOCUMENT = HERE.parent / "docs" / "results.md"
 FIGURES = ["elbo", "iwae", "reconstruction", "squared_error", "fid", "fid_real", "right_class", "perplexity"]
 COLUMNS = [*KEYS, *FIGURES, "unit", "valid", "parameters", "step", "cpu_seconds", "settings", "torch", "commit"]
 DRAWS = 500
@@ -137,12 +137,12 @@ def table(rows, data):
     return lines
 
 
-def readme():
+def document():
     """From the rows of the recipes as they are now."""
     rows = [row for row in stored() if row["settings"] == settings(row["who"], row["recipe"])]
-    trained.write(README, "latent", [table(rows, data) for data in SETS])
+    trained.write(DOCUMENT, "latent", [table(rows, data) for data in SETS])
 
 
 if __name__ == "__main__":
-    about = "Every latent model on the embedded digits, three seeds each, and README's tables."
+    about = "Every latent model on the embedded digits, three seeds each, and docs/results.md."
     trained.main(sys.modules[__name__], about, [*FIGURES, "cpu_seconds"])

@@ -1,9 +1,9 @@
 """The likelihood of unseen digits under every model here, by its own recipes and three seeds, beside anchors that need no model.
 
-    python bench/table_likelihood.py                     what is missing, or was measured with other settings; then README's tables
+    python bench/table_likelihood.py                     what is missing, or was measured with other settings; then docs/results.md
     python bench/table_likelihood.py --only made nade    these models
     python bench/table_likelihood.py --fresh             all of it again
-    python bench/table_likelihood.py --readme            only write README's tables from the stored rows
+    python bench/table_likelihood.py --write             only write docs/results.md from the stored rows
 
 One run is one process with one thread, so its numbers do not depend on the machine's cores, nor much on what else it does: the seconds
 are those of the processor. Recipes are tuned on valid; test is looked at here alone.
@@ -24,7 +24,7 @@ import trained  # noqa: E402  (bench/trained.py)
 from trained import KEYS, SETS  # noqa: E402
 
 CSV = HERE / "results" / "likelihood.csv"
-README = HERE.parent / "README.md"
+DOCUMENT = HERE.parent / "docs" / "results.md"
 COLUMNS = [*KEYS, "nats", "bits_per_dim", "standard_error", "bound", "valid", "parameters", "step", "cpu_seconds", "settings", "torch", "commit"]
 
 
@@ -158,12 +158,12 @@ def table(rows, data):
     return lines
 
 
-def readme():
+def document():
     """From the rows of the recipes as they are now, and the anchors."""
     rows = [row for row in stored() if not row["recipe"] or row["settings"] == settings(row["who"], row["recipe"])]
-    trained.write(README, "likelihood", [table(rows, data) for data in SETS])
+    trained.write(DOCUMENT, "likelihood", [table(rows, data) for data in SETS])
 
 
 if __name__ == "__main__":
-    about = "Test likelihoods of every model on the embedded digits, three seeds each, and README's tables."
+    about = "Test likelihoods of every model on the embedded digits, three seeds each, and docs/results.md."
     trained.main(sys.modules[__name__], about, ["nats", "bits_per_dim", "valid", "cpu_seconds"], anchors())

@@ -1,4 +1,4 @@
-"""What the tables of trained models share: a row a run in a CSV, the runs that are missing from it, and README's lines between two marks."""
+"""What the tables of trained models share: a row a run in a CSV, the runs that are missing, the lines of docs/results.md."""
 
 import argparse
 import csv
@@ -33,21 +33,21 @@ def missing(rows, runs, settings):
     return [(name, key, seed) for name, key, seed in runs if have.get((name, key, str(seed))) != settings(name, key)]
 
 
-def write(readme, mark, tables):
-    """The tables, each a list of lines, between README's two marks."""
+def write(document, mark, tables):
+    """The tables, each a list of lines, between two marks of a document."""
     block = "\n\n".join([f"<!-- {mark} -->", *map("\n".join, tables), f"<!-- /{mark} -->"])
-    readme.write_text(re.sub(rf"<!-- {mark} -->.*<!-- /{mark} -->", lambda _: block, readme.read_text(), flags=re.S))
+    document.write_text(re.sub(rf"<!-- {mark} -->.*<!-- /{mark} -->", lambda _: block, document.read_text(), flags=re.S))
 
 
 def main(table, description, shown, anchors=()):
-    """The command line of a table, a module with runs, missing, measure, store and readme; shown: the columns that are printed as they come."""
+    """The command line of a table, a module with runs, missing, measure, store and document; shown: the columns that are printed as they come."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--only", nargs="+", metavar="MODEL", help="these models")
     parser.add_argument("--fresh", action="store_true", help="measure again what is stored")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count()), metavar="N", help="processes at a time (default: %(default)s)")
-    parser.add_argument("--readme", action="store_true", help="only write README's tables from the stored rows")
+    parser.add_argument("--write", action="store_true", help="only write docs/results.md from the stored rows")
     options = parser.parse_args()
-    if not options.readme:
+    if not options.write:
         for row in anchors:
             table.store(row)
         todo = list(table.runs(options.only)) if options.fresh else table.missing(options.only)
@@ -57,4 +57,4 @@ def main(table, description, shown, anchors=()):
             for row in pool.imap_unordered(table.measure, todo):
                 table.store(row)
                 print("  ".join(f"{row[k]}" for k in (*KEYS, *shown)), flush=True)
-    table.readme()
+    table.document()

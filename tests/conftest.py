@@ -20,11 +20,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests marked `thorough` run when they are asked for: -m thorough, or `make test-thorough`."""
-    if "thorough" in (config.option.markexpr or "") or os.environ.get("GENMINI_THOROUGH") == "1":
-        return
-    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("thorough")])
-    items[:] = [item for item in items if not item.get_closest_marker("thorough")]
+    """Tests marked `thorough` or `docs` run when they are asked for: `make test-thorough`, `make test-docs`."""
+    wanted = config.option.markexpr or ""
+    all_of_them = os.environ.get("GENMINI_THOROUGH") == "1"
+    waits = {"thorough": not all_of_them and "thorough" not in wanted, "docs": "docs" not in wanted}
+    later = [item for item in items if any(skip and item.get_closest_marker(name) for name, skip in waits.items())]
+    config.hook.pytest_deselected(items=later)
+    items[:] = [item for item in items if item not in later]
 
 
 @pytest.fixture(autouse=True)

@@ -403,21 +403,6 @@ def test_pictures_are_drawn_as_it_goes(capsys, monkeypatch, tmp_path):
     assert [at for _, at, _ in drawn] == [6, 26, 46] and len({total for *_, total in drawn}) == 1  # 5 = 20 * 0.25, 25 = 20 * 1.25
 
 
-def test_the_examples_of_the_readme_run(tmp_path):
-    import re
-    from pathlib import Path
-
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-    examples = re.findall(r"```python\n(.*?)```", readme, re.S)
-    assert len(examples) == 2
-    for i, example in enumerate(examples):
-        (tmp_path / f"example{i}.py").write_text(example)
-        done = python(str(tmp_path / f"example{i}.py"))
-        assert done.returncode == 0, done.stderr
-    commands = re.findall(r"^genmini (\w+)", readme, re.M)
-    assert set(commands) == {"train", "sample", "eval", "score", "study", "info", "list"}
-
-
 def test_a_series_is_fitted_at_once_and_forecast(capsys, tmp_path):
     status, out, _ = run(capsys, "train", "ar", "--data", "series", "--set", "p=2", "--set", "method=yule-walker")
     assert status == 0 and "fitted at once" in out and "54 numbers of series" in out and "bits" not in out

@@ -1,4 +1,4 @@
-"""The table of latent models: what is stored is not measured again, a row holds what the model is worth, README shows what is stored."""
+"""The table of latent models: what is stored is not measured again, a row holds what the model is worth, docs/results.md shows what is stored."""
 
 import sys
 from pathlib import Path
@@ -14,11 +14,11 @@ import table_latent as table  # noqa: E402
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
-    """Results and README of the test's own, three models of one quick recipe each."""
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- latent -->\nold\n<!-- /latent -->\nafter\n")
+    """Results and a document of the test's own, three models of one quick recipe each."""
+    document = tmp_path / "results.md"
+    document.write_text("before\n<!-- latent -->\nold\n<!-- /latent -->\nafter\n")
     monkeypatch.setattr(table, "CSV", tmp_path / "results" / "latent.csv")
-    monkeypatch.setattr(table, "README", readme)
+    monkeypatch.setattr(table, "DOCUMENT", document)
     quick = lambda on, **model: {"digits": dict(data=on, model=model, train=dict(steps=2, every=2, rate=0.01))}
     recipes = {"autoencoder": quick("digits", hidden=4), "cvae": quick("digits-threshold", hidden=4), "made": quick("digits"),
                "vqvae": quick("digits", width=4, prior_width=4)}  # fmt: skip
@@ -56,15 +56,15 @@ def test_readme_shows_mean_and_deviation_the_best_first(elsewhere):
     row |= dict(who="cvae", data="digits-threshold", elbo=30.0, unit="nats of a density of v")
     table.store(row | dict(seed=0, settings=table.settings("cvae", "digits")))
     table.store(row | dict(seed=1, settings="of a recipe that is no more"))
-    table.readme()
-    text = table.README.read_text()
+    table.document()
+    text = table.DOCUMENT.read_text()
     assert text.startswith("before\n<!-- latent -->\n") and text.endswith("<!-- /latent -->\nafter\n") and "old" not in text
     lines = [line for line in text.splitlines() if line.startswith("| `")]
     assert lines[0] == "| `vqvae` (digits) | 80.00 ± 1.00 |  |  | 2.00 ± 0.00 |  |  |  | 1,234 | 10 |"
     assert lines[1].startswith("| `autoencoder` (digits) | 90.00 ± 1.00 |")
     assert lines[2].startswith("| `cvae` (digits), 1 seed | density -30.00 |") and "| test images |  |  |  |  | 12.3 |" in text
-    table.readme()
-    assert table.README.read_text() == text
+    table.document()
+    assert table.DOCUMENT.read_text() == text
 
 
 # ---- what is stored, of the recipes as they are ----------------------------------------------------------------------------------------

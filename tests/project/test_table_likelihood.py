@@ -1,4 +1,4 @@
-"""The table of likelihoods: its anchors are what they say, what is stored is not measured again, and README shows what is stored."""
+"""The table of likelihoods: its anchors are what they say, what is stored is not measured again, and docs/results.md shows what is stored."""
 
 import math
 import sys
@@ -16,11 +16,11 @@ import table_likelihood as table  # noqa: E402
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
-    """Results and README of the test's own, two models of one quick recipe."""
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- likelihood -->\nold\n<!-- /likelihood -->\nafter\n")
+    """Results and a document of the test's own, two models of one quick recipe."""
+    document = tmp_path / "results.md"
+    document.write_text("before\n<!-- likelihood -->\nold\n<!-- /likelihood -->\nafter\n")
     monkeypatch.setattr(table, "CSV", tmp_path / "results" / "likelihood.csv")
-    monkeypatch.setattr(table, "README", readme)
+    monkeypatch.setattr(table, "DOCUMENT", document)
     quick = lambda rate: {"digits": dict(data="digits-threshold", model=dict(), train=dict(steps=2, every=2, rate=rate))}
     recipes = {"fvsbn": quick(0.01), "nade": quick(0.02), "realnvp": {"moons": dict(data="moons", model={}, train={})}}
     monkeypatch.setattr(models, "MODELS", {name: models.MODELS[name] for name in recipes})
@@ -79,8 +79,8 @@ def test_readme_shows_mean_and_deviation_best_first(elsewhere):
     table.store({**row, "who": "nade", "seed": 2, "nats": 9, "bits_per_dim": 9, "settings": "of a recipe that is no more"})
     for anchor in table.anchors():
         table.store(anchor)
-    table.readme()
-    text = table.README.read_text()
+    table.document()
+    text = table.DOCUMENT.read_text()
     assert text.startswith("before\n<!-- likelihood -->\n") and text.endswith("<!-- /likelihood -->\nafter\n") and "old" not in text
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     binary = lines[[line.startswith("| binary") for line in lines].index(True) + 1 :]
@@ -88,5 +88,5 @@ def test_readme_shows_mean_and_deviation_best_first(elsewhere):
     assert binary[1] == "| `fvsbn` | 21.00 ± 1.00 | 0.473 ± 0.023 | 1,234 | 10 |"
     nats = [float(line.split("|")[2].split("±")[0]) for line in binary]
     assert nats == sorted(nats) and "histogram of each pixel" in text and "zlib" in text
-    table.readme()
-    assert table.README.read_text() == text
+    table.document()
+    assert table.DOCUMENT.read_text() == text

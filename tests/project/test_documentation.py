@@ -1,0 +1,68 @@
+"""What README and docs/ say holds: links lead somewhere, examples run, commands do what stands beside them."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from check import command
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = [(page.name, i, text) for page in PAGES
+            for i, text in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.S))]  # fmt: skip
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+@each_page
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([\w./-]+)\)", page.read_text()):
+        assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem not in ("emulator", "exact-argmin")], ids=str)
+def test_text_is_at_most_120_columns_wide(page):
+    """Rows of a table cannot be broken; README's are short all the same."""
+    for number, line in enumerate(page.read_text().splitlines(), 1):
+        assert len(line) <= 120 or (line.startswith("|") and page.name != "README.md") or "](" in line, number
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("name, i, example", EXAMPLES, ids=[f"{name}-{i}" for name, i, _ in EXAMPLES])
+def test_an_example_runs(name, i, example, tmp_path):
+    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def commands(page):
+    """The lines `genmini ...` of a page's code blocks, without the comment behind."""
+    blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.S | re.M))
+    return [shlex.split(line, comments=True)[1:] for line in re.findall(r"^genmini .*", blocks, re.M)]
+
+
+def test_every_command_of_genmini_is_shown():
+    shown = {words[0] for page in PAGES for words in commands(page)}
+    assert {"train", "sample", "eval", "score", "study", "info", "list"} <= shown
+
+
+def short(words):
+    """The command with a training of few steps; the files of MNIST are not here."""
+    trains = words[0] == "train" and words[1] != "ar" or words[:2] == ["study", "latent-dim"]
+    words = [word for i, word in enumerate(words) if word != "--steps" and (i == 0 or words[i - 1] != "--steps")]
+    return [*words, "--steps", "2"] if trains else words
+
+
+@pytest.mark.docs
+@each_page
+def test_the_commands_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    needs_files = [words for words in commands(page) if "--data-dir" in words]
+    for words in commands(page):
+        if words not in needs_files:
+            status, _, err = command(capsys, *short(words))
+            assert status == 0, f"genmini {shlex.join(words)}: {err}"
