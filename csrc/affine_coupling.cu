@@ -1,10 +1,13 @@
-// Affine coupling: y = x e^s + t and logdet_n = sum_d s_nd, its inverse, and the gradients of both.   Room: kernels/affine_coupling.py
+// Affine coupling: y = x e^s + t and logdet_n = sum_d s_nd, its inverse, and the gradients of both.
+// Room: kernels/affine_coupling.py
 //
 //   rung naive      one thread an element; logdet by one thread a row, which reads s a second time
-//   rung one_pass   16-byte loads; every number is read once; the sum of a row is a fixed tree over lanes, warps and chunks
+//   rung one_pass   16-byte loads; every number is read once; the sum of a row is a fixed tree over lanes, warps and
+//                   chunks
 //
-// x, s, t, y are (N, D), contiguous, of one dtype T; logdet is (N,) float (double for double). Arithmetic is float for 16-bit types.
-// A sum of s is kept in two doubles, high + low: the order of the additions depends on D alone, so the same bits come out every time.
+// x, s, t, y are (N, D), contiguous, of one dtype T; logdet is (N,) float (double for double). Arithmetic is float for
+// 16-bit types. A sum of s is kept in two doubles, high + low: the order of the additions depends on D alone, so the
+// same bits come out every time.
 
 #include "gpu.h"
 
@@ -20,14 +23,18 @@ template <> struct math<double> {
 };
 template <class T> using real = typename math<T>::type;    // what T is computed in, and what logdet is stored in
 
-// ---- the two formulas and their gradients, once for all rungs ----------------------------------------------------------------------------
+// ---- the two formulas and their gradients, once for all rungs -------------------------------------------------------
 
-template <class T> __device__ __forceinline__ real<T> number(T v) { return real<T>(to_double(v)); }    // exact: T fits in real<T>
+// exact: T fits in real<T>
+template <class T> __device__ __forceinline__ real<T> number(T v) { return real<T>(to_double(v)); }
 template <class T> __device__ __forceinline__ T rounded(real<T> v) { return from_real<T>(v); }
 
-template <bool inverse, class R> __device__ __forceinline__ R couple(R x, R s, R t) { return inverse ? (x - t) * exp(-s) : x * exp(s) + t; }
+template <bool inverse, class R> __device__ __forceinline__ R couple(R x, R s, R t) {
+    return inverse ? (x - t) * exp(-s) : x * exp(s) + t;
+}
 
-// high + low, where low gathers the rounding errors of high (Knuth's two-sum: s + e == a + b exactly, until something overflows)
+// high + low, where low gathers the rounding errors of high (Knuth's two-sum: s + e == a + b exactly, until something
+// overflows)
 struct Sum {
     double high, low;
     __device__ __forceinline__ void add(double b) {
@@ -43,7 +50,8 @@ struct Sum {
 // lanes 0 .. G-1 of each aligned group of G lanes add up; every lane must come. The tree is fixed: halves meet.
 __device__ __forceinline__ Sum group_sum(Sum mine, int G) {
     for (int offset = G / 2; offset > 0; offset /= 2)
-        mine.add(Sum{__shfl_down_sync(0xffffffffu, mine.high, offset, G), __shfl_down_sync(0xffffffffu, mine.low, offset, G)});
+        mine.add(Sum{__shfl_down_sync(0xffffffffu, mine.high, offset, G),
+                     __shfl_down_sync(0xffffffffu, mine.low, offset, G)});
     return mine;    // right in lane 0 of each group
 }
 
@@ -56,7 +64,7 @@ __device__ __forceinline__ Sum block_sum(Sum mine) {
     return threadIdx.x < 32 ? group_sum(mine, THREADS / 32) : mine;    // right in thread 0
 }
 
-// ---- rung naive --------------------------------------------------------------------------------------------------------------------------
+// ---- rung naive -----------------------------------------------------------------------------------------------------
 
 template <class T, bool inverse>
 __global__ void couple_naive(const T* x, const T* s, const T* t, T* y, int64_t ND) {
@@ -74,7 +82,8 @@ __global__ void logdet_naive(const T* s, real<T>* logdet, int64_t N, int64_t D) 
 }
 
 template <class T>    // save_y: `kept` is y and t is read; else `kept` is x
-__global__ void backward_naive(const T* dy, const real<T>* dlogdet, const T* kept, const T* s, const T* t, T* dx, T* ds, int64_t D, int64_t ND) {
+__global__ void backward_naive(const T* dy, const real<T>* dlogdet, const T* kept, const T* s, const T* t, T* dx, T* ds,
+                               int64_t D, int64_t ND) {
     int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
     if (i >= ND) return;
     real<T> es = exp(number(s[i]));
@@ -84,14 +93,15 @@ __global__ void backward_naive(const T* dy, const real<T>* dlogdet, const T* kep
 }
 
 template <class T>
-__global__ void inverse_backward_naive(const T* dx, const real<T>* dlogdet, const T* x, const T* s, T* dy, T* ds, int64_t D, int64_t ND) {
+__global__ void inverse_backward_naive(const T* dx, const real<T>* dlogdet, const T* x, const T* s, T* dy, T* ds,
+                                       int64_t D, int64_t ND) {
     int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
     if (i >= ND) return;
     dy[i] = rounded<T>(number(dx[i]) * exp(-number(s[i])));    // inverse was: x = (y - t) e^-s
     ds[i] = rounded<T>(-number(dx[i]) * number(x[i]) - dlogdet[i / D]);
 }
 
-// ---- rung one_pass -----------------------------------------------------------------------------------------------------------------------
+// ---- rung one_pass --------------------------------------------------------------------------------------------------
 
 template <class T, int V> struct alignas(sizeof(T) * V) Wide {
     T v[V];
@@ -99,7 +109,8 @@ template <class T, int V> struct alignas(sizeof(T) * V) Wide {
 
 // One thread's share of a run of numbers: wide loads v = first, first + step, ... below `end` (in units of V numbers).
 template <class T, int V, bool inverse>
-__device__ __forceinline__ Sum couple_run(const T* x, const T* s, const T* t, T* y, int64_t first, int64_t end, int step) {
+__device__ __forceinline__ Sum couple_run(const T* x, const T* s, const T* t, T* y, int64_t first, int64_t end,
+                                          int step) {
     Sum sum{0, 0};
     for (int64_t v = first; v < end; v += step) {
         Wide<T, V> xv = ((const Wide<T, V>*)x)[v], sv = ((const Wide<T, V>*)s)[v], tv = ((const Wide<T, V>*)t)[v], yv;
@@ -114,7 +125,8 @@ __device__ __forceinline__ Sum couple_run(const T* x, const T* s, const T* t, T*
 
 // A row belongs to G neighbouring lanes (D <= SHORT). Block: THREADS / G rows.
 template <class T, int V, bool inverse>
-__global__ void couple_short_rows(const T* x, const T* s, const T* t, T* y, real<T>* logdet, int64_t N, int64_t D, int G) {
+__global__ void couple_short_rows(const T* x, const T* s, const T* t, T* y, real<T>* logdet, int64_t N, int64_t D,
+                                  int G) {
     int64_t n = blockIdx.x * int64_t(THREADS / G) + threadIdx.x / G;
     int lane = threadIdx.x % G;
     Sum sum{0, 0};
@@ -128,7 +140,8 @@ template <class T, int V, bool inverse>
 __global__ void couple_chunks(const T* x, const T* s, const T* t, T* y, Sum* part, int64_t D, int64_t C) {
     int64_t n = blockIdx.x / C, c = blockIdx.x % C, row = n * D;
     int64_t end = (c + 1) * CHUNK < D ? (c + 1) * CHUNK : D;
-    Sum sum = couple_run<T, V, inverse>(x + row, s + row, t + row, y + row, c * CHUNK / V + threadIdx.x, end / V, THREADS);
+    Sum sum =
+        couple_run<T, V, inverse>(x + row, s + row, t + row, y + row, c * CHUNK / V + threadIdx.x, end / V, THREADS);
     sum = block_sum(sum);
     if (threadIdx.x == 0) part[n * C + c] = sum;
 }
@@ -143,10 +156,12 @@ __global__ void logdet_of_chunks(const Sum* part, real<T>* logdet, int64_t C) {
 }
 
 template <class T, int V>
-__global__ void backward_wide(const T* dy, const real<T>* dlogdet, const T* kept, const T* s, const T* t, T* dx, T* ds, int64_t D, int64_t ND) {
+__global__ void backward_wide(const T* dy, const real<T>* dlogdet, const T* kept, const T* s, const T* t, T* dx, T* ds,
+                              int64_t D, int64_t ND) {
     int64_t v = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;    // the wide load that this thread owns; V divides D
     if (v >= ND / V) return;
-    Wide<T, V> dyv = ((const Wide<T, V>*)dy)[v], kv = ((const Wide<T, V>*)kept)[v], sv = ((const Wide<T, V>*)s)[v], tv = kv, dxv, dsv;
+    Wide<T, V> dyv = ((const Wide<T, V>*)dy)[v], kv = ((const Wide<T, V>*)kept)[v], sv = ((const Wide<T, V>*)s)[v],
+               tv = kv, dxv, dsv;
     if (t) tv = ((const Wide<T, V>*)t)[v];
     real<T> dl = dlogdet[v * V / D];
     for (int i = 0; i < V; i++) {
@@ -159,10 +174,12 @@ __global__ void backward_wide(const T* dy, const real<T>* dlogdet, const T* kept
 }
 
 template <class T, int V>
-__global__ void inverse_backward_wide(const T* dx, const real<T>* dlogdet, const T* x, const T* s, T* dy, T* ds, int64_t D, int64_t ND) {
+__global__ void inverse_backward_wide(const T* dx, const real<T>* dlogdet, const T* x, const T* s, T* dy, T* ds,
+                                      int64_t D, int64_t ND) {
     int64_t v = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
     if (v >= ND / V) return;
-    Wide<T, V> dxv = ((const Wide<T, V>*)dx)[v], xv = ((const Wide<T, V>*)x)[v], sv = ((const Wide<T, V>*)s)[v], dyv, dsv;
+    Wide<T, V> dxv = ((const Wide<T, V>*)dx)[v], xv = ((const Wide<T, V>*)x)[v], sv = ((const Wide<T, V>*)s)[v], dyv,
+               dsv;
     real<T> dl = dlogdet[v * V / D];
     for (int i = 0; i < V; i++) {
         dyv.v[i] = rounded<T>(number(dxv.v[i]) * exp(-number(sv.v[i])));    // inverse was: x = (y - t) e^-s
@@ -171,7 +188,7 @@ __global__ void inverse_backward_wide(const T* dx, const real<T>* dlogdet, const
     ((Wide<T, V>*)dy)[v] = dyv, ((Wide<T, V>*)ds)[v] = dsv;
 }
 
-// ---- launchers ---------------------------------------------------------------------------------------------------------------------------
+// ---- launchers ------------------------------------------------------------------------------------------------------
 
 static dim3 blocks(int64_t threads) { return dim3((threads + THREADS - 1) / THREADS); }
 
@@ -182,12 +199,14 @@ int forward_naive(const T* x, const T* s, const T* t, T* y, real<T>* logdet, int
 }
 
 template <class T, int V, bool inverse>
-int forward_one_pass(const T* x, const T* s, const T* t, T* y, real<T>* logdet, Sum* part, int64_t N, int64_t D, void* stream) {
+int forward_one_pass(const T* x, const T* s, const T* t, T* y, real<T>* logdet, Sum* part, int64_t N, int64_t D,
+                     void* stream) {
     if (D <= SHORT) {
         int G = 1;
         while (G < 32 && G * V < D) G *= 2;
         int64_t rows = THREADS / G;
-        return launch(couple_short_rows<T, V, inverse>, dim3((N + rows - 1) / rows), dim3(THREADS), 0, stream, x, s, t, y, logdet, N, D, G);
+        return launch(couple_short_rows<T, V, inverse>, dim3((N + rows - 1) / rows), dim3(THREADS), 0, stream, x, s, t,
+                      y, logdet, N, D, G);
     }
     int64_t C = (D + CHUNK - 1) / CHUNK;
     int code = launch(couple_chunks<T, V, inverse>, dim3(N * C), dim3(THREADS), 0, stream, x, s, t, y, part, D, C);
@@ -202,7 +221,8 @@ template <class T> bool aligned(int64_t D, std::initializer_list<const void*> po
 }
 
 template <bool inverse>
-int forward(bool one_pass, int dtype, const void* x, const void* s, const void* t, void* y, void* logdet, void* part, int64_t N, int64_t D, void* stream) {
+int forward(bool one_pass, int dtype, const void* x, const void* s, const void* t, void* y, void* logdet, void* part,
+            int64_t N, int64_t D, void* stream) {
     return with_dtype(dtype, [&](auto zero) {
         using T = decltype(zero);
         constexpr int V = 16 / sizeof(T);
@@ -210,15 +230,16 @@ int forward(bool one_pass, int dtype, const void* x, const void* s, const void* 
         auto Y = (T*)y;
         auto L = (real<T>*)logdet;
         if (!one_pass) return forward_naive<T, inverse>(X, S, U, Y, L, N, D, stream);
-        if (aligned<T>(D, {x, s, t, y})) return forward_one_pass<T, V, inverse>(X, S, U, Y, L, (Sum*)part, N, D, stream);
+        if (aligned<T>(D, {x, s, t, y}))
+            return forward_one_pass<T, V, inverse>(X, S, U, Y, L, (Sum*)part, N, D, stream);
         return forward_one_pass<T, 1, inverse>(X, S, U, Y, L, (Sum*)part, N, D, stream);
     });
 }
 
 // Both backwards have the same shape: gradient in, what was kept, s (and t), two gradients out.
 template <bool inverse>
-int backward(bool one_pass, int dtype, const void* dy, const void* dlogdet, const void* kept, const void* s, const void* t, void* dx, void* ds,
-             int64_t N, int64_t D, void* stream) {
+int backward(bool one_pass, int dtype, const void* dy, const void* dlogdet, const void* kept, const void* s,
+             const void* t, void* dx, void* ds, int64_t N, int64_t D, void* stream) {
     return with_dtype(dtype, [&](auto zero) {
         using T = decltype(zero);
         constexpr int V = 16 / sizeof(T);
@@ -228,31 +249,36 @@ int backward(bool one_pass, int dtype, const void* dy, const void* dlogdet, cons
         bool wide = one_pass && aligned<T>(D, {dy, kept, s, t, dx, ds});
         dim3 grid = blocks(wide ? N * D / V : N * D);
         if constexpr (inverse) {
-            if (wide) return launch(inverse_backward_wide<T, V>, grid, dim3(THREADS), 0, stream, G, L, K, S, DX, DS, D, N * D);
+            if (wide)
+                return launch(inverse_backward_wide<T, V>, grid, dim3(THREADS), 0, stream, G, L, K, S, DX, DS, D,
+                              N * D);
             return launch(inverse_backward_naive<T>, grid, dim3(THREADS), 0, stream, G, L, K, S, DX, DS, D, N * D);
         } else {
-            if (wide) return launch(backward_wide<T, V>, grid, dim3(THREADS), 0, stream, G, L, K, S, U, DX, DS, D, N * D);
+            if (wide)
+                return launch(backward_wide<T, V>, grid, dim3(THREADS), 0, stream, G, L, K, S, U, DX, DS, D, N * D);
             return launch(backward_naive<T>, grid, dim3(THREADS), 0, stream, G, L, K, S, U, DX, DS, D, N * D);
         }
     });
 }
 
-#define RUNG(rung, one_pass)                                                                                                                    \
-    extern "C" int affine_coupling_##rung(int dtype, const void* x, const void* s, const void* t, void* y, void* logdet, void* part, int64_t N, \
-                                          int64_t D, void* stream) {                                                                            \
-        return forward<false>(one_pass, dtype, x, s, t, y, logdet, part, N, D, stream);                                                         \
-    }                                                                                                                                           \
-    extern "C" int affine_coupling_inverse_##rung(int dtype, const void* y, const void* s, const void* t, void* x, void* logdet, void* part,    \
-                                                  int64_t N, int64_t D, void* stream) {                                                         \
-        return forward<true>(one_pass, dtype, y, s, t, x, logdet, part, N, D, stream);                                                          \
-    }                                                                                                                                           \
-    extern "C" int affine_coupling_backward_##rung(int dtype, const void* dy, const void* dlogdet, const void* kept, const void* s,             \
-                                                   const void* t, void* dx, void* ds, int64_t N, int64_t D, void* stream) {                     \
-        return backward<false>(one_pass, dtype, dy, dlogdet, kept, s, t, dx, ds, N, D, stream);                                                 \
-    }                                                                                                                                           \
-    extern "C" int affine_coupling_inverse_backward_##rung(int dtype, const void* dx, const void* dlogdet, const void* x, const void* s,        \
-                                                           void* dy, void* ds, int64_t N, int64_t D, void* stream) {                            \
-        return backward<true>(one_pass, dtype, dx, dlogdet, x, s, nullptr, dy, ds, N, D, stream);                                               \
+#define RUNG(rung, one_pass)                                                                                         \
+    extern "C" int affine_coupling_##rung(int dtype, const void* x, const void* s, const void* t, void* y,           \
+                                          void* logdet, void* part, int64_t N, int64_t D, void* stream) {            \
+        return forward<false>(one_pass, dtype, x, s, t, y, logdet, part, N, D, stream);                              \
+    }                                                                                                                \
+    extern "C" int affine_coupling_inverse_##rung(int dtype, const void* y, const void* s, const void* t, void* x,   \
+                                                  void* logdet, void* part, int64_t N, int64_t D, void* stream) {    \
+        return forward<true>(one_pass, dtype, y, s, t, x, logdet, part, N, D, stream);                               \
+    }                                                                                                                \
+    extern "C" int affine_coupling_backward_##rung(int dtype, const void* dy, const void* dlogdet, const void* kept, \
+                                                   const void* s, const void* t, void* dx, void* ds, int64_t N,      \
+                                                   int64_t D, void* stream) {                                        \
+        return backward<false>(one_pass, dtype, dy, dlogdet, kept, s, t, dx, ds, N, D, stream);                      \
+    }                                                                                                                \
+    extern "C" int affine_coupling_inverse_backward_##rung(int dtype, const void* dx, const void* dlogdet,           \
+                                                           const void* x, const void* s, void* dy, void* ds,         \
+                                                           int64_t N, int64_t D, void* stream) {                     \
+        return backward<true>(one_pass, dtype, dx, dlogdet, x, s, nullptr, dy, ds, N, D, stream);                    \
     }
 
 RUNG(naive, false)

@@ -1,10 +1,11 @@
-// What each code was given: count_k = number of rows with index k, total_k = sum of those rows.   Room: kernels/code_stats.py
+// What each code was given: count_k = number of rows with index k, total_k = sum of those rows.
+// Room: kernels/code_stats.py
 //
 //   rung naive      one thread a (code, column): it looks at every row
 //   rung segments   the rows, sorted by their code, are one run for each code: a block adds up a run
 //
-// z (N, D), index (N,), count (K,), total (K, D) of type R: float, or double for double z. Sums run in double, in an order that depends on
-// the data alone; there is no atomic addition. An index outside 0 .. K-1 adds nothing.
+// z (N, D), index (N,), count (K,), total (K, D) of type R: float, or double for double z. Sums run in double, in an
+// order that depends on the data alone; there is no atomic addition. An index outside 0 .. K-1 adds nothing.
 
 #include "gpu.h"
 
@@ -19,7 +20,8 @@ template <> struct result<double> {
 };
 
 template <class Z, class R>
-__global__ void stats_naive(const Z* z, const int64_t* index, int64_t* count, R* total, int64_t N, int64_t K, int64_t D) {
+__global__ void stats_naive(const Z* z, const int64_t* index, int64_t* count, R* total, int64_t N, int64_t K,
+                            int64_t D) {
     int64_t i = blockIdx.x * int64_t(THREADS) + threadIdx.x, k = i / D, d = i % D;
     if (k >= K) return;
     double sum = 0;
@@ -30,10 +32,11 @@ __global__ void stats_naive(const Z* z, const int64_t* index, int64_t* count, R*
     if (d == 0) count[k] = rows;
 }
 
-// Block (k, y) owns code k and columns 32 y ..; rows order[start[k]] .. order[start[k + 1] - 1] have index k, ascending in n.
-// Warp w takes every WARPS-th of them; the warps' sums are added in order.
+// Block (k, y) owns code k and columns 32 y ..; rows order[start[k]] .. order[start[k + 1] - 1] have index k, ascending
+// in n. Warp w takes every WARPS-th of them; the warps' sums are added in order.
 template <class Z, class R>
-__global__ void stats_segments(const Z* z, const int64_t* order, const int64_t* start, int64_t* count, R* total, int64_t D) {
+__global__ void stats_segments(const Z* z, const int64_t* order, const int64_t* start, int64_t* count, R* total,
+                               int64_t D) {
     __shared__ double part[WARPS][32];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int64_t k = blockIdx.x, d = blockIdx.y * int64_t(32) + lane;
@@ -47,26 +50,26 @@ __global__ void stats_segments(const Z* z, const int64_t* order, const int64_t* 
     if (d == 0) count[k] = start[k + 1] - start[k];
 }
 
-// ---- launchers ------------------------------------------------------------------------------------------------------------------------
+// ---- launchers ------------------------------------------------------------------------------------------------------
 
 static int64_t blocks(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
-extern "C" int code_stats_naive(int dtype, const void* z, const int64_t* index, const int64_t*, const int64_t*, int64_t* count,
-                                void* total, int64_t N, int64_t K, int64_t D, void* stream) {
+extern "C" int code_stats_naive(int dtype, const void* z, const int64_t* index, const int64_t*, const int64_t*,
+                                int64_t* count, void* total, int64_t N, int64_t K, int64_t D, void* stream) {
     return with_dtype(dtype, [&](auto zero) {
         using Z = decltype(zero);
         using R = typename result<Z>::type;
-        return launch(stats_naive<Z, R>, dim3(blocks(K * D, THREADS)), dim3(THREADS), 0, stream, (const Z*)z, index, count, (R*)total, N,
-                      K, D);
+        return launch(stats_naive<Z, R>, dim3(blocks(K * D, THREADS)), dim3(THREADS), 0, stream, (const Z*)z, index,
+                      count, (R*)total, N, K, D);
     });
 }
 
-extern "C" int code_stats_segments(int dtype, const void* z, const int64_t*, const int64_t* order, const int64_t* start, int64_t* count,
-                                   void* total, int64_t, int64_t K, int64_t D, void* stream) {
+extern "C" int code_stats_segments(int dtype, const void* z, const int64_t*, const int64_t* order, const int64_t* start,
+                                   int64_t* count, void* total, int64_t, int64_t K, int64_t D, void* stream) {
     return with_dtype(dtype, [&](auto zero) {
         using Z = decltype(zero);
         using R = typename result<Z>::type;
-        return launch(stats_segments<Z, R>, dim3(K, blocks(D, 32)), dim3(32 * WARPS), 0, stream, (const Z*)z, order, start, count,
-                      (R*)total, D);
+        return launch(stats_segments<Z, R>, dim3(K, blocks(D, 32)), dim3(32 * WARPS), 0, stream, (const Z*)z, order,
+                      start, count, (R*)total, D);
     });
 }

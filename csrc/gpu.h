@@ -1,8 +1,10 @@
 // All that a kernel of this project uses beyond plain CUDA. The same .cu is compiled
 //   by nvcc, for a GPU: launch is <<<>>>, and the instructions below are inline PTX;
-//   by g++ -x c++ (C++17), for the CPU: emulator/emulator.h is the machine, and below stands in plain C++ what each instruction means.
+//   by g++ -x c++ (C++17), for the CPU: emulator/emulator.h is the machine, and below stands in plain C++ what each
+//   instruction means.
 //
-//   launch(kernel, grid, block, shared_bytes, stream, arguments...) -> 0 or an error code, for which gpu_error(code) has the text
+//   launch(kernel, grid, block, shared_bytes, stream, arguments...) -> 0 or an error code, for which gpu_error(code)
+//   has the text
 //   dynamic_shared<T>()                        the shared_bytes of the launch
 //   float16, bfloat16, to_float, to_double, from_float<T>, from_real<T>; with_dtype(code, f) calls f with a T
 //   copy_async<16>, _commit, _wait<N>          cp.async: global to shared memory while the thread goes on
@@ -21,13 +23,14 @@
 #include "emulator/emulator.h"
 #endif
 
-// ---- launching --------------------------------------------------------------------------------------------------------------------------
+// ---- launching ------------------------------------------------------------------------------------------------------
 #if defined(__CUDACC__)
 template <class... P, class... A>
 int launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, void* stream, A... arguments) {
     if (!grid.x || !grid.y || !grid.z) return 0;    // nothing to do; CUDA calls it an error
     cudaError_t code = cudaSuccess;
-    if (shared_bytes > 48 << 10) code = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
+    if (shared_bytes > 48 << 10)
+        code = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
     if (code == cudaSuccess) kernel<<<grid, block, shared_bytes, (cudaStream_t)stream>>>(static_cast<P>(arguments)...);
     cudaError_t launched = cudaGetLastError();    // asked in any case: it also clears the error
     return int(code != cudaSuccess ? code : launched);
@@ -41,7 +44,7 @@ template <class T> __device__ __forceinline__ T* dynamic_shared() {
 extern "C" const char* gpu_error(int code) { return cudaGetErrorString(cudaError_t(code)); }
 #endif
 
-// ---- number types: 0 float32, 1 float16, 2 bfloat16, 3 float64 --------------------------------------------------------------------------
+// ---- number types: 0 float32, 1 float16, 2 bfloat16, 3 float64 ------------------------------------------------------
 using float16 = __half;
 using bfloat16 = __nv_bfloat16;
 
@@ -65,7 +68,8 @@ template <> struct rounding_to<bfloat16> {
     static __host__ __device__ __forceinline__ bfloat16 of(double v) { return __double2bfloat16(v); }
 };
 template <class T> __host__ __device__ __forceinline__ T from_float(float v) { return rounding_to<T>::of(v); }
-template <class T, class R> __host__ __device__ __forceinline__ T from_real(R v) { return rounding_to<T>::of(v); }    // R: float or double
+// R: float or double
+template <class T, class R> __host__ __device__ __forceinline__ T from_real(R v) { return rounding_to<T>::of(v); }
 
 template <class T> __host__ __device__ __forceinline__ T from_double(double v) { return rounding_to<T>::of(v); }
 
@@ -80,26 +84,34 @@ template <class F> int with_dtype(int code, F f) {
     return 1;    // "invalid argument", as CUDA counts
 }
 
-// ---- cp.async: a copy from global to shared memory that the thread does not wait for ----------------------------------------------------
-// Copies are grouped by commit; wait<N>() returns when at most N of this thread's latest groups are still on their way. Only then may this
-// thread read the data, and the others after a barrier. BYTES is 4, 8 or 16, both addresses are multiples of it; of the source only the
-// first valid_bytes are read, the rest is filled with zeros.
+// ---- cp.async: a copy from global to shared memory that the thread does not wait for --------------------------------
+// Copies are grouped by commit; wait<N>() returns when at most N of this thread's latest groups are still on their way.
+// Only then may this thread read the data, and the others after a barrier. BYTES is 4, 8 or 16, both addresses are
+// multiples of it; of the source only the first valid_bytes are read, the rest is filled with zeros.
 #if defined(__CUDACC__)
-template <int BYTES> __device__ __forceinline__ void copy_async(void* shared, const void* global, int valid_bytes = BYTES) {
+template <int BYTES> __device__ __forceinline__ void copy_async(void* shared, const void* global,
+                                                                int valid_bytes = BYTES) {
     static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "cp.async copies 4, 8 or 16 bytes");
     unsigned to = (unsigned)__cvta_generic_to_shared(shared);
     if (BYTES == 16)    // .cg: past the first cache
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(valid_bytes) : "memory");
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(valid_bytes)
+                     : "memory");
     else
-        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(global), "n"(BYTES), "r"(valid_bytes) : "memory");
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(global), "n"(BYTES),
+                     "r"(valid_bytes)
+                     : "memory");
 }
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int N> __device__ __forceinline__ void copy_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+template <int N> __device__ __forceinline__ void copy_async_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
 #else
 template <int BYTES> void copy_async(void* shared, const void* global, int valid_bytes = BYTES) {
     static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "cp.async copies 4, 8 or 16 bytes");
-    if (((uintptr_t)shared | (uintptr_t)global) % BYTES) emulator::fault("copy_async: an address is not a multiple of the copy's size");
-    if (valid_bytes < 0 || valid_bytes > BYTES) emulator::fault("copy_async: valid_bytes = " + std::to_string(valid_bytes));
+    if (((uintptr_t)shared | (uintptr_t)global) % BYTES)
+        emulator::fault("copy_async: an address is not a multiple of the copy's size");
+    if (valid_bytes < 0 || valid_bytes > BYTES)
+        emulator::fault("copy_async: valid_bytes = " + std::to_string(valid_bytes));
     emulator::Copy copy = {(char*)shared, {}, BYTES, emulator::self->group};
     memcpy(copy.bytes, global, size_t(valid_bytes));
     memset(shared, 0xff, BYTES);    // NaN until the wait
@@ -116,14 +128,18 @@ template <int N> void copy_async_wait() {
 }
 #endif
 
-// ---- ldmatrix: 8x8 matrices of 16-bit numbers, from shared memory into registers --------------------------------------------------------
-// Lane 8 i + r gives the address of row r of matrix i (16 bytes). Afterwards register i of lane l = 4 r + c holds the two numbers at
-// columns 2c and 2c + 1 of that row: a quarter of it. "transposed" hands out the transposed matrix. x2 heeds the lanes 0-15 only.
+// ---- ldmatrix: 8x8 matrices of 16-bit numbers, from shared memory into registers ------------------------------------
+// Lane 8 i + r gives the address of row r of matrix i (16 bytes). Afterwards register i of lane l = 4 r + c holds the
+// two numbers at columns 2c and 2c + 1 of that row: a quarter of it. "transposed" hands out the transposed matrix. x2
+// heeds the lanes 0-15 only.
 #if defined(__CUDACC__)
-#define LOAD_MATRIX(name, form, count, registers, ...)                                                                     \
-    __device__ __forceinline__ void name(uint32_t (&r)[count], const void* shared_row) {                                   \
-        unsigned row = (unsigned)__cvta_generic_to_shared(shared_row);                                                     \
-        asm volatile("ldmatrix.sync.aligned.m8n8." form ".shared.b16 " registers ";" : __VA_ARGS__ : "r"(row) : "memory"); \
+#define LOAD_MATRIX(name, form, count, registers, ...)                                   \
+    __device__ __forceinline__ void name(uint32_t (&r)[count], const void* shared_row) { \
+        unsigned row = (unsigned)__cvta_generic_to_shared(shared_row);                   \
+        asm volatile("ldmatrix.sync.aligned.m8n8." form ".shared.b16 " registers ";"     \
+                     : __VA_ARGS__                                                       \
+                     : "r"(row)                                                          \
+                     : "memory");                                                        \
     }
 #define X4 "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
 #define X2 "=r"(r[0]), "=r"(r[1])
@@ -162,18 +178,22 @@ LOAD_MATRIX(load_matrix_x2_transposed, 2, true)
 #undef LOAD_MATRIX
 #endif
 
-// ---- mma.sync: d += a b on the tensor cores ---------------------------------------------------------------------------------------------
-// d is 16x8 (float), a is 16xK, b is Kx8; the 32 lanes of a warp hold all three together. With r = lane / 4 and c = lane % 4, a lane has
+// ---- mma.sync: d += a b on the tensor cores -------------------------------------------------------------------------
+// d is 16x8 (float), a is 16xK, b is Kx8; the 32 lanes of a warp hold all three together. With r = lane / 4 and c =
+// lane % 4, a lane has
 //
 //   d[0..3]           rows r, r, r+8, r+8; columns 2c, 2c+1, 2c, 2c+1
-//   K = 16   a[0..3]  rows r, r+8, r, r+8; columns 2c, 2c, 2c+8, 2c+8 in the lower half of the register, the next column in the upper
+//   K = 16   a[0..3]  rows r, r+8, r, r+8; columns 2c, 2c, 2c+8, 2c+8 in the lower half of the register, the next
+//            column in the upper
 //            b[0..1]  k = 2c, 2c+8 in the lower half, the next k in the upper; column r
-//   K = 8    a[0..3]  rows r, r+8, r, r+8; columns c, c, c+4, c+4                                (tf32 is a float without its low 13 bits)
+//   K = 8    a[0..3]  rows r, r+8, r, r+8; columns c, c, c+4, c+4                                (tf32 is a float
+//            without its low 13 bits)
 //            b[0..1]  k = c, c+4; column r
 //
-// How it adds, as measured on Hopper: products are exact; K of them and d are aligned to the largest and cut two bits below the last bit of
-// a float; their sum is cut to a float (toward zero). So one instruction errs by less than (K/4 + 5/4) 2^-23 of the largest number on the
-// way. Subnormals are kept; NaN and infinity behave as in IEEE arithmetic; a sum of 2^128 or more is infinite.
+// How it adds, as measured on Hopper: products are exact; K of them and d are aligned to the largest and cut two bits
+// below the last bit of a float; their sum is cut to a float (toward zero). So one instruction errs by less than (K/4 +
+// 5/4) 2^-23 of the largest number on the way. Subnormals are kept; NaN and infinity behave as in IEEE arithmetic; a
+// sum of 2^128 or more is infinite.
 #if defined(__CUDACC__)
 #define MMA(name, shape)                                                                                          \
     __device__ __forceinline__ void name(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {         \
@@ -200,8 +220,10 @@ template <int K> float tensor_core_sum(const double (&product)[K], float c) {
     for (double p : product) largest = std::max(largest, same_bits<uint64_t>(fabs(p))), plain += p;
     if (largest >= same_bits<uint64_t>(double(INFINITY))) return float(plain);    // an infinity or a NaN
     if (largest == 0) return 0;
-    int exponent = int(largest >> 52) - 1023;    // 2^exponent <= largest < 2^(exponent + 1); no double here is subnormal
-    double unit = same_bits<double>(uint64_t(1023 + exponent - 25) << 52), per_unit = same_bits<double>(uint64_t(1048 - exponent) << 52);
+    // 2^exponent <= largest < 2^(exponent + 1); no double here is subnormal
+    int exponent = int(largest >> 52) - 1023;
+    double unit = same_bits<double>(uint64_t(1023 + exponent - 25) << 52),
+           per_unit = same_bits<double>(uint64_t(1048 - exponent) << 52);
     int64_t sum = int64_t(c * per_unit);         // 23 bits of fraction and 2 more; the conversion cuts the rest off
     for (double p : product) sum += int64_t(p * per_unit);
     double exact = double(sum) * unit;
@@ -219,7 +241,8 @@ struct Fragments {
 template <int K, float (*number)(uint32_t bits)> EMULATOR_UNSEEN void mma(uint32_t lanes, void** operand) {
     Fragments** of = (Fragments**)operand;
     double a[16][K], b[8][K];
-    std::fill(&a[0][0], &a[0][0] + 16 * K, NAN), std::fill(&b[0][0], &b[0][0] + 8 * K, NAN);    // what lanes hold that returned before
+    // what lanes hold that returned before
+    std::fill(&a[0][0], &a[0][0] + 16 * K, NAN), std::fill(&b[0][0], &b[0][0] + 8 * K, NAN);
     constexpr int P = K / 8;
     for (int l = 0; l < 32; l++)
         for (int i = 0; i < 4 && lanes >> l & 1; i++)

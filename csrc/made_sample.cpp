@@ -1,8 +1,9 @@
 // Draws from MADE on a CPU, for the arithmetic of one pass.   Room: kernels/made_sample.py
 //
-// A task is a few vectors of samples, a sample a lane, for the whole walk over the pixels. Activations lie unit by unit, the samples of a
-// task side by side: so a weight is loaded once for all of them, and a row of weights is read in the order in which it lies.
-// A sample's sums have the order that csrc/cpu/made_sample_lanes.h writes, whatever its neighbours and the number of threads.
+// A task is a few vectors of samples, a sample a lane, for the whole walk over the pixels. Activations lie unit by
+// unit, the samples of a task side by side: so a weight is loaded once for all of them, and a row of weights is read in
+// the order in which it lies. A sample's sums have the order that csrc/cpu/made_sample_lanes.h writes, whatever its
+// neighbours and the number of threads.
 
 #include "cpu/cpu.h"
 
@@ -25,7 +26,9 @@ template <class T> struct Made {
     int64_t I, L, N, D, units;    // of all layers, inputs too
     int64_t R() const { return L == 2 ? 1 : L; }    // outputs a pixel
     int64_t end(int64_t i, int64_t d) const { return d < 0 ? 0 : ends[i * (D + 1) + d]; }
-    Layer<T> layer(int64_t i) const { return {(const T*)layers[3 * i], (const T*)layers[3 * i + 1], layers[3 * i + 2]}; }
+    Layer<T> layer(int64_t i) const {
+        return {(const T*)layers[3 * i], (const T*)layers[3 * i + 1], layers[3 * i + 2]};
+    }
 };
 
 template <class T> struct Walks {
@@ -54,17 +57,22 @@ template <class T> void all_samples(const Made<T>& m, void* workspace, int threa
 
 // Bytes of the workspace. dtype: 0 float32, 3 float64
 extern "C" int64_t made_sample_cpu_workspace(int dtype, int64_t L, int64_t N, int64_t units, int threads) {
-    int64_t single = width<float>(N, threads) * chosen<float>().lanes * 4, wide = width<double>(N, threads) * chosen<double>().lanes * 8;
+    int64_t single = width<float>(N, threads) * chosen<float>().lanes * 4,
+            wide = width<double>(N, threads) * chosen<double>().lanes * 8;
     return threads * (units + (L == 2 ? 1 : L)) * (dtype == 0 ? single : wide) + 64;
 }
 
 // x[:, known:] drawn with u, and the logits (N, D, R); I hidden layers, L levels. Returns 0, or 1 for a bad argument.
-extern "C" int made_sample_cpu(int dtype, const void* u, void* x, int64_t known, const void* layers, const void* ends, void* logits,
-                               void* workspace, int64_t I, int64_t L, int64_t N, int64_t D, int64_t units, int threads) {
-    if ((dtype != 0 && dtype != 3) || I < 0 || L < 2 || L > 256 || N < 0 || D < 0 || known < 0 || known > D || threads < 1) return 1;
+extern "C" int made_sample_cpu(int dtype, const void* u, void* x, int64_t known, const void* layers, const void* ends,
+                               void* logits, void* workspace, int64_t I, int64_t L, int64_t N, int64_t D, int64_t units,
+                               int threads) {
+    if ((dtype != 0 && dtype != 3) || I < 0 || L < 2 || L > 256 || N < 0 || D < 0 || known < 0 || known > D ||
+        threads < 1)
+        return 1;
     auto walk = [&](auto zero) {
         using T = decltype(zero);
-        Made<T> m = {(const T*)u, (uint8_t*)x, known, (const int64_t*)layers, (const int64_t*)ends, (T*)logits, I, L, N, D, units};
+        Made<T> m = {(const T*)u, (uint8_t*)x, known, (const int64_t*)layers, (const int64_t*)ends, (T*)logits, I, L,
+                     N, D, units};
         all_samples(m, workspace, threads);
     };
     dtype == 0 ? walk(float()) : walk(double());

@@ -1,10 +1,12 @@
 // Draws from MADE, all pixels in one launch, for the arithmetic of one pass.   Room: kernels/made_sample.py
 //
 //   rung naive    a block a sample; one unit after the other, its sum shared by all threads
-//   rung tiles    a block up to 8 samples, 4 units at a time, their sums shared by the warps; activations in shared memory where they fit
+//   rung tiles    a block up to 8 samples, 4 units at a time, their sums shared by the warps; activations in shared
+//                 memory where they fit
 //
-// A block walks over the pixels d = 0 ... D-1 (degrees: pixel d has degree d + 1): in every layer from below the units of degree d, which
-// wait for nothing but the pixel before; then the logits of pixel d; then the pixel itself. Sums have an order that the shapes decide.
+// A block walks over the pixels d = 0 ... D-1 (degrees: pixel d has degree d + 1): in every layer from below the units
+// of degree d, which wait for nothing but the pixel before; then the logits of pixel d; then the pixel itself. Sums
+// have an order that the shapes decide.
 
 #include "gpu.h"
 
@@ -54,7 +56,8 @@ template <class T> __device__ void pixel(const Made<T>& m, int64_t n, int64_t d,
     for (int64_t k = 1; k < m.L; k++) z[d * (m.L - 1) + k - 1] = level >= k ? T(1) : T(0);
 }
 
-// Unit j of step d: the layer i = 1 ... I + 1, the last being the outputs; its z^{i-1} at `below`, of which it sees `seen`
+// Unit j of step d: the layer i = 1 ... I + 1, the last being the outputs; its z^{i-1} at `below`, of which it sees
+// `seen`
 template <class T> struct Step {
     int64_t j0, j1, below, seen;
 };
@@ -63,7 +66,7 @@ template <class T> __device__ __forceinline__ Step<T> step(const Made<T>& m, int
     return {end_of(m, i, d - 1), end_of(m, i, d), below, end_of(m, i - 1, d)};
 }
 
-// ---- rung naive -------------------------------------------------------------------------------------------------------------------------
+// ---- rung naive -----------------------------------------------------------------------------------------------------
 
 template <class T> __global__ void walk_naive(Made<T> m) {
     __shared__ T part[THREADS];
@@ -78,7 +81,8 @@ template <class T> __global__ void walk_naive(Made<T> m) {
             for (int64_t j = s.j0; j < s.j1; j++) {
                 T sum = 0;
                 for (int64_t k = tid; k < s.seen; k += THREADS) sum += layer.W[j * layer.K + k] * z[below + k];
-                for (int64_t k = tid; i > m.I && A.W && k < end_of(m, 0, d); k += THREADS) sum += A.W[j * A.K + k] * z[k];
+                for (int64_t k = tid; i > m.I && A.W && k < end_of(m, 0, d); k += THREADS)
+                    sum += A.W[j * A.K + k] * z[k];
                 part[tid] = sum;
                 for (int half = THREADS / 2; half > 0; half /= 2) {
                     __syncthreads();
@@ -98,12 +102,12 @@ template <class T> __global__ void walk_naive(Made<T> m) {
     }
 }
 
-// ---- rung tiles -------------------------------------------------------------------------------------------------------------------------
+// ---- rung tiles -----------------------------------------------------------------------------------------------------
 
 // sum[r][s] += W_{j+r} . z of sample s, over this thread's share of k; j + r < j1, s < count
 template <class T, int S>
-__device__ __forceinline__ void add_dots(T (&sum)[UNITS][S], const T* W, int64_t K, int64_t j, int64_t j1, int64_t seen, const T* z,
-                                         int64_t stride, int count) {
+__device__ __forceinline__ void add_dots(T (&sum)[UNITS][S], const T* W, int64_t K, int64_t j, int64_t j1, int64_t seen,
+                                         const T* z, int64_t stride, int count) {
     for (int64_t k = threadIdx.x; k < seen; k += THREADS) {
         T zk[S];
 #pragma unroll
@@ -161,36 +165,43 @@ template <class T, int S> __global__ void walk_tiles(Made<T> m, bool shared) {
     }
 }
 
-// ---- launchers --------------------------------------------------------------------------------------------------------------------------
+// ---- launchers ------------------------------------------------------------------------------------------------------
 
 template <class T, int S> int tiles_of(const Made<T>& m, void* stream) {
     if constexpr (S < 8)
-        if (m.N > 128 * S) return tiles_of<T, 2 * S>(m, stream);    // first a block for every multiprocessor, then larger tiles
+        // first a block for every multiprocessor, then larger tiles
+        if (m.N > 128 * S) return tiles_of<T, 2 * S>(m, stream);
     size_t bytes = S * m.units * sizeof(T);
     bool shared = bytes <= MOST_SHARED;
     return launch(walk_tiles<T, S>, dim3((m.N + S - 1) / S), dim3(THREADS), shared ? bytes : 0, stream, m, shared);
 }
 
 template <class T>
-int walk(bool naive, const void* u, void* x, int64_t known, const int64_t* layers, const void* ends, void* logits, void* z, int64_t I,
-         int64_t L, int64_t N, int64_t D, int64_t units, void* stream) {
-    Made<T> m = {(const T*)u, (uint8_t*)x, known, (const int64_t*)ends, (T*)logits, (T*)z, I, L, L == 2 ? 1 : L, N, D, units, {}};
-    for (int64_t i = 0; i < I + 2; i++) m.layer[i] = {(const T*)layers[3 * i], (const T*)layers[3 * i + 1], layers[3 * i + 2]};
+int walk(bool naive, const void* u, void* x, int64_t known, const int64_t* layers, const void* ends, void* logits,
+         void* z, int64_t I, int64_t L, int64_t N, int64_t D, int64_t units, void* stream) {
+    const int64_t R = L == 2 ? 1 : L;
+    Made<T> m = {(const T*)u, (uint8_t*)x, known, (const int64_t*)ends, (T*)logits, (T*)z, I, L, R, N, D, units, {}};
+    for (int64_t i = 0; i < I + 2; i++)
+        m.layer[i] = {(const T*)layers[3 * i], (const T*)layers[3 * i + 1], layers[3 * i + 2]};
     return naive ? launch(walk_naive<T>, dim3(N), dim3(THREADS), 0, stream, m) : tiles_of<T, 1>(m, stream);
 }
 
-// layers (I + 2, 3), in the memory of the host: of I hidden layers, of V and of A where W lies, where b, and how long a row is
-static int made_sample(bool naive, int dtype, const void* u, void* x, int64_t known, const void* layers, const void* ends, void* logits,
-                       void* z, int64_t I, int64_t L, int64_t N, int64_t D, int64_t units, void* stream) {
+// layers (I + 2, 3), in the memory of the host: of I hidden layers, of V and of A where W lies, where b, and how long a
+// row is
+static int made_sample(bool naive, int dtype, const void* u, void* x, int64_t known, const void* layers,
+                       const void* ends, void* logits, void* z, int64_t I, int64_t L, int64_t N, int64_t D,
+                       int64_t units, void* stream) {
     auto* table = (const int64_t*)layers;
     if (I < 0 || I + 1 > DEEPEST || L < 2 || L > 256 || (dtype != 0 && dtype != 3)) return 1;
-    return (dtype == 0 ? walk<float> : walk<double>)(naive, u, x, known, table, ends, logits, z, I, L, N, D, units, stream);
+    return (dtype == 0 ? walk<float> : walk<double>)(naive, u, x, known, table, ends, logits, z, I, L, N, D, units,
+                                                     stream);
 }
 
-#define RUNG(rung, naive)                                                                                                                   \
-    extern "C" int made_sample_##rung(int dtype, const void* u, void* x, int64_t known, const void* layers, const void* ends, void* logits, \
-                                      void* z, int64_t I, int64_t L, int64_t N, int64_t D, int64_t units, void* stream) {                   \
-        return made_sample(naive, dtype, u, x, known, layers, ends, logits, z, I, L, N, D, units, stream);                                  \
+#define RUNG(rung, naive)                                                                                       \
+    extern "C" int made_sample_##rung(int dtype, const void* u, void* x, int64_t known, const void* layers,     \
+                                      const void* ends, void* logits, void* z, int64_t I, int64_t L, int64_t N, \
+                                      int64_t D, int64_t units, void* stream) {                                 \
+        return made_sample(naive, dtype, u, x, known, layers, ends, logits, z, I, L, N, D, units, stream);      \
     }
 
 RUNG(naive, true)

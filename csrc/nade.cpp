@@ -1,9 +1,10 @@
 // NADE on a CPU: logits and samples row by row, the gradient tile of hidden units by tile.   Room: kernels/nade.py
 //
-// The pass: up to ROWS rows are one task; they share the loads of V_d and W_d, and keep a_d and h_d = sigma(a_d) in the nearest cache.
-// A pixel of 0 changes neither, so its sigmoids, which are most of the work, are not computed again.
+// The pass: up to ROWS rows are one task; they share the loads of V_d and W_d, and keep a_d and h_d = sigma(a_d) in the
+// nearest cache. A pixel of 0 changes neither, so its sigmoids, which are most of the work, are not computed again.
 // The gradient: nothing flows between hidden units on the way back, so a task is a few vectors of units, for all rows.
-// Which task computes what changes no result: every sum has the order that csrc/cpu/nade_lanes.h writes, whatever the number of threads.
+// Which task computes what changes no result: every sum has the order that csrc/cpu/nade_lanes.h writes, whatever the
+// number of threads.
 
 #include "cpu/cpu.h"
 
@@ -76,13 +77,15 @@ extern "C" int64_t nade_cpu_workspace(int dtype, int64_t D, int64_t H, int threa
     return threads * (dtype == 0 ? single * 4 : wide * 8) + 64;
 }
 
-// logits (N, D), and x[:, known:] drawn with u (null if known = D). W is transposed, (D, H). Returns 0, or 1 for a bad argument.
-extern "C" int nade_cpu(int dtype, const void* u, void* x, int64_t known, const void* W, const void* V, const void* b, const void* c,
-                        void* logits, void* workspace, int64_t N, int64_t D, int64_t H, int threads) {
+// logits (N, D), and x[:, known:] drawn with u (null if known = D). W is transposed, (D, H). Returns 0, or 1 for a bad
+// argument.
+extern "C" int nade_cpu(int dtype, const void* u, void* x, int64_t known, const void* W, const void* V, const void* b,
+                        const void* c, void* logits, void* workspace, int64_t N, int64_t D, int64_t H, int threads) {
     if ((dtype != 0 && dtype != 3) || N < 0 || D < 0 || H < 0 || threads < 1 || known < 0 || known > D) return 1;
     auto run = [&](auto zero) {
         using T = decltype(zero);
-        Pass<T> p = {(const T*)u, (uint8_t*)x, known, (const T*)W, (const T*)V, (const T*)b, (const T*)c, (T*)logits, N, D, H};
+        Pass<T> p = {(const T*)u, (uint8_t*)x, known, (const T*)W, (const T*)V, (const T*)b, (const T*)c, (T*)logits,
+                     N, D, H};
         run_pass(p, workspace, threads);
     };
     dtype == 0 ? run(float()) : run(double());
@@ -90,12 +93,14 @@ extern "C" int nade_cpu(int dtype, const void* u, void* x, int64_t known, const 
 }
 
 // dW (transposed, (D, H)), dV (D, H), dc (H) from dl (N, D)
-extern "C" int nade_backward_cpu(int dtype, const void* dl, const void* x, const void* W, const void* V, const void* c, void* dW, void* dV,
-                                 void* dc, void* workspace, int64_t N, int64_t D, int64_t H, int threads) {
+extern "C" int nade_backward_cpu(int dtype, const void* dl, const void* x, const void* W, const void* V, const void* c,
+                                 void* dW, void* dV, void* dc, void* workspace, int64_t N, int64_t D, int64_t H,
+                                 int threads) {
     if ((dtype != 0 && dtype != 3) || N < 0 || D < 0 || H < 0 || threads < 1) return 1;
     auto run = [&](auto zero) {
         using T = decltype(zero);
-        Gradient<T> g = {(const T*)dl, (const uint8_t*)x, (const T*)W, (const T*)V, (const T*)c, (T*)dW, (T*)dV, (T*)dc, N, D, H};
+        Gradient<T> g = {
+            (const T*)dl, (const uint8_t*)x, (const T*)W, (const T*)V, (const T*)c, (T*)dW, (T*)dV, (T*)dc, N, D, H};
         run_gradient(g, workspace, threads);
     };
     dtype == 0 ? run(float()) : run(double());

@@ -1,11 +1,14 @@
-// NADE: logits of a row in one walk over its pixels, the same walk as a sampler, and the gradient.   Room: kernels/nade.py
+// NADE: logits of a row in one walk over its pixels, the same walk as a sampler, and the gradient.
+// Room: kernels/nade.py
 //
-//   rung naive       the pass: a block a row, its threads share the units; the gradient: a thread a unit, all rows in turn
-//   rung warp_rows   the pass: a warp a row, a_d and h_d in registers, no barrier; the gradient: a lane a unit, a warp a row, h from marks
+//   rung naive       the pass: a block a row, its threads share the units; the gradient: a thread a unit, all rows in
+//                    turn
+//   rung warp_rows   the pass: a warp a row, a_d and h_d in registers, no barrier; the gradient: a lane a unit, a warp
+//                    a row, h from marks
 //
-// x is (N, D) of 0 and 1; u, logits and dl (N, D); W (transposed) and V (D, H); T is float or double. A pixel of 0 changes no a_d: its
-// sigmoids, which are most of the work, are not computed again (warp_rows; whole warps agree, for x belongs to the row).
-// Every sum has one order that N, D and H decide, so the same bits come out every time.
+// x is (N, D) of 0 and 1; u, logits and dl (N, D); W (transposed) and V (D, H); T is float or double. A pixel of 0
+// changes no a_d: its sigmoids, which are most of the work, are not computed again (warp_rows; whole warps agree, for x
+// belongs to the row). Every sum has one order that N, D and H decide, so the same bits come out every time.
 
 #include "gpu.h"
 
@@ -37,7 +40,7 @@ template <class T> __device__ __forceinline__ bool pixel(const Pass<T>& p, int64
     return d < p.known ? p.x[n * p.D + d] != 0 : p.u[n * p.D + d] >= sigma(-l);
 }
 
-// ---- rung naive -------------------------------------------------------------------------------------------------------------------------
+// ---- rung naive -----------------------------------------------------------------------------------------------------
 
 template <class T> __global__ void pass_naive(Pass<T> p) {
     __shared__ T part[THREADS];
@@ -87,12 +90,13 @@ template <class T> __global__ void backward_naive(Gradient<T> g) {
     g.dc[h] = dc;
 }
 
-// ---- rung warp_rows: the pass -----------------------------------------------------------------------------------------------------------
+// ---- rung warp_rows: the pass ---------------------------------------------------------------------------------------
 
 // Lane l owns the units l, l + 32, ..., U of them.
 template <class T, int U> __global__ void pass_warp_rows(Pass<T> p) {
     int lane = threadIdx.x % 32;
-    int64_t n = blockIdx.x * int64_t(THREADS / 32) + threadIdx.x / 32, D = p.D, H = p.H;    // the row that this warp owns
+    // the row that this warp owns
+    int64_t n = blockIdx.x * int64_t(THREADS / 32) + threadIdx.x / 32, D = p.D, H = p.H;
     if (n >= p.N) return;
     T a[U], h[U];
 #pragma unroll
@@ -118,11 +122,12 @@ template <class T, int U> __global__ void pass_warp_rows(Pass<T> p) {
     }
 }
 
-// ---- rung warp_rows: the gradient -------------------------------------------------------------------------------------------------------
+// ---- rung warp_rows: the gradient -----------------------------------------------------------------------------------
 
-// Units do not meet on the way back. Block (tile, group): the 32 units of a tile, one a lane; of the rows of a group one a warp, then more.
-// Shared memory, a column a thread: marks (C), a at the start of each chunk of B pixels; then of a chunk h, replaced by what its row gives
-// to dV, and what it gives to dW (B each). After a chunk the warps' columns are added in order, and kept in work[group].
+// Units do not meet on the way back. Block (tile, group): the 32 units of a tile, one a lane; of the rows of a group
+// one a warp, then more. Shared memory, a column a thread: marks (C), a at the start of each chunk of B pixels; then of
+// a chunk h, replaced by what its row gives to dV, and what it gives to dW (B each). After a chunk the warps' columns
+// are added in order, and kept in work[group].
 template <class T> __global__ void backward_warp_rows(Gradient<T> g, int B, int C) {
     int threads = blockDim.x, tid = threadIdx.x, warps = threads / 32;
     int64_t D = g.D, H = g.H, h = blockIdx.x * int64_t(32) + tid % 32;
@@ -184,7 +189,7 @@ template <class T> __global__ void add_groups(Gradient<T> g) {    // work[0] + w
                                    : g.dc[i - 2 * DH]) = sum;
 }
 
-// ---- launchers --------------------------------------------------------------------------------------------------------------------------
+// ---- launchers ------------------------------------------------------------------------------------------------------
 
 static dim3 blocks(int64_t threads) { return dim3((threads + THREADS - 1) / THREADS); }
 
@@ -197,11 +202,12 @@ template <class T, int U> int pass_of_units(const Pass<T>& p, void* stream) {
 template <class F> int with_float_or_double(int dtype, F f) { return dtype == 0 ? f(float()) : dtype == 3 ? f(double())
                                                                                                           : 1; }
 
-static int pass(bool naive, int dtype, const void* u, void* x, int64_t known, const void* W, const void* V, const void* b, const void* c,
-                void* logits, void* a, int64_t N, int64_t D, int64_t H, void* stream) {
+static int pass(bool naive, int dtype, const void* u, void* x, int64_t known, const void* W, const void* V,
+                const void* b, const void* c, void* logits, void* a, int64_t N, int64_t D, int64_t H, void* stream) {
     return with_float_or_double(dtype, [&](auto zero) {
         using T = decltype(zero);
-        Pass<T> p = {(const T*)u, (uint8_t*)x, known, (const T*)W, (const T*)V, (const T*)b, (const T*)c, (T*)logits, (T*)a, N, D, H};
+        Pass<T> p = {(const T*)u, (uint8_t*)x, known, (const T*)W, (const T*)V, (const T*)b,
+                     (const T*)c, (T*)logits, (T*)a, N, D, H};
         return naive ? launch(pass_naive<T>, dim3(N), dim3(THREADS), 0, stream, p) : pass_of_units<T, 1>(p, stream);
     });
 }
@@ -211,28 +217,33 @@ template <class T> int gradient_of_warp_rows(const Gradient<T>& g, void* stream)
     while (2 * B * B < g.D) B *= 2;    // 2 B + C is least at B = sqrt(D / 2)
     int64_t C = (g.D + B - 1) / B, column = (C + 2 * B) * int64_t(sizeof(T));
     while (threads > 32 && threads * column > 100 << 10) threads /= 2;    // two blocks a multiprocessor
-    int code = launch(backward_warp_rows<T>, dim3((g.H + 31) / 32, g.groups), dim3(threads), threads * column, stream, g, int(B), int(C));
+    int code = launch(backward_warp_rows<T>, dim3((g.H + 31) / 32, g.groups), dim3(threads), threads * column, stream,
+                      g, int(B), int(C));
     return code ? code : launch(add_groups<T>, blocks((2 * g.D + 1) * g.H), dim3(THREADS), 0, stream, g);
 }
 
-static int backward(bool naive, int dtype, const void* dl, const void* x, const void* W, const void* V, const void* c, void* dW, void* dV,
-                    void* dc, void* work, int64_t groups, int64_t N, int64_t D, int64_t H, void* stream) {
+static int backward(bool naive, int dtype, const void* dl, const void* x, const void* W, const void* V, const void* c,
+                    void* dW, void* dV, void* dc, void* work, int64_t groups, int64_t N, int64_t D, int64_t H,
+                    void* stream) {
     return with_float_or_double(dtype, [&](auto zero) {
         using T = decltype(zero);
         Gradient<T> g = {(const T*)dl, (const uint8_t*)x, (const T*)W, (const T*)V, (const T*)c,
                          (T*)dW, (T*)dV, (T*)dc, (T*)work, N, D, H, groups};
-        return naive ? launch(backward_naive<T>, blocks(H), dim3(THREADS), 0, stream, g) : gradient_of_warp_rows(g, stream);
+        return naive ? launch(backward_naive<T>, blocks(H), dim3(THREADS), 0, stream, g)
+                     : gradient_of_warp_rows(g, stream);
     });
 }
 
-#define RUNG(rung, naive)                                                                                                                    \
-    extern "C" int nade_##rung(int dtype, const void* u, void* x, int64_t known, const void* W, const void* V, const void* b, const void* c, \
-                               void* logits, void* a, int64_t N, int64_t D, int64_t H, void* stream) {                                       \
-        return pass(naive, dtype, u, x, known, W, V, b, c, logits, a, N, D, H, stream);                                                      \
-    }                                                                                                                                        \
-    extern "C" int nade_backward_##rung(int dtype, const void* dl, const void* x, const void* W, const void* V, const void* c, void* dW,     \
-                                        void* dV, void* dc, void* work, int64_t groups, int64_t N, int64_t D, int64_t H, void* stream) {     \
-        return backward(naive, dtype, dl, x, W, V, c, dW, dV, dc, work, groups, N, D, H, stream);                                            \
+#define RUNG(rung, naive)                                                                                            \
+    extern "C" int nade_##rung(int dtype, const void* u, void* x, int64_t known, const void* W, const void* V,       \
+                               const void* b, const void* c, void* logits, void* a, int64_t N, int64_t D, int64_t H, \
+                               void* stream) {                                                                       \
+        return pass(naive, dtype, u, x, known, W, V, b, c, logits, a, N, D, H, stream);                              \
+    }                                                                                                                \
+    extern "C" int nade_backward_##rung(int dtype, const void* dl, const void* x, const void* W, const void* V,      \
+                                        const void* c, void* dW, void* dV, void* dc, void* work, int64_t groups,     \
+                                        int64_t N, int64_t D, int64_t H, void* stream) {                             \
+        return backward(naive, dtype, dl, x, W, V, c, dW, dV, dc, work, groups, N, D, H, stream);                    \
     }
 
 RUNG(naive, true)

@@ -1,14 +1,18 @@
-// Exact nearest-code search on a CPU.   Room: kernels/nearest_code.py.   Proof of the screen: docs/exact-argmin.md, "The CPU screen".
+// Exact nearest-code search on a CPU.
+// Room: kernels/nearest_code.py.
+// Proof of the screen: docs/exact-argmin.md, "The CPU screen".
 //
-//   d_nk = sum over ascending d of (double(z_nd) - double(e_kd))^2, each operation rounded to double, NaN counted as infinity
-//   index_n = the lowest k of least d_nk
+//   d_nk = sum over ascending d of (double(z_nd) - double(e_kd))^2, each operation rounded to double, NaN counted as
+//   infinity index_n = the lowest k of least d_nk
 //
 // 1. Every code, less a centre, becomes 16-bit integers times a power of two of its own (pack); so does every row of z.
-// 2. Integer dot products, which are exact, bound d_nk from below within a proven margin (bound): the N K D work, at twice the speed of float.
-// 3. The few codes under the row's threshold survive (sift); where there are two or more, they are computed in double as d_nk is defined.
-// A row or a codebook whose magnitudes lie outside the proof, and so few rows that packing does not pay, go through sums in double of any
-// order instead (glance). The answer is the same for every instruction set and number of threads. Memory is the caller's:
-// nearest_code_cpu_workspace says how much. GENMINI_CPU=avx512, avx2 or scalar chooses the instruction set, where the processor has it.
+// 2. Integer dot products, which are exact, bound d_nk from below within a proven margin (bound): the N K D work, at
+// twice the speed of float.
+// 3. The few codes under the row's threshold survive (sift); where there are two or more, they are computed in double
+// as d_nk is defined. A row or a codebook whose magnitudes lie outside the proof, and so few rows that packing does not
+// pay, go through sums in double of any order instead (glance). The answer is the same for every instruction set and
+// number of threads. Memory is the caller's: nearest_code_cpu_workspace says how much. GENMINI_CPU=avx512, avx2 or
+// scalar chooses the instruction set, where the processor has it.
 
 #include <algorithm>
 #include <atomic>
@@ -28,7 +32,7 @@
 
 namespace {
 
-// ---- the four dtypes ---------------------------------------------------------------------------------------------------------------------
+// ---- the four dtypes ------------------------------------------------------------------------------------------------
 
 struct float16 {
     uint16_t bits;
@@ -47,7 +51,8 @@ inline double to_double(float v) { return v; }
 inline double to_double(bfloat16 v) { return from_bits(uint32_t(v.bits) << 16); }
 inline double to_double(float16 v) {
     uint32_t sign = uint32_t(v.bits & 0x8000) << 16, rest = uint32_t(v.bits & 0x7fff) << 13;
-    float finite = from_bits(rest | sign) * 0x1p112f;    // moves the exponent's bias from 15 to 127, subnormals included
+    // moves the exponent's bias from 15 to 127, subnormals included
+    float finite = from_bits(rest | sign) * 0x1p112f;
     return rest >= 0x0f800000 ? from_bits(rest | sign | 0x7f800000) : finite;
 }
 
@@ -58,7 +63,7 @@ template <class F> void with_dtype(int dtype, F f) {
     if (dtype == 3) f(double());
 }
 
-// ---- the definition ----------------------------------------------------------------------------------------------------------------------
+// ---- the definition -------------------------------------------------------------------------------------------------
 
 struct Problem {
     int z_dtype, e_dtype;
@@ -89,7 +94,8 @@ template <int J, class Z, class E> void measure(const Problem& p, int64_t n, con
     for (int j = 0; j < J; j++) nearest.offer(sum[j], k[j]);
 }
 
-template <class Z, class E> void measure(const Problem& p, int64_t n, const int64_t* codes, int64_t count, Nearest& nearest) {
+template <class Z, class E> void measure(const Problem& p, int64_t n, const int64_t* codes, int64_t count,
+                                         Nearest& nearest) {
     auto code = [&](int64_t i) { return codes[std::min(i, count - 1)]; };
     int64_t i = 0;
     for (; i + 2 < count; i += 4) measure<4, Z, E>(p, n, {code(i), code(i + 1), code(i + 2), code(i + 3)}, nearest);
@@ -110,12 +116,14 @@ bool finite(int dtype, const void* x, int64_t row, int64_t D) {
     return all;
 }
 
-// ---- what the screen works on ------------------------------------------------------------------------------------------------------------
+// ---- what the screen works on ---------------------------------------------------------------------------------------
 
-constexpr float RADIUS = 32400;           // ||x / unit|| <= RADIUS: so integers fit in 16 bits, and their norm is at most C   (C1)
+// ||x / unit|| <= RADIUS: so integers fit in 16 bits, and their norm is at most C   (C1)
+constexpr float RADIUS = 32400;
 constexpr float C = 33000;
 constexpr float SMALLEST = 0x1p-60f;      // units are 2^-60 or more: the product of two cannot underflow
-constexpr float FAR_CODE = 0x1p122f;      // squared norms, in the scale where a typical code's largest number is 1   (C7)
+// squared norms, in the scale where a typical code's largest number is 1   (C7)
+constexpr float FAR_CODE = 0x1p122f;
 constexpr float FAR_ROW = 0x1p118f;
 constexpr int64_t WIDEST = 65536;         // the largest D that the rounding of norms is proven for
 constexpr double WORTH_A_THREAD = 2e6;    // products that take longer than waking a thread
@@ -123,12 +131,14 @@ constexpr int FEW = 4;                    // fewer rows are not worth a packed c
 constexpr int MAX_TILE = 64, BLOCK = 48, KEPT = 32, SAMPLE = 31;
 
 struct Book {                             // the codebook, packed
-    double *centre, scale;                // any finite centre and any power of two are valid; the better, the fewer survivors
+    // any finite centre and any power of two are valid; the better, the fewer survivors
+    double *centre, scale;
     int16_t *words, *integers;
     float *half, *unit, *group_unit, *residual;
     float *narrow_centre, delta, sigma;
     bool narrow;                          // centring may be done in float
-    int64_t W, S, tiles;                  // words of 32 bits a code; the same padded, for `integers` and rows; tiles of codes
+    // words of 32 bits a code; the same padded, for `integers` and rows; tiles of codes
+    int64_t W, S, tiles;
 };
 
 struct Row {
@@ -157,7 +167,8 @@ struct Row {
     }
     int64_t finish(const Problem& p) {
         prune();
-        if (kept == 1 && nearest.d == INFINITY) return code[0];               // nothing else can be as near, whatever its distance
+        // nothing else can be as near, whatever its distance
+        if (kept == 1 && nearest.d == INFINITY) return code[0];
         measure(p, n, code, kept, nearest);
         return nearest.k;
     }
@@ -168,11 +179,12 @@ struct Scratch {                          // of one thread
     float *x, *low;
     double* wide;                         // FEW rows and a code
     int16_t* X;
-    int64_t* hit;                         // row, tile, and a bit for each group of the tile that may hold the row's nearest code
+    // row, tile, and a bit for each group of the tile that may hold the row's nearest code
+    int64_t* hit;
     int64_t groups;                       // of codes, that a row's bounds have room for
 };
 
-// ---- the screen, once for each instruction set -------------------------------------------------------------------------------------------
+// ---- the screen, once for each instruction set ----------------------------------------------------------------------
 
 struct Screen {
     const char* name;
@@ -218,7 +230,9 @@ inline vint dot2(vint acc, vint x, vint y) { return acc + (vint)_mm_madd_epi16((
 inline uint32_t below(vfloat a, vfloat b) { return _mm_movemask_ps(_mm_cmple_ps((__m128)a, (__m128)b)); }
 #else
 inline vint dot2(vint acc, vint x, vint y) { return acc + (x << 16 >> 16) * (y << 16 >> 16) + (x >> 16) * (y >> 16); }
-inline uint32_t below(vfloat a, vfloat b) { return (a[0] <= b[0]) | (a[1] <= b[1]) << 1 | (a[2] <= b[2]) << 2 | (a[3] <= b[3]) << 3; }
+inline uint32_t below(vfloat a, vfloat b) {
+    return (a[0] <= b[0]) | (a[1] <= b[1]) << 1 | (a[2] <= b[2]) << 2 | (a[3] <= b[3]) << 3;
+}
 #endif
 inline vfloat minus(vfloat h, vfloat a, vfloat b) { return h - a * b; }
 #include "cpu/nearest_code_screen.h"
@@ -232,7 +246,9 @@ namespace avx2 {
 constexpr int LANES = 8, ROWS = 3;
 VECTOR_TYPES
 inline vint dot2(vint acc, vint x, vint y) { return acc + (vint)_mm256_madd_epi16((__m256i)x, (__m256i)y); }
-inline uint32_t below(vfloat a, vfloat b) { return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_LE_OQ)); }
+inline uint32_t below(vfloat a, vfloat b) {
+    return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_LE_OQ));
+}
 inline vfloat minus(vfloat h, vfloat a, vfloat b) { return (vfloat)_mm256_fnmadd_ps((__m256)a, (__m256)b, (__m256)h); }
 #include "cpu/nearest_code_screen.h"
 SCREEN("avx2")
@@ -259,8 +275,8 @@ const Screen& chosen() {
     (void)wanted;
 #ifdef WIDE_X86
     auto asked = [&](const Screen& screen) { return !wanted || !*wanted || std::strcmp(wanted, screen.name) == 0; };
-    bool has512 = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                  __builtin_cpu_supports("avx512vnni");
+    bool has512 = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
     bool has256 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (has512 && asked(avx512::screen)) return avx512::screen;
     if (has256 && asked(avx2::screen)) return avx2::screen;
@@ -268,7 +284,7 @@ const Screen& chosen() {
     return scalar::screen;
 }
 
-// ---- memory and threads ------------------------------------------------------------------------------------------------------------------
+// ---- memory and threads ---------------------------------------------------------------------------------------------
 
 struct Arena {                            // hands out the caller's memory; with base null it only counts
     char* base;
@@ -312,8 +328,8 @@ struct Environment {                      // round to nearest, keep subnormals: 
     ~Environment() { std::fesetenv(&saved); }
 };
 
-// The centre: of each coordinate the median over a few finite codes. The scale: a typical code's largest number becomes 1.
-// False if no code is finite, or if doubles might over- or underflow in the sums that the screen stands for.
+// The centre: of each coordinate the median over a few finite codes. The scale: a typical code's largest number becomes
+// 1. False if no code is finite, or if doubles might over- or underflow in the sums that the screen stands for.
 bool look_at(const Problem& p, Book& book, int64_t* sample, double* column) {
     int count = 0;
     int64_t step = std::max<int64_t>(1, p.K / SAMPLE);
@@ -339,7 +355,8 @@ bool look_at(const Problem& p, Book& book, int64_t* sample, double* column) {
     int exponent = typical > 0 ? std::ilogb(typical) : 0;
     if (typical == INFINITY || std::abs(exponent) > 450) return false;
     book.scale = std::ldexp(1.0, -exponent);
-    book.narrow = p.e_dtype != 3 && std::abs(exponent) <= 60;    // the centre is a float; what overflows is farther than FAR_CODE
+    // the centre is a float; what overflows is farther than FAR_CODE
+    book.narrow = p.e_dtype != 3 && std::abs(exponent) <= 60;
     return true;
 }
 
@@ -354,9 +371,10 @@ extern "C" int64_t nearest_code_cpu_workspace(int64_t, int64_t K, int64_t D, int
 
 extern "C" const char* nearest_code_cpu_info() { return chosen().name; }
 
-// index (N,) of z (N, D) and e (K, D), both contiguous. dtypes: 0 float32, 1 float16, 2 bfloat16, 3 float64. Returns 0, or 1 for a bad argument.
-extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const void* e, int64_t* index, int64_t N, int64_t K, int64_t D,
-                                void* workspace, int threads) {
+// index (N,) of z (N, D) and e (K, D), both contiguous. dtypes: 0 float32, 1 float16, 2 bfloat16, 3 float64. Returns 0,
+// or 1 for a bad argument.
+extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const void* e, int64_t* index, int64_t N,
+                                int64_t K, int64_t D, void* workspace, int threads) {
     if (z_dtype < 0 || z_dtype > 3 || e_dtype < 0 || e_dtype > 3 || N < 0 || K < 1 || D < 0 || threads < 1) return 1;
     Environment environment;                  // the centre too is computed in it
     Problem p = {z_dtype, e_dtype, z, e, index, N, K, D};

@@ -1,26 +1,31 @@
 // Exact nearest code: index_n = lowest k of minimal d_k.   Room: kernels/nearest_code.py   Proof: docs/exact-argmin.md
 //
-//   d_k = sum over d ascending of (double(z_nd) - double(e_kd))^2, each operation rounded to double on its own, NaN counted as infinity
+//   d_k = sum over d ascending of (double(z_nd) - double(e_kd))^2, each operation rounded to double on its own, NaN
+//   counted as infinity
 //
 //   rung naive         one thread a row: the definition
-//   rung tiled         every (row, code) is screened in fp32 from shared-memory and register tiles; the few codes that the error bound
-//                      cannot exclude are scored again by the definition, and a row where it proves nothing is scanned by the definition
+//   rung tiled         every (row, code) is screened in fp32 from shared-memory and register tiles; the few codes that
+//                      the error bound
+//                      cannot exclude are scored again by the definition, and a row where it proves nothing is scanned
+//                      by the definition
 //   rung tensor_core   the same screen as a matrix product of fp16 vectors (cp.async, ldmatrix, mma.sync)
 //
-// z (N, D) and e (K, D) are contiguous, each of any dtype; index is (N,) int64. The N x K scores are never stored. Numbers in brackets, (1)
-// to (9), are the inequalities of the proof that no nearest code is ever screened out.
+// z (N, D) and e (K, D) are contiguous, each of any dtype; index is (N,) int64. The N x K scores are never stored.
+// Numbers in brackets, (1) to (9), are the inequalities of the proof that no nearest code is ever screened out.
 
 #include <climits>
 #include "gpu.h"
 #include "nearest_code_pack.h"
 
 constexpr int LIST = 16;              // codes that a row may keep while it is screened
-constexpr int SAFE = 400;             // beyond 2^+-SAFE, double itself over- or underflows when it squares: the screen proves nothing
+// beyond 2^+-SAFE, double itself over- or underflows when it squares: the screen proves nothing
+constexpr int SAFE = 400;
 constexpr int64_t LONGEST = 65536;    // the bounds are proven up to this D
 
-// ---- the definition -------------------------------------------------------------------------------------------------------------------
+// ---- the definition -------------------------------------------------------------------------------------------------
 
-template <class Z, class E> __device__ __forceinline__ double distance(const Z* z, const E* e, int64_t D) {    // z[n, :], e[k, :]
+// z[n, :], e[k, :]
+template <class Z, class E> __device__ __forceinline__ double distance(const Z* z, const E* e, int64_t D) {
     double sum = 0;
     for (int64_t d = 0; d < D; d++) {
         double t = __dsub_rn(to_double(z[d]), to_double(e[d]));
@@ -41,7 +46,8 @@ struct Best {    // NaN is never taken: it is neither less nor equal
     }
 };
 
-template <class Z, class E> __global__ void nearest_naive(const Z* z, const E* e, int64_t* index, int64_t N, int64_t K, int64_t D) {
+template <class Z, class E> __global__ void nearest_naive(const Z* z, const E* e, int64_t* index, int64_t N, int64_t K,
+                                                          int64_t D) {
     int64_t n = blockIdx.x * int64_t(THREADS) + threadIdx.x;    // the row that this thread owns
     if (n >= N) return;
     Best best{INFINITY, 0};
@@ -49,7 +55,7 @@ template <class Z, class E> __global__ void nearest_naive(const Z* z, const E* e
     index[n] = best.k;
 }
 
-// ---- the sieve: what both screens do with their tile of products ----------------------------------------------------------------------
+// ---- the sieve: what both screens do with their tile of products ----------------------------------------------------
 
 struct Survivor {
     int k;
@@ -71,7 +77,10 @@ struct Tables {    // the workspace (see lay_out)
 struct alignas(16) Row {    // score = half - scale * code.scale * dot, up to the margin
     float scale, g0, g1, g2;
 };
-__device__ __forceinline__ float margin(Row r, Placed c) { return r.g0 + r.g1 * c.norm + r.g2 * c.rest + 0x1p-22f * c.half; }    // (7)
+// (7)
+__device__ __forceinline__ float margin(Row r, Placed c) {
+    return r.g0 + r.g1 * c.norm + r.g2 * c.rest + 0x1p-22f * c.half;
+}
 
 struct Sieve {    // in shared memory
     Row row[BN];
@@ -83,13 +92,16 @@ struct Sieve {    // in shared memory
 __device__ __forceinline__ int ordered(float f) { return __float_as_int(f) ^ (__float_as_int(f) >> 31 & 0x7fffffff); }
 __device__ __forceinline__ float unordered(int i) { return __int_as_float(i ^ (i >> 31 & 0x7fffffff)); }
 
-__device__ __forceinline__ void open(Sieve& s, const Tables& w, float gamma) {    // gamma: |computed dot - dot| <= gamma |x| |y|
+// gamma: |computed dot - dot| <= gamma |x| |y|
+__device__ __forceinline__ void open(Sieve& s, const Tables& w, float gamma) {
     int r = threadIdx.x;
     if (r >= BN) return;
     Packed about = w.about_row[blockIdx.x * int64_t(BN) + r];
     int unit = *w.unit;
     Placed x = place(about, unit);
-    bool proven = about.half < INFINITY && about.power <= unit + REACH && unit >= -SAFE && unit <= SAFE && w.D <= LONGEST;    // (8)
+    // (8)
+    bool proven =
+        about.half < INFINITY && about.power <= unit + REACH && unit >= -SAFE && unit <= SAFE && w.D <= LONGEST;
     const float up = 1 + 0x1p-10f;    // covers the roundings of these lines and of every sum below  (6)
     float g0 = w.D * 0x1p-50f * x.norm * x.norm + 0x1p-100f, g1 = x.rest + x.norm * (gamma + 0x1p-22f);
     s.row[r] = proven ? Row{x.scale, up * g0, up * g1, up * x.norm} : Row{0, 0, 0, 0};
@@ -107,7 +119,8 @@ __device__ __forceinline__ void sift(Sieve& s, const Tables& w, int64_t tile, Ro
     const Placed widest = w.widest[tile];
     if (threadIdx.x < BK) {
         Placed c = w.code[tile * BK + threadIdx.x];
-        s.code[threadIdx.x] = c.norm > widest.norm ? Placed{INFINITY, 0, 0, 0} : c;    // a far code bounds nobody; it is looked at below
+        // a far code bounds nobody; it is looked at below
+        s.code[threadIdx.x] = c.norm > widest.norm ? Placed{INFINITY, 0, 0, 0} : c;
     }
     __syncthreads();
     float lowest[RN];
@@ -127,7 +140,8 @@ __device__ __forceinline__ void sift(Sieve& s, const Tables& w, int64_t tile, Ro
     for (int i = 0; i < RN; i++) {
         Row r = s.row[row(i)];
         float bound = unordered(s.bound[row(i)]);
-        if (!(lowest[i] - margin(r, widest) <= bound) && widest.scale == 0) continue;    // the usual case: no code here can be nearest
+        // the usual case: no code here can be nearest
+        if (!(lowest[i] - margin(r, widest) <= bound) && widest.scale == 0) continue;
 #pragma unroll
         for (int j = 0; j < RK; j++) {
             Placed c = w.code[tile * BK + col(j)];
@@ -157,7 +171,7 @@ __device__ __forceinline__ void close(const Sieve& s, const Tables& w) {
     w.count[at] = s.bound[r] == ordered(-INFINITY) ? LIST + 1 : s.count[r];
 }
 
-// ---- rung tiled: block (x, y) owns rows BN x .. and the y-th share of the code tiles; a thread owns 8 x 8 products --------------------
+// ---- rung tiled: block (x, y) owns rows BN x .. and the y-th share of the code tiles; a thread owns 8 x 8 products --
 
 __global__ void __launch_bounds__(THREADS, 2) screen_tiled(Tables w) {
     constexpr int BD = 16;
@@ -197,9 +211,10 @@ __global__ void __launch_bounds__(THREADS, 2) screen_tiled(Tables w) {
     close(s, w);
 }
 
-// ---- rung tensor_core: 8 warps, 4 down the rows by 2 along the codes; a warp owns 32 x 64 products, 16 x 8 an mma.sync ----------------
+// ---- rung tensor_core: 8 warps, 4 down the rows by 2 along the codes; a warp owns 32 x 64 products, 16 x 8 an mma.syn
 
-constexpr int HD = 32, STAGES = 3, STRIDE = HD + 8;    // rows of 80 bytes: the 8 rows of an ldmatrix lie in different banks
+// rows of 80 bytes: the 8 rows of an ldmatrix lie in different banks
+constexpr int HD = 32, STAGES = 3, STRIDE = HD + 8;
 constexpr size_t STAGED = STAGES * (BN + BK) * STRIDE * sizeof(float16);
 
 __global__ void __launch_bounds__(THREADS, 2) screen_tensor_core(Tables w) {
@@ -209,7 +224,8 @@ __global__ void __launch_bounds__(THREADS, 2) screen_tensor_core(Tables w) {
     const int lane = threadIdx.x % 32, wn = threadIdx.x / 32 % 4 * 32, wk = threadIdx.x / 128 * 64;
     const int tiles = w.KP / BK, first = tiles * int64_t(blockIdx.y) / w.S, steps = w.DP / HD;
     const int todo = (tiles * int64_t(blockIdx.y + 1) / w.S - first) * steps;    // steps of HD entries, over all tiles
-    const int r = threadIdx.x / 4, d = threadIdx.x % 4 * 8;    // 4 threads fetch a row of HD = 32 entries, 16 bytes each
+    // 4 threads fetch a row of HD = 32 entries, 16 bytes each
+    const int r = threadIdx.x / 4, d = threadIdx.x % 4 * 8;
     const float16* x_ptr = (const float16*)w.z + (blockIdx.x * int64_t(BN) + r) * w.DP + d;
     const float16* y_ptr = (const float16*)w.e + (first * int64_t(BK) + r) * w.DP + d;
 
@@ -238,25 +254,29 @@ __global__ void __launch_bounds__(THREADS, 2) screen_tensor_core(Tables w) {
         for (int d = 0; d < HD; d += 16) {
             uint32_t a[2][4], b[4][4];
 #pragma unroll
-            for (int i = 0; i < 2; i++) load_matrix_x4(a[i], x + (wn + i * 16 + lane % 16) * STRIDE + d + lane / 16 * 8);
+            for (int i = 0; i < 2; i++)
+                load_matrix_x4(a[i], x + (wn + i * 16 + lane % 16) * STRIDE + d + lane / 16 * 8);
 #pragma unroll
-            for (int j = 0; j < 4; j++) load_matrix_x4(b[j], y + (wk + j * 16 + lane / 16 * 8 + lane % 8) * STRIDE + d + lane / 8 % 2 * 8);
+            for (int j = 0; j < 4; j++)
+                load_matrix_x4(b[j], y + (wk + j * 16 + lane / 16 * 8 + lane % 8) * STRIDE + d + lane / 8 % 2 * 8);
 #pragma unroll
             for (int i = 0; i < 2; i++)
 #pragma unroll
-                for (int j = 0; j < 8; j++) mma_16x8x16_f16(dot[i][j], a[i], {b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]});
+                for (int j = 0; j < 8; j++)
+                    mma_16x8x16_f16(dot[i][j], a[i], {b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]});
         }
         if (step % steps < steps - 1) continue;
         auto row = [=](int i) { return wn + i / 2 * 16 + i % 2 * 8 + lane / 4; };
         auto col = [=](int j) { return wk + j / 2 * 8 + lane % 4 * 2 + j % 2; };
-        sift<4, 16>(s, w, first + step / steps, row, col, [&](int i, int j) { return dot[i / 2][j / 2][i % 2 * 2 + j % 2]; });
+        sift<4, 16>(s, w, first + step / steps, row, col,
+                    [&](int i, int j) { return dot[i / 2][j / 2][i % 2 * 2 + j % 2]; });
 #pragma unroll
         for (int i = 0; i < 64; i++) dot[i / 32][i / 4 % 8][i % 4] = 0;
     }
     close(s, w);
 }
 
-// ---- the survivors: a warp settles a row; a block scans together the rows where the screen proved nothing -----------------------------
+// ---- the survivors: a warp settles a row; a block scans together the rows where the screen proved nothing -----------
 
 template <class Z, class E> __global__ void settle(const Z* z, const E* e, int64_t* index, Tables w) {
     __shared__ bool unproven[THREADS / 32];
@@ -266,7 +286,8 @@ template <class Z, class E> __global__ void settle(const Z* z, const E* e, int64
     bool scan = false;
     if (n < w.N) {
         float bound = INFINITY;
-        for (int64_t i = 0; i < w.S; i++) bound = fminf(bound, w.bound[n * w.S + i]), scan |= w.count[n * w.S + i] > LIST;
+        for (int64_t i = 0; i < w.S; i++)
+            bound = fminf(bound, w.bound[n * w.S + i]), scan |= w.count[n * w.S + i] > LIST;
         int mine = 0, k = 0;    // survivors of this lane, and the last of them
         auto survivor = [&](int64_t i) {
             if (i % LIST >= w.count[n * w.S + i / LIST]) return false;
@@ -289,7 +310,8 @@ template <class Z, class E> __global__ void settle(const Z* z, const E* e, int64
     for (int row = 0; row < THREADS / 32; row++) {
         if (!unproven[row]) continue;    // the same for all threads
         Best best{INFINITY, 0};
-        for (int64_t k = threadIdx.x; k < w.K; k += THREADS) best.take(distance(z + (first + row) * w.D, e + k * w.D, w.D), k);
+        for (int64_t k = threadIdx.x; k < w.K; k += THREADS)
+            best.take(distance(z + (first + row) * w.D, e + k * w.D, w.D), k);
         best.take_from_warp();
         if (lane == 0) found[warp] = best;
         __syncthreads();
@@ -299,11 +321,12 @@ template <class Z, class E> __global__ void settle(const Z* z, const E* e, int64
     }
 }
 
-// ---- launchers ------------------------------------------------------------------------------------------------------------------------
+// ---- launchers ------------------------------------------------------------------------------------------------------
 
 static int64_t tiles(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
-static int64_t lay_out(Tables& w, void* workspace, bool half, int64_t N, int64_t K, int64_t D, int64_t S) {    // returns its bytes
+// returns its bytes
+static int64_t lay_out(Tables& w, void* workspace, bool half, int64_t N, int64_t K, int64_t D, int64_t S) {
     int64_t bytes = 0;
     auto take = [&](auto*& pointer, int64_t size) {
         pointer = (std::remove_reference_t<decltype(pointer)>)((char*)workspace + bytes);
@@ -312,7 +335,8 @@ static int64_t lay_out(Tables& w, void* workspace, bool half, int64_t N, int64_t
     w.N = N, w.K = K, w.D = D, w.S = S;
     w.NP = tiles(N, BN) * BN, w.KP = tiles(K, BK) * BK, w.DP = tiles(D, 32) * 32;
     take(w.centre, D * 8), take(w.unit, 4);
-    take(w.about_code, w.KP * 16), take(w.about_row, w.NP * 16), take(w.code, w.KP * 16), take(w.widest, w.KP / BK * 16);
+    take(w.about_code, w.KP * 16), take(w.about_row, w.NP * 16), take(w.code, w.KP * 16),
+        take(w.widest, w.KP / BK * 16);
     take(w.e, w.KP * w.DP * (half ? 2 : 4)), take(w.z, w.NP * w.DP * (half ? 2 : 4));
     take(w.bound, w.NP * S * 4), take(w.count, w.NP * S * 4), take(w.list, w.NP * S * LIST * 8);
     return bytes;
@@ -321,14 +345,20 @@ static int64_t lay_out(Tables& w, void* workspace, bool half, int64_t N, int64_t
 template <class P, class Z, class E> int screened(const Z* z, const E* e, int64_t* index, Tables w, void* stream) {
     const dim3 block(THREADS), grid(w.NP / BN, w.S);
     auto then = [code = 0](auto go) mutable { return code = code ? code : go(); };    // until the first error
-    then([&] { return launch(centre_of_codes<E>, dim3(tiles(w.D, 32)), block, 0, stream, e, w.centre, w.unit, w.K, w.D); });
     then([&] {
-        return launch(pack<E, P>, dim3(w.KP * 32 / THREADS), block, 0, stream, e, w.centre, (P*)w.e, w.about_code, w.unit, w.K, w.D, w.DP);
+        return launch(centre_of_codes<E>, dim3(tiles(w.D, 32)), block, 0, stream, e, w.centre, w.unit, w.K, w.D);
     });
-    then([&] { return launch(place_codes, dim3(w.KP / BK), dim3(BK), 0, stream, w.about_code, w.unit, w.code, w.widest); });
+    then([&] {
+        return launch(pack<E, P>, dim3(w.KP * 32 / THREADS), block, 0, stream, e, w.centre, (P*)w.e, w.about_code,
+                      w.unit, w.K, w.D, w.DP);
+    });
+    then([&] {
+        return launch(place_codes, dim3(w.KP / BK), dim3(BK), 0, stream, w.about_code, w.unit, w.code, w.widest);
+    });
     then([&] {
         int* none = nullptr;
-        return launch(pack<Z, P>, dim3(w.NP * 32 / THREADS), block, 0, stream, z, w.centre, (P*)w.z, w.about_row, none, w.N, w.D, w.DP);
+        return launch(pack<Z, P>, dim3(w.NP * 32 / THREADS), block, 0, stream, z, w.centre, (P*)w.z, w.about_row, none,
+                      w.N, w.D, w.DP);
     });
     then([&] {
         if (sizeof(P) == 4) return launch(screen_tiled, grid, block, 0, stream, w);
@@ -350,18 +380,21 @@ extern "C" int64_t nearest_code_workspace(int half, int64_t N, int64_t K, int64_
     return lay_out(w, nullptr, half, N, K, D, S);
 }
 
-// How many codes of each row were scored again, or -1 if all were: read off a workspace in the host's memory after the search. Returns how many
-// rows that is.
-extern "C" int64_t nearest_code_effort(int half, void* workspace, int64_t* survivors, int64_t N, int64_t K, int64_t D, int64_t S) {
+// How many codes of each row were scored again, or -1 if all were: read off a workspace in the host's memory after the
+// search. Returns how many rows that is.
+extern "C" int64_t nearest_code_effort(int half, void* workspace, int64_t* survivors, int64_t N, int64_t K, int64_t D,
+                                       int64_t S) {
     Tables w;
     lay_out(w, workspace, half, N, K, D, S);
     int64_t scanned = 0;
     for (int64_t n = 0; n < N; n++) {
         float bound = INFINITY;
         bool scan = false;
-        for (int64_t i = n * S; i < n * S + S; i++) bound = w.bound[i] < bound ? w.bound[i] : bound, scan |= w.count[i] > LIST;
+        for (int64_t i = n * S; i < n * S + S; i++)
+            bound = w.bound[i] < bound ? w.bound[i] : bound, scan |= w.count[i] > LIST;
         survivors[n] = 0;
-        for (int64_t i = n * S * LIST; i < (n + 1) * S * LIST; i++) survivors[n] += i % LIST < w.count[i / LIST] && w.list[i].low <= bound;
+        for (int64_t i = n * S * LIST; i < (n + 1) * S * LIST; i++)
+            survivors[n] += i % LIST < w.count[i / LIST] && w.list[i].low <= bound;
         if (scan || !survivors[n]) survivors[n] = -1, scanned++;
     }
     return scanned;
@@ -371,12 +404,12 @@ template <class Z, class E> int naive(const Z* z, const E* e, int64_t* index, Ta
     return launch(nearest_naive<Z, E>, dim3(tiles(w.N, THREADS)), dim3(THREADS), 0, stream, z, e, index, w.N, w.K, w.D);
 }
 
-#define RUNG(rung, half, search)                                                                                                     \
-    extern "C" int nearest_code_##rung(int z_dtype, int e_dtype, const void* z, const void* e, int64_t* index, int64_t N, int64_t K, \
-                                       int64_t D, void* workspace, int64_t S, void* stream) {                                        \
-        Tables w;                                                                                                                    \
-        lay_out(w, workspace, half, N, K, D, S);                                                                                     \
-        return with_dtypes(z_dtype, e_dtype, z, e, [&](auto* z, auto* e) { return search(z, e, index, w, stream); });                \
+#define RUNG(rung, half, search)                                                                                      \
+    extern "C" int nearest_code_##rung(int z_dtype, int e_dtype, const void* z, const void* e, int64_t* index,        \
+                                       int64_t N, int64_t K, int64_t D, void* workspace, int64_t S, void* stream) {   \
+        Tables w;                                                                                                     \
+        lay_out(w, workspace, half, N, K, D, S);                                                                      \
+        return with_dtypes(z_dtype, e_dtype, z, e, [&](auto* z, auto* e) { return search(z, e, index, w, stream); }); \
     }
 RUNG(naive, false, naive)
 RUNG(tiled, false, screened<float>)

@@ -1,5 +1,5 @@
-// Vectors for the screens of csrc/nearest_code.cu, which includes this: a power of two, times a rounded vector whose largest entry is about 1.
-// Numbers in brackets are the inequalities of docs/exact-argmin.md.
+// Vectors for the screens of csrc/nearest_code.cu, which includes this: a power of two, times a rounded vector whose
+// largest entry is about 1. Numbers in brackets are the inequalities of docs/exact-argmin.md.
 #pragma once
 #include "gpu.h"
 
@@ -7,13 +7,16 @@ constexpr int BN = 128, BK = 128;    // rows and codes of a tile of the screen
 constexpr int THREADS = 256;         // of a block
 constexpr int GROUPS = 8, SAMPLES = 4096;
 constexpr int NOTHING = -5000;    // the exponent of a zero vector: below all others
-constexpr int REACH = 60;         // vectors 2^-REACH shorter than the longest code count as zero, with themselves as residual
+// vectors 2^-REACH shorter than the longest code count as zero, with themselves as residual
+constexpr int REACH = 60;
 
-// Any finite centre is valid; a good one is near the codes. The median of eight groups' means: one wild code spoils one group.
+// Any finite centre is valid; a good one is near the codes. The median of eight groups' means: one wild code spoils one
+// group.
 template <class E> __global__ void centre_of_codes(const E* e, double* centre, int* unit, int64_t K, int64_t D) {
     __shared__ double mean[GROUPS][32];
     int column = threadIdx.x % 32, group = threadIdx.x / 32;
-    int64_t d = blockIdx.x * int64_t(32) + column, step = (K + SAMPLES - 1) / SAMPLES;    // every step-th code is looked at
+    // every step-th code is looked at
+    int64_t d = blockIdx.x * int64_t(32) + column, step = (K + SAMPLES - 1) / SAMPLES;
     if (d == 0 && group == 0) *unit = NOTHING;
     double sum = 0;
     int count = 0;
@@ -34,7 +37,8 @@ template <class E> __global__ void centre_of_codes(const E* e, double* centre, i
 }
 
 struct alignas(16) Packed {    // v - centre = 2^power (packed + residual)
-    float half, norm, rest;    // |v - centre|^2 / 2 and bounds on its norm and on the residual's, all over 2^power; half = inf: not finite
+    // |v - centre|^2 / 2 and bounds on its norm and on the residual's, all over 2^power; half = inf: not finite
+    float half, norm, rest;
     int power;
 };
 
@@ -44,9 +48,11 @@ __device__ __forceinline__ double warp_sum(double v) {
 }
 __device__ __forceinline__ float rounded_up(double v) { return float(v * (1 + 0x1p-20)); }
 
-// A warp owns a vector. P is what the screen multiplies: float or float16. Vectors from N on and entries from D on are padding.
+// A warp owns a vector. P is what the screen multiplies: float or float16. Vectors from N on and entries from D on are
+// padding.
 template <class T, class P>
-__global__ void pack(const T* v, const double* centre, P* packed, Packed* about, int* unit, int64_t N, int64_t D, int64_t DP) {
+__global__ void pack(const T* v, const double* centre, P* packed, Packed* about, int* unit, int64_t N, int64_t D,
+                     int64_t DP) {
     int64_t n = (blockIdx.x * int64_t(THREADS) + threadIdx.x) / 32;
     int lane = threadIdx.x % 32;
     v += n * D, packed += n * DP;
@@ -83,13 +89,16 @@ struct alignas(16) Placed {    // Packed, in units of 2^unit
 
 __device__ __forceinline__ Placed place(Packed v, int unit) {
     int p = v.power - unit;
-    if (!(v.half < INFINITY)) return Placed{INFINITY, 0, 0, 0};    // such a code is at distance infinity: never screened in
-    if (p < -REACH) return Placed{0, ldexpf(v.norm, -REACH), ldexpf(v.norm, -REACH), 0};    // (2): packed as zero, all of it is residual
+    // such a code is at distance infinity: never screened in
+    if (!(v.half < INFINITY)) return Placed{INFINITY, 0, 0, 0};
+    // (2): packed as zero, all of it is residual
+    if (p < -REACH) return Placed{0, ldexpf(v.norm, -REACH), ldexpf(v.norm, -REACH), 0};
     return Placed{ldexpf(v.half, 2 * p), ldexpf(v.norm, p), ldexpf(v.rest, p), ldexpf(1.0f, p)};
 }
 
-// Block `tile` owns BK codes. widest[tile] is the largest half, norm and rest among them, but for those 16 times as long as is usual in the
-// tile (the geometric mean), which would make it useless for the others; its scale is 1 if there are any.
+// Block `tile` owns BK codes. widest[tile] is the largest half, norm and rest among them, but for those 16 times as
+// long as is usual in the tile (the geometric mean), which would make it useless for the others; its scale is 1 if
+// there are any.
 __global__ void place_codes(const Packed* about, const int* unit, Placed* code, Placed* widest) {
     __shared__ int count, sum, far, half, norm, rest;
     int64_t k = blockIdx.x * int64_t(BK) + threadIdx.x;
@@ -108,5 +117,6 @@ __global__ void place_codes(const Packed* about, const int* unit, Placed* code, 
         atomicMax(&rest, __float_as_int(mine.rest));
     }
     __syncthreads();
-    if (threadIdx.x == 0) widest[blockIdx.x] = Placed{__int_as_float(half), __int_as_float(norm), __int_as_float(rest), float(far)};
+    if (threadIdx.x == 0)
+        widest[blockIdx.x] = Placed{__int_as_float(half), __int_as_float(norm), __int_as_float(rest), float(far)};
 }

@@ -1,9 +1,10 @@
-// The step of vector quantisation once the nearest code is known: gather, loss, and both gradients.   Room: kernels/nearest_code.py
+// The step of vector quantisation once the nearest code is known: gather, loss, and both gradients.
+// Room: kernels/nearest_code.py
 //
 //   rung fused      one pass over z each: z_q and loss together; dz; de from a segment of rows per code
 //
-// z (N, D), e (K, D), index (N,), z_q and dz like z, de like e, loss (N,) of type R: float, or double if z or e is double.
-// Sums run in double, in an order that depends on the data alone; there is no atomic addition.
+// z (N, D), e (K, D), index (N,), z_q and dz like z, de like e, loss (N,) of type R: float, or double if z or e is
+// double. Sums run in double, in an order that depends on the data alone; there is no atomic addition.
 
 #include "gpu.h"
 
@@ -25,7 +26,8 @@ template <> struct result<double, double> {
 
 // A warp owns row n.   loss = |sg[z] - e|^2 + beta |z - sg[e]|^2,  in value (1 + beta) |z - e|^2
 template <class Z, class E, class R>
-__global__ void quantize_fused(const Z* z, const E* e, const int64_t* index, Z* z_q, R* loss, double beta, int64_t N, int64_t D) {
+__global__ void quantize_fused(const Z* z, const E* e, const int64_t* index, Z* z_q, R* loss, double beta, int64_t N,
+                               int64_t D) {
     int64_t n = (blockIdx.x * int64_t(THREADS) + threadIdx.x) / 32;
     int lane = threadIdx.x % 32;
     if (n >= N) return;
@@ -42,8 +44,8 @@ __global__ void quantize_fused(const Z* z, const E* e, const int64_t* index, Z* 
 
 // A thread owns element (n, d).   dz = dz_q + beta d|z - e|^2/dz dloss
 template <class Z, class E, class R>
-__global__ void quantize_dz(const Z* dz_q, const R* dloss, const Z* z, const E* e, const int64_t* index, Z* dz, double beta, int64_t N,
-                            int64_t D) {
+__global__ void quantize_dz(const Z* dz_q, const R* dloss, const Z* z, const E* e, const int64_t* index, Z* dz,
+                            double beta, int64_t N, int64_t D) {
     int64_t i = blockIdx.x * int64_t(THREADS) + threadIdx.x, n = i / D;
     if (n >= N) return;
     R t = R(to_double(z[i])) - R(to_double(e[index[n] * D + i % D]));
@@ -54,7 +56,8 @@ __global__ void quantize_dz(const Z* dz_q, const R* dloss, const Z* z, const E* 
 // de_k = sum of 2 (e_k - z_n) dloss_n.
 // Warp w takes every WARPS-th of them, ascending; the warps' sums are added in order.
 template <class Z, class E, class R>
-__global__ void quantize_de(const R* dloss, const Z* z, const E* e, const int64_t* order, const int64_t* start, E* de, int64_t D) {
+__global__ void quantize_de(const R* dloss, const Z* z, const E* e, const int64_t* order, const int64_t* start, E* de,
+                            int64_t D) {
     __shared__ double part[WARPS][32];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int64_t k = blockIdx.x, d = blockIdx.y * int64_t(32) + lane;
@@ -70,14 +73,15 @@ __global__ void quantize_de(const R* dloss, const Z* z, const E* e, const int64_
     de[k * D + d] = from_real<E>(sum);
 }
 
-// ---- launchers ------------------------------------------------------------------------------------------------------------------------
+// ---- launchers ------------------------------------------------------------------------------------------------------
 
 static int64_t blocks(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
 // run(z, e, r): values of the dtypes of z, of e and of the loss
 template <class Run> int with_dtypes(int z_dtype, int e_dtype, Run run) {
     return with_dtype(z_dtype, [&](auto z) {
-        return with_dtype(e_dtype, [&](auto e) { return run(z, e, typename result<decltype(z), decltype(e)>::type()); });
+        return with_dtype(e_dtype,
+                          [&](auto e) { return run(z, e, typename result<decltype(z), decltype(e)>::type()); });
     });
 }
 
@@ -86,29 +90,31 @@ template <class Run> int with_dtypes(int z_dtype, int e_dtype, Run run) {
     using E = decltype(ee); \
     using R = decltype(rr)
 
-extern "C" int quantize_forward_fused(int z_dtype, int e_dtype, const void* z, const void* e, const int64_t* index, void* z_q, void* loss,
-                                      double beta, int64_t N, int64_t D, void* stream) {
+extern "C" int quantize_forward_fused(int z_dtype, int e_dtype, const void* z, const void* e, const int64_t* index,
+                                      void* z_q, void* loss, double beta, int64_t N, int64_t D, void* stream) {
     return with_dtypes(z_dtype, e_dtype, [&](auto zz, auto ee, auto rr) {
         TYPES;
-        return launch(quantize_fused<Z, E, R>, dim3(blocks(N, THREADS / 32)), dim3(THREADS), 0, stream, (const Z*)z, (const E*)e, index,
-                      (Z*)z_q, (R*)loss, beta, N, D);
+        return launch(quantize_fused<Z, E, R>, dim3(blocks(N, THREADS / 32)), dim3(THREADS), 0, stream, (const Z*)z,
+                      (const E*)e, index, (Z*)z_q, (R*)loss, beta, N, D);
     });
 }
 
-extern "C" int quantize_dz_fused(int z_dtype, int e_dtype, const void* dz_q, const void* dloss, const void* z, const void* e,
-                                 const int64_t* index, void* dz, double beta, int64_t N, int64_t D, void* stream) {
+extern "C" int quantize_dz_fused(int z_dtype, int e_dtype, const void* dz_q, const void* dloss, const void* z,
+                                 const void* e, const int64_t* index, void* dz, double beta, int64_t N, int64_t D,
+                                 void* stream) {
     return with_dtypes(z_dtype, e_dtype, [&](auto zz, auto ee, auto rr) {
         TYPES;
-        return launch(quantize_dz<Z, E, R>, dim3(blocks(N * D, THREADS)), dim3(THREADS), 0, stream, (const Z*)dz_q, (const R*)dloss,
-                      (const Z*)z, (const E*)e, index, (Z*)dz, beta, N, D);
+        return launch(quantize_dz<Z, E, R>, dim3(blocks(N * D, THREADS)), dim3(THREADS), 0, stream, (const Z*)dz_q,
+                      (const R*)dloss, (const Z*)z, (const E*)e, index, (Z*)dz, beta, N, D);
     });
 }
 
-extern "C" int quantize_de_fused(int z_dtype, int e_dtype, const void* dloss, const void* z, const void* e, const int64_t* order,
-                                 const int64_t* start, void* de, int64_t K, int64_t D, void* stream) {
+extern "C" int quantize_de_fused(int z_dtype, int e_dtype, const void* dloss, const void* z, const void* e,
+                                 const int64_t* order, const int64_t* start, void* de, int64_t K, int64_t D,
+                                 void* stream) {
     return with_dtypes(z_dtype, e_dtype, [&](auto zz, auto ee, auto rr) {
         TYPES;
-        return launch(quantize_de<Z, E, R>, dim3(K, blocks(D, 32)), dim3(32 * WARPS), 0, stream, (const R*)dloss, (const Z*)z,
-                      (const E*)e, order, start, (E*)de, D);
+        return launch(quantize_de<Z, E, R>, dim3(K, blocks(D, 32)), dim3(32 * WARPS), 0, stream, (const R*)dloss,
+                      (const Z*)z, (const E*)e, order, start, (E*)de, D);
     });
 }

@@ -1,5 +1,6 @@
-// Threads that sleep between two calls of a native kernel. A thread that wakes is given a core at once; a new one is queued behind whoever
-// spins there, and the idle threads of PyTorch's OpenMP do spin for some milliseconds after each of its operations.
+// Threads that sleep between two calls of a native kernel. A thread that wakes is given a core at once; a new one is
+// queued behind whoever spins there, and the idle threads of PyTorch's OpenMP do spin for some milliseconds after each
+// of its operations.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -48,7 +49,8 @@ class Helpers {
     }
 
 public:
-    // work(0) here, and work(1) .. work(threads - 1) by whoever is free before work(0) has returned: it must be able to do everything alone
+    // work(0) here, and work(1) .. work(threads - 1) by whoever is free before work(0) has returned: it must be able to
+    // do everything alone
     template <class F> static void share(int threads, F work) {
         if (threads < 2) return work(0);
         Helpers& all = of_this_process();

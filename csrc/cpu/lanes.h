@@ -1,8 +1,10 @@
 // One source, compiled for every instruction set that a CPU may have; the choice is made when it runs.
 //
-//   template <class T> struct Walks {...};       what LANES_OF gives: its walks<T>() returns one for the instruction set at hand
+//   template <class T> struct Walks {...};       what LANES_OF gives: its walks<T>() returns one for the instruction
+//                                                set at hand
 //   #define LANES_OF "nade_lanes.h"
-//   #include "lanes.h"                           inside a namespace without a name, after cpu.h: chosen<T>() is the walks<T>() of the best
+//   #include "lanes.h"                           inside a namespace without a name, after cpu.h: chosen<T>() is the
+//                                                walks<T>() of the best
 
 #define EACH_TYPE(of) of(float) of(double)
 
@@ -41,8 +43,12 @@ inline __m256 least(__m256 a, __m256 b) { return _mm256_min_ps(a, b); }
 inline __m256 most(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
 inline __m256d least(__m256d a, __m256d b) { return _mm256_min_pd(a, b); }
 inline __m256d most(__m256d a, __m256d b) { return _mm256_max_pd(a, b); }
-inline __m256i first(int rest) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(rest), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
-inline __m256i first_wide(int rest) { return _mm256_cmpgt_epi64(_mm256_set1_epi64x(rest), _mm256_setr_epi64x(0, 1, 2, 3)); }
+inline __m256i first(int rest) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(rest), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline __m256i first_wide(int rest) {
+    return _mm256_cmpgt_epi64(_mm256_set1_epi64x(rest), _mm256_setr_epi64x(0, 1, 2, 3));
+}
 inline __m256 part(const float* p, int rest) { return _mm256_maskload_ps(p, first(rest)); }
 inline __m256d part(const double* p, int rest) { return _mm256_maskload_pd(p, first_wide(rest)); }
 inline void store_part(float* p, __m256 v, int rest) { _mm256_maskstore_ps(p, first(rest), v); }
@@ -87,7 +93,8 @@ template <class T> const Walks<T>& chosen() {
 #ifdef WIDE_X86
     const char* wanted = std::getenv("GENMINI_CPU");
     auto asked = [&](const char* name) { return !wanted || !*wanted || std::strcmp(wanted, name) == 0; };
-    if (asked("avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) return avx512::walks<T>();
+    if (asked("avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq"))
+        return avx512::walks<T>();
     if (asked("avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2::walks<T>();
 #endif
     return narrow::walks<T>();

@@ -1,4 +1,5 @@
-// The walk of csrc/made_sample.cpp, compiled by csrc/cpu/lanes.h once for each instruction set.   Room: kernels/made_sample.py
+// The walk of csrc/made_sample.cpp, compiled by csrc/cpu/lanes.h once for each instruction set.
+// Room: kernels/made_sample.py
 //
 // Arrays of a task are (units, S): S = V LANES samples side by side.
 
@@ -8,8 +9,10 @@ template <class T> struct Piece {    // of a sum: the first `count` numbers of r
     const T* z;
 };
 
-// y_j = b_j + W_j . z (+ A_j . z^0) for R rows at once, which share the loads of z; alone, a row goes four ways, lest each sum wait for the last
-template <class T, int R, int V> static inline void rows(const Piece<T>* piece, int pieces, const T* b, int64_t j, bool hidden, T* y) {
+// y_j = b_j + W_j . z (+ A_j . z^0) for R rows at once, which share the loads of z; alone, a row goes four ways, lest
+// each sum wait for the last
+template <class T, int R, int V> static inline void rows(const Piece<T>* piece, int pieces, const T* b, int64_t j,
+                                                         bool hidden, T* y) {
     constexpr int S = V * LANES<T>, WAYS = R == 1 ? 4 : 1;
     const vec<T> zero = {};
     vec<T> sum[WAYS][R][V] = {};
@@ -28,13 +31,15 @@ template <class T, int R, int V> static inline void rows(const Piece<T>* piece, 
     }
     for (int r = 0; r < R; r++)
         for (int v = 0; v < V; v++) {
-            vec<T> all = WAYS == 1 ? sum[0][r][v] : (sum[0][r][v] + sum[1 % WAYS][r][v]) + (sum[2 % WAYS][r][v] + sum[3 % WAYS][r][v]);
+            vec<T> all = WAYS == 1 ? sum[0][r][v]
+                                   : (sum[0][r][v] + sum[1 % WAYS][r][v]) + (sum[2 % WAYS][r][v] + sum[3 % WAYS][r][v]);
             if (b) all += b[j + r];
             store(y + r * S + v * LANES<T>, hidden ? most(zero, all) : all);
         }
 }
 
-template <class T, int V> static void rows(const Piece<T>* piece, int pieces, const T* b, int64_t j0, int64_t j1, bool hidden, T* y) {
+template <class T, int V> static void rows(const Piece<T>* piece, int pieces, const T* b, int64_t j0, int64_t j1,
+                                           bool hidden, T* y) {
     constexpr int S = V * LANES<T>;
     int64_t j = j0;
     for (; j + 4 <= j1; j += 4) rows<T, 4, V>(piece, pieces, b, j, hidden, y + (j - j0) * S);
@@ -46,7 +51,8 @@ template <class T> static inline vec<T> drawn(T* l, int64_t S, int64_t L, vec<T>
     const vec<T> zero = {}, one = T(1) + zero;
     if (L == 2) return u >= sigma<T>(-load(l)) ? one : zero;
     vec<T> top = load(l), total = zero, below = zero, level = zero;
-    for (int64_t k = 1; k < L; k++) top = most(top, load(l + k * S));    // whether or not NaN counts here: below it will
+    // whether or not NaN counts here: below it will
+    for (int64_t k = 1; k < L; k++) top = most(top, load(l + k * S));
     for (int64_t k = 0; k < L; k++) {
         vec<T> t = load(l + k * S) - top, e = t < -CUT<T> ? zero : exponential<T>(t);
         store(l + k * S, e);
@@ -84,7 +90,8 @@ template <class T, int V> static void samples(const Made<T>& m, int64_t n0, T* z
             level[s] = m.x[nd], u[s] = m.u[nd];
         }
         if (d >= m.known)
-            for (int v = 0; v < V; v++) store(level + v * LANES<T>, drawn<T>(l + v * LANES<T>, S, L, load(u + v * LANES<T>)));
+            for (int v = 0; v < V; v++)
+                store(level + v * LANES<T>, drawn<T>(l + v * LANES<T>, S, L, load(u + v * LANES<T>)));
         for (int s = 0; s < count && d >= m.known; s++) m.x[(n0 + s) * D + d] = uint8_t(level[s]);
         for (int64_t k = 1; k < L; k++)
             for (int s = 0; s < S; s++) z[(d * (L - 1) + k - 1) * S + s] = level[s] >= T(k) ? T(1) : T(0);

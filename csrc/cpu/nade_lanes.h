@@ -1,6 +1,7 @@
-// The two walks of csrc/nade.cpp, compiled by csrc/cpu/lanes.h once for each instruction set, in the words of csrc/cpu/vectors.h.   Room: kernels/nade.py
+// The two walks of csrc/nade.cpp, compiled by csrc/cpu/lanes.h once for each instruction set, in the words of
+// csrc/cpu/vectors.h. Room: kernels/nade.py
 
-// ---- the pass: logits of known pixels, and pixels drawn after their logits --------------------------------------------------------------
+// ---- the pass: logits of known pixels, and pixels drawn after their logits ------------------------------------------
 
 // l_i = V_d . h_i + b_d of R rows at once, which share the loads of V_d
 template <class T, int R> static inline void dots(const T* V, const T* h, int64_t stride, int64_t H, T b, T* l) {
@@ -42,11 +43,13 @@ template <class T> static void pass(const Pass<T>& p, int64_t n0, int64_t n1, T*
     }
 }
 
-// ---- the gradient: hidden units do not meet on the way back, so a tile of them is computed alone ----------------------------------------
+// ---- the gradient: hidden units do not meet on the way back, so a tile of them is computed alone --------------------
 
-// Units h0 ... of V vectors, the last with `last` numbers. All rows, ascending, GROUP at a time: sums over n have one order.
+// Units h0 ... of V vectors, the last with `last` numbers. All rows, ascending, GROUP at a time: sums over n have one
+// order.
 //   A = sum_{d' > d} da_{d'},  da_d = dl_d V_d h_d (1 - h_d); while h stays the same its factor waits: G = sum dl_d V_d
-//   h is recomputed: a at the start of every CHUNK of pixels is marked, then, chunk by chunk from the end, h after each pixel that is 1
+//   h is recomputed: a at the start of every CHUNK of pixels is marked, then, chunk by chunk from the end, h after each
+//   pixel that is 1
 template <class T, int V> static void units(const Gradient<T>& g, int64_t h0, int64_t last, T* work) {
     constexpr int L = LANES<T>, TILE = V * L;
     struct Tile {
@@ -58,9 +61,14 @@ template <class T, int V> static void units(const Gradient<T>& g, int64_t h0, in
     auto whole = [](const T* p) { Tile t; for (int v = 0; v < V; v++) t.v[v] = load(p + v * L); return t; };
     auto put = [](T* p, const Tile& t) { for (int v = 0; v < V; v++) store(p + v * L, t.v[v]); };
     auto rest = [=](int v) { return v == V - 1 ? last : int64_t(L); };
-    auto row = [=](const T* p) { Tile t; for (int v = 0; v < V; v++) t.v[v] = load(p + h0 + v * L, rest(v)); return t; };
+    auto row = [=](const T* p) {
+        Tile t;
+        for (int v = 0; v < V; v++) t.v[v] = load(p + h0 + v * L, rest(v));
+        return t;
+    };
     auto add = [=](bool first, T* p, const Tile& t) {
-        for (int v = 0; v < V; v++) store(p + h0 + v * L, first ? t.v[v] : load(p + h0 + v * L, rest(v)) + t.v[v], rest(v));
+        for (int v = 0; v < V; v++)
+            store(p + h0 + v * L, first ? t.v[v] : load(p + h0 + v * L, rest(v)) + t.v[v], rest(v));
     };
     auto settle = [](Tile& A, Tile& G, const Tile& s) {    // what has waited in G goes to A
         for (int v = 0; v < V; v++) A.v[v] = fused(G.v[v] * s.v[v], T(1) - s.v[v], A.v[v]), G.v[v] = vec<T>{};

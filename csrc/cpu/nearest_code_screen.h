@@ -1,14 +1,16 @@
-// The integer screen of csrc/nearest_code.cpp, which includes this file once for each instruction set. Proof: docs/exact-argmin.md, "The CPU screen".
+// The integer screen of csrc/nearest_code.cpp, which includes this file once for each instruction set. Proof:
+// docs/exact-argmin.md, "The CPU screen".
 //
 // Defined by the includer: LANES numbers of 32 bits in a vector, ROWS rows of z in a panel, and, on vectors,
 //   dot2(acc, x, y)      acc + the two products of the 16-bit halves of x and y, in 32-bit integers
 //   minus(h, a, b)       h - a b, rounded once or twice
 //   below(a, b)          the bits of the lanes where a <= b
 
-constexpr int VECTORS = 4;                    // a tile of codes is VECTORS x LANES wide; lane l holds the group of codes l, l + LANES, ...
+// a tile of codes is VECTORS x LANES wide; lane l holds the group of codes l, l + LANES, ...
+constexpr int VECTORS = 4;
 constexpr int TILE = VECTORS * LANES;
 
-// ---- from numbers to 16-bit integers -----------------------------------------------------------------------------------------------------
+// ---- from numbers to 16-bit integers --------------------------------------------------------------------------------
 
 // x = (z - centre) scale, rounded to float; zeros from D to the end, 2 S
 template <class T> static void load(const T* z, const Book& book, int64_t D, float* x) {
@@ -33,8 +35,10 @@ static void fold4(const vint (&p)[4], int32_t (&sums)[4]) {
     vint lane;
     for (int l = 0; l < LANES; l++) lane[l] = l;
     constexpr int H = LANES / 2, Q = LANES / 4;
-    vint low = lane + (lane & H), high = low + H;                          // two-vector shuffles: the low halves of both, the high halves of both
-    vint a = blended(p[0], p[1], low) + blended(p[0], p[1], high), b = blended(p[2], p[3], low) + blended(p[2], p[3], high);
+    // two-vector shuffles: the low halves of both, the high halves of both
+    vint low = lane + (lane & H), high = low + H;
+    vint a = blended(p[0], p[1], low) + blended(p[0], p[1], high),
+         b = blended(p[2], p[3], low) + blended(p[2], p[3], high);
     low = (lane & (Q - 1)) + (lane & Q) * 2, high = low + Q;
     low = low + (lane & H) * 2, high = high + (lane & H) * 2;
     vint sum = blended(a, b, low) + blended(a, b, high);
@@ -72,7 +76,7 @@ static float quantise(const float* x, float unit, int64_t D, int16_t* X) {
 
 static float rounded_up(float square) { return 1.01f * sqrtf(square) + 0.01f; }    // a norm that is not too small (C3)
 
-// ---- without a screen --------------------------------------------------------------------------------------------------------------------
+// ---- without a screen -----------------------------------------------------------------------------------------------
 
 // x in double; zeros up to a whole number of vectors, P
 template <class T> static void widen(const T* z, int64_t D, int64_t P, double* x) {
@@ -92,7 +96,8 @@ static void glance(const Problem& p, int64_t n0, int64_t n1, Scratch& s) {
         Nearest nearest[FEW];
         double limit[FEW];
         with_dtype(p.z_dtype, [&](auto t) {
-            for (int r = 0; r < R; r++) widen((const decltype(t)*)p.z + (n0 + r) * p.D, p.D, P, s.wide + r * P), limit[r] = INFINITY;
+            for (int r = 0; r < R; r++)
+                widen((const decltype(t)*)p.z + (n0 + r) * p.D, p.D, P, s.wide + r * P), limit[r] = INFINITY;
         });
         for (int64_t k = 0; k < p.K; k++) {
             with_dtype(p.e_dtype, [&](auto t) { widen((const decltype(t)*)p.e + k * p.D, p.D, P, y); });
@@ -113,9 +118,10 @@ static void glance(const Problem& p, int64_t n0, int64_t n1, Scratch& s) {
     }
 }
 
-// ---- the codebook ------------------------------------------------------------------------------------------------------------------------
+// ---- the codebook ---------------------------------------------------------------------------------------------------
 
-// LANES rows of LANES words: to[w][l] = from[l][w] for w < W. Halves of the square change places, then quarters, down to single words.
+// LANES rows of LANES words: to[w][l] = from[l][w] for w < W. Halves of the square change places, then quarters, down
+// to single words.
 static void transpose(const int32_t* from, int64_t from_stride, int32_t* to, int64_t to_stride, int64_t W) {
     vint square[LANES], lane;
 #pragma GCC unroll 16
@@ -134,12 +140,14 @@ static void transpose(const int32_t* from, int64_t from_stride, int32_t* to, int
         if (w < W) *(vint*)(to + w * to_stride) = square[w];
 }
 
-// Codes [tile TILE, (tile + 1) TILE) into book: integers by code and, for the kernel, as [word][code], a word being two of them
+// Codes [tile TILE, (tile + 1) TILE) into book: integers by code and, for the kernel, as [word][code], a word being two
+// of them
 template <class T> static void pack(const Problem& p, const Book& book, int64_t tile, float* y) {
     float *half = book.half + tile * TILE, *unit = book.unit + tile * TILE, rest = 0;
     const T* e = (const T*)p.e + tile * TILE * p.D;
     int codes = int(std::min<int64_t>(TILE, p.K - tile * TILE));
-    for (int l = 0; l < codes; l++) {                 // two loops that load: one chain of dependent steps a code would be as slow
+    // two loops that load: one chain of dependent steps a code would be as slow
+    for (int l = 0; l < codes; l++) {
         load(e + l * p.D, book, p.D, y);
         half[l] = square_of(y, 2 * book.S);
     }
@@ -150,7 +158,8 @@ template <class T> static void pack(const Problem& p, const Book& book, int64_t 
             unit[l] = unit_of(half[l]);
             half[l] = 0.5f * half[l] * (1 - book.delta);                  // half_k (C5a)
             rest = std::max(rest, quantise(y, unit[l], 2 * book.S, Y));
-        } else {                                      // NaN, or so far that it cannot be nearest to any screened row (C7), or no code
+        } else {
+            // NaN, or so far that it cannot be nearest to any screened row (C7), or no code
             unit[l] = 0, half[l] = INFINITY;
             std::memset(Y, 0, sizeof(int32_t) * book.S);
         }
@@ -158,7 +167,8 @@ template <class T> static void pack(const Problem& p, const Book& book, int64_t 
     int32_t* words = (int32_t*)book.words + tile * book.W * TILE;
     for (int64_t w = 0; w < book.W; w += LANES)
         for (int l = 0; l < TILE; l += LANES)
-            transpose((int32_t*)book.integers + (tile * TILE + l) * book.S + w, book.S, words + w * TILE + l, TILE, book.W - w);
+            transpose((int32_t*)book.integers + (tile * TILE + l) * book.S + w, book.S, words + w * TILE + l, TILE,
+                      book.W - w);
     book.residual[tile] = rounded_up(rest);
     for (int l = 0; l < LANES; l++) {                 // the largest unit of each group
         float largest = 0;
@@ -167,10 +177,12 @@ template <class T> static void pack(const Problem& p, const Book& book, int64_t 
     }
 }
 
-// ---- the kernel --------------------------------------------------------------------------------------------------------------------------
+// ---- the kernel -----------------------------------------------------------------------------------------------------
 
-// low[r][l] = the least lower bound of a group of codes, half_k - a_r unit_k (X_r . Y_k + G_r), for ROWS rows and one tile after the other
-static void bound(const Row* row, const int16_t* X, const Book& book, int64_t tile0, int64_t tile1, float* low, int64_t stride) {
+// low[r][l] = the least lower bound of a group of codes, half_k - a_r unit_k (X_r . Y_k + G_r), for ROWS rows and one
+// tile after the other
+static void bound(const Row* row, const int16_t* X, const Book& book, int64_t tile0, int64_t tile1, float* low,
+                  int64_t stride) {
     const int64_t W = book.W, S = book.S;
     const vint* y = (const vint*)book.words + tile0 * W * VECTORS;
     const vfloat* half = (const vfloat*)(book.half + tile0 * TILE);
@@ -204,9 +216,10 @@ static void bound(const Row* row, const int16_t* X, const Book& book, int64_t ti
     }
 }
 
-// ---- a block of rows ---------------------------------------------------------------------------------------------------------------------
+// ---- a block of rows ------------------------------------------------------------------------------------------------
 
-// Of tiles [tile0, tile1), whose bounds lie in s.low, keep the codes of R rows that may still be nearest. No branch depends on where they are.
+// Of tiles [tile0, tile1), whose bounds lie in s.low, keep the codes of R rows that may still be nearest. No branch
+// depends on where they are.
 static void sift(const Problem& p, const Book& book, int64_t tile0, int64_t tile1, int R, Scratch& s) {
     const vfloat* unit = (const vfloat*)(book.group_unit + tile0 * LANES);
     const float square = 1.1f * book.delta * C * C;
@@ -219,7 +232,9 @@ static void sift(const Problem& p, const Book& book, int64_t tile0, int64_t tile
             vfloat upper = bound[i] + unit[i] * (slack + square * unit[i]);    // U_k (C5b)
             least = upper < least ? upper : least;
         }
-        row.threshold = std::min(row.threshold, fold(least, [](auto a, auto b) { return a < b ? a : b; }) + row.twice_w);    // (C6)
+        // (C6)
+        row.threshold =
+            std::min(row.threshold, fold(least, [](auto a, auto b) { return a < b ? a : b; }) + row.twice_w);
     }
     int hits = 0;
     for (int r = 0; r < R; r++) {
@@ -261,7 +276,8 @@ template <class T> static void search(const Problem& p, const Book& book, int64_
     }
     for (int64_t n = n0; n < n1; n++) {
         Row& row = s.rows[n - n0];
-        if (!row.screened) continue;                                       // what X held before does no harm: nobody reads its bounds
+        // what X held before does no harm: nobody reads its bounds
+        if (!row.screened) continue;
         load(z + n * p.D, book, p.D, s.x);
         row.unit = unit_of(row.square);
         float rho = rounded_up(quantise(s.x, row.unit, 2 * book.S, s.X + (n - n0) * 2 * book.S));
@@ -270,13 +286,15 @@ template <class T> static void search(const Problem& p, const Book& book, int64_
         row.twice_w = 1.1f * (p.D + 4) * 0x1p-52f * row.square;           // (C6)
     }
     int panels = int((n1 - n0 + ROWS - 1) / ROWS);    // what rows past the last hold does no harm either
-    int64_t tiles = book.tiles, stride = s.groups, few = 1 + 4096 / (1 + book.W * TILE);    // tiles that stay in the first cache
+    // tiles that stay in the first cache
+    int64_t tiles = book.tiles, stride = s.groups, few = 1 + 4096 / (1 + book.W * TILE);
     for (int64_t tile0 = 0; tile0 < tiles; tile0 += s.groups / LANES) {
         int64_t tile1 = std::min(tiles, tile0 + s.groups / LANES);
         for (int64_t from = tile0; from < tile1; from += few)
             for (int panel = 0; panel < panels; panel++) {
                 float* low = s.low + panel * ROWS * stride + (from - tile0) * LANES;
-                bound(s.rows + panel * ROWS, s.X + panel * ROWS * 2 * book.S, book, from, std::min(tile1, from + few), low, stride);
+                bound(s.rows + panel * ROWS, s.X + panel * ROWS * 2 * book.S, book, from, std::min(tile1, from + few),
+                      low, stride);
             }
         sift(p, book, tile0, tile1, int(n1 - n0), s);
     }

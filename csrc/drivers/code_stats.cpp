@@ -1,4 +1,5 @@
-// Drives csrc/code_stats.cu: both rungs, four dtypes; empty codes, indices out of range, columns around the edge of a block.
+// Drives csrc/code_stats.cu: both rungs, four dtypes; empty codes, indices out of range, columns around the edge of a
+// block.
 #include <algorithm>
 #include <numeric>
 #include "driver.h"
@@ -38,7 +39,8 @@ int main() {
     const int64_t shapes[][3] = {{0, 3, 4}, {1, 1, 1}, {50, 7, 5}, {200, 16, 32}, {130, 5, 33}, {40, 3, 70}};
     each_dtype([&](auto zero, int dtype, const std::string& name, double) {
         for (auto& shape : shapes)
-            for (bool segments : {false, true}) drive<decltype(zero)>(dtype, name, shape[0], shape[1], shape[2], segments);
+            for (bool segments : {false, true})
+                drive<decltype(zero)>(dtype, name, shape[0], shape[1], shape[2], segments);
     });
     stop(0, "code_stats: all right");
 }

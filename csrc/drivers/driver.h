@@ -1,7 +1,9 @@
-// What the stand-alone programs in this folder share: memory of exact size, numbers, comparisons. No Python: sanitizers see all there is.
+// What the stand-alone programs in this folder share: memory of exact size, numbers, comparisons. No Python: sanitizers
+// see all there is.
 //
-// A driver includes the room's .cu inside a namespace without a name (AddressSanitizer guards static arrays only if they belong to one
-// file), calls every entry point of it on small shapes, and compares with a plain loop in double. csrc/sanitize.py compiles and runs them.
+// A driver includes the room's .cu inside a namespace without a name (AddressSanitizer guards static arrays only if
+// they belong to one file), calls every entry point of it on small shapes, and compares with a plain loop in double.
+// csrc/sanitize.py compiles and runs them.
 #pragma once
 #include <cmath>
 #include <cstdarg>
@@ -12,8 +14,8 @@
 #include <vector>
 #include "../gpu.h"
 
-// With one OS thread for each CUDA thread a warp operation costs 32 switches of the operating system, and where barriers stand does not
-// depend on dtypes: then a few of the cases will do.
+// With one OS thread for each CUDA thread a warp operation costs 32 switches of the operating system, and where
+// barriers stand does not depend on dtypes: then a few of the cases will do.
 #if defined(EMULATOR_OS_THREADS)
 constexpr bool SLOW = true;
 #else
@@ -26,7 +28,8 @@ template <class T> struct Array {
     int64_t n;
     explicit Array(int64_t n) : n(n) {
 #if defined(__CUDACC__)
-        if (cudaMallocManaged((void**)&p, n ? n * sizeof(T) : 1) != cudaSuccess) fprintf(stderr, "no GPU memory\n"), exit(2);
+        if (cudaMallocManaged((void**)&p, n ? n * sizeof(T) : 1) != cudaSuccess)
+            fprintf(stderr, "no GPU memory\n"), exit(2);
 #else
         p = (T*)malloc(n * sizeof(T));
 #endif

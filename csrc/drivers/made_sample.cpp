@@ -1,4 +1,5 @@
-// Drives csrc/made_sample.cu: both rungs, drawn and known pixels; samples around tiles of 1 to 8, units around 4 and around the warps.
+// Drives csrc/made_sample.cu: both rungs, drawn and known pixels; samples around tiles of 1 to 8, units around 4 and
+// around the warps.
 #include "made_sample_net.h"
 namespace {
 #include "../made_sample.cu"
@@ -8,13 +9,19 @@ template <class T> void drive(int dtype, const std::string& type, double precisi
     int64_t units = net.units[0] + net.units[1] + net.units[2];
     Array<T> z(net.N * units);
     auto walk = naive ? made_sample_naive : made_sample_tiles;
-    run(net.what, walk(dtype, net.u.p, net.x.p, net.known, net.layers.p, net.ends.p, net.logits.p, z.p, 2, net.L, net.N, net.D, units, nullptr));
+    run(net.what, walk(dtype, net.u.p, net.x.p, net.known, net.layers.p, net.ends.p, net.logits.p, z.p, 2, net.L, net.N,
+                       net.D, units, nullptr));
     net.check(precision);
 }
 }    // namespace
 
 int main() {
-    const int64_t shapes[][5] = {{0, 3, 2, 5, 0}, {1, 0, 2, 4, 0}, {1, 1, 2, 1, 0}, {3, 4, 2, 9, 2}, {2, 2, 4, 33, 0}, {1, 1, 2, 270, 1}, {130, 1, 3, 2, 0}, {514, 1, 2, 2, 0}};
+    const int64_t shapes[][5] = {{0, 3, 2, 5, 0}, {1, 0, 2, 4, 0}, {1, 1, 2, 1, 0},    // sizes 0 and 1
+                                 {3, 4, 2, 9, 2},
+                                 {2, 2, 4, 33, 0},
+                                 {1, 1, 2, 270, 1},
+                                 {130, 1, 3, 2, 0},
+                                 {514, 1, 2, 2, 0}};
     for (auto& s : shapes)
         for (bool naive : {true, false}) {
             if (s[0] > 10 && (SLOW || naive)) continue;

@@ -1,4 +1,5 @@
-// Drives csrc/made_sample.cpp, the CPU's own sampler, with one thread and with three, on every instruction set that this processor has.
+// Drives csrc/made_sample.cpp, the CPU's own sampler, with one thread and with three, on every instruction set that
+// this processor has.
 #include <algorithm>
 #include <atomic>
 #include <cfenv>
@@ -11,19 +12,26 @@
 namespace {
 #include "../made_sample.cpp"
 
-template <class T> void drive(int dtype, const std::string& type, double precision, const int64_t (&s)[5], int threads) {
+template <class T> void drive(int dtype, const std::string& type, double precision, const int64_t (&s)[5],
+                              int threads) {
     Net<T> net(type + ", " + std::to_string(threads) + " threads", s[0], s[1], s[2], s[3], s[4]);
     int64_t units = net.units[0] + net.units[1] + net.units[2];
     Array<char> work(made_sample_cpu_workspace(dtype, net.L, net.N, units, threads));
-    run(net.what, made_sample_cpu(dtype, net.u.p, net.x.p, net.known, net.layers.p, net.ends.p, net.logits.p, work.p, 2, net.L, net.N, net.D,
-                                  units, threads));
+    run(net.what, made_sample_cpu(dtype, net.u.p, net.x.p, net.known, net.layers.p, net.ends.p, net.logits.p, work.p, 2,
+                                  net.L, net.N, net.D, units, threads));
     net.check(precision);
 }
 }    // namespace
 
 int main() {
     // Around 2 to 16 lanes, 1 to 4 vectors a task, 4 rows at a time
-    const int64_t shapes[][5] = {{0, 3, 2, 5, 0}, {1, 0, 2, 4, 0}, {1, 1, 2, 1, 0}, {3, 5, 2, 11, 2}, {17, 3, 4, 33, 0}, {33, 2, 2, 40, 2}, {50, 3, 3, 5, 1}, {70, 2, 2, 9, 0}, {150, 4, 5, 6, 1}};
+    const int64_t shapes[][5] = {{0, 3, 2, 5, 0}, {1, 0, 2, 4, 0}, {1, 1, 2, 1, 0},    // sizes 0 and 1
+                                 {3, 5, 2, 11, 2},
+                                 {17, 3, 4, 33, 0},
+                                 {33, 2, 2, 40, 2},
+                                 {50, 3, 3, 5, 1},
+                                 {70, 2, 2, 9, 0},
+                                 {150, 4, 5, 6, 1}};
     for (const char* set : {"avx512", "avx2", "scalar"}) {
         setenv("GENMINI_CPU", set, 1);
         for (auto& s : shapes)

@@ -1,4 +1,5 @@
-// A MADE of two hidden layers and direct connections for the drivers of csrc/made_sample.cu and .cpp, and what the equations say of it.
+// A MADE of two hidden layers and direct connections for the drivers of csrc/made_sample.cu and .cpp, and what the
+// equations say of it.
 #pragma once
 #include "driver.h"
 
@@ -10,7 +11,8 @@ template <class T> struct Net {
     Array<int64_t> layers, ends;
 
     Net(const std::string& what, int64_t N, int64_t D, int64_t L, int64_t H, int64_t known)
-        : what(what + " " + std::to_string(N) + "x" + std::to_string(D) + ", " + std::to_string(L) + " levels, " + std::to_string(H) + " units"),
+        : what(what + " " + std::to_string(N) + "x" + std::to_string(D) + ", " + std::to_string(L) + " levels, " +
+               std::to_string(H) + " units"),
           N(N),
           D(D),
           L(L),
@@ -34,10 +36,13 @@ template <class T> struct Net {
             if (i % D < known) x[i] = uint8_t((uniform() + 1) / 2 * L);
         const void* table[4][3] = {{W1.p, b1.p, 0}, {W2.p, b2.p, 0}, {V.p, 0, 0}, {A.p, 0, 0}};    // V has no bias
         int64_t columns[] = {units[0], H, units[2], units[0]};
-        for (int i = 0; i < 4; i++) layers[3 * i] = int64_t(table[i][0]), layers[3 * i + 1] = int64_t(table[i][1]), layers[3 * i + 2] = columns[i];
+        for (int i = 0; i < 4; i++)
+            layers[3 * i] = int64_t(table[i][0]), layers[3 * i + 1] = int64_t(table[i][1]),
+                       layers[3 * i + 2] = columns[i];
         for (int i = 0; i < 3; i++)
-            for (int64_t d = 0; d <= D; d++) ends[i * (D + 1) + d] = i == 0 ? d * (L - 1) : D == 0 ? units[i]
-                                                                                                   : (d * units[i] + D - 1) / D;
+            for (int64_t d = 0; d <= D; d++)
+                ends[i * (D + 1) + d] = i == 0 ? d * (L - 1) : D == 0 ? units[i]
+                                                                      : (d * units[i] + D - 1) / D;
     }
 
     // Every logit anew from the pixels that stand there, in double; then the pixel from the logits that were given out
@@ -60,13 +65,15 @@ template <class T> struct Net {
                 }
                 for (int64_t j = 0; j < units[2]; j++) {
                     double sum = b2[j];
-                    for (int64_t k = 0; k < ends[D + 1 + degree(2, j)]; k++) sum += double(W2[j * units[1] + k]) * z1[k];
+                    for (int64_t k = 0; k < ends[D + 1 + degree(2, j)]; k++)
+                        sum += double(W2[j * units[1] + k]) * z1[k];
                     z2[j] = sum > 0 ? sum : 0;
                 }
                 const T* l = logits.p + (n * D + d) * R;
                 for (int64_t r = 0; r < R; r++) {
                     double sum = 0;
-                    for (int64_t k = 0; k < ends[2 * (D + 1) + d]; k++) sum += double(V[(d * R + r) * units[2] + k]) * z2[k];
+                    for (int64_t k = 0; k < ends[2 * (D + 1) + d]; k++)
+                        sum += double(V[(d * R + r) * units[2] + k]) * z2[k];
                     for (int64_t k = 0; k < d * (L - 1); k++) sum += double(A[(d * R + r) * units[0] + k]) * bit(k);
                     expect(what + " logit", (n * D + d) * R + r, l[r], sum, close);
                 }

@@ -1,4 +1,5 @@
-// What both drivers of NADE share: its numbers, the walk as the equations write it, in double, and the comparison with it.
+// What both drivers of NADE share: its numbers, the walk as the equations write it, in double, and the comparison with
+// it.
 #pragma once
 #include "driver.h"
 
@@ -10,14 +11,31 @@ template <class T> struct Nade {
     double close;    // what a kernel may be away from the walk
 
     Nade(const std::string& what, double precision, int64_t N, int64_t D, int64_t H, int64_t known)
-        : what(what + " " + std::to_string(N) + "x" + std::to_string(D) + ", " + std::to_string(H) + " units"), N(N), D(D), H(H), known(known), u(N * D), W(D * H), V(D * H), b(D), c(H), logits(N * D), dl(N * D), dW(D * H), dV(D * H), dc(H), x(N * D), close(8 * precision * (4 + double(H)) * (4 + double(D))) {
+        : what(what + " " + std::to_string(N) + "x" + std::to_string(D) + ", " + std::to_string(H) + " units"),
+          N(N),
+          D(D),
+          H(H),
+          known(known),
+          u(N * D),
+          W(D * H),
+          V(D * H),
+          b(D),
+          c(H),
+          logits(N * D),
+          dl(N * D),
+          dW(D * H),
+          dV(D * H),
+          dc(H),
+          x(N * D),
+          close(8 * precision * (4 + double(H)) * (4 + double(D))) {
         fill(u), fill(W), fill(V), fill(b), fill(c), fill(dl);
         for (int64_t i = 0; i < u.n; i++) u[i] = (u[i] + 1) / 2;
         for (int64_t i = 0; i < x.n; i++)
             if (i % D < known) x[i] = uniform() < 0;    // the others are for the pass to write
     }
 
-    // Compares the logits, the pixels that were drawn (where u lies within `edge` of the probability, either is right), and the gradient
+    // Compares the logits, the pixels that were drawn (where u lies within `edge` of the probability, either is right),
+    // and the gradient
     void check(bool gradient, double edge) {
         std::vector<double> h(D * H), wantW(D * H), wantV(D * H), wantc(H);
         for (int64_t n = 0; n < N; n++) {

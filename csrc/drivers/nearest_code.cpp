@@ -9,14 +9,17 @@ enum Data { PLAIN,
             NOT_FINITE,
             KINDS };
 
-template <class Z, class E> void drive(int z_dtype, int e_dtype, Data data, int64_t N, int64_t K, int64_t D, int64_t S) {
-    std::string what = "dtypes " + std::to_string(z_dtype) + " " + std::to_string(e_dtype) + ", data " + std::to_string(data) + ", " +
-                       std::to_string(N) + " rows, " + std::to_string(K) + " codes, D " + std::to_string(D);
+template <class Z, class E> void drive(int z_dtype, int e_dtype, Data data, int64_t N, int64_t K, int64_t D,
+                                       int64_t S) {
+    std::string what = "dtypes " + std::to_string(z_dtype) + " " + std::to_string(e_dtype) + ", data " +
+                       std::to_string(data) + ", " + std::to_string(N) + " rows, " + std::to_string(K) + " codes, D " +
+                       std::to_string(D);
     Array<Z> z(N * D);
     Array<E> e(K * D);
     fill(z), fill(e);
     if (data == TIES)    // small integers, and every code twice
-        for (int64_t i = 0; i < K * D; i++) e[i] = from_double<E>(i / D % 2 ? to_double(e[i - D]) : floor(2 * uniform()));
+        for (int64_t i = 0; i < K * D; i++)
+            e[i] = from_double<E>(i / D % 2 ? to_double(e[i - D]) : floor(2 * uniform()));
     if (data == TIES)
         for (int64_t i = 0; i < N * D; i++) z[i] = from_double<Z>(floor(2 * uniform()));
     if (data == OFFSET) {
@@ -45,10 +48,12 @@ template <class Z, class E> void drive(int z_dtype, int e_dtype, Data data, int6
         Array<char> workspace(rung ? nearest_code_workspace(rung == 2, N, K, D, S) : 0);
         auto search = rung == 0 ? nearest_code_naive : (rung == 1 ? nearest_code_tiled : nearest_code_tensor_core);
         run(what, search(z_dtype, e_dtype, z.p, e.p, index.p, N, K, D, workspace.p, S, nullptr));
-        for (int64_t n = 0; n < N; n++) expect(what + ", rung " + std::to_string(rung), n, double(index[n]), double(want[n]), 0);
+        for (int64_t n = 0; n < N; n++)
+            expect(what + ", rung " + std::to_string(rung), n, double(index[n]), double(want[n]), 0);
         if (rung) nearest_code_effort(rung == 2, workspace.p, survivors.p, N, K, D, S);
         for (int64_t n = 0; rung && n < N; n++)
-            if (survivors[n] < -1 || survivors[n] > K) stop(1, "%s: %lld survivors", what.c_str(), (long long)survivors[n]);
+            if (survivors[n] < -1 || survivors[n] > K)
+                stop(1, "%s: %lld survivors", what.c_str(), (long long)survivors[n]);
     }
 }
 }    // namespace
@@ -58,8 +63,10 @@ int main() {
         each_dtype([&](auto e, int e_dtype, const std::string&, double) {
             using Z = decltype(z);
             using E = decltype(e);
-            if (!SLOW || z_dtype == e_dtype) drive<Z, E>(z_dtype, e_dtype, Data((z_dtype + e_dtype) % KINDS), 5, 9, 3, 1);
-            if (z_dtype == e_dtype && (!SLOW || z_dtype == 0)) drive<Z, E>(z_dtype, e_dtype, Data(z_dtype % KINDS), 130, 140, 33, 2);
+            if (!SLOW || z_dtype == e_dtype)
+                drive<Z, E>(z_dtype, e_dtype, Data((z_dtype + e_dtype) % KINDS), 5, 9, 3, 1);
+            if (z_dtype == e_dtype && (!SLOW || z_dtype == 0))
+                drive<Z, E>(z_dtype, e_dtype, Data(z_dtype % KINDS), 130, 140, 33, 2);
         });
     });
     for (int data = 0; data < (SLOW ? 2 : KINDS); data++) {

@@ -1,4 +1,5 @@
-// Drives csrc/nearest_code.cpp, the CPU's own search, with one thread and with three, on every instruction set that this processor has.
+// Drives csrc/nearest_code.cpp, the CPU's own search, with one thread and with three, on every instruction set that
+// this processor has.
 #include <algorithm>
 #include <atomic>
 #include <cfenv>
@@ -18,16 +19,19 @@ enum Data { PLAIN,
             NOT_FINITE,
             KINDS };
 
-template <class Z, class E> void drive(int z_dtype, int e_dtype, Data data, int64_t N, int64_t K, int64_t D, int threads) {
-    std::string what = "dtypes " + std::to_string(z_dtype) + " " + std::to_string(e_dtype) + ", data " + std::to_string(data) + ", " +
-                       std::to_string(N) + " rows, " + std::to_string(K) + " codes, D " + std::to_string(D);
+template <class Z, class E> void drive(int z_dtype, int e_dtype, Data data, int64_t N, int64_t K, int64_t D,
+                                       int threads) {
+    std::string what = "dtypes " + std::to_string(z_dtype) + " " + std::to_string(e_dtype) + ", data " +
+                       std::to_string(data) + ", " + std::to_string(N) + " rows, " + std::to_string(K) + " codes, D " +
+                       std::to_string(D);
     Array<Z> z(N * D);
     Array<E> e(K * D);
     Array<int64_t> index(N);
     Array<char> workspace(nearest_code_cpu_workspace(N, K, D, threads));
     auto number = [&] { return data == TIES ? floor(2 * uniform()) : uniform() + (data == OFFSET ? 1000 : 0); };
     for (int64_t i = 0; i < N * D; i++) z[i] = from_double<Z>(number());
-    for (int64_t i = 0; i < K * D; i++) e[i] = from_double<E>(data == TIES && i / D % 2 ? to_double(e[i - D]) : number());
+    for (int64_t i = 0; i < K * D; i++)
+        e[i] = from_double<E>(data == TIES && i / D % 2 ? to_double(e[i - D]) : number());
     if (data == NOT_FINITE && z.n > 0) {
         z[0] = from_double<Z>(NAN), z[N * D - 1] = from_double<Z>(INFINITY);
         e[0] = from_double<E>(-INFINITY), e[K * D - 1] = from_double<E>(NAN);

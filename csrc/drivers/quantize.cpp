@@ -5,7 +5,8 @@
 namespace {
 #include "../quantize.cu"
 
-template <class Z, class E> void drive(int z_dtype, int e_dtype, double z_precision, double e_precision, int64_t N, int64_t K, int64_t D) {
+template <class Z, class E> void drive(int z_dtype, int e_dtype, double z_precision, double e_precision, int64_t N,
+                                       int64_t K, int64_t D) {
     using R = typename result<Z, E>::type;
     const double beta = 0.25, R_precision = sizeof(R) == 4 ? 0x1p-22 : 0x1p-48;
     std::string what = "dtypes " + std::to_string(z_dtype) + " " + std::to_string(e_dtype) + ", ";
@@ -38,7 +39,8 @@ template <class Z, class E> void drive(int z_dtype, int e_dtype, double z_precis
     for (int64_t i = 0; i < K * D; i++) {
         double push = 0, size = 1;
         for (int64_t n = 0; n < N; n++)
-            if (index[n] == i / D) push -= 2 * difference(n, i % D) * dloss[n], size += fabs(2 * difference(n, i % D) * dloss[n]);
+            if (index[n] == i / D)
+                push -= 2 * difference(n, i % D) * dloss[n], size += fabs(2 * difference(n, i % D) * dloss[n]);
         expect(what + " de", i, to_double(de[i]), push, 2 * (e_precision + R_precision) * size);
     }
 }
@@ -49,7 +51,8 @@ int main() {
     each_dtype([&](auto z, int z_dtype, const std::string&, double z_precision) {
         each_dtype([&](auto e, int e_dtype, const std::string&, double e_precision) {
             if (SLOW && z_dtype != e_dtype) return;
-            for (auto& s : shapes) drive<decltype(z), decltype(e)>(z_dtype, e_dtype, z_precision, e_precision, s[0], s[1], s[2]);
+            for (auto& s : shapes)
+                drive<decltype(z), decltype(e)>(z_dtype, e_dtype, z_precision, e_precision, s[0], s[1], s[2]);
         });
     });
     stop(0, "quantize: all right");

@@ -1,4 +1,5 @@
-// One block of a launch: its threads, what they wait for, and how they meet. First chapter of the emulator; emulator.h runs the blocks.
+// One block of a launch: its threads, what they wait for, and how they meet. First chapter of the emulator; emulator.h
+// runs the blocks.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -18,7 +19,8 @@
 #include "words.h"
 
 #if defined(__SANITIZE_THREAD__)
-extern "C" void __tsan_acquire(void*);    // "all that was done before a release of this address is done": the order that CUDA promises
+// "all that was done before a release of this address is done": the order that CUDA promises
+extern "C" void __tsan_acquire(void*);
 extern "C" void __tsan_release(void*);
 #else
 static inline void __tsan_acquire(void*) {}
@@ -30,13 +32,14 @@ static thread_local dim3 blockDim, gridDim;
 
 namespace emulator {
 
-// ---- what there is ----------------------------------------------------------------------------------------------------------------------
+// ---- what there is --------------------------------------------------------------------------------------------------
 struct Place {    // of a call in the kernel's source
     const char* file;
     int line;
 };
 
-using Finish = void (*)(uint32_t lanes, void** operand);    // of a warp operation: the last lane does it for all, operand[l] is lane l's
+// of a warp operation: the last lane does it for all, operand[l] is lane l's
+using Finish = void (*)(uint32_t lanes, void** operand);
 
 struct Copy {    // a cp.async on its way
     void* to;
@@ -90,7 +93,8 @@ struct Block {
     Launch* launch;
     uint3 index;
     int size, alive, running, at_barrier;    // numbers of threads
-    int turns;                               // calls of spin() since a thread last came to a barrier, a warp operation or its end
+    // calls of spin() since a thread last came to a barrier, a warp operation or its end
+    int turns;
     bool opened, failed;                     // a barrier of the block opened just now; an error was noted
     int locked;
     void *scheduler, *dynamic_shared;
@@ -105,10 +109,11 @@ struct Block {
 static thread_local Block* block;
 static thread_local Thread* self;    // null outside of kernels
 
-// ---- errors -----------------------------------------------------------------------------------------------------------------------------
+// ---- errors ---------------------------------------------------------------------------------------------------------
 constexpr int FIRST_CODE = 10000, TEXTS = 64;
 static char texts[TEXTS][2048];
-static std::atomic<int> texts_used{0}, pending{0};    // pending: an error outside of any launch, returned by the next one
+// pending: an error outside of any launch, returned by the next one
+static std::atomic<int> texts_used{0}, pending{0};
 
 static int error_code(const std::string& text) {
     int i = texts_used++ % TEXTS;
@@ -118,13 +123,16 @@ static int error_code(const std::string& text) {
 
 static bool differ(const char* a, const char* b) { return a != b && strcmp(a, b); }
 
-static std::string triple(dim3 v) { return "(" + std::to_string(v.x) + "," + std::to_string(v.y) + "," + std::to_string(v.z) + ")"; }
+static std::string triple(dim3 v) {
+    return "(" + std::to_string(v.x) + "," + std::to_string(v.y) + "," + std::to_string(v.z) + ")";
+}
 static std::string triple(uint3 v) { return triple(dim3(v.x, v.y, v.z)); }
 
 static void fail(Block& b, const std::string& text) {
     std::lock_guard<std::mutex> guard(b.launch->lock);
     __atomic_store_n(&b.failed, true, __ATOMIC_RELEASE);
-    if (!b.launch->failed.exchange(true)) b.launch->error = "block " + triple(b.index) + " of grid " + triple(b.launch->grid) + ": " + text;
+    if (!b.launch->failed.exchange(true))
+        b.launch->error = "block " + triple(b.index) + " of grid " + triple(b.launch->grid) + ": " + text;
 }
 
 static std::string doing(const Thread& t) {
@@ -133,10 +141,12 @@ static std::string doing(const Thread& t) {
     const char* slash = strrchr(t.place.file, '/');
     char mask[32] = "";
     if (t.mask) snprintf(mask, sizeof mask, "(0x%08x)", t.mask);
-    return std::string(" at ") + t.what + mask + " in " + (slash ? slash + 1 : t.place.file) + ":" + std::to_string(t.place.line);
+    return std::string(" at ") + t.what + mask + " in " + (slash ? slash + 1 : t.place.file) + ":" +
+           std::to_string(t.place.line);
 }
 
-static std::string who_waits(const Block& b) {    // "threads 0-15,40 at __syncthreads in x.cu:7; threads 16-39 returned"
+// "threads 0-15,40 at __syncthreads in x.cu:7; threads 16-39 returned"
+static std::string who_waits(const Block& b) {
     std::vector<std::string> what, ranges;
     for (int first = 0, last; first < b.size; first = last + 1) {
         std::string here = doing(b.thread[first]);
@@ -152,14 +162,15 @@ static std::string who_waits(const Block& b) {    // "threads 0-15,40 at __synct
     return text;
 }
 
-// ---- how a CUDA thread waits, and how it is given up after an error ---------------------------------------------------------------------
+// ---- how a CUDA thread waits, and how it is given up after an error -------------------------------------------------
 #if !defined(EMULATOR_OS_THREADS)
 EMULATOR_UNSEEN static void leave() { switch_stack(&self->stopped_at, block->scheduler); }
 static void lock(Block&) {}
 static void unlock(Block&) {}
 static void wake(int*) {}    // the scheduler finds who is ready
 static void wait(Block& b, Thread& t) {
-    if (t.state == WAITING || b.opened || b.failed) leave();    // the last one at a barrier leaves too: a new order is drawn
+    // the last one at a barrier leaves too: a new order is drawn
+    if (t.state == WAITING || b.opened || b.failed) leave();
 }
 [[noreturn]] EMULATOR_UNSEEN static void abandon() {
     for (;;) leave();    // nobody comes back
@@ -198,19 +209,21 @@ EMULATOR_UNSEEN static void wait(Block& b, Thread& t) {
 static bool outside(const char* what) {    // of any launch: somebody called a kernel as a plain function
     if (self) return false;
     int none = 0;
-    pending.compare_exchange_strong(none, error_code(std::string(what) + " outside of a launch: call kernels through launch(kernel, ...)"));
+    pending.compare_exchange_strong(
+        none, error_code(std::string(what) + " outside of a launch: call kernels through launch(kernel, ...)"));
     fprintf(stderr, "emulator: %s was called outside of a launch\n", what);
     return true;
 }
 
-// ---- meeting ----------------------------------------------------------------------------------------------------------------------------
+// ---- meeting --------------------------------------------------------------------------------------------------------
 EMULATOR_UNSEEN static void go_on(Block& b, Thread& t) {
     b.running++;
     __atomic_store_n(&t.state, READY, __ATOMIC_RELEASE);
     wake(&t.state);
 }
 
-// Have all lanes come that t waits for? (Those that returned do not count.) Then finish their operation and let them go on.
+// Have all lanes come that t waits for? (Those that returned do not count.) Then finish their operation and let them go
+// on.
 EMULATOR_UNSEEN static void try_warp(Block& b, Thread& t) {
     Warp& warp = b.warp[t.number / 32];
     Thread* lane = &b.thread[t.number / 32 * 32];
@@ -228,7 +241,8 @@ EMULATOR_UNSEEN static void try_warp(Block& b, Thread& t) {
         if (lanes >> l & 1) go_on(b, lane[l]);
 }
 
-struct Votes {    // what a thread takes away from a barrier: how many came with a predicate that holds, and how many came
+// what a thread takes away from a barrier: how many came with a predicate that holds, and how many came
+struct Votes {
     int yes, all;
 };
 
@@ -241,7 +255,8 @@ EMULATOR_UNSEEN static void try_block(Block& b) {
     for (Thread* t = b.thread; t < b.thread + b.size; t++) {
         if (t->state == RETURNED) continue;
         if (!first) first = t;
-        if (t->place.line != first->place.line || differ(t->place.file, first->place.file) || differ(t->what, first->what))
+        if (t->place.line != first->place.line || differ(t->place.file, first->place.file) ||
+            differ(t->what, first->what))
             return fail(b, "threads meet at different barriers: " + who_waits(b));
         votes.yes += ((Votes*)t->operand)->yes;
     }
@@ -282,7 +297,8 @@ EMULATOR_UNSEEN static void returned(Block& b, Thread& t) {    // others may hav
     unlock(b);
 }
 
-// A thread that counts atomics may be spinning until another one has done something: let the others run, but not for ever.
+// A thread that counts atomics may be spinning until another one has done something: let the others run, but not for
+// ever.
 EMULATOR_UNSEEN static void spin() {
     if (!self || ++self->atomics % 1024) return;
     bool hopeless = __atomic_add_fetch(&block->turns, 1, __ATOMIC_RELAXED) > (1 << 14) + 512 * block->running;

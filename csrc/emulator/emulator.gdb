@@ -29,7 +29,8 @@ define cuda-threads
     while $first < emulator::block->size
         set $a = &emulator::block->thread[$first]
         set $b = &emulator::block->thread[$i]
-        if $i < emulator::block->size && $a->state == $b->state && $a->place.line == $b->place.line && $a != emulator::self && $b != emulator::self
+        if $i < emulator::block->size && $a->state == $b->state && $a->place.line == $b->place.line \
+           && $a != emulator::self && $b != emulator::self
             set $i = $i + 1
         else
             if $a == emulator::self

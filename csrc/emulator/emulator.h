@@ -1,24 +1,32 @@
 // A GPU on a CPU: what a kernel launch does, in plain C++.
 //
-// A launch is a grid of blocks; a block is up to 1024 threads with shared memory of their own; 32 neighbouring threads are a warp.
+// A launch is a grid of blocks; a block is up to 1024 threads with shared memory of their own; 32 neighbouring threads
+// are a warp.
 //
 //   here                          how
 //   a block                       one OS thread runs it from start to end; several blocks run at once, one per core
 //   a CUDA thread                 a fiber (fibers.h): a stack of its own; one fiber of a block runs at a time
-//   __syncthreads, __shfl_sync    the fiber notes what it waits for and leaves; whoever comes last lets the others go on: `meet`
-//   __shared__                    static thread_local: one copy per OS thread, hence per running block; all 0xff (NaN) when a block starts
-//                                 (on Linux; a plain static array, as AddressSanitizer and OS threads need it, keeps what was there)
-//   a barrier that not all reach  nobody can go on: the launch ends with a code, and gpu_error(code) tells who waits where
+//   __syncthreads, __shfl_sync    the fiber notes what it waits for and leaves; whoever comes last lets the others go
+//                                 on: `meet`
+//   __shared__                    static thread_local: one copy per OS thread, hence per running block; all 0xff (NaN)
+//                                 when a block starts
+//                                 (on Linux; a plain static array, as AddressSanitizer and OS threads need it, keeps
+//                                 what was there)
+//   a barrier that not all reach  nobody can go on: the launch ends with a code, and gpu_error(code) tells who waits
+//   where
 //
-// Threads run in an order that no kernel may rely on: forward, reverse, or random and drawn anew at each barrier. It is chosen by
-// GENMINI_EMULATOR_ORDER=forward|reverse|<seed> or gpu_order(mode, seed). GENMINI_EMULATOR_THREADS=1 runs one block at a time.
+// Threads run in an order that no kernel may rely on: forward, reverse, or random and drawn anew at each barrier. It is
+// chosen by GENMINI_EMULATOR_ORDER=forward|reverse|<seed> or gpu_order(mode, seed). GENMINI_EMULATOR_THREADS=1 runs one
+// block at a time.
 //
-// With -DEMULATOR_OS_THREADS each CUDA thread is an OS thread and blocks follow one another, so that ThreadSanitizer sees who touches what.
-// The bookkeeping here is hidden from it (UNSEEN), and it is told what CUDA promises and no more: __syncthreads and __syncwarp order
-// memory, shuffles and votes do not. So it reports a missing barrier, and a shuffle that was taken for one.
+// With -DEMULATOR_OS_THREADS each CUDA thread is an OS thread and blocks follow one another, so that ThreadSanitizer
+// sees who touches what. The bookkeeping here is hidden from it (UNSEEN), and it is told what CUDA promises and no
+// more: __syncthreads and __syncwarp order memory, shuffles and votes do not. So it reports a missing barrier, and a
+// shuffle that was taken for one.
 //
 // Chapters: words.h (dim3, float4, __half, atomicAdd ...), fibers.h (stacks), block.h (a block, its threads, how
-// they meet), warp.h (__syncthreads, __shfl_sync ...), and this one: how blocks are run. docs/emulator.md: kernels in a debugger.
+// they meet), warp.h (__syncthreads, __shfl_sync ...), and this one: how blocks are run. docs/emulator.md: kernels in a
+// debugger.
 #pragma once
 #include <random>
 #if defined(__linux__)
@@ -26,10 +34,12 @@
 #endif
 #include "block.h"
 
-#pragma GCC diagnostic ignored "-Wattributes"    // "hidden" within a namespace without a name, where all is hidden anyway
+// "hidden" within a namespace without a name, where all is hidden anyway
+#pragma GCC diagnostic ignored "-Wattributes"
 
-// ---- the words that shape a program -----------------------------------------------------------------------------------------------------
-#define __global__ __attribute__((visibility("hidden")))    // hidden: else shared arrays of equal names in two libraries become one
+// ---- the words that shape a program ---------------------------------------------------------------------------------
+// hidden: else shared arrays of equal names in two libraries become one
+#define __global__ __attribute__((visibility("hidden")))
 #define __device__ __attribute__((visibility("hidden")))
 #define __host__
 #define __constant__ static
@@ -38,7 +48,8 @@
 #define __align__(n) __attribute__((aligned(n)))
 #define __launch_bounds__(...)
 #if defined(EMULATOR_OS_THREADS) || defined(__SANITIZE_ADDRESS__)
-#define EMULATOR_ONE_BLOCK_AT_A_TIME    // AddressSanitizer guards the ends of static arrays, but not of thread_local ones
+// AddressSanitizer guards the ends of static arrays, but not of thread_local ones
+#define EMULATOR_ONE_BLOCK_AT_A_TIME
 #define __shared__ static
 #else
 #define __shared__ static thread_local
@@ -48,9 +59,9 @@
 
 namespace emulator {
 
-// ---- running ----------------------------------------------------------------------------------------------------------------------------
-// Static shared arrays are thread_local memory of this library: where does the calling thread have it? Only Linux tells, and plain static
-// arrays lie elsewhere: then they are not poisoned, and only dynamic shared memory is.
+// ---- running --------------------------------------------------------------------------------------------------------
+// Static shared arrays are thread_local memory of this library: where does the calling thread have it? Only Linux
+// tells, and plain static arrays lie elsewhere: then they are not poisoned, and only dynamic shared memory is.
 struct Range {
     char* start;
     size_t size;
@@ -77,8 +88,8 @@ static Range thread_local_memory() {
 static Range thread_local_memory() { return {}; }
 #endif
 
-// Shared memory starts with whatever was there before: here with 0xff, which is NaN in every floating type. (threadIdx and the like lie in
-// thread_local memory as well, and are set afterwards.)
+// Shared memory starts with whatever was there before: here with 0xff, which is NaN in every floating type. (threadIdx
+// and the like lie in thread_local memory as well, and are set afterwards.)
 __attribute__((noinline)) static void poison(Range statics, void* dynamic, size_t dynamic_size) {
     if (statics.start) memset(statics.start, 0xff, statics.size);
     if (dynamic) memset(dynamic, 0xff, dynamic_size);
@@ -128,7 +139,8 @@ static void run_block(Block& b, uint64_t seed) {
         for (int i = 0; i < b.size && !b.opened && !b.failed; i++) {
             Thread& t = b.thread[b.order[i]];
             if (t.state != READY) continue;
-            if (!t.stack) {    // a stack is taken at the first step and given back at the last: without barriers one serves all
+            // a stack is taken at the first step and given back at the last: without barriers one serves all
+            if (!t.stack) {
                 if (b.stacks.empty()) b.stacks.push_back(new_stack());
                 t.stack = b.stacks.back(), b.stacks.pop_back();
                 if (!t.stack) return fail(b, "no memory for another stack");
@@ -191,10 +203,12 @@ static void run_block(Block& b, uint64_t) {
 
 // One OS thread of a launch: the block `first`, then whichever is next.
 static void work(Launch& launch, Block& b, uint64_t first) {
-    if (posix_memalign(&b.dynamic_shared, 128, launch.shared_bytes)) b.dynamic_shared = nullptr;    // exact: its end is guarded
+    // exact: its end is guarded
+    if (posix_memalign(&b.dynamic_shared, 128, launch.shared_bytes)) b.dynamic_shared = nullptr;
     block = nullptr;    // touch it: then the thread_local memory of this library exists
     Range statics = thread_local_memory();
-    for (uint64_t i = first; !launch.failed && i < launch.blocks; i = launch.next.fetch_add(1, std::memory_order_relaxed)) {
+    for (uint64_t i = first; !launch.failed && i < launch.blocks;
+         i = launch.next.fetch_add(1, std::memory_order_relaxed)) {
         start_block(b, launch, i);
         poison(statics, b.dynamic_shared, launch.shared_bytes);
         run_block(b, launch.seed * 7919 + i);
@@ -221,7 +235,8 @@ static inline int run(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)
         return error_code("a block of " + triple(block) + " threads; the limits are (1024,1024,64) and 1024 in all");
     if (grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535)
         return error_code("a grid of " + triple(grid) + " blocks; the limits are (2147483647,65535,65535)");
-    if (shared_bytes > 227 << 10) return error_code(std::to_string(shared_bytes) + " bytes of dynamic shared memory; the limit is 232448");
+    if (shared_bytes > 227 << 10)
+        return error_code(std::to_string(shared_bytes) + " bytes of dynamic shared memory; the limit is 232448");
     if (order < 0) {
         const char* wanted = getenv("GENMINI_EMULATOR_ORDER");
         std::string text = wanted ? wanted : "forward";
@@ -229,7 +244,8 @@ static inline int run(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)
         order = text == "forward" ? FORWARD : (text == "reverse" ? REVERSE : RANDOM);
     }
     Launch launch;
-    launch.grid = grid, launch.block = block, launch.shared_bytes = shared_bytes, launch.kernel = kernel, launch.arguments = arguments;
+    launch.grid = grid, launch.block = block, launch.shared_bytes = shared_bytes, launch.kernel = kernel,
+    launch.arguments = arguments;
     launch.order = order, launch.seed = seed, launch.blocks = uint64_t(grid.x) * grid.y * grid.z;
     uint64_t workers = 1;
 #if !defined(EMULATOR_ONE_BLOCK_AT_A_TIME)
@@ -256,7 +272,8 @@ static inline int run(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)
 }    // namespace emulator
 
 // kernel<<<grid, block, shared_bytes, stream>>>(arguments...), which is no C++. Returns 0, or a code for gpu_error.
-template <class... P, class... A> int launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, void*, A... arguments) {
+template <class... P, class... A> int launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, void*,
+                                             A... arguments) {
     auto call = [&] { kernel(static_cast<P>(arguments)...); };
     return emulator::run(grid, block, shared_bytes, [](void* of) { (*static_cast<decltype(call)*>(of))(); }, &call);
 }

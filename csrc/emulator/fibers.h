@@ -14,7 +14,8 @@
 #include <ucontext.h>
 #endif
 
-// ThreadSanitizer keeps a list of the functions that were entered and not yet left; a fiber's first functions are never left.
+// ThreadSanitizer keeps a list of the functions that were entered and not yet left; a fiber's first functions are never
+// left.
 #define EMULATOR_UNSEEN __attribute__((no_sanitize("thread")))
 
 namespace emulator {
@@ -23,11 +24,13 @@ constexpr size_t STACK = 256 << 10;    // pages that are never touched cost noth
 
 static inline void* new_stack() {
     constexpr size_t page = 16 << 10;    // below the stack lies memory that nobody may touch: an overflow faults there
-    char* memory = (char*)mmap(nullptr, page + STACK + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char* memory =
+        (char*)mmap(nullptr, page + STACK + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return nullptr;
     mprotect(memory, page, PROT_NONE);
     static std::atomic<size_t> stacks{0};
-    return memory + page + stacks++ % 64 * 64;    // shifted against each other: else their tops would share one set of the cache
+    // shifted against each other: else their tops would share one set of the cache
+    return memory + page + stacks++ % 64 * 64;
 }
 
 // A fiber that was given up left its frames on the stack, and AddressSanitizer still guards them.
@@ -39,7 +42,8 @@ static inline void forget_frames(void*) {}
 #endif
 
 #if defined(EMULATOR_SWITCH_BY_HAND)
-// A function call preserves six registers and the stack pointer: push the six, note where the stack ends, go over to the other stack, pop.
+// A function call preserves six registers and the stack pointer: push the six, note where the stack ends, go over to
+// the other stack, pop.
 extern "C" void genmini_switch_stack(void** here, void* there) __attribute__((visibility("hidden")));
 asm(R"(
     .text
@@ -65,7 +69,8 @@ genmini_switch_stack:
 )");
 EMULATOR_UNSEEN static inline void switch_stack(void** here, void* there) { genmini_switch_stack(here, there); }
 
-static inline void* new_fiber(void* stack, void (*start)()) {    // as if it had called switch_stack just before its first instruction
+// as if it had called switch_stack just before its first instruction
+static inline void* new_fiber(void* stack, void (*start)()) {
     void** top = (void**)((char*)stack + STACK);
     *--top = nullptr;        // the return address of start: a debugger's backtrace ends here
     *--top = (void*)start;

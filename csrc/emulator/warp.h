@@ -1,11 +1,12 @@
-// Barriers, shuffles, votes, matches and reductions: what the threads of a block and the lanes of a warp say to each other, built on `meet`
-// of block.h. Each function takes one hidden argument more, the place of its call, for the report of a dead-lock.
+// Barriers, shuffles, votes, matches and reductions: what the threads of a block and the lanes of a warp say to each
+// other, built on `meet` of block.h. Each function takes one hidden argument more, the place of its call, for the
+// report of a dead-lock.
 #pragma once
 #include "block.h"
 
 #define EMULATOR_PLACE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
-// ---- barriers of the block --------------------------------------------------------------------------------------------------------------
+// ---- barriers of the block ------------------------------------------------------------------------------------------
 namespace emulator {
 static Votes barrier(const char* what, int predicate, Place place) {
     Votes votes = {predicate != 0, 1};
@@ -19,19 +20,24 @@ static Votes barrier(const char* what, int predicate, Place place) {
 }    // namespace emulator
 
 static inline void __syncthreads(EMULATOR_PLACE) { emulator::barrier("__syncthreads", 0, {file, line}); }
-static inline int __syncthreads_count(int p, EMULATOR_PLACE) { return emulator::barrier("__syncthreads_count", p, {file, line}).yes; }
-static inline int __syncthreads_or(int p, EMULATOR_PLACE) { return emulator::barrier("__syncthreads_or", p, {file, line}).yes > 0; }
+static inline int __syncthreads_count(int p, EMULATOR_PLACE) {
+    return emulator::barrier("__syncthreads_count", p, {file, line}).yes;
+}
+static inline int __syncthreads_or(int p, EMULATOR_PLACE) {
+    return emulator::barrier("__syncthreads_or", p, {file, line}).yes > 0;
+}
 static inline int __syncthreads_and(int p, EMULATOR_PLACE) {
     emulator::Votes votes = emulator::barrier("__syncthreads_and", p, {file, line});
     return votes.yes == votes.all;
 }
 
-// ---- two ways to exchange within a warp -------------------------------------------------------------------------------------------------
+// ---- two ways to exchange within a warp -----------------------------------------------------------------------------
 namespace emulator {
 
 // Every lane brings an Operand; the last one to come calls finish(lanes, operands) for all.
 template <class Operand>
-void exchange(const char* what, uint32_t mask, Operand& operand, void (*finish)(uint32_t lanes, void** operand), Place place) {
+void exchange(const char* what, uint32_t mask, Operand& operand, void (*finish)(uint32_t lanes, void** operand),
+              Place place) {
     if (!outside(what)) meet(what, mask, &operand, finish, place);
 }
 
@@ -89,8 +95,9 @@ template <class T, class F> T reduce(const Gathered& all, F f) {
 }
 }    // namespace emulator
 
-// ---- their names ------------------------------------------------------------------------------------------------------------------------
-// Lanes may be divided into groups of `width`, a power of two; a shuffle up, down or across that would leave the group keeps its own value.
+// ---- their names ----------------------------------------------------------------------------------------------------
+// Lanes may be divided into groups of `width`, a power of two; a shuffle up, down or across that would leave the group
+// keeps its own value.
 template <class T> T __shfl_sync(uint32_t mask, T value, int source, int width = 32, EMULATOR_PLACE) {
     int l = emulator::lane();
     return emulator::shuffle("__shfl_sync", mask, value, l / width * width + (source & (width - 1)), {file, line});
@@ -101,37 +108,45 @@ template <class T> T __shfl_up_sync(uint32_t mask, T value, unsigned delta, int 
 }
 template <class T> T __shfl_down_sync(uint32_t mask, T value, unsigned delta, int width = 32, EMULATOR_PLACE) {
     int l = emulator::lane(), from = l + int(delta);
-    return emulator::shuffle("__shfl_down_sync", mask, value, from >= l / width * width + width ? l : from, {file, line});
+    return emulator::shuffle("__shfl_down_sync", mask, value, from >= l / width * width + width ? l : from,
+                             {file, line});
 }
 template <class T> T __shfl_xor_sync(uint32_t mask, T value, int bits, int width = 32, EMULATOR_PLACE) {
     int l = emulator::lane(), from = l ^ bits;
-    return emulator::shuffle("__shfl_xor_sync", mask, value, from >= l / width * width + width ? l : from, {file, line});
+    return emulator::shuffle("__shfl_xor_sync", mask, value, from >= l / width * width + width ? l : from,
+                             {file, line});
 }
 
 static inline void __syncwarp(uint32_t mask = 0xffffffffu, EMULATOR_PLACE) {
-    char* fence = emulator::self ? &emulator::block->fence[emulator::self->number][emulator::self->barriers++ & 1] : nullptr;
+    char* fence =
+        emulator::self ? &emulator::block->fence[emulator::self->number][emulator::self->barriers++ & 1] : nullptr;
     if (fence) __tsan_release(fence);
     emulator::Gathered all = emulator::gather("__syncwarp", mask, uint64_t(fence), {file, line});
     for (int l = 0; l < 32; l++)
         if (all.lanes >> l & 1) __tsan_acquire((void*)all.of[l]);
 }
 static inline unsigned __ballot_sync(uint32_t mask, int p, EMULATOR_PLACE) {
-    return emulator::lanes_where(emulator::gather("__ballot_sync", mask, p != 0, {file, line}), [](uint64_t v) { return v != 0; });
+    return emulator::lanes_where(emulator::gather("__ballot_sync", mask, p != 0, {file, line}),
+                                 [](uint64_t v) { return v != 0; });
 }
 static inline int __any_sync(uint32_t mask, int p, EMULATOR_PLACE) {
-    return emulator::lanes_where(emulator::gather("__any_sync", mask, p != 0, {file, line}), [](uint64_t v) { return v != 0; }) != 0;
+    return emulator::lanes_where(emulator::gather("__any_sync", mask, p != 0, {file, line}),
+                                 [](uint64_t v) { return v != 0; }) != 0;
 }
 static inline int __all_sync(uint32_t mask, int p, EMULATOR_PLACE) {
-    return emulator::lanes_where(emulator::gather("__all_sync", mask, p != 0, {file, line}), [](uint64_t v) { return v == 0; }) == 0;
+    return emulator::lanes_where(emulator::gather("__all_sync", mask, p != 0, {file, line}),
+                                 [](uint64_t v) { return v == 0; }) == 0;
 }
 template <class T> unsigned __match_any_sync(uint32_t mask, T value, EMULATOR_PLACE) {
     uint64_t bits = 0;
     memcpy(&bits, &value, sizeof value);
-    return emulator::lanes_where(emulator::gather("__match_any_sync", mask, bits, {file, line}), [bits](uint64_t v) { return v == bits; });
+    return emulator::lanes_where(emulator::gather("__match_any_sync", mask, bits, {file, line}),
+                                 [bits](uint64_t v) { return v == bits; });
 }
-#define REDUCE(name, T, result)                                                                                                         \
-    static inline T name(uint32_t mask, T value, EMULATOR_PLACE) {                                                                      \
-        return emulator::reduce<T>(emulator::gather(#name, mask, uint64_t(value), {file, line}), [](T a, T b) -> T { return result; }); \
+#define REDUCE(name, T, result)                                                                  \
+    static inline T name(uint32_t mask, T value, EMULATOR_PLACE) {                               \
+        return emulator::reduce<T>(emulator::gather(#name, mask, uint64_t(value), {file, line}), \
+                                   [](T a, T b) -> T { return result; });                        \
     }
 REDUCE(__reduce_add_sync, unsigned, a + b)
 REDUCE(__reduce_add_sync, int, int(unsigned(a) + unsigned(b)))

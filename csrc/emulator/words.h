@@ -8,7 +8,7 @@
 #include <math.h>
 #include <type_traits>
 
-// ---- vectors: as large as one load of a GPU, and aligned like it. may_alias: any memory may be read through them ------------------------
+// ---- vectors: as large as one load of a GPU, and aligned like it. may_alias: any memory may be read through them ----
 struct uint3 {
     unsigned x, y, z;
 };
@@ -41,7 +41,7 @@ struct int3 {
 static inline float3 make_float3(float x, float y, float z) { return {x, y, z}; }
 static inline int3 make_int3(int x, int y, int z) { return {x, y, z}; }
 
-// ---- bit patterns -----------------------------------------------------------------------------------------------------------------------
+// ---- bit patterns ---------------------------------------------------------------------------------------------------
 namespace emulator {
 template <class To, class From> To same_bits(From from) {
     static_assert(sizeof(To) == sizeof(From), "");
@@ -69,7 +69,7 @@ static inline unsigned __brev(unsigned v) {
     return reversed;
 }
 
-// ---- 16-bit floats: sign, 5 (8) bits of exponent, 10 (7) of fraction --------------------------------------------------------------------
+// ---- 16-bit floats: sign, 5 (8) bits of exponent, 10 (7) of fraction ------------------------------------------------
 struct __half {
     uint16_t bits;
 };
@@ -79,17 +79,22 @@ struct __nv_bfloat16 {
 
 static inline float __half2float(__half h) {
     uint32_t sign = (h.bits & 0x8000u) << 16, exponent = h.bits >> 10 & 31, fraction = h.bits & 0x3ff;
-    if (exponent == 0) return same_bits<float>(sign | same_bits<uint32_t>(fraction * 0x1p-24f));    // zero and subnormal: times 2^-24
+    // zero and subnormal: times 2^-24
+    if (exponent == 0) return same_bits<float>(sign | same_bits<uint32_t>(fraction * 0x1p-24f));
     if (exponent == 31) return same_bits<float>(sign | 0x7f800000u | fraction << 13);               // infinity and NaN
-    return same_bits<float>(sign | (exponent + 112) << 23 | fraction << 13);                        // the bias goes from 15 to 127
+    // the bias goes from 15 to 127
+    return same_bits<float>(sign | (exponent + 112) << 23 | fraction << 13);
 }
 static inline __half __float2half_rn(float v) {
     uint32_t u = same_bits<uint32_t>(v), sign = u >> 16 & 0x8000, a = u & 0x7fffffff;
     uint32_t bits;
     if (a > 0x7f800000) bits = 0x7e00 | (a >> 13 & 0x3ff);                                           // NaN stays NaN
-    else if (a >= 0x477ff000) bits = 0x7c00;                                                         // >= 65520 rounds to infinity
-    else if (a < 0x38800000) bits = same_bits<uint32_t>(same_bits<float>(a) + 0.5f) - 0x3f000000;    // < 2^-14: 0.5 + v ends at 2^-24
-    else bits = (a - 0x38000000 + 0xfff + (a >> 13 & 1)) >> 13;                                      // to nearest, ties to even
+    // >= 65520 rounds to infinity
+    else if (a >= 0x477ff000) bits = 0x7c00;
+    // < 2^-14: 0.5 + v ends at 2^-24
+    else if (a < 0x38800000) bits = same_bits<uint32_t>(same_bits<float>(a) + 0.5f) - 0x3f000000;
+    // to nearest, ties to even
+    else bits = (a - 0x38000000 + 0xfff + (a >> 13 & 1)) >> 13;
     return {uint16_t(sign | bits)};
 }
 static inline float __bfloat162float(__nv_bfloat16 b) { return same_bits<float>(uint32_t(b.bits) << 16); }
@@ -106,7 +111,8 @@ static inline __half __ushort_as_half(unsigned short bits) { return {bits}; }
 static inline unsigned short __bfloat16_as_ushort(__nv_bfloat16 b) { return b.bits; }
 static inline __nv_bfloat16 __ushort_as_bfloat16(unsigned short bits) { return {bits}; }
 
-// A double rounds once: first to a float that keeps its last bit odd if anything was lost, which no tie can then be mistaken for.
+// A double rounds once: first to a float that keeps its last bit odd if anything was lost, which no tie can then be
+// mistaken for.
 static inline float float_to_odd(double v) {
     float f = float(v);
     if (double(f) == v || v != v) return f;
@@ -116,7 +122,7 @@ static inline float float_to_odd(double v) {
 static inline __half __double2half(double v) { return __float2half_rn(float_to_odd(v)); }
 static inline __nv_bfloat16 __double2bfloat16(double v) { return __float2bfloat16_rn(float_to_odd(v)); }
 
-// ---- arithmetic with a stated rounding: _rn to nearest, _rz toward zero, _ru up, _rd down. Nothing is fused -----------------------------
+// ---- arithmetic with a stated rounding: _rn to nearest, _rz toward zero, _ru up, _rd down. Nothing is fused ---------
 namespace emulator {
 template <class T> void hide(T& v) {    // the compiler no longer knows v, and moves nothing past here
     asm volatile("" : "+m"(v)::"memory");
@@ -174,7 +180,7 @@ ROUNDED(__double2ll, long long, (double a), emulator::to_integer<long long>(a), 
 #undef ROUNDED
 #undef ROUNDED_BY
 
-// ---- mathematics that <math.h> has not, or not under this name; __expf and its like are as exact as expf here ---------------------------
+// ---- mathematics that <math.h> has not, or not under this name; __expf and its like are as exact as expf here -------
 static inline float rsqrtf(float v) { return 1.0f / sqrtf(v); }
 static inline double rsqrt(double v) { return 1.0 / sqrt(v); }
 #define __expf(v) expf(v)    // macros, because glibc keeps these names for itself
@@ -201,7 +207,7 @@ static inline float max(float a, float b) { return fmaxf(a, b); }
 static inline double min(double a, double b) { return fmin(a, b); }
 static inline double max(double a, double b) { return fmax(a, b); }
 
-// ---- memory -----------------------------------------------------------------------------------------------------------------------------
+// ---- memory ---------------------------------------------------------------------------------------------------------
 template <class T> T __ldg(const T* p) { return *p; }     // hints to the caches of a GPU
 template <class T> T __ldcs(const T* p) { return *p; }
 template <class T> void __stcs(T* p, T v) { *p = v; }
@@ -218,7 +224,8 @@ template <class T, class F> T atomic_update(T* p, F f) {
     Bits old = __atomic_load_n((Word*)p, __ATOMIC_RELAXED);
     for (;;) {
         Bits fresh = same_bits<Bits>(f(same_bits<T>(old)));
-        if (__atomic_compare_exchange_n((Word*)p, &old, fresh, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) return same_bits<T>(old);
+        if (__atomic_compare_exchange_n((Word*)p, &old, fresh, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            return same_bits<T>(old);
     }
 }
 template <class T, class... Known> constexpr bool one_of = (std::is_same_v<T, Known> || ...);
@@ -244,7 +251,9 @@ ATOMIC(atomicXor, T(old ^ v), int, unsigned, unsigned long long)
 ATOMIC(atomicInc, old >= v ? 0 : old + 1, unsigned)
 ATOMIC(atomicDec, old == 0 || old > v ? v : old - 1, unsigned)
 #undef ATOMIC
-template <class T> T atomicCAS(T* p, typename emulator::same<T>::type expected, typename emulator::same<T>::type desired) {
-    static_assert(emulator::one_of<T, int, unsigned, unsigned long long, unsigned short>, "a GPU has no atomicCAS of this type");
+template <class T> T atomicCAS(T* p, typename emulator::same<T>::type expected,
+                               typename emulator::same<T>::type desired) {
+    static_assert(emulator::one_of<T, int, unsigned, unsigned long long, unsigned short>,
+                  "a GPU has no atomicCAS of this type");
     return emulator::atomic_update(p, [=](T old) { return old == expected ? desired : old; });
 }

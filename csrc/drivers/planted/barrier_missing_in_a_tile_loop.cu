@@ -1,5 +1,6 @@
 // found by thread: data race
-// A tile is loaded, used, and loaded again: the second barrier of the loop keeps fast threads from overwriting what slow ones still read.
+// A tile is loaded, used, and loaded again: the second barrier of the loop keeps fast threads from overwriting what
+// slow ones still read.
 template <bool bug> __global__ void matrix_vector(const float* a, const float* x, float* y, int K) {
     __shared__ float tile[32];
     int n = threadIdx.x;

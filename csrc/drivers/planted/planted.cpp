@@ -26,10 +26,21 @@ struct {
     const char* name;
     void (*right)();
     void (*bug)();
-} kernels[] = {NAMED(barrier_missing_in_a_reduction), NAMED(barrier_missing_in_a_tile_loop), NAMED(barrier_replaced_by_a_shuffle),
-               NAMED(blocks_write_one_cell), NAMED(copy_read_before_its_wait), NAMED(dead_lock), NAMED(different_barriers),
-               NAMED(global_read_out_of_bounds), NAMED(global_write_out_of_bounds), NAMED(integer_overflow), NAMED(misaligned_wide_load),
-               NAMED(shared_dynamic_out_of_bounds), NAMED(shared_static_out_of_bounds), NAMED(shared_uninitialised), NAMED(spin_without_end),
+} kernels[] = {NAMED(barrier_missing_in_a_reduction),
+               NAMED(barrier_missing_in_a_tile_loop),
+               NAMED(barrier_replaced_by_a_shuffle),
+               NAMED(blocks_write_one_cell),
+               NAMED(copy_read_before_its_wait),
+               NAMED(dead_lock),
+               NAMED(different_barriers),
+               NAMED(global_read_out_of_bounds),
+               NAMED(global_write_out_of_bounds),
+               NAMED(integer_overflow),
+               NAMED(misaligned_wide_load),
+               NAMED(shared_dynamic_out_of_bounds),
+               NAMED(shared_static_out_of_bounds),
+               NAMED(shared_uninitialised),
+               NAMED(spin_without_end),
                NAMED(warp_not_synchronised)};
 }    // namespace
 
