@@ -19,20 +19,25 @@ import torch
 LIBRARY = torch.library.Library("genmini", "DEF")
 
 
+FUNCTIONS = {}  # operator -> the autograd.Function that gives its gradient when the operator is called by itself, as an exported graph does
+
+
 def operator(schema, run, fake):
     """Define genmini::<schema>. `run` computes, `fake` gives empty outputs of the right shapes; neither sees a gradient."""
     name = schema.partition("(")[0]
     LIBRARY.define(schema, tags=[torch.Tag.pt2_compliant_tag])
     call = getattr(torch.ops.genmini, name).default
 
-    def refuse_gradient(*arguments):  # it would be dropped in silence
-        if torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in arguments):
-            raise RuntimeError(f"genmini::{name} has no gradient of its own: call its front door in genmini.ops")
-        with torch._C._AutoDispatchBelowAutograd():
-            return call(*arguments)
+    def with_gradient(*arguments):
+        if not _moving(arguments):
+            with torch._C._AutoDispatchBelowAutograd():
+                return call(*arguments)
+        if call not in FUNCTIONS or torch._C._are_functorch_transforms_active():  # a gradient would be dropped in silence
+            raise RuntimeError(f"genmini::{name} has no gradient here: call its front door in genmini.ops")
+        return FUNCTIONS[call].apply(*arguments)
 
     LIBRARY.impl(name, run, "CompositeExplicitAutograd")
-    LIBRARY.impl(name, refuse_gradient, "Autograd")
+    LIBRARY.impl(name, with_gradient, "Autograd")
     torch.library.register_fake(f"genmini::{name}", fake, lib=LIBRARY)
     return call
 
@@ -111,10 +116,15 @@ def _saved(ctx):
     return [c if t is None else t for t, c in zip(ctx.saved_tensors, ctx.constants, strict=True)]
 
 
+def _moving(arguments):
+    return torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in arguments)
+
+
 def _opaque_to_dynamo(Function, call):
+    FUNCTIONS.setdefault(call, Function)  # two Functions of one operator differ in what they save or fold, not in the gradient
+
     def apply(*arguments):
-        moving = torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in arguments)
-        if moving or torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
+        if _moving(arguments) or torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
             return Function.apply(*arguments)
         return call(*arguments)  # nobody differentiates: without the Function a call takes two thirds of the time
 

@@ -70,12 +70,20 @@ def _wide(dtype):
 # ---- kernel: csrc/affine_coupling.cu; here is who runs what ---------------------------------------------------------------------------
 
 
-def run_forward(x, s, t, inverse, request):
+def run(x, s, t, request):
     choice = _backend.chosen("affine_coupling", x.device, x.dtype, request)
     if choice.backend == "reference":
-        y, logdet = reference_inverse(x, s, t) if inverse else reference(x, s, t)
+        y, logdet = reference(x, s, t)
         return y.contiguous(), logdet  # as the fake says
-    return launch_forward(choice, *map(_library.plain, (x, s, t)), inverse)
+    return launch(choice, *map(_library.plain, (x, s, t)))
+
+
+def run_inverse(y, s, t, request):
+    choice = _backend.chosen("affine_coupling", y.device, y.dtype, request)
+    if choice.backend == "reference":
+        x, logdet = reference_inverse(y, s, t)
+        return x.contiguous(), logdet
+    return launch(choice, *map(_library.plain, (y, s, t)), inverse=True)
 
 
 def run_backward(dy, dlogdet, kept, s, t, request):
@@ -95,7 +103,7 @@ def run_inverse_backward(dx, dlogdet, x, s, request):
 # ---- launcher --------------------------------------------------------------------------------------------------------------------------
 
 
-def launch_forward(choice, x, s, t, inverse):
+def launch(choice, x, s, t, inverse=False):
     N, D = x.shape
     y, logdet = torch.empty_like(x), x.new_empty(N, dtype=_wide(x.dtype))
     part = x.new_empty((N, math.ceil(D / CHUNK), 2), dtype=torch.float64)  # the sums of the chunks, each in two doubles
@@ -138,13 +146,13 @@ def inverse_gradient_formula(dx, dlogdet, x, s, request):
 def gradient(needed, grads, kept, s, t, request):
     dy, dlogdet = grads
     dx, ds = _backward(dy, dlogdet, kept, s, t, request)
-    return dx, ds, dy, None, None
+    return dx, ds, dy, None
 
 
 def inverse_gradient(needed, grads, x, s, request):
     dx, dlogdet = grads
     dy, ds = _inverse_backward(dx, dlogdet, x, s, request)
-    return dy, ds, -dy, None, None
+    return dy, ds, -dy, None
 
 
 # ---- registration ----------------------------------------------------------------------------------------------------------------------
@@ -152,7 +160,7 @@ def inverse_gradient(needed, grads, x, s, request):
 _backend.room("affine_coupling", "cuda", ("naive", "one_pass"))
 
 
-def _fake(x, s, t, inverse, request):
+def _fake(x, s, t, request):
     return torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty(x.shape[0], dtype=_wide(x.dtype))
 
 
@@ -160,9 +168,8 @@ def _fake_backward(dy, dlogdet, kept, s, *_):
     return torch.empty_like(s, memory_format=torch.contiguous_format), torch.empty_like(s, memory_format=torch.contiguous_format)
 
 
-_forward_op = _operator.operator(
-    "affine_coupling(Tensor x, Tensor s, Tensor t, bool inverse, str request) -> (Tensor, Tensor)", run_forward, _fake
-)
+_forward_op = _operator.operator("affine_coupling(Tensor x, Tensor s, Tensor t, str request) -> (Tensor, Tensor)", run, _fake)
+_inverse_op = _operator.operator("affine_coupling_inverse(Tensor y, Tensor s, Tensor t, str request) -> (Tensor, Tensor)", run_inverse, _fake)
 _backward = _operator.differentiable_in_pytorch(
     _operator.operator(
         "affine_coupling_backward(Tensor dy, Tensor dlogdet, Tensor kept, Tensor s, Tensor? t, str request) -> (Tensor, Tensor)",
@@ -181,9 +188,9 @@ _inverse_backward = _operator.differentiable_in_pytorch(
     inverse_gradient_formula,
     fold=(0, 1, 2, 3),
 )
-_saving_x = _operator.differentiable(_forward_op, lambda i, o: (i[0], i[1], None, i[4]), gradient, fold=(0, 1, 2))
-_saving_y = _operator.differentiable(_forward_op, lambda i, o: (o[0], i[1], i[2], i[4]), gradient, fold=(0, 1, 2))
-_inverse = _operator.differentiable(_forward_op, lambda i, o: (o[0], i[1], i[4]), inverse_gradient, fold=(0, 1, 2))
+_saving_x = _operator.differentiable(_forward_op, lambda i, o: (i[0], i[1], None, i[3]), gradient, fold=(0, 1, 2))
+_saving_y = _operator.differentiable(_forward_op, lambda i, o: (o[0], i[1], i[2], i[3]), gradient, fold=(0, 1, 2))
+_inverse = _operator.differentiable(_inverse_op, lambda i, o: (o[0], i[1], i[3]), inverse_gradient, fold=(0, 1, 2))
 
 
 def affine_coupling(x, s, t, save="x"):
@@ -193,14 +200,14 @@ def affine_coupling(x, s, t, save="x"):
     """
     _check.one_of("save", save, ("x", "y"))
     x, s, t = _checked(x=x, s=s, t=t)
-    y, logdet = (_saving_x if save == "x" else _saving_y)(_rows(x), _rows(s), _rows(t), False, _backend.requested())
+    y, logdet = (_saving_x if save == "x" else _saving_y)(_rows(x), _rows(s), _rows(t), _backend.requested())
     return y.reshape(x.shape), logdet
 
 
 def affine_coupling_inverse(y, s, t):
     """x = (y - t) e^-s and logdet = -sum of s over all but dimension 0.   (N, ...) three times -> (N, ...), (N,)"""
     y, s, t = _checked(y=y, s=s, t=t)
-    x, logdet = _inverse(_rows(y), _rows(s), _rows(t), True, _backend.requested())
+    x, logdet = _inverse(_rows(y), _rows(s), _rows(t), _backend.requested())
     return x.reshape(y.shape), logdet
 
 

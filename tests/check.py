@@ -220,6 +220,10 @@ def registered(run, operator, inputs, argnums, plain=None):
         exported = torch.export.export(alone, moving).module()
         for got, want in zip(tree_leaves(exported(*moving)), tree_leaves(operator(*inputs)), strict=True):
             torch.testing.assert_close(got, want)
+        leaves = tuple(a.detach().requires_grad_() for a in moving)
+        wanted = tree_leaves(transforms["grad"](operator)(*inputs))
+        for got, want in zip(torch.autograd.grad(loss(exported)(*leaves), leaves), wanted, strict=True):
+            torch.testing.assert_close(got, want)
         mapped_like_a_loop(operator, inputs, argnums)
         mapped_like_a_loop(torch.func.grad(loss(operator), argnums), inputs, argnums)
 

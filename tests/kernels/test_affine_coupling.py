@@ -84,7 +84,7 @@ def test_registered(run, name):
 @everywhere
 def test_opaque(run):
     x, s, t = (a.to(run.device) for a in inputs(3, 5))
-    opaque(torch.ops.genmini.affine_coupling.default, (x, s, t, False, kernels.requested()))
+    opaque(torch.ops.genmini.affine_coupling.default, (x, s, t, kernels.requested()))
     opaque(torch.ops.genmini.affine_coupling_backward.default, (x, s[:, 0].contiguous(), x, s, None, str(run.backend)))
     opaque(torch.ops.genmini.affine_coupling_inverse_backward.default, (x, s[:, 0].contiguous(), x, s, str(run.backend)))
 

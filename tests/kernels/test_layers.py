@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from genmini.layers import AffineCoupling, MaskedConv2d, MaskedLinear, VectorQuantizer
 
@@ -61,6 +62,26 @@ def test_device_and_dtype(make, shape):
     assert all(b.dtype in (torch.int64, torch.bool, torch.float64) for b in layer.buffers())
     with torch.device("meta"):
         assert all(t.device.type == "meta" for t in make().state_dict().values() if t.dtype != torch.bool)
+
+
+@each
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_exported_layer_learns(make, shape, strict):
+    """Its parameters want gradients: outputs and gradients are those of the layer, before and after a file, and compiled."""
+    layer, x = make().eval(), torch.randn(shape)
+
+    def outputs_and_gradients(module):
+        outs = tree_leaves(module(x))
+        moving = sum(out.square().sum() for out in outs if out.requires_grad)
+        return [*outs, *(torch.autograd.grad(moving, list(module.parameters())) if list(module.parameters()) else ())]
+
+    file, wanted = io.BytesIO(), outputs_and_gradients(layer)
+    torch.export.save(torch.export.export(layer, (x,), strict=strict), file)
+    file.seek(0)
+    exported = torch.export.load(file).module()
+    for module in (exported, torch.compile(exported, backend="aot_eager", fullgraph=True)):
+        for got, want in zip(outputs_and_gradients(module), wanted, strict=True):
+            torch.testing.assert_close(got, want)
 
 
 def test_constructors_take_device_and_dtype():

@@ -51,7 +51,7 @@ MUTANTS = [
           "(c + 1) * CHUNK <= D ? (c + 1) * CHUNK : D - 1", "an off-by-one end"),
     Wrong("affine_coupling", AFFINE, "real<T> dl = dlogdet[v * V / D];\n    for (int i = 0; i < V; i++) {\n        real<T> es",
           "real<T> dl = dlogdet[v / D];\n    for (int i = 0; i < V; i++) {\n        real<T> es", "one stride for another"),
-    Wrong("affine_coupling", ROOM, "return dx, ds, dy, None, None", "return dx, ds, 0.5 * dy, None, None", "a factor in a gradient", "reference"),
+    Wrong("affine_coupling", ROOM, "return dx, ds, dy, None", "return dx, ds, 0.5 * dy, None", "a factor in a gradient", "reference"),
     Wrong("affine_coupling", ROOM, "xes = kept * s.exp() if t is None else kept - t", "xes = kept * s.exp() if t is None else kept",
           "a forgotten term in a second derivative", "reference"),
     Wrong("nearest_code", SEARCH, "(d == distance && other < k)", "(d == distance && other > k)", "the wrong one of two equals"),
