@@ -226,6 +226,15 @@ def _looks_back(rows, of_input, of_rows, di, dj, sight, C):
     return sight == ALL and (di < 0 or (di == 0 and (dj < 0 or of_rows)))
 
 
+def _check_residual(name, layer, before, channels, O):
+    """A residual is a stream of an earlier layer, which is final when this layer adds it. The input is not: it holds x_ijc itself."""
+    _check.whole(name, layer.residual, 1, 2 * len(before), "None or a stream of an earlier layer" if before else "None in the first layer,")
+    if channels[layer.residual] != O:
+        raise ValueError(f"{name} must be a stream of {O} channels, as many as the layer's outputs, and stream {layer.residual} has {channels[layer.residual]}")
+    if layer.rows and not before[(layer.residual - 1) // 2].rows:
+        raise ValueError(f"{name} must be a stream of a layer by rows, as layers[{len(before)}] is one, and stream {layer.residual} is not")
+
+
 def _packed(layers, C, W, inputs, outputs):
     """Tables of streams (channels, depth, offset), layers and taps as csrc/pixelcnn_sample.h reads them; all weights, all biases."""
     channels, depth, rows, taps, weights, biases = [inputs], {0: 1}, [], [], [], []
@@ -246,6 +255,7 @@ def _packed(layers, C, W, inputs, outputs):
             taps.append([r, di, dj, sight, sum(w.numel() for w in weights)])
             weights.append(W_t.reshape(-1))
         if layer.residual is not None:
+            _check_residual(f"layers[{a}].residual", layer, layers[:a], channels, O)
             depth.setdefault(layer.residual, 1)
         residual = -1 if layer.residual is None else layer.residual
         rows.append([O, act, 2 * a + 1, 2 * a + 2, residual, sum(b.shape[-1] for b in biases), begin, len(taps), int(layer.rows)])

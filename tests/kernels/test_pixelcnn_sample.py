@@ -272,3 +272,30 @@ def test_errors_name_the_argument():
         draw(u, [Layer([(0, 0, -1, ALL, torch.zeros(3, 1))], bias)], shape, 2)
     with pytest.raises(ValueError, match=r"layers\[0\] must have as many outputs for each of 2 colours"):
         draw(u, [Layer([(0, 0, -1, ALL, torch.zeros(4, 3))], torch.zeros(3))], (2, 1, 2), 2)
+
+
+@pytest.mark.parametrize(
+    "residual, error, named",
+    [(5, ValueError, "None or a stream of an earlier layer, 1 to 4, got 5"), (10**9, ValueError, ".* 1 to 4, got 1000000000"),
+     (-3, ValueError, ".* 1 to 4, got -3"), (0, ValueError, ".* 1 to 4, got 0"), (True, TypeError, "an int, got bool"),
+     (1.0, TypeError, "an int, got float"), (1, ValueError, "a stream of 2 channels, .* and stream 1 has 4"),
+     (4, ValueError, "a stream of 2 channels, .* and stream 4 has 0")],
+)  # fmt: skip
+def test_a_residual_is_a_finished_stream_of_as_many_channels(residual, error, named):
+    one = lambda *size: torch.ones(*size) / 4
+    layers = [Layer([(0, 0, -1, ALL, one(2, 4))], one(4), "gate"), Layer([(2, 0, 0, UP_TO, one(2, 2))], one(2))]
+    layers.append(Layer([(3, 0, 0, UP_TO, one(2, 2))], one(2), "relu", residual))
+    layers.append(Layer([(6, 0, 0, UP_TO, one(2, 1))], one(1)))
+    with pytest.raises(error, match=rf"layers\[2\].residual must be {named}"):
+        ops.pixelcnn_sample(noise(2, 4), layers, (1, 2, 2), 2)
+
+
+def test_a_layer_by_rows_adds_rows_alone():
+    """A layer by rows is computed before the pixels of its row: a residual of a layer by pixels would not be there yet."""
+    one = lambda *size: torch.ones(*size) / 4
+    layers = [Layer([(0, 0, -1, ALL, one(2, 2))], one(2)), Layer([(0, -1, 0, ALL, one(2, 2))], one(2), residual=1, rows=True)]
+    layers.append(Layer([(3, 0, 0, ALL, one(2, 1))], one(1)))
+    with pytest.raises(ValueError, match=r"layers\[1\].residual must be a stream of a layer by rows"):
+        ops.pixelcnn_sample(noise(2, 4), layers, (1, 2, 2), 2)
+    with pytest.raises(ValueError, match=r"layers\[0\].residual must be None in the first layer"):
+        ops.pixelcnn_sample(noise(2, 4), [Layer([(0, 0, -1, ALL, one(2, 1))], one(1), residual=0)], (1, 2, 2), 2)
