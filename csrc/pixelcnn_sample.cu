@@ -31,16 +31,17 @@ __device__ T sum_of(const Problem<T>& p, const Layer& a, int64_t i, int64_t j, i
     return sum;
 }
 
-// y -> the streams of layer a, outputs o0 ... o0 + width - 1
+// s = y + residual -> the streams of layer a, outputs o0 ... o0 + width - 1
 template <class T>
 __device__ void finish(const Problem<T>& p, const Layer& a, int64_t i, int64_t j, int64_t o0, int64_t width, const T* y, T* z) {
+    auto s = [&](int64_t o) { return y[o] + (a.residual < 0 ? T(0) : pixel_of(p, z, a.residual, i, j)[o0 + o]); };
     for (int64_t o = threadIdx.x; o < width; o += THREADS) {
-        T v = y[o] + (a.residual < 0 ? T(0) : pixel_of(p, z, a.residual, i, j)[o0 + o]);
+        T v = s(o);
         if (a.raw >= 0) pixel_of(p, z, a.raw, i, j)[o0 + o] = v;
         if (a.after >= 0 && a.act == RELU) pixel_of(p, z, a.after, i, j)[o0 + o] = v < 0 ? T(0) : v;    // NaN stays NaN
     }
     for (int64_t k = threadIdx.x; k < width / 2 && a.after >= 0 && a.act == GATE; k += THREADS)    // pairs are neighbours
-        pixel_of(p, z, a.after, i, j)[o0 / 2 + k] = tanh(y[2 * k]) / (T(1) + exp(-y[2 * k + 1]));
+        pixel_of(p, z, a.after, i, j)[o0 / 2 + k] = tanh(s(2 * k)) / (T(1) + exp(-s(2 * k + 1)));
 }
 
 // Layer a at pixel (i, j), colour c of it (-1: all of them)

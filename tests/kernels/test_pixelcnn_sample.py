@@ -299,3 +299,15 @@ def test_a_layer_by_rows_adds_rows_alone():
         ops.pixelcnn_sample(noise(2, 4), layers, (1, 2, 2), 2)
     with pytest.raises(ValueError, match=r"layers\[0\].residual must be None in the first layer"):
         ops.pixelcnn_sample(noise(2, 4), [Layer([(0, 0, -1, ALL, one(2, 1))], one(1), residual=0)], (1, 2, 2), 2)
+
+
+@everywhere
+def test_a_gate_follows_the_residual(run):
+    """z_{2a+2} is the gate of s_a, and s_a includes the residual."""
+    g = torch.Generator().manual_seed(4)
+    normal = lambda *size: torch.randn(*size, generator=g, dtype=torch.float64)
+    layers = [Layer(masked_taps(0, normal(8, 2, 1, 3), "A"), normal(8), "relu")]
+    layers.append(Layer(masked_taps(2, normal(8, 8, 1, 1), "B"), normal(8), "gate", residual=1))
+    layers.append(Layer(masked_taps(4, normal(1, 4, 1, 1), "B"), normal(1)))
+    x, l = draw(run, noise(5, 4), layers, (1, 2, 2), 2)
+    torch.testing.assert_close(l, definition(x, layers, (1, 2, 2), 2, torch.zeros(5, dtype=torch.long)), rtol=0, atol=1e-12)
