@@ -18,7 +18,7 @@ Math
 
 Shapes
     u, x (N, D) with D = H W C in the order of rows, pixels, colours; y (N); a tap's W (channels, outputs); b_a (outputs) or (classes, outputs)
-    -> x (N, D)   logits (N, D, F), F = 1 for L = 2, L, or 3 K.      float32 or float64; 16-bit numbers become float32
+    -> x (N, D)   logits (N, D, F), F = 1 for L = 2, L, or 3 K.      float32, or float64 if one of W and b is; 16-bit numbers become float32
 
 Traffic
     2 N H W (living weights) operations, D times fewer than D passes. 28 x 28, 7 blocks of 64 channels: 72 thousand living weights, 113 million
@@ -228,9 +228,12 @@ def _looks_back(rows, of_input, of_rows, di, dj, sight, C):
 
 def _check_residual(name, layer, before, channels, O):
     """A residual is a stream of an earlier layer, which is final when this layer adds it. The input is not: it holds x_ijc itself."""
-    _check.whole(name, layer.residual, 1, 2 * len(before), "None or a stream of an earlier layer" if before else "None in the first layer,")
+    if not before:
+        raise ValueError(f"{name} must be None in the first layer, got {layer.residual!r}")
+    _check.whole(name, layer.residual, 1, 2 * len(before), "None or a stream of an earlier layer")
     if channels[layer.residual] != O:
-        raise ValueError(f"{name} must be a stream of {O} channels, as many as the layer's outputs, and stream {layer.residual} has {channels[layer.residual]}")
+        got = f"stream {layer.residual} has {channels[layer.residual]}"
+        raise ValueError(f"{name} must be a stream of {O} channels, as many as the layer's outputs, and {got}")
     if layer.rows and not before[(layer.residual - 1) // 2].rows:
         raise ValueError(f"{name} must be a stream of a layer by rows, as layers[{len(before)}] is one, and stream {layer.residual} is not")
 
@@ -240,6 +243,7 @@ def _packed(layers, C, W, inputs, outputs):
     channels, depth, rows, taps, weights, biases = [inputs], {0: 1}, [], [], [], []
     for a, layer in enumerate(layers):
         O, act = layer.taps[0][4].shape[1], ACTS.index(layer.act)
+        _check.tensors(**{f"layers[{a}].bias": layer.bias})
         _check.shape(f"layers[{a}].bias", layer.bias, (*layer.bias.shape[:-1], O), "(classes, outputs)")
         if O % (C * (1 + (act == 2))):
             raise ValueError(f"layers[{a}] must have as many outputs for each of {C} colours, in pairs before a gate, got {O}")
@@ -270,6 +274,6 @@ def _packed(layers, C, W, inputs, outputs):
     kernel_rows = [[*row[:2], *(r if r in depth else -1 for r in row[2:4]), *row[4:]] for row in rows]
     classes = max(math.prod(b.shape[:-1]) for b in biases)
     biases = torch.cat([b.expand(classes, -1) for b in biases], 1)
-    wide = lambda a: a if a.dtype == torch.float64 else a.float()
+    dtype = torch.float64 if torch.float64 in {array.dtype for array in (*weights, *biases)} else torch.float32  # of all: kernels read one
     table = lambda numbers, columns: torch.tensor(numbers, dtype=torch.int64, device="cpu").view(-1, columns)
-    return table(streams, 3), table(kernel_rows, 9), table(taps, 5), wide(torch.cat(weights)), wide(biases)
+    return table(streams, 3), table(kernel_rows, 9), table(taps, 5), torch.cat(weights).to(dtype), biases.to(dtype)

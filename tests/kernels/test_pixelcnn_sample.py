@@ -311,3 +311,19 @@ def test_a_gate_follows_the_residual(run):
     layers.append(Layer(masked_taps(4, normal(1, 4, 1, 1), "B"), normal(1)))
     x, l = draw(run, noise(5, 4), layers, (1, 2, 2), 2)
     torch.testing.assert_close(l, definition(x, layers, (1, 2, 2), 2, torch.zeros(5, dtype=torch.long)), rtol=0, atol=1e-12)
+
+
+@everywhere
+@pytest.mark.parametrize("part", ["W", "bias"])
+@pytest.mark.parametrize("dtypes", [(torch.float64, torch.float32), (torch.float32, torch.float64), (torch.float32, torch.bfloat16)], ids=str)
+def test_weights_and_biases_of_different_dtypes_become_the_widest(run, part, dtypes):
+    mixed, wide = (program((1, 2, 2), 2, 0, 2, 3, 1, dtype=dtypes[0]) for _ in range(2))
+    taps, dtype = mixed[2].taps, torch.promote_types(*dtypes)
+    if part == "W":
+        taps[0] = (*taps[0][:4], taps[0][4].to(dtypes[1]))
+    else:
+        mixed[2].bias = mixed[2].bias.to(dtypes[1])
+    for layer, its in zip(wide, mixed, strict=True):
+        layer.taps, layer.bias = [(*tap[:4], tap[4].to(dtype)) for tap in its.taps], its.bias.to(dtype)
+    got, wanted = (draw(run, noise(2, 4), layers, (1, 2, 2), 2) for layers in (mixed, wide))
+    assert got[1].dtype == dtype and all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
