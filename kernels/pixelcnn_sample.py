@@ -35,7 +35,6 @@ Tiling
           k k o . .
 """
 
-import ctypes
 import math
 from dataclasses import dataclass
 
@@ -143,24 +142,20 @@ def run(u, x, known, levels, components, shape, streams, layers, taps, weights, 
 
 def launch(choice, x, known, levels, components, shape, u, streams, layers, taps, weights, biases, y):
     """Writes x[:, known:], returns the logits."""
-    (C, H, W), N = shape, len(x)
+    (C, H, W), N, threads = shape, len(x), torch.get_num_threads()  # read once: the workspace is for so many
     channels, depth, _ = streams.unbind(1)
     numbers, widest = int((channels * depth).sum()) * W, int(layers[:, 0].max())
     logits = u.new_empty(*x.shape, int(layers[-1, 0]) // C)
     if choice.backend == "cpu":
-        function, work = "pixelcnn_sample_cpu", torch.empty(_workspace(u.dtype, N, numbers, widest), dtype=torch.uint8)
+        size = _library.size("pixelcnn_sample", "cpu", "pixelcnn_sample_cpu_workspace", u.dtype, N, numbers, widest, threads=threads)
+        function, work = "pixelcnn_sample_cpu", torch.empty(size, dtype=torch.uint8)
     else:
         function, work = f"pixelcnn_sample_{choice.rung}", u.new_empty(N, numbers + widest)
     tables = [table.to(x.device) for table in (streams, layers, taps)]
     sizes = (known, N, H, W, C, levels, components, len(layers), numbers, widest, biases.shape[1])
-    _library.call("pixelcnn_sample", choice.backend, function, u.dtype, u, x, y, *tables, weights, biases, logits, work, *sizes)
+    arguments = (u, x, y, *tables, weights, biases, logits, work, *sizes)
+    _library.call("pixelcnn_sample", choice.backend, function, u.dtype, *arguments, threads=threads)
     return logits
-
-
-def _workspace(dtype, *sizes):
-    size = _library.load("pixelcnn_sample", "cpu").pixelcnn_sample_cpu_workspace
-    size.restype, size.argtypes = ctypes.c_int64, (ctypes.c_int, *[ctypes.c_int64] * 3, ctypes.c_int)
-    return size(_library.DTYPES[dtype], *sizes, torch.get_num_threads())
 
 
 # ---- gradient --------------------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from check import runs, seeds
+from genmini.kernels import _library
 from genmini.kernels.pixelcnn_sample import ALL, EARLIER, UP_TO, Layer, _packed, masked_taps, row_taps
 from hypothesis import given
 from hypothesis import strategies as st
@@ -192,6 +193,31 @@ def test_the_same_bits_with_any_number_of_threads():
         torch.set_num_threads(before)
     for x, l in seen[1:]:
         assert torch.equal(x, seen[0][0]) and torch.equal(l, seen[0][1])
+
+
+def test_the_workspace_is_for_the_threads_that_use_it(monkeypatch):
+    """Another thread may change torch.get_num_threads() during a call: the kernel uses as many threads as its workspace holds."""
+    shape, u = (1, 2, 2), noise(3, 4).float()
+    layers = program(shape, 2, 0, 20, 3, 1, dtype=torch.float32)
+    readings, threads_of, call, size = [1], [], _library.call, _library.size
+
+    def read():
+        readings[0] += 1
+        return readings[0]
+
+    def spied(function):
+        def spy(*arguments, threads=None):
+            threads_of.append(torch.get_num_threads() if threads is None else threads)
+            return function(*arguments, threads=threads_of[-1])
+
+        return spy
+
+    monkeypatch.setattr(torch, "get_num_threads", read)
+    monkeypatch.setattr(_library, "size", spied(size))
+    monkeypatch.setattr(_library, "call", spied(call))
+    with kernels.use("cpu"):
+        ops.pixelcnn_sample(u, layers, shape, 2)
+    assert len(threads_of) == 2 and threads_of[0] == threads_of[1], "of the workspace, and of the kernel"
 
 
 @everywhere
