@@ -35,7 +35,10 @@ setup(
     distclass=BinaryDistribution,
     cmdclass={"build_py": BuildWithKernels},
     package_dir={"genmini": "genmini", "genmini.kernels": "kernels", "genmini.csrc": "csrc"},
-    packages=["genmini", "genmini.data", "genmini.metrics", "genmini.models", "genmini.nets", "genmini.studies", "genmini.kernels", "genmini.csrc"],
+    packages=[
+        "genmini", "genmini.cli", "genmini.data", "genmini.metrics", "genmini.models", "genmini.nets", "genmini.studies",
+        "genmini.kernels", "genmini.csrc",
+    ],
     package_data={
         "genmini.data": ["*.npz", "*.txt"],
         "genmini.metrics": ["digits-v1/*"],

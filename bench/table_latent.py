@@ -12,7 +12,6 @@ The FID is that of digits-v1's features, of as many samples as there are test im
 import json
 import statistics
 import sys
-import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -50,37 +49,26 @@ def measure(run):
     import torch
     from measure import commit
 
-    from genmini import data, metrics, models
-    from genmini.train import fit, fit_in_stages, unit
+    from genmini import experiment, metrics
+    from genmini.train import unit
 
     torch.set_num_threads(1)
     name, key, seed = run
-    recipe = models.recipes(name)[key]
-    train, valid, test = (data.load(recipe["data"], split) for split in data.SPLITS)
-    torch.manual_seed(seed)
-    model = models.find(name)(train.shape, levels=train.levels, **recipe["model"])
-    since, stages = time.process_time(), getattr(model, "stages", ())
-    if stages:
-        loops = [recipe[part] for part in ("train", *stages[1:])]
-        history = fit_in_stages(model, train, valid, loops, seed=seed, progress=False)
-    else:
-        history = fit(model, train, valid, **recipe["train"], seed=seed, progress=False)
-    seconds = time.process_time() - since
-
-    torch.manual_seed(0)
+    plan, splits, model, history, seconds = trained.train(name, key, seed)
+    train, test = splits["train"], splits["test"]
+    figures = {figure.name: figure.mean for figure in experiment.figures(model, test, DRAWS)}
     given = (test.y,) if getattr(model, "classes", 0) else ()
     with torch.no_grad():
-        figures = {name: each.mean().item() for name, each in model.figures(test.x, *given, k=DRAWS).items()}
         off = (test.x - model.reconstruct(test.x, *given)) / (test.levels - 1)
     judged = metrics.score(model, metrics.network("digits-v1"), train, test, n=len(test))
     right = judged["samples"]["accuracy"]
     said = {
         "elbo": figures.get("elbo"), "iwae": figures.get(f"iwae-{DRAWS}"), "reconstruction": figures.get("reconstruction"),
         "squared_error": off.square().flatten(1).sum(1).mean().item(), "fid": judged["samples"]["fid"], "fid_real": judged["real"]["fid"],
-        "right_class": right and right[0], "perplexity": model.report().get("perplexity") if hasattr(model, "report") else None,
+        "right_class": right and right[0], "perplexity": figures.get("perplexity"),
     }  # fmt: skip
     return {
-        "data": recipe["data"], "who": name, "recipe": key, "seed": seed, **{k: "" if v is None else f"{v:.4f}" for k, v in said.items()},
+        "data": plan.data, "who": name, "recipe": key, "seed": seed, **{k: "" if v is None else f"{v:.4f}" for k, v in said.items()},
         "unit": unit(model), "valid": f"{history.valid:.4f}", "parameters": sum(p.numel() for p in model.parameters()), "step": history.step,
         "cpu_seconds": f"{seconds:.1f}", "settings": settings(name, key), "torch": torch.__version__, "commit": commit(),
     }  # fmt: skip

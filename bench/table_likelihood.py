@@ -14,7 +14,6 @@ import lzma
 import math
 import statistics
 import sys
-import time
 import zlib
 from pathlib import Path
 
@@ -50,22 +49,15 @@ def measure(run):
     import torch
     from measure import commit
 
-    from genmini import data, models
-    from genmini.train import evaluate, fit
+    from genmini import experiment
 
     torch.set_num_threads(1)
     name, key, seed = run
-    recipe = models.recipes(name)[key]
-    train, valid, test = (data.load(recipe["data"], split) for split in data.SPLITS)
-    torch.manual_seed(seed)
-    model = models.find(name)(train.shape, levels=train.levels, **recipe["model"])
-    since = time.process_time()
-    history = fit(model, train, valid, **recipe["train"], seed=seed, progress=False)
-    seconds = time.process_time() - since
-    torch.manual_seed(0)  # of a bound that draws noise
-    nats, error = evaluate(model, test)
+    plan, splits, model, history, seconds = trained.train(name, key, seed)
+    (figure,) = experiment.likelihood(model, splits["test"])
     return {
-        "data": recipe["data"], "who": name, "recipe": key, "seed": seed, **_likelihood(nats, error, test),
+        "data": plan.data, "who": name, "recipe": key, "seed": seed,
+        **_likelihood(figure.mean, figure.error, splits["test"]),
         "bound": "at most" if getattr(model, "bounds", False) else "", "valid": f"{history.valid:.4f}",
         "parameters": sum(p.numel() for p in model.parameters()), "step": history.step, "cpu_seconds": f"{seconds:.1f}",
         "settings": settings(name, key), "torch": torch.__version__, "commit": commit(),

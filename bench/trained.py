@@ -5,9 +5,22 @@ import csv
 import multiprocessing
 import os
 import re
+import time
 
 SETS = {"digits": "17 levels", "digits-threshold": "binary, level 8 and above"}
 KEYS = ["data", "who", "recipe", "seed"]
+
+
+def train(name, key, seed):
+    """Train the model by this recipe -> plan, splits, model, history, seconds of the processor"""
+    from genmini import experiment, models
+
+    plan = experiment.plan(name, models.recipes(name)[key]["data"], key, seed=seed)
+    splits = experiment.splits(plan.data)
+    model = experiment.build(plan, splits["train"])
+    since = time.process_time()
+    history = experiment.train(plan, model, splits, progress=False)
+    return plan, splits, model, history, time.process_time() - since
 
 
 def stored(path):

@@ -73,8 +73,8 @@ def test_a_room_imports_no_room(path):
     assert not others & set(imported(path))
 
 
-LAYERS = [f"genmini.{name}" for name in ("kernels", "ops", "layers", "outputs", "models", "train", "metrics", "studies", "report",
-                                         "commands", "runs", "cli")]  # fmt: skip
+LAYERS = [f"genmini.{name}" for name in ("kernels", "ops", "layers", "outputs", "models", "train", "metrics", "experiment",
+                                         "studies", "cli")]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", sorted([*ROOT.glob("kernels/*.py"), *ROOT.glob("genmini/**/*.py")]), ids=lambda p: str(p.relative_to(ROOT)))

@@ -1,0 +1,64 @@
+"""The command line: one file a command, arguments in, lines and pictures out. The work is done in genmini.experiment.
+
+A user's mistake ends in one line on stderr and exit status 2, a failure of the machine in one line and status 1,
+Ctrl-C in status 130. GENMINI_DEBUG=1 shows the traceback behind the line.
+"""
+
+import argparse
+import os
+import sys
+
+from genmini import __version__
+
+from . import eval, info, list, sample, score, study, train
+from ._options import one_line
+
+EXAMPLES = """examples:
+  genmini train made --data digits               about a minute on a laptop; ends in a picture
+  genmini train realnvp --data moons             a density on the plane, beside the true one
+  genmini sample runs/made-digits -n 100         more samples from that run
+  genmini sample runs/made-digits --complete     lower halves drawn to the upper halves of test images
+  genmini eval runs/made-digits                  its likelihood of the test images
+  genmini info                                   what runs here, on which backend, and why"""
+
+
+def main(argv=None):
+    """Run one command -> its exit status."""
+    try:
+        arguments = parser().parse_args(argv)
+        return arguments.run(arguments) or 0
+    except KeyboardInterrupt as error:
+        print("; ".join(["genmini: interrupted", *_notes(error)]), file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `genmini info | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError, ImportError) as error:
+        if os.environ.get("GENMINI_DEBUG") == "1":
+            raise
+        print("; ".join([f"genmini: {one_line(error)}", *_notes(error)]), file=sys.stderr)
+        return 2 if isinstance(error, ValueError | OSError) else 1
+
+
+def _notes(error):  # what was saved
+    return getattr(error, "__notes__", [])
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        print(f"genmini: {message}   (see: {self.prog} --help)", file=sys.stderr)
+        sys.exit(2)
+
+
+def parser():
+    description = "Deep generative models, from the equation of the course down to the kernel."
+    top = Parser(prog="genmini", description=description, epilog=EXAMPLES,
+                 formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    top.add_argument("--version", action="version", version=f"genmini {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    for command in (info, list, train, sample, eval, score, study):
+        name, help = command.__name__.rpartition(".")[2], command.HELP
+        added = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+        command.options(added)
+        added.set_defaults(run=command.run)
+    return top

@@ -1,0 +1,54 @@
+"""What several commands show of a model: the lines of its figures, and its picture."""
+
+
+def figures(model, split, k=0):
+    """Print the model's figures on the split, each on a line. k: draws for an image, of models that bound log p by them."""
+    from genmini import experiment
+    from genmini.data import toys
+
+    found = experiment.figures(model, split, k)
+    given = ", given the class" * bool(getattr(model, "classes", 0))
+    if found[0].name:
+        widest = max(len(figure.name) for figure in found if figure.error is not None)
+        for figure in found:
+            print(f"{split.split:<9} {figure.name:<{widest}} {_number(figure)}")
+        print(f"{'':<9} mean and standard error over {len(split)} images of {split.name}{given}")
+        return
+    if split.levels:
+        counted = f"{len(split)} images"
+    else:
+        counted = f"{len(split)} points" if split.name in toys.TOYS else f"{split.x.numel()} numbers"
+    at_most = ", at most" * bool(found[0].bits and getattr(model, "bounds", False))
+    of = f"(mean and standard error over {counted} of {split.name})"
+    print(f"{split.split:<9} {_number(found[0])}{at_most}{given}   {of}")
+    for truth in found[1:]:
+        print(f"{truth.name:<9} {_number(truth)}   (of the density that these points were drawn from)")
+
+
+def _number(figure):
+    text = f"{figure.mean:.3f}"
+    if figure.error is not None:
+        text += f" +- {figure.error:.3f}"
+    if figure.unit:
+        text += f" {figure.unit}"
+    if figure.bits:
+        text += ", {:.4f} +- {:.4f} bits/dim".format(*figure.bits)
+    return text
+
+
+def picture(path, model, splits):
+    """Write a picture of data beside what the model makes of it."""
+    import torch
+
+    from genmini import experiment, plots
+    from genmini.data import toys
+
+    test = splits["test"]
+    if test.levels:
+        panels, columns = experiment.panels(model, splits)
+        plots.side_by_side(path, panels, test.levels, columns)
+    elif test.name in toys.TOYS:
+        plots.plane(path, model, test, toys.TOYS[test.name].log_prob)
+    else:
+        seen = torch.cat([splits["train"].x[0], splits["valid"].x[0]])
+        plots.series(path, model, seen, test.x[0], splits["train"].y.item())

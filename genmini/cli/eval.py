@@ -1,0 +1,23 @@
+"""`genmini eval`: the figures of a trained run on a split of its data."""
+
+from . import _options, _output
+
+HELP = "what a trained run is worth on data: its likelihood, in nats and bits per dimension, or its figures"
+
+
+def options(parser):
+    _options.run_folder(parser)
+    parser.add_argument("--split", default="test", help="train, valid or test (default: test)")
+    parser.add_argument("-k", type=_options.positive, default=500, metavar="K",
+                        help="draws for an image, of models that bound log p by them (default: 500)")  # fmt: skip
+    _options.where_data_lies(parser)
+    _options.where_it_runs(parser)
+
+
+def run(arguments):
+    from genmini import checkpoint, data, experiment
+
+    folder = arguments.run_folder
+    split = data.load(experiment.data_of(checkpoint.read(folder), folder), arguments.split, arguments.data_dir)
+    model = checkpoint.load(folder, _options.device(arguments))
+    _output.figures(model, split, arguments.k)

@@ -1,0 +1,92 @@
+"""`genmini sample`: draw samples from a trained run, or complete test images."""
+
+import argparse
+import inspect
+import io
+from pathlib import Path
+
+from . import _options
+
+HELP = "draw samples from a trained run"
+
+
+def options(parser):
+    _options.run_folder(parser)
+    parser.add_argument("-n", type=_options.positive, default=64, metavar="N", help="how many (default: 64)")
+    parser.add_argument("-y", type=_classes, metavar="CLASS",
+                        help="of one class, from a model with classes (default: of all); 3,8: of both at once")  # fmt: skip
+    _options.mean(parser)
+    parser.add_argument("--how", metavar="SAMPLER",
+                        help="of PixelCNN and PixelRNN: cached, naive or jacobi, to the same samples")  # fmt: skip
+    parser.add_argument("--complete", action="store_true", help="keep the first half of test images, draw the rest")
+    parser.add_argument("--out", metavar="FILE", help="a .png picture or a .npy array (default: RUN/grid.png)")
+    _options.seed(parser)
+    _options.where_data_lies(parser)
+    _options.where_it_runs(parser)
+
+
+def _classes(text):
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no class, nor classes as 3,8") from None
+
+
+def run(arguments):
+    import numpy as np
+    import torch
+
+    from genmini import checkpoint, experiment, plots
+
+    folder = arguments.run_folder
+    out = Path(arguments.out or Path(folder) / "grid.png")
+    if out.suffix not in (".png", ".npy"):
+        raise ValueError(f"--out takes a .png or a .npy file, got {out}")
+    saved = checkpoint.read(folder)
+    model = checkpoint.load(folder, _options.device(arguments))
+    name, how, panels = type(model).__name__, {}, {}
+    if not hasattr(model, "sample"):
+        raise ValueError(f"the {name} in {folder} draws no samples: `genmini eval` says how well it judges them")
+    if arguments.complete:
+        how, panels = experiment.halves(model, _test_images(model, saved, arguments), arguments.n)
+    if arguments.how:
+        if "how" not in inspect.signature(model.sample).parameters:
+            raise ValueError(f"--how chooses between samplers, and {name} has one")
+        how["how"] = arguments.how
+    if arguments.mean:
+        _options.check_mean(model)
+        how["mean"] = True
+    if arguments.y is not None:
+        if not getattr(model, "classes", 0):
+            raise ValueError(f"-y names a class, and the {name} in {folder} was made without classes")
+        if len(arguments.y) > 1 and not hasattr(model, "mixture"):
+            raise ValueError(f"-y names several classes, and {name} takes one")
+        how["y"] = arguments.y[0] if len(arguments.y) == 1 else model.mixture(arguments.y)
+    torch.manual_seed(arguments.seed)
+    x = model.sample(len(how["x"]) if arguments.complete else arguments.n, **how).cpu()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    what = "completions" if arguments.complete else "means" if arguments.mean else "samples"
+    if out.suffix == ".npy":
+        content = io.BytesIO()
+        np.save(content, x.numpy(), allow_pickle=False)
+        checkpoint.write(out, content.getvalue())
+    elif arguments.complete:
+        plots.side_by_side(out, {**panels, f"completed by {name}": x}, model.levels)
+    else:
+        plots.samples(out, f"{len(x)} {what} of {name}", x, model.levels)
+    print(f"{len(x)} {what} in {out}")
+    if not how.keys() - {"mean"} and hasattr(model, "says_of_samples"):
+        print(f"note      {model.says_of_samples}")
+
+
+def _test_images(model, saved, arguments):
+    """The test split whose halves are to be completed: at least -n images."""
+    from genmini import data, experiment
+
+    if "known" not in inspect.signature(model.sample).parameters:
+        raise ValueError(f"--complete is for models that draw pixel after pixel, and {type(model).__name__} is none")
+    test = data.load(experiment.data_of(saved, arguments.run_folder), "test", arguments.data_dir)
+    if arguments.n > len(test):
+        raise ValueError(f"-n {arguments.n} halves are to be completed, "
+                         f"and the {test.split} split of {test.name} has {len(test)} images")  # fmt: skip
+    return test

@@ -1,0 +1,33 @@
+"""`genmini score`: the metrics of a trained run's samples, beside those of real images."""
+
+from . import _options
+
+HELP = "how good samples are: FID, KID, inception score, precision, recall, class, beside real images"
+
+
+def options(parser):
+    _options.run_folder(parser, "a folder that `genmini train` wrote, of a model that draws images")
+    parser.add_argument("-n", type=_options.positive, default=1000, metavar="N", help="how many samples (default: 1000)")
+    _options.mean(parser)
+    parser.add_argument("--features", default="digits-v1", metavar="F",
+                        help="the network that judges: digits-v1, the RUN of a classifier, or inception")  # fmt: skip
+    _options.seed(parser)
+    _options.where_data_lies(parser)
+    _options.where_it_runs(parser)
+
+
+def run(arguments):
+    from genmini import checkpoint, data, experiment, metrics
+    from genmini.metrics.score import lines
+
+    folder, device, mean = arguments.run_folder, _options.device(arguments), arguments.mean
+    name = experiment.data_of(checkpoint.read(folder), folder)
+    model, network = checkpoint.load(folder, device), metrics.network(arguments.features, device)
+    train, test = (data.load(name, split, arguments.data_dir) for split in ("train", "test"))
+    if mean:
+        _options.check_mean(model)
+    columns = metrics.score(model, network, train, test, arguments.n, arguments.seed, mean)
+    print(f"features   {network.name}")
+    print(f"samples    {arguments.n}{' means' * mean} of {type(model).__name__} in {folder}, seed {arguments.seed}")
+    print(f"real       of {name}, test; samples and real are held against {len(train)} of train")
+    print("\n".join(["", *lines(columns)]))

@@ -1,0 +1,77 @@
+"""`genmini study`: one question about what trained runs have learnt."""
+
+import sys
+from copy import copy
+from pathlib import Path
+
+from . import _options, train
+
+HELP = "one question about what a trained run has learnt: a picture and a line"
+
+
+def options(parser):
+    parser.add_argument("study", metavar="STUDY", help="one of `genmini list`, as reconstruct")
+    parser.add_argument("of", nargs="+", metavar="RUN", help="folders that `genmini train` wrote; of latent-dim, a model")
+    parser.add_argument("--out", metavar="FILE",
+                        help="the picture of one run (default: RUN/STUDY.png); of latent-dim, the folder of its runs")  # fmt: skip
+    _options.seed(parser)
+    trains = parser.add_argument_group("of latent-dim, which trains")
+    trains.add_argument("--dimensions", type=_options.positive, nargs="+", metavar="d", help="default: 2 5 10 20 50")
+    trains.add_argument("--data", metavar="D", help="a data set of `genmini list`")
+    trains.add_argument("--recipe", metavar="R", help="a recipe of the model")
+    trains.add_argument("--steps", type=_options.positive, metavar="N", help="instead of the recipe's")
+    trains.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting of the recipe")
+    _options.where_data_lies(parser)
+    _options.where_it_runs(parser)
+
+
+def run(arguments):
+    from genmini import studies
+
+    study, folders = studies.find(arguments.study), arguments.of
+    if arguments.study == "latent-dim":
+        return _latent_dim(arguments, study)
+    for option in ("data", "recipe", "steps", "set", "dimensions"):
+        if getattr(arguments, option):
+            raise ValueError(f"--{option} is for `genmini study latent-dim`, which trains; {arguments.study} takes runs")
+    if arguments.out and len(folders) > 1:
+        raise ValueError(f"--out names one picture, and there are {len(folders)} runs: without it each gets its own")
+    if arguments.out and Path(arguments.out).suffix != ".png":
+        raise ValueError(f"--out takes a .png file, got {arguments.out}")
+    device, fits = _options.device(arguments), 0
+    for folder in folders:
+        try:
+            answer = studies.study(arguments.study, folder, arguments.out, arguments.data_dir, device, arguments.seed)
+        except studies.Misfit as why:
+            if len(folders) == 1:
+                raise
+            print(f"genmini: {why}", file=sys.stderr)
+            continue
+        fits += 1
+        print(f"{folder}: {answer}\npicture   {arguments.out or Path(folder) / f'{arguments.study}.png'}")
+    if not fits:
+        raise ValueError(f"none of these {len(folders)} runs fits {arguments.study}")
+
+
+def _latent_dim(arguments, study):
+    """Train what is missing in --out, continue what is not at its end, then study all of it."""
+    from genmini import models
+    from genmini.studies import Run
+
+    if len(arguments.of) > 1 or not arguments.data:
+        raise ValueError("latent-dim trains models of its own: genmini study latent-dim MODEL --data D")
+    name = arguments.of[0]
+    missing = [need for need in study.NEEDS if not hasattr(models.find(name), need)]
+    if missing:
+        raise ValueError(f"{name} does not fit: it has no {' and no '.join(missing)}")
+    out = Path(arguments.out or Path("runs") / f"latent-dim-{name}-{arguments.data}")
+    folders = {d: out / f"latent-{d}" for d in arguments.dimensions or study.DIMENSIONS}
+    for d, folder in folders.items():
+        one = copy(arguments)
+        one.model, one.out, one.set = name, str(folder), [*arguments.set, f"latent={d}"]
+        one.overwrite, one.tensorboard, one.resume = False, False, (folder / "run.json").exists()
+        if train.run(one):
+            return 130
+    device = _options.device(arguments)
+    runs = {d: Run(folder, arguments.data_dir, device, arguments.seed) for d, folder in folders.items()}
+    print(f"{study.study(runs, out / 'latent-dim.png')}\npicture   {out / 'latent-dim.png'}")

@@ -1,0 +1,124 @@
+"""`genmini train`: train a model by a recipe, or resume its training."""
+
+import sys
+import time
+from pathlib import Path
+
+from . import _options, _output
+
+HELP = "train a model; write the best weights, the metrics and a picture of samples beside data"
+
+
+def options(parser):
+    parser.add_argument("model", metavar="MODEL", help="a model of `genmini list`, as made")
+    parser.add_argument("--data", required=True, metavar="D", help="a data set of `genmini list`, as digits")
+    parser.add_argument("--recipe", metavar="R", help="a recipe of the model (default: the one named as the data)")
+    parser.add_argument("--steps", type=_options.positive, metavar="N", help="instead of the recipe's")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                        help="any setting of the recipe; may be repeated")  # fmt: skip
+    _options.seed(parser)
+    parser.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/MODEL-D, numbered if that is taken)")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true",
+                          help="continue the run in --out to the same bits: repeat the command that began it")  # fmt: skip
+    existing.add_argument("--overwrite", action="store_true", help="replace the run that is in --out")
+    parser.add_argument("--tensorboard", action="store_true",
+                        help="the metrics for TensorBoard, too (pip install genmini[tensorboard])")  # fmt: skip
+    _options.where_data_lies(parser)
+    _options.where_it_runs(parser)
+
+
+def run(arguments):
+    from genmini import checkpoint, data, experiment, info
+    from genmini.train import unit
+
+    plan = experiment.plan(arguments.model, arguments.data, arguments.recipe, arguments.set, arguments.steps, arguments.seed)
+    if arguments.tensorboard and plan.at_once:
+        raise ValueError(f"{plan.model} is fitted at once: it takes no --tensorboard")
+    folder = _folder(arguments)
+    saved = checkpoint.read(folder) if arguments.resume else {}
+    device = _options.device(arguments, saved.get("threads") or plan.threads)
+    if saved:
+        experiment.check_resume(folder, saved, plan, device)
+    splits = experiment.splits(plan.data, arguments.data_dir)
+    model = experiment.build(plan, splits["train"], device)
+    if plan.data != arguments.data:
+        print(f"{arguments.data} is taken as {plan.data} ({data.SETS[plan.data][0]})")
+    size = lambda x: len(x) if len(x) > 1 else x.numel()  # of one series, its length
+    sizes = " / ".join(f"{size(split.x)} {name}" for name, split in splits.items())
+    parameters = sum(p.numel() for p in model.parameters())
+    how = "fitted at once" if plan.at_once else " + ".join(str(loop["steps"]) for loop in plan.loops) + " steps"
+    print(f"{plan.model} on {plan.data}: {sizes}, {parameters:,} parameters, {how} on {device}")
+
+    if saved and experiment.is_finished(saved):
+        print(f"resumed   {folder} is at its end already")
+        model = checkpoint.load(folder, device)
+        kept = f"the weights of step {saved['step']} are in {folder}"
+    else:
+        if saved:
+            print(f"resumed   {folder} at {experiment.resumes_at(saved)}")
+            if saved["versions"] != info.versions():
+                print(f"note      begun with {saved['versions']}: other versions, perhaps other bits")
+        if arguments.overwrite:
+            (folder / "run.json").unlink(missing_ok=True)  # so that nothing of the old run is taken for the new one's
+        watch = None if plan.at_once else _watch(folder, splits, plan.seed, arguments.tensorboard)
+        history = experiment.train(plan, model, splits, folder, watch, resume=bool(saved))
+        kept = f"the weights of step {history.step}, valid {history.valid:.2f} {unit(model)}, are in {folder}"
+        if history.stopped == "interrupted":
+            where = experiment.resumes_at(checkpoint.read(folder))
+            print(f"genmini: interrupted; {kept}; --resume continues from {where}", file=sys.stderr)
+            return 130
+        if history.stopped == "early":
+            print(f"stopped   at step {history.last}: {plan.loops[-1]['patience']} evaluations without a better one")
+    print(f"saved     {kept}")
+    with experiment.what_is_kept(folder):
+        _output.figures(model, splits["test"])
+        _output.picture(folder / "samples.png", model, splits)
+    print(f"picture   {folder / 'samples.png'}")
+    if hasattr(model, "says_of_samples") and not getattr(model, "classes", 0):  # of classes, the picture shows each
+        print(f"note      {model.says_of_samples}")
+
+
+def _folder(arguments):
+    if arguments.out:
+        folder = Path(arguments.out)
+        if (folder / "run.json").exists() and not (arguments.overwrite or arguments.resume):
+            raise ValueError(f"{folder} already holds a run: choose another --out, or say --resume or --overwrite")
+        return folder
+    if arguments.resume:
+        raise ValueError("--resume continues the run in --out, and none is given")
+    from genmini import experiment
+
+    return experiment.free_folder(f"{arguments.model}-{arguments.data}")
+
+
+def _watch(folder, splits, seed, tensorboard):
+    """What is done at every evaluation: metrics for TensorBoard, and a picture while pictures take at most a 20th of the time."""
+    import torch
+
+    from genmini.train import unit
+
+    writer = None
+    if tensorboard:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ValueError("--tensorboard needs the package tensorboard: pip install genmini[tensorboard]") from None
+        writer = SummaryWriter(folder / "tensorboard")
+    began, spent = time.perf_counter(), 0.25  # seconds, a guess: the first picture comes after five
+
+    def watch(row, model):
+        nonlocal spent
+        if writer:
+            stage = f"{row['stage']}/" if "stage" in row else ""
+            for name in (name for name in row if name not in ("stage", "step", "seconds")):
+                path = f"{unit(model)}/{name}" if name in ("train", "valid") else name
+                writer.add_scalar(stage + path, row[name], row["step"])
+            writer.flush()
+        before = time.perf_counter()
+        if spent <= (before - began) / 20:
+            torch.manual_seed(seed)  # the same noise each time: the same samples, getting better
+            _output.picture(folder / "samples.png", model, splits)
+            spent += time.perf_counter() - before
+
+    return watch

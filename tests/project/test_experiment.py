@@ -1,0 +1,133 @@
+"""What a training leaves when it is interrupted or fails, and what is shown of it on the way and at its end."""
+
+import os
+import signal
+
+import pytest
+from check import command as run
+
+from genmini import experiment, kernels, models
+
+pytestmark = pytest.mark.usefixtures("folder_of_its_own")
+FAST = ["--steps", "20", "--set", "hidden=16", "--set", "every=10", "--threads", "1"]
+
+
+def test_the_same_command_resumes_to_the_same_bits(capsys, tmp_path, monkeypatch):
+    from genmini import checkpoint, models
+
+    words = ["train", "made", "--data", "digits", *FAST, "--seed", "3"]
+    assert run(capsys, *words, "--out", "whole")[0] == 0
+    log_prob, step = models.find("made").log_prob, [0]
+
+    def pressed(model, x):
+        step[0] += model.training
+        if model.training and step[0] == 15:
+            signal.raise_signal(signal.SIGINT)
+        return log_prob(model, x)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(models.find("made"), "log_prob", pressed)
+    try:
+        status, _, err = run(capsys, *words, "--out", "parts")
+    finally:
+        signal.signal(signal.SIGINT, before)
+        monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    line = err.splitlines()[-1]
+    assert status == 130 and line.startswith("genmini: interrupted; the weights of step 10, valid") and line.endswith("continues from step 15")
+
+    other = [*words[:-2], "--out", "parts", "--resume"]
+    for words_too, says in ((["--seed", "4"], "seed 3, not 4"), (["--seed", "3", "--steps", "30"], "steps 20, not 30"),
+                            (["--seed", "3", "--set", "rate=0.1"], "rate 0.002, not 0.1"),
+                            (["--seed", "3", "--backend", "reference"], "backend 'auto', not 'reference'")):  # fmt: skip
+        status, _, err = run(capsys, *other, *words_too)
+        assert status == 2 and says in err, err
+    kernels.use("auto")
+    status, out, _ = run(capsys, *words, "--out", "parts", "--resume")
+    assert status == 0 and "resumed   parts at step 15" in out
+    said = [checkpoint.read(folder) for folder in ("whole", "parts")]
+    assert said[0] == said[1]
+    weights = [(tmp_path / folder / said[0]["weights"]).read_bytes() for folder in ("whole", "parts")]
+    assert weights[0] == weights[1]
+    status, again, _ = run(capsys, *words, "--out", "parts", "--resume")
+    assert status == 0 and "at its end already" in again and out.splitlines()[-2:] == again.splitlines()[-2:]
+
+
+def test_a_full_disk_says_what_is_saved_and_can_be_resumed(capsys, monkeypatch):
+    """The system refuses to write more than 2 kB a file from step 15 on, as it would on a full disk."""
+    resource = pytest.importorskip("resource")
+    made, words = models.find("made"), ["train", "made", "--data", "digits", *FAST, "--out", "r"]
+    log_prob, step, (soft, hard) = made.log_prob, [0], resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full(model, x):
+        step[0] += model.training
+        if model.training and step[0] == 15:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+        return log_prob(model, x)
+
+    monkeypatch.setattr(made, "log_prob", full)
+    try:
+        status, _, err = run(capsys, *words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        monkeypatch.setattr(made, "log_prob", log_prob)
+    line = err.splitlines()[-1]
+    assert status == 2 and line.startswith("genmini: could not write to r: [Errno 27] File too large")
+    assert line.endswith("; the weights of step 10 are in r; --resume continues from step 10")
+    assert not [name for name in os.listdir("r") if name.endswith(".part")]
+    assert run(capsys, *words, "--resume")[0] == 0
+
+
+def test_running_out_of_memory_says_what_is_saved(capsys, monkeypatch):
+    import torch
+
+    made, step = models.find("made"), [0]
+    log_prob = made.log_prob
+
+    def hungry(model, x):
+        step[0] += model.training
+        return log_prob(model, x) if step[0] < 15 else torch.empty(2**60)
+
+    monkeypatch.setattr(made, "log_prob", hungry)
+    status, _, err = run(capsys, "train", "made", "--data", "digits", *FAST, "--out", "r")
+    line = err.splitlines()[-1]
+    assert status == 1 and "out of memory: a smaller batch" in line and line.endswith("step 10 are in r; --resume continues from step 10")
+
+
+def test_pictures_are_drawn_as_it_goes(capsys, monkeypatch, tmp_path):
+    """At the first evaluation after five seconds, and not again before twenty times what it took; the training does not notice."""
+    from genmini.cli import _output, train
+
+    now, drawn = [0.0], []
+    monkeypatch.setattr(train.time, "perf_counter", lambda: now[0])
+
+    def picture(path, model, splits):
+        drawn.append((path.name, now[0], model.sample(2).sum().item()))
+        now[0] += 1
+
+    monkeypatch.setattr(_output, "picture", picture)
+    watch = train._watch(tmp_path, None, 0, False)
+    model = models.find("made")((8, 8), hidden=4)
+    for second in range(0, 60, 2):
+        now[0] = second
+        watch(dict(step=second), model)
+    assert [at for _, at, _ in drawn] == [6, 26, 46] and len({total for *_, total in drawn}) == 1  # 5 = 20 * 0.25, 25 = 20 * 1.25
+
+
+@pytest.mark.parametrize("name, columns", [("vae", 8), ("cvae", 10)])
+def test_a_picture_shows_data_reconstructions_and_samples(monkeypatch, name, columns):
+    from genmini import data
+
+    asked = []
+    splits = {split: data.load("digits-threshold", split) for split in data.SPLITS}
+    model = models.find(name)((8, 8), hidden=4)
+    reconstruct = model.reconstruct
+    monkeypatch.setattr(model, "reconstruct", lambda x, *y: asked.append((x, *y)) or reconstruct(x, *y))
+    drawn, across = experiment.panels(model, splits)
+    shape = (8 * columns, 8, 8)
+    assert across == columns and all(panel.shape == shape for panel in drawn.values())
+    both = [f"{what} ({split})" for split in ("train", "test") for what in ("data", "reconstructed")]
+    assert list(drawn) == [*both, f"samples of {type(model).__name__}"]
+    for split, given in zip(("train", "test"), asked, strict=True):
+        assert (given[0] == splits[split].x[: 8 * columns]).all() and len(given) == (2 if name == "cvae" else 1)
+        assert name == "vae" or (given[1] == splits[split].y[:80]).all()
