@@ -1,25 +1,31 @@
-"""Named data sets, each with one fixed split into train, valid and test.
+"""Data sets by name, each with one fixed split into train, valid and test.
 
     train = genmini.data.load("digits-threshold", split="train")
-    train.x          (N, 8, 8) uint8, each pixel a level 0 ... levels - 1          train.y       (N,) int64, the class
-    train.levels     2                                                            train.shape   (8, 8)
+    train.x          (N, 8, 8) uint8, each pixel a level 0 ... levels - 1         train.y       (N,) int64, the class
+    train.levels     2                                                           train.shape   (8, 8)
 
-Points of the plane and series of numbers are floating and have no levels (None); the densities of the toys are in genmini.data.toys.
+    load("idx", "train", "fashion/")                             any set in MNIST's file format: genmini/data/idx.py
+    load("images", "train", "photos/", size=32, colour=True)     PNG and JPEG images: genmini/data/images.py
 
-A name ends in how its levels were made binary, so that numbers are never compared across: `digits` has its 17 levels, `digits-threshold` is
-1 where a pixel reaches half of the brightest (static: the same bits at every epoch), `digits-drawn` is 1 with the probability x / 16, drawn
-once for all (static too), and `digits-dynamic` is drawn anew for every batch that `batch` gives out; its `x`, by which models are compared, is
-the draw of `digits-drawn`.
+Points of the plane and series of numbers are floating and have no levels (None). toys.TOYS holds the toys' densities.
+
+A name ends in how its levels were made binary, because likelihoods of different versions do not compare. `digits` has
+17 levels. `digits-threshold` is 1 where a pixel reaches half of the highest level: the same bits at every epoch.
+`digits-drawn` is 1 with the probability x / 16, drawn once for all. `digits-dynamic` is drawn anew for every batch that
+`batch` returns; its `x`, on which models are judged, is that of `digits-drawn`.
 """
 
+import hashlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from . import digits, mnist, series, toys
+from . import digits, idx, images, mnist, series, toys
 
 SPLITS = ("train", "valid", "test")
+SIZE = 32  # of the images of a folder, if no other is chosen
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,9 @@ class Data:
     y: torch.Tensor  # (N,)
     levels: int | None  # None: real numbers
     grey: torch.Tensor | None = None  # (N, *shape): of dynamic data, the levels that x was drawn from,
-    brightest: int = 1  # the highest of them
+    brightest: int = 1  # and the highest of them
+    classes: int | None = None  # of the user's own data, how many y tells apart: 0 without labels
+    source: dict | None = None  # of the user's own data: the options of `load`, and what identifies the files
 
     def __len__(self):
         return len(self.x)
@@ -40,31 +48,33 @@ class Data:
         return tuple(self.x.shape[1:])
 
     def threshold(self):
-        """Binary: x >= (levels - 1) / 2, half of the brightest level."""
-        return replace(self, name=f"{self.name}-threshold", x=(2 * self.x.int() >= self.levels - 1).to(torch.uint8), levels=2)
+        """Binary: 1 where x >= (levels - 1) / 2, half of the highest level."""
+        x = (2 * self.x.int() >= self.levels - 1).to(torch.uint8)
+        return replace(self, name=f"{self.name}-threshold", x=x, levels=2)
 
     def dynamic(self):
-        """Binary: 1 with the probability x / (levels - 1). What is drawn here is the same always: a stream that NumPy promises to keep."""
+        """Binary: 1 with the probability x / (levels - 1). It is always the same draw: NumPy keeps this stream."""
         u = np.random.RandomState(SPLITS.index(self.split)).randint(self.levels - 1, size=self.x.shape, dtype=np.uint8)
         x = (torch.from_numpy(u) < self.x).to(torch.uint8)
         return replace(self, name=f"{self.name}-dynamic", x=x, levels=2, grey=self.x, brightest=self.levels - 1)
 
     def drawn(self):
-        """Binary: the draw of `dynamic`, and no other."""
+        """Binary: the one draw of `dynamic`, for all epochs."""
         return replace(self.dynamic(), name=f"{self.name}-drawn", grey=None)
 
     def batch(self, n, noise):
-        """The rows n of x; those of dynamic data are drawn anew, by the generator `noise` of a CPU."""
+        """The rows n of x; of dynamic data, new draws of them by `noise`, a generator of the CPU."""
         if self.grey is None:
             return self.x[n]
         u = torch.randint(self.brightest, (len(n), *self.shape), generator=noise, dtype=torch.uint8)
         return (u.to(self.grey.device) < self.grey[n]).to(torch.uint8)
 
     def to(self, device):
-        return replace(self, x=self.x.to(device), y=self.y.to(device), grey=None if self.grey is None else self.grey.to(device))
+        grey = None if self.grey is None else self.grey.to(device)
+        return replace(self, x=self.x.to(device), y=self.y.to(device), grey=grey)
 
 
-def _digits(split, folder=None):
+def _digits(split, folder):
     x, y = digits.read(split)
     return Data("digits", split, torch.from_numpy(x), torch.from_numpy(y).long(), digits.LEVELS)
 
@@ -72,6 +82,22 @@ def _digits(split, folder=None):
 def _mnist(split, folder):
     x, y = mnist.read(split, folder)
     return Data("mnist", split, torch.from_numpy(x), torch.from_numpy(y).long(), mnist.LEVELS)
+
+
+def _idx(split, folder):
+    x, y, classes = idx.read(split, folder)
+    sha256 = hashlib.sha256(x.tobytes() + y.tobytes()).hexdigest()
+    return _own("idx", split, x, y, classes, folder, sha256)
+
+
+def _images(split, folder, size, colour):
+    x, y, classes, sha256 = images.read(split, folder, size, colour)
+    return _own("images", split, x, y, classes, folder, sha256, size=size, colour=colour)
+
+
+def _own(name, split, x, y, classes, folder, sha256, **options):
+    source = dict(folder=str(Path(folder).resolve()), options=options, count=len(x), sha256=sha256)
+    return Data(name, split, torch.from_numpy(x), torch.from_numpy(y), 256, classes=classes, source=source)
 
 
 def _toy(name):
@@ -83,19 +109,27 @@ def _toy(name):
 
 
 def _series(split, folder):
-    x, year = series.read(split)
-    return Data("series", split, torch.from_numpy(x)[None], torch.tensor([year]), None)  # one series, y the year it begins in
+    x, year = series.read(split)  # one series; y is the year that it begins in
+    return Data("series", split, torch.from_numpy(x)[None], torch.tensor([year]), None)
 
 
-SETS = {  # name -> (what it is, the function that reads a split from a folder, where it needs one)
-    "digits": ("8x8 handwritten digits, 17 levels (embedded)", _digits),
-    "digits-threshold": ("8x8 handwritten digits, binary: level 8 and above (embedded)", lambda *at: _digits(*at).threshold()),
-    "digits-drawn": ("8x8 handwritten digits, binary: 1 with probability level / 16, drawn once (embedded)", lambda *at: _digits(*at).drawn()),
-    "digits-dynamic": ("8x8 handwritten digits, binary: the same, drawn for every batch (embedded)", lambda *at: _digits(*at).dynamic()),
-    "mnist": ("28x28 handwritten digits, 256 levels (from --data-dir, or downloaded)", _mnist),
-    "mnist-threshold": ("28x28 handwritten digits, binary: level 128 and above (the same)", lambda *at: _mnist(*at).threshold()),
-    "mnist-drawn": ("28x28 handwritten digits, binary: 1 with probability level / 255, drawn once (the same)", lambda *at: _mnist(*at).drawn()),
-    "mnist-dynamic": ("28x28 handwritten digits, binary: the same, drawn for every batch (the same)", lambda *at: _mnist(*at).dynamic()),
+def _binary(name, what, read, of, where):
+    """The set `name` and its three binary versions; what: its images in words; of: its highest level."""
+    half = (of + 1) // 2
+    version = lambda how: lambda *given: getattr(read(*given), how)()
+    return {
+        name: (f"{what}, {of + 1} levels ({where})", read),
+        f"{name}-threshold": (f"{what}, binary: level {half} and above ({where})", version("threshold")),
+        f"{name}-drawn": (f"{what}, binary: 1 with probability level / {of}, drawn once ({where})", version("drawn")),
+        f"{name}-dynamic": (f"{what}, binary: the same, drawn for every batch ({where})", version("dynamic")),
+    }
+
+
+SETS = {  # name -> (what it is, the function that reads a split from a folder; of images, also with a size and colour)
+    **_binary("digits", "8x8 handwritten digits", _digits, 16, "embedded"),
+    **_binary("mnist", "28x28 handwritten digits", _mnist, 255, "from --data-dir, or downloaded"),
+    **_binary("idx", "grey images in MNIST's file format", _idx, 255, "from --data-dir"),
+    **_binary("images", "PNG and JPEG images, --size N, grey or --colour", _images, 255, "from --data-dir"),
     **{name: (f"points of the plane: {toy.what} (made, density known)", _toy(name)) for name, toy in toys.TOYS.items()},
     "series": ("yearly sunspot numbers 1700-1919, -1954, -2008 (embedded)", _series),
 }
@@ -110,9 +144,56 @@ def kind(name):
     return "points of the plane" if name in toys.TOYS else "a series" if name == "series" else "images"
 
 
-def load(name, split="train", folder=None):
-    """folder: where data that is not embedded lies, or shall lie (default: GENMINI_DATA, else genmini/ in the user's cache)."""
+def family(name):
+    """The name without its binary version."""
+    return name.partition("-")[0]
+
+
+def load(name, split="train", folder=None, size=None, colour=False):
+    """A split of a data set. folder: where data lies that is not embedded (default: GENMINI_DATA, else mnist's cache).
+
+    size, colour: of the data `images`, the side in pixels (default: 32), and whether they keep their colours.
+    """
     check(name)
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
-    return SETS[name][1](split, folder)
+    read, of_files = SETS[name][1], family(name) == "images"
+    if not of_files and (size is not None or colour):
+        raise ValueError(f"size and colour are chosen for the data `images`, and {name} has its own")
+    if colour and name != "images":
+        raise ValueError(f"{name} is made of grey images: leave colour out, or take the data `images`")
+    if of_files or family(name) == "idx":
+        folder = mnist.home(folder, needed_by=name)
+    return read(split, folder, SIZE if size is None else size, colour) if of_files else read(split, folder)
+
+
+def of_run(metadata, split, folder=None):
+    """A split of the data that a run was trained on; ValueError if it is not the same. metadata: the run's run.json.
+
+    folder: where the data lies now (default: where it lay in training).
+    """
+    if "data" not in metadata:
+        raise ValueError("run.json does not name the run's data")
+    source = metadata.get("source", {})
+    data = load(metadata["data"], split, folder or source.get("folder"), **source.get("options", {}))
+    if source:
+        check_same(data, source)
+    return data
+
+
+def record(splits):
+    """What a run keeps of the user's own data, so that `of_run` finds it again; None for other data. splits: {name: Data}"""
+    source = splits["train"].source
+    if source is None:
+        return None
+    identity = {name: {key: data.source[key] for key in ("count", "sha256")} for name, data in splits.items()}
+    return {"folder": source["folder"], "options": source["options"], "splits": identity}
+
+
+def check_same(data, record):
+    """ValueError if these are not the files of the record."""
+    then, now = record["splits"][data.split], data.source
+    if (then["count"], then["sha256"]) != (now["count"], now["sha256"]):
+        has, had = (f"{each['count']} images with SHA-256 {each['sha256'][:12]}..." for each in (now, then))
+        raise ValueError(f"{now['folder']} does not hold the data of this run: its {data.split} split has {has}, "
+                         f"and the run's had {had}; it lay in {record['folder']}: name the right folder by --data-dir")

@@ -1,30 +1,34 @@
-"""MNIST: 70,000 handwritten digits of 28x28 pixels and 256 levels, from a folder or from the net, and never from half a file.
+"""MNIST: 70,000 handwritten digits of 28x28 pixels and 256 levels, read from a folder or downloaded.
 
-Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document recognition", 1998. Four IDX files, each a magic
-number (two zeros, 8 for bytes, the number of sides), the sides as big-endian 32-bit integers, and the bytes; raw or .gz. They are looked for
-in the folder of --data-dir or GENMINI_DATA (by default genmini/ in the user's cache), in its mnist/ and its MNIST/raw/ (as torchvision lays
-them out). What is missing there is downloaded into its mnist/: written beside, held against its digest, and only then given its name.
+Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document recognition", 1998. Four IDX
+files (genmini/data/idx.py), raw or .gz. They are looked for in the folder of --data-dir or GENMINI_DATA (by default
+genmini/ in the user's cache), in its mnist/ and in its MNIST/raw/ (torchvision's layout). A file that is missing is
+downloaded into mnist/: it is written under another name, checked against its digest, and only then renamed.
 
-Whatever its way here, a file is used only if its content has the digest below. Those of the .gz files are the ones that the
-`tensorflow-mnist-input-data` package of tensorflow/haskell and torchvision for Ruby (ankane/torchvision-ruby) download by, those of the
-contents the ones that independent public lists agree on; neither was computed here.
+A file is used only if its content has the digest below, wherever it comes from. The digests of the .gz files are those
+that the `tensorflow-mnist-input-data` package of tensorflow/haskell and torchvision for Ruby (ankane/torchvision-ruby)
+check their downloads by; independent public lists agree on those of the contents. None was computed here.
 """
 
-import gzip
 import hashlib
 import http.client
 import os
 import struct
 import sys
 import urllib.request
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from . import idx
+
 LEVELS = 256
-SPLITS = {"train": ("train", slice(0, 50_000)), "valid": ("train", slice(50_000, 60_000)), "test": ("t10k", slice(0, 10_000))}
+SPLITS = {
+    "train": ("train", slice(0, 50_000)),
+    "valid": ("train", slice(50_000, 60_000)),
+    "test": ("t10k", slice(0, 10_000)),
+}
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
 
 
@@ -65,16 +69,22 @@ def read(split, folder=None):
     folder = home(folder)
     part, rows = SPLITS[split]
     images, labels = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
-    return tuple(content(find(name, folder) or download(name, folder), FILES[name])[rows].copy() for name in (images, labels))
+    paths = {name: find(name, folder) or download(name, folder) for name in (images, labels)}
+    return tuple(content(path, FILES[name])[rows].copy() for name, path in paths.items())
 
 
-def home(folder=None):
-    """Where data sets lie: the folder named here, else by GENMINI_DATA, else genmini/ in the user's cache."""
+def home(folder=None, needed_by=None):
+    """Where data sets lie: this folder, else that of GENMINI_DATA, else genmini/ in the user's cache.
+
+    needed_by: the data that must be in a folder of the user's own, because it cannot be downloaded.
+    """
     named = folder or os.environ.get("GENMINI_DATA")
+    if not named and needed_by:
+        raise ValueError(f"{needed_by} is read from a folder of yours: name it by --data-dir or GENMINI_DATA")
     if not named:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "genmini"
     if not Path(named).is_dir():
-        raise ValueError(f"there is no folder {named} (of --data-dir or GENMINI_DATA)")
+        raise ValueError(f"there is no folder {named}: name the one that holds the data by --data-dir or GENMINI_DATA")
     return Path(named)
 
 
@@ -87,33 +97,17 @@ def find(name, folder):
 
 
 def content(path, file):
-    """The bytes of an IDX file as an array, whole and undamaged; or ValueError, before more is read than such a file holds."""
-    gz = path.suffix == ".gz"
-    whole = len(file.header) + file.bytes
-    if not gz and path.stat().st_size != whole:
-        raise _damaged(path, f"it has {path.stat().st_size} bytes instead of {whole}")
-    try:
-        with (gzip.open if gz else open)(path, "rb") as stream:
-            header = stream.read(len(file.header))
-            if header != file.header:
-                raise _damaged(path, f"it begins with {header.hex(' ', 4)} and not with {file.header.hex(' ', 4)}")
-            body = stream.read(file.bytes)
-            if len(body) != file.bytes or stream.read(1):
-                raise _damaged(path, f"it holds {'less' if len(body) != file.bytes else 'more'} than {whole} bytes")
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _damaged(path, f"it cannot be decompressed ({error})") from None
-    digest = hashlib.sha256(header + body).hexdigest()
+    """The bytes of one of MNIST's files as an array, whole and undamaged; or ValueError."""
+    array = idx.content(path, len(file.shape), file.header, "MNIST")
+    digest = hashlib.sha256(file.header + array.tobytes()).hexdigest()
     if digest != file.sha256:
-        raise _damaged(path, f"the SHA-256 of its content is {digest} and not {file.sha256}")
-    return np.frombuffer(body, np.uint8).reshape(file.shape)
-
-
-def _damaged(path, how):
-    return ValueError(f"{path} is damaged or is not MNIST: {how}; nothing of it was used")
+        raise ValueError(f"{path} is damaged or is not MNIST: the SHA-256 of its content is {digest} "
+                         f"and not {file.sha256}; nothing of it was used")  # fmt: skip
+    return array
 
 
 def download(name, folder):
-    """The .gz from the first mirror that has it as it should be -> its path."""
+    """Download the .gz file from the first mirror that has the right one -> its path."""
     file, path = FILES[name], folder / "mnist" / f"{name}.gz"
     path.parent.mkdir(parents=True, exist_ok=True)
     beside, failures = path.with_name(f"{path.name}.{os.getpid()}.part"), []
@@ -123,12 +117,13 @@ def download(name, folder):
             try:
                 with urllib.request.urlopen(mirror + path.name, timeout=30) as stream:
                     got = stream.read(file.gz_bytes + 1)
-            except (OSError, http.client.HTTPException) as error:  # URLError, too
+            except (OSError, http.client.HTTPException) as error:  # OSError includes URLError
                 failures.append(f"{mirror}: {error}")
                 continue
             digest = hashlib.sha256(got).hexdigest()
             if digest != file.gz_sha256:
-                failures.append(f"{mirror}: {len(got)} bytes with SHA-256 {digest[:12]}..., not {file.gz_bytes} with {file.gz_sha256[:12]}...")
+                failures.append(f"{mirror}: {len(got)} bytes with SHA-256 {digest[:12]}..., "
+                                f"not {file.gz_bytes} with {file.gz_sha256[:12]}...")  # fmt: skip
                 continue
             with open(beside, "wb") as out:
                 out.write(got)

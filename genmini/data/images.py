@@ -1,0 +1,132 @@
+"""A folder of PNG and JPEG images of the user's own, each cropped to its central square and scaled to one size.
+
+    photos/cat/1.jpg  photos/cat/2.jpg  photos/dog/old/3.png      sub-folders are classes, numbered in order of name
+    photos/1.jpg  photos/2.png                                    no sub-folders: no classes
+
+Grey levels count ink, as MNIST's do: 0 is white and 255 is black. Colour images are (3, size, size): red, green, blue,
+255 the brightest. Transparent pixels lie on white. An image that has the size already keeps its values.
+
+Files with other suffixes are ignored. A file that is named as an image and is none, is damaged or has too many pixels
+ends the reading in an error that names it; so does a link, which could lead out of the folder. The size is checked
+before anything is decoded.
+
+The split: the sorted paths are put into one fixed random order. The last sixth is for test, the last sixth of the rest
+for valid, the rest for train.
+"""
+
+import hashlib
+import io
+import os
+import stat
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from .idx import rows_of
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+MOST_PIXELS = 50_000_000  # of one image: some cameras make as many
+MOST_BYTES = 2**28  # of one file
+SIZES = range(4, 1025)
+
+
+def read(split, folder, size, colour):
+    """-> images (N, [3,] size, size) uint8, classes (N,) int64, the number of classes, SHA-256 of names and files"""
+    if type(size) is not int or size not in SIZES:
+        raise ValueError(f"size must be a whole number, {SIZES[0]} to {SIZES[-1]} pixels, got {size!r}")
+    root = Path(folder)
+    paths = sorted(_paths(root, ()))
+    if not paths:
+        raise ValueError(f"{folder} holds no PNG or JPEG image: they are known by {', '.join(SUFFIXES)}")
+    rows = rows_of(split, len(paths), False, folder)
+    classes = _classes(root, paths)
+    chosen = np.random.RandomState(0).permutation(len(paths))[rows]  # a stream that NumPy promises never to change
+    x = np.empty((len(chosen), *((3,) if colour else ()), size, size), np.uint8)
+    y = np.empty(len(chosen), np.int64)
+    digest = hashlib.sha256()
+    for i, n in enumerate(chosen):
+        parts = paths[n]
+        content = _content(root.joinpath(*parts))
+        digest.update(f"{'/'.join(parts)}\0{len(content)}\0".encode("utf-8", "surrogateescape") + content)
+        x[i] = image(content, size, colour, root.joinpath(*parts))
+        y[i] = classes.index(parts[0]) if classes else 0
+    return x, y, len(classes), digest.hexdigest()
+
+
+def _paths(root, inside):
+    """The image files below root, each as the names on the way to it."""
+    for entry in os.scandir(root.joinpath(*inside)):
+        here = *inside, entry.name
+        named_as_image = entry.name.lower().endswith(SUFFIXES)
+        if entry.is_symlink():
+            raise ValueError(f"{root.joinpath(*here)} is a link, which could lead out of {root}: "
+                             "put the file itself there")  # fmt: skip
+        elif entry.is_dir():
+            yield from _paths(root, here)
+        elif named_as_image:
+            if not stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
+                raise ValueError(f"{root.joinpath(*here)} is named as an image and is no file")
+            yield here
+
+
+def _classes(root, paths):
+    """The sub-folders with images, sorted; () if the images lie in root itself."""
+    classes = sorted({parts[0] for parts in paths if len(parts) > 1})
+    beside = next((parts[0] for parts in paths if len(parts) == 1), None)
+    if classes and beside:
+        raise ValueError(f"{root} holds images, as {beside}, beside folders of images, as {classes[0]}: "
+                         "sub-folders are classes, so put every image into one, or all into one folder")  # fmt: skip
+    return classes
+
+
+def _content(path):
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise ValueError(f"{path} has {size} bytes, and at most {MOST_BYTES} are read of an image")
+    return path.read_bytes()
+
+
+def image(content, size, colour, name="the image"):
+    """The bytes of a PNG or JPEG file -> (size, size) or (3, size, size) uint8"""
+    from PIL import Image, ImageOps
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own limit is a warning; ours, below, is an error
+            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as opened:
+                width, height = opened.size
+                if width * height > MOST_PIXELS:
+                    raise _TooLarge(f"{width} x {height} pixels")
+                whole = _upright_and_opaque(opened, Image, ImageOps)
+        side = min(whole.size)
+        left, top = ((s - side) // 2 for s in whole.size)
+        box = left, top, left + side, top + side
+        square = whole.crop(box) if side == size else whole.resize((size, size), Image.Resampling.BICUBIC, box)
+        pixels = np.asarray(square.convert("RGB" if colour else "L"))
+    except (_TooLarge, Image.DecompressionBombError) as error:
+        raise ValueError(f"{name} has {error}, and at most {MOST_PIXELS} are read") from None
+    except Image.UnidentifiedImageError:
+        raise ValueError(f"{name} is no PNG or JPEG image, whatever its name says") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file can make Pillow raise nearly anything
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{name} is damaged or no image: {why}") from None
+    return pixels.transpose(2, 0, 1) if colour else 255 - pixels
+
+
+class _TooLarge(Exception):
+    pass
+
+
+def _upright_and_opaque(opened, Image, ImageOps):
+    """The decoded image, grey or RGB with 8 bits: turned upright, on white where it is transparent."""
+    if opened.mode.startswith("I"):  # grey of 16 bits
+        opened = Image.fromarray((np.asarray(opened).astype(np.uint32) >> 8).astype(np.uint8))
+    upright = ImageOps.exif_transpose(opened)
+    if upright.mode in ("LA", "PA", "RGBA") or "transparency" in upright.info:
+        upright = upright.convert("RGBA")
+        white = Image.new("RGBA", upright.size, "white")
+        return Image.alpha_composite(white, upright).convert("RGB")
+    return upright if upright.mode in ("L", "RGB") else upright.convert("L" if upright.mode == "1" else "RGB")
