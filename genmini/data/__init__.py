@@ -182,7 +182,7 @@ def of_run(metadata, split, folder=None):
 
 
 def record(splits):
-    """What a run keeps of the user's own data, so that `of_run` finds it again; None for other data. splits: {name: Data}"""
+    """What a run keeps of the user's own data, for `of_run` to find it again; None for other data. splits: {name: Data}"""
     source = splits["train"].source
     if source is None:
         return None

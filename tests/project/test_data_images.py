@@ -1,4 +1,4 @@
-"""A folder of PNG and JPEG images: crops, sizes, splits and classes by a stated rule; a hostile file ends in one line."""
+"""A folder of PNG and JPEG images: crop, size, split and classes by a stated rule; a hostile file ends in one line."""
 
 import io
 import os
