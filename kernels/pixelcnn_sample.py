@@ -35,7 +35,6 @@ Tiling
           k k o . .
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -109,9 +108,8 @@ def _pass(x, levels, components, shape, streams, layers, taps, weights, bias):
             if sight != ALL:
                 dead = colour(channels)[:, None] >= colour(outputs) if sight == EARLIER else colour(channels)[:, None] > colour(outputs)
                 Wt = Wt.masked_fill(dead, 0)
-            if -di < H and abs(dj) < W:
-                there = F.pad(z[r], (-dj, dj, -di, di))  # z_r(i + di, j + dj), 0 outside
-                s = s + torch.einsum("nchw,co->nohw", there, Wt)
+            there = F.pad(z[r], (-dj, dj, -di, di))  # z_r(i + di, j + dj), 0 outside
+            s = s + torch.einsum("nchw,co->nohw", there, Wt)
         s = s.expand(N, -1, H, W) if residual < 0 else s + z[residual]
         z[raw] = s
         z[after] = None if after < 0 else F.relu(s) if act == 1 else torch.tanh(s[:, 0::2]) * torch.sigmoid(s[:, 1::2]) if act == 2 else None
@@ -191,7 +189,8 @@ def pixelcnn_sample(u, layers, shape, levels, components=0, y=None, x=None, know
     decided at every step, (N, D, F).
     """
     _check.tensors(u=u)
-    C, H, W = shape
+    _check.dimensions("u", u, 2, "(N, D)")
+    C, H, W = _checked_shape(shape)
     _check.shape("u", u, (len(u), C * H * W), "(N, D) with D = C H W")
     _check.whole("levels", levels, 2, 65536, "at least two")
     _check.whole("components", components, 0, 1024, "none or a few")
@@ -199,17 +198,58 @@ def pixelcnn_sample(u, layers, shape, levels, components=0, y=None, x=None, know
         _check.tensors(_check.INTEGERS, x=x)
         _check.shape("x", x, u.shape, "that of u")
     elif known:
-        raise ValueError(f"known = {known} numbers of which x? it was not given")
+        raise ValueError(f"known = {known} needs x, which holds the known numbers, and x is None")
     _check.whole("known", known, 0, u.shape[1], "from 0 to the count of numbers")
     x = torch.zeros(u.shape, dtype=torch.int64, device=u.device) if x is None else x.long()
     y = torch.zeros(len(u), dtype=torch.int64, device=u.device) if y is None else y
     _check.tensors(_check.INTEGERS, y=y)
     _check.shape("y", y, (len(u),), "(N,) with N of u")
     with torch.no_grad():
-        tables = _packed(layers, C, W, C * (1 + _steps(levels)), C * _outputs(levels, components))
+        tables = _packed(layers, C, H, W, C * (1 + _steps(levels)), C * _outputs(levels, components))
         _check.one_device(u=u, x=x, y=y, weights=tables[3], biases=tables[4])
         x, l = _sample(u.to(tables[3].dtype), x, known, levels, components, [C, H, W], *tables, y.long(), _backend.requested())
     return (x, l) if logits else x
+
+
+def _checked_shape(shape):
+    if not isinstance(shape, tuple | list) or len(shape) != 3:
+        raise ValueError(f"shape must be (C, H, W), got {shape!r}")
+    for name, extent, least in zip("CHW", shape, (1, 0, 0), strict=True):
+        _check.whole(f"{name} of shape", extent, least, 2**31, "an extent of the image")
+    return shape
+
+
+def _check_layer(a, layers, channels, C):
+    """What the kernels rely on. channels: those of the streams before layer a"""
+    layer, name = layers[a], f"layers[{a}]"
+    if not isinstance(layer, Layer):
+        raise TypeError(f"{name} must be a Layer, got {type(layer).__name__}")
+    _check.tensors(**{f"{name}.bias": layer.bias})
+    if layer.bias.dim() not in (1, 2):
+        raise ValueError(f"{name}.bias must have shape (outputs) or (classes, outputs), got {tuple(layer.bias.shape)}")
+    _check.one_of(f"{name}.act", layer.act, ACTS)
+    _check.flag(f"{name}.rows", layer.rows)
+    O = layer.bias.shape[-1]
+    if O == 0 or O % (C * (1 + (layer.act == "gate"))):
+        raise ValueError(f"{name} must have as many outputs for each of {C} colours, in pairs before a gate, got {O}")
+    for t, tap in enumerate(layer.taps):
+        _check_tap(f"{name}.taps[{t}]", tap, layers[:a], layer.rows, channels, O, C)
+    if layer.residual is not None:
+        _check_residual(f"{name}.residual", layer, layers[:a], channels, O)
+
+
+def _check_tap(name, tap, before, rows, channels, O, C):
+    if not isinstance(tap, tuple | list) or len(tap) != 5:
+        raise ValueError(f"{name} must be (stream, di, dj, sight, W), got {tap!r}")
+    r, di, dj, sight, W_t = tap
+    for part, value in (("stream", r), ("di", di), ("dj", dj), ("sight", sight)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{part} of {name} must be an int, got {type(value).__name__}")
+    if not 0 <= r < len(channels) or not _looks_back(rows, r == 0, r > 0 and before[(r - 1) // 2].rows, di, dj, sight, C):
+        got = f"stream {r}, tap {di, dj}, sight {sight}"
+        raise ValueError(f"layers[{len(before)}] must look back at streams that come before it, got {got}")
+    _check.tensors(**{f"W of {name}": W_t})
+    _check.shape(f"W of {name}", W_t, (channels[r], O), "(channels, outputs)")
 
 
 def _looks_back(rows, of_input, of_rows, di, dj, sight, C):
@@ -233,42 +273,40 @@ def _check_residual(name, layer, before, channels, O):
         raise ValueError(f"{name} must be a stream of a layer by rows, as layers[{len(before)}] is one, and stream {layer.residual} is not")
 
 
-def _packed(layers, C, W, inputs, outputs):
+def _packed(layers, C, H, W, inputs, outputs):
     """Tables of streams (channels, depth, offset), layers and taps as csrc/pixelcnn_sample.h reads them; all weights, all biases."""
+    if not isinstance(layers, tuple | list) or not layers:
+        raise ValueError(f"layers must be a list of at least one Layer, got {layers!r}")
     channels, depth, rows, taps, weights, biases = [inputs], {0: 1}, [], [], [], []
     for a, layer in enumerate(layers):
-        O, act = layer.taps[0][4].shape[1], ACTS.index(layer.act)
-        _check.tensors(**{f"layers[{a}].bias": layer.bias})
-        _check.shape(f"layers[{a}].bias", layer.bias, (*layer.bias.shape[:-1], O), "(classes, outputs)")
-        if O % (C * (1 + (act == 2))):
-            raise ValueError(f"layers[{a}] must have as many outputs for each of {C} colours, in pairs before a gate, got {O}")
-        begin = len(taps)
+        _check_layer(a, layers, channels, C)
+        O, act, begin = layer.bias.shape[-1], ACTS.index(layer.act), len(taps)
         for r, di, dj, sight, W_t in layer.taps:
-            if not 0 <= r < len(channels) or not _looks_back(layer.rows, r == 0, r > 0 and layers[(r - 1) // 2].rows, di, dj, sight, C):
-                raise ValueError(f"layers[{a}] must look back at streams that come before it, got stream {r}, tap {di, dj}, sight {sight}")
-            _check.tensors(**{f"layers[{a}].W": W_t})
-            _check.shape(f"layers[{a}].W", W_t, (channels[r], O), "(channels, outputs)")
-            if (sight, C) == (EARLIER, 1):
+            if (sight, C) == (EARLIER, 1) or -di >= H or abs(dj) >= W:
                 continue  # sees nothing
             depth[r] = max(depth.get(r, 1), 1 - di)
             taps.append([r, di, dj, sight, sum(w.numel() for w in weights)])
             weights.append(W_t.reshape(-1))
         if layer.residual is not None:
-            _check_residual(f"layers[{a}].residual", layer, layers[:a], channels, O)
             depth.setdefault(layer.residual, 1)
         residual = -1 if layer.residual is None else layer.residual
         rows.append([O, act, 2 * a + 1, 2 * a + 2, residual, sum(b.shape[-1] for b in biases), begin, len(taps), int(layer.rows)])
         channels += [O, (0, O, O // 2)[act]]
         biases.append(layer.bias)
-    _check.shape("the last layer", layers[-1].bias, (*layers[-1].bias.shape[:-1], outputs), "(outputs)")
+    if O != outputs:
+        raise ValueError(f"layers[{a}], the last, must have {outputs} outputs, those that decide the colours of a pixel, got {O}")
     depth.setdefault(2 * len(layers) - 1, 1)  # what decides
     streams, offset = [], 0
     for r, count in enumerate(channels):
         streams.append([count, depth.get(r, 0), offset])
         offset += count * depth.get(r, 0) * W
     kernel_rows = [[*row[:2], *(r if r in depth else -1 for r in row[2:4]), *row[4:]] for row in rows]
-    classes = max(math.prod(b.shape[:-1]) for b in biases)
-    biases = torch.cat([b.expand(classes, -1) for b in biases], 1)
+    classes = sorted({len(b) for b in biases if b.dim() == 2} - {1})
+    if len(classes) > 1:
+        got = ", ".join(f"layers[{a}].bias {tuple(b.shape)}" for a, b in enumerate(biases) if b.dim() == 2)
+        raise ValueError(f"biases must have as many classes in every layer that has any, got {got}")
     dtype = torch.float64 if torch.float64 in {array.dtype for array in (*weights, *biases)} else torch.float32  # of all: kernels read one
+    weights = torch.cat(weights).to(dtype) if weights else biases[0].new_empty(0, dtype=dtype)
+    biases = torch.cat([b.expand(*classes or [1], -1) for b in biases], 1).to(dtype)
     table = lambda numbers, columns: torch.tensor(numbers, dtype=torch.int64, device="cpu").view(-1, columns)
-    return table(streams, 3), table(kernel_rows, 9), table(taps, 5), torch.cat(weights).to(dtype), biases.to(dtype)
+    return table(streams, 3), table(kernel_rows, 9), table(taps, 5), weights, biases

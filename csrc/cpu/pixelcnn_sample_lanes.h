@@ -49,21 +49,27 @@ template <class T> static void compute(const Problem<T>& p, const Layer& a, int6
     Piece<T> piece[MOST_TAPS];
     int64_t pieces = 0, colours = c < 0 ? 1 : p.C, width = a.outputs / colours, o0 = c < 0 ? 0 : c * width;
     auto at = [&](const Stream& s, int64_t i, int64_t j) { return z + (s.offset + (i % s.depth * p.W + j) * s.channels) * samples; };
+    T *y = z + p.numbers * samples, *halves = y + p.widest * samples;
+    const T* start[TILE];    // of the sums: the biases, then what the pieces before gave
+    for (int s = 0; s < samples; s++) start[s] = bias[s] + a.bias;
+    auto add_pieces = [&] {
+        int s = 0;
+        for (; s + 8 <= samples; s += 8) sums_of<T, 8, 1>(piece, pieces, a.outputs, o0, o0 + width, s, start, y, width);
+        for (; s + 4 <= samples; s += 4) sums_of<T, 4, 2>(piece, pieces, a.outputs, o0, o0 + width, s, start, y, width);
+        for (; s < samples; s++) sums_of<T, 1, 4>(piece, pieces, a.outputs, o0, o0 + width, s, start, y, width);
+        for (s = 0; s < samples; s++) start[s] = y + s * width - o0;
+        pieces = 0;
+    };
     for (int64_t t = a.tap; t < a.taps_end; t++) {
         const Tap& tap = p.taps[t];
         const Stream& s = p.streams[tap.stream];
         if (i + tap.di < 0 || j + tap.dj < 0 || j + tap.dj >= p.W) continue;    // x is 0 outside the image
+        if (pieces == MOST_TAPS) add_pieces();
         int64_t seen = tap.sight == ALL ? s.channels : (c + (tap.sight == UP_TO)) * s.channels / p.C;
         piece[pieces++] = {at(s, i + tap.di, j + tap.dj), s.channels, seen, p.weights + tap.weight};
     }
-    T *y = z + p.numbers * samples, *halves = y + p.widest * samples;
-    const T* b[TILE];
-    for (int s = 0; s < samples; s++) b[s] = bias[s] + a.bias;
-    int s = 0;
-    for (; s + 8 <= samples; s += 8) sums_of<T, 8, 1>(piece, pieces, a.outputs, o0, o0 + width, s, b, y, width);
-    for (; s + 4 <= samples; s += 4) sums_of<T, 4, 2>(piece, pieces, a.outputs, o0, o0 + width, s, b, y, width);
-    for (; s < samples; s++) sums_of<T, 1, 4>(piece, pieces, a.outputs, o0, o0 + width, s, b, y, width);
-    for (s = 0; s < samples; s++) {
+    add_pieces();
+    for (int s = 0; s < samples; s++) {
         T* mine = y + s * width;
         auto of = [&](int64_t stream) { return at(p.streams[stream], i, j) + s * p.streams[stream].channels; };
         const T* residual = a.residual < 0 ? nullptr : of(a.residual) + o0;

@@ -230,7 +230,7 @@ def test_the_noise_decides_upwards(run):
 
 def test_rows_are_kept_as_long_as_a_filter_looks_back():
     """The workspace holds a few rows of what is read again, and nothing of what is not."""
-    streams = _packed(program((1, 28, 28), 2, 0, 4, 7, 1), 1, 28, 2, 1)[0]
+    streams = _packed(program((1, 28, 28), 2, 0, 4, 7, 1), 1, 28, 28, 2, 1)[0]
     assert streams[:, 1].tolist() == [4, 0, 4, 1, 0, 0, 4, 1, 1, 0, 1, 1, 0]
     assert streams[-2, 2] < 28 * 28 * streams[:, 0].sum() / 10
 
@@ -252,7 +252,7 @@ for sizes in NETS.values():
 
 
 def test_opaque():
-    tables = _packed(program((1, 2, 2), 3, 0, 2, 3, 2), 1, 2, 3, 3)
+    tables = _packed(program((1, 2, 2), 3, 0, 2, 3, 2), 1, 2, 2, 3, 3)
     for backend in ("reference", "cpu", "emulated"):
         arguments = (noise(2, 4), numbers(2, 4, 3), 1, 3, 0, [1, 2, 2], *tables, torch.tensor([0, 1]), backend)
         torch.library.opcheck(torch.ops.genmini.pixelcnn_sample.default, arguments)
@@ -279,11 +279,11 @@ def test_errors_name_the_argument():
         draw(u, layers, shape, 2, x=x + 2, known=4)
     with pytest.raises(ValueError, match="y must hold classes 0 ... 1, and it holds other values"):
         draw(u, layers, shape, 2, y=torch.tensor([0, 2]))
-    with pytest.raises(ValueError, match="known = 2 numbers of which x"):
+    with pytest.raises(ValueError, match="known = 2 needs x, which holds the known numbers"):
         draw(u, layers, shape, 2, known=2)
     with pytest.raises(ValueError, match="known must be from 0 to the count of numbers, 0 to 4, got 5"):
         draw(u, layers, shape, 2, x=x, known=5)
-    with pytest.raises(ValueError, match="the last layer must have shape"):
+    with pytest.raises(ValueError, match=r"layers\[5\], the last, must have 3 outputs, .* got 1"):
         draw(u, layers, shape, 2, 1)
     ahead = "must look back at streams that come before it"
     weight, bias = torch.zeros(2, 1), torch.zeros(1)
@@ -294,10 +294,71 @@ def test_errors_name_the_argument():
         with pytest.raises(ValueError, match=rf"layers\[\d\] {ahead}"):
             first = Layer([(0, 0, -1, ALL, weight)], bias)
             draw(u, [first, Layer([(*tap, weight[: 2 - tap[0]])], bias, rows=True)], shape, 2)
-    with pytest.raises(ValueError, match=r"layers\[0\].W must have shape \(channels, outputs\) = \(2, 1\), got \(3, 1\)"):
+    with pytest.raises(ValueError, match=r"W of layers\[0\].taps\[0\] must have shape \(channels, outputs\) = \(2, 1\), got \(3, 1\)"):
         draw(u, [Layer([(0, 0, -1, ALL, torch.zeros(3, 1))], bias)], shape, 2)
     with pytest.raises(ValueError, match=r"layers\[0\] must have as many outputs for each of 2 colours"):
         draw(u, [Layer([(0, 0, -1, ALL, torch.zeros(4, 3))], torch.zeros(3))], (2, 1, 2), 2)
+    with pytest.raises(ValueError, match=r"u must have shape \(N, D\), got \(\)"):
+        draw(torch.tensor(0.5), layers, shape, 2)
+
+
+@pytest.mark.parametrize(
+    "shape, error, named",
+    [((2, 2), ValueError, r"shape must be \(C, H, W\), got \(2, 2\)"), (4, ValueError, r"shape must be \(C, H, W\), got 4"),
+     ((1, 2.0, 2), TypeError, "H of shape must be an int, got float"), ((1, 2, -2), ValueError, "W of shape must be .*, got -2"),
+     ((0, 2, 2), ValueError, "C of shape must be .*, got 0")],
+)  # fmt: skip
+def test_a_wrong_shape_is_named(shape, error, named):
+    with pytest.raises(error, match=named):
+        ops.pixelcnn_sample(noise(2, 4), program((1, 2, 2), 2, 0, 2, 3, 2), shape, 2)
+
+
+TAP, BIAS = (0, 0, -1, ALL, torch.zeros(2, 1)), torch.zeros(1)
+
+
+@pytest.mark.parametrize(
+    "layers, error, named",
+    [([], ValueError, r"layers must be a list of at least one Layer, got \[\]"),
+     (Layer([TAP], BIAS), ValueError, "layers must be a list of at least one Layer, got Layer"),
+     ([([TAP], BIAS)], TypeError, r"layers\[0\] must be a Layer, got tuple"),
+     ([Layer([TAP], BIAS, "tanh")], ValueError, r"layers\[0\].act must be '', 'relu' or 'gate', got 'tanh'"),
+     ([Layer([TAP], BIAS, rows=1)], TypeError, r"layers\[0\].rows must be True or False, got 1"),
+     ([Layer([TAP], 0.0)], TypeError, r"layers\[0\].bias must be a tensor, got float"),
+     ([Layer([TAP], torch.zeros(1, 1, 1))], ValueError, r"layers\[0\].bias must have shape \(outputs\) or \(classes, outputs\), got \(1, 1, 1\)"),
+     ([Layer([TAP[:4]], BIAS)], ValueError, r"layers\[0\].taps\[0\] must be \(stream, di, dj, sight, W\), got"),
+     ([Layer([(0, -1.0, *TAP[2:])], BIAS)], TypeError, r"di of layers\[0\].taps\[0\] must be an int, got float"),
+     ([Layer([(*TAP[:4], 1)], BIAS)], TypeError, r"W of layers\[0\].taps\[0\] must be a tensor, got int"),
+     ([Layer([TAP], torch.zeros(2, 1)), Layer([(1, 0, 0, ALL, BIAS[None])], torch.zeros(3, 1))], ValueError,
+      r"biases must have as many classes in every layer that has any, got layers\[0\].bias \(2, 1\), layers\[1\].bias \(3, 1\)")],
+)  # fmt: skip
+def test_a_wrong_layer_is_named(layers, error, named):
+    with pytest.raises(error, match=named):
+        ops.pixelcnn_sample(noise(2, 4), layers, (1, 2, 2), 2)
+
+
+SEES_NOTHING = {"no taps": [], "dead": masked_taps(0, torch.ones(3, 3, 1, 1), "A"), "far": [(0, -9, 0, ALL, torch.ones(3, 3))]}
+
+
+@everywhere
+@pytest.mark.parametrize("taps", SEES_NOTHING.values(), ids=SEES_NOTHING)
+def test_a_layer_that_sees_nothing_gives_its_bias(run, taps):
+    """No taps, the lone tap of a 1 x 1 convolution of kind "A", a tap that reaches above every image: s_a = b_a."""
+    bias = torch.tensor([[0.1, 0.2, -0.3], [1.0, 2.0, 3.0]])
+    l = draw(run, noise(2, 4), [Layer(taps, bias)], (1, 2, 2), 3, y=torch.tensor([1, 0]))[1]
+    assert torch.equal(l, bias[[1, 0], None].expand(2, 4, 3))
+
+
+@everywhere
+def test_a_layer_may_have_any_number_of_taps(run):
+    """A filter of 35 x 35 has 613, more than the native kernel sums at a time."""
+    weight = torch.randn(2 * 613, 2, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64) / 30
+    first = [(0, -1 if t % 3 else 0, -1, ALL, weight[t]) for t in range(613)]
+    second = [(2, -1 if t % 3 else 0, -1, ALL, weight[t, :, :1]) for t in range(613, 2 * 613)]
+    layers = [Layer(first, torch.zeros(4, dtype=torch.float64), "gate"), Layer(second, torch.zeros(1, dtype=torch.float64))]
+    x = numbers(3, 6, 2)
+    l = draw(run, noise(3, 6), layers, (1, 2, 3), 2, x=x, known=6)[1]
+    torch.testing.assert_close(l, definition(x, layers, (1, 2, 3), 2, torch.zeros(3, dtype=torch.long)), rtol=0, atol=1e-12)
+    assert l.std() > 0.1, "the test wants sums that are not zero"
 
 
 @pytest.mark.parametrize(
