@@ -16,7 +16,7 @@ def train(name, key, seed):
     from genmini import experiment, models
 
     plan = experiment.plan(name, models.recipes(name)[key]["data"], key, seed=seed)
-    splits = experiment.splits(plan.data)
+    splits = experiment.splits(plan)
     model = experiment.build(plan, splits["train"])
     since = time.process_time()
     history = experiment.train(plan, model, splits, progress=False)

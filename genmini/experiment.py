@@ -1,7 +1,7 @@
 """A recipe becomes a run: choose the recipe and its settings, build the model, train or resume it, take its figures.
 
     plan = experiment.plan("made", "digits", assignments=["hidden=300"])
-    splits = experiment.splits(plan.data)
+    splits = experiment.splits(plan)
     model = experiment.build(plan, splits["train"])
     history = experiment.train(plan, model, splits, run="runs/made")
     experiment.figures(model, splits["test"])                        [Figure("", 17.1, 0.3, "nats", (0.386, 0.007))]
@@ -39,6 +39,7 @@ class Plan:
     loops: list  # the settings of the loop, a dict for each stage
     seed: int
     threads: int | None  # of the recipe
+    options: dict  # of the data: size and colour of images, {} of all else
 
     @property
     def model_class(self):
@@ -60,29 +61,35 @@ class Plan:
         return self.settings | self.loops[0] | {f"{stage}.{key}": loop[key] for stage, loop in later for key in loop}
 
 
-def plan(model, data, recipe=None, assignments=(), steps=None, seed=0):
-    """The recipe of this name (default: the one for the data) with `assignments` "KEY=VALUE" and `steps` over it."""
+def plan(model, data_name, recipe=None, assignments=(), steps=None, seed=0, size=None, colour=False):
+    """The recipe of this name (default: the one for the data) with `assignments` "KEY=VALUE" and `steps` over it.
+
+    size, colour: of the data `images`.
+    """
     model_class = models.find(model)
-    name, chosen, data = _recipe(model, data, recipe)
+    options = data.options(data_name, size, colour)
+    name, chosen, data_name = _recipe(model, data_name, recipe, colour)
     at_once = hasattr(model_class, "fit")
     settings, *loops = _settings(assignments, model_class, model_class.fit if at_once else fit, chosen)
     if steps and at_once:
         raise ValueError(f"{model} is fitted at once: it takes no --steps")
     if steps:
         loops = [loop | dict(steps=steps) for loop in loops]
-    return Plan(model, name, data, settings, loops, seed, chosen.get("threads"))
+    return Plan(model, name, data_name, settings, loops, seed, chosen.get("threads"), options)
 
 
-def _recipe(model, wanted, name):
-    """-> the name of the recipe, the recipe, and the data: `wanted`, or the version of it that the recipe is for."""
+def _recipe(model, wanted, name, colour=False):
+    """-> the name of the recipe, the recipe, and the data: `wanted`, or the version of it that the recipe is for.
+
+    The user's own grey images follow the recipes for MNIST; images in colour the one named "colour".
+    """
     recipes = models.recipes(model)
-    data.check(wanted)
-    family = lambda name: name.partition("-")[0]
-    named = [key for key, recipe in recipes.items() if wanted in (key, recipe["data"])]
-    related = [key for key, recipe in recipes.items() if family(recipe["data"]) == family(wanted)]
-    key = name or next(iter(named + related), None)
+    for_wanted = "mnist" if data.family(wanted) in data.OWN else wanted
+    named = [key for key, recipe in recipes.items() if for_wanted in (key, recipe["data"])]
+    related = [key for key, recipe in recipes.items() if data.family(recipe["data"]) == data.family(for_wanted)]
+    key = name or next(iter(["colour"] * ("colour" in recipes) if colour else named + related), None)
     if key not in recipes:
-        missing = f"no recipe {key!r}" if name else f"no recipe for {wanted!r}"
+        missing = f"no recipe {key!r}" if name else f"no recipe for {wanted!r}" + " in colour" * colour
         raise ValueError(f"{model} has {missing}; its recipes are {', '.join(recipes)} (choose one with --recipe)")
     meant = recipes[key]["data"]
     if data.kind(meant) != data.kind(wanted):
@@ -140,16 +147,24 @@ def _parameters(f):
 # ---- train ---------------------------------------------------------------------------------------------------------
 
 
-def splits(name, data_dir=None):
+def splits(plan, data_dir=None):
     """-> {"train": Data, "valid": Data, "test": Data}"""
-    return {split: data.load(name, split, data_dir) for split in data.SPLITS}
+    return {split: data.load(plan.data, split, data_dir, **plan.options) for split in data.SPLITS}
 
 
 def build(plan, train, device="cpu"):
     """The model with the weights that the seed gives; train: the split that it will learn from."""
     torch.manual_seed(plan.seed)
     with torch.device(device):
-        return plan.model_class(train.shape, levels=train.levels, **plan.settings)
+        model = plan.model_class(train.shape, levels=train.levels, **plan.settings)
+    classes = getattr(model, "classes", 0)
+    if classes and train.classes == 0:
+        raise ValueError(f"this {plan.model} learns from classes, and {train.source['folder']} has none: "
+                         "it needs labels, or sub-folders")  # fmt: skip
+    if classes and train.classes not in (None, classes):
+        raise ValueError(f"this {plan.model} is made for {classes} classes, and {train.source['folder']} has "
+                         f"{train.classes}: --set classes={train.classes}")  # fmt: skip
+    return model
 
 
 def train(plan, model, splits, run=None, watch=None, resume=False, progress=True):
@@ -160,6 +175,7 @@ def train(plan, model, splits, run=None, watch=None, resume=False, progress=True
     device = next(model.parameters()).device
     begun = {key: value for key, value in identity(plan, device).items() if key not in ("model", "data")}
     about = begun | dict(threads=torch.get_num_threads(), versions=info.versions())
+    about |= {"source": data.record(splits)} if learn.source else {}
     more = {} if plan.at_once else dict(watch=watch, resume=resume, progress=progress)
     with what_is_kept(run):
         try:
@@ -187,18 +203,20 @@ def free_folder(name):
 
 def identity(plan, device):
     """What a resumed training must have in common with its beginning, or its bits would be others."""
-    return dict(model=plan.model, data=plan.data, recipe_name=plan.recipe_name, recipe=plan.recipe, seed=plan.seed,
-                device=device.type, backend=kernels.requested())  # fmt: skip
+    return dict(model=plan.model, data=plan.data, options=plan.options, recipe_name=plan.recipe_name, recipe=plan.recipe,
+                seed=plan.seed, device=device.type, backend=kernels.requested())  # fmt: skip
 
 
-def check_resume(run, saved, plan, device):
-    """ValueError if the run, of which run.json holds `saved`, was begun otherwise."""
-    flat = lambda settings: {**settings, **settings.get("recipe", {})}
+def check_resume(run, saved, plan, device, splits):
+    """ValueError if the run, of which run.json holds `saved`, was begun otherwise, or on other data."""
+    flat = lambda settings: {"options": {}, **settings, **settings.get("recipe", {})}
     was, now = flat(saved), flat(json.loads(json.dumps(identity(plan, device))))
     for key in now:
         if key != "recipe" and was.get(key) != now[key]:
             raise ValueError(f"the run in {run} was begun with {key} {was.get(key)!r}, not {now[key]!r}: "
                              "--resume takes what it was begun with")  # fmt: skip
+    for split in splits.values():
+        data.check_same(split, saved.get("source"))
 
 
 def is_finished(saved):
@@ -228,13 +246,6 @@ def what_is_kept(run):
         if not is_finished(saved):
             error.add_note(f"--resume continues from {resumes_at(saved)}")
         raise error from None
-
-
-def data_of(saved, run):
-    """The name of the data that the run was trained on."""
-    if "data" not in saved:
-        raise ValueError(f"{run}/run.json does not name its data")
-    return saved["data"]
 
 
 # ---- figures -------------------------------------------------------------------------------------------------------

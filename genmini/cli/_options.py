@@ -5,7 +5,13 @@ import argparse
 
 def where_data_lies(parser):
     parser.add_argument("--data-dir", metavar="DIR",
-                        help="the folder of MNIST's files (default: $GENMINI_DATA, else they are downloaded)")  # fmt: skip
+                        help="the folder of MNIST's files, or of your own data (default: that of the run, else "
+                             "$GENMINI_DATA; MNIST is downloaded if it is nowhere)")  # fmt: skip
+
+
+def of_images(parser):
+    parser.add_argument("--size", type=positive, metavar="N", help="of the data `images`: the side in pixels (default: 32)")
+    parser.add_argument("--colour", action="store_true", help="of the data `images`: in colour (default: grey)")
 
 
 def where_it_runs(parser):

@@ -15,9 +15,9 @@ def options(parser):
 
 
 def run(arguments):
-    from genmini import checkpoint, data, experiment
+    from genmini import checkpoint, data
 
     folder = arguments.run_folder
-    split = data.load(experiment.data_of(checkpoint.read(folder), folder), arguments.split, arguments.data_dir)
+    split = data.of_run(checkpoint.read(folder), arguments.split, arguments.data_dir)
     model = checkpoint.load(folder, _options.device(arguments))
     _output.figures(model, split, arguments.k)

@@ -81,11 +81,11 @@ def run(arguments):
 
 def _test_images(model, saved, arguments):
     """The test split whose halves are to be completed: at least -n images."""
-    from genmini import data, experiment
+    from genmini import data
 
     if "known" not in inspect.signature(model.sample).parameters:
         raise ValueError(f"--complete is for models that draw pixel after pixel, and {type(model).__name__} is none")
-    test = data.load(experiment.data_of(saved, arguments.run_folder), "test", arguments.data_dir)
+    test = data.of_run(saved, "test", arguments.data_dir)
     if arguments.n > len(test):
         raise ValueError(f"-n {arguments.n} halves are to be completed, "
                          f"and the {test.split} split of {test.name} has {len(test)} images")  # fmt: skip

@@ -17,17 +17,17 @@ def options(parser):
 
 
 def run(arguments):
-    from genmini import checkpoint, data, experiment, metrics
+    from genmini import checkpoint, data, metrics
     from genmini.metrics.score import lines
 
     folder, device, mean = arguments.run_folder, _options.device(arguments), arguments.mean
-    name = experiment.data_of(checkpoint.read(folder), folder)
+    saved = checkpoint.read(folder)
     model, network = checkpoint.load(folder, device), metrics.network(arguments.features, device)
-    train, test = (data.load(name, split, arguments.data_dir) for split in ("train", "test"))
+    train, test = (data.of_run(saved, split, arguments.data_dir) for split in ("train", "test"))
     if mean:
         _options.check_mean(model)
     columns = metrics.score(model, network, train, test, arguments.n, arguments.seed, mean)
     print(f"features   {network.name}")
     print(f"samples    {arguments.n}{' means' * mean} of {type(model).__name__} in {folder}, seed {arguments.seed}")
-    print(f"real       of {name}, test; samples and real are held against {len(train)} of train")
+    print(f"real       of {test.name}, test; samples and real are held against {len(train)} of train")
     print("\n".join(["", *lines(columns)]))

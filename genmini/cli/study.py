@@ -18,6 +18,7 @@ def options(parser):
     trains = parser.add_argument_group("of latent-dim, which trains")
     trains.add_argument("--dimensions", type=_options.positive, nargs="+", metavar="d", help="default: 2 5 10 20 50")
     trains.add_argument("--data", metavar="D", help="a data set of `genmini list`")
+    _options.of_images(trains)
     trains.add_argument("--recipe", metavar="R", help="a recipe of the model")
     trains.add_argument("--steps", type=_options.positive, metavar="N", help="instead of the recipe's")
     trains.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting of the recipe")
@@ -31,7 +32,7 @@ def run(arguments):
     study, folders = studies.find(arguments.study), arguments.of
     if arguments.study == "latent-dim":
         return _latent_dim(arguments, study)
-    for option in ("data", "recipe", "steps", "set", "dimensions"):
+    for option in ("data", "size", "colour", "recipe", "steps", "set", "dimensions"):
         if getattr(arguments, option):
             raise ValueError(f"--{option} is for `genmini study latent-dim`, which trains; {arguments.study} takes runs")
     if arguments.out and len(folders) > 1:

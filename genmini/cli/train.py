@@ -12,6 +12,7 @@ HELP = "train a model; write the best weights, the metrics and a picture of samp
 def options(parser):
     parser.add_argument("model", metavar="MODEL", help="a model of `genmini list`, as made")
     parser.add_argument("--data", required=True, metavar="D", help="a data set of `genmini list`, as digits")
+    _options.of_images(parser)
     parser.add_argument("--recipe", metavar="R", help="a recipe of the model (default: the one named as the data)")
     parser.add_argument("--steps", type=_options.positive, metavar="N", help="instead of the recipe's")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
@@ -32,15 +33,16 @@ def run(arguments):
     from genmini import checkpoint, data, experiment, info
     from genmini.train import unit
 
-    plan = experiment.plan(arguments.model, arguments.data, arguments.recipe, arguments.set, arguments.steps, arguments.seed)
+    plan = experiment.plan(arguments.model, arguments.data, arguments.recipe, arguments.set, arguments.steps,
+                           arguments.seed, arguments.size, arguments.colour)  # fmt: skip
     if arguments.tensorboard and plan.at_once:
         raise ValueError(f"{plan.model} is fitted at once: it takes no --tensorboard")
     folder = _folder(arguments)
     saved = checkpoint.read(folder) if arguments.resume else {}
     device = _options.device(arguments, saved.get("threads") or plan.threads)
+    splits = experiment.splits(plan, arguments.data_dir)
     if saved:
-        experiment.check_resume(folder, saved, plan, device)
-    splits = experiment.splits(plan.data, arguments.data_dir)
+        experiment.check_resume(folder, saved, plan, device, splits)
     model = experiment.build(plan, splits["train"], device)
     if plan.data != arguments.data:
         print(f"{arguments.data} is taken as {plan.data} ({data.SETS[plan.data][0]})")

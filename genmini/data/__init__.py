@@ -25,7 +25,8 @@ import torch
 from . import digits, idx, images, mnist, series, toys
 
 SPLITS = ("train", "valid", "test")
-SIZE = 32  # of the images of a folder, if no other is chosen
+OWN = ("idx", "images")  # the user's own data: always from a folder
+SIZE = 32  # of `images`, if no other is chosen
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Data:
     grey: torch.Tensor | None = None  # (N, *shape): of dynamic data, the levels that x was drawn from,
     brightest: int = 1  # and the highest of them
     classes: int | None = None  # of the user's own data, how many y tells apart: 0 without labels
-    source: dict | None = None  # of the user's own data: the options of `load`, and what identifies the files
+    source: dict | None = None  # of the user's own data: its folder, and the count and SHA-256 that identify it
 
     def __len__(self):
         return len(self.x)
@@ -92,11 +93,11 @@ def _idx(split, folder):
 
 def _images(split, folder, size, colour):
     x, y, classes, sha256 = images.read(split, folder, size, colour)
-    return _own("images", split, x, y, classes, folder, sha256, size=size, colour=colour)
+    return _own("images", split, x, y, classes, folder, sha256)
 
 
-def _own(name, split, x, y, classes, folder, sha256, **options):
-    source = dict(folder=str(Path(folder).resolve()), options=options, count=len(x), sha256=sha256)
+def _own(name, split, x, y, classes, folder, sha256):
+    source = dict(folder=str(Path(folder).resolve()), count=len(x), sha256=sha256)
     return Data(name, split, torch.from_numpy(x), torch.from_numpy(y), 256, classes=classes, source=source)
 
 
@@ -116,7 +117,7 @@ def _series(split, folder):
 def _binary(name, what, read, of, where):
     """The set `name` and its three binary versions; what: its images in words; of: its highest level."""
     half = (of + 1) // 2
-    version = lambda how: lambda *given: getattr(read(*given), how)()
+    version = lambda how: lambda *given, **options: getattr(read(*given, **options), how)()
     return {
         name: (f"{what}, {of + 1} levels ({where})", read),
         f"{name}-threshold": (f"{what}, binary: level {half} and above ({where})", version("threshold")),
@@ -149,22 +150,30 @@ def family(name):
     return name.partition("-")[0]
 
 
+def options(name, size=None, colour=False):
+    """What `load` is told beside name, split and folder, checked: {} of all data but `images`."""
+    check(name)
+    if family(name) != "images":
+        if size is not None or colour:
+            raise ValueError(f"size and colour are chosen for the data `images`, and {name} has its own")
+        return {}
+    if colour and name != "images":
+        raise ValueError(f"{name} is made of grey images: leave colour out, or take the data `images`")
+    images.check_size(SIZE if size is None else size)
+    return dict(size=SIZE if size is None else size, colour=colour)
+
+
 def load(name, split="train", folder=None, size=None, colour=False):
     """A split of a data set. folder: where data lies that is not embedded (default: GENMINI_DATA, else mnist's cache).
 
     size, colour: of the data `images`, the side in pixels (default: 32), and whether they keep their colours.
     """
-    check(name)
+    chosen = options(name, size, colour)
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
-    read, of_files = SETS[name][1], family(name) == "images"
-    if not of_files and (size is not None or colour):
-        raise ValueError(f"size and colour are chosen for the data `images`, and {name} has its own")
-    if colour and name != "images":
-        raise ValueError(f"{name} is made of grey images: leave colour out, or take the data `images`")
-    if of_files or family(name) == "idx":
+    if family(name) in OWN:
         folder = mnist.home(folder, needed_by=name)
-    return read(split, folder, SIZE if size is None else size, colour) if of_files else read(split, folder)
+    return SETS[name][1](split, folder, **chosen)
 
 
 def of_run(metadata, split, folder=None):
@@ -174,24 +183,25 @@ def of_run(metadata, split, folder=None):
     """
     if "data" not in metadata:
         raise ValueError("run.json does not name the run's data")
-    source = metadata.get("source", {})
-    data = load(metadata["data"], split, folder or source.get("folder"), **source.get("options", {}))
-    if source:
-        check_same(data, source)
+    source = metadata.get("source")
+    lay_in = source["folder"] if source else None
+    data = load(metadata["data"], split, folder or lay_in, **metadata.get("options", {}))
+    check_same(data, source)
     return data
 
 
 def record(splits):
     """What a run keeps of the user's own data, for `of_run` to find it again; None for other data. splits: {name: Data}"""
-    source = splits["train"].source
-    if source is None:
+    if splits["train"].source is None:
         return None
     identity = {name: {key: data.source[key] for key in ("count", "sha256")} for name, data in splits.items()}
-    return {"folder": source["folder"], "options": source["options"], "splits": identity}
+    return {"folder": splits["train"].source["folder"], "splits": identity}
 
 
 def check_same(data, record):
-    """ValueError if these are not the files of the record."""
+    """ValueError if this split of the user's own data is not the one on record."""
+    if record is None:
+        return
     then, now = record["splits"][data.split], data.source
     if (then["count"], then["sha256"]) != (now["count"], now["sha256"]):
         has, had = (f"{each['count']} images with SHA-256 {each['sha256'][:12]}..." for each in (now, then))

@@ -33,8 +33,6 @@ SIZES = range(4, 1025)
 
 def read(split, folder, size, colour):
     """-> images (N, [3,] size, size) uint8, classes (N,) int64, the number of classes, SHA-256 of names and files"""
-    if type(size) is not int or size not in SIZES:
-        raise ValueError(f"size must be a whole number, {SIZES[0]} to {SIZES[-1]} pixels, got {size!r}")
     root = Path(folder)
     paths = sorted(_paths(root, ()))
     if not paths:
@@ -52,6 +50,11 @@ def read(split, folder, size, colour):
         x[i] = image(content, size, colour, root.joinpath(*parts))
         y[i] = classes.index(parts[0]) if classes else 0
     return x, y, len(classes), digest.hexdigest()
+
+
+def check_size(size):
+    if type(size) is not int or size not in SIZES:
+        raise ValueError(f"size must be a whole number, {SIZES[0]} to {SIZES[-1]} pixels, got {size!r}")
 
 
 def _paths(root, inside):

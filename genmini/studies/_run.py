@@ -14,9 +14,7 @@ class Run:
         self.name = f"{type(self.model).__name__} in {folder}"
 
     def split(self, split):
-        if "data" not in self.said:
-            raise ValueError(f"{self.folder}/run.json does not name its data")
-        return data.load(self.said["data"], split, self.data_dir)
+        return data.of_run(self.said, split, self.data_dir)
 
     @property
     def conditional(self):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from genmini import data
+from genmini.cli import main
 from genmini.data import idx
 
 SHAPE = (5, 7)
@@ -234,3 +235,37 @@ def test_real_mnist_is_read(mnist10k):
     assert torch.bincount(test.y).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     pinned = data.mnist.FILES["t10k-images-idx3-ubyte"]
     assert hashlib.sha256(pinned.header + test.x.numpy().tobytes()).hexdigest() == pinned.sha256
+
+
+# ---- the command line --------------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_trains_on_it_and_finds_it_again(tmp_path, folder_of_its_own, capsys):
+    (x, y), (x_test, y_test) = some(50, shape=(8, 8)), some(20, seed=1, shape=(8, 8))
+    own = lay(tmp_path / "own", (x, y), (x_test, y_test))
+    words = ["train", "nade", "--data", "idx", "--data-dir", str(own), "--steps", "2", "--set", "hidden=4", "--out", "r"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "idx is taken as idx-threshold" in out and "42 train / 8 valid / 20 test" in out
+    line = next(line for line in out.splitlines() if line.startswith("test"))
+    assert main(["eval", "r"]) == 0 and capsys.readouterr().out.strip() == line  # the run knows the folder
+    own.rename(tmp_path / "moved")
+    assert main(["eval", "r"]) == 2 and "there is no folder" in capsys.readouterr().err
+    assert main(["sample", "r", "--complete", "-n", "4", "--data-dir", "moved", "--out", "x.npy"]) == 0
+    other = lay(tmp_path / "other", (x, y), (x_test[:19], y_test[:19]))
+    capsys.readouterr()
+    assert main(["eval", "r", "--data-dir", str(other)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "its test split has 19 images with SHA-256" in err and "the run's had 20" in err
+    assert main([*words, "--resume", "--data-dir", str(other)]) == 2 and "test split" in capsys.readouterr().err
+
+
+def test_classes_are_those_of_the_labels(tmp_path, folder_of_its_own, capsys):
+    (x, y) = some(50, shape=(8, 8))
+    lay(tmp_path / "three", (x, y))
+    lay(tmp_path / "none", x)
+    words = ["train", "classifier", "--data", "idx", "--steps", "1", "--set", "width=2", "--data-dir"]
+    assert main([*words, "three"]) == 2
+    assert "made for 10 classes, and" in (err := capsys.readouterr().err) and "has 3: --set classes=3" in err
+    assert main([*words, "three", "--set", "classes=3"]) == 0
+    assert main([*words, "none"]) == 2 and "it needs labels, or sub-folders" in capsys.readouterr().err

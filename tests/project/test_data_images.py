@@ -1,5 +1,6 @@
 """A folder of PNG and JPEG images: crop, size, split and classes by a stated rule; a hostile file ends in one line."""
 
+import contextlib
 import io
 import os
 import struct
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from genmini import data
+from genmini.cli import main
 from genmini.data import images
 
 
@@ -148,7 +150,7 @@ def test_binary_versions_are_of_grey(tmp_path):
 def test_a_run_finds_its_data_again(tmp_path):
     folder = lay(tmp_path / "a", some(12))
     splits = {split: data.load("images", split, folder, size=8, colour=True) for split in data.SPLITS}
-    metadata = {"data": "images", "source": data.record(splits)}
+    metadata = {"data": "images", "options": dict(size=8, colour=True), "source": data.record(splits)}
     for split in data.SPLITS:
         assert torch.equal(data.of_run(metadata, split).x, splits[split].x)  # where it lay
     folder = folder.rename(tmp_path / "moved")
@@ -251,3 +253,24 @@ def test_what_cannot_be_split_or_labelled_is_named(tmp_path, monkeypatch):
     for size in (3, 1025, 8.0, "8"):
         with pytest.raises(ValueError, match="size must be a whole number, 4 to 1024"):
             data.load("images", "train", tmp_path / "mixed", size=size)
+
+
+# ---- the command line ----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_trains_on_it_and_finds_it_again(tmp_path, folder_of_its_own, capsys):
+    lay(tmp_path / "own", some(30, side=11))
+    words = ["train", "vae", "--data", "images", "--data-dir", "own", "--steps", "1", "--set", "hidden=4", "--out", "r"]
+    assert main([*words, "--size", "8"]) == 0
+    assert "images is taken as images-threshold" in (out := capsys.readouterr().out) and "21 train / 4 valid / 5 test" in out
+    assert main(["eval", "r", "-k", "2"]) == 0 and "elbo" in capsys.readouterr().out
+    assert main(["study", "reconstruct", "r"]) == 0 and main(["sample", "r", "-n", "3", "--out", "x.npy"]) == 0
+    assert np.load("x.npy").shape == (3, 8, 8)
+    assert main([*words, "--resume"]) == 2 and "begun with options {'size': 8" in capsys.readouterr().err
+    lay(tmp_path / "own", {"new.png": GOOD})
+    assert main(["score", "r", "-n", "4"]) == 2 and "does not hold the data of this run" in capsys.readouterr().err
+    for wrong, message in ((["--data", "digits", "--size", "8"], "chosen for the data `images`"), (["--size", "0"], "--size"),
+                           (["--size", "5000"], "4 to 1024"), (["--data", "images-drawn", "--colour"], "grey images")):  # fmt: skip
+        with pytest.raises(SystemExit) if wrong == ["--size", "0"] else contextlib.nullcontext():
+            assert main([*words, "--out", "s", *wrong]) == 2
+        assert message in capsys.readouterr().err
