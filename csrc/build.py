@@ -73,8 +73,8 @@ def reads(source):
     """The source and all files of ours that it includes, directly or not."""
     found = [Path(source).resolve()]
     for path in found:  # grows on the way
-        named = re.findall(r'^\s*#(?:include|define LANES_OF) "(.+)"', path.read_text(), re.M)
-        included = dict.fromkeys((folder / name).resolve() for name in named for folder in (path.parent, CSRC, CSRC / "cpu"))
+        named = re.findall(r'^\s*#include "(.+)"', path.read_text(), re.M)
+        included = dict.fromkeys((folder / name).resolve() for name in named for folder in (path.parent, CSRC))
         found += [other for other in included if other.exists() and other not in found]
     return found
 

@@ -2,10 +2,11 @@
 //
 // A task is a few vectors of samples, a sample a lane, for the whole walk over the pixels. Activations lie unit by
 // unit, the samples of a task side by side: so a weight is loaded once for all of them, and a row of weights is read in
-// the order in which it lies. A sample's sums have the order that csrc/cpu/made_sample_lanes.h writes, whatever its
-// neighbours and the number of threads.
+// the order in which it lies. A sample's sums have one order, whatever its neighbours and the number of
+// threads.
 
-#include "cpu/cpu.h"
+#ifndef SET    // ---- the problem, once for all instruction sets -----------------------------------------------------------
+#include "cpu/threads.h"
 
 namespace {
 
@@ -31,25 +32,133 @@ template <class T> struct Made {
     }
 };
 
-template <class T> struct Walks {
-    int lanes;
-    void (*samples)(const Made<T>&, int64_t, int, T*);
+}    // namespace
+
+#define EACH_SET "../made_sample.cpp"
+#include "cpu/each_set.h"
+#endif
+
+#ifdef SET    // ---- the walk, read by csrc/cpu/each_set.h for each instruction set ------------------------------------------
+
+// Arrays of a task are (units, S): S = V LANES samples side by side.
+
+template <class T> struct Piece {    // of a sum: the first `count` numbers of rows of W, with those of z
+    const T* W;
+    int64_t K, count;
+    const T* z;
 };
 
-#define LANES_OF "made_sample_lanes.h"
-#include "cpu/lanes.h"
+// y_j = b_j + W_j . z (+ A_j . z^0) for R rows at once, which share the loads of z; alone, a row goes four ways, lest
+// each sum wait for the last
+template <class T, int R, int V> static inline void rows(const Piece<T>* piece, int pieces, const T* b, int64_t j,
+                                                         bool hidden, T* y) {
+    constexpr int S = V * LANES<T>, WAYS = R == 1 ? 4 : 1;
+    const vec<T> zero = {};
+    vec<T> sum[WAYS][R][V] = {};
+    auto add = [&](const Piece<T>& p, int64_t k, int way) {
+        for (int v = 0; v < V; v++) {
+            vec<T> z = load(p.z + k * S + v * LANES<T>);
+            for (int r = 0; r < R; r++) sum[way][r][v] = fused(p.W[(j + r) * p.K + k] + zero, z, sum[way][r][v]);
+        }
+    };
+    for (int i = 0; i < pieces; i++) {
+        const Piece<T>& p = piece[i];
+        int64_t k = 0;
+        for (; k + WAYS <= p.count; k += WAYS)
+            for (int way = 0; way < WAYS; way++) add(p, k + way, way);
+        for (; k < p.count; k++) add(p, k, 0);
+    }
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < V; v++) {
+            vec<T> all = WAYS == 1 ? sum[0][r][v]
+                                   : (sum[0][r][v] + sum[1 % WAYS][r][v]) + (sum[2 % WAYS][r][v] + sum[3 % WAYS][r][v]);
+            if (b) all += b[j + r];
+            store(y + r * S + v * LANES<T>, hidden ? most(zero, all) : all);
+        }
+}
+
+template <class T, int V> static void rows(const Piece<T>* piece, int pieces, const T* b, int64_t j0, int64_t j1,
+                                           bool hidden, T* y) {
+    constexpr int S = V * LANES<T>;
+    int64_t j = j0;
+    for (; j + 4 <= j1; j += 4) rows<T, 4, V>(piece, pieces, b, j, hidden, y + (j - j0) * S);
+    for (; j < j1; j++) rows<T, 1, V>(piece, pieces, b, j, hidden, y + (j - j0) * S);
+}
+
+// How many of P(x_d <= 0), ..., P(x_d <= L-2) are at most u, lane by lane. l (R, S) is overwritten.
+template <class T> static inline vec<T> drawn(T* l, int64_t S, int64_t L, vec<T> u) {
+    const vec<T> zero = {}, one = T(1) + zero;
+    if (L == 2) return u >= sigma<T>(-load(l)) ? one : zero;
+    vec<T> top = load(l), total = zero, below = zero, level = zero;
+    // whether or not NaN counts here: below it will
+    for (int64_t k = 1; k < L; k++) top = most(top, load(l + k * S));
+    for (int64_t k = 0; k < L; k++) {
+        vec<T> t = load(l + k * S) - top, e = t < -CUT<T> ? zero : exponential<T>(t);
+        store(l + k * S, e);
+        total += e;
+    }
+    for (int64_t k = 0; k < L - 1; k++) {
+        below += load(l + k * S) / total;
+        level += u >= below ? one : zero;
+    }
+    return level;
+}
+
+// Samples n0 ... n0 + S - 1; those from N on are computed for company, and nobody sees them.
+template <class T, int V> static void samples(const Made<T>& m, int64_t n0, T* z) {
+    constexpr int S = V * LANES<T>;
+    int64_t D = m.D, L = m.L, R = m.R(), I = m.I;
+    int count = int(std::min<int64_t>(S, m.N - n0));
+    T* l = z + m.units * S;    // (R, S)
+    alignas(64) T u[S] = {}, level[S] = {};
+    for (int64_t d = 0; d < D; d++) {
+        T* below = z;    // z^{i-1}
+        for (int64_t i = 1; i <= I; i++) {
+            const Layer<T> layer = m.layer(i - 1);
+            const Piece<T> piece = {layer.W, layer.K, m.end(i - 1, d), below};
+            T* here = below + m.end(i - 1, D) * S;    // z^i, of which the units of degree d are final now
+            rows<T, V>(&piece, 1, layer.b, m.end(i, d - 1), m.end(i, d), true, here + m.end(i, d - 1) * S);
+            below = here;
+        }
+        const Layer<T> V_d = m.layer(I), A_d = m.layer(I + 1);
+        const Piece<T> pieces[] = {{V_d.W, V_d.K, m.end(I, d), below}, {A_d.W, A_d.K, m.end(0, d), z}};
+        rows<T, V>(pieces, A_d.W ? 2 : 1, V_d.b, d * R, (d + 1) * R, false, l);
+        for (int s = 0; s < count; s++) {
+            int64_t nd = (n0 + s) * D + d;
+            for (int64_t r = 0; r < R; r++) m.logits[nd * R + r] = l[r * S + s];
+            level[s] = m.x[nd], u[s] = m.u[nd];
+        }
+        if (d >= m.known)
+            for (int v = 0; v < V; v++)
+                store(level + v * LANES<T>, drawn<T>(l + v * LANES<T>, S, L, load(u + v * LANES<T>)));
+        for (int s = 0; s < count && d >= m.known; s++) m.x[(n0 + s) * D + d] = uint8_t(level[s]);
+        for (int64_t k = 1; k < L; k++)
+            for (int s = 0; s < S; s++) z[(d * (L - 1) + k - 1) * S + s] = level[s] >= T(k) ? T(1) : T(0);
+    }
+}
+
+template <class T> static void task_of_samples(const Made<T>& m, int64_t n0, int vectors, T* z) {
+    if (vectors == 1) samples<T, 1>(m, n0, z);
+    if (vectors == 2) samples<T, 2>(m, n0, z);
+    if (vectors == 3) samples<T, 3>(m, n0, z);
+    if (vectors == 4) samples<T, 4>(m, n0, z);
+}
+
+#else
+// ---- tasks and entry points -----------------------------------------------------------------------------------------
+namespace {
 
 // Vectors of a task: few enough that no thread is idle
 template <class T> int width(int64_t N, int threads) {
-    int64_t vectors = (N + chosen<T>().lanes - 1) / chosen<T>().lanes;
+    int64_t lanes = BEST(LANES<T>), vectors = (N + lanes - 1) / lanes;
     return int(std::clamp<int64_t>((vectors + threads - 1) / threads, 1, WIDEST));
 }
 
 template <class T> void all_samples(const Made<T>& m, void* workspace, int threads) {
-    auto& walks = chosen<T>();
-    int vectors = width<T>(m.N, threads), samples = vectors * walks.lanes;
+    auto task_of_samples = BEST(task_of_samples<T>);
+    int vectors = width<T>(m.N, threads), samples = vectors * BEST(LANES<T>);
     parallel((m.N + samples - 1) / samples, threads, [&](int64_t task, int t) {
-        walks.samples(m, task * samples, vectors, aligned<T>(workspace, t * (m.units + m.R()) * samples));
+        task_of_samples(m, task * samples, vectors, aligned<T>(workspace, t * (m.units + m.R()) * samples));
     });
 }
 
@@ -57,8 +166,8 @@ template <class T> void all_samples(const Made<T>& m, void* workspace, int threa
 
 // Bytes of the workspace. dtype: 0 float32, 3 float64
 extern "C" int64_t made_sample_cpu_workspace(int dtype, int64_t L, int64_t N, int64_t units, int threads) {
-    int64_t single = width<float>(N, threads) * chosen<float>().lanes * 4,
-            wide = width<double>(N, threads) * chosen<double>().lanes * 8;
+    int64_t single = width<float>(N, threads) * BEST(LANES<float>) * 4,
+            wide = width<double>(N, threads) * BEST(LANES<double>) * 8;
     return threads * (units + (L == 2 ? 1 : L)) * (dtype == 0 ? single : wide) + 64;
 }
 
@@ -78,3 +187,4 @@ extern "C" int made_sample_cpu(int dtype, const void* u, void* x, int64_t known,
     dtype == 0 ? walk(float()) : walk(double());
     return 0;
 }
+#endif

@@ -1,9 +1,11 @@
 // Draws from PixelCNN on a CPU, for the arithmetic of one pass.   Room: kernels/pixelcnn_sample.py
 //
 // A task is up to 8 samples, for the whole walk over the pixels: they share the loads of the weights, and output channels are the lanes of
-// vectors. A sample's sums have the order that csrc/cpu/pixelcnn_sample_lanes.h writes, whatever its neighbours and the number of threads.
+// vectors. A sample's sums have one order, whatever its neighbours and the number of threads.
 
-#include "cpu/cpu.h"
+#ifndef SET    // ---- the problem, once for all instruction sets -----------------------------------------------------------
+#include <algorithm>
+#include "cpu/threads.h"
 #include "pixelcnn_sample.h"
 
 namespace {
@@ -11,12 +13,136 @@ namespace {
 constexpr int TILE = 8;           // samples of a task, at most
 constexpr int MOST_TAPS = 512;    // summed at a time
 
-template <class T> struct Walks {
-    void (*samples)(const Problem<T>&, int64_t, int, T*);
+}    // namespace
+
+#define EACH_SET "../pixelcnn_sample.cpp"
+#include "cpu/each_set.h"
+#endif
+
+#ifdef SET    // ---- the walk, read by csrc/cpu/each_set.h for each instruction set ------------------------------------------
+
+// Streams of a task are (depth, W, samples, channels). A layer sums over pieces, a living tap each; its outputs are the lanes.
+
+template <class T> struct Piece {
+    const T* in;    // of sample s: from s * stride on, `count` numbers
+    int64_t stride, count;
+    const T* W;     // (channels, outputs)
 };
 
-#define LANES_OF "pixelcnn_sample_lanes.h"
-#include "cpu/lanes.h"
+// y_s[o] = bias_s[o] + sum over pieces and channels, for S samples, which share the loads of W, and V vectors of outputs from o on
+template <class T, int S, int V>
+static inline void sums(const Piece<T>* piece, int64_t pieces, int64_t outputs, int64_t o, int64_t rest, const T* const* bias, T* y,
+                        int64_t width) {
+    constexpr int L = LANES<T>;
+    const vec<T> zero = {};
+    auto part_of = [&](const T* p, int v) { return V > 1 ? load(p + v * L) : load(p, rest); };
+    vec<T> sum[S][V], w[V];
+    for (int s = 0; s < S; s++)
+        for (int v = 0; v < V; v++) sum[s][v] = part_of(bias[s] + o, v);
+    for (int64_t i = 0; i < pieces; i++) {
+        const T *in = piece[i].in, *W = piece[i].W + o;
+        int64_t stride = piece[i].stride;
+        for (int64_t c = 0; c < piece[i].count; c++, W += outputs) {
+            for (int v = 0; v < V; v++) w[v] = part_of(W, v);
+            for (int s = 0; s < S; s++)
+                for (int v = 0; v < V; v++) sum[s][v] = fused(in[s * stride + c] + zero, w[v], sum[s][v]);
+        }
+    }
+    for (int s = 0; s < S; s++)
+        for (int v = 0; v < V; v++) V > 1 ? store(y + s * width + v * L, sum[s][v]) : store(y + s * width, sum[s][v], rest);
+}
+
+// The same for S samples from s0 on and the outputs o0 ... o1 - 1
+template <class T, int S, int V>
+static void sums_of(const Piece<T>* piece, int64_t pieces, int64_t outputs, int64_t o0, int64_t o1, int s0, const T* const* bias, T* y,
+                    int64_t width) {
+    constexpr int L = LANES<T>;
+    Piece<T> here[MOST_TAPS];
+    for (int64_t i = 0; i < pieces; i++) here[i] = piece[i], here[i].in += s0 * piece[i].stride;
+    int64_t o = o0;
+    if constexpr (V > 1)
+        for (; o + V * L <= o1; o += V * L) sums<T, S, V>(here, pieces, outputs, o, L, bias + s0, y + s0 * width + o - o0, width);
+    for (; o < o1; o += L) sums<T, S, 1>(here, pieces, outputs, o, std::min<int64_t>(L, o1 - o), bias + s0, y + s0 * width + o - o0, width);
+}
+
+// Layer `a` at pixel (i, j), colour c of it (-1: all of them, of a layer that works by rows), for all samples of the task
+template <class T> static void compute(const Problem<T>& p, const Layer& a, int64_t i, int64_t j, int64_t c, int samples, const T* const* bias, T* z) {
+    Piece<T> piece[MOST_TAPS];
+    int64_t pieces = 0, colours = c < 0 ? 1 : p.C, width = a.outputs / colours, o0 = c < 0 ? 0 : c * width;
+    auto at = [&](const Stream& s, int64_t i, int64_t j) { return z + (s.offset + (i % s.depth * p.W + j) * s.channels) * samples; };
+    T *y = z + p.numbers * samples, *halves = y + p.widest * samples;
+    const T* start[TILE];    // of the sums: the biases, then what the pieces before gave
+    for (int s = 0; s < samples; s++) start[s] = bias[s] + a.bias;
+    auto add_pieces = [&] {
+        int s = 0;
+        for (; s + 8 <= samples; s += 8) sums_of<T, 8, 1>(piece, pieces, a.outputs, o0, o0 + width, s, start, y, width);
+        for (; s + 4 <= samples; s += 4) sums_of<T, 4, 2>(piece, pieces, a.outputs, o0, o0 + width, s, start, y, width);
+        for (; s < samples; s++) sums_of<T, 1, 4>(piece, pieces, a.outputs, o0, o0 + width, s, start, y, width);
+        for (s = 0; s < samples; s++) start[s] = y + s * width - o0;
+        pieces = 0;
+    };
+    for (int64_t t = a.tap; t < a.taps_end; t++) {
+        const Tap& tap = p.taps[t];
+        const Stream& s = p.streams[tap.stream];
+        if (i + tap.di < 0 || j + tap.dj < 0 || j + tap.dj >= p.W) continue;    // x is 0 outside the image
+        if (pieces == MOST_TAPS) add_pieces();
+        int64_t seen = tap.sight == ALL ? s.channels : (c + (tap.sight == UP_TO)) * s.channels / p.C;
+        piece[pieces++] = {at(s, i + tap.di, j + tap.dj), s.channels, seen, p.weights + tap.weight};
+    }
+    add_pieces();
+    for (int s = 0; s < samples; s++) {
+        T* mine = y + s * width;
+        auto of = [&](int64_t stream) { return at(p.streams[stream], i, j) + s * p.streams[stream].channels; };
+        const T* residual = a.residual < 0 ? nullptr : of(a.residual) + o0;
+        T* raw = a.raw < 0 ? nullptr : of(a.raw) + o0;
+        for (int64_t o = 0; o < width; o++) {
+            if (residual) mine[o] += residual[o];
+            if (raw) raw[o] = mine[o];
+        }
+        if (a.after < 0) continue;
+        T* after = of(a.after);
+        if (a.act == RELU)
+            for (int64_t o = 0; o < width; o++) after[o0 + o] = mine[o] < 0 ? T(0) : mine[o];    // NaN stays NaN
+        else {    // tanh a = 2 sigma(2 a) - 1; pairs are neighbours
+            int64_t half = width / 2;
+            for (int64_t k = 0; k < half; k++) halves[k] = mine[2 * k], halves[half + k] = mine[2 * k + 1];
+            each_vector<T>(half, [&](int64_t k, int64_t rest) {
+                vec<T> f = load(halves + k, rest), g = load(halves + half + k, rest);
+                store(after + o0 / 2 + k, (T(2) * sigma<T>(T(2) * f) - T(1)) * sigma<T>(g), rest);
+            });
+        }
+    }
+}
+
+// Samples n0 ... n0 + samples - 1
+template <class T> static void walk(const Problem<T>& p, int64_t n0, int samples, T* z) {
+    const T* bias[TILE];
+    int64_t D = p.D(), F = p.F(), steps = p.steps();
+    for (int s = 0; s < samples; s++) bias[s] = p.biases + p.y[n0 + s] * p.bias_columns;
+    const Layer* end = p.layers + p.count;
+    const Stream &out = p.streams[end[-1].raw], &in = p.streams[0];
+    for (int64_t i = 0; i < p.H; i++) {
+        for (const Layer* a = p.layers; a < end; a++)    // what looks at the rows above alone
+            for (int64_t j = 0; a->rows && j < p.W; j++) compute(p, *a, i, j, -1, samples, bias, z);
+        for (int64_t j = 0; j < p.W; j++)
+            for (int64_t c = 0; c < p.C; c++) {
+                for (const Layer* a = p.layers; a < end; a++)
+                    if (!a->rows) compute(p, *a, i, j, c, samples, bias, z);
+                for (int s = 0; s < samples; s++) {
+                    int64_t d = (i * p.W + j) * p.C + c, nd = (n0 + s) * D + d;
+                    const T* l = z + (out.offset + (i % out.depth * p.W + j) * out.channels) * samples + s * out.channels + c * F;
+                    for (int64_t f = 0; f < F; f++) p.logits[nd * F + f] = l[f];
+                    if (d >= p.known) p.x[nd] = drawn(l, p.u[nd], p.L, p.K);
+                    T* pixel = z + (in.offset + (i % in.depth * p.W + j) * in.channels) * samples + s * in.channels;
+                    embed(p.x[nd], p.L, steps, pixel + c * (1 + steps));
+                }
+            }
+    }
+}
+
+#else
+// ---- tasks and entry points -----------------------------------------------------------------------------------------
+namespace {
 
 inline int tile(int64_t N, int threads) { return int(std::clamp<int64_t>((N + threads - 1) / threads, 1, TILE)); }
 
@@ -25,10 +151,10 @@ inline int64_t task_numbers(int64_t numbers, int64_t widest, int samples) { retu
 
 template <class T> void all_samples(const Problem<T>& p, void* workspace, int threads) {
     int samples = tile(p.N, threads);
-    auto& walks = chosen<T>();
+    auto walk = BEST(walk<T>);
     parallel((p.N + samples - 1) / samples, threads, [&](int64_t task, int t) {
         T* z = aligned<T>(workspace, t * task_numbers(p.numbers, p.widest, samples));
-        walks.samples(p, task * samples, int(std::min<int64_t>(samples, p.N - task * samples)), z);
+        walk(p, task * samples, int(std::min<int64_t>(samples, p.N - task * samples)), z);
     });
 }
 
@@ -54,3 +180,4 @@ extern "C" int pixelcnn_sample_cpu(int dtype, const void* u, void* x, const void
     dtype == 0 ? walk(float()) : walk(double());
     return 0;
 }
+#endif

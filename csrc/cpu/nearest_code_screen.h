@@ -1,14 +1,76 @@
-// The integer screen of csrc/nearest_code.cpp, which includes this file once for each instruction set. Proof:
-// docs/exact-argmin.md, "The CPU screen".
+// The integer screen of csrc/nearest_code.cpp, for each instruction set. Proof: docs/exact-argmin.md, "The CPU screen".
+// Room: kernels/nearest_code.py
+#ifndef SET
+#include <algorithm>
+#include <cmath>
+#include "nearest_code_problem.h"
+#define AVX512_ALSO "avx512vnni"
+#define EACH_SET "nearest_code_screen.h"
+#include "each_set.h"
+
+#else
+// ---- the words of the screen ----------------------------------------------------------------------------------------
 //
-// Defined by the includer: LANES numbers of 32 bits in a vector, ROWS rows of z in a panel, and, on vectors,
+//   L                    numbers of 32 bits in a vector;  ROWS of z in a panel
 //   dot2(acc, x, y)      acc + the two products of the 16-bit halves of x and y, in 32-bit integers
 //   minus(h, a, b)       h - a b, rounded once or twice
 //   below(a, b)          the bits of the lanes where a <= b
 
-// a tile of codes is VECTORS x LANES wide; lane l holds the group of codes l, l + LANES, ...
+constexpr int L = LANES<float>;
+typedef float vfloat __attribute__((vector_size(4 * L), may_alias));
+typedef int32_t vint __attribute__((vector_size(4 * L), may_alias));
+typedef int16_t vshort __attribute__((vector_size(2 * L), may_alias));
+inline vfloat splat(float a) { return a - vfloat{}; }
+inline vint splat(int32_t a) { return a - vint{}; }
+#ifdef __clang__
+template <class V> inline V rotated(V v, vint from) {
+    V out;
+    for (int l = 0; l < L; l++) out[l] = v[from[l]];
+    return out;
+}
+inline vint blended(vint a, vint b, vint from) {
+    vint out;
+    for (int l = 0; l < L; l++) out[l] = from[l] < L ? a[from[l]] : b[from[l] - L];
+    return out;
+}
+#else
+template <class V> inline V rotated(V v, vint from) { return __builtin_shuffle(v, from); }
+inline vint blended(vint a, vint b, vint from) { return __builtin_shuffle(a, b, from); }
+#endif
+
+#if SET == AVX512
+#pragma GCC target("avx512vnni")
+constexpr const char* NAME = "avx512";
+constexpr int ROWS = 6;
+inline vint dot2(vint acc, vint x, vint y) { return (vint)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)x, (__m512i)y); }
+inline uint32_t below(vfloat a, vfloat b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LE_OQ); }
+inline vfloat minus(vfloat h, vfloat a, vfloat b) { return (vfloat)_mm512_fnmadd_ps((__m512)a, (__m512)b, (__m512)h); }
+#elif SET == AVX2
+constexpr const char* NAME = "avx2";
+constexpr int ROWS = 3;
+inline vint dot2(vint acc, vint x, vint y) { return acc + (vint)_mm256_madd_epi16((__m256i)x, (__m256i)y); }
+inline uint32_t below(vfloat a, vfloat b) {
+    return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_LE_OQ));
+}
+inline vfloat minus(vfloat h, vfloat a, vfloat b) { return (vfloat)_mm256_fnmadd_ps((__m256)a, (__m256)b, (__m256)h); }
+#else
+constexpr const char* NAME = "portable";
+constexpr int ROWS = 3;
+#ifdef __SSE2__
+inline vint dot2(vint acc, vint x, vint y) { return acc + (vint)_mm_madd_epi16((__m128i)x, (__m128i)y); }
+inline uint32_t below(vfloat a, vfloat b) { return _mm_movemask_ps(_mm_cmple_ps((__m128)a, (__m128)b)); }
+#else
+inline vint dot2(vint acc, vint x, vint y) { return acc + (x << 16 >> 16) * (y << 16 >> 16) + (x >> 16) * (y >> 16); }
+inline uint32_t below(vfloat a, vfloat b) {
+    return (a[0] <= b[0]) | (a[1] <= b[1]) << 1 | (a[2] <= b[2]) << 2 | (a[3] <= b[3]) << 3;
+}
+#endif
+inline vfloat minus(vfloat h, vfloat a, vfloat b) { return h - a * b; }
+#endif
+
+// a tile of codes is VECTORS x L wide; lane l holds the group of codes l, l + L, ...
 constexpr int VECTORS = 4;
-constexpr int TILE = VECTORS * LANES;
+constexpr int TILE = VECTORS * L;
 
 // ---- from numbers to 16-bit integers --------------------------------------------------------------------------------
 
@@ -24,17 +86,17 @@ template <class T> static void load(const T* z, const Book& book, int64_t D, flo
 // All lanes into one number: halves meet
 template <class V, class F> static auto fold(V v, F f) {
     vint lane;
-    for (int l = 0; l < LANES; l++) lane[l] = l;
+    for (int l = 0; l < L; l++) lane[l] = l;
 #pragma GCC unroll 4
-    for (int half = LANES / 2; half; half /= 2) v = f(v, rotated(v, (lane + half) & (LANES - 1)));
+    for (int half = L / 2; half; half /= 2) v = f(v, rotated(v, (lane + half) & (L - 1)));
     return v[0];
 }
 
 // The sums of four vectors: after two meetings of halves all four lie in one
 static void fold4(const vint (&p)[4], int32_t (&sums)[4]) {
     vint lane;
-    for (int l = 0; l < LANES; l++) lane[l] = l;
-    constexpr int H = LANES / 2, Q = LANES / 4;
+    for (int l = 0; l < L; l++) lane[l] = l;
+    constexpr int H = L / 2, Q = L / 4;
     // two-vector shuffles: the low halves of both, the high halves of both
     vint low = lane + (lane & H), high = low + H;
     vint a = blended(p[0], p[1], low) + blended(p[0], p[1], high),
@@ -43,7 +105,7 @@ static void fold4(const vint (&p)[4], int32_t (&sums)[4]) {
     low = low + (lane & H) * 2, high = high + (lane & H) * 2;
     vint sum = blended(a, b, low) + blended(a, b, high);
 #pragma GCC unroll 4
-    for (int half = Q / 2; half; half /= 2) sum += rotated(sum, (lane + half) & (LANES - 1));
+    for (int half = Q / 2; half; half /= 2) sum += rotated(sum, (lane + half) & (L - 1));
     for (int v = 0; v < 4; v++) sums[v] = sum[v * Q];
 }
 
@@ -53,7 +115,7 @@ template <class V> static auto sum(V v) {
 
 static float square_of(const float* x, int64_t D) {                       // ||x||^2; NaN if there is a NaN in x
     vfloat square = {};
-    for (int64_t d = 0; d < D; d += LANES) square += *(const vfloat*)(x + d) * *(const vfloat*)(x + d);
+    for (int64_t d = 0; d < D; d += L) square += *(const vfloat*)(x + d) * *(const vfloat*)(x + d);
     return sum(square);
 }
 
@@ -65,7 +127,7 @@ static float quantise(const float* x, float unit, int64_t D, int16_t* X) {
     constexpr float magic = 0x1.8p23f;        // adding and taking it away rounds to an integer
     float inverse = 1 / unit;
     vfloat square = {};
-    for (int64_t d = 0; d < D; d += LANES) {
+    for (int64_t d = 0; d < D; d += L) {
         vfloat v = *(const vfloat*)(x + d) * inverse, rounded = (v + magic) - magic, rest = v - rounded;
         square += rest * rest;
         vshort q = __builtin_convertvector(__builtin_convertvector(rounded, vint), vshort);
@@ -85,9 +147,9 @@ template <class T> static void widen(const T* z, int64_t D, int64_t P, double* x
 }
 
 // The index of rows [n0, n1): sums in double of any order tell which codes must be measured
-static void glance(const Problem& p, int64_t n0, int64_t n1, Scratch& s) {
-    typedef double vdouble __attribute__((vector_size(4 * LANES), may_alias));
-    constexpr int HALF = LANES / 2;
+static void glance(const Problem& p, const Book&, int64_t n0, int64_t n1, Scratch& s) {
+    typedef double vdouble __attribute__((vector_size(4 * L), may_alias));
+    constexpr int HALF = L / 2;
     const int64_t P = (p.D + HALF - 1) / HALF * HALF;
     const double grow = 1 + (p.D + 4) * 0x1p-50, tiny = p.D * 0x1p-1072;
     double* y = s.wide + FEW * P;
@@ -120,23 +182,23 @@ static void glance(const Problem& p, int64_t n0, int64_t n1, Scratch& s) {
 
 // ---- the codebook ---------------------------------------------------------------------------------------------------
 
-// LANES rows of LANES words: to[w][l] = from[l][w] for w < W. Halves of the square change places, then quarters, down
+// L rows of L words: to[w][l] = from[l][w] for w < W. Halves of the square change places, then quarters, down
 // to single words.
 static void transpose(const int32_t* from, int64_t from_stride, int32_t* to, int64_t to_stride, int64_t W) {
-    vint square[LANES], lane;
+    vint square[L], lane;
 #pragma GCC unroll 16
-    for (int l = 0; l < LANES; l++) square[l] = *(const vint*)(from + l * from_stride), lane[l] = l;
+    for (int l = 0; l < L; l++) square[l] = *(const vint*)(from + l * from_stride), lane[l] = l;
 #pragma GCC unroll 4
-    for (int h = LANES / 2; h; h /= 2)
+    for (int h = L / 2; h; h /= 2)
 #pragma GCC unroll 16
-        for (int i = 0; i < LANES; i++)
+        for (int i = 0; i < L; i++)
             if (!(i & h)) {
                 vint a = square[i], b = square[i + h], is_b = (lane & h) != 0;
-                square[i] = blended(a, b, lane + (is_b & (LANES - h)));
-                square[i + h] = blended(a, b, lane + (is_b ? splat(LANES) : splat(h)));
+                square[i] = blended(a, b, lane + (is_b & (L - h)));
+                square[i + h] = blended(a, b, lane + (is_b ? splat(L) : splat(h)));
             }
 #pragma GCC unroll 16
-    for (int w = 0; w < LANES; w++)
+    for (int w = 0; w < L; w++)
         if (w < W) *(vint*)(to + w * to_stride) = square[w];
 }
 
@@ -165,15 +227,15 @@ template <class T> static void pack(const Problem& p, const Book& book, int64_t 
         }
     }
     int32_t* words = (int32_t*)book.words + tile * book.W * TILE;
-    for (int64_t w = 0; w < book.W; w += LANES)
-        for (int l = 0; l < TILE; l += LANES)
+    for (int64_t w = 0; w < book.W; w += L)
+        for (int l = 0; l < TILE; l += L)
             transpose((int32_t*)book.integers + (tile * TILE + l) * book.S + w, book.S, words + w * TILE + l, TILE,
                       book.W - w);
     book.residual[tile] = rounded_up(rest);
-    for (int l = 0; l < LANES; l++) {                 // the largest unit of each group
+    for (int l = 0; l < L; l++) {                 // the largest unit of each group
         float largest = 0;
-        for (int v = 0; v < VECTORS; v++) largest = std::max(largest, unit[v * LANES + l]);
-        book.group_unit[tile * LANES + l] = largest;
+        for (int v = 0; v < VECTORS; v++) largest = std::max(largest, unit[v * L + l]);
+        book.group_unit[tile * L + l] = largest;
     }
 }
 
@@ -187,7 +249,7 @@ static void bound(const Row* row, const int16_t* X, const Book& book, int64_t ti
     const vint* y = (const vint*)book.words + tile0 * W * VECTORS;
     const vfloat* half = (const vfloat*)(book.half + tile0 * TILE);
     const vfloat* unit = (const vfloat*)(book.unit + tile0 * TILE);
-    for (int64_t tile = tile0; tile < tile1; tile++, half += VECTORS, unit += VECTORS, low += LANES) {
+    for (int64_t tile = tile0; tile < tile1; tile++, half += VECTORS, unit += VECTORS, low += L) {
         vint acc[ROWS][VECTORS];
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; r++)
@@ -221,7 +283,7 @@ static void bound(const Row* row, const int16_t* X, const Book& book, int64_t ti
 // Of tiles [tile0, tile1), whose bounds lie in s.low, keep the codes of R rows that may still be nearest. No branch
 // depends on where they are.
 static void sift(const Problem& p, const Book& book, int64_t tile0, int64_t tile1, int R, Scratch& s) {
-    const vfloat* unit = (const vfloat*)(book.group_unit + tile0 * LANES);
+    const vfloat* unit = (const vfloat*)(book.group_unit + tile0 * L);
     const float square = 1.1f * book.delta * C * C;
     for (int r = 0; r < R; r++) {
         Row& row = s.rows[r];
@@ -253,13 +315,13 @@ static void sift(const Problem& p, const Book& book, int64_t tile0, int64_t tile
             int64_t k = (s.hit[h] >> 16 & 0xffffffff) * TILE + __builtin_ctz(lanes);
             const vint *x = (const vint*)(s.X + r * 2 * book.S), *y = (const vint*)(book.integers + k * 2 * book.S);
             vint products[VECTORS] = {};
-            for (int64_t w = 0; w < book.S; w += LANES, x++, y++)
+            for (int64_t w = 0; w < book.S; w += L, x++, y++)
 #pragma GCC unroll 4
                 for (int v = 0; v < VECTORS; v++) products[v] = dot2(products[v], *x, y[v * book.S]);
             int32_t sums[VECTORS];
             fold4(products, sums);
 #pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; v++, k += LANES) {
+            for (int v = 0; v < VECTORS; v++, k += L) {
                 float lower = book.half[k] - row.unit * book.unit[k] * float(row.margin + sums[v]);
                 row.code[row.kept] = k, row.lower[row.kept] = lower;
                 row.kept += lower <= row.threshold;
@@ -288,11 +350,11 @@ template <class T> static void search(const Problem& p, const Book& book, int64_
     int panels = int((n1 - n0 + ROWS - 1) / ROWS);    // what rows past the last hold does no harm either
     // tiles that stay in the first cache
     int64_t tiles = book.tiles, stride = s.groups, few = 1 + 4096 / (1 + book.W * TILE);
-    for (int64_t tile0 = 0; tile0 < tiles; tile0 += s.groups / LANES) {
-        int64_t tile1 = std::min(tiles, tile0 + s.groups / LANES);
+    for (int64_t tile0 = 0; tile0 < tiles; tile0 += s.groups / L) {
+        int64_t tile1 = std::min(tiles, tile0 + s.groups / L);
         for (int64_t from = tile0; from < tile1; from += few)
             for (int panel = 0; panel < panels; panel++) {
-                float* low = s.low + panel * ROWS * stride + (from - tile0) * LANES;
+                float* low = s.low + panel * ROWS * stride + (from - tile0) * L;
                 bound(s.rows + panel * ROWS, s.X + panel * ROWS * 2 * book.S, book, from, std::min(tile1, from + few),
                       low, stride);
             }
@@ -300,5 +362,14 @@ template <class T> static void search(const Problem& p, const Book& book, int64_
     }
     for (int64_t n = n0; n < n1; n++)
         if (s.rows[n - n0].screened) p.index[n] = s.rows[n - n0].finish(p);
-        else glance(p, n, n + 1, s);
+        else glance(p, book, n, n + 1, s);
 }
+
+// pack and search, whatever the dtypes
+static void pack_tile(const Problem& p, const Book& book, int64_t tile, float* y) {
+    with_dtype(p.e_dtype, [&](auto t) { pack<decltype(t)>(p, book, tile, y); });
+}
+static void search_rows(const Problem& p, const Book& book, int64_t n0, int64_t n1, Scratch& s) {
+    with_dtype(p.z_dtype, [&](auto t) { search<decltype(t)>(p, book, n0, n1, s); });
+}
+#endif

@@ -1,10 +1,78 @@
-// Vectors of numbers, for the instruction set that csrc/cpu/lanes.h is compiling.
+// Vectors of numbers: the words in which a native kernel is written once, and their meaning for each instruction set.
 //
-// Defined by it: BYTES of a vector, and for float and double
-//   fused(a, b, c)       a b + c, rounded once or twice
-//   least(a, b), most(a, b)   the smaller and the larger; if b is NaN, b
-//   inverse(v)           1 / v, to about one rounding
-//   part(p, rest)        the first `rest` numbers at p, then zeros;   store_part(p, v, rest) stores them alone
+//   vec<T>, LANES<T>           a vector of T (float or double), and how many numbers it holds;  BYTES of a vector
+//   load(p), store(p, v)       at any address;  load(p, count), store(p, v, count): the first `count` numbers alone, then 0
+//   each_vector<T>(H, f)       f(offset, count) for each vector of a row of H numbers
+//   fused(a, b, c)             a b + c, rounded once or twice
+//   least(a, b), most(a, b)    the smaller and the larger; if b is NaN, b
+//   inverse(v)                 1 / v, to about one rounding
+//   total(v)                   the sum of the lanes
+//   exponential<T>(v), sigma<T>(v)
+//
+// Operators work on vectors lane by lane; T + vec<T> too, and a comparison gives what ?: takes.
+#ifndef SET
+#include "each_set.h"    // which reads this file for each instruction set
+#else
+
+#if SET == AVX512
+constexpr int BYTES = 64;
+inline __m512 fused(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
+inline __m512d fused(__m512d a, __m512d b, __m512d c) { return _mm512_fmadd_pd(a, b, c); }
+// A division is slow: Newton's step squares the error of a guess that is right to 2^-14
+inline __m512 inverse(__m512 v) {
+    __m512 guess = _mm512_maskz_rcp14_ps(0xffff, v);
+    return fused(guess, _mm512_fnmadd_ps(v, guess, 1 + __m512{}), guess);
+}
+inline __m512d inverse(__m512d v) {
+    __m512d guess = _mm512_maskz_rcp14_pd(0xff, v);
+    for (int i = 0; i < 2; i++) guess = fused(guess, _mm512_fnmadd_pd(v, guess, 1 + __m512d{}), guess);
+    return guess;
+}
+inline __m512 least(__m512 a, __m512 b) { return _mm512_maskz_min_ps(0xffff, a, b); }
+inline __m512 most(__m512 a, __m512 b) { return _mm512_maskz_max_ps(0xffff, a, b); }
+inline __m512d least(__m512d a, __m512d b) { return _mm512_maskz_min_pd(0xff, a, b); }
+inline __m512d most(__m512d a, __m512d b) { return _mm512_maskz_max_pd(0xff, a, b); }
+inline __mmask16 first(int count) { return __mmask16((1u << count) - 1); }
+inline __m512 load_part(const float* p, int count) { return _mm512_maskz_loadu_ps(first(count), p); }
+inline __m512d load_part(const double* p, int count) { return _mm512_maskz_loadu_pd(__mmask8(first(count)), p); }
+inline void store_part(float* p, __m512 v, int count) { _mm512_mask_storeu_ps(p, first(count), v); }
+inline void store_part(double* p, __m512d v, int count) { _mm512_mask_storeu_pd(p, __mmask8(first(count)), v); }
+
+#elif SET == AVX2
+constexpr int BYTES = 32;
+inline __m256 fused(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
+inline __m256d fused(__m256d a, __m256d b, __m256d c) { return _mm256_fmadd_pd(a, b, c); }
+template <class V> inline V inverse(V v) { return 1 / v; }
+inline __m256 least(__m256 a, __m256 b) { return _mm256_min_ps(a, b); }
+inline __m256 most(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
+inline __m256d least(__m256d a, __m256d b) { return _mm256_min_pd(a, b); }
+inline __m256d most(__m256d a, __m256d b) { return _mm256_max_pd(a, b); }
+inline __m256i first(int count) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline __m256i first_wide(int count) {
+    return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+inline __m256 load_part(const float* p, int count) { return _mm256_maskload_ps(p, first(count)); }
+inline __m256d load_part(const double* p, int count) { return _mm256_maskload_pd(p, first_wide(count)); }
+inline void store_part(float* p, __m256 v, int count) { _mm256_maskstore_ps(p, first(count), v); }
+inline void store_part(double* p, __m256d v, int count) { _mm256_maskstore_pd(p, first_wide(count), v); }
+
+#else
+constexpr int BYTES = 16;
+template <class V> inline V fused(V a, V b, V c) { return a * b + c; }
+template <class V> inline V inverse(V v) { return 1 / v; }
+template <class V> inline V least(V a, V b) { return a < b ? a : b; }
+template <class V> inline V most(V a, V b) { return a > b ? a : b; }
+template <class T> inline auto load_part(const T* p, int count) {
+    T __attribute__((vector_size(BYTES))) v = {};
+    for (int i = 0; i < count; i++) v[i] = p[i];
+    return v;
+}
+template <class T, class V> inline void store_part(T* p, V v, int count) {
+    for (int i = 0; i < count; i++) p[i] = v[i];
+}
+#endif
 
 template <class T> struct Vector {
     typedef T type __attribute__((vector_size(BYTES)));
@@ -19,18 +87,18 @@ template <class T> static inline vec<T> load(const T* p) {
 }
 template <class T> static inline void store(T* p, vec<T> v) { std::memcpy(p, &v, BYTES); }
 
-// A row of H numbers is H / LANES vectors, and one more for the rest: f(offset, how many numbers of it count)
+// A row of H numbers is H / LANES vectors, and one more for the rest
 template <class T, class F> static inline void each_vector(int64_t H, F f) {
     int64_t h = 0;
     for (; h + LANES<T> <= H; h += LANES<T>) f(h, int64_t(LANES<T>));
     if (h < H) f(h, H - h);
 }
-template <class T> static inline vec<T> load(const T* p, int64_t rest) {
-    return rest == LANES<T> ? load(p) : part(p, int(rest));
+template <class T> static inline vec<T> load(const T* p, int64_t count) {
+    return count == LANES<T> ? load(p) : load_part(p, int(count));
 }
-template <class T> static inline void store(T* p, vec<T> v, int64_t rest) {
-    if (rest == LANES<T>) store(p, v);
-    else store_part(p, v, int(rest));
+template <class T> static inline void store(T* p, vec<T> v, int64_t count) {
+    if (count == LANES<T>) store(p, v);
+    else store_part(p, v, int(count));
 }
 
 // The sum of the lanes: halves meet
@@ -69,3 +137,5 @@ template <class T> static inline vec<T> exponential(vec<T> a) {
 
 // sigma(a) = 1 / (1 + e^-a), to about two roundings
 template <class T> static inline vec<T> sigma(vec<T> a) { return inverse(T(1) + exponential<T>(-a)); }
+
+#endif

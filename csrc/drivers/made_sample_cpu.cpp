@@ -7,7 +7,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
-#include "../cpu/helpers.h"
+#include "../cpu/threads.h"
 #include "made_sample_net.h"
 namespace {
 #include "../made_sample.cpp"
@@ -32,7 +32,7 @@ int main() {
                                  {50, 3, 3, 5, 1},
                                  {70, 2, 2, 9, 0},
                                  {150, 4, 5, 6, 1}};
-    for (const char* set : {"avx512", "avx2", "scalar"}) {
+    for (const char* set : {"avx512", "avx2", "portable"}) {
         setenv("GENMINI_CPU", set, 1);
         for (auto& s : shapes)
             for (int threads : {1, 3}) {

@@ -7,7 +7,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
-#include "../cpu/helpers.h"
+#include "../cpu/threads.h"
 #include "nade_walk.h"
 namespace {
 #include "../nade.cpp"
@@ -37,7 +37,7 @@ int main() {
                                  {50, 5, 130, 2},
                                  {6, 65, 48, 65},
                                  {65, 2, 3, 1}};
-    for (const char* set : {"avx512", "avx2", "scalar"}) {
+    for (const char* set : {"avx512", "avx2", "portable"}) {
         setenv("GENMINI_CPU", set, 1);
         for (auto& s : shapes)
             for (int threads : {1, 3}) {

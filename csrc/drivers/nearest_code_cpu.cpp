@@ -8,7 +8,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
-#include "../cpu/helpers.h"
+#include "../cpu/threads.h"
 #include "driver.h"
 namespace {
 #include "../nearest_code.cpp"
@@ -64,7 +64,7 @@ int main() {
                 }
         });
     });
-    for (const char* set : {"scalar", "avx2", "avx512"}) {
+    for (const char* set : {"portable", "avx2", "avx512"}) {
         setenv("GENMINI_CPU", set, 1);
         for (int data = 0; data < KINDS; data++)
             for (int64_t N : {1, 70, 1000}) drive<float, float>(0, 0, Data(data), N, 300, 33, 3);

@@ -6,7 +6,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
-#include "../cpu/helpers.h"
+#include "../cpu/threads.h"
 #include "pixelcnn_sample_net.h"
 namespace {
 #include "../pixelcnn_sample.cpp"
@@ -24,7 +24,7 @@ template <class T> void drive(int dtype, const std::string& type, double precisi
 int main() {
     // Around 2 to 16 lanes, 1 and 2 and 4 vectors of outputs, 1 to 8 samples a task
     const int64_t shapes[][8] = {{0, 2, 2, 1, 2, 0, 3, 0}, {1, 1, 1, 1, 2, 0, 1, 0}, {5, 3, 4, 1, 2, 0, 9, 3}, {13, 2, 2, 2, 5, 0, 8, 0}, {8, 2, 2, 3, 4, 2, 3, 7}, {3, 1, 2, 1, 40, 0, 33, 2}};
-    for (const char* set : {"avx512", "avx2", "scalar"}) {
+    for (const char* set : {"avx512", "avx2", "portable"}) {
         setenv("GENMINI_CPU", set, 1);
         for (auto& s : shapes)
             for (int threads : {1, 3}) {

@@ -1,6 +1,9 @@
 """csrc/build.py: what is built, when it is built again, and what a missing or failing compiler leaves behind."""
 
+import ctypes
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,8 +35,6 @@ def test_a_library_is_built_once_and_again_when_a_header_changes(csrc):
     assert built(csrc).path.stat().st_mtime_ns == stamp
     (csrc / "words.h").write_text("#define ANSWER 43\n")
     assert built(csrc).path.stat().st_mtime_ns > stamp
-    import ctypes
-
     assert ctypes.CDLL(str(first.path)).answer() == 43
 
 
@@ -68,6 +69,34 @@ def test_every_source_is_built_for_every_kind():
         for source in build.sources(kind):
             key = ROOT / "kernels" / "lib" / f"{source.stem}.{kind}.key"
             assert key.exists() and key.read_text() == build.key(kind, source), f"{source.name} is newer than its library: make build"
+
+
+HEADERS = sorted(path.relative_to(build.CSRC) for path in build.CSRC.rglob("*.h"))
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=str)
+def test_a_header_needs_no_includer(header):
+    command = [build.compiler("cpu"), *build.GXX, "-w", "-x", "c++", "-fsyntax-only", str(build.CSRC / header)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_native_kernel_that_each_set_teaches(tmp_path, monkeypatch):
+    """The example in the comment of csrc/cpu/each_set.h: it compiles without a warning, and is right for every instruction set."""
+    comment = (build.CSRC / "cpu" / "each_set.h").read_text()
+    lines = re.search(r"//   // csrc/scale.cpp.*?(?=// GENMINI_CPU)", comment, re.S)[0].splitlines()
+    shutil.copytree(build.CSRC / "cpu", tmp_path / "csrc" / "cpu")
+    (tmp_path / "csrc" / "scale.cpp").write_text("\n".join(line.removeprefix("//").removeprefix("   ") for line in lines) + "\n")
+    result = built(tmp_path / "csrc")
+    assert result.ok and "warning" not in result.log, result.log
+    N, D = 5, 37  # a vector, and a rest, of every width
+    x, y = (ctypes.c_float * (N * D))(*range(N * D)), (ctypes.c_float * (N * D + 1))()
+    scale = ctypes.CDLL(str(result.path)).scale_cpu
+    for name in ("portable", "avx2", "avx512"):
+        monkeypatch.setenv("GENMINI_CPU", name)
+        y[:] = [-1.0] * len(y)
+        assert scale(x, y, ctypes.c_double(0.5), ctypes.c_int64(N), ctypes.c_int64(D), 2) == 0
+        assert list(y) == [0.5 * i for i in range(N * D)] + [-1.0]
 
 
 def test_setup_needs_no_torch():

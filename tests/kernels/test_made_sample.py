@@ -220,7 +220,7 @@ def test_large_tiles_and_layers_that_leave_shared_memory():
         torch.testing.assert_close(l, logits, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("kind", ["avx2", "narrow"])
+@pytest.mark.parametrize("kind", ["avx2", "portable"])
 def test_every_instruction_set(kind):
     """The other vector widths of the native kernel (a processor without AVX2 runs the narrow one twice)."""
     program = """

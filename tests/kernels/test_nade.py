@@ -238,7 +238,7 @@ def test_a_row_does_not_depend_on_its_neighbours(run):
         assert all(torch.equal(ops.nade_logits(x[n : n + 1], *rest)[0], together[n]) for n in (0, 7, 15, 16, 36))
 
 
-@pytest.mark.parametrize("kind", ["avx2", "narrow"])
+@pytest.mark.parametrize("kind", ["avx2", "portable"])
 def test_every_instruction_set(kind):
     """The other vector widths of the native kernel: as close to the definition (a processor without AVX2 runs the narrow one twice)."""
     program = """

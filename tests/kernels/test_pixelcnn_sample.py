@@ -235,7 +235,7 @@ def test_rows_are_kept_as_long_as_a_filter_looks_back():
     assert streams[-2, 2] < 28 * 28 * streams[:, 0].sum() / 10
 
 
-@pytest.mark.parametrize("kind", ["avx2", "narrow"])
+@pytest.mark.parametrize("kind", ["avx2", "portable"])
 def test_every_instruction_set(kind):
     """The other vector widths of the native kernel (a processor without AVX2 runs the narrow one twice)."""
     code = """

@@ -1,9 +1,13 @@
-// Threads that sleep between two calls of a native kernel. A thread that wakes is given a core at once; a new one is
-// queued behind whoever spins there, and the idle threads of PyTorch's OpenMP do spin for some milliseconds after each
-// of its operations.
+// Threads of native CPU kernels, each with the same rounding, and the part of a workspace that belongs to each.
+//
+// The threads sleep between two calls of a kernel. A thread that wakes is given a core at once; a new one would wait for
+// the idle threads of PyTorch's OpenMP, which spin for some milliseconds after each of its operations.
 #pragma once
+#include <algorithm>
 #include <atomic>
+#include <cfenv>
 #include <condition_variable>
+#include <cstdint>
 #include <mutex>
 #include <thread>
 #include <unistd.h>
@@ -12,7 +16,7 @@ class Helpers {
     struct Job {
         void (*run)(void* work, int t);
         void* work;
-        int next, end, inside;    // the next to enter is number `next`; those inside have not come back
+        int next, end, inside;    // helpers next .. end - 1 may still enter; `inside` of them have not come back
         Job* later;
     };
     std::mutex lock;
@@ -44,13 +48,13 @@ class Helpers {
         Helpers *all = current, *fresh;
         if (all && all->process == getpid()) return *all;
         if (current.compare_exchange_strong(all, fresh = new Helpers)) return *fresh;
-        delete fresh;    // somebody else was faster
+        delete fresh;    // another thread was faster
         return *all;
     }
 
 public:
-    // work(0) here, and work(1) .. work(threads - 1) by whoever is free before work(0) has returned: it must be able to
-    // do everything alone
+    // work(0) runs here, and work(1) .. work(threads - 1) on helpers that are free before work(0) returns. There may be
+    // none: work(0) must be able to do everything alone.
     template <class F> static void share(int threads, F work) {
         if (threads < 2) return work(0);
         Helpers& all = of_this_process();
@@ -59,7 +63,7 @@ public:
             std::lock_guard<std::mutex> guard(all.lock);
             try {
                 for (; all.hired < threads - 1; all.hired++) std::thread([&all] { all.serve(); }).detach();
-            } catch (...) {}    // no more threads to be had: those that there are take all the work
+            } catch (...) {}    // the system gives no more threads: those that there are do all the work
             job.later = all.jobs, all.jobs = &job;
         }
         for (int t = 1; t < threads; t++) all.come.notify_one();
@@ -67,7 +71,33 @@ public:
         std::unique_lock<std::mutex> guard(all.lock);
         Job** at = &all.jobs;
         while (*at != &job) at = &(*at)->later;
-        *at = job.later;    // nobody enters any more
+        *at = job.later;    // no helper enters any more
         all.back.wait(guard, [&] { return job.inside == 0; });
     }
 };
+
+namespace {
+
+// Rounds to nearest and keeps subnormals while it lives, whatever the thread was set to
+struct Environment {
+    std::fenv_t saved;
+    Environment() { std::fegetenv(&saved), std::fesetenv(FE_DFL_ENV); }
+    ~Environment() { std::fesetenv(&saved); }
+};
+
+// work(task, thread) for each task 0 .. tasks - 1. A free thread takes the next task.
+template <class F> void parallel(int64_t tasks, int threads, F work) {
+    std::atomic<int64_t> next{0};
+    auto run = [&](int t) {
+        Environment environment;
+        for (int64_t task; (task = next++) < tasks;) work(task, t);
+    };
+    Helpers::share(int(std::min<int64_t>(threads, tasks)), run);
+}
+
+// Where the numbers from `numbers_before` on lie in a workspace, whose first number begins a cache line
+template <class T> T* aligned(void* workspace, int64_t numbers_before) {
+    return (T*)((uintptr_t(workspace) + 63) / 64 * 64) + numbers_before;
+}
+
+}    // namespace
