@@ -1,21 +1,21 @@
 """p(x | a): the distribution of a level x in {0 ... L-1}, or of many, given the numbers a that a network computes.
 
-    Bits             p(x = 1) = sigma(a),   L = 2                                           one number a
-    Levels           p(x = l) = exp(a_l) / sum_k exp(a_k)                                   L numbers
-    Mixture          p(x = l) = sum_k pi_k [sigma((e_l - mu_k) / s_k) - sigma((e_l-1 - mu_k) / s_k)]   3 K numbers
-    Gaussian         a density of v = x / (L-1): N(sigma(a), variance)                      one number, or two
+    Bits          p(x = 1) = sigma(a),   L = 2                                             one number a
+    Levels        p(x = l) = exp(a_l) / sum_k exp(a_k)                                     L numbers
+    Mixture       p(x = l) = sum_k pi_k [sigma((e_l - mu_k)/s_k) - sigma((e_l-1 - mu_k)/s_k)]   3 K numbers
+    Gaussian      a density of v = x / (L-1): N(sigma(a), variance)                        one number, or two
 
 Every class has the same five members:
 
-    rows             how many numbers a one x takes
-    log_p(a, x)      log p(x | a)
-    mean(a)          the mean of x in levels, from 0 to L-1
-    cumulative(a)    p(x <= l | a) for l = 0 ... L-2, along a new last dimension
-    draw(a, u)       the number of levels l < L-1 with p(x <= l | a) <= u, for uniform noise 0 <= u < 1
+    rows          how many numbers a one x takes
+    log_p(a, x)   log p(x | a)
+    mean(a)       the mean of x in levels, from 0 to L-1
+    cumulative(a) p(x <= l | a) for l = 0 ... L-2, along a new last dimension
+    draw(a, u)    the number of levels l < L-1 with p(x <= l | a) <= u, for uniform noise 0 <= u < 1
 
-Layout: as for F.cross_entropy and ops.softmax_nll, the rows are dimension 1 of a. a (N, rows, ...) belongs to x (N, ...) and u (N, ...).
-An image (N, C, rows, H, W) is passed with its first two dimensions flattened, logits (N, D, rows) with the last one moved to dimension 1.
-a of float16 or bfloat16 is widened to float32 first, so log_p is float32 (float64 for float64).
+Layout: `dim` is the dimension of a that holds the rows; x, u and all results have the shape of a without it. dim=1 is
+for images, as in ops.softmax_nll: a (N, rows, H, W). dim=-1 is for logits (N, D, rows): the rows of each x_d are last.
+float16 and bfloat16 are widened to float32 first, so log_p is float32 (float64 for float64).
 
     used by: genmini/models    room: kernels/softmax_nll.py    test: tests/project/test_outputs.py
 """
@@ -29,13 +29,13 @@ from torch import nn
 from genmini import ops
 
 
-def softmax(levels):
+def softmax(levels, dim=1):
     """Bits for two levels, Levels for more: a sigmoid is the softmax of the logits 0 and a."""
-    return Bits() if levels == 2 else Levels(levels)
+    return Bits(dim) if levels == 2 else Levels(levels, dim)
 
 
 def decoder(name, levels, alpha=20.0, variance="shared"):
-    """The p(x|z) of an autoencoder: "bernoulli", "categorical", "gaussian" with `alpha`, or "gaussian-learned" with `variance`."""
+    """p(x|z) of a VAE: "bernoulli", "categorical", "gaussian" with alpha, or "gaussian-learned" with variance."""
     kinds = {
         "bernoulli": lambda: Bits(),
         "categorical": lambda: Levels(levels),
@@ -45,7 +45,8 @@ def decoder(name, levels, alpha=20.0, variance="shared"):
     if name not in kinds:
         raise ValueError(f"decoder must be one of {', '.join(kinds)}, got {name!r}")
     if name == "bernoulli" and levels != 2:
-        raise ValueError(f"decoder 'bernoulli' is for two levels, got {levels}: take 'categorical' or a 'gaussian', or binary data")
+        raise ValueError(f"decoder 'bernoulli' is for two levels, got {levels}: take 'categorical' or a 'gaussian', "
+                         "or binary data")  # fmt: skip
     if variance not in ("shared", "pixel"):
         raise ValueError(f"variance must be 'shared' or 'pixel', got {variance!r}")
     if alpha <= 0:
@@ -58,9 +59,9 @@ class Output(nn.Module):
 
     discrete = True  # log_p is a probability of levels, not a density
 
-    def __init__(self, levels, rows):
+    def __init__(self, levels, rows, dim=1):
         super().__init__()
-        self.levels, self.rows = levels, rows
+        self.levels, self.rows, self.dim = levels, rows, dim
         self.dtype = torch.uint8 if levels <= 256 else torch.int64  # of draws
 
     def mean(self, a):
@@ -76,60 +77,61 @@ class Output(nn.Module):
 class Bits(Output):
     """p(x = 1) = sigma(a)"""
 
-    def __init__(self):
-        super().__init__(levels=2, rows=1)
+    def __init__(self, dim=1):
+        super().__init__(2, 1, dim)
 
     def log_p(self, a, x):
-        a = wide(a)[:, 0]
+        a = wide(a).select(self.dim, 0)
         return -F.binary_cross_entropy_with_logits(a, x.to(a.dtype), reduction="none")
 
     def mean(self, a):
-        return wide(a)[:, 0].sigmoid()
+        return wide(a).select(self.dim, 0).sigmoid()
 
     def cumulative(self, a):
-        return (-wide(a)).movedim(1, -1).sigmoid()  # p(x <= 0) = 1 - sigma(a) = sigma(-a)
+        return (-wide(a)).movedim(self.dim, -1).sigmoid()  # p(x <= 0) = 1 - sigma(a) = sigma(-a)
 
 
 class Levels(Output):
     """p(x = l) = exp(a_l) / sum_k exp(a_k)"""
 
-    def __init__(self, levels):
-        super().__init__(levels, rows=levels)
+    def __init__(self, levels, dim=1):
+        super().__init__(levels, levels, dim)
 
     def log_p(self, a, x):
-        a, x = wide(a), x.long()
-        if a.stride(1) == 1:  # logits side by side: there the softmax of PyTorch is faster on a CPU than the room
+        a, x = wide(a).movedim(self.dim, 1), x.long()
+        if self.dim == -1:  # the logits of an x lie side by side: there PyTorch is faster on a CPU than the room
             return -F.cross_entropy(a, x, reduction="none")
         return -ops.softmax_nll(a, x)
 
     def mean(self, a):
-        p = wide(a).softmax(1).movedim(1, -1)
+        p = wide(a).softmax(self.dim).movedim(self.dim, -1)
         return (p * torch.arange(self.levels, device=a.device, dtype=p.dtype)).sum(-1)
 
     def cumulative(self, a):
-        return wide(a).movedim(1, -1).softmax(-1).cumsum(-1)[..., :-1]
+        return wide(a).movedim(self.dim, -1).softmax(-1).cumsum(-1)[..., :-1]
 
 
 class Mixture(Output):
-    """K logistics, cut into levels (PixelCNN++):   p(x = l) = sum_k pi_k [sigma(b_l) - sigma(b_l-1)],   b_l = (e_l - mu_k) / s_k
+    """K logistics, cut into levels (PixelCNN++): p(x = l) = sum_k pi_k [sigma(b_l) - sigma(b_l-1)]
 
-    The levels lie at -1 ... 1, 2/(L-1) apart. e_l = (2 l + 1)/(L-1) - 1 is the edge above level l; all below e_0 belongs to level 0, all above
-    e_L-2 to level L-1. Dimension 1 of a holds K logits of pi, then K times mu, then K times log s. The log of a difference is taken as
+    b_l = (e_l - mu_k) / s_k. The levels lie at -1 ... 1, 2/(L-1) apart, and e_l = (2 l + 1)/(L-1) - 1 is the edge above
+    level l; all below e_0 belongs to level 0, all above e_L-2 to level L-1. The rows of a are K logits of pi, then K times
+    mu, then K times log s. The log of a difference is taken as
 
         sigma(b) - sigma(c) = sigma(b) sigma(-c) (1 - e^(c-b)),   c - b = -2 / ((L-1) s)
 
     so that no digits cancel where both are near 0 or 1.
     """
 
-    LOG_S = -7, 60  # narrower than e^-7, a logistic puts all on one level; wider than e^60, exp(-log s) would underflow to 0
+    LOG_S = -7, 60  # range of log s: below -7 one level has nearly all; above 60 exp(-log s) would underflow to 0
 
-    def __init__(self, levels, components=5):
-        super().__init__(levels, rows=3 * components)
+    def __init__(self, levels, components=5, dim=1):
+        super().__init__(levels, 3 * components, dim)
         self.components = components
 
     def logistics(self, a):
         """-> log pi, mu, log s, each (N, ..., K)"""
-        log_pi, mu, log_s = wide(a).movedim(1, -1).unflatten(-1, (3, self.components)).unbind(-2)
+        log_pi, mu, log_s = wide(a).movedim(self.dim, -1).unflatten(-1, (3, self.components)).unbind(-2)
         return log_pi.log_softmax(-1), mu, log_s.clamp(*self.LOG_S)
 
     def log_p(self, a, x):
@@ -156,14 +158,14 @@ class Gaussian(Output):
     "shared"   variance = s^2 + e^b, b one parameter for all
     "pixel"    the same, b the second row of a
 
-    s = 1/((L-1) sqrt 12) is the deviation of a uniform number within one level: without it, a pixel that is always empty would have an unbounded
-    density. draw gives the level nearest to v, and cumulative is that of these draws.
+    s = 1/((L-1) sqrt 12) is the deviation of a uniform number within one level: without it, a pixel that is always
+    empty would have an unbounded density. draw gives the level nearest to v, and cumulative is that of these draws.
     """
 
     discrete = False
 
-    def __init__(self, levels, alpha=None, variance=None):
-        super().__init__(levels, rows=2 if variance == "pixel" else 1)
+    def __init__(self, levels, alpha=None, variance=None, dim=1):
+        super().__init__(levels, 2 if variance == "pixel" else 1, dim)
         self.brightest, self.alpha, self.floor = levels - 1, alpha, 1 / (12 * (levels - 1) ** 2)  # floor: s^2
         self.b = nn.Parameter(torch.tensor(-3.0)) if variance == "shared" else None
 
@@ -172,23 +174,23 @@ class Gaussian(Output):
         a = wide(a)
         if self.alpha is not None:
             return torch.full((), 1 / (2 * self.alpha), device=a.device, dtype=a.dtype)
-        return self.floor + (a[:, 1] if self.b is None else self.b).exp()
+        return self.floor + (a.select(self.dim, 1) if self.b is None else self.b).exp()
 
     def log_p(self, a, x):
         a, variance = wide(a), self.variance(a)
-        v = x.to(a.dtype) / self.brightest
-        return -0.5 * ((v - a[:, 0].sigmoid()).square() / variance + (2 * math.pi * variance).log())
+        v, mean = x.to(a.dtype) / self.brightest, a.select(self.dim, 0).sigmoid()
+        return -0.5 * ((v - mean).square() / variance + (2 * math.pi * variance).log())
 
     def mean(self, a):
-        return self.brightest * wide(a)[:, 0].sigmoid()
+        return self.brightest * wide(a).select(self.dim, 0).sigmoid()
 
     def cumulative(self, a):
-        mean, deviation = wide(a)[:, 0, ..., None].sigmoid(), self.variance(a)[..., None].sqrt()
+        mean, deviation = wide(a).select(self.dim, 0)[..., None].sigmoid(), self.variance(a)[..., None].sqrt()
         edge = (torch.arange(self.brightest, device=a.device, dtype=mean.dtype) + 0.5) / self.brightest  # above level l
         return torch.special.ndtr((edge - mean) / deviation)
 
     def draw(self, a, u):  # the same without the L-1 numbers of cumulative
-        v = wide(a)[:, 0].sigmoid() + self.variance(a).sqrt() * torch.special.ndtri(u)
+        v = wide(a).select(self.dim, 0).sigmoid() + self.variance(a).sqrt() * torch.special.ndtri(u)
         return (self.brightest * v).round().clamp(0, self.brightest).to(self.dtype)
 
 

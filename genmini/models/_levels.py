@@ -3,7 +3,6 @@
 import math
 
 import torch
-import torch.nn.functional as F
 
 
 def checked(x, shape, levels):
@@ -41,10 +40,3 @@ def ordered(order, D):
     if isinstance(order, str) or sorted(order) != list(range(D)):
         raise ValueError(f"order must be 'natural', 'random' or the numbers 0 ... {D - 1} in some order, got {order!r}")
     return torch.tensor(order)
-
-
-def log_p_each(a, x):
-    """Logits (N, D) of two levels, or (N, D, L), and x (N, D) -> log p(x_d | x_<d), (N, D)"""
-    if a.dim() == 2:
-        return -F.binary_cross_entropy_with_logits(a, x.to(a.dtype), reduction="none")
-    return -F.cross_entropy(a.transpose(1, 2), x.long(), reduction="none")

@@ -16,11 +16,11 @@ With L levels in place of two, x_i enters as the L-1 bits [x_i >= 1] ... [x_i >=
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from genmini import outputs
 from genmini.layers import MaskedLinear
-from genmini.models._levels import begun, checked, log_p_each, ordered
+from genmini.models._levels import begun, checked, ordered
 
 
 class FVSBN(nn.Module):
@@ -35,7 +35,8 @@ class FVSBN(nn.Module):
         self.shape, self.levels, self.D = shape, levels, math.prod(shape)
         self.register_buffer("order", ordered(order, self.D).to(device or torch.get_default_device()))
         d = torch.arange(1, self.D + 1, device="cpu")
-        d_in, d_out = d.repeat_interleave(levels - 1), d.repeat_interleave(1 if levels == 2 else levels)
+        self.p = outputs.softmax(levels, dim=-1)  # sigma of (2)
+        d_in, d_out = d.repeat_interleave(levels - 1), d.repeat_interleave(self.p.rows)
         self.alpha = MaskedLinear(len(d_in), len(d_out), device=device, dtype=dtype, in_degree=d_in, out_degree=d_out, strict=True)
         self.dropout = nn.Dropout(dropout)
         with torch.no_grad():  # at first a pixel listens to none: the independent pixels that (2) contains
@@ -46,8 +47,7 @@ class FVSBN(nn.Module):
         """(N, *shape) -> (N, D), or (N, D, L) with L > 2 levels, in pixel order: row d depends only on the pixels before it in `order`."""
         x = x.reshape(len(x), self.D)[:, self.order]  # x_1 ... x_D
         a = self.alpha(self.dropout(self._bits(x)))  # (2) before its sigma
-        a = a if self.levels == 2 else a.unflatten(1, (self.D, self.levels))
-        return a[:, self.order.argsort()]
+        return a.unflatten(1, (self.D, self.p.rows))[:, self.order.argsort()].squeeze(2)
 
     def _bits(self, x):  # (N, D) -> (N, D (L-1))
         if self.levels > 2:
@@ -57,7 +57,7 @@ class FVSBN(nn.Module):
     def log_prob(self, x):
         """(N, *shape) -> (N,) in nats."""
         x = checked(x, self.shape, self.levels)
-        return log_p_each(self.logits(x), x).sum(1)  # log of (1)
+        return self.p.log_p(self.logits(x).view(len(x), self.D, self.p.rows), x).sum(1)  # log of (1)
 
     @torch.no_grad()
     def sample(self, n, u=None, x=None, known=0):
@@ -68,12 +68,10 @@ class FVSBN(nn.Module):
         u, x = begun(n, self.D, u, x, known, self.order)
         x = x[:, self.order]
         a = self.alpha.bias.expand(n, -1).clone()  # alpha_d0; the columns of what is known are added as it becomes known
-        bits, rows = self.levels - 1, 1 if self.levels == 2 else self.levels
+        bits, rows = self.levels - 1, self.p.rows
         for d in range(self.D):
             if d >= known:
-                l = a[:, rows * d : rows * (d + 1)]
-                below = F.logsigmoid(-l).exp() if self.levels == 2 else l.softmax(1).cumsum(1)[:, :-1]  # p(x_d <= l | x_<d), l < L-1
-                x[:, d] = (u[:, d, None] >= below).sum(1)  # (1)
+                x[:, d] = self.p.draw(a[:, rows * d : rows * (d + 1)], u[:, d])  # (1)
             later = rows * (d + 1)
             a[:, later:] += self._bits(x[:, d, None]) @ self.alpha.weight[later:, bits * d : bits * (d + 1)].T  # (2)
         return x[:, self.order.argsort()].reshape(n, *self.shape)

@@ -27,8 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from genmini import ops
-from genmini.models._levels import begun, checked, log_p_each, ordered
+from genmini import ops, outputs
+from genmini.models._levels import begun, checked, ordered
 
 
 class MADE(nn.Module):
@@ -55,8 +55,9 @@ class MADE(nn.Module):
             self.register_buffer(f"m{i}", each.to(place))
         sizes = [self.D * (levels - 1), *hidden]
         self.W = nn.ModuleList(nn.Linear(K, J, **to) for K, J in zip(sizes, hidden, strict=False))
-        self.V = nn.Linear(sizes[-1], self.D * self._rows, **to)
-        self.A = nn.Linear(sizes[0], self.D * self._rows, False, **to) if direct else None
+        self.p = outputs.softmax(levels, dim=-1)  # sigma of (3)
+        self.V = nn.Linear(sizes[-1], self.D * self.p.rows, **to)
+        self.A = nn.Linear(sizes[0], self.D * self.p.rows, False, **to) if direct else None
         self.dropout = nn.Dropout(dropout)
 
     def _new_mask(self, hidden, first=False):
@@ -77,17 +78,12 @@ class MADE(nn.Module):
         a = ops.masked_linear(z, self.V.weight, self.V.bias, m[-1], d, strict=True)  # (3) before its sigma
         if self.A is not None:
             a = a + ops.masked_linear(x, self.A.weight, None, m[0], d, strict=True)
-        a = a if self.levels == 2 else a.unflatten(1, (self.D, self.levels))
-        return a[:, self.orders[0].argsort()]
-
-    @property
-    def _rows(self):  # outputs a pixel
-        return 1 if self.levels == 2 else self.levels
+        return a.unflatten(1, (self.D, self.p.rows))[:, self.orders[0].argsort()].squeeze(2)
 
     def _degrees(self, mask):
         """Of the bits, of the hidden layers; and of the outputs."""
         pixels, *hidden = (getattr(self, f"m{i}")[mask] for i in range(len(self.W) + 1)) if isinstance(mask, int) else mask
-        return [pixels.repeat_interleave(self.levels - 1), *hidden], pixels.repeat_interleave(self._rows)
+        return [pixels.repeat_interleave(self.levels - 1), *hidden], pixels.repeat_interleave(self.p.rows)
 
     def _bits(self, x):  # (N, D) -> (N, D (L-1))
         if self.levels > 2:
@@ -107,7 +103,7 @@ class MADE(nn.Module):
         return self._log_p(checked(x, self.shape, self.levels), 0 if mask is None else mask).sum(1)  # (5)
 
     def _log_p(self, x, mask):  # (N, D) -> log p(x_d | x_<d), (N, D)
-        return log_p_each(self.logits(x, mask), x)
+        return self.p.log_p(self.logits(x, mask).view(len(x), self.D, self.p.rows), x)
 
     def sample(self, n, u=None, x=None, known=0):
         """n draws, (n, *shape) uint8. u (n, D) uniform noise: the same noise gives the same draws; u[:, d] decides the d-th in order.
@@ -133,7 +129,7 @@ class MADE(nn.Module):
             raise ValueError(f"known = {known} pixels: the orders of the masks differ in which these are")
         # the mask is drawn from p(k | what is known): for nothing, evenly
         log_p = torch.stack([self._log_p(whole, k)[:, given].sum(1) if K > 1 else u.new_zeros(n) for k in range(K)], 1)
-        mask = (u[:, -1:] >= log_p.softmax(1).cumsum(1)[:, :-1]).sum(1)
+        mask = outputs.Levels(K, dim=-1).draw(log_p, u[:, -1])
         for k in mask.unique().tolist():
             of_k, order = (mask == k).nonzero(), self.orders[k]
             whole[of_k, order] = draw(k, u[of_k[:, 0], :D], whole[of_k, order], known)
@@ -152,9 +148,8 @@ class MADE(nn.Module):
     def _draw_naive(self, k, u, x, known):
         pixel_of, place_of = self.orders[k], self.orders[k].argsort()
         for d in range(known, self.D):
-            a = self.logits(x[:, place_of], k)[:, pixel_of[d]]  # of p(x_d | x_<d): what stands in x_d and after is not seen
-            below = torch.sigmoid(-a)[:, None] if self.levels == 2 else a.softmax(1).cumsum(1)[:, :-1]  # p(x_d <= l | x_<d), l < L-1
-            x[:, d] = (u[:, d, None] >= below).sum(1)  # (1)
+            a = self.logits(x[:, place_of], k)[:, pixel_of[d]]  # of p(x_d | x_<d): x_d and what comes after are not seen
+            x[:, d] = self.p.draw(a.view(len(x), self.p.rows), u[:, d])  # (1)
         return x
 
 

@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from genmini import ops
-from genmini.models._levels import begun, checked, log_p_each, ordered
+from genmini import ops, outputs
+from genmini.models._levels import begun, checked, ordered
 
 
 class NADE(nn.Module):
@@ -40,7 +40,8 @@ class NADE(nn.Module):
         self.settings = dict(shape=shape, hidden=hidden, levels=levels, order=order, dropout=dropout)
         self.shape, self.levels, self.D, self.H = shape, levels, math.prod(shape), hidden
         self.register_buffer("order", ordered(order, self.D).to(device or torch.get_default_device()))
-        bits, rows, to = levels - 1, 1 if levels == 2 else levels, dict(device=device, dtype=dtype)
+        self.p = outputs.softmax(levels, dim=-1)  # sigma of (3)
+        bits, rows, to = levels - 1, self.p.rows, dict(device=device, dtype=dtype)
         self.W = nn.Parameter(torch.empty(hidden, self.D * bits, **to).uniform_(-1, 1) / self.D**0.5)
         self.V = nn.Parameter(torch.empty(self.D * rows, hidden, **to).uniform_(-1, 1) / hidden**0.5)
         self.b = nn.Parameter(torch.zeros(self.D * rows, **to))
@@ -57,7 +58,7 @@ class NADE(nn.Module):
     def log_prob(self, x):
         """(N, *shape) -> (N,) in nats."""
         x = checked(x, self.shape, self.levels)
-        return log_p_each(self.logits(x), x).sum(1)  # log of (1)
+        return self.p.log_p(self.logits(x).view(len(x), self.D, self.p.rows), x).sum(1)  # log of (1)
 
     @torch.no_grad()
     def sample(self, n, u=None, x=None, known=0):
@@ -82,7 +83,7 @@ class NADE(nn.Module):
             h = a.sigmoid()  # (2)
             l = F.linear(h, V[d], b[d])  # (3) before its softmax
             if u is not None and d >= known:
-                x[:, d] = (u[:, d, None] >= l.softmax(1).cumsum(1)[:, :-1]).sum(1)
+                x[:, d] = self.p.draw(l, u[:, d])
             a = a + (x[:, d, None] >= levels).to(a.dtype) @ W[d].T  # (4)
             logits.append(l)
         return x, torch.stack(logits, 1)

@@ -13,7 +13,7 @@ many draws is Burda, Grosse, Salakhutdinov's (IWAE, 2016), beta Higgins et al.'s
 A draw of eps stands for the expectation of (3): each epoch draws anew. KL_i is the batch's mean, and lambda, the free "bits", are nats a
 dimension that cost nothing. (6) is also how log p(x) is estimated; the error of one estimate, to first order, is that of the mean of w.
 
-The decoder says p(x|z) (genmini/models/_decoders.py). A Gaussian one is a density of v = x / (L-1), not a probability of levels: its nats,
+The decoder gives p(x|z) (genmini/outputs.py). A Gaussian one is a density of v = x / (L-1), not a probability of levels: its nats,
 which may be negative, compare with one another alone, and are printed without bits/dim. With a fixed variance, (3) is the course's
 alpha ||v - f(z)||^2 + KL with alpha = 1/(2 sigma^2), up to the constant D/2 log(pi / alpha).
 
@@ -29,8 +29,7 @@ import math
 import torch
 from torch import nn
 
-from genmini import ops
-from genmini.models import _decoders
+from genmini import ops, outputs
 from genmini.models._levels import checked
 from genmini.nets.coders import coders
 
@@ -57,7 +56,7 @@ class VAE(nn.Module):
         said = locals()
         self.settings = {k: said[k] for k in inspect.signature(VAE).parameters if k not in ("device", "dtype")}
         self.shape, self.levels, self.latent, self.D, self.beta, self.free_bits = shape, levels, latent, math.prod(shape), beta, free_bits
-        self.p = _decoders.decoder(decoder, levels, alpha, variance)
+        self.p = outputs.decoder(decoder, levels, alpha, variance)
         self.unit = "nats" if self.p.discrete else "nats of a density of v"
         self.encoder, self.f = coders(body, shape, 2 * latent, latent, self.p.rows, hidden, width, upsample, self.classes, dropout)
         self.to(device=device or torch.get_default_device(), dtype=dtype)
@@ -81,7 +80,7 @@ class VAE(nn.Module):
 
     def log_p(self, x, z, y=None):
         """log p(x|z), (N,), of levels x"""
-        return self.p.log_p(self.f(z, self._y(y, len(z))), x.reshape(len(x), *self.shape))
+        return self.p.log_p(self.f(z, self._y(y, len(z))), x.reshape(len(x), *self.shape)).flatten(1).sum(1)
 
     def terms(self, x, y=None, eps=None):
         """-log p(x|z) (N,), KL (N,) or (N, d), z (N, d)"""
@@ -159,7 +158,9 @@ class VAE(nn.Module):
         """n draws, (n, *shape) uint8: z from p(z), x from p(x|z); mean: not x, but its mean given z, float levels."""
         like = self._like()
         z = torch.randn(n, self.latent, device=like.device, dtype=like.dtype)  # (1)
-        return self.decode(z, y) if mean else self.p.draw(self.f(z, self._y(y, n))).to(torch.uint8)
+        if mean:
+            return self.decode(z, y)
+        return self.p.draw(self.f(z, self._y(y, n)), torch.rand(n, *self.shape, device=z.device))
 
     def _y(self, y, n):
         if y is not None:

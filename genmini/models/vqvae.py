@@ -26,10 +26,9 @@ import inspect
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from genmini import ops
+from genmini import ops, outputs
 from genmini.layers import VectorQuantizer
 from genmini.models._levels import checked
 from genmini.models.pixelcnn import PixelCNN
@@ -63,13 +62,13 @@ class VQVAE(nn.Module):
         self.miss, (self.C, H, W) = miss, (1, *shape)[-3:]
         self.grid = H // 2**halvings, W // 2**halvings
         self.N, self.D = math.prod(self.grid), math.prod(shape)  # codes of an image, its numbers
-        self.F = 1 if levels == 2 else levels
+        self.p = outputs.softmax(levels)  # p(x | z_q), for each number of an image
         if classes:
             self.says_of_samples = "the classes are drawn as frequent as they are in the training images"
         body = dict(width=width, blocks=blocks, classes=classes, dropout=dropout)
         self.f = Encoder(self.C, dim, halvings=halvings, **body)
         self.codebook = VectorQuantizer(K, dim, beta, average or None, revive)
-        self.g = Decoder(dim, self.C * self.F, doublings=halvings, **body)
+        self.g = Decoder(dim, self.C * self.p.rows, doublings=halvings, **body)
         self.prior = PixelCNN(self.grid, K, prior_width, prior_blocks, gated=True, classes=classes, dropout=prior_dropout, first=5)
         self.register_buffer("with_prior", torch.tensor(False))  # is (6) learnt, or being learnt?
         self.register_buffer("frequency", torch.full((max(1, classes),), 1 / max(1, classes)))  # p(y) of (7)
@@ -154,10 +153,8 @@ class VQVAE(nn.Module):
 
     def nll(self, x, z_q, y=None):
         """(N, *shape), (N, h, w, dim) -> (N,): -log p(x | z_q)."""
-        x, a = checked(x, self.shape, self.levels).long(), self._logits(z_q, y)
-        if self.levels == 2:
-            return F.binary_cross_entropy_with_logits(a.flatten(1), x.to(a.dtype), reduction="none").sum(1)
-        return ops.softmax_nll(a.flatten(0, 1), x.view(-1, *a.shape[3:])).view(len(x), -1).sum(1)
+        x, a = checked(x, self.shape, self.levels), self._logits(z_q, y)
+        return -self.p.log_p(a, x.reshape(-1, *a.shape[2:])).reshape(len(x), self.D).sum(1)
 
     def log_p(self, k, y=None):
         """(N, h, w) -> (N,): log p(k); uniform until the prior is learnt."""
@@ -178,10 +175,7 @@ class VQVAE(nn.Module):
 
     def decode_codes(self, k, y=None):
         """(N, h, w) -> (N, *shape): the mean image in levels, 0 ... L-1."""
-        a = self._logits(self.codebook.weight[k], y)
-        if self.levels == 2:
-            return torch.sigmoid(a).reshape(len(k), *self.shape)
-        return (a.softmax(2) * torch.arange(self.levels, device=a.device).view(-1, 1, 1)).sum(2).reshape(len(k), *self.shape)
+        return self.p.mean(self._logits(self.codebook.weight[k], y)).reshape(len(k), *self.shape)
 
     def reconstruct(self, x, y=None):
         return self.decode_codes(self.codes(x, y), y)
@@ -199,13 +193,12 @@ class VQVAE(nn.Module):
         if mean:
             return self.decode_codes(k, y)
         a = self._logits(self.codebook.weight[k], y)
-        u = torch.rand(n, self.C, 1, *a.shape[3:], device=a.device)
-        below = torch.sigmoid(-a) if self.levels == 2 else a.softmax(2).cumsum(2)[:, :, :-1]
-        return (u >= below).sum(2).to(torch.uint8 if self.levels <= 256 else torch.int64).reshape(n, *self.shape)
+        return self.p.draw(a, torch.rand(len(a), *a.shape[2:], device=a.device)).reshape(n, *self.shape)
 
     def _logits(self, z_q, y=None):
-        """(N, h, w, dim) -> (N, C, L, H, W), or 1 in the place of L for two levels."""
-        return self.g(z_q.movedim(-1, 1), self._class(y, len(z_q))).unflatten(1, (self.C, self.F))
+        """(N, h, w, dim) -> (N C, rows, H, W)"""
+        a = self.g(z_q.movedim(-1, 1), self._class(y, len(z_q)))  # (N, C rows, H, W)
+        return a.unflatten(1, (self.C, self.p.rows)).flatten(0, 1)
 
     def _class(self, y, n):
         return self.prior._class(y, n, needed=True)

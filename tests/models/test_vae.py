@@ -183,7 +183,7 @@ def test_a_decoder_draws_what_it_says(settings):
     model, n = vae(shape=(2, 2), **settings), 4000
     z = torch.full((n, 1), 0.7, dtype=torch.float64)
     a = model.f(z).detach()
-    drawn, mean = model.p.draw(a).double(), model.decode(z)[0].detach()
+    drawn, mean = model.p.draw(a, torch.rand(n, 2, 2)).double(), model.decode(z)[0].detach()
     assert torch.equal(drawn, drawn.round()) and 0 <= drawn.min() <= drawn.max() <= model.levels - 1
     if model.p.discrete:
         assert ((drawn.mean(0) - mean).abs() < 5 * drawn.std(0) / n**0.5).all()

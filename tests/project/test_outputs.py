@@ -1,4 +1,4 @@
-"""The distributions of genmini/outputs.py: they sum to one, mean and draw agree with log_p, gradients and extremes are exact."""
+"""genmini/outputs.py: probabilities sum to one, mean and draw agree with log_p, gradients and extremes are exact."""
 
 import itertools
 import math
@@ -82,9 +82,9 @@ def test_a_mixture_is_a_difference_of_logistics():
 def test_a_gaussian_is_the_density_of_v_and_draws_its_nearest_levels(name):
     p = KINDS[name]().double()
     a = numbers(p, 25, 3)
-    deviation = {"gaussian": torch.tensor(1 / 8).double(), "gaussian, shared": torch.tensor(1 / 300 + math.exp(-3)).double()}.get(name)
-    deviation = (1 / 300 + a[:, 1].exp() if deviation is None else deviation).sqrt()
-    truth = torch.distributions.Normal(a[:, 0].sigmoid(), deviation.expand(25, 3))
+    variance = {"gaussian": 1 / 8, "gaussian, shared": 1 / 300 + math.exp(-3)}.get(name)
+    variance = 1 / 300 + a[:, 1].exp() if variance is None else torch.tensor(variance).double()
+    truth = torch.distributions.Normal(a[:, 0].sigmoid(), variance.sqrt().expand(25, 3))
     x = torch.arange(75).view(25, 3) % 6
     torch.testing.assert_close(p.log_p(a, x), truth.log_prob(x / 5), rtol=1e-6, atol=1e-6)  # b is stored in float32
     torch.testing.assert_close(p.mean(a), 5 * a[:, 0].sigmoid())
@@ -94,7 +94,8 @@ def test_a_gaussian_is_the_density_of_v_and_draws_its_nearest_levels(name):
 
 @each
 def test_draw_inverts_the_cumulative_distribution(name):
-    """Level l is drawn exactly for u in [p(x < l), p(x <= l)): just inside both ends, and in the middle; u = 0 and the last u below 1 too."""
+    """Level l is drawn for u just inside both ends of [p(x < l), p(x <= l)) and in its middle; u = 0 and 1 - 2^-53 give
+    levels too."""
     p = KINDS[name]().double()
     a = numbers(p, 30, 2)
     edges = F.pad(F.pad(p.cumulative(a), (1, 0)), (0, 1), value=1.0)  # 0, p(x <= 0), ..., 1
@@ -144,7 +145,7 @@ def test_gradients_are_those_of_float64(name):
 
 @pytest.mark.parametrize("name, huge", [*itertools.product(["bits", "two levels", "levels"], [1e4, 1e30])])
 def test_huge_logits_are_exact(name, huge):
-    """The level with the huge logit costs 0 nats, another one the difference of the logits; gradients are finite; draws are that level."""
+    """The level with the huge logit costs 0 nats and is drawn, another costs the difference; gradients are finite."""
     p = KINDS[name]()
     top = p.levels - 1
     a = torch.zeros(1, p.rows, 1)
@@ -174,7 +175,7 @@ def test_a_mixture_of_any_scale_is_finite_and_sums_to_one(log_s, mu):
 
 
 def test_a_mixture_keeps_its_digits_far_from_its_mean():
-    """Ten thousand scales away, log p(x = l) of float32 is within 1e-6 of that of float64; a plain difference of sigmoids would be log 0."""
+    """Far from mu, log p(x = l) of float32 is that of float64; a plain difference of sigmoids would give log 0."""
     p = Mixture(256, 1)
     a = torch.tensor([0.0, -1.0, -6.0]).view(1, 3, 1)
     single, double = log_p_of_levels(p, a), log_p_of_levels(p, a.double())
@@ -193,14 +194,17 @@ def test_half_precision_is_widened_to_float32(name, dtype):
 
 @each
 @pytest.mark.parametrize("shape", [(0,), (3,), (3, 4), (2, 3, 4), (2, 0, 4)])
-def test_rows_are_dimension_one(name, shape):
-    """a (N, rows, ...) -> (N, ...), contiguous or with the rows last in memory, the same values."""
+def test_the_rows_are_the_dimension_that_dim_names(name, shape):
+    """dim=1: a (N, rows, ...) -> (N, ...); dim=-1 and 2 give the same values of the same numbers laid out otherwise."""
     p = KINDS[name]()
     a, x, u = numbers(p, *shape, dtype=torch.float32), torch.zeros(shape, dtype=torch.uint8), torch.full(shape, 0.5)
-    assert p.log_p(a, x).shape == p.mean(a).shape == p.draw(a, u).shape == shape and p.cumulative(a).shape == (*shape, p.levels - 1)
-    last = a.movedim(1, -1).contiguous().movedim(-1, 1)
-    torch.testing.assert_close(p.log_p(last, x), p.log_p(a, x))
-    assert torch.equal(p.draw(last, u), p.draw(a, u))
+    log_p, mean, draws = p.log_p(a, x), p.mean(a), p.draw(a, u)
+    assert log_p.shape == mean.shape == draws.shape == shape and p.cumulative(a).shape == (*shape, p.levels - 1)
+    for dim in (-1, 2)[: len(shape)]:
+        p.dim, moved = dim, a.movedim(1, dim).contiguous()
+        torch.testing.assert_close(p.log_p(moved, x), log_p)
+        torch.testing.assert_close(p.mean(moved), mean)
+        assert torch.equal(p.draw(moved, u), draws)
 
 
 def test_more_than_256_levels_are_drawn_in_64_bits():
@@ -213,15 +217,16 @@ def test_more_than_256_levels_are_drawn_in_64_bits():
 def test_names_and_levels_choose_the_class():
     assert isinstance(outputs.softmax(2), Bits) and outputs.softmax(2).rows == 1
     assert isinstance(outputs.softmax(3), Levels) and outputs.softmax(3).rows == 3
-    kinds = {"bernoulli": (Bits, 1), "categorical": (Levels, 2), "gaussian": (Gaussian, 1), "gaussian-learned": (Gaussian, 1)}
-    for name, (kind, rows) in kinds.items():
+    assert outputs.softmax(2, dim=-1).dim == outputs.softmax(3, dim=-1).dim == -1
+    for name, kind, rows in (("bernoulli", Bits, 1), ("categorical", Levels, 2), ("gaussian", Gaussian, 1),
+                             ("gaussian-learned", Gaussian, 1)):  # fmt: skip
         p = outputs.decoder(name, 2)
         assert isinstance(p, kind) and p.rows == rows and p.discrete == (kind is not Gaussian)
     assert outputs.decoder("gaussian-learned", 17, variance="pixel").rows == 2
     assert list(outputs.decoder("gaussian-learned", 17).state_dict()) == ["b"]
     for wrong, says in (
-        (("poisson", 2), "decoder must be one of bernoulli, categorical, gaussian, gaussian-learned, got 'poisson'"),
-        (("bernoulli", 17), "decoder 'bernoulli' is for two levels, got 17"),
+        (("poisson", 2), "decoder must be one of bernoulli, categorical, gaussian, gaussian-learned, got 'poiss"),
+        (("bernoulli", 17), "decoder 'bernoulli' is for two levels, got 17: take 'categorical'"),
         (("gaussian", 17, 0.0), "alpha = 1/(2 sigma^2) must be positive, got 0.0"),
         (("gaussian-learned", 17, 1.0, "row"), "variance must be 'shared' or 'pixel', got 'row'"),
     ):
