@@ -67,7 +67,7 @@ def number(name, value):
     """A finite int or float."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not math.isfinite(value):
+    if not -math.inf < value < math.inf:  # not math.isfinite, which torch.compile cannot trace for a number that changes between calls
         raise ValueError(f"{name} must be finite, got {value}")
 
 

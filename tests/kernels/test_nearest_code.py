@@ -439,6 +439,19 @@ def test_step_opaque(run):
 
 
 @each_step
+@pytest.mark.parametrize("dynamic", [True, None])
+def test_beta_may_change_between_calls_of_a_compiled_step(run, dynamic):
+    z, e = numbers(5, 3).to(run.device), numbers(4, 3, seed=1).to(run.device).requires_grad_()
+    torch._dynamo.reset()
+    compiled = torch.compile(ops.quantize, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    with run.use():
+        for beta in (0.25, 0.5, 1):
+            (*got, loss), (*wanted, wanted_loss) = compiled(z, e, beta), ops.quantize(z, e, beta)
+            torch.testing.assert_close([*got, loss], [*wanted, wanted_loss])
+            torch.testing.assert_close(torch.autograd.grad(loss.sum(), e), torch.autograd.grad(wanted_loss.sum(), e))
+
+
+@each_step
 def test_each_gradient_alone(run):
     z, e = (a.to(run.device) for a in apart(6, 4, 3))
     for moves in ((True, False), (False, True)):
