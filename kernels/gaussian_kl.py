@@ -9,7 +9,9 @@ Math
     z_nd = mu_nd + sigma_nd eps_nd,    sigma = e^(l/2),  l = log sigma^2,  eps ~ N(0, 1)
     kl_n = KL(N(mu_n, sigma_n^2) || N(0, I)) = 1/2 sum_d mu_nd^2 + r(l_nd),    r(l) = e^l - 1 - l >= 0
     gradient, from dz and dkl:    dmu = dz + dkl_n mu        dl = 1/2 (dz sigma eps + dkl_n (e^l - 1))        deps = dz sigma
-    Near l = 0 the terms of r cancel: there r(l) = l^2/2 (1 + l/3 (1 + l/4 (1 + ...))), so that a KL is never negative, and 0 at equality.
+    For |l| < 1 the terms of r cancel: there r(l) = l^2/2 (1 + l/3 (1 + l/4 (1 + ...))), so that a KL is never negative, and 0 at equality.
+    l = -inf is sigma = 0: z = mu, kl = inf, dl = -dkl/2.   l = inf: z = inf eps, kl = inf, dl as the formula gives it: inf or NaN.   NaN in
+    mu or l gives NaN in its z, in the kl of its row, and in its own gradient.
 
 Shapes
     mu, log_var, eps (N, ...), equal; dimension 0 is the batch, the rest is one row of D numbers -> z as mu, kl (N,) float32 (float64 for float64)
@@ -40,7 +42,19 @@ from ._triton import tl, triton, widened
 def reference(mu, log_var, eps, seed):  # (N, D) each, or eps None -> (N, D), (N,)
     m, l = mu.to(wide(mu.dtype)), log_var.to(wide(mu.dtype))
     z = m + (l / 2).exp() * (noise(seed, m) if eps is None else eps.to(m.dtype))
-    return z.to(mu.dtype), (m.square() + (l.expm1() - l).clamp(min=0)).sum(1) / 2
+    return z.to(mu.dtype), (m.square() + excess(l)).sum(1) / 2
+
+
+def excess(l):
+    """r(l) = e^l - 1 - l"""
+    series, terms = torch.ones_like(l), TERMS[l.dtype]
+    for i in range(terms):
+        series = 1 + series * l / (terms + 2 - i)
+    return torch.where(l.abs() < 1, l * l / 2 * series, l.exp() - 1 - l.clamp(max=LARGE))
+
+
+TERMS = {torch.float32: 10, torch.float64: 17}  # of the series: the next one is below the roundings for |l| < 1
+LARGE = 1000.0  # e^LARGE is infinite: r(l) is then infinity, and not infinity - infinity
 
 
 def noise(seed, like):
@@ -74,12 +88,12 @@ def wide(dtype):
 
 
 @triton.jit
-def excess(l, TERMS: tl.constexpr):
+def excess_of(l, TERMS: tl.constexpr):
     """r(l) = e^l - 1 - l"""
     series = tl.zeros_like(l) + 1
     for i in tl.static_range(TERMS):
         series = 1 + series * l * (1 / (TERMS + 2 - i))
-    return tl.where(tl.abs(l) < 1, 0.5 * l * l * series, tl.exp(l) - 1 - l)
+    return tl.where(tl.abs(l) < 1, 0.5 * l * l * series, tl.exp(l) - 1 - tl.minimum(l, 1000.0))
 
 
 @triton.jit
@@ -119,7 +133,7 @@ def divergence(mu_ptr, l_ptr, kl_ptr, D, SUM: tl.constexpr, TERMS: tl.constexpr,
     for start in range(0, D, BD):
         d = start + tl.arange(0, BD)
         mu, l = tl.load(mu_ptr + n * D + d, d < D, other=0).to(SUM), tl.load(l_ptr + n * D + d, d < D, other=0).to(SUM)
-        kl += 0.5 * (mu * mu + excess(l, TERMS))
+        kl += 0.5 * (mu * mu + excess_of(l, TERMS))
     tl.store(kl_ptr + n, tl.sum(kl))
 
 
@@ -134,7 +148,7 @@ def fused(mu_ptr, l_ptr, eps_ptr, seed_ptr, z_ptr, kl_ptr, N, D, SUM: tl.constex
         mu, l = tl.load(mu_ptr + at, ok, other=0).to(SUM), tl.load(l_ptr + at, ok, other=0).to(SUM)
         z = mu + tl.exp(0.5 * l) * draw(at, ok, eps_ptr, seed_ptr, SUM, SEEDED)
         tl.store(z_ptr + at, z.to(z_ptr.dtype.element_ty), ok)
-        kl += 0.5 * (mu * mu + excess(l, TERMS))
+        kl += 0.5 * (mu * mu + excess_of(l, TERMS))
     tl.store(kl_ptr + n, tl.sum(kl, 1), n < N)
 
 
@@ -147,7 +161,8 @@ def backward(dz_ptr, dkl_ptr, mu_ptr, l_ptr, eps_ptr, seed_ptr, dmu_ptr, dl_ptr,
     mu, l = tl.load(mu_ptr + at, ok, other=0).to(SUM), tl.load(l_ptr + at, ok, other=0).to(SUM)
     sigma_eps = tl.exp(0.5 * l) * draw(at, ok, eps_ptr, seed_ptr, SUM, SEEDED)
     dmu = dz + dkl * mu  # forward was: z = mu + sigma eps,  kl = 1/2 sum mu^2 + e^l - 1 - l
-    dl = 0.5 * (dz * sigma_eps + dkl * (l + excess(l, TERMS)))
+    slope = tl.where(tl.abs(l) < 1, l + excess_of(l, TERMS), tl.exp(l) - 1)
+    dl = 0.5 * (dz * sigma_eps + dkl * slope)
     tl.store(dmu_ptr + at, dmu.to(dmu_ptr.dtype.element_ty), ok)
     tl.store(dl_ptr + at, dl.to(dl_ptr.dtype.element_ty), ok)
 
@@ -184,8 +199,8 @@ def launch_backward(dz, dkl, mu, log_var, eps, seed):
 
 
 def _same(mu):
-    """The type of the sums, and the terms of the series that it needs for |l| < 1: the next one is below its roundings."""
-    return {"SUM": tl.float64, "TERMS": 17} if mu.dtype == torch.float64 else {"SUM": tl.float32, "TERMS": 10}
+    """The type of the sums, and how many terms of the series it needs."""
+    return {"SUM": tl.float64 if mu.dtype == torch.float64 else tl.float32, "TERMS": TERMS[wide(mu.dtype)]}
 
 
 def run(mu, log_var, eps, seed, request):
