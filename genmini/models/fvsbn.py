@@ -61,11 +61,11 @@ class FVSBN(nn.Module):
 
     @torch.no_grad()
     def sample(self, n, u=None, x=None, known=0):
-        """n draws, (n, *shape) uint8. u (n, D) uniform noise: the same noise gives the same draws; u[:, d] decides the d-th in `order`.
+        """n draws, (n, *shape), uint8 up to 256 levels. u (n, D): uniform noise; u[:, d] decides the d-th pixel in `order`.
 
         x (n, *shape), known: the first `known` pixels in `order` are those of x, and the rest is drawn after them.
         """
-        u, x = begun(n, self.D, u, x, known, self.order)
+        u, x = begun(n, self.D, u, x, known, self.order, self.p.dtype)
         x = x[:, self.order]
         a = self.alpha.bias.expand(n, -1).clone()  # alpha_d0; the columns of what is known are added as it becomes known
         bits, rows = self.levels - 1, self.p.rows

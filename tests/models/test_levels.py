@@ -34,3 +34,11 @@ def test_the_brightest_of_256_levels_is_one():
     assert checked(x, (4,), 256) is not None
     with pytest.raises(ValueError, match="levels 0 ... 254, got 0 ... 255"):
         checked(x, (4,), 255)
+
+
+@pytest.mark.parametrize("model", [FVSBN, NADE])
+def test_more_than_256_levels_are_drawn_whole(model):
+    """A level above 255 does not fit into uint8: u near 1 draws the brightest of 300, not 299 - 256."""
+    torch.manual_seed(0)
+    drawn = model(3, levels=300).sample(2, u=torch.full((2, 3), 0.999))
+    assert drawn.dtype == torch.int64 and drawn.min() > 290
