@@ -1,4 +1,4 @@
-"""What every model of levels asks of its data and of its noise, said in one way.   (N, *shape) of whole numbers 0 ... L-1"""
+"""Checks of levels x, noise u and orders of pixels that the models share.   x (N, *shape): whole numbers 0 ... L-1"""
 
 import math
 
@@ -6,12 +6,12 @@ import torch
 
 
 def checked(x, shape, levels):
-    """x (N, *shape), or flat, as (N, D). Its values are looked at on a CPU alone: a GPU would have to be waited for."""
+    """x (N, *shape), or flat, -> (N, D). Its values are checked on a CPU only: on a GPU that would be a hidden wait."""
     D = math.prod(shape)
     if x.dim() == 0 or math.prod(x.shape[1:]) != D:
         raise ValueError(f"x must have shape (N, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
     if x.device.type == "cpu" and x.numel():
-        low, high = x.min().item(), x.max().item()  # numbers of Python: uint8 knows no 256
+        low, high = x.min().item(), x.max().item()  # Python numbers: a uint8 tensor cannot be compared with 256
         if not 0 <= low <= high < levels:
             raise ValueError(f"x must hold levels 0 ... {levels - 1}, got {low} ... {high}")
         if x.is_floating_point() and not torch.equal(x, x.floor()):
@@ -20,7 +20,10 @@ def checked(x, shape, levels):
 
 
 def begun(n, D, u, x, known, like, dtype=torch.uint8):
-    """Noise (n, D), drawn if there is none, and x (n, D), or zeros; the first `known` numbers in order are to be those of x."""
+    """-> the noise u (n, D), drawn on the device of `like` if it is None, and x (n, D), zeros if it is None.
+
+    The sampler keeps the first `known` numbers of x, in the model's order.
+    """
     u = torch.rand(n, D, device=like.device) if u is None else u
     if u.shape != (n, D):
         raise ValueError(f"u must have shape (n, D) = ({n}, {D}), got {tuple(u.shape)}")
@@ -32,7 +35,7 @@ def begun(n, D, u, x, known, like, dtype=torch.uint8):
 
 
 def ordered(order, D):
-    """The pixel that comes first, second, ...; of "natural", "random" or the pixels in some order.   -> (D,)"""
+    """The pixel that comes first, second, ..., (D,), of "natural", "random" or a list of all pixels."""
     if order == "natural":
         return torch.arange(D)
     if order == "random":
