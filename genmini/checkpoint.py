@@ -8,13 +8,13 @@ points to them, replaces the old one in one step: there is no moment at which th
 """
 
 import json
-import os
 from pathlib import Path
 
 import safetensors.torch
 import torch
 
 from genmini import models
+from genmini.files import write
 
 FORMAT = 1
 
@@ -64,23 +64,6 @@ def _join(value, tensors):
     if isinstance(value, dict):
         return {key: _join(one, tensors) for key, one in value["dict"]}
     return value
-
-
-def write(path, content):
-    """All of the bytes or nothing: a full disk or a power cut leaves the old file."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        if os.name == "posix":  # the name too
-            folder = os.open(path.parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read(run):

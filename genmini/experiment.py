@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from genmini import checkpoint, data, info, kernels, models
+from genmini import checkpoint, data, files, info, kernels, models
 from genmini.data import toys
 from genmini.train import evaluate, fit, fit_at_once, fit_in_stages, judge, unit
 
@@ -167,8 +167,12 @@ def build(plan, train, device="cpu"):
     return model
 
 
-def train(plan, model, splits, run=None, watch=None, resume=False, progress=True):
-    """Train the model as planned, in `run` if there is one -> History. An error carries a note of what `run` keeps."""
+def train(plan, model, splits, run=None, watch=None, resume=False, overwrite=False, progress=True):
+    """Train the model as planned, in the folder `run` if there is one -> History.
+
+    No other process trains in `run` meanwhile. An error carries a note of what `run` keeps; if that is nothing, what was
+    written is removed.
+    """
     learn, valid = splits["train"], splits["valid"]
     if run is None:
         return _fit(plan)(model, learn, valid, **({} if plan.at_once else dict(watch=watch, progress=progress)))
@@ -179,9 +183,42 @@ def train(plan, model, splits, run=None, watch=None, resume=False, progress=True
     more = {} if plan.at_once else dict(watch=watch, resume=resume, progress=progress)
     with what_is_kept(run):
         try:
-            return _fit(plan)(model, learn, valid, run=run, about=about, **more)
+            with _alone(Path(run), resume, overwrite):
+                return _fit(plan)(model, learn, valid, run=run, about=about, **more)
         except OSError as error:
-            raise OSError(f"could not write to {run}: {error}") from None
+            if error.errno is None:  # the message names the file
+                raise
+            raise OSError(f"could not write to {run}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _alone(run, resume, overwrite):
+    """Hold the run's folder for one training."""
+    run.mkdir(parents=True, exist_ok=True)
+    try:
+        with files.lock(run):
+            if not resume and not overwrite:
+                check_free(run)
+            files.remove_stale(run)
+            if overwrite:
+                (run / "run.json").unlink(missing_ok=True)  # so that nothing of the old run is taken for the new one's
+            try:
+                yield
+            finally:
+                if not (run / "run.json").exists():
+                    _remove(run)
+    finally:
+        with contextlib.suppress(OSError):  # it holds something
+            run.rmdir()
+
+
+def _remove(run):
+    """Remove what a training writes."""
+    for pattern in ("metrics.jsonl", "samples.png", "model-*.safetensors", "state-*.safetensors", "tensorboard/events.*"):
+        for path in run.glob(pattern):
+            path.unlink()
+    with contextlib.suppress(OSError):
+        (run / "tensorboard").rmdir()
 
 
 def _fit(plan):
@@ -195,10 +232,19 @@ def _fit(plan):
 # ---- runs ----------------------------------------------------------------------------------------------------------
 
 
-def free_folder(name):
-    """runs/NAME, numbered if that is taken."""
-    folders = (Path("runs") / (name if i == 1 else f"{name}-{i}") for i in itertools.count(1))
-    return next(folder for folder in folders if not folder.exists())
+def new_folder(name):
+    """Make the folder runs/NAME, numbered if that is taken; of two callers at a time each gets one of its own."""
+    for i in itertools.count(1):
+        folder = Path("runs") / (name if i == 1 else f"{name}-{i}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+
+
+def check_free(run):
+    """ValueError if the folder holds a run."""
+    if (Path(run) / "run.json").exists():
+        raise ValueError(f"{run} already holds a run: choose another --out, or say --resume or --overwrite")
 
 
 def identity(plan, device):

@@ -1,10 +1,11 @@
 """Pictures, without a window: matplotlib's Agg."""
 
+import io
 import math
-import os
-from pathlib import Path
 
 import torch
+
+from genmini.files import write
 
 
 def grid(x, columns=8):
@@ -132,11 +133,6 @@ def _figure(rows, columns, width, height):
 
 def _write(figure, path):
     """All of the file or nothing."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        figure.savefig(beside, dpi=110, format="png", bbox_inches="tight", pad_inches=0.1)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=110, format="png", bbox_inches="tight", pad_inches=0.1)
+    write(path, content.getvalue())

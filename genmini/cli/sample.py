@@ -36,7 +36,7 @@ def run(arguments):
     import numpy as np
     import torch
 
-    from genmini import checkpoint, experiment, plots
+    from genmini import checkpoint, experiment, files, plots
 
     folder = arguments.run_folder
     out = Path(arguments.out or Path(folder) / "grid.png")
@@ -64,12 +64,11 @@ def run(arguments):
         how["y"] = arguments.y[0] if len(arguments.y) == 1 else model.mixture(arguments.y)
     torch.manual_seed(arguments.seed)
     x = model.sample(len(how["x"]) if arguments.complete else arguments.n, **how).cpu()
-    out.parent.mkdir(parents=True, exist_ok=True)
     what = "completions" if arguments.complete else "means" if arguments.mean else "samples"
     if out.suffix == ".npy":
         content = io.BytesIO()
         np.save(content, x.numpy(), allow_pickle=False)
-        checkpoint.write(out, content.getvalue())
+        files.write(out, content.getvalue())
     elif arguments.complete:
         plots.side_by_side(out, {**panels, f"completed by {name}": x}, model.levels)
     else:

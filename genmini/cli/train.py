@@ -37,7 +37,7 @@ def run(arguments):
                            arguments.seed, arguments.size, arguments.colour)  # fmt: skip
     if arguments.tensorboard and plan.at_once:
         raise ValueError(f"{plan.model} is fitted at once: it takes no --tensorboard")
-    folder = _folder(arguments)
+    folder = _named_folder(arguments)
     saved = checkpoint.read(folder) if arguments.resume else {}
     device = _options.device(arguments, saved.get("threads") or plan.threads)
     splits = experiment.splits(plan, arguments.data_dir)
@@ -61,10 +61,9 @@ def run(arguments):
             print(f"resumed   {folder} at {experiment.resumes_at(saved)}")
             if saved["versions"] != info.versions():
                 print(f"note      begun with {saved['versions']}: other versions, perhaps other bits")
-        if arguments.overwrite:
-            (folder / "run.json").unlink(missing_ok=True)  # so that nothing of the old run is taken for the new one's
+        folder = folder or experiment.new_folder(f"{arguments.model}-{arguments.data}")
         watch = None if plan.at_once else _watch(folder, splits, plan.seed, arguments.tensorboard)
-        history = experiment.train(plan, model, splits, folder, watch, resume=bool(saved))
+        history = experiment.train(plan, model, splits, folder, watch, bool(saved), arguments.overwrite)
         kept = f"the weights of step {history.step}, valid {history.valid:.2f} {unit(model)}, are in {folder}"
         if history.stopped == "interrupted":
             where = experiment.resumes_at(checkpoint.read(folder))
@@ -81,17 +80,20 @@ def run(arguments):
         print(f"note      {model.says_of_samples}")
 
 
-def _folder(arguments):
+def _named_folder(arguments):
+    """The folder of --out, if this training may write there; None without --out."""
+    from genmini import experiment
+
     if arguments.out:
         folder = Path(arguments.out)
-        if (folder / "run.json").exists() and not (arguments.overwrite or arguments.resume):
-            raise ValueError(f"{folder} already holds a run: choose another --out, or say --resume or --overwrite")
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"--out takes a folder, and {folder} is a file")
+        if not arguments.overwrite and not arguments.resume:
+            experiment.check_free(folder)
         return folder
     if arguments.resume:
         raise ValueError("--resume continues the run in --out, and none is given")
-    from genmini import experiment
-
-    return experiment.free_folder(f"{arguments.model}-{arguments.data}")
+    return None
 
 
 def _watch(folder, splits, seed, tensorboard):
@@ -100,18 +102,18 @@ def _watch(folder, splits, seed, tensorboard):
 
     from genmini.train import unit
 
-    writer = None
+    writer = SummaryWriter = None
     if tensorboard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise ValueError("--tensorboard needs the package tensorboard: pip install genmini[tensorboard]") from None
-        writer = SummaryWriter(folder / "tensorboard")
     began, spent = time.perf_counter(), 0.25  # seconds, a guess: the first picture comes after five
 
     def watch(row, model):
-        nonlocal spent
-        if writer:
+        nonlocal spent, writer
+        if SummaryWriter:
+            writer = writer or SummaryWriter(folder / "tensorboard")
             stage = f"{row['stage']}/" if "stage" in row else ""
             for name in (name for name in row if name not in ("stage", "step", "seconds")):
                 path = f"{unit(model)}/{name}" if name in ("train", "valid") else name

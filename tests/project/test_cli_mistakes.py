@@ -38,7 +38,7 @@ MISTAKES = {
     "no share": (["train", "vqvae", "--data", "digits", "--set", "miss=2.0"], "miss a share, 0 to 1"),
     "twice": (["train", "arvae", "--data", "digits", "--set", "attributes=('area', 'area')"], "there is one twice"),
     "no picture": (["study", "embed", "r", "--out", "x.pdf"], "--out takes a .png file, got x.pdf"),
-    "the out is a file": (["train", "made", "--data", "digits", "--steps", "1", "--out", __file__], "could not write"),
+    "the out is a file": (["train", "made", "--data", "digits", "--steps", "1", "--out", __file__], "--out takes a folder, and"),
 }
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import genmini
-from genmini import checkpoint, data, plots
+from genmini import checkpoint, data, files, plots
 from genmini.models.made import MADE
 from genmini.train import evaluate, fit, judge, shifted
 
@@ -242,7 +242,7 @@ def test_a_failed_write_leaves_the_old_run_whole(tmp_path, monkeypatch):
     def full(fd):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         checkpoint.save(tmp_path, new, {"step": 2})
     monkeypatch.undo()

@@ -1,0 +1,91 @@
+"""Files that are whole or not there, and a folder that one process at a time trains in."""
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: without locks
+    fcntl = None
+
+
+def write(path, content):
+    """Write all of the bytes or none: a full disk, a kill or a power cut leaves the old file."""
+    path = Path(path)
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(path.parent, f"{path.name}.*.part")
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        if os.name == "posix":  # the name too
+            folder = os.open(path.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        advice = "free some space, or write elsewhere (--out)" if full else "write elsewhere (--out)"
+        raise OSError(f"could not write {path}, {len(content):,} bytes: {error.strerror or error}; {advice}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def remove_stale(folder, pattern="*.part"):
+    """Remove the NAME.PID.part files of processes that are no longer there: what a kill leaves of `write`."""
+    for path in Path(folder).glob(pattern):
+        pid = path.name.split(".")[-2]
+        if pid.isdecimal() and not _runs(int(pid)):
+            path.unlink(missing_ok=True)
+
+
+def _runs(pid):
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def lock(folder):
+    """Hold the folder alone; ValueError if another process holds it. A lock ends with its process, even if that is killed."""
+    path = Path(folder) / ".lock"
+    if fcntl is None:
+        yield
+        return
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(file, 20).decode(errors="replace").strip()
+            os.close(file)
+            raise ValueError(f"{folder} is in use: process {holder or '?'} trains there; wait for it, stop it, "
+                             "or choose another --out") from None  # fmt: skip
+        except OSError:  # a file system without locks
+            pass
+        if _is_at(path, file):  # and was not removed by its last holder before it was locked
+            break
+        os.close(file)
+    try:
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _is_at(path, file):
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file))
+    except FileNotFoundError:
+        return False

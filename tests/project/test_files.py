@@ -1,0 +1,156 @@
+"""One training a folder, files that are whole or not there, and what a kill leaves behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from check import command as run
+
+from genmini import checkpoint, experiment, files, models
+
+pytestmark = pytest.mark.usefixtures("folder_of_its_own")
+FAST = ["--steps", "20", "--set", "hidden=16", "--set", "every=10", "--threads", "1"]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def other_process():
+    """Starts Python programs, and ends what is left of them."""
+    started = []
+
+    def start(program):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        started.append(subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+HOLD = "import sys, time; from genmini import files\nwith files.lock('r'): print('held', flush=True); time.sleep(600)"
+
+
+def test_a_folder_is_held_by_one_process_and_free_when_it_is_killed(other_process):
+    os.mkdir("r")
+    holder = other_process(HOLD)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(ValueError, match=f"r is in use: process {holder.pid} trains there"), files.lock("r"):
+        pass
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with files.lock("r"):
+        assert os.path.exists("r/.lock")
+    assert os.listdir("r") == []
+
+
+def test_a_folder_in_use_is_neither_trained_in_nor_overwritten_nor_resumed(capsys, other_process):
+    words = ["train", "made", "--data", "digits", *FAST, "--out", "r"]
+    assert run(capsys, *words)[0] == 0
+    before = {path.name: path.read_bytes() for path in Path("r").iterdir()}
+    holder = other_process(HOLD)
+    assert holder.stdout.readline() == "held\n"
+    for more in (["--overwrite"], ["--overwrite", "--seed", "1"]):
+        status, _, err = run(capsys, *words, *more)
+        assert status == 2 and f"r is in use: process {holder.pid} trains there" in err
+    os.rename("r/run.json", "run.json")  # a training that has saved nothing yet
+    status, _, err = run(capsys, *words)
+    assert status == 2 and "r is in use" in err
+    os.rename("run.json", "r/run.json")
+    assert {path.name: path.read_bytes() for path in Path("r").iterdir() if path.name != ".lock"} == before
+    holder.kill()
+    holder.wait()
+    assert run(capsys, *words, "--overwrite")[0] == 0
+
+
+def test_the_second_of_two_trainings_is_told_what_it_finds_once_it_is_alone(monkeypatch):
+    """The folder was free when the second one looked, and holds a run when it has the lock."""
+    plan = experiment.plan("made", "digits", assignments=["hidden=4"], steps=2)
+    splits = experiment.splits(plan.data)
+    model = experiment.build(plan, splits["train"])
+    experiment.train(plan, model, splits, "r", progress=False)
+    with pytest.raises(ValueError, match="r already holds a run"):
+        experiment.train(plan, model, splits, "r", progress=False)
+
+
+def test_folders_without_a_name_are_taken_once():
+    folders, barrier = [], threading.Barrier(8)
+
+    def take():
+        barrier.wait()
+        folders.append(experiment.new_folder("made-digits"))
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(folders)) == 8 and all(folder.is_dir() for folder in folders)
+
+
+def test_a_training_that_saves_nothing_leaves_nothing(capsys, monkeypatch):
+    words = ["train", "made", "--data", "digits", *FAST]
+    assert run(capsys, *words, "--set", "rate=1e30")[0] == 1 and os.listdir("runs") == []
+    os.mkdir("mine")
+    Path("mine/notes.txt").write_text("mine")
+    assert run(capsys, *words, "--set", "rate=1e30", "--out", "mine")[0] == 1 and os.listdir("mine") == ["notes.txt"]
+
+
+def test_a_killed_training_leaves_a_run_that_resumes_and_its_parts_are_removed(capsys, other_process, monkeypatch):
+    """Killed while a file is half written: the lock does not outlive it, nor does the half file the next training."""
+    words = ["train", "made", "--data", "digits", *FAST, "--out", "r"]
+    program = f"""
+import os, signal
+from genmini import files
+from genmini.cli import main
+replace, seen = os.replace, []
+def killed(source, target):
+    seen.append(target)
+    if len(seen) == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+os.replace = killed
+main({words!r})
+"""
+    process = other_process(program)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    left = sorted(os.listdir("r"))
+    assert ".lock" in left and sum(name.endswith(".part") for name in left) == 1
+    Path(f"r/model-3.safetensors.{os.getpid()}.part").write_text("of a process that is there")
+    status, out, _ = run(capsys, *words, "--resume")
+    assert status == 0 and "resumed" in out
+    parts = [name for name in os.listdir("r") if name.endswith(".part") or name == ".lock"]
+    assert parts == [f"model-3.safetensors.{os.getpid()}.part"]
+
+
+def test_a_file_replaces_the_parts_of_processes_that_are_gone(other_process):
+    gone = other_process("pass")
+    gone.wait()
+    for name in (f"x.npy.{gone.pid}.part", f"x.npy.{os.getppid()}.part", f"y.npy.{gone.pid}.part", "x.npy.notes.part"):
+        Path(name).write_text("half")
+    files.write("x.npy", b"whole")
+    assert sorted(os.listdir()) == sorted(["x.npy", f"x.npy.{os.getppid()}.part", f"y.npy.{gone.pid}.part", "x.npy.notes.part"])
+    assert Path("x.npy").read_bytes() == b"whole"
+
+
+def test_a_full_disk_is_named_with_what_to_do(capsys, monkeypatch):
+    model = models.find("made")((8, 8), hidden=4)
+    checkpoint.save("r", model, {"step": 1, "data": "digits-threshold"})
+    Path("r/old.npy").write_bytes(b"old")
+
+    def full(fd):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    for words, path in ((["sample", "r", "--out", "r/old.npy"], "r/old.npy"), (["sample", "r", "--out", "x.png"], "x.png")):
+        status, _, err = run(capsys, *words)
+        assert status == 2 and err.startswith(f"genmini: could not write {path}, ") and err.count("\n") == 1
+        assert "bytes: No space left on device; free some space, or write elsewhere (--out)" in err
+    assert Path("r/old.npy").read_bytes() == b"old" and not list(Path().rglob("*.part")) and not os.path.exists("x.png")
