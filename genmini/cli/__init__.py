@@ -21,6 +21,13 @@ EXAMPLES = """examples:
   genmini eval runs/made-digits                  its likelihood of the test images
   genmini info                                   what runs here, on which backend, and why"""
 
+REMEDIES = {  # when memory runs out
+    "train": "a smaller batch (--set batch=...) or model may fit",
+    "sample": "fewer samples (-n) may fit",
+    "eval": "fewer draws for an image (-k) may fit",
+    "score": "fewer samples (-n) may fit",
+}
+
 
 def main(argv=None):
     """Run one command -> its exit status."""
@@ -36,7 +43,7 @@ def main(argv=None):
     except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError, ImportError) as error:
         if os.environ.get("GENMINI_DEBUG") == "1":
             raise
-        print("; ".join([f"genmini: {one_line(error)}", *_notes(error)]), file=sys.stderr)
+        print("; ".join([f"genmini: {one_line(error, arguments.remedy)}", *_notes(error)]), file=sys.stderr)
         return 2 if isinstance(error, ValueError | OSError) else 1
 
 
@@ -60,5 +67,5 @@ def parser():
         name, help = command.__name__.rpartition(".")[2], command.HELP
         added = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
         command.options(added)
-        added.set_defaults(run=command.run)
+        added.set_defaults(run=command.run, remedy=REMEDIES.get(name, "a smaller model may fit"))
     return top

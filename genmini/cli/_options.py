@@ -1,6 +1,10 @@
 """Options that several commands share, and what they set: threads, backend, device."""
 
 import argparse
+import math
+import os
+
+MOST = 10**9  # of anything that is counted
 
 
 def where_data_lies(parser):
@@ -26,7 +30,7 @@ def run_folder(parser, of="a folder that `genmini train` wrote"):
 
 
 def seed(parser):
-    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="0 to 2^63 - 1 (default: 0)")
 
 
 def mean(parser):
@@ -35,8 +39,18 @@ def mean(parser):
 
 
 def positive(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return _whole(text, 1, MOST)
+
+
+def _seed(text):
+    return _whole(text, 0, 2**63 - 1)
+
+
+def _whole(text, least, most):
+    digits = text.isascii() and text.isdigit() and len(text) < 30
+    if not digits or not least <= int(text) <= most:
+        short = text if len(text) < 30 else f"{text[:27]}..."
+        raise argparse.ArgumentTypeError(f"it takes a whole number from {least} to {most}, got {short!r}")
     return int(text)
 
 
@@ -46,8 +60,11 @@ def device(arguments, threads=None):
 
     from genmini import kernels
 
-    if arguments.threads or threads:
-        torch.set_num_threads(arguments.threads or threads)
+    threads, most = arguments.threads or threads, max(64, 4 * (os.cpu_count() or 1))
+    if threads and threads > most:  # many more end the process: the system refuses them to OpenMP
+        raise ValueError(f"--threads takes 1 to {most} on this machine of {os.cpu_count()} cores, got {threads}")
+    if threads:
+        torch.set_num_threads(threads)
     if arguments.backend:
         kernels.use(arguments.backend)
     kernels.requested()  # raises if GENMINI_BACKEND is unknown
@@ -56,7 +73,20 @@ def device(arguments, threads=None):
         torch.empty(1, device=found).item()
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"no device {arguments.device!r} here: {one_line(error)[:200]}") from None
+    _check_backend(found)
     return found
+
+
+def _check_backend(device):
+    """ValueError if an operator that has the backend asked for cannot take it here: before hours of work, not after."""
+    from genmini import kernels, ops  # noqa: F401  ops imports every room
+
+    for name in kernels.ROOMS:
+        try:
+            kernels.chosen(name, device)
+        except RuntimeError as error:
+            raise ValueError(f"the backend {kernels.requested()!r} does not run here on --device {device}: "
+                             f"{one_line(error)}") from None  # fmt: skip
 
 
 def check_mean(model):
@@ -68,8 +98,21 @@ def check_mean(model):
                          f"and {type(model).__name__} is none")  # fmt: skip
 
 
-def one_line(error):
+def check_memory(n, model):
+    """ValueError if n samples alone, 8 bytes a number, take more than the free memory, as far as the system tells."""
+    needed = 8 * n * math.prod(side or 1 for side in model.shape)
+    try:
+        with open("/proc/meminfo") as file:
+            free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return
+    if needed > free:
+        raise ValueError(f"{n:,} samples of {type(model).__name__} take {needed / 1e9:,.1f} GB or more, "
+                         f"and {free / 1e9:,.1f} GB are free: ask for fewer (-n)")  # fmt: skip
+
+
+def one_line(error, remedy="a smaller model may fit"):
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text:
-        return f"out of memory: a smaller batch (--set batch=...) or model may fit ({text[:120]})"
+        return f"out of memory: {remedy} ({text[:120]})"
     return text

@@ -26,8 +26,9 @@ def run(arguments):
     train, test = (data.of_run(saved, split, arguments.data_dir) for split in ("train", "test"))
     if mean:
         _options.check_mean(model)
-    columns = metrics.score(model, network, train, test, arguments.n, arguments.seed, mean)
+    _options.check_memory(arguments.n, model)
     print(f"features   {network.name}")
     print(f"samples    {arguments.n}{' means' * mean} of {type(model).__name__} in {folder}, seed {arguments.seed}")
-    print(f"real       of {test.name}, test; samples and real are held against {len(train)} of train")
+    print(f"real       of {test.name}, test; samples and real are held against {len(train)} of train", flush=True)
+    columns = metrics.score(model, network, train, test, arguments.n, arguments.seed, mean)
     print("\n".join(["", *lines(columns)]))

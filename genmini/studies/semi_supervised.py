@@ -51,7 +51,7 @@ def accuracy(f, y, labelled, classes):
 def study(run, path):
     splits = {split: run.split(split) for split in ("train", "valid", "test")}
     y = {split: some.y for split, some in splits.items()}
-    classes, noise = int(y["train"].max()) + 1, np.random.RandomState(run.seed)
+    classes, noise = int(y["train"].max()) + 1, np.random.RandomState(run.seed % 2**32)
     kinds = {f"codes of {type(run.model).__name__}": {split: run.encode(some.x, some.y).double() for split, some in splits.items()},
              "pixels": {split: some.x.flatten(1).double() for split, some in splits.items()}}  # fmt: skip
     for f in kinds.values():

@@ -11,34 +11,43 @@ from genmini.cli import main
 
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 FAST = ["--steps", "20", "--set", "hidden=16", "--set", "every=10", "--threads", "1"]
+MADE = ["train", "made", "--data", "digits"]
 
 
 MISTAKES = {
     "unknown model": (["train", "madde", "--data", "digits"], f"unknown model 'madde'; the models are {', '.join(models.MODELS)}"),
     "unknown data": (["train", "made", "--data", "mnits"], "unknown data 'mnits'; the data sets are digits, digits-threshold"),
-    "unknown recipe": (["train", "made", "--data", "digits", "--recipe", "best"], "digits-levels"),
-    "unknown key": (["train", "made", "--data", "digits", "--set", "stepz=3"], "the keys are hidden"),
-    "no value": (["train", "made", "--data", "digits", "--set", "steps"], "KEY=VALUE"),
-    "wrong kind": (["train", "made", "--data", "digits", "--set", "rate=fast"], "--set rate takes a value like 0.002, got 'fast'"),
-    "unknown device": (["train", "made", "--data", "digits", "--device", "tpu"], "no device 'tpu' here"),
-    "unknown backend": (["train", "made", "--data", "digits", "--backend", "gpu"], "unknown backend 'gpu'; the backends are auto"),
+    "unknown recipe": ([*MADE, "--recipe", "best"], "digits-levels"),
+    "unknown key": ([*MADE, "--set", "stepz=3"], "the keys are hidden"),
+    "no value": ([*MADE, "--set", "steps"], "KEY=VALUE"),
+    "wrong kind": ([*MADE, "--set", "rate=fast"], "--set rate takes a value like 0.002, got 'fast'"),
+    "unknown device": ([*MADE, "--device", "tpu"], "no device 'tpu' here"),
+    "unknown backend": ([*MADE, "--backend", "gpu"], "unknown backend 'gpu'; the backends are auto"),
     "no run": (["sample", "nowhere"], "nowhere holds no run"),
     "no run to evaluate": (["eval", "nowhere"], "nowhere holds no run"),
     "wrong file": (["sample", "nowhere", "--out", "x.jpg"], ".png or a .npy"),
     "other kind of data": (["train", "made", "--data", "moons", "--recipe", "digits"], "is for images, and moons is points of the plane"),
     "no recipe": (["train", "made", "--data", "series"], "made has no recipe for 'series'; its recipes are digits"),
     "no folder": (["train", "realnvp", "--data", "mnist", "--data-dir", "nowhere", "--recipe", "digits"], "there is no folder nowhere"),
-    "nothing to resume": (["train", "made", "--data", "digits", "--resume", "--out", "nowhere"], "nowhere holds no run"),
-    "resume what": (["train", "made", "--data", "digits", "--resume"], "--resume continues the run in --out, and none is given"),
-    "precision": (["train", "made", "--data", "digits", "--steps", "1", "--set", "precision=int8"], "float32, bfloat16, float16"),
-    "no step to clip to": (["train", "made", "--data", "digits", "--steps", "1", "--set", "clip=-1.0"], "clip must be above 0, got -1.0"),
-    "no numbers there": (["train", "made", "--data", "digits", "--device", "meta"], "no device 'meta' here"),
-    "no units": (["train", "vae", "--data", "digits", "--set", "width=0"], "hidden and width must be at least 1, got 400 and 0"),
-    "beta below 0": (["train", "vae", "--data", "digits", "--set", "beta=-1.0"], "beta and free_bits must be at least 0"),
-    "no share": (["train", "vqvae", "--data", "digits", "--set", "miss=2.0"], "miss a share, 0 to 1"),
+    "nothing to resume": ([*MADE, "--resume", "--out", "nowhere"], "nowhere holds no run"),
+    "resume what": ([*MADE, "--resume"], "--resume continues the run in --out, and none is given"),
+    "precision": ([*MADE, "--steps", "1", "--set", "precision=int8"], "float32, bfloat16, float16"),
+    "no step to clip to": ([*MADE, "--steps", "1", "--set", "clip=-1.0"], "--set clip takes a number above 0, got -1.0"),
+    "no numbers there": ([*MADE, "--device", "meta"], "no device 'meta' here"),
+    "no units": (["train", "vae", "--data", "digits", "--set", "width=0"], "--set width takes whole numbers from 1, got 0"),
+    "beta below 0": (["train", "vae", "--data", "digits", "--set", "beta=-1.0"], "--set beta takes a number from 0, got -1.0"),
+    "no share": (["train", "vqvae", "--data", "digits", "--set", "miss=2.0"], "--set miss takes a share from 0 to 1, got 2.0"),
     "twice": (["train", "arvae", "--data", "digits", "--set", "attributes=('area', 'area')"], "there is one twice"),
     "no picture": (["study", "embed", "r", "--out", "x.pdf"], "--out takes a .png file, got x.pdf"),
-    "the out is a file": (["train", "made", "--data", "digits", "--steps", "1", "--out", __file__], "--out takes a folder, and"),
+    "not finite": ([*MADE, "--set", "rate=1e400"], "--set rate takes a finite number, got '1e400'"),
+    "no rate": ([*MADE, "--set", "rate=0.0"], "--set rate takes a number above 0, got 0.0"),
+    "no share of batches": ([*MADE, "--set", "shift=2.0"], "--set shift takes a share from 0 to 1, got 2.0"),
+    "no hidden units": ([*MADE, "--set", "hidden=0"], "--set hidden takes whole numbers from 1, got 0"),
+    "all units dropped": (["train", "nade", "--data", "digits", "--set", "dropout=1.0"], "at least 0 and below 1, got 1.0"),
+    "no steps of a stage": (["train", "vqvae", "--data", "digits", "--set", "prior.steps=0"], "--set prior.steps takes whole numbers from 1"),
+    "threads": ([*MADE, "--threads", "100000"], "--threads takes 1 to "),
+    "GPU kernels on a CPU": ([*MADE, "--backend", "cuda"], "'cuda' does not run here on --device cpu"),
+    "the out is a file": ([*MADE, "--steps", "1", "--out", __file__], "--out takes a folder, and"),
 }
 
 
@@ -50,25 +59,28 @@ def test_a_mistake_is_one_line(capsys, words, says):
     assert [other for other in err.splitlines()[:-1] if "step/s" not in other] == []
 
 
-@pytest.mark.parametrize("words", [[], ["trian"], ["train"], ["sample", "r", "-n", "0"], ["sample", "r", "-n", "many"], ["info", "--fast"]])
+@pytest.mark.parametrize("words", [[], ["trian"], ["train"], ["sample", "r", "-n", "0"],
+                                   ["sample", "r", "-n", "many"], ["sample", "r", "-n", "1" + 23 * "0"],
+                                   ["score", "r", "-n", "100000000000"], [*MADE, "--seed", str(2**64)],
+                                   [*MADE, "--seed", "-1"], ["sample", "r", "-n", 9999 * "9"], ["info", "--fast"]])
 def test_a_mistyped_command_is_one_line(capsys, words):
     with pytest.raises(SystemExit) as caught:
         main(words)
     err = capsys.readouterr().err
-    assert caught.value.code == 2 and len(err.splitlines()) == 1 and "--help" in err
+    assert caught.value.code == 2 and len(err.splitlines()) == 1 and "--help" in err and len(err) < 400
 
 
 def test_nan_and_memory_are_one_line(capsys, monkeypatch):
-    status, _, err = run(capsys, "train", "made", "--data", "digits", *FAST, "--set", "rate=1e30")
+    status, _, err = run(capsys, *MADE, *FAST, "--set", "rate=1e30")
     assert status == 1 and "no longer finite" in err.splitlines()[-1] and "Traceback" not in err
-    status, _, err = run(capsys, "train", "made", "--data", "digits", *FAST, "--set", "hidden=1000000000000")
+    status, _, err = run(capsys, *MADE, *FAST, "--set", "hidden=1000000000000")
     assert status == 1 and "out of memory" in err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("words, said", [
-    (["train", "made", "--data", "digits", "--set", "hidden=(3.5,)"], "--set hidden takes a value like"),
-    (["train", "made", "--data", "digits", "--set", f"batch={10**20}"], "--set batch takes a value like"),
-    (["train", "made", "--data", "digits", "--set", "foo=1"], "--set knows no key 'foo'"),
+    ([*MADE, "--set", "hidden=(3.5,)"], "--set hidden takes a value like"),
+    ([*MADE, "--set", f"batch={10**20}"], "--set batch takes a value like"),
+    ([*MADE, "--set", "foo=1"], "--set knows no key 'foo'"),
     (["train", "ar", "--data", "series", "--tensorboard"], "it takes no --tensorboard"),
 ])  # fmt: skip
 def test_a_mistake_in_a_setting_is_one_line(capsys, words, said):
@@ -77,15 +89,37 @@ def test_a_mistake_in_a_setting_is_one_line(capsys, words, said):
 
 
 def test_a_run_that_kept_nothing_leaves_no_run(capsys, monkeypatch):
-    assert run(capsys, "train", "made", "--data", "digits", *FAST, "--out", "here")[0] == 0
-    status, _, err = run(capsys, "train", "made", "--data", "digits", *FAST, "--out", "here", "--overwrite", "--set", "rate=1e30")
+    assert run(capsys, *MADE, *FAST, "--out", "here")[0] == 0
+    status, _, err = run(capsys, *MADE, *FAST, "--out", "here", "--overwrite", "--set", "rate=1e30")
     assert status == 1 and "nothing was kept" in err.splitlines()[-1] and not os.path.exists("here/run.json")
 
 
 def test_an_existing_run_is_kept(capsys, tmp_path):
-    assert run(capsys, "train", "made", "--data", "digits", *FAST, "--out", "mine")[0] == 0
+    assert run(capsys, *MADE, *FAST, "--out", "mine")[0] == 0
     before = (tmp_path / "mine" / "run.json").read_bytes()
-    status, _, err = run(capsys, "train", "made", "--data", "digits", *FAST, "--out", "mine", "--seed", "1")
+    status, _, err = run(capsys, *MADE, *FAST, "--out", "mine", "--seed", "1")
     assert status == 2 and "--overwrite" in err and (tmp_path / "mine" / "run.json").read_bytes() == before
-    assert run(capsys, "train", "made", "--data", "digits", *FAST, "--out", "mine", "--seed", "1", "--overwrite")[0] == 0
+    assert run(capsys, *MADE, *FAST, "--out", "mine", "--seed", "1", "--overwrite")[0] == 0
     assert json.loads((tmp_path / "mine" / "run.json").read_text())["seed"] == 1
+
+
+def test_more_samples_than_fit_are_refused_and_memory_that_runs_out_names_the_option(capsys, monkeypatch):
+    assert run(capsys, *MADE, *FAST, "--out", "r")[0] == 0
+    for command in ("sample", "score"):
+        status, _, err = run(capsys, command, "r", "-n", "1000000000")  # 512 GB
+        assert status == 2 and "1,000,000,000 samples of MADE take 512.0 GB or more, and " in err and "ask for fewer (-n)" in err
+
+    def hungry(*arguments, **settings):
+        raise MemoryError
+
+    made = models.find("made")
+    monkeypatch.setattr(made, "sample", hungry)
+    for command in ("sample", "score"):
+        status, _, err = run(capsys, command, "r", "-n", "9")
+        assert status == 1 and "out of memory: fewer samples (-n) may fit" in err and "--set" not in err
+
+
+def test_a_backend_that_does_not_run_here_is_refused_before_anything_is_trained(capsys):
+    status, _, err = run(capsys, *MADE, *FAST, "--backend", "cuda", "--out", "r")
+    assert status == 2 and err.count("\n") == 1 and "use('emulated') runs the same kernel on CPU tensors" in err
+    assert not os.path.exists("r")
