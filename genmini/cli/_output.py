@@ -7,7 +7,7 @@ def figures(model, split, k=0):
     from genmini.data import toys
 
     found = experiment.figures(model, split, k)
-    given = ", given the class" * bool(getattr(model, "classes", 0))
+    given = ", given the class" * bool(getattr(model, "classes", 0) and hasattr(model, "sample"))  # of a classifier: not
     if found[0].name:
         widest = max(len(figure.name) for figure in found if figure.error is not None)
         for figure in found:

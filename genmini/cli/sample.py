@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import io
+import itertools
 from pathlib import Path
 
 from . import _options
@@ -19,7 +20,7 @@ def options(parser):
     parser.add_argument("--how", metavar="SAMPLER",
                         help="of PixelCNN and PixelRNN: cached, naive or jacobi, to the same samples")  # fmt: skip
     parser.add_argument("--complete", action="store_true", help="keep the first half of test images, draw the rest")
-    parser.add_argument("--out", metavar="FILE", help="a .png picture or a .npy array (default: RUN/grid.png)")
+    parser.add_argument("--out", metavar="FILE", help="a .png picture or a .npy array (default: RUN/drawn.png, drawn-2.png, ...)")
     _options.seed(parser)
     _options.where_data_lies(parser)
     _options.where_it_runs(parser)
@@ -39,7 +40,7 @@ def run(arguments):
     from genmini import checkpoint, experiment, files, plots
 
     folder = arguments.run_folder
-    out = Path(arguments.out or Path(folder) / "grid.png")
+    out = Path(arguments.out) if arguments.out else _free_picture(Path(folder))
     if out.suffix not in (".png", ".npy"):
         raise ValueError(f"--out takes a .png or a .npy file, got {out}")
     saved = checkpoint.read(folder)
@@ -62,6 +63,7 @@ def run(arguments):
         if len(arguments.y) > 1 and not hasattr(model, "mixture"):
             raise ValueError(f"-y names several classes, and {name} takes one")
         how["y"] = arguments.y[0] if len(arguments.y) == 1 else model.mixture(arguments.y)
+    _options.check_memory(arguments.n, model)
     torch.manual_seed(arguments.seed)
     x = model.sample(len(how["x"]) if arguments.complete else arguments.n, **how).cpu()
     what = "completions" if arguments.complete else "means" if arguments.mean else "samples"
@@ -76,6 +78,12 @@ def run(arguments):
     print(f"{len(x)} {what} in {out}")
     if not how.keys() - {"mean"} and hasattr(model, "says_of_samples"):
         print(f"note      {model.says_of_samples}")
+
+
+def _free_picture(folder):
+    """RUN/drawn.png, numbered if that is taken."""
+    names = ("drawn.png" if i == 1 else f"drawn-{i}.png" for i in itertools.count(1))
+    return next(folder / name for name in names if not (folder / name).exists())
 
 
 def _test_images(model, saved, arguments):

@@ -83,6 +83,7 @@ def test_the_command_line_trains_and_judges_it_and_draws_no_samples(capsys, tmp_
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "bits/dim" not in out and (tmp_path / "r" / "samples.png").stat().st_size > 10_000
+    assert "given the class" not in out  # which it is asked for
     assert main(["eval", "r"]) == 0 and capsys.readouterr().out.startswith("test")
     assert main(["sample", "r", "--out", "x.npy"]) == 2 and "the Classifier in r draws no samples" in capsys.readouterr().err
     assert not (tmp_path / "x.npy").exists()

@@ -22,7 +22,7 @@ def test_completions_keep_what_is_known(capsys):
     assert run(capsys, "sample", "r", "--complete", "-n", "6", "--out", "x.npy")[0] == 0
     x, test = np.load("x.npy"), data.load("digits-threshold", "test").x[:6].numpy()
     assert (x[:, :4] == test[:, :4]).all() and (x[:, 4:] != test[:, 4:]).any()
-    assert run(capsys, "sample", "r", "--complete", "-n", "6")[0] == 0 and os.path.getsize("r/grid.png") > 1000
+    assert run(capsys, "sample", "r", "--complete", "-n", "6")[0] == 0 and os.path.getsize("r/drawn.png") > 1000
     status, _, err = run(capsys, "sample", "r", "-y", "3")
     assert status == 2 and "-y names a class, and the NADE in r was made without classes" in err
 
@@ -81,7 +81,10 @@ def test_train_sample_eval(capsys, tmp_path):
     status, again, _ = run(capsys, "eval", str(folder))
     assert status == 0 and [line for line in out.splitlines() if line.startswith("test")] == again.splitlines()
 
-    assert run(capsys, "sample", str(folder), "-n", "5")[0] == 0 and (folder / "grid.png").exists()
+    assert run(capsys, "sample", str(folder), "-n", "5")[0] == 0 and (folder / "drawn.png").exists()
+    first = (folder / "drawn.png").read_bytes()
+    status, out, _ = run(capsys, "sample", str(folder), "-n", "6")
+    assert status == 0 and out == f"6 samples in {folder}/drawn-2.png\n" and (folder / "drawn.png").read_bytes() == first
     assert run(capsys, "sample", str(folder), "-n", "5", "--out", "x.npy")[0] == 0
     x = np.load("x.npy", allow_pickle=False)
     assert x.shape == (5, 8, 8) and x.dtype == np.uint8 and set(np.unique(x)) <= {0, 1}
@@ -137,7 +140,7 @@ def test_a_flow_on_the_plane_stands_beside_the_truth(capsys, tmp_path):
     truth = next(line for line in out.splitlines() if line.startswith("truth"))
     assert 0.2 < float(truth.split()[1]) < 0.4  # 0.993 less log 2, given which moon
     assert (tmp_path / "runs" / "realnvp-moons" / "samples.png").stat().st_size > 50_000
-    assert run(capsys, "sample", "runs/realnvp-moons", "-n", "100")[0] == 0 and (tmp_path / "runs/realnvp-moons/grid.png").exists()
+    assert run(capsys, "sample", "runs/realnvp-moons", "-n", "100")[0] == 0 and (tmp_path / "runs/realnvp-moons/drawn.png").exists()
 
 
 def test_a_bound_says_so_and_is_the_same_each_time(capsys):
