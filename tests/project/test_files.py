@@ -72,7 +72,7 @@ def test_a_folder_in_use_is_neither_trained_in_nor_overwritten_nor_resumed(capsy
 def test_the_second_of_two_trainings_is_told_what_it_finds_once_it_is_alone(monkeypatch):
     """The folder was free when the second one looked, and holds a run when it has the lock."""
     plan = experiment.plan("made", "digits", assignments=["hidden=4"], steps=2)
-    splits = experiment.splits(plan.data)
+    splits = experiment.splits(plan)
     model = experiment.build(plan, splits["train"])
     experiment.train(plan, model, splits, "r", progress=False)
     with pytest.raises(ValueError, match="r already holds a run"):
