@@ -6,7 +6,7 @@
     kernels.chosen("nearest_code", "cpu")      Chosen(backend="cpu", rung=None, why="...")
 
 A room has kernels in one GPU language, "triton" or "cuda", and each of its rungs also runs on CPU tensors as "emulated"; some rooms have a
-native "cpu" kernel; every room has its "reference" in PyTorch. An explicit backend binds the rooms that have one of that name (a room that
+backend "cpu", in C++ or in PyTorch, that is fast on CPU tensors; every room has its "reference", the definition in PyTorch. An explicit backend binds the rooms that have one of that name (a room that
 has it and cannot run it here raises, with the reason); the other rooms follow "auto". The choice is one global of the process: threads share
 it, and torch.compile guards it and compiles again when it changes. A gradient always runs on the backend of its forward.
 """
@@ -29,7 +29,7 @@ class Room:
     language: str  # "triton" or "cuda": of its GPU kernels
     rungs: tuple  # names, slowest first
     source: str  # csrc/<source>.*: a room may share another's file
-    cpu: bool  # csrc/<source>.cpp exists
+    cpu: str | None  # what its backend "cpu" is written in: "C++" (csrc/<source>.cpp), "PyTorch", or None
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,10 @@ class Chosen:
 ROOMS: dict[str, Room] = {}
 
 
-def room(name, language, rungs, *, source=None, cpu=False):
-    """Called once by each room, at its import."""
+def room(name, language, rungs, *, source=None, cpu=None):
+    """Register who can run the operator `name`: called by its room, at import."""
     ROOMS[name] = Room(name, language, tuple(rungs), source or name, cpu)
+    return ROOMS[name]
 
 
 def _room(operator):
@@ -111,8 +112,8 @@ def chosen(operator, device="cpu", dtype=torch.float32, request=None):
         return Chosen("reference", None, obstacle) if obstacle else Chosen(this.language, rung, f"{this.language} kernel for NVIDIA tensors")
     if device.type == "cpu" and this.cpu:
         obstacle = _cannot_run_native(this, device)
-        return Chosen("reference", None, obstacle) if obstacle else Chosen("cpu", None, "native kernel for CPU tensors")
-    return Chosen("reference", None, f"no native kernel for {device.type} tensors: PyTorch runs the definition")
+        return Chosen("reference", None, obstacle) if obstacle else Chosen("cpu", None, f"{this.cpu} for CPU tensors")
+    return Chosen("reference", None, f"no kernel for {device.type} tensors: PyTorch runs the definition")
 
 
 def _or_raise(operator, choice, obstacle):
@@ -134,7 +135,7 @@ def _cannot_launch(this, device):
 def _cannot_run_native(this, device):
     if device.type != "cpu":
         return f"it runs on CPU tensors and these are on {device.type!r}"
-    return _library.missing(this.source, "cpu")
+    return _library.missing(this.source, "cpu") if this.cpu == "C++" else ""
 
 
 def _cannot_emulate(this, device):

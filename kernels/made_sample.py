@@ -119,7 +119,7 @@ def launch(choice, u, x, known, levels, weights, biases, degrees, direct):
 
 # ---- registration ----------------------------------------------------------------------------------------------------------------------
 
-_backend.room("made_sample", "cuda", ("naive", "tiles"), cpu=True)
+_backend.room("made_sample", "cuda", ("naive", "tiles"), cpu="C++")
 
 
 def _fake(u, x, known, levels, *_):

@@ -37,7 +37,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-from . import _backend, _check, _library, _operator
+from . import _check, _library
+from ._room import differentiable, operator, room
 
 GROUPS = 16  # of rows, at most: the gradient of warp_rows keeps (2 D + 1) H partial sums a group
 
@@ -61,77 +62,59 @@ def reference_sample(u, x, known, W, V, b, c):
     return x, torch.cat(logits, 1)
 
 
-# ---- kernel: csrc/nade.cu and csrc/nade.cpp; here is who runs what ----------------------------------------------------------------------
+# ---- kernel: csrc/nade.cu, and csrc/nade.cpp for CPUs ---------------------------------------------------------------
+#
+#   rung         the pass, and sampling    the gradient
+#   naive        nade_naive                nade_backward_naive
+#   warp_rows    nade_warp_rows            nade_backward_warp_rows
+#   (cpu)        nade_cpu                  nade_backward_cpu
+
+# ---- launcher -------------------------------------------------------------------------------------------------------
 
 
-def run(x, W, V, b, c, request):
-    _binary(x)
-    choice = _backend.chosen("nade", x.device, W.dtype, request)
-    if choice.backend == "reference":
-        return reference(x, W, V, b, c)
-    return launch(choice, None, *map(_library.plain, (x, W, V, b, c)), x.shape[1])
-
-
-def run_sample(u, x, known, W, V, b, c, request):
-    _binary(x[:, :known])
-    choice = _backend.chosen("nade_sample", x.device, W.dtype, request)
-    if choice.backend == "reference":
-        return reference_sample(u, x, known, W, V, b, c)
-    x = x.clone(memory_format=torch.contiguous_format)
-    return x, launch(choice, *map(_library.plain, (u, x, W, V, b, c)), known)
-
-
-def run_backward(dl, x, W, V, c, request):
-    choice = _backend.chosen("nade", x.device, W.dtype, request)
-    if choice.backend == "reference":
-        return tuple(d.contiguous() for d in gradient_formula(dl, x, W, V, c, request))  # as the fake says
-    return launch_backward(choice, *map(_library.plain, (dl, x, W, V, c)))
-
-
-def _binary(x):
-    if _check.values(x) and (x > 1).any():
-        raise ValueError("x must hold 0 and 1 alone, and it holds other values")
-
-
-# ---- launcher --------------------------------------------------------------------------------------------------------------------------
-
-
-def launch(choice, u, x, W, V, b, c, known):
-    """Writes x[:, known:], returns the logits."""
+def launch(backend, rung, x, W, V, b, c, u=None, known=None):
+    """Writes x[:, known:] if there is u, and returns the logits."""
     (N, D), H, threads = x.shape, V.shape[1], torch.get_num_threads()
-    logits = W.new_empty(N, D)
-    if choice.backend == "cpu":
+    known, logits = D if known is None else known, W.new_empty(N, D)
+    if backend == "cpu":
         function, work = "nade_cpu", _workspace(W, threads)
     else:
-        function, work = f"nade_{choice.rung}", W.new_empty(N, H)
-    _library.call("nade", choice.backend, function, W.dtype, u, x, known, W, V, b, c, logits, work, N, D, H, threads=threads)
+        function, work = f"nade_{rung}", W.new_empty(N, H)
+    arguments = W.dtype, u, x, known, W, V, b, c, logits, work, N, D, H
+    _library.call("nade", backend, function, *arguments, threads=threads)
     return logits
 
 
-def launch_backward(choice, dl, x, W, V, c):
+def launch_sample(backend, rung, u, x, known, W, V, b, c):
+    x = x.clone()  # its pixels from `known` on are written
+    return x, launch(backend, rung, x, W, V, b, c, u, known)
+
+
+def launch_backward(backend, rung, dl, x, W, V, c):
     (N, D), H, threads = x.shape, V.shape[1], torch.get_num_threads()
     if N == 0:
         return torch.zeros_like(W), torch.zeros_like(V), torch.zeros_like(c)
     dW, dV, dc = torch.empty_like(W), torch.empty_like(V), torch.empty_like(c)
-    if choice.backend == "cpu":
-        work = _workspace(W, threads)
-        _library.call("nade", "cpu", "nade_backward_cpu", W.dtype, dl, x, W, V, c, dW, dV, dc, work, N, D, H, threads=threads)
-        return dW, dV, dc
-    groups = min(GROUPS, math.ceil(N / 8))
-    work = W.new_empty(D, H) if choice.rung == "naive" else W.new_empty(groups, 2 * D + 1, H)
-    function = f"nade_backward_{choice.rung}"
-    _library.call("nade", choice.backend, function, W.dtype, dl, x, W, V, c, dW, dV, dc, work, groups, N, D, H)
+    arguments = W.dtype, dl, x, W, V, c, dW, dV, dc
+    if backend == "cpu":
+        sizes = _workspace(W, threads), N, D, H
+        _library.call("nade", "cpu", "nade_backward_cpu", *arguments, *sizes, threads=threads)
+    else:
+        groups = min(GROUPS, math.ceil(N / 8))
+        work = W.new_empty(D, H) if rung == "naive" else W.new_empty(groups, 2 * D + 1, H)
+        _library.call("nade", backend, f"nade_backward_{rung}", *arguments, work, groups, N, D, H)
     return dW, dV, dc
 
 
 def _workspace(W, threads):
-    return torch.empty(_library.size("nade", "cpu", "nade_cpu_workspace", W.dtype, *W.shape, threads=threads), dtype=torch.uint8)
+    bytes = _library.size("nade", "cpu", "nade_cpu_workspace", W.dtype, *W.shape, threads=threads)
+    return torch.empty(bytes, dtype=torch.uint8)
 
 
-# ---- gradient --------------------------------------------------------------------------------------------------------------------------
+# ---- gradient -------------------------------------------------------------------------------------------------------
 
 
-def gradient_formula(dl, x, W, V, c, request):
+def reference_backward(dl, x, W, V, c):
     """All a_d at once: (N, D, H)."""
     one = x[:, :, None] != 0
     a = torch.cat([c.expand(len(x), 1, -1), torch.where(one, W, 0)[:, :-1]], 1)[:, : x.shape[1]].cumsum(1)
@@ -142,49 +125,36 @@ def gradient_formula(dl, x, W, V, c, request):
     return torch.where(one, A, 0).sum(0), (dl[:, :, None] * h).sum(0), da.sum((0, 1))
 
 
-def gradient(needed, grads, x, W, V, c, request):
-    (dl,) = grads
-    dW, dV, dc = _backward(dl, x, W, V, c, request)
-    return None, dW, dV, dl.sum(0), dc, None
+def gradient(dl, x, W, V, c):
+    dW, dV, dc = _backward(dl, x, W, V, c)
+    return dict(W=dW, V=dV, b=dl.sum(0), c=dc)
 
 
-# ---- registration ----------------------------------------------------------------------------------------------------------------------
+# ---- registration ---------------------------------------------------------------------------------------------------
 
-_backend.room("nade", "cuda", ("naive", "warp_rows"), cpu=True)
-_backend.room("nade_sample", "cuda", ("naive", "warp_rows"), source="nade", cpu=True)
-
-
-def _fake_logits(x, W, *_):
-    return W.new_empty(x.shape)
+NADE = room("nade", "cuda", ("naive", "warp_rows"), cpu="C++")
+SAMPLE = room("nade_sample", "cuda", ("naive", "warp_rows"), cpu="C++", source="nade")
 
 
-def _fake_sample(u, x, known, W, *_):
-    return torch.empty_like(x, memory_format=torch.contiguous_format), W.new_empty(x.shape)
+def _binary(x, known=None):
+    if _check.values(x) and ((x if known is None else x[:, :known]) > 1).any():
+        raise ValueError("x must hold 0 and 1 alone, and it holds other values")
 
 
-def _fake_backward(dl, x, W, V, c, request):
-    return tuple(torch.empty_like(a, memory_format=torch.contiguous_format) for a in (W, V, c))
-
-
-_backward = _operator.differentiable_in_pytorch(
-    _operator.operator(
-        "nade_backward(Tensor dl, Tensor x, Tensor W, Tensor V, Tensor c, str request) -> (Tensor, Tensor, Tensor)",
-        run_backward,
-        _fake_backward,
-    ),
-    gradient_formula,
-)
-_logits = _operator.differentiable(
-    _operator.operator("nade(Tensor x, Tensor W, Tensor V, Tensor b, Tensor c, str request) -> Tensor", run, _fake_logits),
-    lambda inputs, outputs: (*inputs[:3], *inputs[4:]),
-    gradient,
-    fold=(0,),
-)
-_sample = _operator.operator(
-    "nade_sample(Tensor u, Tensor x, int known, Tensor W, Tensor V, Tensor b, Tensor c, str request) -> (Tensor, Tensor)",
-    run_sample,
-    _fake_sample,
-)
+_backward = differentiable(operator(
+    NADE, "nade_backward(Tensor dl, Tensor x, Tensor W, Tensor V, Tensor c) -> (Tensor dW, Tensor dV, Tensor dc)",
+    fake=lambda W, V, c: tuple(a.new_empty(a.shape) for a in (W, V, c)),
+    reference=reference_backward, kernel=launch_backward, cpu=launch_backward,
+))  # fmt: skip
+_logits = differentiable(operator(
+    NADE, "nade(Tensor x, Tensor W, Tensor V, Tensor b, Tensor c) -> Tensor l",
+    fake=lambda x, W: W.new_empty(x.shape), check=_binary, reference=reference, kernel=launch, cpu=launch,
+), gradient, rows="x")  # fmt: skip
+_sample = operator(
+    SAMPLE, "nade_sample(Tensor u, Tensor x, int known, Tensor W, Tensor V, Tensor b, Tensor c) -> (Tensor drawn, Tensor l)",
+    fake=lambda x, W: (x.new_empty(x.shape), W.new_empty(x.shape)),
+    check=_binary, reference=reference_sample, kernel=launch_sample, cpu=launch_sample,
+)  # fmt: skip
 
 
 def nade(x, W, V, b, c):
@@ -198,7 +168,7 @@ def nade_logits(x, W, V, b, c):
     """l_d, the logit of p(x_d = 1 | x_<d), for every d.   As nade -> (N, D)"""
     x = _data(x)
     W, V, b, c = _weights(x, W, V, b, c)
-    return _logits(x, W.t(), V, b, c, _backend.requested())
+    return _logits(x, W.t(), V, b, c)
 
 
 def nade_sample(u, W, V, b, c, x=None, known=0, logits=False):
@@ -218,7 +188,7 @@ def nade_sample(u, W, V, b, c, x=None, known=0, logits=False):
     x = torch.zeros(u.shape, dtype=torch.uint8, device=u.device) if x is None else x
     with torch.no_grad():
         W, V, b, c = _weights(x, W, V, b, c)
-        x, l = _sample(u.to(W.dtype), x, known, W.t(), V, b, c, _backend.requested())
+        x, l = _sample(u.to(W.dtype), x, known, W.t(), V, b, c)
     return (x, l) if logits else x
 
 

@@ -182,7 +182,7 @@ def gradient(needed, grads, z, e, index, beta, request):
 
 # ---- registration ----------------------------------------------------------------------------------------------------------------------
 
-_backend.room("nearest_code", "cuda", ("naive", "tiled", "tensor_core"), cpu=True)
+_backend.room("nearest_code", "cuda", ("naive", "tiled", "tensor_core"), cpu="C++")
 _backend.room("quantize", "cuda", ("fused",))  # the step; its index is nearest_code's
 
 

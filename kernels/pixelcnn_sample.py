@@ -162,7 +162,7 @@ def launch(choice, x, known, levels, components, shape, u, streams, layers, taps
 
 # ---- registration ----------------------------------------------------------------------------------------------------------------------
 
-_backend.room("pixelcnn_sample", "cuda", ("naive", "groups"), cpu=True)
+_backend.room("pixelcnn_sample", "cuda", ("naive", "groups"), cpu="C++")
 
 
 def _fake(u, x, known, levels, components, shape, *_):

@@ -1,0 +1,233 @@
+"""Wires a room: its functions become PyTorch operators, and every argument is known by its name in the schema.
+
+    SQUARE = room("square", "cuda", ("naive", "tiled"), cpu="C++")            who can run it: rungs of the GPU kernel, slowest first
+    backward = operator(SQUARE, "square_backward(Tensor dy, Tensor x) -> Tensor dx", fake=..., reference=..., kernel=...)
+    square   = operator(SQUARE, "square(Tensor x) -> Tensor y", fake=..., reference=..., kernel=...)
+
+    d_square = differentiable(backward, rows="dy x")                       its derivative is that of its reference, by autograd
+    y_of     = differentiable(square, gradient, rows="x")                  with
+    def gradient(dy, x): return dict(x=d_square(dy, x))                    the gradient of each input by its name
+
+An operator names its inputs and outputs in its schema. Its functions take whichever of these they need, in any order, under these names:
+
+    fake(inputs)                       empty outputs: their shapes, dtypes and strides
+    check(inputs)                      raises if values inside the tensors are not allowed; runs before every backend
+    reference(inputs)                  the definition, in plain PyTorch
+    cpu(inputs, backend)               what is fast on CPU tensors; an operator without it takes its reference there
+    kernel(inputs, backend, rung)      launches the GPU kernel, real or emulated
+    gradient(inputs, outputs, d<output>, needed)
+                                       -> dict(input=gradient): what it names is kept for the backward pass; `needed` is the set of inputs
+                                       that want a gradient
+
+`cpu` and `kernel` get contiguous tensors at addresses that are multiples of 16 bytes, except those named in `strided`; outputs are made
+contiguous, except those named there. `rows` names the inputs whose dimension 0 is the batch: vmap folds its new dimension into it.
+
+What this form is for: torch.compile(fullgraph=True), func.grad, jacrev, vmap, gradgradcheck and export give right results. Other forms are
+silently wrong somewhere: register_autograd fails under func.grad, a bare operator as backward fails gradgradcheck, a Function that Dynamo
+traces gives wrong compiled Jacobians. Forward mode (jvp) is not defined and raises: PyTorch would nest it wrongly in silence.
+
+The request (what `kernels.use` said when the front door was called) travels as a last, hidden argument, and a gradient's operators get the
+request of their forward, whatever `use` says by then and whatever thread they run in.
+"""
+
+import inspect
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from . import _backend, _library
+from ._backend import room
+from ._operator import LIBRARY
+
+__all__ = ["Operator", "differentiable", "operator", "room", "wide"]
+
+
+def wide(*dtypes):
+    """The dtype of sums, losses and log-determinants: float64 if one of these is float64, else float32."""
+    return torch.float64 if torch.float64 in dtypes else torch.float32
+
+
+# ---- operator: a backend is chosen inside, where nothing is traced and no gradient is recorded -----------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """genmini::<name>, called without its request. It has no gradient of its own: see `differentiable`."""
+
+    name: str
+    inputs: tuple  # their names in the schema, without the request
+    outputs: tuple
+    reference: Callable  # of all inputs, in the order of the schema
+    overload: Callable  # torch.ops.genmini.<name>.default
+
+    def __call__(self, *inputs):
+        return self.overload(*inputs, _backend.requested())
+
+
+def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, strided=""):
+    """Define genmini::<schema>, which runs on the backend of its request."""
+    arguments, _, results = schema.rpartition(") -> ")
+    LIBRARY.define(f"{arguments}, str request) -> {results}", tags=[torch.Tag.pt2_compliant_tag])
+    name = schema.partition("(")[0]
+    overload = getattr(torch.ops.genmini, name).default
+    *parsed, _ = overload._schema.arguments  # the last is the request
+    inputs, outputs = tuple(a.name for a in parsed), tuple(r.name for r in overload._schema.returns)
+    strided = _known(strided, inputs + outputs, f"strided of genmini::{name}")
+    if None in outputs or len({*inputs, *outputs}) < len(inputs + outputs):
+        raise NameError(f"genmini::{name} must name every output, and no two arguments alike: {schema}")
+    first = next(i for i, a in enumerate(parsed) if str(a.type) == "Tensor")  # whose device decides
+    to_plain = [i for i, a in enumerate(parsed) if "Tensor" in str(a.type) and a.name not in strided]
+    to_contiguous = [o not in strided for o in outputs]
+    by_name = lambda function, *more: _by_name(function, inputs + more, f"genmini::{name}")
+    fake, reference, check = by_name(fake), by_name(reference), by_name(check or (lambda: None))
+    kernel, cpu = by_name(kernel, "backend", "rung"), cpu and by_name(cpu, "backend", "rung")
+
+    def run(*arguments):
+        *values, request = arguments
+        check(*values)
+        tensor = values[first]
+        choice = _backend.chosen(room.name, tensor.device, tensor.dtype, request)
+        if choice.backend == "reference" or (choice.backend == "cpu" and cpu is None):
+            found = reference(*values)
+        else:
+            for i in to_plain:
+                values[i] = list(map(_library.plain, values[i])) if isinstance(values[i], list) else _library.plain(values[i])
+            found = (cpu if choice.backend == "cpu" else kernel)(*values, choice.backend, choice.rung)
+        if len(outputs) == 1:
+            return found.contiguous() if to_contiguous[0] else found
+        return tuple([o.contiguous() if c else o for o, c in zip(found, to_contiguous, strict=True)])
+
+    def refuse_gradient(*arguments):  # it would be dropped in silence
+        if torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in arguments):
+            raise RuntimeError(f"genmini::{name} has no gradient of its own: call its front door in genmini.ops")
+        with torch._C._AutoDispatchBelowAutograd():
+            return overload(*arguments)
+
+    LIBRARY.impl(name, run, "CompositeExplicitAutograd")
+    LIBRARY.impl(name, refuse_gradient, "Autograd")
+    torch.library.register_fake(f"genmini::{name}", lambda *arguments: fake(*arguments[:-1]), lib=LIBRARY)
+    return Operator(name, inputs, outputs, reference, overload)
+
+
+def _by_name(function, known, where):
+    """The function, called with a value for each of the known names: it gets those that its own parameters name."""
+    places = [known.index(name) for name in _parameters(function, known, where)]
+    return lambda *values: function(*[values[i] for i in places])
+
+
+def _parameters(function, known, where):
+    """The names of the function's parameters; one that is not known must have a default."""
+    parameters = inspect.signature(function).parameters
+    return _known([n for n, p in parameters.items() if n in known or p.default is p.empty], known, f"{function.__name__} of {where}")
+
+
+def _known(names, known, where):
+    """These names, or those of a string, if all are known."""
+    names = names.split() if isinstance(names, str) else list(names)
+    for name in names:
+        if name not in known:
+            raise NameError(f"{where} names {name!r}, which is none of {', '.join(known)}")
+    return names
+
+
+# ---- differentiable: an autograd.Function around an operator ---------------------------------------------------------------------------------
+
+
+def differentiable(operator, gradient=None, rows=""):
+    """The operator with a gradient: `gradient` by names, or without one the derivative of the operator's reference by autograd."""
+    inputs, outputs = operator.inputs, operator.outputs
+    where = f"genmini::{operator.name}"
+    rows = [inputs.index(name) for name in _known(rows, inputs, f"rows of {where}")]
+    if gradient is None:
+        keeps, pullback = range(len(inputs)), lambda values, grads, needed: _derivative(operator.reference, values, grads)
+    else:
+        known = (*inputs, *outputs, *(f"d{o}" for o in outputs), "needed")
+        names = _parameters(gradient, known, where)
+        kept = [n for n in names if n in inputs or n in outputs]
+        keeps = [(*inputs, *outputs).index(n) for n in kept]
+
+        def pullback(values, grads, needed):
+            values = dict(zip(kept, values, strict=True)) | {f"d{o}": g for o, g in zip(outputs, grads, strict=True)}
+            values["needed"] = {name for name, wants in zip(inputs, needed, strict=True) if wants}
+            found = gradient(**{name: values[name] for name in names})
+            _known(found, inputs, f"the result of {gradient.__name__} of {where}")
+            return [found.get(name) for name in inputs]
+
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(*arguments):
+            return operator.overload(*arguments)
+
+        @staticmethod
+        def setup_context(ctx, arguments, output):
+            output = output if isinstance(output, tuple) else (output,)
+            values = [(*arguments[:-1], *output)[i] for i in keeps]
+            ctx.save_for_backward(*(v if isinstance(v, torch.Tensor) else None for v in values))
+            ctx.constants = [None if isinstance(v, torch.Tensor) else v for v in values]
+            ctx.request = arguments[-1]
+            ctx.mark_non_differentiable(*(o for o in output if not o.is_floating_point()))
+
+        @staticmethod
+        def backward(ctx, *grads):
+            values = [c if t is None else t for t, c in zip(ctx.saved_tensors, ctx.constants, strict=True)]
+            before, _here.request = getattr(_here, "request", None), ctx.request
+            try:
+                return (*pullback(values, grads, ctx.needs_input_grad[:-1]), None)
+            finally:
+                _here.request = before
+
+        @staticmethod
+        def vmap(info, in_dims, *arguments):
+            return _vmap(Function.apply, rows, info.batch_size, in_dims, arguments)
+
+    def apply(*arguments):
+        arguments = (*arguments[:-1], getattr(_here, "request", None) or arguments[-1])
+        moving = torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in arguments)
+        if moving or torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
+            return Function.apply(*arguments)
+        return operator.overload(*arguments)  # nobody differentiates: without the Function a call takes two thirds of the time
+
+    apply.__name__ = Function.__name__ = Function.__qualname__ = operator.name
+    apply = torch.compiler.allow_in_graph(apply)  # Dynamo does not look inside
+    return lambda *inputs: apply(*inputs, _backend.requested())  # Dynamo guards what `requested` reads
+
+
+_here = threading.local()  # .request, while a gradient runs in this thread: that of its forward
+
+
+def _derivative(reference, values, grads):
+    """The gradient of each value through the reference, by autograd."""
+    moving = [i for i, a in enumerate(values) if isinstance(a, torch.Tensor) and a.is_floating_point()]
+
+    def of_moving(*tensors):
+        arguments = list(values)
+        for i, tensor in zip(moving, tensors, strict=True):
+            arguments[i] = tensor
+        return reference(*arguments)
+
+    out, pullback = torch.func.vjp(of_moving, *(values[i] for i in moving))
+    found = dict(zip(moving, pullback(grads if isinstance(out, tuple) else grads[0]), strict=True))
+    return [found.get(i) for i in range(len(values))]
+
+
+def _vmap(apply, rows, B, in_dims, arguments):
+    """One call for all B examples where only batch-carrying inputs are mapped: (B, N, ...) is (B N, ...). Otherwise one call an example."""
+    if all(dim is None or i in rows for i, dim in enumerate(in_dims)):
+        folded = list(arguments)
+        for i in rows:
+            if isinstance(arguments[i], torch.Tensor):
+                each = arguments[i].expand(B, *arguments[i].shape) if in_dims[i] is None else arguments[i].movedim(in_dims[i], 0)
+                N = each.shape[1]
+                folded[i] = each.reshape(B * N, *each.shape[2:])
+        out = apply(*folded)
+        unfold = lambda tensor: tensor.reshape(B, N, *tensor.shape[1:])
+        return (tuple(map(unfold, out)), (0,) * len(out)) if isinstance(out, tuple) else (unfold(out), 0)
+    if B == 0:
+        raise ValueError("vmap over a batch of 0 is possible only where the batch of x alone is mapped")
+    pick = lambda b: [a if dim is None else a.select(dim, b) for a, dim in zip(arguments, in_dims, strict=True)]
+    outs = [apply(*pick(b)) for b in range(B)]
+    if isinstance(outs[0], tuple):
+        return tuple(map(torch.stack, zip(*outs, strict=True))), (0,) * len(outs[0])
+    return torch.stack(outs), 0
