@@ -38,7 +38,7 @@ def in_rung(rung):
 def rows():
     for N, K, D in CASES:
         z, index = torch.randn(N, D, device=DEVICE), torch.randint(K, (N,), device=DEVICE)
-        ours = {f"genmini {rung}": rung for rung in kernels.rungs("code_stats")} if GPU else {"genmini reference": None}
+        ours = {f"genmini {rung}": rung for rung in kernels.rungs("code_stats")} if GPU else {"genmini cpu": None}
         functions = {"index_add": index_add, "one_hot": one_hot, "torch.compile": added} | {name: in_rung(rung) for name, rung in ours.items()}
         count, exact = index_add(z.double(), index, K)
         errors = {}

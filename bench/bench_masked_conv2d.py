@@ -6,7 +6,7 @@ Operations and bytes are those of the live taps alone, so that 100 % of the boun
 
 import torch
 import torch.nn.functional as F
-from genmini.kernels.masked_conv2d import mask, reference
+from genmini.kernels.masked_conv2d import cpu, mask
 from measure import DEVICE, GPU, backward, row, times
 
 from genmini import kernels, ops
@@ -49,10 +49,10 @@ def rows_of(N, C, O, H, k, kind, colours, dtype):
     exact = F.conv2d(x.double(), weight.double() * live, bias.double(), padding=k // 2)
     torch._dynamo.reset()
     dense = lambda x, weight, bias: F.conv2d(x, weight * M, bias, padding=k // 2)
-    functions = {"masked dense": dense, "torch.compile": torch.compile(dense), "cropped": lambda x, w, b: reference(x, w, b, kind, colours)}
+    functions = {"masked dense": dense, "torch.compile": torch.compile(dense), "cropped": lambda x, w, b: cpu(x, w, b, kind, colours)}
     functions["split"] = lambda x, w, b: split(x, w, b, M[:, :, k // 2, k // 2, None, None], kind, colours)
     for rung in kernels.rungs("masked_conv2d") if GPU else (None,):
-        functions[f"genmini {rung or 'reference'}"] = in_rung(rung, kind, colours)
+        functions[f"genmini {rung or 'cpu'}"] = in_rung(rung, kind, colours)
     errors = {}
     for name, function in functions.items():  # a wrong kernel is not timed
         errors[name] = (function(x, weight, bias).double() - exact).abs().max().item()

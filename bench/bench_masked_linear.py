@@ -59,7 +59,7 @@ def rows_of(N, K, J, order, dtype):
     if order == "sorted":
         functions["cropped by hand"] = lambda x, weight, bias: cropped(x, weight, bias, M, seen)
     for rung in kernels.rungs("masked_linear") if GPU else (None,):
-        functions[f"genmini {rung or 'reference'}"] = in_rung(rung, in_degree, out_degree)
+        functions[f"genmini {rung or 'cpu'}"] = in_rung(rung, in_degree, out_degree)
     errors = {}
     for name, function in functions.items():  # a wrong kernel is not timed
         errors[name] = (function(x, weight, bias).double() - exact).abs().max().item()

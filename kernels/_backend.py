@@ -5,9 +5,10 @@
     kernels.rungs("nearest_code")              ("naive", "tiled", "tensor_core"): slowest first
     kernels.chosen("nearest_code", "cpu")      Chosen(backend="cpu", rung=None, why="...")
 
-A room has kernels in one GPU language, "triton" or "cuda", and each of its rungs also runs on CPU tensors as "emulated"; some rooms have a
-backend "cpu", in C++ or in PyTorch, that is fast on CPU tensors; every room has its "reference", the definition in PyTorch. An explicit backend binds the rooms that have one of that name (a room that
-has it and cannot run it here raises, with the reason); the other rooms follow "auto". The choice is one global of the process: threads share
+A room has kernels in one GPU language, "triton" or "cuda", and each of its rungs also runs on CPU tensors as "emulated".
+Some rooms have a backend "cpu", in C++ or in PyTorch, that is fast on CPU tensors; every room has its "reference", the
+definition in PyTorch. An explicit backend binds the rooms that have one of that name (a room that has it and cannot run
+it here raises, with the reason); the other rooms follow "auto". The choice is one global of the process: threads share
 it, and torch.compile guards it and compiles again when it changes. A gradient always runs on the backend of its forward.
 """
 

@@ -1,14 +1,16 @@
 """Wires a room: its functions become PyTorch operators, and every argument is known by its name in the schema.
 
     SQUARE = room("square", "cuda", ("naive", "tiled"), cpu="C++")            who can run it: rungs of the GPU kernel, slowest first
-    backward = operator(SQUARE, "square_backward(Tensor dy, Tensor x) -> Tensor dx", fake=..., reference=..., kernel=...)
+    backward = operator(SQUARE, "square_backward(Tensor dy, Tensor x) -> Tensor dx", fake=..., reference=...,
+    kernel=...)
     square   = operator(SQUARE, "square(Tensor x) -> Tensor y", fake=..., reference=..., kernel=...)
 
     d_square = differentiable(backward, rows="dy x")                       its derivative is that of its reference, by autograd
     y_of     = differentiable(square, gradient, rows="x")                  with
     def gradient(dy, x): return dict(x=d_square(dy, x))                    the gradient of each input by its name
 
-An operator names its inputs and outputs in its schema. Its functions take whichever of these they need, in any order, under these names:
+An operator names its inputs and outputs in its schema. Its functions take whichever of these they need, in any order,
+under these names:
 
     fake(inputs)                       empty outputs: their shapes, dtypes and strides
     check(inputs)                      raises if values inside the tensors are not allowed; runs before every backend
@@ -19,15 +21,17 @@ An operator names its inputs and outputs in its schema. Its functions take which
                                        -> dict(input=gradient): what it names is kept for the backward pass; `needed` is the set of inputs
                                        that want a gradient
 
-`cpu` and `kernel` get contiguous tensors at addresses that are multiples of 16 bytes, except those named in `strided`; outputs are made
-contiguous, except those named there. `rows` names the inputs whose dimension 0 is the batch: vmap folds its new dimension into it.
+`cpu` and `kernel` get contiguous tensors at addresses that are multiples of 16 bytes, except those named in `strided`;
+outputs are made contiguous, except those named there. `rows` names the inputs whose dimension 0 is the batch: vmap
+folds its new dimension into it.
 
-What this form is for: torch.compile(fullgraph=True), func.grad, jacrev, vmap, gradgradcheck and export give right results. Other forms are
-silently wrong somewhere: register_autograd fails under func.grad, a bare operator as backward fails gradgradcheck, a Function that Dynamo
-traces gives wrong compiled Jacobians. Forward mode (jvp) is not defined and raises: PyTorch would nest it wrongly in silence.
+What this form is for: torch.compile(fullgraph=True), func.grad, jacrev, vmap, gradgradcheck and export give right
+results. Other forms are silently wrong somewhere: register_autograd fails under func.grad, a bare operator as backward
+fails gradgradcheck, a Function that Dynamo traces gives wrong compiled Jacobians. Forward mode (jvp) is not defined and
+raises: PyTorch would nest it wrongly in silence.
 
-The request (what `kernels.use` said when the front door was called) travels as a last, hidden argument, and a gradient's operators get the
-request of their forward, whatever `use` says by then and whatever thread they run in.
+The request (what `kernels.use` said when the front door was called) travels as a last, hidden argument, and a
+gradient's operators get the request of their forward, whatever `use` says by then and whatever thread they run in.
 """
 
 import inspect
@@ -39,7 +43,7 @@ import torch
 
 from . import _backend, _library
 from ._backend import room
-from ._operator import LIBRARY
+from ._operator import FUNCTIONS, LIBRARY
 
 __all__ = ["Operator", "differentiable", "operator", "room", "wide"]
 
@@ -49,7 +53,7 @@ def wide(*dtypes):
     return torch.float64 if torch.float64 in dtypes else torch.float32
 
 
-# ---- operator: a backend is chosen inside, where nothing is traced and no gradient is recorded -----------------------------------------------
+# ---- operator: a backend is chosen inside, where nothing is traced and no gradient is recorded ----------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,41 +78,55 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
     overload = getattr(torch.ops.genmini, name).default
     *parsed, _ = overload._schema.arguments  # the last is the request
     inputs, outputs = tuple(a.name for a in parsed), tuple(r.name for r in overload._schema.returns)
-    strided = _known(strided, inputs + outputs, f"strided of genmini::{name}")
     if None in outputs or len({*inputs, *outputs}) < len(inputs + outputs):
         raise NameError(f"genmini::{name} must name every output, and no two arguments alike: {schema}")
-    first = next(i for i, a in enumerate(parsed) if str(a.type) == "Tensor")  # whose device decides
+    where = f"genmini::{name}"
+    strided = _known(strided, inputs + outputs, f"strided of {where}")
     to_plain = [i for i, a in enumerate(parsed) if "Tensor" in str(a.type) and a.name not in strided]
-    to_contiguous = [o not in strided for o in outputs]
-    by_name = lambda function, *more: _by_name(function, inputs + more, f"genmini::{name}")
-    fake, reference, check = by_name(fake), by_name(reference), by_name(check or (lambda: None))
-    kernel, cpu = by_name(kernel, "backend", "rung"), cpu and by_name(cpu, "backend", "rung")
+    device = next(i for i, a in enumerate(parsed) if str(a.type) == "Tensor")  # that of the first tensor decides
+    fake, reference, check = (f and _by_name(f, inputs, where) for f in (fake, reference, check))
+    kernel, cpu = (f and _by_name(f, (*inputs, "backend", "rung"), where) for f in (kernel, cpu))
+    like_fake = bool(set(strided) & set(outputs))
+
+    def as_fake(found, values):
+        """What PyTorch computed, with the strides of the fake's outputs."""
+        many = isinstance(found, tuple)
+        outs = found if many else (found,)
+        if like_fake:
+            wanted = fake(*values)
+            outs = [o if o.stride() == w.stride() else w.copy_(o) for o, w in zip(outs, wanted if many else (wanted,), strict=True)]
+        else:
+            outs = [o.contiguous() for o in outs]
+        return tuple(outs) if many else outs[0]
 
     def run(*arguments):
         *values, request = arguments
-        check(*values)
-        tensor = values[first]
-        choice = _backend.chosen(room.name, tensor.device, tensor.dtype, request)
-        if choice.backend == "reference" or (choice.backend == "cpu" and cpu is None):
-            found = reference(*values)
-        else:
-            for i in to_plain:
-                values[i] = list(map(_library.plain, values[i])) if isinstance(values[i], list) else _library.plain(values[i])
-            found = (cpu if choice.backend == "cpu" else kernel)(*values, choice.backend, choice.rung)
-        if len(outputs) == 1:
-            return found.contiguous() if to_contiguous[0] else found
-        return tuple([o.contiguous() if c else o for o, c in zip(found, to_contiguous, strict=True)])
+        if check:
+            check(*values)
+        choice = _backend.chosen(room.name, values[device].device, values[device].dtype, request)
+        if choice.backend == "reference" or (choice.backend == "cpu" and not cpu):
+            return as_fake(reference(*values), values)
+        for i in to_plain:
+            values[i] = _plain(values[i])
+        found = (cpu if choice.backend == "cpu" else kernel)(*values, choice.backend, choice.rung)
+        return as_fake(found, values) if choice.backend == "cpu" else found
 
-    def refuse_gradient(*arguments):  # it would be dropped in silence
-        if torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in arguments):
-            raise RuntimeError(f"genmini::{name} has no gradient of its own: call its front door in genmini.ops")
-        with torch._C._AutoDispatchBelowAutograd():
-            return overload(*arguments)
+    def with_gradient(*arguments):  # the operator called by itself, as an exported graph does
+        if not _moving(arguments):
+            with torch._C._AutoDispatchBelowAutograd():
+                return overload(*arguments)
+        if overload not in FUNCTIONS or torch._C._are_functorch_transforms_active():  # a gradient would be dropped in silence
+            raise RuntimeError(f"genmini::{name} has no gradient here: call its front door in genmini.ops")
+        return FUNCTIONS[overload].apply(*arguments)
 
     LIBRARY.impl(name, run, "CompositeExplicitAutograd")
-    LIBRARY.impl(name, refuse_gradient, "Autograd")
+    LIBRARY.impl(name, with_gradient, "Autograd")
     torch.library.register_fake(f"genmini::{name}", lambda *arguments: fake(*arguments[:-1]), lib=LIBRARY)
     return Operator(name, inputs, outputs, reference, overload)
+
+
+def _plain(value):
+    return list(map(_library.plain, value)) if isinstance(value, list) else _library.plain(value)
 
 
 def _by_name(function, known, where):
@@ -132,7 +150,7 @@ def _known(names, known, where):
     return names
 
 
-# ---- differentiable: an autograd.Function around an operator ---------------------------------------------------------------------------------
+# ---- differentiable: an autograd.Function around an operator --------------------------------------------------------
 
 
 def differentiable(operator, gradient=None, rows=""):
@@ -184,14 +202,18 @@ def differentiable(operator, gradient=None, rows=""):
 
     def apply(*arguments):
         arguments = (*arguments[:-1], getattr(_here, "request", None) or arguments[-1])
-        moving = torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in arguments)
-        if moving or torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
+        if _moving(arguments) or torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
             return Function.apply(*arguments)
         return operator.overload(*arguments)  # nobody differentiates: without the Function a call takes two thirds of the time
 
+    FUNCTIONS.setdefault(operator.overload, Function)  # two Functions of one operator give the same gradient
     apply.__name__ = Function.__name__ = Function.__qualname__ = operator.name
     apply = torch.compiler.allow_in_graph(apply)  # Dynamo does not look inside
     return lambda *inputs: apply(*inputs, _backend.requested())  # Dynamo guards what `requested` reads
+
+
+def _moving(arguments):
+    return torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in arguments)
 
 
 _here = threading.local()  # .request, while a gradient runs in this thread: that of its forward

@@ -28,3 +28,12 @@ else:
 def widened(*tensors):
     """The interpreter computes bfloat16 wrongly: on a CPU a kernel gets float32, in which every product of two bfloat16 is exact."""
     return tuple(t.float() if t is not None and t.dtype == torch.bfloat16 and t.device.type == "cpu" else t for t in tensors)
+
+
+def triton_dtype(dtype):
+    return {torch.float32: tl.float32, torch.float64: tl.float64}[dtype]
+
+
+# Of a product of matrices: sides of the tile of the result, depth of a step of its sum, warps, stages of the pipeline
+TILE = {torch.float16: (128, 128, 64, 8, 3), torch.bfloat16: (128, 128, 64, 8, 3),
+        torch.float32: (64, 64, 32, 4, 3), torch.float64: (32, 32, 32, 4, 2)}  # fmt: skip

@@ -31,77 +31,74 @@ import math
 
 import torch
 
-from . import _backend, _check, _library, _operator
+from . import _check, _library
+from ._room import differentiable, operator, room, wide
 
-# ---- reference -------------------------------------------------------------------------------------------------------------------------
+# ---- reference ------------------------------------------------------------------------------------------------------
 
 
 def reference(z, index, K):  # (N, D), (N,) -> (K,), (K, D)
-    inside = (index >= 0) & (index < K)
-    row = torch.where(inside, index, K)  # what is outside goes to a row that is cut off
-    count = torch.zeros(K + 1, dtype=torch.int64, device=z.device).scatter_add(0, row, torch.ones_like(row))
-    total = torch.zeros(K + 1, z.shape[1], dtype=torch.float64, device=z.device)
-    if z.device.type == "cpu":  # in order of n, like index_add, and a hundred times as fast
-        total.scatter_add_(0, row[:, None].expand_as(z), z.double())
-    else:
-        total.index_add_(0, row, z.double())
-    return count[:K].clone(), total[:K].to(_wide(z))
+    row = torch.where((index >= 0) & (index < K), index, K)  # what is outside goes to a row that is cut off
+    count = torch.zeros(K + 1, dtype=torch.int64, device=z.device).index_add_(0, row, torch.ones_like(row))
+    total = torch.zeros(K + 1, z.shape[1], dtype=torch.float64, device=z.device).index_add_(0, row, z.double())
+    return count[:K].clone(), total[:K].to(wide(z.dtype))
 
 
-def _wide(z):
-    return torch.float64 if z.dtype == torch.float64 else torch.float32
+# ---- kernel: csrc/code_stats.cu -------------------------------------------------------------------------------------
+#
+#   naive       code_stats_naive
+#   segments    code_stats_segments, after a stable sort
+#
+# The backend `cpu`, in PyTorch: scatter_add adds in order of n, like index_add, and is a hundred times as fast.
 
 
-# ---- kernel: csrc/code_stats.cu; here is who runs what ---------------------------------------------------------------------------------
+def cpu(z, index, K):
+    row = torch.where((index >= 0) & (index < K), index, K)
+    count = torch.zeros(K + 1, dtype=torch.int64).scatter_add_(0, row, torch.ones_like(row))
+    total = torch.zeros(K + 1, z.shape[1], dtype=torch.float64).scatter_add_(0, row[:, None].expand_as(z), z.double())
+    return count[:K].clone(), total[:K].to(wide(z.dtype))
 
 
-def run(z, index, K, request):
-    if _check.values(index) and ((index < 0) | (index >= K)).any():
-        raise ValueError(f"index must lie in 0 .. K-1 = {K - 1}, got values from {index.min().item()} to {index.max().item()}")
-    choice = _backend.chosen("code_stats", z.device, z.dtype, request)
-    if choice.backend == "reference":
-        return reference(z, index, K)
-    return launch(choice, *map(_library.plain, (z, index)), K)
+# ---- launcher -------------------------------------------------------------------------------------------------------
 
 
-# ---- launcher --------------------------------------------------------------------------------------------------------------------------
-
-
-def launch(choice, z, index, K):
+def launch(backend, rung, z, index, K):
     N, D = z.shape
     order = start = None
-    if choice.rung == "segments":
-        ascending, order = torch.sort(index, stable=True)  # the rows of code k are order[start[k]] ... order[start[k + 1] - 1]
+    if rung == "segments":
+        ascending, order = torch.sort(index, stable=True)  # code k has the rows order[start[k]] ... order[start[k + 1] - 1]
         start = torch.searchsorted(ascending, torch.arange(K + 1, device=index.device))
-    count, total = index.new_empty(K), z.new_empty((K, D), dtype=_wide(z))
-    _library.call("code_stats", choice.backend, f"code_stats_{choice.rung}", z.dtype, z, index, order, start, count, total, N, K, D)
+    count, total = index.new_empty(K), z.new_empty((K, D), dtype=wide(z.dtype))
+    arguments = z.dtype, z, index, order, start, count, total, N, K, D
+    _library.call("code_stats", backend, f"code_stats_{rung}", *arguments)
     return count, total
 
 
-# ---- gradient --------------------------------------------------------------------------------------------------------------------------
+# ---- gradient -------------------------------------------------------------------------------------------------------
 
 
-def gradient(needed, grads, index, K, dtype):
+def gradient(dtotal, index, K):
     # forward was: total_k = sum of z_n with index_n = k.   A gather, and PyTorch has it, with its own derivative
     inside = (index >= 0) & (index < K)
-    dz = grads[1].index_select(0, index.clamp(0, K - 1)) * inside[:, None]
-    return dz.to(dtype), None, None, None
+    return dict(z=dtotal.index_select(0, index.clamp(0, K - 1)) * inside[:, None])
 
 
-# ---- registration ----------------------------------------------------------------------------------------------------------------------
+# ---- registration ---------------------------------------------------------------------------------------------------
 
-_backend.room("code_stats", "cuda", ("naive", "segments"))
-
-
-def _fake(z, index, K, request):
-    return index.new_empty(K), z.new_empty((K, z.shape[1]), dtype=_wide(z))
+STATS = room("code_stats", "cuda", ("naive", "segments"), cpu="PyTorch")
 
 
-_forward = _operator.differentiable(
-    _operator.operator("code_stats(Tensor z, Tensor index, int K, str request) -> (Tensor, Tensor)", run, _fake),
-    lambda inputs, outputs: (inputs[1], inputs[2], inputs[0].dtype),
-    gradient,
-)
+def _in_range(index, K):
+    if _check.values(index) and ((index < 0) | (index >= K)).any():
+        found = f"{index.min().item()} to {index.max().item()}"
+        raise ValueError(f"index must lie in 0 .. K-1 = {K - 1}, got values from {found}")
+
+
+_forward = differentiable(operator(
+    STATS, "code_stats(Tensor z, Tensor index, int K) -> (Tensor count, Tensor total)",
+    fake=lambda z, index, K: (index.new_empty(K), z.new_empty((K, z.shape[1]), dtype=wide(z.dtype))),
+    check=_in_range, reference=reference, kernel=launch, cpu=cpu,
+), gradient)  # fmt: skip
 
 
 def code_stats(z, index, K):
@@ -114,4 +111,4 @@ def code_stats(z, index, K):
     _check.whole("K", K, 1, 2**63 - 1, "the number of codes")
     (z,) = _check.in_float32(z)
     N = math.prod(z.shape[:-1])
-    return _forward(z.reshape(N, z.shape[-1]), index.reshape(N), K, _backend.requested())
+    return _forward(z.reshape(N, z.shape[-1]), index.reshape(N), K)

@@ -21,7 +21,7 @@ Traffic
     2 P O C T operations each for y, dx and dK, against 2 P O C kh kw with a dense masked filter: T is 4 or 5 of 9, 12 or 13 of 25, 24 or 25
     of 49. w P (C + O) bytes once, w bytes a number (a tap's shifted pixels come again from the cache), and w T O C for the filter.
     P = 256 x 32 x 32, O = C = 128, 3x3 "B" in bfloat16: 77 dense and 43 live GFLOP, 134 MB.
-    PyTorch can leave out the rows below the centre (6 of 9 taps, 15 of 25, 28 of 49 stay: the reference does so); or all dead taps, with one
+    PyTorch can leave out the rows below the centre (6 of 9 taps, 15 of 25, 28 of 49 stay: the backend `cpu` does so); or all dead taps, with one
     convolution for the rows above and one for the row itself, which moves 3 w P O bytes more, to write both halves and read them.
 
 Dead taps
@@ -45,10 +45,11 @@ import torch
 import torch.nn.functional as F
 from torch.nn.grad import conv2d_weight
 
-from . import _backend, _check, _operator
-from ._triton import tl, triton, widened
+from . import _check
+from ._room import differentiable, operator, room, wide
+from ._triton import TILE, tl, triton, triton_dtype, widened
 
-# ---- reference -------------------------------------------------------------------------------------------------------------------------
+# ---- reference ------------------------------------------------------------------------------------------------------
 
 
 def centre_mask(O, C, kind, colours, device):  # -> (O, C)
@@ -63,44 +64,53 @@ def mask(O, C, kh, kw, kind, colours, device=None):  # -> (O, C, kh, kw)
     return live.view(O, C, kh, kw)
 
 
-def live_taps(kh, kw, kind, colours):
-    """The taps before the centre, and how many are live in all: T = m, or m + 1 if some weight of the centre lives."""
-    m = kh * kw // 2
-    return m, m + (kind == "B" or colours > 1)
-
-
-def definition(x, weight, bias, kind, colours):  # (N, C, H, W), (O, C, kh, kw), (O) -> (N, O, H, W)
+def reference(x, weight, bias, kind, colours):  # (N, C, H, W), (O, C, kh, kw), (O) -> (N, O, H, W)
     live = mask(*weight.shape, kind, colours, x.device)
-    return F.conv2d(x, weight.masked_fill(~live, 0), bias, padding=(weight.shape[2] // 2, weight.shape[3] // 2))
+    return F.conv2d(x, weight.masked_fill(~live, 0), bias, padding=[side // 2 for side in weight.shape[2:]])
+
+
+def reference_turned(dy, weight, kind, colours):  # (N, O, H, W), (O, C, kh, kw) -> (N, C, H, W)
+    live = mask(*weight.shape, kind, colours, dy.device)
+    return F.conv_transpose2d(dy, weight.masked_fill(~live, 0), padding=[side // 2 for side in weight.shape[2:]])
+
+
+def reference_dw(dy, x, kh, kw, kind, colours):  # (N, O, H, W), (N, C, H, W) -> (O, C, kh, kw)
+    dw = conv2d_weight(x, (dy.shape[1], x.shape[1], kh, kw), dy, padding=(kh // 2, kw // 2))
+    return dw.masked_fill(~mask(*dw.shape, kind, colours, x.device), 0)
+
+
+# ---- kernel ---------------------------------------------------------------------------------------------------------
+
+# The backend `cpu`, in PyTorch: without the rows below the centre; the few dead taps of its own row are masked.
 
 
 def cropped(kh, kw):
-    """The rows and columns of the filter that hold all live taps, and the padding (left, right, top, bottom) that gives an image of x's size."""
+    """The rows and columns of the filter that hold all live taps, and the padding (left, right, top, bottom) to x's size."""
     ph, pw = kh // 2, kw // 2
     return (slice(0, ph + 1), slice(0, kw), (pw, pw, ph, 0)) if kh > 1 else (slice(0, 1), slice(0, pw + 1), (pw, 0, 0, 0))
 
 
-def reference(x, weight, bias, kind, colours):
-    """The definition without the rows below the centre; the few dead taps of its own row are masked."""
+def cropped_filter(weight, kind, colours):
     rows, columns, padding = cropped(*weight.shape[2:])
-    live = mask(*weight.shape, kind, colours, x.device)[:, :, rows, columns]
-    return F.conv2d(F.pad(x, padding), weight[:, :, rows, columns].masked_fill(~live, 0), bias)
+    live = mask(*weight.shape, kind, colours, weight.device)[:, :, rows, columns]
+    return weight[:, :, rows, columns].masked_fill(~live, 0), padding
 
 
-def reference_turned(dy, weight, kind, colours):  # (N, O, H, W), (O, C, kh, kw) -> (N, C, H, W)
-    rows, columns, padding = cropped(*weight.shape[2:])
-    live = mask(*weight.shape, kind, colours, dy.device)[:, :, rows, columns]
-    return F.pad(F.conv_transpose2d(dy, weight[:, :, rows, columns].masked_fill(~live, 0)), [-side for side in padding])
+def cpu(x, weight, bias, kind, colours):
+    k, padding = cropped_filter(weight, kind, colours)
+    return F.conv2d(F.pad(x, padding), k, bias)
 
 
-def reference_dw(dy, x, kh, kw, kind, colours):  # (N, O, H, W), (N, C, H, W) -> (O, C, kh, kw)
+def cpu_turned(dy, weight, kind, colours):
+    k, padding = cropped_filter(weight, kind, colours)
+    return F.pad(F.conv_transpose2d(dy, k), [-side for side in padding])
+
+
+def cpu_dw(dy, x, kh, kw, kind, colours):
     dw = x.new_zeros(dy.shape[1], x.shape[1], kh, kw)
     rows, columns, padding = cropped(kh, kw)
     dw[:, :, rows, columns] = conv2d_weight(F.pad(x, padding), dw[:, :, rows, columns].shape, dy)
     return dw.masked_fill_(~mask(*dw.shape, kind, colours, x.device), 0)
-
-
-# ---- kernel ----------------------------------------------------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -189,11 +199,8 @@ def correlate(dy_ptr, x_ptr, dk_ptr, C, O, H, W, P, kh, kw, CHUNK, dy_n, dy_o, d
     tl.store(dk_ptrs, tl.where(live, dk, 0).to(dk_ptr.dtype.element_ty), (o < O)[:, None] & (c < C)[None, :])
 
 
-# ---- launcher --------------------------------------------------------------------------------------------------------------------------
+# ---- launcher -------------------------------------------------------------------------------------------------------
 
-# dtype: pixels (and channels of dK) of a tile, output channels, depth of a step of its sum, warps, stages of the pipeline
-TILE = {torch.float16: (128, 128, 64, 8, 3), torch.bfloat16: (128, 128, 64, 8, 3),
-        torch.float32: (64, 64, 32, 4, 3), torch.float64: (32, 32, 32, 4, 2)}
 PROGRAMS = 512  # the sum over pixels is cut until there are so many programs, or chunks of 2048 pixels
 
 
@@ -206,8 +213,10 @@ def precision():
     return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"
 
 
-def sum_of(dtype):
-    return (tl.float64, torch.float64) if dtype == torch.float64 else (tl.float32, torch.float32)
+def live_taps(kh, kw, kind, colours):
+    """The taps before the centre, and how many are live in all: T = m, or m + 1 if some weight of the centre lives."""
+    m = kh * kw // 2
+    return m, m + (kind == "B" or colours > 1)
 
 
 def pixels(P):
@@ -225,7 +234,7 @@ def packed(weight, kind, colours, turned):
     return k, T
 
 
-def launch(rung, x, weight, bias, kind, colours, turned):
+def launch(rung, x, weight, bias, kind, colours, turned=False):
     dtype, (N, C, H, W), (_, _, kh, kw) = x.dtype, x.shape, weight.shape
     y = new_image(x, weight.shape[1 if turned else 0], torch.float32 if dtype == torch.bfloat16 and x.device.type == "cpu" else dtype)
     x, weight, bias = widened(x, weight, bias)
@@ -240,10 +249,14 @@ def launch(rung, x, weight, bias, kind, colours, turned):
         convolve[(triton.cdiv(P, BP) * triton.cdiv(O, BO),)](
             x, k, bias, y, C, O, H, W, P, T, kh, kw, *x.stride(), *((k_c, k_o) if turned else (k_o, k_c)), k_t,
             *y.stride(), colours, TAPS=rung == "taps", KIND_A=kind == "A", TURNED=turned, BIAS=bias is not None,
-            PRECISION=precision(), SUM=sum_of(x.dtype)[0], INDEX=pixels(P), BP=BP, BO=BO, BC=BC, num_warps=warps,
+            PRECISION=precision(), SUM=triton_dtype(wide(x.dtype)), INDEX=pixels(P), BP=BP, BO=BO, BC=BC, num_warps=warps,
             num_stages=stages if rung == "taps" else 1,
         )  # fmt: skip
     return y.to(dtype)
+
+
+def launch_turned(rung, dy, weight, kind, colours):
+    return launch(rung, dy, weight, None, kind, colours, turned=True)
 
 
 def launch_dw(rung, dy, x, kh, kw, kind, colours):
@@ -260,11 +273,11 @@ def launch_dw(rung, dy, x, kh, kw, kind, colours):
     chunks = max(1, min(triton.cdiv(PROGRAMS, tiles * max(T, 1)), triton.cdiv(P, 2048)))
     CHUNK = max(1, triton.cdiv(triton.cdiv(P, chunks), deep)) * deep
     chunks = max(1, triton.cdiv(P, CHUNK))
-    part = x.new_empty((chunks, T, O, C), dtype=sum_of(x.dtype)[1])
+    part = x.new_empty((chunks, T, O, C), dtype=wide(x.dtype))
     with torch.cuda.device_of(x):
         correlate[(tiles, T, chunks)](
             dy, x, part, C, O, H, W, P, kh, kw, CHUNK, *dy.stride(), *x.stride(), colours, TAPS=rung == "taps", KIND_A=kind == "A",
-            PRECISION=precision(), SUM=sum_of(x.dtype)[0], INDEX=pixels(P), BP=deep, BO=BO, BC=BC, num_warps=warps,
+            PRECISION=precision(), SUM=triton_dtype(wide(x.dtype)), INDEX=pixels(P), BP=deep, BO=BO, BC=BC, num_warps=warps,
             num_stages=stages if rung == "taps" else 1,
         )  # fmt: skip
     dw = x.new_zeros((O, C, kh, kw), dtype=dtype)
@@ -279,68 +292,53 @@ def new_image(x, channels, dtype=None):
     return torch.empty((x.shape[0], channels, *x.shape[2:]), dtype=dtype or x.dtype, device=x.device, memory_format=order)
 
 
-def run(x, weight, bias, kind, colours, turned, request):
-    choice = _backend.chosen("masked_conv2d", x.device, x.dtype, request)
-    if not x.numel():
-        return new_image(x, weight.shape[1 if turned else 0])
-    if choice.backend != "reference":
-        return launch(choice.rung, x, weight, None if bias is None else bias.contiguous(), kind, colours, turned)
-    y = reference_turned(x, weight, kind, colours) if turned else reference(x, weight, bias, kind, colours)
-    return y if y.stride() == new_image(x, y.shape[1]).stride() else new_image(x, y.shape[1]).copy_(y)
+# ---- gradient -------------------------------------------------------------------------------------------------------
 
 
-def run_dw(dy, x, kh, kw, kind, colours, request):
-    choice = _backend.chosen("masked_conv2d", x.device, x.dtype, request)
-    if not x.numel():
-        return x.new_zeros(dy.shape[1], x.shape[1], kh, kw)
-    arguments = dy, x, kh, kw, kind, colours
-    return reference_dw(*arguments) if choice.backend == "reference" else launch_dw(choice.rung, *arguments)
+def gradient(dy, x, weight, kind, colours, needed):
+    # forward was: y = x * K + b over the live taps
+    return dict(
+        x=_turned(dy, weight, kind, colours) if "x" in needed else None,
+        weight=_dw(dy, x, *weight.shape[2:], kind, colours) if "weight" in needed else None,
+        bias=dy.sum((0, 2, 3)) if "bias" in needed else None,
+    )
 
 
-# ---- gradient --------------------------------------------------------------------------------------------------------------------------
+def gradient_turned(ddx, dy, weight, kind, colours, needed):
+    # forward was: dx = the adjoint of x * K, of dy;   ddx is the derivative of the loss with respect to dx
+    return dict(
+        dy=_conv(ddx, weight, None, kind, colours) if "dy" in needed else None,
+        weight=_dw(dy, ddx, *weight.shape[2:], kind, colours) if "weight" in needed else None,
+    )
 
 
-def gradient(needed, grads, x, weight, has_bias, kind, colours, turned, request):
-    # forward was: y = x * K + b over the live taps;   turned, it was its adjoint, so that x is a dy and y a dx
-    (dy,) = grads
-    dx = _conv(dy, weight, None, kind, colours, not turned, request) if needed[0] else None
-    pair = (x, dy) if turned else (dy, x)
-    dw = _dw(*pair, *weight.shape[2:], kind, colours, request) if needed[1] else None
-    db = dy.sum((0, 2, 3)) if has_bias and needed[2] else None
-    return dx, dw, db, None, None, None, None
+def gradient_dw(ddw, dy, x, kind, colours, needed):
+    # forward was: dK_oct = M_oct sum_p dy_po x_p'c;   ddw is the derivative of the loss with respect to dK
+    return dict(
+        dy=_conv(x, ddw, None, kind, colours) if "dy" in needed else None,
+        x=_turned(dy, ddw, kind, colours) if "x" in needed else None,
+    )
 
 
-def gradient_dw(needed, grads, dy, x, kh, kw, kind, colours, request):
-    # forward was: dK_oct = M_oct sum_p dy_po x_p'c;   g is the derivative of the loss with respect to dK
-    (g,) = grads
-    ddy = _conv(x, g, None, kind, colours, False, request) if needed[0] else None
-    dx = _conv(dy, g, None, kind, colours, True, request) if needed[1] else None
-    return ddy, dx, None, None, None, None, None
+# ---- registration ---------------------------------------------------------------------------------------------------
 
+CONV = room("masked_conv2d", "triton", ("naive", "taps"), cpu="PyTorch")
 
-# ---- registration ----------------------------------------------------------------------------------------------------------------------
-
-_backend.room("masked_conv2d", "triton", ("naive", "taps"))
-
-_conv = _operator.differentiable(
-    _operator.operator(
-        "masked_conv2d(Tensor x, Tensor weight, Tensor? bias, str kind, int colours, bool turned, str request) -> Tensor",
-        run,
-        lambda x, weight, bias, kind, colours, turned, request: new_image(x, weight.shape[1 if turned else 0]),
-    ),
-    lambda i, o: (i[0], i[1], i[2] is not None, *i[3:]),
-    gradient,
-    fold=(0,),
-)
-_dw = _operator.differentiable(
-    _operator.operator(
-        "masked_conv2d_dw(Tensor dy, Tensor x, int kh, int kw, str kind, int colours, str request) -> Tensor",
-        run_dw,
-        lambda dy, x, kh, kw, *_: x.new_empty(dy.shape[1], x.shape[1], kh, kw),
-    ),
-    lambda i, o: i,
-    gradient_dw,
-)
+_conv = differentiable(operator(
+    CONV, "masked_conv2d(Tensor x, Tensor weight, Tensor? bias, str kind, int colours) -> Tensor y",
+    fake=lambda x, weight: new_image(x, weight.shape[0]),
+    reference=reference, kernel=launch, cpu=cpu, strided="x weight y",
+), gradient, rows="x")  # fmt: skip
+_turned = differentiable(operator(
+    CONV, "masked_conv2d_turned(Tensor dy, Tensor weight, str kind, int colours) -> Tensor dx",
+    fake=lambda dy, weight: new_image(dy, weight.shape[1]),
+    reference=reference_turned, kernel=launch_turned, cpu=cpu_turned, strided="dy weight dx",
+), gradient_turned, rows="dy")  # fmt: skip
+_dw = differentiable(operator(
+    CONV, "masked_conv2d_dw(Tensor dy, Tensor x, int kh, int kw, str kind, int colours) -> Tensor dw",
+    fake=lambda dy, x, kh, kw: x.new_empty(dy.shape[1], x.shape[1], kh, kw),
+    reference=reference_dw, kernel=launch_dw, cpu=cpu_dw, strided="dy x",
+), gradient_dw)  # fmt: skip
 
 
 def masked_conv2d(x, weight, bias, kind, colours=1):
@@ -352,7 +350,7 @@ def masked_conv2d(x, weight, bias, kind, colours=1):
     _check.one_of("kind", kind, ("A", "B"))
     for name, tensor, meaning in (("x", x, "(N, C, H, W)"), ("weight", weight, "(O, C, kh, kw)")):
         _check.dimensions(name, tensor, 4, meaning)
-    (O, _, kh, kw), C = weight.shape, x.shape[1]
+    (N, C, H, W), (O, _, kh, kw) = x.shape, weight.shape
     _check.shape("weight", weight, (O, C, kh, kw), "(O, C, kh, kw) with the C of x")
     for name, size in (("kh", kh), ("kw", kw)):
         _check.one_of(f"{name} of weight", size, (1, 3, 5, 7))
@@ -362,4 +360,6 @@ def masked_conv2d(x, weight, bias, kind, colours=1):
     _check.one_device(x=x, weight=weight, bias=bias)
     x, weight, bias = _check.in_autocast_dtype(x, weight, bias)
     _check.one_dtype(x=x, weight=weight, bias=bias)
-    return _conv(x, weight, bias, kind, int(colours), False, _backend.requested())
+    if H * W == 0:  # PyTorch's convolutions take an empty batch, but no empty image
+        return _conv(x.reshape(0, C, 1, 1), weight, bias, kind, colours).reshape(N, O, H, W)
+    return _conv(x, weight, bias, kind, colours)

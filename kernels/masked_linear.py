@@ -1,41 +1,48 @@
 """How can one matrix product answer D questions at once, each of which may look only at the answers before it?
 
-The masked layer of MADE (Germain, Gregor, Murray, Larochelle 2015, eq. 8 and section 4.1; the course's "MADE : principe"): every unit has a
-number, its degree, and a weight lives only if the number of its output reaches the number of its input.
+The masked layer of MADE (Germain, Gregor, Murray, Larochelle 2015, eq. 8 and section 4.1; the course's "MADE :
+principe"): every unit has a number, its degree, and a weight lives only if the degree of its output reaches the degree
+of its input.
 
-    layer: genmini.layers.MaskedLinear    test: tests/kernels/test_masked_linear.py    bench: bench/bench_masked_linear.py
+    in PyTorch for CPUs: kernels/_masked_linear_cpu.py    layer: genmini.layers.MaskedLinear
+    test: tests/kernels/test_masked_linear.py    bench: bench/bench_masked_linear.py
 
 Math
     M_jk = [out_degree_j >= in_degree_k]           ( > if strict: what gives x_d sees only what comes before x_d)
     forward     y_nj  = sum_k x_nk (W o M)_jk + b_j
     gradient    dx_nk = sum_j dy_nj (W o M)_jk         dW_jk = M_jk sum_n dy_nj x_nk         db_j = sum_n dy_nj
-    Turned round, a mask is a mask: a >= b if and only if ~b >= ~a (~a = -a-1, which cannot overflow). So dx is this very operator on dy, with
-    W transposed and degrees ~out, ~in; and the derivatives of dW are this operator again. Two kernels give derivatives of every order.
+    A transposed mask is a mask: a >= b if and only if ~b >= ~a (~a = -a-1, which cannot overflow). So dx is this very
+    operator on dy, with W transposed and degrees ~out, ~in; and the derivatives of dW are this operator again. Two
+    kernels give derivatives of every order.
 
 Shapes
-    x (..., K), weight (J, K), bias (J) or None, in_degree (K), out_degree (J) of integers -> y (..., J).   K inputs, J outputs, N rows.
+    x (..., K), weight (J, K), bias (J) or None, in_degree (K), out_degree (J) of integers -> y (..., J)      N rows of x
 
 Traffic
-    2 N J K L operations each for y, dx and dW, where L is the live part of the tiles: about 1/2 if the degrees are sorted (0.54 for J = K =
-    4096 in tiles of 128), up to 1 if not; w (N K + J K L + N J) bytes, w bytes a number. F.linear(x, M * W) does 2 N J K operations and
-    moves 3 w J K bytes more, to read W and M and write W o M, which here is never stored. N = 8192, J = K = 4096 in bfloat16: 275 GFLOP
-    dense, 148 live; 168 MB dense and 3 x 34 for the mask, 152 live. So arithmetic binds, and half of it can go.
+    2 N J K L operations each for y, dx and dW, where L is the live part of the tiles: about 1/2 if the degrees are
+    sorted (0.54 for J = K = 4096 in tiles of 128), up to 1 if not; w (N K + J K L + N J) bytes, w bytes a number.
+    F.linear(x, M * W) does 2 N J K operations and moves 3 w J K bytes more, to read W and M and write W o M, which is
+    never stored here. N = 8192, J = K = 4096 in bfloat16: 275 GFLOP dense, 148 live; 168 MB dense and 3 x 34 for the
+    mask, 152 live. Arithmetic binds, and half of it can go.
 
 Masked weights
-    are never seen: whatever W_jk is where M_jk = 0, NaN included, y and dx do not change, and dW_jk is exactly 0. If x_nk is not finite, every
-    y_nj that may see it is not finite; whether others in the same tile are is not promised (0 times infinity).
+    are never seen: whatever W_jk is where M_jk = 0, NaN included, y and dx do not change, and dW_jk is exactly 0. If
+    x_nk is not finite, every y_nj that may see it is not finite; whether others in the same tile are is not promised (0
+    times infinity).
 
 Tiling
-    A program owns the tile (BN, BJ) of y and walks along k, BK at a time. The least and greatest degrees of a tile of W tell its kind:
+    A program owns the tile (BN, BJ) of y and walks along k, BK at a time. The least and greatest degrees of a tile of W
+    tell its kind:
 
          k ->   sorted degrees         naive        every tile is loaded and masked
-        j   F m . . .    F full        staircase    dead tiles are skipped; full tiles are multiplied as they are, the runs of them at both ends
-        |   F F m . .    m mixed                    of a row in loops of their own, that a GPU can pipeline; between these runs each tile is asked
-        v   F F F m .    . dead                     for its kind. The longest rows of tiles start first, and the short ones fill the gaps.
+        j   F m . . .    F full        staircase    dead tiles are skipped. Full tiles are multiplied as they are: the runs of them at
+        |   F F m . .    m mixed                    both ends of a row have loops of their own, which a GPU can pipeline. Tiles between
+        v   F F F m .    . dead                     these runs are tested one by one. The longest rows of tiles start first.
 
-    Degrees in any order are right; sorted ones are fast (permute the hidden units once, and keep the weights so). dW: a program owns the tile
-    (BJ, BK) and walks along n, masks at the end, and writes zeros at once if dead; long sums over n are cut into chunks (set by the shapes
-    alone) that are added in order. Sums run in ascending order whatever the device: the same bits every time.
+    Degrees in any order are right; sorted ones are fast (permute the hidden units once, and keep the weights so). dW: a
+    program owns the tile (BJ, BK) and walks along n, masks at the end, and writes zeros at once if dead; long sums over
+    n are cut into chunks (set by the shapes alone) that are added in order. Sums run in ascending order whatever the
+    device: the same bits every time.
 """
 
 import math
@@ -43,71 +50,27 @@ import math
 import torch
 import torch.nn.functional as F
 
-from . import _backend, _check, _operator
-from ._triton import tl, triton, widened
+from . import _check
+from ._masked_linear_cpu import by_staircase, dw_by_staircase
+from ._room import differentiable, operator, room, wide
+from ._triton import TILE, tl, triton, triton_dtype, widened
 
-# ---- reference -------------------------------------------------------------------------------------------------------------------------
+# ---- reference ------------------------------------------------------------------------------------------------------
 
 
 def mask(in_degree, out_degree, strict):  # (K), (J) -> (J, K)
     return out_degree[:, None] > in_degree if strict else out_degree[:, None] >= in_degree
 
 
-def definition(x, weight, bias, in_degree, out_degree, strict):  # (N, K), (J, K), (J) -> (N, J)
+def reference(x, weight, bias, in_degree, out_degree, strict):  # (N, K), (J, K), (J) -> (N, J)
     return F.linear(x, weight.masked_fill(~mask(in_degree, out_degree, strict), 0), bias)
 
 
-def staircase(in_degree, out_degree, strict, ROWS=128):
-    """Of sorted degrees, for ROWS outputs at a time: which outputs, the inputs that some of them may see, and those of these to be masked."""
-    K, J = len(in_degree), len(out_degree)
-    turned = bool((in_degree[:1] > in_degree[-1:]).any() or (out_degree[:1] > out_degree[-1:]).any())  # both descend
-    seen = torch.searchsorted(in_degree.flip(0) if turned else in_degree, out_degree, right=not strict).tolist()
-    for j in range(0, J, ROWS):
-        rows = slice(j, min(j + ROWS, J))
-        some, all_ = max(seen[j], seen[rows.stop - 1]), min(seen[j], seen[rows.stop - 1])
-        yield (rows, slice(K - some, K), slice(0, some - all_)) if turned else (rows, slice(0, some), slice(all_, some))
-
-
-def is_sorted(*degrees):
-    return all((d[1:] >= d[:-1]).all() for d in degrees) or all((d[1:] <= d[:-1]).all() for d in degrees)
-
-
-def reference(x, weight, bias, in_degree, out_degree, strict):
-    """The definition without the corner of W that is dead: on a CPU it takes half the time where the degrees are sorted, or can be."""
-    if x.device.type != "cpu":  # to look at the degrees would make the device wait
-        return definition(x, weight, bias, in_degree, out_degree, strict)
-    if not is_sorted(in_degree, out_degree):
-        k, j = in_degree.argsort(stable=True), out_degree.argsort(stable=True)
-        w = weight.index_select(0, j).index_select(1, k)
-        y = reference(x.index_select(1, k), w, bias if bias is None else bias[j], in_degree[k], out_degree[j], strict)
-        return y.index_select(1, j.argsort())
-    y = x.new_empty(x.shape[0], weight.shape[0])
-    for rows, live, mixed in staircase(in_degree, out_degree, strict):
-        w = weight[rows, live].clone()
-        w[:, mixed].masked_fill_(~mask(in_degree[live][mixed], out_degree[rows], strict), 0)
-        y[:, rows] = F.linear(x[:, live], w, bias if bias is None else bias[rows])
-    return y
-
-
-def definition_dw(dy, x, in_degree, out_degree, strict):  # (N, J), (N, K) -> (J, K)
+def reference_dw(dy, x, in_degree, out_degree, strict):  # (N, J), (N, K) -> (J, K)
     return (dy.T @ x).masked_fill(~mask(in_degree, out_degree, strict), 0)
 
 
-def reference_dw(dy, x, in_degree, out_degree, strict):
-    if x.device.type != "cpu":
-        return definition_dw(dy, x, in_degree, out_degree, strict)
-    if not is_sorted(in_degree, out_degree):
-        k, j = in_degree.argsort(stable=True), out_degree.argsort(stable=True)
-        dw = reference_dw(dy.index_select(1, j), x.index_select(1, k), in_degree[k], out_degree[j], strict)
-        return dw.index_select(0, j.argsort()).index_select(1, k.argsort())
-    dw = x.new_zeros(dy.shape[1], x.shape[1])
-    for rows, live, mixed in staircase(in_degree, out_degree, strict):
-        dw[rows, live] = dy[:, rows].T @ x[:, live]
-        dw[rows, live][:, mixed].masked_fill_(~mask(in_degree[live][mixed], out_degree[rows], strict), 0)
-    return dw
-
-
-# ---- kernel ----------------------------------------------------------------------------------------------------------------------------
+# ---- kernel ---------------------------------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -125,8 +88,8 @@ def extremes(degree_ptr, low_ptr, high_ptr, K, BK: tl.constexpr):
 
 
 @triton.jit
-def product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree, K, MASKED: tl.constexpr, STRICT: tl.constexpr,
-                 PRECISION: tl.constexpr, BK: tl.constexpr):  # fmt: skip
+def product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree, K, MASKED: tl.constexpr,
+                 STRICT: tl.constexpr, PRECISION: tl.constexpr, BK: tl.constexpr):  # fmt: skip
     k = t * BK + tl.arange(0, BK)
     x = tl.load(x_ptrs + k.to(tl.int64)[None, :] * x_k, n_ok[:, None] & (k < K)[None, :], other=0)  # (BN, BK)
     w = tl.load(w_ptrs + k.to(tl.int64)[:, None] * w_k, (k < K)[:, None] & j_ok[None, :], other=0)  # (BK, BJ), W transposed
@@ -138,8 +101,8 @@ def product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree,
 
 @triton.jit
 def product(x_ptr, w_ptr, b_ptr, y_ptr, in_ptr, out_ptr, low_ptr, high_ptr, N, J, K, x_n, x_k, w_j, w_k, y_n, y_j,
-            STAIRCASE: tl.constexpr, STRICT: tl.constexpr, BIAS: tl.constexpr, PRECISION: tl.constexpr,
-            SUM: tl.constexpr, TILES: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr):  # fmt: skip
+            STAIRCASE: tl.constexpr, STRICT: tl.constexpr, BIAS: tl.constexpr, PRECISION: tl.constexpr, SUM: tl.constexpr,
+            TILES: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr):  # fmt: skip
     """y_nj = sum_k x_nk W_jk [out_degree_j >= in_degree_k] + b_j for one tile of y."""
     column, row = tl.program_id(0) // tl.cdiv(N, BN), tl.program_id(0) % tl.cdiv(N, BN)
     if tl.load(out_ptr + J - 1) > tl.load(out_ptr):  # the longest rows of tiles first
@@ -160,15 +123,19 @@ def product(x_ptr, w_ptr, b_ptr, y_ptr, in_ptr, out_ptr, low_ptr, high_ptr, N, J
         head = tl.minimum(tl.min(tl.where(full, KB, t)), KB)  # tiles 0 ... head-1 are full
         tail = tl.maximum(tl.max(tl.where((t < KB) & (full == 0), t + 1, 0)), head)  # tiles tail ... KB-1 are full
         for t in range(0, head):
-            y = product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree, K, False, STRICT, PRECISION, BK)
+            y = product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree, K, False,
+                             STRICT, PRECISION, BK)  # fmt: skip
         for t in range(tl.maximum(head, begin), tl.minimum(tail, end)):
             if may_see(greatest, tl.load(low_ptr + t), STRICT):
-                y = product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree, K, True, STRICT, PRECISION, BK)
+                y = product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree, K, True,
+                                 STRICT, PRECISION, BK)  # fmt: skip
         for t in range(tail, KB):
-            y = product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree, K, False, STRICT, PRECISION, BK)
+            y = product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree, K, False,
+                             STRICT, PRECISION, BK)  # fmt: skip
     else:
         for t in range(0, KB):
-            y = product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree, K, True, STRICT, PRECISION, BK)
+            y = product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree, K, True,
+                             STRICT, PRECISION, BK)  # fmt: skip
     if BIAS:
         y += tl.load(b_ptr + j, j_ok, other=0).to(SUM)[None, :]
     tl.store(y_ptr + n[:, None] * y_n + j[None, :] * y_j, y.to(y_ptr.dtype.element_ty), n_ok[:, None] & j_ok[None, :])
@@ -193,18 +160,16 @@ def outer(dy_ptr, x_ptr, dw_ptr, in_ptr, out_ptr, N, J, K, CHUNK, dy_n, dy_j, x_
     dw = tl.zeros((BJ, BK), SUM)
     for n_start in range(n_begin, n_end, BN):
         n = n_start + tl.arange(0, BN)
-        dy = tl.load(dy_ptr + n[:, None] * dy_n + j[None, :] * dy_j, (n < n_end)[:, None] & j_ok[None, :], other=0)  # (BN, BJ)
-        x = tl.load(x_ptr + n[:, None] * x_n + k[None, :] * x_k, (n < n_end)[:, None] & k_ok[None, :], other=0)  # (BN, BK)
+        n_ok = (n < n_end)[:, None]
+        dy = tl.load(dy_ptr + n[:, None] * dy_n + j[None, :] * dy_j, n_ok & j_ok[None, :], other=0)  # (BN, BJ)
+        x = tl.load(x_ptr + n[:, None] * x_n + k[None, :] * x_k, n_ok & k_ok[None, :], other=0)  # (BN, BK)
         dw = tl.dot(tl.trans(dy), x, dw, input_precision=PRECISION, out_dtype=SUM)
     dw_ptrs = dw_ptr + (chunk.to(tl.int64) * J + j[:, None]) * K + k[None, :]
     tl.store(dw_ptrs, tl.where(live, dw, 0).to(dw_ptr.dtype.element_ty), j_ok[:, None] & k_ok[None, :])
 
 
-# ---- launcher --------------------------------------------------------------------------------------------------------------------------
+# ---- launcher -------------------------------------------------------------------------------------------------------
 
-# dtype: sides of the tile of the result, depth of a step of its sum, warps, stages of the pipeline
-TILE = {torch.float16: (128, 128, 64, 8, 3), torch.bfloat16: (128, 128, 64, 8, 3),
-        torch.float32: (64, 64, 32, 4, 3), torch.float64: (32, 32, 32, 4, 2)}
 PROGRAMS = 256  # a sum over n is cut until there are so many programs, or chunks of 1024 rows
 
 
@@ -224,8 +189,9 @@ def launch(rung, x, weight, bias, in_degree, out_degree, strict):
             extremes[(KB,)](in_degree, low, high, K, BK)
         product[(triton.cdiv(N, BN) * triton.cdiv(J, BJ),)](
             x, weight, bias, y, in_degree, out_degree, low, high, N, J, K, *x.stride(), *weight.stride(), *y.stride(),
-            STAIRCASE=rung == "staircase", STRICT=strict, BIAS=bias is not None, PRECISION=precision(), SUM=_sum(x.dtype),
-            TILES=triton.next_power_of_2(max(KB, 1)), BN=BN, BJ=BJ, BK=BK, num_warps=warps, num_stages=stages if rung == "staircase" else 1,
+            STAIRCASE=rung == "staircase", STRICT=strict, BIAS=bias is not None, PRECISION=precision(),
+            SUM=triton_dtype(wide(x.dtype)), TILES=triton.next_power_of_2(max(KB, 1)), BN=BN, BJ=BJ, BK=BK,
+            num_warps=warps, num_stages=stages if rung == "staircase" else 1,
         )  # fmt: skip
     return y.to(dtype)
 
@@ -238,84 +204,57 @@ def launch_dw(rung, dy, x, in_degree, out_degree, strict):
     chunks = max(1, min(triton.cdiv(PROGRAMS, max(tiles, 1)), triton.cdiv(N, 1024)))
     CHUNK = max(1, triton.cdiv(triton.cdiv(N, chunks), deep)) * deep
     chunks = max(1, triton.cdiv(N, CHUNK))
-    dw = x.new_empty((chunks, J, K), dtype=x.dtype if chunks == 1 else _torch_sum(x.dtype))
+    dw = x.new_empty((chunks, J, K), dtype=x.dtype if chunks == 1 else wide(x.dtype))
     with torch.cuda.device_of(x):
         outer[(tiles, chunks)](
             dy, x, dw, in_degree, out_degree, N, J, K, CHUNK, *dy.stride(), *x.stride(),
-            STAIRCASE=rung == "staircase", STRICT=strict, PRECISION=precision(), SUM=_sum(x.dtype),
+            STAIRCASE=rung == "staircase", STRICT=strict, PRECISION=precision(), SUM=triton_dtype(wide(x.dtype)),
             BN=deep, BJ=side, BK=side, num_warps=warps, num_stages=stages if rung == "staircase" else 1,
         )  # fmt: skip
     return (dw[0] if chunks == 1 else dw.sum(0)).to(dtype)
 
 
-def _torch_sum(dtype):
-    return torch.float64 if dtype == torch.float64 else torch.float32
+# ---- gradient -------------------------------------------------------------------------------------------------------
 
 
-def _sum(dtype):
-    return tl.float64 if dtype == torch.float64 else tl.float32
-
-
-def run(x, weight, bias, in_degree, out_degree, strict, request):
-    choice = _backend.chosen("masked_linear", x.device, x.dtype, request)
-    bias = None if bias is None else bias.contiguous()
-    arguments = x, weight, bias, in_degree.contiguous(), out_degree.contiguous(), strict
-    return reference(*arguments) if choice.backend == "reference" else launch(choice.rung, *arguments)
-
-
-def run_dw(dy, x, in_degree, out_degree, strict, request):
-    choice = _backend.chosen("masked_linear", x.device, x.dtype, request)
-    arguments = dy, x, in_degree.contiguous(), out_degree.contiguous(), strict
-    return reference_dw(*arguments) if choice.backend == "reference" else launch_dw(choice.rung, *arguments)
-
-
-# ---- gradient --------------------------------------------------------------------------------------------------------------------------
-
-
-def gradient(needed, grads, x, weight, has_bias, in_degree, out_degree, strict, request):
+def gradient(dy, x, weight, in_degree, out_degree, strict, needed):
     # forward was: y_nj = sum_k x_nk W_jk [out_j >= in_k] + b_j;   and [out_j >= in_k] = [~in_k >= ~out_j]
-    (dy,) = grads
-    dx = _linear(dy, weight.T, None, ~out_degree, ~in_degree, strict, request) if needed[0] else None
-    dw = _dw(dy, x, in_degree, out_degree, strict, request) if needed[1] else None
-    db = dy.sum(0) if has_bias and needed[2] else None
-    return dx, dw, db, None, None, None, None
+    return dict(
+        x=_linear(dy, weight.T, None, ~out_degree, ~in_degree, strict) if "x" in needed else None,
+        weight=_dw(dy, x, in_degree, out_degree, strict) if "weight" in needed else None,
+        bias=dy.sum(0) if "bias" in needed else None,
+    )
 
 
-def gradient_dw(needed, grads, dy, x, in_degree, out_degree, strict, request):
-    # forward was: dw_jk = [out_j >= in_k] sum_n dy_nj x_nk;   g is the derivative of the loss with respect to dw
-    (g,) = grads
-    ddy = _linear(x, g, None, in_degree, out_degree, strict, request) if needed[0] else None
-    dx = _linear(dy, g.T, None, ~out_degree, ~in_degree, strict, request) if needed[1] else None
-    return ddy, dx, None, None, None, None
+def gradient_dw(ddw, dy, x, in_degree, out_degree, strict, needed):
+    # forward was: dw_jk = [out_j >= in_k] sum_n dy_nj x_nk;   ddw is the derivative of the loss with respect to dw
+    return dict(
+        dy=_linear(x, ddw, None, in_degree, out_degree, strict) if "dy" in needed else None,
+        x=_linear(dy, ddw.T, None, ~out_degree, ~in_degree, strict) if "x" in needed else None,
+    )
 
 
-# ---- registration ----------------------------------------------------------------------------------------------------------------------
+# ---- registration ---------------------------------------------------------------------------------------------------
 
-_backend.room("masked_linear", "triton", ("naive", "staircase"))
+LINEAR = room("masked_linear", "triton", ("naive", "staircase"), cpu="PyTorch")
 
-_linear = _operator.differentiable(
-    _operator.operator(
-        "masked_linear(Tensor x, Tensor weight, Tensor? bias, Tensor in_degree, Tensor out_degree, bool strict, str request) -> Tensor",
-        run,
-        lambda x, weight, *_: x.new_empty(x.shape[0], weight.shape[0]),
-    ),
-    lambda i, o: (i[0], i[1], i[2] is not None, *i[3:]),
-    gradient,
-    fold=(0,),
-)
-_dw = _operator.differentiable(
-    _operator.operator(
-        "masked_linear_dw(Tensor dy, Tensor x, Tensor in_degree, Tensor out_degree, bool strict, str request) -> Tensor",
-        run_dw,
-        lambda dy, x, *_: x.new_empty(dy.shape[1], x.shape[1]),
-    ),
-    lambda i, o: i,
-    gradient_dw,
-)
+_linear = differentiable(operator(
+    LINEAR, "masked_linear(Tensor x, Tensor weight, Tensor? bias, Tensor in_degree, Tensor out_degree, bool strict) -> Tensor y",
+    fake=lambda x, weight: x.new_empty(x.shape[0], weight.shape[0]),
+    reference=reference, kernel=launch, cpu=by_staircase, strided="x weight",
+), gradient, rows="x")  # fmt: skip
+_dw = differentiable(operator(
+    LINEAR, "masked_linear_dw(Tensor dy, Tensor x, Tensor in_degree, Tensor out_degree, bool strict) -> Tensor dw",
+    fake=lambda dy, x: x.new_empty(dy.shape[1], x.shape[1]),
+    reference=reference_dw, kernel=launch_dw, cpu=dw_by_staircase, strided="dy x",
+), gradient_dw)  # fmt: skip
 
 
 def masked_linear(x, weight, bias, in_degree, out_degree, strict=False):
-    """y = x (W o M)^T + b with M_jk = [out_degree_j >= in_degree_k], > if strict.   (..., K), (J, K), (J) or None, (K), (J) -> (..., J)"""
+    """y = x (W o M)^T + b with M_jk = [out_degree_j >= in_degree_k], > if strict.
+
+    (..., K), (J, K), (J) or None, (K), (J) -> (..., J)
+    """
     _check.tensors(x=x, weight=weight, **({} if bias is None else {"bias": bias}))
     _check.flag("strict", strict)
     _check.tensors(_check.INTEGERS, in_degree=in_degree, out_degree=out_degree)
@@ -331,5 +270,5 @@ def masked_linear(x, weight, bias, in_degree, out_degree, strict=False):
     x, weight, bias = _check.in_autocast_dtype(x, weight, bias)
     _check.one_dtype(x=x, weight=weight, bias=bias)
     rows = x.reshape(math.prod(x.shape[:-1]), K)
-    y = _linear(rows, weight, bias, in_degree.long(), out_degree.long(), strict, _backend.requested())
+    y = _linear(rows, weight, bias, in_degree.long(), out_degree.long(), strict)
     return y.reshape(*x.shape[:-1], J)

@@ -1,7 +1,8 @@
 """How likely is each pixel given those before it, when one network answers for all of them, and pays for all of them only once?
 
-The neural autoregressive distribution estimator (Larochelle, Murray 2011, eq. 5-8; Uria et al. 2016, algorithm 1; the course's "Neural
-Autoregressive Density Estimator", partage des poids): the D networks share W, so that the next pixel adds one column and no more.
+The neural autoregressive distribution estimator (Larochelle, Murray 2011, eq. 5-8; Uria et al. 2016, algorithm 1; the
+course's "Neural Autoregressive Density Estimator", partage des poids): the D networks share W, so that the next pixel
+adds one column and no more.
 
     kernels: csrc/nade.cu, csrc/nade.cpp    model: genmini/models/nade.py    test: tests/kernels/test_nade.py    bench: bench/bench_nade.py
 
@@ -17,10 +18,11 @@ Shapes
     x, u (N, D)   W (H, D)   V (D, H)   b (D)   c (H) -> log_prob (N)   logits (N, D)   float32 or float64; 16-bit numbers become float32
 
 Traffic
-    N D H sigmoids and 4 N D H operations, where D separate networks would need N D^2 H; the weights are read once a block of rows. A pixel
-    of 0 leaves h as it was: with a share p of ones there are p N D H sigmoids. What PyTorch's loop stores for its gradient, N D H numbers,
-    is never stored: h is recomputed from a_d, which is added up in the forward's own order, hence to the same bits. (Going back by
-    subtraction, a_d = a_{d+1} - W_:d, would lose the digits that the largest a covers, at every pixel again.)
+    N D H sigmoids and 4 N D H operations, where D separate networks would need N D^2 H; the weights are read once a
+    block of rows. A pixel of 0 leaves h as it was: with a share p of ones there are p N D H sigmoids. What PyTorch's
+    loop stores for its gradient, N D H numbers, is never stored: h is recomputed from a_d, which is added up in the
+    forward's own order, hence to the same bits. (Going back by subtraction, a_d = a_{d+1} - W_:d, would lose the digits
+    that the largest a covers, at every pixel again.)
 
 Tiling
     naive       the pass: a block a row, two barriers a reduction; the gradient: a thread a unit, all rows in turn
@@ -42,7 +44,7 @@ from ._room import differentiable, operator, room
 
 GROUPS = 16  # of rows, at most: the gradient of warp_rows keeps (2 D + 1) H partial sums a group
 
-# ---- reference -------------------------------------------------------------------------------------------------------------------------
+# ---- reference ------------------------------------------------------------------------------------------------------
 
 
 def reference(x, W, V, b, c):

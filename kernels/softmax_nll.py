@@ -34,20 +34,12 @@ Tiling
 """
 
 import torch
-import torch.nn.functional as F
 
-from . import _backend, _check, _operator
-from ._triton import tl, triton, widened
+from . import _check
+from ._room import differentiable, operator, room, wide
+from ._triton import tl, triton, triton_dtype, widened
 
-# ---- reference -------------------------------------------------------------------------------------------------------------------------
-
-
-def wide(dtype):
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def definition(logits, target):  # (N, L, ...), (N, ...) -> (N, ...)
-    return F.cross_entropy(logits.to(wide(logits.dtype)), target.long(), reduction="none")
+# ---- reference ------------------------------------------------------------------------------------------------------
 
 
 def reference(logits, target):  # (N, L, P), (N, P) -> nll, m, log s, each (N, P)
@@ -58,18 +50,27 @@ def reference(logits, target):  # (N, L, P), (N, P) -> nll, m, log s, each (N, P
     return torch.where(inside(target, L), m - a_t + log_s, 0), m, log_s
 
 
-def reference_gradient(dnll, logits, target, m, log_s):  # -> (N, L, P)
-    L = logits.shape[1]
-    q = (logits.to(m.dtype) - m[:, None]).sub_(log_s[:, None]).exp_()
-    q.scatter_add_(1, target.long().clamp(0, L - 1)[:, None], torch.full_like(m, -1)[:, None])
-    return torch.where(inside(target, L)[:, None], q * dnll[:, None], 0).to(logits.dtype)
+def reference_gradient(dnll, logits, target, m):
+    """m and log s are computed anew, so that a derivative of this goes through them.   -> (N, L, P)"""
+    q, l = logits.to(m.dtype).softmax(1), torch.arange(logits.shape[1], device=logits.device)
+    da = (q - (l[:, None] == target[:, None]).to(q.dtype)) * dnll[:, None]
+    return torch.where(inside(target, len(l))[:, None], da, 0).to(logits.dtype)
 
 
 def inside(target, L):
     return (target >= 0) & (target.long() < L)
 
 
-# ---- kernel ----------------------------------------------------------------------------------------------------------------------------
+# ---- kernel ---------------------------------------------------------------------------------------------------------
+
+# The gradient's backend `cpu`, in PyTorch: in place, with the m and log s of the forward pass.
+
+
+def cpu_gradient(dnll, logits, target, m, log_s):
+    L = logits.shape[1]
+    q = (logits.to(m.dtype) - m[:, None]).sub_(log_s[:, None]).exp_()
+    q.scatter_add_(1, target.long().clamp(0, L - 1)[:, None], torch.full_like(m, -1)[:, None])
+    return torch.where(inside(target, L)[:, None], q * dnll[:, None], 0).to(logits.dtype)
 
 
 @triton.jit
@@ -131,7 +132,7 @@ def gradient_of(dnll_ptr, a_ptr, t_ptr, m_ptr, log_s_ptr, da_ptr, L, P, R, a_n, 
     tl.store(da_ptrs, da.to(da_ptr.dtype.element_ty), (l < L) & p_ok[None, :])
 
 
-# ---- launcher --------------------------------------------------------------------------------------------------------------------------
+# ---- launcher -------------------------------------------------------------------------------------------------------
 
 TILE = {"naive": (128, 8), "online": (64, 32)}  # pixels, levels
 
@@ -143,7 +144,7 @@ def launch(rung, logits, target):
     with torch.cuda.device_of(logits):
         nll_of[(triton.cdiv(N * P, BP),)](
             logits, target, nll, m, log_s, L, P, N * P, *logits.stride(), *target.stride(),
-            ONLINE=rung == "online", SUM=_sum(logits.dtype), BP=BP, BL=BL, num_warps=4,
+            ONLINE=rung == "online", SUM=triton_dtype(wide(logits.dtype)), BP=BP, BL=BL, num_warps=4,
         )  # fmt: skip
     return nll, m, log_s
 
@@ -154,71 +155,41 @@ def launch_gradient(rung, dnll, logits, target, m, log_s):
     with torch.cuda.device_of(logits):
         gradient_of[(triton.cdiv(N * P, BP), triton.cdiv(L, BL))](
             dnll, logits, target, m, log_s, da, L, P, N * P, *logits.stride(), *target.stride(), *dnll.stride(), *da.stride(),
-            SUM=_sum(logits.dtype), BP=BP, BL=BL, num_warps=4,
+            SUM=triton_dtype(wide(logits.dtype)), BP=BP, BL=BL, num_warps=4,
         )  # fmt: skip
     return da.to(dtype)
 
 
-def _sum(dtype):
-    return tl.float64 if dtype == torch.float64 else tl.float32
+# ---- gradient -------------------------------------------------------------------------------------------------------
 
 
-def run(logits, target, request):
+def gradient(dnll, logits, target, m, log_s):
+    # forward was: nll_np = (m_np - a_ntp) + log s_np;   m and log s leave the room for this gradient alone
+    return dict(logits=_backward(dnll, logits, target, m, log_s))
+
+
+# ---- registration ---------------------------------------------------------------------------------------------------
+
+NLL = room("softmax_nll", "triton", ("naive", "online"), cpu="PyTorch")
+
+
+def _in_range(logits, target):
     L = logits.shape[1]
     if _check.values(target) and not inside(target, L).all():
-        raise ValueError(f"target must lie in 0 .. L-1 = {L - 1}, got values from {target.min().item()} to {target.max().item()}")
-    choice = _backend.chosen("softmax_nll", logits.device, logits.dtype, request)
-    if choice.backend == "reference" or not target.numel():
-        return tuple(out.contiguous() for out in reference(logits, target))
-    return launch(choice.rung, logits, target)
+        found = f"{target.min().item()} to {target.max().item()}"
+        raise ValueError(f"target must lie in 0 .. L-1 = {L - 1}, got values from {found}")
 
 
-def run_gradient(dnll, logits, target, m, log_s, request):
-    choice = _backend.chosen("softmax_nll", logits.device, logits.dtype, request)
-    arguments = dnll, logits, target, m.contiguous(), log_s.contiguous()
-    if choice.backend == "reference" or not target.numel():
-        return torch.empty_like(logits).copy_(reference_gradient(*arguments))
-    return launch_gradient(choice.rung, *arguments)
-
-
-# ---- gradient --------------------------------------------------------------------------------------------------------------------------
-
-
-def gradient(needed, grads, logits, target, m, log_s, request):
-    # forward was: nll_np = (m_np - a_ntp) + log s_np;   m and log s leave the room for this gradient alone
-    return _backward(grads[0], logits, target, m, log_s, request), None, None
-
-
-def formula(dnll, logits, target, m, log_s, request):
-    """The gradient in plain PyTorch, m and log s computed anew so that its own derivative goes through them."""
-    q, l = logits.to(m.dtype).softmax(1), torch.arange(logits.shape[1], device=logits.device)
-    da = (q - (l[:, None] == target[:, None]).to(q.dtype)) * dnll[:, None]
-    return torch.where(inside(target, len(l))[:, None], da, 0).to(logits.dtype)
-
-
-# ---- registration ----------------------------------------------------------------------------------------------------------------------
-
-_backend.room("softmax_nll", "triton", ("naive", "online"))
-
-_forward = _operator.differentiable(
-    _operator.operator(
-        "softmax_nll(Tensor logits, Tensor target, str request) -> (Tensor, Tensor, Tensor)",
-        run,
-        lambda logits, target, request: tuple(target.new_empty(target.shape, dtype=wide(logits.dtype)) for _ in range(3)),
-    ),
-    lambda i, o: (i[0], i[1], o[1], o[2], i[2]),
-    gradient,
-    fold=(0, 1),
-)
-_backward = _operator.differentiable_in_pytorch(
-    _operator.operator(
-        "softmax_nll_gradient(Tensor dnll, Tensor logits, Tensor target, Tensor m, Tensor log_s, str request) -> Tensor",
-        run_gradient,
-        lambda dnll, logits, *_: torch.empty_like(logits),
-    ),
-    formula,
-    fold=(0, 1, 2, 3, 4),
-)
+_forward = differentiable(operator(
+    NLL, "softmax_nll(Tensor logits, Tensor target) -> (Tensor nll, Tensor m, Tensor log_s)",
+    fake=lambda logits, target: tuple(target.new_empty(target.shape, dtype=wide(logits.dtype)) for _ in range(3)),
+    check=_in_range, reference=reference, kernel=launch, strided="logits target",
+), gradient, rows="logits target")  # fmt: skip
+_backward = differentiable(operator(
+    NLL, "softmax_nll_gradient(Tensor dnll, Tensor logits, Tensor target, Tensor m, Tensor log_s) -> Tensor da",
+    fake=lambda logits: torch.empty_like(logits),
+    reference=reference_gradient, kernel=launch_gradient, cpu=cpu_gradient, strided="dnll logits target da",
+), rows="dnll logits target m log_s")  # fmt: skip
 
 
 def softmax_nll(logits, target):
@@ -232,5 +203,5 @@ def softmax_nll(logits, target):
         raise ValueError(f"logits must have at least 1 level along dimension 1, got shape {tuple(logits.shape)}")
     _check.one_device(logits=logits, target=target)
     (logits,) = _check.in_float32(logits)
-    nll, *_ = _forward(logits.flatten(2) if rest else logits[..., None], target.flatten(1) if rest else target[:, None], _backend.requested())
+    nll, *_ = _forward(logits.flatten(2) if rest else logits[..., None], target.flatten(1) if rest else target[:, None])
     return nll.reshape(target.shape)

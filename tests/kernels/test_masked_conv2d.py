@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from check import dtypes, gradient, laid_out, layouts, matches, numbers, opaque, registered, runs, seeds
+from genmini.kernels import _backend
 from genmini.kernels import masked_conv2d as room
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from genmini import kernels, ops
 
 RUNS = runs("masked_conv2d")
-KERNELS = [run for run in RUNS if run.backend != "reference"]
+KERNELS = [run for run in RUNS if run.rung]
 everywhere = pytest.mark.parametrize("run", RUNS, ids=str)
 of_backends = pytest.mark.parametrize("run", [run for run in RUNS if run.rung != "naive"], ids=str)  # rungs share their plumbing
 in_kernels = pytest.mark.parametrize("run", KERNELS, ids=str)
@@ -50,12 +51,12 @@ def plain_gradients(x, weight, dy):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", [(1, 40, 66, 5, 7, 3, 5, "B", 3), (2, 17, 40, 7, 6, 3, 3, "A", 1)], ids=str)
 def test_matches(run, shape, dtype):
-    matches(run, ops.masked_conv2d, inputs(*shape, seed=3), dtype, room.definition)
+    matches(run, ops.masked_conv2d, inputs(*shape, seed=3), dtype, room.reference)
 
 
 @everywhere
 def test_matches_where_the_sum_of_dw_is_cut_into_chunks(run):
-    matches(run, ops.masked_conv2d, inputs(1, 2, 3, 46, 47, 1, 1, "B", 2, seed=4), torch.float32, room.definition)
+    matches(run, ops.masked_conv2d, inputs(1, 2, 3, 46, 47, 1, 1, "B", 2, seed=4), torch.float32, room.reference)
 
 
 @everywhere
@@ -63,7 +64,7 @@ def test_matches_without_bias_and_with_expanded_tensors(run):
     x, weight, _, *rest = inputs(3, 4, 5)
     expanded = [x[:1].expand(x.shape), weight[:, :1].expand(weight.shape)]
     without_bias = lambda operator: lambda x, w, *a: operator(x, w, None, *a)
-    matches(run, without_bias(ops.masked_conv2d), [*expanded, *rest], torch.float32, without_bias(room.definition))
+    matches(run, without_bias(ops.masked_conv2d), [*expanded, *rest], torch.float32, without_bias(room.reference))
 
 
 ROUNDING = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8, torch.float64: 2.0**-53}
@@ -75,7 +76,7 @@ TINY = {torch.float32: 2.0**-150, torch.float16: 2.0**-25, torch.bfloat16: 2.0**
 def test_within_the_rounding_of_its_sums(run, data, taps, kind, layout, seed):
     """A sum of n products in any order is off by at most n 2^-24 (float64: n 2^-53) times the sum of their sizes; it is rounded once more.
     PyTorch on a CPU rounds 16 bits oftener: there the reference is compared with PyTorch alone (test_matches)."""
-    dtype = data.draw(st.sampled_from([torch.float32, torch.float64]) if run.backend == "reference" else dtypes)
+    dtype = data.draw(st.sampled_from([torch.float32, torch.float64]) if run.rung is None else dtypes)
     N, H, W = data.draw(st.tuples(st.sampled_from([0, 1, 2]), st.sampled_from([1, 2, 5]), st.sampled_from([1, 3, 7])))
     kh, kw = taps
     C, O = data.draw(st.tuples(*[st.sampled_from([1, 2, 3, 15, 16, 17, 33])] * 2))
@@ -113,7 +114,7 @@ def test_gradient(run, shape):
 
 @of_backends
 def test_registered(run):
-    registered(run, ops.masked_conv2d, inputs(1, 2, 2, 2, 1, 3, 1, "A", 2), argnums=(0, 1, 2), plain=room.definition)
+    registered(run, ops.masked_conv2d, inputs(1, 2, 2, 2, 1, 3, 1, "A", 2), argnums=(0, 1, 2), plain=room.reference)
 
 
 @of_backends
@@ -122,8 +123,8 @@ def test_opaque(run):
     request = ":".join(filter(None, (run.backend, run.rung)))
     dy = numbers(2, 4, 3, 3).to(run.device)
     for image in (x, x.contiguous(memory_format=torch.channels_last)):
-        opaque(torch.ops.genmini.masked_conv2d.default, (image, weight, bias, kind, colours, False, request))
-    opaque(torch.ops.genmini.masked_conv2d.default, (dy, weight, None, kind, colours, True, request))
+        opaque(torch.ops.genmini.masked_conv2d.default, (image, weight, bias, kind, colours, request))
+    opaque(torch.ops.genmini.masked_conv2d_turned.default, (dy, weight, kind, colours, request))
     opaque(torch.ops.genmini.masked_conv2d_dw.default, (dy, x, 3, 3, kind, colours, request))
 
 
@@ -284,10 +285,10 @@ def test_offsets_of_more_than_31_bits(run):
 @everywhere
 def test_a_gradient_runs_where_its_forward_ran_and_only_if_wanted(run, monkeypatch):
     x, weight, bias, *rest = moved(run, inputs())
-    chosen, names = room._backend.chosen, []
+    chosen, names = _backend.chosen, []
     with run.use():
         y = ops.masked_conv2d(x, weight.requires_grad_(), bias, *rest)
-    monkeypatch.setattr(room._backend, "chosen", lambda *a: names.append(chosen(*a)) or names[-1])
+    monkeypatch.setattr(_backend, "chosen", lambda *a: names.append(chosen(*a)) or names[-1])
     with kernels.use("reference"):
         y.sum().backward()
     assert [(name.backend, name.rung) for name in names] == [(run.backend, run.rung)]  # dK alone: x wants none
@@ -302,7 +303,7 @@ def test_autocast_casts_as_conv2d_does(run, dtype):
         assert y.dtype == F.conv2d(x, weight, bias).dtype
     rounded = [a.bfloat16().double() if dtype == torch.float32 else a for a in (x, weight, bias)]
     tolerance = 2**-6 if dtype == torch.float32 else 1e-12
-    torch.testing.assert_close(y.double(), room.definition(*rounded, *rest), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(y.double(), room.reference(*rounded, *rest), rtol=tolerance, atol=tolerance)
 
 
 def test_errors_name_the_argument():

@@ -6,6 +6,7 @@ import mmap
 import pytest
 import torch
 from check import dtypes, gradient, laid_out, layouts, matches, numbers, opaque, registered, runs, seeds
+from genmini.kernels import _backend
 from genmini.kernels import masked_linear as room
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from genmini import kernels, ops
 
 RUNS = runs("masked_linear")
-KERNELS = [run for run in RUNS if run.backend != "reference"]
+KERNELS = [run for run in RUNS if run.rung]
 everywhere = pytest.mark.parametrize("run", RUNS, ids=str)
 of_backends = pytest.mark.parametrize("run", [run for run in RUNS if run.rung != "naive"], ids=str)  # rungs share their plumbing
 in_kernels = pytest.mark.parametrize("run", KERNELS, ids=str)
@@ -56,7 +57,7 @@ def forward_and_gradients(x, weight, bias, in_degree, out_degree, strict, dy=Non
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape, order", [((33, 150, 129), "ascending"), ((65, 64, 66), "random"), ((1200, 3, 17), "random")], ids=str)
 def test_matches(run, shape, order, dtype):
-    matches(run, ops.masked_linear, inputs(*shape, order, seed=5), dtype, room.definition)
+    matches(run, ops.masked_linear, inputs(*shape, order, seed=5), dtype, room.reference)
 
 
 ROUNDING = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8, torch.float64: 2.0**-53}
@@ -88,7 +89,7 @@ def test_matches_without_bias_and_with_expanded_tensors(run):
     x, weight, _, *rest = inputs(40, 70, 66)
     expanded = [x[:1].expand(40, 70), weight[:, :1].expand(66, 70)]
     without_bias = lambda operator: lambda x, w, *a: operator(x, w, None, *a)
-    matches(run, without_bias(ops.masked_linear), [*expanded, *rest], torch.float32, without_bias(room.definition))
+    matches(run, without_bias(ops.masked_linear), [*expanded, *rest], torch.float32, without_bias(room.reference))
 
 
 @of_backends
@@ -99,7 +100,7 @@ def test_gradient(run):
 
 @of_backends
 def test_registered(run):
-    registered(run, ops.masked_linear, inputs(2, 2, 3, seed=2), argnums=(0, 1, 2), plain=room.definition)
+    registered(run, ops.masked_linear, inputs(2, 2, 3, seed=2), argnums=(0, 1, 2), plain=room.reference)
 
 
 @of_backends
@@ -276,7 +277,7 @@ def test_leading_dimensions(run, leading):
         y = ops.masked_linear(x, weight, bias, in_degree, out_degree, strict)
         (dx,) = torch.autograd.grad(y.sum(), x)
     assert y.shape == (*leading, 4) and dx.shape == x.shape
-    torch.testing.assert_close(y, room.definition(x, weight, bias, in_degree, out_degree, strict))
+    torch.testing.assert_close(y, room.reference(x, weight, bias, in_degree, out_degree, strict))
 
 
 @everywhere
@@ -286,16 +287,16 @@ def test_degrees_of_every_integer_type(run, dtype):
     with run.use():
         got = ops.masked_linear(x, weight, bias, in_degree.to(dtype), out_degree, strict)
         assert torch.equal(got, ops.masked_linear(x, weight, bias, in_degree, out_degree.to(dtype), strict))
-    torch.testing.assert_close(got, room.definition(x, weight, bias, in_degree, out_degree, strict))
+    torch.testing.assert_close(got, room.reference(x, weight, bias, in_degree, out_degree, strict))
 
 
 @everywhere
 def test_a_gradient_runs_where_its_forward_ran_and_only_if_wanted(run, monkeypatch):
     x, weight, bias, in_degree, out_degree, strict = (a.to(run.device) if isinstance(a, torch.Tensor) else a for a in inputs(3, 4, 5))
-    chosen, names = room._backend.chosen, []
+    chosen, names = _backend.chosen, []
     with run.use():
         y = ops.masked_linear(x, weight.requires_grad_(), bias, in_degree, out_degree, strict)
-    monkeypatch.setattr(room._backend, "chosen", lambda *a: names.append(chosen(*a)) or names[-1])
+    monkeypatch.setattr(_backend, "chosen", lambda *a: names.append(chosen(*a)) or names[-1])
     with kernels.use("reference"):
         y.sum().backward()
     assert [(name.backend, name.rung) for name in names] == [(run.backend, run.rung)]  # dW alone: x wants none
@@ -310,7 +311,7 @@ def test_autocast_casts_as_linear_does(run, dtype):
         y = ops.masked_linear(x, weight, bias, in_degree, out_degree, strict)
         assert y.dtype == torch.nn.functional.linear(x, weight, bias).dtype
     rounded = [a.bfloat16().double() if dtype == torch.float32 else a for a in (x, weight, bias)]
-    exact = room.definition(*rounded, in_degree, out_degree, strict)
+    exact = room.reference(*rounded, in_degree, out_degree, strict)
     torch.testing.assert_close(y.double(), exact, rtol=2**-8 if dtype == torch.float32 else 1e-12, atol=1e-12)
 
 

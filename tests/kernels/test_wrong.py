@@ -42,7 +42,7 @@ DRAW, DRAW_CPU = "csrc/made_sample.cu", "csrc/made_sample.cpp"
 PIXELS, PIXELS_BOTH, PIXELS_CPU = "csrc/pixelcnn_sample.cu", "csrc/pixelcnn_sample.h", "csrc/pixelcnn_sample.cpp"
 PIXELS_ROOM = "kernels/pixelcnn_sample.py"
 LINEAR, CONV, NLL = "kernels/masked_linear.py", "kernels/masked_conv2d.py", "kernels/softmax_nll.py"
-KL = "kernels/gaussian_kl.py"
+KL, LINEAR_CPU = "kernels/gaussian_kl.py", "kernels/_masked_linear_cpu.py"
 MUTANTS = [
     Wrong("affine_coupling", AFFINE, "(x - t) * exp(-s)", "(x - t) * exp(s)", "a sign in the inverse"),
     Wrong("affine_coupling", AFFINE, "if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = mine;\n    __syncthreads();",
@@ -72,15 +72,16 @@ MUTANTS = [
     Wrong("masked_linear", LINEAR, "w_ptrs + k.to(tl.int64)[:, None] * w_k", "w_ptrs + k.to(tl.int64)[:, None] * x_k", "one stride for another"),
     Wrong("masked_linear", LINEAR, "y += tl.load(b_ptr + j", "y = tl.zeros_like(y) + tl.load(b_ptr + j", "= for +="),
     Wrong("masked_linear", LINEAR, "tl.max(tl.where(live, t + 1, 0))", "tl.max(tl.where(live, t, 0))", "a staircase one tile too short"),
-    Wrong("masked_linear", LINEAR, "dx = _linear(dy, weight.T, None, ~out_degree, ~in_degree, strict, request) if needed[0]",
-          "dx = _linear(dy, weight.T, None, out_degree, in_degree, strict, request) if needed[0]", "a mask that is not turned", "reference"),
+    Wrong("masked_linear", LINEAR, "x=_linear(dy, weight.T, None, ~out_degree, ~in_degree, strict) if",
+          "x=_linear(dy, weight.T, None, out_degree, in_degree, strict) if", "a mask that is not turned", "reference"),
     Wrong("masked_conv2d", CONV, "return out_colour > in_colour if KIND_A else out_colour >= in_colour",
           "return out_colour >= in_colour", "an off-by-one mask"),
     Wrong("masked_conv2d", CONV, "dw.to(tl.int64) * x_w", "dw.to(tl.int64) * x_h", "one stride for another"),
     Wrong("masked_conv2d", CONV, "y += tl.load(b_ptr + o", "y = tl.zeros_like(y) + tl.load(b_ptr + o", "= for +="),
     Wrong("masked_conv2d", CONV, "x_ok = p_ok & (h + dh >= 0)", "x_ok = p_ok & (h + dh >= 1)", "a row of the border too much"),
-    Wrong("masked_conv2d", CONV, "dx = _conv(dy, weight, None, kind, colours, not turned, request)",
-          "dx = _conv(dy, weight, None, kind, colours, turned, request)", "a gradient that is not turned", "reference"),
+    Wrong("masked_linear", LINEAR_CPU, "out <= in_ if strict else out < in_", "out < in_", "an off-by-one mask", "cpu"),
+    Wrong("masked_conv2d", CONV, "x=_turned(dy, weight, kind, colours) if", "x=_conv(dy, weight, None, kind, colours) if",
+          "a gradient that is not turned", "reference"),
     Wrong("gaussian_kl", KL, "0.5 * l * l * series, tl.exp(l)", "l * l * series, tl.exp(l)", "a missing 1/2"),
     Wrong("gaussian_kl", KL, "at, ok = n[:, None] * D + d", "at, ok = n[:, None] * (D - 1) + d", "an off-by-one stride"),
     Wrong("gaussian_kl", KL, "dl = 0.5 * (dz * sigma_eps + dkl * slope)", "dl = 0.5 * (dz * sigma_eps + dkl * (1 + slope))",
@@ -186,6 +187,7 @@ def test_every_kernel_source_has_a_mistake():
     """All of csrc/ that is a room's, what native kernels share (but for each_set.h, which holds no arithmetic), and the rooms that hold Triton
     kernels: the mistakes of FIRST leave `reference` green."""
     rooms = {path for path in (ROOT / "kernels").glob("[a-z]*.py") if "@triton.jit" in path.read_text()}
+    rooms |= set((ROOT / "kernels").glob("_*_cpu.py"))
     patterns = ["cpu/*.h", *(f"{source}*.{kind}" for kind in ("cu", "cpp", "h") for source in SOURCES)]
     files = rooms.union(*((ROOT / "csrc").glob(pattern) for pattern in patterns)) - {ROOT / "csrc" / "cpu" / "each_set.h"}
     assert {str(path.relative_to(ROOT)) for path in files} == set(FIRST)

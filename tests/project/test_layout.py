@@ -32,7 +32,7 @@ def test_a_room_has_its_siblings(path):
     languages = {room.language for room in kernels.ROOMS.values() if room.source == name}
     assert languages, f"{name} registers no operator"
     assert ("cuda" in languages) == (ROOT / "csrc" / f"{name}.cu").exists()
-    assert any(room.cpu for room in kernels.ROOMS.values() if room.source == name) == (ROOT / "csrc" / f"{name}.cpp").exists()
+    assert any(room.cpu == "C++" for room in kernels.ROOMS.values() if room.source == name) == (ROOT / "csrc" / f"{name}.cpp").exists()
 
 
 def test_every_cuda_source_has_a_room():
