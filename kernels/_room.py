@@ -38,6 +38,7 @@ import inspect
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 
 import torch
 
@@ -78,7 +79,7 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
     overload = getattr(torch.ops.genmini, name).default
     *parsed, _ = overload._schema.arguments  # the last is the request
     inputs, outputs = tuple(a.name for a in parsed), tuple(r.name for r in overload._schema.returns)
-    if None in outputs or len({*inputs, *outputs}) < len(inputs + outputs):
+    if not all(outputs) or len({*inputs, *outputs}) < len(inputs + outputs):
         raise NameError(f"genmini::{name} must name every output, and no two arguments alike: {schema}")
     where = f"genmini::{name}"
     strided = _known(strided, inputs + outputs, f"strided of {where}")
@@ -109,7 +110,7 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
         for i in to_plain:
             values[i] = _plain(values[i])
         found = (cpu if choice.backend == "cpu" else kernel)(*values, choice.backend, choice.rung)
-        return as_fake(found, values) if choice.backend == "cpu" else found
+        return as_fake(found, arguments[:-1]) if choice.backend == "cpu" and room.cpu == "PyTorch" else found
 
     def with_gradient(*arguments):  # the operator called by itself, as an exported graph does
         if not _moving(arguments):
@@ -132,7 +133,10 @@ def _plain(value):
 def _by_name(function, known, where):
     """The function, called with a value for each of the known names: it gets those that its own parameters name."""
     places = [known.index(name) for name in _parameters(function, known, where)]
-    return lambda *values: function(*[values[i] for i in places])
+    if len(places) < 2:
+        return lambda *values: function(*[values[i] for i in places])
+    pick = itemgetter(*places)
+    return lambda *values: function(*pick(values))
 
 
 def _parameters(function, known, where):
@@ -201,7 +205,8 @@ def differentiable(operator, gradient=None, rows=""):
             return _vmap(Function.apply, rows, info.batch_size, in_dims, arguments)
 
     def apply(*arguments):
-        arguments = (*arguments[:-1], getattr(_here, "request", None) or arguments[-1])
+        if carried := getattr(_here, "request", None):
+            arguments = (*arguments[:-1], carried)
         if _moving(arguments) or torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
             return Function.apply(*arguments)
         return operator.overload(*arguments)  # nobody differentiates: without the Function a call takes two thirds of the time

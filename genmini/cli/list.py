@@ -24,5 +24,5 @@ def run(arguments):
         print(f"  {name:<18} {what}")
     print("\noperators    (genmini.ops; rungs of the GPU kernel, slowest first)")
     for name, room in kernels.ROOMS.items():
-        native = "; native CPU kernel" if room.cpu else ""
+        native = f"; cpu: {room.cpu}" if room.cpu else ""
         print(f"  {name:<18} {room.language}: {' < '.join(kernels.rungs(name))}{native}")
