@@ -186,8 +186,10 @@ def gradient(run, operator, inputs):
 # ---- registered --------------------------------------------------------------------------------------------------------------------------
 
 
-def registered(run, operator, inputs, argnums, plain=None):
-    """The operator under compile, func.grad, jacrev, grad of grad and vmap(grad), against `plain`, autograd's own through plain PyTorch."""
+def registered(run, operator, inputs, argnums, plain=None, **tolerance):
+    """The operator under compile, func.grad, jacrev, grad of grad and vmap(grad), against `plain`, autograd's own through plain PyTorch.
+
+    tolerance: rtol and atol of the comparison with `plain`, where PyTorch's own are too narrow."""
     inputs = to(run, torch.float64, inputs)
 
     def loss(f):
@@ -210,7 +212,7 @@ def registered(run, operator, inputs, argnums, plain=None):
             wanted = tree_leaves(transform(plain or plainly)(*inputs))
             for how, function in (("eager", transform(operator)), ("compiled", _compiled(transform(operator)))):
                 for got, want in zip(tree_leaves(function(*inputs)), wanted, strict=True):
-                    torch.testing.assert_close(got, want, msg=lambda m, name=name, how=how: f"{how} {name}: {m}")
+                    torch.testing.assert_close(got, want, **tolerance, msg=lambda m, name=name, how=how: f"{how} {name}: {m}")
         alone = _Module(operator, inputs, argnums)
         moving = tuple(inputs[i] for i in argnums)
         with pytest.raises((NotImplementedError, RuntimeError)):  # forward mode is not defined, and says so

@@ -18,7 +18,7 @@ which may be negative, compare with one another alone, and are printed without b
 alpha ||v - f(z)||^2 + KL with alpha = 1/(2 sigma^2), up to the constant D/2 log(pi / alpha).
 
 On a GPU the room draws eps from a seed, and stores none; on a CPU eps is given: there the seed's Philox, in PyTorch's 64-bit integers, makes
-the draw 12 to 22 times as slow.
+the draw 4 to 7 times as slow.
 
     room: kernels/gaussian_kl.py    bodies: genmini/nets/coders.py    test: tests/models/test_vae.py
 """

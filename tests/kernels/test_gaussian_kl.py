@@ -73,7 +73,9 @@ def test_registered_with_a_seed(run):
     mu, l = inputs(3, 5)[:2]
     with run.use():
         eps = ops.gaussian_kl(*[torch.zeros_like(mu).to(run.device)] * 2, seed=7)[0]  # its own, to the last bit
-    registered(run, lambda mu, l: ops.gaussian_kl(mu, l, seed=7), [mu, l], (0, 1), plain=lambda mu, l: definition(mu, l, eps))
+    operator, plain = lambda mu, l: ops.gaussian_kl(mu, l, seed=7), lambda mu, l: definition(mu, l, eps)
+    # a second derivative draws the reference's noise: the same up to some roundings of float32, of numbers below 8
+    registered(run, operator, [mu, l], (0, 1), plain=plain, rtol=4 * 2**-24, atol=8 * 4 * 2**-24)
 
 
 @everywhere
@@ -108,28 +110,60 @@ def test_the_backward_pass_draws_it_again(run):
 
 
 def test_the_noise_is_normal_and_independent():
-    eps = room.noise(torch.tensor(3), torch.empty(200, 1000)).double().numpy()
-    assert stats.kstest(eps.ravel(), "norm").pvalue > 1e-3
-    assert abs(eps.mean()) < 5 / eps.size**0.5 and abs((eps**2).mean() - 1) < 5 * (2 / eps.size) ** 0.5
-    for a, b in ((eps[:, 1:], eps[:, :-1]), (eps[1:], eps[:-1]), (eps, room.noise(torch.tensor(4), torch.empty(200, 1000)).double().numpy())):
-        assert abs((a * b).mean()) < 5 / a.size**0.5
+    """The four numbers of a Philox among them: their moments and distribution, and the correlations of values and squares.
+
+    A mean of M numbers of unit variance has the deviation M^-1/2; squares of normal numbers have variance 2.
+    """
+    eps = room.noise(torch.tensor(3), torch.empty(400, 1000)).double()
+    four = eps.view(400, 250, 4).flatten(0, 1).T  # (4, M)
+    M = four.shape[1]
+    for word in four:
+        assert stats.kstest(word.numpy(), "norm").pvalue > 1e-3
+        for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+            assert abs((word**power).mean() - moment) < 5 * (variance / M) ** 0.5
+    among = ~torch.eye(4, dtype=torch.bool)
+    assert (four @ four.T / M)[among].abs().max() < 5 / M**0.5
+    squares = (four.square() - 1) / 2**0.5
+    assert (squares @ squares.T / M)[among].abs().max() < 5 / M**0.5
+    assert ((four @ squares.T) / M)[among].abs().max() < 5 / M**0.5
+    other_seed = room.noise(torch.tensor(4), torch.empty(400, 1000)).double()
+    for x, y in ((eps[:, 1:], eps[:, :-1]), (eps[:, 4:], eps[:, :-4]), (eps[1:], eps[:-1]), (eps, other_seed)):
+        assert abs((x * y).mean()) < 5 / x.numel() ** 0.5
+
+
+@everywhere
+@pytest.mark.parametrize("D", [1, 2, 3, 4, 5, 1030])
+def test_a_number_of_the_noise_depends_on_seed_row_and_column_alone(run, D):
+    """Not on how many rows and columns stand beside it, hence not on the tiles."""
+    noise = lambda N, D: ops.gaussian_kl(*[torch.zeros(N, D, device=run.device)] * 2, seed=9)[0]
+    with run.use():
+        large, small, one = noise(70, 1100), noise(70, D), noise(1, D)
+    torch.testing.assert_close(small, large[:, :D], rtol=0, atol=3e-6)
+    torch.testing.assert_close(one, large[:1, :D], rtol=0, atol=3e-6)
 
 
 def test_the_noise_is_philox_and_box_muller():
+    """All four words of a Philox, on the counter (column // 4, row)."""
     for seed in (0, 12345, 2**40 + 17):
-        want = [_philox(seed, i) for i in range(50)]
-        got = room.noise(torch.tensor(seed), torch.empty(50, dtype=torch.float64))
+        want = [[eps for q in range(3) for eps in _normal(*_philox(seed, q, n))][:11] for n in range(20)]
+        got = room.noise(torch.tensor(seed), torch.empty(20, 11, dtype=torch.float64))
         assert error(got, torch.tensor(want, dtype=torch.float64)) < 3e-6
 
 
-def _philox(seed, i):
-    c, k = [i, 0, 0, 0], [seed & 0xFFFFFFFF, seed >> 32]
+def _philox(seed, q, n):
+    c, k = [q, 0, n, 0], [seed & 0xFFFFFFFF, seed >> 32]
     for _ in range(10):
         a, b = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
         c = [(b >> 32) ^ c[1] ^ k[0], b & 0xFFFFFFFF, (a >> 32) ^ c[3] ^ k[1], a & 0xFFFFFFFF]
         k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
-    u, v = ((w if w < 2**31 else 2**32 - 1 - w) * 4.6566127342e-10 for w in c[:2])
-    return math.sqrt(-2 * math.log(max(u, 1e-7))) * math.cos(2 * math.pi * v)
+    return c
+
+
+def _normal(*words):
+    i, j, k, m = ((w if w < 2**31 else 2**32 - 1 - w) * 4.6566127342e-10 for w in words)
+    for u, v in ((i, k), (j, m)):
+        radius, angle = math.sqrt(-2 * math.log(max(u, 1e-7))), 2 * math.pi * v
+        yield from (radius * math.cos(angle), radius * math.sin(angle))
 
 
 def test_without_a_seed_torchs_generator_decides():
