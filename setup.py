@@ -1,14 +1,14 @@
 """Compile csrc/ into plain shared libraries beside kernels/; never imports torch.
 
-The libraries are plain C (no Python, no PyTorch inside), so they need no extension module: they travel as data of genmini.kernels.
-A compiler that is missing or fails does not stop the installation (GENMINI_STRICT=1 makes it): the reference works without any, and
-`genmini info` prints the compiler's last words.
+The libraries are plain C (no Python, no PyTorch inside): they travel as data of genmini.kernels, and no extension module
+is needed. A missing or failing compiler does not stop the installation, unless GENMINI_STRICT=1: the reference works
+without one, and `genmini info` prints the end of the compiler's log.
 """
 
 import os
 import sys
 
-from setuptools import Distribution, setup
+from setuptools import Distribution, find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -27,7 +27,7 @@ class BuildWithKernels(build_py):
 
 
 class BinaryDistribution(Distribution):
-    def has_ext_modules(self):  # a wheel that holds shared libraries belongs to one platform
+    def has_ext_modules(self):  # the wheel holds shared libraries: it belongs to one platform
         return True
 
 
@@ -35,13 +35,11 @@ setup(
     distclass=BinaryDistribution,
     cmdclass={"build_py": BuildWithKernels},
     package_dir={"genmini": "genmini", "genmini.kernels": "kernels", "genmini.csrc": "csrc"},
-    packages=[
-        "genmini", "genmini.cli", "genmini.data", "genmini.metrics", "genmini.models", "genmini.nets", "genmini.studies",
-        "genmini.kernels", "genmini.csrc",
-    ],
+    packages=[*find_packages(HERE, include=["genmini", "genmini.*"]), "genmini.kernels", "genmini.csrc"],
     package_data={
+        "genmini": ["py.typed"],
         "genmini.data": ["*.npz", "*.txt"],
         "genmini.metrics": ["digits-v1/*"],
-        "genmini.csrc": ["*.cu", "*.cpp", "*.h", "*.py", "cpu/*", "emulator/*"],
+        "genmini.csrc": ["**/*.cu", "**/*.cpp", "**/*.h", "**/*.gdb"],  # whatever folders it has
     },
 )
