@@ -32,12 +32,14 @@ def notes():
     from genmini.kernels import _backend
 
     built_for = f"CUDA {torch.version.cuda}" if torch.version.cuda else "ROCm" if torch.version.hip else "CPU only"
-    mode = "interprets: its kernels run on the CPU" if _backend.interpreting() else "compiles for GPUs"
+    triton = _backend.triton_missing()
+    if not triton:
+        triton = "interprets: its kernels run on the CPU" if _backend.interpreting() else "compiles for GPUs"
     return {
         "genmini": f"in {Path(__file__).resolve().parent}",
         "python": platform.platform(),
         "torch": f"({built_for})",
-        "triton": f"({_backend.triton_missing() or mode})",
+        "triton": f"({triton})",
         "numpy": "",
     }
 

@@ -103,6 +103,11 @@ def test_ctrl_c_during_an_import_is_one_line_and_130(tmp_path, driver):
     assert done.returncode == 130 and done.stderr == "genmini: interrupted\n", done.stderr
 
 
+def test_info_without_triton():
+    done = python("-c", "import sys; sys.modules['triton'] = None; import genmini.cli as c; sys.exit(c.main(['info']))")
+    assert done.returncode == 0 and "(triton is not installed" in done.stdout, done.stderr
+
+
 def test_tensorboard_is_an_extra(capsys, monkeypatch):
     status, _, err = 0, "", ""
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as if the package were missing
