@@ -1,11 +1,25 @@
 """Pictures, without a window: matplotlib's Agg."""
 
+import importlib.util
 import io
 import math
 
 import torch
 
 from genmini.files import write
+
+
+def missing():
+    """Why nothing can be drawn here, or an empty string."""
+    return "" if importlib.util.find_spec("matplotlib") else "pictures need matplotlib, which is not installed: pip install matplotlib"
+
+
+def ink():
+    """The colours of images: dark on white, and light grey where there is no pixel."""
+    _check_matplotlib()
+    from matplotlib import colormaps
+
+    return colormaps["gray_r"].with_extremes(bad="0.9")
 
 
 def grid(x, columns=8):
@@ -21,12 +35,9 @@ def grid(x, columns=8):
 
 def side_by_side(path, panels, levels, columns=8, title=None):
     """One panel of images beside another, {"data": (N, H, W), "samples": ...}, ink dark on white; written whole or not at all."""
-    from matplotlib import colormaps
-
     figure, row = _figure(1, len(panels), 4.2, 4.4)
-    ink = colormaps["gray_r"].with_extremes(bad="0.9")
     for axes, (name, x) in zip(row[0], panels.items(), strict=True):
-        axes.imshow(grid(x, columns).numpy(), cmap=ink, vmin=0, vmax=levels - 1, interpolation="nearest")
+        axes.imshow(grid(x, columns).numpy(), cmap=ink(), vmin=0, vmax=levels - 1, interpolation="nearest")
         axes.set_title(name, fontsize=12)
         axes.set_xticks([])
         axes.set_yticks([])
@@ -121,8 +132,14 @@ def series(path, model, before, after, first):
     _write(figure, path)
 
 
+def _check_matplotlib():
+    if missing():
+        raise ImportError(missing())
+
+
 def _figure(rows, columns, width, height):
     """A figure and its panels (rows, columns), each of this size in inches."""
+    _check_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

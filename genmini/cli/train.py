@@ -30,7 +30,7 @@ def options(parser):
 
 
 def run(arguments):
-    from genmini import checkpoint, data, experiment, info
+    from genmini import checkpoint, data, experiment, info, plots
     from genmini.train import unit
 
     plan = experiment.plan(arguments.model, arguments.data, arguments.recipe, arguments.set, arguments.steps,
@@ -74,8 +74,9 @@ def run(arguments):
     print(f"saved     {kept}")
     with experiment.what_is_kept(folder):
         _output.figures(model, splits["test"])
-        _output.picture(folder / "samples.png", model, splits)
-    print(f"picture   {folder / 'samples.png'}")
+        if not plots.missing():
+            _output.picture(folder / "samples.png", model, splits)
+    print(f"picture   {plots.missing() or folder / 'samples.png'}")
     if hasattr(model, "says_of_samples") and not getattr(model, "classes", 0):  # of classes, the picture shows each
         print(f"note      {model.says_of_samples}")
 
@@ -100,6 +101,7 @@ def _watch(folder, splits, seed, tensorboard):
     """What is done at every evaluation: metrics for TensorBoard, and a picture while pictures take at most a 20th of the time."""
     import torch
 
+    from genmini import plots
     from genmini.train import unit
 
     writer = SummaryWriter = None
@@ -120,7 +122,7 @@ def _watch(folder, splits, seed, tensorboard):
                 writer.add_scalar(stage + path, row[name], row["step"])
             writer.flush()
         before = time.perf_counter()
-        if spent <= (before - began) / 20:
+        if spent <= (before - began) / 20 and not plots.missing():
             torch.manual_seed(seed)  # the same noise each time: the same samples, getting better
             _output.picture(folder / "samples.png", model, splits)
             spent += time.perf_counter() - before

@@ -36,8 +36,6 @@ def count(model, x, y=None):
 
 @torch.no_grad()
 def draw(path, model, some):
-    from matplotlib import colormaps
-
     counts, patches = count(model, some.x, some.y if model.classes else None)
     total = counts.sum((0, 1))
     order, p = total.argsort(descending=True, stable=True), total / total.sum()
@@ -58,12 +56,12 @@ def draw(path, model, some):
     places.set(xlabel="code, the most frequent first", yticks=range(0, len(names), step), yticklabels=names[::step], ylabel="place (row, column)")
     places.set_title("the same at each place of the grid", fontsize=11)
     figure.colorbar(shown, ax=places, label="share of images", location="bottom", shrink=0.6)
-    ink, columns = colormaps["gray_r"].with_extremes(bad="0.9"), math.ceil(math.sqrt(1.6 * model.K))
+    columns = math.ceil(math.sqrt(1.6 * model.K))
     grey = lambda x: x.reshape(model.K, -1, *x.shape[-2:]).mean(1)  # colours to one
     blank = torch.where(total[order] > 0, 0, math.nan).view(-1, 1, 1)  # of a code that nobody chooses
     for panel, x, title in ((images, grey(alone), "a code at every place, decoded"),
                             (small, grey(patches[order]) + blank, "mean patch where it is chosen (empty: never)")):  # fmt: skip
-        panel.imshow(plots.grid(x, columns).numpy(), cmap=ink, vmin=0, vmax=model.levels - 1, interpolation="nearest")
+        panel.imshow(plots.grid(x, columns).numpy(), cmap=plots.ink(), vmin=0, vmax=model.levels - 1, interpolation="nearest")
         panel.set(xticks=[], yticks=[])
         panel.set_title(title, fontsize=11)
     plots._write(figure, path)

@@ -43,12 +43,10 @@ def study(run, path):
 
 def draw(path, title, images, labels, levels):
     """Rows of images (R, STEPS, H, W) with a label each."""
-    from matplotlib import colormaps
-
     rows, _, H, _ = images.shape
     figure, ((panel,),) = plots._figure(1, 1, 7.5, 0.65 * rows + 0.5)
-    ink, cells = colormaps["gray_r"].with_extremes(bad="0.9"), plots.grid(images.flatten(0, 1), images.shape[1])
-    panel.imshow(cells.numpy(), cmap=ink, vmin=0, vmax=levels - 1, interpolation="nearest")
+    cells = plots.grid(images.flatten(0, 1), images.shape[1])
+    panel.imshow(cells.numpy(), cmap=plots.ink(), vmin=0, vmax=levels - 1, interpolation="nearest")
     panel.set(xticks=[], yticks=[r * (H + 1) + H / 2 - 0.5 for r in range(rows)], yticklabels=labels)
     panel.set_title(title, fontsize=12)
     panel.spines[:].set_color("0.8")

@@ -108,6 +108,16 @@ def test_info_without_triton():
     assert done.returncode == 0 and "(triton is not installed" in done.stdout, done.stderr
 
 
+def test_training_without_matplotlib(tmp_path, capsys, monkeypatch):
+    """The run is kept whole, and its line says why there is no picture; a command that draws says so too."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if the package were missing
+    status, out, err = run(capsys, "train", "made", "--data", "digits", *FAST, "--out", "r")
+    assert status == 0 and "picture   pictures need matplotlib, which is not installed: pip install matplotlib" in out, err
+    status, _, err = run(capsys, "sample", "r", "-n", "4")
+    assert status == 1 and err == "genmini: pictures need matplotlib, which is not installed: pip install matplotlib\n"
+    assert run(capsys, "sample", "r", "-n", "4", "--out", "x.npy")[0] == 0
+
+
 def test_tensorboard_is_an_extra(capsys, monkeypatch):
     status, _, err = 0, "", ""
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as if the package were missing
