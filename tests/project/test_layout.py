@@ -102,17 +102,6 @@ def test_every_numbered_equation_is_cited_by_a_line(path):
     assert equations == cited
 
 
-def test_what_is_installed_is_what_is_here():
-    """setup.py names every package, and a pattern for every file of them that is no Python."""
-    text = (ROOT / "setup.py").read_text()
-    packages = eval(re.search(r"packages=(\[.*?\])", text, re.S).group(1))
-    patterns = eval(re.search(r"package_data=(\{.*?\})", text, re.S).group(1))
-    assert {".".join(path.relative_to(ROOT).parent.parts) for path in ROOT.glob("genmini/**/__init__.py")} <= set(packages)
-    taken = {path for name, some in patterns.items() if "csrc" not in name for p in some for path in ROOT.joinpath(*name.split(".")).glob(p)}
-    others = {path for path in ROOT.glob("genmini/**/*") if path.is_file() and path.suffix not in (".py", ".pyc")}
-    assert others == {path for path in taken if path.suffix != ".py"} and (ROOT / "genmini/metrics/digits-v1/run.json") in others
-
-
 def test_front_doors_are_operators():
     rooms = {name for name in dir(ops) if callable(getattr(ops, name)) and not name.startswith("_")}
     assert set(kernels.ROOMS) <= rooms
