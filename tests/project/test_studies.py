@@ -13,7 +13,7 @@ from genmini.models.autoencoder import Autoencoder
 from genmini.models.cvae import CVAE
 from genmini.models.made import MADE
 from genmini.models.vae import VAE
-from genmini.studies import embed, interpolate, reconstruct, semi_supervised, traverse
+from genmini.studies import embed, grid, interpolate, latent_dim, reconstruct, semi_supervised, traverse
 
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 TEST = data.load("digits", "test")
@@ -128,6 +128,113 @@ def test_the_few_label_classifier_is_at_its_least_and_learns():
     assert right.shape == (2,) and (right > 0.95).all()
     noise = semi_supervised.accuracy({split: torch.randn(80, 6).double() for split in f}, y, [torch.arange(40)] * 2, 4)
     assert (noise < 0.5).all()
+
+
+def test_the_regulariser_is_chosen_on_valid_and_the_share_is_of_test(monkeypatch):
+    """The weight 0.1 names class 1, others class 0. The weight that valid likes names all of test right where test is
+    alike, and none where it is the opposite, though another weight would name them right."""
+    b = lambda weight: torch.tensor([0.0, 1.0 if weight == 0.1 else -1.0])
+    monkeypatch.setattr(semi_supervised, "fit", lambda f, y, classes, weight: (torch.zeros(2, 1), b(weight)))
+    f = {split: torch.zeros(6, 1) for split in ("train", "valid", "test")}
+    zeros, ones = torch.zeros(6, dtype=torch.long), torch.ones(6, dtype=torch.long)
+    for valid, test, right in ((ones, zeros, 0), (ones, ones, 1), (zeros, ones, 0)):
+        y = {"train": zeros, "valid": valid, "test": test}
+        assert semi_supervised.accuracy(f, y, [torch.arange(2)] * 3, 2).tolist() == [right] * 3
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures of matplotlib that the studies draw, in place of files."""
+    seen = []
+    monkeypatch.setattr(plots, "_write", lambda figure, path: seen.append(figure))
+    return seen
+
+
+def test_the_few_labels_are_drawn_by_their_number_and_kind(figures, monkeypatch):
+    """The curves are the shares of the line of text: codes and pixels, at 10, 50 and 100 labels; as many labels of each class."""
+    labels, answers = [], iter([[0.1, 0.3], [0.2, 0.2], [0.3, 0.5], [0.4, 0.4], [0.5, 0.7], [0.8, 0.8]])
+
+    def accuracy(f, y, labelled, classes):
+        labels.append((f["train"].shape[1], [y["train"][n].bincount(minlength=classes).tolist() for n in labelled]))
+        return np.array(next(answers))
+
+    monkeypatch.setattr(semi_supervised, "accuracy", accuracy)
+    monkeypatch.setattr(semi_supervised, "DRAWS", 2)
+    line = semi_supervised.study(Linear(), "x.png")
+    assert [(F, count) for F, (count, _) in labels] == [(F, [n // 10] * 10) for n in (10, 50, 100) for F in (3, 64)]
+    panel = figures[0].axes[0]
+    curves = {each.get_label(): each.lines[0].get_xydata().tolist() for each in panel.containers}
+    (codes, pixels) = curves.values()
+    assert codes == pytest.approx(np.array([[10, 0.2], [50, 0.4], [100, 0.6]])) and list(curves)[1] == "pixels"
+    assert pixels == pytest.approx(np.array([[10, 0.2], [50, 0.4], [100, 0.8]]))
+    assert line.startswith("10 labels: codes of ") and line.endswith("60.0% +- 10.0%, pixels 80.0% +- 0.0%")
+
+
+class Plane(Linear):
+    def encode(self, x, y):
+        return x[:, 3, 2:4].float()
+
+
+@pytest.mark.parametrize("normal", [True, False])
+def test_the_grid_runs_rightwards_along_z_1_and_upwards_along_z_2(drawn, normal):
+    """Column j decodes the j-th quantile of z_1, row i the i-th largest of z_2: of N(0, 1), or of the codes of train."""
+    run = Plane(latent=2, **({"elbo": True, "has_normal_prior": True} if normal else {}))
+    line = grid.study(run, "x.png")
+    ((panels, levels, columns),) = drawn
+    quantiles = (torch.arange(15) + 0.5) / 15
+    z = data.load("digits").x[:, 3, 2:4].float()
+    if normal:
+        across = down = torch.distributions.Normal(0, 1).icdf(quantiles)
+    else:
+        across, down = torch.quantile(z, quantiles, dim=0).T
+    (cells,) = (x.unflatten(0, (15, 15)) for x in panels.values())
+    assert levels == 17 and columns == 15
+    torch.testing.assert_close(cells[:, :, 3, 2], across.expand(15, 15))
+    torch.testing.assert_close(cells[:, :, 3, 3], down.flip(0)[:, None].expand(15, 15) / 2)  # Linear decodes half of z_2
+    inside = ((z > torch.stack([across[0], down[0]])) & (z < torch.stack([across[-1], down[-1]]))).all(1).double().mean()
+    assert line == (f"z_1 from {across[0]:.2f} to {across[-1]:.2f}, z_2 from {down[0]:.2f} to {down[-1]:.2f}: "
+                    f"{inside:.1%} of the train codes lie there")  # fmt: skip
+
+
+def test_a_picture_of_the_plane_shows_each_code_in_the_colour_of_its_class(figures):
+    embed.study(Plane(latent=2), "x.png")
+    dots = figures[0].axes[0].collections[0]
+    assert np.array_equal(dots.get_offsets(), TEST.x[:, 3, 2:4].numpy()) and np.array_equal(dots.get_array(), TEST.y.numpy())
+    assert dots.norm.vmin == -0.5 and dots.norm.vmax == 9.5
+
+
+def test_the_second_row_of_an_interpolation_blends_the_pixels(drawn):
+    interpolate.study(Linear(), "x.png")
+    ((panels, _, _),) = drawn
+    blends, ends = panels["between the pixels"].unflatten(0, (6, 11)), interpolate.pairs(TEST.y[:200], False)
+    x = TEST.x[ends].float()
+    for step in range(9):
+        torch.testing.assert_close(blends[:, 1 + step], x[:, 0] + step / 8 * (x[:, 1] - x[:, 0]))
+    assert torch.equal(blends[:, 0], x[:, 0]) and torch.equal(blends[:, 10], x[:, 1])
+
+
+def test_a_traversal_moves_rightwards_and_each_row_has_its_label(figures):
+    """The picture is R rows of STEPS cells, each row beside its label."""
+    images = torch.arange(3 * 2.0).view(3, 2, 1, 1).expand(3, 2, 8, 8)
+    traverse.draw("x.png", "title", images, ["a", "b", "c"], 17)
+    panel = figures[0].axes[0]
+    shown = panel.images[0].get_array()
+    assert [[shown[9 * r + 4, 9 * c + 4] for c in range(2)] for r in range(3)] == [[0, 1], [2, 3], [4, 5]]
+    assert [each.get_text() for each in panel.get_yticklabels()] == ["a", "b", "c"] and panel.get_yticks().tolist() == [3.5, 12.5, 21.5]
+
+
+def test_figures_are_drawn_at_their_latent_dimension(figures):
+    """Runs in any order: each panel's points are (d, mean) of one figure, ascending, with the error of the mean."""
+
+    class Fixed(Linear):
+        def figures(self, x, y):
+            return {"elbo": torch.tensor([1.0, 3.0]) * self.model.latent, "kl": torch.tensor([5.0, 5.0])}
+
+    line = latent_dim.study({d: Fixed(latent=d) for d in (10, 2)}, "x.png")
+    elbo, kl = figures[0].axes
+    assert elbo.lines[0].get_xydata().tolist() == [[2, 4], [10, 20]] and kl.lines[0].get_xydata().tolist() == [[2, 5], [10, 5]]
+    assert elbo.get_title() == "elbo (test)" and kl.get_title() == "kl (test)"
+    assert line == "elbo: d=2 4.000 +- 2.000, d=10 20.000 +- 10.000\nkl: d=2 5.000 +- 0.000, d=10 5.000 +- 0.000"
 
 
 # ---- the command line --------------------------------------------------------------------------------------------------------------------
