@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from measure import DEVICE, GPU, peak, row, times
 
 from genmini import kernels, ops
+from genmini.layers import MaskedConv2d
 from genmini.models.pixelcnn import PixelCNN
 
 CASES = [(16, 28, False), (16, 28, True)] + ([(100, 28, False)] if GPU else [])
@@ -21,7 +22,7 @@ CASES = [(16, 28, False), (16, 28, True)] + ([(100, 28, False)] if GPU else [])
 
 def dense(model, x):
     """A pass through plain convolutions; x (N, 1, h, W)."""
-    convolutions = [layer for layer in model.modules() if hasattr(layer, "kind") and hasattr(layer, "colours")]
+    convolutions = [layer for layer in model.modules() if isinstance(layer, MaskedConv2d)]
     weights = {}
     for layer in convolutions:  # one colour: what comes after the centre is dead, and the centre of kind A
         O, C, kh, kw = layer.weight.shape

@@ -31,7 +31,7 @@ def runs(only=None):
     from genmini import models
 
     for name in only or models.MODELS:
-        if hasattr(models.find(name), "reconstruct"):
+        if not models.find(name).cannot("reconstruct"):
             for key, recipe in models.recipes(name).items():
                 if recipe["data"] in SETS:
                     yield from ((name, key, seed) for seed in range(3))
@@ -50,16 +50,14 @@ def measure(run):
     from measure import commit
 
     from genmini import experiment, metrics
-    from genmini.train import unit
 
     torch.set_num_threads(1)
     name, key, seed = run
     plan, splits, model, history, seconds = trained.train(name, key, seed)
     train, test = splits["train"], splits["test"]
     figures = {figure.name: figure.mean for figure in experiment.figures(model, test, DRAWS)}
-    given = (test.y,) if getattr(model, "classes", 0) else ()
     with torch.no_grad():
-        off = (test.x - model.reconstruct(test.x, *given)) / (test.levels - 1)
+        off = (test.x - model.reconstruct(test.x, y=test.y if model.classes else None)) / (test.levels - 1)
     judged = metrics.score(model, metrics.network("digits-v1"), train, test, n=len(test))
     right = judged["samples"]["accuracy"]
     said = {
@@ -69,7 +67,7 @@ def measure(run):
     }  # fmt: skip
     return {
         "data": plan.data, "who": name, "recipe": key, "seed": seed, **{k: "" if v is None else f"{v:.4f}" for k, v in said.items()},
-        "unit": unit(model), "valid": f"{history.valid:.4f}", "parameters": sum(p.numel() for p in model.parameters()), "step": history.step,
+        "unit": model.unit, "valid": f"{history.valid:.4f}", "parameters": sum(p.numel() for p in model.parameters()), "step": history.step,
         "cpu_seconds": f"{seconds:.1f}", "settings": settings(name, key), "torch": torch.__version__, "commit": commit(),
     }  # fmt: skip
 

@@ -31,9 +31,9 @@ def runs(only=None):
     """(model, recipe, seed) of everything that is trained."""
     from genmini import models
 
-    for name in only or (name for name in models.MODELS if not hasattr(models.find(name), "figures")):  # those have a table of their own
+    for name in only or (name for name in models.MODELS if models.find(name).cannot("reconstruct")):  # bench/table_latent.py
         for key, recipe in models.recipes(name).items():
-            if recipe["data"] in SETS and hasattr(models.find(name), "log_prob"):  # a classifier has no likelihood of images
+            if recipe["data"] in SETS and not models.find(name).cannot("log_prob"):  # a classifier has no likelihood of images
                 yield from ((name, key, seed) for seed in range(3))
 
 
@@ -54,11 +54,11 @@ def measure(run):
     torch.set_num_threads(1)
     name, key, seed = run
     plan, splits, model, history, seconds = trained.train(name, key, seed)
-    (figure,) = experiment.likelihood(model, splits["test"])
+    (figure,) = experiment.figures(model, splits["test"])
     return {
         "data": plan.data, "who": name, "recipe": key, "seed": seed,
         **_likelihood(figure.mean, figure.error, splits["test"]),
-        "bound": "at most" if getattr(model, "bounds", False) else "", "valid": f"{history.valid:.4f}",
+        "bound": "at most" if model.is_bound else "", "valid": f"{history.valid:.4f}",
         "parameters": sum(p.numel() for p in model.parameters()), "step": history.step, "cpu_seconds": f"{seconds:.1f}",
         "settings": settings(name, key), "torch": torch.__version__, "commit": commit(),
     }  # fmt: skip

@@ -16,14 +16,13 @@ import itertools
 import json
 import math
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 
 from genmini import checkpoint, data, files, info, kernels, models
 from genmini.data import toys
-from genmini.train import evaluate, fit, fit_at_once, fit_in_stages, judge, unit
+from genmini.train import Loop, fit
 
 # ---- plan ----------------------------------------------------------------------------------------------------------
 
@@ -47,12 +46,12 @@ class Plan:
 
     @property
     def stages(self):
-        return getattr(self.model_class, "stages", ())
+        return self.model_class.stages
 
     @property
     def at_once(self):
         """Whether the model is fitted without steps."""
-        return hasattr(self.model_class, "fit")
+        return not self.model_class.cannot("fit")
 
     @property
     def recipe(self):
@@ -69,8 +68,8 @@ def plan(model, data_name, recipe=None, assignments=(), steps=None, seed=0, size
     model_class = models.find(model)
     options = data.options(data_name, size, colour)
     name, chosen, data_name = _recipe(model, data_name, recipe, colour)
-    at_once = hasattr(model_class, "fit")
-    settings, *loops = _settings(assignments, model_class, model_class.fit if at_once else fit, chosen)
+    at_once = not model_class.cannot("fit")
+    settings, *loops = _settings(assignments, model_class, model_class.fit if at_once else Loop, chosen)
     if steps and at_once:
         raise ValueError(f"{model} is fitted at once: it takes no --steps")
     if steps:
@@ -101,13 +100,12 @@ def _recipe(model, wanted, name, colour=False):
     return key, recipes[key], binary if binary in data.SETS else wanted
 
 
-def _settings(assignments, model_class, fit, recipe):
+def _settings(assignments, model_class, loop, recipe):
     """The recipe's settings with "KEY=VALUE" over them: the model's, the loop's, and STAGE.KEY of later stages."""
-    later = getattr(model_class, "stages", ())[1:]
+    later = model_class.stages[1:]
     chosen = [dict(recipe[part]) for part in ("model", "train", *later)]
-    fixed = {"self", "x", "shape", "levels", "device", "dtype", "model", "train", "valid", "run", "about", "watch",
-             "resume", "progress", "seed", "before"}  # fmt: skip
-    known = [{k: default for k, default in _parameters(f).items() if k not in fixed} for f in (model_class, fit)]
+    fixed = {"self", "x", "shape", "levels", "device", "dtype"}
+    known = [{k: default for k, default in _parameters(f).items() if k not in fixed} for f in (model_class, loop)]
     known += known[1:] * len(later)
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
@@ -175,7 +173,7 @@ def build(plan, train, device="cpu"):
     torch.manual_seed(plan.seed)
     with torch.device(device):
         model = plan.model_class(train.shape, levels=train.levels, **plan.settings)
-    classes = getattr(model, "classes", 0)
+    classes = model.classes
     if classes and train.classes == 0:
         raise ValueError(f"this {plan.model} learns from classes, and {train.source['folder']} has none: "
                          "it needs labels, or sub-folders")  # fmt: skip
@@ -191,18 +189,17 @@ def train(plan, model, splits, run=None, watch=None, resume=False, overwrite=Fal
     No other process trains in `run` meanwhile. An error carries a note of what `run` keeps; if that is nothing, what was
     written is removed.
     """
-    learn, valid = splits["train"], splits["valid"]
+    later = dict(zip(plan.stages[1:], plan.loops[1:], strict=True)) if plan.stages else None
+    settings = dict(**plan.loops[0], later=later, seed=plan.seed, watch=watch, resume=resume, progress=progress)
     if run is None:
-        return _fit(plan)(model, learn, valid, **({} if plan.at_once else dict(watch=watch, progress=progress)))
-    device = next(model.parameters()).device
-    begun = {key: value for key, value in identity(plan, device).items() if key not in ("model", "data")}
-    about = begun | dict(threads=torch.get_num_threads(), versions=info.versions())
-    about |= {"source": data.record(splits)} if learn.source else {}
-    more = {} if plan.at_once else dict(watch=watch, resume=resume, progress=progress)
+        return fit(model, splits["train"], splits["valid"], **settings)
+    begun = {key: value for key, value in identity(plan, model.device).items() if key not in ("model", "data")}
+    metadata = begun | dict(threads=torch.get_num_threads(), versions=info.versions())
+    metadata |= {"source": data.record(splits)} if splits["train"].source else {}
     with what_is_kept(run):
         try:
             with _alone(Path(run), resume, overwrite):
-                return _fit(plan)(model, learn, valid, run=run, about=about, **more)
+                return fit(model, splits["train"], splits["valid"], run=run, metadata=metadata, **settings)
         except OSError as error:
             if error.errno is None:  # the message names the file
                 raise
@@ -239,14 +236,6 @@ def _remove(run):
         (run / "tensorboard").rmdir()
 
 
-def _fit(plan):
-    if plan.at_once:
-        return partial(fit_at_once, **plan.loops[0])
-    if plan.stages:
-        return partial(fit_in_stages, loops=plan.loops, seed=plan.seed)
-    return partial(fit, **plan.loops[0], seed=plan.seed)
-
-
 # ---- runs ----------------------------------------------------------------------------------------------------------
 
 
@@ -272,7 +261,8 @@ def identity(plan, device):
 
 
 def check_resume(run, saved, plan, device, splits):
-    """ValueError if the run, of which run.json holds `saved`, was begun otherwise, or on other data."""
+    """ValueError if the run, of which run.json holds `saved`, was begun otherwise, on other data, or in format 1."""
+    checkpoint.check_resumable(run, saved)
     flat = lambda settings: {"options": {}, **settings, **settings.get("recipe", {})}
     was, now = flat(saved), flat(json.loads(json.dumps(identity(plan, device))))
     for key in now:
@@ -285,13 +275,13 @@ def check_resume(run, saved, plan, device, splits):
 
 def is_finished(saved):
     """Whether nothing is left to resume in the run of which run.json holds `saved`."""
-    return "state" not in saved and not saved.get("then")
+    return "state" not in saved and not saved.get("later")
 
 
 def resumes_at(saved):
     """Where the training continues, in words."""
     if "state" not in saved:
-        return f"the stage {saved['then'][0]}"
+        return f"the stage {saved['later'][0]}"
     return f"step {saved['state']['step']}" + (f" of the stage {saved['stage']}" if "stage" in saved else "")
 
 
@@ -314,14 +304,14 @@ def what_is_kept(run):
 
 # ---- figures -------------------------------------------------------------------------------------------------------
 
-NATS = ("elbo", "iwae", "reconstruction", "kl")  # figures in nats; the unit of the others is in their name
+NATS = ("nll", "elbo", "iwae", "reconstruction", "kl")  # figures in nats; the unit of the others is in their name
 
 
 @dataclass(frozen=True)
 class Figure:
     """A number of a model on a split: the mean over its examples, and the standard error of that mean."""
 
-    name: str  # "": the likelihood, of a model without other figures
+    name: str  # "": -log p, of a model without other figures; "truth": of a toy, the same under its own density
     mean: float
     error: float | None = None  # None: a number of the whole split
     unit: str = ""
@@ -334,82 +324,43 @@ def figures(model, split, k=0):
     Draws are those of seed 0, so that the figures are the same each time.
     """
     torch.manual_seed(0)
-    if not hasattr(model, "figures"):
-        return likelihood(model, split)
-    like, given = next(model.parameters()), bool(getattr(model, "classes", 0))
-    tensors = (split.x, split.y) if given else (split.x,)
-    batches = zip(*(tensor.split(1000) for tensor in tensors), strict=True)
+    x, y = split.x.split(1000), split.y.split(1000) if model.classes else itertools.repeat(None)
+    to = lambda tensor: None if tensor is None else tensor.to(model.device)
     with torch.no_grad():
-        parts = [model.figures(*(tensor.to(like.device) for tensor in batch), k=k) for batch in batches]
+        parts = [model.figures(to(x_b), y=to(y_b), k=k) for x_b, y_b in zip(x, y, strict=False)]
     found = []
     for name in parts[0]:
         values = torch.cat([part[name] for part in parts]).double()
         mean, error = values.mean().item(), (values.std() / math.sqrt(len(values))).item()
-        _check_finite(mean, name, split)
-        in_nats, density = name.partition("-")[0] in NATS, "density" in unit(model)
-        name_of_unit = (unit(model) if unit(model).startswith("nats") else "nats") if in_nats else ""
-        found.append(Figure(name, mean, error, name_of_unit, _bits(mean, error, split) if in_nats and not density else None))
-    report = model.report() if hasattr(model, "report") else {}  # of all that the figures were taken of
-    return found + [Figure(name, value) for name, value in report.items()]
-
-
-def likelihood(model, split):
-    """-log p of an example, in nats; of a toy also the same under the density that it was drawn from, "truth"."""
-    nats, error = evaluate(model, split)
-    _check_finite(nats, "likelihood", split)
-    coded = split.levels and hasattr(model, "log_prob")  # bits of a density would depend on the unit of x
-    found = [Figure("", nats, error, "nats", _bits(nats, error, split) if coded else None)]
-    if split.name in toys.TOYS:
-        y = split.y if getattr(model, "classes", 0) else None
+        if not math.isfinite(mean):
+            what = "likelihood" if name == "nll" else name
+            raise FloatingPointError(f"the {what} of the {split.split} split of {split.name} is not finite: {mean}")
+        found.append(Figure("" if name == "nll" else name, mean, error, *_units(model, name, mean, error, split)))
+    if found[0].name == "" and split.name in toys.TOYS:
+        y = split.y if model.classes else None
         found.append(Figure("truth", -toys.TOYS[split.name].log_prob(split.x, y).mean().item(), None, "nats"))
-    return found
+    return found + [Figure(name, value) for name, value in model.report().items()]  # of all that the figures were taken of
 
 
-def _check_finite(mean, name, split):
-    if not math.isfinite(mean):
-        raise FloatingPointError(f"the {name} of the {split.split} split of {split.name} is not finite: {mean}")
-
-
-def _bits(mean, error, split):
-    """Nats an image in bits per dimension; a log-probability counts as the length of code that it is."""
+def _units(model, name, mean, error, split):
+    """-> the unit of a figure; its mean and error in bits per dimension, where it is the length of a code."""
+    if name.partition("-")[0] not in NATS:
+        return "", None
+    unit = model.unit if model.unit.startswith("nats") and name != "nll" else "nats"
+    is_code = split.levels and "density" not in unit  # bits of a density would depend on the unit of x
     bits = 1 / (math.prod(split.shape) * math.log(2))
-    return abs(mean) * bits, error * bits
+    return unit, (abs(mean) * bits, error * bits) if is_code else None
 
 
 # ---- pictures ------------------------------------------------------------------------------------------------------
 
 
-def panels(model, splits):
-    """Images to look at side by side, data, reconstructions and samples -> {title: images}, columns of a panel."""
-    test, name, device = splits["test"], type(model).__name__, next(model.parameters()).device
-    if not hasattr(model, "sample"):
-        there = test.to(device)
-        hardest = judge(model, there.x, there.y).argsort(descending=True).cpu()
-        return {"data (test)": test.x[:64], f"hardest for {name} (test)": test.x[hardest[:64]]}, 8
-    side = min(8, len(test))
-    columns, given, how = side, False, {}
-    if getattr(model, "classes", 0) and hasattr(model, "reconstruct"):  # a column a class
-        columns = model.classes
-        given, how["y"] = True, torch.arange(side * columns, device=device) % columns
-    shown = {"data (test)": test.x[: side * columns]}
-    if hasattr(model, "reconstruct"):
-        train = splits["train"]
-        shown = {"data (train)": train.x[: side * columns], "reconstructed (train)": None, **shown}
-        for split in (train, test):
-            x, y = (part[: side * columns].to(device) for part in (split.x, split.y))
-            with torch.no_grad():
-                shown[f"reconstructed ({split.split})"] = model.reconstruct(x, *((y,) if given else ())).cpu()
-    shown[f"samples of {name}"] = model.sample(side * columns, **how).cpu()
-    return shown, columns
-
-
 def halves(model, test, n):
     """The first n test images with the first half of their pixels known, in the model's own order
     -> what `sample` takes to draw the rest, and {title: images} to show."""
-    x, D, like = test.x[:n], math.prod(model.shape), next(model.parameters())
-    known = dict(x=x.to(like.device), known=D // 2)
-    if getattr(model, "classes", 0):
-        known["y"] = test.y[: len(x)].to(like.device)
-    order = getattr(model, "order", torch.arange(D)).cpu()
-    given = x.float().flatten(1).index_fill(1, order[D // 2 :], math.nan).reshape(x.shape)
+    x, half = test.x[:n], model.D // 2
+    known = dict(x=x.to(model.device), known=half)
+    if model.classes:
+        known["y"] = test.y[: len(x)].to(model.device)
+    given = x.float().flatten(1).index_fill(1, model.pixel_order()[half:].cpu(), math.nan).reshape(x.shape)
     return known, {f"data ({test.split})": x, "what is kept": given}

@@ -1,12 +1,13 @@
-"""The loop that every model of one loss shares: minimise it on train, keep the weights that are best on valid.
+"""The one training loop: it minimises a model's losses on train and keeps the weights that are best on valid.
 
     model = MADE(train.shape)
-    history = fit(model, train, valid, steps=1000, run="runs/made")        # the model is now the best one seen
+    history = fit(model, train, valid, steps=1000, run="runs/made")        # the model now has the best weights
     nll, error = evaluate(model, test)                                     # nats, and the standard error of their mean
 
-The loss of an example is -log p(x), by the model's `log_prob(x)`, or what its `loss(x)` says in its place, counted in the model's `unit`
-(nats, unless it says otherwise). A model with `classes` is told the class too. A model may `report()` numbers of its own, {name: number}:
-they stand in the metrics beside the losses. A model with `stages` learns one part of itself after another: `fit_in_stages`.
+A step asks `model.updates(batch)` for (name, loss, parameters), one after another, and steps these parameters down this
+loss before it asks for the next; most models yield one update, the mean of `model.loss`. Each name has an optimiser, a
+schedule, a clip and a scaler of its own. Valid is judged by `model.loss`, counted in the model's `unit`; what the model
+`report()`s stands in the metrics beside the losses. A model with `stages` learns one after another, by the same loop.
 """
 
 import contextlib
@@ -26,8 +27,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from genmini import checkpoint
+from genmini.models._model import Batch
 
-SAVE_EVERY = 30  # seconds; also after the first step, and at every evaluation
+SAVE_EVERY = 30  # seconds; a run is also saved after the first step, and at every evaluation
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -35,158 +37,313 @@ PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.floa
 class History:
     step: int = 0  # of the best weights; 0: there was no evaluation yet
     valid: float = math.inf  # their loss
-    rows: list = field(default_factory=list)  # one dict an evaluation
-    last: int = 0  # the step that the training came to
-    stopped: str = ""  # why, if before its end: "interrupted" or "early"
+    rows: list = field(default_factory=list)  # a dict for each evaluation
+    last: int = 0  # the last step that was made
+    stopped: str = ""  # the reason, if before the end: "interrupted" or "early"
 
 
-def fit(model, train, valid, *, steps, batch=64, rate=1e-3, decay=0.0, clip=5.0, shift=0.0, ema=0.0, patience=0, precision="float32",
-        every=100, seed=0, run=None, about=None, watch=None, resume=False, progress=True, before=()):  # fmt: skip
-    """Adam with a cosine from `rate` to 0, weight `decay`, gradients clipped to the norm `clip`; `shift`: the share of batches that move.
+@dataclass(frozen=True)
+class Loop:
+    """The settings of the loop, for one stage."""
 
-    Every `every` steps the loss on valid is taken, and watch(row, model) is called; the best weights stay, in the model and in `run`. With
-    `ema` they are those of the moving average of the weights that keeps so much of itself at a step. After `patience` evaluations without
-    a better one (0: never) the training stops. precision: in which log_prob is computed, under autocast, to learn from; never to judge.
+    steps: int
+    batch: int = 64
+    rate: float = 1e-3  # of Adam; it falls to 0 along a cosine
+    decay: float = 0.0  # of the weights
+    clip: float = 5.0  # the largest norm of the gradients of one update
+    shift: float = 0.0  # the share of batches that move by a pixel
+    ema: float = 0.0  # what the moving average of the weights keeps of itself at a step; 0: there is none
+    patience: int = 0  # evaluations without a better one, after which the training stops; 0: it does not
+    precision: str = "float32"  # of the losses that are learnt from, under autocast; valid is judged in float32
+    every: int = 100  # steps between evaluations
 
-    The same seed gives the same model; so does `resume`, which continues the training in `run`. Ctrl-C ends it after the step at hand, a
-    second one at once. A loss that is not finite stops it with FloatingPointError. before: rows that stand first in the metrics.
+    def check(self, train):
+        """ValueError for a setting that cannot be."""
+        for name, value in dict(steps=self.steps, batch=self.batch, every=self.every).items():
+            if value is None or value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name, value in dict(rate=self.rate, clip=self.clip).items():
+            if not value > 0:
+                raise ValueError(f"{name} must be above 0, got {value}")
+        if not 0 <= self.ema < 1 or self.patience < 0:
+            raise ValueError(f"ema must be at least 0 and below 1, and patience at least 0, "
+                             f"got {self.ema} and {self.patience}")  # fmt: skip
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.shift and len(train.shape) < 2:
+            raise ValueError(f"shift moves images, and {train.name} holds rows of shape {train.shape}")
+
+
+def fit(model, train, valid, *, steps=None, batch=64, rate=1e-3, decay=0.0, clip=5.0, shift=0.0, ema=0.0, patience=0,
+        precision="float32", every=100, method=None, later=None, seed=0, run=None, metadata=None, watch=None,
+        resume=False, progress=True, before=()):  # fmt: skip
+    """Train the model as `Loop` says -> History. The best weights on valid stay, in the model and in the folder `run`.
+
+    later: of a model with stages, the settings of each stage after the first, {"prior": dict(steps=400)}; the model's
+    `begin` is called before each stage, which starts from the best weights of the one before. Without `later`, only the
+    stage that the model is at is learnt. method: of a model that is solved and takes no steps (AR); no other takes it.
+
+    Every `every` steps the loss on valid is taken and watch(row, model) is called. The same seed gives the same model;
+    so does `resume`, which continues the training in `run`. The first Ctrl-C stops after this step, the second raises
+    KeyboardInterrupt. A loss that is not finite raises FloatingPointError. metadata: JSON that belongs to the run.
+    before: rows that stand first in its metrics.
     """
     _same_kind(model, train, valid)
-    _check_settings(dict(steps=steps, batch=batch, every=every), dict(rate=rate, clip=clip), shift, ema, patience, precision, train)
-    device = next(model.parameters()).device
-    train, valid = train.to(device), valid.to(device)
-    random = Random(seed, device)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
-    judged = averaged.module if ema else model  # its loss on valid counts, its weights are kept
-    moving = {"model": model, "optimiser": optimiser, "schedule": schedule, "scaler": scaler, "random": random}
-    moving |= {"averaged": averaged} if ema else {}
-    history, best, seen, since, saved = History(), None, [], time.perf_counter(), -math.inf
-    stage = {"stage": about["stage"]} if about and "stage" in about else {}
-
-    def state(step):
-        return {
-            "step": step, "best": [history.step, history.valid] if best else None, "before": list(before), "rows": history.rows,
-            "seconds": time.perf_counter() - since, "losses": torch.stack(seen) if seen else None,
-            **{name: part.state_dict() for name, part in moving.items()},
-        }  # fmt: skip
-
-    def save(now):
-        nonlocal saved
-        if run:
-            kept = {"step": history.step or history.last, "valid": history.valid if best else None}
-            checkpoint.save(run, model, {"data": train.name, **(about or {}), **kept}, best or judged.state_dict(), now)
-        saved = time.perf_counter()
-
-    def keep(step, loss):
-        nonlocal best
-        history.step, history.valid = step, loss
-        best = {name: tensor.clone() for name, tensor in judged.state_dict().items()}
-
-    if resume:
-        was, weights = checkpoint.load_state(run)
-        if was is None:
-            raise ValueError(f"the training in {run} is at its end: there is nothing to resume")
-        for name, part in moving.items():
-            part.load_state_dict(was[name])
-        if was["best"]:
-            history.step, history.valid = was["best"]
-            best = {name: tensor.to(device) for name, tensor in weights.items()}
-        before, history.rows, history.last, since = was.get("before", ()), was["rows"], was["step"], since - was["seconds"]
-        seen = [] if was["losses"] is None else list(was["losses"].to(device))
-
-    if run:
-        Path(run).mkdir(parents=True, exist_ok=True)
-    at = dict(total=steps, initial=history.last, unit="step", mininterval=0.1 if sys.stderr.isatty() else 10, dynamic_ncols=True)
-    with (
-        tqdm(disable=not progress, **at) as bar,
-        open(Path(run) / "metrics.jsonl" if run else os.devnull, "w", buffering=1) as metrics,
-        _between_steps() as interrupted,
-    ):
-        metrics.writelines(json.dumps(row) + "\n" for row in [*before, *history.rows])
-        for step in range(history.last + 1, steps + 1):
-            n = torch.randint(len(train), (batch,), generator=random.noise).to(device)
-            x = train.batch(n, random.noise)
-            if shift:
-                x = shifted(x, shift, random.noise)
-            model.train()
-            with torch.autocast(device.type, PRECISIONS[precision]) if PRECISIONS[precision] else contextlib.nullcontext():
-                loss = losses(model, x, train.y[n]).mean()
-            optimiser.zero_grad()
-            scaler.scale(loss).backward()
-            scaler.unscale_(optimiser)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
-            scaler.step(optimiser)
-            scaler.update()
-            schedule.step()
-            if ema:
-                averaged.update_parameters(model)
-            seen.append(loss.detach())
-            history.last = step
-            bar.update()
-
-            evaluated = step % every == 0 or step == steps
-            if not (evaluated or interrupted or time.perf_counter() - saved > SAVE_EVERY):
-                continue
-            row = dict(**stage, step=step, train=torch.stack(seen).mean().item())
-            if evaluated:
-                row |= dict(valid=judge(judged, valid.x, valid.y).mean().item(), seconds=round(time.perf_counter() - since, 2))
-                row |= judged.report() if hasattr(judged, "report") else {}
-            if not math.isfinite(row["train"] + row.get("valid", 0)):
-                if run and best is None:  # a state saved on the way would, resumed, come to the same end
-                    (Path(run) / "run.json").unlink(missing_ok=True)
-                raise FloatingPointError(_not_finite(row, history, run))
-            if evaluated:
-                seen.clear()
-                history.rows.append(row)
-                metrics.write(json.dumps(row) + "\n")
-                if row["valid"] < history.valid:
-                    keep(step, row["valid"])
-                if patience and sum(each["step"] > history.step for each in history.rows) >= patience:
-                    history.stopped = "early"
-                bar.set_postfix_str(f"train {row['train']:.2f}  valid {row['valid']:.2f}  best {history.valid:.2f} {unit(model)}", refresh=False)
-            ends = step == steps or history.stopped
-            now = None if ends else state(step)
-            if interrupted and not ends:
-                history.stopped = "interrupted"
-                if best is None:  # before the first evaluation; the state that is saved knows nothing of this one
-                    keep(step, judge(judged, valid.x, valid.y).mean().item())
-            save(now)
-            if watch and evaluated:
-                with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                    watch(row, judged)
-            if history.stopped:
-                break
-    model.load_state_dict(best)
-    model.eval()
-    return history
+    if not model.cannot("fit"):
+        if steps is not None:
+            raise ValueError(f"{type(model).__name__} is solved at once: it takes no steps")
+        return _solve(model, train, valid, method, run, metadata)
+    if method is not None:
+        raise ValueError(f"method is for models that are solved: {model.cannot('fit')}")
+    loops = [Loop(steps, batch, rate, decay, clip, shift, ema, patience, precision, every)]
+    loops += [Loop(**settings) for settings in (later or {}).values()]
+    for loop in loops:
+        loop.check(train)
+    more = dict(seed=seed, run=run, watch=watch, progress=progress)
+    if later is None or not (later or model.stages):
+        return Training(model, train, valid, loops[0], metadata, before, **more).train(resume)
+    if tuple(later) != tuple(model.stages[1:]):
+        raise ValueError(f"later takes the settings of the stages {model.stages[1:]}, got those of {tuple(later)}")
+    return _stages(model, train, valid, loops, metadata, before, resume, more)
 
 
-def fit_in_stages(model, train, valid, loops, *, run=None, about=None, resume=False, **rest):
-    """One `fit` a stage of the model, with the settings `loops` has for it, each from the best weights of the one before; model.begin(stage,
-    train) says what is learnt in it, and by which loss. `resume` continues the stage that was interrupted.   -> the History of the last one"""
-    said = checkpoint.read(run) if resume else {}
+def _stages(model, train, valid, loops, metadata, before, resume, more):
+    """One `Training` a stage, each from the best weights of the one before -> the History of the last."""
+    run, saved = more["run"], checkpoint.read(more["run"]) if resume else {}
+    if saved:
+        checkpoint.check_resumable(run, saved)
+    if saved and "state" not in saved and not saved.get("later"):
+        raise ValueError(f"the training in {run} is at its end: there is nothing to resume")
     for i, (stage, loop) in enumerate(zip(model.stages, loops, strict=True)):
-        if said.get("stage", stage) != stage:
-            continue  # the run is further
-        if said and "state" not in said:  # it came to the end of this one
+        if saved.get("stage", stage) != stage:
+            continue  # the run is past this stage
+        if saved and "state" not in saved:  # it came to the end of this stage
             model.load_state_dict(checkpoint.load(run).state_dict())
-            said = {}
+            before, saved = _rows(run), {}
             continue
         model.begin(stage, train)
-        here = {**(about or {}), "stage": stage, "then": model.stages[i + 1 :]}
-        rows = [json.loads(row) for row in (Path(run) / "metrics.jsonl").read_text().splitlines()] if run and i else []
-        history = fit(model, train, valid, **loop, run=run, about=here, resume=bool(said), before=rows, **rest)
-        said = {}
+        here = {**(metadata or {}), "stage": stage, "later": model.stages[i + 1 :]}
+        training = Training(model, train, valid, loop, here, before, **more)
+        history, saved = training.train(bool(saved)), {}
+        before = [*training.before, *history.rows]
         if history.stopped == "interrupted":
             break
     return history
 
 
+def _rows(run):
+    return [json.loads(row) for row in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+
+
+class Training:
+    """The loop over one stage: the model, its descents, its noise, and what has come of them so far."""
+
+    def __init__(self, model, train, valid, loop, metadata, before, *, seed, run, watch, progress):
+        self.model, self.loop, self.run, self.watch, self.progress = model, loop, run, watch, progress
+        self.metadata, self.before = metadata or {}, list(before)
+        self.device = model.device
+        self.train_data, self.valid_data = train.to(self.device), valid.to(self.device)
+        self.random = Random(seed, self.device)
+        self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(loop.ema)) if loop.ema else None
+        self.judged = self.averaged.module if loop.ema else model  # its loss on valid counts, its weights are kept
+        self.descents = {}  # name of an update -> Descent, made when the model first yields the name
+        self.resumed = None  # name -> the state of its Descent, of a training that is resumed
+        self.losses = {}  # name -> losses since the last evaluation
+        self.history, self.best = History(), None
+        self.began, self.saved = time.perf_counter(), -math.inf
+
+    # ---- one step ----------------------------------------------------------------------------------------------------
+
+    def step(self):
+        n = torch.randint(len(self.train_data), (self.loop.batch,), generator=self.random.noise).to(self.device)
+        x = self.train_data.batch(n, self.random.noise)
+        if self.loop.shift:
+            x = shifted(x, self.loop.shift, self.random.noise)
+        self.model.train()
+        names, updates = set(), self.model.updates(Batch(x, self.train_data.y[n]))
+        while (update := self._next(updates)) is not None:
+            name, loss, parameters = update
+            self._descent(name, list(parameters)).step(loss)
+            self.losses.setdefault(name, []).append(loss.detach())
+            names.add(name)
+        expected = self.descents.keys() | (self.resumed or {}).keys()
+        if not names or names != expected:
+            raise ValueError(f"updates must yield the same names at each step, {sorted(expected)}, got {sorted(names)}")
+        for descent in self.descents.values():
+            descent.schedule.step()
+        if self.averaged:
+            self.averaged.update_parameters(self.model)
+        self.history.last += 1
+
+    def _next(self, updates):
+        """The next update, its loss computed in the precision to learn from; None after the last."""
+        dtype = PRECISIONS[self.loop.precision]
+        with torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext():
+            return next(updates, None)
+
+    def _descent(self, name, parameters):
+        if name not in self.descents:
+            if self.history.last and name not in (self.resumed or {}):
+                raise ValueError(f"updates must yield the same names at each step, got {name!r} first at a later one")
+            self.descents[name] = Descent(parameters, self.loop, self.device)
+            if self.resumed:
+                self.descents[name].load_state_dict(self.resumed[name])
+        if list(map(id, parameters)) != list(map(id, self.descents[name].parameters)):
+            raise ValueError(f"updates must yield the same parameters for {name!r} at each step")
+        return self.descents[name]
+
+    # ---- the loop ----------------------------------------------------------------------------------------------------
+
+    def train(self, resume=False):
+        """All steps that are left, with the best weights in the model at the end -> History"""
+        if resume:
+            self._load()
+        if self.run:
+            Path(self.run).mkdir(parents=True, exist_ok=True)
+        total, history = self.loop.steps, self.history
+        bar = dict(total=total, initial=history.last, unit="step", mininterval=0.1 if sys.stderr.isatty() else 10)
+        with (
+            tqdm(disable=not self.progress, dynamic_ncols=True, **bar) as bar,
+            open(Path(self.run) / "metrics.jsonl" if self.run else os.devnull, "w", buffering=1) as metrics,
+            _between_steps() as interrupts,
+        ):
+            metrics.writelines(json.dumps(row) + "\n" for row in [*self.before, *history.rows])
+            while history.last < total and not history.stopped:
+                self.step()
+                bar.update()
+                evaluated = history.last % self.loop.every == 0 or history.last == total
+                if not (evaluated or interrupts or time.perf_counter() - self.saved > SAVE_EVERY):
+                    continue
+                row = self._row(evaluated)
+                if evaluated:
+                    self._judge(row)
+                    metrics.write(json.dumps(row) + "\n")
+                    bar.set_postfix_str(self._progress(row), refresh=False)
+                self._save(bool(interrupts))
+                if self.watch and evaluated:
+                    with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+                        self.watch(row, self.judged)
+        self.model.load_state_dict(self.best)
+        self.model.eval()
+        return history
+
+    def _row(self, evaluated):
+        """The losses since the last evaluation; at one, also the loss on valid and the model's report. All are finite."""
+        stage = {"stage": self.metadata["stage"]} if "stage" in self.metadata else {}
+        row = dict(**stage, step=self.history.last)
+        row |= {_in_metrics(name): torch.stack(losses).mean().item() for name, losses in self.losses.items()}
+        if evaluated:
+            row |= dict(valid=self._on_valid(), seconds=round(time.perf_counter() - self.began, 2))
+            row |= self.judged.report()
+        losses = {name: row[name] for name in (*map(_in_metrics, self.losses), "valid") if name in row}
+        if not math.isfinite(sum(losses.values())):
+            if self.run and self.best is None:  # a state that was saved before would, resumed, come to the same end
+                (Path(self.run) / "run.json").unlink(missing_ok=True)
+            raise FloatingPointError(self._not_finite(losses))
+        return row
+
+    def _on_valid(self):
+        return judge(self.judged, self.valid_data.x, self.valid_data.y).mean().item()
+
+    def _judge(self, row):
+        """Keep the weights if they are the best so far; stop if patience is at its end."""
+        self.losses.clear()
+        self.history.rows.append(row)
+        if row["valid"] < self.history.valid:
+            self._keep(row["valid"])
+        waited = sum(each["step"] > self.history.step for each in self.history.rows)
+        if self.loop.patience and waited >= self.loop.patience:
+            self.history.stopped = "early"
+
+    def _keep(self, valid):
+        self.history.step, self.history.valid = self.history.last, valid
+        self.best = {name: tensor.clone() for name, tensor in self.judged.state_dict().items()}
+
+    def _progress(self, row):
+        losses = "  ".join(f"{name} {row[name]:.2f}" for name in row if name.startswith("train") or name == "valid")
+        return f"{losses}  best {self.history.valid:.2f} {self.model.unit}"
+
+    def _not_finite(self, losses):
+        kept = "nothing was kept"
+        if self.history.step:
+            kept = f"the weights of step {self.history.step} (valid {self.history.valid:.2f}) are kept"
+            kept += f" in {self.run}" if self.run else ""
+        losses = ", ".join(f"{name} {value}" for name, value in losses.items())
+        return f"the loss is no longer finite at step {self.history.last} ({losses}): {kept}; a lower rate may help"
+
+    # ---- what a run keeps --------------------------------------------------------------------------------------------
+
+    def _save(self, interrupted):
+        history = self.history
+        ends = history.last == self.loop.steps or history.stopped
+        state = None if ends else self._state()
+        if interrupted and not ends:
+            history.stopped = "interrupted"
+            if self.best is None:  # before the first evaluation; the state that is saved does not hold this one
+                self._keep(self._on_valid())
+        if self.run:
+            kept = {"step": history.step or history.last, "valid": history.valid if self.best else None}
+            metadata = {"data": self.train_data.name, **self.metadata, **kept}
+            checkpoint.save(self.run, self.model, metadata, self.best or self.judged.state_dict(), state)
+        self.saved = time.perf_counter()
+
+    def _parts(self):
+        parts = {"model": self.model, "random": self.random}
+        return parts | ({"averaged": self.averaged} if self.averaged else {})
+
+    def _state(self):
+        history = self.history
+        return {
+            "step": history.last, "best": [history.step, history.valid] if self.best else None,
+            "before": self.before, "rows": history.rows, "seconds": time.perf_counter() - self.began,
+            "losses": {name: torch.stack(losses) for name, losses in self.losses.items()},
+            "descents": {name: descent.state_dict() for name, descent in self.descents.items()},
+            **{name: part.state_dict() for name, part in self._parts().items()},
+        }  # fmt: skip
+
+    def _load(self):
+        state, weights = checkpoint.load_state(self.run)
+        if state is None:
+            raise ValueError(f"the training in {self.run} is at its end: there is nothing to resume")
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        if state["best"]:
+            self.history.step, self.history.valid = state["best"]
+            self.best = {name: tensor.to(self.device) for name, tensor in weights.items()}
+        self.before, self.history.rows, self.history.last = state["before"], state["rows"], state["step"]
+        self.losses = {name: list(losses.to(self.device)) for name, losses in state["losses"].items()}
+        self.resumed = state["descents"]
+        self.began -= state["seconds"]
+
+
+class Descent:
+    """Adam on some parameters, with a cosine for its rate, a clip of their gradients and a scaler of their loss."""
+
+    def __init__(self, parameters, loop, device):
+        self.parameters, self.clip = parameters, loop.clip
+        self.optimiser = torch.optim.AdamW(parameters, lr=loop.rate, weight_decay=loop.decay)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, loop.steps)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=loop.precision == "float16")
+
+    def step(self, loss):
+        """One step down the loss, of which these parameters alone get gradients."""
+        self.optimiser.zero_grad()
+        self.scaler.scale(loss).backward(inputs=[p for p in self.parameters if p.requires_grad])
+        self.scaler.unscale_(self.optimiser)
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+
+    def state_dict(self):
+        return {name: vars(self)[name].state_dict() for name in ("optimiser", "schedule", "scaler")}
+
+    def load_state_dict(self, state):
+        for name, part in state.items():
+            vars(self)[name].load_state_dict(part)
+
+
 class Random:
-    """All randomness of a training: which images, by a generator of its own; dropout and dequantisation, by those of PyTorch."""
+    """The randomness of a training: its own generator chooses images, PyTorch's make dropout and dequantisation."""
 
     def __init__(self, seed, device):
         self.noise, self.device = torch.Generator().manual_seed(seed), device
@@ -205,105 +362,75 @@ class Random:
 
 @contextlib.contextmanager
 def _between_steps():
-    """-> a list, empty until Ctrl-C: the first one is a wish, read between two steps; the second one is KeyboardInterrupt."""
-    wishes = []
+    """-> a list that is empty until the first Ctrl-C, which the loop reads between steps. The second Ctrl-C raises
+    KeyboardInterrupt."""
+    interrupts = []
 
-    def wish(*_):
-        if wishes:
+    def interrupt(*_):
+        if interrupts:
             raise KeyboardInterrupt
-        wishes.append(True)
+        interrupts.append(True)
 
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield wishes  # another's handler, or a job in the background, which Ctrl-C is not for
+    on_main = threading.current_thread() is threading.main_thread()
+    if not on_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield interrupts  # the caller handles SIGINT, or ignores it as a job in the background does
         return
-    signal.signal(signal.SIGINT, wish)
+    signal.signal(signal.SIGINT, interrupt)
     try:
-        yield wishes
+        yield interrupts
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def fit_at_once(model, train, valid, *, run=None, about=None, **settings):
-    """The same for a model that has a `fit` of its own, and needs no loop (AR)."""
-    _same_kind(model, train, valid)
-    since = time.perf_counter()
-    model.fit(train.x, **settings)
-    row = dict(step=1, train=evaluate(model, train)[0], valid=evaluate(model, valid)[0], seconds=round(time.perf_counter() - since, 2))
+def _solve(model, train, valid, method, run, metadata):
+    """The model's own `fit`, in the place of the loop."""
+    began = time.perf_counter()
+    model.fit(train.x, **({} if method is None else dict(method=method)))
+    losses = {"train": evaluate(model, train)[0], "valid": evaluate(model, valid)[0]}
+    row = dict(step=1, **losses, seconds=round(time.perf_counter() - began, 2))
     if run:
-        checkpoint.save(run, model, {"data": train.name, **(about or {}), "step": 1, "valid": row["valid"]})
+        checkpoint.save(run, model, {"data": train.name, **(metadata or {}), "step": 1, "valid": row["valid"]})
         (Path(run) / "metrics.jsonl").write_text(json.dumps(row) + "\n")
     model.eval()
-    return History(step=1, valid=row["valid"], rows=[row])
+    return History(step=1, valid=row["valid"], rows=[row], last=1)
 
 
 def shifted(x, share, noise):
-    """(N, ..., H, W): with this probability the whole batch moves by one pixel, up, down, left or right; zeros enter."""
+    """(N, ..., H, W): with this probability the batch moves by one pixel, up, down, left or right; zeros enter."""
     if torch.rand((), generator=noise) >= share:
         return x
     top, left = [(0, 1), (2, 1), (1, 0), (1, 2)][torch.randint(4, (), generator=noise)]
     return F.pad(x, (1, 1, 1, 1))[..., top : top + x.shape[-2], left : left + x.shape[-1]]
 
 
-def losses(model, x, y=None):
-    """What is minimised, (N,): the model's own `loss`, or -log p(x); of x given y, for a model with classes."""
-    given = () if y is None else _class(model, y)
-    return model.loss(x, *given) if hasattr(model, "loss") else -model.log_prob(x, *given)
-
-
 @torch.no_grad()
 def judge(model, x, y=None, batch=1000):
-    """The same of a model in eval mode, a batch at a time."""
+    """The model's loss of each example, (N,), in eval mode, a batch at a time."""
     model.eval()
-    parts = [None] * len(x.split(batch)) if y is None else y.split(batch)
-    return torch.cat([losses(model, part, of_it) for part, of_it in zip(x.split(batch), parts, strict=True)])
-
-
-def unit(model):
-    return getattr(model, "unit", "nats")
-
-
-def _class(model, y):
-    """What a loss takes beside x: the class, if the model has classes."""
-    return (y,) if getattr(model, "classes", 0) else ()
+    x = x.split(batch)
+    y = y.split(batch) if model.classes and y is not None else [None] * len(x)
+    return torch.cat([model.loss(x_b, y=y_b) for x_b, y_b in zip(x, y, strict=True)])
 
 
 def evaluate(model, data):
-    """Mean of the loss, and the standard error of that mean; over the numbers x_t given those before, if x is a series."""
+    """Mean of the loss, and the standard error of that mean; over the numbers x_t given those before, of series."""
     _same_kind(model, data)
-    device = next(model.parameters()).device
-    if hasattr(model, "log_prob_each"):
-        values = -model.log_prob_each(data.x.to(device)).detach().flatten().double()
+    if model.cannot("log_prob_each"):
+        values = judge(model, data.x.to(model.device), data.y.to(model.device)).double()
     else:
-        values = judge(model, data.x.to(device), data.y.to(device)).double()
+        values = -model.log_prob_each(data.x.to(model.device)).detach().flatten().double()
     return values.mean().item(), (values.std() / math.sqrt(len(values))).item()
+
+
+def _in_metrics(name):
+    """The name of an update -> that of its mean loss in the metrics."""
+    return "train" if name == "loss" else f"train {name}"
 
 
 def _same_kind(model, *sets):
     for data in sets:
-        fits = len(model.shape) == len(data.shape) and all(a in (b, None) for a, b in zip(model.shape, data.shape, strict=True))
-        if not fits or model.levels != data.levels:  # a side None of the model takes any length
+        fits = len(model.shape) == len(data.shape)  # a side None of the model takes any length
+        fits = fits and all(a in (b, None) for a, b in zip(model.shape, data.shape, strict=True))
+        if not fits or model.levels != data.levels:
             takes, has = (f"{tuple(some.shape)} with {some.levels} levels" for some in (model, data))
             raise ValueError(f"the model takes {takes}, and {data.name} has {has}")
-
-
-def _check_settings(counts, sizes, shift, ema, patience, precision, train):
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    for name, value in sizes.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be above 0, got {value}")
-    if not 0 <= ema < 1 or patience < 0:
-        raise ValueError(f"ema must be at least 0 and below 1, and patience at least 0, got {ema} and {patience}")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    if shift and len(train.shape) < 2:
-        raise ValueError(f"shift moves images, and {train.name} holds rows of shape {train.shape}")
-
-
-def _not_finite(row, history, run):
-    kept = "nothing was kept"
-    if history.step:
-        kept = f"the weights of step {history.step} (valid {history.valid:.2f}) are kept" + (f" in {run}" if run else "")
-    losses = ", ".join(f"{name} {row[name]}" for name in ("train", "valid") if name in row)
-    return f"the loss is no longer finite at step {row['step']} ({losses}): {kept}; a lower rate may help"

@@ -91,11 +91,8 @@ def _check_backend(device):
 
 def check_mean(model):
     """ValueError if --mean is not for this model."""
-    import inspect
-
-    if "mean" not in inspect.signature(model.sample).parameters:
-        raise ValueError("--mean is for models that draw pixels given something drawn before, "
-                         f"and {type(model).__name__} is none")  # fmt: skip
+    if model.cannot("mean"):
+        raise ValueError(f"--mean does not fit: {model.cannot('mean')}")
 
 
 def check_memory(n, model):

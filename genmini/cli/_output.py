@@ -7,7 +7,7 @@ def figures(model, split, k=0):
     from genmini.data import toys
 
     found = experiment.figures(model, split, k)
-    given = ", given the class" * bool(getattr(model, "classes", 0) and hasattr(model, "sample"))  # of a classifier: not
+    given = ", given the class" * bool(model.classes and not model.cannot("sample"))  # of a classifier: not
     if found[0].name:
         widest = max(len(figure.name) for figure in found if figure.error is not None)
         for figure in found:
@@ -18,7 +18,7 @@ def figures(model, split, k=0):
         counted = f"{len(split)} images"
     else:
         counted = f"{len(split)} points" if split.name in toys.TOYS else f"{split.x.numel()} numbers"
-    at_most = ", at most" * bool(found[0].bits and getattr(model, "bounds", False))
+    at_most = ", at most" * bool(found[0].bits and model.is_bound)
     of = f"(mean and standard error over {counted} of {split.name})"
     print(f"{split.split:<9} {_number(found[0])}{at_most}{given}   {of}")
     for truth in found[1:]:
@@ -40,12 +40,12 @@ def picture(path, model, splits):
     """Write a picture of data beside what the model makes of it."""
     import torch
 
-    from genmini import experiment, plots
+    from genmini import plots
     from genmini.data import toys
 
     test = splits["test"]
     if test.levels:
-        panels, columns = experiment.panels(model, splits)
+        panels, columns = model.panels(splits)
         plots.side_by_side(path, panels, test.levels, columns)
     elif test.name in toys.TOYS:
         plots.plane(path, model, test, toys.TOYS[test.name].log_prob)

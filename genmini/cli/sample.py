@@ -1,7 +1,6 @@
 """`genmini sample`: draw samples from a trained run, or complete test images."""
 
 import argparse
-import inspect
 import io
 import itertools
 from pathlib import Path
@@ -46,22 +45,22 @@ def run(arguments):
     saved = checkpoint.read(folder)
     model = checkpoint.load(folder, _options.device(arguments))
     name, how, panels = type(model).__name__, {}, {}
-    if not hasattr(model, "sample"):
+    if model.cannot("sample"):
         raise ValueError(f"the {name} in {folder} draws no samples: `genmini eval` says how well it judges them")
     if arguments.complete:
         how, panels = experiment.halves(model, _test_images(model, saved, arguments), arguments.n)
     if arguments.how:
-        if "how" not in inspect.signature(model.sample).parameters:
-            raise ValueError(f"--how chooses between samplers, and {name} has one")
+        if model.cannot("how"):
+            raise ValueError(f"--how does not fit: {model.cannot('how')}")
         how["how"] = arguments.how
     if arguments.mean:
         _options.check_mean(model)
         how["mean"] = True
     if arguments.y is not None:
-        if not getattr(model, "classes", 0):
+        if not model.classes:
             raise ValueError(f"-y names a class, and the {name} in {folder} was made without classes")
-        if len(arguments.y) > 1 and not hasattr(model, "mixture"):
-            raise ValueError(f"-y names several classes, and {name} takes one")
+        if len(arguments.y) > 1 and model.cannot("mixture"):
+            raise ValueError(f"-y with several classes does not fit: {model.cannot('mixture')}")
         how["y"] = arguments.y[0] if len(arguments.y) == 1 else model.mixture(arguments.y)
     _options.check_memory(arguments.n, model)
     torch.manual_seed(arguments.seed)
@@ -76,8 +75,8 @@ def run(arguments):
     else:
         plots.samples(out, f"{len(x)} {what} of {name}", x, model.levels)
     print(f"{len(x)} {what} in {out}")
-    if not how.keys() - {"mean"} and hasattr(model, "says_of_samples"):
-        print(f"note      {model.says_of_samples}")
+    if not how.keys() - {"mean"} and model.sample_note:
+        print(f"note      {model.sample_note}")
 
 
 def _free_picture(folder):
@@ -90,8 +89,8 @@ def _test_images(model, saved, arguments):
     """The test split whose halves are to be completed: at least -n images."""
     from genmini import data
 
-    if "known" not in inspect.signature(model.sample).parameters:
-        raise ValueError(f"--complete is for models that draw pixel after pixel, and {type(model).__name__} is none")
+    if model.cannot("known"):
+        raise ValueError(f"--complete does not fit: {model.cannot('known')}")
     test = data.of_run(saved, "test", arguments.data_dir)
     if arguments.n > len(test):
         raise ValueError(f"-n {arguments.n} halves are to be completed, "

@@ -56,15 +56,14 @@ def run(arguments):
 
 def _latent_dim(arguments, study):
     """Train what is missing in --out, continue what is not at its end, then study all of it."""
-    from genmini import models
-    from genmini.studies import Run
+    from genmini import models, studies
 
     if len(arguments.of) > 1 or not arguments.data:
         raise ValueError("latent-dim trains models of its own: genmini study latent-dim MODEL --data D")
     name = arguments.of[0]
-    missing = [need for need in study.NEEDS if not hasattr(models.find(name), need)]
-    if missing:
-        raise ValueError(f"{name} does not fit: it has no {' and no '.join(missing)}")
+    reason = studies.lacks(study, models.find(name))
+    if reason:
+        raise ValueError(f"{name} does not fit: {reason}")
     out = Path(arguments.out or Path("runs") / f"latent-dim-{name}-{arguments.data}")
     folders = {d: out / f"latent-{d}" for d in arguments.dimensions or study.DIMENSIONS}
     for d, folder in folders.items():
@@ -74,5 +73,5 @@ def _latent_dim(arguments, study):
         if train.run(one):
             return 130
     device = _options.device(arguments)
-    runs = {d: Run(folder, arguments.data_dir, device, arguments.seed) for d, folder in folders.items()}
+    runs = {d: studies.Run(folder, arguments.data_dir, device, arguments.seed) for d, folder in folders.items()}
     print(f"{study.study(runs, out / 'latent-dim.png')}\npicture   {out / 'latent-dim.png'}")

@@ -31,7 +31,6 @@ def options(parser):
 
 def run(arguments):
     from genmini import checkpoint, data, experiment, info, plots
-    from genmini.train import unit
 
     plan = experiment.plan(arguments.model, arguments.data, arguments.recipe, arguments.set, arguments.steps,
                            arguments.seed, arguments.size, arguments.colour)  # fmt: skip
@@ -64,7 +63,7 @@ def run(arguments):
         folder = folder or experiment.new_folder(f"{arguments.model}-{arguments.data}")
         watch = None if plan.at_once else _watch(folder, splits, plan.seed, arguments.tensorboard)
         history = experiment.train(plan, model, splits, folder, watch, bool(saved), arguments.overwrite)
-        kept = f"the weights of step {history.step}, valid {history.valid:.2f} {unit(model)}, are in {folder}"
+        kept = f"the weights of step {history.step}, valid {history.valid:.2f} {model.unit}, are in {folder}"
         if history.stopped == "interrupted":
             where = experiment.resumes_at(checkpoint.read(folder))
             print(f"genmini: interrupted; {kept}; --resume continues from {where}", file=sys.stderr)
@@ -77,8 +76,8 @@ def run(arguments):
         if not plots.missing():
             _output.picture(folder / "samples.png", model, splits)
     print(f"picture   {plots.missing() or folder / 'samples.png'}")
-    if hasattr(model, "says_of_samples") and not getattr(model, "classes", 0):  # of classes, the picture shows each
-        print(f"note      {model.says_of_samples}")
+    if model.sample_note and not model.classes:  # of classes, the picture shows each
+        print(f"note      {model.sample_note}")
 
 
 def _named_folder(arguments):
@@ -102,7 +101,6 @@ def _watch(folder, splits, seed, tensorboard):
     import torch
 
     from genmini import plots
-    from genmini.train import unit
 
     writer = SummaryWriter = None
     if tensorboard:
@@ -118,7 +116,7 @@ def _watch(folder, splits, seed, tensorboard):
             writer = writer or SummaryWriter(folder / "tensorboard")
             stage = f"{row['stage']}/" if "stage" in row else ""
             for name in (name for name in row if name not in ("stage", "step", "seconds")):
-                path = f"{unit(model)}/{name}" if name in ("train", "valid") else name
+                path = f"{model.unit}/{name}" if name in ("train", "valid") else name
                 writer.add_scalar(stage + path, row[name], row["step"])
             writer.flush()
         before = time.perf_counter()

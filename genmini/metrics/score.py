@@ -23,7 +23,7 @@ def score(model, network, reference, held_out, n=1000, seed=0, mean=False):
 
     mean: of a model whose last step is to draw each pixel, what it draws them around: pictures of VAEs often show these.
     """
-    if not getattr(model, "levels", None) or not hasattr(model, "sample"):
+    if not model.levels or model.cannot("sample"):
         raise ValueError(f"a score is of images that a model draws, and this {type(model).__name__} draws none")
     if n < 8:
         raise ValueError(f"n must be at least 8 samples, got {n}")
@@ -41,11 +41,10 @@ def score(model, network, reference, held_out, n=1000, seed=0, mean=False):
 def draw(model, n, seed, classes, mean=False):
     """-> n samples on the CPU, and the classes that were asked for (n,), or None where the network does not know them."""
     torch.manual_seed(seed)
-    known = classes and getattr(model, "classes", 0) == classes
+    known = classes and model.classes == classes
     y = torch.arange(n) % classes if known else None
-    device = next(model.parameters()).device
     how = dict(mean=True) if mean else {}
-    asked = [dict(y=some.to(device)) for some in y.split(AT_ONCE)] if known else [{}] * -(-n // AT_ONCE)
+    asked = [dict(y=some.to(model.device)) for some in y.split(AT_ONCE)] if known else [{}] * -(-n // AT_ONCE)
     sizes = [min(AT_ONCE, n - i) for i in range(0, n, AT_ONCE)]
     return torch.cat([model.sample(size, **how, **one).cpu() for size, one in zip(sizes, asked, strict=True)]), y
 

@@ -1,24 +1,29 @@
 """One model family a file, in the order of the course. Each reads like its equations and ends in its recipes.
 
-    genmini.models.find("made")       the class, imported when it is asked for
+    genmini.models.find("made")       the class, imported on demand
 """
 
 import importlib
+import inspect
+import pkgutil
 
-# The file, which is also the name on the command line -> its class
-MODELS = {
-    "ar": "AR", "fvsbn": "FVSBN", "made": "MADE", "nade": "NADE", "pixelcnn": "PixelCNN", "pixelrnn": "PixelRNN", "realnvp": "RealNVP",
-    "autoencoder": "Autoencoder", "vae": "VAE", "cvae": "CVAE", "arvae": "ARVAE", "vqvae": "VQVAE", "classifier": "Classifier",
-}  # fmt: skip
+COURSE = ("ar", "fvsbn", "made", "nade", "pixelcnn", "pixelrnn", "realnvp", "autoencoder", "vae", "cvae", "arvae",
+          "vqvae", "classifier")  # fmt: skip
+_found = {name for _, name, _ in pkgutil.iter_modules(__path__) if not name.startswith("_")}
+
+# The families, named as on the command line: in the order of the course, then those that are not in it
+MODELS = tuple(sorted(_found, key=lambda name: (COURSE.index(name) if name in COURSE else len(COURSE), name)))
 
 
 def find(name):
+    """The class of a family: the one in its file that has the file's name, in capitals or not."""
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; the models are {', '.join(MODELS)}")
-    return getattr(importlib.import_module(f"{__name__}.{name}"), MODELS[name])
+    module = importlib.import_module(f"{__name__}.{name}")
+    return next(each for called, each in inspect.getmembers(module, inspect.isclass) if called.lower() == name)
 
 
 def recipes(name):
-    """What the model's file ends in: {data: {"data": ..., "model": settings, "train": settings}}."""
+    """What the model's file ends in: {recipe: {"data": ..., "model": settings, "train": settings}}."""
     find(name)
     return importlib.import_module(f"{__name__}.{name}").RECIPES

@@ -10,7 +10,7 @@ def checked(x, shape, levels):
     D = math.prod(shape)
     if x.dim() == 0 or math.prod(x.shape[1:]) != D:
         raise ValueError(f"x must have shape (N, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
-    if x.device.type == "cpu" and x.numel():
+    if levels is not None and x.device.type == "cpu" and x.numel():
         low, high = x.min().item(), x.max().item()  # Python numbers: a uint8 tensor cannot be compared with 256
         if not 0 <= low <= high < levels:
             raise ValueError(f"x must hold levels 0 ... {levels - 1}, got {low} ... {high}")

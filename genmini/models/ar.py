@@ -26,20 +26,20 @@ import scipy.optimize
 import torch
 from torch import nn
 
+from genmini.models._model import Model
+
 METHODS = ("likelihood", "least-squares", "yule-walker")
 
 
-class AR(nn.Module):
+class AR(Model):
     def __init__(self, shape=(100,), levels=None, p=2, device=None, dtype=torch.float64):
         """shape (T,): how long a sample is unless it is told; log_prob takes any length."""
-        super().__init__()
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
         if len(shape) != 1 or levels is not None:
             raise ValueError(f"AR models series of real numbers, shape (T,) without levels; got shape {shape} with levels {levels}")
         if p < 0:
             raise ValueError(f"p must be at least 0, got {p}")
-        self.settings = dict(shape=shape, levels=levels, p=p)
-        self.shape, self.levels, self.T, self.p = (None,), None, shape[0], p  # None: any length
+        super().__init__(shape, levels)
+        self.shape, self.T, self.p = (None,), shape[0], p  # None: any length
         self.c = nn.Parameter(torch.zeros((), device=device, dtype=dtype))
         self.phi = nn.Parameter(torch.zeros(p, device=device, dtype=dtype))
         self.log_sigma = nn.Parameter(torch.zeros((), device=device, dtype=dtype))
@@ -76,8 +76,9 @@ class AR(nn.Module):
             gamma = torch.cat([gamma, (phis[i] * gamma[k - i :].flip(0)).sum()[None]])  # each phi^k solves Yule and Walker's equations (8)
         return gamma
 
-    def log_prob(self, x):
+    def log_prob(self, x, y=None):
         """(N, T) -> (N,) in nats: the exact likelihood of a stationary process."""
+        self.check_y(y, len(x))
         return self.log_prob_each(x).sum(1)  # (6)
 
     def log_prob_each(self, x):
@@ -87,9 +88,15 @@ class AR(nn.Module):
             raise ValueError(f"the process is not stationary, so x_1 has no distribution: a root has |z| = {closest:.4f}, not above 1")
         return _log_prob_each(x.to(self.phi.dtype), self.mu, *_down(self.phi, self.sigma**2))
 
+    def figures(self, x, y=None, k=0):
+        """-log p(x_t | x_1 ... x_t-1) of each number, (N T,)"""
+        self.check_y(y, len(x))
+        return {"nll": -self.log_prob_each(x).flatten()}
+
     @torch.no_grad()
-    def sample(self, n, T=None, e=None):
+    def sample(self, n, T=None, e=None, y=None):
         """n series of T numbers, (n, T), stationary from the first on. e (n, T): the standard normal noise to use."""
+        self.check_y(y, n)
         e = torch.randn(n, T or self.T, device=self.phi.device, dtype=self.phi.dtype) if e is None else e
         phis, v = _down(self.phi, self.sigma**2)
         x = torch.zeros_like(e)

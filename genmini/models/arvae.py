@@ -29,21 +29,19 @@ class ARVAE(VAE):
     def __init__(self, shape, levels=2, attributes=measured.NAMES, gamma=10.0, delta=1.0, device=None, dtype=None, **settings):
         """attributes: the names of those that the first numbers z follow; gamma, delta: those of (3) and (4); settings: those of VAE."""
         super().__init__(shape, levels=levels, **settings)
-        attributes = (attributes,) if isinstance(attributes, str) else tuple(attributes)
         if not attributes or not set(attributes) <= set(measured.NAMES):
             raise ValueError(f"attributes must be among {', '.join(measured.NAMES)}, got {attributes}")
         if len(set(attributes)) < len(attributes):
             raise ValueError(f"an attribute takes one number z, and there is one twice: {attributes}")
         if len(attributes) > self.latent or len(self.shape) != 2:
             raise ValueError(f"an attribute of an image (H, W) takes one of latent={self.latent} numbers, got {attributes} of shape {shape}")
-        self.settings |= dict(attributes=attributes, gamma=gamma, delta=delta)
         self.attributes, self.gamma, self.delta = attributes, gamma, delta
         self.judged = []  # batches: mu and attributes of what was judged since the last training step or report
         self.to(device=device or torch.get_default_device(), dtype=dtype)
 
     def measure(self, x):
         """Levels (N, H, W) -> what the attributes are, (N, R)"""
-        v = x.reshape(len(x), *self.shape).to(self._like().dtype) / (self.levels - 1)
+        v = x.reshape(len(x), *self.shape).to(self.like.dtype) / (self.levels - 1)
         return measured.measure(v)[:, [measured.NAMES.index(name) for name in self.attributes]]
 
     def disorder(self, z, a):

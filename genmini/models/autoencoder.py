@@ -14,31 +14,26 @@ codes of the training images; m and S follow the codes as they move, by averages
     bodies: genmini/nets/coders.py    test: tests/models/test_autoencoder.py
 """
 
-import inspect
-
 import torch
 from torch import nn
 
-from genmini.models._levels import checked
+from genmini.models._model import Model
 from genmini.nets.coders import coders
 
 BATCHES = 100  # that m and S remember
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(Model):
     unit = "squared error"
-    says_of_samples = "z is drawn from a Gaussian fitted to the codes of the training images: an autoencoder has no density of its own"
+    sample_note = "z is drawn from a Gaussian fitted to the codes of the training images: an autoencoder has no density of its own"
 
     def __init__(self, shape, levels=2, latent=20, body="mlp", hidden=400, width=32, upsample="nearest", dropout=0.0, device=None, dtype=None):
         """latent: d numbers z; body "linear", "mlp" of `hidden` units, or "conv" of `width` channels, `upsample` "transposed", "nearest" or
         "bilinear"; but for the linear one, f ends in a sigmoid."""
-        super().__init__()
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
         if levels is None or not 2 <= levels <= 256 or latent < 1:
             raise ValueError(f"levels must be 2 to 256 and latent at least 1, got levels={levels}, latent={latent}")
-        said = locals()
-        self.settings = {k: said[k] for k in inspect.signature(Autoencoder).parameters if k not in ("device", "dtype")}
-        self.shape, self.levels, self.latent = shape, levels, latent
+        super().__init__(shape, levels)
+        self.latent = latent
         self.e, f = coders(body, shape, latent, latent, 1, hidden, width, upsample, dropout=dropout)
         self.f = f if body == "linear" else nn.Sequential(f, nn.Sigmoid())
         self.register_buffer("m", torch.zeros(latent))
@@ -46,20 +41,20 @@ class Autoencoder(nn.Module):
         self.register_buffer("batches", torch.tensor(0))
         self.to(device=device or torch.get_default_device(), dtype=dtype)
 
-    def _v(self, x):
-        v = checked(x, self.shape, self.levels).reshape(len(x), *self.shape) / (self.levels - 1)
-        return v.to(self.m.dtype)
+    def _v(self, x, y):
+        x, _ = self.check(x, y)
+        return (x.reshape(len(x), *self.shape) / (self.levels - 1)).to(self.m.dtype)
 
-    def loss(self, x):
+    def loss(self, x, y=None):
         """(N, *shape) -> the squared error of v, summed over an image, (N,)"""
-        v = self._v(x)
+        v = self._v(x, y)
         z = self.e(v)  # (1)
         if self.training:
             self._follow(z.detach())
         return (v - self.f(z)[:, 0]).square().flatten(1).sum(1)  # (2)
 
-    def figures(self, x, k=0):
-        return {"squared error": self.loss(x)}
+    def figures(self, x, y=None, k=0):
+        return {"squared error": self.loss(x, y)}
 
     @torch.no_grad()
     def _follow(self, z):
@@ -71,16 +66,17 @@ class Autoencoder(nn.Module):
         self.S += share * (within - self.S + (1 - share) * moved.outer(moved))  # of a mixture: within its parts, and between
         self.m += share * moved
 
-    def encode(self, x):
+    def encode(self, x, y=None):
         """The code, (N, d)"""
-        return self.e(self._v(x))
+        return self.e(self._v(x, y))
 
-    def decode(self, z):
+    def decode(self, z, y=None):
         """The image in levels, (N, *shape)"""
+        self.check_y(y, len(z))
         return (self.levels - 1) * self.f(z)[:, 0].clamp(0, 1)
 
-    def reconstruct(self, x):
-        return self.decode(self.encode(x))
+    def reconstruct(self, x, y=None):
+        return self.decode(self.encode(x, y))
 
     def draw(self, n):
         """Codes, (n, d)"""
@@ -89,8 +85,9 @@ class Autoencoder(nn.Module):
         return self.m + eps * variance.clamp(min=0).sqrt() @ axes.T  # (3)
 
     @torch.no_grad()
-    def sample(self, n):
+    def sample(self, n, y=None):
         """n draws, (n, *shape) uint8: the nearest levels to f(z)."""
+        self.check_y(y, n)
         return self.decode(self.draw(n)).round().to(torch.uint8)
 
 

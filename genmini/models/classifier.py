@@ -22,21 +22,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from genmini.models._model import Model
 
-class Classifier(nn.Module):
+
+class Classifier(Model):
     def __init__(self, shape, levels=2, classes=10, width=16, blocks=2, features=64, dropout=0.0, binary=0.0, device=None, dtype=None):
         """shape of one x: (H, W) or (C, H, W); width: channels of the first block, doubled by each further one; features: numbers in f(x)."""
-        super().__init__()
-        shape = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
         if len(shape) not in (2, 3) or not levels or levels < 2:
             raise ValueError(f"a classifier takes images, (H, W) or (C, H, W), of at least 2 levels; got shape {shape} and levels {levels}")
         if classes < 2 or features < 1 or blocks < 1:
             raise ValueError(f"classes must be at least 2, features and blocks at least 1; got {classes}, {features} and {blocks}")
         if not 0 <= binary <= 1:
             raise ValueError(f"binary is a share, 0 to 1, got {binary}")
-        self.settings = dict(shape=shape, levels=levels, classes=classes, width=width, blocks=blocks, features=features)
-        self.settings |= dict(dropout=dropout, binary=binary)
-        self.shape, self.levels, self.classes, self.binary = shape, levels, classes, binary
+        super().__init__(shape, levels, classes)
+        self.binary = binary
         to = dict(device=device, dtype=dtype)
         C, H, W = (1, *shape)[-3:]
         self.W, self.V = nn.ModuleList(), nn.ModuleList()
@@ -63,6 +62,7 @@ class Classifier(nn.Module):
 
     def loss(self, x, y):
         """(N, *shape), (N,) -> (N,) in nats"""
+        y = self.check_y(y, len(x), needed=True)
         if self.training and self.binary:
             x = self._partly_binary(x)
         return F.cross_entropy(self.logits(x), y, reduction="none")  # (5)
@@ -75,8 +75,17 @@ class Classifier(nn.Module):
 
     def figures(self, x, y, k=0):
         """Of each example: is the likeliest class the right one, 1 or 0; and the loss."""
-        a = self.logits(x)
+        a, y = self.logits(x), self.check_y(y, len(x), needed=True)
         return {"accuracy": (a.argmax(1) == y).to(a.dtype), "cross entropy": F.cross_entropy(a, y, reduction="none")}
+
+    @torch.no_grad()
+    def panels(self, splits):
+        """Images of test, and those whose class it misses most."""
+        test = splits["test"]
+        batches = zip(test.x.split(1000), test.y.split(1000), strict=True)
+        loss = torch.cat([self.loss(x.to(self.device), y.to(self.device)) for x, y in batches])
+        hardest = loss.argsort(descending=True)[:64].cpu()
+        return {"data (test)": test.x[:64], f"hardest for {type(self).__name__} (test)": test.x[hardest]}, 8
 
 
 RECIPES = {  # tuned on the valid split alone, on its grey images and on both ways of making them binary

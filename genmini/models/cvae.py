@@ -23,7 +23,7 @@ KEPT = 2048  # of the y learnt from
 
 
 class CVAE(VAE):
-    says_of_samples = "y was drawn from those of the training data, as frequent as there"
+    sample_note = "y was drawn from those of the training data, as frequent as there"
 
     def __init__(self, shape, levels=2, classes=10, device=None, dtype=None, **settings):
         """classes: C, how many y tells apart, or how long a vector y is; settings: those of VAE."""
@@ -31,33 +31,27 @@ class CVAE(VAE):
             raise ValueError(f"classes must be at least 1, got {classes}")
         self.classes = classes  # before the bodies are made: they are steered by as many numbers
         super().__init__(shape, levels=levels, **settings)
-        self.settings["classes"] = classes
         self.register_buffer("seen", torch.full((KEPT, classes), 1 / classes))  # until there are any, the mean of all classes
         self.register_buffer("count", torch.tensor(0))
         self.to(device=device or torch.get_default_device(), dtype=dtype)
 
-    def _y(self, y, n):
+    def check_y(self, y, n, needed=True):
         """A class, classes (n,), a vector (C,) or vectors (n, C) -> (n, C): what is concatenated in (1)"""
-        like = self._like()
-        if y is None:
-            raise ValueError("y must say the class of each x, or be a vector of properties: p(x|y) has no mean over y here")
-        y = torch.as_tensor(y, device=like.device)
-        if y.is_floating_point():
-            if y.dim() not in (1, 2) or y.shape[-1] != self.classes:
-                raise ValueError(f"y must be classes, (N,) whole numbers, or vectors, (N, {self.classes}), got {tuple(y.shape)} of {y.dtype}")
-            return y.to(like.dtype).expand(n, self.classes)
-        y = y.expand(n)
-        if len(y) and not 0 <= y.min() <= y.max() < self.classes:
-            raise ValueError(f"y must hold classes 0 ... {self.classes - 1}, got {y.min()} ... {y.max()}")
-        return F.one_hot(y.long(), self.classes).to(like.dtype)  # (1)
+        y = None if y is None else torch.as_tensor(y)
+        if y is None or not y.is_floating_point():
+            return F.one_hot(super().check_y(y, n, needed=True), self.classes).to(self.like.dtype)  # (1)
+        if y.shape not in ((self.classes,), (n, self.classes)):
+            raise ValueError(f"y must be classes, (N,) whole numbers, or vectors, (N, {self.classes}), "
+                             f"got {tuple(y.shape)} of {y.dtype}")  # fmt: skip
+        return y.to(self.like).expand(n, self.classes)
 
     def mixture(self, classes):
         """The vector (C,) of an even mixture of classes"""
-        return self._y(torch.tensor(classes), len(classes)).mean(0)
+        return self.check_y(torch.tensor(classes), len(classes)).mean(0)
 
-    def loss(self, x, y, eps=None):
+    def loss(self, x, y=None, eps=None):
         if self.training:
-            self._keep(self._y(y, len(x)))
+            self._keep(self.check_y(y, len(x)))
         return super().loss(x, y, eps)  # (2)
 
     @torch.no_grad()

@@ -13,26 +13,21 @@ With L levels in place of two, x_i enters as the L-1 bits [x_i >= 1] ... [x_i >=
     layer: genmini.layers.MaskedLinear    room: kernels/masked_linear.py    test: tests/models/test_fvsbn.py
 """
 
-import math
-
 import torch
 from torch import nn
 
 from genmini import outputs
 from genmini.layers import MaskedLinear
-from genmini.models._levels import begun, checked, ordered
+from genmini.models._levels import begun, ordered
+from genmini.models._model import Model
 
 
-class FVSBN(nn.Module):
+class FVSBN(Model):
     def __init__(self, shape, levels=2, order="natural", dropout=0.0, device=None, dtype=None):
         """shape of one x (8, 8); order "natural", "random" or the pixels in the order wanted; dropout: of the x_i in (2), in training."""
-        super().__init__()
         if levels < 2:
             raise ValueError(f"levels must be at least 2, got {levels}")
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        order = order.tolist() if isinstance(order, torch.Tensor) else order
-        self.settings = dict(shape=shape, levels=levels, order=order, dropout=dropout)
-        self.shape, self.levels, self.D = shape, levels, math.prod(shape)
+        super().__init__(shape, levels)
         self.register_buffer("order", ordered(order, self.D).to(device or torch.get_default_device()))
         d = torch.arange(1, self.D + 1, device="cpu")
         self.p = outputs.softmax(levels, dim=-1)  # sigma of (2)
@@ -54,10 +49,13 @@ class FVSBN(nn.Module):
             x = (x[..., None] >= torch.arange(1, self.levels, device=x.device)).flatten(1)
         return x.to(self.alpha.weight.dtype)
 
-    def log_prob(self, x):
+    def log_prob(self, x, y=None):
         """(N, *shape) -> (N,) in nats."""
-        x = checked(x, self.shape, self.levels)
+        x, _ = self.check(x, y)
         return self.p.log_p(self.logits(x).view(len(x), self.D, self.p.rows), x).sum(1)  # log of (1)
+
+    def pixel_order(self):
+        return self.order
 
     @torch.no_grad()
     def sample(self, n, u=None, x=None, known=0):

@@ -28,23 +28,19 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini import ops, outputs
-from genmini.models._levels import begun, checked, ordered
+from genmini.models._levels import begun, ordered
+from genmini.models._model import Model
 
 
-class MADE(nn.Module):
+class MADE(Model):
     def __init__(self, shape, hidden=(500,), levels=2, order="natural", masks=1, resample=False, direct=False, dropout=0.0,
                  device=None, dtype=None):  # fmt: skip
         """shape of one x (8, 8); hidden: units of each layer; order "natural", "random" or the pixels in the order wanted; masks: K of (6);
         resample: every batch in training has degrees of its own, and if the order is random an order of its own."""
-        super().__init__()
         if not 2 <= levels <= 256 or masks < 1:
             raise ValueError(f"levels must be 2 to 256 and masks at least 1, got levels={levels}, masks={masks}")
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        hidden = (hidden,) if isinstance(hidden, int) else tuple(hidden)
-        order = order.tolist() if isinstance(order, torch.Tensor) else order
-        self.settings = dict(shape=shape, hidden=hidden, levels=levels, order=order, masks=masks, resample=resample, direct=direct,
-                             dropout=dropout)  # fmt: skip
-        self.shape, self.levels, self.D, self.masks, self.resample, self._order = shape, levels, math.prod(shape), masks, resample, order
+        super().__init__(shape, levels)
+        self.masks, self.resample, self._order = masks, resample, order
 
         to, place = dict(device=device, dtype=dtype), device or torch.get_default_device()
         drawn = [self._new_mask(hidden, first=k == 0) for k in range(masks)]
@@ -90,8 +86,9 @@ class MADE(nn.Module):
             x = (x[..., None] >= torch.arange(1, self.levels, device=x.device)).flatten(1)
         return x.to(self.V.weight.dtype)
 
-    def log_prob(self, x, mask=None):
+    def log_prob(self, x, mask=None, y=None):
         """(N, *shape) -> (N,) in nats: of all masks; in training, of one that is drawn; or of the one given."""
+        x, _ = self.check(x, y)
         if mask is None and self.training and self.resample:
             order, hidden = self._new_mask([layer.out_features for layer in self.W])
             place = self.orders.device
@@ -100,10 +97,13 @@ class MADE(nn.Module):
             mask = torch.randint(self.masks, ()).item() if self.masks > 1 else 0
         elif mask is None and self.masks > 1:
             return torch.stack([self.log_prob(x, k) for k in range(self.masks)]).logsumexp(0) - math.log(self.masks)  # log of (6)
-        return self._log_p(checked(x, self.shape, self.levels), 0 if mask is None else mask).sum(1)  # (5)
+        return self._log_p(x, 0 if mask is None else mask).sum(1)  # (5)
 
     def _log_p(self, x, mask):  # (N, D) -> log p(x_d | x_<d), (N, D)
         return self.p.log_p(self.logits(x, mask).view(len(x), self.D, self.p.rows), x)
+
+    def pixel_order(self):
+        return self.orders[0]
 
     def sample(self, n, u=None, x=None, known=0):
         """n draws, (n, *shape) uint8. u (n, D) uniform noise: the same noise gives the same draws; u[:, d] decides the d-th in order.

@@ -16,29 +16,25 @@ and sigma in (3) is a softmax over them. `order` says which pixel is x_1, which 
     room: kernels/nade.py (two levels; with more, PyTorch walks over the pixels)    test: tests/models/test_nade_model.py
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from genmini import ops, outputs
-from genmini.models._levels import begun, checked, ordered
+from genmini.models._levels import begun, ordered
+from genmini.models._model import Model
 
 
-class NADE(nn.Module):
+class NADE(Model):
     def __init__(self, shape, hidden=500, levels=2, order="natural", dropout=0.0, device=None, dtype=None):
         """shape of one x (8, 8); order "natural", "random" or the pixels in the order wanted.
 
         dropout: the share of the units that a batch in training does without, the same for all its rows and pixels.
         """
-        super().__init__()
         if levels < 2:
             raise ValueError(f"levels must be at least 2, got {levels}")
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        order = order.tolist() if isinstance(order, torch.Tensor) else order
-        self.settings = dict(shape=shape, hidden=hidden, levels=levels, order=order, dropout=dropout)
-        self.shape, self.levels, self.D, self.H = shape, levels, math.prod(shape), hidden
+        super().__init__(shape, levels)
+        self.H = hidden
         self.register_buffer("order", ordered(order, self.D).to(device or torch.get_default_device()))
         self.p = outputs.softmax(levels, dim=-1)  # sigma of (3)
         bits, rows, to = levels - 1, self.p.rows, dict(device=device, dtype=dtype)
@@ -55,10 +51,13 @@ class NADE(nn.Module):
         l = ops.nade_logits(x, self.W, V, self.b, self.c) if self.levels == 2 else self._walk(x, V)[1]
         return l[:, self.order.argsort()]
 
-    def log_prob(self, x):
+    def log_prob(self, x, y=None):
         """(N, *shape) -> (N,) in nats."""
-        x = checked(x, self.shape, self.levels)
+        x, _ = self.check(x, y)
         return self.p.log_p(self.logits(x).view(len(x), self.D, self.p.rows), x).sum(1)  # log of (1)
+
+    def pixel_order(self):
+        return self.order
 
     @torch.no_grad()
     def sample(self, n, u=None, x=None, known=0):

@@ -31,24 +31,23 @@ from genmini import ops
 from genmini.kernels.pixelcnn_sample import ALL, Layer, masked_taps, row_taps
 from genmini.layers import MaskedConv2d
 from genmini.models._levels import begun, checked
+from genmini.models._model import Model
 
 
-class Raster(nn.Module):
+class Raster(Model):
     """Images number after number, for models that give `features(x, y)`: levels (N, C, h, W) of the first h rows -> (N, C, F, h, W), where
     [:, c, :, i, j] are the F numbers that decide the distribution of x_ijc, computed from what comes before it."""
 
     def __init__(self, shape, levels, output, components, classes):
-        super().__init__()
-        shape = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
         if len(shape) not in (2, 3):
             raise ValueError(f"shape must be (H, W) or (C, H, W), got {shape}")
         if levels < 2:
             raise ValueError(f"levels must be at least 2, got {levels}")
         if output not in ("softmax", "mixture"):
             raise ValueError(f"output must be 'softmax' or 'mixture', got {output!r}")
-        self.shape, self.levels, self.output, self.components, self.classes = shape, levels, output, components, classes
+        super().__init__(shape, levels, classes)
+        self.output, self.components = output, components
         self.C, self.H, self.W = (1, *shape)[-3:]
-        self.D = math.prod(shape)
         self.F = 3 * components if output == "mixture" else 1 if levels == 2 else levels
         self.steps = min(levels - 1, 32)
         self.dtype = torch.uint8 if levels <= 256 else torch.int64
@@ -170,16 +169,10 @@ class Raster(nn.Module):
         return x.reshape(len(x), self.C, self.H, self.W)
 
     def _class(self, y, n, needed=False):
-        if y is None:
-            if self.classes and needed:
-                raise ValueError(f"y is missing: a class 0 ... {self.classes - 1} for all, or one each")
-            return None
-        if not self.classes:
-            raise ValueError("y is given, and this model was made without classes")
-        y = torch.as_tensor(y, device=next(self.parameters()).device).expand(n)
-        if n and not 0 <= y.min() <= y.max() < self.classes:
-            raise ValueError(f"y must hold classes 0 ... {self.classes - 1}, got {y.min()} ... {y.max()}")
-        return y.long()
+        return self.check_y(y, n, needed)
+
+    def pixel_order(self):
+        return torch.arange(self.D).view(self.C, -1).T.flatten()
 
 
 class PixelCNN(Raster):
@@ -190,8 +183,6 @@ class PixelCNN(Raster):
         super().__init__(shape, levels, output, components, classes)
         if width < 1 or width % (2 * self.C):
             raise ValueError(f"width must be a multiple of 2 for each of {self.C} colours, got {width}")
-        self.settings = dict(shape=self.shape, levels=levels, width=width, blocks=blocks, gated=gated, output=output, components=components,
-                             classes=classes, dropout=dropout, first=first, kernel=kernel)  # fmt: skip
         self.gated, to = gated, dict(colours=self.C, device=device, dtype=dtype)
         inputs = self.C * (1 + self.steps)
         if gated:

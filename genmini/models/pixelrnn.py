@@ -36,8 +36,6 @@ class PixelRNN(Raster):
             raise ValueError(f"width must be a multiple of 2 for each of {self.C} colours, got {width}")
         if walk not in ("row", "diagonal"):
             raise ValueError(f"walk must be 'row' or 'diagonal', got {walk!r}")
-        self.settings = dict(shape=self.shape, levels=levels, width=width, layers=layers, walk=walk, output=output, components=components,
-                             classes=classes, dropout=dropout, first=first)  # fmt: skip
         to = dict(colours=self.C, device=device, dtype=dtype)
         self.enter = MaskedConv2d(self.C * (1 + self.steps), width, first, "A", **to)  # (1): x_i is not seen
         kind = RowLSTM if walk == "row" else DiagonalBiLSTM

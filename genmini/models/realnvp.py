@@ -23,7 +23,6 @@ of its own (8); (6) opens [0, L) to the line, and its slope belongs to the deter
     layer: genmini.layers.AffineCoupling    room: kernels/affine_coupling.py    bodies: genmini/nets    test: tests/models/test_realnvp.py
 """
 
-import inspect
 import math
 from functools import partial
 
@@ -32,12 +31,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini.layers import AffineCoupling
-from genmini.models._levels import checked
+from genmini.models._model import Model
 from genmini.nets.conv import ResNet
 from genmini.nets.mlp import MLP
 
 
-class RealNVP(nn.Module):
+class RealNVP(Model):
     def __init__(self, shape, levels=None, couplings=4, scales=0, hidden=(128, 128), width=32, blocks=2, dropout=0.0, classes=0, bound=1.0,
                  dequantise="uniform", margin=0.01, save="x", device=None, dtype=None):  # fmt: skip
         """shape of one x: (D,), (H, W) or (C, H, W); levels: None for a density, L for images with the levels 0 ... L-1.
@@ -47,9 +46,6 @@ class RealNVP(nn.Module):
         "uniform" or "variational"; margin: a of (6). save="y": the backward pass recomputes each step from its output, memory does not
         grow with depth.
         """
-        super().__init__()
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        hidden = (hidden,) if isinstance(hidden, int) else tuple(hidden)
         if not 1 <= len(shape) <= 3 or min(shape) < 1:
             raise ValueError(f"shape must be (D,), (H, W) or (C, H, W), got {shape}")
         if scales and (len(shape) == 1 or any(side % 2**scales for side in shape[-2:])):
@@ -64,10 +60,8 @@ class RealNVP(nn.Module):
             raise ValueError(f"dequantise must be 'uniform' or 'variational', got {dequantise!r}")
         if levels is not None and not (levels >= 2 and 0 < margin < 0.5):
             raise ValueError(f"levels must be at least 2 and margin between 0 and 1/2, got {levels} and {margin}")
-        said = locals()
-        self.settings = {k: said[k] for k in inspect.signature(RealNVP).parameters if k not in ("device", "dtype")}
-        self.shape, self.levels, self.D, self.classes, self.margin, self.save = shape, levels, math.prod(shape), classes, margin, save
-        self.bounds = levels is not None  # log_prob is a lower bound
+        super().__init__(shape, levels, classes)
+        self.margin, self.save, self.is_bound = margin, save, levels is not None
 
         body = dict(hidden=hidden, dropout=dropout) if len(shape) == 1 else dict(width=width, blocks=blocks, dropout=dropout)
         couple = partial(_couple, couplings=couplings, body=body, bound=bound, save=save)
@@ -127,10 +121,10 @@ class RealNVP(nn.Module):
     def log_prob(self, x, y=None, draws=1):
         """(N, *shape) -> (N,) in nats. With levels it is the bound (7), drawn anew at each call; the mean of more draws is tighter:
         log 1/k sum_k p(x + u_k) / q(u_k | x). A model with classes that is told no y averages p(x | y) over all of them."""
-        x = x if self.levels is None else checked(x, self.shape, self.levels)
-        x, y = x.reshape(len(x), *self.shape), self._class(y, len(x))
+        x, y = self.check(x, y)
+        x = x.reshape(len(x), *self.shape)
         if self.levels is None:
-            return self._log_p(x.to(self._like().dtype), y)
+            return self._log_p(x.to(self.like.dtype), y)
         bounds = []
         for _ in range(draws):
             u, log_q = self.dequantise(x)
@@ -152,7 +146,7 @@ class RealNVP(nn.Module):
 
     def dequantise(self, x):
         """Levels x (N, *shape) -> u in [0, 1) (N, *shape), log q(u | x) (N,)"""
-        like = self._like()
+        like = self.like
         if self.g is None:
             return torch.rand(x.shape, device=x.device, dtype=like.dtype), 0.0
         e = w = torch.randn(len(x), *self.inner, device=x.device, dtype=like.dtype)
@@ -166,27 +160,14 @@ class RealNVP(nn.Module):
     @torch.no_grad()
     def sample(self, n, y=None):
         """n draws, (n, *shape): float, or the levels as integers. y: a class for all, or one each; None draws them evenly."""
-        like = self._like()
+        like = self.like
         if self.classes and y is None:
             y = torch.randint(self.classes, (n,), device=like.device)
-        x, _ = self.inverse(torch.randn(n, self.D, device=like.device, dtype=like.dtype), self._class(y, n))
+        x, _ = self.inverse(torch.randn(n, self.D, device=like.device, dtype=like.dtype), self.check_y(y, n))
         if self.levels is None:
             return x
         v = self.levels * (x.sigmoid() - self.margin) / (1 - 2 * self.margin)
         return v.floor().clamp(0, self.levels - 1).to(torch.uint8 if self.levels <= 256 else torch.int64)
-
-    def _class(self, y, n):
-        if y is None:
-            return None
-        if not self.classes:
-            raise ValueError("y is given, and this model was made without classes")
-        y = torch.as_tensor(y, device=self._like().device).expand(n)
-        if len(y) and not 0 <= y.min() <= y.max() < self.classes:
-            raise ValueError(f"y must hold classes 0 ... {self.classes - 1}, got {y.min()} ... {y.max()}")
-        return y.long()
-
-    def _like(self):
-        return next(self.parameters())
 
 
 def _log_normal(z):  # (N, D) -> (N,)

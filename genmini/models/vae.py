@@ -23,21 +23,20 @@ the draw 4 to 7 times as slow.
     room: kernels/gaussian_kl.py    bodies: genmini/nets/coders.py    test: tests/models/test_vae.py
 """
 
-import inspect
 import math
 
 import torch
-from torch import nn
 
 from genmini import ops, outputs
-from genmini.models._levels import checked
+from genmini.models._model import Model
 from genmini.nets.coders import coders
 
 AT_ONCE = 2**21  # numbers of the decoder's output, when many z are drawn for one x: its layers hold up to 64 times as many
 
 
-class VAE(nn.Module):
-    classes = 0  # and the length of the vector y that steers both halves: CVAE has one
+class VAE(Model):
+    is_bound = True  # in expectation
+    has_normal_prior = True
 
     def __init__(self, shape, levels=2, latent=20, body="mlp", hidden=400, width=32, upsample="nearest", decoder="bernoulli", alpha=20.0,
                  variance="shared", beta=1.0, free_bits=0.0, dropout=0.0, device=None, dtype=None):  # fmt: skip
@@ -45,17 +44,14 @@ class VAE(nn.Module):
         "nearest" or "bilinear"; decoder "bernoulli", "categorical", "gaussian" with `alpha`, "gaussian-learned" with a variance "shared"
         by all pixels or one a "pixel"; beta and free_bits: those of (4).
         """
-        super().__init__()
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
         if levels is None or not 2 <= levels <= 256 or latent < 1:
             raise ValueError(f"levels must be 2 to 256 and latent at least 1, got levels={levels}, latent={latent}")
         if beta < 0 or free_bits < 0:
             raise ValueError(f"beta and free_bits must be at least 0, got {beta} and {free_bits}")
         if body not in ("mlp", "conv"):
             raise ValueError(f"body must be 'mlp' or 'conv', got {body!r}")
-        said = locals()
-        self.settings = {k: said[k] for k in inspect.signature(VAE).parameters if k not in ("device", "dtype")}
-        self.shape, self.levels, self.latent, self.D, self.beta, self.free_bits = shape, levels, latent, math.prod(shape), beta, free_bits
+        super().__init__(shape, levels, self.classes)  # as many numbers y steer both halves: those of CVAE
+        self.latent, self.beta, self.free_bits = latent, beta, free_bits
         self.p = outputs.decoder(decoder, levels, alpha, variance)
         self.unit = "nats" if self.p.discrete else "nats of a density of v"
         self.encoder, self.f = coders(body, shape, 2 * latent, latent, self.p.rows, hidden, width, upsample, self.classes, dropout)
@@ -65,8 +61,9 @@ class VAE(nn.Module):
 
     def q(self, x, y=None):
         """Levels x (N, *shape) -> mu, log sigma^2, each (N, d)"""
-        v = checked(x, self.shape, self.levels).reshape(len(x), *self.shape) / (self.levels - 1)
-        return self.encoder(v.to(self._like().dtype), self._y(y, len(x))).chunk(2, 1)  # (1)
+        x, y = self.check(x, y)
+        v = (x.reshape(len(x), *self.shape) / (self.levels - 1)).to(self.like.dtype)
+        return self.encoder(v, y).chunk(2, 1)  # (1)
 
     def draw(self, mu, log_var, eps=None):
         """-> z, KL, each (N, d) here, if bits are free; else KL is the row's sum, (N,). eps: the noise, drawn if it is None."""
@@ -80,7 +77,7 @@ class VAE(nn.Module):
 
     def log_p(self, x, z, y=None):
         """log p(x|z), (N,), of levels x"""
-        return self.p.log_p(self.f(z, self._y(y, len(z))), x.reshape(len(x), *self.shape)).flatten(1).sum(1)
+        return self.p.log_p(self.f(z, self.check_y(y, len(z))), x.reshape(len(x), *self.shape)).flatten(1).sum(1)
 
     def terms(self, x, y=None, eps=None):
         """-log p(x|z) (N,), KL (N,) or (N, d), z (N, d)"""
@@ -109,7 +106,7 @@ class VAE(nn.Module):
         mu, log_var = self.q(x, y)
         N, parts = len(mu), []
         many = max(1, AT_ONCE // max(1, N * self.D * self.p.rows))
-        y = y if y is None else self._y(y, N)
+        y = self.check_y(y, N)
         for part in range(0, k, many):
             eps = torch.randn(min(many, k - part), N, self.latent, device=mu.device, dtype=mu.dtype)
             z = mu + (log_var / 2).exp() * eps
@@ -148,7 +145,7 @@ class VAE(nn.Module):
 
     def decode(self, z, y=None):
         """The mean of p(x|z) in levels, (N, *shape)"""
-        return self.p.mean(self.f(z, self._y(y, len(z))))
+        return self.p.mean(self.f(z, self.check_y(y, len(z))))
 
     def reconstruct(self, x, y=None):
         return self.decode(self.encode(x, y), y)
@@ -156,18 +153,10 @@ class VAE(nn.Module):
     @torch.no_grad()
     def sample(self, n, y=None, mean=False):
         """n draws, (n, *shape) uint8: z from p(z), x from p(x|z); mean: not x, but its mean given z, float levels."""
-        like = self._like()
-        z = torch.randn(n, self.latent, device=like.device, dtype=like.dtype)  # (1)
+        z = torch.randn(n, self.latent, device=self.device, dtype=self.like.dtype)  # (1)
         if mean:
             return self.decode(z, y)
-        return self.p.draw(self.f(z, self._y(y, n)), torch.rand(n, *self.shape, device=z.device))
-
-    def _y(self, y, n):
-        if y is not None:
-            raise ValueError("y is given, and this model was made without classes")
-
-    def _like(self):
-        return next(self.parameters())
+        return self.p.draw(self.f(z, self.check_y(y, n)), torch.rand(n, *self.shape, device=z.device))
 
 
 RECIPES = {  # tuned on the valid split alone; "-mlp" and its sibling have as many parameters, 10% apart at most

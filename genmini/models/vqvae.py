@@ -22,22 +22,20 @@ These are the two `stages` of a training. A class y, if there are `classes`, ste
     bodies: genmini/nets/conv.py    test: tests/models/test_vqvae.py
 """
 
-import inspect
 import math
 
 import torch
-from torch import nn
 
 from genmini import ops, outputs
 from genmini.layers import VectorQuantizer
-from genmini.models._levels import checked
+from genmini.models._model import Model
 from genmini.models.pixelcnn import PixelCNN
 from genmini.nets.conv import Decoder, Encoder
 
 
-class VQVAE(nn.Module):
+class VQVAE(Model):
     stages = "codes", "prior"
-    bounds = True  # log_prob is a lower bound
+    is_bound = True
 
     def __init__(self, shape, levels=2, K=128, dim=16, width=32, blocks=1, halvings=1, dropout=0.0, average=0.99, beta=0.25, revive=50, miss=0.0,
                  classes=0, prior_width=32, prior_blocks=3, prior_dropout=0.0, device=None, dtype=None):  # fmt: skip
@@ -47,8 +45,6 @@ class VQVAE(nn.Module):
         revive: 0 for never. miss: the share of codes that the decoder does not see in training, so that it does not trust each of them, as it
         should not when they are drawn. classes: how many y tells apart. prior_...: of the PixelCNN.
         """
-        super().__init__()
-        shape = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
         if len(shape) not in (2, 3) or any(side % 2**halvings for side in shape[-2:]):
             raise ValueError(f"shape must be (H, W) or (C, H, W), sides that {2**halvings} divides for halvings={halvings}, got {shape}")
         if levels is None or levels < 2 or K < 2:
@@ -56,15 +52,13 @@ class VQVAE(nn.Module):
         if min(dim, width, prior_width) < 1 or halvings < 0 or not 0 <= miss <= 1:
             raise ValueError(f"dim, width, prior_width must be at least 1, halvings at least 0 and miss a share, 0 to 1, got {dim}, {width}, "
                              f"{prior_width}, {halvings} and {miss}")  # fmt: skip
-        said = locals()
-        self.settings = {k: said[k] for k in inspect.signature(VQVAE).parameters if k not in ("device", "dtype")}
-        self.shape, self.levels, self.K, self.classes = shape, levels, K, classes
-        self.miss, (self.C, H, W) = miss, (1, *shape)[-3:]
+        super().__init__(shape, levels, classes)
+        self.K, self.miss, (self.C, H, W) = K, miss, (1, *shape)[-3:]
         self.grid = H // 2**halvings, W // 2**halvings
-        self.N, self.D = math.prod(self.grid), math.prod(shape)  # codes of an image, its numbers
+        self.N = math.prod(self.grid)  # codes of an image
         self.p = outputs.softmax(levels)  # p(x | z_q), for each number of an image
         if classes:
-            self.says_of_samples = "the classes are drawn as frequent as they are in the training images"
+            self.sample_note = "the classes are drawn as frequent as they are in the training images"
         body = dict(width=width, blocks=blocks, classes=classes, dropout=dropout)
         self.f = Encoder(self.C, dim, halvings=halvings, **body)
         self.codebook = VectorQuantizer(K, dim, beta, average or None, revive)
@@ -153,7 +147,7 @@ class VQVAE(nn.Module):
 
     def nll(self, x, z_q, y=None):
         """(N, *shape), (N, h, w, dim) -> (N,): -log p(x | z_q)."""
-        x, a = checked(x, self.shape, self.levels), self._logits(z_q, y)
+        x, a = self.check(x)[0], self._logits(z_q, y)
         return -self.p.log_p(a, x.reshape(-1, *a.shape[2:])).reshape(len(x), self.D).sum(1)
 
     def log_p(self, k, y=None):
@@ -166,8 +160,9 @@ class VQVAE(nn.Module):
 
     def z(self, x, y=None):
         """(N, *shape) -> (N, h, w, dim)."""
-        v = checked(x, self.shape, self.levels).to(self.g.out.weight.dtype) / (self.levels - 1)
-        return self.f(v.view(len(v), *(1, *self.shape)[-3:]), self._class(y, len(v))).movedim(1, -1)
+        x, y = self.check(x, y, needed=True)
+        v = x.to(self.like.dtype) / (self.levels - 1)
+        return self.f(v.view(len(v), *(1, *self.shape)[-3:]), y).movedim(1, -1)
 
     def codes(self, x, y=None):
         """(N, *shape) -> (N, h, w) int64."""
@@ -197,11 +192,8 @@ class VQVAE(nn.Module):
 
     def _logits(self, z_q, y=None):
         """(N, h, w, dim) -> (N C, rows, H, W)"""
-        a = self.g(z_q.movedim(-1, 1), self._class(y, len(z_q)))  # (N, C rows, H, W)
+        a = self.g(z_q.movedim(-1, 1), self.check_y(y, len(z_q), needed=True))  # (N, C rows, H, W)
         return a.unflatten(1, (self.C, self.p.rows)).flatten(0, 1)
-
-    def _class(self, y, n):
-        return self.prior._class(y, n, needed=True)
 
 
 _DIGITS = dict(halvings=2, dropout=0.3, prior_width=64, prior_blocks=1, prior_dropout=0.3)

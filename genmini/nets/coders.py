@@ -90,7 +90,7 @@ class Up(nn.Module):
 
 def _he(*parts):
     """He's initialisation. PyTorch's own makes what passes a layer and its ReLU smaller by root 6: after four of them, z is hardly heard."""
-    for layer in (layer for part in parts for layer in part.modules() if hasattr(layer, "weight")):
+    for layer in (layer for part in parts for layer in part.modules() if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)):
         transposed = isinstance(layer, nn.ConvTranspose2d)
         fan = layer.weight.shape[0] * 4 if transposed else layer.weight[0].numel()  # of the 4x4 weights of stride 2, a pixel meets 4
         nn.init.normal_(layer.weight, 0, math.sqrt(2 / fan))

@@ -3,8 +3,8 @@
     genmini study reconstruct runs/vae-digits            writes runs/vae-digits/reconstruct.png
     studies.study("embed", "runs/vae-digits")            the same from Python -> the line
 
-A study asks for methods of a model, its NEEDS, and may have a word to say about more, `misfit(model)`; any run whose model has them fits.
-Latent models give `encode(x[, y])`, `decode(z[, y])` in levels, `reconstruct(x[, y])` and the number `latent`.
+A study names the methods of `Model` that it calls, NEEDS: any run whose model has them fits, unless `misfit(model)` gives
+a reason against it.
 """
 
 import importlib
@@ -30,16 +30,20 @@ def find(name):
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
 
 
+def lacks(study, model):
+    """What a model, or its class, lacks for the module `study`, in words; "" if nothing."""
+    return "; ".join(dict.fromkeys(model.cannot(need) for need in study.NEEDS if model.cannot(need)))
+
+
 def misfit(name, model):
-    """Why the study cannot be made of this model; "" if it can."""
+    """The reason why the study cannot be made of this model; "" if it can."""
     from genmini import models
 
-    asked = find(name)
-    missing = [need for need in asked.NEEDS if not hasattr(model, need)]
-    if missing:
-        have = [each for each in models.MODELS if all(hasattr(models.find(each), need) for need in asked.NEEDS)]
-        return f"{type(model).__name__} has no {' and no '.join(missing)}: {name} is for {', '.join(have) or 'none of the models yet'}"
-    return asked.misfit(model) if hasattr(asked, "misfit") else ""
+    module = find(name)
+    if lacks(module, model):
+        fitting = ", ".join(each for each in models.MODELS if not lacks(module, models.find(each)))
+        return f"{lacks(module, model)}: {name} is for {fitting}"
+    return module.misfit(model) if "misfit" in vars(module) else ""
 
 
 def study(name, folder, out=None, data_dir=None, device="cpu", seed=0):

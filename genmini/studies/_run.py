@@ -1,4 +1,4 @@
-"""A run as studies see it: its model, the data it was trained on, and its codes and images, computed a batch at a time."""
+"""A run as studies use it: its model, the data it was trained on, its codes and images, computed a batch at a time."""
 
 import torch
 
@@ -10,37 +10,34 @@ AT_ONCE = 1000
 class Run:
     def __init__(self, folder, data_dir=None, device="cpu", seed=0):
         self.folder, self.data_dir, self.device, self.seed = folder, data_dir, device, seed
-        self.said, self.model = checkpoint.read(folder), checkpoint.load(folder, device)
+        self.metadata, self.model = checkpoint.read(folder), checkpoint.load(folder, device)
         self.name = f"{type(self.model).__name__} in {folder}"
 
     def split(self, split):
-        return data.of_run(self.said, split, self.data_dir)
+        return data.of_run(self.metadata, split, self.data_dir)
 
     @property
     def conditional(self):
-        return bool(getattr(self.model, "classes", 0))
+        return bool(self.model.classes)
 
     def encode(self, x, y):
-        """(N, *shape), (N,) -> (N, d) on the CPU; a model without classes is not told y."""
-        return self._each("encode", x, y)
+        """(N, *shape), (N,) -> (N, d) on the CPU; y is for a model with classes."""
+        return torch.cat(self._batches(self.model.encode, x, y)).cpu()
 
     def decode(self, z, y):
         """(N, d), (N,) -> (N, *shape) in levels"""
-        return self._each("decode", z, y)
+        return torch.cat(self._batches(self.model.decode, z, y)).cpu()
 
     def reconstruct(self, x, y):
-        return self._each("reconstruct", x, y)
+        return torch.cat(self._batches(self.model.reconstruct, x, y)).cpu()
 
     def figures(self, x, y):
         """-> {name: (N,)}"""
-        parts = self._parts("figures", x, y)
+        parts = self._batches(self.model.figures, x, y)
         return {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
 
-    def _each(self, method, *given):
-        return torch.cat(self._parts(method, *given)).cpu()
-
     @torch.no_grad()
-    def _parts(self, method, *given):
-        given = given if self.conditional else given[:1]
-        of = getattr(self.model, method)
-        return [of(*(each.to(self.device) for each in part)) for part in zip(*(some.split(AT_ONCE) for some in given), strict=True)]
+    def _batches(self, method, x, y):
+        """What the method gives for each batch of x."""
+        y = y.to(self.device).split(AT_ONCE) if self.conditional else [None] * len(x.split(AT_ONCE))
+        return [method(x_b.to(self.device), y=y_b) for x_b, y_b in zip(x.split(AT_ONCE), y, strict=True)]

@@ -20,7 +20,7 @@ def study(run, path):
     train = run.split("train")
     quantiles = (torch.arange(SIDE) + 0.5) / SIDE
     z = run.encode(train.x[:5000], train.y[:5000]).float()
-    if hasattr(run.model, "elbo"):
+    if run.model.has_normal_prior:
         across = down = torch.special.ndtri(quantiles)
     else:
         across, down = (torch.quantile(z[:, i], quantiles) for i in (0, 1))

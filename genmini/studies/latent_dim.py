@@ -7,7 +7,7 @@ import torch
 
 from genmini import plots
 
-NEEDS = ("encode", "decode", "figures")
+NEEDS = ("encode", "decode")
 DIMENSIONS = (2, 5, 10, 20, 50)
 
 

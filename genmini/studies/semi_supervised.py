@@ -20,7 +20,7 @@ LABELS, DRAWS, LAMBDAS = (10, 50, 100), 10, (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
 def misfit(model):
-    return "its encoder is told the class, which is what is asked for" if getattr(model, "classes", 0) else ""
+    return "its encoder is told the class, which is what is asked for" if model.classes else ""
 
 
 def fit(f, y, classes, weight):

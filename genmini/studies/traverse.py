@@ -24,7 +24,7 @@ def study(run, path):
         moved[i, :, i] = low[i] + t * (high[i] - low[i])
     images = run.decode(moved.flatten(0, 1), y.repeat(z.shape[1] * STEPS)).unflatten(0, (-1, STEPS)).float()
     reach = (images[:, -1] - images[:, 0]).flatten(1).norm(dim=1) / (test.levels - 1)
-    tied = getattr(run.model, "attributes", ())
+    tied = run.model.attributes
     free = reach.argsort(descending=True, stable=True)
     shown = [*range(len(tied)), *(i for i in free.tolist() if i >= len(tied))][: max(ROWS, len(tied))]
     labels = [f"z$_{{{i + 1}}}$, moves {reach[i]:.1f}" for i in shown]

@@ -11,7 +11,7 @@ import torch
 from genmini import data
 from genmini.data import series
 from genmini.models.ar import AR, METHODS
-from genmini.train import evaluate, fit_at_once
+from genmini.train import evaluate, fit
 
 PROCESSES = {  # phi, stationary every one
     "noise": [],
@@ -264,10 +264,12 @@ def test_it_is_fitted_saved_and_judged(tmp_path):
 
     train, valid, test = (data.load("series", split) for split in data.SPLITS)
     model = AR(train.shape, p=9)
-    history = fit_at_once(model, train, valid, run=tmp_path, about=dict(data="series"))
+    history = fit(model, train, valid, run=tmp_path, metadata=dict(data="series"))
     nats, error = evaluate(model, test)
     alone = AR(train.shape, p=0).fit(train.x)
     assert nats < evaluate(alone, test)[0] - 1 and nats < 5 and 0 < error < 1
     assert history.valid == evaluate(model, valid)[0]
+    with pytest.raises(ValueError, match="AR is solved at once: it takes no steps"):
+        fit(model, train, valid, steps=3)
     again = genmini.load(tmp_path)
     assert torch.equal(again.log_prob(test.x), model.log_prob(test.x)) and again.sample(2).shape == (2, 220)

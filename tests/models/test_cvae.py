@@ -106,7 +106,7 @@ def test_it_learns_what_a_class_looks_like(tmp_path):
 
 def test_mistakes_are_said():
     model, x = CVAE((2, 2), latent=1, hidden=2, classes=3), torch.zeros(4, 2, 2)
-    for y, says in ((None, "y must say the class"), (3, "classes 0 ... 2, got 3"), (torch.rand(4, 2), r"vectors, \(N, 3\), got \(4, 2\)")):
+    for y, says in ((None, "y is missing: a class 0 ... 2"), (3, "classes 0 ... 2, got 3"), (torch.rand(4, 2), r"vectors, \(N, 3\), got \(4, 2\)")):
         with pytest.raises(ValueError, match=says):
             model.elbo(x, y)
     with pytest.raises(ValueError, match="classes must be at least 1"):

@@ -17,7 +17,7 @@ import genmini
 from genmini import checkpoint, data, models
 from genmini.cli import main
 from genmini.models.vqvae import VQVAE
-from genmini.train import fit, fit_in_stages, judge
+from genmini.train import fit, judge
 
 SMALL = dict(K=8, dim=3, width=4, blocks=1, prior_width=4, prior_blocks=1)
 TINY = {  # all images and all codes can be listed: 3^4 of both, or 2^4 images and 3^2 codes
@@ -243,7 +243,7 @@ def test_the_recipe_uses_its_codes():
 
 # ---- two stages, one training ----------------------------------------------------------------------------------------------------------
 
-LOOPS = [dict(steps=10, every=4, batch=16), dict(steps=8, every=4, batch=16, rate=0.01, ema=0.9)]
+LOOPS = dict(steps=10, every=4, batch=16, later={"prior": dict(steps=8, every=4, batch=16, rate=0.01, ema=0.9)})
 CONDITIONAL = dict(classes=10, dropout=0.2, prior_dropout=0.2, revive=2, **SMALL)
 
 
@@ -256,15 +256,15 @@ def rows(run):
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
-def staged(run=None, at=None, wish=None, resume=False):
-    """At the step `at`, counted through both stages, `wish` happens."""
+def staged(run=None, at=None, event=None, resume=False):
+    """At the step `at`, counted through both stages, `event` happens."""
     loss, step = VQVAE.loss, [0]
 
-    def watched(model, *given):
+    def watched(model, *args, **y):
         step[0] += model.training
         if model.training and step[0] == at:
-            wish()
-        return loss(model, *given)
+            event()
+        return loss(model, *args, **y)
 
     torch.manual_seed(7)
     model = VQVAE((8, 8), **CONDITIONAL)
@@ -272,7 +272,7 @@ def staged(run=None, at=None, wish=None, resume=False):
         torch.rand(100)  # what a fresh process has drawn does not matter
     VQVAE.loss = watched
     try:
-        return model, fit_in_stages(model, TRAIN, VALID, LOOPS, run=run, about={"seed": 0}, resume=resume, progress=False)
+        return model, fit(model, TRAIN, VALID, **LOOPS, run=run, metadata={"seed": 0}, resume=resume, progress=False)
     finally:
         VQVAE.loss = loss
 
@@ -302,7 +302,7 @@ def test_interrupted_in_either_stage_and_resumed_equals_uninterrupted(tmp_path, 
     stage, last = ("codes", at) if at <= 10 else ("prior", at - 10)
     said = checkpoint.read(tmp_path)
     assert history.stopped == "interrupted" and history.last == last and said["stage"] == stage
-    assert said["state"]["tensors"] == f"state-{stage}-{last}.safetensors" and said["then"] == (["prior"] if at <= 10 else [])
+    assert said["state"]["tensors"] == f"state-{stage}-{last}.safetensors" and said["later"] == (["prior"] if at <= 10 else [])
     model, history = staged(tmp_path, resume=True)
     assert not history.stopped
     same(tmp_path, model, whole)
@@ -316,7 +316,7 @@ def test_killed_between_the_stages_and_resumed_equals_uninterrupted(tmp_path, wh
     with pytest.raises(Killed):
         staged(tmp_path, 11, killed)
     said = checkpoint.read(tmp_path)
-    assert said["stage"] == "codes" and said["then"] == ["prior"] and "state" not in said
+    assert said["stage"] == "codes" and said["later"] == ["prior"] and "state" not in said
     assert not genmini.load(tmp_path).with_prior and genmini.load(tmp_path).sample(3).shape == (3, 8, 8)
     model, _ = staged(tmp_path, resume=True)
     same(tmp_path, model, whole)
@@ -330,9 +330,9 @@ def test_the_second_stage_begins_at_the_best_of_the_first():
     model, kept = VQVAE((8, 8), **settings), []
     begin = model.begin
     model.begin = lambda stage, train: (kept.append({k: t.clone() for k, t in model.state_dict().items()}), begin(stage, train))
-    loops = [dict(steps=120, every=20, rate=0.02, batch=20), dict(steps=2, every=1)]
+    loops = dict(steps=120, every=20, rate=0.02, batch=20, later={"prior": dict(steps=2, every=1)})
     seen = []
-    fit_in_stages(model, few, VALID, loops, progress=False, watch=lambda row, model: seen.append(row))
+    fit(model, few, VALID, **loops, progress=False, watch=lambda row, model: seen.append(row))
     first = [row["valid"] for row in seen if row["stage"] == "codes"]
     assert min(first) < first[-1], "the test wants a stage that gets worse"
     second = VQVAE((8, 8), **settings)
@@ -392,11 +392,11 @@ def test_the_command_line_trains_both_stages_and_resumes_the_second(capsys, tmp_
     assert status == 0 and "6 + 5 steps" in out
     loss, step = VQVAE.loss, [0]
 
-    def pressed(model, *given):
+    def pressed(model, *args, **y):
         step[0] += model.training
         if model.training and step[0] == 10:
             signal.raise_signal(signal.SIGINT)
-        return loss(model, *given)
+        return loss(model, *args, **y)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(VQVAE, "loss", pressed)

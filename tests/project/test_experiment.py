@@ -6,7 +6,7 @@ import signal
 import pytest
 from check import command as run
 
-from genmini import experiment, kernels, models
+from genmini import kernels, models
 
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 FAST = ["--steps", "20", "--set", "hidden=16", "--set", "every=10", "--threads", "1"]
@@ -19,7 +19,7 @@ def test_the_same_command_resumes_to_the_same_bits(capsys, tmp_path, monkeypatch
     assert run(capsys, *words, "--out", "whole")[0] == 0
     log_prob, step = models.find("made").log_prob, [0]
 
-    def pressed(model, x):
+    def pressed(model, x, y=None):
         step[0] += model.training
         if model.training and step[0] == 15:
             signal.raise_signal(signal.SIGINT)
@@ -59,7 +59,7 @@ def test_a_full_disk_says_what_is_saved_and_can_be_resumed(capsys, monkeypatch):
     made, words = models.find("made"), ["train", "made", "--data", "digits", *FAST, "--out", "r"]
     log_prob, step, (soft, hard) = made.log_prob, [0], resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def full(model, x):
+    def full(model, x, y=None):
         step[0] += model.training
         if model.training and step[0] == 15:
             resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
@@ -84,7 +84,7 @@ def test_running_out_of_memory_says_what_is_saved(capsys, monkeypatch):
     made, step = models.find("made"), [0]
     log_prob = made.log_prob
 
-    def hungry(model, x):
+    def hungry(model, x, y=None):
         step[0] += model.training
         return log_prob(model, x) if step[0] < 15 else torch.empty(2**60)
 
@@ -112,22 +112,3 @@ def test_pictures_are_drawn_as_it_goes(capsys, monkeypatch, tmp_path):
         now[0] = second
         watch(dict(step=second), model)
     assert [at for _, at, _ in drawn] == [6, 26, 46] and len({total for *_, total in drawn}) == 1  # 5 = 20 * 0.25, 25 = 20 * 1.25
-
-
-@pytest.mark.parametrize("name, columns", [("vae", 8), ("cvae", 10)])
-def test_a_picture_shows_data_reconstructions_and_samples(monkeypatch, name, columns):
-    from genmini import data
-
-    asked = []
-    splits = {split: data.load("digits-threshold", split) for split in data.SPLITS}
-    model = models.find(name)((8, 8), hidden=4)
-    reconstruct = model.reconstruct
-    monkeypatch.setattr(model, "reconstruct", lambda x, *y: asked.append((x, *y)) or reconstruct(x, *y))
-    drawn, across = experiment.panels(model, splits)
-    shape = (8 * columns, 8, 8)
-    assert across == columns and all(panel.shape == shape for panel in drawn.values())
-    both = [f"{what} ({split})" for split in ("train", "test") for what in ("data", "reconstructed")]
-    assert list(drawn) == [*both, f"samples of {type(model).__name__}"]
-    for split, given in zip(("train", "test"), asked, strict=True):
-        assert (given[0] == splits[split].x[: 8 * columns]).all() and len(given) == (2 if name == "cvae" else 1)
-        assert name == "vae" or (given[1] == splits[split].y[:80]).all()

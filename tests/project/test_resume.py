@@ -51,20 +51,19 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, cas
     fit(whole, *few, **loop, run=tmp_path / "whole")
 
     parts = made(name, settings, on).to(device)
-    learnt = "loss" if hasattr(parts, "loss") else "log_prob"
-    step, learn = [0], getattr(parts, learnt)
+    step, loss = [0], parts.loss
 
-    def pressed(*x):
+    def pressed(x, y=None):
         step[0] += parts.training
         if parts.training and step[0] == stop:
             signal.raise_signal(signal.SIGINT)
-        return learn(*x)
+        return loss(x, y=y)
 
-    setattr(parts, learnt, pressed)
+    parts.loss = pressed
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if loop.get("ema"):  # the average copies the model, and would copy this with it
-            monkeypatch.setattr(train, "AveragedModel", lambda model, **said: _without(model, learnt, torch.optim.swa_utils.AveragedModel, said))
+            monkeypatch.setattr(train, "AveragedModel", lambda model, **how: _without(model, "loss", torch.optim.swa_utils.AveragedModel, how))
         assert fit(parts, *few, **loop, run=tmp_path / "parts").stopped == "interrupted"
     finally:
         signal.signal(signal.SIGINT, before)
@@ -84,9 +83,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, cas
     assert files[0] == files[1] and len(files[0]) == 1
 
 
-def _without(model, name, average, said):
+def _without(model, name, average, how):
     spoiled = model.__dict__.pop(name)
-    averaged = average(model, **said)
+    averaged = average(model, **how)
     setattr(model, name, spoiled)
     return averaged
 
@@ -100,7 +99,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "SAVE_EVERY", 0)
     log_prob, step = parts.log_prob, [0]
 
-    def killed(x):
+    def killed(x, y=None):
         step[0] += 1
         if step[0] == 6:
             raise Killed
@@ -120,7 +119,7 @@ def test_the_first_checkpoint_follows_the_first_step(tmp_path):
     model, log_prob, step = made("made", dict(hidden=(8,)), "digits-threshold"), None, [0]
     log_prob = model.log_prob
 
-    def looks(x):
+    def looks(x, y=None):
         step[0] += 1
         if step[0] == 2:
             assert checkpoint.read(tmp_path)["state"]["tensors"] == "state-1.safetensors" and checkpoint.read(tmp_path)["valid"] is None

@@ -1,11 +1,14 @@
 """`genmini score`: samples beside real images, of every model that draws images, by every network; and what it says no to."""
 
+import dataclasses
+
 import pytest
 import torch
 from check import command
 
 from genmini import data, metrics
 from genmini.metrics.score import draw
+from genmini.models._model import Model
 from genmini.models.cvae import CVAE
 from genmini.models.vae import VAE
 from genmini.models.vqvae import VQVAE
@@ -14,14 +17,12 @@ pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 SPLITS = {split: data.load("digits", split) for split in data.SPLITS}
 
 
-class Copies(torch.nn.Module):
+class Copies(Model):
     """A model that gives out images of a split, of the class that it is asked for, or the next one."""
 
-    levels = 17
-
-    def __init__(self, x, y, classes=0):
-        super().__init__()
-        self.W, self.x, self.y, self.classes, self.given, self.asked = torch.nn.Parameter(torch.zeros(1)), x, y, classes, 0, []
+    def __init__(self, split, classes=0):
+        super().__init__(split.shape, split.levels, classes)
+        self.W, self.x, self.y, self.given, self.asked = torch.nn.Parameter(torch.zeros(1)), split.x, split.y, 0, []
 
     def sample(self, n, y=None):
         if y is None:
@@ -38,23 +39,23 @@ def network():
 
 def test_copies_of_the_train_split_are_perfect_and_count_for_each_number(network):
     train, test = SPLITS["train"], SPLITS["test"]
-    columns = metrics.score(Copies(train.x, train.y), network, train, test, n=1297)
+    columns = metrics.score(Copies(train), network, train, test, n=1297)
     assert list(columns) == ["samples", "samples, fewer", "real"] and [c["n"] for c in columns.values()] == [1297, 300, 300]
     best, real = columns["samples"], columns["real"]
     assert best["fid"] < 1e-9 and best["fid_of_half"] > 0.1 and best["precision"] == best["recall"] == 1 and best["accuracy"] is None
     assert best["kid"][0] < 0 < real["fid"] and columns["samples, fewer"]["fid"] > 1 and real["recall"] < 1
     assert real["inception_score"] == metrics.inception_score(network(test.x, 17)[1]) and real["accuracy"][0] > 0.95
-    assert list(metrics.score(Copies(train.x, train.y), network, train, test, n=200)) == ["samples", "real"]
+    assert list(metrics.score(Copies(train), network, train, test, n=200)) == ["samples", "real"]
 
 
 def test_a_model_with_classes_is_asked_for_them_evenly(network):
     train, test = SPLITS["train"], SPLITS["test"]
-    model = Copies(train.x, train.y, classes=10)
+    model = Copies(train, classes=10)
     columns = metrics.score(model, network, train, test, n=1205)
     assert [len(y) for y in model.asked] == [1000, 205] and torch.equal(torch.cat(model.asked), torch.arange(1205) % 10)
     share, error, each = columns["samples"]["accuracy"]
     assert share == 1 and error == 0 and each.eq(1).all() and columns["samples"]["recall"] < 0.5  # ten images, again and again
-    wrong = metrics.score(Copies(train.x, (train.y + 1) % 10, classes=10), network, train, test, n=100)
+    wrong = metrics.score(Copies(dataclasses.replace(train, y=(train.y + 1) % 10), classes=10), network, train, test, n=100)
     assert wrong["samples"]["accuracy"][0] == 0 and wrong["real"]["accuracy"][0] > 0.9
 
 
@@ -102,7 +103,7 @@ def test_the_command_takes_another_classifier_and_says_what_it_does_not_take(cap
     assert status == 0 and "the classifier in c, trained on digits: not comparable with Inception FID" in out
     for words, says in ((["m", "--features", "m"], "features come from a classifier, and m is a run of made"),
                         (["m", "--features", "nowhere"], "features must be digits-v1, inception, or the folder"),
-                        (["m", "--mean"], "--mean is for models that draw pixels given something drawn before, and MADE is none"),
+                        (["m", "--mean"], "--mean does not fit: MADE draws its pixels directly"),
                         (["m", "-n", "3"], "n must be at least 8"), (["c"], "this Classifier draws none"), (["a"], "this AR draws none"),
                         (["x"], "holds no run")):  # fmt: skip
         status, _, err = command(capsys, "score", *words)

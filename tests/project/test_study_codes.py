@@ -47,5 +47,5 @@ def test_the_picture_of_a_run_and_a_run_that_does_not_fit(tmp_path):
         said = studies.study("codes", tmp_path / "codes")
         assert "of 9 codes are used, perplexity" in said and (tmp_path / "codes" / "codes.png").stat().st_size > 20_000
     checkpoint.save(tmp_path / "made", MADE((8, 8), hidden=4), {"step": 1, "data": "digits-threshold"})
-    with pytest.raises(studies.Misfit, match="made does not fit: MADE has no codes and no decode_codes: codes is for vqvae"):
+    with pytest.raises(studies.Misfit, match="made does not fit: MADE has no codebook: codes is for vqvae"):
         studies.study("codes", tmp_path / "made")

@@ -24,7 +24,7 @@ def elsewhere(tmp_path, monkeypatch):
                "vqvae": quick("digits", width=4, prior_width=4)}  # fmt: skip
     recipes["vqvae"]["digits"]["prior"] = dict(steps=1, every=1)
     recipes["classifier"] = quick("digits")  # codes no image; it judges samples
-    monkeypatch.setattr(models, "MODELS", {name: models.MODELS[name] for name in recipes})
+    monkeypatch.setattr(models, "MODELS", tuple(recipes))
     monkeypatch.setattr(models, "recipes", lambda name: recipes[name])
     threads = torch.get_num_threads()
     yield recipes

@@ -23,7 +23,7 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.setattr(table, "DOCUMENT", document)
     quick = lambda rate: {"digits": dict(data="digits-threshold", model=dict(), train=dict(steps=2, every=2, rate=rate))}
     recipes = {"fvsbn": quick(0.01), "nade": quick(0.02), "realnvp": {"moons": dict(data="moons", model={}, train={})}}
-    monkeypatch.setattr(models, "MODELS", {name: models.MODELS[name] for name in recipes})
+    monkeypatch.setattr(models, "MODELS", tuple(recipes))
     monkeypatch.setattr(models, "recipes", lambda name: recipes[name])
     return recipes
 

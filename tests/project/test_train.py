@@ -88,7 +88,7 @@ def spoiled(spoil):
     """A model whose log_prob passes through spoil(step, log_p) while it trains."""
     model, step = small(), itertools.count(1)
     log_prob = model.log_prob
-    model.log_prob = lambda x: spoil(next(step), log_prob(x)) if model.training else log_prob(x)
+    model.log_prob = lambda x, y=None: spoil(next(step), log_prob(x)) if model.training else log_prob(x)
     return model
 
 
@@ -116,10 +116,10 @@ def test_the_average_of_the_weights_is_what_is_judged_and_kept(tmp_path):
     decay, seen = 0.8, []
 
     class Watched(MADE):
-        def log_prob(self, x):
+        def log_prob(self, x, y=None):
             if self.training:
                 seen.append(torch.cat([p.detach().flatten() for p in self.parameters()]))  # before the step
-            return super().log_prob(x)
+            return super().log_prob(x, y=y)
 
     torch.manual_seed(0)
     model = Watched((8, 8), hidden=(16,))

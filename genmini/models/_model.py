@@ -1,0 +1,254 @@
+"""What the rest of genmini asks of a model, with defaults: every family is a `Model`, and overrides what it can do.
+
+    class Mine(Model):
+        def __init__(self, shape, levels=2, hidden=100, device=None, dtype=None):
+            super().__init__(shape, levels)          # sets self.shape, self.levels, self.D
+            ...
+        def log_prob(self, x, y=None): ...           # training minimises -log_prob, unless there is a `loss`
+        def sample(self, n, y=None): ...
+
+    RECIPES = {"digits": {"data": "digits", "model": dict(hidden=200), "train": dict(steps=1000)}}
+
+The constructor gets its arguments in the plain form that a run stores, and leaves them in `settings`. x are N examples
+(N, *shape): whole levels 0 ... levels - 1, or real numbers where levels is None. y are their classes (N,), or one class
+for all; callers pass it by name, and only to a model that has `classes`. A method that a model does not have raises
+`Cannot` with the reason; `cannot(name)` gives the reason without a call. docs/extend.md adds a model step by step.
+"""
+
+import functools
+import inspect
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from genmini.models._levels import checked
+
+LACKS = {  # method, or argument of `sample` -> what a model without it does not do
+    "log_prob": "gives no likelihood",
+    "log_prob_each": "gives no likelihood of the single numbers of an example",
+    "sample": "draws no samples",
+    "encode": "has no latent code",
+    "decode": "has no latent code",
+    "reconstruct": "has no latent code",
+    "codes": "has no codebook",
+    "decode_codes": "has no codebook",
+    "mixture": "takes one class",
+    "correlations": "follows no attributes",
+    "fit": "is trained step by step",
+    "mean": "draws its pixels directly, so there is no mean image behind them",
+    "known": "does not draw pixel after pixel, so it cannot complete an image",
+    "how": "has one way to draw",
+}
+SAMPLING = ("mean", "known", "how")  # arguments that some models' `sample` takes
+
+
+class Cannot(ValueError):
+    """Raised for a method that the model does not have, with the reason."""
+
+
+class Batch(NamedTuple):
+    """What one step of training learns from."""
+
+    x: torch.Tensor  # (N, *shape)
+    y: torch.Tensor  # (N,) classes
+
+
+class Model(nn.Module):
+    unit = "nats"  # of `loss`
+    is_bound = False  # is log_prob a lower bound of log p(x)?
+    classes = 0  # how many classes y tells apart; 0: the model takes no y
+    stages = ()  # names of the parts that are learnt one after another
+    latent = 0  # how many numbers z code an example; 0: none
+    has_normal_prior = False  # is z drawn from N(0, I)?
+    attributes = ()  # names of the attributes that the first numbers z follow
+    sample_note = ""  # a sentence that belongs beside samples
+
+    def __init_subclass__(cls, **keywords):
+        super().__init_subclass__(**keywords)
+        if "__init__" in vars(cls):
+            cls.__init__ = _recorded(cls.__init__)
+
+    def __init__(self, shape, levels, classes=0):
+        super().__init__()
+        self.shape, self.levels, self.D, self.classes = shape, levels, math.prod(shape), classes
+
+    @classmethod
+    def cannot(cls, name):
+        """Why the model lacks this method, or this argument of `sample`, in a sentence; "" if it has it."""
+        if name in SAMPLING:
+            has = not cls.cannot("sample") and name in inspect.signature(cls.sample).parameters
+        else:
+            has = getattr(cls, name) is not getattr(Model, name)
+        return "" if has else f"{cls.__name__} {LACKS[name]}"
+
+    @property
+    def like(self):
+        """A parameter: its device and dtype are those of what the model computes."""
+        return next(self.parameters())
+
+    @property
+    def device(self):
+        return self.like.device
+
+    # ---- checks ------------------------------------------------------------------------------------------------------
+
+    def check(self, x, y=None, needed=False):
+        """Examples (N, *shape), or flat, (N, D), and their classes -> (N, D); (N,) or None. Values are looked at on a CPU
+        only: on a GPU that would be a hidden wait."""
+        x = checked(x, self.shape, self.levels)
+        return x, self.check_y(y, len(x), needed)
+
+    def check_y(self, y, n, needed=False):
+        """A class for all, or one each -> (n,) int64 on the model's device; None stays None, unless it is needed."""
+        if y is None:
+            if needed and self.classes:
+                raise ValueError(f"y is missing: a class 0 ... {self.classes - 1} for all, or one each")
+            return None
+        if not self.classes:
+            raise ValueError("y is given, and this model was made without classes")
+        y = torch.as_tensor(y)
+        if y.is_floating_point() or y.dtype == torch.bool or y.shape not in ((), (n,)):
+            raise ValueError(f"y must be one class, or {n} classes, whole numbers; got {tuple(y.shape)} of {y.dtype}")
+        if y.device.type == "cpu" and y.numel() and not 0 <= y.min() <= y.max() < self.classes:
+            raise ValueError(f"y must hold classes 0 ... {self.classes - 1}, got {y.min()} ... {y.max()}")
+        return y.to(self.device).long().expand(n)
+
+    # ---- learning ----------------------------------------------------------------------------------------------------
+
+    def loss(self, x, y=None):
+        """(N, *shape) -> (N,) in `unit`: what training minimises and the valid split is judged by."""
+        return -self.log_prob(x, y=y)
+
+    def updates(self, batch):
+        """Yields (name, loss, parameters), one update after another: the loop steps these parameters down this loss
+        before it asks for the next, so that a later loss sees the earlier steps. Each name has an optimiser of its own.
+        Two players: yield ("critic", ..., self.critic.parameters()), then ("generator", ...)."""
+        yield "loss", self.loss(batch.x, y=batch.y if self.classes else None).mean(), self.parameters()
+
+    def begin(self, stage, train):
+        """Called before each of `stages`: from here on `loss` and `updates` are those of this stage."""
+
+    def fit(self, x):
+        """Solves for the parameters at once; only a model that needs no steps has it (AR)."""
+        raise Cannot(self.cannot("fit"))
+
+    def report(self):
+        """Numbers of what was judged since the last report, {name: number}, beside the losses."""
+        return {}
+
+    # ---- probability -------------------------------------------------------------------------------------------------
+
+    def log_prob(self, x, y=None):
+        """(N, *shape) -> (N,) in nats: log p(x), or log p(x | y)."""
+        raise Cannot(self.cannot("log_prob"))
+
+    def log_prob_each(self, x):
+        """(N, *shape) -> (N, ...): its parts, where an example is a series of them."""
+        raise Cannot(self.cannot("log_prob_each"))
+
+    def figures(self, x, y=None, k=0):
+        """{name: (N,)}, what `genmini eval` shows; "nll" is -log p in nats. k: draws for an example, of models that bound
+        log p by draws."""
+        return {"loss": self.loss(x, y=y)} if self.cannot("log_prob") else {"nll": -self.log_prob(x, y=y)}
+
+    # ---- samples and codes -------------------------------------------------------------------------------------------
+
+    def sample(self, n, y=None):
+        """n draws, (n, *shape). Further arguments that some models take: u, x and known, mean, how."""
+        raise Cannot(self.cannot("sample"))
+
+    def pixel_order(self):
+        """The place of the number that is drawn first, second, ..., in an example made flat, (D,)."""
+        return torch.arange(self.D)
+
+    def mixture(self, classes):
+        """The vector (C,) that stands for several classes at once."""
+        raise Cannot(self.cannot("mixture"))
+
+    def encode(self, x, y=None):
+        """(N, *shape) -> (N, d)"""
+        raise Cannot(self.cannot("encode"))
+
+    def decode(self, z, y=None):
+        """(N, d) -> (N, *shape), the mean image in levels."""
+        raise Cannot(self.cannot("decode"))
+
+    def reconstruct(self, x, y=None):
+        """(N, *shape) -> (N, *shape), the mean image in levels of what was coded."""
+        raise Cannot(self.cannot("reconstruct"))
+
+    def codes(self, x, y=None):
+        """(N, *shape) -> (N, h, w) int64, numbers of a codebook."""
+        raise Cannot(self.cannot("codes"))
+
+    def decode_codes(self, k, y=None):
+        """(N, h, w) -> (N, *shape), the mean image in levels."""
+        raise Cannot(self.cannot("decode_codes"))
+
+    def correlations(self, x):
+        """{attribute: its rank correlation with the number z that follows it}"""
+        raise Cannot(self.cannot("correlations"))
+
+    # ---- pictures ----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def panels(self, splits):
+        """Images to look at side by side -> {title: images}, the columns of a panel: data, reconstructions, samples.
+
+        Where a model with classes reconstructs, each column shows one class.
+        """
+        test, name, rows = splits["test"], type(self).__name__, min(8, len(splits["test"]))
+        by_class = bool(self.classes) and not self.cannot("reconstruct")
+        columns = self.classes if by_class else rows
+        title = f", classes 0 ... {columns - 1} by column" if by_class else ""
+        if self.cannot("reconstruct"):
+            shown = {"data (test)": test.x[: rows * columns]}
+        else:
+            shown = {}
+            for split in (splits["train"], test):
+                n = _first(split, rows, self.classes) if by_class else slice(rows * columns)
+                y = split.y[n].to(self.device) if self.classes else None
+                shown[f"data ({split.split}{title})"] = split.x[n]
+                shown[f"reconstructed ({split.split})"] = self.reconstruct(split.x[n].to(self.device), y=y).cpu()
+        y = dict(y=torch.arange(rows * columns, device=self.device) % columns) if by_class else {}
+        return shown | {f"samples of {name}{title}": self.sample(rows * columns, **y).cpu()}, columns
+
+
+def _first(split, rows, classes):
+    """Indices of the first examples of each class, in turn: at most `rows` of each, and as many of all."""
+    of_class = [(split.y == k).nonzero()[:rows, 0] for k in range(classes)]
+    rows = min(map(len, of_class))
+    return torch.stack([each[:rows] for each in of_class], 1).flatten()
+
+
+def _recorded(init):
+    """The constructor `init`, which gets its arguments in the plain form that a run stores, and leaves them in
+    `settings`. Of classes that hand **settings on to their base, the base has recorded what it took."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def constructor(self, *args, **keywords):
+        bound = signature.bind(self, *args, **keywords)
+        bound.apply_defaults()
+        for name in bound.arguments.keys() - {"self"}:
+            bound.arguments[name] = _plain(name, bound.arguments[name], signature.parameters[name].default)
+        init(*bound.args, **bound.kwargs)
+        own, kinds = {}, inspect.Parameter
+        for name, value in list(bound.arguments.items())[1:]:
+            own |= value if signature.parameters[name].kind == kinds.VAR_KEYWORD else {name: value}
+        own = {name: value for name, value in own.items() if name not in ("device", "dtype")}
+        named = {name: own[name] for name in own if name in signature.parameters}
+        self.settings = own | vars(self).get("settings", {}) | named
+
+    return constructor
+
+
+def _plain(name, value, default):
+    """A tensor becomes a list; a shape, and what has a tuple for its default, becomes a tuple, one value one of one."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if name == "shape" or isinstance(default, tuple):
+        return tuple(value) if isinstance(value, list | tuple) else (value,)
+    return value

@@ -1,0 +1,381 @@
+"""What every model answers: its settings, its class and its data checked, what it cannot do; and updates of more players than one."""
+
+import ast
+import copy
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from genmini import checkpoint, data, models
+from genmini.models._model import Batch, Cannot, Model
+from genmini.train import fit, judge
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN, VALID = (data.load("digits-threshold", split) for split in ("train", "valid"))
+each_family = pytest.mark.parametrize("name", models.MODELS)
+FAST = {  # settings that make a small model of each family
+    "ar": {}, "fvsbn": {}, "made": dict(hidden=4), "nade": dict(hidden=4), "pixelcnn": dict(width=4, blocks=1),
+    "pixelrnn": dict(width=4, layers=1), "realnvp": dict(couplings=1, hidden=4, width=2, blocks=1),
+    "vqvae": dict(width=4, K=4, dim=2, prior_width=4, prior_blocks=1), "classifier": dict(width=2, features=4),
+    **dict.fromkeys(("vae", "cvae", "autoencoder"), dict(latent=2, hidden=4)),
+    "arvae": dict(latent=2, hidden=4, attributes="area"),
+}  # fmt: skip
+
+
+def small(name, **settings):
+    """A small model of the family, and five examples of its kind."""
+    family = models.find(name)
+    shape = 9 if name == "ar" else (8, 8)
+    levels = {} if name == "ar" else dict(levels=2)
+    model = family(shape, **levels, **FAST.get(name, {}) | settings)
+    return model, torch.randn(5, 9) if name == "ar" else TRAIN.x[:5]
+
+
+# ---- settings ----------------------------------------------------------------------------------------------------------
+
+
+@each_family
+def test_settings_are_all_arguments_and_make_the_same_model_again(name):
+    model, _ = small(name)
+    again = type(model)(**json.loads(json.dumps(model.settings)))
+    assert again.settings == model.settings and again.state_dict().keys() == model.state_dict().keys()
+    assert all(one.shape == other.shape for one, other in zip(again.parameters(), model.parameters(), strict=True))
+    assert not {"device", "dtype", "self"} & model.settings.keys() and isinstance(model.settings["shape"], tuple)
+    assert FAST[name].keys() <= model.settings.keys()
+
+
+def test_settings_of_a_base_and_of_what_is_handed_on_to_it():
+    class Base(Model):
+        def __init__(self, shape, levels=2, hidden=(3, 4), order="natural", classes=0, device=None, dtype=None):
+            super().__init__(shape, levels, classes)
+            self.seen = shape, hidden, order
+
+    class Derived(Base):
+        def __init__(self, shape, extra=1.5, device=None, **settings):
+            super().__init__(shape, device=device, **settings)
+
+    class Plain(Derived):
+        pass
+
+    model = Derived(6, 2.5, hidden=7, order=torch.tensor([1, 0]))
+    assert model.seen == ((6,), (7,), [1, 0]) and model.D == 6
+    expected = dict(shape=(6,), levels=2, hidden=(7,), order=[1, 0], classes=0, extra=2.5)
+    assert model.settings == expected == Plain(**expected).settings == copy.deepcopy(model).settings
+    assert Derived([2, 3], order="random").settings == dict(
+        shape=(2, 3), levels=2, hidden=(3, 4), order="random", classes=0, extra=1.5
+    )
+    with pytest.raises(TypeError, match="shape"):
+        Derived()
+    with pytest.raises(TypeError, match="hiden"):
+        Derived(6, hiden=3)
+
+
+# ---- x and y -----------------------------------------------------------------------------------------------------------
+
+
+@each_family
+def test_y_is_checked_in_one_way(name):
+    """Without classes no y, with classes whole numbers among them: one for all, or one each."""
+    if name == "cvae":
+        model, x = small(name, classes=3)
+    else:
+        settings = dict(classes=3) if "classes" in small(name)[0].settings else {}
+        model, x = small(name, **settings)
+    model.eval()
+    if not model.classes:
+        with pytest.raises(ValueError, match="y is given, and this model was made without classes"):
+            model.loss(x, y=torch.zeros(5, dtype=torch.long))
+        return
+    for y, words in (
+        (3, r"classes 0 \.\.\. 2, got 3 \.\.\. 3"),
+        (torch.tensor([0, 1, 2, 0, -1]), r"classes 0 \.\.\. 2, got -1 \.\.\. 2"),
+        (torch.tensor([0, 1]), r"y must be one class, or 5 classes"),
+        (torch.zeros(5), "y must be"),
+        (torch.zeros(5, dtype=torch.bool), "y must be"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            model.loss(x, y=y)
+    torch.manual_seed(0)
+    one = model.loss(x, y=1)
+    torch.manual_seed(0)
+    each = model.loss(x, y=torch.ones(5, dtype=torch.uint8))
+    assert one.shape == (5,) and torch.equal(one, each)
+
+
+@each_family
+def test_x_of_another_shape_or_kind_is_refused(name):
+    if name == "ar":
+        return  # it takes series of any length
+    model, x = small(name)
+    y = dict(y=0) if model.classes else {}
+    with pytest.raises(ValueError, match=r"x must have shape \(N, 8, 8\), got \(5, 8, 7\)"):
+        model.loss(x[..., :7], **y)
+    if name != "classifier":  # it judges what is drawn, levels or not
+        with pytest.raises(ValueError, match=r"x must hold levels 0 \.\.\. 1, got 0 \.\.\. 2"):
+            model.loss(x * 2, **y)
+
+
+def test_a_density_checks_the_shape_of_its_points():
+    model = models.find("realnvp")((2,), couplings=1, hidden=4)
+    with pytest.raises(ValueError, match=r"x must have shape \(N, 2\), got \(4, 3\)"):
+        model.log_prob(torch.randn(4, 3))
+
+
+# ---- what a model cannot do --------------------------------------------------------------------------------------------
+
+CALLS = {
+    "log_prob": lambda model, x: model.log_prob(x), "log_prob_each": lambda model, x: model.log_prob_each(x),
+    "sample": lambda model, x: model.sample(2), "encode": lambda model, x: model.encode(x),
+    "decode": lambda model, x: model.decode(torch.zeros(2, 2)), "reconstruct": lambda model, x: model.reconstruct(x),
+    "codes": lambda model, x: model.codes(x), "decode_codes": lambda model, x: model.decode_codes(model.codes(x)),
+    "mixture": lambda model, x: model.mixture([0, 1]), "correlations": lambda model, x: model.correlations(x),
+    "fit": lambda model, x: model.fit(x),
+}  # fmt: skip
+
+
+@each_family
+def test_what_a_model_cannot_do_it_says_and_the_rest_it_does(name):
+    family = models.find(name)
+    model, x = small(name)
+    for method, call in CALLS.items():
+        reason = family.cannot(method)
+        assert reason == model.cannot(method)
+        if reason:
+            assert reason.startswith(f"{family.__name__} ") and len(reason.splitlines()) == 1
+            with pytest.raises(Cannot, match=f"^{reason}$"):
+                call(model, x)
+        elif not model.classes:
+            call(model, x)
+    for argument in ("mean", "known", "how"):
+        assert bool(family.cannot(argument)) == (family.cannot("sample") != "" or name not in {
+            "mean": ("vae", "cvae", "arvae", "vqvae"), "known": ("fvsbn", "made", "nade", "pixelcnn", "pixelrnn"),
+            "how": ("pixelcnn", "pixelrnn"),
+        }[argument])  # fmt: skip
+
+
+def test_nobody_outside_the_models_asks_what_attributes_a_model_has():
+    """The syntax trees of genmini/ and bench/: getattr and hasattr are for what is no model."""
+    others = {"torch", "arguments", "error", "importlib"}
+    for path in sorted([*ROOT.glob("genmini/**/*.py"), *ROOT.glob("bench/**/*.py")]):
+        if {ROOT / "genmini" / "models", ROOT / "genmini" / "data"} & set(path.parents):  # data knows no models
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("hasattr", "getattr"):
+                asked = ast.unparse(node.args[0])
+                assert asked.split(".")[0] in others, f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+
+
+def test_the_order_in_which_numbers_are_drawn():
+    """The first known numbers in pixel_order stay, whatever the rest of x holds."""
+    torch.manual_seed(0)
+    colours = models.find("pixelcnn")((3, 4, 4), levels=3, width=6, blocks=1)
+    orders = [models.find(name)((4, 4), order="random", **FAST[name]) for name in ("fvsbn", "nade", "made")]
+    for model in (*orders, colours, small("pixelrnn")[0]):
+        x = torch.randint(model.levels, (6, model.D))
+        order, half = model.pixel_order(), model.D // 2
+        assert order.sort()[0].tolist() == list(range(model.D))
+        other = x.index_copy(1, order[half:], torch.randint(model.levels, (6, model.D - half)))
+        u = torch.rand(6, model.D)
+        one, two = (model.sample(6, u=u, x=given.view(6, *model.shape), known=half).flatten(1) for given in (x, other))
+        assert torch.equal(one, two) and torch.equal(one[:, order[:half]].long(), x[:, order[:half]])
+
+
+# ---- a game of two players ---------------------------------------------------------------------------------------------
+
+
+class Game(Model):
+    """Two numbers: the critic descends (c - g)^2 twice a step, then g descends (g + c)^2 and dropout's noise."""
+
+    def __init__(self, shape, levels=2, k=2):
+        super().__init__(shape, levels)
+        self.k, self.c, self.g = k, nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.tensor(-2.0))
+        self.shared = nn.Parameter(torch.tensor(0.5))
+        self.register_buffer("turns", torch.tensor(0))
+        self.seen = []
+
+    def loss(self, x, y=None):
+        return (self.c - self.g).square().expand(len(x))
+
+    def updates(self, batch):
+        for _ in range(self.k):
+            self.turns += 1
+            yield "critic", (self.c * self.shared - self.g).square() + batch.x.float().mean(), [self.c, self.shared]
+            self.seen.append(("critic", self.c.item(), self.g.item(), self.c.grad, self.g.grad))
+        noise = torch.rand(())
+        yield "generator", (self.g + self.c * self.shared).square() * (0.5 + noise), iter([self.g, self.shared])
+        self.seen.append(("generator", self.c.item(), self.g.item(), self.c.grad, self.g.grad))
+
+
+LOOP = dict(steps=12, every=4, batch=8, rate=0.1, clip=0.5, decay=0.1, progress=False)
+
+
+def by_hand(steps, seed=0):
+    """The same game, written out with PyTorch's optimisers."""
+    noise = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    game = Game((8, 8))
+    players = {"critic": [game.c, game.shared], "generator": [game.g, game.shared]}
+    adams = {name: torch.optim.AdamW(some, lr=0.1, weight_decay=0.1) for name, some in players.items()}
+    cosines = {name: torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps) for name, adam in adams.items()}
+
+    def step(name, loss):
+        grads = torch.autograd.grad(loss, players[name])
+        for parameter, grad in zip(players[name], grads, strict=True):
+            parameter.grad = grad
+        torch.nn.utils.clip_grad_norm_(players[name], 0.5)
+        adams[name].step()
+
+    for _ in range(steps):
+        x = TRAIN.x[torch.randint(len(TRAIN), (8,), generator=noise)]
+        for _ in range(2):
+            step("critic", (game.c * game.shared - game.g).square() + x.float().mean())
+        share = 0.5 + torch.rand(())
+        step("generator", (game.g + game.c * game.shared).square() * share)  # after the critic's steps
+        for cosine in cosines.values():
+            cosine.step()
+    return game
+
+
+def test_a_game_is_played_move_by_move():
+    """Each loss sees the moves before it, each name has its Adam and clip, the cosine counts steps and not moves."""
+    game = Game((8, 8))
+    rows = []
+    fit(game, TRAIN, VALID, **LOOP | dict(every=12), watch=lambda row, model: rows.append(copy.deepcopy(model.state_dict())))
+    expected = by_hand(12)
+    assert all(torch.equal(rows[0][name], tensor) for name, tensor in expected.named_parameters())
+    assert rows[0]["turns"] == 24 and [turn[0] for turn in game.seen[:3]] == ["critic", "critic", "generator"]
+    (_, c0, g0, c_grad, g_grad), (_, c1, g1, *_), (_, c2, g2, *_) = game.seen[:3]
+    assert c0 != c1 == c2 and g0 == g1 == -2.0 != g2, "each moves in its own turn"
+    assert c_grad is not None and g_grad is None, "the other player gets no gradient"
+
+
+def test_the_losses_of_all_players_stand_in_the_metrics(tmp_path, monkeypatch):
+    history = fit(Game((8, 8)), TRAIN, VALID, **LOOP)
+    assert all(row.keys() == {"step", "train critic", "train generator", "valid", "seconds"} for row in history.rows)
+
+
+@pytest.mark.parametrize("stop", [2, 4, 7])
+def test_a_game_resumes_to_the_same_bits(tmp_path, monkeypatch, stop):
+    monkeypatch.setattr(models, "MODELS", (*models.MODELS, "test_model"))
+    monkeypatch.setattr(models, "find", lambda name: Game)
+    whole = Game((8, 8))
+    fit(whole, TRAIN, VALID, **LOOP, run=tmp_path / "whole")
+    parts, updates, step = Game((8, 8)), Game.updates, [0]
+
+    def pressed(batch):
+        step[0] += 1
+        if step[0] == stop:
+            signal.raise_signal(signal.SIGINT)
+        return updates(parts, batch)
+
+    parts.updates = pressed
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert fit(parts, TRAIN, VALID, **LOOP, run=tmp_path / "parts").stopped == "interrupted"
+    finally:
+        signal.signal(signal.SIGINT, before)
+    state, _ = checkpoint.load_state(tmp_path / "parts")
+    assert state["descents"].keys() == {"critic", "generator"}
+    assert all(part.keys() == {"optimiser", "schedule", "scaler"} for part in state["descents"].values())
+    assert [state["descents"][name]["optimiser"]["state"][0]["step"] for name in ("critic", "generator")] == [2 * stop, stop]
+    again = Game((8, 8))
+    torch.rand(5)
+    history = fit(again, TRAIN, VALID, **LOOP, run=tmp_path / "parts", resume=True)
+    assert history.last == 12 and checkpoint.read(tmp_path / "whole") == checkpoint.read(tmp_path / "parts")
+    assert all(torch.equal(one, other) for one, other in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
+    files = [next((tmp_path / run).glob("*.safetensors")).read_bytes() for run in ("whole", "parts")]
+    lines = [[{**json.loads(line), "seconds": 0} for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+             for run in ("whole", "parts")]  # fmt: skip
+    assert files[0] == files[1] and lines[0] == lines[1]
+
+
+def test_updates_that_change_from_step_to_step_are_refused():
+    class Late(Game):
+        def updates(self, batch):
+            self.turns += 1
+            if self.turns != 2 or self.missing:
+                yield "critic", (self.c - self.g).square(), [self.c] if self.turns < 3 else [self.c, self.shared]
+            if self.turns == 2:
+                yield "late", self.g.square(), [self.g]
+
+    for missing, words in ((True, "'late' first at a later one"), (False, r"\['critic'\], got \[\]|'late'")):
+        game = Late((8, 8))
+        game.missing = missing
+        with pytest.raises(ValueError, match=words):
+            fit(game, TRAIN, VALID, **LOOP)
+    game = Game((8, 8))
+    game.updates = lambda batch: iter([("critic", game.loss(batch.x).mean(), [game.c] if game.seen else [game.g])] * (not game.seen.append(1) or 1))
+    with pytest.raises(ValueError, match="same parameters for 'critic'"):
+        fit(game, TRAIN, VALID, **LOOP)
+    game.updates = lambda batch: iter(())
+    with pytest.raises(ValueError, match=r"got \[\]"):
+        fit(game, TRAIN, VALID, **LOOP)
+
+
+def test_by_default_there_is_one_update_of_the_mean_loss():
+    model, x = small("cvae", classes=10)
+    torch.manual_seed(0)
+    ((name, loss, parameters),) = model.updates(Batch(x, TRAIN.y[:5]))
+    torch.manual_seed(0)
+    assert name == "loss" and torch.equal(loss, model.loss(x, y=TRAIN.y[:5]).mean())
+    assert list(map(id, parameters)) == list(map(id, model.parameters()))
+    assert judge(model, TRAIN.x[:7], TRAIN.y[:7], batch=3).shape == (7,) and not model.training
+
+
+def test_stages_take_settings_each_and_no_others():
+    model, _ = small("vqvae")
+    for later in ({}, {"codes": dict(steps=1)}, {"prior": dict(steps=1), "more": dict(steps=1)}):
+        with pytest.raises(ValueError, match=r"later takes the settings of the stages \('prior',\)"):
+            fit(model, TRAIN, VALID, steps=1, later=later, progress=False)
+    with pytest.raises(ValueError, match="later takes the settings"):
+        fit(small("nade")[0], TRAIN, VALID, steps=1, later={"prior": dict(steps=1)}, progress=False)
+    with pytest.raises(ValueError, match="every must be at least 1"):
+        fit(model, TRAIN, VALID, steps=1, later={"prior": dict(steps=1, every=0)}, progress=False)
+    with pytest.raises(ValueError, match="steps must be at least 1, got None"):
+        fit(small("nade")[0], TRAIN, VALID, progress=False)
+    with pytest.raises(ValueError, match="method is for models that are solved: NADE is trained step by step"):
+        fit(small("nade")[0], TRAIN, VALID, steps=1, method="likelihood", progress=False)
+
+
+def test_a_finished_training_in_stages_has_nothing_to_resume(tmp_path):
+    model, _ = small("vqvae")
+    loops = dict(steps=1, every=1, later={"prior": dict(steps=1, every=1)}, run=tmp_path, progress=False)
+    fit(model, TRAIN, VALID, **loops)
+    with pytest.raises(ValueError, match="at its end: there is nothing to resume"):
+        fit(model, TRAIN, VALID, **loops, resume=True)
+
+
+# ---- panels ------------------------------------------------------------------------------------------------------------
+
+
+def test_panels_show_data_reconstructions_and_samples():
+    splits = {split: data.load("digits-threshold", split) for split in data.SPLITS}
+    shown, columns = small("made")[0].panels(splits)
+    assert list(shown) == ["data (test)", "samples of MADE"] and columns == 8 and all(len(x) == 64 for x in shown.values())
+    shown, columns = small("vae")[0].eval().panels(splits)
+    assert list(shown) == ["data (train)", "reconstructed (train)", "data (test)", "reconstructed (test)", "samples of VAE"]
+    assert torch.equal(shown["data (test)"], splits["test"].x[:64]) and columns == 8
+    model, _ = small("classifier")
+    shown, _ = model.eval().panels(splits)
+    loss = judge(model, splits["test"].x, splits["test"].y)
+    hardest = shown["hardest for Classifier (test)"]
+    assert torch.equal(hardest[0], splits["test"].x[loss.argmax()]) and len(hardest) == 64
+
+
+def test_a_column_of_a_conditional_model_is_one_class():
+    splits, told = {split: data.load("digits-threshold", split) for split in data.SPLITS}, []
+    model, _ = small("cvae")
+    decode, sample = model.decode, model.sample
+    model.decode = lambda z, y=None: (told.append(y.argmax(1) if y.dim() > 1 else y), decode(z, y))[1]
+    model.sample = lambda n, y=None: (told.append(y), sample(n, y=y))[1]
+    shown, columns = model.eval().panels(splits)
+    by_column = torch.arange(80) % 10
+    assert columns == 10 and all(len(x) == 80 for x in shown.values()) and all(torch.equal(y, by_column) for y in told)
+    assert list(shown)[-1] == "samples of CVAE, classes 0 ... 9 by column" and len(told) == 3
+    test = splits["test"]
+    first = [int((test.y == k).nonzero()[0]) for k in range(10)]
+    assert torch.equal(shown["data (test, classes 0 ... 9 by column)"][:10], test.x[first])
