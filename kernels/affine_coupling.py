@@ -24,6 +24,7 @@ Traffic
     Eager PyTorch moves at least 36: exp (8), mul (12), add (12), sum (4).
 
 Accuracy
+    All is computed in float32, also where x is of 16 bits (float64 for float64), and y is rounded once: e^s alone may exceed float16.
     The sum of s is kept in double, and compensated (two doubles) for float64, in an order that depends on D alone:
     |logdet - exact| <= 2^-23 |exact| + 2^-40 sum|s|   for float32 and 16 bits,    2^-50 sum|s| log2(D)   for float64.
     save="y": y - t loses the digits that t covers: its error is 2^-24 (|y| + |t|) where x e^s has 2^-24 |x e^s|, so keep |t| modest.
@@ -50,13 +51,15 @@ CHUNK = 4096  # numbers of a row that one block adds: the same constant stands i
 
 
 def reference(x, s, t):  # (N, D) each -> (N, D), (N,)
-    y = x * s.exp() + t
-    return y, _row_sum(s)
+    wide = _wide(x.dtype)
+    y = x.to(wide) * s.to(wide).exp() + t.to(wide)
+    return y.to(x.dtype), _row_sum(s)
 
 
 def reference_inverse(y, s, t):
-    x = (y - t) * (-s).exp()
-    return x, -_row_sum(s)
+    wide = _wide(y.dtype)
+    x = (y.to(wide) - t.to(wide)) * (-s.to(wide)).exp()
+    return x.to(y.dtype), -_row_sum(s)
 
 
 def _row_sum(s):
@@ -134,13 +137,17 @@ def launch_inverse_backward(choice, dx, dlogdet, x, s):
 
 def gradient_formula(dy, dlogdet, kept, s, t, request):
     # forward was: y = x e^s + t, logdet = sum_d s;   so x e^s = y - t
+    dtype = dy.dtype
+    dy, kept, s, t = (a if a is None else a.to(_wide(dtype)) for a in (dy, kept, s, t))
     xes = kept * s.exp() if t is None else kept - t
-    return dy * s.exp(), dy * xes + dlogdet[:, None].to(dy.dtype)
+    return (dy * s.exp()).to(dtype), (dy * xes + dlogdet[:, None]).to(dtype)
 
 
 def inverse_gradient_formula(dx, dlogdet, x, s, request):
     # inverse was: x = (y - t) e^-s, logdet = -sum_d s;   so dx/ds = -x
-    return dx * (-s).exp(), -dx * x - dlogdet[:, None].to(dx.dtype)
+    dtype = dx.dtype
+    dx, x, s = (a.to(_wide(dtype)) for a in (dx, x, s))
+    return (dx * (-s).exp()).to(dtype), (-dx * x - dlogdet[:, None]).to(dtype)
 
 
 def gradient(needed, grads, kept, s, t, request):

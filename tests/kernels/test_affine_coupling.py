@@ -165,6 +165,29 @@ def test_save_y_is_as_wrong_as_it_says(run):
 
 
 @everywhere
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_16_bits_are_computed_in_32(run, dtype, name):
+    """e^11.5 is beyond float16, and 1e-4 e^11.5 is not. All of it is the definition in float32, rounded once; e^s may be off by two ulp."""
+    sign = -1 if name == "inverse" else 1
+    x, s, t = (torch.full((2, 3), value, dtype=dtype, device=run.device) for value in (1e-4, 11.5 * sign, 0.5))
+    x, t = (x + t, t) if name == "inverse" else (x, t)
+    leaves, plain = [a.requires_grad_() for a in (x, s, t)], [a.detach().float().requires_grad_() for a in (x, s, t)]
+    y_grad = torch.full((2, 3), 0.01, dtype=dtype, device=run.device)
+    with run.use():
+        y, logdet = OPERATORS[name][0](*leaves)
+        got = torch.autograd.grad([y, logdet], leaves, [y_grad, torch.full_like(logdet, 0.1)])
+    wanted_y, wanted_logdet = OPERATORS[name][1](*plain)
+    wanted = torch.autograd.grad([wanted_y, wanted_logdet], plain, [y_grad.float(), torch.full_like(logdet, 0.1)])
+    near = dict(rtol=torch.finfo(dtype).eps, atol=0)
+    torch.testing.assert_close(y.float(), wanted_y, **near)
+    for grad, want in zip(got, wanted, strict=True):
+        if name == "forward":  # the others read the rounded output
+            torch.testing.assert_close(grad.float(), want.to(dtype).float(), **near)
+        assert grad.isfinite().all() == want.to(dtype).isfinite().all()
+
+
+@everywhere
 def test_nan_and_infinity_stay_in_their_row(run):
     x, s, t = (a.float().to(run.device) for a in inputs(4, 3, 40))
     s[1, 0, 3], s[2, 1, 5], s[3, 0, 0], s[3, 2, 1] = math.nan, math.inf, math.inf, -math.inf
