@@ -88,6 +88,16 @@ class VectorQuantizer(nn.Module):
             self.register_buffer("idle", weight.new_empty(num_embeddings, dtype=torch.int64))  # batches since somebody chose it
         self.reset_parameters()
 
+    def _apply(self, fn, recurse=True):
+        """As nn.Module's (half, to, cuda, ...), but count and total stay in at least float32, to the last bit."""
+        kept = {} if self.decay is None else dict(count=self.count, total=self.total)
+        super()._apply(fn, recurse)
+        wide = torch.promote_types(self.weight.dtype, torch.float32)
+        for name, before in kept.items():
+            if getattr(self, name).dtype != wide:
+                setattr(self, name, before.to(getattr(self, name).device, wide))
+        return self
+
     def reset_parameters(self):
         nn.init.normal_(self.weight)  # as nn.Embedding
         if self.decay is not None:

@@ -202,6 +202,27 @@ def test_average_codes_follow_their_vectors():
     assert torch.equal(layer.weight, before)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("cast", [lambda m, d: m.to(d), lambda m, d: m.half() if d == torch.float16 else m.bfloat16()])
+def test_averages_stay_wide_when_the_codebook_becomes_narrow(dtype, cast):
+    """Counts beyond float16 keep their digits, in a module of modules too; the code of 70000 vectors of 3 is 3."""
+    layer = VectorQuantizer(2, 1, decay=0.9, revive=5)
+    keys = list(layer.state_dict())
+    with torch.no_grad():
+        layer.count.copy_(torch.tensor([70000.3, 1]))
+        layer.total.copy_(3 * layer.count[:, None])
+        layer.weight.copy_(torch.tensor([[3.0], [1000.0]]))
+    count, total = layer.count.clone(), layer.total.clone()
+    cast(nn.Sequential(layer), dtype)
+    assert layer.weight.dtype == dtype and torch.equal(layer.count, count) and torch.equal(layer.total, total)
+    for _ in range(3):
+        layer(torch.full((70000, 1), 3.0, dtype=dtype))
+    assert layer.weight.dtype == dtype and layer.weight[0].item() == 3 and list(layer.state_dict()) == keys
+    assert layer.double().count.dtype == layer.total.dtype == torch.float64
+    assert layer.to(dtype).count.dtype == layer.total.dtype == torch.float32
+    assert layer.to("meta").count.device.type == "meta" and layer.to_empty(device="cpu").count.device.type == "cpu"
+
+
 def test_a_code_that_faded_for_long_stays():
     layer = VectorQuantizer(2, 1, decay=0.1)
     with torch.no_grad():
