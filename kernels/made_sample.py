@@ -163,7 +163,10 @@ def made_sample(u, weights, biases, degrees, levels=2, direct=None, x=None, know
 
 def _bytes(x):
     """As uint8; what is no whole number from 0 to 255 becomes 255, or with 256 levels is refused by its own dtype."""
-    return x if x.dtype == torch.uint8 else torch.where((x >= 0) & (x <= 255) & (x == x.floor()), x, 255).to(torch.uint8)
+    if x.dtype in (torch.uint8, torch.bool):
+        return x.to(torch.uint8)
+    x = x if x.is_floating_point() else x.long()  # int8 cannot hold 255
+    return torch.where((x >= 0) & (x <= 255) & (x == x.floor()), x, 255).to(torch.uint8)
 
 
 def _network(u, weights, biases, degrees, levels, direct):

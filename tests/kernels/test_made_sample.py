@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from check import drawn_from, laid_out, layouts, opaque, runs, seeds
+from genmini.kernels import _check
 from genmini.kernels import made_sample as room
 from hypothesis import given
 from hypothesis import strategies as st
@@ -258,6 +259,15 @@ def test_no_gradient_and_16_bits():
     assert l.dtype == torch.float32 and not l.requires_grad
     wide = [w.detach().float() for w in weights], [b.float() for b in biases], degrees
     assert torch.equal(ops.made_sample(noise(2, 3), *wide, logits=True)[1], l)
+
+
+@pytest.mark.parametrize("dtype", [*_check.FLOATS, *_check.INTEGERS, torch.bool], ids=str)
+def test_x_of_every_dtype_is_the_same_x(dtype):
+    network, u, x = net(5, (7,)), noise(4, 5), pixels(4, 5, 2)
+    weights, biases, degrees, _ = network
+    wanted = ops.made_sample(u, weights, biases, degrees, x=x, known=3, logits=True)
+    got = ops.made_sample(u, weights, biases, degrees, x=x.to(dtype), known=3, logits=True)
+    assert got[0].dtype == torch.uint8 and all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
 
 
 def test_errors_name_the_argument():
