@@ -1,12 +1,16 @@
-"""What every model with a latent code is worth on unseen digits, by its own recipes and three seeds.
+"""Measures every model with a latent code on unseen digits: its own recipes, three seeds each.
 
     python bench/table_latent.py                     what is missing, or was measured with other settings; then docs/results.md
     python bench/table_latent.py --only vae vqvae    these models
     python bench/table_latent.py --fresh             all of it again
     python bench/table_latent.py --write             only write docs/results.md from the stored rows
 
-One run is one process with one thread; the seconds are those of the processor. Recipes are tuned on valid; test is looked at here alone.
-The FID is that of digits-v1's features, of as many samples as there are test images, which stand beside them: not comparable with others.
+One run is one process with one thread; the seconds are those of the processor. Recipes are tuned on the valid split;
+the test split is used here only. The FID is that of digits-v1's features, of as many samples as there are test images;
+the last row gives the FID of these images. It does not compare with an FID of other features.
+
+A model with classes gives log p(x|y). The label is worth up to log 10 = 2.3 nats, so this does not compare with log p(x)
+of other models: the table gives both, and ranks by log p(x) = log sum_y p(y) p(x|y), y as frequent as in train.
 """
 
 import json
@@ -21,13 +25,14 @@ from trained import KEYS, SETS  # noqa: E402
 
 CSV = HERE / "results" / "latent.csv"
 DOCUMENT = HERE.parent / "docs" / "results.md"
-FIGURES = ["elbo", "iwae", "reconstruction", "squared_error", "fid", "fid_real", "right_class", "perplexity"]
+BOUNDS = ["elbo", "iwae", "elbo_given_y", "iwae_given_y"]
+FIGURES = [*BOUNDS, "reconstruction", "squared_error", "fid", "fid_real", "right_class", "perplexity"]
 COLUMNS = [*KEYS, *FIGURES, "unit", "valid", "parameters", "step", "cpu_seconds", "settings", "torch", "commit"]
 DRAWS = 500
 
 
 def runs(only=None):
-    """(model, recipe, seed) of everything that codes an image and is trained on the digits."""
+    """Yields (model, recipe, seed) of every model that codes an image and is trained on the digits."""
     from genmini import models
 
     for name in only or models.MODELS:
@@ -45,7 +50,7 @@ def settings(name, key):
 
 
 def measure(run):
-    """Train one model -> its row."""
+    """Trains one model -> its row."""
     import torch
     from measure import commit
 
@@ -60,16 +65,43 @@ def measure(run):
         off = (test.x - model.reconstruct(test.x, y=test.y if model.classes else None)) / (test.levels - 1)
     judged = metrics.score(model, metrics.network("digits-v1"), train, test, n=len(test))
     right = judged["samples"]["accuracy"]
-    said = {
-        "elbo": figures.get("elbo"), "iwae": figures.get(f"iwae-{DRAWS}"), "reconstruction": figures.get("reconstruction"),
+    bounds = {"elbo": figures.get("elbo"), "iwae": figures.get(f"iwae-{DRAWS}")}
+    if model.classes:
+        given_y = {f"{name}_given_y": value for name, value in bounds.items()}
+        bounds = without_label(model, test.x, train.y.bincount() / len(train.y)) | given_y
+    bounds = dict.fromkeys(BOUNDS) | bounds
+    found = {
+        **bounds, "reconstruction": figures.get("reconstruction"),
         "squared_error": off.square().flatten(1).sum(1).mean().item(), "fid": judged["samples"]["fid"], "fid_real": judged["real"]["fid"],
         "right_class": right and right[0], "perplexity": figures.get("perplexity"),
     }  # fmt: skip
     return {
-        "data": plan.data, "who": name, "recipe": key, "seed": seed, **{k: "" if v is None else f"{v:.4f}" for k, v in said.items()},
-        "unit": model.unit, "valid": f"{history.valid:.4f}", "parameters": sum(p.numel() for p in model.parameters()), "step": history.step,
-        "cpu_seconds": f"{seconds:.1f}", "settings": settings(name, key), "torch": torch.__version__, "commit": commit(),
+        "data": plan.data, "who": name, "recipe": key, "seed": seed,
+        **{k: "" if v is None else f"{v:.4f}" for k, v in found.items()}, "unit": model.unit, "valid": f"{history.valid:.4f}",
+        "parameters": sum(p.numel() for p in model.parameters()), "step": history.step, "cpu_seconds": f"{seconds:.1f}",
+        "settings": settings(name, key), "torch": torch.__version__, "commit": commit(),
     }  # fmt: skip
+
+
+def without_label(model, x, frequency):
+    """The bounds of log p(x) = log sum_y p(y) p(x|y), of a model that gives those of log p(x|y); p(y) (C,): frequency.
+
+    iwae takes DRAWS draws in all, as many with each class: the mean over y of unbiased estimates of p(x|y) is one of p(x).
+    elbo is sum_y q(y|x) [log p(y) + elbo(x|y) - log q(y|x)], with q(y|x) proportional to p(y) e^elbo(x|y) of other draws:
+    of the same draws, log sum_y p(y) e^elbo(x|y) could lie above log p(x).
+    """
+    import torch
+
+    C = len(frequency)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        first, second = ([model.figures(x, y=torch.full((len(x),), c), k=k) for c in range(C)] for k in (DRAWS // C, 0))
+    weighed = lambda parts, name: torch.stack([part[name] + p.log() for part, p in zip(parts, frequency, strict=True)])
+    log_q = weighed(second, "elbo").log_softmax(0)  # (C, N)
+    bounds = {"elbo": (log_q.exp() * (weighed(first, "elbo") - log_q)).sum(0).mean().item()}
+    if f"iwae-{DRAWS // C}" in first[0]:
+        bounds["iwae"] = weighed(first, f"iwae-{DRAWS // C}").logsumexp(0).mean().item()
+    return bounds
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------------------------
@@ -88,17 +120,17 @@ def missing(only=None):
 
 
 def cell(group, column, digits, sign=1):
-    """Mean and deviation over the seeds; of nats of a density it is said that they are."""
+    """Mean and deviation over the seeds; nats of a density are marked."""
     values = [sign * float(row[column]) for row in group if row[column]]
     if not values:
         return ""
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    density = "density " * ("density" in group[0]["unit"] and column in ("elbo", "iwae", "reconstruction"))
+    density = "density " * ("density" in group[0]["unit"] and column in (*BOUNDS, "reconstruction"))
     return f"{density}{statistics.mean(values):.{digits}f}{spread}"
 
 
 def table(rows, data):
-    """The lines of one data set: probabilities first, the best first; then densities, then what has neither."""
+    """The lines of one data set: models with a probability first, the best log p(x) first; then densities; then the rest."""
     groups = {}
     for row in rows:
         if row["data"] == data:
@@ -109,22 +141,24 @@ def table(rows, data):
         costs = [-float(row["iwae"] or row["elbo"]) for row in group if row["elbo"]]
         return ("density" in group[0]["unit"], not costs, statistics.mean(costs or [float(row["squared_error"]) for row in group]))
 
-    heads = [SETS[data], "−ELBO", f"−IWAE-{DRAWS}", "−log p(x\\|z)", "squared error", "FID", "right class", "perplexity", "parameters", "seconds"]
+    heads = [SETS[data], "−ELBO", f"−IWAE-{DRAWS}", "−ELBO given y", f"−IWAE-{DRAWS} given y", "−log p(x\\|z)", "squared error", "FID",
+             "right class", "perplexity", "parameters", "seconds"]  # fmt: skip
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for (who, key), group in sorted(groups.items(), key=order):
         name = f"`{who}` ({key})" + (f", {len(group)} seed{'s' * (len(group) > 1)}" if len(group) < 3 else "")
-        cells = [name, cell(group, "elbo", 2, -1), cell(group, "iwae", 2, -1), cell(group, "reconstruction", 2), cell(group, "squared_error", 2)]
+        cells = [name, *(cell(group, bound, 2, -1) for bound in BOUNDS)]
+        cells += [cell(group, "reconstruction", 2), cell(group, "squared_error", 2)]
         cells += [cell(group, "fid", 1), cell(group, "right_class", 3), cell(group, "perplexity", 1), f"{int(group[0]['parameters']):,}"]
         cells += [f"{statistics.mean(float(row['cpu_seconds']) for row in group):.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     if groups:
         floor = next(iter(groups.values()))[0]["fid_real"]
-        lines.append("| " + " | ".join(["test images", *[""] * 4, f"{float(floor):.1f}", *[""] * 4]) + " |")
+        lines.append("| " + " | ".join(["test images", *[""] * 6, f"{float(floor):.1f}", *[""] * 4]) + " |")
     return lines
 
 
 def document():
-    """From the rows of the recipes as they are now."""
+    """Writes the tables from the rows whose settings are those of the recipes as they are now."""
     rows = [row for row in stored() if row["settings"] == settings(row["who"], row["recipe"])]
     trained.write(DOCUMENT, "latent", [table(rows, data) for data in SETS])
 
