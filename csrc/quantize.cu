@@ -1,10 +1,11 @@
 // The step of vector quantisation once the nearest code is known: gather, loss, and both gradients.
 // Room: kernels/nearest_code.py
 //
-//   rung fused      one pass over z each: z_q and loss together; dz; de from a segment of rows per code
+//   rung fused      three kernels, each reads z once: z_q and loss; dz; de, from a run of rows for each code
 //
 // z (N, D), e (K, D), index (N,), z_q and dz like z, de like e, loss (N,) of type R: float, or double if z or e is
-// double. Sums run in double, in an order that depends on the data alone; there is no atomic addition.
+// double. Sums run in double, in an order that depends on the data alone; there is no atomic addition. An index outside
+// 0 .. K-1 reads no code: z_q and loss of its row are 0, and it adds nothing to dz and de.
 
 #include "gpu.h"
 
@@ -27,16 +28,18 @@ template <> struct result<double, double> {
 // A warp owns row n.   loss = |sg[z] - e|^2 + beta |z - sg[e]|^2,  in value (1 + beta) |z - e|^2
 template <class Z, class E, class R>
 __global__ void quantize_fused(const Z* z, const E* e, const int64_t* index, Z* z_q, R* loss, double beta, int64_t N,
-                               int64_t D) {
+                               int64_t K, int64_t D) {
     int64_t n = (blockIdx.x * int64_t(THREADS) + threadIdx.x) / 32;
     int lane = threadIdx.x % 32;
     if (n >= N) return;
-    const E* code = e + index[n] * D;    // e[index[n], :]
+    int64_t k = index[n];
+    bool inside = k >= 0 && k < K;
     double square = 0;
     for (int64_t d = lane; d < D; d += 32) {
-        double t = to_double(z[n * D + d]) - to_double(code[d]);
+        double code = inside ? to_double(e[k * D + d]) : 0;
+        double t = inside ? to_double(z[n * D + d]) - code : 0;
         square += t * t;
-        z_q[n * D + d] = from_real<Z>(to_double(code[d]));
+        z_q[n * D + d] = from_real<Z>(code);
     }
     for (int offset = 16; offset > 0; offset /= 2) square += __shfl_xor_sync(0xffffffffu, square, offset);
     if (lane == 0) loss[n] = R(square + beta * square);
@@ -45,11 +48,13 @@ __global__ void quantize_fused(const Z* z, const E* e, const int64_t* index, Z* 
 // A thread owns element (n, d).   dz = dz_q + beta d|z - e|^2/dz dloss
 template <class Z, class E, class R>
 __global__ void quantize_dz(const Z* dz_q, const R* dloss, const Z* z, const E* e, const int64_t* index, Z* dz,
-                            double beta, int64_t N, int64_t D) {
+                            double beta, int64_t N, int64_t K, int64_t D) {
     int64_t i = blockIdx.x * int64_t(THREADS) + threadIdx.x, n = i / D;
     if (n >= N) return;
-    R t = R(to_double(z[i])) - R(to_double(e[index[n] * D + i % D]));
-    dz[i] = from_real<Z>(R(to_double(dz_q[i])) + R(2 * beta) * t * dloss[n]);
+    int64_t k = index[n];
+    R pull = 0;
+    if (k >= 0 && k < K) pull = R(2 * beta) * (R(to_double(z[i])) - R(to_double(e[k * D + i % D]))) * dloss[n];
+    dz[i] = from_real<Z>(R(to_double(dz_q[i])) + pull);
 }
 
 // Block (k, y) owns code k and columns 32 y ..; rows order[start[k]] .. order[start[k + 1] - 1] have index k.
@@ -91,21 +96,22 @@ template <class Run> int with_dtypes(int z_dtype, int e_dtype, Run run) {
     using R = decltype(rr)
 
 extern "C" int quantize_forward_fused(int z_dtype, int e_dtype, const void* z, const void* e, const int64_t* index,
-                                      void* z_q, void* loss, double beta, int64_t N, int64_t D, void* stream) {
+                                      void* z_q, void* loss, double beta, int64_t N, int64_t K, int64_t D,
+                                      void* stream) {
     return with_dtypes(z_dtype, e_dtype, [&](auto zz, auto ee, auto rr) {
         TYPES;
         return launch(quantize_fused<Z, E, R>, dim3(blocks(N, THREADS / 32)), dim3(THREADS), 0, stream, (const Z*)z,
-                      (const E*)e, index, (Z*)z_q, (R*)loss, beta, N, D);
+                      (const E*)e, index, (Z*)z_q, (R*)loss, beta, N, K, D);
     });
 }
 
 extern "C" int quantize_dz_fused(int z_dtype, int e_dtype, const void* dz_q, const void* dloss, const void* z,
-                                 const void* e, const int64_t* index, void* dz, double beta, int64_t N, int64_t D,
-                                 void* stream) {
+                                 const void* e, const int64_t* index, void* dz, double beta, int64_t N, int64_t K,
+                                 int64_t D, void* stream) {
     return with_dtypes(z_dtype, e_dtype, [&](auto zz, auto ee, auto rr) {
         TYPES;
         return launch(quantize_dz<Z, E, R>, dim3(blocks(N * D, THREADS)), dim3(THREADS), 0, stream, (const Z*)dz_q,
-                      (const R*)dloss, (const Z*)z, (const E*)e, index, (Z*)dz, beta, N, D);
+                      (const R*)dloss, (const Z*)z, (const E*)e, index, (Z*)dz, beta, N, K, D);
     });
 }
 

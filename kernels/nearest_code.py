@@ -136,14 +136,14 @@ def splits(backend, device, N, K):
 
 
 def launch_step(choice, z, e, index, beta):
-    z_q, loss = torch.empty_like(z), z.new_empty(len(z), dtype=_wide(z, e))
-    _library.call("quantize", choice.backend, f"quantize_forward_{choice.rung}", z.dtype, e.dtype, z, e, index, z_q, loss, beta, *z.shape)
+    z_q, loss, sizes = torch.empty_like(z), z.new_empty(len(z), dtype=_wide(z, e)), (len(z), *e.shape)
+    _library.call("quantize", choice.backend, f"quantize_forward_{choice.rung}", z.dtype, e.dtype, z, e, index, z_q, loss, beta, *sizes)
     return z_q, loss
 
 
 def launch_dz(choice, dz_q, dloss, z, e, index, beta):
-    dz = torch.empty_like(z)
-    _library.call("quantize", choice.backend, f"quantize_dz_{choice.rung}", z.dtype, e.dtype, dz_q, dloss, z, e, index, dz, beta, *z.shape)
+    dz, sizes = torch.empty_like(z), (len(z), *e.shape)
+    _library.call("quantize", choice.backend, f"quantize_dz_{choice.rung}", z.dtype, e.dtype, dz_q, dloss, z, e, index, dz, beta, *sizes)
     return dz
 
 

@@ -22,8 +22,8 @@ template <class Z, class E> void drive(int z_dtype, int e_dtype, double z_precis
     for (int64_t k = 0; k <= K; k++) start[k] = std::count_if(index.p, index.p + N, [&](int64_t i) { return i < k; });
     auto difference = [&](int64_t n, int64_t d) { return to_double(z[n * D + d]) - to_double(e[index[n] * D + d]); };
 
-    run(what, quantize_forward_fused(z_dtype, e_dtype, z.p, e.p, index.p, z_q.p, loss.p, beta, N, D, nullptr));
-    run(what, quantize_dz_fused(z_dtype, e_dtype, dz_q.p, dloss.p, z.p, e.p, index.p, dz.p, beta, N, D, nullptr));
+    run(what, quantize_forward_fused(z_dtype, e_dtype, z.p, e.p, index.p, z_q.p, loss.p, beta, N, K, D, nullptr));
+    run(what, quantize_dz_fused(z_dtype, e_dtype, dz_q.p, dloss.p, z.p, e.p, index.p, dz.p, beta, N, K, D, nullptr));
     run(what, quantize_de_fused(z_dtype, e_dtype, dloss.p, z.p, e.p, order.p, start.p, de.p, K, D, nullptr));
     for (int64_t n = 0; n < N; n++) {
         double square = 0;

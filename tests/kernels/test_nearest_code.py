@@ -438,6 +438,26 @@ def test_step_opaque(run):
     opaque(torch.ops.genmini.quantize_de.default, (z[:, 0].contiguous(), z, e, index, run.backend))
 
 
+@pytest.mark.parametrize("run", [run for run in STEP_RUNS if run.backend != "reference"], ids=str)
+@pytest.mark.parametrize("bad", [-1, 2, 3])
+def test_a_bad_index_reads_no_code_and_adds_nothing(run, bad):
+    """The memory around e holds NaN: a code that is read there shows in z_q, the loss and dz."""
+    around = torch.full((8, 3), NAN, dtype=torch.float64, device=run.device)
+    e = around[2:4].copy_(numbers(2, 3))
+    z, dz_q, dloss = (a.to(run.device) for a in (numbers(3, 3, seed=1), numbers(3, 3, seed=2), numbers(3, seed=3)))
+    index = torch.tensor([1, bad, 0], device=run.device)
+    with run.use():
+        choice = kernels.chosen("quantize", run.device)
+    z_q, loss = room.launch_step(choice, z, e, index, 0.25)
+    dz, de = room.launch_dz(choice, dz_q, dloss, z, e, index, 0.25), room.launch_de(choice, dloss, z, e, index)
+    assert not z_q[1].any() and loss[1] == 0 and torch.equal(dz[1], dz_q[1])
+    good = torch.tensor([0, 2], device=run.device)
+    z, dz_q, dloss, index = (a[good] for a in (z, dz_q, dloss, index))
+    torch.testing.assert_close((z_q[good], loss[good]), room.reference_step(z, e, index, 0.25))
+    torch.testing.assert_close(dz[good], room.dz_formula(dz_q, dloss, z, e, index, 0.25, ""))
+    torch.testing.assert_close(de, room.de_formula(dloss, z, e, index, ""))
+
+
 @each_step
 @pytest.mark.parametrize("dynamic", [True, None])
 def test_beta_may_change_between_calls_of_a_compiled_step(run, dynamic):
