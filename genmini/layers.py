@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from genmini import ops
+from genmini.kernels import _check
 
 
 class MaskedLinear(nn.Linear):
@@ -71,10 +72,14 @@ class VectorQuantizer(nn.Module):
 
     def __init__(self, num_embeddings, embedding_dim, beta=0.25, decay=None, revive=0, device=None, dtype=None):
         super().__init__()
-        if decay is not None and not 0 <= decay < 1:
-            raise ValueError(f"decay must be None or in [0, 1), got {decay}")
-        if revive < 0:
-            raise ValueError(f"revive must be a number of batches, or 0 for never, got {revive}")
+        _check.whole("num_embeddings", num_embeddings, 1, 2**63 - 1, "the number of codes")
+        _check.whole("embedding_dim", embedding_dim, 1, 2**63 - 1, "the length of a code")
+        _check.number("beta", beta)
+        _check.whole("revive", revive, 0, 2**63 - 1, "a number of batches, or 0 for never")
+        if decay is not None:
+            _check.number("decay", decay)
+            if not 0 <= decay < 1:
+                raise ValueError(f"decay must be None or in [0, 1), got {decay}")
         self.num_embeddings, self.embedding_dim, self.beta, self.decay, self.revive = num_embeddings, embedding_dim, beta, decay, revive
         weight = torch.empty(num_embeddings, embedding_dim, device=device, dtype=dtype)
         if decay is None:
@@ -153,8 +158,9 @@ class AffineCoupling(nn.Module):
 
     def __init__(self, net, mask, save="x"):
         super().__init__()
-        if save not in ("x", "y"):
-            raise ValueError(f"save must be 'x' or 'y', got {save!r}")
+        _check.one_of("save", save, ("x", "y"))
+        if mask is None:
+            raise TypeError("mask must be an array shaped like one x, true where x passes through, got None")
         self.net, self.save = net, save
         self.register_buffer("mask", torch.as_tensor(mask).bool())
 

@@ -1,4 +1,7 @@
-"""One way to refuse an argument: its name, what it got, what it takes. TypeError for kinds and dtypes, ValueError for values and shapes."""
+"""Checks of arguments. A message names the argument, what it takes and what it got.
+
+TypeError is for kinds and dtypes, ValueError for values and shapes.
+"""
 
 import math
 import os
@@ -36,7 +39,15 @@ def one_dtype(**named):
     (first, like), *rest = [(name, tensor) for name, tensor in named.items() if tensor is not None]
     for name, tensor in rest:
         if tensor.dtype != like.dtype:
-            raise TypeError(f"{name} must have the dtype of {first}, {names([like.dtype])}, got {names([tensor.dtype])}")
+            wanted, got = names([like.dtype]), names([tensor.dtype])
+            raise TypeError(f"{name} must have the dtype of {first}, {wanted}, got {got}")
+
+
+def lists(**named):
+    """Each is a list, a tuple or an nn.ParameterList."""
+    for name, value in named.items():
+        if not isinstance(value, list | tuple | torch.nn.ParameterList):
+            raise TypeError(f"{name} must be a list or a tuple, got {type(value).__name__}")
 
 
 def shape(name, tensor, wanted, meaning):
@@ -67,7 +78,7 @@ def number(name, value):
     """A finite int or float."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not -math.inf < value < math.inf:  # not math.isfinite, which torch.compile cannot trace for a number that changes between calls
+    if not -math.inf < value < math.inf:  # torch.compile cannot trace math.isfinite
         raise ValueError(f"{name} must be finite, got {value}")
 
 
@@ -77,12 +88,14 @@ def flag(name, value):
 
 
 def one_of(name, value, options):
+    if not isinstance(value, str | int | torch.SymInt):
+        raise TypeError(f"{name} must be {names([repr(option) for option in options])}, got {type(value).__name__}")
     if value not in options:
         raise ValueError(f"{name} must be {names([repr(option) for option in options])}, got {value!r}")
 
 
 def values(tensor):
-    """Whether to look at the values inside this tensor: always on a CPU; on a GPU only with GENMINI_CHECK=1, for it waits for the device."""
+    """Whether to check the values of this tensor: always on a CPU; on a GPU, which then waits, if GENMINI_CHECK=1."""
     return tensor.device.type == "cpu" or (tensor.device.type == "cuda" and os.environ.get("GENMINI_CHECK") == "1")
 
 
@@ -95,7 +108,7 @@ def in_float32(*arrays):
 
 
 def in_autocast_dtype(*arrays):
-    """Under autocast on their device all but float64 become autocast's dtype, as for PyTorch's own linear and convolution."""
+    """Under autocast on their device all but float64 get autocast's dtype, as in PyTorch's linear and convolution."""
     device = arrays[0].device.type
     if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
         return arrays

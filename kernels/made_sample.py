@@ -171,6 +171,7 @@ def _bytes(x):
 
 def _network(u, weights, biases, degrees, levels, direct):
     """Each layer takes what the one below gives."""
+    _check.lists(weights=weights, biases=biases, degrees=degrees)
     if not len(weights) == len(biases) == len(degrees) + 1:
         raise ValueError(f"weights and biases must be those of {len(degrees)} hidden layers and of the output, got {len(weights)}, {len(biases)}")
     if len(weights) >= DEEPEST:

@@ -294,11 +294,28 @@ def test_what_comes_back_is_decided_by_the_random_state():
     assert torch.equal(torch.get_rng_state(), before) and set(plain.state_dict()) == {"weight"}
 
 
-def test_decay_and_revive_are_checked():
-    with pytest.raises(ValueError, match="decay"):
-        VectorQuantizer(4, 2, decay=1.0)
-    with pytest.raises(ValueError, match="revive"):
-        VectorQuantizer(4, 2, revive=-1)
+@pytest.mark.parametrize("given, kind, words", [
+    (dict(num_embeddings=0), ValueError, "num_embeddings must be the number of codes, 1 to .*, got 0"),
+    (dict(embedding_dim=0), ValueError, "embedding_dim must be the length of a code, 1 to .*, got 0"),
+    (dict(decay=1.0), ValueError, r"decay must be None or in \[0, 1\), got 1.0"),
+    (dict(decay="x"), TypeError, "decay must be a number, got str"),
+    (dict(revive=-1), ValueError, "revive must be a number of batches, or 0 for never"),
+    (dict(revive=2.5), TypeError, "revive must be an int, got float"),
+    (dict(revive=True), TypeError, "revive must be an int, got bool"),
+    (dict(beta="x"), TypeError, "beta must be a number, got str"),
+])  # fmt: skip
+def test_what_a_quantizer_is_made_of_is_checked(given, kind, words):
+    with pytest.raises(kind, match=words):
+        VectorQuantizer(**{"num_embeddings": 4, "embedding_dim": 2, **given})
+
+
+def test_what_a_coupling_and_a_convolution_are_made_of_is_checked():
+    with pytest.raises(TypeError, match="mask must be an array shaped like one x.*, got None"):
+        AffineCoupling(nn.Linear(6, 12), None)
+    with pytest.raises(TypeError, match="save must be 'x' or 'y', got Tensor"):
+        AffineCoupling(nn.Linear(6, 12), halves(), save=torch.ones(2))
+    with pytest.raises(TypeError, match="kind must be 'A' or 'B', got Tensor"):
+        MaskedConv2d(1, 1, 3, torch.ones(2))
 
 
 # ---- AffineCoupling --------------------------------------------------------------------------------------------------------------------

@@ -274,6 +274,12 @@ def test_errors_name_the_argument():
     weights, biases, degrees, A = net(3, (5,))
     u, x = noise(2, 3), pixels(2, 3, 2)
     draw = ops.made_sample
+    with pytest.raises(TypeError, match="weights must be a list or a tuple, got Tensor"):
+        draw(u, weights[0], biases, degrees)
+    with pytest.raises(TypeError, match="biases must be a list or a tuple, got NoneType"):
+        draw(u, weights, None, degrees)
+    with pytest.raises(TypeError, match="degrees must be a list or a tuple, got int"):
+        draw(u, weights, biases, 3)
     with pytest.raises(ValueError, match="degrees must ascend from at least 0 to at most 3"):
         draw(u, weights, biases, [degrees[0].flip(0)])
     with pytest.raises(ValueError, match="degrees must ascend from at least 0 to at most 3"):
