@@ -1,24 +1,27 @@
 // Draws from PixelCNN, all pixels in one launch, for the arithmetic of one pass.   Room: kernels/pixelcnn_sample.py
 //
-//   rung naive     a block a sample; a thread an output channel, which adds up all that it sees
-//   rung groups    a layer has fewer outputs than the block has threads: as many groups of threads as fit share the channels of every tap
+//   rung naive     a block a sample; a thread an output channel, for which it adds up all taps and channels
+//   rung groups    a layer has fewer outputs than the block has threads: as many groups of threads as fit share the
+//                  channels of every tap
 //
-// A block walks over rows, pixels and colours; streams are (depth, W, channels) in its part of the workspace. Sums have an order that the
-// shapes decide.
+// A block walks over rows, pixels and colours; streams are (depth, W, channels) in its part of the workspace. The
+// shapes decide the order of the sums.
 
 #include "gpu.h"
 #include "pixelcnn_sample.h"
 
 constexpr int THREADS = 256;
 
-template <class T> __device__ __forceinline__ T* pixel_of(const Problem<T>& p, T* z, int64_t stream, int64_t i, int64_t j) {
+template <class T>
+__device__ __forceinline__ T* pixel_of(const Problem<T>& p, T* z, int64_t stream, int64_t i, int64_t j) {
     const Stream& s = p.streams[stream];
     return z + s.offset + (i % s.depth * p.W + j) * s.channels;
 }
 
-// What output o of layer a sums up at pixel (i, j), colour c: of each tap the channels group, group + groups, ...
+// The sum of output o of layer a at pixel (i, j), colour c: of each tap the channels group, group + groups, ...
 template <class T>
-__device__ T sum_of(const Problem<T>& p, const Layer& a, int64_t i, int64_t j, int64_t c, int64_t o, int group, int groups, T* z) {
+__device__ T sum_of(const Problem<T>& p, const Layer& a, int64_t i, int64_t j, int64_t c, int64_t o, int group,
+                    int groups, T* z) {
     T sum = 0;
     for (int64_t t = a.tap; t < a.taps_end; t++) {
         Tap tap = p.taps[t];
@@ -33,23 +36,28 @@ __device__ T sum_of(const Problem<T>& p, const Layer& a, int64_t i, int64_t j, i
 
 // s = y + residual -> the streams of layer a, outputs o0 ... o0 + width - 1
 template <class T>
-__device__ void finish(const Problem<T>& p, const Layer& a, int64_t i, int64_t j, int64_t o0, int64_t width, const T* y, T* z) {
+__device__ void finish(const Problem<T>& p, const Layer& a, int64_t i, int64_t j, int64_t o0, int64_t width, const T* y,
+                       T* z) {
     auto s = [&](int64_t o) { return y[o] + (a.residual < 0 ? T(0) : pixel_of(p, z, a.residual, i, j)[o0 + o]); };
     for (int64_t o = threadIdx.x; o < width; o += THREADS) {
         T v = s(o);
         if (a.raw >= 0) pixel_of(p, z, a.raw, i, j)[o0 + o] = v;
-        if (a.after >= 0 && a.act == RELU) pixel_of(p, z, a.after, i, j)[o0 + o] = v < 0 ? T(0) : v;    // NaN stays NaN
+        if (a.after >= 0 && a.act == RELU)
+            pixel_of(p, z, a.after, i, j)[o0 + o] = v < 0 ? T(0) : v;    // NaN stays NaN
     }
-    for (int64_t k = threadIdx.x; k < width / 2 && a.after >= 0 && a.act == GATE; k += THREADS)    // pairs are neighbours
+    // the pairs of a gate are neighbours
+    for (int64_t k = threadIdx.x; k < width / 2 && a.after >= 0 && a.act == GATE; k += THREADS)
         pixel_of(p, z, a.after, i, j)[o0 / 2 + k] = tanh(s(2 * k)) / (T(1) + exp(-s(2 * k + 1)));
 }
 
 // Layer a at pixel (i, j), colour c of it (-1: all of them)
 template <class T, bool GROUPS>
-__device__ void compute(const Problem<T>& p, const Layer& a, int64_t i, int64_t j, int64_t c, const T* bias, T* z, T* part) {
+__device__ void compute(const Problem<T>& p, const Layer& a, int64_t i, int64_t j, int64_t c, const T* bias, T* z,
+                        T* part) {
     int64_t width = c < 0 ? a.outputs : a.outputs / p.C, o0 = c < 0 ? 0 : c * width;
     T* y = z + p.numbers;
-    int tid = threadIdx.x, lanes = !GROUPS || width >= THREADS ? THREADS : int((width + 31) / 32 * 32), groups = THREADS / lanes;
+    int lanes = !GROUPS || width >= THREADS ? THREADS : int((width + 31) / 32 * 32);
+    int tid = threadIdx.x, groups = THREADS / lanes;
     for (int64_t first = 0; first < width; first += lanes) {
         int64_t o = first + tid % lanes;
         bool mine = o < width && tid / lanes < groups;
@@ -68,12 +76,13 @@ __device__ void compute(const Problem<T>& p, const Layer& a, int64_t i, int64_t 
 
 template <class T, bool GROUPS> __global__ void walk(Problem<T> p) {
     __shared__ T part[THREADS];
-    int64_t n = blockIdx.x, D = p.D(), F = p.F(), steps = p.steps(), out = p.layers[p.count - 1].raw;
+    int64_t n = blockIdx.x, D = p.D(), F = p.F(), out = p.layers[p.count - 1].raw;
     T* z = p.z + n * (p.numbers + p.widest);
     const T* bias = p.biases + p.y[n] * p.bias_columns;
     for (int64_t i = 0; i < p.H; i++) {
-        for (int64_t a = 0; a < p.count; a++)    // what looks at the rows above alone
-            for (int64_t j = 0; p.layers[a].rows && j < p.W; j++) compute<T, GROUPS>(p, p.layers[a], i, j, -1, bias, z, part);
+        for (int64_t a = 0; a < p.count; a++)    // by rows: from the rows above
+            for (int64_t j = 0; p.layers[a].rows && j < p.W; j++)
+                compute<T, GROUPS>(p, p.layers[a], i, j, -1, bias, z, part);
         for (int64_t j = 0; j < p.W; j++)
             for (int64_t c = 0; c < p.C; c++) {
                 for (int64_t a = 0; a < p.count; a++)
@@ -83,29 +92,31 @@ template <class T, bool GROUPS> __global__ void walk(Problem<T> p) {
                 for (int64_t f = threadIdx.x; f < F; f += THREADS) p.logits[nd * F + f] = l[f];
                 if (threadIdx.x == 0) {
                     if (nd - n * D >= p.known) p.x[nd] = drawn(l, p.u[nd], p.L, p.K);
-                    embed(p.x[nd], p.L, steps, pixel_of(p, z, 0, i, j) + c * (1 + steps));
+                    embed(p, p.x[nd], c, pixel_of(p, z, 0, i, j));
                 }
                 __syncthreads();    // everyone sees what x_d gives to the inputs
             }
     }
 }
 
-// ---- launchers --------------------------------------------------------------------------------------------------------------------------
+// ---- launchers ------------------------------------------------------------------------------------------------------
 
-#define RUNG(rung, groups)                                                                                                                  \
-    extern "C" int pixelcnn_sample_##rung(int dtype, const void* u, void* x, const void* y, const void* streams, const void* layers,        \
-                                          const void* taps, const void* weights, const void* biases, void* logits, void* z, int64_t known,  \
-                                          int64_t N, int64_t H, int64_t W, int64_t C, int64_t L, int64_t K, int64_t count, int64_t numbers, \
-                                          int64_t widest, int64_t bias_columns, void* stream) {                                             \
-        auto run = [&](auto zero) {                                                                                                         \
-            using T = decltype(zero);                                                                                                       \
-            Problem<T> p = {(const T*)u, (int64_t*)x, (const int64_t*)y, (const Stream*)streams, (const Layer*)layers, (const Tap*)taps,    \
-                            (const T*)weights, (const T*)biases, (T*)logits, (T*)z, known, N, H, W, C, L, K, count, numbers, widest,        \
-                            bias_columns};                                                                                                  \
-            return launch(walk<T, groups>, dim3(N), dim3(THREADS), 0, stream, p);                                                           \
-        };                                                                                                                                  \
-        return dtype == 0 ? run(float()) : dtype == 3 ? run(double())                                                                       \
-                                                      : 1;                                                                                  \
+#define RUNG(rung, groups)                                                                                           \
+    extern "C" int pixelcnn_sample_##rung(int dtype, const void* u, void* x, const void* y, const void* E,           \
+                                          const void* streams, const void* layers, const void* taps,                 \
+                                          const void* weights, const void* biases, void* logits, void* z,            \
+                                          int64_t known, int64_t N, int64_t H, int64_t W, int64_t C, int64_t L,      \
+                                          int64_t M, int64_t K, int64_t count, int64_t numbers, int64_t widest,      \
+                                          int64_t bias_columns, void* stream) {                                      \
+        auto run = [&](auto zero) {                                                                                  \
+            using T = decltype(zero);                                                                                \
+            Problem<T> p = {(const T*)u, (int64_t*)x, (const int64_t*)y, (const T*)E, (const Stream*)streams,        \
+                            (const Layer*)layers, (const Tap*)taps, (const T*)weights, (const T*)biases, (T*)logits, \
+                            (T*)z, known, N, H, W, C, L, M, K, count, numbers, widest, bias_columns};                \
+            return launch(walk<T, groups>, dim3(N), dim3(THREADS), 0, stream, p);                                    \
+        };                                                                                                           \
+        return dtype == 0 ? run(float()) : dtype == 3 ? run(double())                                                \
+                                                      : 1;                                                           \
     }
 
 RUNG(naive, false)

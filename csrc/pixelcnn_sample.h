@@ -1,4 +1,5 @@
-// What csrc/pixelcnn_sample.cpp and .cu share: the program of layers, and how a number is drawn.   Room: kernels/pixelcnn_sample.py
+// What csrc/pixelcnn_sample.cpp and .cu share: the list of layers, and how a number is drawn.
+// Room: kernels/pixelcnn_sample.py
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -8,35 +9,37 @@
 
 namespace {
 
-struct Stream {    // activations of a pixel, kept for as many rows as somebody looks back
-    int64_t channels, depth, offset;    // (depth, W, channels) from `offset` on, for each sample
+// A row of each table. kernels/_pixel_layers.py writes the same fields in the same order, all int64_t
+struct Stream {
+    int64_t channels, depth, offset;    // (depth, W, channels) from `offset` on, for each sample: the last `depth` rows
 };
 struct Layer {
-    int64_t outputs, act, raw, after, residual, bias, tap, taps_end, rows;    // streams are -1 if there is none; rows: all pixels of a row at once
+    int64_t outputs, act, raw, after, residual;    // raw, after, residual: streams, or -1
+    int64_t bias, tap, taps_end, rows;             // its columns from `bias` on; tap ... taps_end - 1; whether by rows
 };
 struct Tap {
     int64_t stream, di, dj, sight, weight;    // weight (channels, outputs)
 };
-enum { RELU = 1,
-       GATE = 2 };
-enum { ALL = 0,
-       EARLIER = 1,    // of this pixel the colours before the one that is computed
-       UP_TO = 2 };    // and that one too
+enum Act : int64_t { RELU = 1,
+                     GATE = 2 };
+enum Sight : int64_t { ALL = 0,
+                       EARLIER = 1,    // of this pixel the colours before the one that is computed
+                       UP_TO = 2 };    // and that one too
 
 template <class T> struct Problem {
-    const T* u;         // (N, D) with D = H W C: rows, pixels, colours
-    int64_t* x;         // (N, D): x[:, :known] is read, the rest is written
-    const int64_t* y;   // (N): the class, which chooses a row of biases
+    const T* u;          // (N, D) with D = H W C: rows, pixels, colours
+    int64_t* x;          // (N, D): x[:, :known] is read, the rest is written
+    const int64_t* y;    // (N): the class, which is a row of biases
+    const T* E;          // (L, M): the row of a level is its input to the network
     const Stream* streams;
     const Layer* layers;
     const Tap* taps;
-    const T *weights, *biases;    // biases (classes, bias_columns)
-    T *logits, *z;                // (N, D, F); the workspace
-    int64_t known, N, H, W, C, L, K, count, numbers, widest, bias_columns;    // L levels, K logistics or 0; `count` layers; `widest` outputs
+    const T *weights, *biases;                      // biases (classes, bias_columns)
+    T *logits, *z;                                  // (N, D, F); the workspace
+    int64_t known, N, H, W, C, L, M, K;             // L levels; K logistics, or 0
+    int64_t count, numbers, widest, bias_columns;   // layers; numbers of all streams; the most outputs of a layer
     __device__ int64_t D() const { return H * W * C; }
-    __device__ int64_t F() const { return K ? 3 * K : L == 2 ? 1
-                                                             : L; }
-    __device__ int64_t steps() const { return L - 1 < 32 ? L - 1 : 32; }
+    __device__ int64_t F() const { return K ? 3 * K : (L == 2 ? 1 : L); }
 };
 
 // P(x <= level), of a mixture of K logistics
@@ -74,14 +77,12 @@ template <class T> __device__ int64_t drawn(const T* l, T u, int64_t L, int64_t 
     return level;
 }
 
-// The inputs that colour c of a pixel gives: 1, and the steps below its level
-template <class T> __device__ void embed(int64_t level, int64_t L, int64_t steps, T* z) {
-    T scaled = T(level) * T(double(steps) / double(L - 1));
-    z[0] = 1;
-    for (int64_t k = 0; k < steps; k++) {
-        T part = scaled - T(k);
-        z[1 + k] = part < 0 ? T(0) : (part > 1 ? T(1) : part);
-    }
+// The input of colour c of a pixel: row `level` of the table E; a level out of range is taken for the nearest one
+template <class T> __device__ void embed(const Problem<T>& p, int64_t level, int64_t c, T* pixel) {
+    const T* row = p.E + (level < 0 ? 0 : level >= p.L ? p.L - 1
+                                                       : level) *
+                             p.M;
+    for (int64_t k = 0; k < p.M; k++) pixel[c * p.M + k] = row[k];
 }
 
 }    // namespace

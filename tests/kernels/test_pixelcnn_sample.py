@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from check import runs, seeds
-from genmini.kernels import _library
-from genmini.kernels.pixelcnn_sample import ALL, EARLIER, UP_TO, Layer, _packed, masked_taps, row_taps
+from genmini.kernels import _check, _library
+from genmini.kernels._pixel_layers import ACTS, LayerRow, StreamRow, TapRow, packed, rows_of
+from genmini.kernels.pixelcnn_sample import ALL, EARLIER, UP_TO, Layer, embed, masked_taps, row_taps
 from hypothesis import given
 from hypothesis import strategies as st
 
 from genmini import kernels, ops
 
+ROOT = Path(__file__).resolve().parents[2]
 RUNS = runs("pixelcnn_sample")
 KERNELS = [run for run in RUNS if run.backend != "reference"]
 everywhere = pytest.mark.parametrize("run", RUNS, ids=str)
@@ -220,6 +223,19 @@ def test_the_workspace_is_for_the_threads_that_use_it(monkeypatch):
     assert len(threads_of) == 2 and threads_of[0] == threads_of[1], "of the workspace, and of the kernel"
 
 
+@each_kernel
+def test_numbers_out_of_range_touch_no_memory(run, monkeypatch):
+    """On a GPU values are not looked at: there a level or a class out of range is taken for the nearest one."""
+    monkeypatch.setattr(_check, "values", lambda tensor: False)
+    shape, far = (1, 2, 2), 2**40
+    layers, u = program(shape, 3, 0, 2, 3, 2), noise(2, 4)
+    x, y = torch.tensor([[far, -far, 1, 1]] * 2), torch.tensor([-far, far])
+    wanted = draw(run, u, layers, shape, 3, y=torch.tensor([0, 1]), x=x.clamp(0, 2), known=2)
+    got = draw(run, u, layers, shape, 3, y=y, x=x, known=2)
+    assert torch.equal(got[0][:, :2], x[:, :2]) and torch.equal(got[0][:, 2:], wanted[0][:, 2:])
+    assert torch.equal(got[1], wanted[1])
+
+
 @everywhere
 def test_the_noise_decides_upwards(run):
     flat = lambda levels, outputs: [Layer(masked_taps(0, torch.zeros(outputs, levels, 1, 3), "A"), torch.zeros(outputs))]
@@ -230,9 +246,21 @@ def test_the_noise_decides_upwards(run):
 
 def test_rows_are_kept_as_long_as_a_filter_looks_back():
     """The workspace holds a few rows of what is read again, and nothing of what is not."""
-    streams = _packed(program((1, 28, 28), 2, 0, 4, 7, 1), 1, 28, 28, 2, 1)[0]
-    assert streams[:, 1].tolist() == [4, 0, 4, 1, 0, 0, 4, 1, 1, 0, 1, 1, 0]
-    assert streams[-2, 2] < 28 * 28 * streams[:, 0].sum() / 10
+    streams = rows_of(StreamRow, packed(program((1, 28, 28), 2, 0, 4, 7, 1), (1, 28, 28), 2, 1)[0])
+    assert [stream.depth for stream in streams] == [4, 0, 4, 1, 0, 0, 4, 1, 1, 0, 1, 1, 0]
+    assert streams[-2].offset < 28 * 28 * sum(stream.channels for stream in streams) / 10
+
+
+def test_the_tables_are_the_structs_of_the_header():
+    """Field by field, in their order, all int64_t; and the numbers of activations and sights."""
+    header = (ROOT / "csrc/pixelcnn_sample.h").read_text()
+    structs = {name: re.findall(r"(\w+) ([\w, ]+);", body) for name, body in re.findall(r"struct (\w+) \{(.*?)\n\};", header, re.S)}
+    for name, kind in (("Stream", StreamRow), ("Layer", LayerRow), ("Tap", TapRow)):
+        assert {dtype for dtype, _ in structs[name]} == {"int64_t"}
+        assert [field for _, fields in structs[name] for field in fields.split(", ")] == list(kind._fields)
+    numbers = {name: int(value) for name, value in re.findall(r"(\w+) = (\d+)[,\s]", header)}
+    assert [numbers[name] for name in ("ALL", "EARLIER", "UP_TO")] == [ALL, EARLIER, UP_TO]
+    assert [ACTS[numbers[name]] for name in ("RELU", "GATE")] == ["relu", "gate"]
 
 
 @pytest.mark.parametrize("kind", ["avx2", "portable"])
@@ -247,14 +275,13 @@ for sizes in NETS.values():
     test_float64_is_the_definition(run, sizes, 0)
     test_float32_logits_are_those_of_a_pass(run, sizes)
 """
-    root, environment = Path(__file__).resolve().parents[2], {**os.environ, "GENMINI_CPU": kind}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=root)
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "GENMINI_CPU": kind}, cwd=ROOT)
 
 
 def test_opaque():
-    tables = _packed(program((1, 2, 2), 3, 0, 2, 3, 2), 1, 2, 2, 3, 3)
+    tables, E = packed(program((1, 2, 2), 3, 0, 2, 3, 2), (1, 2, 2), 3, 3), embed(torch.arange(3), 3, torch.float64)
     for backend in ("reference", "cpu", "emulated"):
-        arguments = (noise(2, 4), numbers(2, 4, 3), 1, 3, 0, [1, 2, 2], *tables, torch.tensor([0, 1]), backend)
+        arguments = (noise(2, 4), numbers(2, 4, 3), 1, 0, [1, 2, 2], E, *tables, torch.tensor([0, 1]), backend)
         torch.library.opcheck(torch.ops.genmini.pixelcnn_sample.default, arguments)
 
 

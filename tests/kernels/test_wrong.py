@@ -97,14 +97,13 @@ MUTANTS = [
     Wrong("nade", "kernels/nade.py", "A = da.flip(1).cumsum(1).flip(1) - da", "A = da.flip(1).cumsum(1).flip(1)",
           "a pixel that learns from its own prediction", "reference"),
     Wrong("pixelcnn_sample", PIXELS, "(c + (tap.sight == UP_TO))", "(c + 1)", "a colour that sees itself"),
-    Wrong("pixelcnn_sample", PIXELS_ROOM, "if sight == EARLIER else colour(channels)[:, None] >",
-          "if sight == EARLIER else colour(channels)[:, None] >=", "an off-by-one mask", "reference"),
+    Wrong("pixelcnn_sample", PIXELS_ROOM, "EARLIER: 0, UP_TO: 1}", "EARLIER: 0, UP_TO: 0}", "an off-by-one mask", "reference"),
     Wrong("made_sample", DRAW, "level >= k ? T(1) : T(0)", "level > k ? T(1) : T(0)", "an off-by-one bit"),
     Wrong("made_sample", "kernels/made_sample.py", "below = torch.sigmoid(-l[:, d])", "below = torch.sigmoid(l[:, d])", "a sign", "reference"),
 ]  # fmt: skip
 NATIVE = [
     Wrong("made_sample", DRAW_CPU, "parallel((m.N + samples - 1) / samples,", "parallel(m.N / samples,", "the last samples forgotten", "cpu"),
-    Wrong("pixelcnn_sample", PIXELS_BOTH, "z[0] = 1;", "z[0] = 2;", "an inside that counts twice", "cpu"),
+    Wrong("pixelcnn_sample", PIXELS_BOTH, "pixel[c * p.M + k] =", "pixel[p.M + k] =", "one colour's input in the place of another", "cpu"),
     Wrong("pixelcnn_sample", PIXELS_CPU, "parallel((p.N + samples - 1) / samples,", "parallel(p.N / samples,", "the last samples forgotten", "cpu"),
     Wrong("pixelcnn_sample", PIXELS_CPU, "raw[o] = mine[o];", "raw[o] += mine[o];", "+= for =", "cpu"),
     Wrong("made_sample", DRAW_CPU, "m.end(i - 1, d), below}", "m.end(i - 1, d + 1), below}", "units that are not final", "cpu"),
