@@ -1,7 +1,8 @@
-"""PixelCNN: convolutions that look only backwards predict every pixel of an image at once.
+"""PixelCNN: convolutions that see only earlier pixels predict every pixel of an image at once.
 
-The course, "PixelRNN/PixelCNN"; van den Oord, Kalchbrenner, Kavukcuoglu, "Pixel Recurrent Neural Networks", 2016; van den Oord et al.,
-"Conditional Image Generation with PixelCNN Decoders", 2016 (gated); Salimans et al., "PixelCNN++", 2017 (the logistic mixture).
+The course, "PixelRNN/PixelCNN"; van den Oord, Kalchbrenner, Kavukcuoglu, "Pixel Recurrent Neural Networks", 2016; van
+den Oord et al., "Conditional Image Generation with PixelCNN Decoders", 2016 (gated); Salimans et al., "PixelCNN++",
+2017 (the logistic mixture).
 
     p(x) = prod_i p(x_i | x_<i)                                                             (1)
     p(x_i | x_<i) = p(x_iR | x_<i) p(x_iG | x_<i, x_iR) p(x_iB | x_<i, x_iR, x_iG)          (2)
@@ -11,32 +12,38 @@ The course, "PixelRNN/PixelCNN"; van den Oord, Kalchbrenner, Kavukcuoglu, "Pixel
     h <- tanh(W_f * h + V_f y) o sigma(W_g * h + V_g y)                                     (6)
     x_ic = number of l < L-1 with u_ic >= p(x_ic <= l | ...)                                (7)
 
-Pixels i come row by row, the colours of a pixel one after the other. output "softmax" is (3) (a sigmoid for two levels), "mixture" is (4),
-where what lies below level 0 and above level L-1 belongs to them. (7) makes a sample of uniform noise u.
-Plain, the first convolution is a masked one of kind "A" and the rest are blocks (5) of kind "B"; then pixels above and to the right stay
-unseen, however deep the net: its blind spot. `gated` cures that with two stacks of (6), one that sees the rows above whole, and one that
-sees its own row to the left, and takes in the first. A class y is a bias of every layer.
+Pixels i are ordered row by row, and the colours of a pixel one after the other. output "softmax" is (3), a sigmoid for
+two levels; "mixture" is (4), where all below level 0 and all above level L-1 belong to these levels (genmini/outputs.py
+holds both). (7) turns uniform noise u into a sample.
 
-    layer: genmini.layers.MaskedConv2d    rooms: kernels/masked_conv2d.py, kernels/softmax_nll.py, kernels/pixelcnn_sample.py
-    test: tests/models/test_pixelcnn.py
+The plain network is a masked convolution of kind "A", then blocks (5) of kind "B". It has a blind spot: some earlier
+pixels, above and to the right, stay unseen however deep it is. `gated` has none: it has two stacks of (6), a vertical
+one that sees all rows above, and a horizontal one that sees its own row to the left and takes in the vertical one. A
+class y adds a bias to every layer.
+
+`PixelCNN.layers` lists the network once, layer by layer: `features` computes it for whole images, and the sampler
+(kernels/pixelcnn_sample.py) pixel by pixel.
+
+    layer: genmini.layers.MaskedConv2d    test: tests/models/test_pixelcnn.py
+    rooms: kernels/masked_conv2d.py, kernels/softmax_nll.py, kernels/pixelcnn_sample.py
 """
 
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from genmini import ops
-from genmini.kernels.pixelcnn_sample import ALL, Layer, masked_taps, row_taps
+from genmini import ops, outputs
+from genmini.kernels import pixelcnn_sample as sampler
 from genmini.layers import MaskedConv2d
 from genmini.models._levels import begun, checked
 from genmini.models._model import Model
+from genmini.nets.pixels import Network, RowsAbove
 
 
 class Raster(Model):
-    """Images number after number, for models that give `features(x, y)`: levels (N, C, h, W) of the first h rows -> (N, C, F, h, W), where
-    [:, c, :, i, j] are the F numbers that decide the distribution of x_ijc, computed from what comes before it."""
+    """Models of images, number after number, that have `features(x, y)`: levels (N, C, h, W) of the first h rows ->
+    (N, C, F, h, W). The F numbers [:, c, :, i, j] decide the distribution of x_ijc from what comes before it."""
 
     def __init__(self, shape, levels, output, components, classes):
         if len(shape) not in (2, 3):
@@ -46,121 +53,90 @@ class Raster(Model):
         if output not in ("softmax", "mixture"):
             raise ValueError(f"output must be 'softmax' or 'mixture', got {output!r}")
         super().__init__(shape, levels, classes)
-        self.output, self.components = output, components
         self.C, self.H, self.W = (1, *shape)[-3:]
-        self.F = 3 * components if output == "mixture" else 1 if levels == 2 else levels
-        self.steps = min(levels - 1, 32)
-        self.dtype = torch.uint8 if levels <= 256 else torch.int64
+        self.components = components if output == "mixture" else 0
+        self.p = outputs.Mixture(levels, components) if self.components else outputs.softmax(levels)  # (4), (3)
 
     def embed(self, x):
-        """(N, C, h, W) -> (N, C (1 + steps), h, W): 1, which tells a 0 from what lies outside, then the steps below x, [x >= 1] ... [x >= L-1];
-        with more than 33 levels, 32 wider steps, of which one is passed in part."""
-        k = torch.arange(self.steps, device=x.device).view(-1, 1, 1)
-        x = x[:, :, None].to(next(self.parameters()).dtype) * (self.steps / (self.levels - 1))
-        return torch.cat([torch.ones_like(x), (x - k).clamp(0, 1)], 2).flatten(1, 2)
+        """(N, C, h, W) -> (N, C M, h, W): of every level the M numbers that the network sees."""
+        return sampler.embed(x, self.levels, self.like.dtype, dim=-3).flatten(1, 2)
 
     def log_prob(self, x, y=None):
-        """(N, *shape) -> (N,) in nats. A model with classes that is told no y averages p(x | y) over all of them."""
-        x, y = self._image(checked(x, self.shape, self.levels)), self._class(y, len(x))
+        """(N, *shape) -> (N,) in nats. Without y, a model with classes averages p(x | y) over all of them."""
+        x, y = self.check(x, y)
+        x = self._image(x)
         if self.classes and y is None:
             each = [self.log_prob(x, k) for k in range(self.classes)]
             return torch.stack(each).logsumexp(0) - math.log(self.classes)
-        a = self.features(x, y)
-        a = a.to(torch.promote_types(a.dtype, torch.float32))  # under autocast too
-        if self.output == "mixture":
-            log_p = self._log_mixture(a, x)
-        elif self.levels == 2:
-            log_p = -F.binary_cross_entropy_with_logits(a[:, :, 0], x.to(a.dtype), reduction="none")
-        else:
-            log_p = -ops.softmax_nll(a.flatten(0, 1), x.flatten(0, 1).long()).view(x.shape)  # log of (3)
+        log_p = self.p.log_p(self.features(x, y).flatten(0, 1), x.flatten(0, 1)).view(x.shape)
         return log_p.sum(1).flatten(1).sum(1)  # log of (2), then of (1)
 
     def logits(self, x, y=None):
-        """(N, *shape) -> (N, *shape) with two levels and a softmax, else (N, *shape, L): the a_l of (3), or the logarithms of (4)."""
-        a = self.features(self._image(checked(x, self.shape, self.levels)), self._class(y, len(x), needed=True))
-        if self.output == "mixture":
-            each = [self._log_mixture(a, torch.full_like(a[:, :, 0], l)) for l in range(self.levels)]
-            return torch.stack(each, -1).reshape(len(x), *self.shape, self.levels)
+        """(N, *shape) -> (N, *shape) for two levels and a softmax, else (N, *shape, L): the a_l of (3), or the
+        logarithms of (4)."""
+        x, y = self.check(x, y, needed=True)
+        a = self.features(self._image(x), y)
+        if self.components:
+            every = [torch.full_like(x, l).view(-1, self.H, self.W) for l in range(self.levels)]
+            a = torch.stack([self.p.log_p(a.flatten(0, 1), level) for level in every], 1).unflatten(0, (-1, self.C))
         a = a.movedim(2, -1)
-        return a.reshape(len(x), *self.shape) if self.levels == 2 else a.reshape(len(x), *self.shape, self.levels)
+        return a.reshape(len(x), *self.shape, *a.shape[4:] if a.shape[4] > 1 else ())
 
-    def _logistics(self, a):
-        """(..., F) -> log pi, mu, log s, each (..., K), for a scale on which the levels reach from -1 to 1."""
-        log_pi, mu, log_s = a.unflatten(-1, (3, self.components)).unbind(-2)
-        return log_pi.log_softmax(-1), mu, log_s.clamp(min=-7)
+    # ---- samples -----------------------------------------------------------------------------------------------------
 
-    def _log_mixture(self, a, x):
-        """log of (4), for levels x (N, C, h, W), by sigma(b) - sigma(a) = sigma(b) sigma(-a) (1 - e^(a-b)): no difference of equals."""
-        log_pi, mu, log_s = self._logistics(a.movedim(2, -1))
-        x, half = x[..., None].to(a.dtype), 1 / (self.levels - 1)
-        centred = x * (2 * half) - 1 - mu
-        below, above = ((centred + edge) * torch.exp(-log_s) for edge in (-half, half))
-        least, most = x == 0, x == self.levels - 1
-        log_width = torch.log(-torch.expm1(-2 * half * torch.exp(-log_s)))
-        log_p = F.logsigmoid(above).masked_fill(most, 0) + F.logsigmoid(-below).masked_fill(least, 0) + log_width.masked_fill(least | most, 0)
-        return (log_pi + log_p).logsumexp(-1)  # log of (4)
+    def pixel_order(self):
+        return torch.arange(self.D).view(self.C, -1).T.flatten()
 
-    def decide(self, a, u):
-        """F numbers (..., F) and uniform noise (...) -> levels (...)."""
-        if self.output == "mixture":
-            log_pi, mu, log_s = self._logistics(a)
-            edge = (2 * torch.arange(self.levels - 1, device=a.device) + 1) / (self.levels - 1) - 1  # above level l
-            below = (log_pi.exp()[..., None, :] * torch.sigmoid((edge[:, None] - mu[..., None, :]) * torch.exp(-log_s)[..., None, :])).sum(-1)
-        else:
-            below = torch.sigmoid(-a) if self.levels == 2 else a.softmax(-1).cumsum(-1)[..., :-1]
-        return (u[..., None] >= below).sum(-1).to(self.dtype)  # (7)
+    @property
+    def samplers(self):
+        """The ways to draw, by the name of each; all give the same samples."""
+        return {"naive": self.sample_naive, "jacobi": lambda *a: self.sample_jacobi(*a)[0]}
 
     @torch.no_grad()
     def sample(self, n, u=None, x=None, known=0, y=None, how=None):
-        """n draws, (n, *shape), uint8 up to 256 levels. u (n, D) uniform noise: the same noise gives the same draws; u[:, d] decides the d-th
-        number in the order of (1), (2).
+        """n draws, (n, *shape), uint8 up to 256 levels. u (n, D) is uniform noise: u[:, d] decides the d-th number in
+        the order of (1), (2), and the same noise gives the same draws.
 
-        x (n, *shape), known: the first `known` numbers in that order are those of x, and the rest is drawn after them. y: a class for all, or
-        one each; None draws them evenly. how: "cached" (the default where the model gives its `program`), "naive" or "jacobi", below.
+        x (n, *shape) and known: the first `known` numbers in that order are those of x, the rest is drawn after them.
+        y: a class for all, or one each; None draws them evenly. how: one of `samplers`, by default the first.
         """
-        samplers = {"naive": self.sample_naive, "jacobi": lambda *a: self.sample_jacobi(*a)[0]}
-        samplers = ({"cached": self.sample_cached} if hasattr(self, "program") else {}) | samplers
-        how = how or next(iter(samplers))
-        if how not in samplers:
-            raise ValueError(f"how must be {' or '.join(map(repr, samplers))}, got {how!r}")
-        return samplers[how](n, u, x, known, y)
-
-    @torch.no_grad()
-    def sample_cached(self, n, u=None, x=None, known=0, y=None):
-        """For the price of one pass: what the layers give for a pixel is computed once, and kept as long as a filter looks back at it."""
-        u, x, y = self._begin(n, u, x, known, y)
-        u, x = (a.movedim(1, 3).flatten(1) for a in (u, x))
-        components = self.components if self.output == "mixture" else 0
-        x = ops.pixelcnn_sample(u, self.program(), (self.C, self.H, self.W), self.levels, components, y, x, known)  # (7)
-        return self._spread(x).to(self.dtype).reshape(n, *self.shape)
+        how = how or next(iter(self.samplers))
+        if how not in self.samplers:
+            raise ValueError(f"how must be {' or '.join(map(repr, self.samplers))}, got {how!r}")
+        return self.samplers[how](n, u, x, known, y)
 
     @torch.no_grad()
     def sample_naive(self, n, u=None, x=None, known=0, y=None):
-        """One pass a number, over the rows down to its own. What other samplers are measured by."""
+        """Draws with one pass for each number, over the rows down to its own: the measure of the other samplers."""
         u, x, y = self._begin(n, u, x, known, y)
         for d in range(known, self.D):
             i, j, c = d // (self.W * self.C), d // self.C % self.W, d % self.C
-            x[:, c, i, j] = self.decide(self.features(x[:, :, : i + 1], y)[:, c, :, i, j], u[:, c, i, j])  # the next factor of (2)
+            a = self.features(x[:, :, : i + 1], y)[:, c, :, i, j]  # the next factor of (2)
+            x[:, c, i, j] = self.p.draw(a, u[:, c, i, j])
         return x.reshape(n, *self.shape)
 
     @torch.no_grad()
     def sample_jacobi(self, n, u=None, x=None, known=0, y=None):
-        """All numbers at once, again and again until none changes: that is the sample of this noise, for the only x with (7) everywhere is it,
-        and the d-th number is right after d passes at the latest.   -> the draws, and how many passes it took"""
+        """Draws all numbers at once, again and again until none changes -> the draws, and the number of passes.
+
+        Only one x fulfils (7) everywhere: the sample of this noise. After d passes its first d numbers are right.
+        """
         u, x, y = self._begin(n, u, x, known, y)
         free = self._spread(torch.arange(self.D, device=u.device)[None] >= known)
         passes, before = 0, None
         while before is None or not torch.equal(before, x):
-            before, x, passes = x, torch.where(free, self.decide(self.features(x, y).movedim(2, -1), u), x), passes + 1
+            drawn = self.p.draw(self.features(x, y).flatten(0, 1), u.flatten(0, 1)).view(x.shape)  # (7)
+            before, x, passes = x, torch.where(free, drawn, x), passes + 1
         return x.reshape(n, *self.shape), passes
 
     def _begin(self, n, u, x, known, y):
         """-> noise (n, C, H, W), x (n, C, H, W) with its first `known` numbers and 0 elsewhere, the classes (n)."""
-        u, given = begun(n, self.D, u, x, known, next(self.parameters()), self.dtype)
-        x = torch.where(self._spread(torch.arange(self.D, device=u.device)[None] < known), self._image(checked(given, self.shape, self.levels)), 0)
+        u, given = begun(n, self.D, u, x, known, self.like, self.p.dtype)
+        given = self._image(checked(given, self.shape, self.levels))
+        x = torch.where(self._spread(torch.arange(self.D, device=u.device)[None] < known), given, 0)
         if self.classes and y is None:
             y = torch.randint(self.classes, (n,), device=u.device)
-        return self._spread(u), x, self._class(y, n)
+        return self._spread(u), x, self.check_y(y, n)
 
     def _spread(self, u):  # (n, D) in order -> (n, C, H, W)
         return u.view(len(u), self.H, self.W, self.C).movedim(-1, 1)
@@ -168,23 +144,17 @@ class Raster(Model):
     def _image(self, x):
         return x.reshape(len(x), self.C, self.H, self.W)
 
-    def _class(self, y, n, needed=False):
-        return self.check_y(y, n, needed)
-
-    def pixel_order(self):
-        return torch.arange(self.D).view(self.C, -1).T.flatten()
-
 
 class PixelCNN(Raster):
-    def __init__(self, shape, levels=2, width=64, blocks=5, gated=False, output="softmax", components=5, classes=0, dropout=0.0, first=7,
-                 kernel=3, device=None, dtype=None):  # fmt: skip
-        """shape of one image, (H, W) or (C, H, W) with colours C; width: channels; first, kernel: the sides of the first filter and of the others;
-        components: logistics of a mixture; classes: log_prob and sample take a class y."""
+    def __init__(self, shape, levels=2, width=64, blocks=5, gated=False, output="softmax", components=5, classes=0,
+                 dropout=0.0, first=7, kernel=3, device=None, dtype=None):  # fmt: skip
+        """shape of one image, (H, W) or (C, H, W) with colours C; width: channels; first, kernel: the sides of the
+        first filter and of the others; components: logistics of a mixture; classes: log_prob and sample take a class y.
+        """
         super().__init__(shape, levels, output, components, classes)
-        if width < 1 or width % (2 * self.C):
-            raise ValueError(f"width must be a multiple of 2 for each of {self.C} colours, got {width}")
+        check_width(width, self.C)
         self.gated, to = gated, dict(colours=self.C, device=device, dtype=dtype)
-        inputs = self.C * (1 + self.steps)
+        inputs = self.C * (1 + sampler.steps_of(levels))
         if gated:
             self.enter = Gated(inputs, width, first, "A", classes, dropout, to)
             self.blocks = nn.ModuleList(Gated(width, width, kernel, "B", classes, dropout, to) for _ in range(blocks))
@@ -192,45 +162,54 @@ class PixelCNN(Raster):
             self.enter = MaskedConv2d(inputs, width, first, "A", **to)
             self.blocks = nn.ModuleList(Residual(width, kernel, classes, dropout, to) for _ in range(blocks))
         self.between = MaskedConv2d(width, width, 1, "B", **to)
-        self.out = MaskedConv2d(width, self.C * self.F, 1, "B", **to)
-        if output == "mixture":
+        self.out = MaskedConv2d(width, self.C * self.p.rows, 1, "B", **to)
+        if self.components:
             spread_logistics(self.out, self.C, components)
 
-    def features(self, x, y):
-        x = self.embed(x)
+    def layers(self):
+        """The network, layer by layer."""
+        network = Network()
         if self.gated:
-            v, h = self.enter(x, x, y)
-            for block in self.blocks:
-                v, h = block(v, h, y)
+            v = h = 0
+            for block in (self.enter, *self.blocks):
+                v, h, after = block.add_to(network, v, h)
         else:
-            h = self.enter(x)
+            h, after = network.add([(self.enter, 0)])
             for block in self.blocks:
-                h = block(h, y)
-        return self.out(F.relu(self.between(F.relu(h)))).unflatten(1, (self.C, self.F))
+                h, after = block.add_to(network, h, after)
+        _, after = network.add([(self.between, after)])
+        network.add([(self.out, after)], act="")
+        return network
+
+    def features(self, x, y):
+        return self.layers()(self.embed(x), y).unflatten(1, (self.C, self.p.rows))
 
     def program(self):
-        """`features` as the sampler reads it, layer by layer: layer a gives the streams 2 a + 1, and 2 a + 2 after its activation."""
-        layers = []
+        """The layers as ops.pixelcnn_sample takes them."""
+        return self.layers().of_taps()
 
-        def add(taps, bias, act="relu", residual=None, rows=False):
-            layers.append(Layer(taps, bias, act, residual, rows))
-            return 2 * len(layers) - 1, 2 * len(layers)
+    @property
+    def samplers(self):
+        return {"cached": self.sample_cached} | super().samplers
 
-        v = h = 0
-        if self.gated:
-            for layer in (self.enter, *self.blocks):
-                v, h, after = layer.program(add, v, h)
-        else:
-            h, after = add(masked_taps(0, self.enter.weight, "A"), self.enter.bias)
-            for block in self.blocks:
-                h, after = block.program(add, h, after)
-        _, after = add(masked_taps(after, self.between.weight, "B"), self.between.bias)
-        add(masked_taps(after, self.out.weight, "B"), self.out.bias, "")
-        return layers
+    @torch.no_grad()
+    def sample_cached(self, n, u=None, x=None, known=0, y=None):
+        """Draws for the arithmetic of one pass: the sampler keeps what the layers give for a pixel as long as a filter
+        looks back at it."""
+        u, x, y = self._begin(n, u, x, known, y)
+        u, x = (a.movedim(1, 3).flatten(1) for a in (u, x))
+        shape = self.C, self.H, self.W
+        x = ops.pixelcnn_sample(u, self.program(), shape, self.levels, self.components, y, x, known)  # (7)
+        return self._spread(x).to(self.p.dtype).reshape(n, *self.shape)
+
+
+def check_width(width, C):
+    if width < 1 or width % (2 * C):
+        raise ValueError(f"width must be a multiple of 2 for each of {C} colours, got {width}")
 
 
 def spread_logistics(out, C, K):
-    """Begin with logistics side by side from -1 to 1, each as wide as its share."""
+    """Set the biases so that the logistics start side by side from -1 to 1, each as wide as its share."""
     with torch.no_grad():
         _, mu, log_s = out.bias.view(C, 3, K).unbind(1)
         mu += (2 * torch.arange(K, device=mu.device) + 1) / K - 1
@@ -238,7 +217,7 @@ def spread_logistics(out, C, K):
 
 
 class Residual(nn.Module):
-    """The block of PixelCNN: half as many channels where the filter is wide."""
+    """The block (5) of the plain PixelCNN: half as many channels where the filter is wide."""
 
     def __init__(self, width, kernel, classes, dropout, to):
         super().__init__()
@@ -248,57 +227,39 @@ class Residual(nn.Module):
         self.V = nn.Embedding(classes, width // 2, device=to["device"], dtype=to["dtype"]) if classes else None
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, h, y):
-        z = self.W2(F.relu(self.W1(F.relu(h))))
-        if self.V is not None:
-            z = z + self.V(y)[:, :, None, None]
-        return h + self.W3(self.dropout(F.relu(z)))  # (5)
-
-    def program(self, add, h, after):  # the streams of h and relu(h)
-        _, z = add(masked_taps(after, self.W1.weight, "B"), self.W1.bias)
-        _, z = add(masked_taps(z, self.W2.weight, "B"), self.W2.bias if self.V is None else self.W2.bias + self.V.weight)
-        return add(masked_taps(z, self.W3.weight, "B"), self.W3.bias, residual=h)
+    def add_to(self, network, h, after):
+        """The streams h and relu(h) -> those of the next h and relu(h)."""
+        V = None if self.V is None else self.V.weight
+        _, z = network.add([(self.W1, after)])
+        _, z = network.add([(self.W2, z)], V=V, dropout=self.dropout)
+        return network.add([(self.W3, z)], residual=h)  # (5)
 
 
 class Gated(nn.Module):
-    """The layer of the gated PixelCNN: v sees the rows above, h its row to the left, and v. Kind "A" is the first: it leaves out the pixel
-    itself from h, and its row from v; what follows may take in both."""
+    """The layer (6) of the gated PixelCNN, twice: v sees the rows above, h its row to the left, and v. Kind "A" is the
+    first one: h does not see its own pixel, nor v its own row. The others may see both: they hold nothing later."""
 
     def __init__(self, inputs, width, kernel, kind, classes, dropout, to):
         super().__init__()
-        plain, self.kernel, self.kind = dict(device=to["device"], dtype=to["dtype"]), kernel, kind
-        self.V = nn.Conv2d(inputs, 2 * width, (kernel // 2 + (kind == "B"), kernel), **plain)  # cropped: no tap of it is dead
+        plain, self.kind = dict(device=to["device"], dtype=to["dtype"]), kind
+        self.V = RowsAbove(inputs, 2 * width, (kernel // 2 + (kind == "B"), kernel), kind, **plain)
         self.H = MaskedConv2d(inputs, 2 * width, (1, kernel), kind, **to)
-        self.V_to_H = nn.Conv2d(2 * width, 2 * width, 1, **plain)  # all colours may see the rows above
+        self.V_to_H = RowsAbove(2 * width, 2 * width, 1, "B", **plain)  # all colours may see the rows above
         self.W = MaskedConv2d(width, width, 1, "B", **to)
         self.of_class = nn.Embedding(classes, 4 * width, **plain) if classes else None
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, v, h, y):
-        side = self.kernel // 2
-        below = self.V(F.pad(v, (side, side, side, 0 if self.kind == "B" else -1)))
-        left = self.H(h) + self.V_to_H(below)
-        if self.of_class is not None:
-            v_y, h_y = self.of_class(y)[:, :, None, None].chunk(2, 1)
-            below, left = below + v_y, left + h_y
-        out = self.W(self.dropout(gate(left)))
-        return gate(below), out if self.kind == "A" else h + out
-
-    def program(self, add, v, h):  # the streams of v and h -> those of the next v, h and relu(h)
-        v_y, h_y = self.of_class.weight.chunk(2, 1) if self.of_class is not None else (torch.zeros_like(self.V.bias), 0)
-        across = self.V_to_H.weight[:, :, 0, 0].T  # it sees V without v_y, the stream is V with it
-        below, v = add(row_taps(v, self.V.weight, self.kind), self.V.bias + v_y, "gate", rows=True)
-        bias = self.H.bias + self.V_to_H.bias + h_y - v_y @ across
-        _, left = add([*masked_taps(h, self.H.weight, self.kind), (below, 0, 0, ALL, across)], bias, "gate")
-        return v, *add(masked_taps(left, self.W.weight, "B"), self.W.bias, residual=None if self.kind == "A" else h)
+    def add_to(self, network, v, h):
+        """The streams v and h -> those of the next v, h and relu(h)."""
+        V_v, V_h = (None, None) if self.of_class is None else self.of_class.weight.chunk(2, 1)
+        above, v = network.add([(self.V, v)], act="gate", rows=True)
+        if V_v is not None:  # V_to_H reads the sum without it
+            _, v = network.add([], act="gate", V=V_v, residual=above, rows=True)
+        _, left = network.add([(self.H, h), (self.V_to_H, above)], act="gate", V=V_h, dropout=self.dropout)  # (6)
+        return v, *network.add([(self.W, left)], residual=None if self.kind == "A" else h)
 
 
-def gate(h):
-    """(N, 2 K, h, W) -> (N, K, h, W); the pairs are neighbours, so that a channel stays with its colour."""
-    return torch.tanh(h[:, 0::2]) * torch.sigmoid(h[:, 1::2])  # (6)
-
-
-RECIPES = {  # tuned on the valid split alone: 1297 images overfit within a thousand steps
+RECIPES = {  # tuned on the valid split alone; a thousand steps overfit its 1297 training images
     "digits": {
         "data": "digits-threshold",
         "model": dict(width=32, blocks=3, gated=True, dropout=0.4),
@@ -309,12 +270,12 @@ RECIPES = {  # tuned on the valid split alone: 1297 images overfit within a thou
         "model": dict(width=32, blocks=3, gated=True, dropout=0.5, first=5),
         "train": dict(steps=1500, batch=64, rate=4e-3, shift=0.3, ema=0.99),
     },
-    "digits-mixture": {  # the neighbourhood of levels is in its form: the same net overfits later
+    "digits-mixture": {  # neighbouring levels share probability, and the same network overfits later
         "data": "digits",
         "model": dict(width=32, blocks=3, gated=True, dropout=0.5, first=5, output="mixture", components=5),
         "train": dict(steps=1200, batch=64, rate=3e-3, shift=0.3, ema=0.99),
     },
-    "paper": {  # the PixelCNN of "Pixel Recurrent Neural Networks", 7 layers: 81.30 nats, on MNIST with bits drawn once for all
+    "paper": {  # "Pixel Recurrent Neural Networks", 7 layers: 81.30 nats on MNIST with bits drawn once for all
         "data": "mnist-drawn",
         "model": dict(width=64, blocks=7),
         "train": dict(steps=300000, batch=16, rate=1e-3),

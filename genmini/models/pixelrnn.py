@@ -1,6 +1,7 @@
-"""PixelRNN: LSTMs that walk over an image row by row, or diagonal by diagonal, remember all that they have seen.
+"""PixelRNN: LSTMs walk over an image, row by row or diagonal by diagonal, and carry what they have seen in their state.
 
-The course, "PixelRNN/PixelCNN"; van den Oord, Kalchbrenner, Kavukcuoglu, "Pixel Recurrent Neural Networks", 2016, sections 3.1 to 3.4.
+The course, "PixelRNN/PixelCNN"; van den Oord, Kalchbrenner, Kavukcuoglu, "Pixel Recurrent Neural Networks", 2016,
+sections 3.1 to 3.4.
 
     p(x) = prod_i p(x_i | x_<i), the colours of a pixel one after the other                  (1)
     o, f, i = sigma(K_ss * h_before + K_is * x),   g = tanh(K_ss * h_before + K_is * x)      (2)
@@ -8,43 +9,48 @@ The course, "PixelRNN/PixelCNN"; van den Oord, Kalchbrenner, Kavukcuoglu, "Pixel
     x <- x + W h                                                                            (4)
     h = h_left + (h_right, a row lower)                                                     (5)
 
-Row LSTM: a step is a row, `before` is the row above, and K_ss a filter of three pixels: a pixel sees a triangle. Diagonal BiLSTM: a step is a
-diagonal, of pixels (i, j) with the same i + j; what is before (i, j) are (i, j-1) and (i-1, j), so that it sees all that is above and to the
-left. A second one comes from the right; a row lower it tells (i, j) of the rows above (5). Of these the published net misses the last pixel of
-the row above, which no x on its way contains: here the one from the right takes in its own pixels too, as it may, being used a row lower.
-To walk along diagonals, row i is moved i pixels to the right: then a diagonal is a column. K_is is a masked convolution of kind "B", for the
-whole image before the walk begins; the first layer is a masked convolution of kind "A", and the output that of PixelCNN.
+Row LSTM: a step is a row, `before` is the row above, and K_ss is a filter of three pixels: a pixel sees a triangle.
 
-    layer: genmini.layers.MaskedConv2d    rooms: kernels/masked_conv2d.py, kernels/softmax_nll.py    test: tests/models/test_pixelrnn.py
+Diagonal BiLSTM: a step is a diagonal of pixels (i, j) with the same i + j. Before (i, j) are (i, j-1) and (i-1, j), so
+that it sees all pixels above and to the left. A second LSTM comes from the right, and its state is used a row lower:
+it gives (i, j) the rows above (5). The published network does not see the last pixel of the row above: no x on its way
+holds it. Here the LSTM from the right also reads its own pixels, which is allowed: its state is used a row lower.
+To walk along diagonals, row i is moved i pixels to the right: then a diagonal is a column.
+
+K_is is a masked convolution of kind "B", computed for the whole image before the walk begins. The first layer is a
+masked convolution of kind "A", and the output is that of PixelCNN.
+
+    layer: genmini.layers.MaskedConv2d    rooms: kernels/masked_conv2d.py, kernels/softmax_nll.py
+    test: tests/models/test_pixelrnn.py
 """
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from genmini.kernels.pixelcnn_sample import steps_of
 from genmini.layers import MaskedConv2d
-from genmini.models.pixelcnn import Raster, spread_logistics
+from genmini.models.pixelcnn import Raster, check_width, spread_logistics
 
 
 class PixelRNN(Raster):
-    def __init__(self, shape, levels=2, width=32, layers=2, walk="diagonal", output="softmax", components=5, classes=0, dropout=0.0, first=7,
-                 device=None, dtype=None):  # fmt: skip
-        """shape of one image, (H, W) or (C, H, W) with colours C; width: channels, of which an LSTM has half; walk: "row" or "diagonal"; first: the
-        side of the first filter; output, components, classes as in PixelCNN."""
+    def __init__(self, shape, levels=2, width=32, layers=2, walk="diagonal", output="softmax", components=5, classes=0,
+                 dropout=0.0, first=7, device=None, dtype=None):  # fmt: skip
+        """shape of one image, (H, W) or (C, H, W) with colours C; width: channels, of which an LSTM has half; walk:
+        "row" or "diagonal"; first: the side of the first filter; output, components, classes as in PixelCNN."""
         super().__init__(shape, levels, output, components, classes)
-        if width < 1 or width % (2 * self.C):
-            raise ValueError(f"width must be a multiple of 2 for each of {self.C} colours, got {width}")
+        check_width(width, self.C)
         if walk not in ("row", "diagonal"):
             raise ValueError(f"walk must be 'row' or 'diagonal', got {walk!r}")
         to = dict(colours=self.C, device=device, dtype=dtype)
-        self.enter = MaskedConv2d(self.C * (1 + self.steps), width, first, "A", **to)  # (1): x_i is not seen
+        self.enter = MaskedConv2d(self.C * (1 + steps_of(levels)), width, first, "A", **to)  # (1): x_i is not seen
         kind = RowLSTM if walk == "row" else DiagonalBiLSTM
         self.layers = nn.ModuleList(kind(self.enter.in_channels, width, classes, to) for _ in range(layers))
         self.widen = nn.ModuleList(MaskedConv2d(width // 2, width, 1, "B", **to) for _ in range(layers))
         self.dropout = nn.Dropout(dropout)
         self.between = MaskedConv2d(width, width, 1, "B", **to)
-        self.out = MaskedConv2d(width, self.C * self.F, 1, "B", **to)
-        if output == "mixture":
+        self.out = MaskedConv2d(width, self.C * self.p.rows, 1, "B", **to)
+        if self.components:
             spread_logistics(self.out, self.C, components)
 
     def features(self, x, y):
@@ -52,17 +58,17 @@ class PixelRNN(Raster):
         x = self.enter(pixels)
         for layer, W in zip(self.layers, self.widen, strict=True):
             x = x + W(self.dropout(layer(x, pixels, y)))  # (4)
-        return self.out(F.relu(self.between(F.relu(x)))).unflatten(1, (self.C, self.F))
+        return self.out(F.relu(self.between(F.relu(x)))).unflatten(1, (self.C, self.p.rows))
 
 
 class LSTM(nn.Module):
     """(2), (3): K_is for the whole image, then a walk along one dimension.
 
-    K_ss has no bias: a state of zeros whose input is zero stays so, and what lies outside the image is as if it were not there.
+    K_ss has no bias: a state of zeros with input zero stays zero, so that steps outside the image change nothing.
     """
 
     def __init__(self, width, kernel, before, classes, to):
-        """before: where, beside s itself, the step before is seen: (-1, 1) at s-1 and s+1, (-1, 0) at s-1."""
+        """before: how far K_ss sees around s in the step before: (-1, 1) from s-1 to s+1, (-1, 0) from s-1 to s."""
         super().__init__()
         K, plain, self.padding = width // 2, dict(device=to["device"], dtype=to["dtype"]), (-before[0], before[1])
         self.K_is = MaskedConv2d(width, 4 * K, kernel, "B", **to)
@@ -79,7 +85,7 @@ class LSTM(nn.Module):
         every = []
         for step in a.unbind(3):
             gates = step + self.K_ss(F.pad(h, self.padding))
-            o, f, i = (torch.sigmoid(gates[:, k::4]) for k in range(3))  # (2), by fours: a channel stays with its colour
+            o, f, i = (torch.sigmoid(gates[:, k::4]) for k in range(3))  # (2); by fours: channels keep their colour
             c = f * c + i * torch.tanh(gates[:, 3::4])
             h = o * torch.tanh(c)  # (3)
             every.append(h)
@@ -114,7 +120,9 @@ class DiagonalBiLSTM(nn.Module):
 
 
 def skewed(x):
-    """(N, C, H, W) -> (N, C, H, H + W - 1), row i moved i to the right: rows one longer than those that are read, so that each begins one later."""
+    """(N, C, H, W) -> (N, C, H, H + W - 1), row i moved i pixels to the right.
+
+    Rows of H + W numbers are read as rows of H + W - 1, so that each begins one later."""
     H, W = x.shape[2:]
     return F.pad(x, (0, H)).flatten(2)[:, :, : H * (H + W - 1)].unflatten(2, (H, H + W - 1))
 
@@ -135,7 +143,7 @@ RECIPES = {  # tuned on the valid split alone
         "model": dict(width=32, layers=2, first=5, dropout=0.3),
         "train": dict(steps=1000, batch=64, rate=8e-3, shift=0.3, ema=0.99),
     },
-    "paper": {  # the Diagonal BiLSTM of 7 layers of 16 units: 79.20 nats (of one layer 80.75), on MNIST with bits drawn once for all
+    "paper": {  # the Diagonal BiLSTM, 7 layers of 16 units: 79.20 nats (one layer: 80.75) on MNIST with bits drawn once
         "data": "mnist-drawn",
         "model": dict(width=32, layers=7),
         "train": dict(steps=300000, batch=16, rate=1e-3),

@@ -76,11 +76,11 @@ def test_log_prob_is_the_sum_of_the_logits_conditionals(settings):
     model = pixelcnn(**settings)
     x, y = space(model)[::7], a_class(model, len(space(model)[::7]))
     a = model.logits(x, y)
-    if model.levels == 2 and model.output == "softmax":
+    if model.p.rows == 1:
         assert a.shape == x.shape
         a = torch.stack([torch.zeros_like(a), a], -1)
     assert a.shape == (*x.shape, model.levels)
-    if model.output == "mixture":
+    if model.components:
         torch.testing.assert_close(a.exp().sum(-1), torch.ones(x.shape, dtype=a.dtype))
     log_p = a.log_softmax(-1).gather(-1, x[..., None].long())[..., 0].flatten(1).sum(1)
     torch.testing.assert_close(model.log_prob(x, y), log_p)
@@ -124,7 +124,7 @@ def jacobian(model, y=None, tries=15):
     y = None if y is None else torch.full((tries,), y)
     of = lambda x: in_order(model, model.features(model._image(x), y).movedim(2, -1).reshape(tries, *model.shape, -1)).sum(0)
     J = torch.autograd.functional.jacobian(of, x)  # (D, F, tries, *shape): the examples are apart, so that their sum has all their derivatives
-    return in_order(model, J.flatten(0, 2)).view(model.D, model.F * tries, model.D).ne(0).any(1)
+    return in_order(model, J.flatten(0, 2)).view(model.D, model.p.rows * tries, model.D).ne(0).any(1)
 
 
 @each
@@ -186,7 +186,7 @@ def noise_decides(model, n=40):
     u, y = torch.rand(n, model.D, dtype=torch.float64), a_class(model, n)
     x = model.sample(n, u, y=y)
     a = model.logits(x, y)
-    if model.levels == 2 and model.output == "softmax":
+    if model.p.rows == 1:
         a = torch.stack([torch.zeros_like(a), a], -1)
     below = in_order(model, a.softmax(-1).cumsum(-1)[..., :-1])
     assert torch.equal(in_order(model, x).long(), (u[..., None] >= below).sum(-1))
