@@ -52,10 +52,12 @@ class Raster(Model):
             raise ValueError(f"levels must be at least 2, got {levels}")
         if output not in ("softmax", "mixture"):
             raise ValueError(f"output must be 'softmax' or 'mixture', got {output!r}")
+        if output == "mixture" and components < 1:
+            raise ValueError(f"components must be at least 1 for a mixture, got {components}")
         super().__init__(shape, levels, classes)
         self.C, self.H, self.W = (1, *shape)[-3:]
         self.components = components if output == "mixture" else 0
-        self.p = outputs.Mixture(levels, components) if self.components else outputs.softmax(levels)  # (4), (3)
+        self.p = outputs.Mixture(levels, components) if self.components else outputs.softmax(levels)  # or (3)
 
     def embed(self, x):
         """(N, C, h, W) -> (N, C M, h, W): of every level the M numbers that the network sees."""
@@ -76,9 +78,9 @@ class Raster(Model):
         logarithms of (4)."""
         x, y = self.check(x, y, needed=True)
         a = self.features(self._image(x), y)
-        if self.components:
+        if self.components:  # log of (4)
             every = [torch.full_like(x, l).view(-1, self.H, self.W) for l in range(self.levels)]
-            a = torch.stack([self.p.log_p(a.flatten(0, 1), level) for level in every], 1).unflatten(0, (-1, self.C))
+            a = torch.stack([self.p.log_p(a.flatten(0, 1), level) for level in every], 1).unflatten(0, (len(x), self.C))
         a = a.movedim(2, -1)
         return a.reshape(len(x), *self.shape, *a.shape[4:] if a.shape[4] > 1 else ())
 
