@@ -2,12 +2,11 @@
 // Room: kernels/affine_coupling.py
 //
 //   rung naive      one thread an element; logdet by one thread a row, which reads s a second time
-//   rung one_pass   16-byte loads; every number is read once; the sum of a row is a fixed tree over lanes, warps and
-//                   chunks
+//   rung one_pass   16-byte loads; every number is read once; a fixed tree of lanes, warps and chunks sums a row
 //
 // x, s, t, y are (N, D), contiguous, of one dtype T; logdet is (N,) float (double for double). Arithmetic is float for
-// 16-bit types. A sum of s is kept in two doubles, high + low: the order of the additions depends on D alone, so the
-// same bits come out every time.
+// 16-bit types. A sum of s is kept in two doubles, high + low. The order of the additions depends on D alone, so
+// results repeat bit by bit.
 
 #include "gpu.h"
 
@@ -33,7 +32,7 @@ template <bool inverse, class R> __device__ __forceinline__ R couple(R x, R s, R
     return inverse ? (x - t) * exp(-s) : x * exp(s) + t;
 }
 
-// high + low, where low gathers the rounding errors of high (Knuth's two-sum: s + e == a + b exactly, until something
+// high + low, where low is the sum of the rounding errors of high (Knuth's two-sum: s + e == a + b exactly, unless it
 // overflows)
 struct Sum {
     double high, low;
@@ -41,18 +40,18 @@ struct Sum {
         double a = high, s = __dadd_rn(a, b), bb = __dsub_rn(s, a);
         double e = __dadd_rn(__dsub_rn(a, __dsub_rn(s, bb)), __dsub_rn(b, bb));
         high = s;
-        low = __dadd_rn(low, e == e ? e : 0.0);    // infinities make e NaN: the answer is then high alone
+        low = __dadd_rn(low, e == e ? e : 0.0);    // e is NaN after an infinity: the result is then high alone
     }
     __device__ __forceinline__ void add(Sum other) { add(other.high), low = __dadd_rn(low, other.low); }
     __device__ __forceinline__ double value() const { return __dadd_rn(high, low); }
 };
 
-// lanes 0 .. G-1 of each aligned group of G lanes add up; every lane must come. The tree is fixed: halves meet.
+// The sum of each aligned group of G lanes, by a fixed tree: the upper half is added to the lower one. All lanes call.
 __device__ __forceinline__ Sum group_sum(Sum mine, int G) {
     for (int offset = G / 2; offset > 0; offset /= 2)
         mine.add(Sum{__shfl_down_sync(0xffffffffu, mine.high, offset, G),
                      __shfl_down_sync(0xffffffffu, mine.low, offset, G)});
-    return mine;    // right in lane 0 of each group
+    return mine;    // the sum in lane 0 of each group
 }
 
 __device__ __forceinline__ Sum block_sum(Sum mine) {
@@ -61,7 +60,7 @@ __device__ __forceinline__ Sum block_sum(Sum mine) {
     if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = mine;
     __syncthreads();
     mine = threadIdx.x < THREADS / 32 ? warps[threadIdx.x] : Sum{0, 0};
-    return threadIdx.x < 32 ? group_sum(mine, THREADS / 32) : mine;    // right in thread 0
+    return threadIdx.x < 32 ? group_sum(mine, THREADS / 32) : mine;    // the sum in thread 0
 }
 
 // ---- rung naive -----------------------------------------------------------------------------------------------------
@@ -131,7 +130,7 @@ __global__ void couple_short_rows(const T* x, const T* s, const T* t, T* y, real
     int lane = threadIdx.x % G;
     Sum sum{0, 0};
     if (n < N) sum = couple_run<T, V, inverse>(x + n * D, s + n * D, t + n * D, y + n * D, lane, D / V, G);
-    sum = group_sum(sum, G);    // lanes beyond the last row come too, with zero
+    sum = group_sum(sum, G);    // lanes beyond the last row add zero
     if (n < N && lane == 0) logdet[n] = real<T>(inverse ? -sum.value() : sum.value());
 }
 
@@ -236,7 +235,7 @@ int forward(bool one_pass, int dtype, const void* x, const void* s, const void* 
     });
 }
 
-// Both backwards have the same shape: gradient in, what was kept, s (and t), two gradients out.
+// Both backwards take the gradient, the kept tensor, s (and t), and write two gradients.
 template <bool inverse>
 int backward(bool one_pass, int dtype, const void* dy, const void* dlogdet, const void* kept, const void* s,
              const void* t, void* dx, void* ds, int64_t N, int64_t D, void* stream) {

@@ -7,10 +7,11 @@
 Three kinds of library, all plain C functions:
 
     <x>.cu   -> <x>.cuda.so       nvcc: machine code for sm_80 and sm_90, PTX of compute_90 for newer cards
-    <x>.cu   -> <x>.emulated.so   g++ reads the same source against emulator/emulator.h: the GPU kernel runs on a CPU
-    <x>.cpp  -> <x>.cpu.so        g++: the native CPU kernel, where PyTorch is beaten
+    <x>.cu   -> <x>.emulated.so   g++ compiles the same source with emulator/emulator.h: the GPU kernel runs on a CPU
+    <x>.cpp  -> <x>.cpu.so        g++: the native CPU kernel, where it is faster than PyTorch
 
-A library is rebuilt when its source, a header that it includes, the command or the compiler changes; beside it lie its key and the compiler's log.
+A library is rebuilt when its source, a header that it includes, the command or the compiler changes. Its key and the
+compiler's log are stored beside it.
 """
 
 import argparse
@@ -26,9 +27,9 @@ from pathlib import Path
 
 CSRC = Path(__file__).resolve().parent
 KINDS = ("cpu", "emulated", "cuda")
-# Contraction is off: a * b + c is two roundings wherever the source writes two operations (docs/exact-argmin.md relies on it).
+# Contraction is off: two operations in the source are two roundings, as docs/exact-argmin.md needs.
 GXX = ["-std=c++17", "-shared", "-fPIC", "-pthread", "-g", "-ffp-contract=off", "-Wall", "-Wextra"]
-# A kernel may read bytes as another type than they were written as, as under nvcc; nvcc's pragmas (unroll) mean nothing to g++.
+# A kernel may read memory as another type than it was written as, as under nvcc. g++ does not know nvcc's pragmas.
 GXX += ["-fno-strict-aliasing", "-Wno-unknown-pragmas"]
 NVCC = ["-std=c++17", "-shared", "-Xcompiler=-fPIC", "-O3", "-lineinfo", "-fmad=false"]
 NVCC += ["-gencode=arch=compute_80,code=sm_80", "-gencode=arch=compute_90,code=[sm_90,compute_90]"]
@@ -40,7 +41,7 @@ class Result:
     kind: str
     path: Path  # of the library
     ok: bool
-    log: str  # what the compiler said, or why there is none
+    log: str  # the compiler's output, or why there is none
 
     def report(self):
         state = "built" if self.ok else "NOT built"
@@ -66,13 +67,14 @@ def command(kind, source, output, debug=False):
     if kind == "cuda":
         return [compiler(kind), *NVCC, "-o", str(output), str(source)]
     language = ["-x", "c++"] if kind == "emulated" else []
-    return [compiler(kind), *GXX, "-O0" if debug else "-O3" if kind == "cpu" else "-O2", *language, str(source), "-o", str(output)]
+    optimisation = "-O0" if debug else "-O3" if kind == "cpu" else "-O2"
+    return [compiler(kind), *GXX, optimisation, *language, str(source), "-o", str(output)]
 
 
 def reads(source):
-    """The source and all files of ours that it includes, directly or not."""
+    """The source and all files of csrc/ that it includes, directly or indirectly."""
     found = [Path(source).resolve()]
-    for path in found:  # grows on the way
+    for path in found:  # `found` grows in the loop
         named = re.findall(r'^\s*#include "(.+)"', path.read_text(), re.M)
         included = dict.fromkeys((folder / name).resolve() for name in named for folder in (path.parent, CSRC))
         found += [other for other in included if other.exists() and other not in found]
@@ -80,7 +82,7 @@ def reads(source):
 
 
 def key(kind, source, debug=False):
-    """What a library is made of: change any of it and it is built again."""
+    """A hash of all that a library is made of. A library with another key is built again."""
     digest = hashlib.sha256()
     for path in reads(source):
         digest.update(path.name.encode() + path.read_bytes())
@@ -103,7 +105,7 @@ def compile_one(kind, source, out, debug=False):
     if library.exists() and key_file.exists() and key_file.read_text() == wanted:
         return Result(source.stem, kind, library, True, log_file.read_text())
     library.unlink(missing_ok=True)
-    fresh = out / f"{library.name}.{os.getpid()}"  # written aside, then renamed: nobody ever loads half a library
+    fresh = out / f"{library.name}.{os.getpid()}"  # renamed when it is whole: no process loads half a library
     words = command(kind, source, fresh, debug)
     done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     log = " ".join(words) + "\n" + done.stdout
@@ -117,7 +119,7 @@ def compile_one(kind, source, out, debug=False):
 
 
 def build(out, kinds=KINDS, csrc=CSRC, debug=False, only=None):
-    """Build every library of these kinds into `out`, as many compilers at a time as there are cores; a Result for each."""
+    """Build every library of these kinds into `out`, as many at a time as there are cores -> a Result for each."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     jobs = [(kind, source) for kind in kinds for source in sources(kind, csrc) if only is None or source.stem in only]
@@ -126,13 +128,13 @@ def build(out, kinds=KINDS, csrc=CSRC, debug=False, only=None):
 
 
 def broken(results):
-    """What should have been built and was not: a machine without nvcc is whole without its libraries."""
+    """The results that failed. Without nvcc the CUDA libraries are not expected."""
     return [result for result in results if not result.ok and not (result.kind == "cuda" and compiler("cuda") is None)]
 
 
 def main():
     parser = argparse.ArgumentParser(description="Compile csrc/ into kernels/lib/.")
-    parser.add_argument("--out", default=CSRC.parent / "kernels" / "lib", help="where the libraries go (default: kernels/lib)")
+    parser.add_argument("--out", default=CSRC.parent / "kernels" / "lib", help="folder (default: kernels/lib)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--only", nargs="+", metavar="ROOM", help="rooms to build (default: all)")
     parser.add_argument("--debug", action="store_true", help="-O0, for stepping through a kernel with gdb")

@@ -1,7 +1,7 @@
-// What each code was given: count_k = number of rows with index k, total_k = sum of those rows.
+// The rows of each code: count_k = number of rows with index k, total_k = sum of those rows.
 // Room: kernels/code_stats.py
 //
-//   rung naive      one thread a (code, column): it looks at every row
+//   rung naive      one thread a (code, column): it reads the index of every row
 //   rung segments   the rows, sorted by their code, are one run for each code: a block adds up a run
 //
 // z (N, D), index (N,), count (K,), total (K, D) of type R: float, or double for double z. Sums run in double, in an
@@ -10,7 +10,7 @@
 #include "gpu.h"
 
 constexpr int THREADS = 256;
-constexpr int WARPS = 16;    // that share the rows of one code
+constexpr int WARPS = 16;    // of a block, which share the rows of one code
 
 template <class Z> struct result {
     using type = float;

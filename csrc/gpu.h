@@ -1,15 +1,15 @@
 // All that a kernel of this project uses beyond plain CUDA. The same .cu is compiled
 //   by nvcc, for a GPU: launch is <<<>>>, and the instructions below are inline PTX;
-//   by g++ -x c++ (C++17), for the CPU: emulator/emulator.h is the machine, and below stands in plain C++ what each
-//   instruction means.
+//   by g++ -x c++ (C++17), for the CPU: emulator/emulator.h runs it, and the instructions below are plain C++.
 //
-//   launch(kernel, grid, block, shared_bytes, stream, arguments...) -> 0 or an error code, for which gpu_error(code)
-//   has the text
+//   launch(kernel, grid, block, shared_bytes, stream, arguments...)    0, or an error code; gpu_error(code) is its text
 //   dynamic_shared<T>()                        the shared_bytes of the launch
 //   float16, bfloat16, to_float, to_double, from_float<T>, from_real<T>; with_dtype(code, f) calls f with a T
 //   copy_async<16>, _commit, _wait<N>          cp.async: global to shared memory while the thread goes on
-//   load_matrix_x4, _x2, and _transposed       ldmatrix: 8x8 tiles from shared memory into the layout that mma wants
+//   load_matrix_x4, _x2, and _transposed       ldmatrix: 8x8 tiles from shared memory into the layout of mma
 //   mma_16x8x16_f16, _bf16, mma_16x8x8_tf32    mma.sync: a warp multiplies small matrices on the tensor cores
+//
+// An instruction that no kernel uses yet is marked "tests only": tests/kernels/test_emulator.cu alone runs it.
 #pragma once
 #include <cfloat>
 #include <climits>
@@ -32,7 +32,7 @@ int launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, voi
     if (shared_bytes > 48 << 10)
         code = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
     if (code == cudaSuccess) kernel<<<grid, block, shared_bytes, (cudaStream_t)stream>>>(static_cast<P>(arguments)...);
-    cudaError_t launched = cudaGetLastError();    // asked in any case: it also clears the error
+    cudaError_t launched = cudaGetLastError();    // in any case: the call also clears the error
     return int(code != cudaSuccess ? code : launched);
 }
 
@@ -85,9 +85,9 @@ template <class F> int with_dtype(int code, F f) {
 }
 
 // ---- cp.async: a copy from global to shared memory that the thread does not wait for --------------------------------
-// Copies are grouped by commit; wait<N>() returns when at most N of this thread's latest groups are still on their way.
-// Only then may this thread read the data, and the others after a barrier. BYTES is 4, 8 or 16, both addresses are
-// multiples of it; of the source only the first valid_bytes are read, the rest is filled with zeros.
+// Copies are grouped by commit; wait<N>() returns when at most N of this thread's latest groups are still under way.
+// Then this thread may read the data; the others may after a barrier. BYTES is 4, 8 or 16, and both addresses are
+// multiples of it. The first valid_bytes are copied, and the rest is filled with zeros. (No kernel uses 4 and 8 yet.)
 #if defined(__CUDACC__)
 template <int BYTES> __device__ __forceinline__ void copy_async(void* shared, const void* global,
                                                                 int valid_bytes = BYTES) {
@@ -130,8 +130,8 @@ template <int N> void copy_async_wait() {
 
 // ---- ldmatrix: 8x8 matrices of 16-bit numbers, from shared memory into registers ------------------------------------
 // Lane 8 i + r gives the address of row r of matrix i (16 bytes). Afterwards register i of lane l = 4 r + c holds the
-// two numbers at columns 2c and 2c + 1 of that row: a quarter of it. "transposed" hands out the transposed matrix. x2
-// heeds the lanes 0-15 only.
+// two numbers at columns 2c and 2c + 1 of that row. "transposed" loads the transposed matrix. x2 takes the addresses of
+// lanes 0-15.
 #if defined(__CUDACC__)
 #define LOAD_MATRIX(name, form, count, registers, ...)                                   \
     __device__ __forceinline__ void name(uint32_t (&r)[count], const void* shared_row) { \
@@ -144,9 +144,9 @@ template <int N> void copy_async_wait() {
 #define X4 "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
 #define X2 "=r"(r[0]), "=r"(r[1])
 LOAD_MATRIX(load_matrix_x4, "x4", 4, "{%0, %1, %2, %3}, [%4]", X4)
-LOAD_MATRIX(load_matrix_x4_transposed, "x4.trans", 4, "{%0, %1, %2, %3}, [%4]", X4)
-LOAD_MATRIX(load_matrix_x2, "x2", 2, "{%0, %1}, [%2]", X2)
-LOAD_MATRIX(load_matrix_x2_transposed, "x2.trans", 2, "{%0, %1}, [%2]", X2)
+LOAD_MATRIX(load_matrix_x4_transposed, "x4.trans", 4, "{%0, %1, %2, %3}, [%4]", X4)    // tests only
+LOAD_MATRIX(load_matrix_x2, "x2", 2, "{%0, %1}, [%2]", X2)    // tests only
+LOAD_MATRIX(load_matrix_x2_transposed, "x2.trans", 2, "{%0, %1}, [%2]", X2)    // tests only
 #undef X2
 #undef X4
 #undef LOAD_MATRIX
@@ -156,7 +156,7 @@ template <int COUNT> void load_matrix(uint32_t (&r)[COUNT], const void* shared_r
     Gathered rows = gather("ldmatrix", 0xffffffffu, (uint64_t)shared_row, place);
     int row = lane() / 4, column = lane() % 4 * 2;
     for (int i = 0; i < COUNT; i++) {
-        uint16_t number[2] = {0xffff, 0xffff};    // NaN, if the lane with the address returned long ago
+        uint16_t number[2] = {0xffff, 0xffff};    // NaN, if the lane with the address has returned
         for (int j = 0; j < 2; j++) {
             int giver = 8 * i + (transposed ? column + j : row);
             const uint16_t* start = (const uint16_t*)rows.of[giver];
@@ -172,28 +172,27 @@ template <int COUNT> void load_matrix(uint32_t (&r)[COUNT], const void* shared_r
         emulator::load_matrix(r, shared_row, transposed, {file, line});                     \
     }
 LOAD_MATRIX(load_matrix_x4, 4, false)
-LOAD_MATRIX(load_matrix_x4_transposed, 4, true)
-LOAD_MATRIX(load_matrix_x2, 2, false)
-LOAD_MATRIX(load_matrix_x2_transposed, 2, true)
+LOAD_MATRIX(load_matrix_x4_transposed, 4, true)    // tests only
+LOAD_MATRIX(load_matrix_x2, 2, false)    // tests only
+LOAD_MATRIX(load_matrix_x2_transposed, 2, true)    // tests only
 #undef LOAD_MATRIX
 #endif
 
 // ---- mma.sync: d += a b on the tensor cores -------------------------------------------------------------------------
-// d is 16x8 (float), a is 16xK, b is Kx8; the 32 lanes of a warp hold all three together. With r = lane / 4 and c =
-// lane % 4, a lane has
+// d is 16x8 (float), a is 16xK, b is Kx8; the 32 lanes of a warp hold all three together. With r = lane / 4 and
+// c = lane % 4, a lane has
 //
 //   d[0..3]           rows r, r, r+8, r+8; columns 2c, 2c+1, 2c, 2c+1
 //   K = 16   a[0..3]  rows r, r+8, r, r+8; columns 2c, 2c, 2c+8, 2c+8 in the lower half of the register, the next
-//            column in the upper
-//            b[0..1]  k = 2c, 2c+8 in the lower half, the next k in the upper; column r
-//   K = 8    a[0..3]  rows r, r+8, r, r+8; columns c, c, c+4, c+4                                (tf32 is a float
-//            without its low 13 bits)
+//                     column in the upper half
+//            b[0..1]  k = 2c, 2c+8 in the lower half, the next k in the upper half; column r
+//   K = 8    a[0..3]  rows r, r+8, r, r+8; columns c, c, c+4, c+4    (tf32 is a float without its low 13 bits)
 //            b[0..1]  k = c, c+4; column r
 //
-// How it adds, as measured on Hopper: products are exact; K of them and d are aligned to the largest and cut two bits
-// below the last bit of a float; their sum is cut to a float (toward zero). So one instruction errs by less than (K/4 +
-// 5/4) 2^-23 of the largest number on the way. Subnormals are kept; NaN and infinity behave as in IEEE arithmetic; a
-// sum of 2^128 or more is infinite.
+// The sum, as measured on Hopper: products are exact; K products and d are aligned to the largest of them and truncated
+// two bits below the last bit of a float; their sum is truncated to a float. So the error of one instruction is less
+// than (K/4 + 5/4) 2^-23 of the largest of these numbers. Subnormals are kept; NaN and infinity behave as in IEEE
+// arithmetic; a sum of 2^128 or more is infinite.
 #if defined(__CUDACC__)
 #define MMA(name, shape)                                                                                          \
     __device__ __forceinline__ void name(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {         \
@@ -202,10 +201,10 @@ LOAD_MATRIX(load_matrix_x2_transposed, 2, true)
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                         \
     }
 MMA(mma_16x8x16_f16, "m16n8k16.row.col.f32.f16.f16.f32")
-MMA(mma_16x8x16_bf16, "m16n8k16.row.col.f32.bf16.bf16.f32")
-MMA(mma_16x8x8_tf32, "m16n8k8.row.col.f32.tf32.tf32.f32")
+MMA(mma_16x8x16_bf16, "m16n8k16.row.col.f32.bf16.bf16.f32")    // tests only
+MMA(mma_16x8x8_tf32, "m16n8k8.row.col.f32.tf32.tf32.f32")    // tests only
 #undef MMA
-__device__ __forceinline__ uint32_t to_tf32(float v) {    // to nearest, ties away from zero
+__device__ __forceinline__ uint32_t to_tf32(float v) {    // to nearest, ties away from zero; tests only
     uint32_t bits;
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(v));
     return bits;
@@ -213,7 +212,7 @@ __device__ __forceinline__ uint32_t to_tf32(float v) {    // to nearest, ties aw
 #else
 namespace emulator {
 
-// The sum of K products and c, as the tensor core adds.
+// The sum of K products and c, as the tensor core computes it
 template <int K> float tensor_core_sum(const double (&product)[K], float c) {
     uint64_t largest = same_bits<uint64_t>(fabs(double(c)));
     double plain = c;
@@ -237,11 +236,11 @@ struct Fragments {
     const uint32_t *a, *b;
 };
 
-// The last lane to come does the work of the warp. K = 16: two numbers a register; K = 8: one.
+// The last lane to arrive does the work of the warp. K = 16: two numbers a register; K = 8: one.
 template <int K, float (*number)(uint32_t bits)> EMULATOR_UNSEEN void mma(uint32_t lanes, void** operand) {
     Fragments** of = (Fragments**)operand;
     double a[16][K], b[8][K];
-    // what lanes hold that returned before
+    // lanes that have returned hold NaN
     std::fill(&a[0][0], &a[0][0] + 16 * K, NAN), std::fill(&b[0][0], &b[0][0] + 8 * K, NAN);
     constexpr int P = K / 8;
     for (int l = 0; l < 32; l++)
@@ -269,10 +268,10 @@ static inline float tf32_number(uint32_t bits) { return same_bits<float>(bits & 
         emulator::exchange(#name, 0xffffffffu, mine, emulator::mma<K, emulator::number>, {file, line});      \
     }
 MMA(mma_16x8x16_f16, 16, f16_number)
-MMA(mma_16x8x16_bf16, 16, bf16_number)
-MMA(mma_16x8x8_tf32, 8, tf32_number)
+MMA(mma_16x8x16_bf16, 16, bf16_number)    // tests only
+MMA(mma_16x8x8_tf32, 8, tf32_number)    // tests only
 #undef MMA
-static inline uint32_t to_tf32(float v) {    // to nearest, ties away from zero
+static inline uint32_t to_tf32(float v) {    // to nearest, ties away from zero; tests only
     uint32_t bits = same_bits<uint32_t>(v);
     return (bits & 0x7fffffff) > 0x7f800000 ? bits | 0x400000 : (bits + 0x1000) & 0xffffe000u;
 }

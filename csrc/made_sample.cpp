@@ -1,11 +1,10 @@
-// Draws from MADE on a CPU, for the arithmetic of one pass.   Room: kernels/made_sample.py
+// Draws from MADE on a CPU, with the arithmetic of one pass.   Room: kernels/made_sample.py
 //
-// A task is a few vectors of samples, a sample a lane, for the whole walk over the pixels. Activations lie unit by
-// unit, the samples of a task side by side: so a weight is loaded once for all of them, and a row of weights is read in
-// the order in which it lies. A sample's sums have one order, whatever its neighbours and the number of
-// threads.
+// A task is a few vectors of samples, one sample a lane, for the whole walk over the pixels. Activations are stored
+// unit by unit, the samples of a task side by side: a weight is loaded once for all of them, and each row of weights is
+// read in order. The order of a sample's sums depends neither on its neighbours nor on the number of threads.
 
-#ifndef SET    // ---- the problem, once for all instruction sets -----------------------------------------------------------
+#ifndef SET    // ---- the problem, once for all instruction sets ------------------------------------------------------
 #include "cpu/threads.h"
 
 namespace {
@@ -38,7 +37,7 @@ template <class T> struct Made {
 #include "cpu/each_set.h"
 #endif
 
-#ifdef SET    // ---- the walk, read by csrc/cpu/each_set.h for each instruction set ------------------------------------------
+#ifdef SET    // ---- the walk, read by csrc/cpu/each_set.h for each instruction set -----------------------------------
 
 // Arrays of a task are (units, S): S = V LANES samples side by side.
 
@@ -48,8 +47,8 @@ template <class T> struct Piece {    // of a sum: the first `count` numbers of r
     const T* z;
 };
 
-// y_j = b_j + W_j . z (+ A_j . z^0) for R rows at once, which share the loads of z; alone, a row goes four ways, lest
-// each sum wait for the last
+// y_j = b_j + W_j . z (+ A_j . z^0) for R rows at once, which share the loads of z. A single row has four partial sums,
+// because each addition to one sum would wait for the addition before it
 template <class T, int R, int V> static inline void rows(const Piece<T>* piece, int pieces, const T* b, int64_t j,
                                                          bool hidden, T* y) {
     constexpr int S = V * LANES<T>, WAYS = R == 1 ? 4 : 1;
@@ -90,7 +89,7 @@ template <class T> static inline vec<T> drawn(T* l, int64_t S, int64_t L, vec<T>
     const vec<T> zero = {}, one = T(1) + zero;
     if (L == 2) return u >= sigma<T>(-load(l)) ? one : zero;
     vec<T> top = load(l), total = zero, below = zero, level = zero;
-    // whether or not NaN counts here: below it will
+    // `most` may ignore NaN; the exponential below does not
     for (int64_t k = 1; k < L; k++) top = most(top, load(l + k * S));
     for (int64_t k = 0; k < L; k++) {
         vec<T> t = load(l + k * S) - top, e = t < -CUT<T> ? zero : exponential<T>(t);
@@ -104,7 +103,7 @@ template <class T> static inline vec<T> drawn(T* l, int64_t S, int64_t L, vec<T>
     return level;
 }
 
-// Samples n0 ... n0 + S - 1; those from N on are computed for company, and nobody sees them.
+// Draws samples n0 ... n0 + S - 1. Lanes from sample N on compute too; their results are not stored.
 template <class T, int V> static void samples(const Made<T>& m, int64_t n0, T* z) {
     constexpr int S = V * LANES<T>;
     int64_t D = m.D, L = m.L, R = m.R(), I = m.I;

@@ -1,18 +1,18 @@
-// Draws from MADE, all pixels in one launch, for the arithmetic of one pass.   Room: kernels/made_sample.py
+// Draws from MADE: all pixels in one launch, with the arithmetic of one pass.   Room: kernels/made_sample.py
 //
 //   rung naive    a block a sample; one unit after the other, its sum shared by all threads
 //   rung tiles    a block up to 8 samples, 4 units at a time, their sums shared by the warps; activations in shared
 //                 memory where they fit
 //
-// A block walks over the pixels d = 0 ... D-1 (degrees: pixel d has degree d + 1): in every layer from below the units
-// of degree d, which wait for nothing but the pixel before; then the logits of pixel d; then the pixel itself. Sums
-// have an order that the shapes decide.
+// A block walks over the pixels d = 0 ... D-1; pixel d has degree d + 1. At step d it computes, layer by layer, the
+// units of degree d, which depend on the pixels before d alone; then the logits of pixel d; then the pixel. The shapes
+// alone decide the order of each sum.
 
 #include "gpu.h"
 
 constexpr int DEEPEST = 64;       // layers of a launch: hidden ones, V and A
 constexpr int THREADS = 256, WARPS = THREADS / 32;
-constexpr int UNITS = 4;          // at a time, in rung tiles
+constexpr int UNITS = 4;          // computed at a time in rung tiles
 constexpr int MOST_SHARED = 96 << 10;    // bytes: what every card since sm_80 has
 
 template <class T> struct Layer {
@@ -35,7 +35,7 @@ template <class T> __device__ __forceinline__ int64_t end_of(const Made<T>& m, i
     return d < 0 ? 0 : m.ends[i * (m.D + 1) + d];
 }
 
-// Pixel d of sample n, given or drawn, and its bits as inputs: the work of one thread
+// Writes pixel d of sample n, given or drawn, and its bits as inputs. One thread calls it.
 template <class T> __device__ void pixel(const Made<T>& m, int64_t n, int64_t d, T* z) {
     const T* l = m.logits + (n * m.D + d) * m.R;
     int64_t level = m.x[n * m.D + d];
@@ -56,8 +56,7 @@ template <class T> __device__ void pixel(const Made<T>& m, int64_t n, int64_t d,
     for (int64_t k = 1; k < m.L; k++) z[d * (m.L - 1) + k - 1] = level >= k ? T(1) : T(0);
 }
 
-// Unit j of step d: the layer i = 1 ... I + 1, the last being the outputs; its z^{i-1} at `below`, of which it sees
-// `seen`
+// Unit j of step d: its layer i = 1 ... I + 1 (I + 1: outputs). It sees `seen` numbers of z^{i-1}, from `below` on
 template <class T> struct Step {
     int64_t j0, j1, below, seen;
 };
@@ -93,12 +92,12 @@ template <class T> __global__ void walk_naive(Made<T> m) {
                     if (i > m.I) m.logits[n * m.D * m.R + j] = y;
                     else z[here + j] = y < 0 ? T(0) : y;    // NaN stays NaN
                 }
-                __syncthreads();    // everyone sees z_j; and nobody writes part before thread 0 has read it
+                __syncthreads();    // all threads see z_j; and thread 0 has read part before it is written again
             }
             below = here;
         }
         if (tid == 0) pixel(m, n, d, z);
-        __syncthreads();    // everyone sees the bits of pixel d
+        __syncthreads();    // all threads see the bits of pixel d
     }
 }
 
@@ -156,12 +155,12 @@ template <class T, int S> __global__ void walk_tiles(Made<T> m, bool shared) {
                     if (i > m.I) m.logits[(n0 + s) * m.D * m.R + j + r] = y;
                     else z[s * m.units + here + j + r] = y < 0 ? T(0) : y;    // NaN stays NaN
                 }
-                __syncthreads();    // everyone sees these units; and nobody writes part before they are added up
+                __syncthreads();    // all threads see these units; and part is read before it is written again
             }
             below = here;
         }
         if (tid < count) pixel(m, n0 + tid, d, z + tid * m.units);
-        __syncthreads();    // everyone sees the bits of pixel d
+        __syncthreads();    // all threads see the bits of pixel d
     }
 }
 
@@ -186,8 +185,7 @@ int walk(bool naive, const void* u, void* x, int64_t known, const int64_t* layer
     return naive ? launch(walk_naive<T>, dim3(N), dim3(THREADS), 0, stream, m) : tiles_of<T, 1>(m, stream);
 }
 
-// layers (I + 2, 3), in the memory of the host: of I hidden layers, of V and of A where W lies, where b, and how long a
-// row is
+// layers (I + 2, 3), in the memory of the host: for I hidden layers, V and A the addresses of W and b, and K
 static int made_sample(bool naive, int dtype, const void* u, void* x, int64_t known, const void* layers,
                        const void* ends, void* logits, void* z, int64_t I, int64_t L, int64_t N, int64_t D,
                        int64_t units, void* stream) {

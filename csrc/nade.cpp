@@ -1,17 +1,17 @@
 // NADE on a CPU: logits and samples row by row, the gradient tile of hidden units by tile.   Room: kernels/nade.py
 //
 // The pass: up to ROWS rows are one task; they share the loads of V_d and W_d, and keep a_d and h_d = sigma(a_d) in the
-// nearest cache. A pixel of 0 changes neither, so its sigmoids, which are most of the work, are not computed again.
-// The gradient: nothing flows between hidden units on the way back, so a task is a few vectors of units, for all rows.
-// Which task computes what changes no result: every sum has one order, whatever the number of threads.
+// first cache. A pixel of 0 changes neither, so its sigmoids, which are most of the work, are not computed again.
+// The gradient of a unit needs no other unit, so a task is a few vectors of units, for all rows.
+// The order of each sum does not depend on the number of threads.
 
-#ifndef SET    // ---- the problem, once for all instruction sets -----------------------------------------------------------
+#ifndef SET    // ---- the problem, once for all instruction sets ------------------------------------------------------
 #include "cpu/threads.h"
 
 namespace {
 
 constexpr int ROWS = 16;     // of a task of the pass
-constexpr int GROUP = 32;    // rows of the gradient that are added in the nearest cache
+constexpr int GROUP = 32;    // rows of the gradient that are added in the first cache
 constexpr int CHUNK = 32;    // pixels between two marks of the gradient
 constexpr int WIDEST = 4;    // vectors of a task of the gradient
 
@@ -84,7 +84,7 @@ template <class T> static void pass(const Pass<T>& p, int64_t n0, int64_t n1, T*
     }
 }
 
-// ---- the gradient: hidden units do not meet on the way back, so a tile of them is computed alone --------------------
+// ---- the gradient of a tile of hidden units -------------------------------------------------------------------------
 
 // Units h0 ... of V vectors, the last with `last` numbers. All rows, ascending, GROUP at a time: sums over n have one
 // order.
@@ -111,11 +111,11 @@ template <class T, int V> static void units(const Gradient<T>& g, int64_t h0, in
         for (int v = 0; v < V; v++)
             store(p + h0 + v * L, first ? t.v[v] : load(p + h0 + v * L, rest(v)) + t.v[v], rest(v));
     };
-    auto settle = [](Tile& A, Tile& G, const Tile& s) {    // what has waited in G goes to A
+    auto settle = [](Tile& A, Tile& G, const Tile& s) {    // adds the waiting G to A
         for (int v = 0; v < V; v++) A.v[v] = fused(G.v[v] * s.v[v], T(1) - s.v[v], A.v[v]), G.v[v] = vec<T>{};
     };
     const Tile zero = {}, c = row(g.c);
-    for (int64_t n0 = 0; n0 == 0 || n0 < g.N; n0 += GROUP) {    // without rows: once, for the zeros
+    for (int64_t n0 = 0; n0 == 0 || n0 < g.N; n0 += GROUP) {    // without rows once, to write zeros
         int rows = int(std::min<int64_t>(GROUP, g.N - n0));
         for (int i = 0; i < rows; i++) {
             const uint8_t* x = g.x + (n0 + i) * D;
@@ -199,7 +199,7 @@ template <class T> int64_t gradient_numbers(int64_t D) {
 
 template <class T> void run_pass(const Pass<T>& p, void* workspace, int threads) {
     int64_t tasks = std::max<int64_t>((p.N + ROWS - 1) / ROWS, std::min<int64_t>(threads, p.N));
-    if (p.N > 4 * threads) tasks = (tasks + threads - 1) / threads * threads;    // as many for each thread
+    if (p.N > 4 * threads) tasks = (tasks + threads - 1) / threads * threads;    // the same number for each thread
     auto pass = BEST(pass<T>);
     parallel(tasks, threads, [&](int64_t task, int t) {
         T* a = aligned<T>(workspace, t * pass_numbers<T>(p.H));

@@ -1,14 +1,13 @@
 // NADE: logits of a row in one walk over its pixels, the same walk as a sampler, and the gradient.
 // Room: kernels/nade.py
 //
-//   rung naive       the pass: a block a row, its threads share the units; the gradient: a thread a unit, all rows in
-//                    turn
-//   rung warp_rows   the pass: a warp a row, a_d and h_d in registers, no barrier; the gradient: a lane a unit, a warp
-//                    a row, h from marks
+//   rung naive       the pass: a block per row, whose threads share the units; the gradient: a thread per unit
+//   rung warp_rows   the pass: a warp per row, a_d and h_d in registers, no barrier; the gradient: a lane per unit, a
+//                    warp per row, h recomputed from marks
 //
 // x is (N, D) of 0 and 1; u, logits and dl (N, D); W (transposed) and V (D, H); T is float or double. A pixel of 0
-// changes no a_d: its sigmoids, which are most of the work, are not computed again (warp_rows; whole warps agree, for x
-// belongs to the row). Every sum has one order that N, D and H decide, so the same bits come out every time.
+// leaves a_d as it is. Rung warp_rows then skips the sigmoids, which are most of the work; all lanes of a warp do so
+// together, because they share the row. N, D and H decide the order of each sum, so results repeat bit by bit.
 
 #include "gpu.h"
 
@@ -62,9 +61,9 @@ template <class T> __global__ void pass_naive(Pass<T> p) {
             p.logits[n * D + d] = l;
             if (d >= p.known) p.x[n * D + d] = one;
         }
-        __syncthreads();    // everyone knows x_d; and nobody writes part before thread 0 has read it
+        __syncthreads();    // all threads see x_d; and thread 0 has read part before it is written again
         for (int64_t h = threadIdx.x; h < H && one; h += THREADS) a[h] += p.W[d * H + h];
-        __syncthreads();    // nobody writes x_{d+1} before everyone has read x_d
+        __syncthreads();    // all threads have read x_d before x_{d+1} is written
     }
 }
 
@@ -124,10 +123,10 @@ template <class T, int U> __global__ void pass_warp_rows(Pass<T> p) {
 
 // ---- rung warp_rows: the gradient -----------------------------------------------------------------------------------
 
-// Units do not meet on the way back. Block (tile, group): the 32 units of a tile, one a lane; of the rows of a group
-// one a warp, then more. Shared memory, a column a thread: marks (C), a at the start of each chunk of B pixels; then of
-// a chunk h, replaced by what its row gives to dV, and what it gives to dW (B each). After a chunk the warps' columns
-// are added in order, and kept in work[group].
+// The gradient of a unit needs no other unit. Block (tile, group) owns the 32 units of a tile, one per lane; its warps
+// take the rows of a group in turn. Shared memory has a column for each thread: C marks (a at the start of each chunk
+// of B pixels); B numbers h of a chunk, which the row's terms of dV replace; B terms of dW. After each chunk the
+// columns of the warps are added in order into work[group].
 template <class T> __global__ void backward_warp_rows(Gradient<T> g, int B, int C) {
     int threads = blockDim.x, tid = threadIdx.x, warps = threads / 32;
     int64_t D = g.D, H = g.H, h = blockIdx.x * int64_t(32) + tid % 32;

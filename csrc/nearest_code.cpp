@@ -1,18 +1,19 @@
-// Exact nearest-code search on a CPU.
-// Room: kernels/nearest_code.py.
+// Exact nearest-code search on a CPU.   Room: kernels/nearest_code.py
 // Proof of the screen: docs/exact-argmin.md, "The CPU screen".
 //
-//   d_nk = sum over ascending d of (double(z_nd) - double(e_kd))^2, each operation rounded to double, NaN counted as
-//   infinity index_n = the lowest k of least d_nk
+//   d_nk = sum over ascending d of (double(z_nd) - double(e_kd))^2, each operation rounded to double,
+//          with NaN counted as infinity
+//   index_n = the lowest k of least d_nk
 //
-// 1. Every code, less a centre, becomes 16-bit integers times a power of two of its own (pack); so does every row of z.
+// 1. Each code, less a centre, becomes 16-bit integers times a unit of its own (pack); so does each row of z.
 // 2. Integer dot products, which are exact, bound d_nk from below within a proven margin (bound): the N K D work, at
-// twice the speed of float.
-// 3. The few codes under the row's threshold survive (sift); where there are two or more, they are computed in double
-// as d_nk is defined. A row or a codebook whose magnitudes lie outside the proof, and so few rows that packing does not
-// pay, go through sums in double of any order instead (glance). The answer is the same for every instruction set and
-// number of threads. Memory is the caller's: nearest_code_cpu_workspace says how much. GENMINI_CPU=avx512, avx2 or
-// scalar chooses the instruction set, where the processor has it.
+//    twice the speed of float.
+// 3. The few codes below the row's threshold survive (sift). Where two or more do, d_nk is computed as it is defined.
+//
+// Rows or codebooks whose magnitudes lie outside the proof, and so few rows that packing does not pay, take another
+// way: sums in double, in any order, choose the codes whose d_nk is computed (glance). The result is the same for every
+// instruction set and number of threads. nearest_code_cpu_workspace gives the size of the memory that the caller
+// brings.
 
 #include <algorithm>
 #include <atomic>
@@ -28,7 +29,7 @@ namespace {
 
 // ---- memory and threads ---------------------------------------------------------------------------------------------
 
-struct Arena {                            // hands out the caller's memory; with base null it only counts
+struct Arena {                            // divides the caller's memory; with a null base it only counts
     char* base;
     int64_t used = 0;
     template <class T> T* take(int64_t count) {
@@ -65,7 +66,7 @@ Scratch layout_scratch(Arena& arena, int64_t K, int64_t D) {
 }
 
 // The centre: of each coordinate the median over a few finite codes. The scale: a typical code's largest number becomes
-// 1. False if no code is finite, or if doubles might over- or underflow in the sums that the screen stands for.
+// 1. False if no code is finite, or if the definition's sums might over- or underflow in double.
 bool look_at(const Problem& p, Book& book, int64_t* sample, double* column) {
     int count = 0;
     int64_t step = std::max<int64_t>(1, p.K / SAMPLE);
@@ -112,7 +113,7 @@ extern "C" const char* nearest_code_cpu_info() { return BEST(NAME); }
 extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const void* e, int64_t* index, int64_t N,
                                 int64_t K, int64_t D, void* workspace, int threads) {
     if (z_dtype < 0 || z_dtype > 3 || e_dtype < 0 || e_dtype > 3 || N < 0 || K < 1 || D < 0 || threads < 1) return 1;
-    Environment environment;                  // the centre too is computed in it
+    Environment environment;                  // for the centre too
     Problem p = {z_dtype, e_dtype, z, e, index, N, K, D};
     Arena arena{(char*)((uintptr_t(workspace) + 63) / 64 * 64)};
     Book book = layout(arena, K, D);

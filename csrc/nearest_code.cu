@@ -1,13 +1,12 @@
 // Exact nearest code: index_n = lowest k of minimal d_k.   Room: kernels/nearest_code.py   Proof: docs/exact-argmin.md
 //
-//   d_k = sum over d ascending of (double(z_nd) - double(e_kd))^2, each operation rounded to double on its own, NaN
-//   counted as infinity
+//   d_k = sum over d ascending of (double(z_nd) - double(e_kd))^2, each operation rounded to double,
+//   with NaN counted as infinity
 //
 //   rung naive         one thread a row: the definition
-//   rung tiled         every (row, code) is screened in fp32 from shared-memory and register tiles; the few codes that
-//                      the error bound
-//                      cannot exclude are scored again by the definition, and a row where it proves nothing is scanned
-//                      by the definition
+//   rung tiled         every (row, code) is screened in float32 from tiles in shared memory and registers. The codes
+//                      that the error bound cannot exclude, a few, are scored again by the definition; so are all codes
+//                      of a row for which the bound proves nothing
 //   rung tensor_core   the same screen as a matrix product of fp16 vectors (cp.async, ldmatrix, mma.sync)
 //
 // z (N, D) and e (K, D) are contiguous, each of any dtype; index is (N,) int64. The N x K scores are never stored.
@@ -40,7 +39,7 @@ struct Best {    // NaN is never taken: it is neither less nor equal
     __device__ __forceinline__ void take(double d, int64_t other) {
         if (d < distance || (d == distance && other < k)) distance = d, k = other;
     }
-    __device__ __forceinline__ void take_from_warp() {    // every lane ends with the best of all
+    __device__ __forceinline__ void take_from_warp() {    // every lane gets the best of all
         for (int offset = 16; offset > 0; offset /= 2)
             take(__shfl_xor_sync(0xffffffffu, distance, offset), __shfl_xor_sync(0xffffffffu, k, offset));
     }
@@ -55,11 +54,11 @@ template <class Z, class E> __global__ void nearest_naive(const Z* z, const E* e
     index[n] = best.k;
 }
 
-// ---- the sieve: what both screens do with their tile of products ----------------------------------------------------
+// ---- the sieve: both screens pass their tiles of products through it ------------------------------------------------
 
 struct Survivor {
     int k;
-    float low;    // no more than the score of code k
+    float low;    // at most the score of code k
 };
 
 struct Tables {    // the workspace (see lay_out)
@@ -68,13 +67,13 @@ struct Tables {    // the workspace (see lay_out)
     Packed *about_code, *about_row;
     Placed *code, *widest;
     void *e, *z;            // packed codes (KP, DP) and rows (NP, DP)
-    float* bound;           // (NP, S): some code has a score of no more
+    float* bound;           // (NP, S): at least the score of some code
     int* count;             // (NP, S): survivors, or LIST + 1: the screen proves nothing
     Survivor* list;         // (NP, S, LIST)
     int64_t N, K, D, NP, KP, DP, S;    // S: the codes are split over S blocks
 };
 
-struct alignas(16) Row {    // score = half - scale * code.scale * dot, up to the margin
+struct alignas(16) Row {    // score = half - scale * code.scale * dot, within the margin
     float scale, g0, g1, g2;
 };
 // (7)
@@ -105,7 +104,7 @@ __device__ __forceinline__ void open(Sieve& s, const Tables& w, float gamma) {
     const float up = 1 + 0x1p-10f;    // covers the roundings of these lines and of every sum below  (6)
     float g0 = w.D * 0x1p-50f * x.norm * x.norm + 0x1p-100f, g1 = x.rest + x.norm * (gamma + 0x1p-22f);
     s.row[r] = proven ? Row{x.scale, up * g0, up * g1, up * x.norm} : Row{0, 0, 0, 0};
-    s.bound[r] = ordered(proven ? INFINITY : -INFINITY);    // nothing passes below -infinity
+    s.bound[r] = ordered(proven ? INFINITY : -INFINITY);    // -infinity: no code passes
     s.count[r] = 0;
 }
 
@@ -119,7 +118,7 @@ __device__ __forceinline__ void sift(Sieve& s, const Tables& w, int64_t tile, Ro
     const Placed widest = w.widest[tile];
     if (threadIdx.x < BK) {
         Placed c = w.code[tile * BK + threadIdx.x];
-        // a far code bounds nobody; it is looked at below
+        // a far code bounds no row; it is treated below
         s.code[threadIdx.x] = c.norm > widest.norm ? Placed{INFINITY, 0, 0, 0} : c;
     }
     __syncthreads();
@@ -152,7 +151,7 @@ __device__ __forceinline__ void sift(Sieve& s, const Tables& w, int64_t tile, Ro
         }
     }
     __syncthreads();
-    int r = threadIdx.x;    // make room: drop what a better bound excludes by now
+    int r = threadIdx.x;    // make room: drop the codes that the bound, which has fallen, excludes
     if (r < BN && s.count[r] > LIST / 2 && s.count[r] <= LIST) {
         Survivor* list = list_of(w, r);
         int kept = 0;
@@ -171,7 +170,8 @@ __device__ __forceinline__ void close(const Sieve& s, const Tables& w) {
     w.count[at] = s.bound[r] == ordered(-INFINITY) ? LIST + 1 : s.count[r];
 }
 
-// ---- rung tiled: block (x, y) owns rows BN x .. and the y-th share of the code tiles; a thread owns 8 x 8 products --
+// ---- rung tiled -----------------------------------------------------------------------------------------------------
+// Block (x, y) owns rows BN x .. and the y-th share of the tiles of codes; a thread owns 8 x 8 products.
 
 __global__ void __launch_bounds__(THREADS, 2) screen_tiled(Tables w) {
     constexpr int BD = 16;
@@ -211,7 +211,8 @@ __global__ void __launch_bounds__(THREADS, 2) screen_tiled(Tables w) {
     close(s, w);
 }
 
-// ---- rung tensor_core: 8 warps, 4 down the rows by 2 along the codes; a warp owns 32 x 64 products, 16 x 8 an mma.syn
+// ---- rung tensor_core -----------------------------------------------------------------------------------------------
+// 8 warps: 4 of rows by 2 of codes. A warp owns 32 x 64 products; an mma.sync computes 16 x 8.
 
 // rows of 80 bytes: the 8 rows of an ldmatrix lie in different banks
 constexpr int HD = 32, STAGES = 3, STRIDE = HD + 8;
@@ -246,7 +247,8 @@ __global__ void __launch_bounds__(THREADS, 2) screen_tensor_core(Tables w) {
     float dot[2][8][4] = {};    // [16 rows][8 codes][fragment: row lane / 4 (+ 8), code lane % 4 * 2 (+ 1)]
     for (int step = 0; step < todo; step++) {
         copy_async_wait<STAGES - 2>();
-        __syncthreads();    // step's vectors have come, and everyone is done with the stage that is fetched into next
+        // the vectors of this step are here, and all threads have finished with the stage that is filled next
+        __syncthreads();
         fetch(step + STAGES - 1);
         const float16* x = ring + step % STAGES * (BN + BK) * STRIDE;
         const float16* y = x + BN * STRIDE;
@@ -276,7 +278,8 @@ __global__ void __launch_bounds__(THREADS, 2) screen_tensor_core(Tables w) {
     close(s, w);
 }
 
-// ---- the survivors: a warp settles a row; a block scans together the rows where the screen proved nothing -----------
+// ---- the survivors --------------------------------------------------------------------------------------------------
+// A warp decides a row among its survivors; a block scans a row for which the screen proved nothing.
 
 template <class Z, class E> __global__ void settle(const Z* z, const E* e, int64_t* index, Tables w) {
     __shared__ bool unproven[THREADS / 32];
@@ -380,8 +383,8 @@ extern "C" int64_t nearest_code_workspace(int half, int64_t N, int64_t K, int64_
     return lay_out(w, nullptr, half, N, K, D, S);
 }
 
-// How many codes of each row were scored again, or -1 if all were: read off a workspace in the host's memory after the
-// search. Returns how many rows that is.
+// Counts how many codes of each row were scored again, or -1 if all were, from a workspace in the host's memory after
+// the search. Returns the number of rows.
 extern "C" int64_t nearest_code_effort(int half, void* workspace, int64_t* survivors, int64_t N, int64_t K, int64_t D,
                                        int64_t S) {
     Tables w;

@@ -1,5 +1,5 @@
-// Vectors for the screens of csrc/nearest_code.cu, which includes this: a power of two, times a rounded vector whose
-// largest entry is about 1. Numbers in brackets are the inequalities of docs/exact-argmin.md.
+// Vectors for the screens of csrc/nearest_code.cu: a power of two times a rounded vector whose largest entry is about
+// 1. Numbers in brackets are the inequalities of docs/exact-argmin.md.
 #pragma once
 #include "gpu.h"
 
@@ -10,12 +10,12 @@ constexpr int NOTHING = -5000;    // the exponent of a zero vector: below all ot
 // vectors 2^-REACH shorter than the longest code count as zero, with themselves as residual
 constexpr int REACH = 60;
 
-// Any finite centre is valid; a good one is near the codes. The median of eight groups' means: one wild code spoils one
-// group.
+// The centre: the median of the means of eight groups of codes, so that one code far away spoils one group. Any finite
+// centre is valid; a good one is near the codes.
 template <class E> __global__ void centre_of_codes(const E* e, double* centre, int* unit, int64_t K, int64_t D) {
     __shared__ double mean[GROUPS][32];
     int column = threadIdx.x % 32, group = threadIdx.x / 32;
-    // every step-th code is looked at
+    // every step-th code is read
     int64_t d = blockIdx.x * int64_t(32) + column, step = (K + SAMPLES - 1) / SAMPLES;
     if (d == 0 && group == 0) *unit = NOTHING;
     double sum = 0;
@@ -89,16 +89,16 @@ struct alignas(16) Placed {    // Packed, in units of 2^unit
 
 __device__ __forceinline__ Placed place(Packed v, int unit) {
     int p = v.power - unit;
-    // such a code is at distance infinity: never screened in
+    // such a code is at distance infinity: it is never kept
     if (!(v.half < INFINITY)) return Placed{INFINITY, 0, 0, 0};
-    // (2): packed as zero, all of it is residual
+    // (2): packed as zero; the whole vector is residual
     if (p < -REACH) return Placed{0, ldexpf(v.norm, -REACH), ldexpf(v.norm, -REACH), 0};
     return Placed{ldexpf(v.half, 2 * p), ldexpf(v.norm, p), ldexpf(v.rest, p), ldexpf(1.0f, p)};
 }
 
-// Block `tile` owns BK codes. widest[tile] is the largest half, norm and rest among them, but for those 16 times as
-// long as is usual in the tile (the geometric mean), which would make it useless for the others; its scale is 1 if
-// there are any.
+// Block `tile` owns BK codes. widest[tile] is the largest half, norm and rest among them, without the codes that are 16
+// times as long as usual in the tile (the geometric mean), with which the bound of the others would be useless; its
+// scale is 1 if there are such codes.
 __global__ void place_codes(const Packed* about, const int* unit, Placed* code, Placed* widest) {
     __shared__ int count, sum, far, half, norm, rest;
     int64_t k = blockIdx.x * int64_t(BK) + threadIdx.x;

@@ -1,4 +1,4 @@
-// The step of vector quantisation once the nearest code is known: gather, loss, and both gradients.
+// Vector quantisation after the search for the nearest code: z_q, the loss, and both gradients.
 // Room: kernels/nearest_code.py
 //
 //   rung fused      three kernels, each reads z once: z_q and loss; dz; de, from a run of rows for each code
@@ -10,7 +10,7 @@
 #include "gpu.h"
 
 constexpr int THREADS = 256;
-constexpr int WARPS = 16;    // that share the rows of one code
+constexpr int WARPS = 16;    // of a block, which share the rows of one code
 
 template <class Z, class E> struct result {
     using type = float;

@@ -1,17 +1,19 @@
-"""Run every kernel, every rung, through its stand-alone driver under the sanitizers; prove that they find planted bugs. Needs no torch.
+"""Run every rung of every kernel in a stand-alone driver under the sanitizers, and prove that they find planted bugs.
+
+Needs no PyTorch, except for the Triton kernels of --gpu.
 
     python csrc/sanitize.py               plain, AddressSanitizer + UndefinedBehaviorSanitizer
     python csrc/sanitize.py --thorough    ThreadSanitizer too
     python csrc/sanitize.py --gpu         the drivers compiled by nvcc, and the Triton kernels, under compute-sanitizer
     python csrc/sanitize.py --only affine_coupling planted
 
-csrc/drivers/<x>.cpp drives csrc/<x>.cu, <x>_cpu.cpp the native <x>.cpp; csrc/drivers/planted/*.cu each hold one bug, and name the build
-that must find it:
+csrc/drivers/<x>.cpp runs csrc/<x>.cu, and <x>_cpu.cpp runs the native <x>.cpp. Each file in csrc/drivers/planted/ has
+one bug, and names the build that must find it:
 
-    plain      the emulator itself: its reports, poisoned memory, and threads run forward, in reverse and in random order
+    plain      the emulator itself: its reports, poisoned memory, and threads run forward, in reverse and at random
     address    the same under AddressSanitizer and UndefinedBehaviorSanitizer
     thread     one OS thread per CUDA thread under ThreadSanitizer: a missing barrier
-    blocks     blocks on several OS threads under ThreadSanitizer: blocks that meddle with each other
+    blocks     blocks on several OS threads under ThreadSanitizer: blocks that write to each other's memory
 """
 
 import argparse
@@ -28,10 +30,10 @@ from concurrent.futures import ThreadPoolExecutor
 import build
 
 DRIVERS = build.CSRC / "drivers"
-TRITON = build.CSRC.parent / "tests" / "kernels" / "triton_rungs.py"  # runs every Triton kernel; this file itself needs no torch
+TRITON = build.CSRC.parent / "tests" / "kernels" / "triton_rungs.py"  # runs every Triton kernel
 CACHE = build.CSRC.parent / ".cache" / "sanitize"
 FLAGS = [flag for flag in build.GXX if flag not in ("-shared", "-fPIC", "-g")]
-FLAGS += ["-g1"]  # lines are enough for a report, and compile twice as fast
+FLAGS += ["-g1"]  # line numbers alone: enough for a report, and compiled in half the time
 FORWARD = {"GENMINI_EMULATOR_ORDER": "forward"}
 ORDERS = [FORWARD, *({"GENMINI_EMULATOR_ORDER": order} for order in ("reverse", "1", "2"))]
 BUILDS = {
@@ -41,7 +43,11 @@ BUILDS = {
     "blocks": (["-O1", "-fsanitize=thread"], [{**FORWARD, "GENMINI_EMULATOR_THREADS": "4"}]),
 }
 QUICK, THOROUGH = ("plain", "address"), tuple(BUILDS)
-OPTIONS = {"ASAN_OPTIONS": "exitcode=66", "TSAN_OPTIONS": "exitcode=66:halt_on_error=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
+OPTIONS = {
+    "ASAN_OPTIONS": "exitcode=66",
+    "TSAN_OPTIONS": "exitcode=66:halt_on_error=1",
+    "UBSAN_OPTIONS": "print_stacktrace=1",
+}
 TIMEOUT = 900
 
 
@@ -50,7 +56,7 @@ def drivers():
 
 
 def bugs():
-    """{name: (build that must find it, what it must say)}, from the first line of each planted bug."""
+    """{name: (build that must find it, words of its report)}, from the first line of each planted bug."""
     found = {}
     for path in sorted((DRIVERS / "planted").glob("*.cu")):
         kind, words = re.fullmatch(r"// found by (\w+): (.*)", path.read_text().splitlines()[0]).groups()
@@ -59,7 +65,7 @@ def bugs():
 
 
 def compiled(source, flags, name, compiler="emulated"):
-    """The path of `source` compiled with `flags`: made anew when it, a file that it includes, the flags or the compiler change."""
+    """The path of the program made from `source`. A change of a file, the flags or the compiler compiles it again."""
     words = [build.compiler(compiler), *flags, str(source)]
     digest = hashlib.sha256(" ".join([*flags, source.name]).encode())
     for path in build.reads(source):
@@ -67,13 +73,14 @@ def compiled(source, flags, name, compiler="emulated"):
     digest.update(subprocess.run([words[0], "--version"], capture_output=True).stdout)
     CACHE.mkdir(parents=True, exist_ok=True)
     path = CACHE / f"{name}.{digest.hexdigest()[:16]}"
-    with open(CACHE / f".{name}.lock", "w") as lock:  # several processes may want it at once; one of them compiles
+    with open(CACHE / f".{name}.lock", "w") as lock:  # one process compiles, the others wait
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
             for old in CACHE.glob(f"{name}.*"):
                 old.unlink()
             fresh = CACHE / f"{name}.new"
-            done = subprocess.run([*words, "-o", str(fresh)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            words += ["-o", str(fresh)]
+            done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             if done.returncode:
                 raise RuntimeError(f"{' '.join(words)}\n{done.stdout}")
             os.replace(fresh, path)
@@ -81,13 +88,13 @@ def compiled(source, flags, name, compiler="emulated"):
 
 
 def drives(source):
-    """What a driver drives: <x>.cpp drives <x>.cu, <x>_cpu.cpp drives <x>.cpp."""
+    """The source that a driver runs: <x>.cpp runs <x>.cu, <x>_cpu.cpp runs <x>.cpp."""
     cpu = source.stem.removesuffix("_cpu")
     return build.CSRC / (f"{source.stem}.cu" if cpu == source.stem else f"{cpu}.cpp")
 
 
 def suits(source, kind):
-    """The native CPU kernels know neither blocks nor a GPU; ThreadSanitizer sees their threads in either build."""
+    """Whether the driver has this build. Native CPU kernels have no GPU build, and one build under ThreadSanitizer."""
     return drives(source).suffix == ".cu" or kind not in ("thread", "gpu")
 
 
@@ -99,12 +106,13 @@ def program(source, kind):
 
 
 def run(command, environment):
-    """(exit status, what it said). ThreadSanitizer of g++ 12 dislikes some random layouts of memory: then once more without."""
+    """(exit status, output). ThreadSanitizer of g++ 12 fails for some random layouts of memory: then again without."""
     same = {"env": {**os.environ, **OPTIONS, **environment}, "text": True, "errors": "replace", "timeout": TIMEOUT}
     words = [str(word) for word in command]
     done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **same)
     if "unexpected memory mapping" in done.stdout and shutil.which("setarch"):
-        done = subprocess.run(["setarch", os.uname().machine, "-R", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **same)
+        words = ["setarch", os.uname().machine, "-R", *words]
+        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **same)
     return done.returncode, done.stdout
 
 
@@ -112,64 +120,68 @@ def drive(source, kind):
     """One driver in one build: (whether it passed, what to print)."""
     command = [program(source, kind)]
     for environment in BUILDS[kind][1]:
-        status, said = run(command, environment)
+        status, output = run(command, environment)
         if status:
-            return False, f"exit status {status}, order {environment['GENMINI_EMULATOR_ORDER']}\n{said}"
+            return False, f"exit status {status}, order {environment['GENMINI_EMULATOR_ORDER']}\n{output}"
     return True, ""
 
 
 def find(name, kind, words):
-    """The planted bug must be found by this build in some order of threads, and the right kernel pass in every one."""
+    """Whether this build finds the planted bug in some order of threads, and passes the right kernel in every order."""
     command = [program(DRIVERS / "planted" / "planted.cpp", kind), name]
     for environment in BUILDS[kind][1]:
-        status, said = run([*command, "right"], environment)
+        status, output = run([*command, "right"], environment)
         if status:
-            return False, f"a false alarm, order {environment['GENMINI_EMULATOR_ORDER']}: exit status {status}\n{said}"
+            order = environment["GENMINI_EMULATOR_ORDER"]
+            return False, f"a false alarm, order {order}: exit status {status}\n{output}"
     for environment in BUILDS[kind][1]:
-        status, said = run([*command, "bug"], environment)
-        if status and words in said:
-            return True, next(line.strip() for line in said.splitlines() if words in line)
-    return False, f"NOT found: {words!r} was not said; the last run said\n{said}"
+        status, output = run([*command, "bug"], environment)
+        if status and words in output:
+            return True, next(line.strip() for line in output.splitlines() if words in line)
+    return False, f"NOT found: {words!r} is not in the output of the last run:\n{output}"
 
 
 def on_gpu(source):
     path = program(source, "gpu")
     tool = shutil.which("compute-sanitizer")
     if not tool:
-        status, said = run([path], {})
-        return not status, said if status else "passed on the GPU; compute-sanitizer is not installed"
+        status, output = run([path], {})
+        return not status, output if status else "passed on the GPU; compute-sanitizer is not installed"
     for what in ("memcheck", "racecheck", "initcheck", "synccheck"):
-        status, said = run([tool, "--tool", what, "--error-exitcode", "66", path], {})
+        status, output = run([tool, "--tool", what, "--error-exitcode", "66", path], {})
         if status:
-            return False, f"{what}: exit status {status}\n{said}"
+            return False, f"{what}: exit status {status}\n{output}"
     return True, "memcheck racecheck initcheck synccheck"
 
 
 def triton_on_gpu():
-    """tests/kernels/triton_rungs.py, with the Python that runs this. (No initcheck: PyTorch's own kernels would be accused beside ours.)"""
+    """Run tests/kernels/triton_rungs.py. (Without initcheck, which reports PyTorch's own kernels too.)"""
     command = [sys.executable, TRITON]
-    alone = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # each tensor is an allocation of its own: its end is seen
+    alone = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # each tensor is an allocation of its own, whose end is checked
     tool = shutil.which("compute-sanitizer")
     if not tool:
-        status, said = run(command, alone)
-        return not status, said if status else "passed on the GPU; compute-sanitizer is not installed"
+        status, output = run(command, alone)
+        return not status, output if status else "passed on the GPU; compute-sanitizer is not installed"
     for what in ("memcheck", "racecheck", "synccheck"):
-        # PyTorch asks the driver what it can do, and takes no for an answer: that is no error of a kernel
-        status, said = run([tool, "--tool", what, "--report-api-errors", "no", "--error-exitcode", "66", *command], alone)
+        # PyTorch asks the driver what it supports; a refusal is no error of a kernel
+        options = ["--report-api-errors", "no", "--error-exitcode", "66"]
+        status, output = run([tool, "--tool", what, *options, *command], alone)
         if status:
-            return False, f"{what}: exit status {status}\n{said}"
+            return False, f"{what}: exit status {status}\n{output}"
     return True, "memcheck racecheck synccheck"
 
 
 def jobs(kinds, only):
     """[(name, build, function that does it)] in the order of printing."""
-    wanted = [(path, kind) for kind in kinds for path in drivers() if suits(path, kind) and (not only or path.stem in only)]
+    wanted = [path for path in drivers() if not only or path.stem in only]
+    wanted = [(path, kind) for kind in kinds for path in wanted if suits(path, kind)]
     if kinds == ("gpu",):
         listed = [(path.stem, kind, lambda path=path: on_gpu(path)) for path, kind in wanted]
         return listed + [(TRITON.stem, "gpu", triton_on_gpu)] * (not only or TRITON.stem in only)
     listed = [(path.stem, kind, lambda path=path, kind=kind: drive(path, kind)) for path, kind in wanted]
     if not only or "planted" in only:
-        listed += [(name, kind, lambda bug=(name, kind, words): find(*bug)) for name, (kind, words) in bugs().items() if kind in kinds]
+        planted = [(name, kind, words) for name, (kind, words) in bugs().items() if kind in kinds]
+        listed += [(name, kind, lambda bug=(name, kind, words): find(*bug)) for name, kind, words in planted]
     return listed
 
 
@@ -178,10 +190,10 @@ def done(job):
     name, kind, function = job
     before = time.time()
     try:
-        passed, said = function()
-    except (RuntimeError, subprocess.TimeoutExpired) as error:  # a compiler's, or nobody came back
-        passed, said = False, str(error)
-    return name, kind, passed, said, time.time() - before
+        passed, output = function()
+    except (RuntimeError, subprocess.TimeoutExpired) as error:  # the compiler's, or a program that did not end
+        passed, output = False, str(error)
+    return name, kind, passed, output, time.time() - before
 
 
 def main():
@@ -194,9 +206,9 @@ def main():
     listed = jobs(("gpu",) if options.gpu else THOROUGH if options.thorough else QUICK, options.only)
     failed = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for name, kind, passed, said, seconds in pool.map(done, listed):
+        for name, kind, passed, output, seconds in pool.map(done, listed):
             failed += not passed
-            print(f"{'ok  ' if passed else 'FAIL'} {kind:8s} {name:34s} {seconds:6.1f} s  {said}", flush=True)
+            print(f"{'ok  ' if passed else 'FAIL'} {kind:8s} {name:34s} {seconds:6.1f} s  {output}", flush=True)
     print(f"{len(listed) - failed} of {len(listed)} passed in {time.time() - started:.0f} s")
     sys.exit(1 if failed or not listed else 0)
 

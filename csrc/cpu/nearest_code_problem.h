@@ -1,4 +1,4 @@
-// The exact nearest code: its definition, and what the screen of csrc/cpu/nearest_code_screen.h works on.
+// The exact nearest code: its definition, and the data of the screen (csrc/cpu/nearest_code_screen.h).
 // Room: kernels/nearest_code.py
 #pragma once
 #include <algorithm>
@@ -25,7 +25,7 @@ struct Nearest {
     }    // NaN is never less
 };
 
-// Offer d_nk of J codes: J sums at a time, since each is one long chain of additions
+// Offers d_nk of J codes: J sums at a time, because each is one long chain of additions
 template <int J, class Z, class E> void measure(const Problem& p, int64_t n, const int64_t (&k)[J], Nearest& nearest) {
     const Z* z = (const Z*)p.z + n * p.D;
     const E* e[J];
@@ -61,7 +61,7 @@ bool finite(int dtype, const void* x, int64_t row, int64_t D) {
     return all;
 }
 
-// ---- what the screen works on ---------------------------------------------------------------------------------------
+// ---- the data of the screen -----------------------------------------------------------------------------------------
 
 // ||x / unit|| <= RADIUS: so integers fit in 16 bits, and their norm is at most C   (C1)
 constexpr float RADIUS = 32400;
@@ -112,7 +112,7 @@ struct Row {
     }
     int64_t finish(const Problem& p) {
         prune();
-        // nothing else can be as near, whatever its distance
+        // no other code can be as near, whatever the distance
         if (kept == 1 && nearest.d == INFINITY) return code[0];
         measure(p, n, code, kept, nearest);
         return nearest.k;

@@ -83,7 +83,7 @@ template <class T> static void load(const T* z, const Book& book, int64_t D, flo
     for (int64_t d = D; d < 2 * book.S; d++) x[d] = 0;
 }
 
-// All lanes into one number: halves meet
+// Folds all lanes into one number: halves meet
 template <class V, class F> static auto fold(V v, F f) {
     vint lane;
     for (int l = 0; l < L; l++) lane[l] = l;
@@ -92,7 +92,7 @@ template <class V, class F> static auto fold(V v, F f) {
     return v[0];
 }
 
-// The sums of four vectors: after two meetings of halves all four lie in one
+// The sums of four vectors: after two meetings of halves one vector holds all four
 static void fold4(const vint (&p)[4], int32_t (&sums)[4]) {
     vint lane;
     for (int l = 0; l < L; l++) lane[l] = l;
@@ -122,7 +122,7 @@ static float square_of(const float* x, int64_t D) {                       // ||x
 // The unit of a vector: its norm becomes RADIUS / 1.01 (C1)
 static float unit_of(float square) { return std::max(sqrtf(square) * (1.01f / RADIUS), SMALLEST); }
 
-// X = x / unit rounded to integers; the answer is ||x / unit - X||^2
+// X = x / unit rounded to integers; returns ||x / unit - X||^2
 static float quantise(const float* x, float unit, int64_t D, int16_t* X) {
     constexpr float magic = 0x1.8p23f;        // adding and taking it away rounds to an integer
     float inverse = 1 / unit;
@@ -146,7 +146,7 @@ template <class T> static void widen(const T* z, int64_t D, int64_t P, double* x
     for (int64_t d = D; d < P; d++) x[d] = 0;
 }
 
-// The index of rows [n0, n1): sums in double of any order tell which codes must be measured
+// The index of rows [n0, n1): sums in double, in any order, choose the codes that must be measured
 static void glance(const Problem& p, const Book&, int64_t n0, int64_t n1, Scratch& s) {
     typedef double vdouble __attribute__((vector_size(4 * L), may_alias));
     constexpr int HALF = L / 2;
@@ -202,13 +202,13 @@ static void transpose(const int32_t* from, int64_t from_stride, int32_t* to, int
         if (w < W) *(vint*)(to + w * to_stride) = square[w];
 }
 
-// Codes [tile TILE, (tile + 1) TILE) into book: integers by code and, for the kernel, as [word][code], a word being two
-// of them
+// Packs codes [tile TILE, (tile + 1) TILE) into book: the integers of each code, and the same for `bound` as
+// [word][code], where a word holds two integers
 template <class T> static void pack(const Problem& p, const Book& book, int64_t tile, float* y) {
     float *half = book.half + tile * TILE, *unit = book.unit + tile * TILE, rest = 0;
     const T* e = (const T*)p.e + tile * TILE * p.D;
     int codes = int(std::min<int64_t>(TILE, p.K - tile * TILE));
-    // two loops that load: one chain of dependent steps a code would be as slow
+    // x is loaded twice: that is no slower than one long chain of dependent steps for each code
     for (int l = 0; l < codes; l++) {
         load(e + l * p.D, book, p.D, y);
         half[l] = square_of(y, 2 * book.S);
@@ -280,8 +280,8 @@ static void bound(const Row* row, const int16_t* X, const Book& book, int64_t ti
 
 // ---- a block of rows ------------------------------------------------------------------------------------------------
 
-// Of tiles [tile0, tile1), whose bounds lie in s.low, keep the codes of R rows that may still be nearest. No branch
-// depends on where they are.
+// Keeps the codes of tiles [tile0, tile1), whose bounds are in s.low, that may be nearest to one of R rows. No branch
+// depends on where these codes are.
 static void sift(const Problem& p, const Book& book, int64_t tile0, int64_t tile1, int R, Scratch& s) {
     const vfloat* unit = (const vfloat*)(book.group_unit + tile0 * L);
     const float square = 1.1f * book.delta * C * C;
@@ -338,7 +338,7 @@ template <class T> static void search(const Problem& p, const Book& book, int64_
     }
     for (int64_t n = n0; n < n1; n++) {
         Row& row = s.rows[n - n0];
-        // what X held before does no harm: nobody reads its bounds
+        // X keeps old numbers; the bounds of this row are never read
         if (!row.screened) continue;
         load(z + n * p.D, book, p.D, s.x);
         row.unit = unit_of(row.square);
@@ -347,7 +347,7 @@ template <class T> static void search(const Problem& p, const Book& book, int64_
         row.margin = int32_t(C * rho + length * book.sigma) + 1024;       // G (C4)
         row.twice_w = 1.1f * (p.D + 4) * 0x1p-52f * row.square;           // (C6)
     }
-    int panels = int((n1 - n0 + ROWS - 1) / ROWS);    // what rows past the last hold does no harm either
+    int panels = int((n1 - n0 + ROWS - 1) / ROWS);    // the bounds of rows past the last are never read either
     // tiles that stay in the first cache
     int64_t tiles = book.tiles, stride = s.groups, few = 1 + 4096 / (1 + book.W * TILE);
     for (int64_t tile0 = 0; tile0 < tiles; tile0 += s.groups / L) {
@@ -365,7 +365,7 @@ template <class T> static void search(const Problem& p, const Book& book, int64_
         else glance(p, book, n, n + 1, s);
 }
 
-// pack and search, whatever the dtypes
+// pack and search for the dtypes at hand
 static void pack_tile(const Problem& p, const Book& book, int64_t tile, float* y) {
     with_dtype(p.e_dtype, [&](auto t) { pack<decltype(t)>(p, book, tile, y); });
 }

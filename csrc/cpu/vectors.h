@@ -1,7 +1,8 @@
 // Vectors of numbers: the words in which a native kernel is written once, and their meaning for each instruction set.
 //
 //   vec<T>, LANES<T>           a vector of T (float or double), and how many numbers it holds;  BYTES of a vector
-//   load(p), store(p, v)       at any address;  load(p, count), store(p, v, count): the first `count` numbers alone, then 0
+//   load(p), store(p, v)       at any address
+//   load(p, count)             the first `count` numbers, then 0;  store(p, v, count) stores the first `count` alone
 //   each_vector<T>(H, f)       f(offset, count) for each vector of a row of H numbers
 //   fused(a, b, c)             a b + c, rounded once or twice
 //   least(a, b), most(a, b)    the smaller and the larger; if b is NaN, b

@@ -1,5 +1,5 @@
-// What the stand-alone programs in this folder share: memory of exact size, numbers, comparisons. No Python: sanitizers
-// see all there is.
+// What the stand-alone programs in this folder share: memory of exact size, numbers, comparisons. Without Python in the
+// process, sanitizers see the kernel alone.
 //
 // A driver includes the room's .cu inside a namespace without a name (AddressSanitizer guards static arrays only if
 // they belong to one file), calls every entry point of it on small shapes, and compares with a plain loop in double.
@@ -14,15 +14,15 @@
 #include <vector>
 #include "../gpu.h"
 
-// With one OS thread for each CUDA thread a warp operation costs 32 switches of the operating system, and where
-// barriers stand does not depend on dtypes: then a few of the cases will do.
+// With one OS thread for each CUDA thread a warp operation costs 32 switches of the operating system. Barriers do not
+// depend on dtypes: a few of the cases are enough then.
 #if defined(EMULATOR_OS_THREADS)
 constexpr bool SLOW = true;
 #else
 constexpr bool SLOW = false;
 #endif
 
-// n numbers and not a byte more; all bytes 0xff (NaN) at first, so that what nobody writes is seen.
+// Memory of exactly n numbers, whose bytes are 0xff (NaN) at first, so that a number that is never written shows
 template <class T> struct Array {
     T* p = nullptr;
     int64_t n;
@@ -80,7 +80,7 @@ inline void expect(const std::string& what, int64_t i, double got, double want, 
     stop(1, "%s: wrong at %lld: %.17g instead of %.17g +- %.3g", what.c_str(), (long long)i, got, want, tolerance);
 }
 
-// f(zero of the type, its code, its name, its relative precision) for the four number types
+// Calls f(zero of the type, its code, its name, its relative precision) for the four number types
 template <class F> void each_dtype(F f) {
     f(float(), 0, std::string("float32"), 0x1p-23);
     f(float16(), 1, std::string("float16"), 0x1p-10);

@@ -1,5 +1,5 @@
-// A MADE of two hidden layers and direct connections for the drivers of csrc/made_sample.cu and .cpp, and what the
-// equations say of it.
+// A MADE of two hidden layers and direct connections for the drivers of csrc/made_sample.cu and .cpp, and its logits by
+// the equations.
 #pragma once
 #include "driver.h"
 
@@ -45,7 +45,7 @@ template <class T> struct Net {
                                                                       : (d * units[i] + D - 1) / D;
     }
 
-    // Every logit anew from the pixels that stand there, in double; then the pixel from the logits that were given out
+    // Computes every logit in double from the pixels, and every pixel from the logits that the kernel gave
     void check(double precision) {
         double close = precision * double(units[0] + units[1] + units[2] + 8) * 16;
         for (int64_t n = 0; n < N; n++)

@@ -14,7 +14,7 @@ void drive(int dtype, const std::string& type, double precision, int64_t N, int6
     run(e.what, pass(dtype, known < D ? e.u.p : nullptr, e.x.p, known, e.W.p, e.V.p, e.b.p, e.c.p, e.logits.p, a.p, N,
                      D, H, nullptr));
     auto backward = naive ? nade_backward_naive : nade_backward_warp_rows;
-    if (N > 0)    // the launcher in Python answers the other case
+    if (N > 0)    // without rows the launcher in Python returns zeros
         run(e.what, backward(dtype, e.dl.p, e.x.p, e.W.p, e.V.p, e.c.p, e.dW.p, e.dV.p, e.dc.p, work.p, groups, N, D, H,
                              nullptr));
     e.check(N > 0, 0);

@@ -1,5 +1,4 @@
-// What both drivers of NADE share: its numbers, the walk as the equations write it, in double, and the comparison with
-// it.
+// What both drivers of NADE share: its numbers, the walk of the equations in double, and the comparison with it.
 #pragma once
 #include "driver.h"
 
@@ -8,7 +7,7 @@ template <class T> struct Nade {
     int64_t N, D, H, known;
     Array<T> u, W, V, b, c, logits, dl, dW, dV, dc;
     Array<uint8_t> x;
-    double close;    // what a kernel may be away from the walk
+    double close;    // how far a kernel may be from the walk
 
     Nade(const std::string& what, double precision, int64_t N, int64_t D, int64_t H, int64_t known)
         : what(what + " " + std::to_string(N) + "x" + std::to_string(D) + ", " + std::to_string(H) + " units"),
@@ -31,11 +30,11 @@ template <class T> struct Nade {
         fill(u), fill(W), fill(V), fill(b), fill(c), fill(dl);
         for (int64_t i = 0; i < u.n; i++) u[i] = (u[i] + 1) / 2;
         for (int64_t i = 0; i < x.n; i++)
-            if (i % D < known) x[i] = uniform() < 0;    // the others are for the pass to write
+            if (i % D < known) x[i] = uniform() < 0;    // the pass writes the others
     }
 
-    // Compares the logits, the pixels that were drawn (where u lies within `edge` of the probability, either is right),
-    // and the gradient
+    // Compares the logits, the drawn pixels (where u lies within `edge` of the probability both values are right) and
+    // the gradient
     void check(bool gradient, double edge) {
         std::vector<double> h(D * H), wantW(D * H), wantV(D * H), wantc(H);
         for (int64_t n = 0; n < N; n++) {

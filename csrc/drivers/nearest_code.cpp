@@ -1,4 +1,5 @@
-// Drives csrc/nearest_code.cu: three rungs must all give the index of the definition, on easy and on nasty data.
+// Drives csrc/nearest_code.cu: three rungs must give the index of the definition. Data: plain, ties, offsets, not
+// finite.
 #include "driver.h"
 namespace {
 #include "../nearest_code.cu"

@@ -1,5 +1,4 @@
-// One block of a launch: its threads, what they wait for, and how they meet. First chapter of the emulator; emulator.h
-// runs the blocks.
+// One block of a launch: its threads, what they wait for, and how they meet. emulator.h runs the blocks.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -19,7 +18,7 @@
 #include "words.h"
 
 #if defined(__SANITIZE_THREAD__)
-// "all that was done before a release of this address is done": the order that CUDA promises
+// tells ThreadSanitizer that all before a release of this address has happened: the order that CUDA promises
 extern "C" void __tsan_acquire(void*);
 extern "C" void __tsan_release(void*);
 #else
@@ -32,16 +31,16 @@ static thread_local dim3 blockDim, gridDim;
 
 namespace emulator {
 
-// ---- what there is --------------------------------------------------------------------------------------------------
+// ---- threads, warps, launches, blocks -------------------------------------------------------------------------------
 struct Place {    // of a call in the kernel's source
     const char* file;
     int line;
 };
 
-// of a warp operation: the last lane does it for all, operand[l] is lane l's
+// the work of a warp operation, done by the last lane for all; operand[l] belongs to lane l
 using Finish = void (*)(uint32_t lanes, void** operand);
 
-struct Copy {    // a cp.async on its way
+struct Copy {    // a cp.async that is under way
     void* to;
     char bytes[16];
     int size, group;
@@ -59,11 +58,11 @@ struct Thread {
     const char* what;            // WAITING for: the name of the operation,
     Place place;                 //   where it stands,
     uint32_t mask;               //   the lanes that must come (0: all threads of the block),
-    void* operand;               //   what this one brings and takes away,
-    Finish finish;               //   and what is done with it
+    void* operand;               //   this lane's input and output,
+    Finish finish;               //   and the work on all of them
     void *stack, *stopped_at;    // the fiber
     std::vector<Copy> copies;
-    int group, barriers, atomics;    // how many so far: copy_async_commit, barriers, atomic operations
+    int group, barriers, atomics;    // counts of copy_async_commit, barriers, atomic operations
 };
 
 enum Order {    // of the threads
@@ -95,7 +94,7 @@ struct Block {
     int size, alive, running, at_barrier;    // numbers of threads
     // calls of spin() since a thread last came to a barrier, a warp operation or its end
     int turns;
-    bool opened, failed;                     // a barrier of the block opened just now; an error was noted
+    bool opened, failed;                     // a barrier of the block has just opened; an error was recorded
     int locked;
     void *scheduler, *dynamic_shared;
     Thread thread[1024];
@@ -103,7 +102,7 @@ struct Block {
     int order[1024];
     char fence[1025][2];    // for ThreadSanitizer: an address per thread, and one for the block; two each, used in turn
     std::vector<void*> stacks;
-    Block* next;    // in the list of idle ones
+    Block* next;    // in the list of idle blocks
 };
 
 static thread_local Block* block;
@@ -162,22 +161,22 @@ static std::string who_waits(const Block& b) {
     return text;
 }
 
-// ---- how a CUDA thread waits, and how it is given up after an error -------------------------------------------------
+// ---- how a CUDA thread waits, and how it ends after an error --------------------------------------------------------
 #if !defined(EMULATOR_OS_THREADS)
 EMULATOR_UNSEEN static void leave() { switch_stack(&self->stopped_at, block->scheduler); }
 static void lock(Block&) {}
 static void unlock(Block&) {}
-static void wake(int*) {}    // the scheduler finds who is ready
+static void wake(int*) {}    // the scheduler finds the threads that are ready
 static void wait(Block& b, Thread& t) {
-    // the last one at a barrier leaves too: a new order is drawn
+    // the last thread at a barrier leaves too, because a new order is drawn
     if (t.state == WAITING || b.opened || b.failed) leave();
 }
 [[noreturn]] EMULATOR_UNSEEN static void abandon() {
-    for (;;) leave();    // nobody comes back
+    for (;;) leave();    // the thread never runs again
 }
 #else
 #if defined(__linux__)
-EMULATOR_UNSEEN static void sleep_while(int* word, int value) {    // until somebody wakes us; at most for 50 ms
+EMULATOR_UNSEEN static void sleep_while(int* word, int value) {    // until it is woken; at most for 50 ms
     timespec a_while = {0, 50000000};
     syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, &a_while, nullptr, 0);
 }
@@ -201,12 +200,12 @@ EMULATOR_UNSEEN static void wait(Block& b, Thread& t) {
 }
 #endif
 
-[[noreturn]] static void fault(const std::string& text) {    // what a GPU answers with a fault of the whole launch
+[[noreturn]] static void fault(const std::string& text) {    // ends the launch, as a fault does on a GPU
     fail(*block, "thread " + triple(threadIdx) + ": " + text);
     abandon();
 }
 
-static bool outside(const char* what) {    // of any launch: somebody called a kernel as a plain function
+static bool outside(const char* what) {    // of any launch: a kernel was called as a plain function
     if (self) return false;
     int none = 0;
     pending.compare_exchange_strong(
@@ -222,8 +221,8 @@ EMULATOR_UNSEEN static void go_on(Block& b, Thread& t) {
     wake(&t.state);
 }
 
-// Have all lanes come that t waits for? (Those that returned do not count.) Then finish their operation and let them go
-// on.
+// If all lanes that t waits for have arrived (those that returned do not count), finishes their operation and wakes
+// them.
 EMULATOR_UNSEEN static void try_warp(Block& b, Thread& t) {
     Warp& warp = b.warp[t.number / 32];
     Thread* lane = &b.thread[t.number / 32 * 32];
@@ -232,7 +231,7 @@ EMULATOR_UNSEEN static void try_warp(Block& b, Thread& t) {
     void* operand[32];
     for (int l = 0; l < 32; l++)
         if (lanes >> l & 1) {
-            if (lane[l].mask != t.mask || differ(lane[l].what, t.what)) return;    // it waits for something else
+            if (lane[l].mask != t.mask || differ(lane[l].what, t.what)) return;    // it waits for another operation
             operand[l] = lane[l].operand;
         }
     warp.waiting &= ~lanes;
@@ -241,12 +240,12 @@ EMULATOR_UNSEEN static void try_warp(Block& b, Thread& t) {
         if (lanes >> l & 1) go_on(b, lane[l]);
 }
 
-// what a thread takes away from a barrier: how many came with a predicate that holds, and how many came
+// The result of a barrier: how many threads arrived with a predicate that holds, and how many arrived
 struct Votes {
     int yes, all;
 };
 
-// When nobody runs, then either all stand at one barrier, which opens, or nobody will ever run again.
+// Called when no thread runs: if all wait at one barrier it opens; else no thread can ever go on, which is an error.
 EMULATOR_UNSEEN static void try_block(Block& b) {
     if (b.running || !b.alive) return;
     if (b.at_barrier < b.alive) return fail(b, "dead-lock: " + who_waits(b));
@@ -269,7 +268,7 @@ EMULATOR_UNSEEN static void try_block(Block& b) {
         }
 }
 
-// The calling thread waits until the lanes of `mask` (0: all threads of the block) have come to the same operation.
+// Waits until the lanes of `mask` (0: all threads of the block) have arrived at the same operation
 EMULATOR_UNSEEN static void meet(const char* what, uint32_t mask, void* operand, Finish finish, Place place) {
     Block& b = *block;
     Thread& t = *self;
@@ -285,7 +284,7 @@ EMULATOR_UNSEEN static void meet(const char* what, uint32_t mask, void* operand,
     wait(b, t);
 }
 
-EMULATOR_UNSEEN static void returned(Block& b, Thread& t) {    // others may have waited for just this
+EMULATOR_UNSEEN static void returned(Block& b, Thread& t) {    // other threads may have waited for this
     Warp& warp = b.warp[t.number / 32];
     lock(b);
     t.state = RETURNED;
@@ -297,8 +296,8 @@ EMULATOR_UNSEEN static void returned(Block& b, Thread& t) {    // others may hav
     unlock(b);
 }
 
-// A thread that counts atomics may be spinning until another one has done something: let the others run, but not for
-// ever.
+// A thread that repeats atomic operations may be waiting for another thread: this lets the others run, a limited number
+// of times.
 EMULATOR_UNSEEN static void spin() {
     if (!self || ++self->atomics % 1024) return;
     bool hopeless = __atomic_add_fetch(&block->turns, 1, __ATOMIC_RELAXED) > (1 << 14) + 512 * block->running;

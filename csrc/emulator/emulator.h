@@ -3,42 +3,40 @@
 // A launch is a grid of blocks; a block is up to 1024 threads with shared memory of their own; 32 neighbouring threads
 // are a warp.
 //
-//   here                          how
 //   a block                       one OS thread runs it from start to end; several blocks run at once, one per core
 //   a CUDA thread                 a fiber (fibers.h): a stack of its own; one fiber of a block runs at a time
-//   __syncthreads, __shfl_sync    the fiber notes what it waits for and leaves; whoever comes last lets the others go
-//                                 on: `meet`
-//   __shared__                    static thread_local: one copy per OS thread, hence per running block; all 0xff (NaN)
-//                                 when a block starts
-//                                 (on Linux; a plain static array, as AddressSanitizer and OS threads need it, keeps
-//                                 what was there)
-//   a barrier that not all reach  nobody can go on: the launch ends with a code, and gpu_error(code) tells who waits
-//   where
+//   __syncthreads, __shfl_sync    the fiber records what it waits for and leaves; the last one to arrive wakes the
+//                                 others (`meet` in block.h)
+//   __shared__                    static thread_local: one copy per OS thread, hence per running block; all bytes are
+//                                 0xff (NaN) when a block starts. This holds on Linux; under AddressSanitizer and with
+//                                 OS threads it is a plain static array, which keeps its contents
+//   a barrier that not all reach  ends the launch with an error code; gpu_error(code) lists which thread waits where
 //
-// Threads run in an order that no kernel may rely on: forward, reverse, or random and drawn anew at each barrier. It is
-// chosen by GENMINI_EMULATOR_ORDER=forward|reverse|<seed> or gpu_order(mode, seed). GENMINI_EMULATOR_THREADS=1 runs one
-// block at a time.
+// Threads run in an order that no kernel may rely on: forward, reverse, or random and drawn anew at each barrier.
+// GENMINI_EMULATOR_ORDER=forward|reverse|<seed> or gpu_order(mode, seed) chooses it. GENMINI_EMULATOR_THREADS=1 runs
+// one block at a time.
 //
-// With -DEMULATOR_OS_THREADS each CUDA thread is an OS thread and blocks follow one another, so that ThreadSanitizer
-// sees who touches what. The bookkeeping here is hidden from it (UNSEEN), and it is told what CUDA promises and no
-// more: __syncthreads and __syncwarp order memory, shuffles and votes do not. So it reports a missing barrier, and a
-// shuffle that was taken for one.
+// With -DEMULATOR_OS_THREADS each CUDA thread is an OS thread, and blocks run one after the other. ThreadSanitizer then
+// sees which thread touches which memory. The emulator's own bookkeeping is hidden from it (EMULATOR_UNSEEN); what CUDA
+// promises is declared to it: __syncthreads and __syncwarp order memory, shuffles and votes do not. So it reports a
+// missing barrier, and a shuffle used as one.
 //
-// Chapters: words.h (dim3, float4, __half, atomicAdd ...), fibers.h (stacks), block.h (a block, its threads, how
-// they meet), warp.h (__syncthreads, __shfl_sync ...), and this one: how blocks are run. docs/emulator.md: kernels in a
-// debugger.
+// Chapters: words.h (dim3, float4, __half, ...), fibers.h (stacks), block.h (a block, its threads, how they meet),
+// atomics.h (atomicAdd ...), warp.h (__syncthreads, __shfl_sync ...), and this one: how blocks are run.
+// docs/emulator.md shows kernels in a debugger.
 #pragma once
 #include <random>
 #if defined(__linux__)
 #include <link.h>
 #endif
+#include "atomics.h"
 #include "block.h"
 
-// "hidden" within a namespace without a name, where all is hidden anyway
+// g++ warns of "hidden" in a namespace without a name
 #pragma GCC diagnostic ignored "-Wattributes"
 
 // ---- the words that shape a program ---------------------------------------------------------------------------------
-// hidden: else shared arrays of equal names in two libraries become one
+// hidden: otherwise shared arrays of the same name in two libraries would be one array
 #define __global__ __attribute__((visibility("hidden")))
 #define __device__ __attribute__((visibility("hidden")))
 #define __host__
@@ -60,8 +58,9 @@
 namespace emulator {
 
 // ---- running --------------------------------------------------------------------------------------------------------
-// Static shared arrays are thread_local memory of this library: where does the calling thread have it? Only Linux
-// tells, and plain static arrays lie elsewhere: then they are not poisoned, and only dynamic shared memory is.
+// Finds the thread_local memory of this library in the calling thread, where the static shared arrays lie. Elsewhere
+// than on Linux, and where shared arrays are plain static ones, it finds nothing: only dynamic shared memory is
+// poisoned then.
 struct Range {
     char* start;
     size_t size;
@@ -88,8 +87,8 @@ static Range thread_local_memory() {
 static Range thread_local_memory() { return {}; }
 #endif
 
-// Shared memory starts with whatever was there before: here with 0xff, which is NaN in every floating type. (threadIdx
-// and the like lie in thread_local memory as well, and are set afterwards.)
+// Fills shared memory with 0xff, which is NaN in every floating type; on a GPU its initial contents are undefined.
+// (threadIdx and the like lie in thread_local memory as well, and are set afterwards.)
 __attribute__((noinline)) static void poison(Range statics, void* dynamic, size_t dynamic_size) {
     if (statics.start) memset(statics.start, 0xff, statics.size);
     if (dynamic) memset(dynamic, 0xff, dynamic_size);
@@ -116,7 +115,7 @@ static void start_block(Block& b, Launch& launch, uint64_t i) {
     }
 }
 
-static void enter(Block& b, Thread& t) {    // from here on the OS thread is this CUDA thread
+static void enter(Block& b, Thread& t) {    // makes the OS thread this CUDA thread
     block = &b, self = &t;
     threadIdx = t.index, blockIdx = b.index, blockDim = b.launch->block, gridDim = b.launch->grid;
 }
@@ -139,7 +138,7 @@ static void run_block(Block& b, uint64_t seed) {
         for (int i = 0; i < b.size && !b.opened && !b.failed; i++) {
             Thread& t = b.thread[b.order[i]];
             if (t.state != READY) continue;
-            // a stack is taken at the first step and given back at the last: without barriers one serves all
+            // a thread has a stack from its first step to its last: without barriers all threads share one
             if (!t.stack) {
                 if (b.stacks.empty()) b.stacks.push_back(new_stack());
                 t.stack = b.stacks.back(), b.stacks.pop_back();
@@ -151,12 +150,12 @@ static void run_block(Block& b, uint64_t seed) {
             if (t.state == RETURNED) b.stacks.push_back(t.stack), t.stack = nullptr;
         }
     }
-    for (Thread* t = b.thread; t < b.thread + b.size; t++)    // those that an error left behind
+    for (Thread* t = b.thread; t < b.thread + b.size; t++)    // threads that an error stopped
         if (t->stack) forget_frames(t->stack), b.stacks.push_back(t->stack);
 }
 #else
-static Block* job;                // what the OS threads run; they are kept from block to block
-static int rounds[1024], left;    // how often each was called; how many still run
+static Block* job;                // what the OS threads run; they live on from block to block
+static int rounds[1024], left;    // how often each thread was started; how many still run
 static int hired;
 
 EMULATOR_UNSEEN static void await(int* word, int old) {
@@ -201,11 +200,11 @@ static void run_block(Block& b, uint64_t) {
 }
 #endif
 
-// One OS thread of a launch: the block `first`, then whichever is next.
+// One OS thread of a launch: it runs the block `first`, then the next one that is free.
 static void work(Launch& launch, Block& b, uint64_t first) {
-    // exact: its end is guarded
+    // the exact size: AddressSanitizer guards its end
     if (posix_memalign(&b.dynamic_shared, 128, launch.shared_bytes)) b.dynamic_shared = nullptr;
-    block = nullptr;    // touch it: then the thread_local memory of this library exists
+    block = nullptr;    // a first access creates the thread_local memory of this library
     Range statics = thread_local_memory();
     for (uint64_t i = first; !launch.failed && i < launch.blocks;
          i = launch.next.fetch_add(1, std::memory_order_relaxed)) {
@@ -219,7 +218,7 @@ static void work(Launch& launch, Block& b, uint64_t first) {
 
 static std::mutex idle_lock;
 static Block* idle;    // a list of blocks with their stacks, kept for the next launch
-static std::atomic<int> order{-1};    // not yet asked for
+static std::atomic<int> order{-1};    // -1: not yet read from the environment
 static std::atomic<uint64_t> seed{0};
 
 static inline int run(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)(void*), void* arguments) {
@@ -271,7 +270,7 @@ static inline int run(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)
 
 }    // namespace emulator
 
-// kernel<<<grid, block, shared_bytes, stream>>>(arguments...), which is no C++. Returns 0, or a code for gpu_error.
+// kernel<<<grid, block, shared_bytes, stream>>>(arguments...) in C++. Returns 0, or a code for gpu_error.
 template <class... P, class... A> int launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, void*,
                                              A... arguments) {
     auto call = [&] { kernel(static_cast<P>(arguments)...); };
@@ -280,12 +279,12 @@ template <class... P, class... A> int launch(void (*kernel)(P...), dim3 grid, di
 
 template <class T> T* dynamic_shared() { return static_cast<T*>(emulator::block->dynamic_shared); }
 
-// The order of the threads from the next launch on: 0 forward, 1 reverse, 2 random from this seed.
+// Sets the order of the threads from the next launch on: 0 forward, 1 reverse, 2 random from this seed.
 extern "C" void gpu_order(int mode, uint64_t seed) { emulator::order = mode, emulator::seed = seed; }
 
 extern "C" const char* gpu_error(int code) {
     int i = code - emulator::FIRST_CODE;
-    if (i >= 0 && i < emulator::TEXTS) return emulator::texts[i];    // the last 64 are kept
+    if (i >= 0 && i < emulator::TEXTS) return emulator::texts[i];    // the texts of the last 64 errors
     if (code == 1) return "invalid argument";
     return code ? "unknown error code" : "no error";
 }

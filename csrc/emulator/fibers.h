@@ -1,9 +1,9 @@
-// Fibers: many stacks on one OS thread. emulator.h runs every CUDA thread of a block on one.
+// Fibers: many stacks on one OS thread. emulator.h runs each CUDA thread of a block on one.
 //
 //   new_stack()                       memory for a stack
-//   new_fiber(stack, start)           a fiber that will call start() when it is first switched to; start never returns
-//   forget_frames(stack)              it can be used again, though its last fiber never ended
-//   switch_stack(&here, there)        stop here, go on there; the call returns when somebody switches back to `here`
+//   new_fiber(stack, start)           a fiber that calls start() when it is first switched to; start never returns
+//   forget_frames(stack)              makes a stack free for the next fiber, although its last fiber never ended
+//   switch_stack(&here, there)        stops here and goes on there; returns when another fiber switches back to `here`
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -14,8 +14,8 @@
 #include <ucontext.h>
 #endif
 
-// ThreadSanitizer keeps a list of the functions that were entered and not yet left; a fiber's first functions are never
-// left.
+// ThreadSanitizer keeps a list of the functions that were entered and not left, and a fiber never leaves its first
+// ones.
 #define EMULATOR_UNSEEN __attribute__((no_sanitize("thread")))
 
 namespace emulator {
@@ -23,17 +23,17 @@ namespace emulator {
 constexpr size_t STACK = 256 << 10;    // pages that are never touched cost nothing
 
 static inline void* new_stack() {
-    constexpr size_t page = 16 << 10;    // below the stack lies memory that nobody may touch: an overflow faults there
+    constexpr size_t page = 16 << 10;    // memory without access below the stack: an overflow faults there
     char* memory =
         (char*)mmap(nullptr, page + STACK + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return nullptr;
     mprotect(memory, page, PROT_NONE);
     static std::atomic<size_t> stacks{0};
-    // shifted against each other: else their tops would share one set of the cache
+    // shifted against each other: otherwise their tops would share one set of the cache
     return memory + page + stacks++ % 64 * 64;
 }
 
-// A fiber that was given up left its frames on the stack, and AddressSanitizer still guards them.
+// A fiber that did not end leaves its frames on the stack, and AddressSanitizer still guards them.
 #if defined(__SANITIZE_ADDRESS__)
 extern "C" void __asan_unpoison_memory_region(void const volatile*, size_t);
 static void forget_frames(void* stack) { __asan_unpoison_memory_region(stack, STACK); }
@@ -42,8 +42,8 @@ static inline void forget_frames(void*) {}
 #endif
 
 #if defined(EMULATOR_SWITCH_BY_HAND)
-// A function call preserves six registers and the stack pointer: push the six, note where the stack ends, go over to
-// the other stack, pop.
+// A function call preserves six registers and the stack pointer: push the six, store the stack pointer, load the other
+// one, pop.
 extern "C" void genmini_switch_stack(void** here, void* there) __attribute__((visibility("hidden")));
 asm(R"(
     .text
@@ -69,7 +69,7 @@ genmini_switch_stack:
 )");
 EMULATOR_UNSEEN static inline void switch_stack(void** here, void* there) { genmini_switch_stack(here, there); }
 
-// as if it had called switch_stack just before its first instruction
+// the stack of a fiber that called switch_stack just before its first instruction
 static inline void* new_fiber(void* stack, void (*start)()) {
     void** top = (void**)((char*)stack + STACK);
     *--top = nullptr;        // the return address of start: a debugger's backtrace ends here
@@ -78,7 +78,7 @@ static inline void* new_fiber(void* stack, void (*start)()) {
     return top;
 }
 #else
-// The same with what POSIX offers, some thirty times slower: it also saves the signal mask, by a system call.
+// The same with POSIX, some thirty times slower: it also saves the signal mask, by a system call.
 EMULATOR_UNSEEN static inline void switch_stack(void** here, void* there) {
     ucontext_t context;
     *here = &context;

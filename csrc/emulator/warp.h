@@ -1,6 +1,5 @@
-// Barriers, shuffles, votes, matches and reductions: what the threads of a block and the lanes of a warp say to each
-// other, built on `meet` of block.h. Each function takes one hidden argument more, the place of its call, for the
-// report of a dead-lock.
+// Barriers, shuffles, votes, matches and reductions between the threads of a block and the lanes of a warp, built on
+// `meet` of block.h. Each function has one hidden argument, the place of its call, for the report of a dead-lock.
 #pragma once
 #include "block.h"
 
@@ -34,7 +33,7 @@ static inline int __syncthreads_and(int p, EMULATOR_PLACE) {
 // ---- two ways to exchange within a warp -----------------------------------------------------------------------------
 namespace emulator {
 
-// Every lane brings an Operand; the last one to come calls finish(lanes, operands) for all.
+// Every lane brings an Operand; the last one to arrive calls finish(lanes, operands) for all.
 template <class Operand>
 void exchange(const char* what, uint32_t mask, Operand& operand, void (*finish)(uint32_t lanes, void** operand),
               Place place) {
@@ -43,14 +42,14 @@ void exchange(const char* what, uint32_t mask, Operand& operand, void (*finish)(
 
 static inline int lane() { return self ? self->number % 32 : 0; }
 
-// Shuffles: a lane brings a value and the number of the lane that it reads from, and takes away that lane's value.
+// Shuffles: a lane brings a value and the number of a lane, and gets the value of that lane.
 struct Shuffle {
     uint64_t value, result;
     int source;
 };
 EMULATOR_UNSEEN static inline void shuffle_all(uint32_t lanes, void** operand) {
     Shuffle** of = (Shuffle**)operand;
-    for (int l = 0; l < 32; l++)    // a lane that is not here has nothing to give: all ones, a NaN
+    for (int l = 0; l < 32; l++)    // a lane that is not here gives all ones: NaN
         if (lanes >> l & 1) of[l]->result = lanes >> of[l]->source & 1 ? of[of[l]->source]->value : ~uint64_t(0);
 }
 template <class T> T shuffle(const char* what, uint32_t mask, T value, int source, Place place) {
@@ -62,7 +61,7 @@ template <class T> T shuffle(const char* what, uint32_t mask, T value, int sourc
     return value;
 }
 
-// Everything else: each lane learns what all lanes brought, and makes of it what it needs.
+// All other operations: each lane gets what all lanes brought, and computes its result from that.
 struct Gathered {
     uint64_t mine, of[32];
     uint32_t lanes;
@@ -95,9 +94,9 @@ template <class T, class F> T reduce(const Gathered& all, F f) {
 }
 }    // namespace emulator
 
-// ---- their names ----------------------------------------------------------------------------------------------------
-// Lanes may be divided into groups of `width`, a power of two; a shuffle up, down or across that would leave the group
-// keeps its own value.
+// ---- CUDA's functions -----------------------------------------------------------------------------------------------
+// Lanes may be divided into groups of `width`, a power of two; a lane whose shuffle would leave its group keeps its own
+// value.
 template <class T> T __shfl_sync(uint32_t mask, T value, int source, int width = 32, EMULATOR_PLACE) {
     int l = emulator::lane();
     return emulator::shuffle("__shfl_sync", mask, value, l / width * width + (source & (width - 1)), {file, line});

@@ -1,4 +1,4 @@
-// The words of CUDA that need no machine, in plain C++: vectors, 16-bit floats, bit patterns, rounding, atomics.
+// What CUDA adds to C++ and needs no machine: vectors, 16-bit floats, bit patterns, rounding.
 #pragma once
 #include <cfenv>
 #include <cmath>
@@ -111,8 +111,8 @@ static inline __half __ushort_as_half(unsigned short bits) { return {bits}; }
 static inline unsigned short __bfloat16_as_ushort(__nv_bfloat16 b) { return b.bits; }
 static inline __nv_bfloat16 __ushort_as_bfloat16(unsigned short bits) { return {bits}; }
 
-// A double rounds once: first to a float that keeps its last bit odd if anything was lost, which no tie can then be
-// mistaken for.
+// A double must round once: it first becomes a float whose last bit is odd if anything was lost, so that no false tie
+// arises.
 static inline float float_to_odd(double v) {
     float f = float(v);
     if (double(f) == v || v != v) return f;
@@ -124,7 +124,7 @@ static inline __nv_bfloat16 __double2bfloat16(double v) { return __float2bfloat1
 
 // ---- arithmetic with a stated rounding: _rn to nearest, _rz toward zero, _ru up, _rd down. Nothing is fused ---------
 namespace emulator {
-template <class T> void hide(T& v) {    // the compiler no longer knows v, and moves nothing past here
+template <class T> void hide(T& v) {    // the compiler assumes nothing about v, and moves nothing past here
     asm volatile("" : "+m"(v)::"memory");
 }
 template <int mode, class To, class F, class... T> To rounding(F operation, T... v) {
@@ -136,7 +136,7 @@ template <int mode, class To, class F, class... T> To rounding(F operation, T...
     fesetround(before);
     return result;
 }
-template <class I> I to_integer(double v) {    // out of range: the nearest there is; NaN: 0
+template <class I> I to_integer(double v) {    // out of range: the nearest integer of the type; NaN: 0
     constexpr I lowest = std::numeric_limits<I>::min(), highest = std::numeric_limits<I>::max();
     double i = nearbyint(v);
     if (v != v) return 0;
@@ -180,10 +180,10 @@ ROUNDED(__double2ll, long long, (double a), emulator::to_integer<long long>(a), 
 #undef ROUNDED
 #undef ROUNDED_BY
 
-// ---- mathematics that <math.h> has not, or not under this name; __expf and its like are as exact as expf here -------
+// ---- mathematics that is not in <math.h>, or not under this name; __expf and its like are as exact as expf here -----
 static inline float rsqrtf(float v) { return 1.0f / sqrtf(v); }
 static inline double rsqrt(double v) { return 1.0 / sqrt(v); }
-#define __expf(v) expf(v)    // macros, because glibc keeps these names for itself
+#define __expf(v) expf(v)    // macros, because glibc reserves these names
 #define __logf(v) logf(v)
 #define __log2f(v) log2f(v)
 #define __powf(a, b) powf(a, b)
@@ -213,47 +213,3 @@ template <class T> T __ldcs(const T* p) { return *p; }
 template <class T> void __stcs(T* p, T v) { *p = v; }
 static inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 static inline void __threadfence_block() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-
-// Atomic operations are indivisible and order no other memory ("relaxed"). All return what was there before.
-namespace emulator {
-static void spin();    // block.h: who does many of them lets the other threads run now and then
-template <class T, class F> T atomic_update(T* p, F f) {
-    spin();
-    using Bits = std::conditional_t<sizeof(T) == 8, uint64_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint16_t>>;
-    typedef Bits __attribute__((may_alias)) Word;
-    Bits old = __atomic_load_n((Word*)p, __ATOMIC_RELAXED);
-    for (;;) {
-        Bits fresh = same_bits<Bits>(f(same_bits<T>(old)));
-        if (__atomic_compare_exchange_n((Word*)p, &old, fresh, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-            return same_bits<T>(old);
-    }
-}
-template <class T, class... Known> constexpr bool one_of = (std::is_same_v<T, Known> || ...);
-template <class T> struct same {    // so that the other arguments convert to the type of the first
-    using type = T;
-};
-template <class T> T plus(T a, T b) { return a + b; }
-static inline int plus(int a, int b) { return int(unsigned(a) + unsigned(b)); }    // wraps around, as on a GPU
-}    // namespace emulator
-#define ATOMIC(name, result, ...)                                                               \
-    template <class T> T name(T* p, typename emulator::same<T>::type v) {                       \
-        static_assert(emulator::one_of<T, __VA_ARGS__>, "a GPU has no " #name " of this type"); \
-        return emulator::atomic_update(p, [v](T old) -> T { return result; });                  \
-    }
-ATOMIC(atomicAdd, emulator::plus(old, v), int, unsigned, unsigned long long, float, double)
-ATOMIC(atomicSub, T(unsigned(old) - unsigned(v)), int, unsigned)
-ATOMIC(atomicMin, v < old ? v : old, int, unsigned, unsigned long long, long long)
-ATOMIC(atomicMax, v > old ? v : old, int, unsigned, unsigned long long, long long)
-ATOMIC(atomicExch, (void(old), v), int, unsigned, unsigned long long, float)
-ATOMIC(atomicAnd, T(old& v), int, unsigned, unsigned long long)
-ATOMIC(atomicOr, T(old | v), int, unsigned, unsigned long long)
-ATOMIC(atomicXor, T(old ^ v), int, unsigned, unsigned long long)
-ATOMIC(atomicInc, old >= v ? 0 : old + 1, unsigned)
-ATOMIC(atomicDec, old == 0 || old > v ? v : old - 1, unsigned)
-#undef ATOMIC
-template <class T> T atomicCAS(T* p, typename emulator::same<T>::type expected,
-                               typename emulator::same<T>::type desired) {
-    static_assert(emulator::one_of<T, int, unsigned, unsigned long long, unsigned short>,
-                  "a GPU has no atomicCAS of this type");
-    return emulator::atomic_update(p, [=](T old) { return old == expected ? desired : old; });
-}

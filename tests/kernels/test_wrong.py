@@ -130,7 +130,7 @@ THOROUGH = [
     Wrong("nearest_code_cpu", DEFINITION, "FAR_ROW = 0x1p118f", "FAR_ROW = 0x1p126f", "rows as far away as the codes that are left out", "cpu"),
     Wrong("nearest_code_cpu", CPU, "std::abs(exponent) > 450", "std::abs(exponent) > 1000", "squares that underflow", "cpu"),
     Wrong("pixelcnn_sample", PIXELS, "__syncthreads();    // everyone sees the streams; and", "// and", "a dropped barrier"),
-    Wrong("made_sample", DRAW, "__syncthreads();    // everyone sees these units; and", "// and", "a dropped barrier"),
+    Wrong("made_sample", DRAW, "__syncthreads();    // all threads see these units; and", "// and", "a dropped barrier"),
     Wrong("nearest_code", SEARCH, "low = score - margin(r, c);", "low = score + margin(r, c);", "a margin on the wrong side"),
     Wrong("affine_coupling", AFFINE, "low = __dadd_rn(low, e == e ? e : 0.0);", "", "an uncompensated sum"),
     Wrong("affine_coupling", AFFINE, "logdet[n] = real<T>(inverse ? -sum.value() : sum.value());\n}\n\ntemplate <class T>    // save_y",

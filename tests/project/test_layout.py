@@ -93,6 +93,14 @@ def test_csrc_and_the_build_know_no_framework():
         assert not any(module.split(".")[0] == "torch" for module in imported(path)), path
 
 
+def test_instructions_that_no_kernel_uses_are_marked():
+    kernels_of_csrc = "".join(path.read_text() for path in (ROOT / "csrc").glob("*.cu"))
+    lines = re.findall(r"^(?:(?:LOAD_MATRIX|MMA)\(|.*uint32_t (?=to_tf32))(\w+)(.*)", (ROOT / "csrc" / "gpu.h").read_text(), re.M)
+    assert len(lines) == 16
+    for name, rest in lines:
+        assert ("tests only" in rest) == (f"{name}(" not in kernels_of_csrc), name
+
+
 @pytest.mark.parametrize("path", MODELS, ids=lambda p: p.stem)
 def test_every_numbered_equation_is_cited_by_a_line(path):
     source = path.read_text()

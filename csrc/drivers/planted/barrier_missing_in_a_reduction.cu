@@ -1,5 +1,5 @@
 // found by thread: data race
-// Halves are added until one number is left; without the barrier a thread adds what its neighbour has not yet summed.
+// Halves are added until one number is left; without the barrier a thread reads a sum that is not yet written.
 template <bool bug> __global__ void block_sum(const float* x, float* sum) {
     __shared__ float part[64];
     int i = threadIdx.x;

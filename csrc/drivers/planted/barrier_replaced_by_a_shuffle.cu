@@ -1,6 +1,5 @@
 // found by thread: data race
-// A shuffle makes the lanes meet, but it orders no memory: what a lane wrote to shared memory before it may be unseen
-// after it.
+// A shuffle makes the lanes meet, but it orders no memory: after it, a lane may not see what another wrote before it.
 template <bool bug> __global__ void neighbours(const int* x, int* y) {
     __shared__ int s[32];
     int i = threadIdx.x;

@@ -1,5 +1,5 @@
 // found by plain: wrong at
-// cp.async returns at once; the data are there after the wait. On the emulator the destination is NaN until then.
+// cp.async returns at once; the data arrive by the end of the wait. On the emulator the destination is NaN until then.
 template <bool bug> __global__ void through_shared(const float* x, float* y) {
     __shared__ __align__(16) float s[128];
     int i = 4 * threadIdx.x;

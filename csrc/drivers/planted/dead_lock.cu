@@ -1,5 +1,5 @@
-// found by plain: dead-lock: threads 0-15 at __syncthreads in dead_lock.cu:7; threads 16-31 at __shfl_sync(0xffffffff)
-// in dead_lock.cu:8 Half of a warp waits at a barrier for the other half, which waits for it in a shuffle.
+// found by plain: __syncthreads in dead_lock.cu:7; threads 16-31 at __shfl_sync(0xffffffff) in dead_lock.cu:8
+// Half of a warp waits at a barrier for the other half, which waits for it in a shuffle.
 template <bool bug> __global__ void half_a_warp(int* y) {
     int i = threadIdx.x, v = i;
     unsigned lanes = bug ? 0xffffffffu : 0xffff0000u;

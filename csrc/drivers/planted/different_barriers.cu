@@ -1,5 +1,5 @@
 // found by plain: different barriers: threads 0-31 at __syncthreads in different_barriers.cu:9; threads 32-63 at
-// Both branches have a barrier, but it is not the same one. (A GPU may hang, or pass; CUDA promises nothing.)
+// Both branches have a barrier, but not the same one. (A GPU may hang or go on; CUDA leaves it undefined.)
 template <bool bug> __global__ void two_branches(int* y) {
     __shared__ int s[64];
     int i = threadIdx.x;

@@ -1,5 +1,5 @@
 // found by address: runtime error: signed integer overflow
-// An offset in 32 bits: row 70000 of 40000 columns is beyond two thousand million.
+// An offset in 32 bits: row 70000 of 40000 columns begins beyond 2^31.
 template <bool bug> __global__ void offsets(int64_t* y, int D) {
     int n = 70000 + threadIdx.x;
     y[threadIdx.x] = bug ? n * D : int64_t(n) * D;

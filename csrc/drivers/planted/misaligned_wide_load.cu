@@ -1,5 +1,5 @@
 // found by address: misaligned address
-// A float4 must lie at a multiple of 16 bytes; a row of 5 floats does not keep that promise.
+// A float4 must lie at a multiple of 16 bytes; the second row of 5 floats does not.
 template <bool bug> __global__ void row_sums(const float* x, float* y) {
     const float* row = x + 5 * threadIdx.x;
     float sum = 0;

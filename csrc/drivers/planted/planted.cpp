@@ -1,7 +1,7 @@
 // Small kernels, each with one planted bug, and the same kernels without it:  planted NAME bug|right
 //
-// Exit status 0: the result is right. 1: it is wrong. 2: the launch failed. Anything else: a sanitizer spoke.
-// The first line of each file tells who must find its bug; csrc/sanitize.py reads it there and sees to it.
+// Exit status 0: the result is right. 1: it is wrong. 2: the launch failed. Any other: a sanitizer reported.
+// The first line of each file names the build that must find its bug, for csrc/sanitize.py.
 #include "../driver.h"
 namespace {
 #include "barrier_missing_in_a_reduction.cu"

@@ -1,6 +1,6 @@
 // found by plain: wrong at
-// A histogram in shared memory that nobody set to zero. Often it works: shared memory is often zero. On the emulator it
-// never is.
+// A histogram in shared memory that is not set to zero. It often works on a GPU, where shared memory is often zero. On
+// the emulator it never is.
 template <bool bug> __global__ void histogram(const int* x, float* count) {
     __shared__ float s[4];
     int i = threadIdx.x;

@@ -1,5 +1,5 @@
 // found by plain: atomic operations without end
-// A thread waits for a flag that nobody raises.
+// A thread waits for a flag that no thread sets.
 template <bool bug> __global__ void flag(int* raised) {
     if (threadIdx.x == 0)
         while (atomicAdd(raised, 0) == 0) {}

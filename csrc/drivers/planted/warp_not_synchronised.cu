@@ -1,5 +1,5 @@
 // found by plain: wrong at
-// "The lanes of a warp run in step" is long untrue: without __syncwarp the neighbour's number may not be there yet.
+// The lanes of a warp need not run in step: without __syncwarp the neighbour's number may not be written yet.
 template <bool bug> __global__ void reversed(const float* x, float* y) {
     __shared__ float s[32];
     int i = threadIdx.x;
