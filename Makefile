@@ -28,6 +28,15 @@ test-thorough: build ## every mutant, ThreadSanitizer, hypothesis at length
 	HYPOTHESIS_PROFILE=thorough GENMINI_THOROUGH=1 $(PY) -m pytest -n auto
 	$(PY) csrc/sanitize.py --thorough
 
+# The first release of each library that pyproject.toml promises. PyPI has PyTorch 2.11 for Linux with CUDA alone (3 GB).
+OLDEST = "torch==2.11.*" "triton==3.6.*" "pillow==11.*" "numpy<2.4" scipy safetensors tqdm matplotlib pytest hypothesis
+test-oldest: .venv/ready ## a few tests with the oldest PyTorch promised, in .venv-oldest (3 GB, downloaded once)
+	@.venv-oldest/bin/python -c "import torch, pytest" 2>/dev/null || ($(PYTHON3) -m venv --clear .venv-oldest && \
+		.venv-oldest/bin/pip install -q --disable-pip-version-check $(OLDEST))
+	$(PY) csrc/build.py --strict
+	.venv-oldest/bin/python -m pytest -q tests/kernels -k "registered and not thorough"
+	.venv-oldest/bin/python -m pytest -q tests/kernels/test_layers.py tests/project/test_train.py tests/project/test_resume.py
+
 sanitize: .venv/ready ## every kernel, every rung, under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
 	$(PY) csrc/sanitize.py --thorough
 
@@ -54,7 +63,7 @@ lint: .venv/ready ## ruff and clang-format
 	git ls-files "*.cu" "*.cpp" "*.h" | xargs .venv/bin/clang-format --dry-run --Werror
 
 clean:           ## remove what was built
-	rm -rf .venv build kernels/lib *.egg-info .cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-oldest build kernels/lib *.egg-info .cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help build demo test test-docs test-thorough sanitize bench table-likelihood table-latent gpu lint clean
+.PHONY: help build demo test test-docs test-thorough test-oldest sanitize bench table-likelihood table-latent gpu lint clean
 .DEFAULT_GOAL := help
