@@ -19,7 +19,7 @@ template <class T> struct Net {
     Array<int64_t> x, y, tables;    // of streams, layers and taps, from 0, 100 and 200 on
 
     Net(const std::string& what, const Sizes& s)
-        : s(s), what(what + named(s)), D(s.H * s.W * s.C), F(s.K ? 3 * s.K : (s.L == 2 ? 1 : s.L)),
+        : s(s), what(what + named(s)), D(s.H * s.W * s.C), F(s.K ? 3 * s.K : (s.L == 2 ? 1 : s.L)),    // shapes
           u(s.N * D),
           E(s.L * M),
           weights(count()),

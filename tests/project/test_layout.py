@@ -93,6 +93,11 @@ def test_csrc_and_the_build_know_no_framework():
         assert not any(module.split(".")[0] == "torch" for module in imported(path)), path
 
 
+def test_lines_of_csrc_have_at_most_120_columns():
+    for path in (path for path in (ROOT / "csrc").rglob("*.*") if path.suffix in (".cu", ".cpp", ".h", ".gdb", ".py")):
+        assert not [line for line in path.read_text().splitlines() if len(line) > 120], path
+
+
 def test_instructions_that_no_kernel_uses_are_marked():
     kernels_of_csrc = "".join(path.read_text() for path in (ROOT / "csrc").glob("*.cu"))
     lines = re.findall(r"^(?:(?:LOAD_MATRIX|MMA)\(|.*uint32_t (?=to_tf32))(\w+)(.*)", (ROOT / "csrc" / "gpu.h").read_text(), re.M)
