@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genmini import models
+from genmini import data, models
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
 import table_latent as table  # noqa: E402
@@ -90,6 +90,29 @@ def test_readme_shows_mean_and_deviation_the_best_first(elsewhere):
     assert table.DOCUMENT.read_text() == text
 
 
+# ---- what a short training gives: the claims beside the table, in small ----------------------------------------------------------------
+
+
+def test_a_short_training_shows_what_the_table_says(monkeypatch):
+    """150 steps of the binary recipes: convolutions beat the perceptron; a label is worth something, at most log 1/p(y) on average;
+    told the class, the CVAE beats the VAE even by log p(x), and draws what it is asked for, by far more often than by chance."""
+    recipes = models.recipes
+    monkeypatch.setattr(models, "recipes", lambda name: {key: recipe | {"train": recipe["train"] | dict(steps=150, every=150)}
+                                                         for key, recipe in recipes(name).items()})  # fmt: skip
+    monkeypatch.setattr(table, "DRAWS", 50)
+    threads = torch.get_num_threads()
+    try:
+        conv, mlp, cvae = (table.measure((*run, 0)) for run in (("vae", "digits"), ("vae", "digits-mlp"), ("cvae", "digits")))
+    finally:
+        torch.set_num_threads(threads)
+    for bound in ("elbo", "iwae"):
+        assert float(conv[bound]) > float(mlp[bound])
+        assert float(cvae[bound]) > float(conv[bound])
+        assert 0.5 < float(cvae[f"{bound}_given_y"]) - float(cvae[bound]) < 2.4  # log 10 = 2.303; the rarest class is 9.9% of train
+    assert 15 < -float(conv["iwae"]) < -float(conv["elbo"]) < 24.57  # that is what the histogram of each pixel costs
+    assert float(cvae["right_class"]) > 0.3 and float(cvae["fid"]) < float(conv["fid"]) < float(mlp["fid"])
+
+
 # ---- what is stored, of the recipes as they are ----------------------------------------------------------------------------------------
 
 
@@ -108,6 +131,21 @@ def test_convolutions_beat_the_perceptron_at_equal_parameters(conv, mlp):
     conv, mlp = (of_today()["vae", key] for key in (conv, mlp))
     assert min(float(row["iwae"]) for row in conv) > max(float(row["iwae"]) for row in mlp)
     assert 0.9 < int(conv[0]["parameters"]) / int(mlp[0]["parameters"]) < 1.1
+
+
+def test_the_text_beside_the_table_has_its_numbers():
+    """docs/results.md: by how much convolutions win, by IWAE and by the ELBO; the exact squared error of ten principal components."""
+    text, groups = " ".join(table.DOCUMENT.read_text().split()), of_today()
+    mean = lambda bound, recipe: sum(float(row[bound]) for row in groups["vae", recipe]) / 3
+    gain = lambda bound, conv, mlp: mean(bound, conv) - mean(bound, mlp)
+    two, many = ("digits", "digits-mlp"), ("digits-levels", "digits-levels-mlp")
+    assert f"by {gain('iwae', *two):.2f} nats with two levels and by {gain('iwae', *many):.2f} with 17" in text
+    assert f"By the ELBO it is {gain('elbo', *many):.2f} nats with 17 levels, but only {gain('elbo', *two):.2f} with two" in text
+    train, test = (data.load("digits", split).x.flatten(1).double() / 16 for split in ("train", "test"))
+    axes = torch.linalg.svd(train - train.mean(0), full_matrices=False)[2][:10]
+    back = train.mean(0) + (test - train.mean(0)) @ axes.T @ axes
+    exact, clamped = ((test - each).square().sum(1).mean() for each in (back, back.clamp(0, 1)))
+    assert f"squared error of {clamped:.2f} when clamped, and of {exact:.2f} without" in text
 
 
 def test_conditional_models_draw_what_was_asked_for():
