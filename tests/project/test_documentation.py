@@ -11,7 +11,8 @@ from check import command
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-EXAMPLES = [(page.name, i, text) for page in PAGES
+RUN = [page for page in PAGES if page.stem != "extend"]  # its blocks are files: tests/project/test_extend.py
+EXAMPLES = [(page.name, i, text) for page in RUN
             for i, text in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.S))]  # fmt: skip
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -58,7 +59,7 @@ def short(words):
 
 
 @pytest.mark.docs
-@each_page
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
 def test_the_commands_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     needs_files = [words for words in commands(page) if "--data-dir" in words]
