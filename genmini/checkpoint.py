@@ -5,10 +5,12 @@
 
 The weights are written first, under a name of their own, and with them the state of a training that is not at its end;
 then run.json, which names them, replaces the old one in one step: the folder always holds the old run or the new one.
+run.json holds the SHA-256 of each file and of itself, so that a changed byte is found: "RUN is damaged: ...".
 
 Format 2 is written; runs of format 1 are read too, but not continued: their states hold one optimiser without a name.
 """
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -20,6 +22,16 @@ from genmini.files import write
 
 FORMAT = 2
 FORMAT_1_KEYS = {"then": "later"}  # key in run.json of format 1 -> the key now
+SINCE_FORMAT_2 = ("digests", "options", "source")
+
+# What run.json may hold besides the user's own keys: key -> its type, and whether it must be there
+KEYS = {
+    "format": (int, True), "model": (str, True), "settings": (dict, True), "weights": (str, True), "step": (int, True),
+    "valid": (int | float | None, False), "data": (str, False), "recipe_name": (str, False), "recipe": (dict, False),
+    "seed": (int, False), "device": (str, False), "backend": (str, False), "threads": (int, False),
+    "versions": (dict, False), "stage": (str, False), "later": (list, False), "state": (dict, False),
+    "digests": (dict, False), "options": (dict, False), "source": (dict | None, False),
+}  # fmt: skip
 
 
 def save(run, model, metadata, weights=None, state=None):
@@ -35,15 +47,34 @@ def save(run, model, metadata, weights=None, state=None):
     weights_file = f"model-{at(metadata['step'])}.safetensors"
     content = {"format": FORMAT, "model": name, "settings": model.settings, "weights": weights_file, **metadata}
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in (weights or model.state_dict()).items()}
-    write(run / weights_file, safetensors.torch.save(tensors))
+    digests = {weights_file: _write(run / weights_file, tensors)}
     if state is not None:
         tensors, state_file = {}, f"state-{at(state['step'])}.safetensors"
         content["state"] = {"step": state["step"], "tensors": state_file, "rest": _part(state, "", tensors)}
-        write(run / state_file, safetensors.torch.save(tensors))
+        digests[state_file] = _write(run / state_file, tensors)
+    content["digests"] = digests
+    digests["run.json"] = _digest(_plain(content))
     write(run / "run.json", json.dumps(content, indent=1).encode())
     for old in [*run.glob("model-*.safetensors"), *run.glob("state-*.safetensors")]:
         if old.name not in (weights_file, content.get("state", {}).get("tensors")):
             old.unlink()
+
+
+def _write(path, tensors):
+    """Write the tensors -> the digest of the file"""
+    content = safetensors.torch.save(tensors)
+    write(path, content)
+    return _digest(content)
+
+
+def _digest(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def _plain(content):
+    """The bytes of run.json that its own digest is of: all but that digest."""
+    others = {name: digest for name, digest in content["digests"].items() if name != "run.json"}
+    return json.dumps(content | {"digests": others}).encode()
 
 
 def _part(value, path, tensors):
@@ -71,42 +102,98 @@ def _join(value, tensors):
 
 def read(run):
     """The metadata in run.json, in the keys of the present format."""
+    return _metadata(run, _bytes(run))
+
+
+def _bytes(run):
     path = Path(run) / "run.json"
-    if not path.is_file():
-        raise ValueError(f"{run} holds no run: there is no {path}")
     try:
-        content = json.loads(path.read_text())
-        if content["format"] not in (1, FORMAT):
-            raise ValueError(f"{path} has format {content['format']}, and this version of genmini reads 1 and {FORMAT}")
-        if content["format"] == 1:
-            content = {FORMAT_1_KEYS.get(key, key): value for key, value in content.items()}
-        return content
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged: {error!r}") from None
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise ValueError(f"{run} holds no run: there is no {path}") from None
+
+
+def _metadata(run, text):
+    """What the bytes of run.json say, checked."""
+    try:
+        content = json.loads(text.decode())
+    except UnicodeDecodeError as error:
+        raise _damaged(run, f"run.json is no UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise _damaged(run, f"run.json is no JSON at line {error.lineno}: {error.msg}") from None
+    except (ValueError, RecursionError):  # a number of too many digits, too many brackets
+        raise _damaged(run, "run.json is not what genmini writes") from None
+    if not isinstance(content, dict) or type(content.get("format")) is not int:
+        raise _damaged(run, "run.json names no format")
+    if content["format"] not in (1, FORMAT):
+        raise ValueError(f"{run} has format {content['format']}, and this version of genmini reads 1 and {FORMAT}")
+    if content["format"] == 1:
+        content = {FORMAT_1_KEYS.get(key, key): value for key, value in content.items() if key not in SINCE_FORMAT_2}
+    for key, (kind, needed) in KEYS.items():
+        if key not in content and (needed or key == "digests" and content["format"] > 1):
+            raise _damaged(run, f"run.json names no {key}")
+        if key in content and (not isinstance(content[key], kind) or isinstance(content[key], bool)):
+            raise _damaged(run, f"in run.json {key} is {json.dumps(content[key])[:40]}")
+    if "digests" in content and content["digests"].get("run.json") != _digest(_plain(content)):
+        raise _damaged(run, "run.json is not what was written")
+    return content
 
 
 def load(run, device="cpu"):
     """The trained model of a run, in eval mode."""
-    metadata = read(run)
-    try:
+
+    def build(metadata):
         model = models.find(metadata["model"])(**metadata["settings"])
-        model.load_state_dict(_tensors(run, metadata["weights"]))
-    except (KeyError, TypeError, RuntimeError, FileNotFoundError, safetensors.SafetensorError) as error:
-        raise _damaged(run, error) from None
-    return model.to(device).eval()
+        model.load_state_dict(_tensors(run, metadata, metadata["weights"]))
+        return model.to(device).eval()
+
+    return _whole(run, build)
 
 
 def load_state(run):
     """The state that the training in `run` can continue from, and the weights beside it; (None, None) at its end."""
-    metadata = read(run)
-    check_resumable(run, metadata)
-    if "state" not in metadata:
-        return None, None
+
+    def join(metadata):
+        if "state" not in metadata:
+            return None, None
+        tensors = _tensors(run, metadata, metadata["state"]["tensors"])
+        return _join(metadata["state"]["rest"], tensors), _tensors(run, metadata, metadata["weights"])
+
+    check_resumable(run, read(run))
+    return _whole(run, join)
+
+
+def _whole(run, function):
+    """function(metadata), of one state of the run: again, if a training has written the next one meanwhile."""
+    while True:
+        text = _bytes(run)
+        metadata = _metadata(run, text)
+        try:
+            return function(metadata)
+        except Exception as error:
+            if _bytes(run) != text:
+                continue
+            if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+                raise
+            if "digests" in metadata and not isinstance(error, _Changed):  # the bytes are those that were written
+                raise ValueError(f"{run} does not fit this version of genmini: {_line(error)}") from error
+            raise _damaged(run, error) from None
+
+
+class _Changed(Exception):
+    """A file of a run is not the one that was written."""
+
+
+def _tensors(run, metadata, name):
+    """The tensors of a file of the run."""
+    path = Path(run) / Path(name).name
     try:
-        tensors = _tensors(run, metadata["state"]["tensors"])
-        return _join(metadata["state"]["rest"], tensors), _tensors(run, metadata["weights"])
-    except (KeyError, TypeError, FileNotFoundError, safetensors.SafetensorError) as error:
-        raise _damaged(run, error) from None
+        content = path.read_bytes()
+    except OSError as error:
+        raise _Changed(f"{error.strerror}: {path}") from None
+    if "digests" in metadata and metadata["digests"].get(path.name) != _digest(content):
+        raise _Changed(f"{path.name} is not what was written")
+    return safetensors.torch.load(content)
 
 
 def check_resumable(run, metadata):
@@ -117,9 +204,9 @@ def check_resumable(run, metadata):
                          f"this version continues format {FORMAT}: train anew, or use its weights as they are")  # fmt: skip
 
 
-def _tensors(run, name):
-    return safetensors.torch.load_file(Path(run) / Path(name).name)
-
-
 def _damaged(run, error):
-    return ValueError(f"{run} is damaged: {' '.join(str(error).split())}")
+    return ValueError(f"{run} is damaged: {_line(error)}")
+
+
+def _line(error):
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -45,6 +45,12 @@ def main(argv=None):
             raise
         print("; ".join([f"genmini: {one_line(error, arguments.remedy)}", *_notes(error)]), file=sys.stderr)
         return 2 if isinstance(error, ValueError | OSError) else 1
+    except Exception as error:
+        if os.environ.get("GENMINI_DEBUG") == "1":
+            raise
+        print(f"genmini: {type(error).__name__}: {one_line(error)}; a mistake in genmini, or a run of an older version that "
+              "is damaged (GENMINI_DEBUG=1 shows where)", file=sys.stderr)  # fmt: skip
+        return 1
 
 
 def _notes(error):  # what was saved

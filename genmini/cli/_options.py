@@ -61,7 +61,7 @@ def device(arguments, threads=None):
     from genmini import kernels
 
     threads, most = arguments.threads or threads, max(64, 4 * (os.cpu_count() or 1))
-    if threads and threads > most:  # many more end the process: the system refuses them to OpenMP
+    if threads and not 1 <= threads <= most:  # many more end the process: the system refuses them to OpenMP
         raise ValueError(f"--threads takes 1 to {most} on this machine of {os.cpu_count()} cores, got {threads}")
     if threads:
         torch.set_num_threads(threads)

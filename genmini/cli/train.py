@@ -58,8 +58,8 @@ def run(arguments):
     else:
         if saved:
             print(f"resumed   {folder} at {experiment.resumes_at(saved)}")
-            if saved["versions"] != info.versions():
-                print(f"note      begun with {saved['versions']}: other versions, perhaps other bits")
+            if saved.get("versions") != info.versions():
+                print(f"note      begun with {saved.get('versions')}: other versions, perhaps other bits")
         folder = folder or experiment.new_folder(f"{arguments.model}-{arguments.data}")
         watch = None if plan.at_once else _watch(folder, splits, plan.seed, arguments.tensorboard)
         history = experiment.train(plan, model, splits, folder, watch, bool(saved), arguments.overwrite)
