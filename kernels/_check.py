@@ -102,15 +102,20 @@ def values(tensor):
 def in_float32(*arrays):
     """Under autocast on their device 16-bit tensors become float32, as PyTorch does for its losses and norms."""
     kind = arrays[0].device.type
-    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+    if not (_has_autocast(kind) and torch.is_autocast_enabled(kind)):
         return arrays
     return tuple(array.float() if array.dtype in (torch.float16, torch.bfloat16) else array for array in arrays)
+
+
+@torch.compiler.assume_constant_result  # torch.compile of PyTorch 2.11 cannot trace this call
+def _has_autocast(kind):
+    return torch.amp.is_autocast_available(kind)
 
 
 def in_autocast_dtype(*arrays):
     """Under autocast on their device all but float64 get autocast's dtype, as in PyTorch's linear and convolution."""
     device = arrays[0].device.type
-    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+    if not (_has_autocast(device) and torch.is_autocast_enabled(device)):
         return arrays
     dtype = torch.get_autocast_dtype(device)
     return tuple(array if array is None or array.dtype == torch.float64 else array.to(dtype) for array in arrays)
