@@ -63,8 +63,10 @@ class Loop:
             if value is None or value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         for name, value in dict(rate=self.rate, clip=self.clip).items():
-            if not value > 0:
-                raise ValueError(f"{name} must be above 0, got {value}")
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} must be above 0 and finite, got {value}")
+        if not 0 <= self.shift <= 1:
+            raise ValueError(f"shift is a share of the batches, 0 to 1, got {self.shift}")
         if not 0 <= self.ema < 1 or self.patience < 0:
             raise ValueError(f"ema must be at least 0 and below 1, and patience at least 0, "
                              f"got {self.ema} and {self.patience}")  # fmt: skip
@@ -132,7 +134,10 @@ def _stages(model, train, valid, loops, metadata, before, resume, more):
 
 
 def _rows(run):
-    return [json.loads(row) for row in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+    try:
+        return [json.loads(row) for row in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are such
+        raise ValueError(f"{run} is damaged: metrics.jsonl holds no rows of metrics ({str(error)[:80]})") from None
 
 
 class Training:

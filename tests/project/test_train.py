@@ -186,7 +186,9 @@ def test_settings_that_cannot_be_are_named():
     for wrong in (dict(steps=0), dict(steps=1, batch=0), dict(steps=1, every=0)):
         with pytest.raises(ValueError, match=f"{list(wrong)[-1]} must be at least 1"):
             fit(small(), TRAIN, VALID, **wrong, progress=False)
-    for wrong, says in ((dict(ema=1.0), "ema"), (dict(patience=-1), "patience"), (dict(precision="float64"), "float32, bfloat16, float16")):
+    for wrong, says in ((dict(shift=2.0), "shift is a share of the batches, 0 to 1, got 2.0"),
+                        (dict(rate=float("inf")), "rate must be above 0 and finite, got inf"), (dict(ema=1.0), "ema"),
+                        (dict(patience=-1), "patience"), (dict(precision="float64"), "float32, bfloat16, float16")):
         with pytest.raises(ValueError, match=says):
             fit(small(), TRAIN, VALID, steps=1, **wrong, progress=False)
     rows = dataclasses.replace(TRAIN, x=TRAIN.x.flatten(1))
