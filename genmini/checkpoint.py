@@ -1,4 +1,4 @@
-"""A run is a folder: tensors in safetensors, all else in run.json. Nothing in it can run code, no reader sees half of it.
+"""A run is a folder: tensors in safetensors, all else in run.json. It holds no code, and no reader sees half of it.
 
     checkpoint.save("runs/made", model, {"step": 800, "valid": 17.0})      as often as one likes: the last one stays
     model = genmini.load("runs/made");  model.log_prob(x);  model.sample(64)
@@ -200,8 +200,8 @@ def check_resumable(run, metadata):
     """ValueError for a training of format 1 that is not at its end: this version cannot continue it."""
     if metadata["format"] == 1 and ("state" in metadata or metadata.get("later")):
         version = metadata.get("versions", {}).get("genmini", "before format 2")
-        raise ValueError(f"{run} holds an unfinished training of format 1, by genmini {version}, which can continue it; "
-                         f"this version continues format {FORMAT}: train anew, or use its weights as they are")  # fmt: skip
+        raise ValueError(f"{run} holds an unfinished training of format 1, by genmini {version}, which can continue "
+                         f"it; this version continues format {FORMAT}: train anew, or use its weights as they are")
 
 
 def _damaged(run, error):

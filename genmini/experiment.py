@@ -121,8 +121,8 @@ def _settings(assignments, model_class, loop, recipe):
 
 
 LIMITS = (  # settings that mean the same in every model and loop: names, what they take in words, and as a function
-    ({"hidden", "width", "latent", "K", "dim", "layers", "couplings", "components", "features", "masks", "first", "kernel", "p",
-      "prior_width", "steps", "batch", "every"}, "whole numbers from 1", lambda v: v >= 1),
+    ({"hidden", "width", "latent", "K", "dim", "layers", "couplings", "components", "features", "masks", "first",
+      "kernel", "p", "prior_width", "steps", "batch", "every"}, "whole numbers from 1", lambda v: v >= 1),
     ({"blocks", "prior_blocks", "scales", "halvings", "classes", "patience"}, "whole numbers from 0", lambda v: v >= 0),
     ({"dropout", "prior_dropout", "ema", "average"}, "a share of at least 0 and below 1", lambda v: 0 <= v < 1),
     ({"shift", "binary", "miss"}, "a share from 0 to 1", lambda v: 0 <= v <= 1),
@@ -135,14 +135,14 @@ def _value(name, text, like):
     """The value that `text` spells, of the kind of `like`."""
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # the last three: nested without end
         value = text
     kinds = (int, float) if isinstance(like, float) else tuple | int if isinstance(like, tuple) else type(like)
     each = value if isinstance(value, tuple) else (value,)
     fits = isinstance(value, kinds) and not (isinstance(value, bool) and not isinstance(like, bool))
     fits = fits and (not isinstance(like, tuple) or all(type(v) is type(like[0]) for v in each))
     if not fits or any(isinstance(v, int) and abs(v) >= 2**63 for v in each):
-        raise ValueError(f"--set {name} takes a value like {like!r}, got {text!r}")
+        raise ValueError(f"--set {name} takes a value like {like!r}, got {text[:60]!r}")
     wrong = next((v for v in each if isinstance(v, float) and not math.isfinite(v)), None)
     if wrong is not None:
         raise ValueError(f"--set {name} takes a finite number, got {text!r}, which is {wrong}")
@@ -186,8 +186,8 @@ def build(plan, train, device="cpu"):
 def train(plan, model, splits, run=None, watch=None, resume=False, overwrite=False, progress=True):
     """Train the model as planned, in the folder `run` if there is one -> History.
 
-    No other process trains in `run` meanwhile. An error carries a note of what `run` keeps; if that is nothing, what was
-    written is removed.
+    No other process trains in `run` meanwhile. An error carries a note of what `run` keeps; if that is nothing, what
+    was written is removed.
     """
     later = dict(zip(plan.stages[1:], plan.loops[1:], strict=True)) if plan.stages else None
     settings = dict(**plan.loops[0], later=later, seed=plan.seed, watch=watch, resume=resume, progress=progress)
@@ -229,7 +229,8 @@ def _alone(run, resume, overwrite):
 
 def _remove(run):
     """Remove what a training writes."""
-    for pattern in ("metrics.jsonl", "samples.png", "model-*.safetensors", "state-*.safetensors", "tensorboard/events.*"):
+    written = ("metrics.jsonl", "samples.png", "model-*.safetensors", "state-*.safetensors", "tensorboard/events.*")
+    for pattern in written:
         for path in run.glob(pattern):
             path.unlink()
     with contextlib.suppress(OSError):
@@ -256,8 +257,8 @@ def check_free(run):
 
 def identity(plan, device):
     """What a resumed training must have in common with its beginning, or its bits would be others."""
-    return dict(model=plan.model, data=plan.data, options=plan.options, recipe_name=plan.recipe_name, recipe=plan.recipe,
-                seed=plan.seed, device=device.type, backend=kernels.requested())  # fmt: skip
+    return dict(model=plan.model, data=plan.data, options=plan.options, recipe_name=plan.recipe_name,
+                recipe=plan.recipe, seed=plan.seed, device=device.type, backend=kernels.requested())  # fmt: skip
 
 
 def check_resume(run, saved, plan, device, splits):
@@ -319,7 +320,7 @@ class Figure:
 
 
 def figures(model, split, k=0):
-    """Every figure of the model on the split -> [Figure]. k: the draws for an image, of models that bound log p by them.
+    """Every figure of the model on the split -> [Figure]. k: the draws for an image, where log p is bounded by them.
 
     Draws are those of seed 0, so that the figures are the same each time.
     """
@@ -339,7 +340,7 @@ def figures(model, split, k=0):
     if found[0].name == "" and split.name in toys.TOYS:
         y = split.y if model.classes else None
         found.append(Figure("truth", -toys.TOYS[split.name].log_prob(split.x, y).mean().item(), None, "nats"))
-    return found + [Figure(name, value) for name, value in model.report().items()]  # of all that the figures were taken of
+    return found + [Figure(name, value) for name, value in model.report().items()]  # of the whole split
 
 
 def _units(model, name, mean, error, split):

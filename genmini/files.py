@@ -56,7 +56,7 @@ def _runs(pid):
 
 @contextlib.contextmanager
 def lock(folder):
-    """Hold the folder alone; ValueError if another process holds it. A lock ends with its process, even if that is killed."""
+    """Hold the folder alone; ValueError if another process holds it. A lock ends with its process, killed or not."""
     path = Path(folder) / ".lock"
     if fcntl is None:
         yield

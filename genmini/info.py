@@ -1,4 +1,4 @@
-"""What this machine has: versions, compilers, devices, and the backend that each operator takes here. Light to import."""
+"""What this machine has: versions, compilers, devices, and the backend of each operator. Light to import."""
 
 import os
 import platform

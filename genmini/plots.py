@@ -11,7 +11,9 @@ from genmini.files import write
 
 def missing():
     """Why nothing can be drawn here, or an empty string."""
-    return "" if importlib.util.find_spec("matplotlib") else "pictures need matplotlib, which is not installed: pip install matplotlib"
+    if importlib.util.find_spec("matplotlib"):
+        return ""
+    return "pictures need matplotlib, which is not installed: pip install matplotlib"
 
 
 def ink():
@@ -23,8 +25,10 @@ def ink():
 
 
 def grid(x, columns=8):
-    """Images (N, H, W), or (N, C, H, W) as the mean of their colours, as one: rows of `columns`, between them a line of one pixel, NaN.
-    -> (rows (H+1) - 1, columns (W+1) - 1)"""
+    """Images (N, H, W) in rows of `columns`, with a line of NaN between them -> (rows (H+1) - 1, columns (W+1) - 1)
+
+    Of images (N, C, H, W) the mean of their colours is shown.
+    """
     x = x.float().mean(1) if x.dim() == 4 else x
     N, H, W = x.shape
     rows = -(-N // columns)
@@ -34,7 +38,7 @@ def grid(x, columns=8):
 
 
 def side_by_side(path, panels, levels, columns=8, title=None):
-    """One panel of images beside another, {"data": (N, H, W), "samples": ...}, ink dark on white; written whole or not at all."""
+    """Write panels of images side by side, {"data": (N, H, W), "samples": ...}, dark on white."""
     figure, row = _figure(1, len(panels), 4.2, 4.4)
     for axes, (name, x) in zip(row[0], panels.items(), strict=True):
         axes.imshow(grid(x, columns).numpy(), cmap=ink(), vmin=0, vmax=levels - 1, interpolation="nearest")
@@ -62,7 +66,7 @@ def samples(path, title, x, levels=None):
 
 
 def plane(path, model, data, truth, n=4000):
-    """A flow on the plane beside the truth: densities, points, where h takes the points, and what its inverse makes of a round grid.
+    """Write a flow on the plane beside the truth: densities, points, their images by h, a round grid by its inverse.
 
     model: RealNVP of shape (2,); data: points x (N, 2) with their classes y; truth: log p(x), a function.
     """
@@ -78,13 +82,15 @@ def plane(path, model, data, truth, n=4000):
     with torch.no_grad():
         p = [truth(points).exp(), torch.cat([model.log_prob(part) for part in here(points).split(10000)]).exp().cpu()]
         samples, z = model.sample(len(x)).cpu(), model(here(x), of_class(y))[0].cpu()
-        bent = [model.inverse(here(line), of_class(torch.zeros(len(line), dtype=torch.long)))[0].cpu() for line in lines]
+        first = lambda line: of_class(torch.zeros(len(line), dtype=torch.long))
+        bent = [model.inverse(here(line), first(line))[0].cpu() for line in lines]
 
     name = type(model).__name__
     figure, panels = _figure(2, 3, 4.0, 4.2)
     brightest = torch.quantile(p[0], 0.999).item()
     for panel, density in zip(panels[0], p, strict=False):
-        panel.imshow(density.view(300, 300), origin="lower", extent=[-reach, reach] * 2, cmap="Blues", vmin=0, vmax=brightest)
+        panel.imshow(density.view(300, 300), origin="lower", extent=[-reach, reach] * 2, cmap="Blues",
+                     vmin=0, vmax=brightest)  # fmt: skip
     for panel, some, colour in ((panels[1, 0], x, y), (panels[1, 1], samples, None), (panels[0, 2], z, y)):
         painted = dict(color="0.25") if colour is None else dict(c=colour, cmap="tab10", vmin=0, vmax=9)
         panel.scatter(*some.T, s=2, linewidths=0, **painted)
@@ -102,7 +108,10 @@ def plane(path, model, data, truth, n=4000):
 
 
 def series(path, model, before, after, first):
-    """The forecast of an AR beside what came, a sample, and autocorrelations. before (T,), after (H,); first: the time of before[0]."""
+    """Write the forecast of an AR beside what came, a sample, and autocorrelations.
+
+    before (T,), after (H,): the series, known and to be forecast; first: the time of before[0].
+    """
     H, kept = len(after), 3 * len(after)
     time, ahead = first + torch.arange(len(before)), first + len(before) + torch.arange(H)
     lags = min(40, len(before) - 1)
@@ -112,7 +121,8 @@ def series(path, model, before, after, first):
         intervals = {level: [part[0].cpu() for part in model.forecast(seen, H, level)] for level in (0.95, 0.5)}
         gamma = model.autocovariance(lags).cpu()
     centred = before - before.mean()
-    rho = torch.stack([(centred[k:] * centred[: len(before) - k]).sum() for k in range(lags + 1)]) / centred.square().sum()
+    rho = torch.stack([(centred[k:] * centred[: len(before) - k]).sum() for k in range(lags + 1)])
+    rho = rho / centred.square().sum()
 
     figure, panels = _figure(3, 1, 10.0, 2.5)
     top, middle, bottom = panels[:, 0]

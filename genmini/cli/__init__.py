@@ -48,8 +48,8 @@ def main(argv=None):
     except Exception as error:
         if os.environ.get("GENMINI_DEBUG") == "1":
             raise
-        print(f"genmini: {type(error).__name__}: {one_line(error)}; a mistake in genmini, or a run of an older version that "
-              "is damaged (GENMINI_DEBUG=1 shows where)", file=sys.stderr)  # fmt: skip
+        print(f"genmini: {type(error).__name__}: {one_line(error)}; a mistake in genmini, or a run of an older version "
+              "that is damaged (GENMINI_DEBUG=1 shows where)", file=sys.stderr)  # fmt: skip
         return 1
 
 

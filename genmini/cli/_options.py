@@ -14,7 +14,8 @@ def where_data_lies(parser):
 
 
 def of_images(parser):
-    parser.add_argument("--size", type=positive, metavar="N", help="of the data `images`: the side in pixels (default: 32)")
+    parser.add_argument("--size", type=positive, metavar="N",
+                        help="of the data `images`: the side in pixels (default: 32)")  # fmt: skip
     parser.add_argument("--colour", action="store_true", help="of the data `images`: in colour (default: grey)")
 
 
@@ -35,7 +36,7 @@ def seed(parser):
 
 def mean(parser):
     parser.add_argument("--mean", action="store_true",
-                        help="of VAEs and VQ-VAE: the mean image of what was drawn, in place of drawn pixels")  # fmt: skip
+                        help="of VAEs and VQ-VAE: the mean image of what was drawn, not drawn pixels")  # fmt: skip
 
 
 def positive(text):

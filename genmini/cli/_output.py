@@ -2,7 +2,7 @@
 
 
 def figures(model, split, k=0):
-    """Print the model's figures on the split, each on a line. k: draws for an image, of models that bound log p by them."""
+    """Print the model's figures on the split, each on a line. k: draws for an image, where log p is bounded by them."""
     from genmini import experiment
     from genmini.data import toys
 

@@ -14,12 +14,13 @@ def options(parser):
     _options.run_folder(parser)
     parser.add_argument("-n", type=_options.positive, default=64, metavar="N", help="how many (default: 64)")
     parser.add_argument("-y", type=_classes, metavar="CLASS",
-                        help="of one class, from a model with classes (default: of all); 3,8: of both at once")  # fmt: skip
+                        help="of one class, from a model with classes; 3,8: of both at once (default: of all)")
     _options.mean(parser)
     parser.add_argument("--how", metavar="SAMPLER",
                         help="of PixelCNN and PixelRNN: cached, naive or jacobi, to the same samples")  # fmt: skip
     parser.add_argument("--complete", action="store_true", help="keep the first half of test images, draw the rest")
-    parser.add_argument("--out", metavar="FILE", help="a .png picture or a .npy array (default: RUN/drawn.png, drawn-2.png, ...)")
+    parser.add_argument("--out", metavar="FILE",
+                        help="a .png picture or a .npy array (default: RUN/drawn.png, drawn-2.png, ...)")  # fmt: skip
     _options.seed(parser)
     _options.where_data_lies(parser)
     _options.where_it_runs(parser)

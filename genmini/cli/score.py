@@ -7,7 +7,8 @@ HELP = "how good samples are: FID, KID, inception score, precision, recall, clas
 
 def options(parser):
     _options.run_folder(parser, "a folder that `genmini train` wrote, of a model that draws images")
-    parser.add_argument("-n", type=_options.positive, default=1000, metavar="N", help="how many samples (default: 1000)")
+    parser.add_argument("-n", type=_options.positive, default=1000, metavar="N",
+                        help="how many samples (default: 1000)")  # fmt: skip
     _options.mean(parser)
     parser.add_argument("--features", default="digits-v1", metavar="F",
                         help="the network that judges: digits-v1, the RUN of a classifier, or inception")  # fmt: skip

@@ -11,9 +11,10 @@ HELP = "one question about what a trained run has learnt: a picture and a line"
 
 def options(parser):
     parser.add_argument("study", metavar="STUDY", help="one of `genmini list`, as reconstruct")
-    parser.add_argument("of", nargs="+", metavar="RUN", help="folders that `genmini train` wrote; of latent-dim, a model")
+    parser.add_argument("of", nargs="+", metavar="RUN",
+                        help="folders that `genmini train` wrote; of latent-dim, a model")  # fmt: skip
     parser.add_argument("--out", metavar="FILE",
-                        help="the picture of one run (default: RUN/STUDY.png); of latent-dim, the folder of its runs")  # fmt: skip
+                        help="the picture of one run (default: RUN/STUDY.png); of latent-dim, a folder for runs")
     _options.seed(parser)
     trains = parser.add_argument_group("of latent-dim, which trains")
     trains.add_argument("--dimensions", type=_options.positive, nargs="+", metavar="d", help="default: 2 5 10 20 50")
@@ -21,7 +22,8 @@ def options(parser):
     _options.of_images(trains)
     trains.add_argument("--recipe", metavar="R", help="a recipe of the model")
     trains.add_argument("--steps", type=_options.positive, metavar="N", help="instead of the recipe's")
-    trains.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting of the recipe")
+    trains.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                        help="any other setting of the recipe")  # fmt: skip
     _options.where_data_lies(parser)
     _options.where_it_runs(parser)
 
@@ -34,7 +36,8 @@ def run(arguments):
         return _latent_dim(arguments, study)
     for option in ("data", "size", "colour", "recipe", "steps", "set", "dimensions"):
         if getattr(arguments, option):
-            raise ValueError(f"--{option} is for `genmini study latent-dim`, which trains; {arguments.study} takes runs")
+            raise ValueError(f"--{option} is for `genmini study latent-dim`, which trains; "
+                             f"{arguments.study} takes runs")  # fmt: skip
     if arguments.out and len(folders) > 1:
         raise ValueError(f"--out names one picture, and there are {len(folders)} runs: without it each gets its own")
     if arguments.out and Path(arguments.out).suffix != ".png":

@@ -18,10 +18,11 @@ def options(parser):
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="any setting of the recipe; may be repeated")  # fmt: skip
     _options.seed(parser)
-    parser.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/MODEL-D, numbered if that is taken)")
+    parser.add_argument("--out", metavar="DIR",
+                        help="the run's folder (default: runs/MODEL-D, numbered if that is taken)")  # fmt: skip
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true",
-                          help="continue the run in --out to the same bits: repeat the command that began it")  # fmt: skip
+                          help="continue the run in --out to the same bits: repeat the command that began it")
     existing.add_argument("--overwrite", action="store_true", help="replace the run that is in --out")
     parser.add_argument("--tensorboard", action="store_true",
                         help="the metrics for TensorBoard, too (pip install genmini[tensorboard])")  # fmt: skip
@@ -97,7 +98,7 @@ def _named_folder(arguments):
 
 
 def _watch(folder, splits, seed, tensorboard):
-    """What is done at every evaluation: metrics for TensorBoard, and a picture while pictures take at most a 20th of the time."""
+    """What is done at an evaluation: metrics for TensorBoard, and a picture if pictures took at most 1/20 of the time."""
     import torch
 
     from genmini import plots
