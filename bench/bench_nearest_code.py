@@ -1,4 +1,4 @@
-"""The exact nearest code and the step of VQ-VAE beside PyTorch's own. Room: kernels/nearest_code.py
+"""The exact nearest code beside PyTorch's own. Room: kernels/nearest_code.py
 
 The error of a search is the share of rows whose index is not the lowest k of least d_k; ours must be 0, or it is not timed. For CPUs,
 bench_nearest_code_cpu.py sets the search beside FAISS and scikit-learn.
@@ -10,14 +10,12 @@ import argparse
 import sys
 
 import torch
-from genmini.kernels import _backend
 from genmini.kernels import nearest_code as room
-from measure import DEVICE, GPU, backward, row, times
+from measure import DEVICE, GPU, row, times
 
 from genmini import kernels, ops
 
 CASES = [(16384, 512, 64), (4096, 1024, 256)] + ([(65536, 1024, 64), (65536, 8192, 256)] if GPU else [])  # N, K, D
-STEPS = [(16384, 512, 64)] + ([(65536, 1024, 256)] if GPU else [])
 
 
 def cdist(z, e):
@@ -48,19 +46,6 @@ def data(N, K, D):
     return e[torch.randint(K, (N,), device=DEVICE)] + 0.7 * torch.randn(N, D, device=DEVICE), e
 
 
-def vq(z, e, beta=0.25):
-    """The step in eager PyTorch."""
-    index = cdist(z, e)
-    code = e[index]
-    loss = (code - z.detach()).square().sum(1) + beta * (z - code.detach()).square().sum(1)
-    return z + (code - z).detach(), index, loss
-
-
-def both(step, z, e):
-    z_q, _, loss = step(z, e)
-    torch.autograd.grad(z_q.sum() + loss.sum(), (z, e))
-
-
 def rows():
     for N, K, D in CASES:
         z, e = data(N, K, D)
@@ -74,23 +59,6 @@ def rows():
         cost = {"bytes": 4 * (N * D + K * D) + 8 * N, "operations": 2 * N * K * D, "beside": took["torch.addmm"][0]}
         for name, time in took.items():
             yield row("nearest_code", f"N={N} K={K} D={D}", "index", name, time, error=errors[name], **cost)
-    compiled = torch.compile(vq)
-    for N, K, D in STEPS:
-        z, e = (a.requires_grad_() for a in data(N, K, D))
-        steps = {"eager": vq, "torch.compile": compiled} | {name: in_rung(ops.quantize, rung) for name, rung in ours().items()}
-        exact = torch.autograd.grad(vq(z.double(), e.double())[2].sum(), (z, e))
-        errors = {}
-        for name, step in steps.items():
-            got = torch.autograd.grad(step(z, e)[2].sum(), (z, e))
-            errors[name] = max((g - x).abs().max().item() for g, x in zip(got, exact, strict=True))
-            assert not name.startswith("genmini") or errors[name] < 1e-2, (name, errors[name])
-        one, search = 4 * N * D, 2 * N * K * D  # forward: z twice, z_q; backward: dz_q, z twice, dz
-        calls = [("forward", 3 * one, search, lambda f: lambda: f(z.detach(), e.detach())), ("backward", 4 * one, 0, lambda f: backward(f, (z, e)))]
-        for what, bytes, operations, call in [*calls, ("both", 7 * one, search, lambda f: lambda: both(f, z, e))]:
-            took = times({name: call(step) for name, step in steps.items()})
-            cost = {"bytes": bytes + 4 * K * D, "operations": operations, "beside": took["eager"][0]}
-            for name, time in took.items():
-                yield row("nearest_code", f"N={N} K={K} D={D}", what, name, time, error=errors[name], **cost)
 
 
 def survivors():
@@ -102,7 +70,7 @@ def survivors():
             z = torch.randn(N, D, device=DEVICE) * (noise or 1) + (e[torch.randint(K, (N,), device=DEVICE)] if noise else 0)
             for rung in ("tiled", "tensor_core"):
                 effort = torch.empty(N, dtype=torch.int64)
-                room.launch_search(_backend.Chosen(backend, rung, ""), z, e, effort)
+                room.launch(backend, rung, z, e, effort)
                 again, scanned = (effort > 1).double().mean(), (effort < 0).double().mean()
                 mean = effort[effort > 0].double().mean()
                 left = f"survivors a row {mean:.3f}  scored again {again:.2%}  scanned {scanned:.2%}"

@@ -1,5 +1,5 @@
 // Vector quantisation after the search for the nearest code: z_q, the loss, and both gradients.
-// Room: kernels/nearest_code.py
+// Room: kernels/quantize.py
 //
 //   rung fused      three kernels, each reads z once: z_q and loss; dz; de, from a run of rows for each code
 //

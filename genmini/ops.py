@@ -7,11 +7,19 @@ from genmini.kernels.made_sample import made_sample
 from genmini.kernels.masked_conv2d import masked_conv2d
 from genmini.kernels.masked_linear import masked_linear
 from genmini.kernels.nade import nade, nade_logits, nade_sample
-from genmini.kernels.nearest_code import nearest_code, quantize
+from genmini.kernels.nearest_code import nearest_code
 from genmini.kernels.pixelcnn_sample import pixelcnn_sample
+from genmini.kernels.quantize import quantize as _quantize
 from genmini.kernels.softmax_nll import softmax_nll
 
 __all__ = [
     "affine_coupling", "affine_coupling_inverse", "code_stats", "gaussian_kl", "made_sample", "masked_conv2d", "masked_linear", "nade", "nade_logits",
     "nade_sample", "nearest_code", "pixelcnn_sample", "quantize", "softmax_nll",
 ]  # fmt: skip
+
+
+def quantize(z, codebook, beta=0.25):
+    """The nearest codes z_q, which index they have, and the loss of each vector.   (..., D), (K, D) -> (..., D), (...) int64, (...)"""
+    index = nearest_code(z, codebook)
+    z_q, loss = _quantize(z, codebook, index, beta)
+    return z_q, index, loss

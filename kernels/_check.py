@@ -66,6 +66,17 @@ def dimensions(name, tensor, dimensions, meaning):
         raise ValueError(f"{name} must have shape {meaning}, got {tuple(tensor.shape)}")
 
 
+def vectors_and_codes(z, codebook):
+    """z (..., D) and codebook (K, D), K and D at least 1; under autocast in float32."""
+    tensors(z=z, codebook=codebook)
+    at_least("z", z, 1, "(..., D)")
+    if codebook.dim() != 2 or not codebook.numel() or codebook.shape[1] != z.shape[-1]:
+        wanted = f"(K, D) with D = {z.shape[-1]} of z, K and D at least 1"
+        raise ValueError(f"codebook must have shape {wanted}, got {tuple(codebook.shape)}")
+    one_device(z=z, codebook=codebook)
+    return in_float32(z, codebook)
+
+
 def whole(name, value, least, most, meaning):
     """An integer within bounds; `meaning` spells them, as in "from 1 to the number of channels"."""
     if isinstance(value, bool) or not isinstance(value, int):

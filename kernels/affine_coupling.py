@@ -43,161 +43,131 @@ import math
 
 import torch
 
-from . import _backend, _check, _library, _operator
+from . import _check, _library
+from ._room import differentiable, operator, room, wide
 
 CHUNK = 4096  # numbers of a row that one block adds: the same constant stands in csrc/affine_coupling.cu
 
-# ---- reference -------------------------------------------------------------------------------------------------------------------------
+# ---- reference ------------------------------------------------------------------------------------------------------
 
 
 def reference(x, s, t):  # (N, D) each -> (N, D), (N,)
-    wide = _wide(x.dtype)
-    y = x.to(wide) * s.to(wide).exp() + t.to(wide)
+    wider = wide(x.dtype)
+    y = x.to(wider) * s.to(wider).exp() + t.to(wider)
     return y.to(x.dtype), _row_sum(s)
 
 
 def reference_inverse(y, s, t):
-    wide = _wide(y.dtype)
-    x = (y.to(wide) - t.to(wide)) * (-s.to(wide)).exp()
+    wider = wide(y.dtype)
+    x = (y.to(wider) - t.to(wider)) * (-s.to(wider)).exp()
     return x.to(y.dtype), -_row_sum(s)
 
 
 def _row_sum(s):
-    return s.sum(1, dtype=torch.float64).to(_wide(s.dtype))
+    return s.sum(1, dtype=torch.float64).to(wide(s.dtype))
 
 
-def _wide(dtype):
-    return torch.float64 if dtype == torch.float64 else torch.float32
+# ---- kernel: csrc/affine_coupling.cu --------------------------------------------------------------------------------
+#
+#   rung        forward, inverse                     their gradients
+#   naive       affine_coupling[_inverse]_naive      affine_coupling[_inverse]_backward_naive
+#   one_pass    affine_coupling[_inverse]_one_pass   affine_coupling[_inverse]_backward_one_pass
+
+# ---- launcher -------------------------------------------------------------------------------------------------------
 
 
-# ---- kernel: csrc/affine_coupling.cu; here is who runs what ---------------------------------------------------------------------------
-
-
-def run(x, s, t, request):
-    choice = _backend.chosen("affine_coupling", x.device, x.dtype, request)
-    if choice.backend == "reference":
-        y, logdet = reference(x, s, t)
-        return y.contiguous(), logdet  # as the fake says
-    return launch(choice, *map(_library.plain, (x, s, t)))
-
-
-def run_inverse(y, s, t, request):
-    choice = _backend.chosen("affine_coupling", y.device, y.dtype, request)
-    if choice.backend == "reference":
-        x, logdet = reference_inverse(y, s, t)
-        return x.contiguous(), logdet
-    return launch(choice, *map(_library.plain, (y, s, t)), inverse=True)
-
-
-def run_backward(dy, dlogdet, kept, s, t, request):
-    choice = _backend.chosen("affine_coupling", dy.device, dy.dtype, request)
-    if choice.backend == "reference":
-        return tuple(d.contiguous() for d in gradient_formula(dy, dlogdet, kept, s, t, request))
-    return launch_backward(choice, *map(_library.plain, (dy, dlogdet, kept, s, t)))
-
-
-def run_inverse_backward(dx, dlogdet, x, s, request):
-    choice = _backend.chosen("affine_coupling", dx.device, dx.dtype, request)
-    if choice.backend == "reference":
-        return tuple(d.contiguous() for d in inverse_gradient_formula(dx, dlogdet, x, s, request))
-    return launch_inverse_backward(choice, *map(_library.plain, (dx, dlogdet, x, s)))
-
-
-# ---- launcher --------------------------------------------------------------------------------------------------------------------------
-
-
-def launch(choice, x, s, t, inverse=False):
+def launch(backend, rung, x, s, t, inverse=False):
     N, D = x.shape
-    y, logdet = torch.empty_like(x), x.new_empty(N, dtype=_wide(x.dtype))
-    part = x.new_empty((N, math.ceil(D / CHUNK), 2), dtype=torch.float64)  # the sums of the chunks, each in two doubles
-    name = f"affine_coupling{'_inverse' if inverse else ''}_{choice.rung}"
-    _library.call("affine_coupling", choice.backend, name, x.dtype, x, s, t, y, logdet, part, N, D)
+    y, logdet = torch.empty_like(x), x.new_empty(N, dtype=wide(x.dtype))
+    part = x.new_empty((N, math.ceil(D / CHUNK), 2), dtype=torch.float64)  # the sum of each chunk, in two doubles
+    name = f"affine_coupling{'_inverse' if inverse else ''}_{rung}"
+    _library.call("affine_coupling", backend, name, x.dtype, x, s, t, y, logdet, part, N, D)
     return y, logdet
 
 
-def launch_backward(choice, dy, dlogdet, kept, s, t):
+def launch_inverse(backend, rung, y, s, t):
+    return launch(backend, rung, y, s, t, inverse=True)
+
+
+def launch_backward(backend, rung, dy, dlogdet, kept, s, t):
     """kept is x if t is None, else y."""
-    N, D = dy.shape
     dx, ds = torch.empty_like(dy), torch.empty_like(dy)
-    name = f"affine_coupling_backward_{choice.rung}"
-    _library.call("affine_coupling", choice.backend, name, dy.dtype, dy, dlogdet, kept, s, t, dx, ds, N, D)
+    name = f"affine_coupling_backward_{rung}"
+    _library.call("affine_coupling", backend, name, dy.dtype, dy, dlogdet, kept, s, t, dx, ds, *dy.shape)
     return dx, ds
 
 
-def launch_inverse_backward(choice, dx, dlogdet, x, s):
-    N, D = dx.shape
+def launch_inverse_backward(backend, rung, dx, dlogdet, x, s):
     dy, ds = torch.empty_like(dx), torch.empty_like(dx)
-    name = f"affine_coupling_inverse_backward_{choice.rung}"
-    _library.call("affine_coupling", choice.backend, name, dx.dtype, dx, dlogdet, x, s, dy, ds, N, D)
+    name = f"affine_coupling_inverse_backward_{rung}"
+    _library.call("affine_coupling", backend, name, dx.dtype, dx, dlogdet, x, s, dy, ds, *dx.shape)
     return dy, ds
 
 
-# ---- gradient --------------------------------------------------------------------------------------------------------------------------
+# ---- gradient -------------------------------------------------------------------------------------------------------
 
 
-def gradient_formula(dy, dlogdet, kept, s, t, request):
+def reference_backward(dy, dlogdet, kept, s, t):
     # forward was: y = x e^s + t, logdet = sum_d s;   so x e^s = y - t
     dtype = dy.dtype
-    dy, kept, s, t = (a if a is None else a.to(_wide(dtype)) for a in (dy, kept, s, t))
+    dy, kept, s, t = (a if a is None else a.to(wide(dtype)) for a in (dy, kept, s, t))
     xes = kept * s.exp() if t is None else kept - t
     return (dy * s.exp()).to(dtype), (dy * xes + dlogdet[:, None]).to(dtype)
 
 
-def inverse_gradient_formula(dx, dlogdet, x, s, request):
+def reference_inverse_backward(dx, dlogdet, x, s):
     # inverse was: x = (y - t) e^-s, logdet = -sum_d s;   so dx/ds = -x
     dtype = dx.dtype
-    dx, x, s = (a.to(_wide(dtype)) for a in (dx, x, s))
+    dx, x, s = (a.to(wide(dtype)) for a in (dx, x, s))
     return (dx * (-s).exp()).to(dtype), (-dx * x - dlogdet[:, None]).to(dtype)
 
 
-def gradient(needed, grads, kept, s, t, request):
-    dy, dlogdet = grads
-    dx, ds = _backward(dy, dlogdet, kept, s, t, request)
-    return dx, ds, dy, None
+def gradient(dy, dlogdet, x, s):
+    dx, ds = _backward(dy, dlogdet, x, s, None)
+    return dict(x=dx, s=ds, t=dy)
 
 
-def inverse_gradient(needed, grads, x, s, request):
-    dx, dlogdet = grads
-    dy, ds = _inverse_backward(dx, dlogdet, x, s, request)
-    return dy, ds, -dy, None
+def gradient_saving_y(dy, dlogdet, y, s, t):
+    dx, ds = _backward(dy, dlogdet, y, s, t)
+    return dict(x=dx, s=ds, t=dy)
 
 
-# ---- registration ----------------------------------------------------------------------------------------------------------------------
-
-_backend.room("affine_coupling", "cuda", ("naive", "one_pass"))
-
-
-def _fake(x, s, t, request):
-    return torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty(x.shape[0], dtype=_wide(x.dtype))
+def inverse_gradient(dx, dlogdet, x, s):
+    dy, ds = _inverse_backward(dx, dlogdet, x, s)
+    return dict(y=dy, s=ds, t=-dy)
 
 
-def _fake_backward(dy, dlogdet, kept, s, *_):
-    return torch.empty_like(s, memory_format=torch.contiguous_format), torch.empty_like(s, memory_format=torch.contiguous_format)
+# ---- registration ---------------------------------------------------------------------------------------------------
+
+COUPLING = room("affine_coupling", "cuda", ("naive", "one_pass"))
 
 
-_forward_op = _operator.operator("affine_coupling(Tensor x, Tensor s, Tensor t, str request) -> (Tensor, Tensor)", run, _fake)
-_inverse_op = _operator.operator("affine_coupling_inverse(Tensor y, Tensor s, Tensor t, str request) -> (Tensor, Tensor)", run_inverse, _fake)
-_backward = _operator.differentiable_in_pytorch(
-    _operator.operator(
-        "affine_coupling_backward(Tensor dy, Tensor dlogdet, Tensor kept, Tensor s, Tensor? t, str request) -> (Tensor, Tensor)",
-        run_backward,
-        _fake_backward,
-    ),
-    gradient_formula,
-    fold=(0, 1, 2, 3, 4),
-)
-_inverse_backward = _operator.differentiable_in_pytorch(
-    _operator.operator(
-        "affine_coupling_inverse_backward(Tensor dx, Tensor dlogdet, Tensor x, Tensor s, str request) -> (Tensor, Tensor)",
-        run_inverse_backward,
-        _fake_backward,
-    ),
-    inverse_gradient_formula,
-    fold=(0, 1, 2, 3),
-)
-_saving_x = _operator.differentiable(_forward_op, lambda i, o: (i[0], i[1], None, i[3]), gradient, fold=(0, 1, 2))
-_saving_y = _operator.differentiable(_forward_op, lambda i, o: (o[0], i[1], i[2], i[3]), gradient, fold=(0, 1, 2))
-_inverse = _operator.differentiable(_inverse_op, lambda i, o: (o[0], i[1], i[3]), inverse_gradient, fold=(0, 1, 2))
+def _empty(s):
+    return s.new_empty(s.shape), s.new_empty(s.shape[0], dtype=wide(s.dtype))
+
+
+def _empty_backward(s):
+    return s.new_empty(s.shape), s.new_empty(s.shape)
+
+
+_forward = operator(
+    COUPLING, "affine_coupling(Tensor x, Tensor s, Tensor t) -> (Tensor y, Tensor logdet)",
+    fake=_empty, reference=reference, kernel=launch,
+)  # fmt: skip
+_saving_x = differentiable(_forward, gradient, rows="x s t")
+_saving_y = differentiable(_forward, gradient_saving_y, rows="x s t")
+_inverse = differentiable(operator(
+    COUPLING, "affine_coupling_inverse(Tensor y, Tensor s, Tensor t) -> (Tensor x, Tensor logdet)",
+    fake=_empty, reference=reference_inverse, kernel=launch_inverse,
+), inverse_gradient, rows="y s t")  # fmt: skip
+_backward = differentiable(operator(
+    COUPLING, "affine_coupling_backward(Tensor dy, Tensor dlogdet, Tensor kept, Tensor s, Tensor? t) -> (Tensor dx, Tensor ds)",
+    fake=_empty_backward, reference=reference_backward, kernel=launch_backward,
+), rows="dy dlogdet kept s t")  # fmt: skip
+_inverse_backward = differentiable(operator(
+    COUPLING, "affine_coupling_inverse_backward(Tensor dx, Tensor dlogdet, Tensor x, Tensor s) -> (Tensor dy, Tensor ds)",
+    fake=_empty_backward, reference=reference_inverse_backward, kernel=launch_inverse_backward,
+), rows="dx dlogdet x s")  # fmt: skip
 
 
 def affine_coupling(x, s, t, save="x"):
@@ -207,14 +177,14 @@ def affine_coupling(x, s, t, save="x"):
     """
     _check.one_of("save", save, ("x", "y"))
     x, s, t = _checked(x=x, s=s, t=t)
-    y, logdet = (_saving_x if save == "x" else _saving_y)(_rows(x), _rows(s), _rows(t), _backend.requested())
+    y, logdet = (_saving_x if save == "x" else _saving_y)(_rows(x), _rows(s), _rows(t))
     return y.reshape(x.shape), logdet
 
 
 def affine_coupling_inverse(y, s, t):
     """x = (y - t) e^-s and logdet = -sum of s over all but dimension 0.   (N, ...) three times -> (N, ...), (N,)"""
     y, s, t = _checked(y=y, s=s, t=t)
-    x, logdet = _inverse(_rows(y), _rows(s), _rows(t), _backend.requested())
+    x, logdet = _inverse(_rows(y), _rows(s), _rows(t))
     return x.reshape(y.shape), logdet
 
 

@@ -38,11 +38,12 @@ Tiling
 import torch
 import torch.nn.functional as F
 
-from . import _backend, _check, _library, _operator
+from . import _check, _library
+from ._room import operator, room
 
 DEEPEST = 64  # tables of layers that a launch carries: hidden ones, V and A
 
-# ---- reference -------------------------------------------------------------------------------------------------------------------------
+# ---- reference ------------------------------------------------------------------------------------------------------
 
 
 def reference(u, x, known, levels, weights, biases, degrees, direct):
@@ -72,66 +73,60 @@ def _rows(levels):  # of V a pixel
     return 1 if levels == 2 else levels
 
 
-# ---- kernel: csrc/made_sample.cu and csrc/made_sample.cpp; here is who runs what --------------------------------------------------------
+# ---- kernel: csrc/made_sample.cu, and csrc/made_sample.cpp for CPUs -------------------------------------------------
+#
+#   rung     the walk over all steps
+#   naive    made_sample_naive
+#   tiles    made_sample_tiles
+#   (cpu)    made_sample_cpu
+
+# ---- launcher -------------------------------------------------------------------------------------------------------
 
 
-def run(u, x, known, levels, weights, biases, degrees, direct, request):
-    if _check.values(x) and (x[:, :known] >= levels).any():
-        raise ValueError(f"x must hold 0 ... {levels - 1}, and it holds other values")
-    if _check.values(x) and any((m[1:] < m[:-1]).any() or (m < 0).any() or (m > x.shape[1]).any() for m in degrees):
-        raise ValueError(f"degrees must ascend from at least 0 to at most {x.shape[1]}")
-    choice = _backend.chosen("made_sample", x.device, u.dtype, request)
-    if choice.backend == "reference":
-        return reference(u, x, known, levels, weights, biases, degrees, direct)
-    x, direct = x.clone(memory_format=torch.contiguous_format), _library.plain(direct)
-    weights, biases = ([_library.plain(a) for a in arrays] for arrays in (weights, biases))
-    return x, launch(choice, _library.plain(u), x, known, levels, weights, biases, degrees, direct)
-
-
-# ---- launcher --------------------------------------------------------------------------------------------------------------------------
-
-
-def launch(choice, u, x, known, levels, weights, biases, degrees, direct):
-    """Writes x[:, known:], returns the logits.
-
-    layers (I + 2, 3): where W^i lies, where b^i, how long a row is; V's, then A's.   ends (I + 1, D + 1): how many of z^i have a degree <= d
+def launch(backend, rung, u, x, known, levels, weights, biases, degrees, direct):
+    """layers (I + 2, 3): where W^i lies, where b^i, how long a row is; V's, then A's.
+    ends (I + 1, D + 1): how many of z^i have a degree <= d
     """
+    x = x.clone()  # its pixels from `known` on are written
     (N, D), I, threads = x.shape, len(degrees), torch.get_num_threads()
     address = lambda a: 0 if a is None else a.data_ptr()
     layers = [(address(W), address(b), W.shape[1]) for W, b in zip(weights, biases, strict=True)]
     layers = torch.tensor([*layers, (address(direct), 0, D * (levels - 1))], device="cpu")
     d = torch.arange(D + 1, device=x.device)
-    ends = torch.stack([d * (levels - 1), *(torch.searchsorted(m.contiguous(), d, right=True) for m in degrees)])
+    ends = torch.stack([d * (levels - 1), *(torch.searchsorted(m, d, right=True) for m in degrees)])
     logits, units = u.new_empty(N, D, _rows(levels)), D * (levels - 1) + sum(len(m) for m in degrees)
-    if choice.backend == "cpu":
+    if backend == "cpu":
         bytes = _library.size("made_sample", "cpu", "made_sample_cpu_workspace", u.dtype, levels, N, units, threads=threads)
         work, function = torch.empty(bytes, dtype=torch.uint8), "made_sample_cpu"
     else:
-        work, function = u.new_empty(N, units), f"made_sample_{choice.rung}"
+        work, function = u.new_empty(N, units), f"made_sample_{rung}"
     arguments = u.dtype, u, x, known, layers, ends, logits, work, I, levels, N, D, units
-    _library.call("made_sample", choice.backend, function, *arguments, threads=threads)
-    return logits
+    _library.call("made_sample", backend, function, *arguments, threads=threads)
+    return x, logits
 
 
-# ---- gradient --------------------------------------------------------------------------------------------------------------------------
+# ---- gradient -------------------------------------------------------------------------------------------------------
 
 # None: a draw is a count of thresholds. The likelihood's gradient is that of masked_linear.
 
-# ---- registration ----------------------------------------------------------------------------------------------------------------------
+# ---- registration ---------------------------------------------------------------------------------------------------
 
-_backend.room("made_sample", "cuda", ("naive", "tiles"), cpu="C++")
-
-
-def _fake(u, x, known, levels, *_):
-    return torch.empty_like(x, memory_format=torch.contiguous_format), u.new_empty(*x.shape, _rows(levels))
+SAMPLE = room("made_sample", "cuda", ("naive", "tiles"), cpu="C++")
 
 
-_sample = _operator.operator(
-    "made_sample(Tensor u, Tensor x, int known, int levels, Tensor[] weights, Tensor?[] biases, Tensor[] degrees, Tensor? direct, str request)"
-    " -> (Tensor, Tensor)",
-    run,
-    _fake,
-)
+def _values(x, known, levels, degrees):
+    if _check.values(x) and (x[:, :known] >= levels).any():
+        raise ValueError(f"x must hold 0 ... {levels - 1}, and it holds other values")
+    if _check.values(x) and any((m[1:] < m[:-1]).any() or (m < 0).any() or (m > x.shape[1]).any() for m in degrees):
+        raise ValueError(f"degrees must ascend from at least 0 to at most {x.shape[1]}")
+
+
+_sample = operator(
+    SAMPLE, "made_sample(Tensor u, Tensor x, int known, int levels, Tensor[] weights, Tensor?[] biases, Tensor[] degrees, "
+    "Tensor? direct) -> (Tensor drawn, Tensor l)",
+    fake=lambda u, x, levels: (x.new_empty(x.shape), u.new_empty(*x.shape, _rows(levels))),
+    check=_values, reference=reference, kernel=launch, cpu=launch,
+)  # fmt: skip
 
 
 def made_sample(u, weights, biases, degrees, levels=2, direct=None, x=None, known=0, logits=False):
@@ -157,7 +152,7 @@ def made_sample(u, weights, biases, degrees, levels=2, direct=None, x=None, know
         wide = lambda a: a if a is None or a.dtype == torch.float64 else a.float()
         weights, biases = ([wide(a) for a in arrays] for arrays in (weights, biases))
         u = u.to(weights[-1].dtype)
-        x, l = _sample(u, x, known, levels, weights, biases, list(degrees), wide(direct), _backend.requested())
+        x, l = _sample(u, x, known, levels, weights, biases, list(degrees), wide(direct))
     return (x, l[..., 0] if levels == 2 else l) if logits else x
 
 

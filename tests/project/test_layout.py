@@ -51,7 +51,16 @@ def test_a_room_reads_in_the_same_order(path):
 
 @each_room
 def test_a_room_stays_a_room(path):
-    assert 75 <= len(path.read_text().splitlines()) <= 400
+    assert 75 <= len(path.read_text().splitlines()) <= 370
+
+
+@each_room
+def test_the_wiring_is_short_and_no_function_of_a_room_sees_a_request(path):
+    text = path.read_text()
+    assert not re.search(r"\brequest\b|\b_backend\b", text)
+    section = text[text.index("# ---- registration") :].splitlines()
+    first_door = next(i for i, line in enumerate(section) if re.match(r"def [a-z]", line))
+    assert first_door <= 40, f"{first_door} lines before the first front door"
 
 
 def imported(path):

@@ -1,0 +1,144 @@
+"""How does a network learn, if its output was replaced by the nearest code, and a choice has no gradient?
+
+The step of VQ-VAE once the nearest codes are known (van den Oord, Vinyals, Kavukcuoglu 2017, eq. 2-3; the course's
+"VQ-VAE"): the network behind the codes learns as if they were z, and the codes move towards the vectors that they
+replace.
+
+    kernels: csrc/quantize.cu    before: kernels/nearest_code.py    layer: genmini.layers.VectorQuantizer
+    test: tests/kernels/test_quantize.py    bench: bench/bench_quantize.py
+
+Math
+    z_q_n  = z_n + sg[e - z_n] = e in value             e = e_{k_n} with k_n = index_n;  sg: the gradient stops
+    loss_n = |sg[z_n] - e|^2 + beta |z_n - sg[e]|^2 = (1 + beta) |z_n - e|^2 in value
+    gradient    dz_n = dz_q_n + 2 beta (z_n - e) dloss_n            de_k = sum_{n: k_n = k} 2 (e_k - z_n) dloss_n
+    and their derivatives are those of these formulas, with sg where the step has it.
+
+Shapes
+    z (..., D), codebook e (K, D), index (...) int64 in 0 .. K-1; the dtypes of z and e may differ
+    -> z_q like z, loss (...) float32 (float64 if z or e is)
+
+Traffic
+    The step reads z and writes z_q, 8 N D bytes in float32, and gathers e from cache; dz reads dz_q and z and writes
+    dz, 12 N D; de reads z once, 4 N D, and one sort of the indices. Eager PyTorch moves 36 N D forward (gather, subtract,
+    square, sum, twice, and z + (e - z)). Memory binds.
+
+Tiling
+    fused    a warp gathers a row's code, writes z_q and adds the loss, 32 columns at a time; dz likewise. de: a stable
+             sort puts the rows of a code side by side, one run a code of 32 columns and 16 warps a block:
+
+                order  | 3  8  9 | 0 | 1  2  4  5  6  7 | ...        warp w adds every 16th row of the run, ascending;
+                code       0       1          3                      then the warps' sums are added in order
+"""
+
+import math
+
+import torch
+
+from . import _check, _library
+from ._room import differentiable, operator, room, wide
+
+# ---- reference ------------------------------------------------------------------------------------------------------
+
+
+def reference(z, e, index, beta):  # (N, D), (K, D), (N,) -> (N, D), (N,)
+    square = (z.double() - e[index].double()).square().sum(1)
+    return e[index].to(z.dtype), ((1 + beta) * square).to(wide(z.dtype, e.dtype))
+
+
+def reference_dz(dz_q, dloss, z, e, index, beta):  # -> (N, D)
+    # forward was: z_q = z + sg[e - z], loss = |sg[z] - e|^2 + beta |z - sg[e]|^2
+    sums = wide(z.dtype, e.dtype)
+    pull = 2 * beta * (z.to(sums) - e[index].detach().to(sums)) * dloss[:, None]
+    return (dz_q.to(sums) + pull).to(z.dtype)
+
+
+def reference_de(dloss, z, e, index):  # -> (K, D)
+    push = 2 * (e[index].double() - z.detach().double()) * dloss[:, None].double()
+    return torch.zeros_like(e, dtype=torch.float64).index_add(0, index, push).to(e.dtype)
+
+
+# ---- kernel: csrc/quantize.cu ---------------------------------------------------------------------------------------
+#
+#   rung     z_q and loss            dz                   de, after a stable sort
+#   fused    quantize_forward_fused  quantize_dz_fused    quantize_de_fused
+#
+# The backend `cpu` of de, in PyTorch: scatter_add adds in order of n, like index_add, and is a hundred times as fast.
+
+
+def cpu_de(dloss, z, e, index):
+    push = 2 * (e[index].double() - z.double()) * dloss[:, None].double()
+    return torch.zeros_like(e, dtype=torch.float64).scatter_add(0, index[:, None].expand_as(push), push).to(e.dtype)
+
+
+# ---- launcher -------------------------------------------------------------------------------------------------------
+
+
+def launch(backend, rung, z, e, index, beta):
+    z_q, loss = torch.empty_like(z), z.new_empty(len(z), dtype=wide(z.dtype, e.dtype))
+    arguments = z.dtype, e.dtype, z, e, index, z_q, loss, beta, len(z), *e.shape
+    _library.call("quantize", backend, f"quantize_forward_{rung}", *arguments)
+    return z_q, loss
+
+
+def launch_dz(backend, rung, dz_q, dloss, z, e, index, beta):
+    dz = torch.empty_like(z)
+    arguments = z.dtype, e.dtype, dz_q, dloss, z, e, index, dz, beta, len(z), *e.shape
+    _library.call("quantize", backend, f"quantize_dz_{rung}", *arguments)
+    return dz
+
+
+def launch_de(backend, rung, dloss, z, e, index):
+    ascending, order = torch.sort(index, stable=True)  # code k has the rows order[start[k]] ... order[start[k + 1] - 1]
+    start = torch.searchsorted(ascending, torch.arange(len(e) + 1, device=index.device))
+    de = torch.empty_like(e)
+    arguments = z.dtype, e.dtype, dloss, z, e, order, start, de, *e.shape
+    _library.call("quantize", backend, f"quantize_de_{rung}", *arguments)
+    return de
+
+
+# ---- gradient -------------------------------------------------------------------------------------------------------
+
+
+def gradient(dz_q, dloss, z, e, index, beta, needed):
+    return dict(
+        z=_dz(dz_q, dloss, z, e, index, beta) if "z" in needed else None,
+        e=_de(dloss, z, e, index) if "e" in needed else None,
+    )
+
+
+# ---- registration ---------------------------------------------------------------------------------------------------
+
+QUANTIZE = room("quantize", "cuda", ("fused",), cpu="PyTorch")
+
+
+def _in_range(e, index):
+    if _check.values(index) and ((index < 0) | (index >= len(e))).any():
+        found = f"{index.min().item()} to {index.max().item()}"
+        raise ValueError(f"index must lie in 0 .. K-1 = {len(e) - 1}, got values from {found}")
+
+
+_step = differentiable(operator(
+    QUANTIZE, "quantize(Tensor z, Tensor e, Tensor index, float beta) -> (Tensor z_q, Tensor loss)",
+    fake=lambda z, e: (z.new_empty(z.shape), z.new_empty(z.shape[0], dtype=wide(z.dtype, e.dtype))),
+    check=_in_range, reference=reference, kernel=launch,
+), gradient, rows="z index")  # fmt: skip
+_dz = differentiable(operator(
+    QUANTIZE, "quantize_dz(Tensor dz_q, Tensor dloss, Tensor z, Tensor e, Tensor index, float beta) -> Tensor dz",
+    fake=lambda z: z.new_empty(z.shape), reference=reference_dz, kernel=launch_dz,
+), rows="dz_q dloss z index")  # fmt: skip
+_de = differentiable(operator(
+    QUANTIZE, "quantize_de(Tensor dloss, Tensor z, Tensor e, Tensor index) -> Tensor de",
+    fake=lambda e: e.new_empty(e.shape), reference=reference_de, kernel=launch_de, cpu=cpu_de,
+))  # fmt: skip
+
+
+def quantize(z, codebook, index, beta=0.25):
+    """The codes z_q that an index names, and the loss of each vector.   (..., D), (K, D), (...) -> (..., D), (...)"""
+    z, codebook = _check.vectors_and_codes(z, codebook)
+    _check.tensors((torch.int64,), index=index)
+    _check.shape("index", index, z.shape[:-1], "that of z without D")
+    _check.one_device(z=z, index=index)
+    _check.number("beta", beta)
+    N, D = math.prod(z.shape[:-1]), z.shape[-1]
+    z_q, loss = _step(z.reshape(N, D), codebook, index.reshape(N), float(beta))
+    return z_q.reshape(z.shape), loss.reshape(index.shape)
