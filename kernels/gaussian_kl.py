@@ -44,8 +44,9 @@ import math
 
 import torch
 
-from . import _backend, _check, _operator
-from ._triton import tl, triton, widened
+from . import _check
+from ._room import differentiable, operator, room, wide
+from ._triton import tl, triton, triton_dtype, widened
 
 # ---- reference -------------------------------------------------------------------------------------------------------
 
@@ -97,10 +98,6 @@ def philox(seed, *counter):
 
 
 WORD = 2**32 - 1
-
-
-def wide(dtype):
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 # ---- kernel ----------------------------------------------------------------------------------------------------------
@@ -245,29 +242,13 @@ def _tile(D):
 
 def _sums(mu):
     """The type of the sums, and how many terms of the series it needs."""
-    return {"SUM": tl.float64 if mu.dtype == torch.float64 else tl.float32, "TERMS": TERMS[wide(mu.dtype)]}
+    return {"SUM": triton_dtype(wide(mu.dtype)), "TERMS": TERMS[wide(mu.dtype)]}
 
 
-def run(mu, log_var, eps, seed, request):
-    choice = _backend.chosen("gaussian_kl", mu.device, mu.dtype, request)
-    mu, log_var, eps = (a if a is None else a.contiguous() for a in (mu, log_var, eps))
-    if choice.backend == "reference":
-        return reference(mu, log_var, eps, seed)
-    return launch(choice.rung, mu, log_var, eps, seed)
+# ---- gradient -------------------------------------------------------------------------------------------------------
 
 
-def run_backward(dz, dkl, mu, log_var, eps, seed, request):
-    choice = _backend.chosen("gaussian_kl", mu.device, mu.dtype, request)
-    dz, dkl, mu, log_var, eps = (a if a is None else a.contiguous() for a in (dz, dkl, mu, log_var, eps))
-    if choice.backend == "reference":
-        return tuple(d.contiguous() for d in gradient_formula(dz, dkl, mu, log_var, eps, seed, request))
-    return launch_backward(dz, dkl, mu, log_var, eps, seed)
-
-
-# ---- gradient --------------------------------------------------------------------------------------------------------
-
-
-def gradient_formula(dz, dkl, mu, log_var, eps, seed, request):
+def reference_backward(dz, dkl, mu, log_var, eps, seed):
     # forward was: z = mu + sigma eps,  kl = 1/2 sum_d mu^2 + e^l - 1 - l
     m, l, g = mu.to(dkl.dtype), log_var.to(dkl.dtype), dz.to(dkl.dtype)
     sigma_eps = (l / 2).exp() * (noise(seed, m) if eps is None else eps.to(m.dtype))
@@ -275,41 +256,30 @@ def gradient_formula(dz, dkl, mu, log_var, eps, seed, request):
     return dmu.to(mu.dtype), dl.to(mu.dtype)
 
 
-def gradient(needed, grads, mu, log_var, eps, seed, request):
-    dz, dkl = grads
-    dmu, dl = (_backward_of_seed if eps is None else _backward)(dz, dkl, mu, log_var, eps, seed, request)
-    deps = dz * (log_var / 2).exp() if needed[2] else None
-    return dmu, dl, deps, None, None
+def gradient(dz, dkl, mu, log_var, eps, seed, needed):
+    dmu, dl = (_backward_of_seed if eps is None else _backward)(dz, dkl, mu, log_var, eps, seed)
+    return dict(mu=dmu, log_var=dl, eps=dz * (log_var / 2).exp() if "eps" in needed else None)
 
 
-# ---- registration ----------------------------------------------------------------------------------------------------
+# ---- registration ---------------------------------------------------------------------------------------------------
 
-_backend.room("gaussian_kl", "triton", ("naive", "fused"))
+GAUSSIAN = room("gaussian_kl", "triton", ("naive", "fused"))
 
-
-def _fake(mu, *_):
-    kl = mu.new_empty(mu.shape[0], dtype=wide(mu.dtype))
-    return torch.empty_like(mu, memory_format=torch.contiguous_format), kl
-
-
-def _fake_backward(dz, dkl, mu, *_):
-    return tuple(torch.empty_like(mu, memory_format=torch.contiguous_format) for _ in range(2))
-
-
-_op = _operator.operator(
-    "gaussian_kl(Tensor mu, Tensor log_var, Tensor? eps, Tensor? seed, str request) -> (Tensor, Tensor)", run, _fake
-)
-_backward_op = _operator.operator(
-    "gaussian_kl_backward(Tensor dz, Tensor dkl, Tensor mu, Tensor log_var, Tensor? eps, Tensor? seed, str request)"
-    " -> (Tensor, Tensor)",
-    run_backward,
-    _fake_backward,
-)
-_of_noise = _operator.differentiable(_op, lambda inputs, outputs: inputs, gradient, fold=(0, 1, 2))
-_backward = _operator.differentiable_in_pytorch(_backward_op, gradient_formula, fold=(0, 1, 2, 3, 4))
-# the noise of a row depends on its number in the call: rows of several calls are not folded into one
-_of_seed = _operator.differentiable(_op, lambda inputs, outputs: inputs, gradient)
-_backward_of_seed = _operator.differentiable_in_pytorch(_backward_op, gradient_formula)
+_op = operator(
+    GAUSSIAN, "gaussian_kl(Tensor mu, Tensor log_var, Tensor? eps, Tensor? seed) -> (Tensor z, Tensor kl)",
+    fake=lambda mu: (mu.new_empty(mu.shape), mu.new_empty(mu.shape[0], dtype=wide(mu.dtype))),
+    reference=reference, kernel=launch,
+)  # fmt: skip
+_backward_op = operator(
+    GAUSSIAN, "gaussian_kl_backward(Tensor dz, Tensor dkl, Tensor mu, Tensor log_var, Tensor? eps, Tensor? seed) "
+    "-> (Tensor dmu, Tensor dl)",
+    fake=lambda mu: (mu.new_empty(mu.shape), mu.new_empty(mu.shape)),
+    reference=reference_backward, kernel=launch_backward,
+)  # fmt: skip
+_of_noise = differentiable(_op, gradient, rows="mu log_var eps")
+_backward = differentiable(_backward_op, rows="dz dkl mu log_var eps")
+_of_seed = differentiable(_op, gradient)  # a seed counts the rows of one call: nothing is folded
+_backward_of_seed = differentiable(_backward_op)
 
 
 def gaussian_kl(mu, log_var, eps=None, seed=None):
@@ -330,14 +300,14 @@ def gaussian_kl(mu, log_var, eps=None, seed=None):
     mu, log_var = _check.in_float32(mu, log_var)
     _check.one_dtype(mu=mu, log_var=log_var)
     if eps is not None:
-        z, kl = _of_noise(_rows(mu), _rows(log_var), _rows(eps.to(mu.dtype)), None, _backend.requested())
+        z, kl = _of_noise(_rows(mu), _rows(log_var), _rows(eps.to(mu.dtype)), None)
         return z.reshape(mu.shape), kl
     if seed is None:
         seed = torch.randint(2**63 - 1, (), device=mu.device)
     else:
         _check.whole("seed", seed, 0, 2**63 - 1, "from 0 to 2^63 - 1")
         seed = torch.full((), seed, dtype=torch.int64, device=mu.device)
-    z, kl = _of_seed(_rows(mu), _rows(log_var), None, seed, _backend.requested())
+    z, kl = _of_seed(_rows(mu), _rows(log_var), None, seed)
     return z.reshape(mu.shape), kl
 
 
