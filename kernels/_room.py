@@ -44,7 +44,9 @@ import torch
 
 from . import _backend, _library
 from ._backend import room
-from ._operator import FUNCTIONS, LIBRARY
+
+LIBRARY = torch.library.Library("genmini", "DEF")
+FUNCTIONS = {}  # operator -> the Function of its gradient, for a call of the operator by itself, as an exported graph makes it
 
 __all__ = ["Operator", "differentiable", "operator", "room", "wide"]
 

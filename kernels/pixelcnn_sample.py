@@ -43,9 +43,10 @@ Tiling
 import torch
 import torch.nn.functional as F
 
-from . import _backend, _check, _library, _operator
+from . import _check, _library
 from ._pixel_layers import ACTS, ALL, EARLIER, UP_TO, LayerRow, StreamRow, Tap, TapRow, packed, rows_of
 from ._pixel_layers import Layer as Layer  # for callers
+from ._room import operator, room
 
 
 def masked_taps(stream, weight, kind):
@@ -126,6 +127,11 @@ def activated(s, act):
 
 
 # ---- kernel: csrc/pixelcnn_sample.cu, and csrc/pixelcnn_sample.cpp for CPUs -----------------------------------------
+#
+#   rung      the walk over all steps
+#   naive     pixelcnn_sample_naive
+#   groups    pixelcnn_sample_groups
+#   (cpu)     pixelcnn_sample_cpu
 
 # ---- launcher -------------------------------------------------------------------------------------------------------
 
@@ -154,7 +160,7 @@ def launch(backend, rung, u, x, known, components, shape, E, streams, layers, ta
 
 # ---- registration ---------------------------------------------------------------------------------------------------
 
-_backend.room("pixelcnn_sample", "cuda", ("naive", "groups"), cpu="C++")
+SAMPLE = room("pixelcnn_sample", "cuda", ("naive", "groups"), cpu="C++")
 
 
 def check(x, known, E, biases, y):
@@ -165,32 +171,16 @@ def check(x, known, E, biases, y):
         raise ValueError(f"y must hold classes 0 ... {classes - 1}, and it holds other values")
 
 
-def run(u, x, known, components, shape, E, streams, layers, taps, weights, biases, y, request):
-    check(x, known, E, biases, y)
-    choice = _backend.chosen("pixelcnn_sample", x.device, u.dtype, request)
-    if choice.backend == "reference":
-        return reference(u, x, known, components, shape, E, streams, layers, taps, weights, biases, y)
-    u, x, E, streams, layers, taps, weights, biases, y = map(
-        _library.plain, (u, x, E, streams, layers, taps, weights, biases, y)
-    )
-    network = E, streams, layers, taps, weights, biases
-    return launch(choice.backend, choice.rung, u, x, known, components, shape, *network, y)
-
-
-def fake(u, x, known, components, shape, E, *_):
-    return x.new_empty(x.shape), u.new_empty(*x.shape, outputs_of(len(E), components))
-
-
 def outputs_of(levels, components):  # F
     return 3 * components if components else 1 if levels == 2 else levels
 
 
-_sample = _operator.operator(
-    "pixelcnn_sample(Tensor u, Tensor x, int known, int components, int[] shape, Tensor E, Tensor streams, "
-    "Tensor layers, Tensor taps, Tensor weights, Tensor biases, Tensor y, str request) -> (Tensor, Tensor)",
-    run,
-    fake,
-)
+_sample = operator(
+    SAMPLE, "pixelcnn_sample(Tensor u, Tensor x, int known, int components, int[] shape, Tensor E, Tensor streams, "
+    "Tensor layers, Tensor taps, Tensor weights, Tensor biases, Tensor y) -> (Tensor drawn, Tensor l)",
+    fake=lambda u, x, components, E: (x.new_empty(x.shape), u.new_empty(*x.shape, outputs_of(len(E), components))),
+    check=check, reference=reference, kernel=launch, cpu=launch,
+)  # fmt: skip
 
 
 def pixelcnn_sample(u, layers, shape, levels, components=0, y=None, x=None, known=0, logits=False):
@@ -221,7 +211,7 @@ def pixelcnn_sample(u, layers, shape, levels, components=0, y=None, x=None, know
         _check.one_device(u=u, x=x, y=y, weights=weights, biases=biases)
         E = embed(torch.arange(levels, device=u.device), levels, weights.dtype)
         arguments = u.to(weights.dtype), x, known, components, shape, E, *tables, weights, biases, y.long()
-        x, l = _sample(*arguments, _backend.requested())
+        x, l = _sample(*arguments)
     return (x, l) if logits else x
 
 

@@ -54,7 +54,7 @@ def test_a_room_stays_a_room(path):
     assert 75 <= len(path.read_text().splitlines()) <= 370
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.stem != "pixelcnn_sample"], ids=lambda p: p.stem)
+@each_room
 def test_the_wiring_is_short_and_no_function_of_a_room_sees_a_request(path):
     text = path.read_text()
     assert not re.search(r"\brequest\b|\b_backend\b", text)
