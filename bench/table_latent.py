@@ -1,16 +1,16 @@
 """Measures every model with a latent code on unseen digits: its own recipes, three seeds each.
 
-    python bench/table_latent.py                     what is missing, or was measured with other settings; then docs/results.md
-    python bench/table_latent.py --only vae vqvae    these models
-    python bench/table_latent.py --fresh             all of it again
-    python bench/table_latent.py --write             only write docs/results.md from the stored rows
+    python bench/table_latent.py                     runs what is missing or has other settings, writes docs/results.md
+    python bench/table_latent.py --only vae vqvae    the same for these models
+    python bench/table_latent.py --fresh             runs all again
+    python bench/table_latent.py --write             only writes docs/results.md from the stored rows
 
 One run is one process with one thread; the seconds are those of the processor. Recipes are tuned on the valid split;
 the test split is used here only. The FID is that of digits-v1's features, of as many samples as there are test images;
 the last row gives the FID of these images. It does not compare with an FID of other features.
 
-A model with classes gives log p(x|y). The label is worth up to log 10 = 2.3 nats, so this does not compare with log p(x)
-of other models: the table gives both, and ranks by log p(x) = log sum_y p(y) p(x|y), y as frequent as in train.
+A model with classes gives log p(x|y). The label is worth up to log 10 = 2.3 nats, so this does not compare with
+log p(x) of other models. The table gives both, and ranks by log p(x) = log sum_y p(y) p(x|y), with p(y) as in train.
 """
 
 import json
@@ -46,7 +46,8 @@ def settings(name, key):
     from genmini import models
 
     recipe = models.recipes(name).get(key)
-    return recipe and json.dumps({part: recipe[part] for part in recipe if part not in ("data", "threads")}, sort_keys=True)
+    parts = recipe and {part: recipe[part] for part in recipe if part not in ("data", "threads")}
+    return recipe and json.dumps(parts, sort_keys=True)
 
 
 def measure(run):
@@ -72,23 +73,25 @@ def measure(run):
     bounds = dict.fromkeys(BOUNDS) | bounds
     found = {
         **bounds, "reconstruction": figures.get("reconstruction"),
-        "squared_error": off.square().flatten(1).sum(1).mean().item(), "fid": judged["samples"]["fid"], "fid_real": judged["real"]["fid"],
-        "right_class": right and right[0], "perplexity": figures.get("perplexity"),
+        "squared_error": off.square().flatten(1).sum(1).mean().item(), "fid": judged["samples"]["fid"],
+        "fid_real": judged["real"]["fid"], "right_class": right and right[0], "perplexity": figures.get("perplexity"),
     }  # fmt: skip
     return {
         "data": plan.data, "who": name, "recipe": key, "seed": seed,
-        **{k: "" if v is None else f"{v:.4f}" for k, v in found.items()}, "unit": model.unit, "valid": f"{history.valid:.4f}",
-        "parameters": sum(p.numel() for p in model.parameters()), "step": history.step, "cpu_seconds": f"{seconds:.1f}",
+        **{k: "" if v is None else f"{v:.4f}" for k, v in found.items()}, "unit": model.unit,
+        "valid": f"{history.valid:.4f}", "parameters": sum(p.numel() for p in model.parameters()),
+        "step": history.step, "cpu_seconds": f"{seconds:.1f}",
         "settings": settings(name, key), "torch": torch.__version__, "commit": commit(),
     }  # fmt: skip
 
 
 def without_label(model, x, frequency):
-    """The bounds of log p(x) = log sum_y p(y) p(x|y), of a model that gives those of log p(x|y); p(y) (C,): frequency.
+    """Bounds of log p(x) = log sum_y p(y) p(x|y), of a model that gives bounds of log p(x|y). frequency: p(y), (C,)
 
-    iwae takes DRAWS draws in all, as many with each class: the mean over y of unbiased estimates of p(x|y) is one of p(x).
-    elbo is sum_y q(y|x) [log p(y) + elbo(x|y) - log q(y|x)], with q(y|x) proportional to p(y) e^elbo(x|y) of other draws:
-    of the same draws, log sum_y p(y) e^elbo(x|y) could lie above log p(x).
+    iwae takes DRAWS draws in all, as many with each class: if p'(x|y) are unbiased estimates of p(x|y), sum_y p(y)
+    p'(x|y) is one of p(x). elbo is sum_y q(y|x) [log p(y) + elbo(x|y) - log q(y|x)]; q(y|x) is proportional to
+    p(y) e^elbo(x|y) with other draws. With the same draws the sum would be log sum_y p(y) e^elbo(x|y), and its mean
+    can lie above log p(x).
     """
     import torch
 
@@ -104,7 +107,7 @@ def without_label(model, x, frequency):
     return bounds
 
 
-# ---- the table -------------------------------------------------------------------------------------------------------------------------
+# ---- the table -------------------------------------------------------------------------------------------------------
 
 
 def stored():
@@ -131,7 +134,7 @@ def cell(group, column, digits, sign=1):
 
 
 def table(rows, data):
-    """The lines of one data set: models with a probability first, the best log p(x) first; then densities; then the rest."""
+    """The lines of one data set: models with a probability, the best log p(x) first; then densities; then the rest."""
     groups = {}
     for row in rows:
         if row["data"] == data:
@@ -140,17 +143,19 @@ def table(rows, data):
     def order(item):
         group = item[1]
         costs = [-float(row["iwae"] or row["elbo"]) for row in group if row["elbo"]]
-        return ("density" in group[0]["unit"], not costs, statistics.mean(costs or [float(row["squared_error"]) for row in group]))
+        values = costs or [float(row["squared_error"]) for row in group]
+        return ("density" in group[0]["unit"], not costs, statistics.mean(values))
 
-    heads = [SETS[data], "−ELBO", f"−IWAE-{DRAWS}", "−ELBO given y", f"−IWAE-{DRAWS} given y", "−log p(x\\|z)", "squared error", "FID",
-             "right class", "perplexity", "parameters", "seconds"]  # fmt: skip
+    heads = [SETS[data], "−ELBO", f"−IWAE-{DRAWS}", "−ELBO given y", f"−IWAE-{DRAWS} given y", "−log p(x\\|z)",
+             "squared error", "FID", "right class", "perplexity", "parameters", "seconds"]  # fmt: skip
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for (who, key), group in sorted(groups.items(), key=order):
         name = f"`{who}` ({key})" + (f", {len(group)} seed{'s' * (len(group) > 1)}" if len(group) < 3 else "")
         cells = [name, *(cell(group, bound, 2, -1) for bound in BOUNDS)]
         cells += [cell(group, "reconstruction", 2), cell(group, "squared_error", 2)]
-        cells += [cell(group, "fid", 1), cell(group, "right_class", 3), cell(group, "perplexity", 1), f"{int(group[0]['parameters']):,}"]
-        cells += [f"{statistics.mean(float(row['cpu_seconds']) for row in group):.0f}"]
+        cells += [cell(group, "fid", 1), cell(group, "right_class", 3), cell(group, "perplexity", 1)]
+        seconds = statistics.mean(float(row["cpu_seconds"]) for row in group)
+        cells += [f"{int(group[0]['parameters']):,}", f"{seconds:.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     if groups:
         floor = next(iter(groups.values()))[0]["fid_real"]

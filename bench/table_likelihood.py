@@ -1,12 +1,12 @@
-"""The likelihood of unseen digits under every model here, by its own recipes and three seeds, beside anchors that need no model.
+"""Measures log p of unseen digits under every model: its own recipes, three seeds each; and anchors that need no model.
 
-    python bench/table_likelihood.py                     what is missing, or was measured with other settings; then docs/results.md
-    python bench/table_likelihood.py --only made nade    these models
-    python bench/table_likelihood.py --fresh             all of it again
-    python bench/table_likelihood.py --write             only write docs/results.md from the stored rows
+    python bench/table_likelihood.py                   runs what is missing or has other settings; docs/results.md
+    python bench/table_likelihood.py --only made nade  the same for these models
+    python bench/table_likelihood.py --fresh           runs all again
+    python bench/table_likelihood.py --write           only writes docs/results.md from the stored rows
 
-One run is one process with one thread, so its numbers do not depend on the machine's cores, nor much on what else it does: the seconds
-are those of the processor. Recipes are tuned on valid; test is looked at here alone.
+One run is one process with one thread, so its numbers do not depend on the number of cores. The seconds are those of
+the processor. Recipes are tuned on the valid split; the test split is used here only.
 """
 
 import json
@@ -24,16 +24,17 @@ from trained import KEYS, SETS  # noqa: E402
 
 CSV = HERE / "results" / "likelihood.csv"
 DOCUMENT = HERE.parent / "docs" / "results.md"
-COLUMNS = [*KEYS, "nats", "bits_per_dim", "standard_error", "bound", "valid", "parameters", "step", "cpu_seconds", "settings", "torch", "commit"]
+COLUMNS = [*KEYS, "nats", "bits_per_dim", "standard_error", "bound", "valid", "parameters", "step", "cpu_seconds",
+           "settings", "torch", "commit"]  # fmt: skip
 
 
 def runs(only=None):
-    """(model, recipe, seed) of everything that is trained."""
+    """Yields (model, recipe, seed) of every model that has a likelihood and no row in bench/table_latent.py."""
     from genmini import models
 
-    for name in only or (name for name in models.MODELS if models.find(name).cannot("reconstruct")):  # bench/table_latent.py
+    for name in only or (name for name in models.MODELS if models.find(name).cannot("reconstruct")):
         for key, recipe in models.recipes(name).items():
-            if recipe["data"] in SETS and not models.find(name).cannot("log_prob"):  # a classifier has no likelihood of images
+            if recipe["data"] in SETS and not models.find(name).cannot("log_prob"):  # a classifier has none
                 yield from ((name, key, seed) for seed in range(3))
 
 
@@ -66,10 +67,11 @@ def measure(run):
 
 def _likelihood(nats, error, test):
     bits = nats / math.prod(test.shape) / math.log(2)
-    return {"nats": f"{nats:.4f}", "bits_per_dim": f"{bits:.4f}", "standard_error": "" if error is None else f"{error:.4f}"}
+    error = "" if error is None else f"{error:.4f}"
+    return {"nats": f"{nats:.4f}", "bits_per_dim": f"{bits:.4f}", "standard_error": error}
 
 
-# ---- anchors ---------------------------------------------------------------------------------------------------------------------------
+# ---- anchors ---------------------------------------------------------------------------------------------------------
 
 
 def anchors():
@@ -83,24 +85,28 @@ def anchors():
         pack = lambda some: _packed(some.x, L)
         alone = lambda compress: 8 * len(compress(pack(test)))
         after = lambda compress: 8 * (len(compress(pack(train) + pack(test))) - len(compress(pack(train))))
-        best = lambda content: lzma.compress(content, lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}])
+        filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]
+        best = lambda content: lzma.compress(content, lzma.FORMAT_RAW, filters=filters)
+        nats = lambda bits: (bits / len(test) * math.log(2), None, "")
         rows = {
             "histogram of each pixel": (*histogram(train, valid, test), D * (L - 1)),
-            "zlib, the test images alone": (alone(lambda content: zlib.compress(content, 9)) / len(test) * math.log(2), None, ""),
-            "lzma, the test images alone": (alone(best) / len(test) * math.log(2), None, ""),
-            "lzma, after the train images": (after(best) / len(test) * math.log(2), None, ""),
+            "zlib, the test images alone": nats(alone(lambda content: zlib.compress(content, 9))),
+            "lzma, the test images alone": nats(alone(best)),
+            "lzma, after the train images": nats(after(best)),
         }
-        for who, (nats, error, parameters) in rows.items():
-            yield {"data": name, "who": who, **_likelihood(nats, error, test), "parameters": parameters, "commit": commit()}
+        for who, (mean, error, parameters) in rows.items():
+            likelihood = _likelihood(mean, error, test)
+            yield {"data": name, "who": who, **likelihood, "parameters": parameters, "commit": commit()}
 
 
 def histogram(train, valid, test):
-    """Independent pixels: each level as often as in train, and `extra` times more; `extra` is chosen on valid. -> nats, standard error"""
+    """-> nats, standard error of independent pixels: p(l) as its count in train plus `extra`, chosen on valid."""
     import torch
 
     hot = lambda some: torch.nn.functional.one_hot(some.x.flatten(1).long(), some.levels).double()
     counts = hot(train).sum(0)
-    nll = lambda some, extra: -(hot(some) * ((counts + extra) / (counts + extra).sum(1, keepdim=True)).log()).sum((1, 2))
+    p = lambda extra: (counts + extra) / (counts + extra).sum(1, keepdim=True)
+    nll = lambda some, extra: -(hot(some) * p(extra).log()).sum((1, 2))
     extra = min((0.01, 0.03, 0.1, 0.3, 1.0, 3.0), key=lambda extra: nll(valid, extra).mean().item())
     each = nll(test, extra)
     return each.mean().item(), (each.std() / math.sqrt(len(each))).item()
@@ -113,7 +119,7 @@ def _packed(x, levels):
     return (np.packbits(x.numpy()) if levels == 2 else x.numpy()).tobytes()
 
 
-# ---- the table -------------------------------------------------------------------------------------------------------------------------
+# ---- the table -------------------------------------------------------------------------------------------------------
 
 
 def stored():
@@ -129,16 +135,18 @@ def missing(only=None):
 
 
 def table(rows, data):
-    """The lines of one data set, the best first."""
+    """The lines of one data set, the least nats first."""
     groups = {}
     for row in rows:
         if row["data"] == data:
             groups.setdefault((row["who"], row["recipe"]), []).append(row)
     mean = lambda group, column: statistics.mean(float(row[column]) for row in group)
-    spread = lambda group, column, digits: f" ± {statistics.stdev(float(r[column]) for r in group):.{digits}f}" if len(group) > 1 else ""
+    deviation = lambda group, column: statistics.stdev(float(row[column]) for row in group)
+    spread = lambda group, column, digits: f" ± {deviation(group, column):.{digits}f}" if len(group) > 1 else ""
     lines = [f"| {SETS[data]} | nats | bits/dim | parameters | seconds |", "|---|---|---|---|---|"]
     for (who, key), group in sorted(groups.items(), key=lambda item: mean(item[1], "nats")):
-        name = f"`{who}`" + (f" ({key})" if key not in ("digits", "digits-levels", "digits-threshold") else "") if key else who
+        recipe = f" ({key})" if key not in ("digits", "digits-levels", "digits-threshold") else ""
+        name = f"`{who}`{recipe}" if key else who
         if key and len(group) < 3:
             name += f", {len(group)} seed" + "s" * (len(group) > 1)
         most = "≤ " if group[0]["bound"] else ""
@@ -151,7 +159,7 @@ def table(rows, data):
 
 
 def document():
-    """From the rows of the recipes as they are now, and the anchors."""
+    """Writes the tables from the anchors and the rows whose settings are those of the recipes as they are now."""
     rows = [row for row in stored() if not row["recipe"] or row["settings"] == settings(row["who"], row["recipe"])]
     trained.write(DOCUMENT, "likelihood", [table(rows, data) for data in SETS])
 

@@ -1,4 +1,4 @@
-"""What the tables of trained models share: a row a run in a CSV, the runs that are missing, the lines of docs/results.md."""
+"""Shared by the tables of trained models: a CSV of runs, which runs are missing, the tables of docs/results.md."""
 
 import argparse
 import csv
@@ -12,7 +12,7 @@ KEYS = ["data", "who", "recipe", "seed"]
 
 
 def train(name, key, seed):
-    """Train the model by this recipe -> plan, splits, model, history, seconds of the processor"""
+    """Trains the model by this recipe. -> plan, splits, model, history, seconds of the processor"""
     from genmini import experiment, models
 
     plan = experiment.plan(name, models.recipes(name)[key]["data"], key, seed=seed)
@@ -28,7 +28,7 @@ def stored(path):
 
 
 def store(path, columns, row):
-    """In place of the row of the same run, if there is one; the file is replaced in one step."""
+    """Adds the row, or replaces that of the same run; the file is replaced in one step."""
     key = lambda row: [str(row.get(k, "")) for k in KEYS]
     rows = [old for old in stored(path) if key(old) != key(row)] + [row]
     path.parent.mkdir(exist_ok=True)
@@ -41,23 +41,25 @@ def store(path, columns, row):
 
 
 def missing(rows, runs, settings):
-    """The runs without a row, or with one of other settings."""
+    """The runs that have no row, or one of other settings."""
     have = {(row["who"], row["recipe"], row["seed"]): row["settings"] for row in rows}
     return [(name, key, seed) for name, key, seed in runs if have.get((name, key, str(seed))) != settings(name, key)]
 
 
 def write(document, mark, tables):
-    """The tables, each a list of lines, between two marks of a document."""
+    """Writes the tables, each a list of lines, between two marks of a document."""
     block = "\n\n".join([f"<!-- {mark} -->", *map("\n".join, tables), f"<!-- /{mark} -->"])
-    document.write_text(re.sub(rf"<!-- {mark} -->.*<!-- /{mark} -->", lambda _: block, document.read_text(), flags=re.S))
+    marked = re.compile(rf"<!-- {mark} -->.*<!-- /{mark} -->", re.S)
+    document.write_text(marked.sub(lambda _: block, document.read_text()))
 
 
 def main(table, description, shown, anchors=()):
-    """The command line of a table, a module with runs, missing, measure, store and document; shown: the columns that are printed as they come."""
+    """The command line of a table: a module with runs, missing, measure, store, document. shown: columns to print."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--only", nargs="+", metavar="MODEL", help="these models")
     parser.add_argument("--fresh", action="store_true", help="measure again what is stored")
-    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count()), metavar="N", help="processes at a time (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count()), metavar="N",
+                        help="processes at a time (default: %(default)s)")  # fmt: skip
     parser.add_argument("--write", action="store_true", help="only write docs/results.md from the stored rows")
     options = parser.parse_args()
     if not options.write:
