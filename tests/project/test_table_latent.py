@@ -151,5 +151,10 @@ def test_the_text_beside_the_table_has_its_numbers():
 
 
 def test_conditional_models_draw_what_was_asked_for():
-    groups = {key: [float(row["right_class"]) for row in group] for key, group in of_today().items() if group[0]["right_class"]}
-    assert len(groups) == 3 and all(sum(each) / 3 >= 0.95 for each in groups.values()), groups
+    """The classifier names the class asked for as often as that of real test images (97.0% of grey ones, 95.3% of binary
+    ones), less three standard errors of 900 samples."""
+    groups = {key: group for key, group in of_today().items() if group[0]["right_class"]}
+    assert len(groups) == 3
+    for key, group in groups.items():
+        real, right = {"digits": 0.970, "digits-threshold": 0.953}[group[0]["data"]], [float(row["right_class"]) for row in group]
+        assert sum(right) / 3 > real - 3 * math.sqrt(real * (1 - real) / 900), (key, right)
