@@ -27,32 +27,43 @@ def ink():
 def grid(x, columns=8):
     """Images (N, H, W) in rows of `columns`, with a line of NaN between them -> (rows (H+1) - 1, columns (W+1) - 1)
 
-    Of images (N, C, H, W) the mean of their colours is shown.
+    Images (N, 3, H, W) keep their colours, as 3 numbers last; of another number of channels the mean is shown.
     """
-    x = x.float().mean(1) if x.dim() == 4 else x
-    N, H, W = x.shape
+    x = x.float()
+    if x.dim() == 4:
+        x = x.movedim(1, -1) if x.shape[1] == 3 else x.mean(1)
+    N, H, W, *C = x.shape
     rows = -(-N // columns)
-    cells = torch.full((rows * columns, H + 1, W + 1), float("nan"))
-    cells[:N, :H, :W] = x.float()
-    return cells.unflatten(0, (rows, columns)).transpose(1, 2).reshape(rows * (H + 1), columns * (W + 1))[:-1, :-1]
+    cells = torch.full((rows * columns, H + 1, W + 1, *C), float("nan"))
+    cells[:N, :H, :W] = x
+    return cells.unflatten(0, (rows, columns)).transpose(1, 2).reshape(rows * (H + 1), columns * (W + 1), *C)[:-1, :-1]
+
+
+def show(panel, x, levels, columns=8):
+    """Images of levels on a panel of matplotlib, as a grid: grey levels as dark ink on white, colours as they are."""
+    cells = grid(x, columns)
+    if cells.dim() == 3:
+        cells = (cells / (levels - 1)).clamp(0, 1).nan_to_num(0.9)
+        panel.imshow(cells.numpy(), interpolation="nearest")
+    else:
+        panel.imshow(cells.numpy(), cmap=ink(), vmin=0, vmax=levels - 1, interpolation="nearest")
+    panel.set(xticks=[], yticks=[])
 
 
 def side_by_side(path, panels, levels, columns=8, title=None):
-    """Write panels of images side by side, {"data": (N, H, W), "samples": ...}, dark on white."""
+    """Write panels of images side by side, {"data": (N, [3,] H, W), "samples": ...}."""
     figure, row = _figure(1, len(panels), 4.2, 4.4)
-    for axes, (name, x) in zip(row[0], panels.items(), strict=True):
-        axes.imshow(grid(x, columns).numpy(), cmap=ink(), vmin=0, vmax=levels - 1, interpolation="nearest")
-        axes.set_title(name, fontsize=12)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_color("0.8")
+    for panel, (name, x) in zip(row[0], panels.items(), strict=True):
+        show(panel, x, levels, columns)
+        panel.set_title(name, fontsize=12)
+        panel.spines[:].set_color("0.8")
     if title:
         figure.suptitle(title, fontsize=11)
     _write(figure, path)
 
 
 def samples(path, title, x, levels=None):
-    """What a model drew, whatever it is: images of levels (N, H, W), points of the plane (N, 2), or series (N, T)."""
+    """What a model drew: images of levels (N, [3,] H, W), points of the plane (N, 2), or series (N, T)."""
     if levels:
         return side_by_side(path, {title: x}, levels, columns=max(1, round(len(x) ** 0.5)))
     figure, ((panel,),) = _figure(1, 1, 5.0, 5.0)

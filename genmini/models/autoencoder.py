@@ -110,4 +110,9 @@ RECIPES = {  # tuned on the valid split alone
         "model": dict(latent=20, body="conv", width=32),
         "train": dict(steps=20_000, batch=128, rate=1e-3, every=1000),
     },
+    "colour": {  # not tuned
+        "data": "images",
+        "model": dict(latent=64, body="conv", width=32),
+        "train": dict(steps=10_000, batch=64, rate=1e-3, every=500),
+    },
 }

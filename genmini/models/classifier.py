@@ -100,4 +100,9 @@ RECIPES = {  # tuned on the valid split alone, on its grey images and on both wa
         "model": dict(width=32, features=128, dropout=0.5, binary=0.5),
         "train": dict(steps=20_000, batch=100, rate=1e-3, shift=0.5, ema=0.999, every=500),
     },
+    "colour": {  # not tuned
+        "data": "images",
+        "model": dict(width=32, features=128, dropout=0.5),
+        "train": dict(steps=10_000, batch=64, rate=1e-3, shift=0.5, ema=0.999, every=500),
+    },
 }

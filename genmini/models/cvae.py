@@ -87,4 +87,9 @@ RECIPES = {  # tuned on the valid split alone; y makes some of z superfluous
         "model": dict(latent=20, hidden=400),
         "train": dict(steps=50_000, batch=128, rate=1e-3, every=1000),
     },
+    "colour": {  # not tuned
+        "data": "images",
+        "model": dict(latent=64, body="conv", width=32, decoder="gaussian-learned"),
+        "train": dict(steps=10_000, batch=64, rate=1e-3, every=500),
+    },
 }

@@ -282,4 +282,9 @@ RECIPES = {  # tuned on the valid split alone; a thousand steps overfit its 1297
         "model": dict(width=64, blocks=7),
         "train": dict(steps=300000, batch=16, rate=1e-3),
     },
+    "colour": {  # not tuned
+        "data": "images",
+        "model": dict(width=48, blocks=3, gated=True, output="mixture", components=5, first=5),
+        "train": dict(steps=10_000, batch=8, rate=1e-3, every=500, ema=0.99),
+    },
 }

@@ -148,4 +148,9 @@ RECIPES = {  # tuned on the valid split alone
         "model": dict(width=32, layers=7),
         "train": dict(steps=300000, batch=16, rate=1e-3),
     },
+    "colour": {  # not tuned
+        "data": "images",
+        "model": dict(width=24, layers=2, first=5, output="mixture"),
+        "train": dict(steps=10_000, batch=8, rate=2e-3, every=500, ema=0.99),
+    },
 }

@@ -308,4 +308,9 @@ RECIPES = {
         "model": dict(couplings=4, scales=2, width=64, blocks=4, dequantise="variational", margin=0.0001, save="y"),
         "train": dict(steps=100_000, batch=64, rate=1e-3, decay=5e-5),
     },
+    "colour": {  # not tuned
+        "data": "images",
+        "model": dict(couplings=2, scales=2, width=32, blocks=1),
+        "train": dict(steps=10_000, batch=16, rate=1e-3, every=500),
+    },
 }

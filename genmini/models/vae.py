@@ -200,4 +200,9 @@ RECIPES = {  # tuned on the valid split alone; "-mlp" and its sibling have as ma
         "model": dict(latent=20, body="conv", width=32),
         "train": dict(steps=50_000, batch=128, rate=1e-3, every=1000),
     },
+    "colour": {  # not tuned
+        "data": "images",
+        "model": dict(latent=64, body="conv", width=32, decoder="gaussian-learned"),
+        "train": dict(steps=10_000, batch=64, rate=1e-3, every=500),
+    },
 }

@@ -214,4 +214,10 @@ RECIPES = {  # tuned on the valid split alone; of the conditional one, what digi
         "train": dict(steps=5000, batch=64, rate=2e-3, every=500),
         "prior": dict(steps=3000, batch=64, rate=2e-3, every=500),
     },
+    "colour": {  # not tuned
+        "data": "images",
+        "model": dict(K=256, halvings=2, prior_width=64),
+        "train": dict(steps=5000, batch=16, rate=1e-3, every=500),
+        "prior": dict(steps=3000, batch=64, rate=2e-3, every=500),
+    },
 }

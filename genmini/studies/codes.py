@@ -57,12 +57,11 @@ def draw(path, model, some):
     places.set_title("the same at each place of the grid", fontsize=11)
     figure.colorbar(shown, ax=places, label="share of images", location="bottom", shrink=0.6)
     columns = math.ceil(math.sqrt(1.6 * model.K))
-    grey = lambda x: x.reshape(model.K, -1, *x.shape[-2:]).mean(1)  # colours to one
-    blank = torch.where(total[order] > 0, 0, math.nan).view(-1, 1, 1)  # of a code that nobody chooses
-    for panel, x, title in ((images, grey(alone), "a code at every place, decoded"),
-                            (small, grey(patches[order]) + blank, "mean patch where it is chosen (empty: never)")):  # fmt: skip
-        panel.imshow(plots.grid(x, columns).numpy(), cmap=plots.ink(), vmin=0, vmax=model.levels - 1, interpolation="nearest")
-        panel.set(xticks=[], yticks=[])
+    blank = torch.where(total[order] > 0, 0, math.nan).view(-1, 1, 1, 1)  # of a code that nobody chooses
+    patches = (patches[order] + blank).squeeze(1)  # grey patches have no dimension for colours
+    for panel, x, title in ((images, alone, "a code at every place, decoded"),
+                            (small, patches, "mean patch where it is chosen (empty: never)")):  # fmt: skip
+        plots.show(panel, x, model.levels, columns)
         panel.set_title(title, fontsize=11)
     plots._write(figure, path)
     return said

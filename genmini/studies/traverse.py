@@ -42,12 +42,11 @@ def study(run, path):
 
 
 def draw(path, title, images, labels, levels):
-    """Rows of images (R, STEPS, H, W) with a label each."""
-    rows, _, H, _ = images.shape
+    """Rows of images (R, STEPS, [3,] H, W) with a label each."""
+    rows, H = len(images), images.shape[-2]
     figure, ((panel,),) = plots._figure(1, 1, 7.5, 0.65 * rows + 0.5)
-    cells = plots.grid(images.flatten(0, 1), images.shape[1])
-    panel.imshow(cells.numpy(), cmap=plots.ink(), vmin=0, vmax=levels - 1, interpolation="nearest")
-    panel.set(xticks=[], yticks=[r * (H + 1) + H / 2 - 0.5 for r in range(rows)], yticklabels=labels)
+    plots.show(panel, images.flatten(0, 1), levels, images.shape[1])
+    panel.set(yticks=[r * (H + 1) + H / 2 - 0.5 for r in range(rows)], yticklabels=labels)
     panel.set_title(title, fontsize=12)
     panel.spines[:].set_color("0.8")
     plots._write(figure, path)

@@ -1,0 +1,123 @@
+"""docs/data.md: every model learns what its row says, and every command there runs. Pictures of colours have colours."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_data_idx import lay
+
+from genmini import checkpoint, data, models, plots
+from genmini.cli import main
+from genmini.train import evaluate, fit
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text()
+ROWS = {cells[0].strip("`"): cells[1:4] for line in PAGE.splitlines() if line.startswith("| `")
+        for cells in [[cell.strip() for cell in line.strip("|").split("|")]]}  # fmt: skip
+KINDS = ("grey", "binary", "colour")
+TAKEN = [(name, kind) for name, row in ROWS.items() for kind, cell in zip(KINDS, row, strict=True) if cell == "yes"]
+COLOUR = [name for name, kind in TAKEN if kind == "colour"]
+SMALL = {  # a small model of each family
+    "fvsbn": dict(), "nade": dict(hidden=4), "made": dict(hidden=(4,)), "pixelcnn": dict(width=12, blocks=1),
+    "pixelrnn": dict(width=12, layers=1), "realnvp": dict(couplings=1, scales=1, width=8, blocks=1),
+    "autoencoder": dict(latent=4, body="conv", width=4), "vae": dict(latent=4, body="conv", width=4),
+    "cvae": dict(latent=4, body="conv", width=4), "arvae": dict(latent=6, hidden=8),
+    "vqvae": dict(K=8, halvings=2, width=8, prior_width=8), "classifier": dict(width=4),
+}  # fmt: skip
+
+
+def some(kind, N=40, side=8):
+    """Discs of three radii on a ground, the class the radius; in colour red, green or blue by class."""
+    random, y = np.random.RandomState(0), np.arange(N) % 3
+    centre = random.uniform(3, side - 3, size=(N, 2, 1, 1))
+    i = np.arange(side)
+    far = np.hypot(i[:, None] - centre[:, 0], i - centre[:, 1])  # (N, side, side)
+    v = np.clip(2 + y[:, None, None] - far, 0, 1)
+    if kind == "binary":
+        return Image_data((v > 0.5).astype(np.uint8), y, 2)
+    if kind == "colour":
+        v = 0.3 + 0.6 * v[:, None] * np.eye(3)[y][:, :, None, None]
+    return Image_data((255 * v + random.uniform(size=v.shape)).clip(0, 255).astype(np.uint8), y, 256)
+
+
+def Image_data(x, y, levels):
+    return data.Data("images", "train", torch.from_numpy(x), torch.from_numpy(y).long(), levels)
+
+
+def test_the_table_names_every_model():
+    assert ROWS.keys() == models.MODELS.keys() and all(cell in ("yes", "no") for row in ROWS.values() for cell in row)
+    assert [name for name in models.MODELS if "colour" in models.recipes(name)] == COLOUR
+
+
+@pytest.mark.parametrize("name, kind", TAKEN)
+def test_a_model_learns_what_its_row_says(name, kind):
+    """A few steps bring its loss on the images down."""
+    train = some(kind)
+    settings = dict(SMALL[name])
+    if name in ("vae", "cvae", "arvae") and kind != "binary":
+        settings["decoder"] = "gaussian-learned"
+    if name in ("cvae", "classifier"):
+        settings["classes"] = 3
+    torch.manual_seed(0)
+    model = models.find(name)(train.shape, levels=train.levels, **settings)
+    if name == "vqvae":
+        model.begin("codes", train)
+    torch.manual_seed(0)
+    before = evaluate(model, train)[0]
+    fit(model, train, train, steps=12, batch=20, rate=5e-3, every=12, progress=False)
+    torch.manual_seed(0)
+    assert evaluate(model, train)[0] < before
+    if name != "classifier":
+        x = model.sample(2)
+        assert x.shape == (2, *train.shape) and x.max() < train.levels
+
+
+def photos(folder, classes=("a", "b"), each=12):
+    x = some("colour", len(classes) * each, 20).x
+    for n, image in enumerate(x.movedim(1, 3).numpy()):
+        path = folder / classes[n % len(classes)] / f"{n}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+
+
+@pytest.mark.parametrize("name", COLOUR)
+def test_the_recipe_for_colour_is_trained_and_drawn(name, tmp_path, folder_of_its_own, capsys):
+    photos(tmp_path / "photos")
+    classes = ["--set", "classes=2"] if name in ("cvae", "classifier") else []
+    words = ["train", name, "--data", "images", "--data-dir", "photos", "--size", "8", "--colour", "--steps", "1", "--out", "r"]
+    assert main([*words, "--set", "batch=2", *classes]) == 0, capsys.readouterr().err
+    assert checkpoint.read("r")["options"] == {"size": 8, "colour": True} and checkpoint.read("r")["recipe_name"] == "colour"
+    picture = np.asarray(Image.open("r/samples.png").convert("RGB")).astype(int)
+    assert np.ptp(picture, axis=2).max() > 80  # a photograph of the data is in it, and has colours
+
+
+def test_a_model_without_a_recipe_for_colour_says_so(tmp_path, folder_of_its_own, capsys):
+    photos(tmp_path / "photos")
+    for name in ("nade", "arvae"):
+        assert main(["train", name, "--data", "images", "--data-dir", "photos", "--colour"]) == 2
+        assert f"{name} has no recipe for 'images' in colour" in capsys.readouterr().err
+
+
+def test_colours_are_drawn_as_they_are(tmp_path):
+    x = torch.tensor([[[[0, 255]], [[51, 255]], [[255, 255]]]], dtype=torch.uint8)  # (1, 3, 1, 2): a blue pixel and a white one
+    cells = plots.grid(x.expand(3, -1, -1, -1), columns=2)
+    assert cells.shape == (3, 5, 3) and cells[0, 0].tolist() == [0, 51, 255] and cells[0, 2].isnan().all() and cells[2, 3].isnan().all()
+    plots.side_by_side(tmp_path / "p.png", {"data": x}, 256)
+    colours = np.asarray(Image.open(tmp_path / "p.png").convert("RGB")).reshape(-1, 3)
+    assert (colours == [0, 51, 255]).all(1).mean() > 0.1 and (colours == [255, 255, 255]).all(1).mean() > 0.1
+
+
+def test_the_commands_of_the_page_run(tmp_path, folder_of_its_own, capsys):
+    photos(tmp_path / "photos")
+    x, y = some("grey", 36).x.numpy(), some("grey", 36).y.numpy().astype(np.uint8)
+    lay(tmp_path / "fashion", (np.pad(x, ((0, 0), (0, 4), (0, 4))), y), (np.pad(x, ((0, 0), (0, 4), (0, 4))), y))
+    blocks = "\n".join(re.findall(r"^```\n(.*?)^```", PAGE, re.S | re.M))
+    lines = [shlex.split(line, comments=True)[1:] for line in blocks.splitlines()]
+    assert len(lines) == 7
+    for words in lines:
+        if words[0] == "train":
+            words += ["--steps", "1", "--threads", "1", *(["--set", "classes=3"] if words[1] == "classifier" else [])]
+        assert main(words) == 0, capsys.readouterr().err
