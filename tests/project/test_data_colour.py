@@ -17,6 +17,7 @@ from genmini.train import evaluate, fit
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text()
 ROWS = {cells[0].strip("`"): cells[1:4] for line in PAGE.splitlines() if line.startswith("| `")
         for cells in [[cell.strip() for cell in line.strip("|").split("|")]]}  # fmt: skip
+pytestmark = pytest.mark.usefixtures("folder_of_its_own")  # one thread: the models are small
 KINDS = ("grey", "binary", "colour")
 TAKEN = [(name, kind) for name, row in ROWS.items() for kind, cell in zip(KINDS, row, strict=True) if cell == "yes"]
 COLOUR = [name for name, kind in TAKEN if kind == "colour"]
@@ -29,26 +30,26 @@ SMALL = {  # a small model of each family
 }  # fmt: skip
 
 
-def some(kind, N=40, side=8):
+def some(kind, N=24, side=4):
     """Discs of three radii on a ground, the class the radius; in colour red, green or blue by class."""
     random, y = np.random.RandomState(0), np.arange(N) % 3
-    centre = random.uniform(3, side - 3, size=(N, 2, 1, 1))
+    centre = random.uniform(1, side - 2, size=(N, 2, 1, 1))
     i = np.arange(side)
     far = np.hypot(i[:, None] - centre[:, 0], i - centre[:, 1])  # (N, side, side)
-    v = np.clip(2 + y[:, None, None] - far, 0, 1)
+    v = np.clip(1 + y[:, None, None] / 2 - far, 0, 1)
     if kind == "binary":
-        return Image_data((v > 0.5).astype(np.uint8), y, 2)
+        return images_of((v > 0.5).astype(np.uint8), y, 2)
     if kind == "colour":
         v = 0.3 + 0.6 * v[:, None] * np.eye(3)[y][:, :, None, None]
-    return Image_data((255 * v + random.uniform(size=v.shape)).clip(0, 255).astype(np.uint8), y, 256)
+    return images_of((255 * v + random.uniform(size=v.shape)).clip(0, 255).astype(np.uint8), y, 256)
 
 
-def Image_data(x, y, levels):
+def images_of(x, y, levels):
     return data.Data("images", "train", torch.from_numpy(x), torch.from_numpy(y).long(), levels)
 
 
 def test_the_table_names_every_model():
-    assert ROWS.keys() == models.MODELS.keys() and all(cell in ("yes", "no") for row in ROWS.values() for cell in row)
+    assert sorted(ROWS) == sorted(models.MODELS) and all(cell in ("yes", "no") for row in ROWS.values() for cell in row)
     assert [name for name in models.MODELS if "colour" in models.recipes(name)] == COLOUR
 
 
@@ -67,12 +68,12 @@ def test_a_model_learns_what_its_row_says(name, kind):
         model.begin("codes", train)
     torch.manual_seed(0)
     before = evaluate(model, train)[0]
-    fit(model, train, train, steps=12, batch=20, rate=5e-3, every=12, progress=False)
+    fit(model, train, train, steps=8, batch=12, rate=5e-3, every=8, progress=False)
     torch.manual_seed(0)
     assert evaluate(model, train)[0] < before
     if name != "classifier":
         x = model.sample(2)
-        assert x.shape == (2, *train.shape) and x.max() < train.levels
+        assert x.shape == (2, *train.shape) and x.max().item() < train.levels
 
 
 def photos(folder, classes=("a", "b"), each=12):
@@ -84,17 +85,17 @@ def photos(folder, classes=("a", "b"), each=12):
 
 
 @pytest.mark.parametrize("name", COLOUR)
-def test_the_recipe_for_colour_is_trained_and_drawn(name, tmp_path, folder_of_its_own, capsys):
+def test_the_recipe_for_colour_is_trained_and_drawn(name, tmp_path, capsys):
     photos(tmp_path / "photos")
     classes = ["--set", "classes=2"] if name in ("cvae", "classifier") else []
-    words = ["train", name, "--data", "images", "--data-dir", "photos", "--size", "8", "--colour", "--steps", "1", "--out", "r"]
-    assert main([*words, "--set", "batch=2", *classes]) == 0, capsys.readouterr().err
-    assert checkpoint.read("r")["options"] == {"size": 8, "colour": True} and checkpoint.read("r")["recipe_name"] == "colour"
+    words = ["train", name, "--data", "images", "--data-dir", "photos", "--size", "4", "--colour", "--out", "r"]
+    assert main([*words, "--steps", "1", "--set", "batch=2", *classes]) == 0, capsys.readouterr().err
+    assert checkpoint.read("r")["options"] == {"size": 4, "colour": True} and checkpoint.read("r")["recipe_name"] == "colour"
     picture = np.asarray(Image.open("r/samples.png").convert("RGB")).astype(int)
-    assert np.ptp(picture, axis=2).max() > 80  # a photograph of the data is in it, and has colours
+    assert np.ptp(picture, axis=2).max() > 10  # of grey pictures it is 0
 
 
-def test_a_model_without_a_recipe_for_colour_says_so(tmp_path, folder_of_its_own, capsys):
+def test_a_model_without_a_recipe_for_colour_says_so(tmp_path, capsys):
     photos(tmp_path / "photos")
     for name in ("nade", "arvae"):
         assert main(["train", name, "--data", "images", "--data-dir", "photos", "--colour"]) == 2
@@ -102,20 +103,21 @@ def test_a_model_without_a_recipe_for_colour_says_so(tmp_path, folder_of_its_own
 
 
 def test_colours_are_drawn_as_they_are(tmp_path):
-    x = torch.tensor([[[[0, 255]], [[51, 255]], [[255, 255]]]], dtype=torch.uint8)  # (1, 3, 1, 2): a blue pixel and a white one
+    x = torch.tensor([[[[0, 255]], [[51, 255]], [[255, 255]]]], dtype=torch.uint8)  # (1, 3, 1, 2): blue, white
     cells = plots.grid(x.expand(3, -1, -1, -1), columns=2)
-    assert cells.shape == (3, 5, 3) and cells[0, 0].tolist() == [0, 51, 255] and cells[0, 2].isnan().all() and cells[2, 3].isnan().all()
+    assert cells.shape == (3, 5, 3) and cells[0, 0].tolist() == [0, 51, 255]
+    assert cells[0, 2].isnan().all() and cells[2, 3].isnan().all()
     plots.side_by_side(tmp_path / "p.png", {"data": x}, 256)
     colours = np.asarray(Image.open(tmp_path / "p.png").convert("RGB")).reshape(-1, 3)
-    assert (colours == [0, 51, 255]).all(1).mean() > 0.1 and (colours == [255, 255, 255]).all(1).mean() > 0.1
+    assert (colours == [0, 51, 255]).all(1).sum() > 100  # a square of one colour
 
 
-def test_the_commands_of_the_page_run(tmp_path, folder_of_its_own, capsys):
+def test_the_commands_of_the_page_run(tmp_path, capsys):
     photos(tmp_path / "photos")
     x, y = some("grey", 36).x.numpy(), some("grey", 36).y.numpy().astype(np.uint8)
-    lay(tmp_path / "fashion", (np.pad(x, ((0, 0), (0, 4), (0, 4))), y), (np.pad(x, ((0, 0), (0, 4), (0, 4))), y))
+    lay(tmp_path / "fashion", (x, y), (x, y))
     blocks = "\n".join(re.findall(r"^```\n(.*?)^```", PAGE, re.S | re.M))
-    lines = [shlex.split(line, comments=True)[1:] for line in blocks.splitlines()]
+    lines = [shlex.split(line, comments=True)[1:] for line in blocks.splitlines() if line]
     assert len(lines) == 7
     for words in lines:
         if words[0] == "train":
