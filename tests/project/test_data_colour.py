@@ -1,4 +1,4 @@
-"""docs/data.md: every model learns what its row says, and every command there runs. Pictures of colours have colours."""
+"""docs/data.md: every model learns what its row says, and every command there runs; colours are drawn as colours."""
 
 import re
 import shlex
@@ -90,7 +90,8 @@ def test_the_recipe_for_colour_is_trained_and_drawn(name, tmp_path, capsys):
     classes = ["--set", "classes=2"] if name in ("cvae", "classifier") else []
     words = ["train", name, "--data", "images", "--data-dir", "photos", "--size", "4", "--colour", "--out", "r"]
     assert main([*words, "--steps", "1", "--set", "batch=2", *classes]) == 0, capsys.readouterr().err
-    assert checkpoint.read("r")["options"] == {"size": 4, "colour": True} and checkpoint.read("r")["recipe_name"] == "colour"
+    saved = checkpoint.read("r")
+    assert saved["options"] == {"size": 4, "colour": True} and saved["recipe_name"] == "colour"
     picture = np.asarray(Image.open("r/samples.png").convert("RGB")).astype(int)
     assert np.ptp(picture, axis=2).max() > 10  # of grey pictures it is 0
 
