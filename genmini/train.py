@@ -233,7 +233,7 @@ class Training:
         return history
 
     def _row(self, evaluated):
-        """The losses since the last evaluation; at one, also the loss on valid and the model's report. All are finite."""
+        """The losses since the last evaluation; at one, the loss on valid and the model's report. All are finite."""
         stage = {"stage": self.metadata["stage"]} if "stage" in self.metadata else {}
         row = dict(**stage, step=self.history.last)
         row |= {_in_metrics(name): torch.stack(losses).mean().item() for name, losses in self.losses.items()}

@@ -95,7 +95,7 @@ class Model(nn.Module):
     # ---- checks ------------------------------------------------------------------------------------------------------
 
     def check(self, x, y=None, needed=False):
-        """Examples (N, *shape), or flat, (N, D), and their classes -> (N, D); (N,) or None. Values are looked at on a CPU
+        """Examples (N, *shape), or flat, (N, D), and their classes -> (N, D); (N,) or None. Values are read on a CPU
         only: on a GPU that would be a hidden wait."""
         x = checked(x, self.shape, self.levels)
         return x, self.check_y(y, len(x), needed)
@@ -149,8 +149,8 @@ class Model(nn.Module):
         raise Cannot(self.cannot("log_prob_each"))
 
     def figures(self, x, y=None, k=0):
-        """{name: (N,)}, what `genmini eval` shows; "nll" is -log p in nats. k: draws for an example, of models that bound
-        log p by draws."""
+        """{name: (N,)}, what `genmini eval` shows; "nll" is -log p in nats. k: draws for an example, of models that
+        bound log p by draws."""
         return {"loss": self.loss(x, y=y)} if self.cannot("log_prob") else {"nll": -self.log_prob(x, y=y)}
 
     # ---- samples and codes -------------------------------------------------------------------------------------------

@@ -12,10 +12,11 @@ The course, "Processus autorégressif"; Yule, 1927. The recursions are Levinson'
     kappa_k = (gamma_k - sum_i phi^k-1_i gamma_k-i) / v_k-1,   v_k = v_k-1 (1 - kappa_k^2)  (8)
     x_T+h ~ N(m_h, sigma^2 (psi_0^2 + ... + psi_h-1^2)),   psi_j = sum_i phi_i psi_j-i      (9)
 
-(2) says that the process is stationary; then x_t has the mean (3), and the best guess from only k < p numbers is phi^k, with the error v_k:
-(4) read from k = p down to 0 finds them from phi, and (6) is the exact likelihood, the first p numbers included. |kappa_k| < 1 for all k is
-(2) again, which makes the kappas the coordinates to search in. (7) is least squares, (8) Yule and Walker's fit: gamma_k is the
-autocovariance at lag k. In (9) m_h continues (1) without noise, psi_0 = 1 and psi_j = 0 for j < 0.
+(2) says that the process is stationary; then x_t has the mean (3), and phi^k predicts best from k < p numbers, with
+the error v_k: (4), read from k = p down to 0, finds them from phi, and (6) is the exact likelihood, the first p numbers
+included. |kappa_k| < 1 for all k is equivalent to (2), so the search runs over the kappas. (7) is least squares, (8)
+Yule and Walker's fit: gamma_k is the autocovariance at lag k. In (9) m_h continues (1) without noise, psi_0 = 1 and
+psi_j = 0 for j < 0.
 
     test: tests/models/test_ar.py
 """
@@ -35,7 +36,8 @@ class AR(Model):
     def __init__(self, shape=(100,), levels=None, p=2, device=None, dtype=torch.float64):
         """shape (T,): how long a sample is unless it is told; log_prob takes any length."""
         if len(shape) != 1 or levels is not None:
-            raise ValueError(f"AR models series of real numbers, shape (T,) without levels; got shape {shape} with levels {levels}")
+            raise ValueError("AR models series of real numbers, shape (T,) without levels; "
+                             f"got shape {shape} with levels {levels}")  # fmt: skip
         if p < 0:
             raise ValueError(f"p must be at least 0, got {p}")
         super().__init__(shape, levels)
@@ -44,7 +46,7 @@ class AR(Model):
         self.phi = nn.Parameter(torch.zeros(p, device=device, dtype=dtype))
         self.log_sigma = nn.Parameter(torch.zeros((), device=device, dtype=dtype))
 
-    # ---- what it says -------------------------------------------------------------------------------------------------------------------
+    # ---- the process -------------------------------------------------------------------------------------------------
 
     @property
     def mu(self):
@@ -56,13 +58,13 @@ class AR(Model):
 
     @torch.no_grad()
     def roots(self):
-        """The p roots z of (2), complex: 1/z are the eigenvalues of the step from (x_t-1 ... x_t-p) to (x_t ... x_t-p+1)."""
+        """The p roots z of (2), complex: 1/z are the eigenvalues of the step (x_t-1 ... x_t-p) -> (x_t ... x_t-p+1)."""
         if not self.p:
             return self.phi.new_empty(0, dtype=torch.complex128)
         step = torch.diag(self.phi.new_ones(self.p - 1), -1)
         step[0] = self.phi
         inverse = torch.linalg.eigvals(step)
-        return torch.where(inverse == 0, math.inf, 1 / inverse)  # a phi that ends in zeros has fewer roots: the others are at infinity
+        return torch.where(inverse == 0, math.inf, 1 / inverse)  # a phi that ends in zeros has roots at infinity
 
     def stationary(self):
         return bool((self.roots().abs() > 1).all())  # (2)
@@ -73,7 +75,7 @@ class AR(Model):
         gamma = v[0][None]
         for k in range(1, lags + 1):
             i = min(k, self.p)
-            gamma = torch.cat([gamma, (phis[i] * gamma[k - i :].flip(0)).sum()[None]])  # each phi^k solves Yule and Walker's equations (8)
+            gamma = torch.cat([gamma, (phis[i] * gamma[k - i :].flip(0)).sum()[None]])  # phi^k solves (8)
         return gamma
 
     def log_prob(self, x, y=None):
@@ -85,7 +87,8 @@ class AR(Model):
         """(N, T) -> (N, T): log p(x_t | x_1 ... x_t-1)"""
         if not self.stationary():
             closest = self.roots().abs().min().item()
-            raise ValueError(f"the process is not stationary, so x_1 has no distribution: a root has |z| = {closest:.4f}, not above 1")
+            raise ValueError("the process is not stationary, so x_1 has no distribution: "
+                             f"a root has |z| = {closest:.4f}, not above 1")  # fmt: skip
         return _log_prob_each(x.to(self.phi.dtype), self.mu, *_down(self.phi, self.sigma**2))
 
     def figures(self, x, y=None, k=0):
@@ -107,7 +110,8 @@ class AR(Model):
 
     @torch.no_grad()
     def forecast(self, x, steps, level=0.95):
-        """What follows x (N, T), T >= p -> mean, lower, upper, each (N, steps): x_T+h lies between the latter with probability `level`."""
+        """The next `steps` numbers after x (N, T), T >= p -> mean, lower, upper, each (N, steps): x_T+h lies between
+        lower and upper with probability `level`."""
         x = x.to(self.phi.dtype)
         if x.dim() != 2 or x.shape[1] < self.p:
             raise ValueError(f"a forecast needs series (N, T) with T >= p = {self.p}, got {tuple(x.shape)}")
@@ -121,10 +125,10 @@ class AR(Model):
         wide = torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=mean.dtype)).to(mean.device) * deviation
         return mean, mean - wide, mean + wide
 
-    # ---- fitting ------------------------------------------------------------------------------------------------------------------------
+    # ---- fitting -----------------------------------------------------------------------------------------------------
 
     def fit(self, x, method="likelihood"):
-        """Set c, phi and sigma from the series x (N, T), T > p. "yule-walker" and "likelihood" are always stationary."""
+        """Set c, phi and sigma from series x (N, T), T > p; all methods but "least-squares" make it stationary."""
         if method not in METHODS:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
         x = x.detach().to("cpu", torch.float64)
@@ -176,7 +180,8 @@ def _log_prob_each(x, mu, phis, vs):
 def _least_squares(x, p):
     rows = x.unfold(1, p + 1, 1).flatten(0, 1)  # x_t-p ... x_t
     past, now = rows[:, :-1].flip(1), rows[:, -1]
-    solution = torch.linalg.lstsq(torch.cat([torch.ones_like(now)[:, None], past], 1), now[:, None], driver="gelsd").solution[:, 0]  # (7)
+    inputs = torch.cat([torch.ones_like(now)[:, None], past], 1)
+    solution = torch.linalg.lstsq(inputs, now[:, None], driver="gelsd").solution[:, 0]  # (7)
     c, phi = solution[0], solution[1:]
     return c, phi, (now - c - past @ phi).square().mean()
 
@@ -198,7 +203,7 @@ def _levinson(x, p):
 
 
 def _likelihood(x, p):
-    """The maximum of (6), sought from Yule and Walker's fit in mu, atanh kappa and log sigma, where every point is a stationary process."""
+    """The maximum of (6), searched from Yule and Walker's fit over mu, atanh kappa, log sigma: all are stationary."""
     kappas, _, v = _levinson(x, p)
 
     def process(at):
@@ -211,11 +216,12 @@ def _likelihood(x, p):
         return value.item(), torch.autograd.grad(value, at)[0].numpy()
 
     start = torch.cat([x.new_zeros(1), kappas.atanh(), 0.5 * v.log()[None]]).numpy()
-    found = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options=dict(maxiter=1000, ftol=1e-15, gtol=1e-9))
+    options = dict(maxiter=1000, ftol=1e-15, gtol=1e-9)
+    found = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
     mu, phi, v = process(torch.from_numpy(found.x))
     return mu * (1 - phi.sum()), phi, v
 
 
 RECIPES = {
-    "series": {"data": "series", "model": dict(p=9), "train": dict(method="likelihood")},  # p as Akaike's criterion finds it on train
+    "series": {"data": "series", "model": dict(p=9), "train": dict(method="likelihood")},  # p minimises AIC on train
 }

@@ -1,7 +1,7 @@
 """AR-VAE: a VAE of which each of the first numbers z grows with something that can be measured on the image.
 
-The course, "Structuration de l'espace latent: AR-VAE"; Pati, Lerch, "Attribute-based regularization of latent spaces for variational
-auto-encoders", 2020.
+The course, "Structuration de l'espace latent: AR-VAE"; Pati, Lerch, "Attribute-based regularization of latent
+spaces for variational auto-encoders", 2020.
 
     D_a(i, j) = a(x_i) - a(x_j),   i, j in a batch                                          (1)
     D_r(i, j) = z_i^r - z_j^r                                                               (2)
@@ -9,12 +9,13 @@ auto-encoders", 2020.
     loss = -log p(x|z) + beta KL(q(z|x) || p(z)) + gamma sum_r L_r                          (4)
     rho_r = correlation of the ranks of mu^r(x) with those of a(x)                          (5)
 
-The r-th attribute (genmini/attributes.py: area, length, thickness, slant, width, height) orders the r-th number; the others are free. (3)
-asks for the order alone, so what is judged is rank correlation, Spearman's (5). Attributes depend on one another, as thickness and area do,
-and so do then the numbers that follow them, which p(z) draws each for itself: traversals stay among the digits, samples do less.
+The r-th attribute (genmini/attributes.py: area, length, thickness, slant, width, height) orders the r-th number; the
+other numbers are free. (3) depends on the order alone, so it is judged by rank correlation, Spearman's (5). Attributes
+depend on one another, as thickness and area do, and so do the numbers that follow them; but p(z) draws these
+independently. So traversals look like digits, and samples less so.
 
-No room stands behind (1) to (3): for a batch of 64 and six attributes each matrix holds 98 kB, and all of them, gradient included, took 0.4 of
-the 5 ms of a step (MLP of 400 units, 17 levels, one core): a kernel could win 8% at most.
+(1) to (3) have no kernel: for a batch of 64 and six attributes each matrix holds 98 kB, and all of them, gradient
+included, took 0.4 of the 5 ms of a step (MLP of 400 units, 17 levels, one core): a kernel could win 8% at most.
 
     attributes: genmini/attributes.py    bodies: genmini/nets/coders.py    test: tests/models/test_arvae.py
 """
@@ -26,15 +27,17 @@ from genmini.models.vae import VAE
 
 
 class ARVAE(VAE):
-    def __init__(self, shape, levels=2, attributes=measured.NAMES, gamma=10.0, delta=1.0, device=None, dtype=None, **settings):
-        """attributes: the names of those that the first numbers z follow; gamma, delta: those of (3) and (4); settings: those of VAE."""
+    def __init__(self, shape, levels=2, attributes=measured.NAMES, gamma=10.0, delta=1.0, device=None, dtype=None,
+                 **settings):  # fmt: skip
+        """attributes: names of those that the first numbers z follow; gamma: of (4); delta: of (3); settings: VAE's."""
         super().__init__(shape, levels=levels, **settings)
         if not attributes or not set(attributes) <= set(measured.NAMES):
             raise ValueError(f"attributes must be among {', '.join(measured.NAMES)}, got {attributes}")
         if len(set(attributes)) < len(attributes):
             raise ValueError(f"an attribute takes one number z, and there is one twice: {attributes}")
         if len(attributes) > self.latent or len(self.shape) != 2:
-            raise ValueError(f"an attribute of an image (H, W) takes one of latent={self.latent} numbers, got {attributes} of shape {shape}")
+            raise ValueError(f"an attribute of an image (H, W) takes one of latent={self.latent} numbers, "
+                             f"got {attributes} of shape {shape}")  # fmt: skip
         self.attributes, self.gamma, self.delta = attributes, gamma, delta
         self.judged = []  # batches: mu and attributes of what was judged since the last training step or report
         self.to(device=device or torch.get_default_device(), dtype=dtype)
@@ -69,12 +72,13 @@ class ARVAE(VAE):
         self.judged.append((self.encode(x)[:, : len(self.attributes)], a))
 
     def report(self):
-        """(5) over the images that were judged since the last training step or report; nothing of none"""
+        """(5) over the images that were judged since the last training step or report; {} if there are none"""
         if not self.judged:
             return {}
         mu, a = (torch.cat(part) for part in zip(*self.judged, strict=True))
         self.judged.clear()
-        return {f"rank correlation, {name}": (ranks(mu[:, r]) * ranks(a[:, r])).mean().item() for r, name in enumerate(self.attributes)}  # (5)
+        rho = [(ranks(mu[:, r]) * ranks(a[:, r])).mean().item() for r in range(len(self.attributes))]  # (5)
+        return {f"rank correlation, {name}": rho_r for name, rho_r in zip(self.attributes, rho, strict=True)}
 
     def correlations(self, x):
         """(5) over these x, {attribute: number}"""
@@ -85,7 +89,8 @@ class ARVAE(VAE):
 
     @torch.no_grad()
     def traverse(self, x, dimension, values):
-        """x (N, H, W), a dimension or an attribute's name, values (V,) for it -> (N, V, H, W), the mean images, all else of z as it was"""
+        """x (N, H, W), a dimension or an attribute's name, values (V,) for it -> the mean images (N, V, H, W); the rest
+        of z stays."""
         r = self.attributes.index(dimension) if isinstance(dimension, str) else dimension
         z = self.encode(x)[:, None].repeat(1, len(values), 1)
         z[:, :, r] = torch.as_tensor(values, device=z.device, dtype=z.dtype)

@@ -1,15 +1,17 @@
 """Autoencoder: what must pass through few numbers is learnt in few numbers.
 
-The course, "Auto-encodeurs" and "Des auto-encodeurs aux VAE"; Hinton, Salakhutdinov, "Reducing the Dimensionality of Data with Neural
-Networks", 2006; the linear one is Baldi, Hornik, "Neural Networks and Principal Component Analysis", 1989.
+The course, "Auto-encodeurs" and "Des auto-encodeurs aux VAE"; Hinton, Salakhutdinov, "Reducing the
+Dimensionality of Data with Neural Networks", 2006; the linear one is Baldi, Hornik, "Neural Networks and Principal
+Component Analysis", 1989.
 
     z = e(v),   v^ = f(z)                                                                   (1)
     loss = ||v - f(e(v))||^2,   v = x / (L-1)                                               (2)
     z ~ N(m, S)                                                                             (3)
 
-With e and f linear, the least squared error is that of the projection on the first d principal components, and it is reached: f's columns
-span them, if not one by one. An autoencoder has no probability of its own. To draw from it, z is taken from the Gaussian (3) that fits its
-codes of the training images; m and S follow the codes as they move, by averages over the last batches.
+With e and f linear, the least squared error is that of the projection on the first d principal components: the columns
+of f span them, each a mixture of several. An autoencoder has no probability of its own. To draw from it, z is drawn
+from the Gaussian (3) that fits its codes of the training images; m and S follow the codes by averages over the last
+batches.
 
     bodies: genmini/nets/coders.py    test: tests/models/test_autoencoder.py
 """
@@ -25,11 +27,13 @@ BATCHES = 100  # that m and S remember
 
 class Autoencoder(Model):
     unit = "squared error"
-    sample_note = "z is drawn from a Gaussian fitted to the codes of the training images: an autoencoder has no density of its own"
+    sample_note = ("z is drawn from a Gaussian fitted to the codes of the training images: "
+                   "an autoencoder has no density of its own")  # fmt: skip
 
-    def __init__(self, shape, levels=2, latent=20, body="mlp", hidden=400, width=32, upsample="nearest", dropout=0.0, device=None, dtype=None):
-        """latent: d numbers z; body "linear", "mlp" of `hidden` units, or "conv" of `width` channels, `upsample` "transposed", "nearest" or
-        "bilinear"; but for the linear one, f ends in a sigmoid."""
+    def __init__(self, shape, levels=2, latent=20, body="mlp", hidden=400, width=32, upsample="nearest", dropout=0.0,
+                 device=None, dtype=None):  # fmt: skip
+        """latent: d numbers z; body "linear", "mlp" of `hidden` units, or "conv" of `width` channels, `upsample`
+        "transposed", "nearest" or "bilinear". f ends in a sigmoid, unless it is linear."""
         if levels is None or not 2 <= levels <= 256 or latent < 1:
             raise ValueError(f"levels must be 2 to 256 and latent at least 1, got levels={levels}, latent={latent}")
         super().__init__(shape, levels)
@@ -63,7 +67,8 @@ class Autoencoder(Model):
         share = (1 / self.batches.to(z.dtype)).clamp(min=1 / BATCHES)
         moved = z.mean(0) - self.m
         within = (z - z.mean(0)).T @ (z - z.mean(0)) / len(z)
-        self.S += share * (within - self.S + (1 - share) * moved.outer(moved))  # of a mixture: within its parts, and between
+        between = (1 - share) * moved.outer(moved)
+        self.S += share * (within - self.S + between)  # the covariance of a mixture
         self.m += share * moved
 
     def encode(self, x, y=None):
@@ -104,7 +109,12 @@ RECIPES = {  # tuned on the valid split alone
         "train": dict(steps=1500, batch=64, rate=2e-3, shift=0.2),
         "threads": 1,
     },
-    "pca": {"data": "digits", "model": dict(latent=10, body="linear"), "train": dict(steps=2000, batch=64, rate=3e-3), "threads": 1},
+    "pca": {
+        "data": "digits",
+        "model": dict(latent=10, body="linear"),
+        "train": dict(steps=2000, batch=64, rate=3e-3),
+        "threads": 1,
+    },
     "mnist": {
         "data": "mnist",
         "model": dict(latent=20, body="conv", width=32),

@@ -1,8 +1,8 @@
-"""A classifier: p(y | x), by a small network of convolutions. It draws nothing: it judges what other models draw.
+"""A classifier: p(y | x), by a small network of convolutions. It draws no images; it judges those of other models.
 
-The course, "Évaluation des VAE" and "Évaluation des VAE conditionnels": a discriminative model gives the features f(x) that real and drawn
-images are compared by, and the p(y | x) that says whether a drawn 7 looks like a 7. LeCun et al., "Gradient-based learning applied to
-document recognition", 1998, with the ReLU of Nair and Hinton, 2010.
+The course, "Évaluation des VAE" and "Évaluation des VAE conditionnels": a discriminative model gives the features f(x)
+by which real and drawn images are compared, and the p(y | x) that tells whether a drawn 7 looks like a 7. LeCun et al.,
+"Gradient-based learning applied to document recognition", 1998, with the ReLU of Nair and Hinton, 2010.
 
     h_0 = 2 x / (L - 1) - 1                                                                 (1)
     h_i = maxpool_2x2 relu(V_i * relu(W_i * h_{i-1}))                                       (2)
@@ -10,8 +10,9 @@ document recognition", 1998, with the ReLU of Nair and Hinton, 2010.
     p(y | x) = softmax_y(W_y f(x))                                                          (4)
     loss = -log p(y | x)                                                                    (5)
 
-x has the levels 0 ... L-1, or real numbers between them. In training units of h_I and f are dropped, and `binary` is the share of images that
-are seen with two levels, half of these by a threshold, half drawn with the probability x / (L - 1): one network judges grey and binary images.
+x has the levels 0 ... L-1, or real numbers between them. In training, units of h_I and f are dropped, and the share
+`binary` of the images is made binary, half of these by a threshold, half drawn with the probability x / (L - 1), so
+that one network judges grey and binary images.
 
     test: tests/models/test_classifier.py    used by: genmini/metrics, with the trained run in genmini/metrics/digits-v1
 """
@@ -26,12 +27,16 @@ from genmini.models._model import Model
 
 
 class Classifier(Model):
-    def __init__(self, shape, levels=2, classes=10, width=16, blocks=2, features=64, dropout=0.0, binary=0.0, device=None, dtype=None):
-        """shape of one x: (H, W) or (C, H, W); width: channels of the first block, doubled by each further one; features: numbers in f(x)."""
+    def __init__(self, shape, levels=2, classes=10, width=16, blocks=2, features=64, dropout=0.0, binary=0.0,
+                 device=None, dtype=None):  # fmt: skip
+        """shape of one x: (H, W) or (C, H, W); width: channels of the first block, doubled by each further one;
+        features: numbers in f(x)."""
         if len(shape) not in (2, 3) or not levels or levels < 2:
-            raise ValueError(f"a classifier takes images, (H, W) or (C, H, W), of at least 2 levels; got shape {shape} and levels {levels}")
+            raise ValueError("a classifier takes images, (H, W) or (C, H, W), of at least 2 levels; "
+                             f"got shape {shape} and levels {levels}")  # fmt: skip
         if classes < 2 or features < 1 or blocks < 1:
-            raise ValueError(f"classes must be at least 2, features and blocks at least 1; got {classes}, {features} and {blocks}")
+            raise ValueError("classes must be at least 2, features and blocks at least 1; "
+                             f"got {classes}, {features} and {blocks}")  # fmt: skip
         if not 0 <= binary <= 1:
             raise ValueError(f"binary is a share, 0 to 1, got {binary}")
         super().__init__(shape, levels, classes)
@@ -70,17 +75,17 @@ class Classifier(Model):
     def _partly_binary(self, x):
         v = x.float() / (self.levels - 1)
         each = lambda share: (torch.rand(len(x), device=x.device) < share).view(-1, *(1 for _ in x.shape[1:]))
-        threshold = torch.where(each(0.5), 0.5, 1 - torch.rand_like(v))  # of the image, or of each pixel: v >= 1 - u with probability v
+        threshold = torch.where(each(0.5), 0.5, 1 - torch.rand_like(v))  # v >= 1 - u with the probability v
         return torch.where(each(self.binary), (v >= threshold).float(), v) * (self.levels - 1)
 
     def figures(self, x, y, k=0):
-        """Of each example: is the likeliest class the right one, 1 or 0; and the loss."""
+        """1 where the likeliest class is the right one, else 0; and the loss."""
         a, y = self.logits(x), self.check_y(y, len(x), needed=True)
         return {"accuracy": (a.argmax(1) == y).to(a.dtype), "cross entropy": F.cross_entropy(a, y, reduction="none")}
 
     @torch.no_grad()
     def panels(self, splits):
-        """Images of test, and those whose class it misses most."""
+        """Images of test, and those of the largest loss."""
         test = splits["test"]
         batches = zip(test.x.split(1000), test.y.split(1000), strict=True)
         loss = torch.cat([self.loss(x.to(self.device), y.to(self.device)) for x, y in batches])

@@ -1,15 +1,16 @@
-"""CVAE: a VAE that is told y, so that y need not be coded, and can be asked for.
+"""CVAE: a VAE given y, so that z need not code y, and images of a chosen y can be drawn.
 
-The course, "VAE conditionnels": its ELBO, "concaténation du conditionnement au code latent", "choix de y (ou tirage aléatoire)"; Sohn, Lee,
-Yan, "Learning Structured Output Representation using Deep Conditional Generative Models", 2015.
+The course, "VAE conditionnels": its ELBO, "concaténation du conditionnement au code latent", "choix de y (ou tirage
+aléatoire)"; Sohn, Lee, Yan, "Learning Structured Output Representation using Deep Conditional Generative Models",
+2015.
 
     q(z|x, y) = N(mu(x, y), diag sigma^2(x, y)),   p(x|z, y)                                (1)
     log p(x|y) >= E_q [log p(x|z, y)] - KL(q(z|x, y) || p(z))                               (2)
     y ~ p(y),   z ~ p(z),   x ~ p(x|z, y)                                                   (3)
 
-y is a class, which enters as a one-hot vector, or a vector of C numbers as it is: it is concatenated to what enters the encoder (for
-convolutions as C constant planes), and to z. So a mixture of one-hot vectors asks for an image with properties of several classes. When
-none is asked for, (3) takes y from the data: one of the last that were learnt from.
+y is a class, which enters as a one-hot vector, or any vector of C numbers: it is concatenated to what enters the
+encoder (for convolutions as C constant planes), and to z. So a mixture of one-hot vectors gives images with properties
+of several classes. Without a y, (3) takes one of the last that the model has learnt from.
 
     bodies: genmini/nets/coders.py    test: tests/models/test_cvae.py
 """
@@ -31,7 +32,7 @@ class CVAE(VAE):
             raise ValueError(f"classes must be at least 1, got {classes}")
         self.classes = classes  # before the bodies are made: they are steered by as many numbers
         super().__init__(shape, levels=levels, **settings)
-        self.register_buffer("seen", torch.full((KEPT, classes), 1 / classes))  # until there are any, the mean of all classes
+        self.register_buffer("seen", torch.full((KEPT, classes), 1 / classes))  # at first the mean of all classes
         self.register_buffer("count", torch.tensor(0))
         self.to(device=device or torch.get_default_device(), dtype=dtype)
 
@@ -62,7 +63,7 @@ class CVAE(VAE):
 
     @torch.no_grad()
     def sample(self, n, y=None, mean=False):
-        """n draws, (n, *shape) uint8, or means; y: a class or a vector for all, or one each; None: drawn from the data."""
+        """n draws, (n, *shape), or means. y: a class or a vector for all, or one each; None: drawn from the data."""
         if y is None:
             known = self.count.clamp(1, KEPT)
             y = self.seen[(torch.rand(n, device=self.seen.device) * known).long()]

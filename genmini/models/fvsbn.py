@@ -1,14 +1,15 @@
 """FVSBN: every pixel is a logistic regression on those before it, the simplest of all autoregressive networks.
 
-The course, "fully-visible sigmoid belief network"; Neal, "Connectionist learning of belief networks", 1992; Frey, Hinton, Dayan 1996.
+The course, "fully-visible sigmoid belief network"; Neal, "Connectionist learning of belief networks", 1992; Frey,
+Hinton, Dayan, "Does the wake-sleep algorithm produce good density estimators?", 1996.
 
     p(x) = prod_d p(x_d | x_<d)                                                             (1)
     p(x_d = 1 | x_<d) = sigma(alpha_d0 + sum_{i<d} alpha_di x_i)                            (2)
 
-All the sums of (2) at once are one linear map whose matrix is strictly lower triangular. A draw costs the arithmetic of one such product,
-not D of them: once x_i is known, its column is added to everything that follows.
-With L levels in place of two, x_i enters as the L-1 bits [x_i >= 1] ... [x_i >= L-1], x_d gets L sums, and sigma is a softmax over them.
-`order` says which pixel is x_1, which x_2, ...; x comes and goes in pixel order all the same.
+All the sums of (2) together are one linear map whose matrix is strictly lower triangular. A draw costs the arithmetic
+of one such product: once x_i is known, its column is added to all the sums that follow. With L levels instead of two,
+x_i enters as the L-1 bits [x_i >= 1] ... [x_i >= L-1], x_d gets L sums, and sigma is a softmax over them. `order` says
+which pixel is x_1, which x_2, ...; x comes and goes in pixel order.
 
     layer: genmini.layers.MaskedLinear    room: kernels/masked_linear.py    test: tests/models/test_fvsbn.py
 """
@@ -24,7 +25,7 @@ from genmini.models._model import Model
 
 class FVSBN(Model):
     def __init__(self, shape, levels=2, order="natural", dropout=0.0, device=None, dtype=None):
-        """shape of one x (8, 8); order "natural", "random" or the pixels in the order wanted; dropout: of the x_i in (2), in training."""
+        """shape of one x (8, 8); order "natural", "random" or a list of pixels; dropout: of x_i in (2), in training."""
         if levels < 2:
             raise ValueError(f"levels must be at least 2, got {levels}")
         super().__init__(shape, levels)
@@ -32,14 +33,15 @@ class FVSBN(Model):
         d = torch.arange(1, self.D + 1, device="cpu")
         self.p = outputs.softmax(levels, dim=-1)  # sigma of (2)
         d_in, d_out = d.repeat_interleave(levels - 1), d.repeat_interleave(self.p.rows)
-        self.alpha = MaskedLinear(len(d_in), len(d_out), device=device, dtype=dtype, in_degree=d_in, out_degree=d_out, strict=True)
+        degrees = dict(in_degree=d_in, out_degree=d_out, strict=True)
+        self.alpha = MaskedLinear(len(d_in), len(d_out), device=device, dtype=dtype, **degrees)
         self.dropout = nn.Dropout(dropout)
         with torch.no_grad():  # at first a pixel listens to none: the independent pixels that (2) contains
             self.alpha.weight.zero_()
             self.alpha.bias.zero_()
 
     def logits(self, x):
-        """(N, *shape) -> (N, D), or (N, D, L) with L > 2 levels, in pixel order: row d depends only on the pixels before it in `order`."""
+        """(N, *shape) -> (N, D), or (N, D, L) with L > 2 levels, in pixel order; a row depends on earlier pixels."""
         x = x.reshape(len(x), self.D)[:, self.order]  # x_1 ... x_D
         a = self.alpha(self.dropout(self._bits(x)))  # (2) before its sigma
         return a.unflatten(1, (self.D, self.p.rows))[:, self.order.argsort()].squeeze(2)
@@ -59,13 +61,13 @@ class FVSBN(Model):
 
     @torch.no_grad()
     def sample(self, n, u=None, x=None, known=0):
-        """n draws, (n, *shape), uint8 up to 256 levels. u (n, D): uniform noise; u[:, d] decides the d-th pixel in `order`.
+        """n draws, (n, *shape), uint8 up to 256 levels. u (n, D): uniform noise; u[:, d] decides the d-th pixel drawn.
 
         x (n, *shape), known: the first `known` pixels in `order` are those of x, and the rest is drawn after them.
         """
         u, x = begun(n, self.D, u, x, known, self.order, self.p.dtype)
         x = x[:, self.order]
-        a = self.alpha.bias.expand(n, -1).clone()  # alpha_d0; the columns of what is known are added as it becomes known
+        a = self.alpha.bias.expand(n, -1).clone()  # alpha_d0; the column of a pixel is added once it is known
         bits, rows = self.levels - 1, self.p.rows
         for d in range(self.D):
             if d >= known:

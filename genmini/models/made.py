@@ -1,6 +1,7 @@
 """MADE: an autoencoder becomes a density once no path leads from x_d to the output that predicts it.
 
-The course, "MADE : principe"; Germain, Gregor, Murray, Larochelle, "MADE: Masked Autoencoder for Distribution Estimation", 2015.
+The course, "MADE : principe"; Germain, Gregor, Murray, Larochelle, "MADE: Masked Autoencoder for Distribution
+Estimation", 2015.
 
     p(x) = prod_d p(x_d | x_<d)                                                             (1)
     z = f(b + (W o M^W) x)                                                                  (2)
@@ -9,14 +10,16 @@ The course, "MADE : principe"; Germain, Gregor, Murray, Larochelle, "MADE: Maske
     log p(x) = sum_d x_d log x^_d + (1 - x_d) log(1 - x^_d)                                 (5)
     p(x) = 1/K sum_k p_k(x)                                                                 (6)
 
-x_d has the degree d = 1 ... D, a hidden unit k the degree m(k) = 1 ... D-1: the last input that it may see. With more hidden layers, (2) is
-repeated, and d in M^W is the degree of the unit below. With direct connections, (3) has a further term (A o M^A) x, M^A_dd' = [d > d'].
-With L levels in place of two, x_d enters as the L-1 bits [x_d >= 1] ... [x_d >= L-1] (which for L = 2 is x_d itself: neighbouring levels
-share what they learn), it gets L outputs, and sigma in (3) is a softmax over them.
-`order` says which pixel is x_1, which x_2, ...; x comes and goes in pixel order all the same.
-With K masks the hidden units have K sets of degrees, and if the order is random the pixels have K orders, one p_k each, on the same weights.
-A batch in training takes one of them at random, or with `resample` draws one that nobody has seen, so that the weights learn all orders at
-once; (6) averages the probabilities of the K. (To average logits gives nothing that sums to one.)
+x_d has the degree d = 1 ... D, a hidden unit k the degree m(k) = 1 ... D-1: the last input that it may see. With more
+hidden layers, (2) is repeated, and d in M^W is the degree of the unit below. With direct connections, (3) has a further
+term (A o M^A) x, M^A_dd' = [d > d']. With L levels instead of two, x_d enters as the L-1 bits [x_d >= 1] ...
+[x_d >= L-1], so that neighbouring levels share what they learn; it gets L outputs, and sigma in (3) is a softmax over
+them. `order` says which pixel is x_1, which x_2, ...; x comes and goes in pixel order.
+
+With K masks the hidden units have K sets of degrees, and if the order is random the pixels have K orders: p_k is of
+mask k, on the same weights. A batch in training takes one mask at random, or with `resample` draws a new one, so that
+the weights learn all orders at once; (6) averages the probabilities of the K masks, not their logits, which would give
+nothing that sums to one.
 
     rooms: kernels/masked_linear.py, kernels/made_sample.py    test: tests/models/test_made.py
 """
@@ -33,9 +36,9 @@ from genmini.models._model import Model
 
 
 class MADE(Model):
-    def __init__(self, shape, hidden=(500,), levels=2, order="natural", masks=1, resample=False, direct=False, dropout=0.0,
-                 device=None, dtype=None):  # fmt: skip
-        """shape of one x (8, 8); hidden: units of each layer; order "natural", "random" or the pixels in the order wanted; masks: K of (6);
+    def __init__(self, shape, hidden=(500,), levels=2, order="natural", masks=1, resample=False, direct=False,
+                 dropout=0.0, device=None, dtype=None):  # fmt: skip
+        """shape of one x (8, 8); hidden: units of each layer; order "natural", "random" or a list of pixels; masks: K;
         resample: every batch in training has degrees of its own, and if the order is random an order of its own."""
         if not 2 <= levels <= 256 or masks < 1:
             raise ValueError(f"levels must be 2 to 256 and masks at least 1, got levels={levels}, masks={masks}")
@@ -44,9 +47,12 @@ class MADE(Model):
 
         to, place = dict(device=device, dtype=dtype), device or torch.get_default_device()
         drawn = [self._new_mask(hidden, first=k == 0) for k in range(masks)]
-        self.register_buffer("orders", torch.stack([order for order, _ in drawn]).to(place))  # (K, D): the pixel that comes d-th
-        # The degrees of every layer, (K, units). Inputs enter in the order of mask 0; so its degrees ascend: the fast path of both rooms
-        m = [1 + self.orders.argsort(1)[:, self.orders[0]], *map(torch.stack, zip(*(degrees for _, degrees in drawn), strict=True))]
+        orders = torch.stack([order for order, _ in drawn])
+        self.register_buffer("orders", orders.to(place))  # (K, D): the pixel that comes d-th
+        # The degrees of every layer, (K, units). Inputs enter in the order of mask 0, so that its degrees ascend: both
+        # rooms have a fast path for this
+        hidden_degrees = map(torch.stack, zip(*(degrees for _, degrees in drawn), strict=True))
+        m = [1 + self.orders.argsort(1)[:, self.orders[0]], *hidden_degrees]
         for i, each in enumerate(m):
             self.register_buffer(f"m{i}", each.to(place))
         sizes = [self.D * (levels - 1), *hidden]
@@ -57,13 +63,14 @@ class MADE(Model):
         self.dropout = nn.Dropout(dropout)
 
     def _new_mask(self, hidden, first=False):
-        """-> an order of the pixels (D,), the degrees of each hidden layer: 1 ... D-1, evenly, shuffled for all masks but the first."""
-        even = [1 + torch.arange(H, device="cpu") * max(self.D - 1, 1) // H for H in hidden]  # the masks are those of (4)
+        """-> an order of the pixels (D,), the degrees of each hidden layer: 1 ... D-1 evenly; `first`: not shuffled."""
+        even = [1 + torch.arange(H, device="cpu") * max(self.D - 1, 1) // H for H in hidden]  # of the masks (4)
         order = ordered(self._order, self.D).cpu()
         return order, even if first else [m[torch.randperm(len(m), device="cpu")] for m in even]
 
     def logits(self, x, mask=0):
-        """(N, *shape) -> (N, D), or (N, D, L) with L > 2 levels, in pixel order: row d depends only on the pixels before it in `orders[mask]`.
+        """(N, *shape) -> (N, D), or (N, D, L) with L > 2 levels, in pixel order. A row depends on the pixels before it
+        in `orders[mask]` only.
 
         mask: its number, or the degrees of the pixels (in the order of mask 0) and of each hidden layer."""
         x = x.reshape(len(x), self.D)[:, self.orders[0]]
@@ -78,7 +85,9 @@ class MADE(Model):
 
     def _degrees(self, mask):
         """Of the bits, of the hidden layers; and of the outputs."""
-        pixels, *hidden = (getattr(self, f"m{i}")[mask] for i in range(len(self.W) + 1)) if isinstance(mask, int) else mask
+        if isinstance(mask, int):
+            mask = [getattr(self, f"m{i}")[mask] for i in range(len(self.W) + 1)]
+        pixels, *hidden = mask
         return [pixels.repeat_interleave(self.levels - 1), *hidden], pixels.repeat_interleave(self.p.rows)
 
     def _bits(self, x):  # (N, D) -> (N, D (L-1))
@@ -96,7 +105,8 @@ class MADE(Model):
         elif mask is None and self.training:
             mask = torch.randint(self.masks, ()).item() if self.masks > 1 else 0
         elif mask is None and self.masks > 1:
-            return torch.stack([self.log_prob(x, k) for k in range(self.masks)]).logsumexp(0) - math.log(self.masks)  # log of (6)
+            each = torch.stack([self.log_prob(x, k) for k in range(self.masks)])
+            return each.logsumexp(0) - math.log(self.masks)  # log of (6)
         return self._log_p(x, 0 if mask is None else mask).sum(1)  # (5)
 
     def _log_p(self, x, mask):  # (N, D) -> log p(x_d | x_<d), (N, D)
@@ -106,10 +116,10 @@ class MADE(Model):
         return self.orders[0]
 
     def sample(self, n, u=None, x=None, known=0):
-        """n draws, (n, *shape) uint8. u (n, D) uniform noise: the same noise gives the same draws; u[:, d] decides the d-th in order.
+        """n draws, (n, *shape). u (n, D): uniform noise; u[:, d] decides the d-th pixel in order.
 
-        x (n, *shape), known: the first `known` pixels in the order are those of x, and the rest is drawn after them. With several masks u is
-        (n, D + 1), its last column decides the mask, and the orders must agree on which pixels are known.
+        x (n, *shape), known: the first `known` pixels in order are those of x, the rest is drawn. Of several masks, u
+        is (n, D + 1), its last column decides the mask, and the orders must agree on which pixels are known.
         """
         return self._sample(n, u, x, known, self._draw)
 
@@ -148,7 +158,7 @@ class MADE(Model):
     def _draw_naive(self, k, u, x, known):
         pixel_of, place_of = self.orders[k], self.orders[k].argsort()
         for d in range(known, self.D):
-            a = self.logits(x[:, place_of], k)[:, pixel_of[d]]  # of p(x_d | x_<d): x_d and what comes after are not seen
+            a = self.logits(x[:, place_of], k)[:, pixel_of[d]]  # of p(x_d | x_<d): x_d and later pixels are not seen
             x[:, d] = self.p.draw(a.view(len(x), self.p.rows), u[:, d])  # (1)
         return x
 

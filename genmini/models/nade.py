@@ -1,19 +1,20 @@
-"""NADE: a network for every pixel, all of them sharing their first layer, so that the next pixel costs one column and no more.
+"""NADE: a network for every pixel; they share their first layer, so that the next pixel costs one more column.
 
-The course, "Neural Autoregressive Density Estimator", "Partage des poids"; Larochelle, Murray, "The Neural Autoregressive Distribution
-Estimator", 2011; Uria et al., "Neural Autoregressive Distribution Estimation", 2016.
+The course, "Neural Autoregressive Density Estimator", "Partage des poids"; Larochelle, Murray, "The Neural
+Autoregressive Distribution Estimator", 2011; Uria et al., "Neural Autoregressive Distribution Estimation", 2016.
 
     p(x) = prod_d p(x_d | x_<d)                                                             (1)
     h_d = sigma(a_d)                                                                        (2)
     p(x_d = 1 | x_<d) = sigma(b_d + V_d . h_d)                                              (3)
     a_1 = c,   a_{d+1} = a_d + W_:d x_d                                                     (4)
 
-Without sharing, h_d = sigma(W_{:,<d} x_<d + c) costs O(H d), and all of them O(H D^2); (4) makes that O(H D), for the likelihood, for its
-gradient, and for a sample alike. The logits of (3) go into log p as they are: a second sigma would keep every p within [0.5, 0.73].
-With L levels in place of two, x_d enters as the L-1 bits [x_d >= 1] ... [x_d >= L-1], each with a column of its own, it gets L rows of V,
-and sigma in (3) is a softmax over them. `order` says which pixel is x_1, which x_2, ...; x comes and goes in pixel order all the same.
+Without sharing, h_d = sigma(W_{:,<d} x_<d + c) costs O(H d), and all of them O(H D^2); (4) makes that O(H D), for the
+likelihood, its gradient and a sample. The logits of (3) go into log p as they are: a second sigma would keep every p
+within [0.5, 0.73]. With L levels instead of two, x_d enters as the L-1 bits [x_d >= 1] ... [x_d >= L-1], each with a
+column of its own, it gets L rows of V, and sigma in (3) is a softmax over them. `order` says which pixel is x_1, which
+x_2, ...; x comes and goes in pixel order.
 
-    room: kernels/nade.py (two levels; with more, PyTorch walks over the pixels)    test: tests/models/test_nade_model.py
+    room: kernels/nade.py (two levels; with more, PyTorch loops over pixels)    test: tests/models/test_nade_model.py
 """
 
 import torch
@@ -45,7 +46,7 @@ class NADE(Model):
         self.dropout = nn.Dropout(dropout)
 
     def logits(self, x):
-        """(N, *shape) -> (N, D), or (N, D, L) with L > 2 levels, in pixel order: row d depends only on the pixels before it in `order`."""
+        """(N, *shape) -> (N, D), or (N, D, L) with L > 2 levels, in pixel order; a row depends on earlier pixels."""
         x = x.reshape(len(x), self.D)[:, self.order]  # x_1 ... x_D
         V = self.V * self.dropout(torch.ones_like(self.c))
         l = ops.nade_logits(x, self.W, V, self.b, self.c) if self.levels == 2 else self._walk(x, V)[1]
@@ -61,7 +62,7 @@ class NADE(Model):
 
     @torch.no_grad()
     def sample(self, n, u=None, x=None, known=0):
-        """n draws, (n, *shape), uint8 up to 256 levels. u (n, D): uniform noise; u[:, d] decides the d-th pixel in `order`.
+        """n draws, (n, *shape), uint8 up to 256 levels. u (n, D): uniform noise; u[:, d] decides the d-th pixel drawn.
 
         x (n, *shape), known: the first `known` pixels in `order` are those of x, and the rest is drawn after them.
         """
@@ -75,7 +76,8 @@ class NADE(Model):
 
     def _walk(self, x, V, u=None, known=None):
         """(N, D) in order -> x with x[:, known:] drawn by u, and the logits (N, D, L), of L > 2 levels."""
-        W, V, b = self.W.unflatten(1, (self.D, -1)).unbind(1), V.unflatten(0, (self.D, -1)), self.b.unflatten(0, (self.D, -1))
+        W, b = self.W.unflatten(1, (self.D, -1)).unbind(1), self.b.unflatten(0, (self.D, -1))
+        V = V.unflatten(0, (self.D, -1))
         a, x, logits = self.c.expand(len(x), -1), x.clone(), []  # (4)
         levels = torch.arange(1, self.levels, device=x.device)
         for d in range(self.D):

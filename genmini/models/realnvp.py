@@ -1,7 +1,7 @@
-"""RealNVP: a network that can be walked backwards carries data to noise, and knows by how much it stretched space.
+"""RealNVP: an invertible network maps data to noise, and gives the determinant of that map.
 
-The course, "Réseau inversible (NF)"; Dinh, Sohl-Dickstein, Bengio, "Density estimation using Real NVP", 2017. Actnorm is Kingma and
-Dhariwal's (Glow, 2018), variational dequantisation Ho et al.'s (Flow++, 2019).
+The course, "Réseau inversible (NF)"; Dinh, Sohl-Dickstein, Bengio, "Density estimation using Real NVP", 2017. Actnorm
+is Kingma and Dhariwal's (Glow, 2018), variational dequantisation Ho et al.'s (Flow++, 2019).
 
     log p(x) = log N(h(x); 0, I) + log |det dh/dx|                                          (1)
     x_1' = x_1,   x_2' = exp(s(x_1)) o x_2 + t(x_1)       log |det| = sum s(x_1)            (2)
@@ -12,15 +12,18 @@ Dhariwal's (Glow, 2018), variational dequantisation Ho et al.'s (Flow++, 2019).
     log P(x) = log int_[0,1)^D p(x + u) du  >=  E_q(u|x) [log p(x + u) - log q(u|x)]        (7)
     u = sigmoid(g(e; x)),   log q(u|x) = log N(e; 0, I) - log |det du/de|                   (8)
 
-h is a chain of steps: affine couplings (2), whose halves change roles from one to the next, with a bounded s (3), so that the inverse is
-as well-conditioned as the forward; before each an actnorm (4), one s and t a channel, that the first batch sets to bring out mean 0 and
-deviation 1. A vector is halved into even and odd numbers. An image is halved as a checkerboard, squeezed, 2x2 pixels to 4 channels, and
-halved by channels; at each scale (5) half of the channels are finished as z_i, the others go on. A class y can steer every s and t.
+h is a chain of steps: affine couplings (2), whose halves change roles from one to the next, with a bounded s (3), so
+that the inverse is as well-conditioned as the forward; before each an actnorm (4), one s and t a channel, which the
+first batch sets to give mean 0 and deviation 1. A vector is halved into even and odd numbers. An image is halved as a
+checkerboard, squeezed (2x2 pixels become 4 channels), and halved by channels; at each scale (5) half of the channels
+end as z_i, the others go on. A class y can steer every s and t.
 
-An image of L levels is no point of a density: P(x) is the mass of its cell. u spreads x over that cell, uniformly (log q = 0) or by a flow
-of its own (8); (6) opens [0, L) to the line, and its slope belongs to the determinant of (1): bits/dim is that of P, to the constant.
+An image of L levels is no point of a density: P(x) is the mass of its cell. u spreads x over that cell, uniformly
+(log q = 0) or by a flow of its own (8). (6) maps [0, L) to the line, and its slope is part of the determinant of (1),
+so that bits/dim is that of P.
 
-    layer: genmini.layers.AffineCoupling    room: kernels/affine_coupling.py    bodies: genmini/nets    test: tests/models/test_realnvp.py
+    layer: genmini.layers.AffineCoupling    room: kernels/affine_coupling.py    bodies: genmini/nets
+    test: tests/models/test_realnvp.py
 """
 
 import math
@@ -37,19 +40,21 @@ from genmini.nets.mlp import MLP
 
 
 class RealNVP(Model):
-    def __init__(self, shape, levels=None, couplings=4, scales=0, hidden=(128, 128), width=32, blocks=2, dropout=0.0, classes=0, bound=1.0,
-                 dequantise="uniform", margin=0.01, save="x", device=None, dtype=None):  # fmt: skip
-        """shape of one x: (D,), (H, W) or (C, H, W); levels: None for a density, L for images with the levels 0 ... L-1.
+    def __init__(self, shape, levels=None, couplings=4, scales=0, hidden=(128, 128), width=32, blocks=2, dropout=0.0,
+                 classes=0, bound=1.0, dequantise="uniform", margin=0.01, save="x",
+                 device=None, dtype=None):  # fmt: skip
+        """shape of one x: (D,), (H, W) or (C, H, W); levels: None for a density, L for images of levels 0 ... L-1.
 
-        couplings of a vector, or of an image at each scale and in each way of halving; scales: how often an image is squeezed. Bodies: for
-        vectors `hidden` units a layer, for images `blocks` of `width` channels. classes: log_prob and sample take a class y. dequantise
-        "uniform" or "variational"; margin: a of (6). save="y": the backward pass recomputes each step from its output, memory does not
-        grow with depth.
+        couplings: of a vector, or of an image at each scale and in each way of halving; scales: how often an image is
+        squeezed. Bodies have `hidden` units a layer for vectors, `blocks` of `width` channels for images. classes:
+        log_prob and sample take a class y. dequantise "uniform" or "variational"; margin: a of (6). save="y": the
+        backward pass recomputes each step from its output, so that memory does not grow with depth.
         """
         if not 1 <= len(shape) <= 3 or min(shape) < 1:
             raise ValueError(f"shape must be (D,), (H, W) or (C, H, W), got {shape}")
         if scales and (len(shape) == 1 or any(side % 2**scales for side in shape[-2:])):
-            raise ValueError(f"scales={scales} halves the sides of an image that often: {2**scales} must divide them, got shape {shape}")
+            raise ValueError(f"scales={scales} halves the sides of an image that often: {2**scales} must divide them, "
+                             f"got shape {shape}")  # fmt: skip
         if couplings < 1:
             raise ValueError(f"couplings must be at least 1, got {couplings}")
         if save not in ("x", "y"):
@@ -63,14 +68,16 @@ class RealNVP(Model):
         super().__init__(shape, levels, classes)
         self.margin, self.save, self.is_bound = margin, save, levels is not None
 
-        body = dict(hidden=hidden, dropout=dropout) if len(shape) == 1 else dict(width=width, blocks=blocks, dropout=dropout)
+        body = dict(hidden=hidden) if len(shape) == 1 else dict(width=width, blocks=blocks)
+        body["dropout"] = dropout
         couple = partial(_couple, couplings=couplings, body=body, bound=bound, save=save)
         self.inner = shape if len(shape) != 2 else (1, *shape)  # an image has channels
         self.f, self.shapes, h = nn.ModuleList(), [], self.inner  # f_i of (5), the shapes of z_i, that of h_i
         for _ in range(scales):
             C, H, W = h
             squeezed = 4 * C, H // 2, W // 2
-            self.f.append(nn.ModuleList([*couple(h, "checkerboard", classes), Squeeze(), *couple(squeezed, "channel", classes)]))
+            before, after = couple(h, "checkerboard", classes), couple(squeezed, "channel", classes)
+            self.f.append(nn.ModuleList([*before, Squeeze(), *after]))
             h = 2 * C, H // 2, W // 2
             self.shapes.append(h)
         self.f.append(nn.ModuleList(couple(h, "odd" if len(h) == 1 else "checkerboard", classes)))
@@ -81,7 +88,7 @@ class RealNVP(Model):
             self.g = nn.ModuleList(steps[1::2])  # without actnorm: e is normal already
         self.to(device=device or torch.get_default_device(), dtype=dtype)
 
-    # ---- h and its inverse --------------------------------------------------------------------------------------------------------------
+    # ---- h and its inverse -------------------------------------------------------------------------------------------
 
     def forward(self, x, y=None):
         """h: real x (N, *shape) -> z (N, D), log |det dh/dx| (N,)"""
@@ -116,11 +123,11 @@ class RealNVP(Model):
             logdet = logdet + part
         return h, logdet
 
-    # ---- the probability ----------------------------------------------------------------------------------------------------------------
+    # ---- the probability ---------------------------------------------------------------------------------------------
 
     def log_prob(self, x, y=None, draws=1):
-        """(N, *shape) -> (N,) in nats. With levels it is the bound (7), drawn anew at each call; the mean of more draws is tighter:
-        log 1/k sum_k p(x + u_k) / q(u_k | x). A model with classes that is told no y averages p(x | y) over all of them."""
+        """(N, *shape) -> (N,) in nats. With levels it is the bound (7), drawn anew each time; more draws are tighter:
+        log 1/k sum_k p(x + u_k) / q(u_k | x). Without y, a model with classes averages p(x | y) over all of them."""
         x, y = self.check(x, y)
         x = x.reshape(len(x), *self.shape)
         if self.levels is None:
@@ -159,7 +166,7 @@ class RealNVP(Model):
 
     @torch.no_grad()
     def sample(self, n, y=None):
-        """n draws, (n, *shape): float, or the levels as integers. y: a class for all, or one each; None draws them evenly."""
+        """n draws, (n, *shape): float, or whole levels. y: a class for all, or one each; None draws classes evenly."""
         like = self.like
         if self.classes and y is None:
             y = torch.randint(self.classes, (n,), device=like.device)
@@ -174,11 +181,11 @@ def _log_normal(z):  # (N, D) -> (N,)
     return -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
 
 
-# ---- steps: forward(x, y) and inverse(x, y) give (x', logdet) --------------------------------------------------------------------------
+# ---- steps: forward(x, y) and inverse(x, y) give (x', logdet) --------------------------------------------------------
 
 
 def _couple(shape, kind, classes=0, context=0, *, couplings, body, bound, save):
-    """actnorm, coupling, actnorm, coupling ...: the half that is seen is the other one each time."""
+    """actnorm, coupling, actnorm, coupling ...; the halves of a coupling change roles each time."""
     C, steps = shape[0], []
     for i in range(couplings):
         net = (MLP if len(shape) == 1 else ResNet)(C, 2 * C, classes=classes, context=context, **body)
@@ -250,7 +257,7 @@ class Squeeze(nn.Module):
 
 
 class Recomputed(torch.autograd.Function):
-    """A chain of steps that keeps its last output alone: the backward pass walks the inverses, and differentiates one step at a time."""
+    """A chain of steps that keeps only its last output: the backward pass inverts and differentiates step by step."""
 
     @staticmethod
     def forward(ctx, steps, y, x, *parameters):
@@ -271,7 +278,8 @@ class Recomputed(torch.autograd.Function):
             with torch.enable_grad():
                 again = step(x.requires_grad_(), y)
             wrt = [x, *(p for p in step.parameters() if p.requires_grad)]
-            outputs, douts = zip(*((o, d) for o, d in zip(again, (dx, dlogdet), strict=True) if o.requires_grad), strict=True)
+            pairs = [(o, d) for o, d in zip(again, (dx, dlogdet), strict=True) if o.requires_grad]
+            outputs, douts = zip(*pairs, strict=True)
             dx, *dparameters = torch.autograd.grad(outputs, wrt, douts)
             grads.update(zip(wrt[1:], dparameters, strict=True))
             out = x.detach()
@@ -280,10 +288,15 @@ class Recomputed(torch.autograd.Function):
 
 RECIPES = {
     **{
-        toy: {"data": toy, "model": dict(couplings=16, hidden=(64, 64)), "train": dict(steps=2500, batch=512, rate=5e-3), "threads": 1}
+        toy: {
+            "data": toy,
+            "model": dict(couplings=16, hidden=(64, 64)),
+            "train": dict(steps=2500, batch=512, rate=5e-3),
+            "threads": 1,
+        }
         for toy in ("moons", "spirals")
     },
-    **{  # what must be torn out of one round cloud: rings, pieces
+    **{  # densities with holes or separate pieces
         toy: {
             "data": toy,
             "model": dict(couplings=16, hidden=(64, 64), bound=2.0),
@@ -297,13 +310,13 @@ RECIPES = {
         "model": dict(couplings=2, scales=1, width=32, blocks=1, dropout=0.2, dequantise="variational"),
         "train": dict(steps=3000, batch=64, rate=2e-3, shift=0.2),
     },
-    "digits-threshold": {  # a density for what has two values: (7) holds all the same
+    "digits-threshold": {  # two levels: (7) holds for these too
         "data": "digits-threshold",
         "model": dict(couplings=2, scales=1, width=32, blocks=1, dropout=0.2, dequantise="variational"),
         "train": dict(steps=2500, batch=64, rate=2e-3, shift=0.2),
         "threads": 1,
     },
-    "paper": {  # the architecture of the paper on MNIST, for which it prints no number: flows like it are reported at 1.02-1.08 bits/dim
+    "paper": {  # the paper's architecture; for MNIST it has no number; flows like it are reported at 1.02-1.08 bits/dim
         "data": "mnist",
         "model": dict(couplings=4, scales=2, width=64, blocks=4, dequantise="variational", margin=0.0001, save="y"),
         "train": dict(steps=100_000, batch=64, rate=1e-3, decay=5e-5),

@@ -1,7 +1,8 @@
-"""VAE: an autoencoder whose code is a Gaussian, kept so near to the standard one that a code may be drawn without an image.
+"""VAE: an autoencoder whose code is nearly a standard Gaussian, so that a code can be drawn without an image.
 
-The course, "Auto-encodeur variationnel" and the practical on MNIST; Kingma, Welling, "Auto-Encoding Variational Bayes", 2014; the bound of
-many draws is Burda, Grosse, Salakhutdinov's (IWAE, 2016), beta Higgins et al.'s (2017), free bits are Kingma et al.'s (2016).
+The course, "Auto-encodeur variationnel" and the practical on MNIST; Kingma, Welling, "Auto-Encoding Variational Bayes",
+2014; the bound of many draws is Burda, Grosse, Salakhutdinov's (IWAE, 2016), beta Higgins et al.'s (2017), free bits
+are Kingma et al.'s (2016).
 
     p(x) = int p(x|z) p(z) dz,   p(z) = N(0, I),   q(z|x) = N(mu(x), diag sigma^2(x))       (1)
     z = mu + sigma o eps,   KL(q(z|x) || p(z)) = 1/2 sum_i mu_i^2 + sigma_i^2 - 1 - log sigma_i^2       (2)
@@ -10,15 +11,16 @@ many draws is Burda, Grosse, Salakhutdinov's (IWAE, 2016), beta Higgins et al.'s
     log w_k = log p(x|z_k) + log p(z_k) - log q(z_k|x)                                      (5)
     L_K = E log 1/K sum_k w_k,   ELBO = L_1 <= L_2 <= ... -> log p(x)                       (6)
 
-A draw of eps stands for the expectation of (3): each epoch draws anew. KL_i is the batch's mean, and lambda, the free "bits", are nats a
-dimension that cost nothing. (6) is also how log p(x) is estimated; the error of one estimate, to first order, is that of the mean of w.
+One draw of eps stands for the expectation of (3), a new one in each epoch. KL_i is the batch's mean, and lambda, the
+free "bits", are nats of a dimension that cost nothing. (6) also estimates log p(x); to first order the error of one
+estimate is that of the mean of w.
 
-The decoder gives p(x|z) (genmini/outputs.py). A Gaussian one is a density of v = x / (L-1), not a probability of levels: its nats,
-which may be negative, compare with one another alone, and are printed without bits/dim. With a fixed variance, (3) is the course's
-alpha ||v - f(z)||^2 + KL with alpha = 1/(2 sigma^2), up to the constant D/2 log(pi / alpha).
+The decoder gives p(x|z) (genmini/outputs.py). A Gaussian one is a density of v = x / (L-1), no probability of levels:
+its nats, which may be negative, compare with one another only, and are printed without bits/dim. With a fixed variance,
+(3) is the course's alpha ||v - f(z)||^2 + KL with alpha = 1/(2 sigma^2), up to the constant D/2 log(pi / alpha).
 
-On a GPU the room draws eps from a seed, and stores none; on a CPU eps is given: there the seed's Philox, in PyTorch's 64-bit integers, makes
-the draw 4 to 7 times as slow.
+On a GPU the room draws eps from a seed, and stores none. On a CPU eps is given: there the seed's Philox, in PyTorch's
+64-bit integers, makes the draw 4 to 7 times as slow.
 
     room: kernels/gaussian_kl.py    bodies: genmini/nets/coders.py    test: tests/models/test_vae.py
 """
@@ -31,18 +33,19 @@ from genmini import ops, outputs
 from genmini.models._model import Model
 from genmini.nets.coders import coders
 
-AT_ONCE = 2**21  # numbers of the decoder's output, when many z are drawn for one x: its layers hold up to 64 times as many
+AT_ONCE = 2**21  # numbers of the decoder's output, for many z of one x: its layers hold up to 64 times as many
 
 
 class VAE(Model):
     is_bound = True  # in expectation
     has_normal_prior = True
 
-    def __init__(self, shape, levels=2, latent=20, body="mlp", hidden=400, width=32, upsample="nearest", decoder="bernoulli", alpha=20.0,
-                 variance="shared", beta=1.0, free_bits=0.0, dropout=0.0, device=None, dtype=None):  # fmt: skip
-        """latent: d numbers z. body "mlp", the practical's, of `hidden` units, or "conv" of `width` channels, `upsample` "transposed",
-        "nearest" or "bilinear"; decoder "bernoulli", "categorical", "gaussian" with `alpha`, "gaussian-learned" with a variance "shared"
-        by all pixels or one a "pixel"; beta and free_bits: those of (4).
+    def __init__(self, shape, levels=2, latent=20, body="mlp", hidden=400, width=32, upsample="nearest",
+                 decoder="bernoulli", alpha=20.0, variance="shared", beta=1.0, free_bits=0.0, dropout=0.0,
+                 device=None, dtype=None):  # fmt: skip
+        """latent: d numbers z. body "mlp", the practical's, of `hidden` units, or "conv" of `width` channels,
+        `upsample` "transposed", "nearest" or "bilinear"; decoder "bernoulli", "categorical", "gaussian" with `alpha`,
+        or "gaussian-learned" with one variance "shared" by all pixels or one for each "pixel"; beta, free_bits: of (4).
         """
         if levels is None or not 2 <= levels <= 256 or latent < 1:
             raise ValueError(f"levels must be 2 to 256 and latent at least 1, got levels={levels}, latent={latent}")
@@ -54,10 +57,11 @@ class VAE(Model):
         self.latent, self.beta, self.free_bits = latent, beta, free_bits
         self.p = outputs.decoder(decoder, levels, alpha, variance)
         self.unit = "nats" if self.p.discrete else "nats of a density of v"
-        self.encoder, self.f = coders(body, shape, 2 * latent, latent, self.p.rows, hidden, width, upsample, self.classes, dropout)
+        numbers = 2 * latent, latent, self.p.rows
+        self.encoder, self.f = coders(body, shape, *numbers, hidden, width, upsample, self.classes, dropout)
         self.to(device=device or torch.get_default_device(), dtype=dtype)
 
-    # ---- q(z|x) and p(x|z) --------------------------------------------------------------------------------------------------------------
+    # ---- q(z|x) and p(x|z) -------------------------------------------------------------------------------------------
 
     def q(self, x, y=None):
         """Levels x (N, *shape) -> mu, log sigma^2, each (N, d)"""
@@ -66,7 +70,7 @@ class VAE(Model):
         return self.encoder(v, y).chunk(2, 1)  # (1)
 
     def draw(self, mu, log_var, eps=None):
-        """-> z, KL, each (N, d) here, if bits are free; else KL is the row's sum, (N,). eps: the noise, drawn if it is None."""
+        """-> z (N, d); KL (N,), or (N, d) if bits are free. eps: the noise, drawn if it is None."""
         if eps is None and mu.device.type == "cpu":
             eps = torch.randn_like(mu)
         if not self.free_bits:
@@ -85,7 +89,7 @@ class VAE(Model):
         z, kl = self.draw(mu, log_var, eps)
         return -self.log_p(x, z, y), kl, z
 
-    # ---- bounds of log p(x), (N,) -------------------------------------------------------------------------------------------------------
+    # ---- bounds of log p(x), (N,) ------------------------------------------------------------------------------------
 
     def elbo(self, x, y=None, eps=None):
         reconstruction, kl, _ = self.terms(x, y, eps)
@@ -119,11 +123,12 @@ class VAE(Model):
         return self.log_weights(x, k, y).logsumexp(0) - math.log(k)  # (6)
 
     def log_prob(self, x, y=None, k=100):
-        """(N, *shape) -> (N,): by importance sampling with k draws; it is low in expectation, by half the square of its error."""
+        """(N, *shape) -> (N,): importance sampling with k draws; in expectation low by half the square of its error."""
         return self.iwae(x, k, y)
 
     def log_prob_with_error(self, x, y=None, k=100):
-        """log p(x), and the standard error of each, that of the mean of w divided by that mean. Trust neither where it is not below 1/2."""
+        """log p(x), and the standard error of each: that of the mean of w, divided by that mean. An error of 1/2
+        or more makes both worthless."""
         if k < 2:
             raise ValueError(f"an error takes k of at least 2 draws, got {k}")
         log_w = self.log_weights(x, k, y)
@@ -137,7 +142,7 @@ class VAE(Model):
         many = {f"iwae-{k}": self.iwae(x, k, y)} if k else {}
         return {"elbo": -reconstruction - kl, **many, "reconstruction": reconstruction, "kl": kl}
 
-    # ---- images ------------------------------------------------------------------------------------------------------------------------
+    # ---- images ------------------------------------------------------------------------------------------------------
 
     def encode(self, x, y=None):
         """The mean of q(z|x), (N, d)"""

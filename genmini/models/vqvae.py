@@ -1,4 +1,4 @@
-"""VQVAE: an image becomes a few words of a dictionary that is learnt with it, and a PixelCNN learns how to put words together.
+"""VQVAE: an image becomes a few codes of a learnt codebook, and a PixelCNN learns how codes are put together.
 
 The course, "VQ-VAE"; van den Oord, Vinyals, Kavukcuoglu, "Neural Discrete Representation Learning", 2017.
 
@@ -11,15 +11,17 @@ The course, "VQ-VAE"; van den Oord, Vinyals, Kavukcuoglu, "Neural Discrete Repre
     log p(x) = log sum_y p(y) p(x | y)  >=  log sum_y p(y) p(x | k(x, y), y) p(k(x, y) | y) (7)
     perplexity = exp(-sum_k p_k log p_k),   p_k the share of the code k                     (8)
 
-f is a convolutional encoder, the decoder gives p(x | e): L probabilities a pixel, or one for two levels. (3) is learnt first, by the
-gradient that (2) carries past the argmin; a codebook of moving averages takes no part in it (average=0: the middle term of (3) moves the
-codes). A code that `revive` batches did not choose is put on a random z of the last one. All this leaves the codes uniform, (5). Then
-encoder, codebook and decoder rest, the codes are numbered along their principal axis, for PixelCNN takes near numbers for like ones, and
-its (6), on the N = h w codes of an image, takes the place of (5): -log p(k(x)) gets less than N log K by what one code tells of another.
-These are the two `stages` of a training. A class y, if there are `classes`, steers encoder, decoder and PixelCNN; without it, (7).
+f is a convolutional encoder, the decoder gives p(x | e): L probabilities a pixel, or one for two levels. The first
+stage learns (3), by the gradient that (2) carries past the argmin; a codebook of moving averages takes no part in it
+(average=0: the middle term of (3) moves the codes). A code that `revive` batches did not choose is put on a random z of
+the last one. In this stage codes are uniform, (5). In the second stage encoder, codebook and decoder stay as they are,
+the codes are numbered along their principal axis, because PixelCNN treats near numbers alike, and its (6), on the
+N = h w codes of an image, replaces (5): -log p(k(x)) falls below N log K by what one code tells of another. A class y,
+if there are `classes`, steers encoder, decoder and PixelCNN; without it, (7).
 
-    layers: genmini.layers.VectorQuantizer, MaskedConv2d    rooms: kernels/nearest_code.py, kernels/code_stats.py, kernels/pixelcnn_sample.py
-    bodies: genmini/nets/conv.py    test: tests/models/test_vqvae.py
+    layers: genmini.layers.VectorQuantizer, MaskedConv2d    bodies: genmini/nets/conv.py
+    rooms: kernels/nearest_code.py, kernels/code_stats.py, kernels/pixelcnn_sample.py
+    test: tests/models/test_vqvae.py
 """
 
 import math
@@ -37,21 +39,25 @@ class VQVAE(Model):
     stages = "codes", "prior"
     is_bound = True
 
-    def __init__(self, shape, levels=2, K=128, dim=16, width=32, blocks=1, halvings=1, dropout=0.0, average=0.99, beta=0.25, revive=50, miss=0.0,
-                 classes=0, prior_width=32, prior_blocks=3, prior_dropout=0.0, device=None, dtype=None):  # fmt: skip
-        """shape of one image, (H, W) or (C, H, W); K codes of `dim` numbers; halvings: how often its sides are halved to the grid of codes.
+    def __init__(self, shape, levels=2, K=128, dim=16, width=32, blocks=1, halvings=1, dropout=0.0, average=0.99,
+                 beta=0.25, revive=50, miss=0.0, classes=0, prior_width=32, prior_blocks=3, prior_dropout=0.0,
+                 device=None, dtype=None):  # fmt: skip
+        """shape of one image, (H, W) or (C, H, W); K codes of `dim` numbers; the grid of codes has its sides halved
+        `halvings` times.
 
-        width, blocks, dropout: of encoder and decoder. average: how much of itself a code keeps at a step; 0: codes learn by the loss.
-        revive: 0 for never. miss: the share of codes that the decoder does not see in training, so that it does not trust each of them, as it
-        should not when they are drawn. classes: how many y tells apart. prior_...: of the PixelCNN.
+        width, blocks, dropout: of encoder and decoder. average: how much of itself a code keeps at a step; 0: the loss
+        moves the codes. revive: 0 for never. miss: the share of codes that the decoder does not see in training, so
+        that it does not trust each of them: some drawn codes are wrong. classes: how many y tells apart. prior_...: of
+        the PixelCNN.
         """
         if len(shape) not in (2, 3) or any(side % 2**halvings for side in shape[-2:]):
-            raise ValueError(f"shape must be (H, W) or (C, H, W), sides that {2**halvings} divides for halvings={halvings}, got {shape}")
+            raise ValueError(f"shape must be (H, W) or (C, H, W), sides that {2**halvings} divides "
+                             f"for halvings={halvings}, got {shape}")  # fmt: skip
         if levels is None or levels < 2 or K < 2:
             raise ValueError(f"levels and K must be at least 2, got levels={levels} and K={K}")
         if min(dim, width, prior_width) < 1 or halvings < 0 or not 0 <= miss <= 1:
-            raise ValueError(f"dim, width, prior_width must be at least 1, halvings at least 0 and miss a share, 0 to 1, got {dim}, {width}, "
-                             f"{prior_width}, {halvings} and {miss}")  # fmt: skip
+            raise ValueError("dim, width, prior_width must be at least 1, halvings at least 0 and miss a share, "
+                             f"0 to 1, got {dim}, {width}, {prior_width}, {halvings} and {miss}")  # fmt: skip
         super().__init__(shape, levels, classes)
         self.K, self.miss, (self.C, H, W) = K, miss, (1, *shape)[-3:]
         self.grid = H // 2**halvings, W // 2**halvings
@@ -63,13 +69,15 @@ class VQVAE(Model):
         self.f = Encoder(self.C, dim, halvings=halvings, **body)
         self.codebook = VectorQuantizer(K, dim, beta, average or None, revive)
         self.g = Decoder(dim, self.C * self.p.rows, doublings=halvings, **body)
-        self.prior = PixelCNN(self.grid, K, prior_width, prior_blocks, gated=True, classes=classes, dropout=prior_dropout, first=5)
+        prior = dict(gated=True, classes=classes, dropout=prior_dropout, first=5)
+        self.prior = PixelCNN(self.grid, K, prior_width, prior_blocks, **prior)
         self.register_buffer("with_prior", torch.tensor(False))  # is (6) learnt, or being learnt?
         self.register_buffer("frequency", torch.full((max(1, classes),), 1 / max(1, classes)))  # p(y) of (7)
-        self.register_buffer("seen", torch.zeros(K, dtype=torch.int64), persistent=False)  # how often judged, since the last report
+        judged = torch.zeros(K, dtype=torch.int64)
+        self.register_buffer("seen", judged, persistent=False)  # how often each code was judged since the last report
         self.to(device=device or torch.get_default_device(), dtype=dtype)
 
-    # ---- what is learnt, stage by stage ------------------------------------------------------------------------------------------------
+    # ---- what is learnt, stage by stage ------------------------------------------------------------------------------
 
     def begin(self, stage, train):
         """From now on `loss` is that of this stage, and only what it learns has gradients."""
@@ -112,7 +120,8 @@ class VQVAE(Model):
         return self.nll(x, z_q, y) + distance.flatten(1).sum(1)  # (3)
 
     def report(self):
-        """Of the codes that were judged since the last report: their perplexity, and which share of all codes they are; the rest is dead."""
+        """Of the codes that were judged since the last report: their perplexity, the share of all codes that they are,
+        and the number of the others."""
         p, used = self.seen / self.seen.sum().clamp(min=1), self.seen > 0
         self.seen.zero_()
         perplexity = torch.special.entr(p).sum().exp()  # (8)
@@ -122,7 +131,7 @@ class VQVAE(Model):
         if not self.training:
             self.seen += torch.bincount(k.flatten(), minlength=self.K)
 
-    # ---- the bound -----------------------------------------------------------------------------------------------------------------------
+    # ---- the bound ---------------------------------------------------------------------------------------------------
 
     def log_prob(self, x, y=None):
         """(N, *shape) -> (N,) in nats: a bound, (4), or given y, or (7) for a model with classes that is told none."""
@@ -156,7 +165,7 @@ class VQVAE(Model):
             return self.frequency.new_full((len(k),), -self.N * math.log(self.K))  # (5)
         return self.prior.log_prob(k, y)  # (6)
 
-    # ---- codes ---------------------------------------------------------------------------------------------------------------------------
+    # ---- codes -------------------------------------------------------------------------------------------------------
 
     def z(self, x, y=None):
         """(N, *shape) -> (N, h, w, dim)."""
@@ -177,8 +186,8 @@ class VQVAE(Model):
 
     @torch.no_grad()
     def sample(self, n, y=None, mean=False):
-        """n draws, (n, *shape): codes from the prior, then each pixel from its distribution given them. y: a class for all, or one each; None
-        draws them as frequent as in the data. mean: not the pixels, but their means given the codes, float levels."""
+        """n draws, (n, *shape): codes from the prior, then each pixel from its distribution given them. y: a class for
+        all, or one each; None draws them as frequent as in the data. mean: the mean image of the codes, in levels."""
         if self.classes and y is None:
             y = torch.multinomial(self.frequency, n, replacement=True)
         if self.with_prior:
@@ -197,8 +206,10 @@ class VQVAE(Model):
 
 
 _DIGITS = dict(halvings=2, dropout=0.3, prior_width=64, prior_blocks=1, prior_dropout=0.3)
-_CODES, _PRIOR = dict(steps=2000, batch=64, rate=2e-3, shift=0.4), dict(steps=400, batch=64, rate=3e-3, shift=0.2, every=50)
-RECIPES = {  # tuned on the valid split alone; of the conditional one, what digits-v1 takes its samples for, too: few codes make good classes
+_CODES = dict(steps=2000, batch=64, rate=2e-3, shift=0.4)
+_PRIOR = dict(steps=400, batch=64, rate=3e-3, shift=0.2, every=50)
+# Tuned on the valid split alone; the conditional one also by what digits-v1 takes its samples for
+RECIPES = {
     "digits": {"data": "digits", "model": _DIGITS, "train": _CODES, "prior": _PRIOR, "threads": 1},
     "digits-threshold": {"data": "digits-threshold", "model": _DIGITS, "train": _CODES, "prior": _PRIOR, "threads": 1},
     "conditional": {
