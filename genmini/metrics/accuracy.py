@@ -4,7 +4,8 @@ The course, "Évaluation des VAE conditionnels": p(y | x) of a discriminative mo
 
     accuracy = share of images with argmax_c p(c | x) = y                                   (1)
 
-The classifier itself errs: read it beside what it says of real images. It tells nothing of variety: one good 7, drawn always, is right always.
+The classifier errs too: compare with its accuracy on real images. Accuracy does not measure variety: a model that always
+draws the same good 7 is always right.
 
     test: tests/project/test_metrics.py
 """

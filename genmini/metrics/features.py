@@ -1,14 +1,16 @@
-"""Who looks at the images: a classifier that is shipped here, one that was trained by the user, or Inception v3.
+"""The network that judges images: a classifier that is shipped here, one that the user trained, or Inception v3.
 
-    digits-v1    a small classifier of 8x8 digits, trained by `genmini train classifier --data digits`: offline, 200 kB, always the same
+    digits-v1    a small classifier of 8x8 digits, by `genmini train classifier --data digits`: 200 kB, always the same
     RUN          the folder of another classifier, as `genmini train classifier --data mnist` writes it
-    inception    Inception v3 of torch-fidelity (pip install genmini[inception]), which downloads its weights: the one of published FIDs
+    inception    Inception v3 of torch-fidelity (pip install genmini[inception]), which downloads the weights behind
+                 published FIDs
 
 A number compares with numbers of the same network alone; so `name` is printed wherever one is.
 
-A network takes images of its own shape, with any number of levels: they are stretched onto its own, 0 / 1 to 0 / 16 for digits-v1. It takes
-28x28 pixels, too, in the manner in which its 8x8 digits were made, from 32x32 bitmaps that the digit fills, by counting the ink in 4x4 blocks:
-MNIST's digits fill the central 20x20 pixels, which are cut out and averaged over 8x8 equal areas. Other shapes want a network of their own.
+A network takes images of its own shape, with any number of levels: they are stretched onto its own, 0 / 1 to 0 / 16 for
+digits-v1. That one takes 28x28 pixels too, and makes them 8x8 as its digits were made, from 32x32 bitmaps that the digit
+fills, by counting the ink in 4x4 blocks: MNIST's digits fill the central 20x20 pixels, which are cut out and averaged
+over 8x8 equal areas. Other shapes need a network of their own.
 """
 
 from pathlib import Path

@@ -5,8 +5,8 @@ Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Gener
     manifold of A = union over a in A of the balls around a that reach a's k-th nearest neighbour in A      (1)
     precision = share of samples in the manifold of the real,   recall = share of the real in the manifold of the samples      (2)
 
-k = 3 as in the paper. A ball holds its surface, so that a set lies in its own manifold. More images make smaller balls, and fewer make larger
-ones: numbers compare at equal counts alone.
+k = 3 as in the paper. A ball includes its surface, so that a set lies in its own manifold. More images make smaller
+balls: numbers compare only at equal counts.
 
     test: tests/project/test_metrics.py
 """

@@ -1,10 +1,10 @@
-"""All metrics of a model's samples, beside those of real images that it has not seen: what the same number of the best samples would get.
+"""All metrics of a model's samples, beside those of as many real images that the model has not seen.
 
-    columns = score(model, network, train, test, n=1000)        {"samples": ..., "samples, fewer": ..., "real": ...}, each a dict of numbers
+    columns = score(model, network, train, test, n=1000)        {"samples": {...}, "samples, fewer": ..., "real": ...}
 
-Everything is compared with the train split, samples and real images alike. The real ones are of the test split; where these are fewer than
-the samples, as many of the samples stand beside them, for most metrics change with the count. A model that knows its train split by heart
-is not found out here: it gets better numbers than the real images do, of which the classifier has not learnt from these either.
+Samples and real images are both compared with the train split. The real ones are of the test split; where these are
+fewer than the samples, a column of as many samples stands beside them, because most metrics change with the count. A
+model that copies its train split is not detected: it gets better numbers than real images do.
 """
 
 import torch

@@ -3,8 +3,8 @@
     genmini study reconstruct runs/vae-digits            writes runs/vae-digits/reconstruct.png
     studies.study("embed", "runs/vae-digits")            the same from Python -> the line
 
-A study names the methods of `Model` that it calls, NEEDS: any run whose model has them fits, unless `misfit(model)` gives
-a reason against it.
+A study names the methods of `Model` that it calls, NEEDS: any run whose model has them fits, unless `misfit(model)`
+gives a reason against it.
 """
 
 import importlib
@@ -20,7 +20,7 @@ STUDIES = {  # of runs; `latent-dim` trains runs of its own
     "traverse": "one latent dimension moves, the others stand still",
     "codes": "the codebook: how often each code is chosen, where, and what it decodes to",
     "semi-supervised": "a classifier that learns from 10, 50 or 100 labels, on codes and on pixels",
-    "latent-dim": "reconstruction and bound against the latent dimension: MODEL --data D in place of RUN, trained for the study",
+    "latent-dim": "reconstruction and bound against the latent dimension: takes MODEL --data D, and trains runs",
 }
 
 

@@ -1,8 +1,8 @@
 """Which codes does a VQ-VAE use, where, and what do they stand for?   -> a picture of three parts
 
-Bars: how often each code is chosen, the most frequent first. Below them the same for each place of the grid: a row a place, a column a code.
-Images: what the code decodes to at every place at once (with classes, their mean), and the mean of the patches that it stands for among its
-neighbours in real images.
+Bars: how often each code is chosen, the most frequent first. Below them the same for each place of the grid: a row is a
+place, a column a code. Images: what a code decodes to if it stands at every place (with classes, the mean over them),
+and the mean of the patches that it decodes to among its neighbours in real images.
 """
 
 import math

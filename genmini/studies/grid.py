@@ -1,6 +1,7 @@
 """What does each place of the latent plane mean? A grid of it, decoded.
 
-Of a model whose codes are drawn from N(0, I) its lines are at the quantiles 1/30, 3/30, ... 29/30 of N(0, 1), so that each cell is as likely;
+Of a model whose codes are drawn from N(0, I) its lines are at the quantiles 1/30, 3/30, ... 29/30 of N(0, 1), so that
+all cells are equally likely;
 of an autoencoder, which has no p(z), at those of the codes of the train split, one axis at a time.
 """
 

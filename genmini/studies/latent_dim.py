@@ -1,6 +1,7 @@
 """How many latent dimensions are enough? The same model, trained with 2, 5, 10, 20 ... of them.
 
-The course's practical. The figures of each model on the test split, with the error of their mean: reconstruction, and the bound if there is one.
+The course's practical. The figures of each model on the test split, with the error of their mean: reconstruction, and
+the bound if there is one.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""What comes back of an image that went through the latent space? And does it come back as well where it was not trained?"""
+"""How well is an image reconstructed from its code, and is it as well on images that were not trained on?"""
 
 import torch
 

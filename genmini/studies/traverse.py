@@ -1,8 +1,8 @@
 """What does one latent dimension do? It moves, and the others stay as they are.
 
-Each row moves one dimension, from the 1st to the 99th percentile of its codes of the train split, and the code of a test image stands still
-in all the others; beside it, how far that takes the image. Where dimensions follow attributes (AR-VAE), their rows come first, with the rank
-correlation of the two on the test split, and what the attribute is of the first and the last image of the row.
+Each row moves one dimension of a test image's code, from the 1st to the 99th percentile of the codes of train; the label
+is the distance between the first and the last image. Where dimensions follow attributes (AR-VAE), their rows come first,
+with the rank correlation of the two on the test split, and the attribute of the first and the last image.
 """
 
 import torch
