@@ -1,6 +1,6 @@
 """The codes' counts and totals beside index_add, eager and compiled, and a product with one-hot vectors. Room: kernels/code_stats.py
 
-On a CPU the room runs its reference, which is index_add in double: the row says what the contract costs there.
+On a CPU the room adds in double, with scatter_add: the row says what the contract costs there.
 """
 
 import torch

@@ -1,6 +1,7 @@
 """The rooms: one file an operator, from its equation to the threads that compute it (imported as genmini.kernels).
 
-Begin with affine_coupling.py; every other room has the same order. `use`, `rungs` and `chosen` say which backend runs (see _backend.py).
+Begin with affine_coupling.py; every other room has the same order. `use`, `rungs` and `chosen` say which backend runs
+(see _backend.py).
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""The masked product on CPU tensors, in PyTorch: without the corner of W that is dead it takes half the time where the degrees are sorted.
+"""The masked product on CPU tensors, in PyTorch, without the corner of W that is dead: half the time for sorted degrees.
 
 The backend `cpu` of kernels/masked_linear.py. Degrees in another order are sorted first, with their rows and columns,
 and the result is put back.
@@ -15,7 +15,8 @@ def by_staircase(x, weight, bias, in_degree, out_degree, strict):  # (N, K), (J,
         k, j = in_degree.argsort(stable=True), out_degree.argsort(stable=True)
         w = weight.index_select(0, j).index_select(1, k)
         bias = bias if bias is None else bias[j]
-        return by_staircase(x.index_select(1, k), w, bias, in_degree[k], out_degree[j], strict).index_select(1, j.argsort())
+        y = by_staircase(x.index_select(1, k), w, bias, in_degree[k], out_degree[j], strict)
+        return y.index_select(1, j.argsort())
     y = x.new_empty(x.shape[0], weight.shape[0])
     for rows, live, mixed, dead in _staircase(in_degree, out_degree, strict):
         w = weight[rows, live].clone()
@@ -42,13 +43,15 @@ def _sorted(*degrees):
 
 
 def _staircase(in_degree, out_degree, strict):
-    """For ROWS outputs at a time: which these are, which inputs some of them may see, which of those are masked, and their mask."""
+    """For ROWS outputs at a time: which these are, the inputs that some of them may see, the masked ones of those, a mask."""
     K, J = len(in_degree), len(out_degree)
     descending = bool((in_degree[:1] > in_degree[-1:]).any() or (out_degree[:1] > out_degree[-1:]).any())
     seen = torch.searchsorted(in_degree.flip(0) if descending else in_degree, out_degree, right=not strict).tolist()
     for j in range(0, J, ROWS):
         rows = slice(j, min(j + ROWS, J))
         most, least = max(seen[j], seen[rows.stop - 1]), min(seen[j], seen[rows.stop - 1])
-        live, mixed = (slice(K - most, K), slice(0, most - least)) if descending else (slice(0, most), slice(least, most))
+        live, mixed = slice(0, most), slice(least, most)
+        if descending:
+            live, mixed = slice(K - most, K), slice(0, most - least)
         in_, out = in_degree[live][mixed], out_degree[rows, None]
         yield rows, live, mixed, out <= in_ if strict else out < in_

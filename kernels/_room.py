@@ -1,13 +1,14 @@
 """Wires a room: its functions become PyTorch operators, and every argument is known by its name in the schema.
 
-    SQUARE = room("square", "cuda", ("naive", "tiled"), cpu="C++")            who can run it: rungs of the GPU kernel, slowest first
-    backward = operator(SQUARE, "square_backward(Tensor dy, Tensor x) -> Tensor dx", fake=..., reference=...,
-    kernel=...)
-    square   = operator(SQUARE, "square(Tensor x) -> Tensor y", fake=..., reference=..., kernel=...)
+    SQUARE = room("square", "cuda", ("naive", "tiled"), cpu="C++")       # rungs of the GPU kernel, slowest first
 
-    d_square = differentiable(backward, rows="dy x")                       its derivative is that of its reference, by autograd
-    y_of     = differentiable(square, gradient, rows="x")                  with
-    def gradient(dy, x): return dict(x=d_square(dy, x))                    the gradient of each input by its name
+    backward = operator(SQUARE, "square_dx(Tensor dy, Tensor x) -> Tensor dx", fake=..., reference=..., kernel=...)
+    forward = operator(SQUARE, "square(Tensor x) -> Tensor y", fake=..., reference=..., kernel=..., cpu=...)
+
+    def gradient(dy, x): return dict(x=_backward(dy, x))                 # each input's gradient, by its name
+
+    _square = differentiable(forward, gradient, rows="x")
+    _backward = differentiable(backward, rows="dy x")                    # PyTorch differentiates its reference
 
 An operator names its inputs and outputs in its schema. Its functions take whichever of these they need, in any order,
 under these names:
@@ -18,12 +19,12 @@ under these names:
     cpu(inputs, backend)               what is fast on CPU tensors; an operator without it takes its reference there
     kernel(inputs, backend, rung)      launches the GPU kernel, real or emulated
     gradient(inputs, outputs, d<output>, needed)
-                                       -> dict(input=gradient): what it names is kept for the backward pass; `needed` is the set of inputs
-                                       that want a gradient
+                                       -> dict(input=gradient). The inputs and outputs that it names are kept for the
+                                       backward pass; `needed` is the set of inputs that want a gradient
 
-`cpu` and `kernel` get contiguous tensors at addresses that are multiples of 16 bytes, except those named in `strided`;
-outputs are made contiguous, except those named there. `rows` names the inputs whose dimension 0 is the batch: vmap
-folds its new dimension into it.
+`cpu` and `kernel` get contiguous tensors at addresses that are multiples of 16 bytes, except those named in `strided`.
+What PyTorch computes is made contiguous, or gets the strides of the fake where `strided` names an output. `rows` names
+the inputs whose dimension 0 is the batch: vmap folds its new dimension into it.
 
 What this form is for: torch.compile(fullgraph=True), func.grad, jacrev, vmap, gradgradcheck and export give right
 results. Other forms are silently wrong somewhere: register_autograd fails under func.grad, a bare operator as backward
@@ -46,7 +47,7 @@ from . import _backend, _library
 from ._backend import room
 
 LIBRARY = torch.library.Library("genmini", "DEF")
-FUNCTIONS = {}  # operator -> the Function of its gradient, for a call of the operator by itself, as an exported graph makes it
+FUNCTIONS = {}  # operator -> its Function, for a call of the operator by itself, as an exported graph makes it
 
 __all__ = ["Operator", "differentiable", "operator", "room", "wide"]
 
@@ -96,8 +97,8 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
         many = isinstance(found, tuple)
         outs = found if many else (found,)
         if like_fake:
-            wanted = fake(*values)
-            outs = [o if o.stride() == w.stride() else w.copy_(o) for o, w in zip(outs, wanted if many else (wanted,), strict=True)]
+            wanted = fake(*values) if many else (fake(*values),)
+            outs = [o if o.stride() == w.stride() else w.copy_(o) for o, w in zip(outs, wanted, strict=True)]
         else:
             outs = [o.contiguous() for o in outs]
         return tuple(outs) if many else outs[0]
@@ -118,7 +119,8 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
         if not _moving(arguments):
             with torch._C._AutoDispatchBelowAutograd():
                 return overload(*arguments)
-        if overload not in FUNCTIONS or torch._C._are_functorch_transforms_active():  # a gradient would be dropped in silence
+        if overload not in FUNCTIONS or torch._C._are_functorch_transforms_active():
+            # a gradient would be dropped in silence
             raise RuntimeError(f"genmini::{name} has no gradient here: call its front door in genmini.ops")
         return FUNCTIONS[overload].apply(*arguments)
 
@@ -144,7 +146,8 @@ def _by_name(function, known, where):
 def _parameters(function, known, where):
     """The names of the function's parameters; one that is not known must have a default."""
     parameters = inspect.signature(function).parameters
-    return _known([n for n, p in parameters.items() if n in known or p.default is p.empty], known, f"{function.__name__} of {where}")
+    names = [name for name, p in parameters.items() if name in known or p.default is p.empty]
+    return _known(names, known, f"{function.__name__} of {where}")
 
 
 def _known(names, known, where):
@@ -160,12 +163,13 @@ def _known(names, known, where):
 
 
 def differentiable(operator, gradient=None, rows=""):
-    """The operator with a gradient: `gradient` by names, or without one the derivative of the operator's reference by autograd."""
+    """The operator with a gradient: `gradient`, or without one the derivative of its reference by autograd."""
     inputs, outputs = operator.inputs, operator.outputs
     where = f"genmini::{operator.name}"
     rows = [inputs.index(name) for name in _known(rows, inputs, f"rows of {where}")]
     if gradient is None:
-        keeps, pullback = range(len(inputs)), lambda values, grads, needed: _derivative(operator.reference, values, grads)
+        keeps = range(len(inputs))
+        pullback = lambda values, grads, needed: _derivative(operator.reference, values, grads)
     else:
         known = (*inputs, *outputs, *(f"d{o}" for o in outputs), "needed")
         names = _parameters(gradient, known, where)
@@ -209,9 +213,10 @@ def differentiable(operator, gradient=None, rows=""):
     def apply(*arguments):
         if carried := getattr(_here, "request", None):
             arguments = (*arguments[:-1], carried)
-        if _moving(arguments) or torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
+        forward_mode = torch.autograd.forward_ad._current_level >= 0
+        if _moving(arguments) or torch._C._are_functorch_transforms_active() or forward_mode:
             return Function.apply(*arguments)
-        return operator.overload(*arguments)  # nobody differentiates: without the Function a call takes two thirds of the time
+        return operator.overload(*arguments)  # without a gradient and the Function a call takes two thirds of the time
 
     FUNCTIONS.setdefault(operator.overload, Function)  # two Functions of one operator give the same gradient
     apply.__name__ = Function.__name__ = Function.__qualname__ = operator.name
@@ -242,12 +247,13 @@ def _derivative(reference, values, grads):
 
 
 def _vmap(apply, rows, B, in_dims, arguments):
-    """One call for all B examples where only batch-carrying inputs are mapped: (B, N, ...) is (B N, ...). Otherwise one call an example."""
+    """One call for all B examples, as (B N, ...), where only inputs with rows are mapped; else one call an example."""
     if all(dim is None or i in rows for i, dim in enumerate(in_dims)):
         folded = list(arguments)
         for i in rows:
             if isinstance(arguments[i], torch.Tensor):
-                each = arguments[i].expand(B, *arguments[i].shape) if in_dims[i] is None else arguments[i].movedim(in_dims[i], 0)
+                a, dim = arguments[i], in_dims[i]
+                each = a.expand(B, *a.shape) if dim is None else a.movedim(dim, 0)
                 N = each.shape[1]
                 folded[i] = each.reshape(B * N, *each.shape[2:])
         out = apply(*folded)

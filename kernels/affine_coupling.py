@@ -1,7 +1,8 @@
 """How do we bend a density with a network and still know, exactly, by how much it was stretched?
 
-The affine coupling layer of RealNVP (Dinh, Sohl-Dickstein, Bengio 2017, eq. 7-8; the course's "affine coupling layer"): half of the
-variables passes through, the other half is scaled and shifted by what a network reads off the first. This room is the second half's step.
+The affine coupling layer of RealNVP (Dinh, Sohl-Dickstein, Bengio 2017, eq. 7-8; the course's "affine coupling layer"):
+half of the variables passes through, the other half is scaled and shifted by what a network reads off the first. This
+room is the second half's step.
 
     kernels: csrc/affine_coupling.cu    layer: genmini.layers.AffineCoupling    test: tests/kernels/test_affine_coupling.py
     bench: bench/bench_affine_coupling.py
@@ -19,15 +20,17 @@ Shapes
     x, s, t, y (N, ...), equal; dimension 0 is the batch, the rest is read as one row of D numbers.   logdet (N,) float32 (float64 for float64)
 
 Traffic
-    a number read or written is w bytes (4 for float32); per element: forward or inverse 3 in + 1 out = 4w and 2 operations and one exp;
-    backward 3 in + 2 out = 5w, with save="y" 4 in + 2 out = 6w. So memory binds: 16, 20 and 24 bytes an element in float32.
-    Eager PyTorch moves at least 36: exp (8), mul (12), add (12), sum (4).
+    a number read or written is w bytes (4 for float32); per element: forward or inverse 3 in + 1 out = 4w and 2
+    operations and one exp; backward 3 in + 2 out = 5w, with save="y" 4 in + 2 out = 6w. So memory binds: 16, 20 and 24
+    bytes an element in float32. Eager PyTorch moves at least 36: exp (8), mul (12), add (12), sum (4).
 
 Accuracy
-    All is computed in float32, also where x is of 16 bits (float64 for float64), and y is rounded once: e^s alone may exceed float16.
-    The sum of s is kept in double, and compensated (two doubles) for float64, in an order that depends on D alone:
-    |logdet - exact| <= 2^-23 |exact| + 2^-40 sum|s|   for float32 and 16 bits,    2^-50 sum|s| log2(D)   for float64.
-    save="y": y - t loses the digits that t covers: its error is 2^-24 (|y| + |t|) where x e^s has 2^-24 |x e^s|, so keep |t| modest.
+    All is computed in float32, also where x is of 16 bits (float64 for float64), and y is rounded once: e^s alone may
+    exceed float16. The sum of s is kept in double, and compensated (two doubles) for float64, in an order that depends
+    on D alone:
+        |logdet - exact| <= 2^-23 |exact| + 2^-40 sum|s|   for float32 and 16 bits,    2^-50 sum|s| log2(D)   for float64.
+    save="y": y - t loses the digits that t covers: its error is 2^-24 (|y| + |t|) where x e^s has 2^-24 |x e^s|, so
+    keep |t| modest.
 
 Tiling
     naive       one thread an element for y, then one thread a row for logdet (s is read twice)
@@ -36,7 +39,7 @@ Tiling
                 row n   |  chunk 0  |  chunk 1  | ...       block (n, c) writes y, and the sum of its chunk to part[n, c];
                         thread v, v+256, ... in wide loads     a second kernel, one block a row, adds part[n, :] in a fixed tree
 
-                A short row (D <= 512) belongs to 1, 2, 4 ... 32 neighbouring lanes of one warp, and a shuffle tree adds it.
+                A short row (D <= 512) belongs to 1, 2, 4 ... 32 neighbouring lanes of one warp; a shuffle tree adds it.
 """
 
 import math

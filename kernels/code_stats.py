@@ -1,7 +1,7 @@
 """Which vectors did each code stand for, and where is their mean?
 
-The running means that move a codebook without a gradient (van den Oord et al. 2017, appendix A.1, eq. 6-8; Razavi et al. 2019; the course's
-"VQ-VAE"): they are fed by two sums over the batch, which this room computes.
+The running means that move a codebook without a gradient (van den Oord et al. 2017, appendix A.1, eq. 6-8; Razavi et
+al. 2019; the course's "VQ-VAE"): they are fed by two sums over the batch, which this room computes.
 
     kernels: csrc/code_stats.cu    layer: genmini.layers.VectorQuantizer
     test: tests/kernels/test_code_stats.py    bench: bench/bench_code_stats.py
@@ -9,15 +9,16 @@ The running means that move a codebook without a gradient (van den Oord et al. 2
 Math
     forward     count_k = |{n: index_n = k}|          total_k = sum_{n: index_n = k} z_n       so total_k / count_k is the mean
     gradient    dz_n = dtotal_{index_n}
-    The sums run in double, in an order that depends on the data alone: the same bits every time, whatever the number of threads.
+    The sums run in double, in an order that depends on the data alone: the same bits every time, whatever the number of
+    threads.
 
 Shapes
     z (..., D), index (...) int64 in 0 .. K-1, K -> count (K) int64, total (K, D) float32 (float64 for float64)
 
 Traffic
-    w D + 8 bytes a row (w bytes a number of z) and one sort of the indices; the K D sums are written once. Memory O(N + K D): the
-    common way, onehot(index)^T z, stores N K numbers and does 2 N K D operations; index_add on a GPU adds atomically, in another order
-    each time.
+    w D + 8 bytes a row (w bytes a number of z) and one sort of the indices; the K D sums are written once. Memory
+    O(N + K D): the common way, onehot(index)^T z, stores N K numbers and does 2 N K D operations; index_add on a GPU
+    adds atomically, in another order each time.
 
 Tiling
     naive       one thread a (k, d) looks at every row

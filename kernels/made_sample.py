@@ -1,7 +1,8 @@
 """What does a draw cost, if D pixels are drawn one after the other from a network that answers for all of them at once?
 
-Ancestral sampling from MADE (Germain, Gregor, Murray, Larochelle 2015, section 3: "D forward passes"; the course's "MADE : principe"). With the
-degrees sorted, it costs the arithmetic of one: a unit of degree m is final once x_1 ... x_m are known, so nobody computes it twice.
+Ancestral sampling from MADE (Germain, Gregor, Murray, Larochelle 2015, section 3: "D forward passes"; the course's
+"MADE : principe"). With the degrees sorted, it costs the arithmetic of one: a unit of degree m is final once x_1 ...
+x_m are known, so nobody computes it twice.
 
     kernels: csrc/made_sample.cu, csrc/made_sample.cpp    model: genmini/models/made.py    test: tests/kernels/test_made_sample.py
     bench: bench/bench_made_sample.py
@@ -14,13 +15,15 @@ Math
     u and x are data; nothing here has a gradient.
 
 Shapes
-    u (N, D), x (N, D) of 0 ... L-1, W^i (units of i, units of i-1), b^i (units of i), V (D or D L, units of I), A (D or D L, D (L-1)),
+    u (N, D), x (N, D) of 0 ... L-1, W^i (units of i, units of i-1), b^i (units of i), V (D or D L, units of I), A (D or
+    D L, D (L-1)),
     m^i (units of i) of 0 ... D, ascending -> x (N, D)   l (N, D) or (N, D, L)      float32 or float64; 16-bit numbers become float32
 
 Traffic
-    Every living weight is used once for a sample: 2 N (living weights) operations, D times fewer than D passes; the weights are read once a
-    tile of samples. A product of matrices it is not any more: step d has a handful of rows, so what it takes is a stream of weights.
-    D = 784, two layers of 1000 units: 1.3 million living weights, 2.6 million operations a sample.
+    Every living weight is used once for a sample: 2 N (living weights) operations, D times fewer than D passes; the
+    weights are read once a tile of samples. A product of matrices it is not any more: step d has a handful of rows, so
+    what it takes is a stream of weights. D = 784, two layers of 1000 units: 1.3 million living weights, 2.6 million
+    operations a sample.
 
 Tiling
     naive       a block a sample; a unit at a time, its sum shared by all threads

@@ -1,12 +1,14 @@
 """How does an image model see, for every pixel at once, only the pixels that come before it?
 
-The masked convolution of PixelCNN (van den Oord, Kalchbrenner, Kavukcuoglu 2016, section 3.4 and figure 2; the course's "PixelCNN"): pixels
-are ordered row by row, the colours of a pixel one after the other, and the taps of the filter that would look ahead are dead.
+The masked convolution of PixelCNN (van den Oord, Kalchbrenner, Kavukcuoglu 2016, section 3.4 and figure 2; the course's
+"PixelCNN"): pixels are ordered row by row, the colours of a pixel one after the other, and the taps of the filter that
+would look ahead are dead.
 
     layer: genmini.layers.MaskedConv2d    test: tests/kernels/test_masked_conv2d.py    bench: bench/bench_masked_conv2d.py
 
 Math
-    the filter is K (O, C, kh, kw), odd, with centre (ph, pw) = (kh//2, kw//2); its taps in reading order are t = u kw + v, the centre is t = m:
+    the filter is K (O, C, kh, kw), odd, with centre (ph, pw) = (kh//2, kw//2); its taps in reading order are
+    t = u kw + v, the centre is t = m:
 
     forward     y_nohw = b_o + sum_{t < m} sum_c x_nc(h+u-ph)(w+v-pw) K_ocuv  +  sum_c x_nchw K_oc(m) M_oc           (x is 0 outside the image)
                 M_oc = [colour(o) > colour(c)] for kind "A", [>=] for kind "B";    colour(c) = floor(c colours / C), colour(o) = floor(o colours / O)
@@ -18,18 +20,21 @@ Shapes
     x (N, C, H, W), weight K (O, C, kh, kw), bias (O) or None -> y (N, O, H, W).   P = N H W pixels; T live taps: m, or m+1 with a live centre.
 
 Traffic
-    2 P O C T operations each for y, dx and dK, against 2 P O C kh kw with a dense masked filter: T is 4 or 5 of 9, 12 or 13 of 25, 24 or 25
-    of 49. w P (C + O) bytes once, w bytes a number (a tap's shifted pixels come again from the cache), and w T O C for the filter.
-    P = 256 x 32 x 32, O = C = 128, 3x3 "B" in bfloat16: 77 dense and 43 live GFLOP, 134 MB.
-    PyTorch can leave out the rows below the centre (6 of 9 taps, 15 of 25, 28 of 49 stay: the backend `cpu` does so); or all dead taps, with one
-    convolution for the rows above and one for the row itself, which moves 3 w P O bytes more, to write both halves and read them.
+    2 P O C T operations each for y, dx and dK, against 2 P O C kh kw with a dense masked filter: T is 4 or 5 of 9, 12
+    or 13 of 25, 24 or 25 of 49. w P (C + O) bytes once, w bytes a number (a tap's shifted pixels come again from the
+    cache), and w T O C for the filter. P = 256 x 32 x 32, O = C = 128, 3x3 "B" in bfloat16: 77 dense and 43 live GFLOP,
+    134 MB. PyTorch can leave out the rows below the centre (6 of 9 taps, 15 of 25, 28 of 49 stay: the backend `cpu`
+    does so); or all dead taps, with one convolution for the rows above and one for the row itself, which moves 3 w P O
+    bytes more, to write both halves and read them.
 
 Dead taps
-    are never seen: whatever K is there, NaN included, y and dx do not change, and dK is exactly 0. If x is not finite somewhere, every y that
-    may see it is not finite; whether others near it are is not promised (0 times infinity, where a masked tap is multiplied).
+    are never seen: whatever K is there, NaN included, y and dx do not change, and dK is exactly 0. If x is not finite
+    somewhere, every y that may see it is not finite; whether others near it are is not promised (0 times infinity,
+    where a masked tap is multiplied).
 
 Tiling
-    An implicit matrix product: the rows are pixels p = (n, h, w), the columns output channels o, and the sum runs over (t, c):
+    An implicit matrix product: the rows are pixels p = (n, h, w), the columns output channels o, and the sum runs over
+    (t, c):
 
           . . . . .         naive   every tap of the dense filter is loaded and masked
           t t t t t         taps    the live taps alone, in reading order the first T: packed side by side with the centre masked, and channels
@@ -37,8 +42,9 @@ Tiling
           . . . . .
           . . . . .         program (p tile, o tile): BP pixels x BO channels, BC channels of one tap a step; dK: (o tile, c tile, tap, chunk of p)
 
-    dK sums over P pixels in chunks (set by the shapes alone) that are added in order: the same bits every time. A tensor that is not channels
-    last is copied so once. Fewer than 16 channels are computed as 16, the least that a tensor core takes.
+    dK sums over P pixels in chunks (set by the shapes alone) that are added in order: the same bits every time. A
+    tensor that is not channels last is copied so once. Fewer than 16 channels are computed as 16, the least that a
+    tensor core takes.
 """
 
 import torch
@@ -92,8 +98,8 @@ def cropped(kh, kw):
 
 def cropped_filter(weight, kind, colours):
     rows, columns, padding = cropped(*weight.shape[2:])
-    live = mask(*weight.shape, kind, colours, weight.device)[:, :, rows, columns]
-    return weight[:, :, rows, columns].masked_fill(~live, 0), padding
+    dead = ~mask(*weight.shape, kind, colours, weight.device)[:, :, rows, columns]
+    return weight[:, :, rows, columns].masked_fill(dead, 0), padding
 
 
 def cpu(x, weight, bias, kind, colours):

@@ -1,7 +1,8 @@
 """How many nats does a pixel cost, if one of L levels came and each had a logit?
 
-The loss of every L-way softmax: PixelCNN and PixelRNN over 256 levels (van den Oord, Kalchbrenner, Kavukcuoglu 2016, section 3.3), MADE and
-NADE over a few. The running maximum is that of Milakov, Gimelshein, "Online normalizer calculation for softmax", 2018.
+The loss of every L-way softmax: PixelCNN and PixelRNN over 256 levels (van den Oord, Kalchbrenner, Kavukcuoglu 2016,
+section 3.3), MADE and NADE over a few. The running maximum is that of Milakov, Gimelshein, "Online normalizer
+calculation for softmax", 2018.
 
     model: genmini/models/pixelcnn.py, equation (3)    test: tests/kernels/test_softmax_nll.py    bench: bench/bench_softmax_nll.py
 
@@ -9,28 +10,32 @@ Math
     forward     nll_np  = (m_np - a_ntp) + log s_np,   m_np = max_l a_nlp,   s_np = sum_l exp(a_nlp - m_np),   t = target_np
     online      m, s of the levels so far;  m' = max(m, a_l),  s <- s exp(m - m') + exp(a_l - m'),  m <- m'
     gradient    da_nlp  = (q_nlp - [l = t]) dnll_np,   q_nlp = exp((a_nlp - m_np) - log s_np)
-    m and log s are kept apart: their sum would round away log s where logits are large. The derivative of da is plain PyTorch.
+    m and log s are kept apart: their sum would round away log s where logits are large. The derivative of da is plain
+    PyTorch.
 
 Shapes
     logits (N, L, ...), target (N, ...) of integers 0 ... L-1 -> nll (N, ...), in float32, for float64 logits float64.   R = N P pixels, where P is
     the product of the dimensions after L, as the room folds them.
 
 Traffic
-    w bytes a logit: w R L once in the forward, w R L in and w R L out in the gradient, 8 bytes a pixel for m and log s. Eager PyTorch writes
-    log-softmax (2 w R L), and its gradient fills a tensor with zeros, writes the ones, reads it and log-softmax and writes da: 4 w R L.
-    R = 64 x 32 x 32 x 3, L = 256, float32: 201 MB forward, 403 MB gradient, against 403 and 805. A few operations a byte: memory binds.
+    w bytes a logit: w R L once in the forward, w R L in and w R L out in the gradient, 8 bytes a pixel for m and log s.
+    Eager PyTorch writes log-softmax (2 w R L), and its gradient fills a tensor with zeros, writes the ones, reads it
+    and log-softmax and writes da: 4 w R L. R = 64 x 32 x 32 x 3, L = 256, float32: 201 MB forward, 403 MB gradient,
+    against 403 and 805. A few operations a byte: memory binds.
 
 Not finite
-    as F.cross_entropy: a logit NaN or +inf makes nll and the gradient of its pixel NaN; -inf is a level of probability 0: its gradient is 0, and
-    if it came, nll is inf; all -inf: NaN. A target outside 0 ... L-1 raises on a CPU; on a GPU its pixel costs 0 and has no gradient.
+    as F.cross_entropy: a logit NaN or +inf makes nll and the gradient of its pixel NaN; -inf is a level of probability
+    0: its gradient is 0, and if it came, nll is inf; all -inf: NaN. A target outside 0 ... L-1 raises on a CPU; on a
+    GPU its pixel costs 0 and has no gradient.
 
 Tiling
-    A program owns BP pixels and walks along their L logits, BL at a time: a tile (BL, BP), whose fast side is the pixels where an image's
-    channels come first, and the levels where they come last. Any strides of N, L and P.
+    A program owns BP pixels and walks along their L logits, BL at a time: a tile (BL, BP), whose fast side is the
+    pixels where an image's channels come first, and the levels where they come last. Any strides of N, L and P.
 
         naive    two walks: the maximum, then the sum            online   one: whenever a tile raises the maximum, the sum so far shrinks
 
-    The gradient has no walk: a program a tile. The order of a sum over l depends on shapes and strides alone: the same bits every time.
+    The gradient has no walk: a program a tile. The order of a sum over l depends on shapes and strides alone: the same
+    bits every time.
 """
 
 import torch
