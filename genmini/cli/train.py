@@ -98,7 +98,7 @@ def _named_folder(arguments):
 
 
 def _watch(folder, splits, seed, tensorboard):
-    """What is done at an evaluation: metrics for TensorBoard, and a picture if pictures took at most 1/20 of the time."""
+    """What is done at an evaluation: metrics for TensorBoard; a picture, if pictures took at most 1/20 of the time."""
     import torch
 
     from genmini import plots

@@ -15,8 +15,10 @@ MADE = ["train", "made", "--data", "digits"]
 
 
 MISTAKES = {
-    "unknown model": (["train", "madde", "--data", "digits"], f"unknown model 'madde'; the models are {', '.join(models.MODELS)}"),
-    "unknown data": (["train", "made", "--data", "mnits"], "unknown data 'mnits'; the data sets are digits, digits-threshold"),
+    "unknown model": (["train", "madde", "--data", "digits"],
+                      f"unknown model 'madde'; the models are {', '.join(models.MODELS)}"),  # fmt: skip
+    "unknown data": (["train", "made", "--data", "mnits"],
+                     "unknown data 'mnits'; the data sets are digits, digits-threshold"),  # fmt: skip
     "unknown recipe": ([*MADE, "--recipe", "best"], "digits-levels"),
     "unknown key": ([*MADE, "--set", "stepz=3"], "the keys are hidden"),
     "no value": ([*MADE, "--set", "steps"], "KEY=VALUE"),
@@ -26,25 +28,33 @@ MISTAKES = {
     "no run": (["sample", "nowhere"], "nowhere holds no run"),
     "no run to evaluate": (["eval", "nowhere"], "nowhere holds no run"),
     "wrong file": (["sample", "nowhere", "--out", "x.jpg"], ".png or a .npy"),
-    "other kind of data": (["train", "made", "--data", "moons", "--recipe", "digits"], "is for images, and moons is points of the plane"),
+    "other kind of data": (["train", "made", "--data", "moons", "--recipe", "digits"],
+                           "is for images, and moons is points of the plane"),  # fmt: skip
     "no recipe": (["train", "made", "--data", "series"], "made has no recipe for 'series'; its recipes are digits"),
-    "no folder": (["train", "realnvp", "--data", "mnist", "--data-dir", "nowhere", "--recipe", "digits"], "there is no folder nowhere"),
+    "no folder": (["train", "realnvp", "--data", "mnist", "--data-dir", "nowhere", "--recipe", "digits"],
+                  "there is no folder nowhere"),  # fmt: skip
     "nothing to resume": ([*MADE, "--resume", "--out", "nowhere"], "nowhere holds no run"),
     "resume what": ([*MADE, "--resume"], "--resume continues the run in --out, and none is given"),
     "precision": ([*MADE, "--steps", "1", "--set", "precision=int8"], "float32, bfloat16, float16"),
-    "no step to clip to": ([*MADE, "--steps", "1", "--set", "clip=-1.0"], "--set clip takes a number above 0, got -1.0"),
+    "no step to clip to": ([*MADE, "--steps", "1", "--set", "clip=-1.0"],
+                           "--set clip takes a number above 0, got -1.0"),  # fmt: skip
     "no numbers there": ([*MADE, "--device", "meta"], "no device 'meta' here"),
-    "no units": (["train", "vae", "--data", "digits", "--set", "width=0"], "--set width takes whole numbers from 1, got 0"),
-    "beta below 0": (["train", "vae", "--data", "digits", "--set", "beta=-1.0"], "--set beta takes a number from 0, got -1.0"),
-    "no share": (["train", "vqvae", "--data", "digits", "--set", "miss=2.0"], "--set miss takes a share from 0 to 1, got 2.0"),
+    "no units": (["train", "vae", "--data", "digits", "--set", "width=0"],
+                 "--set width takes whole numbers from 1, got 0"),  # fmt: skip
+    "beta below 0": (["train", "vae", "--data", "digits", "--set", "beta=-1.0"],
+                     "--set beta takes a number from 0, got -1.0"),  # fmt: skip
+    "no share": (["train", "vqvae", "--data", "digits", "--set", "miss=2.0"],
+                 "--set miss takes a share from 0 to 1, got 2.0"),  # fmt: skip
     "twice": (["train", "arvae", "--data", "digits", "--set", "attributes=('area', 'area')"], "there is one twice"),
     "no picture": (["study", "embed", "r", "--out", "x.pdf"], "--out takes a .png file, got x.pdf"),
     "not finite": ([*MADE, "--set", "rate=1e400"], "--set rate takes a finite number, got '1e400'"),
     "no rate": ([*MADE, "--set", "rate=0.0"], "--set rate takes a number above 0, got 0.0"),
     "no share of batches": ([*MADE, "--set", "shift=2.0"], "--set shift takes a share from 0 to 1, got 2.0"),
     "no hidden units": ([*MADE, "--set", "hidden=0"], "--set hidden takes whole numbers from 1, got 0"),
-    "all units dropped": (["train", "nade", "--data", "digits", "--set", "dropout=1.0"], "at least 0 and below 1, got 1.0"),
-    "no steps of a stage": (["train", "vqvae", "--data", "digits", "--set", "prior.steps=0"], "--set prior.steps takes whole numbers from 1"),
+    "all units dropped": (["train", "nade", "--data", "digits", "--set", "dropout=1.0"],
+                          "at least 0 and below 1, got 1.0"),  # fmt: skip
+    "no steps of a stage": (["train", "vqvae", "--data", "digits", "--set", "prior.steps=0"],
+                            "--set prior.steps takes whole numbers from 1"),  # fmt: skip
     "threads": ([*MADE, "--threads", "100000"], "--threads takes 1 to "),
     "GPU kernels on a CPU": ([*MADE, "--backend", "cuda"], "'cuda' does not run here on --device cpu"),
     "the out is a file": ([*MADE, "--steps", "1", "--out", __file__], "--out takes a folder, and"),
@@ -107,7 +117,8 @@ def test_more_samples_than_fit_are_refused_and_memory_that_runs_out_names_the_op
     assert run(capsys, *MADE, *FAST, "--out", "r")[0] == 0
     for command in ("sample", "score"):
         status, _, err = run(capsys, command, "r", "-n", "1000000000")  # 512 GB
-        assert status == 2 and "1,000,000,000 samples of MADE take 512.0 GB or more, and " in err and "ask for fewer (-n)" in err
+        assert status == 2 and "1,000,000,000 samples of MADE take 512.0 GB or more, and " in err
+        assert err.endswith("ask for fewer (-n)\n")
 
     def hungry(*arguments, **settings):
         raise MemoryError

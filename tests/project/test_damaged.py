@@ -1,4 +1,4 @@
-"""A run of which any byte was changed is refused in one line, "RUN is damaged: ...", and a reader never sees half a run."""
+"""A run with any byte changed is refused in one line, "RUN is damaged: ...", and a reader never sees half a run."""
 
 import json
 import random
@@ -16,18 +16,15 @@ pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 TRAIN, VALID = (data.load("digits-threshold", split) for split in ("train", "valid"))
 
 
-class Stopped(Exception):
-    pass
-
-
 @pytest.fixture(scope="module")
 def unfinished(tmp_path_factory):
     """A training that was killed after a step: weights, state, run.json."""
     folder = tmp_path_factory.mktemp("unfinished") / "r"
     torch.manual_seed(0)
     model = models.find("made")((8, 8), hidden=(4,), order="random", masks=2)
-    checkpoint.save(folder, model, {"step": 1, "data": "digits-threshold", "threads": 1, "versions": {"genmini": "0"}, "valid": 2.5},
-                    state={"step": 1, "rows": [], "losses": torch.zeros(3), "optimiser": {0: torch.ones(2)}})  # fmt: skip
+    metadata = {"step": 1, "data": "digits-threshold", "threads": 1, "versions": {"genmini": "0"}, "valid": 2.5}
+    state = {"step": 1, "rows": [], "losses": torch.zeros(3), "optimiser": {0: torch.ones(2)}}
+    checkpoint.save(folder, model, metadata, state=state)
     return folder
 
 
@@ -101,7 +98,8 @@ def test_a_key_that_is_missing_or_of_another_type_is_named_or_does_no_harm(capsy
             if not old and content != good:
                 with pytest.raises(ValueError, match="r is damaged: |r has format "):
                     checkpoint.read("r")
-            for words in (["eval", "r", "--split", "valid"], ["train", "made", "--data", "digits", "--out", "r", "--resume"]):
+            resume = ["train", "made", "--data", "digits", "--out", "r", "--resume"]
+            for words in (["eval", "r", "--split", "valid"], resume):
                 status, _, err = command(capsys, *words)
                 harmless = words[0] == "eval" and (old or content == good)
                 assert status == 2 or status == 0 and harmless, (words, value, err)
@@ -132,9 +130,8 @@ def test_a_byte_that_is_no_utf_8_is_said_where(capsys, unfinished):
 
 def test_numbers_and_brackets_without_end_are_damage(capsys):
     for text in ('{"format": ' + 5000 * "9" + "}", 100_000 * "[", '"format"', "[]", "{}", "null", ""):
-        checkpoint_folder = Path("r")
-        checkpoint_folder.mkdir(exist_ok=True)
-        (checkpoint_folder / "run.json").write_text(text)
+        Path("r").mkdir(exist_ok=True)
+        Path("r/run.json").write_text(text)
         status, _, err = command(capsys, "sample", "r")
         assert status == 2 and err.startswith("genmini: r is damaged: run.json ") and len(err) < 200
 

@@ -1,12 +1,14 @@
 """What a training leaves when it is interrupted or fails, and what is shown of it on the way and at its end."""
 
+import ast
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from check import command as run
 
-from genmini import kernels, models
+from genmini import experiment, kernels, models
 
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 FAST = ["--steps", "20", "--set", "hidden=16", "--set", "every=10", "--threads", "1"]
@@ -112,3 +114,14 @@ def test_pictures_are_drawn_as_it_goes(capsys, monkeypatch, tmp_path):
         now[0] = second
         watch(dict(step=second), model)
     assert [at for _, at, _ in drawn] == [6, 26, 46] and len({total for *_, total in drawn}) == 1  # 5 = 20 * 0.25, 25 = 20 * 1.25
+
+
+def test_an_experiment_prints_nothing_and_a_command_computes_nothing():
+    """experiment.py calls no print; a command calls nothing of torch but what chooses a device or a seed."""
+    package = Path(experiment.__file__).parent
+    nodes = lambda path: ast.walk(ast.parse(path.read_text()))
+    calls = lambda path: {ast.unparse(node.func) for node in nodes(path) if isinstance(node, ast.Call)}
+    allowed = {"torch.manual_seed", "torch.set_num_threads", "torch.device", "torch.empty", "torch.cat"}
+    assert "print" not in calls(package / "experiment.py")
+    for path in (package / "cli").glob("*.py"):
+        assert {call for call in calls(path) if call.startswith("torch.") and "(" not in call} <= allowed, path

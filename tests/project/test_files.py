@@ -24,7 +24,8 @@ def other_process():
 
     def start(program):
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        started.append(subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment))
+        words = [sys.executable, "-c", program]
+        started.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment))
         return started[-1]
 
     yield start
@@ -133,10 +134,11 @@ main({words!r})
 def test_a_file_replaces_the_parts_of_processes_that_are_gone(other_process):
     gone = other_process("pass")
     gone.wait()
-    for name in (f"x.npy.{gone.pid}.part", f"x.npy.{os.getppid()}.part", f"y.npy.{gone.pid}.part", "x.npy.notes.part"):
+    kept = [f"x.npy.{os.getppid()}.part", f"y.npy.{gone.pid}.part", "x.npy.notes.part"]
+    for name in (*kept, f"x.npy.{gone.pid}.part"):
         Path(name).write_text("half")
     files.write("x.npy", b"whole")
-    assert sorted(os.listdir()) == sorted(["x.npy", f"x.npy.{os.getppid()}.part", f"y.npy.{gone.pid}.part", "x.npy.notes.part"])
+    assert sorted(os.listdir()) == sorted([*kept, "x.npy"])
     assert Path("x.npy").read_bytes() == b"whole"
 
 
@@ -149,8 +151,8 @@ def test_a_full_disk_is_named_with_what_to_do(capsys, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
-    for words, path in ((["sample", "r", "--out", "r/old.npy"], "r/old.npy"), (["sample", "r", "--out", "x.png"], "x.png")):
-        status, _, err = run(capsys, *words)
+    for path in ("r/old.npy", "x.png"):
+        status, _, err = run(capsys, "sample", "r", "--out", path)
         assert status == 2 and err.startswith(f"genmini: could not write {path}, ") and err.count("\n") == 1
         assert "bytes: No space left on device; free some space, or write elsewhere (--out)" in err
     assert Path("r/old.npy").read_bytes() == b"old" and not list(Path().rglob("*.part")) and not os.path.exists("x.png")
