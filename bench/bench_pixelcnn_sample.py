@@ -1,10 +1,11 @@
-"""Drawing from PixelCNN beside one pass a number, which is how everybody draws from it. Room: kernels/pixelcnn_sample.py
+"""Time and memory of sampling from PixelCNN, beside one pass for each number. Room: kernels/pixelcnn_sample.py
 
-Naive is D times one pass over the rows down to the pixel that is drawn, on average half of them; a pass over half of the rows is what is timed,
-beside our draw: the model's own, and (plain PixelCNN) PyTorch's convolutions, channels last, with weights masked before the clock starts and
-the last two layers at the pixel alone. The ratio is to the faster one. What PyTorch's allocator holds for each, in this order and then ours,
-is in the case of the row, in MB: for the naive at the last step, a pass over all rows, from the model as it is; for us in the whole draw, with
-our copy of the weights.
+The naive sampler takes D passes, each over the rows down to the pixel that is drawn: half of them on average. So D
+times the pass over half of the rows is set beside our draw: a pass of the model itself, and of the plain PixelCNN also
+one of PyTorch's convolutions, channels last, with weights masked before the clock starts and the last two layers
+computed at the pixel alone. The ratio is to the faster one. The case of the row ends with the memory that PyTorch's
+allocator holds, in MB: for each naive sampler at its last step, a pass over all rows; then for ours during the whole
+draw, with its copy of the weights.
 """
 
 import copy
@@ -58,24 +59,27 @@ def rows():
             naive["PyTorch, dense"] = dense(model, half)
             last = naive["PyTorch, own passes"]()[:, 0, :, -1:, -1:]
             assert (naive["PyTorch, dense"]() - last).abs().max() < 1e-4
-        ours = {f"genmini {rung}": in_rung(model, N, u, rung) for rung in (kernels.rungs("pixelcnn_sample") if GPU else ("cpu",))}
+        rungs = kernels.rungs("pixelcnn_sample") if GPU else ("cpu",)
+        ours = {f"genmini {rung}": in_rung(model, N, u, rung) for rung in rungs}
         exact = copy.deepcopy(model).double().logits(image).view(N, D)
         error, wanted = (a[..., 0] - exact).abs().max().item(), u >= torch.sigmoid(-exact)
         for name, function in ours.items():  # a wrong kernel is not timed
-            differ = (function().view(N, D) != wanted).any(1).sum()  # float32: u may fall between two roundings of a probability
+            differ = (function().view(N, D) != wanted).any(1).sum()  # u may lie between two roundings of a probability
             assert error < 1e-4 and differ <= N // 10, (name, error, differ)
-        living = sum(tap[4].numel() for layer in program for tap in layer.taps)
+        living = sum(tap.W.numel() for layer in program for tap in layer.taps)
         functions = naive | ours
         last = {"PyTorch, own passes": lambda model=model, image=image: model.features(image, None)}
         last |= {} if gated else {"PyTorch, dense": lambda model=model, image=image: dense(model, image)()}
-        held, took = {name: peak(function) / 1e6 for name, function in (functions | last).items()}, times(functions, seconds=6.0)
+        held = {name: peak(function) / 1e6 for name, function in (functions | last).items()}
+        took = times(functions, seconds=6.0)
         took |= {name: tuple(D * t for t in took[name]) for name in naive}
         fastest = min(took[name][0] for name in naive)
         memory = " / ".join(f"{held[name]:.1f}" for name in took)
         for name, time in took.items():
             case = f"N={N} {side}x{side} 7 blocks of 64{' gated' if gated else ''}, holds {memory} MB"
             off = error if name in ours else None
-            yield row("pixelcnn_sample", case, "sample", name, time, operations=2 * N * D * living, error=off, beside=fastest)
+            measured = dict(operations=2 * N * D * living, error=off, beside=fastest)
+            yield row("pixelcnn_sample", case, "sample", name, time, **measured)
 
 
 def in_rung(model, N, u, rung):

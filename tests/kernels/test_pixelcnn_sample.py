@@ -1,10 +1,12 @@
-"""Proofs and laws of the room that draws from PixelCNN (kernels/pixelcnn_sample.py). tests/models/test_pixelcnn.py holds it against whole models."""
+"""Proofs and laws of the room that draws from PixelCNN (kernels/pixelcnn_sample.py). tests/models/test_pixelcnn.py
+compares it with whole models."""
 
 import math
 import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,18 +38,21 @@ each_net = pytest.mark.parametrize("sizes", NETS.values(), ids=NETS)
 
 
 def program(shape, levels, K, width, filter_, classes, seed=0, dtype=torch.float64):
-    """A layer by rows, one that takes it in and the input, a residual one, and what decides: every kind of tap, act and stream."""
+    """Two layers by rows, one that reads them and the input, a residual one, and the last: every kind of tap,
+    activation and stream."""
     C, inputs = shape[0], shape[0] * (1 + min(levels - 1, 32))
     outputs = C * (3 * K if K else 1 if levels == 2 else levels)
     g = torch.Generator().manual_seed(seed)
-    draw = lambda *size: (torch.randn(*size, generator=g, dtype=torch.float64) / math.sqrt(math.prod(size[1:]) + 1)).to(dtype)
+    normal = lambda *size: torch.randn(*size, generator=g, dtype=torch.float64)
+    draw = lambda *size: (normal(*size) / math.sqrt(math.prod(size[1:]) + 1)).to(dtype)
     bias = lambda O: 0.5 * draw(classes, O) if classes > 1 else 0.5 * draw(O)
     above, height = 2 * C * width, filter_ // 2
     layers = [Layer(row_taps(0, draw(above, inputs, max(height, 1), filter_), "A"), bias(above), "gate", rows=True)]
     layers.append(Layer(row_taps(2, draw(above, above // 2, height + 1, filter_), "B"), bias(above), "gate", rows=True))
     taps = masked_taps(0, draw(2 * C * width, inputs, 1, filter_), "A") + [(3, 0, 0, ALL, draw(above, 2 * C * width))]
     layers.append(Layer(taps, bias(2 * C * width), "gate"))
-    layers.append(Layer(masked_taps(6, draw(C * width, C * width, filter_, filter_), "B"), bias(C * width), "relu", residual=6))
+    taps = masked_taps(6, draw(C * width, C * width, filter_, filter_), "B")
+    layers.append(Layer(taps, bias(C * width), "relu", residual=6))
     layers.append(Layer(masked_taps(8, draw(C * width, C * width, 1, 1), "B"), bias(C * width), "relu", residual=7))
     layers.append(Layer(masked_taps(10, 9 * draw(outputs, C * width, 1, 1), "B"), bias(outputs)))
     return layers
@@ -66,14 +71,18 @@ def definition(x, layers, shape, levels, y):
         s += layer.bias.double()[y][:, None, None] if layer.bias.dim() == 2 else layer.bias.double()
         for r, di, dj, sight, weight in layer.taps:
             I = weight.shape[0]
-            sees = [[sight == ALL or (o * C // O > c * C // I) or (sight == UP_TO and o * C // O == c * C // I) for o in range(O)] for c in range(I)]
-            alive = torch.where(torch.tensor(sees), weight.double(), 0)
+            behind = [[o * C // O - c * C // I for o in range(O)] for c in range(I)]  # by how many colours
+            least = {ALL: -C, EARLIER: 1, UP_TO: 0}[sight]
+            alive = torch.where(torch.tensor(behind) >= least, weight.double(), 0)
             for i in range(max(0, -di), H):
                 for j in range(max(0, -dj), min(W, W - dj)):
                     s[:, i, j] += z[r][:, i + di, j + dj] @ alive
         s = s if layer.residual is None else s + z[layer.residual]
         z[2 * a + 1] = s
-        z[2 * a + 2] = s.relu() if layer.act == "relu" else torch.tanh(s[..., 0::2]) * torch.sigmoid(s[..., 1::2]) if layer.act else None
+        if layer.act == "gate":
+            z[2 * a + 2] = torch.tanh(s[..., 0::2]) * torch.sigmoid(s[..., 1::2])
+        elif layer.act == "relu":
+            z[2 * a + 2] = s.relu()
     return s.reshape(N, H * W * C, s.shape[-1] // C)
 
 
@@ -95,18 +104,19 @@ def numbers(N, D, levels, seed=2):
 
 
 def on(device, layers):
-    move = lambda layer: Layer([(*tap[:4], tap[4].to(device)) for tap in layer.taps], layer.bias.to(device), layer.act, layer.residual, layer.rows)
-    return [move(layer) for layer in layers]
+    taps = lambda layer: [(*tap[:4], tap[4].to(device)) for tap in layer.taps]
+    return [replace(layer, taps=taps(layer), bias=layer.bias.to(device)) for layer in layers]
 
 
 def draw(run, u, layers, shape, levels, K=0, y=None, x=None, known=0):
     move = lambda a: a if a is None else a.to(run.device)
     with run.use():
-        got = ops.pixelcnn_sample(move(u), on(run.device, layers), shape, levels, K, move(y), move(x), known, logits=True)
+        arguments = on(run.device, layers), shape, levels, K, move(y), move(x), known
+        got = ops.pixelcnn_sample(move(u), *arguments, logits=True)
     return tuple(a.cpu() for a in got)
 
 
-# ---- the same noise gives the naive sample ----------------------------------------------------------------------------------------------
+# ---- the same noise gives the naive sample ---------------------------------------------------------------------------
 
 
 @everywhere
@@ -133,13 +143,14 @@ def test_float32_logits_are_those_of_a_pass(run, sizes):
     u = noise(N, math.prod(shape)).float()
     x, l = draw(run, u, layers, shape, levels, K, y)
     assert l.dtype == torch.float32 and (l - definition(x, layers, shape, levels, y)).abs().max() < 1e-5
-    assert torch.equal(draw(run, u, layers, shape, levels, K, y, x, x.shape[1])[1], l), "known or drawn: the same logits"
+    again = draw(run, u, layers, shape, levels, K, y, x, x.shape[1])[1]
+    assert torch.equal(again, l), "known or drawn: the same logits"
 
 
 @each_kernel
 @given(
-    seed=seeds, N=st.sampled_from([0, 1, 4, 7, 17]), H=st.integers(1, 3), W=st.integers(1, 3), C=st.sampled_from([1, 2]),
-    filter_=st.sampled_from([1, 3, 5]),
+    seed=seeds, N=st.sampled_from([0, 1, 4, 7, 17]), H=st.integers(1, 3), W=st.integers(1, 3),
+    C=st.sampled_from([1, 2]), filter_=st.sampled_from([1, 3, 5]),
 )  # fmt: skip
 def test_cruel_shapes(run, seed, N, H, W, C, filter_):
     shape, levels, seed = (C, H, W), 2 + seed % 3, seed % 1000
@@ -147,11 +158,12 @@ def test_cruel_shapes(run, seed, N, H, W, C, filter_):
     u = noise(N, C * H * W, seed)
     x, l = draw(run, u, layers, shape, levels)
     assert x.shape == u.shape
-    torch.testing.assert_close(l, definition(x, layers, shape, levels, torch.zeros(N, dtype=torch.long)), rtol=0, atol=1e-12)
+    wanted = definition(x, layers, shape, levels, torch.zeros(N, dtype=torch.long))
+    torch.testing.assert_close(l, wanted, rtol=0, atol=1e-12)
     assert torch.equal(x, draw(RUNS[0], u, layers, shape, levels)[0])
 
 
-# ---- laws -------------------------------------------------------------------------------------------------------------------------------
+# ---- laws ------------------------------------------------------------------------------------------------------------
 
 
 @everywhere
@@ -199,7 +211,8 @@ def test_the_same_bits_with_any_number_of_threads():
 
 
 def test_the_workspace_is_for_the_threads_that_use_it(monkeypatch):
-    """Another thread may change torch.get_num_threads() during a call: the kernel uses as many threads as its workspace holds."""
+    """Another thread may change torch.get_num_threads() during a call: the kernel uses as many threads as its workspace
+    is for."""
     shape, u = (1, 2, 2), noise(3, 4).float()
     layers = program(shape, 2, 0, 20, 3, 1, dtype=torch.float32)
     readings, threads_of, call, size = [1], [], _library.call, _library.size
@@ -238,10 +251,12 @@ def test_numbers_out_of_range_touch_no_memory(run, monkeypatch):
 
 @everywhere
 def test_the_noise_decides_upwards(run):
-    flat = lambda levels, outputs: [Layer(masked_taps(0, torch.zeros(outputs, levels, 1, 3), "A"), torch.zeros(outputs))]
+    taps = lambda levels, outputs: masked_taps(0, torch.zeros(outputs, levels, 1, 3), "A")
+    flat = lambda levels, outputs: [Layer(taps(levels, outputs), torch.zeros(outputs))]
     assert draw(run, torch.tensor([[0.4, 0.5, 0.6]]), flat(2, 1), (1, 1, 3), 2)[0].tolist() == [[0, 1, 1]]
     assert draw(run, torch.tensor([[0.2, 0.25, 0.6, 0.9]]), flat(4, 4), (1, 1, 4), 4)[0].tolist() == [[0, 1, 2, 3]]
-    assert draw(run, torch.tensor([[0.01, 0.49, 0.51, 0.99]]), flat(4, 3), (1, 1, 4), 4, K=1)[0].tolist() == [[0, 1, 2, 3]]
+    u = torch.tensor([[0.01, 0.49, 0.51, 0.99]])
+    assert draw(run, u, flat(4, 3), (1, 1, 4), 4, K=1)[0].tolist() == [[0, 1, 2, 3]]
 
 
 def test_rows_are_kept_as_long_as_a_filter_looks_back():
@@ -254,7 +269,8 @@ def test_rows_are_kept_as_long_as_a_filter_looks_back():
 def test_the_tables_are_the_structs_of_the_header():
     """Field by field, in their order, all int64_t; and the numbers of activations and sights."""
     header = (ROOT / "csrc/pixelcnn_sample.h").read_text()
-    structs = {name: re.findall(r"(\w+) ([\w, ]+);", body) for name, body in re.findall(r"struct (\w+) \{(.*?)\n\};", header, re.S)}
+    bodies = re.findall(r"struct (\w+) \{(.*?)\n\};", header, re.S)
+    structs = {name: re.findall(r"(\w+) ([\w, ]+);", body) for name, body in bodies}
     for name, kind in (("Stream", StreamRow), ("Layer", LayerRow), ("Tap", TapRow)):
         assert {dtype for dtype, _ in structs[name]} == {"int64_t"}
         assert [field for _, fields in structs[name] for field in fields.split(", ")] == list(kind._fields)
@@ -321,7 +337,8 @@ def test_errors_name_the_argument():
         with pytest.raises(ValueError, match=rf"layers\[\d\] {ahead}"):
             first = Layer([(0, 0, -1, ALL, weight)], bias)
             draw(u, [first, Layer([(*tap, weight[: 2 - tap[0]])], bias, rows=True)], shape, 2)
-    with pytest.raises(ValueError, match=r"W of layers\[0\].taps\[0\] must have shape \(channels, outputs\) = \(2, 1\), got \(3, 1\)"):
+    wanted = r"W of layers\[0\].taps\[0\] must have shape \(channels, outputs\) = \(2, 1\), got \(3, 1\)"
+    with pytest.raises(ValueError, match=wanted):
         draw(u, [Layer([(0, 0, -1, ALL, torch.zeros(3, 1))], bias)], shape, 2)
     with pytest.raises(ValueError, match=r"layers\[0\] must have as many outputs for each of 2 colours"):
         draw(u, [Layer([(0, 0, -1, ALL, torch.zeros(4, 3))], torch.zeros(3))], (2, 1, 2), 2)
@@ -331,8 +348,10 @@ def test_errors_name_the_argument():
 
 @pytest.mark.parametrize(
     "shape, error, named",
-    [((2, 2), ValueError, r"shape must be \(C, H, W\), got \(2, 2\)"), (4, ValueError, r"shape must be \(C, H, W\), got 4"),
-     ((1, 2.0, 2), TypeError, "H of shape must be an int, got float"), ((1, 2, -2), ValueError, "W of shape must be .*, got -2"),
+    [((2, 2), ValueError, r"shape must be \(C, H, W\), got \(2, 2\)"),
+     (4, ValueError, r"shape must be \(C, H, W\), got 4"),
+     ((1, 2.0, 2), TypeError, "H of shape must be an int, got float"),
+     ((1, 2, -2), ValueError, "W of shape must be .*, got -2"),
      ((0, 2, 2), ValueError, "C of shape must be .*, got 0")],
 )  # fmt: skip
 def test_a_wrong_shape_is_named(shape, error, named):
@@ -351,19 +370,24 @@ TAP, BIAS = (0, 0, -1, ALL, torch.zeros(2, 1)), torch.zeros(1)
      ([Layer([TAP], BIAS, "tanh")], ValueError, r"layers\[0\].act must be '', 'relu' or 'gate', got 'tanh'"),
      ([Layer([TAP], BIAS, rows=1)], TypeError, r"layers\[0\].rows must be True or False, got 1"),
      ([Layer([TAP], 0.0)], TypeError, r"layers\[0\].bias must be a tensor, got float"),
-     ([Layer([TAP], torch.zeros(1, 1, 1))], ValueError, r"layers\[0\].bias must have shape \(outputs\) or \(classes, outputs\), got \(1, 1, 1\)"),
+     ([Layer([TAP], torch.zeros(1, 1, 1))], ValueError,
+      r"layers\[0\].bias must have shape \(outputs\) or \(classes, outputs\), got \(1, 1, 1\)"),
      ([Layer([TAP[:4]], BIAS)], ValueError, r"layers\[0\].taps\[0\] must be \(stream, di, dj, sight, W\), got"),
      ([Layer([(0, -1.0, *TAP[2:])], BIAS)], TypeError, r"di of layers\[0\].taps\[0\] must be an int, got float"),
      ([Layer([(*TAP[:4], 1)], BIAS)], TypeError, r"W of layers\[0\].taps\[0\] must be a tensor, got int"),
      ([Layer([TAP], torch.zeros(2, 1)), Layer([(1, 0, 0, ALL, BIAS[None])], torch.zeros(3, 1))], ValueError,
-      r"biases must have as many classes in every layer that has any, got layers\[0\].bias \(2, 1\), layers\[1\].bias \(3, 1\)")],
+      r"biases must have as many classes .*, got layers\[0\].bias \(2, 1\), layers\[1\].bias \(3, 1\)")],
 )  # fmt: skip
 def test_a_wrong_layer_is_named(layers, error, named):
     with pytest.raises(error, match=named):
         ops.pixelcnn_sample(noise(2, 4), layers, (1, 2, 2), 2)
 
 
-SEES_NOTHING = {"no taps": [], "dead": masked_taps(0, torch.ones(3, 3, 1, 1), "A"), "far": [(0, -9, 0, ALL, torch.ones(3, 3))]}
+SEES_NOTHING = {
+    "no taps": [],
+    "dead": masked_taps(0, torch.ones(3, 3, 1, 1), "A"),
+    "far": [(0, -9, 0, ALL, torch.ones(3, 3))],
+}
 
 
 @everywhere
@@ -381,16 +405,19 @@ def test_a_layer_may_have_any_number_of_taps(run):
     weight = torch.randn(2 * 613, 2, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64) / 30
     first = [(0, -1 if t % 3 else 0, -1, ALL, weight[t]) for t in range(613)]
     second = [(2, -1 if t % 3 else 0, -1, ALL, weight[t, :, :1]) for t in range(613, 2 * 613)]
-    layers = [Layer(first, torch.zeros(4, dtype=torch.float64), "gate"), Layer(second, torch.zeros(1, dtype=torch.float64))]
+    zeros = lambda n: torch.zeros(n, dtype=torch.float64)
+    layers = [Layer(first, zeros(4), "gate"), Layer(second, zeros(1))]
     x = numbers(3, 6, 2)
     l = draw(run, noise(3, 6), layers, (1, 2, 3), 2, x=x, known=6)[1]
-    torch.testing.assert_close(l, definition(x, layers, (1, 2, 3), 2, torch.zeros(3, dtype=torch.long)), rtol=0, atol=1e-12)
+    wanted = definition(x, layers, (1, 2, 3), 2, torch.zeros(3, dtype=torch.long))
+    torch.testing.assert_close(l, wanted, rtol=0, atol=1e-12)
     assert l.std() > 0.1, "the test wants sums that are not zero"
 
 
 @pytest.mark.parametrize(
     "residual, error, named",
-    [(5, ValueError, "None or a stream of an earlier layer, 1 to 4, got 5"), (10**9, ValueError, ".* 1 to 4, got 1000000000"),
+    [(5, ValueError, "None or a stream of an earlier layer, 1 to 4, got 5"),
+     (10**9, ValueError, ".* 1 to 4, got 1000000000"),
      (-3, ValueError, ".* 1 to 4, got -3"), (0, ValueError, ".* 1 to 4, got 0"), (True, TypeError, "an int, got bool"),
      (1.0, TypeError, "an int, got float"), (1, ValueError, "a stream of 2 channels, .* and stream 1 has 4"),
      (4, ValueError, "a stream of 2 channels, .* and stream 4 has 0")],
@@ -405,9 +432,10 @@ def test_a_residual_is_a_finished_stream_of_as_many_channels(residual, error, na
 
 
 def test_a_layer_by_rows_adds_rows_alone():
-    """A layer by rows is computed before the pixels of its row: a residual of a layer by pixels would not be there yet."""
+    """A layer by rows is computed before the pixels of its row: a residual of a layer by pixels is not there yet."""
     one = lambda *size: torch.ones(*size) / 4
-    layers = [Layer([(0, 0, -1, ALL, one(2, 2))], one(2)), Layer([(0, -1, 0, ALL, one(2, 2))], one(2), residual=1, rows=True)]
+    layers = [Layer([(0, 0, -1, ALL, one(2, 2))], one(2))]
+    layers.append(Layer([(0, -1, 0, ALL, one(2, 2))], one(2), residual=1, rows=True))
     layers.append(Layer([(3, 0, 0, ALL, one(2, 1))], one(1)))
     with pytest.raises(ValueError, match=r"layers\[1\].residual must be a stream of a layer by rows"):
         ops.pixelcnn_sample(noise(2, 4), layers, (1, 2, 2), 2)
@@ -424,12 +452,16 @@ def test_a_gate_follows_the_residual(run):
     layers.append(Layer(masked_taps(2, normal(8, 8, 1, 1), "B"), normal(8), "gate", residual=1))
     layers.append(Layer(masked_taps(4, normal(1, 4, 1, 1), "B"), normal(1)))
     x, l = draw(run, noise(5, 4), layers, (1, 2, 2), 2)
-    torch.testing.assert_close(l, definition(x, layers, (1, 2, 2), 2, torch.zeros(5, dtype=torch.long)), rtol=0, atol=1e-12)
+    wanted = definition(x, layers, (1, 2, 2), 2, torch.zeros(5, dtype=torch.long))
+    torch.testing.assert_close(l, wanted, rtol=0, atol=1e-12)
+
+
+MIXED = [(torch.float64, torch.float32), (torch.float32, torch.float64), (torch.float32, torch.bfloat16)]
 
 
 @everywhere
 @pytest.mark.parametrize("part", ["W", "bias"])
-@pytest.mark.parametrize("dtypes", [(torch.float64, torch.float32), (torch.float32, torch.float64), (torch.float32, torch.bfloat16)], ids=str)
+@pytest.mark.parametrize("dtypes", MIXED, ids=str)
 def test_weights_and_biases_of_different_dtypes_become_the_widest(run, part, dtypes):
     mixed, wide = (program((1, 2, 2), 2, 0, 2, 3, 1, dtype=dtypes[0]) for _ in range(2))
     taps, dtype = mixed[2].taps, torch.promote_types(*dtypes)

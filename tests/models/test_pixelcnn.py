@@ -1,4 +1,5 @@
-"""PixelCNN's laws: it is a probability, it looks only backwards (and, gated, at all that is there), its samplers draw from it, and it learns."""
+"""Laws of PixelCNN: it is a probability, a pixel depends only on earlier ones (gated: on all of them), its samplers
+draw from it, and it learns."""
 
 import itertools
 
@@ -23,7 +24,8 @@ MODELS = {
     "two colours, three levels, gated": dict(shape=(2, 2, 1), levels=3, gated=True, **SMALL),
     "mixture": dict(shape=(2, 2), levels=5, output="mixture", components=2, **SMALL),
     "mixture, gated, two levels": dict(shape=(2, 2), output="mixture", components=3, gated=True, **SMALL),
-    "mixture, two colours, classes": dict(shape=(2, 1, 2), levels=4, output="mixture", components=2, classes=2, **SMALL),
+    "mixture, two colours, classes": dict(shape=(2, 1, 2), levels=4, output="mixture", components=2, classes=2)
+    | SMALL,
 }
 each = pytest.mark.parametrize("settings", MODELS.values(), ids=MODELS)
 
@@ -43,7 +45,8 @@ def loud(kind, seed, scale, **settings):
 
 
 def space(model):
-    return torch.tensor(list(itertools.product(range(model.levels), repeat=model.D)), dtype=torch.uint8).view(-1, *model.shape)
+    every = list(itertools.product(range(model.levels), repeat=model.D))
+    return torch.tensor(every, dtype=torch.uint8).view(-1, *model.shape)
 
 
 def classes(model):
@@ -59,7 +62,7 @@ def a_class(model, n):
     return torch.arange(n) % model.classes if model.classes else None
 
 
-# ---- a probability ------------------------------------------------------------------------------------------------------------------------
+# ---- a probability ---------------------------------------------------------------------------------------------------
 
 
 @each
@@ -93,12 +96,14 @@ def test_without_a_class_it_is_the_mixture_of_all(name):
     p = torch.stack([model.log_prob(x, k).exp() for k in range(model.classes)])
     assert (p[0] - p[1]).abs().max() > 1e-3, "the class must matter"
     torch.testing.assert_close(model.log_prob(x), p.mean(0).log())
-    torch.testing.assert_close(model.log_prob(x, a_class(model, len(x))), p[a_class(model, len(x)), range(len(x))].log())
+    y = a_class(model, len(x))
+    torch.testing.assert_close(model.log_prob(x, y), p[y, range(len(x))].log())
 
 
 @pytest.mark.parametrize("levels", [2, 5, 256])
 def test_the_mixture_is_that_of_its_formula(levels):
-    """(4) as it stands, with edges at l -+ 1/2 on the scale of levels, 0 and 1 beyond; and finite logarithms where it underflows."""
+    """(4) as written, with edges at l -+ 1/2 on the scale of levels, 0 and 1 beyond; finite logarithms where it
+    underflows."""
     model = pixelcnn(shape=(1, 2), levels=levels, output="mixture", components=3, **SMALL)
     x = torch.stack([torch.arange(levels), torch.arange(levels)], 1).view(-1, 1, 2)
     pi, mu, s = model.features(model._image(x), None)[:, 0, :, 0, 1].unflatten(1, (3, 3)).unbind(1)
@@ -115,15 +120,17 @@ def test_the_mixture_is_that_of_its_formula(levels):
     assert model.log_prob(x).isfinite().all() and model.log_prob(x).min() < -1000
 
 
-# ---- it looks only backwards --------------------------------------------------------------------------------------------------------------
+# ---- it looks only backwards -----------------------------------------------------------------------------------------
 
 
 def jacobian(model, y=None, tries=15):
-    """[predicted, seen], in order: whether some x has a path from the one to what decides the other (a relu closes paths for some x)."""
+    """[predicted, seen], in order: whether for some x the seen number has an effect on what decides the predicted one.
+    Several x are tried, because a relu closes paths for some of them."""
     x = torch.rand(tries, *model.shape, dtype=torch.float64) * 0.5 + 0.25
     y = None if y is None else torch.full((tries,), y)
-    of = lambda x: in_order(model, model.features(model._image(x), y).movedim(2, -1).reshape(tries, *model.shape, -1)).sum(0)
-    J = torch.autograd.functional.jacobian(of, x)  # (D, F, tries, *shape): the examples are apart, so that their sum has all their derivatives
+    rows = lambda x: model.features(model._image(x), y).movedim(2, -1).reshape(tries, *model.shape, -1)
+    of = lambda x: in_order(model, rows(x)).sum(0)
+    J = torch.autograd.functional.jacobian(of, x)  # (D, F, tries, *shape), each example apart
     return in_order(model, J.flatten(0, 2)).view(model.D, model.p.rows * tries, model.D).ne(0).any(1)
 
 
@@ -162,7 +169,7 @@ def test_rows_below_change_nothing(settings):
     torch.testing.assert_close(model.features(x[:, :, :1], y), model.features(x, y)[..., :1, :])
 
 
-# ---- samples ------------------------------------------------------------------------------------------------------------------------------
+# ---- samples ---------------------------------------------------------------------------------------------------------
 
 
 def follows(model, how=None, n=8000):
@@ -182,7 +189,7 @@ def test_samples_follow_log_prob(settings, how):
 
 
 def noise_decides(model, n=40):
-    """A number is that of the levels whose cumulative probability its noise passes; both samplers find the same one, and it is the only one."""
+    """A number is the count of levels whose cumulative probability is at most its noise; every sampler finds it."""
     u, y = torch.rand(n, model.D, dtype=torch.float64), a_class(model, n)
     x = model.sample(n, u, y=y)
     a = model.logits(x, y)
@@ -199,9 +206,12 @@ def test_the_noise_decides(settings):
     noise_decides(pixelcnn(**settings))
 
 
-@pytest.mark.parametrize("settings", [dict(width=24, first=7), dict(width=24, first=7, gated=True), dict(width=24, kernel=5, gated=True)], ids=str)
+LARGER = [dict(width=24, first=7), dict(width=24, first=7, gated=True), dict(width=24, kernel=5, gated=True)]
+
+
+@pytest.mark.parametrize("settings", LARGER, ids=str)
 def test_the_caches_hold_what_a_pass_computes(settings):
-    """An image larger than the filters, float32: what decides at every step is what a pass over the whole image says."""
+    """An image larger than the filters, float32: the logits at every step are those of a pass over the whole image."""
     torch.manual_seed(0)
     model = PixelCNN((10, 9), blocks=3, **settings).requires_grad_(False)
     for p in model.parameters():
@@ -223,10 +233,11 @@ def completes(model, how, n=30):
     u, x = torch.rand(n, model.D, dtype=torch.float64), torch.randint(model.levels, (n, *model.shape))
     whole = model.sample(n, u, x, known, y, how)
     assert torch.equal(in_order(model, whole)[:, :known].long(), in_order(model, x)[:, :known])
-    other = torch.where(torch.arange(model.D) < known, in_order(model, x), 0).view(n, model.H, model.W, model.C).movedim(-1, 1)
-    assert torch.equal(model.sample(n, u, other.reshape(x.shape), known, y, how), whole), "what is not known is not looked at"
+    other = torch.where(torch.arange(model.D) < known, in_order(model, x), 0)
+    other = other.view(n, model.H, model.W, model.C).movedim(-1, 1).reshape(x.shape)
+    assert torch.equal(model.sample(n, u, other, known, y, how), whole), "what is not known has no effect"
     drawn = model.sample(n, u, y=y)
-    assert torch.equal(model.sample(n, u, drawn, known, y, how), drawn), "completing a sample with its own noise gives it back"
+    assert torch.equal(model.sample(n, u, drawn, known, y, how), drawn), "its own noise completes a sample to itself"
 
 
 @each
@@ -235,7 +246,7 @@ def test_completion_keeps_what_is_known(settings, how):
     completes(pixelcnn(**settings), how)
 
 
-# ---- the contract -------------------------------------------------------------------------------------------------------------------------
+# ---- the contract ----------------------------------------------------------------------------------------------------
 
 
 @each
@@ -243,7 +254,8 @@ def test_gradcheck(settings):
     model = pixelcnn(**settings | dict(width=2 * (settings["shape"][0] if len(settings["shape"]) == 3 else 1)))
     x = torch.randint(model.levels, (3, *model.shape))
     names, values = zip(*model.named_parameters(), strict=True)
-    function = lambda *values: torch.func.functional_call(model, dict(zip(names, values, strict=True)), (x, a_class(model, 3)))
+    arguments = x, a_class(model, 3)
+    function = lambda *values: torch.func.functional_call(model, dict(zip(names, values, strict=True)), arguments)
     model.forward = model.log_prob
     assert torch.autograd.gradcheck(function, values, fast_mode=True)
 
@@ -269,7 +281,8 @@ def test_a_run_comes_back(settings, tmp_path):
     x, y = space(model)[:50], a_class(model, min(50, len(space(model))))
     assert torch.equal(again.log_prob(x, y), model.log_prob(x, y))
     u = torch.rand(5, model.D)
-    assert torch.equal(again.sample(5, u, y=0 if model.classes else None), model.sample(5, u, y=0 if model.classes else None))
+    y = 0 if model.classes else None
+    assert torch.equal(again.sample(5, u, y=y), model.sample(5, u, y=y))
 
 
 def test_images_and_dtypes():
@@ -280,12 +293,14 @@ def test_images_and_dtypes():
     assert model.log_prob(x[:0]).shape == (0,) and model.sample(0).shape == (0, 2, 3)
     assert PixelCNN((1, 1, 1), levels=300, **SMALL).sample(2).dtype == torch.int64
     many = PixelCNN((2, 2), levels=256, **SMALL)
-    assert many.embed(torch.tensor([0, 8, 128, 255]).view(4, 1, 1, 1)).flatten(1).sum(1).tolist() == pytest.approx([1, 2.004, 17.063, 33], abs=1e-3)
+    steps = many.embed(torch.tensor([0, 8, 128, 255]).view(4, 1, 1, 1)).flatten(1).sum(1)
+    assert steps.tolist() == pytest.approx([1, 2.004, 17.063, 33], abs=1e-3)
 
 
 @pytest.mark.parametrize(
     "wrong, named",
-    [(dict(levels=1), "levels"), (dict(output="gaussian"), "output"), (dict(width=5), "width"), (dict(shape=7), "shape"),
+    [(dict(levels=1), "levels"), (dict(output="gaussian"), "output"), (dict(width=5), "width"),
+     (dict(shape=7), "shape"),
      (dict(shape=(3, 2, 2), width=8), "width"), (dict(first=4), "kw|kh"), (dict(kernel=9), "kh"),
      (dict(output="mixture", components=0), "components")],
 )  # fmt: skip

@@ -1,6 +1,7 @@
-"""PixelRNN's laws: it is a probability, it looks only backwards (on diagonals: at all that is there), it samples what it says, and it learns.
+"""Laws of PixelRNN: it is a probability, a pixel depends only on earlier ones (on diagonals: on all of them), its
+samples follow it, and it learns.
 
-What it shares with PixelCNN (outputs, samplers, arguments) is proven in test_pixelcnn.py too.
+test_pixelcnn.py proves what it shares with PixelCNN: outputs, samplers, arguments.
 """
 
 import pytest
@@ -107,7 +108,8 @@ def test_gradcheck(settings):
     model = pixelrnn(**settings)
     x = torch.randint(model.levels, (3, *model.shape))
     names, values = zip(*model.named_parameters(), strict=True)
-    function = lambda *values: torch.func.functional_call(model, dict(zip(names, values, strict=True)), (x, a_class(model, 3)))
+    arguments = x, a_class(model, 3)
+    function = lambda *values: torch.func.functional_call(model, dict(zip(names, values, strict=True)), arguments)
     model.forward = model.log_prob
     assert torch.autograd.gradcheck(function, values, fast_mode=True)
 
@@ -121,7 +123,10 @@ def test_a_run_comes_back(settings, tmp_path):
     assert torch.equal(genmini.load(tmp_path).log_prob(x, y), model.log_prob(x, y))
 
 
-@pytest.mark.parametrize("wrong", [dict(walk="snake"), dict(width=5), dict(shape=(3, 2, 2), width=8), dict(levels=1), dict(output="gaussian")])
+WRONG = [dict(walk="snake"), dict(width=5), dict(shape=(3, 2, 2), width=8), dict(levels=1), dict(output="gaussian")]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(ValueError, match=list(wrong)[-1]):
         PixelRNN(**dict(shape=(2, 2)) | wrong)
@@ -131,7 +136,9 @@ def test_images_in_order():
     model = PixelRNN((3, 2, 4), **SMALL | dict(width=6))
     assert model.sample(2).shape == (2, 3, 2, 4) and model.log_prob(torch.zeros(0, 3, 2, 4)).shape == (0,)
     u = torch.rand(1, 24)
-    assert torch.equal(in_order(model, model.sample(1, u))[0, :1], in_order(model, model.sample(1, u.clone().fill_(u[0, 0])))[0, :1])
+    other = torch.full_like(u, u[0, 0].item())
+    first, same = (in_order(model, model.sample(1, noise))[0, :1] for noise in (u, other))
+    assert torch.equal(first, same)
 
 
 @pytest.mark.parametrize("walk", ["row", "diagonal"])
