@@ -50,6 +50,9 @@ table-likelihood: build ## train every likelihood model on the digits, three see
 table-latent: build ## train every latent model on the digits, three seeds each (half an hour), and write docs/results.md
 	$(PY) bench/table_latent.py
 
+table-mnist: build ## train on the MNIST images in the folder $$GENMINI_MNIST10K (two hours), and write docs/results.md
+	$(PY) bench/table_mnist.py
+
 gpu:             ## on a machine with an NVIDIA GPU, with the python3 that has its PyTorch: tests, sanitizers, benches
 	$(PYTHON3) -m pip install --no-build-isolation --no-deps -e .
 	$(PYTHON3) csrc/build.py --strict
@@ -65,5 +68,5 @@ lint: .venv/ready ## ruff and clang-format
 clean:           ## remove what was built
 	rm -rf .venv .venv-oldest build kernels/lib *.egg-info .cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help build demo test test-docs test-thorough test-oldest sanitize bench table-likelihood table-latent gpu lint clean
+.PHONY: help build demo test test-docs test-thorough test-oldest sanitize bench table-likelihood table-latent table-mnist gpu lint clean
 .DEFAULT_GOAL := help

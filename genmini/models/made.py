@@ -175,6 +175,12 @@ RECIPES = {  # tuned on the valid split alone; 1297 images overfit within second
         "model": dict(hidden=(500,), dropout=0.5),
         "train": dict(steps=2500, batch=64, rate=2e-3, shift=0.2),
     },
+    "mnist": {  # of 10,000 images, without dropout: 96.7 nats on valid and 90.5 on train after 6000 steps; not tuned
+        "data": "mnist-dynamic",
+        "model": dict(hidden=(1000,), dropout=0.2),
+        "train": dict(steps=20_000, batch=64, rate=2e-3, every=1000),
+        "threads": 1,
+    },
     "paper": {  # two layers, 32 masks: 86.64 nats, on MNIST with bits drawn once for all (there by another draw)
         "data": "mnist-drawn",
         "model": dict(hidden=(8000, 8000), masks=32),

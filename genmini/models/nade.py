@@ -103,6 +103,12 @@ RECIPES = {  # tuned on the valid split alone
         "train": dict(steps=1500, batch=64, rate=4e-3, shift=0.2),
         "threads": 1,
     },
+    "mnist": {  # of 10,000 images: 91.9 nats on valid after 6000 steps, 82 s of one core; longer is not tried
+        "data": "mnist-dynamic",
+        "model": dict(hidden=500),
+        "train": dict(steps=20_000, batch=64, rate=2e-3, every=1000),
+        "threads": 1,
+    },
     "paper": {  # 500 units, one order: 88.33 nats, on MNIST with bits drawn once for all (there by another draw)
         "data": "mnist-drawn",
         "model": dict(hidden=500),
