@@ -191,7 +191,7 @@ def of_run(metadata, split, folder=None):
 
 
 def record(splits):
-    """What a run keeps of the user's own data, for `of_run` to find it again; None for other data. splits: {name: Data}"""
+    """What a run keeps of the user's own data, for `of_run`; None for other data. splits: {name: Data}"""
     if splits["train"].source is None:
         return None
     identity = {name: {key: data.source[key] for key in ("count", "sha256")} for name, data in splits.items()}

@@ -1,9 +1,9 @@
-"""1797 real handwritten digits of 8x8 pixels and 17 levels, in 46 kB: what every model here can learn from without a download.
+"""1797 real handwritten digits of 8x8 pixels and 17 levels, in 46 kB: data for every model without a download.
 
 "Optical Recognition of Handwritten Digits", E. Alpaydin and C. Kaynak (1998), UCI Machine Learning Repository,
-https://doi.org/10.24432/C50P49, CC BY 4.0; its test set, in its order, as scikit-learn also ships it. A pixel counts the ink in one 4x4
-block of a 32x32 bitmap, 0 ... 16. The 13 people who wrote these digits follow one another, so a split by index asks the model about hands
-that, nearly all, it has not seen.
+https://doi.org/10.24432/C50P49, CC BY 4.0: its test set, in its order, as scikit-learn ships it too. A pixel counts the
+ink in one 4x4 block of a 32x32 bitmap, 0 ... 16. The 13 writers of these digits follow one another, so a split by index
+tests a model on writers of whom it has seen almost none.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """One series to forecast: the yearly sunspot numbers, 1700 to 2008, on which Yule introduced autoregression (1927).
 
-A train stretch, then a valid one, then a test one, in the order of time: a model is judged on years that come after those it learned from.
+The splits follow one another in time: train, valid, test. A model is judged on years after those it learnt from.
 """
 
 from pathlib import Path

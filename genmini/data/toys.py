@@ -1,12 +1,14 @@
-"""Five densities on the plane, all of them known: what a model of densities can be held against, and seen beside.
+"""Five known densities on the plane, to compare a model's density with.
 
-    p(x) = 1/K sum_k p(x | k)                                    k the class: a moon, a ring, an arm, a square, a Gaussian
-    gaussians, checkerboard    p(x | k) is a Gaussian, a uniform square
-    rings                      x = r_k (cos a, sin a) + sigma e:   p(x | k) = N(|x|; r_k, sigma^2) I0e(r_k |x| / sigma^2) / (2.507 sigma)
-    moons, spirals             x = curve_k(a) + sigma e:           p(x | k) = int p(a) N(x; curve_k(a), sigma^2 I) da
+    p(x) = 1/K sum_k p(x | k)        k the class: a moon, a ring, an arm, a square, a Gaussian
+    gaussians, checkerboard          p(x | k) is a Gaussian, a uniform square
+    rings                            x = r_k (cos a, sin a) + sigma e:
+                                     p(x | k) = N(|x|; r_k, sigma^2) I0e(r_k |x| / sigma^2) / (sqrt(2 pi) sigma)
+    moons, spirals                   x = curve_k(a) + sigma e:
+                                     p(x | k) = int p(a) N(x; curve_k(a), sigma^2 I) da
 
-with e ~ N(0, I), 2.507 = sqrt(2 pi) and I0e the scaled Bessel function. The last integral is one-dimensional, its integrand
-smooth: Gauss-Legendre nodes, closer together than sigma along the curve, give it to about ten digits.
+with e ~ N(0, I) and I0e the scaled Bessel function. The last integral is one-dimensional and its integrand smooth:
+Gauss-Legendre nodes, closer together than sigma along the curve, give it to about ten digits.
 """
 
 import math
@@ -27,15 +29,15 @@ class Toy:
     log_given: Callable  # x (N, 2), k -> log p(x | k), (N,)
 
     def log_prob(self, x, y=None):
-        """(N, 2) -> (N,) float64, in nats; with the classes y (N,) it is log p(x | y)."""
+        """(N, 2) -> (N,) float64, in nats: log p(x), or with the classes y (N,) log p(x | y)."""
         given = torch.stack([self.log_given(x.double(), k) for k in range(self.K)], 1)
         return given.logsumexp(1) - math.log(self.K) if y is None else given.gather(1, y[:, None])[:, 0]
 
 
 def read(name, split):
-    """-> x (N, 2) float32, the class of each (N,) int64; the same numbers always."""
+    """-> x (N, 2) float32, the class of each (N,) int64; always the same numbers."""
     toy, N = TOYS[name], SIZES[split]
-    random = np.random.RandomState([list(TOYS).index(name), list(SIZES).index(split)])  # a stream that NumPy promises never to change
+    random = np.random.RandomState([list(TOYS).index(name), list(SIZES).index(split)])  # NumPy keeps this stream
     k = random.randint(toy.K, size=N)
     return toy.draw(k, random).astype(np.float32), k.astype(np.int64)
 
@@ -44,7 +46,7 @@ def _log_normal(x, centre, sigma):  # of N(x; centre, sigma^2 I) in the plane
     return -(x - centre).square().sum(-1) / (2 * sigma**2) - math.log(2 * math.pi * sigma**2)
 
 
-# ---- eight Gaussians on a circle, eight squares of a checkerboard ----------------------------------------------------------------------
+# ---- eight Gaussians on a circle, eight squares of a checkerboard ----------------------------------------------------
 
 
 def _gaussians(radius=1.5, sigma=0.15):
@@ -58,7 +60,8 @@ def _gaussians(radius=1.5, sigma=0.15):
 
 
 def _checkerboard():
-    corner = np.array([(i, j) for i in range(4) for j in range(4) if (i + j) % 2 == 0]) - 2.0  # squares of side 1 in [-2, 2)^2
+    white = [(i, j) for i in range(4) for j in range(4) if (i + j) % 2 == 0]
+    corner = np.array(white) - 2.0  # of squares of side 1 in [-2, 2)^2
 
     def draw(k, random):
         return corner[k] + random.random_sample((len(k), 2))
@@ -70,7 +73,7 @@ def _checkerboard():
     return Toy("a checkerboard: 8 uniform squares", 8, draw, log_given)
 
 
-# ---- curves, blurred ---------------------------------------------------------------------------------------------------------------------
+# ---- blurred curves --------------------------------------------------------------------------------------------------
 
 
 def _rings(radii=(0.6, 1.2, 1.8), sigma=0.08):
@@ -82,7 +85,8 @@ def _rings(radii=(0.6, 1.2, 1.8), sigma=0.08):
 
     def log_given(x, k):
         r, R = x.norm(dim=1), float(radii[k])
-        return -(r - R).square() / (2 * sigma**2) - math.log(2 * math.pi * sigma**2) + torch.special.i0e(r * R / sigma**2).log()
+        log_bessel = torch.special.i0e(r * R / sigma**2).log()
+        return -(r - R).square() / (2 * sigma**2) - math.log(2 * math.pi * sigma**2) + log_bessel
 
     return Toy("3 concentric rings", 3, draw, log_given)
 
@@ -98,13 +102,14 @@ def _blurred(what, K, curve, a_of, law, end, sigma, nodes):
 
     def log_given(x, k):
         centre = torch.from_numpy(curve(np.full(nodes, k), a))
-        return torch.cat([(_log_normal(part[:, None], centre, sigma) + log_weight).logsumexp(1) for part in x.split(2000)])
+        parts = x.split(2000)
+        return torch.cat([(_log_normal(part[:, None], centre, sigma) + log_weight).logsumexp(1) for part in parts])
 
     return Toy(what, K, draw, log_given)
 
 
 def _moons():
-    def curve(k, a):  # the upper half of a circle, and the lower half of another that reaches into it
+    def curve(k, a):  # the upper half of a circle, the lower half of another
         side = 1.0 - 2 * k
         return np.stack([side * (np.cos(a) - 0.5), side * (np.sin(a) - 0.25)], 1)
 
@@ -115,11 +120,17 @@ def _moons():
 def _spirals(turns=1.5, radius=2.0):
     end = 2 * math.pi * turns
 
-    def curve(k, a):  # the second arm is the first, turned by half a turn
+    def curve(k, a):  # the second arm is the first after half a turn
         return (1.0 - 2 * k)[:, None] * radius / end * a[:, None] * np.stack([np.cos(a), np.sin(a)], 1)
 
     law = lambda a: 2 * a / end**2  # about as many points on every stretch of the arm
     return _blurred("2 spiral arms", 2, curve, lambda u: end * np.sqrt(u), law, end, sigma=0.08, nodes=400)
 
 
-TOYS = {"moons": _moons(), "rings": _rings(), "spirals": _spirals(), "checkerboard": _checkerboard(), "gaussians": _gaussians()}
+TOYS = {
+    "moons": _moons(),
+    "rings": _rings(),
+    "spirals": _spirals(),
+    "checkerboard": _checkerboard(),
+    "gaussians": _gaussians(),
+}

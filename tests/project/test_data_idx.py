@@ -237,7 +237,7 @@ def test_real_mnist_is_read(mnist10k):
     assert hashlib.sha256(pinned.header + test.x.numpy().tobytes()).hexdigest() == pinned.sha256
 
 
-# ---- the command line --------------------------------------------------------------------------------------------------
+# ---- the command line ----------------------------------------------------------------------------------------------
 
 
 def test_the_command_line_trains_on_it_and_finds_it_again(tmp_path, folder_of_its_own, capsys):

@@ -255,7 +255,7 @@ def test_what_cannot_be_split_or_labelled_is_named(tmp_path, monkeypatch):
             data.load("images", "train", tmp_path / "mixed", size=size)
 
 
-# ---- the command line ----------------------------------------------------------------------------------------------------
+# ---- the command line ----------------------------------------------------------------------------------------------
 
 
 def test_the_command_line_trains_on_it_and_finds_it_again(tmp_path, folder_of_its_own, capsys):

@@ -1,4 +1,4 @@
-"""MNIST's files, small ones in their form: read raw and compressed, from a folder or a server; one wrong byte, and nothing of a file is used."""
+"""Small files in the form of MNIST's: read raw and compressed, from a folder or a server; a wrong byte is refused."""
 
 import gzip
 import hashlib
@@ -18,7 +18,7 @@ N = {"train": 60, "t10k": 10}
 
 @pytest.fixture
 def contents(monkeypatch):
-    """Four small files in place of MNIST's, {name: bytes}: the real ones cannot be here."""
+    """Four small files in place of MNIST's -> {name: bytes}"""
     random, contents, files = np.random.RandomState(0), {}, {}
     for part, n in N.items():
         for kind, shape in (("images-idx3", (n, 28, 28)), ("labels-idx1", (n,))):
@@ -27,9 +27,11 @@ def contents(monkeypatch):
             magic = bytes([0, 0, 8, len(shape)]) + b"".join(side.to_bytes(4, "big") for side in shape)
             contents[name] = magic + body.tobytes()
             gz = gzip.compress(contents[name], mtime=0)
-            files[name] = mnist.File(shape, hashlib.sha256(contents[name]).hexdigest(), len(gz), hashlib.sha256(gz).hexdigest())
+            digest = lambda content: hashlib.sha256(content).hexdigest()
+            files[name] = mnist.File(shape, digest(contents[name]), len(gz), digest(gz))
     monkeypatch.setattr(mnist, "FILES", files)
-    monkeypatch.setattr(mnist, "SPLITS", {"train": ("train", slice(0, 50)), "valid": ("train", slice(50, 60)), "test": ("t10k", slice(0, 10))})
+    splits = {"train": ("train", slice(0, 50)), "valid": ("train", slice(50, 60)), "test": ("t10k", slice(0, 10))}
+    monkeypatch.setattr(mnist, "SPLITS", splits)
     monkeypatch.setattr(mnist, "MIRRORS", ())
     monkeypatch.delenv("GENMINI_DATA", raising=False)
     return contents
@@ -66,7 +68,8 @@ def test_it_is_read_from_a_folder(contents, tmp_path, monkeypatch, gz, place):
     for split, rows, folder in (("train", slice(0, 50), None), ("valid", slice(50, 60), tmp_path)):
         read = data.load("mnist", split, folder)
         assert np.array_equal(read.x, images[rows]) and np.array_equal(read.y, labels[rows])
-        assert read.levels == 256 and read.shape == (28, 28) and read.x.dtype == torch.uint8 and read.y.dtype == torch.int64
+        assert read.levels == 256 and read.shape == (28, 28)
+        assert read.x.dtype == torch.uint8 and read.y.dtype == torch.int64
     assert data.load("mnist", "test").x.sum() == sum(contents["t10k-images-idx3-ubyte"][16:])
 
 
@@ -101,8 +104,8 @@ def test_a_damaged_file_is_refused(contents, tmp_path, damage, gz, says):
     assert len(data.load("mnist", "test", tmp_path)) == 10  # its files are whole
 
 
-def test_a_header_is_believed_before_anything_is_allocated(contents, tmp_path, monkeypatch):
-    """A .gz that unpacks to a gigabyte behind a wrong header: no more than the header is unpacked."""
+def test_a_header_is_checked_before_anything_is_allocated(contents, tmp_path, monkeypatch):
+    """Of a .gz that unpacks to ten megabytes behind a wrong header, no more than the header is unpacked."""
     lay(tmp_path, contents, gz=True)
     unpacked, read = [], gzip.GzipFile.read
     monkeypatch.setattr(gzip.GzipFile, "read", lambda self, size=-1: unpacked.append(size) or read(self, size))
@@ -112,7 +115,7 @@ def test_a_header_is_believed_before_anything_is_allocated(contents, tmp_path, m
     assert unpacked == [16]
 
 
-# ---- from a server ---------------------------------------------------------------------------------------------------------------------
+# ---- from a server -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -166,14 +169,15 @@ def test_without_a_net_it_says_where_to_put_the_files(contents, tmp_path, monkey
         data.load("mnist", "train", tmp_path / "nowhere")
 
 
-# ---- two levels ------------------------------------------------------------------------------------------------------------------------
+# ---- two levels ----------------------------------------------------------------------------------------------------
 
 
 def test_binarisations_are_kept_apart(contents, tmp_path):
     lay(tmp_path, contents)
     names = ["mnist", "mnist-threshold", "mnist-drawn", "mnist-dynamic"]
     levels, static, drawn, dynamic = (data.load(name, "train", tmp_path) for name in names)
-    assert torch.equal(static.x, (levels.x >= 128).to(torch.uint8)) and [static.levels, drawn.levels, dynamic.levels] == [2, 2, 2]
+    assert torch.equal(static.x, (levels.x >= 128).to(torch.uint8))
+    assert [static.levels, drawn.levels, dynamic.levels] == [2, 2, 2]
     assert [each.name for each in (levels, static, drawn, dynamic)] == names and torch.equal(dynamic.grey, levels.x)
     rows, noise = torch.arange(50), torch.Generator().manual_seed(0)
     assert torch.equal(static.batch(rows, noise), static.x)  # the same bits at every epoch
@@ -222,7 +226,7 @@ def test_the_command_line_trains_on_it(contents, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", ["autoencoder", "vae", "cvae", "arvae", "vqvae"])
 def test_models_with_a_latent_code_train_on_it(contents, tmp_path, monkeypatch, capsys, name):
-    """Their recipe for it, one step; eval, samples, and what a resumed run says at its end."""
+    """One step of their recipe for it; eval, samples, and the message of a resumed run that is at its end."""
     lay(tmp_path / "here", contents)
     monkeypatch.chdir(tmp_path)
     at, threads = ["--data-dir", "here"], torch.get_num_threads()
@@ -240,7 +244,7 @@ def test_models_with_a_latent_code_train_on_it(contents, tmp_path, monkeypatch, 
 
 
 def test_what_it_trains_is_scored_and_studied(contents, tmp_path, monkeypatch, capsys):
-    """By the classifier that is shipped and by one of its own, which is judged but draws nothing; what ten images are too few for is said."""
+    """By the classifier of the package and by one trained here; a study that ten images are too few for says so."""
     lay(tmp_path / "here", contents)
     monkeypatch.chdir(tmp_path)
     at, threads = ["--data-dir", "here", "--threads", "1"], torch.get_num_threads()
