@@ -1,11 +1,15 @@
-"""Deep generative models, from the equation of the course down to the kernel.
+"""Deep generative models, from the equations of the course to the kernels.
 
-    genmini.models      one model family a file, reading like its equations          genmini.layers   nn.Modules over the operators
-    genmini.ops         the operators: affine_coupling, nearest_code, masked_linear  genmini.kernels  who runs them, and how
-    genmini.data        named data sets with fixed splits                            genmini.load     a trained model from its run
-    genmini.metrics     FID, KID, inception score, precision, recall, accuracy       genmini.studies  pictures of what a run has learnt
+    genmini.models      one model family in each file, in the order of its equations
+    genmini.layers      nn.Modules over the operators
+    genmini.ops         the operators: affine_coupling, nearest_code, masked_linear, ...
+    genmini.kernels     the kernels of the operators, and the choice of a backend
+    genmini.data        named data sets with fixed splits
+    genmini.load        loads a trained model from its run
+    genmini.metrics     FID, KID, inception score, precision, recall, accuracy
+    genmini.studies     pictures of what a run has learnt
 
-Importing genmini is light: PyTorch is imported by the first of these that is touched (on a machine with NVIDIA's driver, at once).
+`import genmini` imports PyTorch only on a machine with NVIDIA's driver; elsewhere the first use of one of these does.
 """
 
 import ctypes
@@ -16,9 +20,13 @@ from pathlib import Path
 
 from ._version import version as __version__
 
-__all__ = ["__version__", "checkpoint", "data", "kernels", "layers", "load", "metrics", "models", "ops", "plots", "studies", "train"]
+__all__ = [
+    "__version__", "checkpoint", "data", "kernels", "layers", "load", "metrics", "models", "ops", "plots", "studies",
+    "train",
+]  # fmt: skip
 
-# In a checkout kernels/ stands beside genmini/, in an installed package inside it: `import genmini.kernels` finds both.
+# kernels/ lies beside genmini/ in a checkout and inside it in an installed package; `import genmini.kernels` finds
+# either.
 _here = Path(__file__).resolve().parent
 if not (_here / "kernels").is_dir():
     __path__.append(str(_here.parent))
@@ -28,18 +36,19 @@ def _has_cuda_device():
     try:
         ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     except OSError:
-        return False  # no driver: PyTorch need not be asked
+        return False  # without a driver there is no need to import PyTorch
     try:
         import torch
     except KeyboardInterrupt:
         if Path(sys.argv[0]).name not in ("genmini", "-m"):
             raise
-        print("genmini: interrupted", file=sys.stderr)  # of the command line, which is not there yet
+        print("genmini: interrupted", file=sys.stderr)  # as the command line says it, which is not imported yet
         sys.exit(130)
     return torch.cuda.is_available()
 
 
-# Triton reads this switch once, at its import: without a GPU its kernels can still run, interpreted (`kernels.use("emulated")`).
+# Without a GPU, Triton's kernels can still run, interpreted (`kernels.use("emulated")`). Triton reads this switch once,
+# at its import.
 if "triton" not in sys.modules and "TRITON_INTERPRET" not in os.environ and not _has_cuda_device():
     os.environ["TRITON_INTERPRET"] = "1"
 

@@ -1,17 +1,20 @@
-"""What can be measured on an image of one drawn shape: its area, length, thickness, slant, width and height, in pixels.   (N, H, W) -> (N,)
+"""Measure an image of one drawn shape: its area, length, thickness, slant, width and height, in pixels.
 
-Every v in [0, 1] counts as so much ink; no threshold, no skeleton, so that a little ink changes a measure by little. Outside, v is 0.
+(N, H, W) -> (N,). Every v in [0, 1] counts as that much ink. There is no threshold and no skeleton, so that a little
+ink changes a measure by little. Outside the image, v is 0.
 
     area         A = sum v
-    length, thickness      the sides l >= t of the rectangle that has the area A = l t and the perimeter P = 2 (l + t) of the shape; a shape
-                 whose perimeter is too short for any, as a disc, has l = t = P / 4. P counts the differences of neighbours, horizontally
-                 and vertically with the weight root 2 - 1, diagonally with 1 - 1/root 2, so that straight edges along the axes and along
-                 the diagonals have their true length; four corners, of the brightest ink, are added to it
+    length, thickness      the sides l >= t of the rectangle that has the area A = l t and the perimeter P = 2 (l + t)
+                 of the shape; if the perimeter is too short for any rectangle, as that of a disc, l = t = P / 4. P
+                 sums the differences of neighbours, horizontally and vertically with the weight root 2 - 1, diagonally
+                 with 1 - 1/root 2, so that straight edges along the axes and along the diagonals have their true
+                 length; four corners, of the brightest ink, are added to it
     slant        the slope of the line through the rows' means: by how many columns the ink moves right in the row above
-    width, height          of a box whose ink would spread as much along the columns, along the rows: root(12 variance + 1)
+    width, height          the sides of a box whose ink has the same variance along the columns and along the rows:
+                 root(12 variance + 1)
 
-They are exact for a full rectangle of whole pixels: its sides; and slant for a bar of which each row is shifted by as much. An empty image
-has 0 in all.
+The sides are exact for a full rectangle of whole pixels. The slant is exact for a bar each row of which is shifted by
+the same amount. An empty image has 0 in all.
 """
 
 import math
@@ -23,7 +26,7 @@ NAMES = ("area", "length", "thickness", "slant", "width", "height")
 
 
 def measure(v):
-    """v (N, H, W) in [0, 1] -> (N, 6), in the order of NAMES"""
+    """The six measures of each image, in the order of NAMES.   v (N, H, W) in [0, 1] -> (N, 6)"""
     v = v if v.is_floating_point() else v.float()
     area, peak = v.sum((1, 2)), v.flatten(1).amax(1)
     padded = F.pad(v, (1, 1, 1, 1))

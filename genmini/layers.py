@@ -1,7 +1,11 @@
-"""The operators as drop-in nn.Modules: PyTorch's constructors and default initialisation, a state_dict that holds all they need.
+"""nn.Modules over the operators, with the constructors and the default initialisation of PyTorch's own.
 
-    MaskedLinear      an nn.Linear that knows degrees (MADE)                     MaskedConv2d   an nn.Conv2d that knows an order (PixelCNN)
-    VectorQuantizer   an nn.Embedding that is searched, not indexed (VQ-VAE)     AffineCoupling   a network that stretches space (RealNVP)
+    MaskedLinear      an nn.Linear whose weights are masked by degrees (MADE)
+    MaskedConv2d      an nn.Conv2d that reads only the pixels before (PixelCNN)
+    VectorQuantizer   replaces a vector by the nearest of K codes (VQ-VAE)
+    AffineCoupling    scales and shifts half of the variables by what a network computes from the others (RealNVP)
+
+The state_dict of a layer holds all that it needs.
 """
 
 import torch
@@ -14,10 +18,13 @@ from genmini.kernels import _check
 class MaskedLinear(nn.Linear):
     """y_j = sum_k [out_degree_j >= in_degree_k] W_jk x_k + b_j,   > if strict.     (..., K) -> (..., J)
 
-    Degrees are integers, one an input and one an output. Sorted ones are the fast path (kernels/masked_linear.py).
+    Degrees are integers, one for each input and one for each output. Sorted degrees are computed fastest
+    (kernels/masked_linear.py).
     """
 
-    def __init__(self, in_features, out_features, bias=True, device=None, dtype=None, *, in_degree, out_degree, strict=False):
+    def __init__(
+        self, in_features, out_features, bias=True, device=None, dtype=None, *, in_degree, out_degree, strict=False
+    ):
         super().__init__(in_features, out_features, bias, device, dtype)
         self.register_buffer("in_degree", _degrees("in_degree", in_degree, in_features, device))
         self.register_buffer("out_degree", _degrees("out_degree", out_degree, out_features, device))
@@ -40,20 +47,21 @@ def _degrees(name, degrees, features, device):
 
 
 class MaskedConv2d(nn.Conv2d):
-    """The convolution of PixelCNN, of its input's size: a pixel sees what comes before it, row by row.   (N, C, H, W) -> (N, O, H, W)
+    """The convolution of PixelCNN: an output pixel reads the pixels before it, row by row.
 
-    kind "A" hides the pixel itself from itself (the first layer), kind "B" does not (all others). With colours=3 a channel of green also
-    sees the red of its own pixel, and blue sees both.
+    (N, C, H, W) -> (N, O, H, W)
+    With kind "A" (the first layer) an output does not read its own pixel, with kind "B" (all others) it does. With
+    colours=3 a green output also reads the red of its own pixel, and a blue one reads both.
     """
 
     def __init__(self, in_channels, out_channels, kernel_size, kind="B", colours=1, bias=True, device=None, dtype=None):
         super().__init__(in_channels, out_channels, kernel_size, padding="same", bias=bias, device=device, dtype=dtype)
         self.kind, self.colours = kind, colours
-        like = lambda *shape: torch.empty(shape, device="meta")  # the operator's own checks, before the first forward
+        like = lambda *shape: torch.empty(shape, device="meta")  # runs the operator's checks now
         ops.masked_conv2d(like(1, in_channels, 1, 1), like(*self.weight.shape), None, kind, colours)
 
     def forward(self, x):
-        if x.dim() == 3:  # one image, as nn.Conv2d takes it too
+        if x.dim() == 3:  # one image, which nn.Conv2d takes too
             return self(x[None])[0]
         return ops.masked_conv2d(x, self.weight, self.bias, self.kind, self.colours)
 
@@ -62,12 +70,14 @@ class MaskedConv2d(nn.Conv2d):
 
 
 class VectorQuantizer(nn.Module):
-    """The nearest of K codes for every vector, the gradient copied straight through.   z (..., D) -> z_q (..., D), index (...), loss (...)
+    """Replace every vector by the nearest of K codes.   z (..., D) -> z_q (..., D), index (...), loss (...)
 
-    decay=None: the codebook `weight` (K, D) is a parameter and learns from the loss, ||sg[z] - e||^2 + beta ||z - sg[e]||^2 a vector.
-    decay=0.99: each code is instead a moving average of the vectors that chose it, updated by every forward pass in training; the loss then
-    only moves z. A code that nobody chooses stays where it is; with revive=50, when no vector of 50 batches in training has chosen it, it is
-    put on a random vector of the last of them.
+    The gradient of z_q is passed on to z unchanged.
+    decay=None: the codebook `weight` (K, D) is a parameter and learns from the loss, which is
+    ||sg[z] - e||^2 + beta ||z - sg[e]||^2 for each vector.
+    decay=0.99: each code is instead a moving average of the vectors whose nearest code it is, updated by every forward
+    pass in training; the loss then moves only z. A code that is not used stays as it is. With revive=50, a code that
+    no vector used in 50 batches of training is set to a random vector of the last of these batches.
     """
 
     def __init__(self, num_embeddings, embedding_dim, beta=0.25, decay=None, revive=0, device=None, dtype=None):
@@ -80,7 +90,9 @@ class VectorQuantizer(nn.Module):
             _check.number("decay", decay)
             if not 0 <= decay < 1:
                 raise ValueError(f"decay must be None or in [0, 1), got {decay}")
-        self.num_embeddings, self.embedding_dim, self.beta, self.decay, self.revive = num_embeddings, embedding_dim, beta, decay, revive
+        self.num_embeddings, self.embedding_dim, self.beta, self.decay, self.revive = (
+            num_embeddings, embedding_dim, beta, decay, revive
+        )  # fmt: skip
         weight = torch.empty(num_embeddings, embedding_dim, device=device, dtype=dtype)
         if decay is None:
             self.weight = nn.Parameter(weight)
@@ -89,12 +101,12 @@ class VectorQuantizer(nn.Module):
             self.register_buffer("weight", weight)
             self.register_buffer("count", weight.new_empty(num_embeddings, dtype=wide))
             self.register_buffer("total", weight.new_empty(num_embeddings, embedding_dim, dtype=wide))
-        if revive:
-            self.register_buffer("idle", weight.new_empty(num_embeddings, dtype=torch.int64))  # batches since somebody chose it
+        if revive:  # idle: the batches since a code was last used
+            self.register_buffer("idle", weight.new_empty(num_embeddings, dtype=torch.int64))
         self.reset_parameters()
 
     def _apply(self, fn, recurse=True):
-        """As nn.Module's (half, to, cuda, ...), but count and total stay in at least float32, to the last bit."""
+        """What half, to, cuda, ... call: as nn.Module's, but count and total stay in at least float32, unrounded."""
         kept = {} if self.decay is None else dict(count=self.count, total=self.total)
         super()._apply(fn, recurse)
         wide = torch.promote_types(self.weight.dtype, torch.float32)
@@ -113,7 +125,7 @@ class VectorQuantizer(nn.Module):
 
     def forward(self, z):
         moves = self.training and (self.decay is not None or self.revive > 0)
-        # the backward pass needs the codes that were chosen, not those that the updates leave
+        # the updates below change weight in place, and the backward pass needs the codes from before
         z_q, index, loss = ops.quantize(z, self.weight.clone() if moves else self.weight, self.beta)
         if moves and self.decay is not None:
             self._follow(z.detach(), index)
@@ -124,9 +136,10 @@ class VectorQuantizer(nn.Module):
     @torch.no_grad()
     def _follow(self, z, index):
         count, total = ops.code_stats(z, index, self.num_embeddings)
-        self.count.lerp_(count.to(self.count.dtype), 1 - self.decay)  # count <- decay count + (1 - decay) count of this batch
+        # count <- decay count + (1 - decay) count of this batch; total likewise
+        self.count.lerp_(count.to(self.count.dtype), 1 - self.decay)
         self.total.lerp_(total.to(self.total.dtype), 1 - self.decay)
-        alive = self.count > 1e-6  # below, both have faded for long: the code stays
+        alive = self.count > 1e-6  # a smaller count would divide by nearly 0: the code stays
         self.weight.copy_(torch.where(alive[:, None], self.total / self.count[:, None], self.weight))
 
     @torch.no_grad()
@@ -135,7 +148,8 @@ class VectorQuantizer(nn.Module):
         if not len(z):
             return
         dead = self.idle >= self.revive
-        place = torch.randperm(len(z), device=z.device)[torch.arange(self.num_embeddings, device=z.device) % len(z)]  # no two on one vector
+        # distinct vectors, as far as there are enough
+        place = torch.randperm(len(z), device=z.device)[torch.arange(self.num_embeddings, device=z.device) % len(z)]
         self.weight.copy_(torch.where(dead[:, None], z[place].to(self.weight.dtype), self.weight))
         if self.decay is not None:
             self.count.masked_fill_(dead, 1)
@@ -151,9 +165,9 @@ class VectorQuantizer(nn.Module):
 class AffineCoupling(nn.Module):
     """y = m x + (1-m) (x exp(s) + t) with (s, t) = net(m x), the layer of RealNVP.   (N, ...) -> (N, ...), logdet (N,)
 
-    mask m, shaped like one x: true where x passes through unchanged, and is what the network sees. net(x, *condition) gives s and t, as a
-    pair or stacked along dimension 1; both are used where the mask is false. `inverse` undoes `forward`. save="y" is the memory-free
-    backward (kernels/affine_coupling.py).
+    The mask m has the shape of one x and is true where x passes through unchanged; the network reads x there.
+    net(x, *condition) gives s and t, as a pair or stacked along dimension 1; both are used where the mask is false.
+    `inverse` undoes `forward`. save="y" keeps y for the backward pass instead of x (kernels/affine_coupling.py).
     """
 
     def __init__(self, net, mask, save="x"):
@@ -168,11 +182,13 @@ class AffineCoupling(nn.Module):
         return ops.affine_coupling(x, *self._s_t(x, condition), save=self.save)
 
     def inverse(self, y, *condition):
-        return ops.affine_coupling_inverse(y, *self._s_t(y, condition))  # m y = m x: the network sees what it saw
+        return ops.affine_coupling_inverse(y, *self._s_t(y, condition))  # m y = m x: the same s and t
 
     def _s_t(self, x, condition):
         if x.shape[1:] != self.mask.shape:
-            raise ValueError(f"x must have shape (N, {', '.join(map(str, self.mask.shape))}) as the mask says, got {tuple(x.shape)}")
+            raise ValueError(
+                f"x must have shape (N, {', '.join(map(str, self.mask.shape))}) as the mask says, got {tuple(x.shape)}"
+            )
         out = self.net(x.masked_fill(~self.mask, 0), *condition)
         s, t = out if isinstance(out, tuple | list) else out.chunk(2, 1)
         return s.masked_fill(self.mask, 0), t.masked_fill(self.mask, 0)

@@ -1,4 +1,4 @@
-"""The operators of the course: plain functions on tensors, differentiable, on whatever backend runs them (genmini.kernels)."""
+"""The operators: differentiable functions on tensors. genmini.kernels chooses the backend that runs them."""
 
 from genmini.kernels.affine_coupling import affine_coupling, affine_coupling_inverse
 from genmini.kernels.code_stats import code_stats
@@ -13,13 +13,16 @@ from genmini.kernels.quantize import quantize as _quantize
 from genmini.kernels.softmax_nll import softmax_nll
 
 __all__ = [
-    "affine_coupling", "affine_coupling_inverse", "code_stats", "gaussian_kl", "made_sample", "masked_conv2d", "masked_linear", "nade", "nade_logits",
-    "nade_sample", "nearest_code", "pixelcnn_sample", "quantize", "softmax_nll",
+    "affine_coupling", "affine_coupling_inverse", "code_stats", "gaussian_kl", "made_sample", "masked_conv2d",
+    "masked_linear", "nade", "nade_logits", "nade_sample", "nearest_code", "pixelcnn_sample", "quantize", "softmax_nll",
 ]  # fmt: skip
 
 
 def quantize(z, codebook, beta=0.25):
-    """The nearest codes z_q, which index they have, and the loss of each vector.   (..., D), (K, D) -> (..., D), (...) int64, (...)"""
+    """The nearest codes z_q, their indices, and the loss of each vector.
+
+    (..., D), (K, D) -> (..., D), (...) int64, (...)
+    """
     index = nearest_code(z, codebook)
     z_q, loss = _quantize(z, codebook, index, beta)
     return z_q, index, loss
