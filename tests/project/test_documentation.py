@@ -23,7 +23,7 @@ def test_links_lead_somewhere(page):
         assert (page.parent / link).exists(), link
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.stem not in ("emulator", "exact-argmin")], ids=str)
+@each_page
 def test_text_is_at_most_120_columns_wide(page):
     """Rows of a table cannot be broken; README's are short all the same."""
     for number, line in enumerate(page.read_text().splitlines(), 1):
