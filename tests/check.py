@@ -1,11 +1,11 @@
 """The proofs that every room passes. A room's own test file adds its laws.
 
-    RUNS = check.runs("affine_coupling")             who can run it here: the reference, each native kernel, each rung of the GPU kernel
+    RUNS = check.runs("affine_coupling")             # the reference, each native kernel, each rung of the GPU kernel
     @pytest.mark.parametrize("run", RUNS, ids=str)
     def test_matches(run): check.matches(run, ops.affine_coupling, inputs)
 
-`matches` is the fair tolerance: with the definition in float64 as the truth, a kernel may be at most twice as wrong as PyTorch is when it
-evaluates the same definition in the same dtype, plus one rounding of the largest number.
+`matches` sets the tolerance: the definition in float64 is the truth, and the error of a kernel may be at most twice
+the error of PyTorch evaluating the same definition in the same dtype, plus one rounding of the largest number.
 """
 
 from dataclasses import dataclass
@@ -30,14 +30,18 @@ class Run:
     device: str
 
     def __str__(self):
-        return "-".join(part for part in (self.backend, self.rung, self.device if self.device != "cpu" else None) if part)
+        return "-".join(part for part in (self.backend, self.rung, self.device if self.device != "cpu" else None)
+                        if part)
 
     def use(self):
         return kernels.use(self.backend, self.rung)
 
 
 def runs(operator):
-    """Every way in which this machine runs the operator. What should run here and cannot fails its tests: it is not left out."""
+    """Return every way in which this machine runs the operator.
+
+    A way that should run here and cannot is in the list too, so that its tests fail.
+    """
     room = kernels.ROOMS[operator]
     found = [Run("reference", None, "cpu")]
     if room.cpu:
@@ -49,7 +53,7 @@ def runs(operator):
     return found
 
 
-# ---- inputs ------------------------------------------------------------------------------------------------------------------------------
+# ---- inputs ----------------------------------------------------------------------------------------------------------
 
 
 def numbers(*shape, seed=0, scale=1.0, dtype=torch.float64):
@@ -57,11 +61,12 @@ def numbers(*shape, seed=0, scale=1.0, dtype=torch.float64):
 
 
 def laid_out(tensor, layout):
-    """The same values in another place: transposed memory, every second number of a larger array, an address that is not aligned."""
+    """Return the same values in another layout: transposed, every second number of a larger array, or unaligned."""
     if layout == "transposed":
         return tensor.transpose(0, -1).contiguous().transpose(0, -1) if tensor.dim() else tensor
     if layout == "strided":
-        larger = torch.full((*tensor.shape[:-1], 2 * tensor.shape[-1]), float("nan"), dtype=tensor.dtype, device=tensor.device)
+        larger = torch.full((*tensor.shape[:-1], 2 * tensor.shape[-1]), float("nan"), dtype=tensor.dtype,
+                            device=tensor.device)
         larger[..., ::2] = tensor
         return larger[..., ::2]
     if layout == "offset":
@@ -89,7 +94,7 @@ def to(run, dtype, inputs):
     return tree_map(move, inputs)
 
 
-# ---- matches -----------------------------------------------------------------------------------------------------------------------------
+# ---- matches ---------------------------------------------------------------------------------------------------------
 
 
 def error(got, exact):
@@ -97,7 +102,8 @@ def error(got, exact):
     got, exact = got.detach().cpu().double(), exact.detach().cpu().double()
     assert got.shape == exact.shape, (got.shape, exact.shape)
     finite = exact.isfinite()
-    if not torch.equal(got[~finite].nan_to_num(7.0), exact[~finite].nan_to_num(7.0)) or not got[finite].isfinite().all():
+    if (not torch.equal(got[~finite].nan_to_num(7.0), exact[~finite].nan_to_num(7.0))
+            or not got[finite].isfinite().all()):
         return float("inf")
     return (got - exact)[finite].abs().max().item() if finite.any() else 0.0
 
@@ -108,7 +114,9 @@ def fair(got, exact, pytorch, dtype, name=""):
     finite = exact[exact.isfinite()]
     one_rounding = torch.finfo(dtype).eps * finite.abs().max().item() if finite.numel() else 0.0
     ours, theirs = error(got, exact), error(pytorch, exact)
-    assert ours <= 2 * theirs + one_rounding, f"{name} is off by {ours:.3g}; PyTorch in {dtype} by {theirs:.3g}, one rounding is {one_rounding:.3g}"
+    assert ours <= 2 * theirs + one_rounding, (
+        f"{name} is off by {ours:.3g}; PyTorch in {dtype} by {theirs:.3g}, one rounding is {one_rounding:.3g}"
+    )
 
 
 def matches(run, operator, inputs, dtype=torch.float32, definition=None, gradients=True):
@@ -129,7 +137,8 @@ def matches(run, operator, inputs, dtype=torch.float32, definition=None, gradien
     with run.use():
         ours = _out_and_gradients(operator, given, gradients)
     for now, then in zip(given, before, strict=True):
-        assert not isinstance(now, torch.Tensor) or torch.equal(now.nan_to_num(7.0), then.nan_to_num(7.0)), "an input was overwritten"
+        assert (not isinstance(now, torch.Tensor)
+                or torch.equal(now.nan_to_num(7.0), then.nan_to_num(7.0))), "an input was overwritten"
     assert len(ours) == len(exact)
     for (name, got), (_, truth), (_, pytorch) in zip(ours, exact, theirs, strict=True):
         assert got.dtype == pytorch.dtype, (name, got.dtype, pytorch.dtype)
@@ -137,7 +146,8 @@ def matches(run, operator, inputs, dtype=torch.float32, definition=None, gradien
 
 
 def _out_and_gradients(operator, inputs, gradients):
-    inputs = [a.detach().requires_grad_(gradients and a.is_floating_point()) if isinstance(a, torch.Tensor) else a for a in inputs]
+    inputs = [a.detach().requires_grad_(gradients and a.is_floating_point()) if isinstance(a, torch.Tensor) else a
+              for a in inputs]
     outs = tree_leaves(operator(*inputs))
     found = [(f"output {i}", out) for i, out in enumerate(outs)]
     moving = [(i, a) for i, a in enumerate(inputs) if isinstance(a, torch.Tensor) and a.requires_grad]
@@ -149,7 +159,7 @@ def _out_and_gradients(operator, inputs, gradients):
     return found
 
 
-# ---- command --------------------------------------------------------------------------------------------------------------------------
+# ---- command ---------------------------------------------------------------------------------------------------------
 
 
 def command(capsys, *words):
@@ -158,11 +168,11 @@ def command(capsys, *words):
     return status, *capsys.readouterr()
 
 
-# ---- drawn from --------------------------------------------------------------------------------------------------------------------------
+# ---- drawn from ------------------------------------------------------------------------------------------------------
 
 
 def drawn_from(seen, wanted):
-    """A chi-square of counts against the counts that a probability expects: at most 4.5 of its standard deviations above its mean."""
+    """Check counts against expected counts: chi-square is at most 4.5 standard deviations above its mean."""
     often = wanted >= 5  # the usual rule: rare cells count as one
     seen, wanted = (torch.cat([a[often], a[~often].sum()[None]]) for a in (seen, wanted))
     assert not seen[wanted == 0].any(), "what has no probability was drawn"
@@ -171,7 +181,7 @@ def drawn_from(seen, wanted):
     assert free > 3 and chi2 < free + 4.5 * (2 * free) ** 0.5, (chi2, free)
 
 
-# ---- gradient ----------------------------------------------------------------------------------------------------------------------------
+# ---- gradient --------------------------------------------------------------------------------------------------------
 
 
 def gradient(run, operator, inputs):
@@ -183,13 +193,14 @@ def gradient(run, operator, inputs):
         assert torch.autograd.gradgradcheck(operator, inputs)
 
 
-# ---- registered --------------------------------------------------------------------------------------------------------------------------
+# ---- registered ------------------------------------------------------------------------------------------------------
 
 
 def registered(run, operator, inputs, argnums, plain=None, **tolerance):
-    """The operator under compile, func.grad, jacrev, grad of grad and vmap(grad), against `plain`, autograd's own through plain PyTorch.
+    """Compare the operator under compile, func.grad, jacrev, grad of grad and vmap(grad) with autograd through `plain`.
 
-    tolerance: rtol and atol of the comparison with `plain`, where PyTorch's own are too narrow."""
+    tolerance: rtol and atol of the comparison with `plain`, where the defaults of PyTorch are too narrow.
+    """
     inputs = to(run, torch.float64, inputs)
 
     def loss(f):
@@ -212,7 +223,9 @@ def registered(run, operator, inputs, argnums, plain=None, **tolerance):
             wanted = tree_leaves(transform(plain or plainly)(*inputs))
             for how, function in (("eager", transform(operator)), ("compiled", _compiled(transform(operator)))):
                 for got, want in zip(tree_leaves(function(*inputs)), wanted, strict=True):
-                    torch.testing.assert_close(got, want, **tolerance, msg=lambda m, name=name, how=how: f"{how} {name}: {m}")
+                    torch.testing.assert_close(
+                        got, want, **tolerance, msg=lambda m, name=name, how=how: f"{how} {name}: {m}"
+                    )
         alone = _Module(operator, inputs, argnums)
         moving = tuple(inputs[i] for i in argnums)
         with pytest.raises((NotImplementedError, RuntimeError)):  # forward mode is not defined, and says so
@@ -238,7 +251,8 @@ class _Module(torch.nn.Module):
         self.operator, self.inputs, self.argnums = operator, inputs, argnums
 
     def forward(self, *moving):
-        return self.operator(*(moving[self.argnums.index(i)] if i in self.argnums else a for i, a in enumerate(self.inputs)))
+        return self.operator(*(moving[self.argnums.index(i)] if i in self.argnums else a
+                               for i, a in enumerate(self.inputs)))
 
 
 def _compiled(function):
@@ -259,6 +273,6 @@ def mapped_like_a_loop(function, inputs, argnums, B=3):
 
 
 def opaque(op, arguments):
-    """PyTorch's own checks of a registered operator: schema, fake outputs and their strides, no aliasing, tracing with dynamic shapes."""
+    """Run PyTorch's checks of a registered operator: schema, fake outputs and strides, no aliasing, dynamic shapes."""
     torch.library.opcheck(op, arguments)
     torch.library.opcheck(op, tuple(laid_out(a, "transposed") if isinstance(a, torch.Tensor) else a for a in arguments))

@@ -1,4 +1,7 @@
-"""Before anything imports triton: the interpreter where there is no GPU. Then hypothesis' profiles, poisoned memory, and a fresh backend a test."""
+"""Set up pytest: Triton's interpreter where there is no GPU, hypothesis' profiles, NaN in new memory, a fresh backend.
+
+The interpreter must be chosen before anything imports triton.
+"""
 
 import os
 
@@ -13,9 +16,12 @@ from hypothesis import HealthCheck, Phase, settings
 from genmini import kernels
 
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-settings.register_profile("default", deadline=None, derandomize=True, database=None, max_examples=20, suppress_health_check=QUIET)
-settings.register_profile("thorough", deadline=None, database=None, max_examples=100, print_blob=True, suppress_health_check=QUIET)
-settings.register_profile("quick", parent=settings.get_profile("default"), phases=[Phase.explicit, Phase.generate])  # no shrinking
+settings.register_profile("default", deadline=None, derandomize=True, database=None, max_examples=20,
+                          suppress_health_check=QUIET)
+settings.register_profile("thorough", deadline=None, database=None, max_examples=100, print_blob=True,
+                          suppress_health_check=QUIET)
+# "quick" does not shrink what fails
+settings.register_profile("quick", parent=settings.get_profile("default"), phases=[Phase.explicit, Phase.generate])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
@@ -31,7 +37,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(autouse=True)
 def poisoned_and_fresh():
-    """torch.empty is full of NaN, so that an element that nobody writes is seen; every test starts on the default backend."""
+    """Fill torch.empty with NaN, so that an element never written is seen; start each test on the default backend."""
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(0)
     with kernels.use(os.environ.get("GENMINI_BACKEND", "auto")):

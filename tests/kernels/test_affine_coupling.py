@@ -15,11 +15,16 @@ from genmini import kernels, ops
 
 RUNS = runs("affine_coupling")
 everywhere = pytest.mark.parametrize("run", RUNS, ids=str)
-shapes = st.tuples(edges, edges) | st.tuples(st.integers(0, 3), st.sampled_from([511, 512, 513, 4095, 4096, 4097, 9001])) | st.tuples(edges)
+shapes = (
+    st.tuples(edges, edges)
+    | st.tuples(st.integers(0, 3), st.sampled_from([511, 512, 513, 4095, 4096, 4097, 9001]))
+    | st.tuples(edges)
+)
 
 
 def inputs(*shape, seed=0, scale=1.0):
-    return [numbers(*shape, seed=seed, scale=scale), numbers(*shape, seed=seed + 1), numbers(*shape, seed=seed + 2, scale=scale)]
+    return [numbers(*shape, seed=seed, scale=scale), numbers(*shape, seed=seed + 1),
+            numbers(*shape, seed=seed + 2, scale=scale)]
 
 
 def definition(x, s, t):
@@ -28,7 +33,10 @@ def definition(x, s, t):
 
 
 def inverse_definition(y, s, t):
-    return (y - t) * (-s).exp(), -s.reshape(s.shape[0], math.prod(s.shape[1:])).sum(1, dtype=torch.float64).to(room.wide(s.dtype))
+    return (
+        (y - t) * (-s).exp(),
+        -s.reshape(s.shape[0], math.prod(s.shape[1:])).sum(1, dtype=torch.float64).to(room.wide(s.dtype)),
+    )
 
 
 OPERATORS = {
@@ -39,7 +47,7 @@ OPERATORS = {
 each_operator = pytest.mark.parametrize("name", OPERATORS)
 
 
-# ---- the common proofs --------------------------------------------------------------------------------------------------------------------
+# ---- the common proofs -----------------------------------------------------------------------------------------------
 
 
 @everywhere
@@ -56,8 +64,11 @@ def test_matches(run, name, shape, dtype, layout, seed, scale):
 @each_operator
 @pytest.mark.parametrize("shape", [(0,), (5,), (3, 7), (2, 513), (1, 4097)], ids=str)
 def test_float64_is_within_its_roundings(run, name, shape):
-    """Eight roundings of the largest number on the way: exp is right to 2 ulp here and there, each product and sum to half. The logdet of either
-    may be off by those of its sum."""
+    """The error is at most eight roundings of the largest intermediate number.
+
+    exp is right to 2 ulp in the kernel and in PyTorch, each product and sum to half an ulp; both logdets may be off
+    by the roundings of their sum.
+    """
     operator, plain = OPERATORS[name]
     tensors = [a.to(run.device).requires_grad_() for a in inputs(*shape, seed=shape[0])]
     along = numbers(*shape, seed=8).to(run.device), numbers(shape[0], seed=9).to(run.device)
@@ -108,10 +119,11 @@ def test_opaque(run):
     x, s, t = (a.to(run.device) for a in inputs(3, 5))
     opaque(torch.ops.genmini.affine_coupling.default, (x, s, t, kernels.requested()))
     opaque(torch.ops.genmini.affine_coupling_backward.default, (x, s[:, 0].contiguous(), x, s, None, str(run.backend)))
-    opaque(torch.ops.genmini.affine_coupling_inverse_backward.default, (x, s[:, 0].contiguous(), x, s, str(run.backend)))
+    opaque(torch.ops.genmini.affine_coupling_inverse_backward.default,
+           (x, s[:, 0].contiguous(), x, s, str(run.backend)))
 
 
-# ---- laws ---------------------------------------------------------------------------------------------------------------------------------
+# ---- laws ------------------------------------------------------------------------------------------------------------
 
 
 @everywhere
@@ -120,7 +132,8 @@ def test_inverse_undoes_forward(run):
     with run.use():
         y, logdet = ops.affine_coupling(x, s, t)
         back, inverse_logdet = ops.affine_coupling_inverse(y, s, t)
-    torch.testing.assert_close(back, x, rtol=0, atol=2**-49 * (y.abs() + t.abs()).max().item() * (-s).exp().max().item())
+    torch.testing.assert_close(back, x, rtol=0,
+                               atol=2**-49 * (y.abs() + t.abs()).max().item() * (-s).exp().max().item())
     assert torch.equal(logdet, -inverse_logdet)
 
 
@@ -172,7 +185,7 @@ def test_logdet_of_a_million_terms(run, dtype):
 
 @everywhere
 def test_save_y_is_as_wrong_as_it_says(run):
-    """ds through y - t is off by one rounding of y and one of the difference, times |dy|; x e^s itself would be off by 2^-24 |x e^s|."""
+    """ds through y - t is off by a rounding of y and one of the difference, times |dy|; x e^s by 2^-24 |x e^s|."""
     x, s, t = (a.float().to(run.device) for a in inputs(4, 50))
     t = t * 100
     s.requires_grad_()
@@ -181,7 +194,8 @@ def test_save_y_is_as_wrong_as_it_says(run):
         ds = torch.autograd.grad(y.sum(), s)[0].double()
     exact = x.double() * s.detach().double().exp()
     u = 2.0**-24
-    within = u * y.detach().abs() + u * (y.detach() - t).abs() + 4 * u * exact.abs()  # exp itself is right to 2 ulp, its product to half
+    # exp is right to 2 ulp, its product to half
+    within = u * y.detach().abs() + u * (y.detach() - t).abs() + 4 * u * exact.abs()
     assert ((ds - exact).abs() <= within).all()
     assert (ds - exact).abs().max() > u * exact.abs().max()  # and this is the price: more than x would have cost
 
@@ -190,7 +204,10 @@ def test_save_y_is_as_wrong_as_it_says(run):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", OPERATORS)
 def test_16_bits_are_computed_in_32(run, dtype, name):
-    """e^11.5 is beyond float16, and 1e-4 e^11.5 is not. All of it is the definition in float32, rounded once; e^s may be off by two ulp."""
+    """e^11.5 is beyond float16 and 1e-4 e^11.5 is not: the result is the definition in float32, rounded once.
+
+    e^s may be off by two ulp.
+    """
     sign = -1 if name == "inverse" else 1
     x, s, t = (torch.full((2, 3), value, dtype=dtype, device=run.device) for value in (1e-4, 11.5 * sign, 0.5))
     x, t = (x + t, t) if name == "inverse" else (x, t)
@@ -227,7 +244,8 @@ def test_the_same_bits_wherever_the_numbers_lie(run):
     s = numbers(3, 5000, seed=1, dtype=torch.float32).to(run.device)
     with run.use():
         plain = ops.affine_coupling(s, s, s)[1]
-        assert all(torch.equal(plain, ops.affine_coupling(s, laid_out(s, how), s)[1]) for how in ("offset", "transposed", "strided"))
+        assert all(torch.equal(plain, ops.affine_coupling(s, laid_out(s, how), s)[1])
+                   for how in ("offset", "transposed", "strided"))
         assert torch.equal(plain[1:], ops.affine_coupling(s[1:], s[1:], s[1:])[1])
 
 

@@ -50,11 +50,13 @@ def test_a_context_ends_with_an_exception_too():
 
 
 def test_unknown_names_list_the_known():
-    with pytest.raises(ValueError, match="unknown backend 'metal'; the backends are auto, reference, cpu, triton, cuda, emulated"):
+    with pytest.raises(ValueError,
+                       match="unknown backend 'metal'; the backends are auto, reference, cpu, triton, cuda, emulated"):
         kernels.use("metal")
     with pytest.raises(ValueError, match="unknown rung 'fastest'; the rungs are .*naive.*one_pass"):
         kernels.use("cuda", rung="fastest")
-    with pytest.raises(ValueError, match="unknown operator 'coupling'; the operators are affine_coupling, .*nearest_code"):
+    with pytest.raises(ValueError,
+                       match="unknown operator 'coupling'; the operators are affine_coupling, .*nearest_code"):
         kernels.rungs("coupling")
     with pytest.raises(ValueError, match="unknown operator 'coupling'"):
         kernels.chosen("coupling")
@@ -73,7 +75,8 @@ def test_every_operator_says_who_runs_it_and_why():
 
 
 def test_an_explicit_backend_raises_with_the_reason():
-    with kernels.use("cuda"), pytest.raises(RuntimeError, match="affine_coupling cannot run on the backend 'cuda': it runs on NVIDIA tensors"):
+    with kernels.use("cuda"), pytest.raises(
+            RuntimeError, match="affine_coupling cannot run on the backend 'cuda': it runs on NVIDIA tensors"):
         ops.affine_coupling(*[torch.zeros(2, 3)] * 3)
     with kernels.use("triton"):  # no room of this name: it follows auto
         assert coupling_runs_on() == ("reference", None)
@@ -84,9 +87,11 @@ def test_a_missing_library_names_the_command_that_mends_it(monkeypatch, tmp_path
     monkeypatch.setattr(_library, "FOLDER", tmp_path)
     _library.load.cache_clear()
     try:
-        with kernels.use("emulated"), pytest.raises(RuntimeError, match="not built.*fatal error: no input files.*csrc.build.py --out"):
+        with kernels.use("emulated"), pytest.raises(
+                RuntimeError, match="not built.*fatal error: no input files.*csrc.build.py --out"):
             ops.affine_coupling(*[torch.zeros(2, 3)] * 3)
-        missing = [library for library in kernels.libraries() if library.name == "affine_coupling" and library.kind == "emulated"]
+        missing = [library for library in kernels.libraries()
+                   if library.name == "affine_coupling" and library.kind == "emulated"]
         assert not missing[0].built and "no input files" in missing[0].log
     finally:
         _library.load.cache_clear()
@@ -107,7 +112,8 @@ def test_a_cuda_library_loads_without_a_driver_and_says_what_is_missing():
 def test_the_environment_sets_the_default():
     program = "from genmini import kernels; print(kernels.requested(), kernels.chosen('affine_coupling').backend)"
     run = lambda backend: subprocess.run(
-        [sys.executable, "-c", program], env={**os.environ, "GENMINI_BACKEND": backend}, cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", program], env={**os.environ, "GENMINI_BACKEND": backend}, cwd=ROOT,
+        capture_output=True, text=True
     )
     assert run("emulated").stdout.split() == ["emulated", "emulated"]
     wrong = run("fast")
@@ -115,7 +121,10 @@ def test_the_environment_sets_the_default():
 
 
 def test_values_are_looked_at_on_a_cpu_and_on_a_gpu_where_asked(monkeypatch):
-    """Nothing on a GPU is waited for unless GENMINI_CHECK=1 says so. (The device is all that `values` reads: a stand-in has no memory.)"""
+    """Values on a GPU are checked, which waits for it, only where GENMINI_CHECK=1.
+
+    `values` reads nothing but the device, so that a stand-in without memory is enough.
+    """
     on = lambda device: _check.values(SimpleNamespace(device=torch.device(device)))
     for setting, seen in ((None, False), ("0", False), ("", False), ("1", True)):
         monkeypatch.delenv("GENMINI_CHECK", raising=False)

@@ -53,7 +53,8 @@ def test_a_missing_compiler_is_said_and_is_no_error(csrc, monkeypatch):
 
 
 def test_strict_fails_where_a_compiler_fails(tmp_path):
-    command = [sys.executable, str(ROOT / "csrc" / "build.py"), "--kinds", "cpu", "--out", str(tmp_path), "--only", "nearest_code"]
+    command = [sys.executable, str(ROOT / "csrc" / "build.py"), "--kinds", "cpu", "--out", str(tmp_path), "--only",
+               "nearest_code"]
     environment = {**os.environ, "CXX": "no-such-compiler"}
     assert subprocess.run(command, env=environment, capture_output=True).returncode == 0
     assert subprocess.run([*command, "--strict"], env=environment, capture_output=True).returncode == 1
@@ -61,14 +62,16 @@ def test_strict_fails_where_a_compiler_fails(tmp_path):
 
 
 def test_every_source_is_built_for_every_kind():
-    """What these tests run was compiled from these very sources, and nvcc, where there is one, compiles every kernel too."""
+    """The libraries under test were compiled from the present sources, and by nvcc too where there is one."""
     for kind in build.KINDS:
         if build.compiler(kind) is None:
             assert kind == "cuda", "a C++ compiler is needed"
             continue
         for source in build.sources(kind):
             key = ROOT / "kernels" / "lib" / f"{source.stem}.{kind}.key"
-            assert key.exists() and key.read_text() == build.key(kind, source), f"{source.name} is newer than its library: make build"
+            assert key.exists() and key.read_text() == build.key(kind, source), (
+                f"{source.name} is newer than its library: make build"
+            )
 
 
 HEADERS = sorted(path.relative_to(build.CSRC) for path in build.CSRC.rglob("*.h"))
@@ -82,11 +85,13 @@ def test_a_header_needs_no_includer(header):
 
 
 def test_the_native_kernel_that_each_set_teaches(tmp_path, monkeypatch):
-    """The example in the comment of csrc/cpu/each_set.h: it compiles without a warning, and is right for every instruction set."""
+    """The example in the comment of csrc/cpu/each_set.h compiles without a warning and is right for each set."""
     comment = (build.CSRC / "cpu" / "each_set.h").read_text()
     lines = re.search(r"//   // csrc/scale.cpp.*?(?=// GENMINI_CPU)", comment, re.S)[0].splitlines()
     shutil.copytree(build.CSRC / "cpu", tmp_path / "csrc" / "cpu")
-    (tmp_path / "csrc" / "scale.cpp").write_text("\n".join(line.removeprefix("//").removeprefix("   ") for line in lines) + "\n")
+    (tmp_path / "csrc" / "scale.cpp").write_text(
+        "\n".join(line.removeprefix("//").removeprefix("   ") for line in lines) + "\n"
+    )
     result = built(tmp_path / "csrc")
     assert result.ok and "warning" not in result.log, result.log
     N, D = 5, 37  # a vector, and a rest, of every width

@@ -12,7 +12,8 @@ from genmini import ops
 
 RUNS = runs("code_stats")
 everywhere = pytest.mark.parametrize("run", RUNS, ids=str)
-shapes = st.sampled_from([(0, 3, 2), (1, 1, 1), (7, 3, 2), (40, 5, 33), (130, 2, 31), (65, 300, 1), (20, 9, 64), (33, 1, 32)])
+shapes = st.sampled_from([(0, 3, 2), (1, 1, 1), (7, 3, 2), (40, 5, 33), (130, 2, 31), (65, 300, 1), (20, 9, 64),
+                          (33, 1, 32)])
 
 
 def inputs(N, K, D, seed=0):
@@ -32,7 +33,8 @@ def definition(z, index, K):
 def test_matches(run, dtype, shape, layout, seed):
     z, index = inputs(*shape, seed=seed)
     K, z = shape[1], laid_out(z, layout)
-    matches(run, lambda z, index: ops.code_stats(z, index, K), [z, index], dtype, lambda z, index: definition(z, index, K))
+    matches(run, lambda z, index: ops.code_stats(z, index, K), [z, index], dtype,
+            lambda z, index: definition(z, index, K))
 
 
 @everywhere
@@ -46,7 +48,8 @@ def test_float64_is_off_by_its_roundings(run, shape, seed):
     for k in index.unique().tolist():
         for d in range(min(3, shape[2])):
             terms = [Fraction(v) for v in z[index == k, d].tolist()]
-            assert abs(Fraction(total[k, d].item()) - sum(terms)) <= count[k].item() * Fraction(2) ** -53 * sum(map(abs, terms))
+            assert (abs(Fraction(total[k, d].item()) - sum(terms))
+                    <= count[k].item() * Fraction(2) ** -53 * sum(map(abs, terms)))
 
 
 @everywhere
@@ -138,7 +141,7 @@ def test_an_index_outside_is_refused_where_values_are_seen(run, wrong, monkeypat
 
 @everywhere
 def test_an_index_outside_adds_nothing_where_values_are_not_seen(run, monkeypatch):
-    """On a GPU nobody waits for the indices to come back: the kernel itself must ignore those outside, and so must the gradient."""
+    """The kernel and its gradient ignore indices outside: on a GPU they are not read back to be checked first."""
     monkeypatch.setattr("genmini.kernels._check.values", lambda tensor: False)
     z = numbers(5, 4, dtype=torch.float32).to(run.device).requires_grad_()
     index = torch.tensor([2, -1, 3, 2**40, 0]).to(run.device)

@@ -1,6 +1,7 @@
-"""Every CUDA source, compiled by nvcc for Ampere and Hopper on a machine that may have neither: what the machine code says of itself.
+"""Check the machine code that nvcc makes of every CUDA source for Ampere and Hopper; the machine may have neither.
 
-The emulator accepts what ptxas makes slow. Triton brings cuobjdump, which reads registers, stacks and instructions back from the libraries.
+The emulator accepts what ptxas makes slow. Triton brings cuobjdump, which reads registers, stacks and instructions
+back from the libraries.
 """
 
 import importlib.util
@@ -19,7 +20,8 @@ SOURCES = sorted(path.stem for path in (ROOT / "csrc").glob("*.cu"))
 
 def cuobjdump():
     triton = importlib.util.find_spec("triton")
-    bundled = Path(triton.submodule_search_locations[0]) / "backends" / "nvidia" / "bin" / "cuobjdump" if triton else None
+    bundled = (Path(triton.submodule_search_locations[0]) / "backends" / "nvidia" / "bin" / "cuobjdump"
+               if triton else None)
     return str(bundled) if bundled and bundled.exists() else shutil.which("cuobjdump")
 
 
@@ -57,7 +59,8 @@ def test_the_tensor_core_rung_uses_the_tensor_cores():
     screen, tiled, naive = (next(name for name in names if part in name) for part in parts)
     for arch in ARCHITECTURES:
         words = {}
-        for listing in said(path, "-arch", arch, "-sass", "-fun", ",".join((screen, tiled, naive))).split("Function : ")[1:]:
+        for listing in said(
+                path, "-arch", arch, "-sass", "-fun", ",".join((screen, tiled, naive))).split("Function : ")[1:]:
             words[listing.split()[0]] = Counter(re.findall(r"\b(HMMA|LDSM|LDGSTS|FFMA|DADD|DMUL|DFMA)\b", listing))
         # for each 16 of 32 entries: 2 x 8 products of tiles, 2 + 4 loads of them
         assert (words[screen]["HMMA"], words[screen]["LDSM"]) == (32, 12) and words[screen]["LDGSTS"], words[screen]

@@ -1,8 +1,9 @@
-"""Every Triton kernel, as its launcher launches it, compiled for Ampere and Hopper on a machine that has neither.
+"""Compile every Triton kernel for Ampere and Hopper, as its launcher launches it, on a machine that has neither.
 
-The interpreter accepts what the compiler rejects, so `emulated` alone proves too little. Triton is an interpreter or a compiler for a whole
-process, so that this file runs itself in a child process, once an architecture: there the launchers get tensors that have no memory, a driver
-that knows no device names the target, and each launch stops after the compiler. What ptxas made of it is read back from the machine code.
+The interpreter accepts what the compiler rejects, so `emulated` alone proves too little. Triton is an interpreter or a
+compiler for a whole process, so this file runs itself in a child process, once for each architecture. There the
+launchers get tensors without memory, a driver without a device names the target, and each launch stops after the
+compiler. The tests read what ptxas made from the machine code.
 """
 
 import json
@@ -17,7 +18,8 @@ from pathlib import Path
 import pytest
 import torch
 
-DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "tf32": torch.float32, "float64": torch.float64}
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "tf32": torch.float32,
+          "float64": torch.float64}
 TENSOR_CORE = {80: {"float16": "HMMA", "bfloat16": "HMMA", "tf32": "HMMA", "float64": "DMMA"}}
 TENSOR_CORE[90] = {"float16": "HGMMA", "bfloat16": "HGMMA", "tf32": "HGMMA", "float64": "DMMA"}
 NAIVE = ("float16", "float32")  # the best rung is compiled for all of these, the naive one for two
@@ -26,7 +28,7 @@ if os.environ.get("GENMINI_THOROUGH") == "1":
     NAIVE, COMPILED_FOR = tuple(DTYPES), {80: tuple(DTYPES), 90: tuple(DTYPES)}
 PRODUCTS = ("product", "outer", "convolve", "correlate")  # the kernels whose inner loop is a matrix product
 
-# ---- the child: what is launched ----------------------------------------------------------------------------------------------------------
+# ---- the child: what is launched -------------------------------------------------------------------------------------
 
 
 def linear(room, rung, dtype):
@@ -55,7 +57,8 @@ def linear_of_one(room, rung, dtype):
 
 def convolution(room, rung, dtype, kind="A", colours=3):
     N, C, O, H = 4, 96, 192, 32
-    x, weight, bias, dy = (torch.empty(*shape, dtype=dtype, device="meta") for shape in ((N, C, H, H), (O, C, 5, 5), (O,), (N, O, H, H)))
+    x, weight, bias, dy = (torch.empty(*shape, dtype=dtype, device="meta")
+                           for shape in ((N, C, H, H), (O, C, 5, 5), (O,), (N, O, H, H)))
     room.launch(rung, x, weight, bias, kind, colours, False)
     room.launch(rung, dy, weight, None, kind, colours, True)
     room.launch_dw(rung, dy, x, 5, 5, kind, colours)
@@ -66,7 +69,8 @@ def convolution_without_colours(room, rung, dtype):
 
 
 def convolution_oddly(room, rung, dtype):
-    x, weight, dy = (torch.empty(*shape, dtype=dtype, device="meta").transpose(2, 3) for shape in ((3, 3, 7, 5), (5, 3, 3, 7), (3, 5, 7, 5)))
+    x, weight, dy = (torch.empty(*shape, dtype=dtype, device="meta").transpose(2, 3)
+                     for shape in ((3, 3, 7, 5), (5, 3, 3, 7), (3, 5, 7, 5)))
     room.launch(rung, x, weight, None, "A", 1, False)
     room.launch_dw(rung, dy, x, 7, 3, "A", 1)
 
@@ -87,7 +91,8 @@ def nll(room, rung, dtype, logits=(4, 256, 1024)):
 
 
 def nll_of_levels_last(room, rung, dtype):
-    a, target = torch.empty(512, 256, 1, dtype=dtype, device="meta"), torch.empty(512, 1, dtype=torch.uint8, device="meta")
+    a, target = (torch.empty(512, 256, 1, dtype=dtype, device="meta"),
+                 torch.empty(512, 1, dtype=torch.uint8, device="meta"))
     dnll = torch.empty(512, 1, dtype=room.wide(dtype), device="meta")
     room.launch(rung, a, target)
     room.launch_gradient(rung, dnll, a, target, dnll, dnll)
@@ -123,7 +128,8 @@ LAUNCHES = {
     "masked_conv2d": (convolution, convolution_without_colours, convolution_oddly, convolution_of_one),
     "softmax_nll": (nll, nll_of_levels_last, nll_oddly, nll_of_one),
 }
-OTHER_RUNG = {True: {"reparameterise", "divergence"}, False: {"extremes", "fused"}}  # kernels that one rung alone launches: best or not
+# kernels that one rung alone launches; the key says whether the rung is the best
+OTHER_RUNG = {True: {"reparameterise", "divergence"}, False: {"extremes", "fused"}}
 ODD = ("linear_oddly", "linear_of_one", "convolution_oddly", "convolution_of_one")
 
 
@@ -142,20 +148,25 @@ def child(capability):
 
     driver.set_active(NoDevice())
     compiled, run = [], JITFunction.run
-    JITFunction.run = lambda kernel, *a, grid, warmup, **k: compiled.append((kernel.__name__, run(kernel, *a, grid=grid, warmup=True, **k)))
+    JITFunction.run = lambda kernel, *a, grid, warmup, **k: compiled.append(
+        (kernel.__name__, run(kernel, *a, grid=grid, warmup=True, **k))
+    )
     tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
     for operator, launches in LAUNCHES.items():
         room = sys.modules[f"genmini.kernels.{operator}"]
         for rung in kernels.rungs(operator):
             best, seen = rung == kernels.rungs(operator)[-1], set()
             for dtype in COMPILED_FOR[capability] if best else NAIVE:
-                torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = "tf32" if dtype == "tf32" else "ieee"
+                torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = (
+                    "tf32" if dtype == "tf32" else "ieee"
+                )
                 for launch in launches if dtype == "float16" and best else launches[:1]:
                     compiled.clear()
                     launch(room, rung, DTYPES[dtype])
                     for kernel, binary in compiled:
                         if binary.hash not in seen:
-                            case = {"operator": operator, "rung": rung, "dtype": dtype, "launch": launch.__name__, "kernel": kernel}
+                            case = {"operator": operator, "rung": rung, "dtype": dtype, "launch": launch.__name__,
+                                    "kernel": kernel}
                             print(json.dumps(case | machine_code(tools, binary.asm["cubin"])))
                         seen.add(binary.hash)
 
@@ -167,10 +178,11 @@ def machine_code(tools, cubin):
         said = lambda *command: subprocess.run([*command, file.name], capture_output=True, text=True, check=True).stdout
         usage, listing = said(tools / "cuobjdump", "-res-usage"), said(tools / "nvdisasm", "-c")
     words = Counter(re.findall(r"\b(HMMA|HGMMA|DMMA|FFMA|LDGSTS|LDL|STL)\b", listing))
-    return {"registers": int(re.search(r"REG:(\d+)", usage)[1]), "stack": int(re.search(r"STACK:(\d+)", usage)[1]), **words}
+    return {"registers": int(re.search(r"REG:(\d+)", usage)[1]), "stack": int(re.search(r"STACK:(\d+)", usage)[1]),
+            **words}
 
 
-# ---- the parent: what must be so ----------------------------------------------------------------------------------------------------------
+# ---- the parent: what must be so -------------------------------------------------------------------------------------
 
 COMPILED = {}
 
@@ -180,7 +192,8 @@ def compiled(request):
     pytest.importorskip("triton")
     if not COMPILED:  # both children at once
         env = os.environ | {"TRITON_INTERPRET": "0", "PYTHONPATH": str(Path(__file__).parents[2])}
-        start = lambda sm: subprocess.Popen([sys.executable, __file__, str(sm)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        start = lambda sm: subprocess.Popen([sys.executable, __file__, str(sm)], env=env, stdout=subprocess.PIPE,
+                                            stderr=subprocess.PIPE, text=True)
         for sm, process in {sm: start(sm) for sm in (80, 90)}.items():
             out, err = process.communicate()
             assert process.returncode == 0, err[-4000:]
@@ -195,7 +208,8 @@ def test_every_kernel_of_every_rung_is_there(compiled):
     triton_rooms = {name for name, room in kernels.ROOMS.items() if room.language == "triton"}
     assert set(LAUNCHES) == triton_rooms
     for operator in triton_rooms:
-        defined = set(re.findall(r"@triton\.jit\ndef (\w+)\(\w+_ptr", Path(sys.modules[f"genmini.kernels.{operator}"].__file__).read_text()))
+        defined = set(re.findall(r"@triton\.jit\ndef (\w+)\(\w+_ptr",
+                                 Path(sys.modules[f"genmini.kernels.{operator}"].__file__).read_text()))
         for rung in kernels.rungs(operator):
             best = rung == kernels.rungs(operator)[-1]
             here = [case for case in cases if case["operator"] == operator and case["rung"] == rung]
@@ -205,7 +219,10 @@ def test_every_kernel_of_every_rung_is_there(compiled):
 
 
 def test_nothing_spills(compiled):
-    """Where a row is a multiple of 16 bytes; elsewhere a tile of 16 bits has an address for every number, and some of them spill."""
+    """No kernel spills where a row is a multiple of 16 bytes.
+
+    Elsewhere a tile of 16-bit numbers needs an address for each of them, and some spill.
+    """
     for case in (case for case in compiled[1] if case["launch"] not in ODD):
         assert case["stack"] == 0 and "LDL" not in case and "STL" not in case and case["registers"] <= 255, case
 

@@ -1,13 +1,17 @@
-// Kernels that show what each word of csrc/gpu.h means, one a paragraph. tests/kernels/test_emulator.py runs them on the emulator and says what must
-// come out; nvcc compiles the same file.
+// Kernels that show what each word of csrc/gpu.h means, one a paragraph. tests/kernels/test_emulator.py runs them on
+// the emulator and checks what comes out; nvcc compiles the same file.
 
 #include "gpu.h"
 
-__device__ __forceinline__ int thread_in_block() { return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z); }
-__device__ __forceinline__ int block_in_grid() { return blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z); }
+__device__ __forceinline__ int thread_in_block() {
+    return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
+}
+__device__ __forceinline__ int block_in_grid() {
+    return blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
+}
 __device__ __forceinline__ int threads_of_block() { return blockDim.x * blockDim.y * blockDim.z; }
 
-// ---- grids, barriers, shared memory ------------------------------------------------------------------------------------------------------
+// ---- grids, barriers, shared memory ---------------------------------------------------------------------------------
 
 __global__ void indices(int* out) {    // (blocks, threads, 6)
     int* o = out + 6 * (int64_t(block_in_grid()) * threads_of_block() + thread_in_block());
@@ -16,9 +20,12 @@ __global__ void indices(int* out) {    // (blocks, threads, 6)
 extern "C" int run_indices(int* out, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz) {
     return launch(indices, dim3(gx, gy, gz), dim3(bx, by, bz), 0, nullptr, out);
 }
-extern "C" int run_shared_bytes(int* out, int64_t bytes) { return launch(indices, dim3(1), dim3(1), bytes, nullptr, out); }
+extern "C" int run_shared_bytes(int* out, int64_t bytes) {
+    return launch(indices, dim3(1), dim3(1), bytes, nullptr, out);
+}
 
-__global__ void barrier_votes(const int* p, int* out, int leave) {    // threads below `leave` go home before the first barrier
+// Threads below `leave` return before the first barrier.
+__global__ void barrier_votes(const int* p, int* out, int leave) {
     int i = threadIdx.x;
     if (i < leave) return;
     out[4 * i] = __syncthreads_count(p[i]);
@@ -31,7 +38,8 @@ extern "C" int run_barrier_votes(const int* p, int* out, int leave, int threads)
     return launch(barrier_votes, dim3(1), dim3(threads), 0, nullptr, p, out, leave);
 }
 
-template <class T> __global__ void reverse(const T* x, T* y) {    // of each block's 96 numbers, through both kinds of shared memory
+// Reverses each block's 96 numbers, through both kinds of shared memory.
+template <class T> __global__ void reverse(const T* x, T* y) {
     __shared__ T fixed[96];
     T* dynamic = dynamic_shared<T>();
     int i = threadIdx.x, n = blockIdx.x;
@@ -56,16 +64,20 @@ __global__ void uninitialised(float* out) {    // (blocks, 2, 32): reads what it
     o[i] = fixed[i], o[32 + i] = dynamic[i];
     fixed[i] = dynamic[i] = 1;
 }
-extern "C" int run_uninitialised(float* out, int blocks) { return launch(uninitialised, dim3(blocks), dim3(32), 128, nullptr, out); }
+extern "C" int run_uninitialised(float* out, int blocks) {
+    return launch(uninitialised, dim3(blocks), dim3(32), 128, nullptr, out);
+}
 
 __global__ void order(int* ticket, int* out) {    // (2, threads): who came first, before a barrier and after it
     out[atomicAdd(ticket, 1)] = threadIdx.x;
     __syncthreads();
     out[atomicAdd(ticket, 1)] = threadIdx.x;
 }
-extern "C" int run_order(int* ticket, int* out, int threads) { return launch(order, dim3(1), dim3(threads), 0, nullptr, ticket, out); }
+extern "C" int run_order(int* ticket, int* out, int threads) {
+    return launch(order, dim3(1), dim3(threads), 0, nullptr, ticket, out);
+}
 
-// ---- warps -------------------------------------------------------------------------------------------------------------------------------
+// ---- warps ----------------------------------------------------------------------------------------------------------
 
 template <class T> __global__ void shuffle(int kind, const T* in, T* out, uint32_t mask, int amount, int width) {
     int i = threadIdx.x;
@@ -76,9 +88,13 @@ template <class T> __global__ void shuffle(int kind, const T* in, T* out, uint32
              : kind == 2 ? __shfl_down_sync(mask, v, amount, width)
                          : __shfl_xor_sync(mask, v, amount, width);
 }
-extern "C" int run_shuffle(int kind, int is_double, const void* in, void* out, uint32_t mask, int amount, int width, int threads) {
-    if (is_double) return launch(shuffle<double>, dim3(1), dim3(threads), 0, nullptr, kind, (const double*)in, (double*)out, mask, amount, width);
-    return launch(shuffle<int>, dim3(1), dim3(threads), 0, nullptr, kind, (const int*)in, (int*)out, mask, amount, width);
+extern "C" int run_shuffle(int kind, int is_double, const void* in, void* out, uint32_t mask, int amount, int width,
+                           int threads) {
+    if (is_double)
+        return launch(shuffle<double>, dim3(1), dim3(threads), 0, nullptr, kind, (const double*)in, (double*)out, mask,
+                      amount, width);
+    return launch(shuffle<int>, dim3(1), dim3(threads), 0, nullptr, kind, (const int*)in, (int*)out, mask, amount,
+                  width);
 }
 
 __global__ void two_halves(const int* in, int* out) {    // the halves of a warp go different ways and meet again
@@ -89,7 +105,9 @@ __global__ void two_halves(const int* in, int* out) {    // the halves of a warp
     __syncwarp();
     out[i] = v + __shfl_xor_sync(0xffffffffu, v, 1);
 }
-extern "C" int run_two_halves(const int* in, int* out) { return launch(two_halves, dim3(1), dim3(32), 0, nullptr, in, out); }
+extern "C" int run_two_halves(const int* in, int* out) {
+    return launch(two_halves, dim3(1), dim3(32), 0, nullptr, in, out);
+}
 
 __global__ void votes(const int* in, int* out, uint32_t mask) {    // (12, threads)
     int i = threadIdx.x, n = blockDim.x, v = in[i];
@@ -111,7 +129,7 @@ extern "C" int run_votes(const int* in, int* out, uint32_t mask, int threads) {
     return launch(votes, dim3(1), dim3(threads), 0, nullptr, in, out, mask);
 }
 
-// ---- atomics -----------------------------------------------------------------------------------------------------------------------------
+// ---- atomics --------------------------------------------------------------------------------------------------------
 
 __global__ void atomics(const int* in, float* f, double* d, int* i, unsigned* u, unsigned long long* l, int64_t N) {
     __shared__ unsigned histogram[16];
@@ -122,7 +140,8 @@ __global__ void atomics(const int* in, float* f, double* d, int* i, unsigned* u,
         int v = in[n];
         atomicAdd(f, float(v)), atomicAdd(d, double(v));
         atomicAdd(i, v), atomicMin(i + 1, v), atomicMax(i + 2, v), atomicSub(i + 3, v);
-        atomicAnd(u, unsigned(v)), atomicOr(u + 1, unsigned(v)), atomicXor(u + 2, unsigned(v)), atomicInc(u + 3, 99), atomicDec(u + 4, 99);
+        atomicAnd(u, unsigned(v)), atomicOr(u + 1, unsigned(v)), atomicXor(u + 2, unsigned(v));
+        atomicInc(u + 3, 99), atomicDec(u + 4, 99);
         atomicAdd(l, (unsigned long long)(v)), atomicMax(l + 1, (unsigned long long)(unsigned(v)));
         for (unsigned long long old = l[2], seen;; old = seen) {    // a sum by compare-and-swap
             seen = atomicCAS(l + 2, old, old + (unsigned long long)(v));
@@ -137,7 +156,7 @@ extern "C" int run_atomics(const int* in, float* f, double* d, int* i, unsigned*
     return launch(atomics, dim3((N + 127) / 128), dim3(128), 0, nullptr, in, f, d, i, u, l, N);
 }
 
-// ---- numbers -----------------------------------------------------------------------------------------------------------------------------
+// ---- numbers --------------------------------------------------------------------------------------------------------
 
 template <class T> __global__ void widen(const T* in, float* out, int64_t N) {
     int64_t n = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
@@ -166,9 +185,11 @@ __global__ void roundings(const float* a, const float* b, const double* c, float
     int64_t n = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
     if (n >= N) return;
     float x = a[n], y = b[n];
-    float results[16] = {__fadd_rn(x, y), __fadd_rz(x, y), __fadd_ru(x, y), __fadd_rd(x, y), __fmul_rn(x, y), __fmul_rz(x, y),
-                         __fmul_ru(x, y), __fmul_rd(x, y), __fsub_rn(x, y), __fsub_rz(x, y), __fsub_ru(x, y), __fsub_rd(x, y),
-                         __double2float_rn(c[n]), __double2float_rz(c[n]), __double2float_ru(c[n]), __double2float_rd(c[n])};
+    float results[16] = {__fadd_rn(x, y), __fadd_rz(x, y), __fadd_ru(x, y), __fadd_rd(x, y),
+                         __fmul_rn(x, y), __fmul_rz(x, y), __fmul_ru(x, y), __fmul_rd(x, y),
+                         __fsub_rn(x, y), __fsub_rz(x, y), __fsub_ru(x, y), __fsub_rd(x, y),
+                         __double2float_rn(c[n]), __double2float_rz(c[n]),
+                         __double2float_ru(c[n]), __double2float_rd(c[n])};
     for (int i = 0; i < 16; i++) out[i * N + n] = results[i];
 }
 extern "C" int run_roundings(const float* a, const float* b, const double* c, float* out, int64_t N) {
@@ -179,7 +200,9 @@ __global__ void tf32(const float* in, uint32_t* out, int64_t N) {
     int64_t n = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
     if (n < N) out[n] = to_tf32(in[n]);
 }
-extern "C" int run_tf32(const float* in, uint32_t* out, int64_t N) { return launch(tf32, blocks_of_256(N), dim3(256), 0, nullptr, in, out, N); }
+extern "C" int run_tf32(const float* in, uint32_t* out, int64_t N) {
+    return launch(tf32, blocks_of_256(N), dim3(256), 0, nullptr, in, out, N);
+}
 
 __global__ void wide(const float4* in, double2* out) {    // 16 bytes a load, 16 a store
     float4 v = in[threadIdx.x];
@@ -189,9 +212,10 @@ extern "C" int run_wide(const float* in, double* out, int threads) {
     return launch(wide, dim3(1), dim3(threads), 0, nullptr, (const float4*)in, (double2*)out);
 }
 
-// ---- asynchronous copies, matrices -------------------------------------------------------------------------------------------------------
+// ---- asynchronous copies, matrices ----------------------------------------------------------------------------------
 
-__global__ void copies(const float* in, float* out) {    // two groups, one thread: (4, 8) what is there before, between and after the waits
+// One thread, two groups of copies: out (5, 8) holds the shared memory before, between and after the waits.
+__global__ void copies(const float* in, float* out) {
     float* shared = dynamic_shared<float>();
     for (int i = 0; i < 8; i++) shared[i] = -1;
     copy_async<16>(shared, in);
@@ -210,7 +234,9 @@ __global__ void copies(const float* in, float* out) {    // two groups, one thre
     copy_async_commit(), copy_async_wait<0>();
     for (int i = 0; i < 8; i++) out[32 + i] = shared[i];
 }
-extern "C" int run_copies(const float* in, float* out) { return launch(copies, dim3(1), dim3(1), 32, nullptr, in, out); }
+extern "C" int run_copies(const float* in, float* out) {
+    return launch(copies, dim3(1), dim3(1), 32, nullptr, in, out);
+}
 
 __global__ void matrices(const uint32_t* in, uint32_t* out, int transposed) {    // in (4, 8, 4 words), out (6, 32)
     uint32_t* shared = dynamic_shared<uint32_t>();
@@ -264,10 +290,11 @@ __global__ void multiply_8(const uint32_t* a, const uint32_t* b, float* d) {
 }
 extern "C" int run_multiply(int kind, const void* a, const void* b, float* d, int M) {
     if (kind == 0) return launch(multiply_8, dim3(M), dim3(32), 0, nullptr, (const uint32_t*)a, (const uint32_t*)b, d);
-    return launch(multiply_16<uint16_t>, dim3(M), dim3(32), 0, nullptr, kind, (const uint16_t*)a, (const uint16_t*)b, d);
+    return launch(multiply_16<uint16_t>, dim3(M), dim3(32), 0, nullptr, kind, (const uint16_t*)a, (const uint16_t*)b,
+                  d);
 }
 
-// ---- mistakes that must be reported ------------------------------------------------------------------------------------------------------
+// ---- mistakes that must be reported ---------------------------------------------------------------------------------
 
 __global__ void barrier_for_some(int* out) {
     if (threadIdx.x < 40) __syncthreads();
@@ -296,7 +323,8 @@ __global__ void waits_for_a_later_thread(int* out) {    // a spin that ends, if 
     else atomicAdd(out, 1);
 }
 extern "C" int run_mistake(int which, int* out) {
-    void (*const mistakes[])(int*) = {barrier_for_some, different_barriers, absent_lanes, not_in_the_mask, misaligned_copy, spins, waits_for_a_later_thread};
+    void (*const mistakes[])(int*) = {barrier_for_some, different_barriers, absent_lanes, not_in_the_mask,
+                                      misaligned_copy, spins, waits_for_a_later_thread};
     return launch(mistakes[which], dim3(3, 2), dim3(64), 64, nullptr, out);
 }
 #if !defined(__CUDACC__)

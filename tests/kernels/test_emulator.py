@@ -1,7 +1,8 @@
-"""What each word of csrc/gpu.h means: kernels of tests/kernels/test_emulator.cu, run by the emulator in four builds, and what must come out.
+"""Test what each word of csrc/gpu.h means: run the kernels of tests/kernels/test_emulator.cu in four builds.
 
 fibers     as the rooms use it        ucontext    the portable way to switch stacks
-debug      -O0, as for gdb            threads     one OS thread per CUDA thread, the mode for ThreadSanitizer (here without it)
+debug      -O0, as for gdb            threads     one OS thread per CUDA thread, the mode for ThreadSanitizer
+                                                  (here without it)
 """
 
 import ctypes
@@ -26,7 +27,8 @@ import sanitize  # noqa: E402  (csrc/sanitize.py)
 pytestmark = pytest.mark.skipif(build.compiler("emulated") is None, reason="there is no g++")
 SOURCE = Path(__file__).with_suffix(".cu")
 INCLUDE = f"-I{build.CSRC}"
-BUILDS = {"fibers": ["-O2"], "ucontext": ["-O1", "-DEMULATOR_UCONTEXT"], "debug": ["-O0"], "threads": ["-O1", "-DEMULATOR_OS_THREADS"]}
+BUILDS = {"fibers": ["-O2"], "ucontext": ["-O1", "-DEMULATOR_UCONTEXT"], "debug": ["-O0"],
+          "threads": ["-O1", "-DEMULATOR_OS_THREADS"]}
 ORDERS = {"forward": (0, 0), "reverse": (1, 0), "random": (2, 7)}
 
 
@@ -73,12 +75,13 @@ def error(library, function, *arguments):
     return library.gpu_error(code).decode()
 
 
-# ---- grids, barriers, shared memory --------------------------------------------------------------------------------------------------
+# ---- grids, barriers, shared memory ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "grid, block",
-    [((1, 1, 1), (1, 1, 1)), ((5, 1, 1), (33, 1, 1)), ((2, 3, 2), (4, 3, 2)), ((1, 2, 3), (8, 4, 4)), ((2, 1, 1), (1024, 1, 1))],
+    [((1, 1, 1), (1, 1, 1)), ((5, 1, 1), (33, 1, 1)), ((2, 3, 2), (4, 3, 2)), ((1, 2, 3), (8, 4, 4)),
+     ((2, 1, 1), (1024, 1, 1))],
 )
 def test_every_thread_has_its_place_in_grid_and_block(gpu, grid, block):
     blocks, threads = np.prod(grid), np.prod(block)
@@ -146,7 +149,7 @@ def test_shared_memory_of_both_kinds(gpu, dtype, code):
 
 
 def test_shared_memory_starts_as_nan_in_every_block(library, request):
-    """In the mode with OS threads static shared arrays are plain static ones, so only dynamic memory is poisoned there."""
+    """The build with OS threads poisons dynamic memory alone, for its static shared arrays are plain static ones."""
     out = np.zeros((9, 2, 32), np.float32)
     call(library, "run_uninitialised", out, 9)
     assert np.isnan(out[:, 1]).all()
@@ -175,9 +178,13 @@ def test_threads_run_in_the_order_that_was_asked_for():
 @pytest.mark.parametrize("order, expected", [("forward", [0, 1, 2]), ("reverse", [2, 1, 0])])
 def test_the_order_comes_from_the_environment(order, expected):
     path = sanitize.compiled(SOURCE, [*build.GXX, INCLUDE, *BUILDS["fibers"], "-x", "c++"], "test_emulator.fibers")
-    program = f"import ctypes; o = (ctypes.c_int * 6)(); ctypes.CDLL({str(path)!r}).run_order((ctypes.c_int * 1)(), o, 3); print(list(o)[:3])"
+    program = (
+        f"import ctypes; o = (ctypes.c_int * 6)(); ctypes.CDLL({str(path)!r})"
+        ".run_order((ctypes.c_int * 1)(), o, 3); print(list(o)[:3])"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", program], env={**os.environ, "GENMINI_EMULATOR_ORDER": order}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], env={**os.environ, "GENMINI_EMULATOR_ORDER": order},
+        capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == str(expected)
 
@@ -185,7 +192,8 @@ def test_the_order_comes_from_the_environment(order, expected):
 def test_launches_from_several_threads_do_not_meddle():
     library, x = load("fibers"), np.random.default_rng(0).standard_normal((40, 96)).astype(np.float32)
     results = [np.zeros_like(x) for _ in range(4)]
-    workers = [threading.Thread(target=lambda y=y: [call(library, "run_reverse", 0, x, y, 40) for _ in range(10)]) for y in results]
+    workers = [threading.Thread(target=lambda y=y: [call(library, "run_reverse", 0, x, y, 40) for _ in range(10)])
+               for y in results]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -193,7 +201,7 @@ def test_launches_from_several_threads_do_not_meddle():
     assert all((y == x[:, np.arange(96) ^ 1]).all() for y in results)
 
 
-# ---- warps ---------------------------------------------------------------------------------------------------------------------------
+# ---- warps -----------------------------------------------------------------------------------------------------------
 
 MASKS = [0xFFFFFFFF, 0x0000FFFF, 0xF0F0A5A1, 0x80000000]
 
@@ -209,7 +217,8 @@ def test_shuffles(library, kind, dtype):
     nothing = np.array(-1, np.int64).view(np.float64) if dtype == np.float64 else np.int32(-1)
     for mask, width, amount in itertools.product(MASKS, (32, 8, 2), (0, 1, 5, 16)):
         out = np.full(threads, 99, dtype)
-        call(library, "run_shuffle", kind, int(dtype == np.float64), x, out, ctypes.c_uint32(mask), amount, width, threads)
+        call(library, "run_shuffle", kind, int(dtype == np.float64), x, out, ctypes.c_uint32(mask), amount, width,
+             threads)
         for i in range(threads):
             lane, start = i % 32, i % 32 // width * width
             if not mask >> lane & 1:
@@ -244,30 +253,34 @@ def test_votes_matches_and_reductions(gpu, mask, threads):
         v = {lane: x[first + lane] for lane in lanes}
         u = np.array([v[lane] for lane in lanes], np.int32).view(np.uint32)
         bits = lambda f: sum(1 << lane for lane in lanes if f(v[lane]))  # noqa: B023
-        want = [bits(lambda a: a > 0), any(a > 0 for a in v.values()), all(a > 0 for a in v.values()), bits(lambda a: a == x[i])]  # noqa: B023
+        want = [bits(lambda a: a > 0), any(a > 0 for a in v.values()), all(a > 0 for a in v.values()),
+                bits(lambda a: a == x[i])]  # noqa: B023
         want += [int(sum(int(a) for a in v.values())), min(v.values()), max(v.values()), u.min(), u.max()]
         want += [np.bitwise_and.reduce(u), np.bitwise_or.reduce(u), np.bitwise_xor.reduce(u)]
         assert [int(a) & 0xFFFFFFFF for a in out[:, i]] == [int(a) & 0xFFFFFFFF for a in want]
 
 
-# ---- atomics -------------------------------------------------------------------------------------------------------------------------
+# ---- atomics ---------------------------------------------------------------------------------------------------------
 
 
 def test_atomics(gpu):
     x = np.random.default_rng(0).integers(-1000, 1000, 1000).astype(np.int32)
-    f, d, i, u, v = np.zeros(1, np.float32), np.zeros(1), np.zeros(4, np.int32), np.zeros(21, np.uint32), np.zeros(3, np.uint64)
+    f, d, i, u, v = (np.zeros(1, np.float32), np.zeros(1), np.zeros(4, np.int32), np.zeros(21, np.uint32),
+                     np.zeros(3, np.uint64))
     u[0] = 0xFFFFFFFF
     call(gpu, "run_atomics", x, f, d, i, u, v, ctypes.c_int64(len(x)))
     unsigned = x.view(np.uint32)
     assert f[0] == d[0] == x.sum()
     assert i.tolist() == [x.sum(), min(0, x.min()), max(0, x.max()), -x.sum()]
-    assert u[:3].tolist() == [np.bitwise_and.reduce(unsigned), np.bitwise_or.reduce(unsigned), np.bitwise_xor.reduce(unsigned)]
+    assert u[:3].tolist() == [np.bitwise_and.reduce(unsigned), np.bitwise_or.reduce(unsigned),
+                              np.bitwise_xor.reduce(unsigned)]
     assert u[3] == 1000 % 100 and u[4] == -1000 % 100
     assert (u[5:] == np.bincount(x & 15, minlength=16)).all()
-    assert v.tolist() == [int(x.astype(np.int64).sum()) % 2**64, int(unsigned.max()), int(x.astype(np.int64).sum()) % 2**64]
+    assert v.tolist() == [int(x.astype(np.int64).sum()) % 2**64, int(unsigned.max()),
+                          int(x.astype(np.int64).sum()) % 2**64]
 
 
-# ---- numbers -------------------------------------------------------------------------------------------------------------------------
+# ---- numbers ---------------------------------------------------------------------------------------------------------
 
 DTYPES = {1: torch.float16, 2: torch.bfloat16}
 ALL_BITS = np.arange(65536, dtype=np.uint16)
@@ -298,13 +311,14 @@ def test_all_16_bit_numbers_become_float_and_come_back(fibers, kind):
 
 @pytest.mark.parametrize("kind", DTYPES)
 def test_floats_round_to_nearest_even(fibers, kind):
-    """Every 16-bit number, the points half-way to its neighbours, one float beside them, and random floats: as PyTorch rounds."""
+    """Floats round as in PyTorch: every 16-bit number, points half-way to its neighbours and beside, random floats."""
     exact = numbers_as(kind, ALL_BITS).float().numpy()
     finite = np.sort(exact[np.isfinite(exact)])
     half = ((finite[1:].astype(np.float64) + finite[:-1]) / 2).astype(np.float32)
     random = np.random.default_rng(0).integers(0, 2**32, 100_000, np.uint32).view(np.float32)
     largest = np.float32([65519.996, 65520, 65536, 3.39e38, 3.4e38, np.inf, np.nan])
-    v = np.concatenate([exact, half, np.nextafter(half, np.float32(np.inf)), np.nextafter(half, np.float32(-np.inf)), random, largest, -largest])
+    v = np.concatenate([exact, half, np.nextafter(half, np.float32(np.inf)), np.nextafter(half, np.float32(-np.inf)),
+                        random, largest, -largest])
     out = np.zeros(len(v), np.uint16)
     call(fibers, "run_narrow", kind, 0, v, out, ctypes.c_int64(len(v)))
     assert same(numbers_as(kind, out).float(), torch.from_numpy(v).to(DTYPES[kind]).float())
@@ -376,14 +390,15 @@ def test_wide_loads(gpu):
     assert (y == x).all()
 
 
-# ---- asynchronous copies, matrices ---------------------------------------------------------------------------------------------------
+# ---- asynchronous copies, matrices -----------------------------------------------------------------------------------
 
 
 def test_copies_are_invisible_until_the_wait(gpu):
     x, out = np.arange(1, 9, dtype=np.float32), np.zeros((5, 8), np.float32)
     call(gpu, "run_copies", x, out)
     nan = float("nan")
-    want = [[nan] * 8, [1, 2, 3, 4, nan, nan, nan, nan], [1, 2, 3, 4, 5, 6, 7, 0], [nan, nan, nan, 4, 5, 6, 7, 0], [3, 4, 0, 4, 5, 6, 7, 0]]
+    want = [[nan] * 8, [1, 2, 3, 4, nan, nan, nan, nan], [1, 2, 3, 4, 5, 6, 7, 0], [nan, nan, nan, 4, 5, 6, 7, 0],
+            [3, 4, 0, 4, 5, 6, 7, 0]]
     np.testing.assert_array_equal(out, np.float32(want))
 
 
@@ -399,7 +414,7 @@ def test_load_matrix_hands_out_rows_by_quarters(gpu, transposed):
 
 
 def tensor_core_sum(products, c):
-    """The stated arithmetic, in exact fractions: align to the largest, cut below its 25th fraction bit, add, cut to 24 bits."""
+    """Add in exact fractions: align to the largest, cut below its 25th fraction bit, add, cut to 24 bits."""
     terms = [*products, Fraction(float(c))]
     largest = max(map(abs, terms))
     if largest == 0:
@@ -416,7 +431,9 @@ def random_matrices(kind, M, seed, exponents):
     K, dtype = (8, torch.float32) if kind == 0 else (16, DTYPES[kind])
 
     def draw(*shape):
-        return torch.from_numpy(generator.standard_normal(shape) * 2.0 ** generator.integers(-exponents, exponents + 1, shape))
+        return torch.from_numpy(
+            generator.standard_normal(shape) * 2.0 ** generator.integers(-exponents, exponents + 1, shape)
+        )
 
     a, b, d = draw(M, 16, K).to(dtype), draw(M, K, 8).to(dtype), draw(M, 16, 8).float()
     if kind == 0:  # TF32: ten bits of fraction
@@ -434,7 +451,7 @@ def multiply(library, kind, a, b, d):
 @pytest.mark.parametrize("kind", [0, 1, 2])
 @pytest.mark.parametrize("exponents", [0, 3, 7])
 def test_tensor_cores_add_as_stated(library, kind, exponents):
-    """Bit for bit against exact fractions; and within the bound that the rooms rely on, of the largest magnitude on the way."""
+    """The sums equal exact fractions bit for bit, and keep the rooms' bound, a share of the largest magnitude."""
     a, b, d = random_matrices(kind, 3, exponents, exponents)
     out = multiply(library, kind, a, b, d)
     K = a.shape[-1]
@@ -450,7 +467,7 @@ def test_tensor_cores_cut_and_lose_what_is_small(library, kind):
     a, b, d = torch.zeros(5, 16, K), torch.zeros(5, K, 8), torch.zeros(5, 16, 8)
     one = 1.0
     a[0, :, 0], b[0, 0], d[0] = one, one, 2.0**24  # 2^24 + 1 is no float: cut
-    a[1, :, :4], b[1, :4], d[1] = one, 0.25, 2.0**24  # four quarters at two extra bits: each is kept, the sum is one, cut again
+    a[1, :, :4], b[1, :4], d[1] = one, 0.25, 2.0**24  # quarters at two extra bits: each is kept, their sum 1 is cut
     a[2, :, :4], b[2, :4], d[2] = one, 0.125, 2.0**23  # eighths at 2^23 lie a bit below the two extra ones (2^-2): lost
     a[3, :, 0], b[3, 0], d[3] = one, -(2.0**-14), one  # toward zero: 1 - 2^-14
     a[4, :, 0], b[4, 0], a[4, :, 1], b[4, 1], d[4] = (
@@ -492,7 +509,7 @@ def test_tensor_cores_overflow_to_infinity(library):
 
 
 def adversarial(kind):
-    """Products that the alignment loses almost whole, of one sign or of alternating signs, beside a sum that dominates them."""
+    """Return products, of one sign or of alternating signs, that alignment to a larger sum loses almost wholly."""
     K, dtype = (8, torch.float32) if kind == 0 else (16, DTYPES[kind])
     below_one = 1 - 2.0 ** -(8 if kind == 2 else 11)
     a, b, d = torch.empty(40, 16, K), torch.empty(40, K, 8), torch.empty(40, 16, 8)
@@ -506,7 +523,10 @@ def adversarial(kind):
 def within_the_bound(kind, a, b, d, out):
     """|out - exact| over the bound that the rooms rely on: (K/4 + 5/4) 2^-23 of the largest magnitude on the way."""
     exact, magnitude = d.double() + a.double() @ b.double(), d.double().abs() + a.double().abs() @ b.double().abs()
-    return ((torch.from_numpy(out).double() - exact).abs() / ((a.shape[-1] / 4 + 1.25) * 2.0**-23 * magnitude)).max().item()
+    return (
+        ((torch.from_numpy(out).double() - exact).abs() / ((a.shape[-1] / 4 + 1.25) * 2.0**-23 * magnitude))
+        .max().item()
+    )
 
 
 @pytest.mark.parametrize("kind", [0, 1, 2])
@@ -516,10 +536,11 @@ def test_the_bound_is_nearly_reached(fibers, kind):
     assert 0.99 * lost / (lost + 1.25) < within_the_bound(kind, a, b, d, multiply(fibers, kind, a, b, d)) <= 1
 
 
-@pytest.mark.skipif(not torch.cuda.is_available() or build.compiler("cuda") is None, reason="there is no GPU, or no nvcc")
+@pytest.mark.skipif(not torch.cuda.is_available() or build.compiler("cuda") is None,
+                    reason="there is no GPU, or no nvcc")
 @pytest.mark.parametrize("kind", [0, 1, 2])
 def test_the_tensor_cores_of_this_gpu_keep_the_bound(fibers, kind, record_property):
-    """The model was measured on other cards; here it is put to the test. Equality bit for bit is recorded, the bound is required."""
+    """This GPU keeps the bound of the model, which was measured on other cards; equal bits are recorded only."""
     words = [*(flag for flag in build.NVCC if flag != "-lineinfo"), INCLUDE]
     gpu = ctypes.CDLL(str(sanitize.compiled(SOURCE, words, "test_emulator.cuda", compiler="cuda")))
     equal = []
@@ -533,12 +554,15 @@ def test_the_tensor_cores_of_this_gpu_keep_the_bound(fibers, kind, record_proper
     record_property("share equal to the emulator, adversarial and random", equal)
 
 
-# ---- mistakes ------------------------------------------------------------------------------------------------------------------------
+# ---- mistakes --------------------------------------------------------------------------------------------------------
 
 MISTAKES = {
-    0: ("dead-lock", "threads 0-39 at __syncthreads in test_emulator.cu:", "threads 40-63 at __shfl_sync(0xffffffff) in test_emulator.cu:"),
-    1: ("threads meet at different barriers", "threads 0,2,4,6,", "threads 1,3,5,7,", ",... at __syncthreads in test_emulator.cu:"),
-    2: ("dead-lock", "threads 0-15 at __syncthreads", "threads 16-31 at __shfl_sync(0xffffffff)", "threads 32-63 returned"),
+    0: ("dead-lock", "threads 0-39 at __syncthreads in test_emulator.cu:",
+        "threads 40-63 at __shfl_sync(0xffffffff) in test_emulator.cu:"),
+    1: ("threads meet at different barriers", "threads 0,2,4,6,", "threads 1,3,5,7,",
+        ",... at __syncthreads in test_emulator.cu:"),
+    2: ("dead-lock", "threads 0-15 at __syncthreads", "threads 16-31 at __shfl_sync(0xffffffff)",
+        "threads 32-63 returned"),
     3: ("__ballot_sync: the mask does not name the lane that calls",),
     4: ("copy_async: an address is not a multiple",),
     5: ("atomic operations without end", "threads 0 run; threads 1-63 returned"),
@@ -565,7 +589,9 @@ def test_a_spin_that_ends_is_no_mistake(gpu):
 def test_a_barrier_outside_of_a_launch_is_reported_by_the_next_launch(library, capfd):
     library.call_a_kernel_as_a_function(c(np.zeros(64, np.int32)))
     assert "__syncthreads was called outside of a launch" in capfd.readouterr().err
-    assert "outside of a launch: call kernels through launch(" in error(library, "run_shared_bytes", np.zeros(6, np.int32), ctypes.c_int64(0))
+    assert "outside of a launch: call kernels through launch(" in error(
+        library, "run_shared_bytes", np.zeros(6, np.int32), ctypes.c_int64(0)
+    )
     call(library, "run_shared_bytes", np.zeros(6, np.int32), ctypes.c_int64(0))
 
 
@@ -574,7 +600,7 @@ def test_codes_have_texts(library):
     assert "invalid argument" in error(library, "run_reverse", 7, np.zeros(1), np.zeros(1), 1)
 
 
-# ---- the other compiler --------------------------------------------------------------------------------------------------------------
+# ---- the other compiler ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(build.compiler("cuda") is None, reason="there is no nvcc")
@@ -584,9 +610,12 @@ def test_nvcc_compiles_the_same_kernels(tmp_path):
     assert done.returncode == 0 and "warning" not in done.stderr, done.stdout + done.stderr
 
 
-INSTRUCTIONS = """cp.async.cg.shared.global cp.async.ca.shared.global ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 cvt.rna.tf32.f32
-    mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32
-    mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 redux.sync.add.s32 match.any.sync.b32"""
+INSTRUCTIONS = (
+    "cp.async.cg.shared.global cp.async.ca.shared.global ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 "
+    "cvt.rna.tf32.f32\n"
+    "    mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32\n"
+    "    mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 redux.sync.add.s32 match.any.sync.b32"
+)
 
 
 @pytest.mark.skipif(build.compiler("cuda") is None, reason="there is no nvcc")
@@ -600,22 +629,26 @@ def ptx(tmp_path_factory):
     path = tmp_path_factory.mktemp("ptx") / "test_emulator.ptx"
     flags = [flag for flag in build.NVCC if not flag.startswith("-gencode") and flag != "-shared"]
     subprocess.run(
-        [build.compiler("cuda"), *flags, INCLUDE, "-arch=compute_80", "-ptx", str(SOURCE), "-o", str(path)], check=True, capture_output=True
+        [build.compiler("cuda"), *flags, INCLUDE, "-arch=compute_80", "-ptx", str(SOURCE), "-o", str(path)],
+        check=True, capture_output=True
     )
     return path.read_text()
 
 
-# ---- the debugger --------------------------------------------------------------------------------------------------------------------
+# ---- the debugger ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(shutil.which("gdb") is None or os.uname().machine != "x86_64", reason="there is no gdb, or no x86-64")
+@pytest.mark.skipif(shutil.which("gdb") is None or os.uname().machine != "x86_64",
+                    reason="there is no gdb, or no x86-64")
 def test_gdb_steps_through_a_kernel():
     """The session of docs/emulator.md: stop in thread 37, step over a barrier, and see what the others did."""
     planted = sanitize.DRIVERS / "planted" / "planted.cpp"
     flags = [flag for flag in sanitize.FLAGS if flag != "-g1"] + ["-g", "-O0", "-x", "c++"]
     program = sanitize.compiled(planted, flags, "planted.gdb")
-    commands = ["set pagination off", "set style enabled off", "set print repeats 200", f"source {build.CSRC / 'emulator' / 'emulator.gdb'}"]
-    commands += ["break block_sum<false> if threadIdx.x == 37", "run", "print threadIdx", "print part", "next", "next", "cuda-threads"]
+    commands = ["set pagination off", "set style enabled off", "set print repeats 200",
+                f"source {build.CSRC / 'emulator' / 'emulator.gdb'}"]
+    commands += ["break block_sum<false> if threadIdx.x == 37", "run", "print threadIdx", "print part", "next", "next",
+                 "cuda-threads"]
     commands += ["next", "print threadIdx", "print part", "cuda-thread 5", "backtrace"]
     words = ["gdb", "-q", "-nx", "-batch", *(word for command in commands for word in ("-ex", command)), "--args"]
     words += [str(program), "barrier_missing_in_a_reduction", "right"]
@@ -626,7 +659,8 @@ def test_gdb_steps_through_a_kernel():
     before, after = done.stdout.split("threads 38-63 are ready to run")
     assert "$1 = {x = 37, y = 0, z = 0}" in before and "36, -nan(0x7fffff)" in before
     assert "threads 0-36 wait at __syncthreads, line 7" in before
-    assert "{x = 37, y = 0, z = 0}" in after and "{32, 34, 36, 38, 40," in after  # the others have arrived, and some have added
+    # the others have arrived, and some have added
+    assert "{x = 37, y = 0, z = 0}" in after and "{32, 34, 36, 38, 40," in after
     waiting, here = after.split("emulator::switch_stack", 1)[1].split("in ?? ()", 1)
     assert "block_sum<false>" in waiting and "emulator::fiber" in waiting  # of thread 5
     assert "block_sum<false>" in here and "emulator::fiber" in here  # and our own, unharmed

@@ -48,7 +48,8 @@ def test_kl_is_off_by_its_roundings(run, dtype, shape, scale, seed):
     with run.use():
         kl = ops.gaussian_kl(*(a.to(run.device) for a in (mu, l, eps)))[1].cpu()
     mu, l = mu.double(), l.double()
-    exact = [math.fsum(0.5 * (m * m + math.expm1(v) - v) for m, v in zip(*row, strict=True)) for row in zip(mu.tolist(), l.tolist(), strict=True)]
+    exact = [math.fsum(0.5 * (m * m + math.expm1(v) - v) for m, v in zip(*row, strict=True))
+             for row in zip(mu.tolist(), l.tolist(), strict=True)]
     unit = torch.finfo(kl.dtype).eps / 2 * (5 + shape[1] / 1024 + math.log2(shape[1] + 1))
     assert ((kl.double() - torch.tensor(exact, dtype=torch.float64)).abs() <= unit * (l.exp() + 1 + l.abs() + mu * mu).sum(1)).all()
 
@@ -85,7 +86,7 @@ def test_opaque(run):
     opaque(torch.ops.genmini.gaussian_kl.default, (mu, l, None, torch.tensor(3, device=run.device), run.backend))
 
 
-# ---- the noise ---------------------------------------------------------------------------------------------------------------------------
+# ---- the noise -------------------------------------------------------------------------------------------------------
 
 
 @everywhere
@@ -174,7 +175,7 @@ def test_without_a_seed_torchs_generator_decides():
     assert torch.equal(ops.gaussian_kl(mu, mu)[0], first) and not torch.equal(first, second)
 
 
-# ---- laws --------------------------------------------------------------------------------------------------------------------------------
+# ---- laws ------------------------------------------------------------------------------------------------------------
 
 
 @everywhere
@@ -185,7 +186,8 @@ def test_kl_is_never_negative_and_right_near_equality(run, dtype, power, seed):
     l = numbers(1, 9, seed=seed % 2**31, scale=2.0**power).to(dtype)
     with run.use():
         kl = ops.gaussian_kl(torch.zeros_like(l).to(run.device), l.to(run.device), seed=0)[1].cpu().double()
-    exact = math.fsum(math.fsum(v**i / math.factorial(i) for i in range(2, 120)) for v in l.double().flatten().tolist()) / 2
+    exact = math.fsum(math.fsum(v**i / math.factorial(i) for i in range(2, 120))
+                      for v in l.double().flatten().tolist()) / 2
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     loss = torch.finfo(wide).eps * (8 * exact + (2 * l.double().abs().sum().item() if power > -2 else 0))
     assert kl.item() >= 0 and abs(kl.item() - exact) <= loss
@@ -213,7 +215,8 @@ def test_is_the_kl_of_torch_distributions(run, seed):
 def test_infinite_and_nan(run, dtype):
     inf, nan = math.inf, math.nan
     mu = torch.tensor([[inf, 0], [0, 0], [0, 0], [nan, 0], [0, 0]], device=run.device, dtype=dtype, requires_grad=True)
-    l = torch.tensor([[0, 0], [-inf, 0], [inf, 0], [0, 0], [nan, 0]], device=run.device, dtype=dtype, requires_grad=True)
+    l = torch.tensor([[0, 0], [-inf, 0], [inf, 0], [0, 0], [nan, 0]], device=run.device, dtype=dtype,
+                     requires_grad=True)
     with run.use():
         z, kl = ops.gaussian_kl(mu, l, torch.ones_like(mu))
         dmu, dl = torch.autograd.grad([z, kl], [mu, l], [torch.ones_like(z), 3 * torch.ones_like(kl)])
@@ -223,7 +226,7 @@ def test_infinite_and_nan(run, dtype):
     assert dl[:4, 0].tolist() == [0.5, -1.5, inf, 0.5] and dl[4, 0].isnan() and dl[:, 1].tolist() == [0.5] * 5
 
 
-# ---- the front door ----------------------------------------------------------------------------------------------------------------------
+# ---- the front door --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arguments, kind, words", [

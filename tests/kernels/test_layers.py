@@ -109,7 +109,8 @@ def test_default_initialisation_is_pytorchs():
         torch.manual_seed(5)
         b = theirs()
         assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
-    assert isinstance(MaskedLinear(4, 5, in_degree=IN, out_degree=OUT), nn.Linear) and isinstance(MaskedConv2d(1, 1, 3), nn.Conv2d)
+    assert isinstance(MaskedLinear(4, 5, in_degree=IN, out_degree=OUT), nn.Linear) and isinstance(MaskedConv2d(1, 1, 3),
+                                                                                                  nn.Conv2d)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_repr_says_what_it_is(make, words):
     assert all(word in repr(make()) for word in words)
 
 
-# ---- masked layers ---------------------------------------------------------------------------------------------------------------------
+# ---- masked layers ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -161,7 +162,7 @@ def test_masked_conv2d_sees_only_what_comes_before(kind):
     torch.testing.assert_close(layer(x[0]), layer(x)[0])
 
 
-# ---- VectorQuantizer -------------------------------------------------------------------------------------------------------------------
+# ---- VectorQuantizer -------------------------------------------------------------------------------------------------
 
 
 def test_vector_quantizer_is_the_step_of_the_course():
@@ -318,7 +319,7 @@ def test_what_a_coupling_and_a_convolution_are_made_of_is_checked():
         MaskedConv2d(1, 1, 3, torch.ones(2))
 
 
-# ---- AffineCoupling --------------------------------------------------------------------------------------------------------------------
+# ---- AffineCoupling --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("save", ["x", "y"])
@@ -360,6 +361,7 @@ def test_coupling_of_images_with_a_checkerboard_and_a_condition():
     x, condition = torch.randn(3, 2, 4, 4, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
     y, logdet = layer(x, condition)
     torch.testing.assert_close(layer.inverse(y, condition)[0], x)
-    assert logdet.shape == (3,) and torch.equal(y[:, :, mask], x[:, :, mask]) and (y[:, :, ~mask] != x[:, :, ~mask]).all()
+    assert logdet.shape == (3,) and torch.equal(y[:, :, mask],
+                                                x[:, :, mask]) and (y[:, :, ~mask] != x[:, :, ~mask]).all()
     with pytest.raises(ValueError, match=r"\(N, 2, 4, 4\)"):
         layer(x[:, :1], condition)

@@ -84,7 +84,7 @@ def draw(run, u, network, levels, x=None, known=0):
     return x.cpu(), l.cpu()
 
 
-# ---- the same noise gives the naive sample ----------------------------------------------------------------------------------------------
+# ---- the same noise gives the naive sample ---------------------------------------------------------------------------
 
 
 @everywhere
@@ -112,17 +112,20 @@ def test_float32_logits_are_those_of_a_pass(run, sizes):
     wide = [w.double() for w in weights], [b.double() for b in biases], degrees, A if A is None else A.double()
     assert l.dtype == torch.float32
     assert (l - definition(got, *wide[:3], levels, wide[3]).reshape(l.shape)).abs().max() < 1e-5
-    assert torch.equal(draw(run, noise(N, D).float(), (weights, biases, degrees, A), levels, got, D)[1], l), "known or drawn: the same logits"
+    assert torch.equal(draw(run, noise(N, D).float(), (weights, biases, degrees, A), levels, got, D)[1],
+                       l), "known or drawn: the same logits"
 
 
 @each_kernel
-@given(seed=seeds, layout=layouts, N=st.sampled_from([0, 1, 4, 8, 16, 17, 65]), D=st.sampled_from([0, 1, 2, 5]), levels=st.sampled_from([2, 2, 3]))
+@given(seed=seeds, layout=layouts, N=st.sampled_from([0, 1, 4, 8, 16, 17, 65]), D=st.sampled_from([0, 1, 2, 5]),
+       levels=st.sampled_from([2, 2, 3]))
 def test_cruel_inputs(run, seed, layout, N, D, levels):
     """Any layout, no biases, layers of no units, no samples, no pixels; and nothing given is overwritten."""
     generator = torch.Generator().manual_seed(seed % 1000)
     hidden = tuple(torch.randint(0, 12, (seed % 4,), generator=generator).tolist())
     weights, biases, degrees, A = net(D, hidden, levels, bool(seed % 2), seed % 1000)
-    weights, biases = [laid_out(w, layout) for w in weights], [None if i == seed % 3 else b for i, b in enumerate(biases)]
+    weights, biases = [laid_out(w, layout) for w in weights], [None if i == seed % 3 else b for i,
+                                                               b in enumerate(biases)]
     u, x = laid_out(noise(N, D), layout), pixels(N, D, levels)
     given_x = x.clone()
     got, l = draw(run, u, (weights, biases, degrees, A), levels, x, D // 2)
@@ -145,7 +148,7 @@ def test_samples_follow_the_probabilities(run):
     drawn_from(seen, wanted)
 
 
-# ---- laws -------------------------------------------------------------------------------------------------------------------------------
+# ---- laws ------------------------------------------------------------------------------------------------------------
 
 
 @everywhere
@@ -167,7 +170,8 @@ def test_what_the_masks_hide_is_never_seen(run):
 def test_far_out(run):
     """Certain pixels are certain, for the least noise above 0 and the greatest; a logit of NaN gives level 0."""
     u = torch.tensor([2.0**-24, 1 - 2.0**-24])[:, None].expand(-1, 4)
-    of_biases = lambda levels, *l: draw(run, u, ([torch.zeros(len(l), 4 * (levels - 1))], [torch.tensor(l)], [], None), levels)
+    of_biases = lambda levels, *l: draw(run, u, ([torch.zeros(len(l), 4 * (levels - 1))], [torch.tensor(l)], [], None),
+                                        levels)
     inf, nan = math.inf, math.nan
     x, l = of_biases(2, 100.0, -100, inf, nan)
     assert x.tolist() == [[1, 0, 1, 0]] * 2 and l[0, 2] == inf
@@ -241,16 +245,19 @@ test_far_out(run)
 def test_opaque():
     weights, biases, degrees, A = net(3, (5,), 3, True)
     for backend in ("reference", "cpu", "emulated"):
-        opaque(torch.ops.genmini.made_sample.default, (noise(2, 3), pixels(2, 3, 3), 1, 3, weights, biases, degrees, A, backend))
+        opaque(torch.ops.genmini.made_sample.default,
+               (noise(2, 3), pixels(2, 3, 3), 1, 3, weights, biases, degrees, A, backend))
 
 
 def test_it_compiles_and_maps_to_meta():
     weights, biases, degrees, A = net(3, (5,), 3, True)
     u = noise(4, 3)
-    compiled = torch.compile(lambda u: ops.made_sample(u, weights, biases, degrees, 3, A), fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(lambda u: ops.made_sample(u, weights, biases, degrees, 3, A), fullgraph=True,
+                             backend="aot_eager")
     assert torch.equal(compiled(u), ops.made_sample(u, weights, biases, degrees, 3, A))
     meta = lambda arrays: [a.to("meta") for a in arrays]
-    assert ops.made_sample(u.to("meta"), meta(weights), meta(biases), meta(degrees), 3, A.to("meta"), logits=True)[1].shape == (4, 3, 3)
+    assert ops.made_sample(u.to("meta"), meta(weights), meta(biases), meta(degrees), 3, A.to("meta"),
+                           logits=True)[1].shape == (4, 3, 3)
 
 
 def test_no_gradient_and_16_bits():
@@ -284,15 +291,18 @@ def test_errors_name_the_argument():
         draw(u, weights, biases, [degrees[0].flip(0)])
     with pytest.raises(ValueError, match="degrees must ascend from at least 0 to at most 3"):
         draw(u, weights, biases, [degrees[0] + 3])
-    with pytest.raises(ValueError, match=r"weights\[1\] must have shape \(outputs, units below\) = \(3, 5\), got \(3, 4\)"):
+    with pytest.raises(ValueError,
+                       match=r"weights\[1\] must have shape \(outputs, units below\) = \(3, 5\), got \(3, 4\)"):
         draw(u, [weights[0], weights[1][:, :4]], biases, degrees)
-    with pytest.raises(ValueError, match=r"biases\[0\] must have shape \(units of weights\[0\],\) = \(5,\), got \(4,\)"):
+    with pytest.raises(ValueError,
+                       match=r"biases\[0\] must have shape \(units of weights\[0\],\) = \(5,\), got \(4,\)"):
         draw(u, weights, [biases[0][:4], biases[1]], degrees)
     with pytest.raises(ValueError, match=r"degrees\[0\] must have shape"):
         draw(u, weights, biases, [degrees[0][:4]])
     with pytest.raises(TypeError, match=r"degrees\[0\] must be of dtype int64"):
         draw(u, weights, biases, [degrees[0].double()])
-    with pytest.raises(ValueError, match="weights and biases must be those of 0 hidden layers and of the output, got 2, 2"):
+    with pytest.raises(ValueError,
+                       match="weights and biases must be those of 0 hidden layers and of the output, got 2, 2"):
         draw(u, weights, biases, [])
     with pytest.raises(TypeError, match=r"weights\[1\] must have the dtype of weights\[0\]"):
         draw(u, [weights[0], weights[1].float()], biases, degrees)

@@ -24,7 +24,8 @@ filters = st.sampled_from([(1, 1), (3, 3), (3, 5), (5, 3), (5, 5), (7, 1), (1, 7
 
 
 def inputs(N=2, C=3, O=5, H=4, W=5, kh=3, kw=3, kind="A", colours=1, seed=0, scale=1.0):
-    x, weight, bias = numbers(N, C, H, W, seed=seed, scale=scale), numbers(O, C, kh, kw, seed=seed + 1), numbers(O, seed=seed + 2)
+    x, weight, bias = numbers(N, C, H, W, seed=seed, scale=scale), numbers(O, C, kh, kw,
+                                                                           seed=seed + 1), numbers(O, seed=seed + 2)
     return [x, weight, bias, kind, colours]
 
 
@@ -44,7 +45,7 @@ def plain_gradients(x, weight, dy):
     return y.detach(), *torch.autograd.grad(y, (x, weight), dy)
 
 
-# ---- the common proofs --------------------------------------------------------------------------------------------------------------------
+# ---- the common proofs -----------------------------------------------------------------------------------------------
 
 
 @everywhere
@@ -98,7 +99,8 @@ def test_within_the_rounding_of_its_sums(run, data, taps, kind, layout, seed):
         tensors = [a.to(run.device) for a in (*map(place, (x, weight)), laid_out(bias, "strided"))]
         found = forward_and_gradients(*tensors, kind, colours, dy.to(run.device))
     u = 2.0**-53 if dtype == torch.float64 else 2.0**-24
-    for got, truth, size, terms in zip(found, exact, sizes, (C * kh * kw + 3, O * kh * kw + 2, N * H * W + 2), strict=True):
+    for got, truth, size, terms in zip(found, exact, sizes, (C * kh * kw + 3, O * kh * kw + 2, N * H * W + 2),
+                                       strict=True):
         assert got.dtype == dtype and got.shape == truth.shape
         rounding = ROUNDING[dtype] * truth.abs() * (1 + 2.0**-6) + TINY[dtype]
         within = (2 if dtype == torch.float64 else 1) * terms * u * size + rounding
@@ -128,7 +130,7 @@ def test_opaque(run):
     opaque(torch.ops.genmini.masked_conv2d_dw.default, (dy, x, 3, 3, kind, colours, request))
 
 
-# ---- laws: the mask -----------------------------------------------------------------------------------------------------------------------
+# ---- laws: the mask --------------------------------------------------------------------------------------------------
 
 
 def may_see(o, h, w, c, h_, w_, kind, colours, O, C, kh, kw):
@@ -143,7 +145,8 @@ def may_see(o, h, w, c, h_, w_, kind, colours, O, C, kh, kw):
 
 @everywhere
 @kinds
-@pytest.mark.parametrize("C, O, colours, kh, kw", [(1, 2, 1, 7, 7), (3, 3, 3, 3, 3), (4, 5, 3, 5, 3), (3, 2, 1, 1, 7), (3, 3, 3, 1, 1)])
+@pytest.mark.parametrize("C, O, colours, kh, kw",
+                         [(1, 2, 1, 7, 7), (3, 3, 3, 3, 3), (4, 5, 3, 5, 3), (3, 2, 1, 1, 7), (3, 3, 3, 1, 1)])
 def test_the_receptive_field_is_exactly_the_past(run, kind, C, O, colours, kh, kw):
     H, W = 3, 4
     _, weight, *_ = moved(run, inputs(1, C, O, H, W, kh, kw))
@@ -158,7 +161,8 @@ def test_the_receptive_field_is_exactly_the_past(run, kind, C, O, colours, kh, k
 @everywhere
 def test_a_net_of_one_a_and_then_b_is_autoregressive_in_pixels_and_colours(run):
     C, hidden, H, W = 3, 6, 2, 3
-    first, middle, last = (numbers(*shape, 3, 3, seed=i).to(run.device) for i, shape in enumerate(((hidden, C), (hidden, hidden), (C, hidden))))
+    first, middle, last = (numbers(*shape, 3, 3, seed=i).to(run.device) for i,
+                           shape in enumerate(((hidden, C), (hidden, hidden), (C, hidden))))
 
     def net(x):
         features = ops.masked_conv2d(x, first, None, "A", C).tanh()
@@ -208,7 +212,7 @@ def test_a_kernel_with_no_live_tap_gives_the_bias(run):
     assert torch.equal(y, bias[:, None, None].expand_as(y)) and not dx.any() and not dw.any()
 
 
-# ---- laws: the kernels --------------------------------------------------------------------------------------------------------------------
+# ---- laws: the kernels -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(len(KERNELS) < 2, reason="needs two rungs")
@@ -218,13 +222,15 @@ def test_leaving_dead_taps_out_changes_no_bit(dtype, kind):
     found = []
     for run in KERNELS:
         with run.use():
-            found.append([a.cpu() for a in forward_and_gradients(*moved(run, inputs(2, 40, 33, 5, 5, 3, 3, kind, 2), dtype))])
+            found.append([a.cpu()
+                          for a in forward_and_gradients(*moved(run, inputs(2, 40, 33, 5, 5, 3, 3, kind, 2), dtype))])
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
 @pytest.mark.skipif(not any(run.backend == "emulated" for run in RUNS), reason="counts the interpreter's products")
-@pytest.mark.parametrize("kh, kw, kind, colours, T", [(3, 3, "A", 1, 4), (3, 3, "A", 3, 5), (5, 3, "B", 1, 8), (1, 1, "A", 1, 0), (1, 7, "B", 3, 4)])
+@pytest.mark.parametrize("kh, kw, kind, colours, T", [(3, 3, "A", 1, 4), (3, 3, "A", 3, 5), (5, 3, "B", 1, 8),
+                                                      (1, 1, "A", 1, 0), (1, 7, "B", 3, 4)])
 def test_a_dead_tap_costs_no_product(kh, kw, kind, colours, T, monkeypatch):
     from triton.runtime import interpreter
 
@@ -250,7 +256,8 @@ def test_the_same_bits_wherever_the_numbers_lie(run):
     with run.use():
         plain = forward_and_gradients(x, weight, bias, *rest)
         for how in ("offset", "transposed", "strided"):
-            assert torch.equal(plain[0], ops.masked_conv2d(laid_out(x, how), laid_out(weight, how), laid_out(bias, how), *rest))
+            assert torch.equal(plain[0],
+                               ops.masked_conv2d(laid_out(x, how), laid_out(weight, how), laid_out(bias, how), *rest))
         last = forward_and_gradients(x.contiguous(memory_format=torch.channels_last), weight, bias, *rest)
     assert all(torch.equal(a, b) for a, b in zip(plain, last, strict=True))
 
@@ -269,17 +276,19 @@ def test_the_memory_order_is_that_of_x(run):
 def test_offsets_of_more_than_31_bits(run):
     """Two images 2^31 + 16 numbers apart, then two channels, in memory that is promised and not yet given."""
     stride = 2**31 + 16
-    memory = mmap.mmap(-1, 4 * (stride + 64), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0))
+    memory = mmap.mmap(-1, 4 * (stride + 64),
+                       flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0))
     far = torch.frombuffer(memory, dtype=torch.float32).as_strided((2, 1, 3, 3), (stride, 1, 3, 1))
     far.copy_(numbers(2, 1, 3, 3))
     near, weight = far.contiguous(), numbers(2, 1, 3, 3, seed=5).float()
     with run.use():
         for x, k in ((far, weight), (far.transpose(0, 1), weight.transpose(0, 1)), (near, far)):
             got = forward_and_gradients(x, k, None, "B", 1)
-            assert all(torch.equal(a, b) for a, b in zip(got, forward_and_gradients(x.contiguous(), k.contiguous(), None, "B", 1), strict=True))
+            assert all(torch.equal(a, b) for a,
+                       b in zip(got, forward_and_gradients(x.contiguous(), k.contiguous(), None, "B", 1), strict=True))
 
 
-# ---- the contract -------------------------------------------------------------------------------------------------------------------------
+# ---- the contract ----------------------------------------------------------------------------------------------------
 
 
 @everywhere
@@ -316,7 +325,8 @@ def test_errors_name_the_argument():
         ops.masked_conv2d(x, weight[:, :2], bias, "A")
     with pytest.raises(ValueError, match="kw of weight must be 1, 3, 5 or 7, got 2"):
         ops.masked_conv2d(x, weight[..., :2], bias, "A")
-    with pytest.raises(ValueError, match="colours must be from 1 to the number of channels of x and of y, 1 to 3, got 4"):
+    with pytest.raises(ValueError,
+                       match="colours must be from 1 to the number of channels of x and of y, 1 to 3, got 4"):
         ops.masked_conv2d(x, weight, bias, "A", 4)
     with pytest.raises(TypeError, match="colours must be an int, got float"):
         ops.masked_conv2d(x, weight, bias, "A", 1.0)

@@ -50,12 +50,13 @@ def forward_and_gradients(x, weight, bias, in_degree, out_degree, strict, dy=Non
     return y.detach(), *torch.autograd.grad(y, (x, weight), torch.ones_like(y) if dy is None else dy)
 
 
-# ---- the common proofs --------------------------------------------------------------------------------------------------------------------
+# ---- the common proofs -----------------------------------------------------------------------------------------------
 
 
 @everywhere
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("shape, order", [((33, 150, 129), "ascending"), ((65, 64, 66), "random"), ((1200, 3, 17), "random")], ids=str)
+@pytest.mark.parametrize("shape, order",
+                         [((33, 150, 129), "ascending"), ((65, 64, 66), "random"), ((1200, 3, 17), "random")], ids=str)
 def test_matches(run, shape, order, dtype):
     matches(run, ops.masked_linear, inputs(*shape, order, seed=5), dtype, room.reference)
 
@@ -65,7 +66,8 @@ TINY = {torch.float32: 2.0**-150, torch.float16: 2.0**-25, torch.bfloat16: 2.0**
 
 
 @everywhere
-@given(shape=shapes, order=orders, strict=st.booleans(), dtype=dtypes, layout=layouts, seed=seeds, scale=st.sampled_from([1.0, 1e-3, 1e2]))
+@given(shape=shapes, order=orders, strict=st.booleans(), dtype=dtypes, layout=layouts, seed=seeds,
+       scale=st.sampled_from([1.0, 1e-3, 1e2]))
 def test_within_the_rounding_of_its_sums(run, shape, order, strict, dtype, layout, seed, scale):
     """A sum of n products in any order is off by at most n 2^-24 (float64: n 2^-53) times the sum of their sizes; it is rounded once more."""
     (N, K, J), (x, weight, bias, in_degree, out_degree, _) = shape, inputs(*shape, order, strict, seed, scale)
@@ -80,7 +82,8 @@ def test_within_the_rounding_of_its_sums(run, shape, order, strict, dtype, layou
     u = 2.0**-53 if dtype == torch.float64 else 2.0**-24
     for got, truth, size, terms in zip(found, exact, sizes, (K + 2, J + 1, N + 1), strict=True):
         assert got.dtype == dtype and got.shape == truth.shape
-        within = (2 if dtype == torch.float64 else 1) * terms * u * size + ROUNDING[dtype] * truth.abs() * (1 + 2.0**-6) + TINY[dtype]
+        within = (2 if dtype == torch.float64
+                  else 1) * terms * u * size + ROUNDING[dtype] * truth.abs() * (1 + 2.0**-6) + TINY[dtype]
         assert ((got.cpu().double() - truth).abs() <= within).all()
 
 
@@ -105,22 +108,25 @@ def test_registered(run):
 
 @of_backends
 def test_opaque(run):
-    x, weight, bias, in_degree, out_degree, strict = (a.to(run.device) if isinstance(a, torch.Tensor) else a for a in inputs(5, 6, 7))
+    x, weight, bias, in_degree, out_degree, strict = (a.to(run.device) if isinstance(a, torch.Tensor) else a
+                                                      for a in inputs(5, 6, 7))
     request = ":".join(filter(None, (run.backend, run.rung)))
     opaque(torch.ops.genmini.masked_linear.default, (x, weight, bias, in_degree, out_degree, strict, request))
     opaque(torch.ops.genmini.masked_linear.default, (x, weight, None, in_degree, out_degree, True, request))
     opaque(torch.ops.genmini.masked_linear_dw.default, (x @ weight.T, x, in_degree, out_degree, strict, request))
 
 
-# ---- laws: the mask -----------------------------------------------------------------------------------------------------------------------
+# ---- laws: the mask --------------------------------------------------------------------------------------------------
 
 
 @everywhere
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("order", ["ascending", "descending", "random", "constant", "round", "extreme"])
 def test_the_jacobian_is_nonzero_exactly_where_the_mask_is(run, order, strict):
-    x, weight, bias, in_degree, out_degree, _ = (a.to(run.device) if isinstance(a, torch.Tensor) else a for a in inputs(1, 70, 67, order))
-    allowed = torch.tensor([[o > i if strict else o >= i for i in in_degree.tolist()] for o in out_degree.tolist()], device=run.device)
+    x, weight, bias, in_degree, out_degree, _ = (a.to(run.device) if isinstance(a, torch.Tensor) else a
+                                                 for a in inputs(1, 70, 67, order))
+    allowed = torch.tensor([[o > i if strict else o >= i for i in in_degree.tolist()] for o in out_degree.tolist()],
+                           device=run.device)
     with run.use():
         x = x[0].requires_grad_()
         y = ops.masked_linear(x, weight, bias, in_degree, out_degree, strict)
@@ -135,7 +141,8 @@ def test_the_jacobian_is_nonzero_exactly_where_the_mask_is(run, order, strict):
 @pytest.mark.parametrize("poison", [math.nan, math.inf, 1e300])
 @pytest.mark.parametrize("order", ["ascending", "random"])
 def test_dead_weights_are_never_seen(run, poison, order):
-    x, weight, bias, in_degree, out_degree, strict = (a.to(run.device) if isinstance(a, torch.Tensor) else a for a in inputs(20, 70, 80, order))
+    x, weight, bias, in_degree, out_degree, strict = (a.to(run.device) if isinstance(a, torch.Tensor) else a
+                                                      for a in inputs(20, 70, 80, order))
     dead = ~room.mask(in_degree, out_degree, strict)
     assert dead.any() and not dead.all()
     with run.use():
@@ -149,7 +156,8 @@ def test_dead_weights_are_never_seen(run, poison, order):
 @pytest.mark.filterwarnings("ignore:invalid value encountered")  # NumPy, in the interpreter, of 0 times infinity
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_reaches_all_that_may_see_it_and_no_dead_gradient(run, poison):
-    x, weight, bias, in_degree, out_degree, strict = (a.to(run.device) if isinstance(a, torch.Tensor) else a for a in inputs(6, 70, 80))
+    x, weight, bias, in_degree, out_degree, strict = (a.to(run.device) if isinstance(a, torch.Tensor) else a
+                                                      for a in inputs(6, 70, 80))
     weight[5] = 0  # also through a weight of 0
     x[2, 30] = poison
     allowed = room.mask(in_degree, out_degree, strict)
@@ -164,7 +172,8 @@ def test_what_is_not_finite_reaches_all_that_may_see_it_and_no_dead_gradient(run
 @everywhere
 @pytest.mark.parametrize("strict", [False, True])
 def test_degrees_in_any_order_are_the_sorted_ones_permuted(run, strict):
-    x, weight, bias, in_degree, out_degree, _ = (a.to(run.device) if isinstance(a, torch.Tensor) else a for a in inputs(9, 100, 90))
+    x, weight, bias, in_degree, out_degree, _ = (a.to(run.device) if isinstance(a, torch.Tensor) else a
+                                                 for a in inputs(9, 100, 90))
     k, j = in_degree.argsort(stable=True), out_degree.argsort(stable=True)
     with run.use():
         y, dx, dw = forward_and_gradients(x, weight, bias, in_degree, out_degree, strict)
@@ -188,7 +197,7 @@ def test_layers_of_rising_degrees_are_autoregressive(run):
     assert torch.equal(jacobian != 0, torch.ones_like(jacobian).tril(-1) != 0)
 
 
-# ---- laws: the kernels --------------------------------------------------------------------------------------------------------------------
+# ---- laws: the kernels -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(len(KERNELS) < 2, reason="needs two rungs")
@@ -220,7 +229,8 @@ def test_a_dead_tile_costs_no_product(order, monkeypatch):
     N, K, J, (side, _, deep, *_) = 100, 200, 180, room.TILE[torch.float32]
     x, weight, dy = (torch.ones(*shape) for shape in ((N, K), (J, K), (N, J)))
     rows = math.ceil(N / side)
-    live = lambda j_side, k_side: sum(high >= low for _, high in tiles(out_degree, j_side) for low, _ in tiles(in_degree, k_side))
+    live = lambda j_side, k_side: sum(high >= low for _, high in tiles(out_degree, j_side) for low,
+                                      _ in tiles(in_degree, k_side))
     count = {
         "staircase": (rows * live(side, deep), rows * live(deep, side), live(side, side) * math.ceil(N / deep)),
         "naive": (rows * 3 * 7, rows * 6 * 4, 3 * 4 * math.ceil(N / deep)),
@@ -253,7 +263,8 @@ def test_the_same_bits_wherever_the_numbers_lie(run):
 def test_offsets_of_more_than_31_bits(run):
     """Two rows 2^31 + 16 numbers apart, in memory that is promised and not yet given."""
     stride = 2**31 + 16
-    memory = mmap.mmap(-1, 4 * (stride + 64), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0))
+    memory = mmap.mmap(-1, 4 * (stride + 64),
+                       flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0))
     far = torch.frombuffer(memory, dtype=torch.float32).as_strided((2, 20), (stride, 1))
     far.copy_(numbers(2, 20))
     near, (in_degree, out_degree) = far.contiguous(), degrees(20, 2)
@@ -261,17 +272,19 @@ def test_offsets_of_more_than_31_bits(run):
         for x, weight in ((far, near), (near, far)):
             got = ops.masked_linear(x, weight, None, in_degree, out_degree)
             assert torch.equal(got, ops.masked_linear(near, near, None, in_degree, out_degree))
-        wide, back = ops.masked_linear(far.T, far.T, None, out_degree, in_degree), ops.masked_linear(near.T, near.T, None, out_degree, in_degree)
+        wide, back = ops.masked_linear(far.T, far.T, None, out_degree,
+                                       in_degree), ops.masked_linear(near.T, near.T, None, out_degree, in_degree)
         assert torch.equal(wide, back)
 
 
-# ---- the contract -------------------------------------------------------------------------------------------------------------------------
+# ---- the contract ----------------------------------------------------------------------------------------------------
 
 
 @everywhere
 @pytest.mark.parametrize("leading", [(), (3,), (2, 3), (0, 2), (2, 1, 0)])
 def test_leading_dimensions(run, leading):
-    _, weight, bias, in_degree, out_degree, strict = (a.to(run.device) if isinstance(a, torch.Tensor) else a for a in inputs(1, 5, 4))
+    _, weight, bias, in_degree, out_degree, strict = (a.to(run.device) if isinstance(a, torch.Tensor) else a
+                                                      for a in inputs(1, 5, 4))
     x = numbers(*leading, 5).to(run.device).requires_grad_()
     with run.use():
         y = ops.masked_linear(x, weight, bias, in_degree, out_degree, strict)
@@ -283,7 +296,8 @@ def test_leading_dimensions(run, leading):
 @everywhere
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
 def test_degrees_of_every_integer_type(run, dtype):
-    x, weight, bias, in_degree, out_degree, strict = (a.to(run.device) if isinstance(a, torch.Tensor) else a for a in inputs(4, 20, 30))
+    x, weight, bias, in_degree, out_degree, strict = (a.to(run.device) if isinstance(a, torch.Tensor) else a
+                                                      for a in inputs(4, 20, 30))
     with run.use():
         got = ops.masked_linear(x, weight, bias, in_degree.to(dtype), out_degree, strict)
         assert torch.equal(got, ops.masked_linear(x, weight, bias, in_degree, out_degree.to(dtype), strict))
@@ -292,7 +306,8 @@ def test_degrees_of_every_integer_type(run, dtype):
 
 @everywhere
 def test_a_gradient_runs_where_its_forward_ran_and_only_if_wanted(run, monkeypatch):
-    x, weight, bias, in_degree, out_degree, strict = (a.to(run.device) if isinstance(a, torch.Tensor) else a for a in inputs(3, 4, 5))
+    x, weight, bias, in_degree, out_degree, strict = (a.to(run.device) if isinstance(a, torch.Tensor) else a
+                                                      for a in inputs(3, 4, 5))
     chosen, names = _backend.chosen, []
     with run.use():
         y = ops.masked_linear(x, weight.requires_grad_(), bias, in_degree, out_degree, strict)
@@ -305,7 +320,8 @@ def test_a_gradient_runs_where_its_forward_ran_and_only_if_wanted(run, monkeypat
 @everywhere
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_autocast_casts_as_linear_does(run, dtype):
-    x, weight, bias, in_degree, out_degree, strict = (a.to(run.device) if isinstance(a, torch.Tensor) else a for a in inputs(3, 4, 5))
+    x, weight, bias, in_degree, out_degree, strict = (a.to(run.device) if isinstance(a, torch.Tensor) else a
+                                                      for a in inputs(3, 4, 5))
     x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
     with run.use(), torch.autocast(run.device, torch.bfloat16):
         y = ops.masked_linear(x, weight, bias, in_degree, out_degree, strict)
@@ -340,5 +356,6 @@ def test_errors_name_the_argument():
 
 
 def test_meta_tensors_pass():
-    x, weight, bias, in_degree, out_degree, strict = (a.to("meta") if isinstance(a, torch.Tensor) else a for a in inputs(2, 3, 4))
+    x, weight, bias, in_degree, out_degree, strict = (a.to("meta") if isinstance(a, torch.Tensor) else a
+                                                      for a in inputs(2, 3, 4))
     assert ops.masked_linear(x, weight, bias, in_degree, out_degree, strict).shape == (2, 4)

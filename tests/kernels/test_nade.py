@@ -29,7 +29,8 @@ def weights(D, H, seed=0, scale=1.0, dtype=torch.float64):
     """W, V, b, c; V is smaller by sqrt(H), so that logits are a few times `scale`."""
     sizes = ((H, D), (D, H), (D,), (H,))
     scales = (scale, scale / max(H, 1) ** 0.5, scale, scale)
-    return [numbers(*size, seed=seed + i, scale=s, dtype=dtype) for i, (size, s) in enumerate(zip(sizes, scales, strict=True))]
+    return [numbers(*size, seed=seed + i, scale=s, dtype=dtype) for i,
+            (size, s) in enumerate(zip(sizes, scales, strict=True))]
 
 
 def pixels(N, D, seed=0, ink=0.5):
@@ -47,14 +48,16 @@ def definition(x, W, V, b, c):
     return torch.where(x != 0, p, 1 - p).log().sum(1)
 
 
-# ---- the common proofs -------------------------------------------------------------------------------------------------------------------
+# ---- the common proofs -----------------------------------------------------------------------------------------------
 
 
 @everywhere
-@given(shape=shapes, dtype=st.sampled_from(DTYPES[:3]), layout=layouts, seed=seeds, ink=st.sampled_from([0, 0.13, 0.5, 1]))
+@given(shape=shapes, dtype=st.sampled_from(DTYPES[:3]), layout=layouts, seed=seeds,
+       ink=st.sampled_from([0, 0.13, 0.5, 1]))
 def test_matches(run, shape, dtype, layout, seed, ink):
     x, *rest = inputs(*shape, seed=seed % 1000, ink=ink)
-    matches(run, lambda x, *rest: ops.nade(laid_out(x.float(), layout), *rest), [x, *(laid_out(a, layout) for a in rest)], dtype)
+    matches(run, lambda x, *rest: ops.nade(laid_out(x.float(), layout), *rest),
+            [x, *(laid_out(a, layout) for a in rest)], dtype)
 
 
 @everywhere
@@ -91,7 +94,8 @@ def test_mapped_over_rows(run):
     with run.use():
         got = torch.func.vmap(ops.nade, in_dims=(0, None, None, None, None))(x.reshape(2, 3, 3), *rest)
         assert torch.equal(got.flatten(), ops.nade(x, *rest))
-        each = torch.func.vmap(torch.func.grad(lambda W, x: ops.nade(x[None], W, *rest[1:]).sum()), in_dims=(None, 0))(rest[0], x)
+        each = torch.func.vmap(torch.func.grad(lambda W, x: ops.nade(x[None], W, *rest[1:]).sum()),
+                               in_dims=(None, 0))(rest[0], x)
         W = rest[0].requires_grad_()
         torch.testing.assert_close(each.sum(0), torch.autograd.grad(ops.nade(x, W, *rest[1:]).sum(), W)[0])
         mapped_like_a_loop(lambda c: ops.nade(x, W.detach(), *rest[1:3], c), [rest[3]], (0,))
@@ -106,7 +110,7 @@ def test_opaque(run):
     opaque(torch.ops.genmini.nade_sample.default, (u, x, 2, W.t(), V, b, c, str(run.backend)))
 
 
-# ---- laws: the likelihood ----------------------------------------------------------------------------------------------------------------
+# ---- laws: the likelihood --------------------------------------------------------------------------------------------
 
 
 def space(D):
@@ -158,7 +162,7 @@ def test_extreme_activations(run, dtype):
         assert ops.nade(x, W, V, b, c).isnan().all() and ops.nade_logits(x, W, V, b, c).isnan().all()
 
 
-# ---- laws: the sampler -------------------------------------------------------------------------------------------------------------------
+# ---- laws: the sampler -----------------------------------------------------------------------------------------------
 
 
 def naive_sample(u, W, V, b, c, x=None, known=0):
@@ -181,14 +185,16 @@ def test_the_same_noise_gives_the_naive_sample(run, shape, known):
     given_x, rest = pixels(N, D, seed=9), weights(D, H, seed=3)
     wanted, logits = naive_sample(u, *rest, given_x, known)
     with run.use():
-        got, l = ops.nade_sample(u.to(run.device), *(a.to(run.device) for a in rest), given_x.to(run.device), known, logits=True)
+        got, l = ops.nade_sample(u.to(run.device), *(a.to(run.device) for a in rest), given_x.to(run.device), known,
+                                 logits=True)
     assert got.dtype == torch.uint8 and torch.equal(got.cpu(), wanted)
     assert torch.equal(got.cpu()[:, :known], given_x[:, :known])
     torch.testing.assert_close(l.cpu(), logits, rtol=0, atol=1e-12)
     narrow = [a.float() for a in rest]
     with run.use():
         x, l = ops.nade_sample(u.float().to(run.device), *(a.to(run.device) for a in narrow), logits=True)
-        assert torch.equal(ops.nade_logits(x, *(a.to(run.device) for a in narrow)), l), "the likelihood sees what the sampler saw"
+        assert torch.equal(ops.nade_logits(x, *(a.to(run.device) for a in narrow)),
+                           l), "the likelihood sees what the sampler saw"
     exact = torch.stack([naive_sample(u, *rest, x.cpu(), D)[1]])[0]
     assert (l.cpu() - exact).abs().max() < 1e-5
 
@@ -211,7 +217,7 @@ def test_the_noise_decides_upwards():
     assert ops.nade_sample(torch.tensor([[0.4, 0.5, 0.6]]), *zero).tolist() == [[0, 1, 1]]
 
 
-# ---- laws: how it is computed ------------------------------------------------------------------------------------------------------------
+# ---- laws: how it is computed ----------------------------------------------------------------------------------------
 
 
 def test_the_same_bits_with_any_number_of_threads():

@@ -37,7 +37,7 @@ def check_exact(run, z, e):
     assert not wrong, f"rows {wrong[:5]}: got {got[wrong[:5]].tolist()}, nearest is {want[wrong[:5]].tolist()}"
 
 
-# ---- cruel data: each makes (N, D) rows and (K, D) codes in float64 that are hard to tell apart ----------------------------------------
+# ---- cruel data: each makes (N, D) rows and (K, D) codes in float64 that are hard to tell apart ----------------------
 
 
 def gaussian(z, e, rng):
@@ -143,7 +143,8 @@ def last_code_is_nearest(z, e, rng):
     return np.broadcast_to(e[-1:], z.shape) + 1e-3 * z, e
 
 
-SINGLE = [gaussian, trained, midpoints, near_duplicates, duplicates, equal_codes, lattice, long_sums, offset(1e3), offset(1e6), initialised]
+SINGLE = [gaussian, trained, midpoints, near_duplicates, duplicates, equal_codes, lattice, long_sums, offset(1e3),
+          offset(1e6), initialised]
 SINGLE += [nan_and_infinite_codes, nan_and_infinite_rows, no_finite_code, last_code_is_nearest, codes_of_all_sizes]
 WIDE = [scaled(1e30), scaled(1e-40), rows_of_all_sizes, one_code_at(1e6), one_code_at(1e30)]  # beyond float16
 DOUBLE = [scaled(1e300), scaled(1e-300), scaled(1e150), scaled(1e-155)]  # where double itself over- and underflows
@@ -161,7 +162,7 @@ def kinds_for(*given_dtypes):
     return SINGLE + WIDE * fits + DOUBLE * (set(given_dtypes) == {torch.float64})
 
 
-# ---- the law: the index is the argmin of the definition --------------------------------------------------------------------------------
+# ---- the law: the index is the argmin of the definition --------------------------------------------------------------
 
 
 @everywhere
@@ -263,7 +264,7 @@ def test_what_cannot_be_screened_is_scanned(run):
         assert (effort(run, *made(cruel, 20, 130, 8, 12, torch.float64, torch.float64)) == -1).all(), cruel.__name__
 
 
-# ---- each term of the margin is needed: z is nearer to A by a hair, and the screen alone says B ----------------------------------------
+# ---- each term of the margin is needed: z is nearer to A by a hair, and the screen alone says B ----------------------
 
 
 def between(z, A, B, longer=1, others=6):
@@ -365,9 +366,12 @@ def test_the_index_is_registered(run):
     with run.use():
         index = ops.nearest_code(z, e)
         torch._dynamo.reset()
-        assert torch.equal(torch.compile(ops.nearest_code, fullgraph=True, backend="aot_eager", dynamic=True)(z, e), index)
-        for in_dims, inputs in (((0, None), (torch.stack([z, z * 2, -z]), e)), ((None, 0), (z, torch.stack([e, e * 2, -e])))):
-            each = [ops.nearest_code(*(a if d is None else a[b] for a, d in zip(inputs, in_dims, strict=True))) for b in range(3)]
+        assert torch.equal(torch.compile(ops.nearest_code, fullgraph=True, backend="aot_eager", dynamic=True)(z,
+                                                                                                              e), index)
+        for in_dims, inputs in (((0, None), (torch.stack([z, z * 2, -z]), e)),
+                                ((None, 0), (z, torch.stack([e, e * 2, -e])))):
+            each = [ops.nearest_code(*(a if d is None else a[b] for a, d in zip(inputs, in_dims, strict=True)))
+                    for b in range(3)]
             assert torch.equal(torch.func.vmap(ops.nearest_code, in_dims)(*inputs), torch.stack(each))
 
 

@@ -85,7 +85,7 @@ def agrees(z, e, threads=(1, 2, 3), sets=None):
             assert not len(wrong), f"{instructions}, {count} threads: rows {wrong[:5]} gave {found[wrong[:5]]}, not {exact[wrong[:5]]}"
 
 
-# ---- data that are hard ------------------------------------------------------------------------------------------------------------------
+# ---- data that are hard ----------------------------------------------------------------------------------------------
 
 
 def gaussian(rng, N, K, D):
@@ -201,7 +201,8 @@ SEEDS = st.integers(0, 2**32 - 1)
 SIZES = st.sampled_from([1, 2, 3, 5, 16, 47, 48, 49, 63, 64, 65, 130, 257])
 WIDTHS = st.sampled_from([1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 33, 64, 100])
 SCALES = st.sampled_from([1.0, 1e-40, 1e-30, 1e-5, 1e5, 1e30, 1e37])
-DOUBLE_SCALES = st.sampled_from([1e-320, 1e-300, 1e-170, 1e-160, 1e-155, 1e-135, 1.0, 1e135, 1e150, 1e153, 1e154, 1e160, 1e300, 1e307])
+DOUBLE_SCALES = st.sampled_from([1e-320, 1e-300, 1e-170, 1e-160, 1e-155, 1e-135, 1.0, 1e135, 1e150, 1e153, 1e154, 1e160,
+                                 1e300, 1e307])
 
 
 @settings(max_examples=60)
@@ -338,11 +339,13 @@ def test_several_callers_and_a_forked_child_search_at_once():
 def test_an_unknown_dtype_or_no_code_is_refused():
     nothing, sizes = ctypes.c_void_p(), [ctypes.c_int64(1)] * 3
     assert library().nearest_code_cpu(4, 0, nothing, nothing, nothing, *sizes, nothing, 1) != 0
-    assert library().nearest_code_cpu(0, 0, nothing, nothing, nothing, sizes[0], ctypes.c_int64(0), sizes[0], nothing, 1) != 0
+    assert library().nearest_code_cpu(0, 0, nothing, nothing, nothing, sizes[0], ctypes.c_int64(0), sizes[0], nothing,
+                                      1) != 0
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_an_instruction_set_can_be_chosen(name):
     flags = open("/proc/cpuinfo").read() if os.path.exists("/proc/cpuinfo") else ""
-    has = {"portable": True, "avx2": "avx2" in flags and " fma" in flags, "avx512": "avx512_vnni" in flags and "avx512dq" in flags}[name]
+    has = {"portable": True, "avx2": "avx2" in flags and " fma" in flags,
+           "avx512": "avx512_vnni" in flags and "avx512dq" in flags}[name]
     assert runs_here(name) == has

@@ -118,7 +118,8 @@ def test_each_gradient_alone(run):
             z_q, _, loss = ops.quantize(*inputs)
         want_q, _, want_loss = graph(*inputs)
         moving = [a for a in inputs if a.requires_grad]
-        for got, want in zip(torch.autograd.grad(loss.sum(), moving), torch.autograd.grad(want_loss.sum(), moving), strict=True):
+        for got, want in zip(torch.autograd.grad(loss.sum(), moving), torch.autograd.grad(want_loss.sum(), moving),
+                             strict=True):
             torch.testing.assert_close(got, want)
         assert z_q.requires_grad == (moves[0] or moves[1])
         if moves[1]:  # the codebook learns from the loss alone
@@ -171,7 +172,8 @@ def test_gradients_run_where_their_forward_ran(run, monkeypatch):
 @everywhere
 @pytest.mark.parametrize("shape", [(5,), (0, 5), (2, 0, 5), (2, 3, 5), (1, 1, 1, 5)])
 def test_any_leading_dimensions(run, shape):
-    z, e = numbers(*shape, dtype=torch.float32).to(run.device), numbers(9, 5, seed=1, dtype=torch.float32).to(run.device)
+    z, e = numbers(*shape, dtype=torch.float32).to(run.device), numbers(9, 5, seed=1,
+                                                                        dtype=torch.float32).to(run.device)
     with run.use():
         z_q, index, loss = ops.quantize(z, e)
     assert z_q.shape == shape and index.shape == loss.shape == shape[:-1]

@@ -22,7 +22,8 @@ def toy(monkeypatch):
 
 
 def scaled(toy, name="", **options):
-    given = dict(fake=lambda x: x.new_empty(x.shape), reference=lambda x: 1 * x, kernel=lambda x: 3 * x, cpu=lambda x: 2 * x)
+    given = dict(fake=lambda x: x.new_empty(x.shape), reference=lambda x: 1 * x, kernel=lambda x: 3 * x,
+                 cpu=lambda x: 2 * x)
     return _room.operator(toy, f"{toy.name}{name}(Tensor x, Tensor? bias, int times) -> Tensor y", **(given | options))
 
 
@@ -31,7 +32,8 @@ def test_a_parameter_that_the_schema_does_not_name_is_an_error_at_import(toy, pa
     def mistaken(x, weight):
         pass
 
-    with pytest.raises(NameError, match=f"mistaken of genmini::{toy.name} names 'weight', which is none of x, bias, times"):
+    with pytest.raises(NameError,
+                       match=f"mistaken of genmini::{toy.name} names 'weight', which is none of x, bias, times"):
         scaled(toy, **{part: mistaken})
 
 
@@ -57,7 +59,8 @@ def test_rows_strided_and_gradients_name_what_the_schema_names(toy):
 def test_outputs_must_have_names_of_their_own(toy):
     for schema in ("(Tensor x) -> Tensor", "(Tensor x) -> Tensor x"):
         with pytest.raises(NameError, match="must name every output, and no two arguments alike"):
-            _room.operator(toy, f"{toy.name}_{next(NUMBERS)}{schema}", fake=lambda x: x, reference=lambda x: x, kernel=lambda x: x)
+            _room.operator(toy, f"{toy.name}_{next(NUMBERS)}{schema}", fake=lambda x: x, reference=lambda x: x,
+                           kernel=lambda x: x)
 
 
 def test_each_backend_runs_its_function_and_one_without_cpu_its_reference(toy):

@@ -41,12 +41,13 @@ def on(run, *tensors):
     return [a.to(run.device) for a in tensors]
 
 
-# ---- the common proofs --------------------------------------------------------------------------------------------------------------------
+# ---- the common proofs -----------------------------------------------------------------------------------------------
 
 
 @everywhere
 @pytest.mark.parametrize("dtype", DTYPES[:3], ids=str)
-@pytest.mark.parametrize("shape, L, scale", [((2, 3, 5), 17, 1.0), ((70,), 256, 3.0), ((3, 43), 33, 1e4), ((130,), 1, 1.0)], ids=str)
+@pytest.mark.parametrize("shape, L, scale",
+                         [((2, 3, 5), 17, 1.0), ((70,), 256, 3.0), ((3, 43), 33, 1e4), ((130,), 1, 1.0)], ids=str)
 def test_matches(run, shape, L, scale, dtype):
     """At most twice as wrong as PyTorch, also where logits are so large that m and log s added would lose log s."""
     matches(run, ops.softmax_nll, inputs(shape, L, seed=5, scale=scale), dtype, definition)
@@ -63,7 +64,8 @@ def test_within_its_roundings(run, shape, L, dtype, layout, seed, scale):
     q = (a.softmax(1) - F.one_hot(target, L).movedim(-1, 1)) if target.numel() else a
     dnll = numbers(*shape, seed=9)
     with run.use():
-        nll, da = (got.cpu().double() for got in nll_and_gradient(*on(run, logits, target), dnll.to(run.device, room.wide(dtype))))
+        nll, da = (got.cpu().double()
+                   for got in nll_and_gradient(*on(run, logits, target), dnll.to(run.device, room.wide(dtype))))
     u, width = (2.0**-53 if dtype == torch.float64 else 2.0**-24), a.abs().amax() * 2 if a.numel() else 0
     assert ((nll - exact).abs() <= u * (2 * L + 16 + 8 * width)).all()
     rounding = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}.get(dtype, u)
@@ -103,7 +105,7 @@ def test_vmap_over_what_is_mapped_alone(run):
         torch.testing.assert_close(each, nll_and_gradient(logits, target)[1])
 
 
-# ---- laws ---------------------------------------------------------------------------------------------------------------------------------
+# ---- laws ------------------------------------------------------------------------------------------------------------
 
 
 @everywhere
@@ -137,7 +139,8 @@ def test_a_maximum_that_moves_with_every_tile(run, rising):
     logits = torch.linspace(-1e4, 1e4, 200).repeat(70, 1)
     logits = (logits if rising else logits.flip(1)).contiguous()
     target = torch.arange(70) * 2
-    wanted = [F.cross_entropy(logits.double(), target, reduction="none"), logits.double().softmax(1) - F.one_hot(target, 200)]
+    wanted = [F.cross_entropy(logits.double(), target, reduction="none"),
+              logits.double().softmax(1) - F.one_hot(target, 200)]
     with run.use():
         got = nll_and_gradient(*on(run, logits, target))
     for a, b in zip(got, wanted, strict=True):
@@ -162,7 +165,8 @@ def test_what_is_not_finite_means_what_it_means_to_pytorch(run, poison, dtype):
     with run.use():
         nll, da = nll_and_gradient(*on(run, logits.to(dtype), target))
     for got, truth in ((nll, exact), (da, exact_gradient)):
-        fair(got, truth, truth.float() if dtype == torch.float64 else truth.to(dtype), torch.float32 if dtype == torch.float64 else dtype)
+        fair(got, truth, truth.float() if dtype == torch.float64 else truth.to(dtype),
+             torch.float32 if dtype == torch.float64 else dtype)
     assert nll[5:].isfinite().all() and da[5:].isfinite().all()
 
 
@@ -173,9 +177,11 @@ def test_the_same_bits_wherever_the_numbers_lie(run):
     last = logits.movedim(1, -1).contiguous().movedim(-1, 1)
     with run.use():
         plain = nll_and_gradient(logits, target)
-        for moved in (logits, laid_out(logits, "offset"), laid_out(logits, "transposed"), laid_out(logits, "strided"), last):
+        for moved in (logits, laid_out(logits, "offset"), laid_out(logits, "transposed"),
+                      laid_out(logits, "strided"), last):
             for a, b in zip(plain, nll_and_gradient(moved, laid_out(target, "transposed")), strict=True):
-                assert torch.equal(a, b) if run.device == "cpu" or moved is logits else torch.allclose(a, b, rtol=1e-6, atol=1e-6)
+                assert torch.equal(a, b) if run.device == "cpu" or moved is logits else torch.allclose(a, b, rtol=1e-6,
+                                                                                                       atol=1e-6)
         assert nll_and_gradient(last, target)[1].stride() == last.stride(), "a gradient lies as its logits lie"
 
 
@@ -193,7 +199,8 @@ def test_the_online_rung_reads_every_logit_once(monkeypatch):
     from triton.runtime import interpreter
 
     counted, load = [], interpreter.InterpreterBuilder.create_masked_load
-    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_masked_load", lambda *a: counted.append(a[2].data.sum()) or load(*a))
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_masked_load",
+                        lambda *a: counted.append(a[2].data.sum()) or load(*a))
     logits, target = inputs((70,), 100)
     for rung, reads in (("online", 1), ("naive", 2)):
         counted.clear()
@@ -201,7 +208,7 @@ def test_the_online_rung_reads_every_logit_once(monkeypatch):
         assert sum(counted) == reads * 7000 + 70, rung  # and every target
 
 
-# ---- the contract -------------------------------------------------------------------------------------------------------------------------
+# ---- the contract ----------------------------------------------------------------------------------------------------
 
 
 @everywhere
@@ -264,12 +271,15 @@ def test_autocast_computes_in_float32_as_cross_entropy_does(run):
 def test_errors_name_the_argument():
     logits, target = inputs((2, 3), 4)
     for call, error, named in [
-        (lambda: ops.softmax_nll(logits, target[:, :2]), ValueError, r"target must have shape \(N, ...\), that of logits .*, got \(2, 2\)"),
-        (lambda: ops.softmax_nll(logits[0, 0], target), ValueError, r"logits must have shape \(N, L, ...\), got \(3,\)"),
+        (lambda: ops.softmax_nll(logits, target[:, :2]), ValueError,
+         r"target must have shape \(N, ...\), that of logits .*, got \(2, 2\)"),
+        (lambda: ops.softmax_nll(logits[0, 0], target), ValueError,
+         r"logits must have shape \(N, L, ...\), got \(3,\)"),
         (lambda: ops.softmax_nll(logits[:, :0], target), ValueError, "logits must have at least 1 level"),
         (lambda: ops.softmax_nll(logits, target.double()), TypeError, "target must be of dtype int64, .*, got float64"),
         (lambda: ops.softmax_nll(logits.long(), target), TypeError, "logits must be of dtype float32, .*, got int64"),
-        (lambda: ops.softmax_nll(logits, target.to("meta")), ValueError, "target must be on the device of logits, cpu, got meta"),
+        (lambda: ops.softmax_nll(logits, target.to("meta")), ValueError,
+         "target must be on the device of logits, cpu, got meta"),
         (lambda: ops.softmax_nll(logits, 3), TypeError, "target must be a tensor, got int"),
     ]:
         with pytest.raises(error, match=named):
@@ -277,4 +287,5 @@ def test_errors_name_the_argument():
 
 
 def test_meta_tensors_pass():
-    assert ops.softmax_nll(torch.empty(2, 3, 4, 5, device="meta"), torch.empty(2, 4, 5, dtype=torch.uint8, device="meta")).shape == (2, 4, 5)
+    assert ops.softmax_nll(torch.empty(2, 3, 4, 5, device="meta"),
+                           torch.empty(2, 4, 5, dtype=torch.uint8, device="meta")).shape == (2, 4, 5)

@@ -32,8 +32,10 @@ def masked_linear():
 
 
 def masked_conv2d():
-    for N, C, O, H, W, kh, kw, kind, colours in ((1, 1, 1, 1, 1, 1, 1, "B", 1), (2, 3, 33, 5, 7, 3, 5, "A", 3), (3, 35, 17, 8, 9, 7, 7, "B", 1)):
-        yield ops.masked_conv2d, (numbers(N, C, H, W), numbers(O, C, kh, kw) / (C * kh * kw) ** 0.5, numbers(O)), (kind, colours)
+    for N, C, O, H, W, kh, kw, kind, colours in ((1, 1, 1, 1, 1, 1, 1, "B", 1), (2, 3, 33, 5, 7, 3, 5, "A", 3),
+                                                 (3, 35, 17, 8, 9, 7, 7, "B", 1)):
+        yield ops.masked_conv2d, (numbers(N, C, H, W), numbers(O, C, kh, kw) / (C * kh * kw) ** 0.5,
+                                  numbers(O)), (kind, colours)
 
 
 def softmax_nll():
@@ -49,7 +51,8 @@ def gaussian_kl():
         yield ops.gaussian_kl, (numbers(N, D), numbers(N, D).flip(1), numbers(D, N).T), ()
 
 
-CASES = {"gaussian_kl": gaussian_kl, "masked_linear": masked_linear, "masked_conv2d": masked_conv2d, "softmax_nll": softmax_nll}
+CASES = {"gaussian_kl": gaussian_kl, "masked_linear": masked_linear, "masked_conv2d": masked_conv2d,
+         "softmax_nll": softmax_nll}
 
 
 def results(function, tensors, rest, dtype):
