@@ -1,8 +1,8 @@
 """Compile csrc/ into plain shared libraries beside kernels/; never imports torch.
 
-The libraries are plain C (no Python, no PyTorch inside): they travel as data of genmini.kernels, and no extension module
-is needed. A missing or failing compiler does not stop the installation, unless GENMINI_STRICT=1: the reference works
-without one, and `genmini info` prints the end of the compiler's log.
+The libraries are plain C (no Python, no PyTorch inside): they are installed as data of genmini.kernels, and no
+extension module is needed. A missing or failing compiler does not stop the installation, unless GENMINI_STRICT=1: the
+reference works without one, and `genmini info` prints the end of the compiler's log.
 """
 
 import os

@@ -115,8 +115,8 @@ class Mixture(Output):
     """K logistics, cut into levels (PixelCNN++): p(x = l) = sum_k pi_k [sigma(b_l) - sigma(b_l-1)]
 
     b_l = (e_l - mu_k) / s_k. The levels lie at -1 ... 1, 2/(L-1) apart, and e_l = (2 l + 1)/(L-1) - 1 is the edge above
-    level l; all below e_0 belongs to level 0, all above e_L-2 to level L-1. The rows of a are K logits of pi, then K times
-    mu, then K times log s. The log of a difference is taken as
+    level l; all below e_0 belongs to level 0, all above e_L-2 to level L-1. The rows of a are K logits of pi, then K
+    times mu, then K times log s. The log of a difference is taken as
 
         sigma(b) - sigma(c) = sigma(b) sigma(-c) (1 - e^(c-b)),   c - b = -2 / ((L-1) s)
 

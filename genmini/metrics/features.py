@@ -1,16 +1,16 @@
-"""The network that judges images: a classifier that is shipped here, one that the user trained, or Inception v3.
+"""The network whose features the metrics compare: the shipped classifier, a trained one, or Inception v3.
 
     digits-v1    a small classifier of 8x8 digits, by `genmini train classifier --data digits`: 200 kB, always the same
     RUN          the folder of another classifier, as `genmini train classifier --data mnist` writes it
     inception    Inception v3 of torch-fidelity (pip install genmini[inception]), which downloads the weights behind
                  published FIDs
 
-A number compares with numbers of the same network alone; so `name` is printed wherever one is.
+A score compares only with scores by the same network; so the network's `name` is printed beside each score.
 
-A network takes images of its own shape, with any number of levels: they are stretched onto its own, 0 / 1 to 0 / 16 for
-digits-v1. That one takes 28x28 pixels too, and makes them 8x8 as its digits were made, from 32x32 bitmaps that the digit
-fills, by counting the ink in 4x4 blocks: MNIST's digits fill the central 20x20 pixels, which are cut out and averaged
-over 8x8 equal areas. Other shapes need a network of their own.
+A network takes images of its own shape, with any number of levels: they are scaled to the levels that it was trained
+on, 0 / 1 to 0 / 16 for digits-v1. digits-v1 also takes 28x28 pixels and reduces them to 8x8. Its own digits were made
+from 32x32 bitmaps that the digit fills, by counting the ink in 4x4 blocks; MNIST's digits fill the central 20x20
+pixels, so these are cut out and averaged over 8x8 equal areas. Other shapes need another network.
 """
 
 from pathlib import Path
@@ -23,11 +23,12 @@ SHIPPED = {"digits-v1": Path(__file__).with_name("digits-v1")}
 
 
 def network(which="digits-v1", device="cpu"):
-    """-> a Network: called with images (n, *shape) and their levels, it gives features (n, F) and logits (n, classes), float64."""
+    """Return a Network: images (n, *shape) and their levels -> features (n, F) and logits (n, classes), float64."""
     if which == "inception":
         return Inception(device)
     if which not in SHIPPED and not (Path(which) / "run.json").exists():
-        raise ValueError(f"features must be {', '.join(SHIPPED)}, inception, or the folder of a classifier's run; got {which!r}")
+        raise ValueError(f"features must be {', '.join(SHIPPED)}, inception, or the folder of a classifier's run; "
+                         f"got {which!r}")  # fmt: skip
     said = checkpoint.read(SHIPPED.get(which, which))
     if said["model"] != "classifier":
         raise ValueError(f"features come from a classifier, and {which} is a run of {said['model']}")
@@ -44,7 +45,7 @@ class Network:
     def __call__(self, x, levels):
         c = self.classifier
         x = as_seen_by(c, x, levels).to(c.W_y.weight)
-        f = [c.features(one) for one in x.split(1)]  # alone: no batch, no order
+        f = [c.features(one) for one in x.split(1)]  # one at a time: no result depends on the batch
         a = [c.W_y(one) for one in f]
         return tuple(torch.cat(part).double().cpu() for part in (f, a))
 
@@ -57,7 +58,8 @@ def as_seen_by(classifier, x, levels):
     if x.shape[1:] == (28, 28) and classifier.shape == (8, 8):
         return mnist_to_8x8(x)
     takes, has = classifier.shape, tuple(x.shape[1:])
-    raise ValueError(f"the classifier takes images of shape {takes}, these have {has}: --features RUN names another one")
+    raise ValueError(f"the classifier takes images of shape {takes}, these have {has}: "
+                     "--features RUN names another one")  # fmt: skip
 
 
 def mnist_to_8x8(x):
@@ -67,15 +69,19 @@ def mnist_to_8x8(x):
 
 
 class Inception:
-    """The features "2048" and the "logits_unbiased" of torch-fidelity's Inception v3, by which it computes FID, KID and IS itself."""
+    """The features "2048" and "logits_unbiased" of torch-fidelity's Inception v3.
 
-    classes = None  # those of ImageNet
+    torch-fidelity computes FID, KID and IS from the same ones.
+    """
+
+    classes = None  # it knows ImageNet's classes, none of the data's
 
     def __init__(self, device="cpu"):
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except ImportError:
-            raise ValueError("--features inception needs the package torch-fidelity: pip install genmini[inception]") from None
+            raise ValueError("--features inception needs the package torch-fidelity: "
+                             "pip install genmini[inception]") from None  # fmt: skip
         self.net = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"]).to(device)
         self.name, self.device = "Inception v3 of torch-fidelity (inception-v3-compat)", device
 

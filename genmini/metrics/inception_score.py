@@ -1,12 +1,13 @@
-"""The inception score: is each image clearly of one class, and are all classes there?
+"""The inception score: high if each image is clearly of one class and all classes occur equally often.
 
 The course, "Évaluation des VAE conditionnels"; Salimans et al., "Improved Techniques for Training GANs", 2016.
 
     IS = exp( 1/n sum_i KL(p(y | x_i) || p(y)) ),    p(y) = 1/n sum_i p(y | x_i)            (1)
     error^2 = (n - 1) / n sum_i (IS_-i - mean)^2                                            (2)
 
-1 <= IS <= the number of classes. p(y) is that of all n images. The usual mean over ten splits would depend on the order of the images, and
-is lower, because each split has its own p(y). The error is the jackknife's: IS_-i is the score without image i.
+1 <= IS <= the number of classes. p(y) is the mean over all n images. The usual mean over ten splits would depend on
+the order of the images, and is lower, because each split has its own p(y). The error is the jackknife's: IS_-i is the
+score without image i.
 
     test: tests/project/test_metrics.py
 """
@@ -19,7 +20,7 @@ from ._rows import canonical
 
 
 def inception_score(logits):
-    """(n, classes), log p(y | x) but for a constant a row -> the score, its standard error"""
+    """(n, classes), log p(y | x) up to a constant for each row -> the score, its standard error"""
     log_p = canonical("logits", logits).log_softmax(1)
     n, p = len(log_p), log_p.exp()
     negative_entropy = (p * log_p).sum(1)

@@ -1,4 +1,4 @@
-"""All metrics of a model's samples, beside those of as many real images that the model has not seen.
+"""Compute all metrics of a model's samples, and of as many real images that the model has not seen.
 
     columns = score(model, network, train, test, n=1000)        {"samples": {...}, "samples, fewer": ..., "real": ...}
 
@@ -19,9 +19,10 @@ AT_ONCE = 1000  # samples that are drawn together
 
 
 def score(model, network, reference, held_out, n=1000, seed=0, mean=False):
-    """reference, held_out: data of the model's kind. -> columns; the classes asked for are 0, 1, ... in turn, from a model with classes.
+    """Return {column: {metric: value}} for samples and real images.
 
-    mean: of a model whose last step is to draw each pixel, what it draws them around: pictures of VAEs often show these.
+    reference, held_out: data of the model's kind. A model with classes draws the classes 0, 1, ... in turn.
+    mean: take the mean of each pixel where the model's last step would draw it, as pictures of VAEs often do.
     """
     if not model.levels or model.cannot("sample"):
         raise ValueError(f"a score is of images that a model draws, and this {type(model).__name__} draws none")
@@ -39,7 +40,7 @@ def score(model, network, reference, held_out, n=1000, seed=0, mean=False):
 
 
 def draw(model, n, seed, classes, mean=False):
-    """-> n samples on the CPU, and the classes that were asked for (n,), or None where the network does not know them."""
+    """Return n samples on the CPU and their requested classes (n,), or None where the network does not know these."""
     torch.manual_seed(seed)
     known = classes and model.classes == classes
     y = torch.arange(n) % classes if known else None
@@ -53,8 +54,9 @@ def _column(f_ref, f, a, y):
     by_count, limit = fid_by_count(f_ref, f)
     precision, recall = precision_recall(f_ref, f)
     return dict(
-        n=len(f), fid=by_count[len(f)], fid_of_half=by_count[len(f) // 2], fid_limit=limit, kid=kid(f_ref, f), inception_score=inception_score(a),
-        precision=precision, recall=recall, accuracy=None if y is None else class_accuracy(a, y),
+        n=len(f), fid=by_count[len(f)], fid_of_half=by_count[len(f) // 2], fid_limit=limit, kid=kid(f_ref, f),
+        inception_score=inception_score(a), precision=precision, recall=recall,
+        accuracy=None if y is None else class_accuracy(a, y),
     )  # fmt: skip
 
 

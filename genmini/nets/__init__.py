@@ -1,1 +1,1 @@
-"""Bodies without probability: what stands between the equations and the numbers."""
+"""The networks of the models: modules that compute numbers and know nothing of probability."""

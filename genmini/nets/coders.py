@@ -1,6 +1,9 @@
-"""The two halves of an autoencoder, by name: "linear", "mlp" or "conv".   (N, *shape) in [0, 1] -> (N, O), and (N, d) -> (N, rows, *shape)
+"""The encoder and the decoder of an autoencoder, by name: "linear", "mlp" or "conv".
 
-A vector y (N, C) can steer both: it is concatenated to what enters, for convolutions as C constant planes.
+    encoder    (N, *shape) in [0, 1] -> (N, O)
+    decoder    (N, d) -> (N, rows, *shape)
+
+Both can be conditioned on a vector y (N, C): it is concatenated to the input, for convolutions as C constant planes.
 """
 
 import math
@@ -14,7 +17,10 @@ UPSAMPLE = ("transposed", "nearest", "bilinear")
 
 
 def coders(body, shape, O, d, rows=1, hidden=400, width=32, upsample="nearest", context=0, dropout=0.0):
-    """-> encoder of `shape` to O numbers, decoder of d numbers to `rows` numbers a pixel; context: the length C of y."""
+    """Return an encoder of `shape` to O numbers and a decoder of d numbers to `rows` numbers for each pixel.
+
+    context: the length C of y.
+    """
     if body not in BODIES:
         raise ValueError(f"body must be one of {', '.join(BODIES)}, got {body!r}")
     if min(hidden, width) < 1:
@@ -38,7 +44,7 @@ class Steered(nn.Sequential):
 
 
 class Down(nn.Module):
-    """A 3x3 convolution, two of 4x4 and stride 2 that halve the sides, a linear layer; ReLU between."""
+    """The encoder: a 3x3 convolution, two of 4x4 and stride 2 that halve the sides, a linear layer; ReLU between."""
 
     def __init__(self, shape, O, width=32, context=0, dropout=0.0):
         super().__init__()
@@ -59,10 +65,10 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Its mirror: a linear layer to a quarter of the sides, two steps that double them, a 3x3 convolution out.
+    """The decoder: a linear layer to a quarter of the sides, two steps that double them, a 3x3 convolution out.
 
-    upsample "transposed": a 4x4 convolution of stride 2, transposed, so that every pixel is met by as many weights; "nearest", "bilinear":
-    interpolation, then a 3x3 convolution.
+    upsample "transposed": a transposed 4x4 convolution of stride 2, in which equally many weights reach every pixel;
+    "nearest", "bilinear": interpolation, then a 3x3 convolution.
     """
 
     def __init__(self, shape, d, rows=1, width=32, upsample="nearest", context=0, dropout=0.0):
@@ -73,7 +79,8 @@ class Up(nn.Module):
         C, H, W = _image(shape)
         self.enter = nn.Linear(d + context, 2 * width * (H // 4) * (W // 4))
         self.small = nn.Unflatten(1, (2 * width, H // 4, W // 4))
-        double = lambda K, J: nn.ConvTranspose2d(K, J, 4, 2, 1) if upsample == "transposed" else nn.Conv2d(K, J, 3, padding=1)
+        double = lambda K, J: (nn.ConvTranspose2d(K, J, 4, 2, 1) if upsample == "transposed"
+                               else nn.Conv2d(K, J, 3, padding=1))  # fmt: skip
         self.doublings = nn.ModuleList([double(2 * width, 2 * width), double(2 * width, width)])
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Conv2d(width, rows * C, 3, padding=1)
@@ -83,16 +90,23 @@ class Up(nn.Module):
         h = F.relu(self.small(self.dropout(self.enter(z if y is None else torch.cat([z, y], 1)))))
         for layer in self.doublings:
             if self.upsample != "transposed":
-                h = F.interpolate(h, scale_factor=2, mode=self.upsample, align_corners=False if self.upsample == "bilinear" else None)
+                h = F.interpolate(h, scale_factor=2, mode=self.upsample,
+                                  align_corners=False if self.upsample == "bilinear" else None)  # fmt: skip
             h = F.relu(layer(h))
         return self.out(h).reshape(len(z), self.rows, *self.shape)
 
 
 def _he(*parts):
-    """He's initialisation. PyTorch's own makes what passes a layer and its ReLU smaller by root 6: after four of them, z is hardly heard."""
-    for layer in (layer for part in parts for layer in part.modules() if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)):
+    """Initialise the layers as He et al. do.
+
+    With PyTorch's own initialisation a layer and its ReLU make their input smaller by root 6: after four of them, z
+    contributes little.
+    """
+    for layer in (layer for part in parts for layer in part.modules()
+                  if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)):  # fmt: skip
         transposed = isinstance(layer, nn.ConvTranspose2d)
-        fan = layer.weight.shape[0] * 4 if transposed else layer.weight[0].numel()  # of the 4x4 weights of stride 2, a pixel meets 4
+        # of the 4x4 weights of a transposed convolution of stride 2, 4 reach a pixel
+        fan = layer.weight.shape[0] * 4 if transposed else layer.weight[0].numel()
         nn.init.normal_(layer.weight, 0, math.sqrt(2 / fan))
         nn.init.zeros_(layer.bias)
 
@@ -100,5 +114,6 @@ def _he(*parts):
 def _image(shape):
     image = (1, *shape) if len(shape) == 2 else shape
     if len(image) != 3 or image[1] % 4 or image[2] % 4:
-        raise ValueError(f"convolutions halve an image twice: shape must be (H, W) or (C, H, W) with sides divisible by 4, got {shape}")
+        raise ValueError("convolutions halve an image twice: "
+                         f"shape must be (H, W) or (C, H, W) with sides divisible by 4, got {shape}")  # fmt: skip
     return image

@@ -1,4 +1,7 @@
-"""A residual network of convolutions that keeps its image's size; a class and an image can steer it.   (N, C, H, W) -> (N, O, H, W)"""
+"""Convolutional networks: a residual one that keeps the image's size, an encoder, and a decoder.
+
+    ResNet(C, O)    (N, C, H, W) -> (N, O, H, W); it can be conditioned on a class and on an image
+"""
 
 import torch
 import torch.nn.functional as F
@@ -6,9 +9,12 @@ from torch import nn
 
 
 class ResNet(nn.Module):
-    """A 3x3 convolution to `width` channels, residual blocks, a 1x1 convolution out. classes: how many y tells apart; context: the channels
-    of the image that steers it. The constant 1 enters as a channel of its own: with it the edge of the image can be felt, and an x that is
-    0 be told from one that is not there. It begins as the constant 0."""
+    """A 3x3 convolution to `width` channels, residual blocks, a 1x1 convolution out.
+
+    classes: the number of classes of y; context: the channels of the image that it is conditioned on. The constant 1
+    is one more input channel: by it the network can detect the edge of the image, and tell x = 0 from the padding. The
+    output is 0 at initialisation.
+    """
 
     def __init__(self, C, O, width=32, blocks=2, classes=0, context=0, dropout=0.0):
         super().__init__()
@@ -20,7 +26,8 @@ class ResNet(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x, y=None, context=None):
-        h = self.enter(torch.cat([x, torch.ones_like(x[:, :1])] if context is None else [x, torch.ones_like(x[:, :1]), context], 1))
+        h = self.enter(torch.cat([x, torch.ones_like(x[:, :1])] if context is None
+                                 else [x, torch.ones_like(x[:, :1]), context], 1))  # fmt: skip
         if self.of_class is not None:
             h = h + self.of_class(y)[:, :, None, None]
         for block in self.blocks:
@@ -29,7 +36,10 @@ class ResNet(nn.Module):
 
 
 class Block(nn.Module):
-    """h + V silu(norm(W silu(norm(h)))), both 3x3; the normalisation is over the channels of one pixel, so that examples stay apart."""
+    """h + V silu(norm(W silu(norm(h)))); W and V are 3x3 convolutions.
+
+    Each example is normalised alone, so that none depends on the others of its batch.
+    """
 
     def __init__(self, width, dropout=0.0):
         super().__init__()
@@ -43,7 +53,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """An image whose sides are halved `halvings` times, by convolutions of 4x4.   (N, C, H, W), y (N,) -> (N, O, h, w)"""
+    """Halves the sides of an image `halvings` times, by convolutions of 4x4.   (N, C, H, W), y (N,) -> (N, O, h, w)"""
 
     def __init__(self, C, O, width=32, halvings=1, blocks=1, classes=0, dropout=0.0):
         super().__init__()
@@ -65,7 +75,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The way back, by transposed convolutions.   (N, C, h, w), y (N,) -> (N, O, H, W)"""
+    """Doubles the sides `doublings` times, by transposed convolutions.   (N, C, h, w), y (N,) -> (N, O, H, W)"""
 
     def __init__(self, C, O, width=32, doublings=1, blocks=1, classes=0, dropout=0.0):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A perceptron that a class and a vector can steer.   (N, D), y (N,), context (N, C) -> (N, O)"""
+"""A perceptron that can be conditioned on a class and a vector.   (N, D), y (N,), context (N, C) -> (N, O)"""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,10 @@ from torch import nn
 
 
 class MLP(nn.Module):
-    """hidden: the units of each layer; classes: how many y tells apart; context: how many numbers steer it. It begins as the constant 0."""
+    """Layers of SiLU; the output is 0 at initialisation.
+
+    hidden: the units of each layer; classes: the number of classes of y; context: the length of the vector.
+    """
 
     def __init__(self, D, O, hidden=(128, 128), classes=0, context=0, dropout=0.0):
         super().__init__()

@@ -20,8 +20,11 @@ def study(run, path):
 
 @torch.no_grad()
 def count(model, x, y=None):
-    """How often the images x (N, *shape), of the classes y if the model has classes, choose each code at each place, (h, w, K); and the mean
-    patches of their reconstructions, (K, C, a, b)."""
+    """Return how often images choose each code at each place, (h, w, K), and the mean patch of each code, (K, C, a, b).
+
+    The images are x (N, *shape), of the classes y if the model has classes; the patches are those of their
+    reconstructions.
+    """
     (h, w), (C, H, W) = model.grid, (1, *model.shape)[-3:]
     counts = torch.zeros(h * w, model.K, dtype=torch.int64)
     patches = torch.zeros(model.K, C, H // h, W // w, dtype=torch.float64)
@@ -29,7 +32,8 @@ def count(model, x, y=None):
         given = (y[n],) if y is not None else ()
         k = model.codes(x[n], *given)
         counts += torch.stack([torch.bincount(at, minlength=model.K) for at in k.flatten(1).T])
-        image = model.decode_codes(k, *given).view(-1, C, h, H // h, w, W // w).permute(0, 2, 4, 1, 3, 5)  # (N, h, w, C, a, b)
+        # (N, h, w, C, a, b)
+        image = model.decode_codes(k, *given).view(-1, C, h, H // h, w, W // w).permute(0, 2, 4, 1, 3, 5)
         patches.index_add_(0, k.flatten(), image.flatten(0, 2).double())
     return counts.view(h, w, model.K), patches / counts.sum(0).clamp(min=1).view(-1, 1, 1, 1)
 
@@ -41,7 +45,8 @@ def draw(path, model, some):
     order, p = total.argsort(descending=True, stable=True), total / total.sum()
     perplexity, used = torch.special.entr(p).sum().exp().item(), (total > 0).sum().item()
     alone = order.view(-1, 1, 1).expand(-1, *model.grid)
-    alone = sum(model.decode_codes(alone, *given) for given in ([(c,) for c in range(model.classes)] or [()])) / max(1, model.classes)
+    alone = sum(model.decode_codes(alone, *given)
+                for given in ([(c,) for c in range(model.classes)] or [()])) / max(1, model.classes)  # fmt: skip
 
     figure, ((bars, images), (places, small)) = plots._figure(2, 2, 6.0, 4.2)
     bars.bar(range(model.K), p[order].tolist(), width=1.0, color="tab:blue")
@@ -53,12 +58,13 @@ def draw(path, model, some):
     shown = places.imshow(share.numpy(), aspect="auto", cmap="Blues", interpolation="nearest", vmin=0)
     names = [f"{i}, {j}" for i in range(model.grid[0]) for j in range(model.grid[1])]
     step = math.ceil(len(names) / 16)
-    places.set(xlabel="code, the most frequent first", yticks=range(0, len(names), step), yticklabels=names[::step], ylabel="place (row, column)")
+    places.set(xlabel="code, the most frequent first", yticks=range(0, len(names), step), yticklabels=names[::step],
+               ylabel="place (row, column)")  # fmt: skip
     places.set_title("the same at each place of the grid", fontsize=11)
     figure.colorbar(shown, ax=places, label="share of images", location="bottom", shrink=0.6)
     columns = math.ceil(math.sqrt(1.6 * model.K))
-    blank = torch.where(total[order] > 0, 0, math.nan).view(-1, 1, 1, 1)  # of a code that nobody chooses
-    patches = (patches[order] + blank).squeeze(1)  # grey patches have no dimension for colours
+    blank = torch.where(total[order] > 0, 0, math.nan).view(-1, 1, 1, 1)  # of a code that is never chosen
+    patches = (patches[order] + blank).squeeze(1)  # without the dimension of colours if the patches are grey
     for panel, x, title in ((images, alone, "a code at every place, decoded"),
                             (small, patches, "mean patch where it is chosen (empty: never)")):  # fmt: skip
         plots.show(panel, x, model.levels, columns)

@@ -1,4 +1,4 @@
-"""Do images of one class have codes that lie together? Nobody told an autoencoder of classes.
+"""Do images of one class have codes that lie together? An autoencoder is trained without the classes.
 
 The course's practical: "tracer les embeddings dans l'espace latent des images en fonction de leur classe".
 """
@@ -19,7 +19,8 @@ def plane(z):
         return torch.cat([z, torch.zeros(len(z), 1)], 1), "the latent line"
     _, s, axes = torch.linalg.svd(z - z.mean(0), full_matrices=False)
     share = (s[:2].square().sum() / s.square().sum()).item()
-    return (z - z.mean(0)) @ axes[:2].T, f"2 principal components of {z.shape[1]} dimensions, {share:.0%} of the variance"
+    return ((z - z.mean(0)) @ axes[:2].T,
+            f"2 principal components of {z.shape[1]} dimensions, {share:.0%} of the variance")  # fmt: skip
 
 
 def like_its_neighbour(z, y):
@@ -34,11 +35,13 @@ def study(run, path):
     z = run.encode(x, y).float()
     points, axes = plane(z)
     figure, ((panel,),) = plots._figure(1, 1, 6.5, 6.0)
-    of_class = panel.scatter(*points.T, c=y, cmap="tab10", vmin=-0.5, vmax=9.5, s=14 if len(z) <= 500 else 6, linewidths=0)
+    of_class = panel.scatter(*points.T, c=y, cmap="tab10", vmin=-0.5, vmax=9.5, s=14 if len(z) <= 500 else 6,
+                             linewidths=0)  # fmt: skip
     figure.colorbar(of_class, ax=panel, ticks=range(10), label="class", shrink=0.8)
     panel.set_title(f"codes of {len(z)} images ({test.split}) by {type(run.model).__name__}\n{axes}", fontsize=11)
     panel.set_aspect("equal", adjustable="datalim")
     plots._write(figure, path)
     shares = (like_its_neighbour(a, y) for a in (z, points, x.flatten(1).float()))
-    said = ", ".join(f"{share:.1%} by {what}" for share, what in zip(shares, ("codes", "the plane shown", "pixels"), strict=True))
+    said = ", ".join(f"{share:.1%} by {what}"
+                     for share, what in zip(shares, ("codes", "the plane shown", "pixels"), strict=True))  # fmt: skip
     return f"{axes}; images whose nearest neighbour is of their class: {said} ({len(z)} of {test.split})"

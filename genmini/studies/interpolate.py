@@ -1,4 +1,4 @@
-"""What lies between two images? The codes t z_1 + (1 - t) z_0, decoded, and below them the images that pixels blend to.
+"""What lies between two images? The codes t z_1 + (1 - t) z_0, decoded, and below them the blends of the pixels.
 
 The course, "Interpolation linéaire dans l'espace latent".
 """
@@ -12,7 +12,7 @@ PAIRS, STEPS = 6, 9
 
 
 def pairs(y, conditional):
-    """(N,) -> indices (PAIRS, 2), of images of two classes, or of one where the model is told the class"""
+    """(N,) -> indices (PAIRS, 2), of images of two classes, or of one class if the model is conditional"""
     found, used = [], set()
     for i in range(len(y)):
         j = next((j for j in range(i + 1, len(y)) if j not in used and (y[i] == y[j]) == conditional), None)
@@ -31,12 +31,14 @@ def study(run, path):
     z = run.encode(x.flatten(0, 1), y.flatten()).unflatten(0, (-1, 2))
     t = torch.linspace(0, 1, STEPS)
     along = lambda a: a[:, :1] + t.view(1, -1, *(1 for _ in a.shape[2:])) * (a[:, 1:] - a[:, :1])  # t a_1 + (1 - t) a_0
-    of = y[:, :1].expand(-1, STEPS).flatten()  # where the model is told a class, both ends have it
+    of = y[:, :1].expand(-1, STEPS).flatten()  # if the model is conditional, both ends are of this class
     between = run.decode(along(z).flatten(0, 1), of).unflatten(0, (-1, STEPS))
     lines = torch.cat([x[:, :1], between, x[:, 1:]], 1)
     blends = torch.cat([x[:, :1], along(x), x[:, 1:]], 1)
-    panels = {"between two codes (first and last: the images)": lines.flatten(0, 1), "between the pixels": blends.flatten(0, 1)}
+    panels = {"between two codes (first and last: the images)": lines.flatten(0, 1),
+              "between the pixels": blends.flatten(0, 1)}  # fmt: skip
     plots.side_by_side(path, panels, test.levels, columns=STEPS + 2)
     length = lambda a: (a[:, 1:] - a[:, :-1]).flatten(2).norm(dim=2).sum(1)
     longer = (length(between) / (between[:, -1] - between[:, 0]).flatten(1).norm(dim=1)).mean()
-    return f"{len(ends)} pairs: the way through the latent space is {longer:.2f} times as long in pixels as the straight one"
+    return (f"{len(ends)} pairs: the way through the latent space "
+            f"is {longer:.2f} times as long in pixels as the straight one")  # fmt: skip

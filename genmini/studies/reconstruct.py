@@ -1,4 +1,4 @@
-"""How well is an image reconstructed from its code, and is it as well on images that were not trained on?"""
+"""How well is an image reconstructed from its code, and are images that were not trained on reconstructed as well?"""
 
 import torch
 
@@ -21,4 +21,5 @@ def study(run, path):
         panels[f"{split}: images over their reconstructions"] = torch.stack([rows(x), rows(back)], 1).flatten(0, 2)
     plots.side_by_side(path, panels, some.levels, columns)
     train = run.split("train").x[:FIRST] / top
-    return f"squared error of a pixel: {', '.join(said)}; the mean image of train would give {(train - train.mean(0)).square().mean():.4f}"
+    return (f"squared error of a pixel: {', '.join(said)}; "
+            f"the mean image of train would give {(train - train.mean(0)).square().mean():.4f}")  # fmt: skip

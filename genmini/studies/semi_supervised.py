@@ -1,12 +1,14 @@
-"""Are few labels enough, once the codes are learnt without any? A linear classifier on codes, and the same on pixels.
+"""Are few labels enough if the codes are learnt without labels? A linear classifier on codes, and the same on pixels.
 
-The course, "Exemple d'utilisation : apprentissage semi-supervisé". The model has seen all images of the train split and no label; the
-classifier is shown 10, 50 or 100 labels, as many of each class, and judged on test; anew for each of ten draws of the images with labels.
+The course, "Exemple d'utilisation : apprentissage semi-supervisé". The model was trained on all images of the train
+split without labels. The classifier is trained on 10, 50 or 100 labels, equally many of each class, and measured on
+test, for each of ten draws of the images with labels.
 
     p(y | f) = softmax_y(W f + b),   least -1/n sum_i log p(y_i | f_i) + lambda/2 |W|^2
 
-f are codes or pixels, brought to mean 0 and a mean square norm of 1 by the train images, labelled or not; lambda is, for each number of
-labels and each kind of f, the one of five that does best on the valid split, which is generous, and as generous to both.
+f are codes or pixels, brought to mean 0 and a mean square norm of 1 by the train images, labelled or not. lambda is,
+for each number of labels and each kind of f, the one of five that does best on the valid split: this uses more labels
+than are counted, for codes and pixels alike.
 """
 
 import numpy as np
@@ -39,11 +41,15 @@ def fit(f, y, classes, weight):
 
 
 def accuracy(f, y, labelled, classes):
-    """f, y: of the three splits; labelled: which train images, a tensor a draw. -> of each draw, the share of test that is right"""
+    """Return, for each draw, the share of test images that is right.
+
+    f, y: of the three splits; labelled: for each draw, a tensor of the indices of train images.
+    """
     right = {}
     for weight in LAMBDAS:
         fits = [fit(f["train"][n], y["train"][n], classes, weight) for n in labelled]
-        share = lambda split: np.array([((f[split] @ W.T + b).argmax(1) == y[split]).double().mean().item() for W, b in fits])
+        share = lambda split: np.array([((f[split] @ W.T + b).argmax(1) == y[split]).double().mean().item()
+                                        for W, b in fits])  # fmt: skip
         right[weight] = share("valid").mean(), share("test")
     return max(right.values(), key=lambda each: each[0])[1]
 
@@ -52,7 +58,8 @@ def study(run, path):
     splits = {split: run.split(split) for split in ("train", "valid", "test")}
     y = {split: some.y for split, some in splits.items()}
     classes, noise = int(y["train"].max()) + 1, np.random.RandomState(run.seed % 2**32)
-    kinds = {f"codes of {type(run.model).__name__}": {split: run.encode(some.x, some.y).double() for split, some in splits.items()},
+    kinds = {f"codes of {type(run.model).__name__}": {split: run.encode(some.x, some.y).double()
+                                                      for split, some in splits.items()},
              "pixels": {split: some.x.flatten(1).double() for split, some in splits.items()}}  # fmt: skip
     for f in kinds.values():
         mean = f["train"].mean(0)
@@ -60,10 +67,12 @@ def study(run, path):
         f.update({split: (each - mean) / scale for split, each in f.items()})
     of_class = [np.flatnonzero(y["train"].numpy() == k) for k in range(classes)]
     if min(map(len, of_class)) < max(LABELS) // classes:
-        raise ValueError(f"{max(LABELS)} labels take {max(LABELS) // classes} images of each class, and train has {min(map(len, of_class))} of one")
+        raise ValueError(f"{max(LABELS)} labels take {max(LABELS) // classes} images of each class, "
+                         f"and train has {min(map(len, of_class))} of one")  # fmt: skip
     results = {kind: [] for kind in kinds}
     for n in LABELS:
-        labelled = [torch.from_numpy(np.concatenate([noise.choice(of, n // classes, replace=False) for of in of_class])) for _ in range(DRAWS)]
+        labelled = [torch.from_numpy(np.concatenate([noise.choice(of, n // classes, replace=False) for of in of_class]))
+                    for _ in range(DRAWS)]  # fmt: skip
         for kind, f in kinds.items():
             right = accuracy(f, y, labelled, classes)
             results[kind].append((right.mean(), right.std(ddof=1) / DRAWS**0.5))

@@ -1,8 +1,9 @@
-"""What does one latent dimension do? It moves, and the others stay as they are.
+"""What does one latent dimension do? Images decoded while one dimension changes and the others keep their values.
 
-Each row moves one dimension of a test image's code, from the 1st to the 99th percentile of the codes of train; the label
-is the distance between the first and the last image. Where dimensions follow attributes (AR-VAE), their rows come first,
-with the rank correlation of the two on the test split, and the attribute of the first and the last image.
+Each row changes one dimension of a test image's code, from the 1st to the 99th percentile of the codes of train; the
+label is the distance between the first and the last image. Where dimensions follow attributes (AR-VAE), their rows come
+first, with the rank correlation of dimension and attribute on the test split, and the attribute of the first and the
+last image.
 """
 
 import torch
@@ -33,11 +34,13 @@ def study(run, path):
         with torch.no_grad():
             rho = list(run.model.correlations(test.x.to(run.device)).values())
             ends = [run.model.measure(images[: len(tied), at].to(run.device)).cpu().diag().tolist() for at in (0, -1)]
-        labels[: len(tied)] = [f"{name}, ρ = {r:.2f}: {a:.3g} to {b:.3g}" for name, r, a, b in zip(tied, rho, *ends, strict=True)]
+        labels[: len(tied)] = [f"{name}, ρ = {r:.2f}: {a:.3g} to {b:.3g}"
+                               for name, r, a, b in zip(tied, rho, *ends, strict=True)]  # fmt: skip
         follows = [f"{name} {r:.3f}" for name, r in zip(tied, rho, strict=True)]
     draw(path, f"{type(run.model).__name__}: one latent dimension moves", images[shown], labels, test.levels)
     asleep = (reach < 0.1 * reach.max()).sum().item()
-    said = f"z_{free[0] + 1} moves the image most, by {reach.max():.2f}; {asleep} of {len(reach)} dimensions by less than a tenth of that"
+    said = (f"z_{free[0] + 1} moves the image most, by {reach.max():.2f}; "
+            f"{asleep} of {len(reach)} dimensions by less than a tenth of that")  # fmt: skip
     return said + (f"; rank correlation of a dimension with its attribute: {', '.join(follows)}" if tied else "")
 
 
