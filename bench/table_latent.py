@@ -119,8 +119,7 @@ def store(row):
 
 
 def missing(only=None):
-    rows = [row for row in stored() if row["elbo"] or not row["elbo_given_y"]]  # one without log p(x) is measured again
-    return trained.missing(rows, runs(only), settings)
+    return trained.missing(stored(), runs(only), settings)
 
 
 def cell(group, column, digits, sign=1):
