@@ -15,7 +15,8 @@ from genmini import ops
 
 RUNS = runs("gaussian_kl")
 everywhere = pytest.mark.parametrize("run", RUNS, ids=str)
-shapes = st.sampled_from([(0, 3), (3, 0), (40, 1), (40, 7), (33, 2), (33, 64), (20, 127), (20, 3, 4)])  # rows enough: no error is 0 by luck
+# enough rows that no error is 0 by chance
+shapes = st.sampled_from([(0, 3), (3, 0), (40, 1), (40, 7), (33, 2), (33, 64), (20, 127), (20, 3, 4)])
 
 
 def definition(mu, log_var, eps):
@@ -51,7 +52,8 @@ def test_kl_is_off_by_its_roundings(run, dtype, shape, scale, seed):
     exact = [math.fsum(0.5 * (m * m + math.expm1(v) - v) for m, v in zip(*row, strict=True))
              for row in zip(mu.tolist(), l.tolist(), strict=True)]
     unit = torch.finfo(kl.dtype).eps / 2 * (5 + shape[1] / 1024 + math.log2(shape[1] + 1))
-    assert ((kl.double() - torch.tensor(exact, dtype=torch.float64)).abs() <= unit * (l.exp() + 1 + l.abs() + mu * mu).sum(1)).all()
+    assert ((kl.double() - torch.tensor(exact, dtype=torch.float64)).abs()
+            <= unit * (l.exp() + 1 + l.abs() + mu * mu).sum(1)).all()
 
 
 @everywhere
@@ -111,9 +113,10 @@ def test_the_backward_pass_draws_it_again(run):
 
 
 def test_the_noise_is_normal_and_independent():
-    """The four numbers of a Philox among them: their moments and distribution, and the correlations of values and squares.
+    """The noise has the moments and the distribution of normal numbers, and no correlations of values or squares.
 
-    A mean of M numbers of unit variance has the deviation M^-1/2; squares of normal numbers have variance 2.
+    The four numbers of one call of Philox are compared with each other too. A mean of M numbers of unit variance has
+    the deviation M^-1/2; squares of normal numbers have variance 2.
     """
     eps = room.noise(torch.tensor(3), torch.empty(400, 1000)).double()
     four = eps.view(400, 250, 4).flatten(0, 1).T  # (4, M)
@@ -182,7 +185,10 @@ def test_without_a_seed_torchs_generator_decides():
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @given(power=st.integers(-40, 3), seed=seeds)
 def test_kl_is_never_negative_and_right_near_equality(run, dtype, power, seed):
-    """Against the series in double, added without rounding. From |l| = 1 on, e^l - 1 - l rounds numbers of the size of l."""
+    """KL agrees with the series in double, added without rounding.
+
+    From |l| = 1 on, e^l - 1 - l rounds numbers of the size of l.
+    """
     l = numbers(1, 9, seed=seed % 2**31, scale=2.0**power).to(dtype)
     with run.use():
         kl = ops.gaussian_kl(torch.zeros_like(l).to(run.device), l.to(run.device), seed=0)[1].cpu().double()

@@ -1,4 +1,4 @@
-"""The drop-in modules: PyTorch's constructors and initialisation, a state_dict that survives, and the operator's laws."""
+"""Test the drop-in modules: PyTorch's constructors and initialisation, saved state_dicts, and the operator's laws."""
 
 import copy
 import io
@@ -40,7 +40,7 @@ def first(out):
 
 @each
 def test_a_state_dict_survives(make, shape):
-    """Through a file into a module of the same shape but other numbers, degrees included: the same function afterwards."""
+    """A module loaded from a file, degrees included, computes the same function as the module that was saved."""
     layer, other, x = make(), make(), torch.randn(shape)
     assert first(layer(x)).shape[0] == shape[0]
     if isinstance(layer, VectorQuantizer) and layer.decay:
@@ -67,7 +67,7 @@ def test_device_and_dtype(make, shape):
 @each
 @pytest.mark.parametrize("strict", [False, True])
 def test_an_exported_layer_learns(make, shape, strict):
-    """Its parameters want gradients: outputs and gradients are those of the layer, before and after a file, and compiled."""
+    """An exported layer has the layer's outputs and gradients, before and after a file, and compiled."""
     layer, x = make().eval(), torch.randn(shape)
 
     def outputs_and_gradients(module):
@@ -109,8 +109,8 @@ def test_default_initialisation_is_pytorchs():
         torch.manual_seed(5)
         b = theirs()
         assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
-    assert isinstance(MaskedLinear(4, 5, in_degree=IN, out_degree=OUT), nn.Linear) and isinstance(MaskedConv2d(1, 1, 3),
-                                                                                                  nn.Conv2d)
+    assert (isinstance(MaskedLinear(4, 5, in_degree=IN, out_degree=OUT), nn.Linear)
+            and isinstance(MaskedConv2d(1, 1, 3), nn.Conv2d))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_vector_quantizer_is_the_step_of_the_course():
 
 
 def test_average_codes_follow_their_vectors():
-    """Against the averages by hand, over several batches; a code that nobody chose stays; gradients are of the codes used."""
+    """Averages over several batches equal those by hand; a code never chosen stays; gradients are of the codes used."""
     layer = VectorQuantizer(6, 2, decay=0.8)
     with torch.no_grad():
         layer.weight[5] = 1e3  # nobody chooses it
@@ -248,7 +248,10 @@ def test_average_codes_reach_the_means_of_their_clusters():
 
 @pytest.mark.parametrize("decay", [None, 0.9])
 def test_a_dead_code_comes_back_on_a_vector(decay):
-    """After the third batch without a choice, and not before: on vectors of that batch, no two on one, as if one vector had chosen them."""
+    """After its third batch unchosen, and not before, a code moves to a vector of that batch, no two codes to the same.
+
+    It then counts as chosen by one vector.
+    """
     layer = VectorQuantizer(5, 2, decay=decay, revive=3)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[0.0, 0], [1e3, 0], [0, 1e3], [-1e3, 0], [0, 1]]))
@@ -361,7 +364,7 @@ def test_coupling_of_images_with_a_checkerboard_and_a_condition():
     x, condition = torch.randn(3, 2, 4, 4, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
     y, logdet = layer(x, condition)
     torch.testing.assert_close(layer.inverse(y, condition)[0], x)
-    assert logdet.shape == (3,) and torch.equal(y[:, :, mask],
-                                                x[:, :, mask]) and (y[:, :, ~mask] != x[:, :, ~mask]).all()
+    assert (logdet.shape == (3,) and torch.equal(y[:, :, mask], x[:, :, mask])
+            and (y[:, :, ~mask] != x[:, :, ~mask]).all())
     with pytest.raises(ValueError, match=r"\(N, 2, 4, 4\)"):
         layer(x[:, :1], condition)

@@ -112,8 +112,9 @@ def test_float32_logits_are_those_of_a_pass(run, sizes):
     wide = [w.double() for w in weights], [b.double() for b in biases], degrees, A if A is None else A.double()
     assert l.dtype == torch.float32
     assert (l - definition(got, *wide[:3], levels, wide[3]).reshape(l.shape)).abs().max() < 1e-5
-    assert torch.equal(draw(run, noise(N, D).float(), (weights, biases, degrees, A), levels, got, D)[1],
-                       l), "known or drawn: the same logits"
+    assert torch.equal(
+        draw(run, noise(N, D).float(), (weights, biases, degrees, A), levels, got, D)[1], l
+    ), "known or drawn: the same logits"
 
 
 @each_kernel
@@ -124,8 +125,8 @@ def test_cruel_inputs(run, seed, layout, N, D, levels):
     generator = torch.Generator().manual_seed(seed % 1000)
     hidden = tuple(torch.randint(0, 12, (seed % 4,), generator=generator).tolist())
     weights, biases, degrees, A = net(D, hidden, levels, bool(seed % 2), seed % 1000)
-    weights, biases = [laid_out(w, layout) for w in weights], [None if i == seed % 3 else b for i,
-                                                               b in enumerate(biases)]
+    weights, biases = ([laid_out(w, layout) for w in weights],
+                       [None if i == seed % 3 else b for i, b in enumerate(biases)])
     u, x = laid_out(noise(N, D), layout), pixels(N, D, levels)
     given_x = x.clone()
     got, l = draw(run, u, (weights, biases, degrees, A), levels, x, D // 2)

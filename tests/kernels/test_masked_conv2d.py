@@ -17,15 +17,16 @@ from genmini import kernels, ops
 RUNS = runs("masked_conv2d")
 KERNELS = [run for run in RUNS if run.rung]
 everywhere = pytest.mark.parametrize("run", RUNS, ids=str)
-of_backends = pytest.mark.parametrize("run", [run for run in RUNS if run.rung != "naive"], ids=str)  # rungs share their plumbing
+# rungs share the code around their kernels, so one rung a backend is enough
+of_backends = pytest.mark.parametrize("run", [run for run in RUNS if run.rung != "naive"], ids=str)
 in_kernels = pytest.mark.parametrize("run", KERNELS, ids=str)
 kinds = pytest.mark.parametrize("kind", ["A", "B"])
 filters = st.sampled_from([(1, 1), (3, 3), (3, 5), (5, 3), (5, 5), (7, 1), (1, 7)])
 
 
 def inputs(N=2, C=3, O=5, H=4, W=5, kh=3, kw=3, kind="A", colours=1, seed=0, scale=1.0):
-    x, weight, bias = numbers(N, C, H, W, seed=seed, scale=scale), numbers(O, C, kh, kw,
-                                                                           seed=seed + 1), numbers(O, seed=seed + 2)
+    x, weight, bias = (numbers(N, C, H, W, seed=seed, scale=scale), numbers(O, C, kh, kw, seed=seed + 1),
+                       numbers(O, seed=seed + 2))
     return [x, weight, bias, kind, colours]
 
 
@@ -75,8 +76,11 @@ TINY = {torch.float32: 2.0**-150, torch.float16: 2.0**-25, torch.bfloat16: 2.0**
 @everywhere
 @given(data=st.data(), taps=filters, kind=st.sampled_from("AB"), layout=layouts | st.just("channels last"), seed=seeds)
 def test_within_the_rounding_of_its_sums(run, data, taps, kind, layout, seed):
-    """A sum of n products in any order is off by at most n 2^-24 (float64: n 2^-53) times the sum of their sizes; it is rounded once more.
-    PyTorch on a CPU rounds 16 bits oftener: there the reference is compared with PyTorch alone (test_matches)."""
+    """A sum of n products in any order is off by at most n 2^-24 (float64: n 2^-53) times the sum of their sizes.
+
+    It is rounded once more. PyTorch on a CPU rounds 16-bit numbers more often: there the reference is compared with
+    PyTorch alone (test_matches).
+    """
     dtype = data.draw(st.sampled_from([torch.float32, torch.float64]) if run.rung is None else dtypes)
     N, H, W = data.draw(st.tuples(st.sampled_from([0, 1, 2]), st.sampled_from([1, 2, 5]), st.sampled_from([1, 3, 7])))
     kh, kw = taps
@@ -95,7 +99,8 @@ def test_within_the_rounding_of_its_sums(run, data, taps, kind, layout, seed):
     exact[0], sizes[0] = exact[0] + bias.double()[:, None, None], sizes[0] + bias.double().abs()[:, None, None]
     exact[2], sizes[2] = exact[2] * live, sizes[2] * live
     with run.use():
-        place = lambda a: a.contiguous(memory_format=torch.channels_last) if layout == "channels last" else laid_out(a, layout)
+        place = lambda a: (a.contiguous(memory_format=torch.channels_last) if layout == "channels last"
+                           else laid_out(a, layout))
         tensors = [a.to(run.device) for a in (*map(place, (x, weight)), laid_out(bias, "strided"))]
         found = forward_and_gradients(*tensors, kind, colours, dy.to(run.device))
     u = 2.0**-53 if dtype == torch.float64 else 2.0**-24
@@ -134,7 +139,7 @@ def test_opaque(run):
 
 
 def may_see(o, h, w, c, h_, w_, kind, colours, O, C, kh, kw):
-    """Straight from the words: an earlier pixel within reach, or in the same pixel an earlier colour (kind "B": or the same)."""
+    """A filter sees the earlier pixels within reach, and in its pixel the earlier colours (kind "B": the same too)."""
     if abs(h - h_) > kh // 2 or abs(w - w_) > kw // 2:
         return False
     if (h_, w_) != (h, w):
@@ -161,8 +166,8 @@ def test_the_receptive_field_is_exactly_the_past(run, kind, C, O, colours, kh, k
 @everywhere
 def test_a_net_of_one_a_and_then_b_is_autoregressive_in_pixels_and_colours(run):
     C, hidden, H, W = 3, 6, 2, 3
-    first, middle, last = (numbers(*shape, 3, 3, seed=i).to(run.device) for i,
-                           shape in enumerate(((hidden, C), (hidden, hidden), (C, hidden))))
+    first, middle, last = (numbers(*shape, 3, 3, seed=i).to(run.device)
+                           for i, shape in enumerate(((hidden, C), (hidden, hidden), (C, hidden))))
 
     def net(x):
         features = ops.masked_conv2d(x, first, None, "A", C).tanh()
@@ -171,7 +176,8 @@ def test_a_net_of_one_a_and_then_b_is_autoregressive_in_pixels_and_colours(run):
 
     with run.use():
         jacobian = torch.func.jacrev(net)(numbers(1, C, H, W).to(run.device))
-    order = jacobian.reshape(C, H * W, C, H * W).permute(1, 0, 3, 2).reshape(C * H * W, C * H * W).cpu()  # pixel by pixel, colour by colour
+    # pixel by pixel, colour by colour
+    order = jacobian.reshape(C, H * W, C, H * W).permute(1, 0, 3, 2).reshape(C * H * W, C * H * W).cpu()
     assert torch.equal(order != 0, (order != 0).tril(-1))
     sees_the_one_before = order.diagonal(-1) != 0
     assert torch.equal(sees_the_one_before, torch.arange(1, C * H * W) % (C * W) != 0)  # but for the first of each row
@@ -236,7 +242,8 @@ def test_a_dead_tap_costs_no_product(kh, kw, kind, colours, T, monkeypatch):
 
     steps, dot = [], interpreter.InterpreterBuilder.create_dot
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", lambda *a: steps.append(1) or dot(*a))
-    N, C, O, H, W = 1, 40, 70, 9, 9  # 81 pixels: 2 tiles of 64; 40 channels: 2 steps of 32; 70: 2 tiles of 64 or 3 steps of 32
+    # 81 pixels: 2 tiles of 64; 40 channels: 2 steps of 32; 70: 2 tiles of 64 or 3 steps of 32
+    N, C, O, H, W = 1, 40, 70, 9, 9
     x, weight, dy = (torch.ones(*shape) for shape in ((N, C, H, W), (O, C, kh, kw), (N, O, H, W)))
     for rung, taps in (("taps", T), ("naive", kh * kw)):
         dw_steps = 3 * 2 * (taps if rung == "taps" else taps)  # 3 steps of 32 pixels, 2 tiles (64, 64), each tap
@@ -284,8 +291,8 @@ def test_offsets_of_more_than_31_bits(run):
     with run.use():
         for x, k in ((far, weight), (far.transpose(0, 1), weight.transpose(0, 1)), (near, far)):
             got = forward_and_gradients(x, k, None, "B", 1)
-            assert all(torch.equal(a, b) for a,
-                       b in zip(got, forward_and_gradients(x.contiguous(), k.contiguous(), None, "B", 1), strict=True))
+            assert all(torch.equal(a, b) for a, b in zip(
+                got, forward_and_gradients(x.contiguous(), k.contiguous(), None, "B", 1), strict=True))
 
 
 # ---- the contract ----------------------------------------------------------------------------------------------------
@@ -321,7 +328,10 @@ def test_errors_name_the_argument():
         ops.masked_conv2d(x, weight, bias, "C")
     with pytest.raises(ValueError, match=r"x must have shape \(N, C, H, W\), got \(3, 4, 5\)"):
         ops.masked_conv2d(x[0], weight, bias, "A")
-    with pytest.raises(ValueError, match=r"weight must have shape \(O, C, kh, kw\) with the C of x = \(5, 3, 3, 3\), got \(5, 2, 3, 3\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"weight must have shape \(O, C, kh, kw\) with the C of x = \(5, 3, 3, 3\), got \(5, 2, 3, 3\)",
+    ):
         ops.masked_conv2d(x, weight[:, :2], bias, "A")
     with pytest.raises(ValueError, match="kw of weight must be 1, 3, 5 or 7, got 2"):
         ops.masked_conv2d(x, weight[..., :2], bias, "A")

@@ -16,7 +16,8 @@ from genmini import kernels, ops
 RUNS = runs("masked_linear")
 KERNELS = [run for run in RUNS if run.rung]
 everywhere = pytest.mark.parametrize("run", RUNS, ids=str)
-of_backends = pytest.mark.parametrize("run", [run for run in RUNS if run.rung != "naive"], ids=str)  # rungs share their plumbing
+# rungs share the code around their kernels, so one rung a backend is enough
+of_backends = pytest.mark.parametrize("run", [run for run in RUNS if run.rung != "naive"], ids=str)
 in_kernels = pytest.mark.parametrize("run", KERNELS, ids=str)
 edges = st.sampled_from([0, 1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65])
 wide = st.sampled_from([1, 65, 128, 129, 150])
@@ -69,7 +70,10 @@ TINY = {torch.float32: 2.0**-150, torch.float16: 2.0**-25, torch.bfloat16: 2.0**
 @given(shape=shapes, order=orders, strict=st.booleans(), dtype=dtypes, layout=layouts, seed=seeds,
        scale=st.sampled_from([1.0, 1e-3, 1e2]))
 def test_within_the_rounding_of_its_sums(run, shape, order, strict, dtype, layout, seed, scale):
-    """A sum of n products in any order is off by at most n 2^-24 (float64: n 2^-53) times the sum of their sizes; it is rounded once more."""
+    """A sum of n products in any order is off by at most n 2^-24 (float64: n 2^-53) times the sum of their sizes.
+
+    It is rounded once more.
+    """
     (N, K, J), (x, weight, bias, in_degree, out_degree, _) = shape, inputs(*shape, order, strict, seed, scale)
     x, weight, bias, dy = (a.to(dtype) for a in (x, weight, bias, numbers(N, J, seed=9)))
     live = room.mask(in_degree, out_degree, strict).double()
@@ -82,8 +86,8 @@ def test_within_the_rounding_of_its_sums(run, shape, order, strict, dtype, layou
     u = 2.0**-53 if dtype == torch.float64 else 2.0**-24
     for got, truth, size, terms in zip(found, exact, sizes, (K + 2, J + 1, N + 1), strict=True):
         assert got.dtype == dtype and got.shape == truth.shape
-        within = (2 if dtype == torch.float64
-                  else 1) * terms * u * size + ROUNDING[dtype] * truth.abs() * (1 + 2.0**-6) + TINY[dtype]
+        within = ((2 if dtype == torch.float64 else 1) * terms * u * size
+                  + ROUNDING[dtype] * truth.abs() * (1 + 2.0**-6) + TINY[dtype])
         assert ((got.cpu().double() - truth).abs() <= within).all()
 
 
@@ -229,8 +233,9 @@ def test_a_dead_tile_costs_no_product(order, monkeypatch):
     N, K, J, (side, _, deep, *_) = 100, 200, 180, room.TILE[torch.float32]
     x, weight, dy = (torch.ones(*shape) for shape in ((N, K), (J, K), (N, J)))
     rows = math.ceil(N / side)
-    live = lambda j_side, k_side: sum(high >= low for _, high in tiles(out_degree, j_side) for low,
-                                      _ in tiles(in_degree, k_side))
+    live = lambda j_side, k_side: sum(
+        high >= low for _, high in tiles(out_degree, j_side) for low, _ in tiles(in_degree, k_side)
+    )
     count = {
         "staircase": (rows * live(side, deep), rows * live(deep, side), live(side, side) * math.ceil(N / deep)),
         "naive": (rows * 3 * 7, rows * 6 * 4, 3 * 4 * math.ceil(N / deep)),
@@ -272,8 +277,8 @@ def test_offsets_of_more_than_31_bits(run):
         for x, weight in ((far, near), (near, far)):
             got = ops.masked_linear(x, weight, None, in_degree, out_degree)
             assert torch.equal(got, ops.masked_linear(near, near, None, in_degree, out_degree))
-        wide, back = ops.masked_linear(far.T, far.T, None, out_degree,
-                                       in_degree), ops.masked_linear(near.T, near.T, None, out_degree, in_degree)
+        wide, back = (ops.masked_linear(far.T, far.T, None, out_degree, in_degree),
+                      ops.masked_linear(near.T, near.T, None, out_degree, in_degree))
         assert torch.equal(wide, back)
 
 

@@ -9,7 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from check import DTYPES, drawn_from, gradient, laid_out, layouts, mapped_like_a_loop, matches, numbers, opaque, registered, runs, seeds
+from check import (
+    DTYPES,
+    drawn_from,
+    gradient,
+    laid_out,
+    layouts,
+    mapped_like_a_loop,
+    matches,
+    numbers,
+    opaque,
+    registered,
+    runs,
+    seeds,
+)
 from genmini.kernels import nade as room
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,8 +42,8 @@ def weights(D, H, seed=0, scale=1.0, dtype=torch.float64):
     """W, V, b, c; V is smaller by sqrt(H), so that logits are a few times `scale`."""
     sizes = ((H, D), (D, H), (D,), (H,))
     scales = (scale, scale / max(H, 1) ** 0.5, scale, scale)
-    return [numbers(*size, seed=seed + i, scale=s, dtype=dtype) for i,
-            (size, s) in enumerate(zip(sizes, scales, strict=True))]
+    return [numbers(*size, seed=seed + i, scale=s, dtype=dtype)
+            for i, (size, s) in enumerate(zip(sizes, scales, strict=True))]
 
 
 def pixels(N, D, seed=0, ink=0.5):
@@ -193,15 +206,16 @@ def test_the_same_noise_gives_the_naive_sample(run, shape, known):
     narrow = [a.float() for a in rest]
     with run.use():
         x, l = ops.nade_sample(u.float().to(run.device), *(a.to(run.device) for a in narrow), logits=True)
-        assert torch.equal(ops.nade_logits(x, *(a.to(run.device) for a in narrow)),
-                           l), "the likelihood sees what the sampler saw"
+        assert torch.equal(
+            ops.nade_logits(x, *(a.to(run.device) for a in narrow)), l
+        ), "the likelihood sees what the sampler saw"
     exact = torch.stack([naive_sample(u, *rest, x.cpu(), D)[1]])[0]
     assert (l.cpu() - exact).abs().max() < 1e-5
 
 
 @on_each_backend
 def test_samples_follow_log_prob(run):
-    """A chi-square over the whole space: a sampler that draws from another distribution than log_prob reports fails it."""
+    """The sampler draws from the distribution that log_prob reports: chi-square over the whole space."""
     D, N = 4, 4000 if run.backend == "emulated" else 20000
     rest = [a.to(run.device) for a in weights(D, 6, seed=4, scale=1.5, dtype=torch.float32)]
     with run.use():
@@ -246,7 +260,10 @@ def test_a_row_does_not_depend_on_its_neighbours(run):
 
 @pytest.mark.parametrize("kind", ["avx2", "portable"])
 def test_every_instruction_set(kind):
-    """The other vector widths of the native kernel: as close to the definition (a processor without AVX2 runs the narrow one twice)."""
+    """The other vector widths of the native kernel are as close to the definition.
+
+    A processor without AVX2 runs the narrow one twice.
+    """
     program = """
 import sys, torch
 sys.path[:0] = ["tests", "tests/kernels"]
@@ -324,7 +341,8 @@ def test_errors_name_the_argument():
         ops.nade_sample(torch.rand(2, 3), W, V, b, c, known=2)
     with pytest.raises(ValueError, match="x must have shape that of u"):
         ops.nade_sample(torch.rand(3, 3), W, V, b, c, x, 1)
-    ops.nade_sample(torch.rand(2, 3), W, V, b, c, x + 7 * (torch.arange(3) == 2).to(torch.uint8), 2)  # what is not given is not looked at
+    # pixels that are not given are not checked
+    ops.nade_sample(torch.rand(2, 3), W, V, b, c, x + 7 * (torch.arange(3) == 2).to(torch.uint8), 2)
 
 
 def test_meta_tensors_pass():

@@ -1,6 +1,7 @@
-"""Wrong must fail: one-line mistakes are planted in the sources, what they touch is rebuilt, and the room's own tests must turn red.
+"""Plant one-line mistakes in the sources, rebuild what they touch, and require that the room's tests fail.
 
-A mistake in a kernel's source must also leave `reference` green: so `emulated` really runs that source, and `reference` really does not.
+A mistake in a kernel's source must also leave the tests of `reference` green. Together this shows that `emulated` runs
+that source and `reference` does not.
 """
 
 import os
@@ -49,22 +50,28 @@ MUTANTS = [
           "if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = mine;", "a dropped barrier"),
     Wrong("affine_coupling", AFFINE, "(c + 1) * CHUNK < D ? (c + 1) * CHUNK : D",
           "(c + 1) * CHUNK <= D ? (c + 1) * CHUNK : D - 1", "an off-by-one end"),
-    Wrong("affine_coupling", AFFINE, "real<T> dl = dlogdet[v * V / D];\n    for (int i = 0; i < V; i++) {\n        real<T> es",
-          "real<T> dl = dlogdet[v / D];\n    for (int i = 0; i < V; i++) {\n        real<T> es", "one stride for another"),
-    Wrong("affine_coupling", ROOM, "x, s, None)\n    return dict(x=dx, s=ds, t=dy)", "x, s, None)\n    return dict(x=dx, s=ds, t=0.5 * dy)",
+    Wrong("affine_coupling", AFFINE,
+          "real<T> dl = dlogdet[v * V / D];\n    for (int i = 0; i < V; i++) {\n        real<T> es",
+          "real<T> dl = dlogdet[v / D];\n    for (int i = 0; i < V; i++) {\n        real<T> es",
+          "one stride for another"),
+    Wrong("affine_coupling", ROOM, "x, s, None)\n    return dict(x=dx, s=ds, t=dy)",
+          "x, s, None)\n    return dict(x=dx, s=ds, t=0.5 * dy)",
           "a factor in a gradient", "reference"),
-    Wrong("affine_coupling", ROOM, "xes = kept * s.exp() if t is None else kept - t", "xes = kept * s.exp() if t is None else kept",
+    Wrong("affine_coupling", ROOM, "xes = kept * s.exp() if t is None else kept - t",
+          "xes = kept * s.exp() if t is None else kept",
           "a forgotten term in a second derivative", "reference"),
     Wrong("nearest_code", SEARCH, "(d == distance && other < k)", "(d == distance && other > k)",
           "the wrong one of two equals"),
-    Wrong("nearest_code", SEARCH, "dot[i][j] = fmaf(xd[i], yd[j], dot[i][j]);\n            }\n            __syncthreads();",
+    Wrong("nearest_code", SEARCH,
+          "dot[i][j] = fmaf(xd[i], yd[j], dot[i][j]);\n            }\n            __syncthreads();",
           "dot[i][j] = fmaf(xd[i], yd[j], dot[i][j]);\n            }", "a dropped barrier"),
     Wrong("nearest_code", SEARCH, "+ lane % 16) * STRIDE + d", "+ lane % 16) * HD + d", "one stride for another"),
     Wrong("nearest_code", PACK, "kept += x * x, rest += r * r;", "kept += x * x;", "a rounding that is not measured"),
     Wrong("quantize", STEP, "sum += 2 * (to_double(", "sum += (to_double(", "a missing 2"),
     Wrong("quantize", STEP, "for (int w = 1; w < WARPS; w++) sum += part", "for (int w = 1; w < WARPS; w++) sum = part",
           "= for +="),
-    Wrong("quantize", "kernels/quantize.py", "(z.to(sums) - e[index].detach().to(sums))", "(z.to(sums) - e[index].to(sums))",
+    Wrong("quantize", "kernels/quantize.py", "(z.to(sums) - e[index].detach().to(sums))",
+          "(z.to(sums) - e[index].to(sums))",
           "a gradient that should have stopped", "reference"),
     Wrong("code_stats", STATS, "part[warp][lane] = sum;\n    __syncthreads();", "part[warp][lane] = sum;",
           "a dropped barrier"),
@@ -88,14 +95,17 @@ MUTANTS = [
     Wrong("masked_conv2d", CONV, "x_ok = p_ok & (h + dh >= 0)", "x_ok = p_ok & (h + dh >= 1)",
           "a row of the border too much"),
     Wrong("masked_linear", LINEAR_CPU, "out <= in_ if strict else out < in_", "out < in_", "an off-by-one mask", "cpu"),
-    Wrong("masked_conv2d", CONV, "x=_turned(dy, weight, kind, colours) if", "x=_conv(dy, weight, None, kind, colours) if",
+    Wrong("masked_conv2d", CONV, "x=_turned(dy, weight, kind, colours) if",
+          "x=_conv(dy, weight, None, kind, colours) if",
           "a gradient that is not turned", "reference"),
     Wrong("gaussian_kl", KL, "0.5 * l * l * series, tl.exp(l)", "l * l * series, tl.exp(l)", "a missing 1/2"),
     Wrong("gaussian_kl", KL, "at, ok = n[:, None] * D + d", "at, ok = n[:, None] * (D - 1) + d",
           "an off-by-one stride"),
-    Wrong("gaussian_kl", KL, "dl = 0.5 * (dz * sigma_eps + dkl * slope)", "dl = 0.5 * (dz * sigma_eps + dkl * (1 + slope))",
+    Wrong("gaussian_kl", KL, "dl = 0.5 * (dz * sigma_eps + dkl * slope)",
+          "dl = 0.5 * (dz * sigma_eps + dkl * (1 + slope))",
           "a gradient that is not 0 at equality"),
-    Wrong("gaussian_kl", KL, "(g * sigma_eps + dkl[:, None] * l.expm1()) / 2", "(g * sigma_eps + dkl[:, None] * l.exp()) / 2",
+    Wrong("gaussian_kl", KL, "(g * sigma_eps + dkl[:, None] * l.expm1()) / 2",
+          "(g * sigma_eps + dkl[:, None] * l.exp()) / 2",
           "a forgotten term in a gradient", "reference"),
     Wrong("softmax_nll", NLL, "s = s * tl.exp(m - finite(top)) + tl.sum", "s = s + tl.sum",
           "a sum that does not shrink"),
@@ -104,7 +114,8 @@ MUTANTS = [
     Wrong("softmax_nll", NLL, "dnll_ptr + n * d_n + p * d_p", "dnll_ptr + n * d_p + p * d_p", "one stride for another"),
     Wrong("softmax_nll", NLL, "da = (q - (l[:, None]", "da = (q.detach() - (l[:, None]",
           "a second derivative that stops", "reference"),
-    Wrong("nade", NADE, "for (int w = 0; w < warps; w++) sum += column[w * 32];", "for (int w = 1; w < warps; w++) sum += column[w * 32];",
+    Wrong("nade", NADE, "for (int w = 0; w < warps; w++) sum += column[w * 32];",
+          "for (int w = 1; w < warps; w++) sum += column[w * 32];",
           "an off-by-one start"),
     Wrong("nade", "kernels/nade.py", "A = da.flip(1).cumsum(1).flip(1) - da", "A = da.flip(1).cumsum(1).flip(1)",
           "a pixel that learns from its own prediction", "reference"),
@@ -165,10 +176,12 @@ THOROUGH = [
     Wrong("nearest_code", SEARCH, "low = score - margin(r, c);", "low = score + margin(r, c);",
           "a margin on the wrong side"),
     Wrong("affine_coupling", AFFINE, "low = __dadd_rn(low, e == e ? e : 0.0);", "", "an uncompensated sum"),
-    Wrong("affine_coupling", AFFINE, "logdet[n] = real<T>(inverse ? -sum.value() : sum.value());\n}\n\ntemplate <class T>    // save_y",
+    Wrong("affine_coupling", AFFINE,
+          "logdet[n] = real<T>(inverse ? -sum.value() : sum.value());\n}\n\ntemplate <class T>    // save_y",
           "logdet[n] = real<T>(sum.value());\n}\n\ntemplate <class T>    // save_y", "a sign of logdet in one rung"),
 ]  # fmt: skip
-FIRST = {wrong.file: wrong for wrong in reversed(MUTANTS + NATIVE) if wrong.runs != "reference"}  # one of each file with a kernel in it
+# one of each file with a kernel in it
+FIRST = {wrong.file: wrong for wrong in reversed(MUTANTS + NATIVE) if wrong.runs != "reference"}
 CASES = MUTANTS + NATIVE + [pytest.param(wrong, marks=pytest.mark.thorough) for wrong in THOROUGH]
 
 
@@ -190,10 +203,13 @@ def planted(wrong, folder):
 
 def red(folder, room, runs):
     """Whether the room's tests of these runs fail there (and not, say, their import)."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"tests/kernels/test_{room}.py", "-k", runs]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
+               f"tests/kernels/test_{room}.py", "-k", runs]
     environment = {**os.environ, "HYPOTHESIS_PROFILE": "quick", "GENMINI_THOROUGH": "0", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode in (0, 1) and "error" not in done.stdout.splitlines()[-1], done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.returncode in (0, 1) and "error" not in done.stdout.splitlines()[-1], (
+        done.stdout[-3000:] + done.stderr[-3000:]
+    )
     return done.returncode == 1
 
 
@@ -202,23 +218,35 @@ def test_wrong_fails(wrong, tmp_path):
     planted(wrong, tmp_path)
     assert red(tmp_path, wrong.room, wrong.runs), f"nobody noticed {wrong.what} in {wrong.file}"
     if wrong is FIRST.get(wrong.file):
-        assert not red(tmp_path, wrong.room.removesuffix("_cpu"), "reference"), f"{wrong.what} in {wrong.file} touched the reference"
+        assert not red(tmp_path, wrong.room.removesuffix("_cpu"), "reference"), (
+            f"{wrong.what} in {wrong.file} touched the reference"
+        )
 
 
 def test_a_dropped_barrier_of_native_threads_is_a_race(tmp_path):
-    """Whether a search reads a tile of codes before it is packed is luck, so no test of results can be sure of it: ThreadSanitizer sees that
-    nothing forbids it."""
-    planted(Wrong("nearest_code_cpu", CPU, "while (packed < book.tiles) std::this_thread::yield();", "", "a dropped barrier", "cpu"), tmp_path)
-    drive = "sys.path.insert(0, 'csrc'); import sanitize; print(*sanitize.drive(sanitize.DRIVERS / 'nearest_code_cpu.cpp', 'blocks'))"
+    """ThreadSanitizer finds that a search may read a tile of codes before it is packed.
+
+    Whether it does so in a run is chance, so a test of results cannot find it reliably.
+    """
+    planted(Wrong("nearest_code_cpu", CPU, "while (packed < book.tiles) std::this_thread::yield();", "",
+                  "a dropped barrier", "cpu"), tmp_path)
+    drive = (
+        "sys.path.insert(0, 'csrc'); import sanitize; "
+        "print(*sanitize.drive(sanitize.DRIVERS / 'nearest_code_cpu.cpp', 'blocks'))"
+    )
     done = subprocess.run([sys.executable, "-c", f"import sys; {drive}"], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.startswith("False") and "data race" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
 
 
 def test_every_kernel_source_has_a_mistake():
-    """All of csrc/ that is a room's, what native kernels share (but for each_set.h, which holds no arithmetic), and the rooms that hold Triton
-    kernels: the mistakes of FIRST leave `reference` green."""
+    """FIRST, whose mistakes leave `reference` green, has a mistake for every file with a kernel in it.
+
+    These are the files of csrc/ that belong to a room, what native kernels share (except each_set.h, which holds no
+    arithmetic), and the rooms that hold Triton kernels.
+    """
     rooms = {path for path in (ROOT / "kernels").glob("[a-z]*.py") if "@triton.jit" in path.read_text()}
     rooms |= set((ROOT / "kernels").glob("_*_cpu.py"))
     patterns = ["cpu/*.h", *(f"{source}*.{kind}" for kind in ("cu", "cpp", "h") for source in SOURCES)]
-    files = rooms.union(*((ROOT / "csrc").glob(pattern) for pattern in patterns)) - {ROOT / "csrc" / "cpu" / "each_set.h"}
+    files = (rooms.union(*((ROOT / "csrc").glob(pattern) for pattern in patterns))
+             - {ROOT / "csrc" / "cpu" / "each_set.h"})
     assert {str(path.relative_to(ROOT)) for path in files} == set(FIRST)
