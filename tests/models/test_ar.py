@@ -1,4 +1,5 @@
-"""AR(p)'s laws: its likelihood is that of a Gaussian with the process's covariance, its fits the textbook's, its forecasts conditionals."""
+"""Tests of AR(p): its likelihood is that of a Gaussian with the process's covariance, its fits are the textbook's, and
+its forecasts are the conditional distributions of that Gaussian."""
 
 import math
 
@@ -43,7 +44,7 @@ def autocovariance_by_filter(phi, sigma, lags):
     return sigma**2 * np.array([psi[: len(psi) - k] @ psi[k:] for k in range(lags + 1)])
 
 
-# ---- the process -----------------------------------------------------------------------------------------------------------------------
+# ---- the process -----------------------------------------------------------------------------------------------------
 
 
 @each
@@ -54,7 +55,8 @@ def test_log_prob_is_that_of_the_joint_gaussian(phi, T):
     gamma = autocovariance_by_filter(phi, 1.5, T - 1)
     joint = scipy.stats.multivariate_normal(np.full(T, 2.0 / (1 - sum(phi))), scipy.linalg.toeplitz(gamma))
     x = 3 * torch.randn(5, T, dtype=torch.float64) + model.mu.item()
-    torch.testing.assert_close(model.log_prob(x), torch.from_numpy(np.atleast_1d(joint.logpdf(x.numpy()))), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(model.log_prob(x), torch.from_numpy(np.atleast_1d(joint.logpdf(x.numpy()))), rtol=1e-9,
+                               atol=1e-9)
     torch.testing.assert_close(model.autocovariance(T - 1), torch.from_numpy(gamma), rtol=1e-9, atol=1e-9)
 
 
@@ -69,13 +71,14 @@ def test_closed_forms_of_order_1_and_2():
 
 
 def test_roots_and_stationarity():
-    """Against numpy's roots, and for two coefficients against the triangle of the textbooks."""
+    """The roots are numpy's; for two coefficients, the process is stationary inside the triangle of the textbooks."""
     for phi in ([0.5], [1.0], [-1.2], [0.4, -0.3, 0.8, 0.05]):
         roots = process(phi).roots().numpy()
         wanted = np.roots([*(-np.array(phi[::-1])), 1.0])
         np.testing.assert_allclose(np.sort(np.abs(roots)), np.sort(np.abs(wanted)), rtol=1e-8)
     roots = process([0.4, 0.3, 0.0]).roots().abs()
-    assert torch.isinf(roots).sum() == 1 and roots.sort().values[:2].tolist() == pytest.approx(sorted(np.abs(np.roots([-0.3, -0.4, 1.0]))))
+    assert (torch.isinf(roots).sum() == 1
+            and roots.sort().values[:2].tolist() == pytest.approx(sorted(np.abs(np.roots([-0.3, -0.4, 1.0])))))
     assert process([]).stationary() and process([0.99]).stationary()
     assert not process([1.0]).stationary() and not process([-1.2]).stationary()
     for f1 in np.linspace(-2.2, 2.2, 23):
@@ -101,7 +104,7 @@ def test_samples_have_the_autocovariance(phi):
 
 
 def test_the_same_noise_gives_the_same_sample_and_noise_comes_back():
-    """e is what the likelihood sees: the standardised errors of one-step forecasts are the noise that went in."""
+    """The standardised errors of one-step forecasts, of which the likelihood is made, are the noise that went in."""
     model, e = process(PROCESSES["AR(4)"]), torch.randn(3, 20, dtype=torch.float64)
     x = model.sample(3, e=e)
     each = model.log_prob_each(x)
@@ -110,7 +113,7 @@ def test_the_same_noise_gives_the_same_sample_and_noise_comes_back():
     torch.testing.assert_close(x[:, 10], model.c + x[:, 6:10].flip(1) @ model.phi + 1.5 * e[:, 10])
 
 
-# ---- fitting ---------------------------------------------------------------------------------------------------------------------------
+# ---- fitting ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -145,12 +148,13 @@ def test_yule_walker_solves_the_toeplitz_system(p):
     phi = scipy.linalg.solve_toeplitz(gamma[:p], gamma[1:])
     np.testing.assert_allclose(model.phi.tolist(), phi, rtol=1e-9)
     assert model.sigma.item() ** 2 == pytest.approx(gamma[0] - phi @ gamma[1:], rel=1e-9)
-    np.testing.assert_allclose(model.autocovariance(p).detach().numpy(), gamma, rtol=1e-9)  # the fit matches the moments that it was given
+    # the fit matches the moments that it was given
+    np.testing.assert_allclose(model.autocovariance(p).detach().numpy(), gamma, rtol=1e-9)
 
 
 def test_the_textbooks_sunspots():
-    """Brockwell and Davis, Time Series: Theory and Methods, fit x_t = 1.318 x_t-1 - 0.634 x_t-2 and variance 289.2 to the years 1770-1869
-    by Yule and Walker's equations, from numbers rounded to integers: the third digit agrees."""
+    """Brockwell and Davis, Time Series: Theory and Methods, fit x_t = 1.318 x_t-1 - 0.634 x_t-2 and variance 289.2 to
+    the years 1770-1869 by Yule and Walker's equations, from numbers rounded to integers: the third digit agrees."""
     x = torch.from_numpy(series.read("train")[0][70:170])[None]
     model = AR(100, p=2).fit(x, "yule-walker")
     assert model.phi.tolist() == pytest.approx([1.318, -0.634], abs=0.002)
@@ -159,7 +163,8 @@ def test_the_textbooks_sunspots():
 
 @pytest.mark.parametrize("p", [0, 1, 2, 5])
 def test_maximum_likelihood_is_a_maximum(p):
-    """No gradient is left, no other fit and no neighbour is likelier, and for p = 0 it is the Gaussian's closed form."""
+    """At the fit the gradient is 0; no other fit and no neighbour is likelier; p = 0 gives the Gaussian's closed
+    form."""
     x = process([1.1, -0.5], sigma=30.0, c=100.0).sample(1, 120)
     model = AR(120, p=p).fit(x, "likelihood")
     best = model.log_prob(x).sum()
@@ -178,11 +183,13 @@ def test_maximum_likelihood_is_a_maximum(p):
                     assert model.log_prob(x).sum() < best
                     w.view(-1)[i] -= step
     if p == 0:
-        assert model.mu.item() == pytest.approx(x.mean().item()) and model.sigma.item() == pytest.approx(x.std(correction=0).item())
+        assert (model.mu.item() == pytest.approx(x.mean().item())
+                and model.sigma.item() == pytest.approx(x.std(correction=0).item()))
 
 
 def test_likelihood_of_order_1_against_scipy():
-    """The exact likelihood of an AR(1) has a textbook form; its maximum, sought by scipy's simplex without any gradient, is the same."""
+    """The fit of an AR(1) is the maximum of the textbook's exact likelihood, sought by scipy's simplex without any
+    gradient."""
     x = process([0.9]).sample(1, 60)
     row = x[0].numpy()
 
@@ -214,7 +221,7 @@ def test_akaike_finds_the_recipes_order():
     assert int(np.argmin(aic)) == 9
 
 
-# ---- forecasts -------------------------------------------------------------------------------------------------------------------------
+# ---- forecasts -------------------------------------------------------------------------------------------------------
 
 
 @each
@@ -259,7 +266,7 @@ def test_wrong_use_is_named():
 
 
 def test_it_is_fitted_saved_and_judged(tmp_path):
-    """On years that it has not seen the next number is far surer than from the mean and deviation alone."""
+    """On unseen years the forecast of the next number is far more certain than the mean and deviation alone."""
     import genmini
 
     train, valid, test = (data.load("series", split) for split in data.SPLITS)

@@ -1,4 +1,5 @@
-"""AR-VAE's laws: the regularisation is the course's, pair by pair; ranks are Spearman's; and latents come to follow attributes."""
+"""Tests of the AR-VAE: the regularisation is the course's, pair by pair; ranks are Spearman's; after training, latents
+follow attributes."""
 
 import json
 import math
@@ -13,7 +14,8 @@ from genmini.train import fit
 
 def arvae(seed=1, **settings):
     torch.manual_seed(seed)
-    return ARVAE((8, 8), **{"levels": 17, "decoder": "categorical", "latent": 7, "hidden": 12, "dtype": torch.float64, **settings})
+    return ARVAE((8, 8), **{"levels": 17, "decoder": "categorical", "latent": 7, "hidden": 12, "dtype": torch.float64,
+                            **settings})
 
 
 def test_the_disorder_is_the_course_s_pair_by_pair():
@@ -23,7 +25,8 @@ def test_the_disorder_is_the_course_s_pair_by_pair():
     a = attributes.measure(x.double() / 16)
     total = 0
     for r in range(6):
-        pairs = [abs(math.tanh(3 * (z[i, r] - z[j, r]).item()) - ((a[i, r] > a[j, r]).item() - (a[i, r] < a[j, r]).item()))
+        pairs = [abs(math.tanh(3 * (z[i, r] - z[j, r]).item())
+                     - ((a[i, r] > a[j, r]).item() - (a[i, r] < a[j, r]).item()))
                  for i in range(m) for j in range(m)]  # fmt: skip
         total += sum(pairs) / m**2
     loss = model.loss(x, eps=eps)
@@ -51,7 +54,8 @@ def test_ranks_give_spearman_s_correlation():
     counted = lambda v: torch.tensor([(v < one).sum() + ((v == one).sum() + 1) / 2 for one in v], dtype=torch.float64)
     expected = torch.corrcoef(torch.stack([counted(a), counted(b)]))[0, 1]
     assert (ranks(a) * ranks(b)).mean().item() == pytest.approx(expected.item(), abs=1e-12)
-    assert (ranks(b) * ranks(b.exp())).mean().item() == pytest.approx(1) and (ranks(b) * ranks(-(b**3))).mean().item() == pytest.approx(-1)
+    assert ((ranks(b) * ranks(b.exp())).mean().item() == pytest.approx(1)
+            and (ranks(b) * ranks(-(b**3))).mean().item() == pytest.approx(-1))
     assert not ranks(torch.ones(4)).any()
 
 
@@ -66,7 +70,8 @@ def test_a_traversal_moves_one_number():
 
 
 def test_latents_come_to_follow_attributes(tmp_path):
-    """250 steps: every latent's ranks go with its attribute's on unseen digits; and a traversal moves that attribute."""
+    """After 250 steps every latent correlates by rank with its attribute on unseen digits; a traversal moves that
+    attribute."""
     train, valid, test = (data.load("digits", split) for split in data.SPLITS)
     torch.manual_seed(0)
     model = ARVAE((8, 8), levels=17, decoder="categorical", latent=8, hidden=100, gamma=20.0)
@@ -75,7 +80,8 @@ def test_latents_come_to_follow_attributes(tmp_path):
     rho = model.correlations(test.x)
     for part in test.x.split(100):  # over all parts, as over the whole
         model.figures(part)
-    assert list(model.report().values()) == pytest.approx(list(rho.values()), abs=1e-4)  # the order of next to equal mu may round
+    # the order of next to equal mu may round
+    assert list(model.report().values()) == pytest.approx(list(rho.values()), abs=1e-4)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["rank correlation, slant"] > 0.6
     assert min(rho.values()) > 0.6, rho
@@ -88,7 +94,8 @@ def test_latents_come_to_follow_attributes(tmp_path):
 
 
 @pytest.mark.parametrize("settings, says", [
-    (dict(attributes=("area", "colour")), "attributes must be among area, length"), (dict(latent=5), "one of latent=5 numbers"),
+    (dict(attributes=("area", "colour")), "attributes must be among area, length"),
+    (dict(latent=5), "one of latent=5 numbers"),
     (dict(attributes=()), "attributes must be among"), (dict(shape=(1, 8, 8)), "an image .H, W."),
 ])  # fmt: skip
 def test_mistakes_are_said(settings, says):

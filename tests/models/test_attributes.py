@@ -43,8 +43,8 @@ def test_a_slanted_bar_leans_by_its_columns(columns):
 @pytest.mark.parametrize("angle", range(0, 180, 15))
 @pytest.mark.parametrize("thickness", [2.0, 4.0])
 def test_a_line_of_any_direction_has_its_length_and_thickness(angle, thickness):
-    """Drawn with soft edges. The perimeter counts eight directions; between them it is too long by 8% at most, 1 / cos(22.5 degrees), and by
-    as much the length is; corners and edges cost a pixel more."""
+    """The bars have soft edges. The perimeter counts eight directions; between them it is too long by 8% at most, that
+    is 1 / cos(22.5 degrees), and so is the length; corners and edges cost a pixel more."""
     side, length = 40, 24.0
     row, column = torch.meshgrid(torch.arange(side) - 19.5, torch.arange(side) - 19.5, indexing="ij")
     along = column * math.cos(math.radians(angle)) - row * math.sin(math.radians(angle))
@@ -79,5 +79,6 @@ def test_a_move_changes_nothing_and_images_stand_apart():
 
 
 def test_an_empty_image_has_nothing():
-    assert torch.equal(attributes.measure(torch.zeros(2, 8, 8)), torch.zeros(2, 6)) and attributes.measure(torch.zeros(0, 8, 8)).shape == (0, 6)
+    assert (torch.equal(attributes.measure(torch.zeros(2, 8, 8)), torch.zeros(2, 6))
+            and attributes.measure(torch.zeros(0, 8, 8)).shape == (0, 6))
     assert attributes.measure(torch.eye(8, dtype=torch.uint8)[None]).isfinite().all()

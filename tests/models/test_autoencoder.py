@@ -1,4 +1,4 @@
-"""The autoencoder's laws: the linear one is PCA; its Gaussian is that of its codes; and it learns."""
+"""Tests of the autoencoder: the linear one is PCA; its Gaussian is that of its codes; it learns."""
 
 import pytest
 import torch
@@ -11,7 +11,8 @@ from genmini.train import evaluate, fit
 def levels(N, D, seed=0):
     """Levels 0 ... 16 with a spectrum that falls."""
     noise = torch.Generator().manual_seed(seed)
-    mixed = torch.randn(N, D, generator=noise) * 0.6 ** torch.arange(D) @ torch.linalg.qr(torch.randn(D, D, generator=noise))[0]
+    mixed = (torch.randn(N, D, generator=noise) * 0.6 ** torch.arange(D)
+             @ torch.linalg.qr(torch.randn(D, D, generator=noise))[0])
     return (8 + 5 * mixed).round().clamp(0, 16).to(torch.uint8)
 
 
@@ -59,7 +60,7 @@ def test_the_principal_components_are_an_optimum():
 
 
 def test_the_gaussian_is_that_of_the_codes():
-    """While fewer batches came than it remembers, m and S are the mean and the covariance of all codes, to the rounding."""
+    """m and S are the mean and the covariance of all codes, to the rounding, while no batch is forgotten yet."""
     model = Autoencoder((8, 8), levels=17, latent=3, hidden=5, dtype=torch.float64).train()
     x = data.load("digits", "train").x[:640]
     for batch in x.split(64):
@@ -73,8 +74,10 @@ def test_the_gaussian_is_that_of_the_codes():
     deviation = model.S.diagonal().sqrt()
     assert ((drawn.mean(0) - model.m) / deviation).abs().max() < 5 / 20000**0.5
     correlation = lambda S: S / deviation.outer(deviation)
-    assert (correlation(drawn.T.cov()) - correlation(model.S)).abs().max() < 5 * (2 / 20000) ** 0.5  # that of a variance is root 2 / n
-    old, new = Autoencoder(2, latent=1, dtype=torch.float64).train(), torch.tensor([[1, 0]], dtype=torch.uint8).expand(8, 2)
+    # that of a variance is root 2 / n
+    assert (correlation(drawn.T.cov()) - correlation(model.S)).abs().max() < 5 * (2 / 20000) ** 0.5
+    old, new = (Autoencoder(2, latent=1, dtype=torch.float64).train(),
+                torch.tensor([[1, 0]], dtype=torch.uint8).expand(8, 2))
     for _ in range(1500):
         old._follow(old.encode(new).detach())
     old._follow(old.encode(new).detach() + 1)
@@ -89,7 +92,8 @@ def test_a_singular_gaussian_is_drawn_from():
     assert z.isfinite().all() and (z[:, 1] - 2 * z[:, 0]).abs().max() < 1e-6 and z.std() > 0.5
 
 
-@pytest.mark.parametrize("body, upsample", [("linear", ""), ("mlp", ""), ("conv", "transposed"), ("conv", "nearest"), ("conv", "bilinear")])
+@pytest.mark.parametrize("body, upsample", [("linear", ""), ("mlp", ""), ("conv", "transposed"), ("conv", "nearest"),
+                                            ("conv", "bilinear")])
 @pytest.mark.parametrize("shape", [(8, 8), (28, 28), (3, 8, 8)])
 def test_images_go_through_every_body(body, upsample, shape):
     model = Autoencoder(shape, levels=17, latent=4, body=body, hidden=8, width=4, upsample=upsample)
@@ -105,14 +109,15 @@ def test_images_go_through_every_body(body, upsample, shape):
 
 
 def test_it_learns():
-    """300 steps halve what the mean image leaves, and PCA of as many numbers is not far."""
+    """300 steps halve the error of the mean image, and come near PCA of as many numbers."""
     train, valid, _ = (data.load("digits", split) for split in data.SPLITS)
     torch.manual_seed(0)
     model = Autoencoder((8, 8), levels=17, latent=10, hidden=64)
     fit(model, train, valid, steps=300, rate=3e-3, progress=False)
     v = train.x.flatten(1).double() / 16
     mean = ((valid.x.flatten(1) / 16 - v.mean(0)) ** 2).sum(1).mean()
-    assert evaluate(model, valid)[0] < mean / 2 and evaluate(model, valid)[0] == pytest.approx(model.figures(valid.x)["squared error"].mean().item())
+    assert (evaluate(model, valid)[0] < mean / 2
+            and evaluate(model, valid)[0] == pytest.approx(model.figures(valid.x)["squared error"].mean().item()))
 
 
 @pytest.mark.parametrize("settings, says", [

@@ -1,4 +1,5 @@
-"""The classifier: its equations by hand, what it takes, what training shows it, that it learns, and what the command line says of it."""
+"""Tests of the classifier: its equations by hand, the settings that it takes, what training shows it, that it learns,
+and the commands."""
 
 import numpy as np
 import pytest
@@ -36,7 +37,8 @@ def test_it_is_its_equations(shape):
 
 def test_gradients_are_the_derivative():
     torch.manual_seed(0)
-    model, x, y = Classifier((4, 4), levels=3, classes=3, width=2, features=4).double(), torch.randint(3, (3, 4, 4)), torch.tensor([0, 2, 1])
+    model, x, y = (Classifier((4, 4), levels=3, classes=3, width=2, features=4).double(),
+                   torch.randint(3, (3, 4, 4)), torch.tensor([0, 2, 1]))
     names, values = zip(*model.named_parameters(), strict=True)
     model.forward = model.loss
     of = lambda *values: torch.func.functional_call(model, dict(zip(names, values, strict=True)), (x, y))
@@ -53,13 +55,15 @@ def test_training_shows_a_share_of_images_with_two_levels():
     by_threshold = (seen == 16.0 * (x >= 8)).flatten(1).all(1)
     assert abs(by_threshold.float().mean() - 0.3) < 0.06 and by_threshold[two].any()
     drawn, of = seen[two & ~by_threshold], x[two & ~by_threshold].float()
-    assert abs((drawn - of).mean()) < 4 * 8 / (64 * 280) ** 0.5 and (drawn[of == 0] == 0).all() and (drawn[of == 16] == 16).all()
+    assert (abs((drawn - of).mean()) < 4 * 8 / (64 * 280) ** 0.5 and (drawn[of == 0] == 0).all()
+            and (drawn[of == 16] == 16).all())
     model.eval()
     assert torch.equal(model.loss(x, x[:, 0, 0].long() % 10), model.loss(x, x[:, 0, 0].long() % 10))
 
 
 def test_wrong_settings_are_named():
-    for wrong, says in ((dict(shape=(5,)), "takes images"), (dict(levels=None), "levels None"), (dict(classes=1), "classes"),
+    for wrong, says in ((dict(shape=(5,)), "takes images"), (dict(levels=None), "levels None"),
+                        (dict(classes=1), "classes"),
                         (dict(binary=2), "binary is a share"), (dict(features=0), "features")):  # fmt: skip
         with pytest.raises(ValueError, match=says):
             Classifier(**{"shape": (4, 4), **wrong})
@@ -79,12 +83,14 @@ def test_it_learns_the_digits():
 
 def test_the_command_line_trains_and_judges_it_and_draws_no_samples(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ["train", "classifier", "--data", "digits", "--steps", "3", "--set", "width=4", "--set", "ema=0.5", "--threads", "1", "--out", "r"]
+    words = ["train", "classifier", "--data", "digits", "--steps", "3", "--set", "width=4", "--set", "ema=0.5",
+             "--threads", "1", "--out", "r"]
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "bits/dim" not in out and (tmp_path / "r" / "samples.png").stat().st_size > 10_000
     assert "given the class" not in out  # which it is asked for
     assert main(["eval", "r"]) == 0 and capsys.readouterr().out.startswith("test")
-    assert main(["sample", "r", "--out", "x.npy"]) == 2 and "the Classifier in r draws no samples" in capsys.readouterr().err
+    assert (main(["sample", "r", "--out", "x.npy"]) == 2
+            and "the Classifier in r draws no samples" in capsys.readouterr().err)
     assert not (tmp_path / "x.npy").exists()
     assert np.isfinite(Classifier((8, 8)).loss(torch.zeros(2, 8, 8), torch.tensor([0, 1])).detach().numpy()).all()

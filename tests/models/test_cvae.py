@@ -1,4 +1,5 @@
-"""The conditional VAE's laws: p(x|y) is a probability for every y; y is a class or any vector; what is not asked for comes from the data."""
+"""Tests of the conditional VAE: p(x|y) is a probability for every y; y is a class or any vector; where no y is given,
+it is drawn from those of the data."""
 
 import itertools
 import math
@@ -48,7 +49,8 @@ def test_a_class_is_its_one_hot_vector():
     model, x, eps = cvae(), torch.randint(2, (4, 3)), torch.randn(4, 1, dtype=torch.float64)
     y = torch.tensor([0, 2, 1, 2])
     hot = torch.eye(3, dtype=torch.float64)[y]
-    assert torch.equal(model.loss(x, y, eps), model.loss(x, hot, eps)) and torch.equal(model.decode(eps, y), model.decode(eps, hot))
+    assert (torch.equal(model.loss(x, y, eps), model.loss(x, hot, eps))
+            and torch.equal(model.decode(eps, y), model.decode(eps, hot)))
     assert torch.equal(model.decode(eps, 2), model.decode(eps, torch.tensor([2, 2, 2, 2])))
     assert torch.equal(model.mixture([0, 2]), torch.tensor([0.5, 0, 0.5], dtype=torch.float64))
     assert not torch.equal(model.loss(x, y, eps), model.loss(x, y.flip(0), eps))
@@ -67,7 +69,8 @@ def test_y_enters_both_halves(body):
 
 
 def test_without_y_it_is_as_frequent_as_in_the_data():
-    """Of 2048 that were kept, 20000 draws: each class within 5 deviations of its share among those; vectors come back as they were."""
+    """In 20000 draws from 2048 kept y, each class is within 5 deviations of its share among those; vectors come back as
+    they were."""
     model = CVAE(2, latent=1, hidden=2, classes=4).train()
     y = torch.multinomial(torch.tensor([0.6, 0.3, 0.1, 0.0]), 3000, replacement=True)
     for some in y.split(64):
@@ -90,7 +93,8 @@ def test_without_y_it_is_as_frequent_as_in_the_data():
 
 
 def test_it_learns_what_a_class_looks_like(tmp_path):
-    """After 300 steps on digits, the mean image of a class is nearest to the mean of that class in train, for 9 of 10; and so in a loaded run."""
+    """After 300 steps on digits, the mean image of a class is nearest to the mean of that class in train, for 9 of 10
+    classes; so it is in a loaded run."""
     train, valid, _ = (data.load("digits-threshold", split) for split in data.SPLITS)
     torch.manual_seed(0)
     model = CVAE((8, 8), latent=4, hidden=100)
@@ -106,9 +110,11 @@ def test_it_learns_what_a_class_looks_like(tmp_path):
 
 def test_mistakes_are_said():
     model, x = CVAE((2, 2), latent=1, hidden=2, classes=3), torch.zeros(4, 2, 2)
-    for y, says in ((None, "y is missing: a class 0 ... 2"), (3, "classes 0 ... 2, got 3"), (torch.rand(4, 2), r"vectors, \(N, 3\), got \(4, 2\)")):
+    for y, says in ((None, "y is missing: a class 0 ... 2"), (3, "classes 0 ... 2, got 3"),
+                    (torch.rand(4, 2), r"vectors, \(N, 3\), got \(4, 2\)")):
         with pytest.raises(ValueError, match=says):
             model.elbo(x, y)
     with pytest.raises(ValueError, match="classes must be at least 1"):
         CVAE((2, 2), classes=0)
-    assert model.settings["classes"] == 3 and CVAE((2, 2), **{k: v for k, v in model.settings.items() if k != "shape"}).settings == model.settings
+    assert (model.settings["classes"] == 3
+            and CVAE((2, 2), **{k: v for k, v in model.settings.items() if k != "shape"}).settings == model.settings)

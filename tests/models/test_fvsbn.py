@@ -1,4 +1,5 @@
-"""FVSBN's laws: it is a probability, it is a logistic regression on what comes before, its sampler draws from it, and it learns."""
+"""Tests of FVSBN: it is a probability and a logistic regression on the pixels before; its sampler draws from it; it
+learns."""
 
 import itertools
 import math

@@ -11,7 +11,8 @@ from genmini.models.pixelcnn import PixelCNN
 from genmini.models.realnvp import RealNVP
 
 
-@pytest.mark.parametrize("known, x, words", [(3, None, "and no x"), (5, torch.zeros(2, 4), "0 to 4, got 5"), (1, torch.zeros(3, 4), "n = 2 images")])
+@pytest.mark.parametrize("known, x, words", [(3, None, "and no x"), (5, torch.zeros(2, 4), "0 to 4, got 5"),
+                                             (1, torch.zeros(3, 4), "n = 2 images")])
 def test_known_pixels_are_checked(known, x, words):
     for model in (FVSBN(4), FVSBN(4, levels=3), NADE(4), NADE(4, levels=3)):
         with pytest.raises(ValueError, match=words):

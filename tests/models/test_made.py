@@ -1,4 +1,5 @@
-"""MADE's laws: it is a probability, it looks only backwards, its sampler draws from it, and it learns."""
+"""Tests of MADE: it is a probability, a pixel depends only on earlier ones, its sampler draws from it, and it
+learns."""
 
 import itertools
 import math
@@ -46,7 +47,8 @@ def test_probabilities_sum_to_one(settings):
 
 @each
 def test_logits_see_exactly_what_comes_before_in_the_order(settings):
-    """The Jacobian of the logits over the bits that enter is strictly triangular in the order, and full below where units suffice."""
+    """The Jacobian of the logits over the bits that enter is strictly triangular in the order, and full below the
+    diagonal where there are enough units."""
     model = made(**settings)
     L, D = model.levels, model.D
     torch.manual_seed(0)
@@ -57,7 +59,8 @@ def test_logits_see_exactly_what_comes_before_in_the_order(settings):
         else:  # levels are not differentiated: change one pixel at a time
             others = x.repeat(D, 1)
             others[range(D), range(D)] = (others[range(D), range(D)] + 1) % L
-            jacobian = (model.logits(others) - model.logits(x)).abs().amax(-1).T > 1e-12  # products of matrices round by their shapes
+            # products of matrices round by their shapes
+            jacobian = (model.logits(others) - model.logits(x)).abs().amax(-1).T > 1e-12
         seen |= jacobian != 0
     seen = seen[model.orders[0]][:, model.orders[0]]
     assert not seen.triu().any()
@@ -67,7 +70,8 @@ def test_logits_see_exactly_what_comes_before_in_the_order(settings):
 
 @each
 def test_samples_follow_log_prob(settings):
-    """A chi-square over the whole space: it catches a sampler that draws from another distribution than log_prob reports."""
+    """The samples pass a chi-square test over the whole space. It catches a sampler that draws from another
+    distribution than log_prob reports."""
     model, n = made(3, scale=2.0, **{**settings, "order": [2, 0, 1]}), 20000
     x = model.sample(n)
     assert x.shape == (n, 3) and x.dtype == torch.uint8
@@ -78,7 +82,7 @@ def test_samples_follow_log_prob(settings):
 
 @each
 def test_the_same_noise_gives_the_naive_sample(settings):
-    """u decides: a pixel is the number of levels whose cumulative probability it passes."""
+    """A pixel is the number of levels whose cumulative probability its u passes."""
     model, u = made(**settings), torch.rand(50, 5, dtype=torch.float64)
     x = model.sample(50, u)
     assert torch.equal(x, model.sample(50, u)) and torch.equal(x, model.sample_naive(50, u))
@@ -99,10 +103,11 @@ def test_completion_keeps_what_is_known(settings):
     x[:, free] = 0  # what is not known is not looked at
     assert torch.equal(model.sample(50, u, x, known=3), whole)
     drawn = model.sample(50, u)
-    assert torch.equal(model.sample(50, u, drawn, known=3), drawn), "completing a sample with its own noise gives it back"
+    assert torch.equal(model.sample(50, u, drawn, known=3), drawn), (
+        "completing a sample with its own noise gives it back")
 
 
-# ---- several masks ----------------------------------------------------------------------------------------------------------------------
+# ---- several masks ---------------------------------------------------------------------------------------------------
 
 MIXTURES = {
     "several masks": dict(hidden=(20, 11), masks=3),
@@ -118,7 +123,8 @@ def test_a_mixture_averages_probabilities(settings):
     x, K = space(model), settings["masks"]
     each = torch.stack([model.log_prob(x, k) for k in range(K)])
     assert (each.exp().sum(1) - 1).abs().max() < 1e-12
-    assert all((a - b).abs().max() > 0.1 for a, b in itertools.combinations(each, 2)), "the test wants masks that differ"
+    assert all((a - b).abs().max() > 0.1 for a, b in itertools.combinations(each, 2)), (
+        "the test wants masks that differ")
     torch.testing.assert_close(model.log_prob(x).exp(), each.exp().mean(0))
     assert abs(model.log_prob(x).exp().sum().item() - 1) < 1e-12
     model.log_prob(x).sum().backward()
@@ -126,7 +132,7 @@ def test_a_mixture_averages_probabilities(settings):
 
 
 def test_averaged_logits_are_no_probability():
-    """What a well-known implementation reports: it does not sum to one over the space."""
+    """The mean of logits over masks, which a well-known implementation reports, does not sum to one over the space."""
     model = made(masks=4, hidden=(20,), order="random", scale=6.0)
     x = space(model)
     logits = torch.stack([model.logits(x, k) for k in range(4)]).mean(0)
@@ -141,7 +147,8 @@ def test_every_mask_looks_only_backwards(settings):
     others = x.repeat(model.D, 1)
     others[range(model.D), range(model.D)] = (others[range(model.D), range(model.D)] + 1) % model.levels
     for k, order in enumerate(model.orders):
-        changed = (model.logits(others, k) - model.logits(x, k)).abs().reshape(model.D, model.D, -1).amax(-1) > 1e-12  # [changed, predicted]
+        # [changed, predicted]
+        changed = (model.logits(others, k) - model.logits(x, k)).abs().reshape(model.D, model.D, -1).amax(-1) > 1e-12
         assert not changed[order][:, order].tril().any() and changed.any()
 
 
@@ -195,23 +202,28 @@ def test_training_takes_one_mask_at_a_time():
     assert sum(hits) == 30 and min(hits) > 0
 
 
-@pytest.mark.parametrize("settings", [dict(hidden=(20, 11)), dict(hidden=(20,), masks=2, order="random", levels=3, direct=True)], ids=str)
+@pytest.mark.parametrize("settings", [dict(hidden=(20, 11)),
+                                      dict(hidden=(20,), masks=2, order="random", levels=3, direct=True)], ids=str)
 def test_resampled_every_batch_has_a_probability_of_its_own(settings):
     model = made(4, resample=True, **settings).train()
     each = [model.log_prob(space(model)) for _ in range(12)]
     for log_p in each:
         assert abs(log_p.exp().sum().item() - 1) < 1e-12
-    assert all((a - b).abs().max() > 1e-3 for a, b in itertools.combinations(each, 2)), "12 of more than a thousand masks, none twice"
+    assert all((a - b).abs().max() > 1e-3 for a, b in itertools.combinations(each, 2)), (
+        "12 of more than a thousand masks, none twice")
     one = model.eval().log_prob(space(model))
-    assert torch.equal(one, model.log_prob(space(model))) and abs(one.exp().sum().item() - 1) < 1e-12, "judged by the masks that are kept"
+    assert (torch.equal(one, model.log_prob(space(model)))
+            and abs(one.exp().sum().item() - 1) < 1e-12), "judged by the masks that are kept"
 
 
 def test_resampled_the_weights_learn_every_order():
-    """Copies of one bit, judged in all 24 orders: where training drew orders anew the worst of them costs a fraction of what it costs
-    else. (Not nothing: the weights are not told which pixels are seen, and an unseen one looks like a 0.)"""
+    """Of copies of one bit, judged in all 24 orders, the worst order costs a fraction of what it costs otherwise if
+    training drew orders anew. (It still costs something: the weights are not told which pixels are seen, and an unseen
+    one looks like a 0.)"""
     torch.manual_seed(0)
     bit = torch.randint(2, (512, 1))
-    x = torch.cat([bit, bit, 1 - bit, bit], 1).to(torch.uint8)  # one bit of information: log p = -log 2, in whatever order
+    # one bit of information: log p = -log 2, in whatever order
+    x = torch.cat([bit, bit, 1 - bit, bit], 1).to(torch.uint8)
     excess = {}
     for resample in (True, False):
         torch.manual_seed(1)
@@ -223,7 +235,8 @@ def test_resampled_the_weights_learn_every_order():
             (-model.log_prob(x)).mean().backward()
             optimiser.step()
             schedule.step()
-        orders = [[1 + torch.tensor(order).argsort()[model.orders[0]], model.m1[0]] for order in itertools.permutations(range(4))]
+        orders = [[1 + torch.tensor(order).argsort()[model.orders[0]], model.m1[0]]
+                  for order in itertools.permutations(range(4))]
         excess[resample] = max(-model._log_p(x, mask).sum(1).mean().item() - math.log(2) for mask in orders)
     assert excess[True] < excess[False] / 5, excess
 
@@ -234,7 +247,7 @@ def test_masks_travel_with_the_weights():
     assert torch.equal(model.log_prob(space(model)), other.log_prob(space(model)))
 
 
-# ---- learning ---------------------------------------------------------------------------------------------------------------------------
+# ---- learning --------------------------------------------------------------------------------------------------------
 
 
 @each
@@ -273,11 +286,13 @@ def test_images_and_dtypes():
     x = torch.randint(2, (7, 2, 3))
     torch.testing.assert_close(model.log_prob(x), model.log_prob(x.to(torch.uint8)))
     torch.testing.assert_close(model.log_prob(x), model.log_prob(x.float().flatten(1)))
-    assert model.log_prob(x).shape == (7,) and model.sample(2).shape == (2, 2, 3) and model.log_prob(x[:0]).shape == (0,)
+    assert (model.log_prob(x).shape == (7,) and model.sample(2).shape == (2, 2, 3)
+            and model.log_prob(x[:0]).shape == (0,))
     assert MADE(1).log_prob(torch.tensor([[0], [1]])).exp().sum().item() == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [dict(order="backwards"), dict(order=[0, 1, 1]), dict(order=[1, 2, 3]), dict(levels=1), dict(masks=0)])
+@pytest.mark.parametrize("wrong", [dict(order="backwards"), dict(order=[0, 1, 1]), dict(order=[1, 2, 3]),
+                                   dict(levels=1), dict(masks=0)])
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         MADE(3, **wrong)
@@ -285,7 +300,7 @@ def test_wrong_settings_are_named(wrong):
 
 @pytest.fixture
 def one_thread():
-    """Matrices so small are faster on one, and at the mercy of nobody else's threads."""
+    """Run on one thread: matrices so small are faster so, and no other process's threads slow them down."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,5 @@
-"""What every model answers: its settings, its class and its data checked, what it cannot do; and updates of more players than one."""
+"""Tests of what all models share: their settings, class and data are checked, they say what they cannot do, and
+training may update several players."""
 
 import ast
 import copy
@@ -35,7 +36,7 @@ def small(name, **settings):
     return model, torch.randn(5, 9) if name == "ar" else TRAIN.x[:5]
 
 
-# ---- settings ----------------------------------------------------------------------------------------------------------
+# ---- settings --------------------------------------------------------------------------------------------------------
 
 
 @each_family
@@ -74,7 +75,7 @@ def test_settings_of_a_base_and_of_what_is_handed_on_to_it():
         Derived(6, hiden=3)
 
 
-# ---- x and y -----------------------------------------------------------------------------------------------------------
+# ---- x and y ---------------------------------------------------------------------------------------------------------
 
 
 @each_family
@@ -125,7 +126,7 @@ def test_a_density_checks_the_shape_of_its_points():
         model.log_prob(torch.randn(4, 3))
 
 
-# ---- what a model cannot do --------------------------------------------------------------------------------------------
+# ---- what a model cannot do ------------------------------------------------------------------------------------------
 
 CALLS = {
     "log_prob": lambda model, x: model.log_prob(x), "log_prob_each": lambda model, x: model.log_prob_each(x),
@@ -159,13 +160,14 @@ def test_what_a_model_cannot_do_it_says_and_the_rest_it_does(name):
 
 
 def test_nobody_outside_the_models_asks_what_attributes_a_model_has():
-    """The syntax trees of genmini/ and bench/: getattr and hasattr are for what is no model."""
+    """The code of genmini/ and bench/ calls getattr and hasattr only on what is not a model."""
     others = {"torch", "arguments", "error", "self"}
     for path in sorted([*ROOT.glob("genmini/**/*.py"), *ROOT.glob("bench/**/*.py")]):
         if {ROOT / "genmini" / "models", ROOT / "genmini" / "data"} & set(path.parents):  # data knows no models
             continue
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("hasattr", "getattr"):
+            if (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+                    and node.func.id in ("hasattr", "getattr")):
                 asked = ast.unparse(node.args[0])
                 assert asked.split(".")[0] in others, f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
 
@@ -185,7 +187,7 @@ def test_the_order_in_which_numbers_are_drawn():
         assert torch.equal(one, two) and torch.equal(one[:, order[:half]].long(), x[:, order[:half]])
 
 
-# ---- a game of two players ---------------------------------------------------------------------------------------------
+# ---- a game of two players -------------------------------------------------------------------------------------------
 
 
 class Game(Model):
@@ -245,7 +247,8 @@ def test_a_game_is_played_move_by_move():
     """Each loss sees the moves before it, each name has its Adam and clip, the cosine counts steps and not moves."""
     game = Game((8, 8))
     rows = []
-    fit(game, TRAIN, VALID, **LOOP | dict(every=12), watch=lambda row, model: rows.append(copy.deepcopy(model.state_dict())))
+    fit(game, TRAIN, VALID, **LOOP | dict(every=12),
+        watch=lambda row, model: rows.append(copy.deepcopy(model.state_dict())))
     expected = by_hand(12)
     assert all(torch.equal(rows[0][name], tensor) for name, tensor in expected.named_parameters())
     assert rows[0]["turns"] == 24 and [turn[0] for turn in game.seen[:3]] == ["critic", "critic", "generator"]
@@ -282,14 +285,17 @@ def test_a_game_resumes_to_the_same_bits(tmp_path, monkeypatch, stop):
     state, _ = checkpoint.load_state(tmp_path / "parts")
     assert state["descents"].keys() == {"critic", "generator"}
     assert all(part.keys() == {"optimiser", "schedule", "scaler"} for part in state["descents"].values())
-    assert [state["descents"][name]["optimiser"]["state"][0]["step"] for name in ("critic", "generator")] == [2 * stop, stop]
+    assert [state["descents"][name]["optimiser"]["state"][0]["step"]
+            for name in ("critic", "generator")] == [2 * stop, stop]
     again = Game((8, 8))
     torch.rand(5)
     history = fit(again, TRAIN, VALID, **LOOP, run=tmp_path / "parts", resume=True)
     assert history.last == 12 and checkpoint.read(tmp_path / "whole") == checkpoint.read(tmp_path / "parts")
-    assert all(torch.equal(one, other) for one, other in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
+    assert all(torch.equal(one, other)
+               for one, other in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
     files = [next((tmp_path / run).glob("*.safetensors")).read_bytes() for run in ("whole", "parts")]
-    lines = [[{**json.loads(line), "seconds": 0} for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+    lines = [[{**json.loads(line), "seconds": 0}
+              for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
              for run in ("whole", "parts")]  # fmt: skip
     assert files[0] == files[1] and lines[0] == lines[1]
 
@@ -309,7 +315,8 @@ def test_updates_that_change_from_step_to_step_are_refused():
         with pytest.raises(ValueError, match=words):
             fit(game, TRAIN, VALID, **LOOP)
     game = Game((8, 8))
-    game.updates = lambda batch: iter([("critic", game.loss(batch.x).mean(), [game.c] if game.seen else [game.g])] * (not game.seen.append(1) or 1))
+    game.updates = lambda batch: iter([("critic", game.loss(batch.x).mean(),
+                                        [game.c] if game.seen else [game.g])] * (not game.seen.append(1) or 1))
     with pytest.raises(ValueError, match="same parameters for 'critic'"):
         fit(game, TRAIN, VALID, **LOOP)
     game.updates = lambda batch: iter(())
@@ -350,15 +357,17 @@ def test_a_finished_training_in_stages_has_nothing_to_resume(tmp_path):
         fit(model, TRAIN, VALID, **loops, resume=True)
 
 
-# ---- panels ------------------------------------------------------------------------------------------------------------
+# ---- panels ----------------------------------------------------------------------------------------------------------
 
 
 def test_panels_show_data_reconstructions_and_samples():
     splits = {split: data.load("digits-threshold", split) for split in data.SPLITS}
     shown, columns = small("made")[0].panels(splits)
-    assert list(shown) == ["data (test)", "samples of MADE"] and columns == 8 and all(len(x) == 64 for x in shown.values())
+    assert (list(shown) == ["data (test)", "samples of MADE"] and columns == 8
+            and all(len(x) == 64 for x in shown.values()))
     shown, columns = small("vae")[0].eval().panels(splits)
-    assert list(shown) == ["data (train)", "reconstructed (train)", "data (test)", "reconstructed (test)", "samples of VAE"]
+    assert list(shown) == ["data (train)", "reconstructed (train)", "data (test)", "reconstructed (test)",
+                           "samples of VAE"]
     assert torch.equal(shown["data (test)"], splits["test"].x[:64]) and columns == 8
     model, _ = small("classifier")
     shown, _ = model.eval().panels(splits)

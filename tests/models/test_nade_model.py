@@ -1,4 +1,5 @@
-"""NADE's laws: it is a probability, it looks only backwards, its sampler draws from it, it completes, and it learns."""
+"""Tests of NADE: it is a probability, a pixel depends only on earlier ones, its sampler draws from it and completes
+images, and it learns."""
 
 import itertools
 
@@ -68,7 +69,8 @@ def test_logits_see_exactly_what_comes_before_in_the_order(settings):
     x = torch.randint(model.levels, (1, model.D))
     others = x.repeat(model.D, 1)
     others[range(model.D), range(model.D)] = (others[range(model.D), range(model.D)] + 1) % model.levels
-    changed = (model.logits(others) - model.logits(x)).abs().reshape(model.D, model.D, -1).amax(-1) > 1e-12  # [flipped, predicted]
+    # [flipped, predicted]
+    changed = (model.logits(others) - model.logits(x)).abs().reshape(model.D, model.D, -1).amax(-1) > 1e-12
     assert torch.equal(changed[model.order][:, model.order], torch.ones(model.D, model.D).triu(1).bool())
 
 
@@ -84,7 +86,7 @@ def test_samples_follow_log_prob(settings):
 
 @each
 def test_the_same_noise_gives_the_naive_sample(settings):
-    """u decides: a pixel is the number of levels whose cumulative probability it passes, under logits computed anew."""
+    """A pixel is the number of levels whose cumulative probability, under logits computed anew, its u passes."""
     model, u = nade(**settings), torch.rand(50, 5, dtype=torch.float64)
     x = model.sample(50, u)
     assert torch.equal(x, model.sample(50, u))
@@ -104,7 +106,8 @@ def test_completion_keeps_what_is_known(settings):
     x[:, free] = 0  # what is not known is not looked at
     assert torch.equal(model.sample(50, u, x, known=3), whole)
     drawn = model.sample(50, u)
-    assert torch.equal(model.sample(50, u, drawn, known=3), drawn), "completing a sample with its own noise gives it back"
+    assert torch.equal(model.sample(50, u, drawn, known=3), drawn), (
+        "completing a sample with its own noise gives it back")
 
 
 @each
@@ -146,7 +149,8 @@ def test_images_and_dtypes():
     x = torch.randint(2, (7, 2, 3))
     torch.testing.assert_close(model.log_prob(x), model.log_prob(x.to(torch.uint8)))
     torch.testing.assert_close(model.log_prob(x), model.log_prob(x.float().flatten(1)))
-    assert model.log_prob(x).shape == (7,) and model.sample(2).shape == (2, 2, 3) and model.log_prob(x[:0]).shape == (0,)
+    assert (model.log_prob(x).shape == (7,) and model.sample(2).shape == (2, 2, 3)
+            and model.log_prob(x[:0]).shape == (0,))
     assert NADE(1).log_prob(torch.tensor([[0], [1]])).exp().sum().item() == pytest.approx(1, abs=1e-6)
 
 

@@ -1,4 +1,5 @@
-"""RealNVP's laws: it can be walked back, its determinant is autograd's, its density integrates to 1, and its bits/dim are those of P."""
+"""Tests of RealNVP: it is invertible, its determinant is autograd's, its density integrates to 1, and its bits/dim are
+those of P."""
 
 import inspect
 import itertools
@@ -32,7 +33,7 @@ each = pytest.mark.parametrize("settings", MODELS.values(), ids=MODELS)
 
 
 def flow(scale=0.5, seed=1, **settings):
-    """Untrained, with weights that bend space by far; float64."""
+    """An untrained flow with weights large enough that h is far from the identity; float64."""
     torch.manual_seed(seed)
     model = RealNVP(**settings).double()
     with torch.no_grad():
@@ -47,7 +48,7 @@ def batch(model, n=3):
     return torch.randn(n, *model.shape, dtype=torch.float64), y
 
 
-# ---- h, its inverse and its determinant --------------------------------------------------------------------------------------------------
+# ---- h, its inverse and its determinant ------------------------------------------------------------------------------
 
 
 @each
@@ -73,7 +74,8 @@ def test_logdet_is_slogdet_of_autograds_jacobian(settings):
         one = lambda row, n=n: model(row[None], None if y is None else y[n : n + 1])[0][0]
         jacobian = torch.autograd.functional.jacobian(one, x[n]).reshape(model.D, model.D)
         torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, logdet[n], rtol=1e-9, atol=1e-9)
-    assert logdet.std() > 1e-3 or model.D == 1, "the stretch should depend on x"  # a lone number is never the half that is bent by another
+    # a lone number is never the half that is bent by another
+    assert logdet.std() > 1e-3 or model.D == 1, "the stretch should depend on x"
 
 
 def test_each_step_alone():
@@ -91,7 +93,8 @@ def test_each_step_alone():
         x = torch.randn(2, 4, 2, 2, dtype=torch.float64)
         out, logdet = step(x)
         torch.testing.assert_close(step.inverse(out)[0], x)
-        jacobian = torch.autograd.functional.jacobian(lambda row, step=step: step(row[None])[0][0], x[0]).reshape(16, 16)
+        jacobian = torch.autograd.functional.jacobian(
+            lambda row, step=step: step(row[None])[0][0], x[0]).reshape(16, 16)
         torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, logdet[0])
     assert half((5,), "odd").tolist() == [True, False, True, False, True]
     squares = half((1, 3, 3), "checkerboard")[0]
@@ -102,7 +105,7 @@ def test_each_step_alone():
 
 
 def test_halves_change_roles():
-    """After two couplings every number has been bent, after one only half of them."""
+    """After two couplings every number has been transformed, after one only half of them."""
     for shape in ((4,), (4, 4), (2, 4, 4)):
         for couplings, moved in ((1, 0.5), (2, 1.0)):
             model = flow(shape=shape, couplings=couplings, **({} if len(shape) == 1 else dict(width=6, blocks=1)))
@@ -114,7 +117,7 @@ def test_halves_change_roles():
 
 
 def test_s_is_bounded():
-    """However large the weights grow, one coupling stretches by e^b at most: float32 can be walked back."""
+    """However large the weights grow, one coupling stretches by e^b at most, so float32 can be inverted."""
     torch.manual_seed(0)
     model = flow(scale=100.0, shape=(6,), couplings=1, hidden=(16,), bound=1.5)
     x, _ = batch(model, 50)
@@ -135,10 +138,11 @@ def test_actnorm_is_set_by_the_first_batch_in_training():
     torch.testing.assert_close(logdet, (-16 * x.std((0, 2, 3), correction=0).log().sum()).expand(64))
     again, _ = norm(x + 7)
     torch.testing.assert_close(again - out, 7 * norm.s.exp().expand_as(x))  # it stays as it is
-    assert norm(torch.ones(4, 3, 4, 4))[0].isfinite().all() and ActNorm((2,)).train()(torch.ones(1, 2))[0].isfinite().all()
+    assert (norm(torch.ones(4, 3, 4, 4))[0].isfinite().all()
+            and ActNorm((2,)).train()(torch.ones(1, 2))[0].isfinite().all())
 
 
-# ---- the density -----------------------------------------------------------------------------------------------------------------------
+# ---- the density -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("classes", [0, 2])
@@ -168,7 +172,7 @@ def test_the_density_integrates_to_one(classes):
 
 @each
 def test_samples_are_what_inverse_makes_of_noise(settings):
-    """h carries samples to N(0, I): mean 0, variance 1, the right fourth moment; a sampler that forgets a step would not."""
+    """h carries samples to N(0, I): mean 0, variance 1, and its fourth moment. A sampler that forgets a step fails."""
     model = flow(**settings)
     torch.manual_seed(4)
     y = torch.arange(4000) % model.classes if model.classes else None
@@ -197,7 +201,7 @@ def test_classes_steer_and_are_averaged():
         flow(shape=(3,)).log_prob(x, 1)
 
 
-# ---- levels: dequantisation and bits/dim -----------------------------------------------------------------------------------------------
+# ---- levels: dequantisation and bits/dim -----------------------------------------------------------------------------
 
 
 def identity(shape, levels, margin=0.1, **settings):
@@ -218,9 +222,11 @@ def bounds(model, x, draws):
         return model.log_prob(x.repeat(draws, *(1 for _ in model.shape))).view(draws, len(x))
 
 
-@pytest.mark.parametrize("settings", [dict(shape=(3,), levels=5), dict(shape=(2, 2), levels=256, width=4, blocks=1, couplings=1)])
+@pytest.mark.parametrize("settings",
+                         [dict(shape=(3,), levels=5), dict(shape=(2, 2), levels=256, width=4, blocks=1, couplings=1)])
 def test_bits_are_right_to_the_constant(settings):
-    """With the identity for h, P is known: the average of p(x + u) is P, and the average bound lies a little below log P (Jensen)."""
+    """With the identity for h, P is known: p(x + u) has the mean P, and the mean bound lies a little below log P
+    (Jensen)."""
     model, exact = identity(**settings)
     torch.manual_seed(0)
     x = torch.randint(settings["levels"], (20, *settings["shape"]))
@@ -241,8 +247,9 @@ def test_more_draws_are_averaged():
 
 @pytest.mark.parametrize("shape", [(3,), (2, 2)])
 def test_probabilities_of_all_images_are_those_of_samples(shape):
-    """P(x), averaged over u, is unbiased: over all x it adds up to the mass that h leaves in [0, L)^D, which (6) makes a little less than 1;
-    counted from samples, image by image. The bounds add up to less; and so do those of the variational u, which bound the same P."""
+    """The estimate of P(x), averaged over u, is unbiased: summed over all x it is the mass that h leaves in [0, L)^D,
+    which (6) makes a little less than 1. That mass is counted from samples. The bounds add up to less, and so do those
+    of the variational u, which bound the same P."""
     settings = dict(shape=shape, levels=3, margin=0.02, hidden=(8,), width=4, blocks=1, couplings=2)
     model, n = flow(scale=0.15, **settings, dequantise="variational"), 50_000
     torch.manual_seed(0)
@@ -257,7 +264,8 @@ def test_probabilities_of_all_images_are_those_of_samples(shape):
     uniform = bounds(model, x, 1500)
     log_p = uniform.logsumexp(0) - math.log(1500)
     counted = torch.bincount(cell, minlength=3**D).double() / n
-    assert 0.7 < inside.double().mean() < 1 and log_p.exp().sum().item() == pytest.approx(inside.double().mean().item(), abs=0.02)
+    assert (0.7 < inside.double().mean() < 1
+            and log_p.exp().sum().item() == pytest.approx(inside.double().mean().item(), abs=0.02))
     torch.testing.assert_close(log_p.exp(), counted, atol=0.01, rtol=0.1)
     for bound in (uniform, variational):
         gap = log_p - bound.mean(0)
@@ -291,13 +299,14 @@ def test_images_come_back_as_levels():
     model = flow(scale=0.1, shape=(4, 4), levels=17, scales=1, **SMALL)
     x = model.sample(30)
     assert x.dtype == torch.uint8 and x.shape == (30, 4, 4) and x.max() <= 16 and len(x.unique()) > 5
-    assert model.log_prob(x).shape == (30,) and model.log_prob(x).isfinite().all() and model.log_prob(x[:0]).shape == (0,)
+    assert (model.log_prob(x).shape == (30,) and model.log_prob(x).isfinite().all()
+            and model.log_prob(x[:0]).shape == (0,))
     extremes = torch.stack([torch.zeros(4, 4), torch.full((4, 4), 16)])
     assert all(model.float().log_prob(extremes).isfinite().all() for _ in range(20))
     assert flow(shape=(2,), levels=1000).sample(3).dtype == torch.int64
 
 
-# ---- gradients and memory ----------------------------------------------------------------------------------------------------------------
+# ---- gradients and memory --------------------------------------------------------------------------------------------
 
 
 @each
@@ -359,7 +368,7 @@ def test_a_training_step_with_save_y_sets_actnorm_first():
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-# ---- use -------------------------------------------------------------------------------------------------------------------------------
+# ---- use -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -422,7 +431,7 @@ def test_recipes_can_be_run(name):
 
 
 def test_it_learns_the_moons():
-    """A short training leaves the Gaussian far behind, and does not pass the truth, which no density can but by chance."""
+    """A short training ends far above the Gaussian, and not above the truth, which no density exceeds but by chance."""
     train, valid, test = (data.load("moons", split) for split in data.SPLITS)
     toy = toys.TOYS["moons"]
     gaussian = 0.5 * torch.logdet(2 * math.pi * math.e * torch.cov(train.x.T)).item()
@@ -432,4 +441,5 @@ def test_it_learns_the_moons():
         fit(model, train, valid, steps=250, batch=256, rate=1e-2, progress=False)
         nats, error = evaluate(model, test)
         assert truth - 0.01 < nats < truth + 0.3 < gaussian - 0.2, (classes, nats, truth, gaussian)
-    assert ((model.sample(500, 1) - test.x[test.y == 1].mean(0)).mean(0).abs() < 0.15).all()  # the moon that was asked for
+    # the moon that was asked for
+    assert ((model.sample(500, 1) - test.x[test.y == 1].mean(0)).mean(0).abs() < 0.15).all()

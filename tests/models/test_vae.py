@@ -1,4 +1,5 @@
-"""The VAE's laws, against quadrature where z is one number: its bounds are bounds, its decoders probabilities, its gradient the derivative."""
+"""Tests of the VAE, against quadrature where z is one number: its bounds are bounds, its decoders are probabilities,
+and its gradient is the derivative."""
 
 import itertools
 import math
@@ -42,7 +43,8 @@ Z = torch.linspace(-12, 12, 24001, dtype=torch.float64)  # beyond it N(0, 1) and
 
 @torch.no_grad()
 def joint(model, x):
-    """log p(x|z) p(z) on the grid, (N, Z); its integral by the trapezoidal rule, which for what decays so fast is exact to the rounding"""
+    """log p(x|z) p(z) on the grid, (N, Z); the trapezoidal rule integrates what decays so fast exactly, to the
+    rounding"""
     log_p = torch.stack([model.log_p(one.expand(len(Z), *one.shape), Z[:, None]) for one in x])
     return log_p + Normal(0, 1).log_prob(Z)
 
@@ -51,13 +53,15 @@ def integral(log_f):
     return (log_f.logsumexp(1) + math.log(Z[1] - Z[0])).detach()
 
 
-# ---- bounds -----------------------------------------------------------------------------------------------------------------------------
+# ---- bounds ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", [dict(), dict(levels=3, decoder="categorical"), dict(levels=4, decoder="gaussian-learned")], ids=str)
+@pytest.mark.parametrize("settings", [dict(), dict(levels=3, decoder="categorical"),
+                                      dict(levels=4, decoder="gaussian-learned")], ids=str)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_elbo_is_below_log_p_by_the_divergence_from_the_posterior(settings, seed):
-    """log p(x) - ELBO = KL(q(z|x) || p(z|x)) >= 0, all three by quadrature over z; and the draws of `elbo` have that mean."""
+    """log p(x) - ELBO = KL(q(z|x) || p(z|x)) >= 0, all three by quadrature over z; the draws of `elbo` have that
+    mean."""
     model = vae(seed=seed, **settings)
     x = space(model)
     log_joint, (mu, log_var) = joint(model, x), model.q(x)
@@ -71,13 +75,15 @@ def test_the_elbo_is_below_log_p_by_the_divergence_from_the_posterior(settings, 
     torch.testing.assert_close(log_p - elbo, divergence, atol=1e-8, rtol=1e-8)
     assert divergence.min() > 0 and divergence.max() > 0.05, "the test wants a bound that is not tight"
     n = 4000
-    drawn = torch.stack([model.elbo(part) for part in x[None].expand(n, *x.shape).split(500) for part in [part.flatten(0, 1)]])
+    drawn = torch.stack([model.elbo(part) for part in x[None].expand(n, *x.shape).split(500)
+                         for part in [part.flatten(0, 1)]])
     drawn = drawn.view(n, len(x)).detach()
     assert ((drawn.mean(0) - elbo).abs() < 5 * drawn.std(0) / n**0.5 + 1e-12).all()
 
 
 def test_more_draws_are_a_higher_bound():
-    """E L_K grows with K and stays below log p; paired: the mean of L_5 over parts of 50 draws is at most L_50 of them all."""
+    """E L_K grows with K and stays below log p. Paired: the mean of L_5 over parts of 50 draws is at most L_50 of all
+    50."""
     model = vae(seed=2)
     x = space(model)
     log_p, repeats = integral(joint(model, x)), 2000
@@ -95,8 +101,9 @@ def test_more_draws_are_a_higher_bound():
 
 
 def test_the_estimate_of_log_p_has_the_error_that_it_says(monkeypatch):
-    """Against quadrature: 400 estimates deviate by what they say, within 25% (5 deviations of a deviation, 1 / root 800, and some for the
-    tails of w); four times the draws halve it; and next to none is off by 5 of its own errors."""
+    """Against quadrature: the spread of 400 estimates is the error that they report, within 25% (5 deviations of a
+    deviation, 1 / root 800, and some for the tails of w); four times the draws halve it; fewer than 1 in 1000 estimates
+    are off by 5 of their own errors."""
     model, repeats, K = vae(seed=2, scale=1.5), 400, 400
     x = space(model)
     log_p, log_w = integral(joint(model, x)), model.log_weights
@@ -132,7 +139,7 @@ def test_samples_follow_p():
     drawn_from(torch.bincount((x.long() * torch.tensor([4, 2, 1])).sum(1), minlength=8), n * p)
 
 
-# ---- the terms --------------------------------------------------------------------------------------------------------------------------
+# ---- the terms -------------------------------------------------------------------------------------------------------
 
 
 def test_the_divergence_is_that_of_torch():
@@ -157,7 +164,8 @@ def test_free_bits_cost_nothing_below():
     model = vae(shape=4, latent=2, free_bits=100.0)
     x = space(model)
     gradients = torch.autograd.grad(model.loss(x, eps=torch.zeros(len(x), 2)).sum(), model.encoder[3].weight)[0]
-    assert gradients[2:].abs().max() == 0 < gradients[:2].abs().max()  # with eps = 0, log sigma^2 enters by the KL alone
+    # with eps = 0, log sigma^2 enters by the KL alone
+    assert gradients[2:].abs().max() == 0 < gradients[:2].abs().max()
 
 
 @each_decoder
@@ -179,7 +187,8 @@ def test_a_decoder_is_a_probability(settings):
 
 @each_decoder
 def test_a_decoder_draws_what_it_says(settings):
-    """The mean of draws is `decode`, of levels; a Gaussian's share below half a level is its distribution function there. Within 5 deviations."""
+    """The mean of draws is `decode`, of levels; a Gaussian's share below half a level is its distribution function
+    there. Both hold within 5 deviations."""
     model, n = vae(shape=(2, 2), **settings), 4000
     z = torch.full((n, 1), 0.7, dtype=torch.float64)
     a = model.f(z).detach()
@@ -209,7 +218,8 @@ def test_a_learned_variance_is_learnt(variance):
     torch.manual_seed(0)
     deviation = torch.tensor([0.5, 3.0])
     x = (8 + deviation * torch.randn(1000, 2)).round().clamp(0, 16)
-    model = VAE(2, levels=17, latent=1, hidden=4, decoder="gaussian-learned", variance=variance, beta=100.0, dtype=torch.float64)
+    model = VAE(2, levels=17, latent=1, hidden=4, decoder="gaussian-learned", variance=variance, beta=100.0,
+                dtype=torch.float64)
     optimiser = torch.optim.Adam(model.parameters(), 0.05)
     for _ in range(200):
         optimiser.zero_grad()
@@ -222,7 +232,8 @@ def test_a_learned_variance_is_learnt(variance):
 
 
 @each_decoder
-@pytest.mark.parametrize("more", [dict(), dict(beta=0.5, free_bits=0.2), dict(body="conv", width=1, shape=(4, 4))], ids=["", "free", "conv"])
+@pytest.mark.parametrize("more", [dict(), dict(beta=0.5, free_bits=0.2), dict(body="conv", width=1, shape=(4, 4))],
+                         ids=["", "free", "conv"])
 def test_the_gradient_is_the_derivative(settings, more):
     """gradcheck of the loss at a given eps, in every parameter, float64."""
     model = vae(**{"shape": (2, 2), "latent": 2, "hidden": 3, **settings, **more})
@@ -239,20 +250,23 @@ def test_the_gradient_is_the_derivative(settings, more):
     assert torch.autograd.gradcheck(loss, values, fast_mode=True)
 
 
-# ---- images -----------------------------------------------------------------------------------------------------------------------------
+# ---- images ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("body, upsample", [("mlp", "nearest"), ("conv", "transposed"), ("conv", "nearest"), ("conv", "bilinear")])
+@pytest.mark.parametrize("body, upsample",
+                         [("mlp", "nearest"), ("conv", "transposed"), ("conv", "nearest"), ("conv", "bilinear")])
 @pytest.mark.parametrize("shape", [(8, 8), (28, 28), (3, 8, 8)])
 def test_images_go_through_every_body(body, upsample, shape):
-    model = VAE(shape, levels=17, latent=4, body=body, hidden=8, width=4, upsample=upsample, decoder="categorical", dropout=0.1).eval()
+    model = VAE(shape, levels=17, latent=4, body=body, hidden=8, width=4, upsample=upsample, decoder="categorical",
+                dropout=0.1).eval()
     x = torch.randint(17, (5, *shape), dtype=torch.uint8)
     assert model.encode(x).shape == (5, 4) and model.latent == 4
     again, drawn = model.reconstruct(x), model.sample(6)
     assert again.shape == x.shape and again.is_floating_point() and 0 <= again.min() <= again.max() <= 16
     assert drawn.shape == (6, *shape) and drawn.dtype == torch.uint8 and drawn.max() <= 16
     figures = model.figures(x, k=3)
-    assert list(figures) == ["elbo", "iwae-3", "reconstruction", "kl"] and all(values.shape == (5,) for values in figures.values())
+    assert (list(figures) == ["elbo", "iwae-3", "reconstruction", "kl"]
+            and all(values.shape == (5,) for values in figures.values()))
     torch.testing.assert_close(figures["elbo"], -figures["reconstruction"] - figures["kl"])
     eps = torch.randn(5, 4)
     torch.testing.assert_close(model.loss(x, eps=eps)[:1], model.loss(x[:1], eps=eps[:1]))  # examples stand apart
@@ -278,14 +292,19 @@ def test_on_a_gpu_the_noise_comes_from_a_seed():
     torch.manual_seed(1)
     assert torch.equal(first, model.loss(x)) and not torch.equal(first, model.loss(x))
     first.sum().backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters()) and model.iwae(x, 5).shape == (9,) and model.sample(3).is_cuda
+    assert (all(p.grad.isfinite().all() for p in model.parameters()) and model.iwae(x, 5).shape == (9,)
+            and model.sample(3).is_cuda)
 
 
 @pytest.mark.parametrize("settings, says", [
-    (dict(body="linear"), "body must be 'mlp' or 'conv', got 'linear'"), (dict(latent=0), "latent at least 1"), (dict(levels=None), "levels must"),
-    (dict(levels=17), "'bernoulli' is for two levels, got 17"), (dict(decoder="beta"), "decoder must be one of bernoulli, categorical, gaussian"),
-    (dict(decoder="gaussian", alpha=0.0), "alpha = 1/.2 sigma.2. must be positive"), (dict(variance="row"), "'shared' or 'pixel', got 'row'"),
-    (dict(body="conv", shape=(6, 8)), "sides divisible by 4"), (dict(body="conv", upsample="cubic"), "transposed, nearest, bilinear"),
+    (dict(body="linear"), "body must be 'mlp' or 'conv', got 'linear'"), (dict(latent=0), "latent at least 1"),
+    (dict(levels=None), "levels must"),
+    (dict(levels=17), "'bernoulli' is for two levels, got 17"),
+    (dict(decoder="beta"), "decoder must be one of bernoulli, categorical, gaussian"),
+    (dict(decoder="gaussian", alpha=0.0), "alpha = 1/.2 sigma.2. must be positive"),
+    (dict(variance="row"), "'shared' or 'pixel', got 'row'"),
+    (dict(body="conv", shape=(6, 8)), "sides divisible by 4"),
+    (dict(body="conv", upsample="cubic"), "transposed, nearest, bilinear"),
 ])  # fmt: skip
 def test_mistakes_are_said(settings, says):
     with pytest.raises(ValueError, match=says):

@@ -1,4 +1,5 @@
-"""VQVAE's laws: its gradients stop where the course stops them, its bound is one, its counts are counts, and its two stages are one training."""
+"""Tests of VQVAE: its gradients stop where the course stops them, its bound is a bound, its counts are right, and its
+two stages are one training."""
 
 import dataclasses
 import itertools
@@ -39,24 +40,28 @@ def vqvae(seed=1, with_prior=False, **settings):
         z = model.z(x, 0 if model.classes else None).flatten(0, 2)
         model.codebook.weight.copy_(z[:: len(z) // model.K][: model.K])
     if with_prior:
-        model.begin("prior", dataclasses.replace(TRAIN, x=x, y=(torch.arange(len(x)) % 3 == 0).long()))  # of two classes, one is twice the other
+        # of two classes, one is twice the other
+        model.begin("prior", dataclasses.replace(TRAIN, x=x, y=(torch.arange(len(x)) % 3 == 0).long()))
     return model.eval()
 
 
 TRAIN, VALID, TEST = (data.load("digits-threshold", split) for split in data.SPLITS)
 
 
-# ---- gradients -------------------------------------------------------------------------------------------------------------------------
+# ---- gradients -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("average", [0.0, 0.99])
 def test_first_and_second_gradients_are_those_of_the_stopped_graph(average):
-    """Against (1) to (3) by hand with `detach`; the gradient of a random combination of gradients too. Two orders of summation apart."""
+    """The loss and its gradients are (1) to (3) by hand with `detach`, and so is the gradient of a random combination
+    of gradients, up to two orders of summation."""
     torch.manual_seed(0)
-    model, x = VQVAE((8, 8), levels=17, beta=0.3, average=average, **SMALL).double().train(), data.load("digits", "valid").x[:6]
+    model, x = (VQVAE((8, 8), levels=17, beta=0.3, average=average, **SMALL).double().train(),
+                data.load("digits", "valid").x[:6])
     with torch.no_grad():
         z = model.z(x)
-        model.codebook.weight.copy_(z.flatten(0, 2)[:: len(z) * 16 // model.K][: model.K] + 0.1 * torch.randn(model.K, 3))
+        model.codebook.weight.copy_(z.flatten(0, 2)[:: len(z) * 16 // model.K][: model.K]
+                                    + 0.1 * torch.randn(model.K, 3))
 
     def by_hand():
         z, e = model.z(x), model.codebook.weight.clone()
@@ -64,7 +69,8 @@ def test_first_and_second_gradients_are_those_of_the_stopped_graph(average):
         a = model.g((z + (e - z).detach()).movedim(-1, 1)).unflatten(1, (1, 17))
         nll = F.cross_entropy(a[:, 0], x.long(), reduction="none").flatten(1).sum(1)
         moved = 0 if average else (z.detach() - e).square().flatten(1).sum(1)
-        return nll + moved + 0.3 * (z - e.detach()).square().flatten(1).sum(1) + (e - z).detach().square().flatten(1).sum(1) * bool(average)
+        return (nll + moved + 0.3 * (z - e.detach()).square().flatten(1).sum(1)
+                + (e - z).detach().square().flatten(1).sum(1) * bool(average))
 
     parameters = [*model.f.parameters(), *model.g.parameters(), *model.codebook.parameters()]
     assert len(list(model.codebook.parameters())) == (not average)
@@ -74,7 +80,8 @@ def test_first_and_second_gradients_are_those_of_the_stopped_graph(average):
     orders = []
     for loss in (got, wanted):
         first = torch.autograd.grad(loss.sum(), parameters, create_graph=True)
-        second = torch.autograd.grad(sum((g * w).sum() for g, w in zip(first, v, strict=True)), parameters, allow_unused=True)
+        second = torch.autograd.grad(sum((g * w).sum() for g, w in zip(first, v, strict=True)), parameters,
+                                     allow_unused=True)
         orders.append([*first, *(torch.zeros(()) if g is None else g for g in second)])
     for one, other in zip(*orders, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
@@ -84,7 +91,8 @@ def test_first_and_second_gradients_are_those_of_the_stopped_graph(average):
 def test_the_stages_learn_apart():
     """The first leaves the prior, the second the rest: no gradient, no bit, not even a running average."""
     model = VQVAE((8, 8), **SMALL)
-    for stage, learns in (("codes", lambda name: not name.startswith("prior")), ("prior", lambda name: name.startswith("prior"))):
+    for stage, learns in (("codes", lambda name: not name.startswith("prior")),
+                          ("prior", lambda name: name.startswith("prior"))):
         model.begin(stage, TRAIN)
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         fit(model, TRAIN, VALID, steps=3, every=3, decay=0.1, progress=False)
@@ -93,7 +101,7 @@ def test_the_stages_learn_apart():
         assert "codebook.weight" in moved or stage == "prior"
 
 
-# ---- the bound -------------------------------------------------------------------------------------------------------------------------
+# ---- the bound -------------------------------------------------------------------------------------------------------
 
 
 def all_codes(model):
@@ -105,7 +113,8 @@ def log_p_of_x(model, y):
     k = all_codes(model)
     log_p_k, e = model.log_p(k, y), model.codebook.weight[k]
     assert abs(log_p_k.exp().sum().item() - 1) < 1e-9
-    return torch.stack([(log_p_k - model.nll(one.expand(len(k), *model.shape), e, y)).logsumexp(0) for one in space(model)])
+    return torch.stack([(log_p_k - model.nll(one.expand(len(k), *model.shape), e, y)).logsumexp(0)
+                        for one in space(model)])
 
 
 def listed(model):
@@ -118,8 +127,8 @@ def listed(model):
 @each
 @pytest.mark.parametrize("with_prior", [False, True])
 def test_the_bound_holds(settings, with_prior):
-    """log p(x) over all codes is a probability, and at least the bound, which is the one term of it of the nearest codes; given each class,
-    and none."""
+    """log p(x) over all codes is a probability, and at least the bound, which is its one term of the nearest codes;
+    given each class, and given none."""
     model = vqvae(with_prior=with_prior, **settings)
     x = space(model)
     for y in [None, *range(model.classes)]:
@@ -130,7 +139,8 @@ def test_the_bound_holds(settings, with_prior):
         if y is None and model.classes:
             continue
         k = torch.cdist(model.z(x, y), model.codebook.weight).argmin(-1)
-        term = [model.log_p(k[n : n + 1], y) - model.nll(x[n : n + 1], model.codebook.weight[k[n : n + 1]], y) for n in range(len(x))]
+        term = [model.log_p(k[n : n + 1], y) - model.nll(x[n : n + 1], model.codebook.weight[k[n : n + 1]], y)
+                for n in range(len(x))]
         torch.testing.assert_close(bound, torch.cat(term))
         figures = model.figures(x, y)
         torch.testing.assert_close(figures["elbo"], bound)
@@ -159,7 +169,8 @@ def test_samples_follow_p_of_x(settings, with_prior):
 
 
 def test_the_decoder_misses_codes_in_training_alone():
-    """All of them: nothing of x passes, and nothing comes back to its encoder but by the codes' own losses."""
+    """If every code is missed, the decoder learns nothing of x, and its encoder gets gradients by the codes' losses
+    alone."""
     x = VALID.x[:20]
     for miss in (0.0, 1.0):
         torch.manual_seed(0)
@@ -188,13 +199,14 @@ def test_the_mean_image_is_that_of_the_samples(settings):
     x, k, y = space(model), all_codes(model)[:4], 1 if model.classes else None
     for one in k:
         p = (-model.nll(x, model.codebook.weight[one].expand(len(x), *model.grid, -1), y)).exp()
-        torch.testing.assert_close(model.decode_codes(one[None], y)[0], (p.view(-1, *[1] * len(model.shape)) * x).sum(0))
+        torch.testing.assert_close(model.decode_codes(one[None], y)[0],
+                                   (p.view(-1, *[1] * len(model.shape)) * x).sum(0))
     codes = model.codes(x, y)
     torch.testing.assert_close(model.reconstruct(x, y), model.decode_codes(codes, y))
     assert codes.shape == (len(x), *model.grid) and codes.dtype == torch.int64
 
 
-# ---- counts ----------------------------------------------------------------------------------------------------------------------------
+# ---- counts ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_report_is_a_count():
@@ -217,7 +229,7 @@ def test_the_report_is_a_count():
 
 @pytest.mark.parametrize("average", [0.0, 0.99])
 def test_dead_codes_come_back(average):
-    """All codes but one begin where no image will ever be: revived, most are used; never revived, one is."""
+    """All codes but one begin far from every image. If they are revived, most are used; if they never are, one is."""
     used = {}
     for revive in (0, 5):
         torch.manual_seed(0)
@@ -233,15 +245,17 @@ def test_dead_codes_come_back(average):
 
 
 def test_the_recipe_uses_its_codes():
-    """An eighth of its first stage: 80% of 128 codes are the nearest of some image of train, though all began near 0."""
-    recipe, (train, valid) = models.recipes("vqvae")["digits"], (data.load("digits", split) for split in ("train", "valid"))
+    """After an eighth of the first stage, 80% of 128 codes are the nearest of some image of train, though all began
+    near 0."""
+    recipe, (train, valid) = (models.recipes("vqvae")["digits"],
+                              (data.load("digits", split) for split in ("train", "valid")))
     model = VQVAE(train.shape, levels=17, **recipe["model"])
     model.begin("codes", train)
     fit(model, train, valid, **recipe["train"] | dict(steps=250, every=250), progress=False)
     assert model.K == 128 and len(model.codes(train.x).unique()) >= 0.8 * 128
 
 
-# ---- two stages, one training ----------------------------------------------------------------------------------------------------------
+# ---- two stages, one training ----------------------------------------------------------------------------------------
 
 LOOPS = dict(steps=10, every=4, batch=16, later={"prior": dict(steps=8, every=4, batch=16, rate=0.01, ema=0.9)})
 CONDITIONAL = dict(classes=10, dropout=0.2, prior_dropout=0.2, revive=2, **SMALL)
@@ -302,14 +316,15 @@ def test_interrupted_in_either_stage_and_resumed_equals_uninterrupted(tmp_path, 
     stage, last = ("codes", at) if at <= 10 else ("prior", at - 10)
     said = checkpoint.read(tmp_path)
     assert history.stopped == "interrupted" and history.last == last and said["stage"] == stage
-    assert said["state"]["tensors"] == f"state-{stage}-{last}.safetensors" and said["later"] == (["prior"] if at <= 10 else [])
+    assert (said["state"]["tensors"] == f"state-{stage}-{last}.safetensors"
+            and said["later"] == (["prior"] if at <= 10 else []))
     model, history = staged(tmp_path, resume=True)
     assert not history.stopped
     same(tmp_path, model, whole)
 
 
 def test_killed_between_the_stages_and_resumed_equals_uninterrupted(tmp_path, whole):
-    """What is on disk is the best of the first stage, and that the second is to follow."""
+    """The files hold the best weights of the first stage, and that the second stage follows."""
     def killed():
         raise Killed
 
@@ -323,13 +338,14 @@ def test_killed_between_the_stages_and_resumed_equals_uninterrupted(tmp_path, wh
 
 
 def test_the_second_stage_begins_at_the_best_of_the_first():
-    """Twenty images are learnt by heart, and what comes after the best evaluation is forgotten."""
+    """The loop overfits twenty images: the weights of the best evaluation are kept, and later ones dropped."""
     few = dataclasses.replace(TRAIN, x=TRAIN.x[:20], y=TRAIN.y[:20])
     torch.manual_seed(0)
     settings = SMALL | dict(K=32, width=16)
     model, kept = VQVAE((8, 8), **settings), []
     begin = model.begin
-    model.begin = lambda stage, train: (kept.append({k: t.clone() for k, t in model.state_dict().items()}), begin(stage, train))
+    model.begin = lambda stage, train: (kept.append({k: t.clone() for k, t in model.state_dict().items()}),
+                                        begin(stage, train))
     loops = dict(steps=120, every=20, rate=0.02, batch=20, later={"prior": dict(steps=2, every=1)})
     seen = []
     fit(model, few, VALID, **loops, progress=False, watch=lambda row, model: seen.append(row))
@@ -352,7 +368,7 @@ def test_a_codebook_may_be_a_line_or_a_plane(dim):
 
 @pytest.mark.parametrize("average", [0.0, 0.99])
 def test_the_prior_takes_codes_by_their_number_along_one_axis(average):
-    """Codes on a line, shuffled: sorted along it afterwards, with all that belongs to them; what they decode to is as before."""
+    """Shuffled codes on a line are sorted along it, with all that belongs to them; they decode to the same images."""
     torch.manual_seed(3)
     model = VQVAE((8, 8), **SMALL | dict(average=average)).double()
     place, line = torch.randperm(8).double(), torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
@@ -373,7 +389,7 @@ def test_the_prior_takes_codes_by_their_number_along_one_axis(average):
     torch.testing.assert_close(model.reconstruct(VALID.x), before)
 
 
-# ---- from the command line -------------------------------------------------------------------------------------------------------------
+# ---- from the command line -------------------------------------------------------------------------------------------
 
 FAST = dict(SMALL, steps=6, every=4) | {"prior.steps": 5, "prior.every": 4}
 
@@ -416,14 +432,17 @@ def test_the_command_line_trains_both_stages_and_resumes_the_second(capsys, tmp_
     status, out, _ = genmini_(capsys, "eval", "parts")
     tests = [[line for line in said.splitlines() if line.startswith("test")] for said in (again, out)]
     assert status == 0 and tests[0] == tests[1] and len(tests[0]) == 7
-    assert all(word in out for word in ("elbo", "reconstruction", "kl", "kl-uniform", "perplexity", "usage", "dead", "given the class"))
-    assert genmini_(capsys, "study", "codes", "parts")[0] == 0 and (tmp_path / "parts" / "codes.png").stat().st_size > 20_000
+    assert all(word in out for word in ("elbo", "reconstruction", "kl", "kl-uniform", "perplexity", "usage",
+                                        "dead", "given the class"))
+    assert (genmini_(capsys, "study", "codes", "parts")[0] == 0
+            and (tmp_path / "parts" / "codes.png").stat().st_size > 20_000)
     for words in (["-y", "3"], []):
         status, out, _ = genmini_(capsys, "sample", "parts", "-n", "5", "--out", "x.npy", *words)
         assert status == 0 and np.load("x.npy").shape == (5, 8, 8) and ("as frequent" in out) == (not words)
 
 
-@pytest.mark.parametrize("pair, says", [("prior.stepz=3", "'prior.stepz'"), ("codes.steps=3", "'codes.steps'"), ("prior.K=3", "'prior.K'"),
+@pytest.mark.parametrize("pair, says", [("prior.stepz=3", "'prior.stepz'"), ("codes.steps=3", "'codes.steps'"),
+                                        ("prior.K=3", "'prior.K'"),
                                         ("prior.rate=fast", "--set prior.rate takes a value like")])  # fmt: skip
 def test_a_wrong_setting_of_a_stage_is_one_line(capsys, pair, says):
     status, _, err = genmini_(capsys, "train", "vqvae", "--data", "digits", "--set", pair)
@@ -431,7 +450,8 @@ def test_a_wrong_setting_of_a_stage_is_one_line(capsys, pair, says):
 
 
 def test_what_cannot_be_is_said():
-    for settings, says in ((dict(shape=(7, 8)), "sides that 2 divides"), (dict(shape=(8, 8), K=1), "K must be at least 2"),
+    for settings, says in ((dict(shape=(7, 8)), "sides that 2 divides"),
+                           (dict(shape=(8, 8), K=1), "K must be at least 2"),
                            (dict(shape=(8,)), r"\(H, W\) or \(C, H, W\)")):  # fmt: skip
         with pytest.raises(ValueError, match=says):
             VQVAE(**settings)
