@@ -1,6 +1,7 @@
-"""Affine coupling beside eager PyTorch and torch.compile: forward, backward, and both. Room: kernels/affine_coupling.py
+"""Time affine coupling, eager PyTorch and torch.compile: forward, backward, both. Room: kernels/affine_coupling.py
 
-On a CPU the room runs its reference, which is eager PyTorch with a sum in double: the row says what the contract costs there.
+On a CPU the room runs its reference, which is eager PyTorch with a sum in double: the row shows what the contract costs
+there.
 """
 
 import torch
@@ -8,7 +9,8 @@ from measure import DEVICE, GPU, backward, row, times
 
 from genmini import kernels, ops
 
-CASES = [(64, 3 * 32 * 32), (65536, 2), (1, 2**20)] + ([(1024, 12 * 64 * 64)] if GPU else [])  # images, a 2-D flow, one long row, a large batch
+# images, a 2-D flow, one long row, a large batch
+CASES = [(64, 3 * 32 * 32), (65536, 2), (1, 2**20)] + ([(1024, 12 * 64 * 64)] if GPU else [])
 
 
 def eager(x, s, t):
@@ -26,7 +28,8 @@ def rows():
         x, s, t = (torch.randn(N, D, device=DEVICE) for _ in range(3))
         moving = [a.clone().requires_grad_() for a in (x, s, t)]
         exact = eager(*(a.double() for a in (x, s, t)))
-        ours = {f"genmini {rung}": rung for rung in kernels.rungs("affine_coupling")} if GPU else {"genmini reference": None}
+        ours = ({f"genmini {rung}": rung for rung in kernels.rungs("affine_coupling")} if GPU
+                else {"genmini reference": None})  # fmt: skip
         functions = {"eager": eager, "torch.compile": compiled}
         for name, rung in ours.items():
             functions[name] = in_rung(ops.affine_coupling, rung)
@@ -41,7 +44,8 @@ def rows():
             took = times({name: call(function) for name, function in functions.items()})
             for name, time in took.items():
                 bytes = (traffic + ("y saved" in name and what != "forward")) * 4 * N * D
-                yield row("affine_coupling", f"N={N} D={D}", what, name, time, bytes=bytes, error=errors[name], beside=took["eager"][0])
+                yield row("affine_coupling", f"N={N} D={D}", what, name, time,
+                          bytes=bytes, error=errors[name], beside=took["eager"][0])  # fmt: skip
 
 
 def in_rung(function, rung):

@@ -1,6 +1,8 @@
-"""The codes' counts and totals beside index_add, eager and compiled, and a product with one-hot vectors. Room: kernels/code_stats.py
+"""Time the codes' counts and totals, index_add (eager, compiled), and a product with one-hot vectors.
 
-On a CPU the room adds in double, with scatter_add: the row says what the contract costs there.
+On a CPU the room adds in double, with scatter_add: the row shows what the contract costs there.
+
+    room: kernels/code_stats.py
 """
 
 import torch
@@ -8,7 +10,8 @@ from measure import DEVICE, GPU, row, times
 
 from genmini import kernels, ops
 
-CASES = [(16384, 512, 64), (16384, 1, 64)] + ([(65536, 1024, 256), (65536, 1, 256)] if GPU else [])  # K = 1: one code has all
+# K = 1: one code has all
+CASES = [(16384, 512, 64), (16384, 1, 64)] + ([(65536, 1024, 256), (65536, 1, 256)] if GPU else [])
 
 
 def index_add(z, index, K):
@@ -39,7 +42,8 @@ def rows():
     for N, K, D in CASES:
         z, index = torch.randn(N, D, device=DEVICE), torch.randint(K, (N,), device=DEVICE)
         ours = {f"genmini {rung}": rung for rung in kernels.rungs("code_stats")} if GPU else {"genmini cpu": None}
-        functions = {"index_add": index_add, "one_hot": one_hot, "torch.compile": added} | {name: in_rung(rung) for name, rung in ours.items()}
+        functions = {"index_add": index_add, "one_hot": one_hot, "torch.compile": added} | {
+            name: in_rung(rung) for name, rung in ours.items()}  # fmt: skip
         count, exact = index_add(z.double(), index, K)
         errors = {}
         for name, function in functions.items():  # a wrong kernel is not timed

@@ -1,6 +1,9 @@
-"""A draw from a Gaussian with its KL beside eager PyTorch and torch.compile, the noise drawn by each. Room: kernels/gaussian_kl.py
+"""Time a draw from a Gaussian with its KL, and eager PyTorch and torch.compile, each of which draws the noise.
 
-On a CPU the room runs its reference, whose Philox is PyTorch's integer arithmetic: the row says what the same noise everywhere costs there.
+On a CPU the room runs its reference, whose Philox is PyTorch's integer arithmetic: the row shows what the same noise
+everywhere costs there.
+
+    room: kernels/gaussian_kl.py
 """
 
 import torch
@@ -34,8 +37,10 @@ def rows():
     for N, D in CASES:
         mu, log_var, eps = (torch.randn(N, D, device=DEVICE) for _ in range(3))
         moving = [mu.requires_grad_(), log_var.requires_grad_()]
-        ours = {f"genmini {rung}": rung for rung in kernels.rungs("gaussian_kl")} if GPU else {"genmini reference": None}
-        functions = {"eager": eager, "torch.compile": torch.compile(eager)} | {name: in_rung(rung, 7) for name, rung in ours.items()}
+        ours = ({f"genmini {rung}": rung for rung in kernels.rungs("gaussian_kl")} if GPU
+                else {"genmini reference": None})  # fmt: skip
+        functions = {"eager": eager, "torch.compile": torch.compile(eager)} | {
+            name: in_rung(rung, 7) for name, rung in ours.items()}  # fmt: skip
         exact, errors = eager(mu.double(), log_var.double(), eps.double()), {}
         for name, function in functions.items():  # a wrong kernel is not timed
             got = function(mu, log_var, eps)
@@ -47,4 +52,5 @@ def rows():
         ):
             took = times(candidates)
             for name, time in took.items():
-                yield row("gaussian_kl", f"N={N} D={D}", what, name, time, bytes=4 * numbers, error=errors[name], beside=took["eager"][0])
+                yield row("gaussian_kl", f"N={N} D={D}", what, name, time,
+                          bytes=4 * numbers, error=errors[name], beside=took["eager"][0])  # fmt: skip

@@ -1,9 +1,10 @@
-"""Drawing from MADE beside one pass a pixel, which is how everybody draws from it. Room: kernels/made_sample.py
+"""Time drawing from MADE, and the usual draw, one pass for each pixel. Room: kernels/made_sample.py
 
-Naive is D times one pass, and one pass is what is timed, beside our draw: the model's own (masked_linear skips the dead half of the weights),
-and plain dense layers whose weights were masked before the clock starts, with the outputs of one pixel alone. The ratio is to the faster one.
-What PyTorch's allocator holds for each, in this order and then ours, is in the case of the row, in MB: for the naive at the last step, from
-the model as it is (so that the masked weights of the dense layers count), for us in the whole draw.
+The naive draw takes D passes; one pass is timed, beside our draw: a pass of the model itself (masked_linear skips the
+dead half of the weights), and one of plain dense layers whose weights were masked before the clock starts, with the
+outputs of one pixel alone. The ratio is to the faster one. The case of the row ends with the memory that PyTorch's
+allocator holds, in MB, for each in this order and then for ours: for the naive draws at the last step, above the model
+as it is (so that the masked weights of the dense layers count); for ours during the whole draw.
 """
 
 import copy
@@ -15,12 +16,14 @@ from measure import DEVICE, GPU, peak, row, times
 from genmini import kernels, ops
 from genmini.models.made import MADE
 
-CASES = [(64, 784, (1000, 1000), 2), (1, 784, (500,), 2), (100, 64, (500,), 17)] + ([(1000, 784, (1000, 1000), 2)] if GPU else [])
+CASES = [(64, 784, (1000, 1000), 2), (1, 784, (500,), 2), (100, 64, (500,), 17)] + (
+    [(1000, 784, (1000, 1000), 2)] if GPU else [])  # fmt: skip
 
 
 def dense(model, x):
     """A pass through dense layers."""
-    layers = [(layer.weight.masked_fill(~mask, 0), layer.bias) for layer, mask in zip((*model.W, model.V), masks(model), strict=True)]
+    layers = [(layer.weight.masked_fill(~mask, 0), layer.bias)
+              for layer, mask in zip((*model.W, model.V), masks(model), strict=True)]  # fmt: skip
     rows, z = len(model.V.bias) // model.D, model._bits(x)
 
     def run():
@@ -46,23 +49,27 @@ def rows():
         weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
         x, l = ops.made_sample(u, weights, biases, model._degrees(0)[0][1:], L, logits=True)
         naive = {"PyTorch, own passes": lambda x=x, model=model: model.logits(x), "PyTorch, dense": dense(model, x)}
-        ours = {f"genmini {rung}": in_rung(model, N, u, rung) for rung in (kernels.rungs("made_sample") if GPU else ("cpu",))}
+        ours = {f"genmini {rung}": in_rung(model, N, u, rung)
+                for rung in (kernels.rungs("made_sample") if GPU else ("cpu",))}  # fmt: skip
         exact = copy.deepcopy(model).double().logits(x).to(l.dtype)
-        error, below = (l - exact).abs().max().item(), exact.sigmoid().neg() + 1 if L == 2 else exact.softmax(2).cumsum(2)[..., :-1]
+        error, below = ((l - exact).abs().max().item(),
+                        exact.sigmoid().neg() + 1 if L == 2 else exact.softmax(2).cumsum(2)[..., :-1])  # fmt: skip
         wanted = (u[..., None] >= below.view(N, D, -1)).sum(2)
         for name, function in ours.items():  # a wrong kernel is not timed
             differ = (function() != wanted).any(1).sum()  # float32: u may fall between two roundings of a probability
             assert error < 1e-4 and differ <= N // 20, (name, error, differ)
         operations = 2 * N * sum(mask.sum().item() for mask in masks(model))
         functions = naive | ours
-        held = {name: peak(function) / 1e6 for name, function in (functions | {"PyTorch, dense": lambda x=x, model=model: dense(model, x)()}).items()}
+        held = {name: peak(function) / 1e6 for name, function in (
+            functions | {"PyTorch, dense": lambda x=x, model=model: dense(model, x)()}).items()}  # fmt: skip
         took = times(functions, seconds=4.0)
         took |= {name: tuple(D * t for t in took[name]) for name in naive}
         fastest = min(took[name][0] for name in naive)
         memory = " / ".join(f"{held[name]:.1f}" for name in took)
         for name, time in took.items():
             case = f"N={N} D={D} H={'x'.join(map(str, hidden))} L={L}, holds {memory} MB"
-            yield row("made_sample", case, "sample", name, time, operations=operations, error=error if name in ours else None, beside=fastest)
+            yield row("made_sample", case, "sample", name, time, operations=operations,
+                      error=error if name in ours else None, beside=fastest)  # fmt: skip
 
 
 def in_rung(model, N, u, rung):

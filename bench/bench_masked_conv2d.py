@@ -1,7 +1,8 @@
-"""PixelCNN's convolution beside the masked-dense one that most copies use, a cropped and a split one, and torch.compile.
+"""Time PixelCNN's convolution, the masked-dense one that most copies use, a cropped and a split one, and torch.compile.
 
-Operations and bytes are those of the live taps alone, so that 100 % of the bound is a kernel that pays for nothing else. On a CPU the room
-(kernels/masked_conv2d.py) runs the cropped convolution itself; on a GPU cropped and split are cuDNN's, the honest peers.
+Operations and bytes are those of the live taps alone, so that a kernel at 100 % of the bound computes nothing else. On
+a CPU the room (kernels/masked_conv2d.py) runs the cropped convolution itself; on a GPU cropped and split are cuDNN's,
+and are the peers to compare with.
 """
 
 import torch
@@ -15,7 +16,8 @@ from genmini import kernels, ops
 CASES = [(16, 1, 64, 28, 7, "A", 1), (16, 64, 64, 28, 3, "B", 1), (16, 64, 64, 16, 5, "B", 1),
          (16, 64, 64, 16, 7, "B", 1), (16, 96, 96, 16, 3, "B", 3)]
 if GPU:
-    CASES = [(256, 1, 128, 28, 7, "A", 1)] + [(256, 128, 128, 32, k, "B", 1) for k in (3, 5, 7)] + [(256, 192, 192, 32, 3, "B", 3)]
+    CASES = [(256, 1, 128, 28, 7, "A", 1)] + [(256, 128, 128, 32, k, "B", 1) for k in (3, 5, 7)] + [
+        (256, 192, 192, 32, 3, "B", 3)]  # fmt: skip
 DTYPES = ["float32", "bfloat16"] if GPU else ["float32"]
 
 
@@ -40,7 +42,8 @@ def rows():
 
 
 def rows_of(N, C, O, H, k, kind, colours, dtype):
-    x, weight, bias, dy = (torch.randn(*s, device=DEVICE).to(getattr(torch, dtype)) for s in ((N, C, H, H), (O, C, k, k), (O,), (N, O, H, H)))
+    x, weight, bias, dy = (torch.randn(*s, device=DEVICE).to(getattr(torch, dtype))
+                           for s in ((N, C, H, H), (O, C, k, k), (O,), (N, O, H, H)))  # fmt: skip
     if GPU:
         x, dy = (a.contiguous(memory_format=torch.channels_last) for a in (x, dy))
     weight /= (C * k * k) ** 0.5
@@ -49,23 +52,27 @@ def rows_of(N, C, O, H, k, kind, colours, dtype):
     exact = F.conv2d(x.double(), weight.double() * live, bias.double(), padding=k // 2)
     torch._dynamo.reset()
     dense = lambda x, weight, bias: F.conv2d(x, weight * M, bias, padding=k // 2)
-    functions = {"masked dense": dense, "torch.compile": torch.compile(dense), "cropped": lambda x, w, b: cpu(x, w, b, kind, colours)}
+    functions = {"masked dense": dense, "torch.compile": torch.compile(dense),
+                 "cropped": lambda x, w, b: cpu(x, w, b, kind, colours)}  # fmt: skip
     functions["split"] = lambda x, w, b: split(x, w, b, M[:, :, k // 2, k // 2, None, None], kind, colours)
     for rung in kernels.rungs("masked_conv2d") if GPU else (None,):
         functions[f"genmini {rung or 'cpu'}"] = in_rung(rung, kind, colours)
     errors = {}
     for name, function in functions.items():  # a wrong kernel is not timed
         errors[name] = (function(x, weight, bias).double() - exact).abs().max().item()
-        assert errors[name] < (5e-3 if dtype == "float32" else 0.1), (name, errors[name])  # PyTorch's own switch lets cuDNN use TF32
+        # 5e-3 for float32 because PyTorch's own switch lets cuDNN use TF32
+        assert errors[name] < (5e-3 if dtype == "float32" else 0.1), (name, errors[name])
     moving = [a.clone().requires_grad_() for a in (x, weight, bias)]
     calls = [("forward", 1, lambda f: lambda: f(x, weight, bias)), ("backward", 2, lambda f: backward(f, moving, [dy]))]
     for what, products, call in [*calls, ("both", 3, lambda f: lambda: both(f, *moving, dy))]:
         took = times({name: call(function) for name, function in functions.items()})
         P = N * H * H
         for name, time in took.items():
-            work = {"bytes": products * x.element_size() * (P * C + L * O * C * k * k + P * O), "operations": products * 2 * P * O * C * k * k * L}
+            work = {"bytes": products * x.element_size() * (P * C + L * O * C * k * k + P * O),
+                    "operations": products * 2 * P * O * C * k * k * L}  # fmt: skip
             label = f"{N}x{C}x{H}x{H}->{O} {k}x{k} {kind}{colours} {L:.2f}"
-            yield row("masked_conv2d", label, what, name, time, dtype=dtype, error=errors[name], beside=took["masked dense"][0], **work)
+            yield row("masked_conv2d", label, what, name, time, dtype=dtype, error=errors[name],
+                      beside=took["masked dense"][0], **work)  # fmt: skip
 
 
 def in_rung(rung, kind, colours):

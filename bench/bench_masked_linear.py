@@ -1,6 +1,8 @@
-"""MADE's layer beside the masked-dense product that libraries use, a hand-cropped one, and torch.compile. Room: kernels/masked_linear.py
+"""Time MADE's layer, the masked-dense product that libraries use, a hand-cropped one, and torch.compile.
 
-Operations and bytes are those of the live weights alone, so that 100 % of the bound is a kernel that pays for nothing else.
+Operations and bytes are those of the live weights alone, so that a kernel at 100 % of the bound computes nothing else.
+
+    room: kernels/masked_linear.py
 """
 
 import torch
@@ -10,8 +12,9 @@ from measure import DEVICE, GPU, backward, row, times
 
 from genmini import kernels, ops
 
-# rows, inputs, outputs, order of the degrees: MNIST's first layer, a square hidden layer, a small batch, and degrees as they fall
-CASES = [(256, 784, 1024, "sorted"), (1024, 1024, 1024, "sorted"), (64, 2048, 2048, "sorted"), (1024, 1024, 1024, "shuffled")]
+# rows, inputs, outputs, order of the degrees: MNIST's first layer, a square hidden layer, a small batch, random order
+CASES = [(256, 784, 1024, "sorted"), (1024, 1024, 1024, "sorted"), (64, 2048, 2048, "sorted"),
+         (1024, 1024, 1024, "shuffled")]  # fmt: skip
 CASES += [(8192, 4096, 4096, "sorted"), (8192, 4096, 4096, "shuffled"), (8192, 1024, 1024, "sorted")] if GPU else []
 DTYPES = ["float32", "bfloat16"] if GPU else ["float32"]
 BLOCK = 256
@@ -47,11 +50,13 @@ def rows():
 
 def rows_of(N, K, J, order, dtype):
     in_degree, out_degree = degrees(K, J, order)
-    x, weight, bias, dy = (torch.randn(*shape, device=DEVICE).to(getattr(torch, dtype)) for shape in ((N, K), (J, K), (J,), (N, J)))
+    x, weight, bias, dy = (torch.randn(*shape, device=DEVICE).to(getattr(torch, dtype))
+                           for shape in ((N, K), (J, K), (J,), (N, J)))  # fmt: skip
     weight /= K**0.5
     live = mask(in_degree, out_degree, False)
     M, L = live.to(x.dtype), live.float().mean().item()
-    seen = [live[j : j + BLOCK].any(0).nonzero().max().item() + 1 for j in range(0, J, BLOCK)] if order == "sorted" else None
+    seen = ([live[j : j + BLOCK].any(0).nonzero().max().item() + 1 for j in range(0, J, BLOCK)]
+            if order == "sorted" else None)  # fmt: skip
     exact = F.linear(x.double(), weight.double() * live, bias.double())
     torch._dynamo.reset()
     dense = lambda x, weight, bias: masked_dense(x, weight, bias, M, seen)
@@ -69,9 +74,11 @@ def rows_of(N, K, J, order, dtype):
     for what, products, call in [*calls, ("both", 3, lambda f: lambda: both(f, *moving, dy))]:
         took = times({name: call(function) for name, function in functions.items()})
         for name, time in took.items():
-            work = {"bytes": products * x.element_size() * (N * K + L * J * K + N * J), "operations": products * 2 * N * J * K * L}
+            work = {"bytes": products * x.element_size() * (N * K + L * J * K + N * J),
+                    "operations": products * 2 * N * J * K * L}  # fmt: skip
             label = f"{N}x{K}->{J} {order} {L:.2f}"
-            yield row("masked_linear", label, what, name, time, dtype=dtype, error=errors[name], beside=took["masked dense"][0], **work)
+            yield row("masked_linear", label, what, name, time, dtype=dtype, error=errors[name],
+                      beside=took["masked dense"][0], **work)  # fmt: skip
 
 
 def in_rung(rung, in_degree, out_degree):

@@ -1,8 +1,9 @@
-"""NADE beside the PyTorch loop over its pixels: sampling, and likelihood with gradient. Room: kernels/nade.py
+"""Time NADE and the PyTorch loop over its pixels: sampling, and likelihood with gradient. Room: kernels/nade.py
 
-The loop is the fair one: the O(H D) recursion with a and h carried along, not D networks; columns of W made contiguous once, products
-with vectors, outer products in place. Half ones and 13 % ink (binarised MNIST has about that): a pixel of 0 saves its H sigmoids. The
-peak of what the allocator holds is in the case of the row, in numbers of 4 bytes, beside N D H.
+The loop is a good one: the O(H D) recursion that carries a and h along, not D networks; columns of W made contiguous
+once, products with vectors, outer products in place. Images have half ones, or 13 % ink (about as binarised MNIST has):
+a pixel of 0 saves its H sigmoids. The peak of what the allocator holds is in the case of the row, in numbers of 4
+bytes, beside N D H.
 """
 
 import math
@@ -18,7 +19,8 @@ CASES = [(100, 784, 500, 0.5), (100, 784, 500, 0.13)] + ([(1000, 784, 500, 0.5),
 @torch.no_grad()
 def loop_sample(u, W, V, b, c):
     a, x = c.expand(len(u), -1).clone(), []
-    for w, v, b_d, u_d in zip(W.t().contiguous().unbind(), V.unbind(), b.unbind(), u.t().contiguous().unbind(), strict=True):
+    for w, v, b_d, u_d in zip(W.t().contiguous().unbind(), V.unbind(), b.unbind(), u.t().contiguous().unbind(),
+                              strict=True):  # fmt: skip
         x.append((u_d >= torch.sigmoid(-torch.addmv(b_d, a.sigmoid(), v))).to(a.dtype))
         a.addr_(x[-1], w)
     return torch.stack(x, 1)
@@ -29,7 +31,8 @@ def loop_log_prob(x, W, V, b, c):
     for w, v, x_d in zip(W.t().contiguous().unbind(), V.unbind(), x.to(W.dtype).unbind(1), strict=True):
         l.append(a.sigmoid() @ v)
         a = torch.addr(a, x_d, w)
-    return -torch.nn.functional.binary_cross_entropy_with_logits(torch.stack(l, 1) + b, x.to(W.dtype), reduction="none").sum(1)
+    return -torch.nn.functional.binary_cross_entropy_with_logits(torch.stack(l, 1) + b, x.to(W.dtype),
+                                                                 reduction="none").sum(1)  # fmt: skip
 
 
 def both(log_prob, x, weights):
@@ -53,7 +56,8 @@ def rows():
         for name, function in likelihood.items():  # a wrong kernel is not timed
             errors[name] = (function(x, *moving).double() - exact).abs().max().item()
             assert errors[name] < 1e-2, (name, errors[name])
-            differ = (sample[name](u, *moving) != wanted).any(1).sum()  # float32: u may fall between two roundings of a sigmoid
+            # float32: u may fall between two roundings of a sigmoid
+            differ = (sample[name](u, *moving) != wanted).any(1).sum()
             assert differ <= N // 20, (name, differ)
         shown = wanted.float().mean().item()
         work = 4 * N * D * H
@@ -66,7 +70,8 @@ def rows():
             memory = " / ".join(f"{held[name]:.3f}" for name in took)
             for name, time in took.items():
                 case = f"N={N} D={D} H={H} ink={share:.2f}, holds {memory} N D H"
-                yield row("nade", case, what, name, time, operations=operations, error=errors[name], beside=took["PyTorch loop"][0])
+                yield row("nade", case, what, name, time, operations=operations, error=errors[name],
+                          beside=took["PyTorch loop"][0])  # fmt: skip
 
 
 def in_rung(function, rung):

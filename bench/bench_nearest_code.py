@@ -1,7 +1,7 @@
-"""The exact nearest code beside PyTorch's own. Room: kernels/nearest_code.py
+"""Time the exact search of the nearest code, and PyTorch's own. Room: kernels/nearest_code.py
 
-The error of a search is the share of rows whose index is not the lowest k of least d_k; ours must be 0, or it is not timed. For CPUs,
-bench_nearest_code_cpu.py sets the search beside FAISS and scikit-learn.
+The error of a search is the share of rows whose index is not the lowest k of least d_k; ours must be 0, or it is not
+timed. bench_nearest_code_cpu.py compares the search on CPUs with FAISS and scikit-learn.
 
     python bench/bench_nearest_code.py --survivors      how many codes a row the screens of the GPU kernel leave over
 """
@@ -67,7 +67,8 @@ def survivors():
     for what, noise in (("independent Gaussians", None), ("a trained codebook", 0.7)):
         for K, D in ((512, 64), (1024, 256)):
             e = torch.randn(K, D, device=DEVICE)
-            z = torch.randn(N, D, device=DEVICE) * (noise or 1) + (e[torch.randint(K, (N,), device=DEVICE)] if noise else 0)
+            z = torch.randn(N, D, device=DEVICE) * (noise or 1) + (
+                e[torch.randint(K, (N,), device=DEVICE)] if noise else 0)  # fmt: skip
             for rung in ("tiled", "tensor_core"):
                 effort = torch.empty(N, dtype=torch.int64)
                 room.launch(backend, rung, z, e, effort)

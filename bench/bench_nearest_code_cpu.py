@@ -1,10 +1,13 @@
-"""The native nearest-code search beside FAISS, torch.cdist and scikit-learn, on one thread and on two. Room: kernels/nearest_code.py
+"""Time the native nearest-code search, FAISS, torch.cdist and scikit-learn, on one thread and on two.
 
-    python bench/bench_nearest_code_cpu.py         time, print, and store as bench/results/<machine>.csv (as bench/run.py does)
+    python bench/bench_nearest_code_cpu.py    time, print, and store as bench/results/<machine>.csv, as bench/run.py
 
-FAISS at its best: its BLAS is told to use AVX-512 (on AMD's processors it would take AVX2), and never to take the slow direct path for few
-queries. Every call starts from the plain tensors, packing included. `error` is the fraction of rows whose code is not the nearest: ours is
-compared with the definition in double on some rows, the others with ours. A ratio above 1 is FAISS's time over the candidate's.
+FAISS has its best settings: its BLAS is told to use AVX-512 (on AMD's processors it would take AVX2), and never to take
+the slow direct path for few queries. Every call starts from the plain tensors, packing included. `error` is the
+fraction of rows whose code is not the nearest: ours is compared with the definition in double on some rows, the others
+with ours. The ratio is FAISS's time over the candidate's: above 1, the candidate is faster.
+
+    room: kernels/nearest_code.py
 """
 
 import importlib
@@ -45,8 +48,10 @@ def candidates(z, e):
         with kernels.use("cpu"):
             return ops.nearest_code(z, e)
 
-    alone = importlib.import_module("genmini.kernels.nearest_code").launch_cpu  # without the front door, which costs some 30 us
-    found = {"genmini cpu": ours, "genmini cpu, kernel": lambda: alone(z, e), "torch.cdist": lambda: torch.cdist(z, e).argmin(1)}
+    # without the checks and the dispatch of the operator, which cost some 30 us
+    alone = importlib.import_module("genmini.kernels.nearest_code").launch_cpu
+    found = {"genmini cpu": ours, "genmini cpu, kernel": lambda: alone(z, e),
+             "torch.cdist": lambda: torch.cdist(z, e).argmin(1)}  # fmt: skip
     try:
         import faiss
 
@@ -95,7 +100,8 @@ def case(data, N, K, D, threads, limit):
     took = measure.times(functions, seconds=2.0 if N * K * D < 2**32 else 8.0)
     beside = took.get("faiss", took["torch.cdist"])[0]
     for name, time in took.items():
-        line = measure.row("nearest_code_cpu", f"N={N} K={K} D={D} {data.__name__}", f"{threads} thread" + "s" * (threads > 1), name, time,
+        line = measure.row("nearest_code_cpu", f"N={N} K={K} D={D} {data.__name__}",
+                           f"{threads} thread" + "s" * (threads > 1), name, time,
                            error=errors[name], beside=beside)  # fmt: skip
         bytes, operations = 4 * (N + K) * D + 8 * N, 2 * N * K * D
         bound = max(bytes / measure.copy_bandwidth(), operations / limit) * 1e3

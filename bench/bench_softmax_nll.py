@@ -1,6 +1,9 @@
-"""The softmax's negative log-likelihood of every pixel beside F.cross_entropy, eager and compiled. Room: kernels/softmax_nll.py
+"""Time the softmax's negative log-likelihood of every pixel, and F.cross_entropy, eager and compiled.
 
-Bytes are what the room must move: the logits once, and for both directions once more and their gradient. On a CPU the room runs its reference.
+Bytes are what the room must move: the logits once, and for both directions once more and their gradient. On a CPU the
+room runs its backend `cpu` (in PyTorch); its row is named `genmini reference`.
+
+    room: kernels/softmax_nll.py
 """
 
 import torch
@@ -51,12 +54,14 @@ def rows_of(N, L, P, channels, dtype):
         errors[name] = (function(logits, target).double() - exact).abs().max().item()
         assert errors[name] < 1e-5, (name, errors[name])
     moving, cost = logits.clone().requires_grad_(), logits.element_size() * logits.numel()
-    for what, reads, call in (("forward", 1, lambda f: lambda: f(logits, target)), ("both", 3, lambda f: lambda: both(f, moving, target, dnll))):
+    for what, reads, call in (("forward", 1, lambda f: lambda: f(logits, target)),
+                              ("both", 3, lambda f: lambda: both(f, moving, target, dnll))):  # fmt: skip
         took = times({name: call(function) for name, function in functions.items()})
         for name, time in took.items():
             work = {"bytes": reads * cost + 8 * N * P, "operations": 0}
             label = f"N={N} L={L} P={P} levels {channels}"
-            yield row("softmax_nll", label, what, name, time, dtype=dtype, error=errors[name], beside=took["eager"][0], **work)
+            yield row("softmax_nll", label, what, name, time, dtype=dtype, error=errors[name],
+                      beside=took["eager"][0], **work)  # fmt: skip
 
 
 if __name__ == "__main__":

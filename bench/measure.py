@@ -1,7 +1,8 @@
-"""Time candidates beside each other, and beside what the machine can do at all.
+"""Time candidates, and compare them with each other and with the limits of the machine.
 
-Candidates of one case run interleaved, so that whatever else the machine does hits all of them; medians with 20/80 quantiles. On a GPU
-Triton's do_bench times with events and a cold L2 cache. On a shared machine only ratios within one run mean anything.
+Candidates of one case run interleaved, so that the machine's other load slows all of them; the results are medians with
+20/80 quantiles. On a GPU Triton's do_bench times with events and a cold L2 cache. On a shared machine only ratios
+within one run mean anything.
 """
 
 import functools
@@ -43,7 +44,10 @@ def times(candidates, seconds=1.0, rounds=5):
 
 
 def backward(function, inputs, along=None):
-    """A call of the backward pass alone: the graph of one forward is kept. along: the outputs' gradients, else the outputs themselves."""
+    """Return a call of the backward pass alone, on the kept graph of one forward.
+
+    along: the outputs' gradients; by default the outputs themselves.
+    """
     outs = function(*inputs)
     outs = [out for out in (outs if isinstance(outs, tuple) else (outs,)) if out.requires_grad]
     along = along or [out.detach() for out in outs]
@@ -91,20 +95,25 @@ def matmul_rate(dtype=torch.float32):
 
 
 def row(room, case, what, who, time, *, dtype="float32", bytes=0, operations=0, error=None, beside=None):
-    """One line of the table. beside: the median of the candidate that ours is compared with: ratio > 1 means faster than it."""
+    """Return one line of the table.
+
+    beside: the median of the candidate that this one is compared with; ratio > 1 means faster than it.
+    """
     median, low, high = time
-    bound = max(bytes / copy_bandwidth(), operations / matmul_rate(getattr(torch, dtype) if GPU else torch.float32)) * 1e3
+    bound = max(bytes / copy_bandwidth(),
+                operations / matmul_rate(getattr(torch, dtype) if GPU else torch.float32)) * 1e3  # fmt: skip
     return {
         "room": room, "case": case, "what": what, "who": who, "dtype": dtype,
         "ms": f"{median:.4g}", "ms_20": f"{low:.4g}", "ms_80": f"{high:.4g}",
-        "bytes": int(bytes), "operations": int(operations), "percent_of_bound": f"{100 * bound / median:.1f}" if bound else "",
+        "bytes": int(bytes), "operations": int(operations),
+        "percent_of_bound": f"{100 * bound / median:.1f}" if bound else "",
         "ratio": f"{beside / median:.2f}" if beside else "", "error": "" if error is None else f"{error:.2g}",
     }  # fmt: skip
 
 
 @functools.cache
 def machine():
-    """What every row carries: the machine, the versions, the commit."""
+    """Return the columns that all rows share: the machine, the versions, the commit."""
     try:
         from triton import __version__ as triton_version
     except ImportError:  # macOS, Windows
@@ -114,7 +123,8 @@ def machine():
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         driver = subprocess.run(query, capture_output=True, text=True).stdout.strip()
     return {
-        "device": torch.cuda.get_device_name() if GPU else _processor(), "driver": driver, "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if GPU else _processor(), "driver": driver,
+        "threads": torch.get_num_threads(),
         "torch": torch.__version__, "triton": triton_version, "python": platform.python_version(), "commit": commit(),
         "copy_GB_s": f"{copy_bandwidth() / 1e9:.1f}", "matmul_GFLOP_s": f"{matmul_rate() / 1e9:.0f}",
     }  # fmt: skip

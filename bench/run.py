@@ -4,7 +4,8 @@
     python bench/run.py affine_coupling      one
     python bench/run.py --write              write docs/measured.md from the stored results
 
-A bench file has rows(): it checks each candidate against float64 before it times it, and yields a row (measure.row) a candidate.
+A bench file has rows(): it checks each candidate against float64 before it times it, and yields a row (measure.row) for
+each candidate.
 """
 
 import argparse
@@ -33,7 +34,9 @@ def run(names):
     for name in names:
         for row in importlib.import_module(f"bench_{name}").rows():
             rows.append({**row, **measure.machine()})
-            print("  ".join(f"{row[key]:<{width}}" for key, width in zip(SHOWN, (16, 26, 9, 26, 9, 9, 6, 6, 8), strict=True)), flush=True)
+            print("  ".join(f"{row[key]:<{width}}"
+                            for key, width in zip(SHOWN, (16, 26, 9, 26, 9, 9, 6, 6, 8), strict=True)),
+                  flush=True)  # fmt: skip
     return rows
 
 
@@ -54,7 +57,9 @@ def store(rows):
 def table(rows):
     """The lines of one machine's table: our rows, and how many times as fast they are as each peer of the same case.
 
-    In a row of the backend `reference` PyTorch computes the definition and no kernel runs: it has no ratio, only the peers' times."""
+    In a row of the backend `reference` PyTorch computes the definition and no kernel runs: it has no ratio, only the
+    peers' times.
+    """
     yield "| room | case | what | who | ms | % of bound | times as fast as | error | commit |"
     yield "|---|---|---|---|---|---|---|---|---|"
     same_case = lambda row: [row[key] for key in ("room", "case", "what", "dtype")]
@@ -83,8 +88,10 @@ def document():
         rows = list(csv.DictReader(path.open()))
         if "room" not in rows[0]:
             continue  # the results of trained models
-        versions = dict.fromkeys(f"PyTorch {row['torch']}, Triton {row['triton']}, Python {row['python']}" for row in rows)
-        blocks += [f"## {rows[0]['device']}\n", f"{'; '.join(versions)}. Limits by commit:\n", *limits(rows), "", *table(rows), ""]
+        versions = dict.fromkeys(f"PyTorch {row['torch']}, Triton {row['triton']}, Python {row['python']}"
+                                 for row in rows)  # fmt: skip
+        blocks += [f"## {rows[0]['device']}\n", f"{'; '.join(versions)}. Limits by commit:\n", *limits(rows), "",
+                   *table(rows), ""]  # fmt: skip
     block = "<!-- bench -->\n" + "\n".join(blocks).strip() + "\n<!-- /bench -->"
     MEASURED.write_text(re.sub(r"<!-- bench -->.*<!-- /bench -->", lambda _: block, MEASURED.read_text(), flags=re.S))
 

@@ -132,7 +132,8 @@ def table(rows, data):
         nats = f"{how}{float(row['nats']):.2f} ± {float(row['standard_error']):.2f}{by}"
         given = " given the class" * (row["who"] == "cvae")
         lines.append(f"| `{row['who']}`{given} | {nats} | {how}{float(row['bits_per_dim']):.3f} | "
-                     f"{PUBLISHED.get(row['who'], '')} | {int(row['parameters']):,} | {row['cpu_seconds']} |")  # fmt: skip
+                     f"{PUBLISHED.get(row['who'], '')} | {int(row['parameters']):,} | "
+                     f"{row['cpu_seconds']} |")  # fmt: skip
     return lines
 
 
