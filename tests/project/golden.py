@@ -1,4 +1,4 @@
-"""What every recipe gives: its first 20 losses, log p of eight images, and samples of one seed; and the features that judge samples.
+"""Write golden.json: of every recipe the first 20 losses, log p of eight images and samples of one seed; the features.
 
     python tests/project/golden.py            writes tests/project/golden.json
     python tests/project/golden.py nade       writes what this model's recipes give, and leaves the rest
@@ -42,14 +42,16 @@ def one_thread():
 
 
 def values(name, recipe):
-    """-> {"losses": 20 numbers, "valid": 8 numbers of eight images, "samples": counts of levels and a digest, or means of points}"""
+    """-> {"losses": 20 numbers, "valid": 8 numbers of eight images, "samples": counts of levels, digest, or means of
+    points}"""
     settings = models.recipes(name)[recipe]
     first, valid = (data.load(settings["data"], split) for split in ("train", "valid"))
     with one_thread():
         torch.manual_seed(0)
         model = models.find(name)(first.shape, levels=first.levels, **settings["model"])
         few_valid = few(valid, 8)
-        loop = {**settings["train"], "steps": STEPS, "every": 1, "batch": min(16, settings["train"].get("batch", 16)), "ema": 0.0}
+        loop = {**settings["train"], "steps": STEPS, "every": 1, "batch": min(16, settings["train"].get("batch", 16)),
+                "ema": 0.0}
         history = train.fit(model, first, few_valid, **loop, seed=0, progress=False)
         found = {"losses": [row["train"] for row in history.rows]}
         torch.manual_seed(0)
@@ -61,7 +63,8 @@ def values(name, recipe):
 
 
 def summary(x):
-    """Samples in few numbers: of levels a digest, which any changed pixel changes, and their sum; of points the points."""
+    """-> a few numbers of samples: of levels their sum and a digest, which any changed pixel changes; of points the
+    points."""
     if x.is_floating_point():
         return x.flatten().tolist()
     x = x.to(torch.uint8).contiguous()
@@ -73,7 +76,8 @@ def features():
     with one_thread():
         test = data.load("digits", "test")
         f, _ = metrics.network("digits-v1")(test.x, test.levels)
-    return {"digest": hashlib.sha256(f.contiguous().numpy().tobytes()).hexdigest()[:16], "mean": f.double().mean(0).tolist()}
+    return {"digest": hashlib.sha256(f.contiguous().numpy().tobytes()).hexdigest()[:16],
+            "mean": f.double().mean(0).tolist()}
 
 
 if __name__ == "__main__":

@@ -46,8 +46,10 @@ def test_samples_of_one_class(capsys):
 def test_a_binary_recipe_takes_the_version_with_two_levels(capsys):
     few = [*FAST, "--steps", "1"]
     for wanted, words, name in (
-        ("digits", [], "digits-threshold"), ("digits-threshold", [], "digits-threshold"), ("digits-dynamic", [], "digits-dynamic"),
-        ("digits", ["--recipe", "digits-levels"], "digits"), ("digits-threshold", ["--recipe", "digits-levels"], "digits-threshold"),
+        ("digits", [], "digits-threshold"), ("digits-threshold", [], "digits-threshold"),
+        ("digits-dynamic", [], "digits-dynamic"),
+        ("digits", ["--recipe", "digits-levels"], "digits"),
+        ("digits-threshold", ["--recipe", "digits-levels"], "digits-threshold"),
     ):  # fmt: skip
         status, out, _ = run(capsys, "train", "made", "--data", wanted, *words, *few, "--out", "r", "--overwrite")
         assert status == 0 and json.loads(open("r/run.json").read())["data"] == name
@@ -56,7 +58,8 @@ def test_a_binary_recipe_takes_the_version_with_two_levels(capsys):
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_every_model_trains_samples_and_is_judged(capsys, monkeypatch, name):
-    """One step of its first recipe, as it is but for the size of the batch, then what can be done with a run; of pictures others judge."""
+    """Every model takes one step of its first recipe, with smaller batches; then each command works on the run. The
+    pictures themselves are tested elsewhere."""
     from genmini.cli import _output
 
     monkeypatch.setattr(_output, "picture", lambda path, model, splits: None)
@@ -74,7 +77,8 @@ def test_train_sample_eval(capsys, tmp_path):
     status, out, _ = run(capsys, "train", "made", "--data", "digits", *FAST)
     assert status == 0 and "digits-threshold" in out and "bits/dim" in out
     folder = tmp_path / "runs" / "made-digits"
-    assert (folder / "samples.png").stat().st_size > 1000 and len((folder / "metrics.jsonl").read_text().splitlines()) == 2
+    assert ((folder / "samples.png").stat().st_size > 1000
+            and len((folder / "metrics.jsonl").read_text().splitlines()) == 2)
     said = json.loads((folder / "run.json").read_text())
     assert said["data"] == "digits-threshold" and said["settings"]["hidden"] == [16] and said["recipe"]["steps"] == 20
 
@@ -84,7 +88,8 @@ def test_train_sample_eval(capsys, tmp_path):
     assert run(capsys, "sample", str(folder), "-n", "5")[0] == 0 and (folder / "drawn.png").exists()
     first = (folder / "drawn.png").read_bytes()
     status, out, _ = run(capsys, "sample", str(folder), "-n", "6")
-    assert status == 0 and out == f"6 samples in {folder}/drawn-2.png\n" and (folder / "drawn.png").read_bytes() == first
+    assert (status == 0 and out == f"6 samples in {folder}/drawn-2.png\n"
+            and (folder / "drawn.png").read_bytes() == first)
     assert run(capsys, "sample", str(folder), "-n", "5", "--out", "x.npy")[0] == 0
     x = np.load("x.npy", allow_pickle=False)
     assert x.shape == (5, 8, 8) and x.dtype == np.uint8 and set(np.unique(x)) <= {0, 1}
@@ -94,7 +99,8 @@ def test_train_sample_eval(capsys, tmp_path):
 
 
 def test_every_sampler_draws_the_same(capsys):
-    small = ["--recipe", "digits", "--set", "width=4", "--set", "blocks=1", "--set", "batch=8", "--set", "ema=0.0", "--steps", "2", "--threads", "1"]
+    small = ["--recipe", "digits", "--set", "width=4", "--set", "blocks=1", "--set", "batch=8", "--set", "ema=0.0",
+             "--steps", "2", "--threads", "1"]
     assert run(capsys, "train", "pixelcnn", "--data", "digits", *small, "--out", "r")[0] == 0
     drawn = []
     for how in ("cached", "naive", "jacobi"):
@@ -104,14 +110,16 @@ def test_every_sampler_draws_the_same(capsys):
     status, _, err = run(capsys, "sample", "r", "--how", "guess")
     assert status == 2 and "how must be 'cached' or 'naive' or 'jacobi', got 'guess'" in err
     status, _, err = run(capsys, "sample", "r", "--complete", "-n", "301")
-    assert status == 2 and "-n 301 halves are to be completed, and the test split of digits-threshold has 300 images" in err
+    assert (status == 2
+            and "-n 301 halves are to be completed, and the test split of digits-threshold has 300 images" in err)
     next(Path("r").glob("model-*.safetensors")).unlink()
     status, _, err = run(capsys, "sample", "r")
     assert status == 2 and "r is damaged: No such file" in err
 
 
 def test_levels_and_other_backends(capsys):
-    status, out, _ = run(capsys, "train", "made", "--data", "digits", "--recipe", "digits-levels", *FAST, "--steps", "4", "--out", "r")
+    status, out, _ = run(capsys, "train", "made", "--data", "digits", "--recipe", "digits-levels", *FAST,
+                         "--steps", "4", "--out", "r")
     assert status == 0 and "300 images of digits)" in out
     likelihoods = []
     for backend in ("reference", "auto"):
@@ -127,7 +135,8 @@ def test_a_series_is_fitted_at_once_and_forecast(capsys, tmp_path):
     test = next(line for line in out.splitlines() if line.startswith("test"))
     status, out, _ = run(capsys, "eval", "runs/ar-series")
     assert status == 0 and test in out
-    assert run(capsys, "sample", "runs/ar-series", "-n", "3", "--out", "x.npy")[0] == 0 and np.load("x.npy").shape == (3, 220)
+    assert (run(capsys, "sample", "runs/ar-series", "-n", "3", "--out", "x.npy")[0] == 0
+            and np.load("x.npy").shape == (3, 220))
     assert run(capsys, "sample", "runs/ar-series", "-n", "3")[0] == 0
     status, _, err = run(capsys, "train", "ar", "--data", "series", "--steps", "5")
     assert status == 2 and "no --steps" in err
@@ -140,7 +149,8 @@ def test_a_flow_on_the_plane_stands_beside_the_truth(capsys, tmp_path):
     truth = next(line for line in out.splitlines() if line.startswith("truth"))
     assert 0.2 < float(truth.split()[1]) < 0.4  # 0.993 less log 2, given which moon
     assert (tmp_path / "runs" / "realnvp-moons" / "samples.png").stat().st_size > 50_000
-    assert run(capsys, "sample", "runs/realnvp-moons", "-n", "100")[0] == 0 and (tmp_path / "runs/realnvp-moons/drawn.png").exists()
+    assert (run(capsys, "sample", "runs/realnvp-moons", "-n", "100")[0] == 0
+            and (tmp_path / "runs/realnvp-moons/drawn.png").exists())
 
 
 def test_a_bound_says_so_and_is_the_same_each_time(capsys):
@@ -150,16 +160,19 @@ def test_a_bound_says_so_and_is_the_same_each_time(capsys):
     assert run(capsys, "eval", "r")[1] == run(capsys, "eval", "r")[1]
 
 
-SMALL = ["--set", "body=mlp", "--set", "hidden=16", "--set", "latent=6", "--steps", "30", "--set", "every=30", "--threads", "1", "--out", "r"]
+SMALL = ["--set", "body=mlp", "--set", "hidden=16", "--set", "latent=6", "--steps", "30", "--set", "every=30",
+         "--threads", "1", "--out", "r"]
 
 
 def test_a_model_of_several_figures_prints_them(capsys):
     status, out, _ = run(capsys, "train", "vae", "--data", "digits", *SMALL)
     lines = [line for line in out.splitlines() if line.startswith("test")]
-    assert status == 0 and [line.split()[1] for line in lines] == ["elbo", "reconstruction", "kl"] and "bits/dim" in lines[0]
+    assert (status == 0 and [line.split()[1] for line in lines] == ["elbo", "reconstruction", "kl"]
+            and "bits/dim" in lines[0])
     status, again, _ = run(capsys, "eval", "r", "-k", "7")
     judged = {line.split()[1]: line for line in again.splitlines() if line.startswith("test")}
-    assert status == 0 and list(judged) == ["elbo", "iwae-7", "reconstruction", "kl"] and judged["elbo"].split() == lines[0].split()
+    assert (status == 0 and list(judged) == ["elbo", "iwae-7", "reconstruction", "kl"]
+            and judged["elbo"].split() == lines[0].split())
     assert float(judged["iwae-7"].split()[2]) > float(judged["elbo"].split()[2])
     assert again == run(capsys, "eval", "r", "-k", "7")[1] and "over 300 images of digits-threshold" in again
     assert run(capsys, "train", "vae", "--data", "digits", "--recipe", "digits-gaussian", *SMALL, "--overwrite")[0] == 0
@@ -189,7 +202,8 @@ def test_a_conditional_vae_takes_a_class_or_several(capsys):
     assert status == 2 and "classes 0 ... 9, got 10" in err
     with pytest.raises(SystemExit):
         main(["sample", "r", "-y", "three"])
-    moons = ["--set", "couplings=1", "--set", "hidden=4", "--set", "classes=2", "--steps", "1", "--threads", "1", "--out", "m"]
+    moons = ["--set", "couplings=1", "--set", "hidden=4", "--set", "classes=2", "--steps", "1", "--threads", "1",
+             "--out", "m"]
     assert run(capsys, "train", "realnvp", "--data", "moons", *moons)[0] == 0
     status, _, err = run(capsys, "sample", "m", "-y", "0,1")
     assert status == 2 and "-y with several classes does not fit: RealNVP takes one class" in err
@@ -197,6 +211,7 @@ def test_a_conditional_vae_takes_a_class_or_several(capsys):
 
 def test_an_ar_vae_prints_its_correlations(capsys):
     status, out, _ = run(capsys, "train", "arvae", "--data", "digits", *SMALL, "--set", "attributes=('area', 'slant')")
-    assert status == 0 and "rank correlation, slant" in out and json.loads(open("r/run.json").read())["settings"]["attributes"] == ["area", "slant"]
+    assert (status == 0 and "rank correlation, slant" in out
+            and json.loads(open("r/run.json").read())["settings"]["attributes"] == ["area", "slant"])
     status, _, err = run(capsys, "train", "arvae", "--data", "digits", *SMALL, "--set", "colour=1", "--overwrite")
     assert status == 2 and "gamma" in err and "beta" in err  # its own keys, and those of VAE

@@ -30,7 +30,8 @@ def test_version_is_light():
 
 
 def test_import_finds_the_kernels_and_sets_the_interpreter():
-    code = "import os; os.environ.pop('TRITON_INTERPRET', 0); import genmini as g; print(os.getenv('TRITON_INTERPRET'), g.kernels.__name__)"
+    code = ("import os; os.environ.pop('TRITON_INTERPRET', 0); import genmini as g; "
+            "print(os.getenv('TRITON_INTERPRET'), g.kernels.__name__)")
     import torch
 
     done = python("-c", code)
@@ -56,11 +57,13 @@ def test_info(capsys, monkeypatch):
 
     status, out, _ = run(capsys, "info")
     assert status == 0
-    for name in ("python", "torch", "triton", "numpy", "g++", "nvcc", "devices", "affine_coupling.emulated", *kernels.ROOMS):
+    for name in ("python", "torch", "triton", "numpy", "g++", "nvcc", "devices", "affine_coupling.emulated",
+                 *kernels.ROOMS):
         assert name in out
     for operator in kernels.ROOMS:
         assert kernels.chosen(operator, "cpu").why in out
-    monkeypatch.setattr(_backend, "interpreter_broken", lambda: "Triton 3.6.0 cannot interpret a loop with NumPy 2.5.2: pip install ...")
+    monkeypatch.setattr(_backend, "interpreter_broken",
+                        lambda: "Triton 3.6.0 cannot interpret a loop with NumPy 2.5.2: pip install ...")
     assert "note      Triton 3.6.0 cannot interpret" in run(capsys, "info")[1]
 
 
@@ -69,7 +72,8 @@ def test_info_shows_the_compilers_last_words(capsys, monkeypatch):
 
     from genmini.kernels._library import Library
 
-    broken = Library("nearest_code", "cpu", Path("nearest_code.cpu.so"), False, "line 1\nnearest_code.cpp:7: error: expected ';'\n")
+    broken = Library("nearest_code", "cpu", Path("nearest_code.cpu.so"), False,
+                     "line 1\nnearest_code.cpp:7: error: expected ';'\n")
     monkeypatch.setattr(kernels, "libraries", lambda: [broken])
     out = run(capsys, "info")[1]
     assert "NOT built" in out and "expected ';'" in out and "csrc/build.py --out" in out
@@ -89,7 +93,8 @@ def test_ctrl_c_is_one_line_and_130(capsys, monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="the driver is found by LD_LIBRARY_PATH")
 @pytest.mark.parametrize("driver", [False, True], ids=["by the command", "by the package, which asks the driver"])
 def test_ctrl_c_during_an_import_is_one_line_and_130(tmp_path, driver):
-    """A torch whose import is interrupted; `import genmini` asks it itself where there is a driver, which any library may stand in for."""
+    """An interrupted import of torch ends in one line. `import genmini` imports torch itself where there is a driver;
+    any library may stand in for that driver."""
     (tmp_path / "torch.py").write_text("raise KeyboardInterrupt")
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     environment = dict(PYTHONPATH=f"{tmp_path}:{root}", TRITON_INTERPRET="1")
@@ -97,8 +102,10 @@ def test_ctrl_c_during_an_import_is_one_line_and_130(tmp_path, driver):
         libm = next(line.split()[-1] for line in open("/proc/self/maps") if "libm.so" in line or "libm-" in line)
         (tmp_path / "libcuda.so.1").symlink_to(libm)
         environment |= dict(LD_LIBRARY_PATH=str(tmp_path))
-    command = "import os; del os.environ['TRITON_INTERPRET']; import runpy, sys; sys.argv[:] = ['genmini', 'train', 'made', '--data', 'digits']; "
-    done = python("-c", command * driver + "runpy.run_module('genmini')" if driver else "import genmini.cli as c, sys; sys.exit(c.main(['list']))",
+    command = ("import os; del os.environ['TRITON_INTERPRET']; import runpy, sys; "
+               "sys.argv[:] = ['genmini', 'train', 'made', '--data', 'digits']; ")
+    done = python("-c", command * driver + "runpy.run_module('genmini')" if driver
+                  else "import genmini.cli as c, sys; sys.exit(c.main(['list']))",
                   **environment)  # fmt: skip
     assert done.returncode == 130 and done.stderr == "genmini: interrupted\n", done.stderr
 
@@ -112,7 +119,8 @@ def test_training_without_matplotlib(tmp_path, capsys, monkeypatch):
     """The run is kept whole, and its line says why there is no picture; a command that draws says so too."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if the package were missing
     status, out, err = run(capsys, "train", "made", "--data", "digits", *FAST, "--out", "r")
-    assert status == 0 and "picture   pictures need matplotlib, which is not installed: pip install matplotlib" in out, err
+    assert (status == 0
+            and "picture   pictures need matplotlib, which is not installed: pip install matplotlib" in out), err
     status, _, err = run(capsys, "sample", "r", "-n", "4")
     assert status == 1 and err == "genmini: pictures need matplotlib, which is not installed: pip install matplotlib\n"
     assert run(capsys, "sample", "r", "-n", "4", "--out", "x.npy")[0] == 0
@@ -125,8 +133,10 @@ def test_tensorboard_is_an_extra(capsys, monkeypatch):
     assert status == 2 and "pip install genmini[tensorboard]" in err.splitlines()[-1]
 
     written = []
-    writer = lambda folder: SimpleNamespace(add_scalar=lambda *said: written.append(said), flush=lambda: written.append(folder.name))
+    writer = lambda folder: SimpleNamespace(add_scalar=lambda *said: written.append(said),
+                                            flush=lambda: written.append(folder.name))
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=writer))
     assert run(capsys, "train", "made", "--data", "digits", *FAST, "--tensorboard", "--out", "r")[0] == 0
     rows = [json.loads(line) for line in open("r/metrics.jsonl")]
-    assert written == [x for row in rows for x in (*((f"nats/{k}", row[k], row["step"]) for k in ("train", "valid")), "tensorboard")]
+    assert written == [x for row in rows
+                       for x in (*((f"nats/{k}", row[k], row["step"]) for k in ("train", "valid")), "tensorboard")]

@@ -157,7 +157,7 @@ def test_a_damaged_gz_is_refused(tmp_path, damage):
 
 
 def test_a_bomb_is_not_unpacked(tmp_path):
-    """A .gz holds a hundred thousand times what its header says: the first byte too many ends the reading."""
+    """Of a .gz that holds a hundred thousand times what its header says, reading ends at the first byte too many."""
     lay(tmp_path, some(12)[0])
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(IMAGES + bytes(10**8), 1))
     tracemalloc.start()
@@ -168,7 +168,7 @@ def test_a_bomb_is_not_unpacked(tmp_path):
 
 
 def test_a_compressed_file_cannot_claim_more_than_deflate_gives(tmp_path):
-    """The bound is no guess: the content that deflates best, zeros, stays below it, and is read."""
+    """The content that deflates best, zeros, stays below the bound and is read."""
     zeros = np.zeros((3000, 28, 28), np.uint8)
     lay(tmp_path, zeros)
     packed = (tmp_path / "train-images-idx3-ubyte.gz").stat().st_size
@@ -243,7 +243,8 @@ def test_real_mnist_is_read(mnist10k):
 def test_the_command_line_trains_on_it_and_finds_it_again(tmp_path, folder_of_its_own, capsys):
     (x, y), (x_test, y_test) = some(50, shape=(8, 8)), some(20, seed=1, shape=(8, 8))
     own = lay(tmp_path / "own", (x, y), (x_test, y_test))
-    words = ["train", "nade", "--data", "idx", "--data-dir", str(own), "--steps", "2", "--set", "hidden=4", "--out", "r"]
+    words = ["train", "nade", "--data", "idx", "--data-dir", str(own), "--steps", "2", "--set", "hidden=4",
+             "--out", "r"]
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "idx is taken as idx-threshold" in out and "42 train / 8 valid / 20 test" in out

@@ -262,15 +262,17 @@ def test_the_command_line_trains_on_it_and_finds_it_again(tmp_path, folder_of_it
     lay(tmp_path / "own", some(30, side=11))
     words = ["train", "vae", "--data", "images", "--data-dir", "own", "--steps", "1", "--set", "hidden=4", "--out", "r"]
     assert main([*words, "--size", "8"]) == 0
-    assert "images is taken as images-threshold" in (out := capsys.readouterr().out) and "21 train / 4 valid / 5 test" in out
+    assert ("images is taken as images-threshold" in (out := capsys.readouterr().out)
+            and "21 train / 4 valid / 5 test" in out)
     assert main(["eval", "r", "-k", "2"]) == 0 and "elbo" in capsys.readouterr().out
     assert main(["study", "reconstruct", "r"]) == 0 and main(["sample", "r", "-n", "3", "--out", "x.npy"]) == 0
     assert np.load("x.npy").shape == (3, 8, 8)
     assert main([*words, "--resume"]) == 2 and "begun with options {'size': 8" in capsys.readouterr().err
     lay(tmp_path / "own", {"new.png": GOOD})
     assert main(["score", "r", "-n", "4"]) == 2 and "does not hold the data of this run" in capsys.readouterr().err
-    for wrong, message in ((["--data", "digits", "--size", "8"], "chosen for the data `images`"), (["--size", "0"], "--size"),
-                           (["--size", "5000"], "4 to 1024"), (["--data", "images-drawn", "--colour"], "grey images")):  # fmt: skip
+    for wrong, message in ((["--data", "digits", "--size", "8"], "chosen for the data `images`"),
+                           (["--size", "0"], "--size"), (["--size", "5000"], "4 to 1024"),
+                           (["--data", "images-drawn", "--colour"], "grey images")):  # fmt: skip
         with pytest.raises(SystemExit) if wrong == ["--size", "0"] else contextlib.nullcontext():
             assert main([*words, "--out", "s", *wrong]) == 2
         assert message in capsys.readouterr().err

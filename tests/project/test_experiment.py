@@ -36,12 +36,14 @@ def test_the_same_command_resumes_to_the_same_bits(capsys, tmp_path, monkeypatch
         monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     line = err.splitlines()[-1]
-    assert status == 130 and line.startswith("genmini: interrupted; the weights of step 10, valid") and line.endswith("continues from step 15")
+    assert (status == 130 and line.startswith("genmini: interrupted; the weights of step 10, valid")
+            and line.endswith("continues from step 15"))
 
     other = [*words[:-2], "--out", "parts", "--resume"]
     for words_too, says in ((["--seed", "4"], "seed 3, not 4"), (["--seed", "3", "--steps", "30"], "steps 20, not 30"),
                             (["--seed", "3", "--set", "rate=0.1"], "rate 0.002, not 0.1"),
-                            (["--seed", "3", "--backend", "reference"], "backend 'auto', not 'reference'")):  # fmt: skip
+                            (["--seed", "3", "--backend", "reference"],
+                             "backend 'auto', not 'reference'")):  # fmt: skip
         status, _, err = run(capsys, *other, *words_too)
         assert status == 2 and says in err, err
     kernels.use("auto")
@@ -93,11 +95,13 @@ def test_running_out_of_memory_says_what_is_saved(capsys, monkeypatch):
     monkeypatch.setattr(made, "log_prob", hungry)
     status, _, err = run(capsys, "train", "made", "--data", "digits", *FAST, "--out", "r")
     line = err.splitlines()[-1]
-    assert status == 1 and "out of memory: a smaller batch" in line and line.endswith("step 10 are in r; --resume continues from step 10")
+    assert (status == 1 and "out of memory: a smaller batch" in line
+            and line.endswith("step 10 are in r; --resume continues from step 10"))
 
 
 def test_pictures_are_drawn_as_it_goes(capsys, monkeypatch, tmp_path):
-    """At the first evaluation after five seconds, and not again before twenty times what it took; the training does not notice."""
+    """Pictures are drawn at the first evaluation after five seconds, and again only after twenty times what that took;
+    they do not change the training."""
     from genmini.cli import _output, train
 
     now, drawn = [0.0], []
@@ -113,7 +117,8 @@ def test_pictures_are_drawn_as_it_goes(capsys, monkeypatch, tmp_path):
     for second in range(0, 60, 2):
         now[0] = second
         watch(dict(step=second), model)
-    assert [at for _, at, _ in drawn] == [6, 26, 46] and len({total for *_, total in drawn}) == 1  # 5 = 20 * 0.25, 25 = 20 * 1.25
+    # 5 = 20 * 0.25, 25 = 20 * 1.25
+    assert [at for _, at, _ in drawn] == [6, 26, 46] and len({total for *_, total in drawn}) == 1
 
 
 def test_an_experiment_prints_nothing_and_a_command_computes_nothing():

@@ -28,6 +28,7 @@ def test_the_model_of_the_documentation(capsys, tmp_path, monkeypatch):
             fast = ["--steps", "20"] if line.startswith("train") else []
             status, out, err = command(capsys, *line.split(), *fast)
             assert status == 0 and "mixture" in out + line, err
-        assert models.find("mixture").cannot("encode") == "Mixture has no latent code" and "Mixture has no latent code" in TEXT
+        assert (models.find("mixture").cannot("encode") == "Mixture has no latent code"
+                and "Mixture has no latent code" in TEXT)
     finally:
         sys.modules.pop("genmini.models.mixture", None)

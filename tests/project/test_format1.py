@@ -30,7 +30,7 @@ def runs(tmp_path_factory):
 
 
 def examples(name):
-    """Four examples of valid and their classes; of a series, all of it."""
+    """-> four examples of valid and their classes; of a series, all of it."""
     split = data.load(name, "valid")
     return (split.x[:4, 2:6, 2:6] if len(split.shape) == 2 else split.x[:4]), split.y[:4]
 

@@ -1,4 +1,5 @@
-"""Nothing that a recipe gives moves unless somebody means it: losses, log p, samples and features are those of golden.json."""
+"""Tests that losses, log p, samples and features of every recipe are those of golden.json, so that no change of them
+goes unnoticed."""
 
 import json
 

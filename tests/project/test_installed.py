@@ -1,4 +1,5 @@
-"""The package as it is installed: a wheel is built, installed beside nothing of this checkout, and trains in another folder."""
+"""Tests of the installed package: a wheel is built and installed in an environment without this checkout, and trains in
+another folder."""
 
 import importlib.util
 import os
@@ -17,22 +18,26 @@ FOLDERS = ("genmini", "kernels", "csrc")
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A copy of what a wheel is built from. The libraries lie where the build looks for them, so it compiles only what has changed."""
+    """-> a copy of what a wheel is built from. The libraries lie where the build looks for them, so it compiles only
+    what has changed."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in FOLDERS:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "lib"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
-    built = folder / "build" / f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}" / "genmini" / "kernels" / "lib"
+    built = (folder / "build" / f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+             / "genmini" / "kernels" / "lib")
     shutil.copytree(ROOT / "kernels" / "lib", built)
     return folder
 
 
 @pytest.fixture(scope="module")
 def installed(checkout, tmp_path_factory):
-    """(Python, site-packages) of a new environment: this package from its wheel, everything else from the environment of the tests."""
+    """-> (Python, site-packages) of a new environment: this package from its wheel, the rest from the environment of
+    the tests."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    if subprocess.run([*pip, "--version"], capture_output=True).returncode or not importlib.util.find_spec("setuptools"):
+    if (subprocess.run([*pip, "--version"], capture_output=True).returncode
+            or not importlib.util.find_spec("setuptools")):
         pytest.skip("pip or setuptools is not installed here")
     folder = tmp_path_factory.mktemp("installed")
     offline = ["--no-index", "--no-deps", "--no-cache-dir"]
@@ -55,9 +60,11 @@ def run(command, **options):
 def test_it_trains_in_another_folder(installed, tmp_path):
     python, site = installed
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    out = run([str(python.with_name("genmini")), "train", "made", "--data", "digits", "--steps", "20"], cwd=tmp_path, env=environment)
+    out = run([str(python.with_name("genmini")), "train", "made", "--data", "digits", "--steps", "20"], cwd=tmp_path,
+              env=environment)
     assert "picture   runs/made-digits/samples.png" in out and (tmp_path / "runs" / "made-digits" / "run.json").exists()
-    program = "import genmini.kernels, genmini.csrc; print(genmini.__file__, genmini.kernels.__file__, *genmini.csrc.__path__)"
+    program = ("import genmini.kernels, genmini.csrc; "
+               "print(genmini.__file__, genmini.kernels.__file__, *genmini.csrc.__path__)")
     for path in run([str(python), "-c", program], cwd=tmp_path, env=environment).split():
         assert Path(path).is_relative_to(site), path
     assert (site / "genmini" / "kernels" / "lib" / "nade.cpu.so").exists()

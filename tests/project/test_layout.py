@@ -1,4 +1,5 @@
-"""The map is true: siblings exist under one name, headings stand in one order, arrows run one way, every equation is cited by its line."""
+"""Tests of the layout: siblings exist under one name, headings stand in one order, imports run one way, and every
+equation is cited by its line."""
 
 import ast
 import re
@@ -32,7 +33,8 @@ def test_a_room_has_its_siblings(path):
     languages = {room.language for room in kernels.ROOMS.values() if room.source == name}
     assert languages, f"{name} registers no operator"
     assert ("cuda" in languages) == (ROOT / "csrc" / f"{name}.cu").exists()
-    assert any(room.cpu == "C++" for room in kernels.ROOMS.values() if room.source == name) == (ROOT / "csrc" / f"{name}.cpp").exists()
+    assert (any(room.cpu == "C++" for room in kernels.ROOMS.values() if room.source == name)
+            == (ROOT / "csrc" / f"{name}.cpp").exists())
 
 
 def test_every_cuda_source_has_a_room():
@@ -65,7 +67,8 @@ def test_the_wiring_is_short_and_no_function_of_a_room_sees_a_request(path):
 
 def imported(path):
     """Modules that a file imports, absolute: kernels as genmini.kernels."""
-    package = ("genmini.kernels" if path.parent.name == "kernels" else ".".join(path.relative_to(ROOT).parent.parts)).split(".")
+    package = ("genmini.kernels" if path.parent.name == "kernels"
+               else ".".join(path.relative_to(ROOT).parent.parts)).split(".")
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -82,13 +85,15 @@ def test_a_room_imports_no_room(path):
     assert not others & set(imported(path))
 
 
-LAYERS = [f"genmini.{name}" for name in ("kernels", "ops", "layers", "outputs", "models", "train", "metrics", "experiment",
-                                         "studies", "cli")]  # fmt: skip
+LAYERS = [f"genmini.{name}" for name in ("kernels", "ops", "layers", "outputs", "models", "train", "metrics",
+                                         "experiment", "studies", "cli")]  # fmt: skip
 
 
-@pytest.mark.parametrize("path", sorted([*ROOT.glob("kernels/*.py"), *ROOT.glob("genmini/**/*.py")]), ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", sorted([*ROOT.glob("kernels/*.py"), *ROOT.glob("genmini/**/*.py")]),
+                         ids=lambda p: str(p.relative_to(ROOT)))
 def test_arrows_run_one_way(path):
-    name = "genmini.kernels" if path.parent.name == "kernels" else ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    name = ("genmini.kernels" if path.parent.name == "kernels"
+            else ".".join(path.relative_to(ROOT).with_suffix("").parts))
     mine = [i for i, layer in enumerate(LAYERS) if name.startswith(layer)]
     if mine:
         above = LAYERS[mine[0] + 1 :]
@@ -109,7 +114,8 @@ def test_lines_of_csrc_have_at_most_120_columns():
 
 def test_instructions_that_no_kernel_uses_are_marked():
     kernels_of_csrc = "".join(path.read_text() for path in (ROOT / "csrc").glob("*.cu"))
-    lines = re.findall(r"^(?:(?:LOAD_MATRIX|MMA)\(|.*uint32_t (?=to_tf32))(\w+)(.*)", (ROOT / "csrc" / "gpu.h").read_text(), re.M)
+    lines = re.findall(r"^(?:(?:LOAD_MATRIX|MMA)\(|.*uint32_t (?=to_tf32))(\w+)(.*)",
+                       (ROOT / "csrc" / "gpu.h").read_text(), re.M)
     assert len(lines) == 16
     for name, rest in lines:
         assert ("tests only" in rest) == (f"{name}(" not in kernels_of_csrc), name
@@ -136,8 +142,8 @@ def test_the_readme_maps_every_room():
 
 
 def test_the_debugger_of_the_documentation_shows_what_the_source_says():
-    """docs/emulator.md shows what gdb prints: each line of code that it shows, and the function of each frame, stand in the file that it names.
-    (tests/kernels/test_emulator.py runs the session.)"""
+    """docs/emulator.md shows what gdb prints: each line of code that it shows, and the function of each frame, stand in
+    the file that it names. (tests/kernels/test_emulator.py runs the session.)"""
     text = (ROOT / "docs" / "emulator.md").read_text()
     frames = re.findall(r"(\w+)(?:<[^()]*>)? \([^()]*\)\s+at (csrc/[\w./]+):[\d.]+\n(?:[\d.]+\t(.*)\n)?", text)
     assert len(frames) > 5
@@ -149,7 +155,8 @@ def test_the_debugger_of_the_documentation_shows_what_the_source_says():
 
 def texts():
     """Every text file of the repository; of a copy that is no git checkout, those in its own folders."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True) if (ROOT / ".git").exists() else None
+    listed = (subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+              if (ROOT / ".git").exists() else None)
     if listed and listed.returncode == 0:
         paths = [ROOT / name for name in listed.stdout.split("\0") if name]
     else:

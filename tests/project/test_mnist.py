@@ -82,7 +82,8 @@ DAMAGE = {
     "too long": (lambda content: content + b"\0", False, "bytes instead of"),
     "empty": (lambda content: b"", False, "has 0 bytes"),
     "other magic": (lambda content: b"\0\0\x0d\3" + content[4:], False, "begins with 00000d03"),
-    "more images in the header": (lambda content: content[:4] + b"\xff\xff\xff\xff" + content[8:], False, "begins with 00000803 ffffffff"),
+    "more images in the header": (lambda content: content[:4] + b"\xff\xff\xff\xff" + content[8:], False,
+                                  "begins with 00000803 ffffffff"),
     "a bit": (flipped, False, "SHA-256"),
     "cut, compressed": (lambda content: gzip.compress(content[:-1]), True, "less than"),
     "too long, compressed": (lambda content: gzip.compress(content + bytes(10**6)), True, "more than"),
@@ -120,7 +121,8 @@ def test_a_header_is_checked_before_anything_is_allocated(contents, tmp_path, mo
 
 @pytest.fixture
 def served(contents, tmp_path, monkeypatch):
-    """A server of the .gz files on this machine -> (its folder, the paths asked for); the first mirror knows nothing."""
+    """-> (the folder, the paths requested) of a server of the .gz files on this machine; its first mirror has no
+    file."""
     folder, asked = tmp_path / "served", []
     lay(folder, contents, gz=True)
 
@@ -152,7 +154,8 @@ def test_what_is_missing_is_downloaded_once(contents, served, tmp_path, capsys):
     assert torch.equal(data.load("mnist", "test").x, read.x) and len(served[1]) == before
 
 
-@pytest.mark.parametrize("damage", [flipped, lambda gz: gz[:-10], lambda gz: gz + b"more", lambda gz: b""], ids=["bit", "cut", "long", "empty"])
+@pytest.mark.parametrize("damage", [flipped, lambda gz: gz[:-10], lambda gz: gz + b"more", lambda gz: b""],
+                         ids=["bit", "cut", "long", "empty"])
 def test_a_download_with_another_digest_leaves_nothing(served, tmp_path, damage):
     path = served[0] / "t10k-images-idx3-ubyte.gz"
     path.write_bytes(damage(path.read_bytes()))
@@ -195,7 +198,8 @@ def test_dynamic_bits_have_the_probability_of_their_level():
     x = levels.x[:200].flatten().long()
     share = torch.zeros(17).double().index_add(0, x, draws) / 100 / torch.bincount(x, minlength=17)
     p, n = torch.arange(17) / 16, 100 * torch.bincount(x, minlength=17)
-    assert ((share - p).abs() <= 5 * (p * (1 - p) / n).sqrt()).all() and n.min() > 4000 and share[0] == 0 and share[16] == 1
+    assert (((share - p).abs() <= 5 * (p * (1 - p) / n).sqrt()).all() and n.min() > 4000 and share[0] == 0
+            and share[16] == 1)
     fixed = dynamic.x.double()[levels.x == 8].mean()  # of the draw that never changes
     assert abs(fixed - 0.5) < 5 * 0.5 / (levels.x == 8).sum() ** 0.5
     other = data.load("digits-dynamic", "valid")
@@ -236,7 +240,8 @@ def test_models_with_a_latent_code_train_on_it(contents, tmp_path, monkeypatch, 
         out = capsys.readouterr().out
         assert "50 train / 10 valid / 10 test" in out and ("squared error" in out or "elbo" in out)
         assert main([*words, "--resume"]) == 0 and "at its end already" in capsys.readouterr().out
-        assert main(["eval", "r", *at, "-k", "2"]) == 0 and ("iwae-2" in capsys.readouterr().out) == (name in ("vae", "cvae", "arvae"))
+        assert (main(["eval", "r", *at, "-k", "2"]) == 0
+                and ("iwae-2" in capsys.readouterr().out) == (name in ("vae", "cvae", "arvae")))
         how = ["-y", "3,8"] if name == "cvae" else []
         assert main(["sample", "r", "-n", "3", *how, "--out", "x.npy"]) == 0 and np.load("x.npy").shape == (3, 28, 28)
     finally:
@@ -254,12 +259,14 @@ def test_what_it_trains_is_scored_and_studied(contents, tmp_path, monkeypatch, c
         assert main(["train", "classifier", *small, "--set", "width=2", "--out", "classifier"]) == 0
         capsys.readouterr()
         assert main(["eval", "classifier", *at]) == 0 and "accuracy" in capsys.readouterr().out
-        for features, named in (("digits-v1", "digits-v1: not comparable"), ("classifier", "the classifier in classifier, trained on mnist")):
+        for features, named in (("digits-v1", "digits-v1: not comparable"),
+                                ("classifier", "the classifier in classifier, trained on mnist")):
             assert main(["score", "vae", "-n", "12", "--features", features, *at]) == 0
             out = capsys.readouterr().out
             assert named in out and "samples, n = 12 samples, n = 10 real, n = 10" in " ".join(out.split())
         for study in ("reconstruct", "interpolate", "embed", "grid", "traverse"):
             assert main(["study", study, "vae", *at]) == 0 and (tmp_path / "vae" / f"{study}.png").stat().st_size > 5000
-        assert main(["study", "semi-supervised", "vae", *at]) == 2 and "10 images of each class, and train has" in capsys.readouterr().err
+        assert (main(["study", "semi-supervised", "vae", *at]) == 2
+                and "10 images of each class, and train has" in capsys.readouterr().err)
     finally:
         torch.set_num_threads(threads)

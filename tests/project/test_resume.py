@@ -1,4 +1,5 @@
-"""A run that was interrupted goes on to the same bits: weights, metrics, noise; whatever the loop has learnt to do since."""
+"""Tests that an interrupted run continues to the same bits, weights, metrics and noise, with every setting of the
+loop."""
 
 import json
 import signal
@@ -9,16 +10,19 @@ import torch
 from genmini import checkpoint, data, models, train
 from genmini.train import fit
 
-SETS = {name: [data.load(name, split) for split in data.SPLITS] for name in ("digits", "digits-threshold", "digits-dynamic", "moons")}
+SETS = {name: [data.load(name, split) for split in data.SPLITS]
+        for name in ("digits", "digits-threshold", "digits-dynamic", "moons")}
 CASES = {  # model, its settings, data, settings of the loop
     "made": ("made", dict(hidden=(16,), dropout=0.5), "digits-threshold", dict(shift=0.5)),
     "fvsbn, dynamic, average": ("fvsbn", dict(dropout=0.1), "digits-dynamic", dict(ema=0.9, decay=0.1)),
     "nade": ("nade", dict(hidden=8, dropout=0.5), "digits-threshold", dict(patience=100)),
-    "realnvp, levels": ("realnvp", dict(couplings=1, width=4, dropout=0.2, dequantise="variational"), "digits", dict(ema=0.5)),
+    "realnvp, levels": ("realnvp", dict(couplings=1, width=4, dropout=0.2, dequantise="variational"), "digits",
+                        dict(ema=0.5)),
     "realnvp, classes": ("realnvp", dict(couplings=2, hidden=8, classes=2), "moons", dict()),
     "vae": ("vae", dict(hidden=8, latent=3, dropout=0.2), "digits-threshold", dict(shift=0.5)),
     "cvae": ("cvae", dict(hidden=8, latent=3, free_bits=0.1), "digits-threshold", dict()),
-    "arvae, half precision": ("arvae", dict(hidden=8, latent=6, decoder="gaussian-learned"), "digits", dict(precision="bfloat16")),
+    "arvae, half precision": ("arvae", dict(hidden=8, latent=6, decoder="gaussian-learned"), "digits",
+                              dict(precision="bfloat16")),
     "autoencoder, average": ("autoencoder", dict(hidden=8, latent=3), "digits", dict(ema=0.9)),
     "half precision": ("made", dict(hidden=(16,)), "digits-threshold", dict(precision="float16")),
 }
@@ -41,9 +45,11 @@ def rows(run):
 on_gpu = pytest.param("made", 13, "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
 
 
-@pytest.mark.parametrize("case, stop, device", [*((case, 13, "cpu") for case in CASES), ("made", 3, "cpu"), ("made", 8, "cpu"), on_gpu])
+@pytest.mark.parametrize("case, stop, device",
+                         [*((case, 13, "cpu") for case in CASES), ("made", 3, "cpu"), ("made", 8, "cpu"), on_gpu])
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, case, stop, device):
-    """Stopped before the first evaluation, at one, after it: the state is of that step, and a fresh process's noise does not matter."""
+    """A run stopped before the first evaluation, at one or after it holds the state of that step; a fresh process's
+    noise does not matter."""
     name, settings, on, loop = CASES[case]
     few = [SETS[on][0], SETS[on][1]]
     loop = dict(steps=16, every=8, batch=16, progress=False) | loop
@@ -63,7 +69,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, cas
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if loop.get("ema"):  # the average copies the model, and would copy this with it
-            monkeypatch.setattr(train, "AveragedModel", lambda model, **how: _without(model, "loss", torch.optim.swa_utils.AveragedModel, how))
+            monkeypatch.setattr(train, "AveragedModel",
+                                lambda model, **how: _without(model, "loss", torch.optim.swa_utils.AveragedModel, how))
         assert fit(parts, *few, **loop, run=tmp_path / "parts").stopped == "interrupted"
     finally:
         signal.signal(signal.SIGINT, before)
@@ -79,7 +86,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, cas
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole") and len(rows(tmp_path / "whole")) == 2
     said = [checkpoint.read(tmp_path / run) for run in ("whole", "parts")]
     assert said[0] == said[1] and "state" not in said[0]
-    files = [{path.name: path.read_bytes() for path in (tmp_path / run).glob("*.safetensors")} for run in ("whole", "parts")]
+    files = [{path.name: path.read_bytes() for path in (tmp_path / run).glob("*.safetensors")}
+             for run in ("whole", "parts")]
     assert files[0] == files[1] and len(files[0]) == 1
 
 
@@ -91,7 +99,7 @@ def _without(model, name, average, how):
 
 
 def test_a_killed_run_resumes_from_its_last_checkpoint(tmp_path, monkeypatch):
-    """Nothing runs after the kill: what is on disk, by the clock and not by an evaluation, is enough."""
+    """After a kill the state on disk, saved by the clock and not at an evaluation, is enough to continue."""
     few = SETS["digits-threshold"][:2]
     loop = dict(steps=12, every=10, batch=16, progress=False)
     whole, parts = (made("made", dict(hidden=(8,)), "digits-threshold") for _ in range(2))
@@ -111,7 +119,8 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(tmp_path, monkeypatch):
     assert checkpoint.read(tmp_path / "parts")["state"]["tensors"] == "state-5.safetensors"
     again = made("made", dict(hidden=(8,)), "digits-threshold")
     fit(again, *few, **loop, run=tmp_path / "parts", resume=True)
-    assert all(torch.equal(one, other) for one, other in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
+    assert all(torch.equal(one, other)
+               for one, other in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
 
 
@@ -122,7 +131,8 @@ def test_the_first_checkpoint_follows_the_first_step(tmp_path):
     def looks(x, y=None):
         step[0] += 1
         if step[0] == 2:
-            assert checkpoint.read(tmp_path)["state"]["tensors"] == "state-1.safetensors" and checkpoint.read(tmp_path)["valid"] is None
+            assert (checkpoint.read(tmp_path)["state"]["tensors"] == "state-1.safetensors"
+                    and checkpoint.read(tmp_path)["valid"] is None)
             checkpoint.load(tmp_path).sample(2)
             raise Killed
         return log_prob(x)
@@ -143,7 +153,8 @@ def test_what_cannot_be_resumed_is_said(tmp_path):
 
 
 def test_a_state_is_any_nest(tmp_path):
-    nest = {"step": 3, "a": [1, 2.5, None, {"b": torch.arange(3)}], "numbers": {0: {"x": torch.tensor(1.5)}, 1: {}}, "whole": 0.1 + 0.2}
+    nest = {"step": 3, "a": [1, 2.5, None, {"b": torch.arange(3)}], "numbers": {0: {"x": torch.tensor(1.5)}, 1: {}},
+            "whole": 0.1 + 0.2}
     model = made("made", dict(hidden=(8,)), "digits-threshold")
     checkpoint.save(tmp_path, model, {"step": 1}, state=nest)
     back, weights = checkpoint.load_state(tmp_path)

@@ -1,4 +1,5 @@
-"""`genmini score`: samples beside real images, of every model that draws images, by every network; and what it says no to."""
+"""Tests of `genmini score`: samples beside real images, of every model that draws images, by every network, and what it
+refuses."""
 
 import dataclasses
 
@@ -18,7 +19,7 @@ SPLITS = {split: data.load("digits", split) for split in data.SPLITS}
 
 
 class Copies(Model):
-    """A model that gives out images of a split, of the class that it is asked for, or the next one."""
+    """A model whose samples are images of a split, of the class that is requested or of the next one."""
 
     def __init__(self, split, classes=0):
         super().__init__(split.shape, split.levels, classes)
@@ -40,9 +41,11 @@ def network():
 def test_copies_of_the_train_split_are_perfect_and_count_for_each_number(network):
     train, test = SPLITS["train"], SPLITS["test"]
     columns = metrics.score(Copies(train), network, train, test, n=1297)
-    assert list(columns) == ["samples", "samples, fewer", "real"] and [c["n"] for c in columns.values()] == [1297, 300, 300]
+    assert (list(columns) == ["samples", "samples, fewer", "real"]
+            and [c["n"] for c in columns.values()] == [1297, 300, 300])
     best, real = columns["samples"], columns["real"]
-    assert best["fid"] < 1e-9 and best["fid_of_half"] > 0.1 and best["precision"] == best["recall"] == 1 and best["accuracy"] is None
+    assert (best["fid"] < 1e-9 and best["fid_of_half"] > 0.1 and best["precision"] == best["recall"] == 1
+            and best["accuracy"] is None)
     assert best["kid"][0] < 0 < real["fid"] and columns["samples, fewer"]["fid"] > 1 and real["recall"] < 1
     assert real["inception_score"] == metrics.inception_score(network(test.x, 17)[1]) and real["accuracy"][0] > 0.95
     assert list(metrics.score(Copies(train), network, train, test, n=200)) == ["samples", "real"]
@@ -54,13 +57,15 @@ def test_a_model_with_classes_is_asked_for_them_evenly(network):
     columns = metrics.score(model, network, train, test, n=1205)
     assert [len(y) for y in model.asked] == [1000, 205] and torch.equal(torch.cat(model.asked), torch.arange(1205) % 10)
     share, error, each = columns["samples"]["accuracy"]
-    assert share == 1 and error == 0 and each.eq(1).all() and columns["samples"]["recall"] < 0.5  # ten images, again and again
-    wrong = metrics.score(Copies(dataclasses.replace(train, y=(train.y + 1) % 10), classes=10), network, train, test, n=100)
+    # ten images, again and again
+    assert share == 1 and error == 0 and each.eq(1).all() and columns["samples"]["recall"] < 0.5
+    wrong = metrics.score(Copies(dataclasses.replace(train, y=(train.y + 1) % 10), classes=10), network, train, test,
+                          n=100)
     assert wrong["samples"]["accuracy"][0] == 0 and wrong["real"]["accuracy"][0] > 0.9
 
 
 def test_means_are_scored_in_place_of_samples(network):
-    """What each model draws its pixels around: the same z or codes give both, so many samples of one have this mean."""
+    """mean_images gives the mean of the samples for the same z or codes, so many samples of one have this mean."""
     train, test = SPLITS["train"], SPLITS["test"]
     torch.manual_seed(0)
     vae = VAE((8, 8), levels=17, latent=3, hidden=9, decoder="categorical").eval()
@@ -83,7 +88,8 @@ def test_means_are_scored_in_place_of_samples(network):
 
 def test_the_command_prints_every_metric_beside_real_images(capsys):
     few = ["--steps", "2", "--set", "batch=8"]
-    for name, more in (("made", ["--set", "hidden=8"]), ("realnvp", ["--set", "classes=10", "--set", "couplings=1", "--set", "width=4"])):
+    for name, more in (("made", ["--set", "hidden=8"]),
+                       ("realnvp", ["--set", "classes=10", "--set", "couplings=1", "--set", "width=4"])):
         assert command(capsys, "train", name, "--data", "digits", *few, *more, "--out", name)[0] == 0
         status, out, _ = command(capsys, "score", name, "-n", "320")
         assert status == 0 and "digits-v1: not comparable with Inception FID" in out
@@ -96,15 +102,19 @@ def test_the_command_prints_every_metric_beside_real_images(capsys):
 
 
 def test_the_command_takes_another_classifier_and_says_what_it_does_not_take(capsys):
-    assert command(capsys, "train", "made", "--data", "digits", "--steps", "2", "--set", "hidden=8", "--out", "m")[0] == 0
-    assert command(capsys, "train", "classifier", "--data", "digits", "--steps", "2", "--set", "width=2", "--out", "c")[0] == 0
-    assert command(capsys, "train", "ar", "--data", "series", "--set", "p=2", "--set", "method=yule-walker", "--out", "a")[0] == 0
+    assert command(capsys, "train", "made", "--data", "digits", "--steps", "2",
+                   "--set", "hidden=8", "--out", "m")[0] == 0
+    assert command(capsys, "train", "classifier", "--data", "digits", "--steps", "2",
+                   "--set", "width=2", "--out", "c")[0] == 0
+    assert command(capsys, "train", "ar", "--data", "series", "--set", "p=2",
+                   "--set", "method=yule-walker", "--out", "a")[0] == 0
     status, out, _ = command(capsys, "score", "m", "-n", "20", "--features", "c")
     assert status == 0 and "the classifier in c, trained on digits: not comparable with Inception FID" in out
     for words, says in ((["m", "--features", "m"], "features come from a classifier, and m is a run of made"),
                         (["m", "--features", "nowhere"], "features must be digits-v1, inception, or the folder"),
                         (["m", "--mean"], "--mean does not fit: MADE draws its pixels directly"),
-                        (["m", "-n", "3"], "n must be at least 8"), (["c"], "this Classifier draws none"), (["a"], "this AR draws none"),
+                        (["m", "-n", "3"], "n must be at least 8"), (["c"], "this Classifier draws none"),
+                        (["a"], "this AR draws none"),
                         (["x"], "holds no run")):  # fmt: skip
         status, _, err = command(capsys, "score", *words)
         assert status == 2 and says in err and err.count("\n") == 1, err

@@ -1,4 +1,5 @@
-"""Studies: what each one computes, against models whose answer is known; then all of them by the command line, and what does not fit."""
+"""Tests of the studies: what each one computes, for models whose answer is known; then all of them by the command line,
+and what is refused."""
 
 import math
 
@@ -47,7 +48,8 @@ class Linear:
 def drawn(monkeypatch):
     """What the studies hand to plots, in place of the pictures."""
     seen = []
-    monkeypatch.setattr(plots, "side_by_side", lambda path, panels, levels, columns=8: seen.append((panels, levels, columns)))
+    monkeypatch.setattr(plots, "side_by_side",
+                        lambda path, panels, levels, columns=8: seen.append((panels, levels, columns)))
     monkeypatch.setattr(traverse, "draw", lambda path, *shown: seen.append(shown))
     return seen
 
@@ -58,23 +60,29 @@ def test_reconstructions_stand_below_their_images_and_the_error_is_theirs(drawn)
     back = torch.zeros_like(x)
     back[:, 3, 2], back[:, 3, 3] = x[:, 3, 2], x[:, 3, 3] / 2
     error = ((x - back) / 16).square().mean((1, 2))
-    assert f"test {error.mean():.4f} +- {error.std() / math.sqrt(300):.4f}" in said and said.startswith("squared error of a pixel: train 0.")
+    assert (f"test {error.mean():.4f} +- {error.std() / math.sqrt(300):.4f}" in said
+            and said.startswith("squared error of a pixel: train 0."))
     ((panels, levels, _),) = drawn
     shown = panels["test: images over their reconstructions"]
-    assert levels == 17 and torch.equal(shown[:8], x[:8]) and torch.equal(shown[8:16], back[:8]) and torch.equal(shown[16:24], x[8:16])
+    assert (levels == 17 and torch.equal(shown[:8], x[:8]) and torch.equal(shown[8:16], back[:8])
+            and torch.equal(shown[16:24], x[8:16]))
 
 
 def test_interpolations_are_of_different_classes_or_of_one_and_straight_in_the_codes(drawn):
     for conditional in (False, True):
         ends = interpolate.pairs(TEST.y[:200], conditional)
-        assert ends.shape == (6, 2) and len(ends.unique()) == 12 and ((TEST.y[ends[:, 0]] == TEST.y[ends[:, 1]]) == conditional).all()
+        assert (ends.shape == (6, 2) and len(ends.unique()) == 12
+                and ((TEST.y[ends[:, 0]] == TEST.y[ends[:, 1]]) == conditional).all())
     said = interpolate.study(Linear(), "x.png")
-    assert said == "6 pairs: the way through the latent space is 1.00 times as long in pixels as the straight one"  # a linear decoder
+    # a linear decoder
+    assert said == "6 pairs: the way through the latent space is 1.00 times as long in pixels as the straight one"
     ((panels, _, columns),) = drawn
     row = next(iter(panels.values())).unflatten(0, (6, columns))
     ends = interpolate.pairs(TEST.y[:200], False)
-    assert columns == 11 and torch.equal(row[:, 0], TEST.x[ends[:, 0]].float()) and torch.equal(row[:, -1], TEST.x[ends[:, 1]].float())
-    torch.testing.assert_close(row[:, 1:10, 3, 2], torch.stack([torch.linspace(a, b, 9) for a, b in TEST.x[ends][:, :, 3, 2].tolist()]))
+    assert (columns == 11 and torch.equal(row[:, 0], TEST.x[ends[:, 0]].float())
+            and torch.equal(row[:, -1], TEST.x[ends[:, 1]].float()))
+    torch.testing.assert_close(row[:, 1:10, 3, 2],
+                               torch.stack([torch.linspace(a, b, 9) for a, b in TEST.x[ends][:, :, 3, 2].tolist()]))
 
 
 def test_the_plane_of_codes_is_the_latent_one_or_that_of_most_variance():
@@ -83,11 +91,13 @@ def test_the_plane_of_codes_is_the_latent_one_or_that_of_most_variance():
     assert torch.equal(embed.plane(z[:, :2])[0], z[:, :2])
     points, axes = embed.plane(z)
     variance = z.var(0)
-    assert axes == f"2 principal components of 4 dimensions, {(variance[1] + variance[3]) / variance.sum():.0%} of the variance"
+    assert axes == ("2 principal components of 4 dimensions, "
+                    f"{(variance[1] + variance[3]) / variance.sum():.0%} of the variance")
     torch.testing.assert_close(points.abs(), (z - z.mean(0))[:, [1, 3]].abs(), rtol=0, atol=1.5)  # the axes, nearly
     assert embed.plane(z[:, :1])[0].shape == (500, 2)
     y = torch.tensor([0, 0, 1, 1, 1])
-    assert embed.like_its_neighbour(torch.tensor([[0.0], [1.0], [1.5], [9.0], [9.1]]), y) == 3 / 5  # 1.0 and 1.5 are next to each other
+    # 1.0 and 1.5 are next to each other
+    assert embed.like_its_neighbour(torch.tensor([[0.0], [1.0], [1.5], [9.0], [9.1]]), y) == 3 / 5
 
 
 def test_a_dimension_that_moves_nothing_is_said_to(drawn):
@@ -97,7 +107,8 @@ def test_a_dimension_that_moves_nothing_is_said_to(drawn):
     low, high = torch.quantile(z, 0.01, dim=0), torch.quantile(z, 0.99, dim=0)
     first, second = (high - low)[0] / 16, (high - low)[1] / 32
     assert said == f"z_1 moves the image most, by {first:.2f}; 1 of 3 dimensions by less than a tenth of that"
-    assert labels == [f"z$_{{1}}$, moves {first:.1f}", f"z$_{{2}}$, moves {second:.1f}", "z$_{3}$, moves 0.0"] and images.shape == (3, 11, 8, 8)
+    assert (labels == [f"z$_{{1}}$, moves {first:.1f}", f"z$_{{2}}$, moves {second:.1f}", "z$_{3}$, moves 0.0"]
+            and images.shape == (3, 11, 8, 8))
     torch.testing.assert_close(images[0, :, 3, 2], torch.linspace(low[0], high[0], 11))
     assert images[0, :, 3, 3].eq(images[0, 0, 3, 3]).all() and images[2].eq(images[2, 0]).all()
 
@@ -132,8 +143,9 @@ def test_the_few_label_classifier_is_at_its_least_and_learns():
 
 
 def test_the_regulariser_is_chosen_on_valid_and_the_share_is_of_test(monkeypatch):
-    """The weight 0.1 names class 1, others class 0. The weight that valid likes names all of test right where test is
-    alike, and none where it is the opposite, though another weight would name them right."""
+    """With the weight 0.1 every prediction is class 1, with others class 0. The weight that is best on valid predicts
+    all of test right where test is alike, and none where it is the opposite, though another weight would predict them
+    right."""
     b = lambda weight: torch.tensor([0.0, 1.0 if weight == 0.1 else -1.0])
     monkeypatch.setattr(semi_supervised, "fit", lambda f, y, classes, weight: (torch.zeros(2, 1), b(weight)))
     f = {split: torch.zeros(6, 1) for split in ("train", "valid", "test")}
@@ -152,7 +164,8 @@ def figures(monkeypatch):
 
 
 def test_the_few_labels_are_drawn_by_their_number_and_kind(figures, monkeypatch):
-    """The curves are the shares of the line of text: codes and pixels, at 10, 50 and 100 labels; as many labels of each class."""
+    """The curves are the shares in the printed line, of codes and of pixels, at 10, 50 and 100 labels, as many of each
+    class."""
     labels, answers = [], iter([[0.1, 0.3], [0.2, 0.2], [0.3, 0.5], [0.4, 0.4], [0.5, 0.7], [0.8, 0.8]])
 
     def accuracy(f, y, labelled, classes):
@@ -178,7 +191,7 @@ class Plane(Linear):
 
 @pytest.mark.parametrize("normal", [True, False])
 def test_the_grid_runs_rightwards_along_z_1_and_upwards_along_z_2(drawn, normal):
-    """Column j decodes the j-th quantile of z_1, row i the i-th largest of z_2: of N(0, 1), or of the codes of train."""
+    """Column j decodes the j-th quantile of z_1, row i the i-th largest of z_2, of N(0, 1) or of the codes of train."""
     run = Plane(latent=2, **({"elbo": True, "has_normal_prior": True} if normal else {}))
     line = grid.study(run, "x.png")
     ((panels, levels, columns),) = drawn
@@ -191,8 +204,10 @@ def test_the_grid_runs_rightwards_along_z_1_and_upwards_along_z_2(drawn, normal)
     (cells,) = (x.unflatten(0, (15, 15)) for x in panels.values())
     assert levels == 17 and columns == 15
     torch.testing.assert_close(cells[:, :, 3, 2], across.expand(15, 15))
-    torch.testing.assert_close(cells[:, :, 3, 3], down.flip(0)[:, None].expand(15, 15) / 2)  # Linear decodes half of z_2
-    inside = ((z > torch.stack([across[0], down[0]])) & (z < torch.stack([across[-1], down[-1]]))).all(1).double().mean()
+    # Linear decodes half of z_2
+    torch.testing.assert_close(cells[:, :, 3, 3], down.flip(0)[:, None].expand(15, 15) / 2)
+    inside = ((z > torch.stack([across[0], down[0]]))
+              & (z < torch.stack([across[-1], down[-1]]))).all(1).double().mean()
     assert line == (f"z_1 from {across[0]:.2f} to {across[-1]:.2f}, z_2 from {down[0]:.2f} to {down[-1]:.2f}: "
                     f"{inside:.1%} of the train codes lie there")  # fmt: skip
 
@@ -200,7 +215,8 @@ def test_the_grid_runs_rightwards_along_z_1_and_upwards_along_z_2(drawn, normal)
 def test_a_picture_of_the_plane_shows_each_code_in_the_colour_of_its_class(figures):
     embed.study(Plane(latent=2), "x.png")
     dots = figures[0].axes[0].collections[0]
-    assert np.array_equal(dots.get_offsets(), TEST.x[:, 3, 2:4].numpy()) and np.array_equal(dots.get_array(), TEST.y.numpy())
+    assert (np.array_equal(dots.get_offsets(), TEST.x[:, 3, 2:4].numpy())
+            and np.array_equal(dots.get_array(), TEST.y.numpy()))
     assert dots.norm.vmin == -0.5 and dots.norm.vmax == 9.5
 
 
@@ -221,7 +237,8 @@ def test_a_traversal_moves_rightwards_and_each_row_has_its_label(figures):
     panel = figures[0].axes[0]
     shown = panel.images[0].get_array()
     assert [[shown[9 * r + 4, 9 * c + 4] for c in range(2)] for r in range(3)] == [[0, 1], [2, 3], [4, 5]]
-    assert [each.get_text() for each in panel.get_yticklabels()] == ["a", "b", "c"] and panel.get_yticks().tolist() == [3.5, 12.5, 21.5]
+    assert ([each.get_text() for each in panel.get_yticklabels()] == ["a", "b", "c"]
+            and panel.get_yticks().tolist() == [3.5, 12.5, 21.5])
 
 
 def test_figures_are_drawn_at_their_latent_dimension(figures):
@@ -233,12 +250,13 @@ def test_figures_are_drawn_at_their_latent_dimension(figures):
 
     line = latent_dim.study({d: Fixed(latent=d) for d in (10, 2)}, "x.png")
     elbo, kl = figures[0].axes
-    assert elbo.lines[0].get_xydata().tolist() == [[2, 4], [10, 20]] and kl.lines[0].get_xydata().tolist() == [[2, 5], [10, 5]]
+    assert (elbo.lines[0].get_xydata().tolist() == [[2, 4], [10, 20]]
+            and kl.lines[0].get_xydata().tolist() == [[2, 5], [10, 5]])
     assert elbo.get_title() == "elbo (test)" and kl.get_title() == "kl (test)"
     assert line == "elbo: d=2 4.000 +- 2.000, d=10 20.000 +- 10.000\nkl: d=2 5.000 +- 0.000, d=10 5.000 +- 0.000"
 
 
-# ---- the command line --------------------------------------------------------------------------------------------------------------------
+# ---- the command line ------------------------------------------------------------------------------------------------
 
 
 def save(folder, model, name="digits"):
@@ -250,14 +268,17 @@ def test_every_study_draws_its_picture_of_runs_that_fit(capsys, tmp_path, monkey
     monkeypatch.setattr(semi_supervised, "DRAWS", 2)
     monkeypatch.setattr(semi_supervised, "LAMBDAS", (1e-2,))
     torch.manual_seed(0)
-    vae, ae = VAE((8, 8), latent=2, hidden=8, levels=17, decoder="categorical"), Autoencoder((8, 8), levels=17, latent=5, hidden=8)
+    vae, ae = (VAE((8, 8), latent=2, hidden=8, levels=17, decoder="categorical"),
+               Autoencoder((8, 8), levels=17, latent=5, hidden=8))
     runs = [save("vae", vae), save("ae", ae), save("made", MADE((8, 8), hidden=4), "digits-threshold")]
     for name in studies.STUDIES:
         if name in ("latent-dim", "codes"):
             continue
         status, out, err = command(capsys, "study", name, *runs)
-        assert status == 0 and f"picture   vae/{name}.png" in out and (tmp_path / "vae" / f"{name}.png").stat().st_size > 10_000
-        assert err.startswith("genmini: ") and "made does not fit: MADE has no " in err and err.rstrip().endswith("is for " + fitting(name))
+        assert (status == 0 and f"picture   vae/{name}.png" in out
+                and (tmp_path / "vae" / f"{name}.png").stat().st_size > 10_000)
+        assert (err.startswith("genmini: ") and "made does not fit: MADE has no " in err
+                and err.rstrip().endswith("is for " + fitting(name)))
         assert (tmp_path / "ae" / f"{name}.png").exists() == (name != "grid")
         assert ("ae does not fit: its latent space has 5 dimensions" in err) == (name == "grid")
     words = ["study", "embed", "ae", "--out", "some/where.png"]
@@ -271,44 +292,53 @@ def fitting(name):
 
 
 def test_conditional_models_are_told_the_class_and_attributes_are_followed(capsys, tmp_path):
-    """Studies of a CVAE hand on y, grid shows four classes; the few labels are not for it. Of an AR-VAE the correlations are those of eval."""
+    """Studies pass y to a CVAE, and grid shows four classes; the study of few labels refuses it. The correlations of an
+    AR-VAE are those of eval."""
     torch.manual_seed(0)
     cvae, arvae = (model((8, 8), latent=2, hidden=8, levels=17, decoder="categorical", **more)
                    for model, more in ((CVAE, {}), (ARVAE, dict(attributes=("slant", "area")))))  # fmt: skip
     save("cvae", cvae), save("arvae", arvae)
     for name in ("reconstruct", "interpolate", "embed", "grid", "traverse"):
-        assert command(capsys, "study", name, "cvae")[0] == 0 and (tmp_path / "cvae" / f"{name}.png").stat().st_size > 10_000
+        assert (command(capsys, "study", name, "cvae")[0] == 0
+                and (tmp_path / "cvae" / f"{name}.png").stat().st_size > 10_000)
     status, _, err = command(capsys, "study", "semi-supervised", "cvae")
     assert status == 2 and "cvae does not fit: its encoder is told the class" in err
     back = studies.Run("cvae").reconstruct(TEST.x, TEST.y)
     torch.testing.assert_close(back, cvae.eval().reconstruct(TEST.x, TEST.y).detach())
     assert not torch.equal(back, studies.Run("cvae").reconstruct(TEST.x, (TEST.y + 1) % 10))
     rho = arvae.eval().correlations(TEST.x)
-    assert f"attribute: slant {rho['slant']:.3f}, area {rho['area']:.3f}" in command(capsys, "study", "traverse", "arvae")[1]
+    assert (f"attribute: slant {rho['slant']:.3f}, area {rho['area']:.3f}"
+            in command(capsys, "study", "traverse", "arvae")[1])
 
 
 def test_what_does_not_fit_is_said(capsys):
     made = save("made", MADE((8, 8), hidden=4), "digits-threshold")
-    for words, says in ((["embed", made], "made does not fit: MADE has no latent code: embed is for"), (["codes", made], "made does not fit"),
+    for words, says in ((["embed", made], "made does not fit: MADE has no latent code: embed is for"),
+                        (["codes", made], "made does not fit"),
                         (["embed", made, made], "none of these 2 runs fits embed"), (["embed", "x"], "holds no run"),
                         (["portrait", made], "unknown study 'portrait'; the studies are reconstruct"),
                         (["embed", made, made, "--out", "x.png"], "--out names one picture, and there are 2 runs"),
                         (["embed", made, "--data", "digits"], "--data is for `genmini study latent-dim`"),
                         (["latent-dim", made], "genmini study latent-dim MODEL --data D"),
-                        (["latent-dim", "made", "--data", "digits"], "made does not fit: MADE has no latent code")):  # fmt: skip
+                        (["latent-dim", "made", "--data", "digits"],
+                         "made does not fit: MADE has no latent code")):  # fmt: skip
         status, _, err = command(capsys, "study", *words)
         assert status == 2 and says in err.splitlines()[-1], err
 
 
 def test_latent_dim_trains_what_is_missing_and_continues(capsys, tmp_path):
-    words = ["study", "latent-dim", "autoencoder", "--data", "digits", "--recipe", "pca", "--steps", "3", "--out", "d", "--dimensions"]
+    words = ["study", "latent-dim", "autoencoder", "--data", "digits", "--recipe", "pca", "--steps", "3", "--out", "d",
+             "--dimensions"]
     status, out, _ = command(capsys, *words, "2")
-    assert status == 0 and out.splitlines()[-2].startswith("squared error: d=2 ") and (tmp_path / "d/latent-dim.png").stat().st_size > 5_000
+    assert (status == 0 and out.splitlines()[-2].startswith("squared error: d=2 ")
+            and (tmp_path / "d/latent-dim.png").stat().st_size > 5_000)
     before = (tmp_path / "d/latent-2/run.json").read_bytes()
     status, again, _ = command(capsys, *words, "4", "2")
     line = again.splitlines()[-2]
-    assert status == 0 and "d/latent-2 is at its end already" in again and (tmp_path / "d/latent-2/run.json").read_bytes() == before
+    assert (status == 0 and "d/latent-2 is at its end already" in again
+            and (tmp_path / "d/latent-2/run.json").read_bytes() == before)
     assert line.startswith(out.splitlines()[-2] + ", d=4 ")
     model, test = checkpoint.load("d/latent-4"), TEST.x
     error = model.figures(test)["squared error"].double()
-    assert line.endswith(f"d=4 {error.mean():.3f} +- {error.std() / math.sqrt(300):.3f}") and np.isfinite(error.detach().numpy()).all()
+    assert (line.endswith(f"d=4 {error.mean():.3f} +- {error.std() / math.sqrt(300):.3f}")
+            and np.isfinite(error.detach().numpy()).all())

@@ -14,7 +14,8 @@ TEST = data.load("digits", "test")
 def vqvae(halvings=1, classes=0):
     """Codes on images, but for two far away."""
     torch.manual_seed(0)
-    model = VQVAE((8, 8), levels=17, K=9, dim=3, width=4, halvings=halvings, classes=classes, prior_width=4, prior_blocks=1).eval()
+    model = VQVAE((8, 8), levels=17, K=9, dim=3, width=4, halvings=halvings, classes=classes, prior_width=4,
+                  prior_blocks=1).eval()
     with torch.no_grad():
         model.codebook.weight[:7] = model.z(TEST.x[:7], *[TEST.y[:7]] * bool(classes))[:, 0, 0]
         model.codebook.weight[7:] = 1e3

@@ -1,4 +1,5 @@
-"""The table of latent models: what is stored is not measured again, a row holds what the model is worth, docs/results.md shows what is stored."""
+"""Tests of the table of latent models: what is stored is not measured again, a row holds what measuring the model
+gives, and docs/results.md shows what is stored."""
 
 import math
 import sys
@@ -21,7 +22,8 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.setattr(table, "CSV", tmp_path / "results" / "latent.csv")
     monkeypatch.setattr(table, "DOCUMENT", document)
     quick = lambda on, **model: {"digits": dict(data=on, model=model, train=dict(steps=2, every=2, rate=0.01))}
-    recipes = {"autoencoder": quick("digits", hidden=4), "cvae": quick("digits-threshold", hidden=4), "made": quick("digits"),
+    recipes = {"autoencoder": quick("digits", hidden=4), "cvae": quick("digits-threshold", hidden=4),
+               "made": quick("digits"),
                "vqvae": quick("digits", width=4, prior_width=4)}  # fmt: skip
     recipes["vqvae"]["digits"]["prior"] = dict(steps=1, every=1)
     recipes["classifier"] = quick("digits")  # codes no image; it judges samples
@@ -41,18 +43,22 @@ def test_only_what_is_missing_is_measured(elsewhere):
         table.store(rows[run[0]])
     assert table.missing() == [run for run in todo if run[2]]
     assert all(row["fid"] and row["squared_error"] and int(row["parameters"]) > 100 for row in rows.values())
-    assert float(rows["cvae"]["iwae"]) > float(rows["cvae"]["elbo"]) and rows["cvae"]["right_class"] and not rows["cvae"]["perplexity"]
-    assert not rows["autoencoder"]["elbo"] and float(rows["vqvae"]["elbo"]) < -float(rows["vqvae"]["reconstruction"]) < 0
+    assert (float(rows["cvae"]["iwae"]) > float(rows["cvae"]["elbo"]) and rows["cvae"]["right_class"]
+            and not rows["cvae"]["perplexity"])
+    assert (not rows["autoencoder"]["elbo"]
+            and float(rows["vqvae"]["elbo"]) < -float(rows["vqvae"]["reconstruction"]) < 0)
     assert float(rows["vqvae"]["perplexity"]) >= 1
     given, without = (float(rows["cvae"][name]) for name in ("iwae_given_y", "iwae"))
-    assert given - without < math.log(10) + 0.5  # a label is worth log 1/p(y) at most; 0.5: p(y) of the rarest class, and noise
+    # a label is worth log 1/p(y) at most; 0.5: p(y) of the rarest class, and noise
+    assert given - without < math.log(10) + 0.5
     assert not rows["vqvae"]["elbo_given_y"] and not rows["autoencoder"]["iwae_given_y"]
     elsewhere["vqvae"]["digits"]["prior"]["steps"] = 2  # other settings, of a later stage: measured anew
     assert table.missing(["vqvae"]) == todo[6:]
 
 
 def test_without_a_label_it_is_the_mixture_of_all_classes():
-    """Of known p(x|y): both bounds are log sum_y p(y) p(x|y). Where the ELBO is noisy, its bound stays below, a plain sum does not."""
+    """For known p(x|y) both bounds are log sum_y p(y) p(x|y). Where the ELBO is noisy, its bound stays below; a plain
+    sum does not."""
     torch.manual_seed(1)
     p_y, log_p = torch.tensor([0.2, 0.5, 0.3]), torch.randn(3, 400) * 3 - 20
 
@@ -71,49 +77,57 @@ def test_without_a_label_it_is_the_mixture_of_all_classes():
 
 
 def test_readme_shows_mean_and_deviation_the_best_first(elsewhere):
-    row = dict.fromkeys(table.COLUMNS, "") | dict(data="digits", recipe="digits", unit="nats", parameters=1234, cpu_seconds="10", fid_real="12.34")
+    row = dict.fromkeys(table.COLUMNS, "") | dict(data="digits", recipe="digits", unit="nats", parameters=1234,
+                                                  cpu_seconds="10", fid_real="12.34")
     for who, elbo, unit in (("autoencoder", -90.0, "nats"), ("vqvae", -80.0, "nats")):
         for seed, off in enumerate((-1.0, 0.0, 1.0)):
-            said = dict(who=who, seed=seed, elbo=elbo + off, squared_error=2.0, settings=table.settings(who, "digits"), unit=unit)
+            said = dict(who=who, seed=seed, elbo=elbo + off, squared_error=2.0, settings=table.settings(who, "digits"),
+                        unit=unit)
             table.store(row | said)
     row |= dict(who="cvae", data="digits-threshold", elbo=30.0, unit="nats of a density of v")
     table.store(row | dict(seed=0, settings=table.settings("cvae", "digits")))
     table.store(row | dict(seed=1, settings="of a recipe that is no more"))
     table.document()
     text = table.DOCUMENT.read_text()
-    assert text.startswith("before\n<!-- latent -->\n") and text.endswith("<!-- /latent -->\nafter\n") and "old" not in text
+    assert (text.startswith("before\n<!-- latent -->\n") and text.endswith("<!-- /latent -->\nafter\n")
+            and "old" not in text)
     lines = [line for line in text.splitlines() if line.startswith("| `")]
     assert lines[0] == "| `vqvae` (digits) | 80.00 ± 1.00 |  |  |  |  | 2.00 ± 0.00 |  |  |  | 1,234 | 10 |"
     assert lines[1].startswith("| `autoencoder` (digits) | 90.00 ± 1.00 |")
-    assert lines[2].startswith("| `cvae` (digits), 1 seed | density -30.00 |") and "| test images |  |  |  |  |  |  | 12.3 |" in text
+    assert (lines[2].startswith("| `cvae` (digits), 1 seed | density -30.00 |")
+            and "| test images |  |  |  |  |  |  | 12.3 |" in text)
     table.document()
     assert table.DOCUMENT.read_text() == text
 
 
-# ---- what a short training gives: the claims beside the table, in small ----------------------------------------------------------------
+# ---- what a short training gives: the claims beside the table, in small ----------------------------------------------
 
 
 def test_a_short_training_shows_what_the_table_says(monkeypatch):
-    """150 steps of the binary recipes: convolutions beat the perceptron; a label is worth something, at most log 1/p(y) on average;
-    told the class, the CVAE beats the VAE even by log p(x), and draws what it is asked for, by far more often than by chance."""
+    """After 150 steps of the binary recipes convolutions beat the perceptron, and a label is worth something, at most
+    log 1/p(y) on average. The CVAE, which is given the class, beats the VAE even by log p(x), and draws the class asked
+    for far more often than by chance."""
     recipes = models.recipes
-    monkeypatch.setattr(models, "recipes", lambda name: {key: recipe | {"train": recipe["train"] | dict(steps=150, every=150)}
-                                                         for key, recipe in recipes(name).items()})  # fmt: skip
+    monkeypatch.setattr(models, "recipes",
+                        lambda name: {key: recipe | {"train": recipe["train"] | dict(steps=150, every=150)}
+                                      for key, recipe in recipes(name).items()})  # fmt: skip
     monkeypatch.setattr(table, "DRAWS", 50)
     threads = torch.get_num_threads()
     try:
-        conv, mlp, cvae = (table.measure((*run, 0)) for run in (("vae", "digits"), ("vae", "digits-mlp"), ("cvae", "digits")))
+        conv, mlp, cvae = (table.measure((*run, 0))
+                           for run in (("vae", "digits"), ("vae", "digits-mlp"), ("cvae", "digits")))
     finally:
         torch.set_num_threads(threads)
     for bound in ("elbo", "iwae"):
         assert float(conv[bound]) > float(mlp[bound])
         assert float(cvae[bound]) > float(conv[bound])
-        assert 0.5 < float(cvae[f"{bound}_given_y"]) - float(cvae[bound]) < 2.4  # log 10 = 2.303; the rarest class is 9.9% of train
+        # log 10 = 2.303; the rarest class is 9.9% of train
+        assert 0.5 < float(cvae[f"{bound}_given_y"]) - float(cvae[bound]) < 2.4
     assert 15 < -float(conv["iwae"]) < -float(conv["elbo"]) < 24.57  # that is what the histogram of each pixel costs
     assert float(cvae["right_class"]) > 0.3 and float(cvae["fid"]) < float(conv["fid"]) < float(mlp["fid"])
 
 
-# ---- what is stored, of the recipes as they are ----------------------------------------------------------------------------------------
+# ---- what is stored, of the recipes as they are ----------------------------------------------------------------------
 
 
 def of_today():
@@ -122,7 +136,9 @@ def of_today():
     for row in table.stored():
         if row["settings"] == table.settings(row["who"], row["recipe"]):
             groups.setdefault((row["who"], row["recipe"]), []).append(row)
-    assert len(groups) >= 12 and all(sorted(row["seed"] for row in group) == ["0", "1", "2"] for group in groups.values()), groups.keys()
+    assert (len(groups) >= 12
+            and all(sorted(row["seed"] for row in group) == ["0", "1", "2"]
+                    for group in groups.values())), groups.keys()
     return groups
 
 
@@ -134,17 +150,20 @@ def test_convolutions_beat_the_perceptron_at_equal_parameters(conv, mlp):
 
 
 def test_the_text_beside_the_table_has_its_numbers():
-    """docs/results.md: by how much convolutions win, by IWAE and by the ELBO; the exact squared error of ten principal components."""
+    """docs/results.md states by how much convolutions win, by IWAE and by the ELBO, and the exact squared error of ten
+    principal components."""
     text, groups = " ".join(table.DOCUMENT.read_text().split()), of_today()
     mean = lambda bound, recipe: sum(float(row[bound]) for row in groups["vae", recipe]) / 3
     gain = lambda bound, conv, mlp: mean(bound, conv) - mean(bound, mlp)
     two, many = ("digits", "digits-mlp"), ("digits-levels", "digits-levels-mlp")
     assert f"by {gain('iwae', *two):.2f} nats with two levels and by {gain('iwae', *many):.2f} with 17" in text
-    assert f"By the ELBO it is {gain('elbo', *many):.2f} nats with 17 levels, but only {gain('elbo', *two):.2f} with two" in text
+    assert (f"By the ELBO it is {gain('elbo', *many):.2f} nats with 17 levels, "
+            f"but only {gain('elbo', *two):.2f} with two") in text
     lead = lambda bound, recipe: sum(float(row[bound]) for row in groups["cvae", recipe]) / 3 - mean("iwae", recipe)
     for part in (f"by {lead('iwae_given_y', 'digits'):.2f} nats of IWAE with two levels and",
                  f"by {lead('iwae_given_y', 'digits-levels'):.2f} with 17; by log p(x) it is ahead",
-                 f"ahead by {lead('iwae', 'digits'):.2f} with two, and behind by {-lead('iwae', 'digits-levels'):.2f} with 17"):
+                 f"ahead by {lead('iwae', 'digits'):.2f} with two, "
+                 f"and behind by {-lead('iwae', 'digits-levels'):.2f} with 17"):
         assert part in text
     below = lambda group: sum(float(row["fid"]) for row in group) / 3 < float(group[0]["fid_real"])
     assert {key for key, group in groups.items() if below(group)} == {("vqvae", "conditional"), ("cvae", "digits")}
@@ -157,8 +176,8 @@ def test_the_text_beside_the_table_has_its_numbers():
 
 
 def test_conditional_models_draw_what_was_asked_for():
-    """The classifier names the class asked for as often as that of real test images (97.0% of grey ones, 95.3% of binary
-    ones), less three standard errors of the difference between 900 samples and 300 images."""
+    """The classifier names the class asked for as often as that of real test images (97.0% of grey ones, 95.3% of
+    binary ones), less three standard errors of the difference between 900 samples and 300 images."""
     groups = {key: group for key, group in of_today().items() if group[0]["right_class"]}
     assert len(groups) == 3
     for key, group in groups.items():

@@ -1,4 +1,5 @@
-"""The densities of the plane are known: they integrate to 1, they are those that the points were drawn from, and nothing moves."""
+"""Tests of the toys: the densities of the plane integrate to 1, the points are drawn from them, and the data stay the
+same."""
 
 import hashlib
 import math
@@ -22,7 +23,8 @@ def midpoints(n, reach=3.2):
 
 @each
 def test_the_density_integrates_to_one(name):
-    """All of it, and that of each class. The midpoint rule is exact to ten digits where squares are half as wide as the blur, or fit."""
+    """The density, and that of each class, integrates to 1. The midpoint rule is exact to ten digits where squares are
+    at most half as wide as the blur, or fit."""
     toy = toys.TOYS[name]
     x, area = midpoints(160)
     assert toy.log_prob(x).exp().sum().item() * area == pytest.approx(1, abs=1e-10)
@@ -32,7 +34,7 @@ def test_the_density_integrates_to_one(name):
 
 @each
 def test_points_follow_the_density(name):
-    """Chi-square over squares of the plane: the counts of each split are those that the density promises, class by class too."""
+    """The counts in squares of the plane pass a chi-square test of the density, in each split, and class by class."""
     toy, n, fine = toys.TOYS[name], 16, 10
     x, area = midpoints(n * fine)
     cell = lambda x: (((x.double() + 3.2) / 6.4 * n).long() * torch.tensor([1, n])).sum(1)
@@ -71,7 +73,8 @@ def test_rings_are_the_integral_that_their_closed_form_stands_for():
         density = lambda a, x, r=r: normal(x, (r * math.cos(a), r * math.sin(a)), 0.08) / (2 * math.pi)
         for row in x.tolist():
             peak = math.atan2(row[1], row[0])
-            wanted = scipy.integrate.quad(density, peak - math.pi, peak + math.pi, (row,), points=[peak], epsabs=0, epsrel=1e-11)[0]
+            wanted = scipy.integrate.quad(density, peak - math.pi, peak + math.pi, (row,), points=[peak], epsabs=0,
+                                          epsrel=1e-11)[0]
             got = toys.TOYS["rings"].log_given(torch.tensor([row], dtype=torch.float64), k).exp().item()
             assert got == pytest.approx(wanted, rel=1e-8)
 
@@ -91,7 +94,8 @@ def test_quadrature_has_enough_nodes(name):
     for row in ([0.5, 0.0], [-0.4, 0.7], [0.1, -0.1], [1.9, 0.3], [-2.0, 0.05], [-1.4, -0.3]):
         parts = np.linspace(0, end, 60)
         integrand = lambda a, row=row: law(a) * normal(row, curve(a), sigma)
-        wanted = sum(scipy.integrate.quad(integrand, a, b, epsabs=0, epsrel=1e-12)[0] for a, b in zip(parts[:-1], parts[1:], strict=True))
+        wanted = sum(scipy.integrate.quad(integrand, a, b, epsabs=0, epsrel=1e-12)[0]
+                     for a, b in zip(parts[:-1], parts[1:], strict=True))
         got = toy.log_given(torch.tensor([row], dtype=torch.float64), 0).exp().item()
         assert got == pytest.approx(wanted, rel=1e-8), row
 
@@ -100,11 +104,13 @@ def test_quadrature_has_enough_nodes(name):
 def test_splits_are_fixed_and_share_nothing(name):
     splits = {split: data.load(name, split) for split in data.SPLITS}
     for split, some in splits.items():
-        assert some.x.shape == (toys.SIZES[split], 2) and some.x.dtype == torch.float32 and some.levels is None and some.shape == (2,)
+        assert (some.x.shape == (toys.SIZES[split], 2) and some.x.dtype == torch.float32 and some.levels is None
+                and some.shape == (2,))
         assert some.y.unique().tolist() == list(range(toys.TOYS[name].K))
         assert torch.equal(some.x, data.load(name, split).x) and torch.equal(some.y, data.load(name, split).y)
     rows = torch.cat([some.x for some in splits.values()])
-    assert len(rows.unique(dim=0)) > len(rows) - 3  # float32 may repeat a point by chance, a split may not repeat another
+    # float32 may repeat a point by chance, a split may not repeat another
+    assert len(rows.unique(dim=0)) > len(rows) - 3
     draws = [toys.read(other, "test")[0] for other in toys.TOYS]
     assert len({hashlib.sha256(x.tobytes()).hexdigest() for x in draws}) == len(toys.TOYS)
 
@@ -117,11 +123,13 @@ def test_a_point_off_the_checkerboard_is_impossible():
 
 
 def test_the_series_is_the_published_one():
-    """Years in order, split in the order of time; minima and maxima of the solar cycle stand where astronomy has them."""
+    """The years are in order and split in the order of time; minima and maxima of the solar cycle stand where astronomy
+    has them."""
     splits = [series.read(split) for split in data.SPLITS]
     assert [(len(x), year) for x, year in splits] == [(220, 1700), (35, 1920), (54, 1955)]
     x = np.concatenate([x for x, _ in splits])
     at = lambda year: x[year - 1700]
     assert at(1957) == x.max() == 190.2 and at(1816) == 45.8 and at(1913) == 1.4 and x.min() == 0
     some = data.load("series", "valid")
-    assert some.x.shape == (1, 35) and some.x.dtype == torch.float64 and some.y.tolist() == [1920] and some.levels is None
+    assert (some.x.shape == (1, 35) and some.x.dtype == torch.float64 and some.y.tolist() == [1920]
+            and some.levels is None)

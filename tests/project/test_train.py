@@ -1,4 +1,4 @@
-"""Data, the loop and the runs that it leaves: same seed same bits, the best weights stay, and nothing is half written."""
+"""Tests of data, the loop and its runs: same seed same bits, the best weights are kept, and no file is half written."""
 
 import dataclasses
 import itertools
@@ -24,11 +24,12 @@ def small(seed=0, **settings):
     return MADE((8, 8), hidden=(16,), **settings)
 
 
-# ---- data ------------------------------------------------------------------------------------------------------------------------------
+# ---- data ------------------------------------------------------------------------------------------------------------
 
 
 def test_digits_are_the_digits():
-    """1797 images in three splits that share none, of ten balanced classes; a class mean looks like no other class's."""
+    """The 1797 images are in three splits that share none, of ten balanced classes; each class mean differs from all
+    others."""
     splits = [data.load("digits", split) for split in data.SPLITS]
     assert [len(s) for s in splits] == [1297, 200, 300]
     x, y = torch.cat([s.x for s in splits]).double(), torch.cat([s.y for s in splits])
@@ -59,7 +60,7 @@ def test_unknown_names_list_the_known_ones():
         data.load("digits", "dev")
 
 
-# ---- the loop --------------------------------------------------------------------------------------------------------------------------
+# ---- the loop --------------------------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_bits():
@@ -72,7 +73,8 @@ def test_the_same_seed_gives_the_same_bits():
 
 
 def test_the_best_weights_stay(tmp_path):
-    """Twenty images are learnt by heart: what is kept, in the model and in the run, is the best evaluation and not the last."""
+    """The loop overfits twenty images: the model and the run keep the weights of the best evaluation, not of the
+    last."""
     model, few = small(), dataclasses.replace(TRAIN, x=TRAIN.x[:20], y=TRAIN.y[:20])
     history = fit(model, few, VALID, steps=200, every=10, rate=0.02, run=tmp_path, progress=False)
     losses = [row["valid"] for row in history.rows]
@@ -126,7 +128,8 @@ def test_the_average_of_the_weights_is_what_is_judged_and_kept(tmp_path):
     fit(model, TRAIN, VALID, steps=6, every=6, ema=decay, rate=0.01, progress=False)
     average = seen[1]
     for w in seen[2:]:
-        average = decay * average + (1 - decay) * w  # of the weights after the steps 1 ... 5; the sixth is seen by nobody
+        # of the weights after the steps 1 ... 5; those after the sixth are not in `seen`
+        average = decay * average + (1 - decay) * w
     kept = torch.cat([p.detach().flatten() for p in model.parameters()])
     last = (kept - decay * average) / (1 - decay)
     assert (last - seen[-1]).abs().max() < 0.02 and (last - seen[-1]).abs().max() > 1e-5  # one step of Adam away
@@ -138,21 +141,24 @@ def test_the_average_of_the_weights_is_what_is_judged_and_kept(tmp_path):
 def test_without_progress_it_stops_early():
     model, few = small(), dataclasses.replace(TRAIN, x=TRAIN.x[:20], y=TRAIN.y[:20])
     history = fit(model, few, VALID, steps=1000, every=10, rate=0.02, patience=3, progress=False)
-    assert history.stopped == "early" and history.last == history.step + 30 < 1000 and len(history.rows) == history.last // 10
+    assert (history.stopped == "early" and history.last == history.step + 30 < 1000
+            and len(history.rows) == history.last // 10)
     assert evaluate(model, VALID)[0] == pytest.approx(history.valid, rel=1e-6)
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision_learns_as_well(precision, device):
-    """Losses in training are those of 16 bits, those on valid of 32; after 100 steps within a twentieth of a nat a pixel of each other."""
+    """Losses in training are those of 16 bits, those on valid of 32; after 100 steps they differ by less than a
+    twentieth of a nat a pixel."""
     histories = {}
     for p in (precision, "float32"):
         model = small().to(device)
         histories[p] = fit(model, TRAIN, VALID, steps=100, every=50, rate=0.01, precision=p, progress=False)
         assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     one, other = (histories[p].rows for p in histories)
-    assert one[0]["train"] != other[0]["train"] and abs(one[-1]["valid"] - other[-1]["valid"]) < 64 / 20 and one[-1]["valid"] < 30
+    assert (one[0]["train"] != other[0]["train"] and abs(one[-1]["valid"] - other[-1]["valid"]) < 64 / 20
+            and one[-1]["valid"] < 30)
 
 
 def test_what_watches_disturbs_nothing():
@@ -217,15 +223,17 @@ def test_evaluate_gives_the_standard_error_of_the_mean():
     assert mean == pytest.approx(values.mean()) and error == pytest.approx(np.std(values, ddof=1) / np.sqrt(300))
 
 
-# ---- runs and pictures -----------------------------------------------------------------------------------------------------------------
+# ---- runs and pictures -----------------------------------------------------------------------------------------------
 
 
 def test_a_run_comes_back(tmp_path):
     model = small(order="random", direct=True).eval()
     checkpoint.save(tmp_path, model, {"step": 7, "data": "digits-threshold"})
     back, u = genmini.load(tmp_path), torch.rand(5, 64)
-    assert torch.equal(back.log_prob(TEST.x), model.log_prob(TEST.x)) and torch.equal(back.sample(5, u), model.sample(5, u))
-    assert not back.training and back.settings == {**model.settings, "shape": [8, 8], "hidden": [16]} | {"shape": (8, 8), "hidden": (16,)}
+    assert (torch.equal(back.log_prob(TEST.x), model.log_prob(TEST.x))
+            and torch.equal(back.sample(5, u), model.sample(5, u)))
+    assert not back.training and back.settings == {**model.settings, "shape": [8, 8],
+                                                   "hidden": [16]} | {"shape": (8, 8), "hidden": (16,)}
 
 
 def test_a_run_holds_only_models_that_can_come_back(tmp_path):
