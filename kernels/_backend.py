@@ -1,15 +1,15 @@
-"""Which backend and which rung runs an operator, and why.
+"""Choose which backend and which rung runs an operator, and say why.
 
     kernels.use("emulated")                    from now on
     with kernels.use("cuda", rung="naive"):    inside, then as before
     kernels.rungs("nearest_code")              ("naive", "tiled", "tensor_core"): slowest first
     kernels.chosen("nearest_code", "cpu")      Chosen(backend="cpu", rung=None, why="...")
 
-A room has kernels in one GPU language, "triton" or "cuda", and each of its rungs also runs on CPU tensors as "emulated".
+A room has kernels in one GPU language, "triton" or "cuda"; each of its rungs also runs on CPU tensors as "emulated".
 Some rooms have a backend "cpu", in C++ or in PyTorch, that is fast on CPU tensors; every room has its "reference", the
-definition in PyTorch. An explicit backend binds the rooms that have one of that name (a room that has it and cannot run
-it here raises, with the reason); the other rooms follow "auto". The choice is one global of the process: threads share
-it, and torch.compile guards it and compiles again when it changes. A gradient always runs on the backend of its forward.
+definition in PyTorch. An explicit backend holds for the rooms that have it (if it cannot run here, they raise an error
+with the reason); the other rooms follow "auto". The choice is one global of the process: threads share it, and
+torch.compile guards it and compiles again when it changes. A gradient always runs on the backend of its forward.
 """
 
 import importlib.util
@@ -44,7 +44,7 @@ ROOMS: dict[str, Room] = {}
 
 
 def room(name, language, rungs, *, source=None, cpu=None):
-    """Register who can run the operator `name`: called by its room, at import."""
+    """Register what can run the operator `name`. Its room calls this when it is imported."""
     ROOMS[name] = Room(name, language, tuple(rungs), source or name, cpu)
     return ROOMS[name]
 
@@ -73,7 +73,7 @@ _requested = (os.environ.get("GENMINI_BACKEND", "auto"), None)  # (backend, rung
 
 
 def requested():
-    """What `use` or GENMINI_BACKEND asked for, as one word that travels with an operator: "cuda", "emulated:naive", ..."""
+    """What `use` or GENMINI_BACKEND asked for, as one word to pass to an operator: "cuda", "emulated:naive", ..."""
     backend, rung = _requested
     if backend not in BACKENDS:
         raise ValueError(f"GENMINI_BACKEND={backend!r} is unknown; the backends are {', '.join(BACKENDS)}")
@@ -81,7 +81,7 @@ def requested():
 
 
 class use:
-    """Choose the backend (and the rung of its GPU kernels): as a function for good, as a context for a while."""
+    """Choose the backend (and the rung of its GPU kernels): called, from now on; as a context, inside it."""
 
     def __init__(self, backend, rung=None):
         global _requested
@@ -96,7 +96,7 @@ class use:
 
 
 def chosen(operator, device="cpu", dtype=torch.float32, request=None):
-    """Who runs this operator on tensors of this device and dtype, and why; raises where an explicit backend cannot."""
+    """What runs this operator on tensors of this device and dtype, and why; raises if an explicit backend cannot."""
     this, device = _room(operator), torch.device(device)
     backend, _, rung = (request or requested()).partition(":")
     rung = rung if rung in this.rungs else this.rungs[-1]
@@ -110,7 +110,11 @@ def chosen(operator, device="cpu", dtype=torch.float32, request=None):
         return _or_raise(operator, Chosen("cpu", None, "asked for"), _cannot_run_native(this, device))
     if device.type == "cuda":
         obstacle = _cannot_launch(this, device)
-        return Chosen("reference", None, obstacle) if obstacle else Chosen(this.language, rung, f"{this.language} kernel for NVIDIA tensors")
+        return (
+            Chosen("reference", None, obstacle)
+            if obstacle
+            else Chosen(this.language, rung, f"{this.language} kernel for NVIDIA tensors")
+        )
     if device.type == "cpu" and this.cpu:
         obstacle = _cannot_run_native(this, device)
         return Chosen("reference", None, obstacle) if obstacle else Chosen("cpu", None, f"{this.cpu} for CPU tensors")
@@ -125,11 +129,16 @@ def _or_raise(operator, choice, obstacle):
 
 def _cannot_launch(this, device):
     if device.type != "cuda":
-        return f"it runs on NVIDIA tensors and these are on {device.type!r}; use('emulated') runs the same kernel on CPU tensors"
+        return (
+            f"it runs on NVIDIA tensors and these are on {device.type!r}; "
+            "use('emulated') runs the same kernel on CPU tensors"
+        )
     if torch.version.hip:
         return "the kernels are written for NVIDIA cards and this PyTorch is built for AMD's"
     if this.language == "triton":
-        return triton_missing() or ("Triton interprets in this process (TRITON_INTERPRET=1): start without it" if interpreting() else "")
+        return triton_missing() or (
+            "Triton interprets in this process (TRITON_INTERPRET=1): start without it" if interpreting() else ""
+        )
     return _library.missing(this.source, "cuda")
 
 
@@ -152,11 +161,15 @@ def _cannot_emulate(this, device):
 
 
 def triton_missing():
-    return "" if importlib.util.find_spec("triton") else "triton is not installed (it exists for Linux; pip install triton)"
+    return (
+        ""
+        if importlib.util.find_spec("triton")
+        else "triton is not installed (it exists for Linux; pip install triton)"
+    )
 
 
 def interpreting():
-    """Whether Triton was imported as an interpreter (its own switch, read once, at its import)."""
+    """Whether Triton was imported as an interpreter: it reads TRITON_INTERPRET once, at its import."""
     from triton import language
     from triton.runtime.interpreter import InterpretedFunction
 
@@ -164,7 +177,7 @@ def interpreting():
 
 
 def interpreter_broken():
-    """Triton 3.6 takes the length of a loop for a NumPy scalar, which NumPy 2.4 no longer converts."""
+    """Why the interpreter cannot run, or "": Triton 3.6 needs a conversion of loop bounds that NumPy 2.4 dropped."""
     import numpy
     import triton
 

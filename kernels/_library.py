@@ -2,9 +2,9 @@
 
     call("affine_coupling", "emulated", "affine_coupling_naive", x.dtype, x, s, t, y, logdet, N, D)
 
-A tensor goes as its address, an int as int64_t, a float as double, a bool as int, a dtype as the code of gpu.h, None as a null pointer; the last
-argument is added here: the current stream for a kernel, the number of threads for a native one. A code other than 0 becomes a RuntimeError.
-`size` calls a function that returns a number instead.
+A tensor is passed as its address, an int as int64_t, a float as double, a bool as int, a dtype as its code in gpu.h,
+None as a null pointer. `call` adds the last argument: the current stream for a GPU kernel, the number of threads for a
+CPU function. A returned code other than 0 becomes a RuntimeError. `size` calls a function that returns a number.
 """
 
 import ctypes
@@ -30,7 +30,7 @@ class Library:
 
 
 def libraries():
-    """Every library that csrc/ could give, built or not: for `genmini info`."""
+    """Every library that csrc/ has a source for, built or not; `genmini info` shows them."""
     found = []
     csrc = _csrc()
     for kind, pattern in (("cpu", "*.cpp"), ("emulated", "*.cu"), ("cuda", "*.cu")):
@@ -72,7 +72,7 @@ def load(name, kind):
 
 
 def plain(tensor):
-    """Contiguous and at a multiple of 16 bytes, as the wide loads of the kernels like it; None stays None."""
+    """The tensor, contiguous and at a multiple of 16 bytes, as the kernels' wide loads need it; None stays None."""
     if tensor is None:
         return None
     tensor = tensor.contiguous()
@@ -107,7 +107,7 @@ def size(name, kind, function, *arguments, threads=None):
 
 
 def declared(library, function, arguments, *last, restype=ctypes.c_int):
-    """The function, its C types declared at the first call: ctypes keeps it, and later calls cost a few microseconds less."""
+    """The function with its C types, declared at the first call: later calls cost a few microseconds less."""
     entry = getattr(library, function)
     if entry.argtypes is None:
         entry.restype, entry.argtypes = restype, (*map(_type, arguments), *last)

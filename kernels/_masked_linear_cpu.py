@@ -1,7 +1,7 @@
-"""The masked product on CPU tensors, in PyTorch, without the corner of W that is dead: half the time for sorted degrees.
+"""The masked product on CPU tensors, in PyTorch, without the masked corner of W: half the time for sorted degrees.
 
 The backend `cpu` of kernels/masked_linear.py. Degrees in another order are sorted first, with their rows and columns,
-and the result is put back.
+and the result is put back in the order given.
 """
 
 import torch
@@ -38,12 +38,12 @@ def dw_by_staircase(dy, x, in_degree, out_degree, strict):  # (N, J), (N, K) -> 
 
 
 def _sorted(*degrees):
-    """Whether all ascend, or all descend."""
+    """Whether all degrees ascend, or all descend."""
     return all((d[1:] >= d[:-1]).all() for d in degrees) or all((d[1:] <= d[:-1]).all() for d in degrees)
 
 
 def _staircase(in_degree, out_degree, strict):
-    """For ROWS outputs at a time: which these are, the inputs that some of them may see, the masked ones of those, a mask."""
+    """Yield, for ROWS outputs at a time: these, the inputs that some of them see, the mixed ones of those, the mask."""
     K, J = len(in_degree), len(out_degree)
     descending = bool((in_degree[:1] > in_degree[-1:]).any() or (out_degree[:1] > out_degree[-1:]).any())
     seen = torch.searchsorted(in_degree.flip(0) if descending else in_degree, out_degree, right=not strict).tolist()

@@ -1,4 +1,4 @@
-"""Triton where it exists; a stand-in where it does not (macOS, Windows), so that a room with Triton kernels imports and runs its reference.
+"""Triton, or a stand-in where there is none (macOS, Windows): a room with Triton kernels then runs its reference.
 
     from ._triton import tl, triton, widened
 """
@@ -9,7 +9,7 @@ import torch
 
 
 class _Absent:
-    """Answers to every name: `@triton.jit` leaves a kernel what it was, `tl.constexpr` annotates nothing."""
+    """Gives itself for every attribute: `@triton.jit` returns the kernel unchanged, `tl.constexpr` means nothing."""
 
     def __getattr__(self, name):
         return self
@@ -26,14 +26,19 @@ else:
 
 
 def widened(*tensors):
-    """The interpreter computes bfloat16 wrongly: on a CPU a kernel gets float32, in which every product of two bfloat16 is exact."""
-    return tuple(t.float() if t is not None and t.dtype == torch.bfloat16 and t.device.type == "cpu" else t for t in tensors)
+    """The tensors, those in bfloat16 on a CPU as float32.
+
+    The interpreter computes bfloat16 wrongly; in float32 every product of two bfloat16 numbers is exact.
+    """
+    return tuple(
+        t.float() if t is not None and t.dtype == torch.bfloat16 and t.device.type == "cpu" else t for t in tensors
+    )
 
 
 def triton_dtype(dtype):
     return {torch.float32: tl.float32, torch.float64: tl.float64}[dtype]
 
 
-# Of a product of matrices: sides of the tile of the result, depth of a step of its sum, warps, stages of the pipeline
+# For a product of matrices: the sides of a tile of the result, the depth of a step of its sum, warps, pipeline stages
 TILE = {torch.float16: (128, 128, 64, 8, 3), torch.bfloat16: (128, 128, 64, 8, 3),
         torch.float32: (64, 64, 32, 4, 3), torch.float64: (32, 32, 32, 4, 2)}  # fmt: skip

@@ -1,8 +1,8 @@
 """How can one matrix product answer D questions at once, each of which may look only at the answers before it?
 
 The masked layer of MADE (Germain, Gregor, Murray, Larochelle 2015, eq. 8 and section 4.1; the course's "MADE :
-principe"): every unit has a number, its degree, and a weight lives only if the degree of its output reaches the degree
-of its input.
+principe"): every unit has a number, its degree. A weight is kept only if the degree of its output is at least the
+degree of its input; the others are masked.
 
     in PyTorch for CPUs: kernels/_masked_linear_cpu.py    layer: genmini.layers.MaskedLinear
     test: tests/kernels/test_masked_linear.py    bench: bench/bench_masked_linear.py
@@ -11,36 +11,38 @@ Math
     M_jk = [out_degree_j >= in_degree_k]           ( > if strict: what gives x_d sees only what comes before x_d)
     forward     y_nj  = sum_k x_nk (W o M)_jk + b_j
     gradient    dx_nk = sum_j dy_nj (W o M)_jk         dW_jk = M_jk sum_n dy_nj x_nk         db_j = sum_n dy_nj
-    A transposed mask is a mask: a >= b if and only if ~b >= ~a (~a = -a-1, which cannot overflow). So dx is this very
+    A transposed mask is a mask: a >= b if and only if ~b >= ~a (~a = -a-1, which cannot overflow). So dx is this
     operator on dy, with W transposed and degrees ~out, ~in; and the derivatives of dW are this operator again. Two
     kernels give derivatives of every order.
 
 Shapes
-    x (..., K), weight (J, K), bias (J) or None, in_degree (K), out_degree (J) of integers -> y (..., J)      N rows of x
+    x (..., K), weight (J, K), bias (J) or None, in_degree (K), out_degree (J) of integers -> y (..., J)
+    N rows of x
 
 Traffic
     2 N J K L operations each for y, dx and dW, where L is the live part of the tiles: about 1/2 if the degrees are
     sorted (0.54 for J = K = 4096 in tiles of 128), up to 1 if not; w (N K + J K L + N J) bytes, w bytes a number.
     F.linear(x, M * W) does 2 N J K operations and moves 3 w J K bytes more, to read W and M and write W o M, which is
     never stored here. N = 8192, J = K = 4096 in bfloat16: 275 GFLOP dense, 148 live; 168 MB dense and 3 x 34 for the
-    mask, 152 live. Arithmetic binds, and half of it can go.
+    mask, 152 live. Arithmetic is the bound, and half of it can be left out.
 
 Masked weights
-    are never seen: whatever W_jk is where M_jk = 0, NaN included, y and dx do not change, and dW_jk is exactly 0. If
-    x_nk is not finite, every y_nj that may see it is not finite; whether others in the same tile are is not promised (0
-    times infinity).
+    have no effect: whatever W_jk is where M_jk = 0, NaN included, y and dx do not change, and dW_jk is exactly 0. If
+    x_nk is not finite, every y_nj that may see it is not finite; other y_nj of the same tile may or may not be finite
+    (0 times infinity).
 
 Tiling
     A program owns the tile (BN, BJ) of y and walks along k, BK at a time. The least and greatest degrees of a tile of W
     tell its kind:
 
-         k ->   sorted degrees         naive        every tile is loaded and masked
-        j   F m . . .    F full        staircase    dead tiles are skipped. Full tiles are multiplied as they are: the runs of them at
-        |   F F m . .    m mixed                    both ends of a row have loops of their own, which a GPU can pipeline. Tiles between
-        v   F F F m .    . dead                     these runs are tested one by one. The longest rows of tiles start first.
+         k ->   sorted degrees     naive        every tile is loaded and masked
+        j   F m . . .    F full    staircase    dead tiles are skipped. Full tiles are multiplied as they are: the runs
+        |   F F m . .    m mixed                of them at both ends of a row have loops of their own, which a GPU can
+        v   F F F m .    . dead                 pipeline. Tiles between these runs are tested one by one. The longest
+                                                rows of tiles start first.
 
-    Degrees in any order are right; sorted ones are fast (permute the hidden units once, and keep the weights so). dW: a
-    program owns the tile (BJ, BK) and walks along n, masks at the end, and writes zeros at once if dead; long sums over
+    Degrees may come in any order; sorted ones are fast (permute the hidden units once, and keep the weights so). dW: a
+    program owns the tile (BJ, BK) and walks along n, masks at the end, and only writes zeros if dead; long sums over
     n are cut into chunks (set by the shapes alone) that are added in order. Sums run in ascending order whatever the
     device: the same bits every time.
 """
@@ -92,7 +94,7 @@ def product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree,
                  STRICT: tl.constexpr, PRECISION: tl.constexpr, BK: tl.constexpr):  # fmt: skip
     k = t * BK + tl.arange(0, BK)
     x = tl.load(x_ptrs + k.to(tl.int64)[None, :] * x_k, n_ok[:, None] & (k < K)[None, :], other=0)  # (BN, BK)
-    w = tl.load(w_ptrs + k.to(tl.int64)[:, None] * w_k, (k < K)[:, None] & j_ok[None, :], other=0)  # (BK, BJ), W transposed
+    w = tl.load(w_ptrs + k.to(tl.int64)[:, None] * w_k, (k < K)[:, None] & j_ok[None, :], other=0)  # W^T, (BK, BJ)
     if MASKED:
         in_degree = tl.load(in_ptr + k, k < K, other=0)
         w = tl.where(may_see(out_degree[None, :], in_degree[:, None], STRICT), w, 0)
@@ -101,8 +103,8 @@ def product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree,
 
 @triton.jit
 def product(x_ptr, w_ptr, b_ptr, y_ptr, in_ptr, out_ptr, low_ptr, high_ptr, N, J, K, x_n, x_k, w_j, w_k, y_n, y_j,
-            STAIRCASE: tl.constexpr, STRICT: tl.constexpr, BIAS: tl.constexpr, PRECISION: tl.constexpr, SUM: tl.constexpr,
-            TILES: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr):  # fmt: skip
+            STAIRCASE: tl.constexpr, STRICT: tl.constexpr, BIAS: tl.constexpr, PRECISION: tl.constexpr,
+            SUM: tl.constexpr, TILES: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr):  # fmt: skip
     """y_nj = sum_k x_nk W_jk [out_degree_j >= in_degree_k] + b_j for one tile of y."""
     column, row = tl.program_id(0) // tl.cdiv(N, BN), tl.program_id(0) % tl.cdiv(N, BN)
     if tl.load(out_ptr + J - 1) > tl.load(out_ptr):  # the longest rows of tiles first
@@ -170,7 +172,7 @@ def outer(dy_ptr, x_ptr, dw_ptr, in_ptr, out_ptr, N, J, K, CHUNK, dy_n, dy_j, x_
 
 # ---- launcher -------------------------------------------------------------------------------------------------------
 
-PROGRAMS = 256  # a sum over n is cut until there are so many programs, or chunks of 1024 rows
+PROGRAMS = 256  # a sum over n is cut until there are this many programs, or chunks of 1024 rows
 
 
 def precision():
@@ -239,7 +241,8 @@ def gradient_dw(ddw, dy, x, in_degree, out_degree, strict, needed):
 LINEAR = room("masked_linear", "triton", ("naive", "staircase"), cpu="PyTorch")
 
 _linear = differentiable(operator(
-    LINEAR, "masked_linear(Tensor x, Tensor weight, Tensor? bias, Tensor in_degree, Tensor out_degree, bool strict) -> Tensor y",
+    LINEAR, "masked_linear(Tensor x, Tensor weight, Tensor? bias, Tensor in_degree, Tensor out_degree, bool strict)"
+    " -> Tensor y",
     fake=lambda x, weight: x.new_empty(x.shape[0], weight.shape[0]),
     reference=reference, kernel=launch, cpu=by_staircase, strided="x weight",
 ), gradient, rows="x")  # fmt: skip

@@ -1,27 +1,28 @@
-"""How many nats does a pixel cost, if one of L levels came and each had a logit?
+"""How many nats does a pixel cost, if it has one of L levels and the model gives each level a logit?
 
 The loss of every L-way softmax: PixelCNN and PixelRNN over 256 levels (van den Oord, Kalchbrenner, Kavukcuoglu 2016,
 section 3.3), MADE and NADE over a few. The running maximum is that of Milakov, Gimelshein, "Online normalizer
 calculation for softmax", 2018.
 
-    model: genmini/models/pixelcnn.py, equation (3)    test: tests/kernels/test_softmax_nll.py    bench: bench/bench_softmax_nll.py
+    model: genmini/models/pixelcnn.py, equation (3)    test: tests/kernels/test_softmax_nll.py
+    bench: bench/bench_softmax_nll.py
 
 Math
-    forward     nll_np  = (m_np - a_ntp) + log s_np,   m_np = max_l a_nlp,   s_np = sum_l exp(a_nlp - m_np),   t = target_np
+    forward     nll_np = (m_np - a_ntp) + log s_np,  m_np = max_l a_nlp,  s_np = sum_l exp(a_nlp - m_np),  t = target_np
     online      m, s of the levels so far;  m' = max(m, a_l),  s <- s exp(m - m') + exp(a_l - m'),  m <- m'
     gradient    da_nlp  = (q_nlp - [l = t]) dnll_np,   q_nlp = exp((a_nlp - m_np) - log s_np)
     m and log s are kept apart: their sum would round away log s where logits are large. The derivative of da is plain
     PyTorch.
 
 Shapes
-    logits (N, L, ...), target (N, ...) of integers 0 ... L-1 -> nll (N, ...), in float32, for float64 logits float64.   R = N P pixels, where P is
-    the product of the dimensions after L, as the room folds them.
+    logits (N, L, ...), target (N, ...) of integers 0 ... L-1 -> nll (N, ...), in float32, for float64 logits float64
+    R = N P pixels, where P is the product of the dimensions after L, which the room folds into one
 
 Traffic
     w bytes a logit: w R L once in the forward, w R L in and w R L out in the gradient, 8 bytes a pixel for m and log s.
     Eager PyTorch writes log-softmax (2 w R L), and its gradient fills a tensor with zeros, writes the ones, reads it
     and log-softmax and writes da: 4 w R L. R = 64 x 32 x 32 x 3, L = 256, float32: 201 MB forward, 403 MB gradient,
-    against 403 and 805. A few operations a byte: memory binds.
+    against 403 and 805. There are a few operations a byte: memory is the bound.
 
 Not finite
     as F.cross_entropy: a logit NaN or +inf makes nll and the gradient of its pixel NaN; -inf is a level of probability
@@ -32,10 +33,11 @@ Tiling
     A program owns BP pixels and walks along their L logits, BL at a time: a tile (BL, BP), whose fast side is the
     pixels where an image's channels come first, and the levels where they come last. Any strides of N, L and P.
 
-        naive    two walks: the maximum, then the sum            online   one: whenever a tile raises the maximum, the sum so far shrinks
+        naive    two walks: the maximum, then the sum
+        online   one walk: whenever a tile raises the maximum, the sum so far is scaled down
 
-    The gradient has no walk: a program a tile. The order of a sum over l depends on shapes and strides alone: the same
-    bits every time.
+    The gradient needs no walk: each program computes one tile. The order of a sum over l depends on shapes and strides
+    alone: the same bits every time.
 """
 
 import torch
@@ -56,7 +58,7 @@ def reference(logits, target):  # (N, L, P), (N, P) -> nll, m, log s, each (N, P
 
 
 def reference_gradient(dnll, logits, target, m):
-    """m and log s are computed anew, so that a derivative of this goes through them.   -> (N, L, P)"""
+    """da (N, L, P). It computes m and log s again, so that its own derivative goes through them."""
     q, l = logits.to(m.dtype).softmax(1), torch.arange(logits.shape[1], device=logits.device)
     da = (q - (l[:, None] == target[:, None]).to(q.dtype)) * dnll[:, None]
     return torch.where(inside(target, len(l))[:, None], da, 0).to(logits.dtype)
@@ -80,9 +82,10 @@ def cpu_gradient(dnll, logits, target, m, log_s):
 
 @triton.jit
 def tile(l_start, a_ptrs, a_l, p_ok, L, SUM: tl.constexpr, BL: tl.constexpr):
-    """BL levels of BP pixels, (BL, BP); -inf, which counts for nothing, beyond L."""
+    """BL levels of BP pixels, (BL, BP); beyond L they are -inf, which adds nothing."""
     l = l_start + tl.arange(0, BL)
-    return l[:, None], tl.load(a_ptrs[None, :] + l.to(tl.int64)[:, None] * a_l, (l < L)[:, None] & p_ok[None, :], other=float("-inf")).to(SUM)
+    return l[:, None], tl.load(a_ptrs[None, :] + l.to(tl.int64)[:, None] * a_l, (l < L)[:, None] & p_ok[None, :],
+                               other=float("-inf")).to(SUM)  # fmt: skip
 
 
 @triton.jit
@@ -98,7 +101,8 @@ def nll_of(a_ptr, t_ptr, nll_ptr, m_ptr, log_s_ptr, L, P, R, a_n, a_l, a_p, t_n,
     n, p, p_ok = r // P, r % P, r < R
     t = tl.load(t_ptr + n * t_n + p * t_p, p_ok, other=0).to(tl.int64)
     a_ptrs = a_ptr + n * a_n + p * a_p  # a[n, 0, p]
-    m, s = tl.where(p_ok, float("-inf"), 0).to(SUM), tl.where(p_ok, 0, 1).to(SUM)  # nothing yet; beyond R something with a logarithm
+    # the maximum and the sum of no levels; beyond R, numbers whose logarithm is finite
+    m, s = tl.where(p_ok, float("-inf"), 0).to(SUM), tl.where(p_ok, 0, 1).to(SUM)
     a_t = tl.zeros((BP,), SUM)
     if ONLINE:
         for l_start in range(0, L, BL):
@@ -122,7 +126,8 @@ def nll_of(a_ptr, t_ptr, nll_ptr, m_ptr, log_s_ptr, L, P, R, a_n, a_l, a_p, t_n,
 
 
 @triton.jit
-def gradient_of(dnll_ptr, a_ptr, t_ptr, m_ptr, log_s_ptr, da_ptr, L, P, R, a_n, a_l, a_p, t_n, t_p, d_n, d_p, da_n, da_l, da_p,
+def gradient_of(dnll_ptr, a_ptr, t_ptr, m_ptr, log_s_ptr, da_ptr, L, P, R,
+                a_n, a_l, a_p, t_n, t_p, d_n, d_p, da_n, da_l, da_p,
                 SUM: tl.constexpr, BP: tl.constexpr, BL: tl.constexpr):  # fmt: skip
     """da_lr = (exp((a_lr - m_r) - log s_r) - [l = t_r]) dnll_r for one tile."""
     r = tl.program_id(0).to(tl.int64) * BP + tl.arange(0, BP)
@@ -159,7 +164,8 @@ def launch_gradient(rung, dnll, logits, target, m, log_s):
     da, (BP, BL) = torch.empty_like(logits), TILE[rung]
     with torch.cuda.device_of(logits):
         gradient_of[(triton.cdiv(N * P, BP), triton.cdiv(L, BL))](
-            dnll, logits, target, m, log_s, da, L, P, N * P, *logits.stride(), *target.stride(), *dnll.stride(), *da.stride(),
+            dnll, logits, target, m, log_s, da, L, P, N * P,
+            *logits.stride(), *target.stride(), *dnll.stride(), *da.stride(),
             SUM=triton_dtype(wide(logits.dtype)), BP=BP, BL=BL, num_warps=4,
         )  # fmt: skip
     return da.to(dtype)
@@ -169,7 +175,7 @@ def launch_gradient(rung, dnll, logits, target, m, log_s):
 
 
 def gradient(dnll, logits, target, m, log_s):
-    # forward was: nll_np = (m_np - a_ntp) + log s_np;   m and log s leave the room for this gradient alone
+    # forward was: nll_np = (m_np - a_ntp) + log s_np;   m and log s are outputs only for this gradient
     return dict(logits=_backward(dnll, logits, target, m, log_s))
 
 
@@ -198,7 +204,10 @@ _backward = differentiable(operator(
 
 
 def softmax_nll(logits, target):
-    """nll = -log softmax(logits)_target, over dimension 1.   (N, L, ...), (N, ...) integers -> (N, ...) in float32 (float64 for float64)"""
+    """nll = -log softmax(logits)_target, over dimension 1.
+
+    (N, L, ...), (N, ...) integers -> (N, ...) in float32 (float64 for float64)
+    """
     _check.tensors(logits=logits)
     _check.tensors(_check.INTEGERS, target=target)
     _check.at_least("logits", logits, 2, "(N, L, ...)")
