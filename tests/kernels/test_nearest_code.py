@@ -18,7 +18,10 @@ INF, NAN = math.inf, math.nan
 
 
 def definition(z, e):
-    """The contract, in NumPy: double, d ascending, every operation rounded on its own, NaN counts as infinity, the lowest of equals."""
+    """Return the index of the contract, in NumPy.
+
+    Double, d ascending, every operation rounded on its own, NaN counts as infinity, the lowest of equals.
+    """
     z, e = z.double().numpy(), e.double().numpy()
     distance = np.zeros((len(z), len(e)))
     with np.errstate(all="ignore"):
@@ -244,7 +247,7 @@ def effort(run, z, e):
 
 @pytest.mark.parametrize("run", [r for r in RUNS if r.rung not in (None, "naive")], ids=str)
 def test_the_screen_proves_most_rows(run):
-    """Exactness alone would not notice a screen that proves nothing and scans: these are upper bounds on the work that is left."""
+    """The work left after the screen has upper bounds: a screen that proves nothing and scans is exact too."""
     data = [gaussian, trained, initialised, nan_and_infinite_codes, rows_of_all_sizes, one_code_at(1e6)]
     for cruel in [*data, offset(1e3), offset(1e6), scaled(1e30), scaled(1e-40)]:
         z, e = made(cruel, 128, 512, 64, 11, torch.float64, torch.float64)
@@ -264,11 +267,14 @@ def test_what_cannot_be_screened_is_scanned(run):
         assert (effort(run, *made(cruel, 20, 130, 8, 12, torch.float64, torch.float64)) == -1).all(), cruel.__name__
 
 
-# ---- each term of the margin is needed: z is nearer to A by a hair, and the screen alone says B ----------------------
+# ---- each term of the margin is needed: z is nearer to A by very little, and the screen alone says B -----------------
 
 
 def between(z, A, B, longer=1, others=6):
-    """A codebook whose centre is zero, so that nothing is rounded but what is meant to be: B, A, some longer ones, and their negatives."""
+    """Return z and a codebook of B, A, some longer codes, and the negatives of all.
+
+    So its centre is zero, and nothing is rounded but what is meant to be.
+    """
     long = [(4 + j) * longer * np.sign(B) for j in range(others)]
     half = np.stack([B, *long[:4], A, *long[4:]])  # A and B belong to different threads
     assert ((z - A) ** 2).sum() < ((z - B) ** 2).sum()
@@ -282,7 +288,7 @@ def rounded_codes():
 
 
 def rounded_far_codes():
-    """The same, among codes so short that A and B are left out of the margin of their tile: then they must be left out of the bound."""
+    """The same, among codes so short that the margin of the tile leaves A and B out, so that the bound must too."""
     one, ulp = np.ones(64), 2.0**-10
     return between(one, one + 0.49 * ulp, one + 0.51 * ulp, longer=2.0**-11, others=62)
 
@@ -297,12 +303,13 @@ def rounded_row():
 
 
 def cut_sums():
-    """fp16 holds every number. A tensor core cuts bits off at each addition for A; for B, a power of two, there is nothing to cut."""
+    """fp16 holds every number; a tensor core cuts bits at each addition for A, and none for B, a power of two."""
     rng = np.random.default_rng(0)
     z, A, B = 1 + (2 * rng.integers(512, size=(2, 1024)) + 1) / 1024, None, np.ones(1024)
     z, A = z
     z[-2:], A[-2:], B[-2:] = 0, (16, 2.0**-6), 0
-    for d, grid in ((-2, 2.0**-9), (-1, 2.0**-9)):  # the last two entries of z leave A nearer by as little as fp16 can say
+    # the last two entries of z leave A nearer by as little as fp16 can represent
+    for d, grid in ((-2, 2.0**-9), (-1, 2.0**-9)):
         lead = ((z - A) ** 2).sum() - ((z - B) ** 2).sum()
         z[d] = np.ceil(lead / (2 * A[d]) / grid) * grid if d == -1 else np.floor(lead / (2 * A[d]) / grid) * grid
     return between(z, A, B)
@@ -317,7 +324,7 @@ def drifting_sums():
 
 
 def short_codes():
-    """A is 2^-61 of the longest code, too short to be told from zero; B, twice as long, looks less far away than zero."""
+    """A is 2^-61 of the longest code, too short to be told from zero; B, twice as long, seems nearer than zero."""
     one, other = np.eye(4)[:2]
     return between(2.0**-30 * one, 1.9 * 2.0**-61 * one, 2.0**-60 * (0.25 * one + other), longer=2.0**-3)
 
@@ -366,8 +373,9 @@ def test_the_index_is_registered(run):
     with run.use():
         index = ops.nearest_code(z, e)
         torch._dynamo.reset()
-        assert torch.equal(torch.compile(ops.nearest_code, fullgraph=True, backend="aot_eager", dynamic=True)(z,
-                                                                                                              e), index)
+        assert torch.equal(
+            torch.compile(ops.nearest_code, fullgraph=True, backend="aot_eager", dynamic=True)(z, e), index
+        )
         for in_dims, inputs in (((0, None), (torch.stack([z, z * 2, -z]), e)),
                                 ((None, 0), (z, torch.stack([e, e * 2, -e])))):
             each = [ops.nearest_code(*(a if d is None else a[b] for a, d in zip(inputs, in_dims, strict=True)))

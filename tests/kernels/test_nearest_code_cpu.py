@@ -1,6 +1,7 @@
-"""The native search of csrc/nearest_code.cpp returns the index of the definition, whatever the data, instruction set and number of threads.
+"""The native search of csrc/nearest_code.cpp returns the index of the definition.
 
-Truth is the definition in NumPy: one subtraction, one square and one addition at a time, in double, d ascending.
+It does so for all data, instruction sets and numbers of threads. The truth is the definition in NumPy: one
+subtraction, one square and one addition at a time, in double, d ascending.
 """
 
 import ctypes
@@ -82,7 +83,9 @@ def agrees(z, e, threads=(1, 2, 3), sets=None):
         for count in threads:
             found = search(z, e, count, instructions)
             wrong = np.flatnonzero(found != exact)
-            assert not len(wrong), f"{instructions}, {count} threads: rows {wrong[:5]} gave {found[wrong[:5]]}, not {exact[wrong[:5]]}"
+            assert not len(wrong), (
+                f"{instructions}, {count} threads: rows {wrong[:5]} gave {found[wrong[:5]]}, not {exact[wrong[:5]]}"
+            )
 
 
 # ---- data that are hard ----------------------------------------------------------------------------------------------
@@ -124,34 +127,39 @@ def one_ulp(rng, N, K, D):
 
 
 def shells(rng, N, K, D):
-    """All codes at almost the same distance from all rows: distances differ in their last bits. The centre is 0 where D allows."""
+    """Codes whose distances from a row differ in their last bits alone; the centre is 0 where D allows."""
     e = rng.standard_normal((K, D)) * (np.arange(D) % 5 == np.arange(K)[:, None] % min(D, 5))
     e /= np.linalg.norm(e, axis=1, keepdims=True)
     return rng.standard_normal((N, D)) * rng.choice([1e-8, 1e-11]), e * (1 + rng.integers(-2, 3, (K, 1)) * 2.0**-52)
 
 
 def permuted(rng, N, K, D):
-    """Codes with the same coordinates in another order, rows on the diagonal: only the order of the sum tells distances apart."""
+    """Codes with the same coordinates in another order, rows on the diagonal: distances differ by the sum's order."""
     e = rng.permuted(np.tile(rng.standard_normal(D), (K, 1)), axis=1)
     return np.repeat(rng.standard_normal((N, 1)), D, axis=1), e
 
 
 def against_the_margin(rng, N, K, D):
-    """Codes y and -y that are as far from a row, to 12 digits; in the units of the screen the row lies 0.49 from an integer to the side
-    of y everywhere, and y to the side of the row: the screen takes y to be farther and -y nearer, by all of its margin."""
+    """Return codes y and -y as far from a row, to 12 digits, and the row; the screen errs by its whole margin.
+
+    In the units of the screen the row lies 0.49 from an integer on the side of y everywhere, and y on the side of the
+    row: the screen takes y to be farther and -y nearer, by all of its margin.
+    """
     D, K = max(6, D // 2 * 2), max(40, K)
     z, e = rng.standard_normal((N, D)), np.zeros((K, D))
     norm = 32400 / 1.01  # with this norm the unit is 1
     size, sign = np.repeat(norm / D**0.5 + rng.integers(-20, 10, D // 2), 2).round(), rng.choice([-1.0, 1.0], D)
     side = sign * np.tile([1.0, -1.0], D // 2)  # of the row's coordinates
     x, y = side * size + 0.49 * sign, sign * size + 0.49 * side
-    y[-2] *= ((norm**2 - y @ y) / y[-2] ** 2 + 1) ** 0.5  # two coordinates give way: to the norms, and to the tie x.y = 0
+    # two coordinates are adjusted so that the norms are right and x.y = 0, a tie
+    y[-2] *= ((norm**2 - y @ y) / y[-2] ** 2 + 1) ** 0.5
     slope, shift = -y[-2] / y[-1], -(x[:-2] @ y[:-2]) / y[-1]  # of x[-1] as a function of x[-2]
     roots = np.roots([1 + slope**2, 2 * slope * shift, shift**2 + x[:-2] @ x[:-2] - norm**2])
     x[-2] = roots[np.sign(roots) == np.sign(x[-2])][0]
     x[-1] = slope * x[-2] + shift
     x[-1] *= 1 + rng.integers(-1, 2) * 1e-12
-    for k in range(K):  # codes on the other side, as long as y; zero in four coordinates of five: the centre, a median, is exactly 0
+    # codes on the other side, as long as y; zero in four coordinates of five: the centre, a median, is exactly 0
+    for k in range(K):
         e[k, k % 5 :: 5] = -np.sign(x[k % 5 :: 5]) * (31000 / len(x[k % 5 :: 5]) ** 0.5).__floor__()
     z[0], e[0], e[1] = x, y, -y
     return z, rng.permutation(e)
@@ -195,8 +203,8 @@ def codes_themselves(rng, N, K, D):
     return e[rng.integers(K, size=N)], e
 
 
-KINDS = [gaussian, trained, fresh, duplicates, midpoints, one_ulp, shells, permuted, against_the_margin, outliers, wild, not_finite,
-         constant, zeros, codes_themselves]  # fmt: skip
+KINDS = [gaussian, trained, fresh, duplicates, midpoints, one_ulp, shells, permuted, against_the_margin, outliers,
+         wild, not_finite, constant, zeros, codes_themselves]  # fmt: skip
 SEEDS = st.integers(0, 2**32 - 1)
 SIZES = st.sampled_from([1, 2, 3, 5, 16, 47, 48, 49, 63, 64, 65, 130, 257])
 WIDTHS = st.sampled_from([1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 33, 64, 100])
@@ -206,8 +214,9 @@ DOUBLE_SCALES = st.sampled_from([1e-320, 1e-300, 1e-170, 1e-160, 1e-155, 1e-135,
 
 
 @settings(max_examples=60)
-@given(kind=st.sampled_from(KINDS), N=SIZES, K=SIZES, D=WIDTHS, scale=SCALES, offset=st.sampled_from([0, 0, 30, 1e3, 1e6]),
-       z_dtype=st.sampled_from(DTYPES), e_dtype=st.sampled_from(DTYPES), threads=st.integers(1, 3), seed=SEEDS)  # fmt: skip
+@given(kind=st.sampled_from(KINDS), N=SIZES, K=SIZES, D=WIDTHS, scale=SCALES,
+       offset=st.sampled_from([0, 0, 30, 1e3, 1e6]), z_dtype=st.sampled_from(DTYPES), e_dtype=st.sampled_from(DTYPES),
+       threads=st.integers(1, 3), seed=SEEDS)  # fmt: skip
 def test_is_the_definition(kind, N, K, D, scale, offset, z_dtype, e_dtype, threads, seed):
     z, e = kind(np.random.default_rng(seed), N, K, D)
     agrees(*(torch.from_numpy((x + offset) * scale).to(t) for x, t in ((z, z_dtype), (e, e_dtype))), threads=(threads,))
@@ -242,16 +251,21 @@ def test_the_margin_is_needed():
 
 
 def test_the_rounding_of_norms_is_in_the_margin():
-    """Rows at the centre itself, where units vanish: the codes differ by their norms alone, and by less than a float can tell."""
+    """Rows at the centre, where units vanish: codes differ by their norms alone, and by less than a float's precision.
+
+    The index must be the definition's all the same.
+    """
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        e = rng.standard_normal((300, 65)) * (np.arange(65) % 5 == np.arange(300)[:, None] % 5)  # so the centre, a median, is 0
+        # so the centre, a median, is 0
+        e = rng.standard_normal((300, 65)) * (np.arange(65) % 5 == np.arange(300)[:, None] % 5)
         e *= (1 + rng.uniform(-1e-7, 1e-7, (300, 1))) / np.linalg.norm(e, axis=1, keepdims=True)
         agrees(torch.zeros(8, 65), torch.from_numpy(e), threads=(1,))
 
 
-@pytest.mark.parametrize("N, K, D", [(0, 5, 3), (1, 1, 1), (3, 1, 5), (1, 5000, 4), (2, 300, 1030), (50, 65, 1025), (333, 5000, 8),
-                                     (100, 4097, 33), (2000, 512, 16), (7, 4, 0), (3, 2, 65537)])  # fmt: skip
+@pytest.mark.parametrize("N, K, D", [(0, 5, 3), (1, 1, 1), (3, 1, 5), (1, 5000, 4), (2, 300, 1030), (50, 65, 1025),
+                                     (333, 5000, 8), (100, 4097, 33), (2000, 512, 16), (7, 4, 0),
+                                     (3, 2, 65537)])  # fmt: skip
 def test_shapes(N, K, D):
     z, e = gaussian(np.random.default_rng(0), N, K, D)
     agrees(torch.from_numpy(z).float(), torch.from_numpy(e).float(), threads=(1, 3))
@@ -288,7 +302,8 @@ def test_special_rows_and_codes():
     assert search(z, e).tolist() == [0, 0, 2, 0, 4]
     assert search(z, e[:2]).tolist() == [0] * 5
     big = torch.full((1, 4), 1e200, dtype=FLOAT64)
-    assert search(big, torch.stack([-big[0], 0.9 * big[0], big[0]])).tolist() == [2]  # the first two are infinitely far in double
+    # the first two are infinitely far in double
+    assert search(big, torch.stack([-big[0], 0.9 * big[0], big[0]])).tolist() == [2]
 
 
 def test_one_bad_code_does_not_slow_or_change_the_others():

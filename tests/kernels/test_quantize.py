@@ -1,4 +1,4 @@
-"""Proofs and laws of the quantize room (kernels/quantize.py): the step of VQ-VAE is that of the course's stop-gradients."""
+"""Proofs and laws of the quantize room (kernels/quantize.py): its step is that of the course's stop-gradients."""
 
 import math
 
@@ -46,7 +46,10 @@ def test_step_matches(run, dtype, shape, seed, beta):
 @pytest.mark.parametrize("z_dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("e_dtype", DTYPES, ids=str)
 def test_step_in_all_dtypes(run, z_dtype, e_dtype):
-    """z_q, dz like z; de like e; loss float32, or float64 if an input is; each within a rounding of its dtype from the graph in float64."""
+    """z_q and dz have the dtype of z, de that of e, and the loss float32, or float64 if an input is.
+
+    Each is within a rounding of its dtype from the graph in float64.
+    """
     z, e = apart(20, 6, 9)
     z, e = z.to(run.device, z_dtype).requires_grad_(), e.to(run.device, e_dtype).requires_grad_()
     exact = [a.detach().double().requires_grad_() for a in (z, e)]
@@ -172,8 +175,8 @@ def test_gradients_run_where_their_forward_ran(run, monkeypatch):
 @everywhere
 @pytest.mark.parametrize("shape", [(5,), (0, 5), (2, 0, 5), (2, 3, 5), (1, 1, 1, 5)])
 def test_any_leading_dimensions(run, shape):
-    z, e = numbers(*shape, dtype=torch.float32).to(run.device), numbers(9, 5, seed=1,
-                                                                        dtype=torch.float32).to(run.device)
+    z, e = (numbers(*shape, dtype=torch.float32).to(run.device),
+            numbers(9, 5, seed=1, dtype=torch.float32).to(run.device))
     with run.use():
         z_q, index, loss = ops.quantize(z, e)
     assert z_q.shape == shape and index.shape == loss.shape == shape[:-1]

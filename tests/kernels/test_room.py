@@ -1,4 +1,7 @@
-"""The wiring of rooms (kernels/_room.py): names that a schema does not have are errors at import; requests, layouts and results by name."""
+"""Test the wiring of rooms (kernels/_room.py): requests, layouts and results by name.
+
+A name that a schema does not have is an error at import.
+"""
 
 import itertools
 import threading

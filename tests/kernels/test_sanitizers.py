@@ -1,6 +1,7 @@
-"""The stand-alone drivers of all kernels are clean under the sanitizers, and every planted bug is found by the build meant for it.
+"""The sanitizers find no error in the drivers of all kernels, and the build meant for a planted bug finds it.
 
-`python csrc/sanitize.py` does the same and prints a line each. A driver under ThreadSanitizer takes a minute: these are marked thorough.
+`python csrc/sanitize.py` does the same and prints a line each. A driver under ThreadSanitizer takes a minute: these
+are marked thorough.
 """
 
 import os
@@ -38,7 +39,8 @@ def test_every_kernel_has_a_driver_that_calls_every_entry_point():
         driver = next(path for path in sanitize.drivers() if sanitize.drives(path) == source).read_text()
         code = source.read_text()
         entries = set(re.findall(r'extern "C" [\w ]+?[ *]+(\w+)\(', code))
-        for template in re.findall(r'extern "C" \w+ (\w*)##', code):  # entry points that a macro makes, one for each rung
+        # entry points that a macro makes, one for each rung
+        for template in re.findall(r'extern "C" \w+ (\w*)##', code):
             entries |= {template + rung for rung in re.findall(r"^RUNG\((\w+),", code, re.M)}
         assert entries, source.name
         for entry in entries:
@@ -46,7 +48,7 @@ def test_every_kernel_has_a_driver_that_calls_every_entry_point():
 
 
 def test_every_triton_kernel_is_launched_by_the_program_for_compute_sanitizer():
-    """What `csrc/sanitize.py --gpu` runs on a card runs here too, interpreted: one room of it, the others when thorough."""
+    """The program of `csrc/sanitize.py --gpu` runs interpreted here: one room, all of them when thorough."""
     import triton_rungs
 
     from genmini import kernels

@@ -17,8 +17,10 @@ RUNS = runs("softmax_nll")
 KERNELS = [run for run in RUNS if run.rung]
 everywhere = pytest.mark.parametrize("run", RUNS, ids=str)
 in_kernels = pytest.mark.parametrize("run", KERNELS, ids=str)
-of_backends = pytest.mark.parametrize("run", [run for run in RUNS if run.rung != "naive"], ids=str)  # rungs share their plumbing
-rows = st.sampled_from([(0,), (1,), (3,), (64,), (65,), (129,), (2, 0), (2, 31), (3, 43), (2, 3, 5), (1, 8, 8), (2, 2, 3, 4)])  # N, ...
+# rungs share the code around their kernels, so one rung a backend is enough
+of_backends = pytest.mark.parametrize("run", [run for run in RUNS if run.rung != "naive"], ids=str)
+rows = st.sampled_from([(0,), (1,), (3,), (64,), (65,), (129,), (2, 0), (2, 31), (3, 43), (2, 3, 5), (1, 8, 8),
+                        (2, 2, 3, 4)])  # N, ...
 levels = st.sampled_from([1, 2, 3, 7, 8, 9, 17, 31, 32, 33, 64, 65, 256])
 
 
@@ -56,7 +58,11 @@ def test_matches(run, shape, L, scale, dtype):
 @everywhere
 @given(shape=rows, L=levels, dtype=dtypes, layout=layouts, seed=seeds, scale=st.sampled_from([1.0, 1e-3, 30.0]))
 def test_within_its_roundings(run, shape, L, dtype, layout, seed, scale):
-    """With u = 2^-24 (2^-53): L + 8 roundings of log s, four of the largest number on the way; a gradient of at most 1 that is rounded once more."""
+    """The error is within the roundings, with u = 2^-24 (2^-53).
+
+    There are L + 8 roundings of log s and four of the largest number on the way; a gradient, at most 1, is rounded
+    once more.
+    """
     logits, target = inputs(shape, L, seed, scale)
     logits = laid_out(logits.to(dtype), layout)
     a = logits.double()
@@ -116,7 +122,8 @@ def test_the_levels_share_a_probability_of_one(run, L):
     with run.use():
         nll, da = nll_and_gradient(logits, target)
     torch.testing.assert_close((-nll).exp().view(5, L).sum(1), torch.ones(5, dtype=nll.dtype, device=run.device))
-    torch.testing.assert_close(da.sum(1), torch.zeros_like(nll), rtol=0, atol=1e-14)  # adding a constant to all logits changes nothing
+    # adding a constant to all logits changes nothing
+    torch.testing.assert_close(da.sum(1), torch.zeros_like(nll), rtol=0, atol=1e-14)
     assert (nll >= 0).all()
     if L == 1:
         assert (nll == 0).all() and (da == 0).all()
@@ -148,11 +155,15 @@ def test_a_maximum_that_moves_with_every_tile(run, rising):
 
 
 @everywhere
-@pytest.mark.filterwarnings("ignore:invalid value encountered", "ignore:divide by zero", "ignore:All-NaN")  # NumPy, in the interpreter
+# the warnings are NumPy's, in the interpreter
+@pytest.mark.filterwarnings("ignore:invalid value encountered", "ignore:divide by zero", "ignore:All-NaN")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64], ids=str)
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_means_what_it_means_to_pytorch(run, poison, dtype):
-    """One logit in the first or last tile, the one that came or another; a first tile of -inf; all -inf: and nowhere else."""
+    """Logits that are not finite give PyTorch's results, and change no other row.
+
+    They are one logit in the first or last tile, the target's or another; a whole first tile; or all of them.
+    """
     logits, target = inputs((9, 10), 40)
     target[:] = 20
     for i, level in enumerate((0, 20, 39)):
@@ -180,8 +191,8 @@ def test_the_same_bits_wherever_the_numbers_lie(run):
         for moved in (logits, laid_out(logits, "offset"), laid_out(logits, "transposed"),
                       laid_out(logits, "strided"), last):
             for a, b in zip(plain, nll_and_gradient(moved, laid_out(target, "transposed")), strict=True):
-                assert torch.equal(a, b) if run.device == "cpu" or moved is logits else torch.allclose(a, b, rtol=1e-6,
-                                                                                                       atol=1e-6)
+                assert (torch.equal(a, b) if run.device == "cpu" or moved is logits
+                        else torch.allclose(a, b, rtol=1e-6, atol=1e-6))
         assert nll_and_gradient(last, target)[1].stride() == last.stride(), "a gradient lies as its logits lie"
 
 

@@ -1,7 +1,8 @@
-"""On a GPU: its tensor core is no worse than the model that the proofs and the emulator use (docs/exact-argmin.md, (5); csrc/gpu.h).
+"""The tensor core of a GPU is no worse than the model of the proofs and the emulator.
 
-The vectors are adversarial: the emulator, fed the same, loses as much as the model allows. Here the same source, compiled by nvcc, runs on the
-card. The bound must hold; whether every bit agrees is printed, for it is a fact about the card and not a promise.
+The model stands in docs/exact-argmin.md, (5), and csrc/gpu.h. The vectors are adversarial: on them the emulator loses
+as much as the model allows. Here the same source, compiled by nvcc, runs on the card. The bound must hold; whether
+every bit agrees is printed, for it is a fact about the card and not a promise.
 """
 
 import ctypes
@@ -31,7 +32,7 @@ def on_card(card, kind, a, b, d):
 
 
 def large_first_then_small(kind, M):
-    """One product of 1 and many just below what alignment keeps: cutting instead of rounding loses all of them, in one direction."""
+    """Return one product of 1 and many just below what alignment keeps: cutting, unlike rounding, loses them all."""
     a, b, d = random_matrices(kind, M, 11, 0)
     a.fill_(1)
     b.fill_(1)
@@ -67,6 +68,7 @@ def test_the_card_keeps_the_bound(card, kind, case):
     blocks = 2 if KINDS[kind] == 0 else 1  # 8 products of tf32 are half a block of 16
     print(f"\n{kind}, {case}: {(got == model).double().mean():.1%} of the results have the model's bits; worst error "
           f"{((got.double() - exact).abs() / magnitude).nan_to_num().max() * 2**23:.2f} of 2^-23, the model's "
-          f"{((model.double() - exact).abs() / magnitude).nan_to_num().max() * 2**23:.2f}, allowed {12 / blocks}")  # fmt: skip
+          f"{((model.double() - exact).abs() / magnitude).nan_to_num().max() * 2**23:.2f}, "
+          f"allowed {12 / blocks}")  # fmt: skip
     assert ((got.double() - exact).abs() <= 12 / blocks * 2.0**-23 * magnitude).all()
 

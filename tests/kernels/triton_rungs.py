@@ -1,7 +1,9 @@
-"""Launch every Triton kernel, every rung, forward and backward, on sizes around the edges of its blocks: a program for a sanitizer to watch.
+"""Launch every rung of every Triton kernel, forward and backward, on sizes around the edges of its blocks.
 
-    python tests/kernels/triton_rungs.py              on a GPU (csrc/sanitize.py --gpu runs it under compute-sanitizer); elsewhere by the interpreter
+    python tests/kernels/triton_rungs.py
     python tests/kernels/triton_rungs.py softmax_nll
+
+It runs on a GPU, where csrc/sanitize.py --gpu runs it under compute-sanitizer; elsewhere by the interpreter.
 """
 
 import sys
@@ -34,8 +36,8 @@ def masked_linear():
 def masked_conv2d():
     for N, C, O, H, W, kh, kw, kind, colours in ((1, 1, 1, 1, 1, 1, 1, "B", 1), (2, 3, 33, 5, 7, 3, 5, "A", 3),
                                                  (3, 35, 17, 8, 9, 7, 7, "B", 1)):
-        yield ops.masked_conv2d, (numbers(N, C, H, W), numbers(O, C, kh, kw) / (C * kh * kw) ** 0.5,
-                                  numbers(O)), (kind, colours)
+        yield (ops.masked_conv2d,
+               (numbers(N, C, H, W), numbers(O, C, kh, kw) / (C * kh * kw) ** 0.5, numbers(O)), (kind, colours))
 
 
 def softmax_nll():
@@ -74,7 +76,8 @@ def main():
                         wanted = results(function, tensors, rest, dtype)
                     with kernels.use(BACKEND, rung):
                         found = results(function, tensors, rest, dtype)
-                    for got, want in zip(found, wanted, strict=True):  # roughly: how exact they are, the rooms' tests say
+                    # a rough comparison: the rooms' tests check how exact the results are
+                    for got, want in zip(found, wanted, strict=True):
                         off = (got - want).abs().max().item()
                         if not off <= 2**-6 * (1 + want.abs().max().item()):
                             sys.exit(f"{name}, {rung}, {dtype}: wrong by {off}")
