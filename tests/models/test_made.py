@@ -308,7 +308,7 @@ def one_thread():
 
 
 def test_it_learns_the_digits(one_thread):
-    """A short training beats independent pixels by far, on images that it has not seen."""
+    """A short training beats independent pixels by far, on unseen images."""
     torch.manual_seed(0)
     train, valid, test = (data.load("digits-threshold", split) for split in data.SPLITS)
     p = (train.x.double().sum(0) + 0.5) / (len(train) + 1)

@@ -116,7 +116,7 @@ def test_info_without_triton():
 
 
 def test_training_without_matplotlib(tmp_path, capsys, monkeypatch):
-    """The run is kept whole, and its line says why there is no picture; a command that draws says so too."""
+    """The run is saved in full, and its line says why there is no picture; a command that draws says so too."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if the package were missing
     status, out, err = run(capsys, "train", "made", "--data", "digits", *FAST, "--out", "r")
     assert (status == 0

@@ -1,4 +1,4 @@
-"""What README and docs/ say holds: links lead somewhere, examples run, commands do what stands beside them."""
+"""Tests of README and docs/: links lead somewhere, examples run, commands do what is written beside them."""
 
 import re
 import shlex

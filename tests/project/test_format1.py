@@ -1,7 +1,7 @@
-"""Runs of format 1, which the commit 0b895aa wrote, load to the same bits; what of them cannot be continued is said.
+"""Tests that runs of format 1, which the commit 0b895aa wrote, load to the same bits or say why they do not continue.
 
-format1.zip holds a tiny finished run of each family, an unfinished one, and expected.json: of each model the digest of its
-tensors in order, and what that commit computed of the first images of valid, cut to their middle 4x4 pixels.
+format1.zip holds a tiny finished run of each family, an unfinished one, and expected.json: of each model the digest of
+its tensors in order, and what that commit computed of the first images of valid, cut to their middle 4x4 pixels.
 """
 
 import hashlib
