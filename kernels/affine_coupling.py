@@ -1,11 +1,11 @@
 """How do we bend a density with a network and still know, exactly, by how much it was stretched?
 
 The affine coupling layer of RealNVP (Dinh, Sohl-Dickstein, Bengio 2017, eq. 7-8; the course's "affine coupling layer"):
-half of the variables passes through, the other half is scaled and shifted by what a network reads off the first. This
-room is the second half's step.
+half of the variables passes through, the other half is scaled and shifted by what a network computes from the first.
+This room computes the second half.
 
-    kernels: csrc/affine_coupling.cu    layer: genmini.layers.AffineCoupling    test: tests/kernels/test_affine_coupling.py
-    bench: bench/bench_affine_coupling.py
+    kernels: csrc/affine_coupling.cu    layer: genmini.layers.AffineCoupling
+    test: tests/kernels/test_affine_coupling.py    bench: bench/bench_affine_coupling.py
 
 Math
     forward     y = x e^s + t            logdet_n =  sum_d s_nd        the Jacobian dy/dx is diagonal, e^s on it
@@ -17,18 +17,20 @@ Math
                 dy = dx e^-s             ds = -dx x - dlogdet          dt = -dy
 
 Shapes
-    x, s, t, y (N, ...), equal; dimension 0 is the batch, the rest is read as one row of D numbers.   logdet (N,) float32 (float64 for float64)
+    x, s, t, y (N, ...), equal; dimension 0 is the batch, the rest is read as one row of D numbers
+    logdet (N,) float32 (float64 for float64)
 
 Traffic
     a number read or written is w bytes (4 for float32); per element: forward or inverse 3 in + 1 out = 4w and 2
-    operations and one exp; backward 3 in + 2 out = 5w, with save="y" 4 in + 2 out = 6w. So memory binds: 16, 20 and 24
+    operations and one exp; backward 3 in + 2 out = 5w, with save="y" 4 in + 2 out = 6w. Memory is the bound: 16, 20, 24
     bytes an element in float32. Eager PyTorch moves at least 36: exp (8), mul (12), add (12), sum (4).
 
 Accuracy
-    All is computed in float32, also where x is of 16 bits (float64 for float64), and y is rounded once: e^s alone may
+    All is computed in float32, also for x of 16 bits (float64 for float64), and y is rounded once, because e^s may
     exceed float16. The sum of s is kept in double, and compensated (two doubles) for float64, in an order that depends
     on D alone:
-        |logdet - exact| <= 2^-23 |exact| + 2^-40 sum|s|   for float32 and 16 bits,    2^-50 sum|s| log2(D)   for float64.
+        |logdet - exact| <= 2^-23 |exact| + 2^-40 sum|s|   for float32 and 16 bits
+        |logdet - exact| <= 2^-50 sum|s| log2(D)           for float64
     save="y": y - t loses the digits that t covers: its error is 2^-24 (|y| + |t|) where x e^s has 2^-24 |x e^s|, so
     keep |t| modest.
 
@@ -36,8 +38,9 @@ Tiling
     naive       one thread an element for y, then one thread a row for logdet (s is read twice)
     one_pass    16-byte loads; a row is a run of chunks of 4096 numbers, a chunk belongs to one block of 256 threads:
 
-                row n   |  chunk 0  |  chunk 1  | ...       block (n, c) writes y, and the sum of its chunk to part[n, c];
-                        thread v, v+256, ... in wide loads     a second kernel, one block a row, adds part[n, :] in a fixed tree
+                row n   |  chunk 0  |  chunk 1  | ...         block (n, c) writes y, and the sum of its chunk to
+                        thread v, v+256, ... in wide loads    part[n, c]; a second kernel, one block a row, adds
+                                                              part[n, :] in a fixed tree
 
                 A short row (D <= 512) belongs to 1, 2, 4 ... 32 neighbouring lanes of one warp; a shuffle tree adds it.
 """
@@ -164,11 +167,13 @@ _inverse = differentiable(operator(
     fake=_empty, reference=reference_inverse, kernel=launch_inverse,
 ), inverse_gradient, rows="y s t")  # fmt: skip
 _backward = differentiable(operator(
-    COUPLING, "affine_coupling_backward(Tensor dy, Tensor dlogdet, Tensor kept, Tensor s, Tensor? t) -> (Tensor dx, Tensor ds)",
+    COUPLING, "affine_coupling_backward(Tensor dy, Tensor dlogdet, Tensor kept, Tensor s, Tensor? t)"
+    " -> (Tensor dx, Tensor ds)",
     fake=_empty_backward, reference=reference_backward, kernel=launch_backward,
 ), rows="dy dlogdet kept s t")  # fmt: skip
 _inverse_backward = differentiable(operator(
-    COUPLING, "affine_coupling_inverse_backward(Tensor dx, Tensor dlogdet, Tensor x, Tensor s) -> (Tensor dy, Tensor ds)",
+    COUPLING, "affine_coupling_inverse_backward(Tensor dx, Tensor dlogdet, Tensor x, Tensor s)"
+    " -> (Tensor dy, Tensor ds)",
     fake=_empty_backward, reference=reference_inverse_backward, kernel=launch_inverse_backward,
 ), rows="dx dlogdet x s")  # fmt: skip
 
@@ -176,7 +181,8 @@ _inverse_backward = differentiable(operator(
 def affine_coupling(x, s, t, save="x"):
     """y = x e^s + t and logdet = sum of s over all but dimension 0.   (N, ...) three times -> (N, ...), (N,)
 
-    save="y" keeps the output y and t for the backward pass, and not x: in a chain of couplings every y is somebody's input anyway.
+    save="y" keeps the output y and t for the backward pass, and not x: in a chain of couplings y is kept anyway, as the
+    input of the next.
     """
     _check.one_of("save", save, ("x", "y"))
     x, s, t = _checked(x=x, s=s, t=t)

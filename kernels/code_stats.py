@@ -1,4 +1,4 @@
-"""Which vectors did each code stand for, and where is their mean?
+"""How many vectors did each code replace, and what is their mean?
 
 The running means that move a codebook without a gradient (van den Oord et al. 2017, appendix A.1, eq. 6-8; Razavi et
 al. 2019; the course's "VQ-VAE"): they are fed by two sums over the batch, which this room computes.
@@ -7,7 +7,7 @@ al. 2019; the course's "VQ-VAE"): they are fed by two sums over the batch, which
     test: tests/kernels/test_code_stats.py    bench: bench/bench_code_stats.py
 
 Math
-    forward     count_k = |{n: index_n = k}|          total_k = sum_{n: index_n = k} z_n       so total_k / count_k is the mean
+    forward     count_k = |{n: index_n = k}|     total_k = sum_{n: index_n = k} z_n     total_k / count_k is the mean
     gradient    dz_n = dtotal_{index_n}
     The sums run in double, in an order that depends on the data alone: the same bits every time, whatever the number of
     threads.
@@ -67,7 +67,8 @@ def launch(backend, rung, z, index, K):
     N, D = z.shape
     order = start = None
     if rung == "segments":
-        ascending, order = torch.sort(index, stable=True)  # code k has the rows order[start[k]] ... order[start[k + 1] - 1]
+        # code k has the rows order[start[k]] ... order[start[k + 1] - 1]
+        ascending, order = torch.sort(index, stable=True)
         start = torch.searchsorted(ascending, torch.arange(K + 1, device=index.device))
     count, total = index.new_empty(K), z.new_empty((K, D), dtype=wide(z.dtype))
     arguments = z.dtype, z, index, order, start, count, total, N, K, D
@@ -79,7 +80,7 @@ def launch(backend, rung, z, index, K):
 
 
 def gradient(dtotal, index, K):
-    # forward was: total_k = sum of z_n with index_n = k.   A gather, and PyTorch has it, with its own derivative
+    # forward was: total_k = sum of z_n with index_n = k.   This gather is PyTorch's, with its own derivative
     inside = (index >= 0) & (index < K)
     return dict(z=dtotal.index_select(0, index.clamp(0, K - 1)) * inside[:, None])
 

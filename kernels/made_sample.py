@@ -1,41 +1,45 @@
-"""What does a draw cost, if D pixels are drawn one after the other from a network that answers for all of them at once?
+"""What does a draw cost, if D pixels are drawn one after the other from a network that computes all D at once?
 
 Ancestral sampling from MADE (Germain, Gregor, Murray, Larochelle 2015, section 3: "D forward passes"; the course's
-"MADE : principe"). With the degrees sorted, it costs the arithmetic of one: a unit of degree m is final once x_1 ...
-x_m are known, so nobody computes it twice.
+"MADE : principe"). With the degrees sorted, it costs the arithmetic of one pass: a unit of degree m is final once x_1
+... x_m are known, and is computed only once.
 
-    kernels: csrc/made_sample.cu, csrc/made_sample.cpp    model: genmini/models/made.py    test: tests/kernels/test_made_sample.py
-    bench: bench/bench_made_sample.py
+    kernels: csrc/made_sample.cu, csrc/made_sample.cpp    model: genmini/models/made.py
+    test: tests/kernels/test_made_sample.py    bench: bench/bench_made_sample.py
 
 Math
-    z^0 = the bits [x_d >= 1] ... [x_d >= L-1] of x_1 ... x_D,   z^i_j = max(0, b^i_j + sum_k [m^i_j >= m^{i-1}_k] W^i_jk z^{i-1}_k),   i = 1 ... I
+    z^0 = the bits [x_d >= 1] ... [x_d >= L-1] of x_1 ... x_D
+    z^i_j = max(0, b^i_j + sum_k [m^i_j >= m^{i-1}_k] W^i_jk z^{i-1}_k),   i = 1 ... I
     l_d = b_d + sum_k [d > m^I_k] V_dk z^I_k ( + sum_k [d > m^0_k] A_dk z^0_k ),   one number if L = 2, else L
     x_d = how many of P(x_d <= 0 | x_<d), ..., P(x_d <= L-2 | x_<d) are at most u_d      (L = 2: [u_d >= sigma(-l_d)])
-    Step d: of every layer, from below, the units of degree d-1, which wait for nothing but x_{d-1}; then l_d; then x_d.
+    Step d computes in every layer, from below, the units of degree d-1, which need x_{d-1} last; then l_d; then x_d.
     u and x are data; nothing here has a gradient.
 
 Shapes
     u (N, D), x (N, D) of 0 ... L-1, W^i (units of i, units of i-1), b^i (units of i), V (D or D L, units of I), A (D or
     D L, D (L-1)),
-    m^i (units of i) of 0 ... D, ascending -> x (N, D)   l (N, D) or (N, D, L)      float32 or float64; 16-bit numbers become float32
+    m^i (units of i) of 0 ... D, ascending -> x (N, D)   l (N, D) or (N, D, L)
+    float32 or float64; 16-bit numbers become float32
 
 Traffic
     Every living weight is used once for a sample: 2 N (living weights) operations, D times fewer than D passes; the
-    weights are read once a tile of samples. A product of matrices it is not any more: step d has a handful of rows, so
-    what it takes is a stream of weights. D = 784, two layers of 1000 units: 1.3 million living weights, 2.6 million
+    weights are read once a tile of samples. Step d has only a few rows of weights, so it is no product of large
+    matrices: it reads a stream of weights. D = 784, two layers of 1000 units: 1.3 million living weights, 2.6 million
     operations a sample.
 
 Tiling
     naive       a block a sample; a unit at a time, its sum shared by all threads
-    tiles       a block owns up to 8 samples, and 4 units at a time: a weight that is loaded serves 8 samples, an activation 4 units; the
-                warps share the k, and meet once for 4 units. Activations stay in shared memory where they fit.
+    tiles       a block owns up to 8 samples, and 4 units at a time: a weight that is loaded is used for 8 samples, an
+                activation for 4 units; the warps share the k, and add their sums once for 4 units. Activations stay in
+                shared memory where they fit.
 
-                W^i   k ->   units final at step d see all that is known by then, and no more: a staircase of contiguous rows
+                W^i   k ->   units final at step d read all that is known by then: a staircase of contiguous rows
                 j   # # . . . .
                 |   # # # # . .    < step d-1
                 v   # # # # # .    < step d
 
-    cpu         samples are the lanes of vectors, up to 4 vectors a task, for the whole walk; the activations of a task fit the second cache
+    cpu         samples are the lanes of vectors, up to 4 vectors a task, for the whole walk; the activations of a task
+                fit the second cache
 """
 
 import torch
@@ -50,12 +54,15 @@ DEEPEST = 64  # tables of layers that a launch carries: hidden ones, V and A
 
 
 def reference(u, x, known, levels, weights, biases, degrees, direct):
-    """One whole pass for every pixel that is drawn. -> x drawn from `known` on, and the logits of all, (N, D, 1 or L)"""
+    """x drawn from `known` on, and the logits of all, (N, D, 1 or L): one whole pass for every pixel that is drawn."""
     x, D = x.clone(memory_format=torch.contiguous_format), x.shape[1]
     d = torch.arange(1, D + 1, device=x.device)
     m, rows = [d.repeat_interleave(levels - 1), *degrees], d.repeat_interleave(_rows(levels))
     masked = [W.masked_fill(m_j[:, None] < m_k, 0) for W, m_j, m_k in zip(weights, degrees, m, strict=False)]
-    V, A = (None if W is None else W.masked_fill(rows[:, None] <= m_k, 0) for W, m_k in ((weights[-1], m[-1]), (direct, m[0])))
+    V, A = (
+        None if W is None else W.masked_fill(rows[:, None] <= m_k, 0)
+        for W, m_k in ((weights[-1], m[-1]), (direct, m[0]))
+    )  # fmt: skip
 
     def logits():
         z = bits = (x[..., None] > torch.arange(levels - 1, device=x.device)).flatten(1).to(V.dtype)
@@ -66,7 +73,7 @@ def reference(u, x, known, levels, weights, biases, degrees, direct):
 
     l = logits() if known == D else None
     for d in range(known, D):
-        l = logits()  # the last ones are those of every step: x_d and what follows it has no say in l_d
+        l = logits()  # l_d does not depend on x_d and later pixels: the last logits are those of every step
         below = torch.sigmoid(-l[:, d]) if levels == 2 else l[:, d].softmax(1).cumsum(1)[:, :-1]
         x[:, d] = (u[:, d, None] >= below).sum(1)
     return x, l
@@ -87,7 +94,9 @@ def _rows(levels):  # of V a pixel
 
 
 def launch(backend, rung, u, x, known, levels, weights, biases, degrees, direct):
-    """layers (I + 2, 3): where W^i lies, where b^i, how long a row is; V's, then A's.
+    """Returns x drawn from `known` on, and the logits.
+
+    layers (I + 2, 3): the addresses of W^i and b^i and the length of a row; those of V, then of A.
     ends (I + 1, D + 1): how many of z^i have a degree <= d
     """
     x = x.clone()  # its pixels from `known` on are written
@@ -99,7 +108,9 @@ def launch(backend, rung, u, x, known, levels, weights, biases, degrees, direct)
     ends = torch.stack([d * (levels - 1), *(torch.searchsorted(m, d, right=True) for m in degrees)])
     logits, units = u.new_empty(N, D, _rows(levels)), D * (levels - 1) + sum(len(m) for m in degrees)
     if backend == "cpu":
-        bytes = _library.size("made_sample", "cpu", "made_sample_cpu_workspace", u.dtype, levels, N, units, threads=threads)
+        bytes = _library.size(
+            "made_sample", "cpu", "made_sample_cpu_workspace", u.dtype, levels, N, units, threads=threads
+        )
         work, function = torch.empty(bytes, dtype=torch.uint8), "made_sample_cpu"
     else:
         work, function = u.new_empty(N, units), f"made_sample_{rung}"
@@ -110,7 +121,7 @@ def launch(backend, rung, u, x, known, levels, weights, biases, degrees, direct)
 
 # ---- gradient -------------------------------------------------------------------------------------------------------
 
-# None: a draw is a count of thresholds. The likelihood's gradient is that of masked_linear.
+# None: a draw counts thresholds, which has no gradient. The likelihood's gradient is that of masked_linear.
 
 # ---- registration ---------------------------------------------------------------------------------------------------
 
@@ -125,19 +136,19 @@ def _values(x, known, levels, degrees):
 
 
 _sample = operator(
-    SAMPLE, "made_sample(Tensor u, Tensor x, int known, int levels, Tensor[] weights, Tensor?[] biases, Tensor[] degrees, "
-    "Tensor? direct) -> (Tensor drawn, Tensor l)",
+    SAMPLE, "made_sample(Tensor u, Tensor x, int known, int levels, Tensor[] weights, Tensor?[] biases, "
+    "Tensor[] degrees, Tensor? direct) -> (Tensor drawn, Tensor l)",
     fake=lambda u, x, levels: (x.new_empty(x.shape), u.new_empty(*x.shape, _rows(levels))),
     check=_values, reference=reference, kernel=launch, cpu=launch,
 )  # fmt: skip
 
 
 def made_sample(u, weights, biases, degrees, levels=2, direct=None, x=None, known=0, logits=False):
-    """Draws, (N, D) uint8: the same u (N, D), uniform in [0, 1), gives the same draws, whoever computes them.
+    """Draws, (N, D) uint8: the same u (N, D), uniform in [0, 1), gives the same draws on every backend and rung.
 
-    weights: of the hidden layers from below, (units, inputs) each, then V; biases likewise, each may be None; degrees: of the hidden layers,
-    ascending; direct: A. x (N, D) and known: x[:, :known] is given, the rest is drawn after it. logits=True also gives the logits of all
-    steps, (N, D), or (N, D, levels) of more than two.
+    weights: of the hidden layers from below, (units, inputs) each, then V; biases likewise, each may be None; degrees:
+    of the hidden layers, ascending; direct: A. x (N, D) and known: x[:, :known] is given, the rest is drawn after it.
+    logits=True also returns the logits of all steps, (N, D), or (N, D, levels) for more than two levels.
     """
     _check.tensors(u=u)
     _check.dimensions("u", u, 2, "(N, D)")
@@ -168,10 +179,13 @@ def _bytes(x):
 
 
 def _network(u, weights, biases, degrees, levels, direct):
-    """Each layer takes what the one below gives."""
+    """Check that each layer takes what the one below gives."""
     _check.lists(weights=weights, biases=biases, degrees=degrees)
     if not len(weights) == len(biases) == len(degrees) + 1:
-        raise ValueError(f"weights and biases must be those of {len(degrees)} hidden layers and of the output, got {len(weights)}, {len(biases)}")
+        raise ValueError(
+            f"weights and biases must be those of {len(degrees)} hidden layers and of the output, "
+            f"got {len(weights)}, {len(biases)}"
+        )
     if len(weights) >= DEEPEST:
         raise ValueError(f"weights must be of at most {DEEPEST - 1} layers, got {len(weights)}")
     D, J, named = u.shape[1], u.shape[1] * _rows(levels), {}
@@ -181,7 +195,8 @@ def _network(u, weights, biases, degrees, levels, direct):
         _check.tensors(**named)
         _check.dimensions(f"weights[{i}]", W, 2, "(units, inputs)")
         last = i == len(degrees)
-        _check.shape(f"weights[{i}]", W, (J if last else W.shape[0], K), "(outputs, units below)" if last else "(units, units below)")
+        _check.shape(f"weights[{i}]", W, (J if last else W.shape[0], K),
+                     "(outputs, units below)" if last else "(units, units below)")  # fmt: skip
         K = W.shape[0]
         if b is not None:
             _check.shape(f"biases[{i}]", b, (K,), f"(units of weights[{i}],)")

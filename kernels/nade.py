@@ -1,21 +1,24 @@
-"""How likely is each pixel given those before it, when one network answers for all of them, and pays for all of them only once?
+"""How likely is each pixel given those before it, if one network computes all of these probabilities in one pass?
 
 The neural autoregressive distribution estimator (Larochelle, Murray 2011, eq. 5-8; Uria et al. 2016, algorithm 1; the
 course's "Neural Autoregressive Density Estimator", partage des poids): the D networks share W, so that the next pixel
-adds one column and no more.
+only adds one column of W.
 
-    kernels: csrc/nade.cu, csrc/nade.cpp    model: genmini/models/nade.py    test: tests/kernels/test_nade.py    bench: bench/bench_nade.py
+    kernels: csrc/nade.cu, csrc/nade.cpp    model: genmini/models/nade.py
+    test: tests/kernels/test_nade.py    bench: bench/bench_nade.py
 
 Math
     a_1 = c,   h_d = sigma(a_d),   l_d = b_d + V_d . h_d,   a_{d+1} = a_d + W_:d if x_d = 1, else a_d
-    log_prob = sum_d log sigma(+-l_d), + where x_d = 1                        (not sigma of sigma: l_d is a logit, and stays one)
+    log_prob = sum_d log sigma(+-l_d), + where x_d = 1          (l_d is a logit: sigma is applied to it only here)
     sample      x_d = [u_d >= sigma(-l_d)], that is, 1 with probability sigma(l_d)
     gradient, from dl_d:    dV_d = dl_d h_d        da_d = dl_d V_d h_d (1 - h_d)        db_d = dl_d
-                            dW_:d = x_d A_d,  A_d = sum_{d' > d} da_d'        dc = sum_d da_d          (each summed over the rows)
+                            dW_:d = x_d A_d,  A_d = sum_{d' > d} da_d'        dc = sum_d da_d
+                            each summed over the rows
     x is data: 0 or 1, and gets no gradient. The second derivative is plain PyTorch's, which stores (N, D, H).
 
 Shapes
-    x, u (N, D)   W (H, D)   V (D, H)   b (D)   c (H) -> log_prob (N)   logits (N, D)   float32 or float64; 16-bit numbers become float32
+    x, u (N, D)   W (H, D)   V (D, H)   b (D)   c (H) -> log_prob (N)   logits (N, D)
+    float32 or float64; 16-bit numbers become float32
 
 Traffic
     N D H sigmoids and 4 N D H operations, where D separate networks would need N D^2 H; the weights are read once a
@@ -26,10 +29,12 @@ Traffic
 
 Tiling
     naive       the pass: a block a row, two barriers a reduction; the gradient: a thread a unit, all rows in turn
-    warp_rows   the pass: a warp a row, its H units in registers. The gradient: units do not meet on the way back, so a block owns 32 units
+    warp_rows   the pass: a warp a row, its H units in registers. The gradient: no unit depends on another, so a block
+                owns 32 units
 
-                a_d of a row   | chunk 0 | chunk 1 | ... | chunk C |     upwards a alone, marked at every chunk;
-                               ^mark     ^mark                           then chunk by chunk from the end: h again, and down through it
+                a_d of a row   | chunk 0 | chunk 1 | ... | chunk C |     upwards only a, stored at every mark; then
+                               ^mark     ^mark                           chunk by chunk from the end: h is computed
+                                                                         again, and the gradient goes down through it
 
     cpu         the pass: up to 16 rows a task; the gradient: up to 4 vectors of units a task, all rows; chunks as above
 """
@@ -53,7 +58,7 @@ def reference(x, W, V, b, c):
 
 
 def reference_sample(u, x, known, W, V, b, c):
-    """x (N, D) of which x[:, :known] counts -> x, drawn from there on, and the logits of all"""
+    """x (N, D), of which x[:, :known] is given -> x, drawn from there on, and the logits of all pixels"""
     a, x, logits = c.expand(len(x), -1), x.clone(memory_format=torch.contiguous_format), [b.new_zeros(len(x), 0)]
     for d in range(x.shape[1]):
         l = b[d] + a.sigmoid() @ V[d]
@@ -117,7 +122,7 @@ def _workspace(W, threads):
 
 
 def reference_backward(dl, x, W, V, c):
-    """All a_d at once: (N, D, H)."""
+    """dW, dV, dc. It holds all a_d at once, (N, D, H)."""
     one = x[:, :, None] != 0
     a = torch.cat([c.expand(len(x), 1, -1), torch.where(one, W, 0)[:, :-1]], 1)[:, : x.shape[1]].cumsum(1)
     h = a.sigmoid()
@@ -153,7 +158,8 @@ _logits = differentiable(operator(
     fake=lambda x, W: W.new_empty(x.shape), check=_binary, reference=reference, kernel=launch, cpu=launch,
 ), gradient, rows="x")  # fmt: skip
 _sample = operator(
-    SAMPLE, "nade_sample(Tensor u, Tensor x, int known, Tensor W, Tensor V, Tensor b, Tensor c) -> (Tensor drawn, Tensor l)",
+    SAMPLE, "nade_sample(Tensor u, Tensor x, int known, Tensor W, Tensor V, Tensor b, Tensor c)"
+    " -> (Tensor drawn, Tensor l)",
     fake=lambda x, W: (x.new_empty(x.shape), W.new_empty(x.shape)),
     check=_binary, reference=reference_sample, kernel=launch_sample, cpu=launch_sample,
 )  # fmt: skip
@@ -174,9 +180,10 @@ def nade_logits(x, W, V, b, c):
 
 
 def nade_sample(u, W, V, b, c, x=None, known=0, logits=False):
-    """Draws, (N, D) uint8: the same u (N, D), uniform in [0, 1), gives the same draws, whoever computes them.
+    """Draws, (N, D) uint8: the same u (N, D), uniform in [0, 1), gives the same draws on every backend and rung.
 
-    x (N, D) and known: x[:, :known] is given, the rest is drawn after it. logits=True also gives the logits of all steps, (N, D).
+    x (N, D) and known: x[:, :known] is given, the rest is drawn after it. logits=True also returns the logits of all
+    steps, (N, D).
     """
     _check.tensors(u=u)
     _check.dimensions("u", u, 2, "(N, D)")
@@ -195,7 +202,7 @@ def nade_sample(u, W, V, b, c, x=None, known=0, logits=False):
 
 
 def _data(x):
-    """As uint8; what is neither 0 nor 1 becomes 2, for the operator to find."""
+    """x as uint8. What is neither 0 nor 1 becomes 2, which the operator refuses."""
     _check.tensors((*_check.FLOATS, *_check.INTEGERS, torch.bool), x=x)
     _check.dimensions("x", x, 2, "(N, D)")
     return x if x.dtype == torch.uint8 else torch.where(x == 0, 0, torch.where(x == 1, 1, 2)).to(torch.uint8)

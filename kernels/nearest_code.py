@@ -22,7 +22,7 @@ Traffic
 
 Tiling
     naive         one thread a row: the definition
-    tiled         a block owns 128 rows; tiles of 128 codes pass by; a thread holds 8 x 8 products in float. Then the sieve:
+    tiled         a block owns 128 rows and loops over tiles of 128 codes; a thread holds 8 x 8 products in float. Then:
 
                         k ->  128   128   128          the true d_nk lies within score_nk -+ margin_nk. Each tile lowers
                     n  [  S  ][  S  ][  S  ]  bound_n  the row's bound, and keeps the codes that reach below it: one

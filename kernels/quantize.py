@@ -1,4 +1,4 @@
-"""How does a network learn, if its output was replaced by the nearest code, and a choice has no gradient?
+"""How does a network learn, if its output is replaced by the nearest code, and the choice of a code has no gradient?
 
 The step of VQ-VAE once the nearest codes are known (van den Oord, Vinyals, Kavukcuoglu 2017, eq. 2-3; the course's
 "VQ-VAE"): the network behind the codes learns as if they were z, and the codes move towards the vectors that they
@@ -19,8 +19,8 @@ Shapes
 
 Traffic
     The step reads z and writes z_q, 8 N D bytes in float32, and gathers e from cache; dz reads dz_q and z and writes
-    dz, 12 N D; de reads z once, 4 N D, and one sort of the indices. Eager PyTorch moves 36 N D forward (gather, subtract,
-    square, sum, twice, and z + (e - z)). Memory binds.
+    dz, 12 N D; de reads z once, 4 N D, and one sort of the indices. Eager PyTorch moves 36 N D forward (gather,
+    subtract, square, sum, twice, and z + (e - z)). Memory is the bound.
 
 Tiling
     fused    a warp gathers a row's code, writes z_q and adds the loss, 32 columns at a time; dz likewise. de: a stable
