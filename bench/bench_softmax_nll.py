@@ -1,7 +1,7 @@
 """Time the softmax's negative log-likelihood of every pixel, and F.cross_entropy, eager and compiled.
 
 Bytes are what the room must move: the logits once, and for both directions once more and their gradient. On a CPU the
-room runs its backend `cpu` (in PyTorch); its row is named `genmini reference`.
+room runs its backend `cpu`, which is PyTorch.
 
     room: kernels/softmax_nll.py
 """
@@ -48,7 +48,7 @@ def rows_of(N, L, P, channels, dtype):
     torch._dynamo.reset()
     functions = {"eager": eager, "torch.compile": torch.compile(eager)}
     for rung in kernels.rungs("softmax_nll") if GPU else (None,):
-        functions[f"genmini {rung or 'reference'}"] = in_rung(rung)
+        functions[f"genmini {rung or kernels.chosen('softmax_nll').backend}"] = in_rung(rung)
     errors = {}
     for name, function in functions.items():  # a wrong kernel is not timed
         errors[name] = (function(logits, target).double() - exact).abs().max().item()
