@@ -1,50 +1,47 @@
 """How does an image model see, for every pixel at once, only the pixels that come before it?
 
 The masked convolution of PixelCNN (van den Oord, Kalchbrenner, Kavukcuoglu 2016, section 3.4 and figure 2; the course's
-"PixelCNN"): pixels are ordered row by row, the colours of a pixel one after the other, and the taps of the filter that
-would look ahead are dead.
+"PixelCNN"): pixels are ordered row by row, the colours of a pixel one after the other. The taps of the filter that
+would read a later pixel are dead: they count as 0.
 
-    layer: genmini.layers.MaskedConv2d    test: tests/kernels/test_masked_conv2d.py    bench: bench/bench_masked_conv2d.py
+    layer: genmini.layers.MaskedConv2d   test: tests/kernels/test_masked_conv2d.py   bench: bench/bench_masked_conv2d.py
 
 Math
     the filter is K (O, C, kh, kw), odd, with centre (ph, pw) = (kh//2, kw//2); its taps in reading order are
-    t = u kw + v, the centre is t = m:
+    t = u kw + v, the centre is t = m; x is 0 outside the image:
 
-    forward     y_nohw = b_o + sum_{t < m} sum_c x_nc(h+u-ph)(w+v-pw) K_ocuv  +  sum_c x_nchw K_oc(m) M_oc           (x is 0 outside the image)
-                M_oc = [colour(o) > colour(c)] for kind "A", [>=] for kind "B";    colour(c) = floor(c colours / C), colour(o) = floor(o colours / O)
-    gradient    dx_nchw = sum_{t < m} sum_o dy_no(h-u+ph)(w-v+pw) K_ocuv  +  sum_o dy_nohw K_oc(m) M_oc                ("turned": the adjoint)
-                dK_ocuv = sum_nhw dy_nohw x_nc(h+u-ph)(w+v-pw)  if t < m, times M_oc if t = m, else 0               db_o = sum_nhw dy_nohw
-    The derivatives of these are the same three sums: two kernels give derivatives of every order.
+    forward     y_nohw = b_o + sum_{t < m} sum_c x_nc(h+u-ph)(w+v-pw) K_ocuv  +  sum_c x_nchw K_oc(m) M_oc
+                M_oc = [colour(o) > colour(c)] for kind "A", [>=] for "B"; colour(c) = floor(c colours / C), of o with O
+    gradient    dx_nchw = sum_{t < m} sum_o dy_no(h-u+ph)(w-v+pw) K_ocuv  +  sum_o dy_nohw K_oc(m) M_oc  ("turned")
+                dK_ocuv = sum_nhw dy_nohw x_nc(h+u-ph)(w+v-pw)  if t < m, times M_oc if t = m, else 0
+    db_o = sum_nhw dy_nohw. The derivatives of these are the same three sums: two kernels give those of every order.
 
 Shapes
-    x (N, C, H, W), weight K (O, C, kh, kw), bias (O) or None -> y (N, O, H, W).   P = N H W pixels; T live taps: m, or m+1 with a live centre.
+    x (N, C, H, W), K (O, C, kh, kw), bias (O) or None -> y (N, O, H, W).   P = N H W pixels; T live taps: m, or m+1
+    with a live centre.
 
 Traffic
     2 P O C T operations each for y, dx and dK, against 2 P O C kh kw with a dense masked filter: T is 4 or 5 of 9, 12
     or 13 of 25, 24 or 25 of 49. w P (C + O) bytes once, w bytes a number (a tap's shifted pixels come again from the
     cache), and w T O C for the filter. P = 256 x 32 x 32, O = C = 128, 3x3 "B" in bfloat16: 77 dense and 43 live GFLOP,
-    134 MB. PyTorch can leave out the rows below the centre (6 of 9 taps, 15 of 25, 28 of 49 stay: the backend `cpu`
-    does so); or all dead taps, with one convolution for the rows above and one for the row itself, which moves 3 w P O
-    bytes more, to write both halves and read them.
+    134 MB. PyTorch can leave out the rows below the centre (6 of 9 taps, 15 of 25, 28 of 49 stay: the backend `cpu`),
+    or all dead taps: one convolution for the rows above, one for the row itself, 3 w P O bytes more to add the halves.
 
 Dead taps
-    are never seen: whatever K is there, NaN included, y and dx do not change, and dK is exactly 0. If x is not finite
-    somewhere, every y that may see it is not finite; whether others near it are is not promised (0 times infinity,
-    where a masked tap is multiplied).
+    have no effect: whatever K is there, NaN included, y and dx do not change, and dK is exactly 0. Where x is not
+    finite, every y that may see it is not finite; others near it may be finite or not (0 times infinity).
 
 Tiling
-    An implicit matrix product: the rows are pixels p = (n, h, w), the columns output channels o, and the sum runs over
-    (t, c):
+    An implicit matrix product: rows are pixels p = (n, h, w), columns output channels o; the sum runs over (t, c):
 
           . . . . .         naive   every tap of the dense filter is loaded and masked
-          t t t t t         taps    the live taps alone, in reading order the first T: packed side by side with the centre masked, and channels
-          t t m . .                 last, so that a step of the sum reads BC neighbouring numbers a pixel and a filter row
-          . . . . .
-          . . . . .         program (p tile, o tile): BP pixels x BO channels, BC channels of one tap a step; dK: (o tile, c tile, tap, chunk of p)
+          t t t t t         taps    only the live taps, which are the first T in reading order: packed side by side
+          t t m . .                 with the centre masked, and channels last, so that a step of the sum reads BC
+          . . . . .                 neighbouring numbers of a pixel and of a filter row
+          . . . . .         program (p tile, o tile): BP pixels x BO channels, BC channels of one tap a step
 
-    dK sums over P pixels in chunks (set by the shapes alone) that are added in order: the same bits every time. A
-    tensor that is not channels last is copied so once. Fewer than 16 channels are computed as 16, the least that a
-    tensor core takes.
+    dK, by programs (o tile, c tile, tap, chunk of p), is added over the chunks in order, whose size the shapes alone
+    set: the same bits every time. A tensor that is not channels last is copied once; 16 channels are the least.
 """
 
 import torch
@@ -89,11 +86,11 @@ def reference_dw(dy, x, kh, kw, kind, colours):  # (N, O, H, W), (N, C, H, W) ->
 
 # The backend `cpu`, in PyTorch: without the rows below the centre; the few dead taps of its own row are masked.
 
-
 def cropped(kh, kw):
-    """The rows and columns of the filter that hold all live taps, and the padding (left, right, top, bottom) to x's size."""
+    """The rows and columns of the filter with the live taps, and the padding (left, right, top, bottom) to x's size."""
     ph, pw = kh // 2, kw // 2
-    return (slice(0, ph + 1), slice(0, kw), (pw, pw, ph, 0)) if kh > 1 else (slice(0, 1), slice(0, pw + 1), (pw, 0, 0, 0))
+    return ((slice(0, ph + 1), slice(0, kw), (pw, pw, ph, 0)) if kh > 1 else
+            (slice(0, 1), slice(0, pw + 1), (pw, 0, 0, 0)))  # fmt: skip
 
 
 def cropped_filter(weight, kind, colours):
@@ -121,7 +118,7 @@ def cpu_dw(dy, x, kh, kw, kind, colours):
 
 @triton.jit
 def may_see(out, in_, OUT, IN, COLOURS, KIND_A: tl.constexpr, TURNED: tl.constexpr):
-    """Whether the centre lets this output channel see that input channel; turned, the inputs are the filter's outputs."""
+    """Whether output channel `out` sees input channel `in_` at the centre; turned, in_ is an output of the filter."""
     out_colour, in_colour = out.to(tl.int64) * COLOURS // OUT, in_.to(tl.int64) * COLOURS // IN
     if TURNED:
         return in_colour > out_colour if KIND_A else in_colour >= out_colour
@@ -136,8 +133,9 @@ def pixel(p, H, W):
 
 @triton.jit
 def tap_tile(y, x_ptrs, k_ptrs, t, c_start, h, w, p_ok, o, C, O, H, W, kh, kw, x_c, x_h, x_w, k_t, k_c, COLOURS,
-             MASKED: tl.constexpr, KIND_A: tl.constexpr, TURNED: tl.constexpr, PRECISION: tl.constexpr, BC: tl.constexpr):  # fmt: skip
-    """y_po += sum_c x_p'c K_oct for BC channels c of tap t, which reads the pixel p' beside p."""
+             MASKED: tl.constexpr, KIND_A: tl.constexpr, TURNED: tl.constexpr, PRECISION: tl.constexpr,
+             BC: tl.constexpr):  # fmt: skip
+    """y_po += sum_c x_p'c K_oct for BC channels c of tap t, which reads the pixel p' beside p; k is (BC, BO)."""
     dh, dw = t // kw - kh // 2, t % kw - kw // 2
     if TURNED:
         dh, dw = -dh, -dw
@@ -146,7 +144,7 @@ def tap_tile(y, x_ptrs, k_ptrs, t, c_start, h, w, p_ok, o, C, O, H, W, kh, kw, x
     x_ptrs += dh.to(tl.int64) * x_h + dw.to(tl.int64) * x_w
     x = tl.load(x_ptrs[:, None] + c.to(tl.int64)[None, :] * x_c, x_ok[:, None] & (c < C)[None, :], other=0)  # (BP, BC)
     k_ptrs += t.to(tl.int64) * k_t
-    k = tl.load(k_ptrs[None, :] + c.to(tl.int64)[:, None] * k_c, (c < C)[:, None] & (o < O)[None, :], other=0)  # (BC, BO)
+    k = tl.load(k_ptrs[None, :] + c.to(tl.int64)[:, None] * k_c, (c < C)[:, None] & (o < O)[None, :], other=0)
     if MASKED:
         m = kh * kw // 2
         k = tl.where((t < m) | ((t == m) & may_see(o[None, :], c[:, None], O, C, COLOURS, KIND_A, TURNED)), k, 0)
@@ -154,10 +152,11 @@ def tap_tile(y, x_ptrs, k_ptrs, t, c_start, h, w, p_ok, o, C, O, H, W, kh, kw, x
 
 
 @triton.jit
-def convolve(x_ptr, k_ptr, b_ptr, y_ptr, C, O, H, W, P, T, kh, kw, x_n, x_c, x_h, x_w, k_o, k_c, k_t, y_n, y_o, y_h, y_w, COLOURS,
-             TAPS: tl.constexpr, KIND_A: tl.constexpr, TURNED: tl.constexpr, BIAS: tl.constexpr,
-             PRECISION: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr, BP: tl.constexpr, BO: tl.constexpr, BC: tl.constexpr):  # fmt: skip
-    """One tile (BP pixels, BO channels) of y. Turned, it is dx: C counts the filter's outputs then, and O its inputs."""
+def convolve(x_ptr, k_ptr, b_ptr, y_ptr, C, O, H, W, P, T, kh, kw, x_n, x_c, x_h, x_w, k_o, k_c, k_t,
+             y_n, y_o, y_h, y_w, COLOURS, TAPS: tl.constexpr, KIND_A: tl.constexpr, TURNED: tl.constexpr,
+             BIAS: tl.constexpr, PRECISION: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr,
+             BP: tl.constexpr, BO: tl.constexpr, BC: tl.constexpr):  # fmt: skip
+    """One tile (BP pixels, BO channels) of y. Turned, it is dx; then C counts the filter's outputs and O its inputs."""
     p = (tl.program_id(0) // tl.cdiv(O, BO)).to(INDEX) * BP + tl.arange(0, BP)
     o = tl.program_id(0) % tl.cdiv(O, BO) * BO + tl.arange(0, BO)
     n, h, w = pixel(p, H, W)
@@ -167,19 +166,20 @@ def convolve(x_ptr, k_ptr, b_ptr, y_ptr, C, O, H, W, P, T, kh, kw, x_n, x_c, x_h
     y = tl.zeros((BP, BO), SUM)
     CB = tl.cdiv(C, BC)
     for s in range(0, T * CB):  # tap by tap, BC channels a step
-        y = tap_tile(y, x_ptrs, k_ptrs, s // CB, s % CB * BC, h, w, p_ok, o, C, O, H, W, kh, kw, x_c, x_h, x_w, k_t, k_c, COLOURS,
-                     not TAPS, KIND_A, TURNED, PRECISION, BC)  # fmt: skip
+        y = tap_tile(y, x_ptrs, k_ptrs, s // CB, s % CB * BC, h, w, p_ok, o, C, O, H, W, kh, kw,
+                     x_c, x_h, x_w, k_t, k_c, COLOURS, not TAPS, KIND_A, TURNED, PRECISION, BC)  # fmt: skip
     if BIAS:
         y += tl.load(b_ptr + o, o < O, other=0).to(SUM)[None, :]
     y_ptrs = y_ptr + n.to(tl.int64) * y_n + h.to(tl.int64) * y_h + w.to(tl.int64) * y_w  # y[n, 0, h, w]
-    tl.store(y_ptrs[:, None] + o.to(tl.int64)[None, :] * y_o, y.to(y_ptr.dtype.element_ty), p_ok[:, None] & (o < O)[None, :])
+    tl.store(y_ptrs[:, None] + o.to(tl.int64)[None, :] * y_o, y.to(y_ptr.dtype.element_ty),
+             p_ok[:, None] & (o < O)[None, :])  # fmt: skip
 
 
 @triton.jit
 def correlate(dy_ptr, x_ptr, dk_ptr, C, O, H, W, P, kh, kw, CHUNK, dy_n, dy_o, dy_h, dy_w, x_n, x_c, x_h, x_w, COLOURS,
               TAPS: tl.constexpr, KIND_A: tl.constexpr, PRECISION: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr,
               BP: tl.constexpr, BO: tl.constexpr, BC: tl.constexpr):  # fmt: skip
-    """dK_oct = M_oct sum_p dy_po x_p'c for one tile (BO, BC) of tap t and the pixels p of one chunk, where p' is the pixel that t reads."""
+    """dK_oct = M_oct sum_p dy_po x_p'c for one tile (BO, BC) of tap t, which reads p', and the pixels p of a chunk."""
     t, chunk = tl.program_id(1), tl.program_id(2)
     o = tl.program_id(0) // tl.cdiv(C, BC) * BO + tl.arange(0, BO)
     c = tl.program_id(0) % tl.cdiv(C, BC) * BC + tl.arange(0, BC)
@@ -192,16 +192,17 @@ def correlate(dy_ptr, x_ptr, dk_ptr, C, O, H, W, P, kh, kw, CHUNK, dy_n, dy_o, d
         if tl.max(live.to(tl.int32)) == 0:
             p_end = p_begin
     dk = tl.zeros((BO, BC), SUM)
-    for p_start in range(p_begin, p_end, BP):
+    for p_start in range(p_begin, p_end, BP):  # dy is (BP, BO), x is (BP, BC)
         p = p_start + tl.arange(0, BP)
         n, h, w = pixel(p, H, W)
         x_ok = (p < p_end) & (h + dh >= 0) & (h + dh < H) & (w + dw >= 0) & (w + dw < W)
         dy_ptrs = dy_ptr + n.to(tl.int64) * dy_n + h.to(tl.int64) * dy_h + w.to(tl.int64) * dy_w  # dy[n, 0, h, w]
-        x_ptrs = x_ptr + n.to(tl.int64) * x_n + (h + dh).to(tl.int64) * x_h + (w + dw).to(tl.int64) * x_w  # x[n, 0, h+dh, w+dw]
-        dy = tl.load(dy_ptrs[:, None] + o.to(tl.int64)[None, :] * dy_o, (p < p_end)[:, None] & (o < O)[None, :], other=0)  # (BP, BO)
-        x = tl.load(x_ptrs[:, None] + c.to(tl.int64)[None, :] * x_c, x_ok[:, None] & (c < C)[None, :], other=0)  # (BP, BC)
+        x_ptrs = x_ptr + n.to(tl.int64) * x_n + (h + dh).to(tl.int64) * x_h + (w + dw).to(tl.int64) * x_w  # x[n, 0, p']
+        dy = tl.load(dy_ptrs[:, None] + o.to(tl.int64)[None, :] * dy_o,
+                     (p < p_end)[:, None] & (o < O)[None, :], other=0)
+        x = tl.load(x_ptrs[:, None] + c.to(tl.int64)[None, :] * x_c, x_ok[:, None] & (c < C)[None, :], other=0)
         dk = tl.dot(tl.trans(dy), x, dk, input_precision=PRECISION, out_dtype=SUM)
-    dk_ptrs = dk_ptr + ((chunk * tl.num_programs(1) + t).to(tl.int64) * O + o[:, None]) * C + c[None, :]  # dK[chunk, t, o, c]
+    dk_ptrs = dk_ptr + ((chunk * tl.num_programs(1) + t).to(tl.int64) * O + o[:, None]) * C + c[None, :]  # dK[chunk]
     tl.store(dk_ptrs, tl.where(live, dk, 0).to(dk_ptr.dtype.element_ty), (o < O)[:, None] & (c < C)[None, :])
 
 
@@ -230,11 +231,12 @@ def pixels(P):
 
 
 def packed(weight, kind, colours, turned):
-    """The live taps of the filter, (o, c, t) in the order t, o, c of memory (turned t, c, o), the centre masked; and how many they are."""
+    """The live taps (o, c, t), in memory t, o, c (turned: t, c, o), with the centre masked; and how many they are."""
     O, C, kh, kw = weight.shape
     m, T = live_taps(kh, kw, kind, colours)
     order = (2, 1, 0) if turned else (2, 0, 1)
-    k = weight.reshape(O, C, kh * kw)[..., :T].permute(order).clone(memory_format=torch.contiguous_format).permute(order if turned else (1, 2, 0))
+    k = weight.reshape(O, C, kh * kw)[..., :T].permute(order).clone(memory_format=torch.contiguous_format).permute(
+        order if turned else (1, 2, 0))  # fmt: skip
     if colours > 1:
         k[..., m].masked_fill_(~centre_mask(O, C, kind, colours, k.device), 0)
     return k, T
@@ -242,7 +244,8 @@ def packed(weight, kind, colours, turned):
 
 def launch(rung, x, weight, bias, kind, colours, turned=False):
     dtype, (N, C, H, W), (_, _, kh, kw) = x.dtype, x.shape, weight.shape
-    y = new_image(x, weight.shape[1 if turned else 0], torch.float32 if dtype == torch.bfloat16 and x.device.type == "cpu" else dtype)
+    y = new_image(x, weight.shape[1 if turned else 0],
+                  torch.float32 if dtype == torch.bfloat16 and x.device.type == "cpu" else dtype)  # fmt: skip
     x, weight, bias = widened(x, weight, bias)
     O, P, T = y.shape[1], N * H * W, kh * kw
     k = weight.reshape(*weight.shape[:2], T)  # (o, c, t)
@@ -255,8 +258,8 @@ def launch(rung, x, weight, bias, kind, colours, turned=False):
         convolve[(triton.cdiv(P, BP) * triton.cdiv(O, BO),)](
             x, k, bias, y, C, O, H, W, P, T, kh, kw, *x.stride(), *((k_c, k_o) if turned else (k_o, k_c)), k_t,
             *y.stride(), colours, TAPS=rung == "taps", KIND_A=kind == "A", TURNED=turned, BIAS=bias is not None,
-            PRECISION=precision(), SUM=triton_dtype(wide(x.dtype)), INDEX=pixels(P), BP=BP, BO=BO, BC=BC, num_warps=warps,
-            num_stages=stages if rung == "taps" else 1,
+            PRECISION=precision(), SUM=triton_dtype(wide(x.dtype)), INDEX=pixels(P), BP=BP, BO=BO, BC=BC,
+            num_warps=warps, num_stages=stages if rung == "taps" else 1,
         )  # fmt: skip
     return y.to(dtype)
 
@@ -282,9 +285,9 @@ def launch_dw(rung, dy, x, kh, kw, kind, colours):
     part = x.new_empty((chunks, T, O, C), dtype=wide(x.dtype))
     with torch.cuda.device_of(x):
         correlate[(tiles, T, chunks)](
-            dy, x, part, C, O, H, W, P, kh, kw, CHUNK, *dy.stride(), *x.stride(), colours, TAPS=rung == "taps", KIND_A=kind == "A",
-            PRECISION=precision(), SUM=triton_dtype(wide(x.dtype)), INDEX=pixels(P), BP=deep, BO=BO, BC=BC, num_warps=warps,
-            num_stages=stages if rung == "taps" else 1,
+            dy, x, part, C, O, H, W, P, kh, kw, CHUNK, *dy.stride(), *x.stride(), colours,
+            TAPS=rung == "taps", KIND_A=kind == "A", PRECISION=precision(), SUM=triton_dtype(wide(x.dtype)),
+            INDEX=pixels(P), BP=deep, BO=BO, BC=BC, num_warps=warps, num_stages=stages if rung == "taps" else 1,
         )  # fmt: skip
     dw = x.new_zeros((O, C, kh, kw), dtype=dtype)
     dw.view(O, C, kh * kw)[..., :T] = part.sum(0).permute(1, 2, 0)
@@ -295,7 +298,8 @@ def new_image(x, channels, dtype=None):
     """An empty image in the memory order of x: channels last, or channels first."""
     last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     order = torch.channels_last if last else torch.contiguous_format
-    return torch.empty((x.shape[0], channels, *x.shape[2:]), dtype=dtype or x.dtype, device=x.device, memory_format=order)
+    return torch.empty((x.shape[0], channels, *x.shape[2:]), dtype=dtype or x.dtype, device=x.device,
+                       memory_format=order)  # fmt: skip
 
 
 # ---- gradient -------------------------------------------------------------------------------------------------------
@@ -348,7 +352,7 @@ _dw = differentiable(operator(
 
 
 def masked_conv2d(x, weight, bias, kind, colours=1):
-    """y = x * (K o M) + b, of x's size; M keeps the taps before the centre, and there the colours before (kind "A") or up to (kind "B") its own.
+    """y = x * (K o M) + b; M keeps the taps before the centre, and there the colours before, with kind "B" its own too.
 
     (N, C, H, W), (O, C, kh, kw), (O) or None -> (N, O, H, W)
     """
