@@ -24,12 +24,14 @@ def gaussians(seed=7, n=200, m=150, F=6):
     return torch.from_numpy(a), torch.from_numpy(b), torch.from_numpy(4 * r.randn(n, 5))
 
 
-def with_moments(mean, S, n=50, seed=0):
-    """Rows whose sample mean and covariance are these, to rounding."""
+def with_moments(mean, root, n=50, seed=0):
+    """Rows whose sample mean is this and whose sample covariance is root @ root.T, to rounding.
+
+    The root is given: that of a singular covariance would turn a rounding of 1e-16 into 1e-8.
+    """
     x = np.random.RandomState(seed).randn(n, len(mean))
     x = np.linalg.qr(x - x.mean(0))[0] * math.sqrt(n - 1)
-    values, vectors = np.linalg.eigh(S)
-    return torch.from_numpy(x @ (vectors * np.sqrt(values.clip(0))).T + mean)
+    return torch.from_numpy(x @ root.T + mean)
 
 
 # ---- order and batch -------------------------------------------------------------------------------------------------
@@ -87,7 +89,7 @@ def test_fid_of_gaussians_with_one_basis_is_the_closed_form():
     r = np.random.RandomState(1)
     Q = np.linalg.qr(r.randn(5, 5))[0]
     s, t, mean = np.array([3, 1, 0.1, 1e-3, 2.0]), np.array([1, 1, 5, 1e-4, 0]), np.array([1.0, -2, 0, 0.5, 0])
-    a, b = with_moments(mean, Q * s**2 @ Q.T), with_moments(0 * mean, Q * t**2 @ Q.T, n=80, seed=2)
+    a, b = with_moments(mean, Q * s), with_moments(0 * mean, Q * t, n=80, seed=2)  # covariances Q s^2 Q^T, Q t^2 Q^T
     assert metrics.fid(a, b) == pytest.approx(5.25 + ((s - t) ** 2).sum(), rel=1e-12)
     one, other = torch.tensor([[0.0], [2.0]]), torch.tensor([[5.0], [9.0], [13.0]])  # variances 2 and 16, means 1 and 9
     assert metrics.fid(one, other) == pytest.approx(64 + (4 - math.sqrt(2)) ** 2, rel=1e-14)
