@@ -417,7 +417,7 @@ def test_a_run_comes_back(tmp_path):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_can_be_run(name):
-    """Each makes its model and takes a training step: on its data, or on noise of the shape of files that are not here."""
+    """Each makes its model and takes a training step: on its data, or on noise in the shape of files from elsewhere."""
     recipe = RECIPES[name]
     elsewhere = {"mnist": (28, 28), "images": (3, 32, 32)}
     if recipe["data"] in elsewhere:

@@ -104,7 +104,7 @@ def test_a_training_that_saves_nothing_leaves_nothing(capsys, monkeypatch):
 
 
 def test_a_killed_training_leaves_a_run_that_resumes_and_its_parts_are_removed(capsys, other_process, monkeypatch):
-    """After a kill while a file is half written the lock is released, and the next training removes the half file."""
+    """After a kill amid the writing of a file the lock is released; the next training removes the half file."""
     words = ["train", "made", "--data", "digits", *FAST, "--out", "r"]
     program = f"""
 import os, signal
