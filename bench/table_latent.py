@@ -145,7 +145,8 @@ def table(rows, data):
         values = costs or [float(row["squared_error"]) for row in group]
         return ("density" in group[0]["unit"], not costs, statistics.mean(values))
 
-    heads = [SETS[data], "−ELBO", f"−IWAE-{DRAWS}", "−ELBO given y", f"−IWAE-{DRAWS} given y", "−log p(x\\|z)",
+    heads = [SETS[data], "−ELBO", f"−IWAE-{DRAWS}", "−ELBO given y", f"−IWAE-{DRAWS} given y",
+             "−log p(x\\|z)",
              "squared error", "FID", "right class", "perplexity", "parameters", "seconds"]  # fmt: skip
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for (who, key), group in sorted(groups.items(), key=order):

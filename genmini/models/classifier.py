@@ -1,8 +1,8 @@
 """A classifier: p(y | x), by a small network of convolutions. It draws no images; it judges those of other models.
 
-The course, "Évaluation des VAE" and "Évaluation des VAE conditionnels": a discriminative model gives the features f(x)
-by which real and drawn images are compared, and the p(y | x) that tells whether a drawn 7 looks like a 7. LeCun et al.,
-"Gradient-based learning applied to document recognition", 1998, with the ReLU of Nair and Hinton, 2010.
+The course, "Évaluation des VAE" and "Évaluation des VAE conditionnels": a discriminative model gives the features
+f(x) by which real and drawn images are compared, and the p(y | x) that tells whether a drawn 7 looks like a 7. LeCun
+et al., "Gradient-based learning applied to document recognition", 1998, with the ReLU of Nair and Hinton, 2010.
 
     h_0 = 2 x / (L - 1) - 1                                                                 (1)
     h_i = maxpool_2x2 relu(V_i * relu(W_i * h_{i-1}))                                       (2)
