@@ -70,6 +70,11 @@ class Output(nn.Module):
     def draw(self, a, u):
         return (u[..., None] >= self.cumulative(a)).sum(-1).to(self.dtype)
 
+    def marginals(self, x):
+        """Examples (N, D) -> a (D, rows): p(x_d | a_d) are the shares of the levels among x_1d ... x_Nd, where each
+        level counts half an example more. Only Bits and Levels can have any shares."""
+        raise ValueError(f"marginals are for bits and levels: {type(self).__name__} has another form of p(x | a)")
+
     def extra_repr(self):
         return f"levels={self.levels}, rows={self.rows}"
 
@@ -90,6 +95,10 @@ class Bits(Output):
     def cumulative(self, a):
         return (-wide(a)).movedim(self.dim, -1).sigmoid()  # p(x <= 0) = 1 - sigma(a) = sigma(-a)
 
+    def marginals(self, x):
+        ones = x.long().sum(0)
+        return torch.log((ones + 0.5) / (len(x) - ones + 0.5))[:, None]
+
 
 class Levels(Output):
     """p(x = l) = exp(a_l) / sum_k exp(a_k)"""
@@ -109,6 +118,10 @@ class Levels(Output):
 
     def cumulative(self, a):
         return wide(a).movedim(self.dim, -1).softmax(-1).cumsum(-1)[..., :-1]
+
+    def marginals(self, x):
+        counts = torch.stack([(x == level).sum(0) for level in range(self.levels)], 1)
+        return torch.log((counts + 0.5) / (len(x) + 0.5 * self.levels))
 
 
 class Mixture(Output):

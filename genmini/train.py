@@ -56,6 +56,7 @@ class Loop:
     patience: int = 0  # evaluations without a better one, after which the training stops; 0: it does not
     precision: str = "float32"  # of the losses that are learnt from, under autocast; valid is judged in float32
     every: int = 100  # steps between evaluations
+    marginals: bool = False  # begin with output biases at the shares of each pixel's levels in train
 
     def check(self, train):
         """ValueError for a setting that cannot be."""
@@ -77,8 +78,8 @@ class Loop:
 
 
 def fit(model, train, valid, *, steps=None, batch=64, rate=1e-3, decay=0.0, clip=5.0, shift=0.0, ema=0.0, patience=0,
-        precision="float32", every=100, method=None, later=None, seed=0, run=None, metadata=None, watch=None,
-        resume=False, progress=True, before=()):  # fmt: skip
+        precision="float32", every=100, marginals=False, method=None, later=None, seed=0, run=None, metadata=None,
+        watch=None, resume=False, progress=True, before=()):  # fmt: skip
     """Train the model as `Loop` says -> History. The best weights on valid stay, in the model and in the folder `run`.
 
     later: of a model with stages, the settings of each stage after the first, {"prior": dict(steps=400)}; the model's
@@ -97,7 +98,7 @@ def fit(model, train, valid, *, steps=None, batch=64, rate=1e-3, decay=0.0, clip
         return _solve(model, train, valid, method, run, metadata)
     if method is not None:
         raise ValueError(f"method is for models that are solved: {model.cannot('fit')}")
-    loops = [Loop(steps, batch, rate, decay, clip, shift, ema, patience, precision, every)]
+    loops = [Loop(steps, batch, rate, decay, clip, shift, ema, patience, precision, every, marginals)]
     loops += [Loop(**settings) for settings in (later or {}).values()]
     for loop in loops:
         loop.check(train)
@@ -149,6 +150,8 @@ class Training:
         self.device = model.device
         self.train_data, self.valid_data = train.to(self.device), valid.to(self.device)
         self.random = Random(seed, self.device)
+        if loop.marginals:
+            model.begin_at_marginals(self.train_data.x)
         self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(loop.ema)) if loop.ema else None
         self.judged = self.averaged.module if loop.ema else model  # its loss on valid counts, its weights are kept
         self.descents = {}  # name of an update -> Descent, made when the model first yields the name

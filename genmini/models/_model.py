@@ -37,6 +37,7 @@ LACKS = {  # method, or argument of `sample` -> what a model without it does not
     "mixture": "takes one class",
     "correlations": "follows no attributes",
     "fit": "is trained step by step",
+    "begin_at_marginals": "has no bias for each level of each pixel",
     "mean": "draws its pixels directly, so there is no mean image behind them",
     "known": "does not draw pixel after pixel, so it cannot complete an image",
     "how": "has one way to draw",
@@ -129,6 +130,10 @@ class Model(nn.Module):
 
     def begin(self, stage, train):
         """Called before each of `stages`: from here on `loss` and `updates` are those of this stage."""
+
+    def begin_at_marginals(self, x):
+        """Set the biases of the output so that at first each pixel has the shares of levels that it has among x."""
+        raise Cannot(self.cannot("begin_at_marginals"))
 
     def fit(self, x):
         """Solves for the parameters at once; only a model that needs no steps has it (AR)."""

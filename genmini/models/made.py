@@ -112,6 +112,10 @@ class MADE(Model):
     def _log_p(self, x, mask):  # (N, D) -> log p(x_d | x_<d), (N, D)
         return self.p.log_p(self.logits(x, mask).view(len(x), self.D, self.p.rows), x)
 
+    @torch.no_grad()
+    def begin_at_marginals(self, x):
+        self.V.bias.copy_(self.p.marginals(x.flatten(1)[:, self.orders[0]]).flatten())
+
     def pixel_order(self):
         return self.orders[0]
 

@@ -57,6 +57,10 @@ class NADE(Model):
         x, _ = self.check(x, y)
         return self.p.log_p(self.logits(x).view(len(x), self.D, self.p.rows), x).sum(1)  # log of (1)
 
+    @torch.no_grad()
+    def begin_at_marginals(self, x):
+        self.b.copy_(self.p.marginals(x.flatten(1)[:, self.order]).flatten())
+
     def pixel_order(self):
         return self.order
 

@@ -61,6 +61,13 @@ class VAE(Model):
         self.encoder, self.f = coders(body, shape, *numbers, hidden, width, upsample, self.classes, dropout)
         self.to(device=device or torch.get_default_device(), dtype=dtype)
 
+    @torch.no_grad()
+    def begin_at_marginals(self, x):
+        last = [layer for layer in self.f.modules() if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)][-1]
+        if last.bias.numel() != self.p.rows * self.D:
+            raise ValueError("marginals need a bias for each pixel, and convolutions share theirs: take body='mlp'")
+        last.bias.copy_(self.p.marginals(x.flatten(1)).T.flatten())  # the rows of all pixels, one after another
+
     # ---- q(z|x) and p(x|z) -------------------------------------------------------------------------------------------
 
     def q(self, x, y=None):

@@ -126,6 +126,44 @@ def test_a_density_checks_the_shape_of_its_points():
         model.log_prob(torch.randn(4, 3))
 
 
+# ---- where training begins -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [2, 5])
+@pytest.mark.parametrize("name", ["fvsbn", "nade", "made", "vae"])
+def test_training_begins_at_the_marginals(name, levels):
+    """Without the weights, p(x_d) are the shares of the levels of pixel d, each level counted half an example more."""
+    train = few_images(levels)
+    settings = dict(latent=2, decoder="categorical") if name == "vae" else dict(order="random")
+    model = models.find(name)(train.shape, levels=levels, **settings)
+    fit(model, train, train, steps=1, rate=1e-12, marginals=True, progress=False)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.zeros_(parameter)
+    counts = torch.stack([(train.x == level).sum(0) for level in range(levels)]).double()
+    shares = (counts + 0.5) / (len(train.x) + levels / 2)  # (levels, *shape)
+    x = torch.randint(levels, (7, *train.shape), dtype=torch.uint8)
+    expected = shares.log().gather(0, x.long()).flatten(1).sum(1)
+    log_p = model.log_p(x, torch.randn(7, 2)) if name == "vae" else model.log_prob(x)
+    torch.testing.assert_close(log_p.double(), expected, rtol=1e-6, atol=1e-5)
+
+
+def test_who_has_no_bias_for_each_pixel_says_so():
+    train = few_images(2)
+    for name, settings, reason in (("pixelcnn", dict(width=2, blocks=0), "has no bias for each level of each pixel"),
+                                   ("vae", dict(body="conv", width=2), "take body='mlp'"),
+                                   ("vae", dict(decoder="gaussian"), "are for bits and levels")):  # fmt: skip
+        model = models.find(name)(train.shape, **settings)
+        with pytest.raises(ValueError, match=reason):
+            fit(model, train, train, steps=1, marginals=True, progress=False)
+
+
+def few_images(levels):
+    x = torch.randint(levels, (20, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    x[:, 0] = 0  # a row that is empty in all
+    return data.Data("few", "train", x, torch.zeros(20, dtype=torch.int64), levels)
+
+
 # ---- what a model cannot do ------------------------------------------------------------------------------------------
 
 CALLS = {
@@ -134,7 +172,7 @@ CALLS = {
     "decode": lambda model, x: model.decode(torch.zeros(2, 2)), "reconstruct": lambda model, x: model.reconstruct(x),
     "codes": lambda model, x: model.codes(x), "decode_codes": lambda model, x: model.decode_codes(model.codes(x)),
     "mixture": lambda model, x: model.mixture([0, 1]), "correlations": lambda model, x: model.correlations(x),
-    "fit": lambda model, x: model.fit(x),
+    "fit": lambda model, x: model.fit(x), "begin_at_marginals": lambda model, x: model.begin_at_marginals(x),
 }  # fmt: skip
 
 
