@@ -5,13 +5,17 @@
     Mixture       p(x = l) = sum_k pi_k [sigma((e_l - mu_k)/s_k) - sigma((e_l-1 - mu_k)/s_k)]   3 K numbers
     Gaussian      a density of v = x / (L-1): N(sigma(a), variance)                        one number, or two
 
-Every class has the same five members:
+Every class has these members:
 
-    rows          how many numbers a one x takes
+    rows          the number of parameters a for one x
     log_p(a, x)   log p(x | a)
     mean(a)       the mean of x in levels, from 0 to L-1
     cumulative(a) p(x <= l | a) for l = 0 ... L-2, along a new last dimension
     draw(a, u)    the number of levels l < L-1 with p(x <= l | a) <= u, for uniform noise 0 <= u < 1
+    marginals(x)  the a of given shares of the levels; only of Bits and Levels
+    levels        L
+    discrete      true if log_p is a probability of levels, false if it is a density
+    dtype         of draws: uint8 up to 256 levels
 
 Layout: `dim` is the dimension of a that holds the rows; x, u and all results have the shape of a without it. dim=1 is
 for images, as in ops.softmax_nll: a (N, rows, H, W). dim=-1 is for logits (N, D, rows): the rows of each x_d are last.
@@ -57,12 +61,12 @@ def decoder(name, levels, alpha=20.0, variance="shared"):
 class Output(nn.Module):
     """What the four classes share: discrete levels, drawn by inverting their cumulative distribution."""
 
-    discrete = True  # log_p is a probability of levels, not a density
+    discrete = True
 
     def __init__(self, levels, rows, dim=1):
         super().__init__()
         self.levels, self.rows, self.dim = levels, rows, dim
-        self.dtype = torch.uint8 if levels <= 256 else torch.int64  # of draws
+        self.dtype = torch.uint8 if levels <= 256 else torch.int64
 
     def mean(self, a):
         return (1 - self.cumulative(a)).sum(-1)  # E x = sum_l p(x > l)
@@ -72,7 +76,7 @@ class Output(nn.Module):
 
     def marginals(self, x):
         """Examples (N, D) -> a (D, rows): p(x_d | a_d) are the shares of the levels among x_1d ... x_Nd, where each
-        level counts half an example more. Only Bits and Levels can have any shares."""
+        level counts half an example more. Only Bits and Levels can represent arbitrary shares."""
         raise ValueError(f"marginals are for bits and levels: {type(self).__name__} has another form of p(x | a)")
 
     def extra_repr(self):

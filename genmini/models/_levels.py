@@ -6,7 +6,8 @@ import torch
 
 
 def checked(x, shape, levels):
-    """x (N, *shape), or flat, -> (N, D). Its values are checked on a CPU only: on a GPU that would be a hidden wait."""
+    """x (N, *shape), or flat, -> (N, D). Its values are checked on a CPU only: reading them on a GPU would make the
+    host wait for it."""
     D = math.prod(shape)
     if x.dim() == 0 or math.prod(x.shape[1:]) != D:
         raise ValueError(f"x must have shape (N, {', '.join(map(str, shape))}), got {tuple(x.shape)}")

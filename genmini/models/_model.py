@@ -9,10 +9,11 @@
 
     RECIPES = {"digits": {"data": "digits", "model": dict(hidden=200), "train": dict(steps=1000)}}
 
-The constructor gets its arguments in the plain form that a run stores, and leaves them in `settings`. x are N examples
-(N, *shape): whole levels 0 ... levels - 1, or real numbers where levels is None. y are their classes (N,), or one class
-for all; callers pass it by name, and only to a model that has `classes`. A method that a model does not have raises
-`Cannot` with the reason; `cannot(name)` gives the reason without a call. docs/extend.md adds a model step by step.
+The constructor's arguments are converted to plain Python values (a tensor to a list, a shape to a tuple) and kept in
+`settings`. x are N examples (N, *shape): whole levels 0 ... levels - 1, or real numbers where levels is None. y are
+their classes (N,), or one class for all; callers pass it by name, and only to a model that has `classes`. A method that
+a model does not have raises `Cannot` with the reason; `cannot(name)` gives the reason without a call. docs/extend.md
+adds a model step by step.
 """
 
 import functools
@@ -58,11 +59,11 @@ class Batch(NamedTuple):
 
 class Model(nn.Module):
     unit = "nats"  # of `loss`
-    is_bound = False  # is log_prob a lower bound of log p(x)?
+    is_bound = False  # true if log_prob is a lower bound of log p(x)
     classes = 0  # how many classes y tells apart; 0: the model takes no y
     stages = ()  # names of the parts that are learnt one after another
     latent = 0  # how many numbers z code an example; 0: none
-    has_normal_prior = False  # is z drawn from N(0, I)?
+    has_normal_prior = False  # true if z is drawn from N(0, I)
     attributes = ()  # names of the attributes that the first numbers z follow
     sample_note = ""  # a sentence that belongs beside samples
 
@@ -96,8 +97,8 @@ class Model(nn.Module):
     # ---- checks ------------------------------------------------------------------------------------------------------
 
     def check(self, x, y=None, needed=False):
-        """Examples (N, *shape), or flat, (N, D), and their classes -> (N, D); (N,) or None. Values are read on a CPU
-        only: on a GPU that would be a hidden wait."""
+        """Examples (N, *shape), or flat, (N, D), and their classes -> (N, D); (N,) or None. Values are checked on a
+        CPU only: reading them on a GPU would make the host wait for it."""
         x = checked(x, self.shape, self.levels)
         return x, self.check_y(y, len(x), needed)
 

@@ -34,7 +34,7 @@ METHODS = ("likelihood", "least-squares", "yule-walker")
 
 class AR(Model):
     def __init__(self, shape=(100,), levels=None, p=2, device=None, dtype=torch.float64):
-        """shape (T,): how long a sample is unless it is told; log_prob takes any length."""
+        """shape (T,): the default length of a sample; log_prob takes any length."""
         if len(shape) != 1 or levels is not None:
             raise ValueError("AR models series of real numbers, shape (T,) without levels; "
                              f"got shape {shape} with levels {levels}")  # fmt: skip
@@ -128,7 +128,7 @@ class AR(Model):
     # ---- fitting -----------------------------------------------------------------------------------------------------
 
     def fit(self, x, method="likelihood"):
-        """Set c, phi and sigma from series x (N, T), T > p; all methods but "least-squares" make it stationary."""
+        """Set c, phi and sigma from series x (N, T), T > p + 1; all methods but "least-squares" make it stationary."""
         if method not in METHODS:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
         x = x.detach().to("cpu", torch.float64)

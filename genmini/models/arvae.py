@@ -1,4 +1,4 @@
-"""AR-VAE: a VAE of which each of the first numbers z grows with something that can be measured on the image.
+"""AR-VAE: a VAE whose first latent numbers each grow with one measured attribute of the image, such as its area.
 
 The course, "Structuration de l'espace latent: AR-VAE"; Pati, Lerch, "Attribute-based regularization of latent
 spaces for variational auto-encoders", 2020.
@@ -48,7 +48,8 @@ class ARVAE(VAE):
         return measured.measure(v)[:, [measured.NAMES.index(name) for name in self.attributes]]
 
     def disorder(self, z, a):
-        """z (N, d), a (N, R) -> sum_r of the means over j, (N,): their mean over i is sum_r L_r"""
+        """z (N, d), a (N, R) -> (N,): for each i, the sum over r of the mean over j of |tanh(delta D_r) - sign(D_a)|.
+        Its mean over i is sum_r L_r."""
         D_a = a[:, None] - a  # (1) (N, N, R)
         z = z[:, : a.shape[1]]
         D_r = z[:, None] - z  # (2)
@@ -105,7 +106,7 @@ def ranks(a):
     return rank / rank.std(correction=0) if len(count) > 1 else rank
 
 
-RECIPES = {  # tuned on the valid split alone: a larger gamma buys correlation with nats
+RECIPES = {  # tuned on the valid split alone: a larger gamma gives higher rank correlations and a worse likelihood
     "digits": {
         "data": "digits",
         "model": dict(latent=10, body="conv", width=24, decoder="categorical", delta=10.0, gamma=5.0),

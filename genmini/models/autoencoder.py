@@ -1,4 +1,4 @@
-"""Autoencoder: what must pass through few numbers is learnt in few numbers.
+"""Autoencoder: codes an image as a few numbers, and reconstructs the image from them.
 
 The course, "Auto-encodeurs" and "Des auto-encodeurs aux VAE"; Hinton, Salakhutdinov, "Reducing the
 Dimensionality of Data with Neural Networks", 2006; the linear one is Baldi, Hornik, "Neural Networks and Principal

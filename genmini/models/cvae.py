@@ -10,7 +10,7 @@ aléatoire)"; Sohn, Lee, Yan, "Learning Structured Output Representation using D
 
 y is a class, which enters as a one-hot vector, or any vector of C numbers: it is concatenated to what enters the
 encoder (for convolutions as C constant planes), and to z. So a mixture of one-hot vectors gives images with properties
-of several classes. Without a y, (3) takes one of the last that the model has learnt from.
+of several classes. If no y is given, (3) draws one of the last 2048 y of training.
 
     bodies: genmini/nets/coders.py    test: tests/models/test_cvae.py
 """
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from genmini.models.vae import VAE
 
-KEPT = 2048  # of the y learnt from
+KEPT = 2048  # y of training, for (3)
 
 
 class CVAE(VAE):

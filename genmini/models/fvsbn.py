@@ -36,7 +36,7 @@ class FVSBN(Model):
         degrees = dict(in_degree=d_in, out_degree=d_out, strict=True)
         self.alpha = MaskedLinear(len(d_in), len(d_out), device=device, dtype=dtype, **degrees)
         self.dropout = nn.Dropout(dropout)
-        with torch.no_grad():  # at first a pixel listens to none: the independent pixels that (2) contains
+        with torch.no_grad():  # start with weights 0: all pixels are independent
             self.alpha.weight.zero_()
             self.alpha.bias.zero_()
 
@@ -81,7 +81,7 @@ class FVSBN(Model):
         return x[:, self.order.argsort()].reshape(n, *self.shape)
 
 
-RECIPES = {  # tuned on the valid split alone: in 17 levels a million weights need holding back
+RECIPES = {  # tuned on the valid split alone: with 17 levels there are a million weights, hence the large decay
     "digits": {
         "data": "digits-threshold",
         "model": dict(),

@@ -18,8 +18,8 @@ them. `order` says which pixel is x_1, which x_2, ...; x comes and goes in pixel
 
 With K masks the hidden units have K sets of degrees, and if the order is random the pixels have K orders: p_k is of
 mask k, on the same weights. A batch in training takes one mask at random, or with `resample` draws a new one, so that
-the weights learn all orders at once; (6) averages the probabilities of the K masks, not their logits, which would give
-nothing that sums to one.
+the weights learn all orders at once; (6) averages the probabilities of the K masks, not their logits: an average of
+logits defines no probability over x.
 
     rooms: kernels/masked_linear.py, kernels/made_sample.py    test: tests/models/test_made.py
 """
@@ -128,7 +128,7 @@ class MADE(Model):
         return self._sample(n, u, x, known, self._draw)
 
     def sample_naive(self, n, u=None, x=None, known=0):
-        """The same draws for D passes: what `sample` is measured by."""
+        """The same draws, by D passes of the network; tests and benches compare `sample` with it."""
         return self._sample(n, u, x, known, self._draw_naive)
 
     @torch.no_grad()
@@ -167,7 +167,7 @@ class MADE(Model):
         return x
 
 
-RECIPES = {  # tuned on the valid split alone; 1297 images overfit within seconds: dropout and shifts hold against it
+RECIPES = {  # tuned on the valid split alone; without dropout and shifts the 1297 images are overfitted within seconds
     "digits": {
         "data": "digits-threshold",
         "model": dict(hidden=(500,), dropout=0.5),

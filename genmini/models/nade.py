@@ -9,10 +9,10 @@ Autoregressive Distribution Estimator", 2011; Uria et al., "Neural Autoregressiv
     a_1 = c,   a_{d+1} = a_d + W_:d x_d                                                     (4)
 
 Without sharing, h_d = sigma(W_{:,<d} x_<d + c) costs O(H d), and all of them O(H D^2); (4) makes that O(H D), for the
-likelihood, its gradient and a sample. The logits of (3) go into log p as they are: a second sigma would keep every p
-within [0.5, 0.73]. With L levels instead of two, x_d enters as the L-1 bits [x_d >= 1] ... [x_d >= L-1], each with a
-column of its own, it gets L rows of V, and sigma in (3) is a softmax over them. `order` says which pixel is x_1, which
-x_2, ...; x comes and goes in pixel order.
+likelihood, its gradient and a sample. The logits of (3) go into log p as they are. Applying sigma twice, as some
+implementations do, would confine p to [0.5, 0.73]. With L levels instead of two, x_d enters as the L-1 bits
+[x_d >= 1] ... [x_d >= L-1], each with a column of its own, it gets L rows of V, and sigma in (3) is a softmax over
+them. `order` says which pixel is x_1, which x_2, ...; x comes and goes in pixel order.
 
     room: kernels/nade.py (two levels; with more, PyTorch loops over pixels)    test: tests/models/test_nade_model.py
 """
@@ -30,7 +30,7 @@ class NADE(Model):
     def __init__(self, shape, hidden=500, levels=2, order="natural", dropout=0.0, device=None, dtype=None):
         """shape of one x (8, 8); order "natural", "random" or the pixels in the order wanted.
 
-        dropout: the share of the units that a batch in training does without, the same for all its rows and pixels.
+        dropout: the share of hidden units set to 0 in a training batch; the same units for all its images and pixels.
         """
         if levels < 2:
             raise ValueError(f"levels must be at least 2, got {levels}")

@@ -43,7 +43,7 @@ from genmini.nets.pixels import Network, RowsAbove
 
 class Raster(Model):
     """Models of images, number after number, that have `features(x, y)`: levels (N, C, h, W) of the first h rows ->
-    (N, C, F, h, W). The F numbers [:, c, :, i, j] decide the distribution of x_ijc from what comes before it."""
+    (N, C, F, h, W). features[:, c, :, i, j] are the F parameters of p(x_ijc | earlier numbers)."""
 
     def __init__(self, shape, levels, output, components, classes):
         if len(shape) not in (2, 3):
@@ -238,8 +238,9 @@ class Residual(nn.Module):
 
 
 class Gated(nn.Module):
-    """The layer (6) of the gated PixelCNN, twice: v sees the rows above, h its row to the left, and v. Kind "A" is the
-    first one: h does not see its own pixel, nor v its own row. The others may see both: they hold nothing later."""
+    """The layer (6), for two stacks: v sees the rows above; h sees its row to the left, and v. In the first layer, kind
+    "A", h does not see its own pixel and v does not see its own row; in later layers, kind "B", both may, because those
+    features hold nothing of later pixels."""
 
     def __init__(self, inputs, width, kernel, kind, classes, dropout, to):
         super().__init__()

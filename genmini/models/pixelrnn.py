@@ -13,9 +13,9 @@ Row LSTM: a step is a row, `before` is the row above, and K_ss is a filter of th
 
 Diagonal BiLSTM: a step is a diagonal of pixels (i, j) with the same i + j. Before (i, j) are (i, j-1) and (i-1, j), so
 that it sees all pixels above and to the left. A second LSTM comes from the right, and its state is used a row lower:
-it gives (i, j) the rows above (5). The published network does not see the last pixel of the row above: no x on its way
-holds it. Here the LSTM from the right also reads its own pixels, which is allowed: its state is used a row lower.
-To walk along diagonals, row i is moved i pixels to the right: then a diagonal is a column.
+it gives (i, j) the rows above (5). In the published network a pixel does not see the last pixel of the row above. Here
+the LSTM from the right also reads its own pixels, which is allowed: its state is used a row lower. To walk along
+diagonals, row i is moved i pixels to the right: then a diagonal is a column.
 
 K_is is a masked convolution of kind "B", computed for the whole image before the walk begins. The first layer is a
 masked convolution of kind "A", and the output is that of PixelCNN.

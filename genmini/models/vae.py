@@ -5,22 +5,23 @@ The course, "Auto-encodeur variationnel" and the practical on MNIST; Kingma, Wel
 are Kingma et al.'s (2016).
 
     p(x) = int p(x|z) p(z) dz,   p(z) = N(0, I),   q(z|x) = N(mu(x), diag sigma^2(x))       (1)
-    z = mu + sigma o eps,   KL(q(z|x) || p(z)) = 1/2 sum_i mu_i^2 + sigma_i^2 - 1 - log sigma_i^2       (2)
+    z = mu + sigma o eps,   KL(q(z|x) || p(z)) = 1/2 sum_i (mu_i^2 + sigma_i^2 - 1 - log sigma_i^2)     (2)
     log p(x) >= ELBO(x) = E_q(z|x) [log p(x|z)] - KL(q(z|x) || p(z))                        (3)
     loss = -log p(x|z) + beta sum_i max(lambda, KL_i)                                       (4)
     log w_k = log p(x|z_k) + log p(z_k) - log q(z_k|x)                                      (5)
     L_K = E log 1/K sum_k w_k,   ELBO = L_1 <= L_2 <= ... -> log p(x)                       (6)
 
-One draw of eps stands for the expectation of (3), a new one in each epoch. KL_i is the batch's mean, and lambda, the
-free "bits", are nats of a dimension that cost nothing. (6) also estimates log p(x); to first order the error of one
-estimate is that of the mean of w.
+The expectation in (3) is estimated by one draw of eps, a new one at each step. In (4), KL_i is the mean over the
+batch; lambda is the number of nats of each dimension that are not penalised. (6) also estimates log p(x); to first
+order the error of one estimate is that of the mean of w.
 
 The decoder gives p(x|z) (genmini/outputs.py). A Gaussian one is a density of v = x / (L-1), no probability of levels:
 its nats, which may be negative, compare with one another only, and are printed without bits/dim. With a fixed variance,
-(3) is the course's alpha ||v - f(z)||^2 + KL with alpha = 1/(2 sigma^2), up to the constant D/2 log(pi / alpha).
+the negative of (3) is the course's alpha ||v - f(z)||^2 + KL with alpha = 1/(2 sigma^2), up to the constant
+D/2 log(pi / alpha).
 
-On a GPU the room draws eps from a seed, and stores none. On a CPU eps is given: there the seed's Philox, in PyTorch's
-64-bit integers, makes the draw 4 to 7 times as slow.
+On a GPU the room draws eps from a seed, and stores none. On a CPU the model draws eps by torch.randn, which is faster
+there than the room's generator.
 
     room: kernels/gaussian_kl.py    bodies: genmini/nets/coders.py    test: tests/models/test_vae.py
 """
@@ -77,7 +78,7 @@ class VAE(Model):
         return self.encoder(v, y).chunk(2, 1)  # (1)
 
     def draw(self, mu, log_var, eps=None):
-        """-> z (N, d); KL (N,), or (N, d) if bits are free. eps: the noise, drawn if it is None."""
+        """-> z (N, d); KL (N,), or (N, d) if free_bits > 0. eps: the noise, drawn if it is None."""
         if eps is None and mu.device.type == "cpu":
             eps = torch.randn_like(mu)
         if not self.free_bits:
@@ -134,8 +135,8 @@ class VAE(Model):
         return self.iwae(x, k, y)
 
     def log_prob_with_error(self, x, y=None, k=100):
-        """log p(x), and the standard error of each: that of the mean of w, divided by that mean. An error of 1/2
-        or more makes both worthless."""
+        """log p(x), and the standard error of each: that of the mean of w, divided by that mean. If the error is
+        1/2 or more, neither number is reliable."""
         if k < 2:
             raise ValueError(f"an error takes k of at least 2 draws, got {k}")
         log_w = self.log_weights(x, k, y)
@@ -143,7 +144,7 @@ class VAE(Model):
         return log_p, (log_w - log_p).exp().std(0) / math.sqrt(k)
 
     def figures(self, x, y=None, k=0):
-        """What `genmini eval` prints, each (N,); the ELBO with one draw an image."""
+        """What `genmini eval` prints, each (N,). The ELBO takes one draw for each image."""
         reconstruction, kl, _ = self.terms(x, y)
         kl = kl.reshape(len(kl), -1).sum(1)
         many = {f"iwae-{k}": self.iwae(x, k, y)} if k else {}

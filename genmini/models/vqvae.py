@@ -4,7 +4,7 @@ The course, "VQ-VAE"; van den Oord, Vinyals, Kavukcuoglu, "Neural Discrete Repre
 
     q(k | x) = 1 if k_ij = argmin_k ||z_ij - e_k||^2 at every place ij, else 0,   z = f(x)  (1)
     z_q = z + sg[e - z],   e_ij = e_{k_ij}                                                  (2)
-    L(x) = -log p(x | z_q) + sum_ij ||sg[z_ij] - e_ij||^2 + beta ||z_ij - sg[e_ij]||^2      (3)
+    L(x) = -log p(x | z_q) + sum_ij (||sg[z_ij] - e_ij||^2 + beta ||z_ij - sg[e_ij]||^2)    (3)
     log p(x) = log sum_k p(k) p(x | k)  >=  log p(x | k(x)) + log p(k(x))                   (4)
     p(k) = K^-N,   so that KL(q(k | x) || p(k)) = N log K                                   (5)
     p(k) = prod_ij p(k_ij | k_<ij)                                                          (6)
@@ -16,8 +16,8 @@ stage learns (3), by the gradient that (2) carries past the argmin; a codebook o
 (average=0: the middle term of (3) moves the codes). A code that `revive` batches did not choose is put on a random z of
 the last one. In this stage codes are uniform, (5). In the second stage encoder, codebook and decoder stay as they are,
 the codes are numbered along their principal axis, because PixelCNN treats near numbers alike, and its (6), on the
-N = h w codes of an image, replaces (5): -log p(k(x)) falls below N log K by what one code tells of another. A class y,
-if there are `classes`, steers encoder, decoder and PixelCNN; without it, (7).
+N = h w codes of an image, replaces (5): the prior lowers -log p(k(x)) below N log K, because codes of one image depend
+on each other. A class y, if there are `classes`, steers encoder, decoder and PixelCNN; without it, (7).
 
     layers: genmini.layers.VectorQuantizer, MaskedConv2d    bodies: genmini/nets/conv.py
     rooms: kernels/nearest_code.py, kernels/code_stats.py, kernels/pixelcnn_sample.py
@@ -46,9 +46,8 @@ class VQVAE(Model):
         `halvings` times.
 
         width, blocks, dropout: of encoder and decoder. average: how much of itself a code keeps at a step; 0: the loss
-        moves the codes. revive: 0 for never. miss: the share of codes that the decoder does not see in training, so
-        that it does not trust each of them: some drawn codes are wrong. classes: how many y tells apart. prior_...: of
-        the PixelCNN.
+        moves the codes. revive: 0 for never. miss: the share of codes that the decoder does not see in training,
+        because some codes drawn from the prior are wrong. classes: how many y tells apart. prior_...: of the PixelCNN.
         """
         if len(shape) not in (2, 3) or any(side % 2**halvings for side in shape[-2:]):
             raise ValueError(f"shape must be (H, W) or (C, H, W), sides that {2**halvings} divides "
@@ -71,7 +70,7 @@ class VQVAE(Model):
         self.g = Decoder(dim, self.C * self.p.rows, doublings=halvings, **body)
         prior = dict(gated=True, classes=classes, dropout=prior_dropout, first=5)
         self.prior = PixelCNN(self.grid, K, prior_width, prior_blocks, **prior)
-        self.register_buffer("with_prior", torch.tensor(False))  # is (6) learnt, or being learnt?
+        self.register_buffer("with_prior", torch.tensor(False))  # true from the second stage on: p(k) is (6)
         self.register_buffer("frequency", torch.full((max(1, classes),), 1 / max(1, classes)))  # p(y) of (7)
         judged = torch.zeros(K, dtype=torch.int64)
         self.register_buffer("seen", judged, persistent=False)  # how often each code was judged since the last report
@@ -92,7 +91,7 @@ class VQVAE(Model):
 
     @torch.no_grad()
     def _number_codes(self):
-        """Along the principal axis of the codes: a PixelCNN takes near numbers for like ones."""
+        """Along the principal axis of the codes: PixelCNN treats neighbouring code numbers as similar."""
         e = self.codebook.weight.double().cpu()
         axis = torch.linalg.eigh(torch.cov(e.T).view(e.shape[1], -1))[1][:, -1]
         order = (e @ axis * axis[axis.abs().argmax()].sign()).argsort(stable=True).to(self.seen.device)
@@ -110,7 +109,7 @@ class VQVAE(Model):
         return self
 
     def loss(self, x, y=None):
-        """(N, *shape) -> (N,): (3), then the negative of (4)."""
+        """(N, *shape) -> (N,): in the first stage (3), in the second -(4)."""
         if self.with_prior:
             return -self.log_prob(x, y)
         z_q, k, distance = self.codebook(self.z(x, y))  # (1), (2)
@@ -134,7 +133,8 @@ class VQVAE(Model):
     # ---- the bound ---------------------------------------------------------------------------------------------------
 
     def log_prob(self, x, y=None):
-        """(N, *shape) -> (N,) in nats: a bound, (4), or given y, or (7) for a model with classes that is told none."""
+        """(N, *shape) -> (N,) in nats: the bound (4), of log p(x|y) if y is given; the bound (7) for a model with
+        classes if y is None."""
         if self.classes and y is None:
             each = [self.log_prob(x, c) + self.frequency[c].log() for c in range(self.classes)]
             return torch.stack(each).logsumexp(0)  # (7)
@@ -208,7 +208,7 @@ class VQVAE(Model):
 _DIGITS = dict(halvings=2, dropout=0.3, prior_width=64, prior_blocks=1, prior_dropout=0.3)
 _CODES = dict(steps=2000, batch=64, rate=2e-3, shift=0.4)
 _PRIOR = dict(steps=400, batch=64, rate=3e-3, shift=0.2, every=50)
-# Tuned on the valid split alone; the conditional one also by what digits-v1 takes its samples for
+# Tuned on the valid split alone; `conditional` also by the share of its samples that digits-v1 classifies correctly
 RECIPES = {
     "digits": {"data": "digits", "model": _DIGITS, "train": _CODES, "prior": _PRIOR, "threads": 1},
     "digits-threshold": {"data": "digits-threshold", "model": _DIGITS, "train": _CODES, "prior": _PRIOR, "threads": 1},
@@ -219,7 +219,7 @@ RECIPES = {
         "prior": dict(steps=800, batch=64, rate=3e-3, shift=0.1, ema=0.99, every=50),
         "threads": 1,
     },
-    "mnist": {  # not tuned; 40 ms a step on one core: with 256 levels in place of two it would be a second
+    "mnist": {  # not tuned; 40 ms a step on one core. 256 levels would take 1 s a step, so the images are binary
         "data": "mnist-dynamic",
         "model": dict(K=64, halvings=2, prior_width=64),
         "train": dict(steps=6000, batch=32, rate=2e-3, every=500),
