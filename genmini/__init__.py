@@ -4,6 +4,9 @@
     genmini.layers      nn.Modules over the operators
     genmini.ops         the operators: affine_coupling, nearest_code, masked_linear, ...
     genmini.kernels     the kernels of the operators, and the choice of a backend
+    genmini.outputs     p(x | numbers that a network gives)
+    genmini.train       the training loop: fit, evaluate
+    genmini.experiment  from a recipe to a run
     genmini.data        named data sets with fixed splits
     genmini.load        loads a trained model from its run
     genmini.metrics     FID, KID, inception score, precision, recall, accuracy
@@ -21,8 +24,8 @@ from pathlib import Path
 from ._version import version as __version__
 
 __all__ = [
-    "__version__", "checkpoint", "data", "kernels", "layers", "load", "metrics", "models", "ops", "plots", "studies",
-    "train",
+    "__version__", "checkpoint", "data", "experiment", "kernels", "layers", "load", "metrics", "models", "ops",
+    "outputs", "plots", "studies", "train",
 ]  # fmt: skip
 
 # kernels/ lies beside genmini/ in a checkout and inside it in an installed package; `import genmini.kernels` finds

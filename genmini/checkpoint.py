@@ -1,6 +1,6 @@
 """A run is a folder: tensors in safetensors, all else in run.json. It holds no code, and no reader sees half of it.
 
-    checkpoint.save("runs/made", model, {"step": 800, "valid": 17.0})      as often as one likes: the last one stays
+    checkpoint.save("runs/made", model, {"step": 800, "valid": 17.0})      each call replaces what the one before saved
     model = genmini.load("runs/made");  model.log_prob(x);  model.sample(64)
 
 The weights are written first, under a name of their own, and with them the state of a training that is not at its end;

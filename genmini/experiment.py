@@ -6,7 +6,7 @@
     history = experiment.train(plan, model, splits, run="runs/made")
     experiment.figures(model, splits["test"])                        [Figure("", 17.1, 0.3, "nats", (0.386, 0.007))]
 
-Functions return values and print nothing, apart from the progress bar of the loop.
+Functions return values and print nothing, apart from progress on stderr: of a training, and of a download.
 """
 
 import ast
@@ -94,9 +94,7 @@ def _recipe(model, wanted, name, colour=False):
     if data.kind(meant) != data.kind(wanted):
         raise ValueError(f"the recipe {key!r} of {model} is for {data.kind(meant)}, "
                          f"and {wanted} is {data.kind(wanted)}")  # fmt: skip
-    how = meant.partition("-")[2]  # a model of two levels: how such data become binary
-    how = "threshold" if how and not name else how
-    binary = f"{wanted}-{how}"
+    binary = f"{wanted}-{meant.partition('-')[2]}"  # the recipe says how levels become two
     return key, recipes[key], binary if binary in data.SETS else wanted
 
 
@@ -305,7 +303,7 @@ def what_is_kept(run):
 
 # ---- figures -------------------------------------------------------------------------------------------------------
 
-NATS = ("nll", "elbo", "iwae", "reconstruction", "kl")  # figures in nats; the unit of the others is in their name
+NATS = ("nll", "elbo", "iwae", "reconstruction", "kl", "cross entropy")  # others name their unit themselves
 
 
 @dataclass(frozen=True)
@@ -345,10 +343,13 @@ def figures(model, split, k=0):
 
 def _units(model, name, mean, error, split):
     """-> the unit of a figure; its mean and error in bits per dimension, where it is the length of a code."""
-    if name.partition("-")[0] not in NATS:
+    kind = name.partition("-")[0]
+    if kind not in NATS:
         return "", None
-    unit = model.unit if model.unit.startswith("nats") and name != "nll" else "nats"
-    is_code = split.levels and "density" not in unit  # bits of a density would depend on the unit of x
+    of_z = kind in ("kl", "cross entropy")  # no part of it is a density of x
+    unit = model.unit if model.unit.startswith("nats") and name != "nll" and not of_z else "nats"
+    # bits of a density would depend on the unit of x
+    is_code = split.levels and kind != "cross entropy" and "density" not in model.unit
     bits = 1 / (math.prod(split.shape) * math.log(2))
     return unit, (abs(mean) * bits, error * bits) if is_code else None
 

@@ -24,6 +24,15 @@ def ink():
     return colormaps["gray_r"].with_extremes(bad="0.9")
 
 
+def colours(n):
+    """A map of n colours that differ."""
+    _check_matplotlib()
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap(colormaps["turbo"](torch.linspace(0, 1, n).numpy()))
+
+
 def grid(x, columns=8):
     """Images (N, H, W) in rows of `columns`, with a line of NaN between them -> (rows (H+1) - 1, columns (W+1) - 1)
 

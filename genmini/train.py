@@ -48,7 +48,7 @@ class Loop:
 
     steps: int
     batch: int = 64
-    rate: float = 1e-3  # of Adam; it falls to 0 along a cosine
+    rate: float = 1e-3  # of AdamW; it falls to 0 along a cosine
     decay: float = 0.0  # of the weights
     clip: float = 5.0  # the largest norm of the gradients of one update
     shift: float = 0.0  # the share of batches that move by a pixel
@@ -59,7 +59,7 @@ class Loop:
     marginals: bool = False  # begin with output biases at the shares of each pixel's levels in train
 
     def check(self, train):
-        """ValueError for a setting that cannot be."""
+        """ValueError for an invalid setting."""
         for name, value in dict(steps=self.steps, batch=self.batch, every=self.every).items():
             if value is None or value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -142,7 +142,7 @@ def _rows(run):
 
 
 class Training:
-    """The loop over one stage: the model, its descents, its noise, and what has come of them so far."""
+    """The training of one stage: the model, its optimisers, its random generators, and the history so far."""
 
     def __init__(self, model, train, valid, loop, metadata, before, *, seed, run, watch, progress):
         self.model, self.loop, self.run, self.watch, self.progress = model, loop, run, watch, progress
@@ -153,7 +153,7 @@ class Training:
         if loop.marginals:
             model.begin_at_marginals(self.train_data.x)
         self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(loop.ema)) if loop.ema else None
-        self.judged = self.averaged.module if loop.ema else model  # its loss on valid counts, its weights are kept
+        self.judged = self.averaged.module if loop.ema else model  # valid is judged by it, and its weights are kept
         self.descents = {}  # name of an update -> Descent, made when the model first yields the name
         self.resumed = None  # name -> the state of its Descent, of a training that is resumed
         self.losses = {}  # name -> losses since the last evaluation
@@ -245,7 +245,7 @@ class Training:
             row |= self.judged.report()
         losses = {name: row[name] for name in (*map(_in_metrics, self.losses), "valid") if name in row}
         if not math.isfinite(sum(losses.values())):
-            if self.run and self.best is None:  # a state that was saved before would, resumed, come to the same end
+            if self.run and self.best is None:  # resuming from a state saved before would fail in the same way
                 (Path(self.run) / "run.json").unlink(missing_ok=True)
             raise FloatingPointError(self._not_finite(losses))
         return row
@@ -325,7 +325,7 @@ class Training:
 
 
 class Descent:
-    """Adam on some parameters, with a cosine for its rate, a clip of their gradients and a scaler of their loss."""
+    """AdamW on some parameters, with a cosine for its rate, a clip of their gradients and a scaler of their loss."""
 
     def __init__(self, parameters, loop, device):
         self.parameters, self.clip = parameters, loop.clip
@@ -343,11 +343,14 @@ class Descent:
         self.scaler.update()
 
     def state_dict(self):
-        return {name: vars(self)[name].state_dict() for name in ("optimiser", "schedule", "scaler")}
+        return {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state):
-        for name, part in state.items():
-            vars(self)[name].load_state_dict(part)
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+
+    def _parts(self):
+        return dict(optimiser=self.optimiser, schedule=self.schedule, scaler=self.scaler)
 
 
 class Random:
@@ -421,7 +424,7 @@ def judge(model, x, y=None, batch=1000):
 
 
 def evaluate(model, data):
-    """Mean of the loss, and the standard error of that mean; over the numbers x_t given those before, of series."""
+    """The mean loss over the examples and its standard error; for series, over all x_t given the earlier ones."""
     _same_kind(model, data)
     if model.cannot("log_prob_each"):
         values = judge(model, data.x.to(model.device), data.y.to(model.device)).double()

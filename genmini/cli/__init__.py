@@ -1,7 +1,8 @@
 """The command line: one file a command, arguments in, lines and pictures out. The work is done in genmini.experiment.
 
-A user's mistake ends in one line on stderr and exit status 2, a failure of the machine in one line and status 1,
-Ctrl-C in status 130. GENMINI_DEBUG=1 shows the traceback behind the line.
+A mistake of the user, or a file that cannot be read or written, ends in one line on stderr and exit status 2; other
+failures (memory, a loss that is not finite) in one line and status 1; Ctrl-C in status 130. GENMINI_DEBUG=1 shows the
+traceback behind the line.
 """
 
 import argparse

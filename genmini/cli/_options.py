@@ -15,8 +15,8 @@ def where_data_lies(parser):
 
 def of_images(parser):
     parser.add_argument("--size", type=positive, metavar="N",
-                        help="of the data `images`: the side in pixels (default: 32)")  # fmt: skip
-    parser.add_argument("--colour", action="store_true", help="of the data `images`: in colour (default: grey)")
+                        help="with --data images: their side in pixels (default: 32)")  # fmt: skip
+    parser.add_argument("--colour", action="store_true", help="with --data images: keep their colours (default: grey)")
 
 
 def where_it_runs(parser):

@@ -2,14 +2,14 @@
 
 from . import _options, _output
 
-HELP = "what a trained run is worth on data: its likelihood, in nats and bits per dimension, or its figures"
+HELP = "evaluate a run on a split of its data: its likelihood in nats and bits per dimension, or its other figures"
 
 
 def options(parser):
     _options.run_folder(parser)
     parser.add_argument("--split", default="test", help="train, valid or test (default: test)")
     parser.add_argument("-k", type=_options.positive, default=500, metavar="K",
-                        help="draws for an image, of models that bound log p by them (default: 500)")  # fmt: skip
+                        help="of VAEs: the draws of z for an image that estimate log p (default: 500)")  # fmt: skip
     _options.where_data_lies(parser)
     _options.where_it_runs(parser)
 

@@ -17,7 +17,8 @@ def options(parser):
                         help="of one class, from a model with classes; 3,8: of both at once (default: of all)")
     _options.mean(parser)
     parser.add_argument("--how", metavar="SAMPLER",
-                        help="of PixelCNN and PixelRNN: cached, naive or jacobi, to the same samples")  # fmt: skip
+                        help="how PixelCNN (cached, naive, jacobi) and PixelRNN (naive, jacobi) draw the same "
+                             "samples")  # fmt: skip
     parser.add_argument("--complete", action="store_true", help="keep the first half of test images, draw the rest")
     parser.add_argument("--out", metavar="FILE",
                         help="a .png picture or a .npy array (default: RUN/drawn.png, drawn-2.png, ...)")  # fmt: skip
@@ -47,7 +48,7 @@ def run(arguments):
     model = checkpoint.load(folder, _options.device(arguments))
     name, how, panels = type(model).__name__, {}, {}
     if model.cannot("sample"):
-        raise ValueError(f"the {name} in {folder} draws no samples: `genmini eval` says how well it judges them")
+        raise ValueError(f"{folder} does not fit: {model.cannot('sample')}")
     if arguments.complete:
         how, panels = experiment.halves(model, _test_images(model, saved, arguments), arguments.n)
     if arguments.how:

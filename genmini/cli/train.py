@@ -13,7 +13,9 @@ def options(parser):
     parser.add_argument("model", metavar="MODEL", help="a model of `genmini list`, as made")
     parser.add_argument("--data", required=True, metavar="D", help="a data set of `genmini list`, as digits")
     _options.of_images(parser)
-    parser.add_argument("--recipe", metavar="R", help="a recipe of the model (default: the one named as the data)")
+    parser.add_argument("--recipe", metavar="R",
+                        help="a recipe of the model (default: its first for the data or another version of it; "
+                             "`mnist` for your own images, `colour` with --colour)")  # fmt: skip
     parser.add_argument("--steps", type=_options.positive, metavar="N", help="instead of the recipe's")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="any setting of the recipe; may be repeated")  # fmt: skip
@@ -53,7 +55,7 @@ def run(arguments):
     print(f"{plan.model} on {plan.data}: {sizes}, {parameters:,} parameters, {how} on {device}")
 
     if saved and experiment.is_finished(saved):
-        print(f"resumed   {folder} is at its end already")
+        print(f"finished  {folder}: there is nothing left to resume")
         model = checkpoint.load(folder, device)
         kept = f"the weights of step {saved['step']} are in {folder}"
     else:
@@ -70,7 +72,7 @@ def run(arguments):
             print(f"genmini: interrupted; {kept}; --resume continues from {where}", file=sys.stderr)
             return 130
         if history.stopped == "early":
-            print(f"stopped   at step {history.last}: {plan.loops[-1]['patience']} evaluations without a better one")
+            print(f"stopped   at step {history.last}: {plan.loops[-1]['patience']} evaluations without an improvement")
     print(f"saved     {kept}")
     with experiment.what_is_kept(folder):
         _output.figures(model, splits["test"])

@@ -36,8 +36,8 @@ class Data:
     x: torch.Tensor  # (N, *shape)
     y: torch.Tensor  # (N,)
     levels: int | None  # None: real numbers
-    grey: torch.Tensor | None = None  # (N, *shape): of dynamic data, the levels that x was drawn from,
-    brightest: int = 1  # and the highest of them
+    grey: torch.Tensor | None = None  # (N, *shape): of dynamic data, the levels that x was drawn from
+    brightest: int = 1  # the highest level of grey
     classes: int | None = None  # of the user's own data, how many y tells apart: 0 without labels
     source: dict | None = None  # of the user's own data: its folder, and the count and SHA-256 that identify it
 

@@ -3,11 +3,12 @@
 Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document recognition", 1998. Four IDX
 files (genmini/data/idx.py), raw or .gz. They are looked for in the folder of --data-dir or GENMINI_DATA (by default
 genmini/ in the user's cache), in its mnist/ and in its MNIST/raw/ (torchvision's layout). A file that is missing is
-downloaded into mnist/: it is written under another name, checked against its digest, and only then renamed.
+downloaded into mnist/, where it is written only if it has the digest below.
 
 A file is used only if its content has the digest below, wherever it comes from. The digests of the .gz files are those
 that the `tensorflow-mnist-input-data` package of tensorflow/haskell and torchvision for Ruby (ankane/torchvision-ruby)
-check their downloads by; independent public lists agree on those of the contents. None was computed here.
+check their downloads by; independent public lists agree on those of the contents. None was computed from a download of
+our own.
 """
 
 import hashlib
@@ -20,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from genmini import files
 
 from . import idx
 
@@ -110,28 +113,21 @@ def download(name, folder):
     """Download the .gz file from the first mirror that has the right one -> its path."""
     file, path = FILES[name], folder / "mnist" / f"{name}.gz"
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside, failures = path.with_name(f"{path.name}.{os.getpid()}.part"), []
+    failures = []
     print(f"downloading {path.name} ({file.gz_bytes / 1e6:.1f} MB) into {path.parent}", file=sys.stderr)
-    try:
-        for mirror in MIRRORS:
-            try:
-                with urllib.request.urlopen(mirror + path.name, timeout=30) as stream:
-                    got = stream.read(file.gz_bytes + 1)
-            except (OSError, http.client.HTTPException) as error:  # OSError includes URLError
-                failures.append(f"{mirror}: {error}")
-                continue
-            digest = hashlib.sha256(got).hexdigest()
-            if digest != file.gz_sha256:
-                failures.append(f"{mirror}: {len(got)} bytes with SHA-256 {digest[:12]}..., "
-                                f"not {file.gz_bytes} with {file.gz_sha256[:12]}...")  # fmt: skip
-                continue
-            with open(beside, "wb") as out:
-                out.write(got)
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(beside, path)
-            return path
-    finally:
-        beside.unlink(missing_ok=True)
+    for mirror in MIRRORS:
+        try:
+            with urllib.request.urlopen(mirror + path.name, timeout=30) as stream:
+                got = stream.read(file.gz_bytes + 1)
+        except (OSError, http.client.HTTPException) as error:  # OSError includes URLError
+            failures.append(f"{mirror}: {error}")
+            continue
+        digest = hashlib.sha256(got).hexdigest()
+        if digest != file.gz_sha256:
+            failures.append(f"{mirror}: {len(got)} bytes with SHA-256 {digest[:12]}..., "
+                            f"not {file.gz_bytes} with {file.gz_sha256[:12]}...")  # fmt: skip
+            continue
+        files.write(path, got)
+        return path
     hint = "put MNIST's four files into a folder of yours and name it by --data-dir or GENMINI_DATA"
     raise ValueError(f"{path.name} could not be downloaded ({'; '.join(failures)}): {hint}")

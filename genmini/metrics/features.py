@@ -7,8 +7,8 @@
 
 A score compares only with scores by the same network; so the network's `name` is printed beside each score.
 
-A network takes images of its own shape, with any number of levels: they are scaled to the levels that it was trained
-on, 0 / 1 to 0 / 16 for digits-v1. digits-v1 also takes 28x28 pixels and reduces them to 8x8. Its own digits were made
+A network takes images of its own shape with any number of levels, which are rescaled to its own: digits-v1 maps a
+binary 1 to 16. digits-v1 also takes 28x28 pixels and reduces them to 8x8. Its own digits were made
 from 32x32 bitmaps that the digit fills, by counting the ink in 4x4 blocks; MNIST's digits fill the central 20x20
 pixels, so these are cut out and averaged over 8x8 equal areas. Other shapes need another network.
 """
@@ -29,10 +29,11 @@ def network(which="digits-v1", device="cpu"):
     if which not in SHIPPED and not (Path(which) / "run.json").exists():
         raise ValueError(f"features must be {', '.join(SHIPPED)}, inception, or the folder of a classifier's run; "
                          f"got {which!r}")  # fmt: skip
-    said = checkpoint.read(SHIPPED.get(which, which))
-    if said["model"] != "classifier":
-        raise ValueError(f"features come from a classifier, and {which} is a run of {said['model']}")
-    name = which if which in SHIPPED else f"the classifier in {which}, trained on {said.get('data', 'unknown data')}"
+    metadata = checkpoint.read(SHIPPED.get(which, which))
+    if metadata["model"] != "classifier":
+        raise ValueError(f"features come from a classifier, and {which} is a run of {metadata['model']}")
+    trained_on = metadata.get("data", "unknown data")
+    name = which if which in SHIPPED else f"the classifier in {which}, trained on {trained_on}"
     return Network(checkpoint.load(SHIPPED.get(which, which), device), name)
 
 

@@ -25,7 +25,7 @@ def score(model, network, reference, held_out, n=1000, seed=0, mean=False):
     mean: take the mean of each pixel where the model's last step would draw it, as pictures of VAEs often do.
     """
     if not model.levels or model.cannot("sample"):
-        raise ValueError(f"a score is of images that a model draws, and this {type(model).__name__} draws none")
+        raise ValueError(f"a score takes a model that draws images: {type(model).__name__} draws none")
     if n < 8:
         raise ValueError(f"n must be at least 8 samples, got {n}")
     x, y = draw(model, n, seed, network.classes, mean)

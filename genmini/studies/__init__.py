@@ -10,7 +10,7 @@ gives a reason against it.
 import importlib
 from pathlib import Path
 
-from ._run import Run
+from ._run import Misfit, Run
 
 STUDIES = {  # of runs; `latent-dim` trains runs of its own
     "reconstruct": "originals over their reconstructions, of the train and of the test split",
@@ -19,7 +19,7 @@ STUDIES = {  # of runs; `latent-dim` trains runs of its own
     "grid": "the latent plane, decoded: of models with 2 latent dimensions",
     "traverse": "one latent dimension moves, the others stand still",
     "codes": "the codebook: how often each code is chosen, where, and what it decodes to",
-    "semi-supervised": "a classifier that learns from 10, 50 or 100 labels, on codes and on pixels",
+    "semi-supervised": "a classifier that learns from 1, 5 or 10 labels of each class, on codes and on pixels",
     "latent-dim": "reconstruction and bound against the latent dimension: takes MODEL --data D, and trains runs",
 }
 
@@ -53,7 +53,3 @@ def study(name, folder, out=None, data_dir=None, device="cpu", seed=0):
     if why:
         raise Misfit(f"{folder} does not fit: {why}")
     return find(name).study(run, Path(out or Path(folder) / f"{name}.png"))
-
-
-class Misfit(ValueError):
-    """A run that a study cannot be made of."""

@@ -7,6 +7,10 @@ from genmini import checkpoint, data
 AT_ONCE = 1000
 
 
+class Misfit(ValueError):
+    """A run that a study cannot be made of."""
+
+
 class Run:
     def __init__(self, folder, data_dir=None, device="cpu", seed=0):
         self.folder, self.data_dir, self.device, self.seed = folder, data_dir, device, seed
@@ -15,6 +19,11 @@ class Run:
 
     def split(self, split):
         return data.of_run(self.metadata, split, self.data_dir)
+
+    def check_labels(self):
+        """Misfit if the images have no classes."""
+        if self.split("train").classes == 0:
+            raise Misfit(f"{self.folder} does not fit: its images have no classes")
 
     @property
     def conditional(self):

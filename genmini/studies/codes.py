@@ -52,8 +52,8 @@ def draw(path, model, some):
     bars.bar(range(model.K), p[order].tolist(), width=1.0, color="tab:blue")
     bars.axhline(1 / model.K, color="0.5", linewidth=0.8, linestyle="--")
     bars.set(xlim=(-0.5, model.K - 0.5), ylabel="share of all choices")
-    said = f"{used} of {model.K} codes are used, perplexity {perplexity:.1f} ({len(some)} images, {some.split})"
-    bars.set_title(said, fontsize=11)
+    answer = f"{used} of {model.K} codes are used, perplexity {perplexity:.1f} ({len(some)} images, {some.split})"
+    bars.set_title(answer, fontsize=11)
     share = counts.flatten(0, 1)[:, order] / len(some)
     shown = places.imshow(share.numpy(), aspect="auto", cmap="Blues", interpolation="nearest", vmin=0)
     names = [f"{i}, {j}" for i in range(model.grid[0]) for j in range(model.grid[1])]
@@ -70,4 +70,4 @@ def draw(path, model, some):
         plots.show(panel, x, model.levels, columns)
         panel.set_title(title, fontsize=11)
     plots._write(figure, path)
-    return said
+    return answer

@@ -38,10 +38,10 @@ def study(run, path):
                                for name, r, a, b in zip(tied, rho, *ends, strict=True)]  # fmt: skip
         follows = [f"{name} {r:.3f}" for name, r in zip(tied, rho, strict=True)]
     draw(path, f"{type(run.model).__name__}: one latent dimension moves", images[shown], labels, test.levels)
-    asleep = (reach < 0.1 * reach.max()).sum().item()
-    said = (f"z_{free[0] + 1} moves the image most, by {reach.max():.2f}; "
-            f"{asleep} of {len(reach)} dimensions by less than a tenth of that")  # fmt: skip
-    return said + (f"; rank correlation of a dimension with its attribute: {', '.join(follows)}" if tied else "")
+    unused = (reach < 0.1 * reach.max()).sum().item()
+    answer = (f"z_{free[0] + 1} moves the image most, by {reach.max():.2f}; "
+              f"{unused} of {len(reach)} dimensions by less than a tenth of that")  # fmt: skip
+    return answer + (f"; rank correlation of a dimension with its attribute: {', '.join(follows)}" if tied else "")
 
 
 def draw(path, title, images, labels, levels):

@@ -247,7 +247,7 @@ def test_the_command_line_trains_on_it_and_finds_it_again(tmp_path, folder_of_it
              "--out", "r"]
     assert main(words) == 0
     out = capsys.readouterr().out
-    assert "idx is taken as idx-threshold" in out and "42 train / 8 valid / 20 test" in out
+    assert "idx is taken as idx-dynamic" in out and "42 train / 8 valid / 20 test" in out
     line = next(line for line in out.splitlines() if line.startswith("test"))
     assert main(["eval", "r"]) == 0 and capsys.readouterr().out.strip() == line  # the run knows the folder
     own.rename(tmp_path / "moved")

@@ -262,7 +262,7 @@ def test_the_command_line_trains_on_it_and_finds_it_again(tmp_path, folder_of_it
     lay(tmp_path / "own", some(30, side=11))
     words = ["train", "vae", "--data", "images", "--data-dir", "own", "--steps", "1", "--set", "hidden=4", "--out", "r"]
     assert main([*words, "--size", "8"]) == 0
-    assert ("images is taken as images-threshold" in (out := capsys.readouterr().out)
+    assert ("images is taken as images-dynamic" in (out := capsys.readouterr().out)
             and "21 train / 4 valid / 5 test" in out)
     assert main(["eval", "r", "-k", "2"]) == 0 and "elbo" in capsys.readouterr().out
     assert main(["study", "reconstruct", "r"]) == 0 and main(["sample", "r", "-n", "3", "--out", "x.npy"]) == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from check import command as run
 
-from genmini import experiment, kernels, models
+from genmini import data, experiment, kernels, models
 
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 FAST = ["--steps", "20", "--set", "hidden=16", "--set", "every=10", "--threads", "1"]
@@ -54,7 +54,7 @@ def test_the_same_command_resumes_to_the_same_bits(capsys, tmp_path, monkeypatch
     weights = [(tmp_path / folder / said[0]["weights"]).read_bytes() for folder in ("whole", "parts")]
     assert weights[0] == weights[1]
     status, again, _ = run(capsys, *words, "--out", "parts", "--resume")
-    assert status == 0 and "at its end already" in again and out.splitlines()[-2:] == again.splitlines()[-2:]
+    assert status == 0 and "nothing left to resume" in again and out.splitlines()[-2:] == again.splitlines()[-2:]
 
 
 def test_a_full_disk_says_what_is_saved_and_can_be_resumed(capsys, monkeypatch):
@@ -119,6 +119,25 @@ def test_pictures_are_drawn_as_it_goes(capsys, monkeypatch, tmp_path):
         watch(dict(step=second), model)
     # 5 = 20 * 0.25, 25 = 20 * 1.25
     assert [at for _, at, _ in drawn] == [6, 26, 46] and len({total for *_, total in drawn}) == 1
+
+
+@pytest.mark.parametrize("wanted", ["digits", "mnist", "idx", "images"])
+def test_a_recipe_has_the_same_data_whether_it_is_named_or_found(wanted):
+    for name in models.MODELS:
+        if any(data.kind(recipe["data"]) == "images" for recipe in models.recipes(name).values()):
+            found = experiment.plan(name, wanted)
+            assert experiment.plan(name, wanted, found.recipe_name) == found
+
+
+def test_the_divergence_of_a_density_model_is_in_plain_nats():
+    """KL compares two densities of z: only log p(x|z), and what holds it, is of a density of v."""
+    plan = experiment.plan("vae", "digits", "digits-gaussian", ["body=mlp", "hidden=4"])
+    splits = experiment.splits(plan)
+    figures = experiment.figures(experiment.build(plan, splits["train"]), splits["valid"], k=2)
+    density = "nats of a density of v"
+    assert [(figure.name, figure.unit, figure.bits) for figure in figures] == [
+        ("elbo", density, None), ("iwae-2", density, None), ("reconstruction", density, None), ("kl", "nats", None),
+    ]  # fmt: skip
 
 
 def test_an_experiment_prints_nothing_and_a_command_computes_nothing():

@@ -215,7 +215,7 @@ def test_the_command_line_trains_on_it(contents, tmp_path, monkeypatch, capsys):
     try:
         assert main(words) == 0
         out = capsys.readouterr().out
-        assert "mnist is taken as mnist-threshold" in out and "50 train / 10 valid / 10 test" in out
+        assert "mnist is taken as mnist-dynamic" in out and "50 train / 10 valid / 10 test" in out
         assert main([*words, "--recipe", "paper", "--out", "runs/paper"]) == 0
         assert "mnist is taken as mnist-drawn" in capsys.readouterr().out
         assert main(["eval", "runs/nade-mnist", *at]) == 0
@@ -239,7 +239,7 @@ def test_models_with_a_latent_code_train_on_it(contents, tmp_path, monkeypatch, 
         assert main(words) == 0 and (tmp_path / "r" / "samples.png").stat().st_size > 1000
         out = capsys.readouterr().out
         assert "50 train / 10 valid / 10 test" in out and ("squared error" in out or "elbo" in out)
-        assert main([*words, "--resume"]) == 0 and "at its end already" in capsys.readouterr().out
+        assert main([*words, "--resume"]) == 0 and "nothing left to resume" in capsys.readouterr().out
         assert (main(["eval", "r", *at, "-k", "2"]) == 0
                 and ("iwae-2" in capsys.readouterr().out) == (name in ("vae", "cvae", "arvae")))
         how = ["-y", "3,8"] if name == "cvae" else []

@@ -113,8 +113,8 @@ def test_the_command_takes_another_classifier_and_says_what_it_does_not_take(cap
     for words, says in ((["m", "--features", "m"], "features come from a classifier, and m is a run of made"),
                         (["m", "--features", "nowhere"], "features must be digits-v1, inception, or the folder"),
                         (["m", "--mean"], "--mean does not fit: MADE draws its pixels directly"),
-                        (["m", "-n", "3"], "n must be at least 8"), (["c"], "this Classifier draws none"),
-                        (["a"], "this AR draws none"),
+                        (["m", "-n", "3"], "n must be at least 8"), (["c"], "Classifier draws none"),
+                        (["a"], "AR draws none"),
                         (["x"], "holds no run")):  # fmt: skip
         status, _, err = command(capsys, "score", *words)
         assert status == 2 and says in err and err.count("\n") == 1, err

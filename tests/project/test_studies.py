@@ -1,6 +1,7 @@
 """Tests of the studies: what each one computes, for models whose answer is known; then all of them by the command line,
 and what is refused."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -24,7 +25,7 @@ TEST = data.load("digits", "test")
 class Linear:
     """A run of a model that decodes three numbers into three pixels, the third one not at all."""
 
-    conditional, seed = False, 0
+    conditional, seed, check_labels = False, 0, studies.Run.check_labels
 
     def __init__(self, **of_model):
         self.model = type("Linear", (Model,), {"latent": 3, **of_model})((8, 8), 17)
@@ -184,6 +185,40 @@ def test_the_few_labels_are_drawn_by_their_number_and_kind(figures, monkeypatch)
     assert line.startswith("10 labels: codes of ") and line.endswith("60.0% +- 10.0%, pixels 80.0% +- 0.0%")
 
 
+class Letters(Linear):
+    """Images of 26 classes."""
+
+    folder = "runs/letters"
+
+    def split(self, split):
+        some = super().split(split)
+        return dataclasses.replace(some, y=torch.arange(len(some)) % 26, classes=26)
+
+
+def test_few_labels_are_as_many_of_each_class_whatever_the_number_of_classes(figures, monkeypatch):
+    """Of 26 classes they are 26, 130 and 260."""
+    counts = []
+    monkeypatch.setattr(semi_supervised, "accuracy",
+                        lambda f, y, labelled, classes: counts.append(len(labelled[0])) or np.zeros(2))
+    monkeypatch.setattr(semi_supervised, "DRAWS", 2)
+    line = semi_supervised.study(Letters(), "x.png")
+    assert [int(part.partition(" ")[0]) for part in line.split("; ")] == [26, 130, 260] == counts[::2]
+
+
+def test_each_of_many_classes_has_its_colour(figures):
+    embed.study(Letters(), "x.png")
+    dots = figures[0].axes[0].collections[0]
+    assert len({tuple(colour) for colour in dots.cmap(dots.norm(np.arange(26)))}) == 26
+
+
+@pytest.mark.parametrize("study", [embed, semi_supervised])
+def test_a_study_of_classes_refuses_images_without(study, monkeypatch):
+    run, load = Letters(), data.load
+    monkeypatch.setattr(Letters, "split", lambda self, split: dataclasses.replace(load("digits", split), classes=0))
+    with pytest.raises(studies.Misfit, match="runs/letters does not fit: its images have no classes"):
+        study.study(run, "x.png")
+
+
 class Plane(Linear):
     def encode(self, x, y):
         return x[:, 3, 2:4].float()
@@ -302,7 +337,7 @@ def test_conditional_models_are_told_the_class_and_attributes_are_followed(capsy
         assert (command(capsys, "study", name, "cvae")[0] == 0
                 and (tmp_path / "cvae" / f"{name}.png").stat().st_size > 10_000)
     status, _, err = command(capsys, "study", "semi-supervised", "cvae")
-    assert status == 2 and "cvae does not fit: its encoder is told the class" in err
+    assert status == 2 and "cvae does not fit: its encoder is given the class" in err
     back = studies.Run("cvae").reconstruct(TEST.x, TEST.y)
     torch.testing.assert_close(back, cvae.eval().reconstruct(TEST.x, TEST.y).detach())
     assert not torch.equal(back, studies.Run("cvae").reconstruct(TEST.x, (TEST.y + 1) % 10))
@@ -335,7 +370,7 @@ def test_latent_dim_trains_what_is_missing_and_continues(capsys, tmp_path):
     before = (tmp_path / "d/latent-2/run.json").read_bytes()
     status, again, _ = command(capsys, *words, "4", "2")
     line = again.splitlines()[-2]
-    assert (status == 0 and "d/latent-2 is at its end already" in again
+    assert (status == 0 and "d/latent-2: there is nothing left to resume" in again
             and (tmp_path / "d/latent-2/run.json").read_bytes() == before)
     assert line.startswith(out.splitlines()[-2] + ", d=4 ")
     model, test = checkpoint.load("d/latent-4"), TEST.x
