@@ -5,9 +5,9 @@ there.
 """
 
 import torch
-from measure import DEVICE, GPU, backward, row, times
+from measure import DEVICE, GPU, backward, both, checked, in_rung, ours, row, times
 
-from genmini import kernels, ops
+from genmini import ops
 
 # images, a 2-D flow, one long row, a large batch
 CASES = [(64, 3 * 32 * 32), (65536, 2), (1, 2**20)] + ([(1024, 12 * 64 * 64)] if GPU else [])
@@ -17,40 +17,21 @@ def eager(x, s, t):
     return x * s.exp() + t, s.sum(1)
 
 
-def both(function, x, s, t):
-    y, logdet = function(x, s, t)
-    torch.autograd.grad((y, logdet), (x, s, t), (y, logdet))
-
-
 def rows():
     compiled = torch.compile(eager)
     for N, D in CASES:
         x, s, t = (torch.randn(N, D, device=DEVICE) for _ in range(3))
         moving = [a.clone().requires_grad_() for a in (x, s, t)]
         exact = eager(*(a.double() for a in (x, s, t)))
-        ours = ({f"genmini {rung}": rung for rung in kernels.rungs("affine_coupling")} if GPU
-                else {"genmini reference": None})  # fmt: skip
         functions = {"eager": eager, "torch.compile": compiled}
-        for name, rung in ours.items():
+        for name, rung in ours("affine_coupling").items():
             functions[name] = in_rung(ops.affine_coupling, rung)
             functions[name + ", y saved"] = in_rung(lambda x, s, t: ops.affine_coupling(x, s, t, save="y"), rung)
-        errors = {}
-        for name, function in functions.items():  # a wrong kernel is not timed
-            got = function(x, s, t)
-            errors[name] = max((g.double() - e).abs().max().item() for g, e in zip(got, exact, strict=True))
-            assert errors[name] < 1e-2, (name, errors[name])
+        errors = checked(functions, (x, s, t), exact, 1e-2)
         calls = [("forward", lambda f: lambda: f(x, s, t), 4), ("backward", lambda f: backward(f, moving), 5)]
-        for what, call, traffic in [*calls, ("both", lambda f: lambda: both(f, *moving), 9)]:
+        for what, call, traffic in [*calls, ("both", lambda f: both(f, moving), 9)]:
             took = times({name: call(function) for name, function in functions.items()})
             for name, time in took.items():
                 bytes = (traffic + ("y saved" in name and what != "forward")) * 4 * N * D
                 yield row("affine_coupling", f"N={N} D={D}", what, name, time,
                           bytes=bytes, error=errors[name], beside=took["eager"][0])  # fmt: skip
-
-
-def in_rung(function, rung):
-    def call(*arguments):
-        with kernels.use("auto", rung):
-            return function(*arguments)
-
-    return call

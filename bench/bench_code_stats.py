@@ -1,14 +1,15 @@
 """Time the codes' counts and totals, index_add (eager, compiled), and a product with one-hot vectors.
 
-On a CPU the room adds in double, with scatter_add: the row shows what the contract costs there.
+On a CPU the room runs its backend `cpu`, which is PyTorch and adds in double, with scatter_add: the row shows what the
+contract costs there.
 
     room: kernels/code_stats.py
 """
 
 import torch
-from measure import DEVICE, GPU, row, times
+from measure import DEVICE, GPU, checked, in_rung, ours, row, times
 
-from genmini import kernels, ops
+from genmini import ops
 
 # K = 1: one code has all
 CASES = [(16384, 512, 64), (16384, 1, 64)] + ([(65536, 1024, 256), (65536, 1, 256)] if GPU else [])
@@ -30,26 +31,12 @@ def added(z, index, K):
     return one.new_zeros(K).index_add_(0, index, one), z.new_zeros(K, z.shape[1]).index_add_(0, index, z)
 
 
-def in_rung(rung):
-    def call(*arguments):
-        with kernels.use("auto", rung):
-            return ops.code_stats(*arguments)
-
-    return call
-
-
 def rows():
     for N, K, D in CASES:
         z, index = torch.randn(N, D, device=DEVICE), torch.randint(K, (N,), device=DEVICE)
-        ours = {f"genmini {rung}": rung for rung in kernels.rungs("code_stats")} if GPU else {"genmini cpu": None}
         functions = {"index_add": index_add, "one_hot": one_hot, "torch.compile": added} | {
-            name: in_rung(rung) for name, rung in ours.items()}  # fmt: skip
-        count, exact = index_add(z.double(), index, K)
-        errors = {}
-        for name, function in functions.items():  # a wrong kernel is not timed
-            got = function(z, index, K)
-            errors[name] = (got[1].double() - exact).abs().max().item()
-            assert torch.equal(got[0], count) and errors[name] < 1e-1, (name, errors[name])
+            name: in_rung(ops.code_stats, rung) for name, rung in ours("code_stats").items()}  # fmt: skip
+        errors = checked(functions, (z, index, K), index_add(z.double(), index, K), 1e-1)
         took = times({name: lambda function=function: function(z, index, K) for name, function in functions.items()})
         cost = {"bytes": 4 * N * D + 8 * N + 4 * K * D, "beside": took["index_add"][0]}
         for name, time in took.items():

@@ -11,9 +11,9 @@ import copy
 
 import torch
 import torch.nn.functional as F
-from measure import DEVICE, GPU, peak, row, times
+from measure import DEVICE, GPU, in_rung, ours, peak, row, times
 
-from genmini import kernels, ops
+from genmini import ops
 from genmini.models.made import MADE
 
 CASES = [(64, 784, (1000, 1000), 2), (1, 784, (500,), 2), (100, 64, (500,), 17)] + (
@@ -49,17 +49,17 @@ def rows():
         weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
         x, l = ops.made_sample(u, weights, biases, model._degrees(0)[0][1:], L, logits=True)
         naive = {"PyTorch, own passes": lambda x=x, model=model: model.logits(x), "PyTorch, dense": dense(model, x)}
-        ours = {f"genmini {rung}": in_rung(model, N, u, rung)
-                for rung in (kernels.rungs("made_sample") if GPU else ("cpu",))}  # fmt: skip
+        draw = lambda model=model, N=N, u=u: model.sample(N, u)
+        draws = {name: in_rung(draw, rung) for name, rung in ours("made_sample").items()}
         exact = copy.deepcopy(model).double().logits(x).to(l.dtype)
         error, below = ((l - exact).abs().max().item(),
                         exact.sigmoid().neg() + 1 if L == 2 else exact.softmax(2).cumsum(2)[..., :-1])  # fmt: skip
         wanted = (u[..., None] >= below.view(N, D, -1)).sum(2)
-        for name, function in ours.items():  # a wrong kernel is not timed
+        for name, function in draws.items():  # a wrong kernel is not timed
             differ = (function() != wanted).any(1).sum()  # float32: u may fall between two roundings of a probability
             assert error < 1e-4 and differ <= N // 20, (name, error, differ)
         operations = 2 * N * sum(mask.sum().item() for mask in masks(model))
-        functions = naive | ours
+        functions = naive | draws
         held = {name: peak(function) / 1e6 for name, function in (
             functions | {"PyTorch, dense": lambda x=x, model=model: dense(model, x)()}).items()}  # fmt: skip
         took = times(functions, seconds=4.0)
@@ -69,12 +69,4 @@ def rows():
         for name, time in took.items():
             case = f"N={N} D={D} H={'x'.join(map(str, hidden))} L={L}, holds {memory} MB"
             yield row("made_sample", case, "sample", name, time, operations=operations,
-                      error=error if name in ours else None, beside=fastest)  # fmt: skip
-
-
-def in_rung(model, N, u, rung):
-    def call():
-        with kernels.use("auto", rung if GPU else None):
-            return model.sample(N, u)
-
-    return call
+                      error=error if name in draws else None, beside=fastest)  # fmt: skip

@@ -1,16 +1,16 @@
 """Time PixelCNN's convolution, the masked-dense one that most copies use, a cropped and a split one, and torch.compile.
 
 Operations and bytes are those of the live taps alone, so that a kernel at 100 % of the bound computes nothing else. On
-a CPU the room (kernels/masked_conv2d.py) runs the cropped convolution itself; on a GPU cropped and split are cuDNN's,
-and are the peers to compare with.
+a CPU the room (kernels/masked_conv2d.py) runs the cropped convolution itself, in PyTorch; on a GPU cropped and split
+are cuDNN's, and are the peers to compare with.
 """
 
 import torch
 import torch.nn.functional as F
 from genmini.kernels.masked_conv2d import cpu, mask
-from measure import DEVICE, GPU, backward, row, times
+from measure import DEVICE, GPU, backward, both, checked, in_rung, ours, row, times
 
-from genmini import kernels, ops
+from genmini import ops
 
 # images, channels in and out, side, filter, kind, colours: a first layer, three hidden ones, a layer with colours
 CASES = [(16, 1, 64, 28, 7, "A", 1), (16, 64, 64, 28, 3, "B", 1), (16, 64, 64, 16, 5, "B", 1),
@@ -29,10 +29,6 @@ def split(x, weight, bias, centre, kind, colours):
         row = torch.cat([row[..., :-1], row[..., -1:] * centre], 3)
     y = F.conv2d(F.pad(x, (ph, live - ph - 1, 0, 0)), row, bias)
     return y + F.conv2d(F.pad(x, (ph, ph, ph, -1)), weight[:, :, :ph])
-
-
-def both(function, x, weight, bias, dy):
-    torch.autograd.grad(function(x, weight, bias), (x, weight, bias), dy)
 
 
 def rows():
@@ -55,16 +51,13 @@ def rows_of(N, C, O, H, k, kind, colours, dtype):
     functions = {"masked dense": dense, "torch.compile": torch.compile(dense),
                  "cropped": lambda x, w, b: cpu(x, w, b, kind, colours)}  # fmt: skip
     functions["split"] = lambda x, w, b: split(x, w, b, M[:, :, k // 2, k // 2, None, None], kind, colours)
-    for rung in kernels.rungs("masked_conv2d") if GPU else (None,):
-        functions[f"genmini {rung or 'cpu'}"] = in_rung(rung, kind, colours)
-    errors = {}
-    for name, function in functions.items():  # a wrong kernel is not timed
-        errors[name] = (function(x, weight, bias).double() - exact).abs().max().item()
-        # 5e-3 for float32 because PyTorch's own switch lets cuDNN use TF32
-        assert errors[name] < (5e-3 if dtype == "float32" else 0.1), (name, errors[name])
+    room = lambda x, weight, bias: ops.masked_conv2d(x, weight, bias, kind, colours)
+    functions |= {name: in_rung(room, rung) for name, rung in ours("masked_conv2d").items()}
+    # 5e-3 for float32 because PyTorch's own switch lets cuDNN use TF32
+    errors = checked(functions, (x, weight, bias), exact, 5e-3 if dtype == "float32" else 0.1)
     moving = [a.clone().requires_grad_() for a in (x, weight, bias)]
     calls = [("forward", 1, lambda f: lambda: f(x, weight, bias)), ("backward", 2, lambda f: backward(f, moving, [dy]))]
-    for what, products, call in [*calls, ("both", 3, lambda f: lambda: both(f, *moving, dy))]:
+    for what, products, call in [*calls, ("both", 3, lambda f: both(f, moving, [dy]))]:
         took = times({name: call(function) for name, function in functions.items()})
         P = N * H * H
         for name, time in took.items():
@@ -73,14 +66,6 @@ def rows_of(N, C, O, H, k, kind, colours, dtype):
             label = f"{N}x{C}x{H}x{H}->{O} {k}x{k} {kind}{colours} {L:.2f}"
             yield row("masked_conv2d", label, what, name, time, dtype=dtype, error=errors[name],
                       beside=took["masked dense"][0], **work)  # fmt: skip
-
-
-def in_rung(rung, kind, colours):
-    def call(x, weight, bias):
-        with kernels.use("auto", rung):
-            return ops.masked_conv2d(x, weight, bias, kind, colours)
-
-    return call
 
 
 if __name__ == "__main__":

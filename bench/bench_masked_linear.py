@@ -8,9 +8,9 @@ Operations and bytes are those of the live weights alone, so that a kernel at 10
 import torch
 import torch.nn.functional as F
 from genmini.kernels.masked_linear import mask
-from measure import DEVICE, GPU, backward, row, times
+from measure import DEVICE, GPU, backward, both, checked, in_rung, ours, row, times
 
-from genmini import kernels, ops
+from genmini import ops
 
 # rows, inputs, outputs, order of the degrees: MNIST's first layer, a square hidden layer, a small batch, random order
 CASES = [(256, 784, 1024, "sorted"), (1024, 1024, 1024, "sorted"), (64, 2048, 2048, "sorted"),
@@ -38,10 +38,6 @@ def cropped(x, weight, bias, M, seen):
     return torch.cat([F.linear(x[:, live], weight[rows, live] * M[rows, live], bias[rows]) for rows, live in blocks], 1)
 
 
-def both(function, x, weight, bias, dy):
-    torch.autograd.grad(function(x, weight, bias), (x, weight, bias), dy)
-
-
 def rows():
     for dtype in DTYPES:
         for case in CASES:
@@ -63,15 +59,12 @@ def rows_of(N, K, J, order, dtype):
     functions = {"masked dense": dense, "torch.compile": torch.compile(dense)}
     if order == "sorted":
         functions["cropped by hand"] = lambda x, weight, bias: cropped(x, weight, bias, M, seen)
-    for rung in kernels.rungs("masked_linear") if GPU else (None,):
-        functions[f"genmini {rung or 'cpu'}"] = in_rung(rung, in_degree, out_degree)
-    errors = {}
-    for name, function in functions.items():  # a wrong kernel is not timed
-        errors[name] = (function(x, weight, bias).double() - exact).abs().max().item()
-        assert errors[name] < (1e-3 if dtype == "float32" else 0.1), (name, errors[name])
+    room = lambda x, weight, bias: ops.masked_linear(x, weight, bias, in_degree, out_degree)
+    functions |= {name: in_rung(room, rung) for name, rung in ours("masked_linear").items()}
+    errors = checked(functions, (x, weight, bias), exact, 1e-3 if dtype == "float32" else 0.1)
     moving = [a.clone().requires_grad_() for a in (x, weight, bias)]
     calls = [("forward", 1, lambda f: lambda: f(x, weight, bias)), ("backward", 2, lambda f: backward(f, moving, [dy]))]
-    for what, products, call in [*calls, ("both", 3, lambda f: lambda: both(f, *moving, dy))]:
+    for what, products, call in [*calls, ("both", 3, lambda f: both(f, moving, [dy]))]:
         took = times({name: call(function) for name, function in functions.items()})
         for name, time in took.items():
             work = {"bytes": products * x.element_size() * (N * K + L * J * K + N * J),
@@ -79,14 +72,6 @@ def rows_of(N, K, J, order, dtype):
             label = f"{N}x{K}->{J} {order} {L:.2f}"
             yield row("masked_linear", label, what, name, time, dtype=dtype, error=errors[name],
                       beside=took["masked dense"][0], **work)  # fmt: skip
-
-
-def in_rung(rung, in_degree, out_degree):
-    def call(x, weight, bias):
-        with kernels.use("auto", rung):
-            return ops.masked_linear(x, weight, bias, in_degree, out_degree)
-
-    return call
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ bytes, beside N D H.
 import math
 
 import torch
-from measure import DEVICE, GPU, peak, row, times
+from measure import DEVICE, GPU, both, checked, in_rung, ours, peak, row, times
 
-from genmini import kernels, ops
+from genmini import ops
 
 CASES = [(100, 784, 500, 0.5), (100, 784, 500, 0.13)] + ([(1000, 784, 500, 0.5), (1000, 784, 500, 0.13)] if GPU else [])
 
@@ -35,10 +35,6 @@ def loop_log_prob(x, W, V, b, c):
                                                                  reduction="none").sum(1)  # fmt: skip
 
 
-def both(log_prob, x, weights):
-    return torch.autograd.grad(log_prob(x, *weights).sum(), weights)
-
-
 def rows():
     for N, D, H, ink in CASES:
         sizes = (((H, D), 0.05), ((D, H), 0.05), ((D,), 0.1), ((H,), 0.1))
@@ -48,22 +44,18 @@ def rows():
         u = torch.rand(N, D, device=DEVICE)
         x = (torch.rand(N, D, device=DEVICE) < ink).to(torch.uint8)
         exact = loop_log_prob(x, *(a.double() for a in moving))
-        ours = {f"genmini {rung}": rung for rung in kernels.rungs("nade")} if GPU else {"genmini cpu": None}
-        sample, likelihood, errors = {"PyTorch loop": loop_sample}, {"PyTorch loop": loop_log_prob}, {}
-        for name, rung in ours.items():
+        sample, likelihood = {"PyTorch loop": loop_sample}, {"PyTorch loop": loop_log_prob}
+        for name, rung in ours("nade").items():
             sample[name], likelihood[name] = in_rung(ops.nade_sample, rung), in_rung(ops.nade, rung)
-        wanted = loop_sample(u, *moving)
-        for name, function in likelihood.items():  # a wrong kernel is not timed
-            errors[name] = (function(x, *moving).double() - exact).abs().max().item()
-            assert errors[name] < 1e-2, (name, errors[name])
-            # float32: u may fall between two roundings of a sigmoid
-            differ = (sample[name](u, *moving) != wanted).any(1).sum()
+        wanted, errors = loop_sample(u, *moving), checked(likelihood, (x, *moving), exact, 1e-2)
+        for name, function in sample.items():  # float32: u may fall between two roundings of a sigmoid
+            differ = (function(u, *moving) != wanted).any(1).sum()
             assert differ <= N // 20, (name, differ)
         shown = wanted.float().mean().item()
         work = 4 * N * D * H
         for what, functions, share, operations in (
             ("sample", {name: (lambda f=f: f(u, *moving)) for name, f in sample.items()}, shown, work),
-            ("both", {name: (lambda f=f: both(f, x, moving)) for name, f in likelihood.items()}, ink, 3 * work),
+            ("both", {name: both(lambda *w, f=f: f(x, *w), moving) for name, f in likelihood.items()}, ink, 3 * work),
         ):
             held = {name: peak(function) / (4 * N * D * H) for name, function in functions.items()}
             took = times(functions, seconds=3.0)
@@ -72,11 +64,3 @@ def rows():
                 case = f"N={N} D={D} H={H} ink={share:.2f}, holds {memory} N D H"
                 yield row("nade", case, what, name, time, operations=operations, error=errors[name],
                           beside=took["PyTorch loop"][0])  # fmt: skip
-
-
-def in_rung(function, rung):
-    def call(*arguments):
-        with kernels.use("auto", rung):
-            return function(*arguments)
-
-    return call

@@ -11,9 +11,9 @@ import sys
 
 import torch
 from genmini.kernels import nearest_code as room
-from measure import DEVICE, GPU, row, times
+from measure import DEVICE, GPU, in_rung, ours, row, times
 
-from genmini import kernels, ops
+from genmini import ops
 
 CASES = [(16384, 512, 64), (4096, 1024, 256)] + ([(65536, 1024, 64), (65536, 8192, 256)] if GPU else [])  # N, K, D
 
@@ -26,20 +26,6 @@ def expanded(z, e):
     return torch.addmm(e.square().sum(1), z, e.T, alpha=-2).argmin(1)
 
 
-def ours():
-    if GPU:
-        return {f"genmini {rung}": rung for rung in kernels.rungs("nearest_code")}
-    return {f"genmini {kernels.chosen('nearest_code').backend}": None}
-
-
-def in_rung(function, rung):
-    def call(*arguments):
-        with kernels.use("auto", rung):
-            return function(*arguments)
-
-    return call
-
-
 def data(N, K, D):
     """A trained codebook: rows lie about their codes."""
     e = torch.randn(K, D, device=DEVICE)
@@ -50,10 +36,10 @@ def rows():
     for N, K, D in CASES:
         z, e = data(N, K, D)
         exact = room.reference(z, e)
-        searches = {name: in_rung(ops.nearest_code, rung) for name, rung in ours().items()}
-        searches |= {"torch.cdist": cdist, "torch.addmm": expanded}
+        rooms = {name: in_rung(ops.nearest_code, rung) for name, rung in ours("nearest_code").items()}
+        searches = rooms | {"torch.cdist": cdist, "torch.addmm": expanded}
         errors = {name: (search(z, e) != exact).double().mean().item() for name, search in searches.items()}
-        for name in ours():
+        for name in rooms:
             assert errors[name] == 0, f"{name} is wrong in {errors[name]:.1%} of the rows"
         took = times({name: lambda search=search: search(z, e) for name, search in searches.items()})
         cost = {"bytes": 4 * (N * D + K * D) + 8 * N, "operations": 2 * N * K * D, "beside": took["torch.addmm"][0]}

@@ -12,9 +12,9 @@ import copy
 
 import torch
 import torch.nn.functional as F
-from measure import DEVICE, GPU, peak, row, times
+from measure import DEVICE, GPU, in_rung, ours, peak, row, times
 
-from genmini import kernels, ops
+from genmini import ops
 from genmini.layers import MaskedConv2d
 from genmini.models.pixelcnn import PixelCNN
 
@@ -59,15 +59,15 @@ def rows():
             naive["PyTorch, dense"] = dense(model, half)
             last = naive["PyTorch, own passes"]()[:, 0, :, -1:, -1:]
             assert (naive["PyTorch, dense"]() - last).abs().max() < 1e-4
-        rungs = kernels.rungs("pixelcnn_sample") if GPU else ("cpu",)
-        ours = {f"genmini {rung}": in_rung(model, N, u, rung) for rung in rungs}
+        draw = lambda model=model, N=N, u=u: model.sample_cached(N, u)
+        draws = {name: in_rung(draw, rung) for name, rung in ours("pixelcnn_sample").items()}
         exact = copy.deepcopy(model).double().logits(image).view(N, D)
         error, wanted = (a[..., 0] - exact).abs().max().item(), u >= torch.sigmoid(-exact)
-        for name, function in ours.items():  # a wrong kernel is not timed
+        for name, function in draws.items():  # a wrong kernel is not timed
             differ = (function().view(N, D) != wanted).any(1).sum()  # u may lie between two roundings of a probability
             assert error < 1e-4 and differ <= N // 10, (name, error, differ)
         living = sum(tap.W.numel() for layer in program for tap in layer.taps)
-        functions = naive | ours
+        functions = naive | draws
         last = {"PyTorch, own passes": lambda model=model, image=image: model.features(image, None)}
         last |= {} if gated else {"PyTorch, dense": lambda model=model, image=image: dense(model, image)()}
         held = {name: peak(function) / 1e6 for name, function in (functions | last).items()}
@@ -77,14 +77,6 @@ def rows():
         memory = " / ".join(f"{held[name]:.1f}" for name in took)
         for name, time in took.items():
             case = f"N={N} {side}x{side} 7 blocks of 64{' gated' if gated else ''}, holds {memory} MB"
-            off = error if name in ours else None
+            off = error if name in draws else None
             measured = dict(operations=2 * N * D * living, error=off, beside=fastest)
             yield row("pixelcnn_sample", case, "sample", name, time, **measured)
-
-
-def in_rung(model, N, u, rung):
-    def call():
-        with kernels.use("auto", rung if GPU else None):
-            return model.sample_cached(N, u)
-
-    return call

@@ -1,32 +1,16 @@
-"""The whole step of VQ-VAE, the search included, beside PyTorch's own. Room: kernels/quantize.py"""
+"""The whole step of VQ-VAE, the search included, beside PyTorch's own. Room: kernels/quantize.py
+
+On a CPU the search is a kernel in C++, and PyTorch takes the step and its gradient: in the rows `backward` no kernel of
+genmini runs.
+"""
 
 import torch
-from measure import DEVICE, GPU, backward, row, times
+from bench_nearest_code import data
+from measure import GPU, backward, both, in_rung, ours, row, times
 
-from genmini import kernels, ops
+from genmini import ops
 
 STEPS = [(16384, 512, 64)] + ([(65536, 1024, 256)] if GPU else [])  # N, K, D
-
-
-def ours():
-    """By the rung of the search; the step has one."""
-    if GPU:
-        return {f"genmini {rung}": rung for rung in kernels.rungs("nearest_code")}
-    return {f"genmini {kernels.chosen('quantize').backend}": None}
-
-
-def in_rung(rung):
-    def call(*arguments):
-        with kernels.use("auto", rung):
-            return ops.quantize(*arguments)
-
-    return call
-
-
-def data(N, K, D):
-    """A trained codebook: rows lie about their codes."""
-    e = torch.randn(K, D, device=DEVICE)
-    return e[torch.randint(K, (N,), device=DEVICE)] + 0.7 * torch.randn(N, D, device=DEVICE), e
 
 
 def vq(z, e, beta=0.25):
@@ -37,16 +21,12 @@ def vq(z, e, beta=0.25):
     return z + (code - z).detach(), index, loss
 
 
-def both(step, z, e):
-    z_q, _, loss = step(z, e)
-    torch.autograd.grad(z_q.sum() + loss.sum(), (z, e))
-
-
 def rows():
-    compiled = torch.compile(vq)
+    compiled, alone = torch.compile(vq), next(iter(ours("quantize")))  # alone: the step without the search
     for N, K, D in STEPS:
         z, e = (a.requires_grad_() for a in data(N, K, D))
-        steps = {"eager": vq, "torch.compile": compiled} | {name: in_rung(rung) for name, rung in ours().items()}
+        steps = {"eager": vq, "torch.compile": compiled}
+        steps |= {name: in_rung(ops.quantize, rung) for name, rung in ours("nearest_code", "quantize").items()}
         exact = torch.autograd.grad(vq(z.double(), e.double())[2].sum(), (z, e))
         errors = {}
         for name, step in steps.items():
@@ -56,8 +36,9 @@ def rows():
         one, search = 4 * N * D, 2 * N * K * D  # forward: z twice, z_q; backward: dz_q, z twice, dz
         calls = [("forward", 3 * one, search, lambda f: lambda: f(z.detach(), e.detach())),
                  ("backward", 4 * one, 0, lambda f: backward(f, (z, e)))]  # fmt: skip
-        for what, bytes, operations, call in [*calls, ("both", 7 * one, search, lambda f: lambda: both(f, z, e))]:
+        for what, bytes, operations, call in [*calls, ("both", 7 * one, search, lambda f: both(f, (z, e)))]:
             took = times({name: call(step) for name, step in steps.items()})
             cost = {"bytes": bytes + 4 * K * D, "operations": operations, "beside": took["eager"][0]}
             for name, time in took.items():
-                yield row("quantize", f"N={N} K={K} D={D}", what, name, time, error=errors[name], **cost)
+                who = alone if name.startswith("genmini") and what == "backward" and not GPU else name
+                yield row("quantize", f"N={N} K={K} D={D}", what, who, time, error=errors[name], **cost)

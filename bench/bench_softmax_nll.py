@@ -8,9 +8,9 @@ room runs its backend `cpu`, which is PyTorch.
 
 import torch
 import torch.nn.functional as F
-from measure import DEVICE, GPU, row, times
+from measure import DEVICE, GPU, both, checked, in_rung, ours, row, times
 
-from genmini import kernels, ops
+from genmini import ops
 
 # images, levels, pixels: digits, MNIST, CIFAR-10; the last with the levels of a pixel side by side in memory
 CASES = [(64, 17, 64, "first"), (16, 256, 784, "first"), (16, 256, 784, "last")]
@@ -20,18 +20,6 @@ DTYPES = ["float32", "bfloat16"] if GPU else ["float32"]
 
 def eager(logits, target):
     return F.cross_entropy(logits.float(), target, reduction="none")
-
-
-def in_rung(rung):
-    def call(logits, target):
-        with kernels.use("auto", rung):
-            return ops.softmax_nll(logits, target)
-
-    return call
-
-
-def both(function, logits, target, dnll):
-    torch.autograd.grad(function(logits, target), logits, dnll)
 
 
 def rows():
@@ -47,15 +35,11 @@ def rows_of(N, L, P, channels, dtype):
     exact = F.cross_entropy(logits.double(), target, reduction="none")
     torch._dynamo.reset()
     functions = {"eager": eager, "torch.compile": torch.compile(eager)}
-    for rung in kernels.rungs("softmax_nll") if GPU else (None,):
-        functions[f"genmini {rung or kernels.chosen('softmax_nll').backend}"] = in_rung(rung)
-    errors = {}
-    for name, function in functions.items():  # a wrong kernel is not timed
-        errors[name] = (function(logits, target).double() - exact).abs().max().item()
-        assert errors[name] < 1e-5, (name, errors[name])
+    functions |= {name: in_rung(ops.softmax_nll, rung) for name, rung in ours("softmax_nll").items()}
+    errors = checked(functions, (logits, target), exact, 1e-5)
     moving, cost = logits.clone().requires_grad_(), logits.element_size() * logits.numel()
     for what, reads, call in (("forward", 1, lambda f: lambda: f(logits, target)),
-                              ("both", 3, lambda f: lambda: both(f, moving, target, dnll))):  # fmt: skip
+                              ("both", 3, lambda f: both(lambda a: f(a, target), [moving], [dnll]))):  # fmt: skip
         took = times({name: call(function) for name, function in functions.items()})
         for name, time in took.items():
             work = {"bytes": reads * cost + 8 * N * P, "operations": 0}

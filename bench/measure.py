@@ -1,4 +1,4 @@
-"""Time candidates, and compare them with each other and with the limits of the machine.
+"""Run, check and time candidates, and compare them with each other and with the limits of the machine.
 
 Candidates of one case run interleaved, so that the machine's other load slows all of them; the results are medians with
 20/80 quantiles. On a GPU Triton's do_bench times with events and a cold L2 cache. On a shared machine only ratios
@@ -19,10 +19,49 @@ if "avx512f" in (Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exis
 
 import torch
 import torch._functorch.config
+from torch.utils._pytree import tree_leaves
+
+from genmini import kernels
 
 torch._functorch.config.donated_buffer = False  # a compiled backward may run again from the same graph: see `backward`
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
+NO_KERNEL = ("reference", "cpu in PyTorch")  # what runs in rows that show no ratio; see `ours`
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def ours(*rooms):
+    """{name in the table: rung} of the ways in which genmini runs these rooms here.
+
+    On a GPU these are the rungs of the first room, on a CPU what `auto` takes. The name is one of NO_KERNEL where
+    PyTorch computes all of them.
+    """
+    if GPU:
+        return {f"genmini {rung}": rung for rung in kernels.rungs(rooms[0])}
+    on_cpu = [room for room in rooms if kernels.chosen(room).backend == "cpu"]
+    if any(kernels.ROOMS[room].cpu == "C++" for room in on_cpu):
+        return {"genmini cpu": None}
+    return {"genmini cpu in PyTorch" if on_cpu else "genmini reference": None}
+
+
+def in_rung(function, rung=None):
+    """The function, run on the backend that `auto` takes, in this rung."""
+
+    def call(*arguments):
+        with kernels.use("auto", rung):
+            return function(*arguments)
+
+    return call
+
+
+def checked(functions, inputs, exact, tolerance):
+    """{name: the largest error of the function's outputs} against the exact ones. A wrong function is not timed."""
+    errors = {}
+    for name, function in functions.items():
+        pairs = zip(tree_leaves(function(*inputs)), tree_leaves(exact), strict=True)
+        errors[name] = max((got.double() - truth.double()).abs().max().item() for got, truth in pairs)
+        assert errors[name] < tolerance, f"{name} is off by {errors[name]:.3g}"
+    return errors
 
 
 def times(candidates, seconds=1.0, rounds=5):
@@ -48,10 +87,24 @@ def backward(function, inputs, along=None):
 
     along: the outputs' gradients; by default the outputs themselves.
     """
-    outs = function(*inputs)
-    outs = [out for out in (outs if isinstance(outs, tuple) else (outs,)) if out.requires_grad]
-    along = along or [out.detach() for out in outs]
+    outs, along = _forward(function, inputs, along)
     return lambda: torch.autograd.grad(outs, inputs, along, retain_graph=True)
+
+
+def both(function, inputs, along=None):
+    """Return a call of the forward and the backward pass."""
+
+    def call():
+        outs, given = _forward(function, inputs, along)
+        return torch.autograd.grad(outs, inputs, given)
+
+    return call
+
+
+def _forward(function, inputs, along):
+    """-> the outputs that have a gradient, and their gradients"""
+    outs = [out for out in tree_leaves(function(*inputs)) if out.requires_grad]
+    return outs, along or [out.detach() for out in outs]
 
 
 def _quantiles(each):
@@ -131,7 +184,19 @@ def machine():
 
 
 def commit():
-    return subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
+    """The commit of the code, with "-dirty" where `changed` is not empty; "" of a copy that is no git checkout."""
+    name = _git("describe", "--always")
+    return name + "-dirty" * bool(name and changed())
+
+
+def changed():
+    """The tracked files that differ from the commit, except those that the benches write."""
+    written = ":(exclude)docs", ":(exclude)bench/results"
+    return _git("diff", "HEAD", "--name-only", "--", ".", *written).splitlines()
+
+
+def _git(*words):
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
 
 def _processor():

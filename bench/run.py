@@ -57,9 +57,10 @@ def store(rows):
 def table(rows):
     """The lines of one machine's table: our rows, and how many times as fast they are as each peer of the same case.
 
-    In a row of the backend `reference` PyTorch computes the definition and no kernel runs: it has no ratio, only the
-    peers' times.
+    Where PyTorch alone computes, no kernel runs: such a row has no ratio, only the peers' times.
     """
+    from measure import NO_KERNEL
+
     yield "| room | case | what | who | ms | % of bound | times as fast as | error | commit |"
     yield "|---|---|---|---|---|---|---|---|---|"
     same_case = lambda row: [row[key] for key in ("room", "case", "what", "dtype")]
@@ -69,7 +70,7 @@ def table(rows):
         who = row["who"].removeprefix("genmini ")
         peers = [peer for peer in rows if same_case(peer) == same_case(row) and not peer["who"].startswith("genmini")]
         ratios = ", ".join(f"{peer['who']} {float(peer['ms']) / float(row['ms']):.2f}" for peer in peers)
-        if who.startswith("reference"):
+        if who.startswith(NO_KERNEL):
             ratios = "no kernel; " + ", ".join(f"{peer['who']} {peer['ms']} ms" for peer in peers)
         columns = row["room"], row["case"], row["what"], who, row["ms"], row["percent_of_bound"], ratios, row["error"]
         yield "| " + " | ".join([*columns, row["commit"]]) + " |"

@@ -1,0 +1,82 @@
+"""Tests of what the benches share: wrong candidates are refused, and the table shows no ratio where no kernel ran."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from genmini import kernels
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
+import measure  # noqa: E402
+import run  # noqa: E402
+
+on_cpu = pytest.mark.skipif(measure.GPU, reason="on a GPU the rungs of a room have no other name")
+
+
+def test_a_wrong_function_is_named_and_not_timed():
+    x = torch.linspace(-1, 1, 9)
+    exact = x.double().exp(), torch.arange(9)
+    errors = measure.checked({"right": lambda x: (x.exp(), torch.arange(9))}, [x], exact, 1e-6)
+    assert 0 < errors["right"] < 1e-6
+    for wrong in (lambda x: (x.exp() + 1e-3, torch.arange(9)), lambda x: (x.exp(), torch.arange(9).flip(0))):
+        with pytest.raises(AssertionError, match="wrong is off by"):
+            measure.checked({"wrong": wrong}, [x], exact, 1e-6)
+
+
+def test_backward_and_both_give_the_gradients():
+    x, y = (torch.randn(5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    function = lambda x, y: (x * y.exp(), torch.arange(5))
+    along = torch.randn(5, dtype=torch.float64)
+    wanted = along * y.exp(), along * x * y.exp()
+    again = measure.backward(function, (x, y), [along])
+    for got in (measure.both(function, (x, y), [along])(), again(), again()):
+        for ours, theirs in zip(got, wanted, strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+@on_cpu
+def test_a_row_says_where_pytorch_computes(monkeypatch):
+    assert measure.ours("nearest_code") == measure.ours("nearest_code", "quantize") == {"genmini cpu": None}
+    assert measure.ours("quantize") == measure.ours("code_stats") == {"genmini cpu in PyTorch": None}
+    assert measure.ours("affine_coupling") == {"genmini reference": None}
+    seen = measure.in_rung(lambda name: kernels.chosen(name).backend)
+    with kernels.use("reference"):
+        assert seen("nearest_code") == "cpu"  # what `auto` takes
+
+
+ABSENT = "no kernel; peer 3.0 ms"
+
+
+@pytest.mark.parametrize("who, shown", [("cpu", "peer 2.00"), ("naive", "peer 2.00"), ("reference", ABSENT),
+                                        ("reference, y saved", ABSENT), ("cpu in PyTorch", ABSENT)])  # fmt: skip
+def test_no_ratio_is_shown_where_no_kernel_ran(who, shown):
+    row = dict(room="r", case="c", what="forward", dtype="float32", percent_of_bound="1.0", error="", commit="abc")
+    _, _, line = run.table([row | dict(who="peer", ms="3.0"), row | dict(who=f"genmini {who}", ms="1.5")])
+    assert line.split(" | ")[3] == who and line.split(" | ")[6] == shown
+
+
+def test_a_commit_is_dirty_only_where_code_differs_from_it(tmp_path, monkeypatch):
+    git = lambda *words: subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e", *words], cwd=tmp_path,
+                                        check=True, capture_output=True, text=True).stdout.strip()  # fmt: skip
+    monkeypatch.setattr(measure, "ROOT", tmp_path)
+    for variable in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):  # set where tests run in a hook of git
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert measure.commit() == "" and measure.changed() == []
+    files = [tmp_path / name for name in ("train.py", "docs/results.md", "bench/results/latent.csv", "bench/run.py")]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("1")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    name = git("rev-parse", "--short", "HEAD")
+    assert measure.commit() == name
+    for file in files[1:3]:  # what the benches write themselves
+        file.write_text("2")
+    assert measure.commit() == name and measure.changed() == []
+    files[3].write_text("2")
+    assert measure.commit() == f"{name}-dirty" and measure.changed() == ["bench/run.py"]
