@@ -50,7 +50,7 @@ class ARVAE(VAE):
     def disorder(self, z, a):
         """z (N, d), a (N, R) -> (N,): for each i, the sum over r of the mean over j of |tanh(delta D_r) - sign(D_a)|.
         Its mean over i is sum_r L_r."""
-        D_a = a[:, None] - a  # (1) (N, N, R)
+        D_a = a[:, None] - a  # (1)
         z = z[:, : a.shape[1]]
         D_r = z[:, None] - z  # (2)
         return ((self.delta * D_r).tanh() - D_a.sign()).abs().mean(1).sum(1)  # (3)

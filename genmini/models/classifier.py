@@ -63,7 +63,7 @@ class Classifier(Model):
 
     def logits(self, x):
         """(N, *shape) -> (N, classes), log p(y | x) but for a constant of each x"""
-        return self.W_y(self.dropout(self.features(x)))  # (4), before its softmax
+        return self.W_y(self.dropout(self.features(x)))  # inside softmax: (4)
 
     def loss(self, x, y):
         """(N, *shape), (N,) -> (N,) in nats"""

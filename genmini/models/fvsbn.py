@@ -43,7 +43,7 @@ class FVSBN(Model):
     def logits(self, x):
         """(N, *shape) -> (N, D), or (N, D, L) with L > 2 levels, in pixel order; a row depends on earlier pixels."""
         x = x.reshape(len(x), self.D)[:, self.order]  # x_1 ... x_D
-        a = self.alpha(self.dropout(self._bits(x)))  # (2) before its sigma
+        a = self.alpha(self.dropout(self._bits(x)))  # inside sigma: (2)
         return a.unflatten(1, (self.D, self.p.rows))[:, self.order.argsort()].squeeze(2)
 
     def _bits(self, x):  # (N, D) -> (N, D (L-1))

@@ -64,7 +64,7 @@ class MADE(Model):
 
     def _new_mask(self, hidden, first=False):
         """-> an order of the pixels (D,), the degrees of each hidden layer: 1 ... D-1 evenly; `first`: not shuffled."""
-        even = [1 + torch.arange(H, device="cpu") * max(self.D - 1, 1) // H for H in hidden]  # of the masks (4)
+        even = [1 + torch.arange(H, device="cpu") * max(self.D - 1, 1) // H for H in hidden]  # m(k)
         order = ordered(self._order, self.D).cpu()
         return order, even if first else [m[torch.randperm(len(m), device="cpu")] for m in even]
 
@@ -77,8 +77,8 @@ class MADE(Model):
         m, d = self._degrees(mask)
         z = x = self._bits(x)
         for W, below, m_i in zip(self.W, m, m[1:], strict=False):
-            z = self.dropout(F.relu(ops.masked_linear(z, W.weight, W.bias, below, m_i)))  # (2)
-        a = ops.masked_linear(z, self.V.weight, self.V.bias, m[-1], d, strict=True)  # (3) before its sigma
+            z = self.dropout(F.relu(ops.masked_linear(z, W.weight, W.bias, below, m_i)))  # (2), (4)
+        a = ops.masked_linear(z, self.V.weight, self.V.bias, m[-1], d, strict=True)  # inside sigma: (3)
         if self.A is not None:
             a = a + ops.masked_linear(x, self.A.weight, None, m[0], d, strict=True)
         return a.unflatten(1, (self.D, self.p.rows))[:, self.orders[0].argsort()].squeeze(2)

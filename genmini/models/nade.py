@@ -86,7 +86,7 @@ class NADE(Model):
         levels = torch.arange(1, self.levels, device=x.device)
         for d in range(self.D):
             h = a.sigmoid()  # (2)
-            l = F.linear(h, V[d], b[d])  # (3) before its softmax
+            l = F.linear(h, V[d], b[d])  # inside sigma: (3)
             if u is not None and d >= known:
                 x[:, d] = self.p.draw(l, u[:, d])
             a = a + (x[:, d, None] >= levels).to(a.dtype) @ W[d].T  # (4)

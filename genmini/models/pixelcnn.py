@@ -57,7 +57,7 @@ class Raster(Model):
         super().__init__(shape, levels, classes)
         self.C, self.H, self.W = (1, *shape)[-3:]
         self.components = components if output == "mixture" else 0
-        self.p = outputs.Mixture(levels, components) if self.components else outputs.softmax(levels)  # or (3)
+        self.p = outputs.Mixture(levels, components) if self.components else outputs.softmax(levels)
 
     def embed(self, x):
         """(N, C, h, W) -> (N, C M, h, W): of every level the M numbers that the network sees."""
@@ -70,15 +70,16 @@ class Raster(Model):
         if self.classes and y is None:
             each = [self.log_prob(x, k) for k in range(self.classes)]
             return torch.stack(each).logsumexp(0) - math.log(self.classes)
-        log_p = self.p.log_p(self.features(x, y).flatten(0, 1), x.flatten(0, 1)).view(x.shape)
-        return log_p.sum(1).flatten(1).sum(1)  # log of (2), then of (1)
+        log_p = self.p.log_p(self.features(x, y).flatten(0, 1), x.flatten(0, 1)).view(x.shape)  # log of (3) or (4)
+        log_p = log_p.sum(1)  # log of (2)
+        return log_p.flatten(1).sum(1)  # log of (1)
 
     def logits(self, x, y=None):
         """(N, *shape) -> (N, *shape) for two levels and a softmax, else (N, *shape, L): the a_l of (3), or the
         logarithms of (4)."""
         x, y = self.check(x, y, needed=True)
         a = self.features(self._image(x), y)
-        if self.components:  # log of (4)
+        if self.components:
             every = [torch.full_like(x, l).view(-1, self.H, self.W) for l in range(self.levels)]
             a = torch.stack([self.p.log_p(a.flatten(0, 1), level) for level in every], 1).unflatten(0, (len(x), self.C))
         a = a.movedim(2, -1)

@@ -43,7 +43,7 @@ class PixelRNN(Raster):
         if walk not in ("row", "diagonal"):
             raise ValueError(f"walk must be 'row' or 'diagonal', got {walk!r}")
         to = dict(colours=self.C, device=device, dtype=dtype)
-        self.enter = MaskedConv2d(self.C * (1 + steps_of(levels)), width, first, "A", **to)  # (1): x_i is not seen
+        self.enter = MaskedConv2d(self.C * (1 + steps_of(levels)), width, first, "A", **to)  # x_i is not seen
         kind = RowLSTM if walk == "row" else DiagonalBiLSTM
         self.layers = nn.ModuleList(kind(self.enter.in_channels, width, classes, to) for _ in range(layers))
         self.widen = nn.ModuleList(MaskedConv2d(width // 2, width, 1, "B", **to) for _ in range(layers))
@@ -58,7 +58,7 @@ class PixelRNN(Raster):
         x = self.enter(pixels)
         for layer, W in zip(self.layers, self.widen, strict=True):
             x = x + W(self.dropout(layer(x, pixels, y)))  # (4)
-        return self.out(F.relu(self.between(F.relu(x)))).unflatten(1, (self.C, self.p.rows))
+        return self.out(F.relu(self.between(F.relu(x)))).unflatten(1, (self.C, self.p.rows))  # inside p: (1)
 
 
 class LSTM(nn.Module):
@@ -85,8 +85,9 @@ class LSTM(nn.Module):
         every = []
         for step in a.unbind(3):
             gates = step + self.K_ss(F.pad(h, self.padding))
-            o, f, i = (torch.sigmoid(gates[:, k::4]) for k in range(3))  # (2); by fours: channels keep their colour
-            c = f * c + i * torch.tanh(gates[:, 3::4])
+            o, f, i, g = (gates[:, k::4] for k in range(4))  # by fours: channels keep their colour
+            o, f, i, g = o.sigmoid(), f.sigmoid(), i.sigmoid(), g.tanh()  # (2)
+            c = f * c + i * g
             h = o * torch.tanh(c)  # (3)
             every.append(h)
         return torch.stack(every, 3)
