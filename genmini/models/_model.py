@@ -203,7 +203,7 @@ class Model(nn.Module):
     def panels(self, splits):
         """Images to look at side by side -> {title: images}, the columns of a panel: data, reconstructions, samples.
 
-        Where a model with classes reconstructs, each column shows one class.
+        Where a model with classes reconstructs, each column shows one class; it is NaN if the split has none of it.
         """
         test, name, rows = splits["test"], type(self).__name__, min(8, len(splits["test"]))
         by_class = bool(self.classes) and not self.cannot("reconstruct")
@@ -214,19 +214,24 @@ class Model(nn.Module):
         else:
             shown = {}
             for split in (splits["train"], test):
-                n = _first(split, rows, self.classes) if by_class else slice(rows * columns)
-                y = split.y[n].to(self.device) if self.classes else None
-                shown[f"data ({split.split}{title})"] = split.x[n]
-                shown[f"reconstructed ({split.split})"] = self.reconstruct(split.x[n].to(self.device), y=y).cpu()
+                n = _first(split, rows, self.classes) if by_class else torch.arange(min(len(split), rows * columns))
+                y = dict(y=torch.arange(len(n), device=self.device) % columns) if by_class else {}
+                x = split.x[n]
+                back = self.reconstruct(x.to(self.device), **y).cpu()
+                if (n < 0).any():
+                    x, back = x.float(), back.float()
+                    x[n < 0] = back[n < 0] = math.nan
+                shown |= {f"data ({split.split}{title})": x, f"reconstructed ({split.split})": back}
         y = dict(y=torch.arange(rows * columns, device=self.device) % columns) if by_class else {}
         return shown | {f"samples of {name}{title}": self.sample(rows * columns, **y).cpu()}, columns
 
 
 def _first(split, rows, classes):
-    """Indices of the first examples of each class, in turn: at most `rows` of each, and as many of all."""
+    """Indices of the first examples of each class, in turn: at most `rows` of each, and as many of all that occur; -1
+    for a class that does not."""
     of_class = [(split.y == k).nonzero()[:rows, 0] for k in range(classes)]
-    rows = min(map(len, of_class))
-    return torch.stack([each[:rows] for each in of_class], 1).flatten()
+    rows = min(len(each) for each in of_class if len(each))
+    return torch.stack([each[:rows] if len(each) else torch.full((rows,), -1) for each in of_class], 1).flatten()
 
 
 def _recorded(init):

@@ -3,6 +3,7 @@ training may update several players."""
 
 import ast
 import copy
+import dataclasses
 import json
 import signal
 from pathlib import Path
@@ -412,6 +413,20 @@ def test_panels_show_data_reconstructions_and_samples():
     loss = judge(model, splits["test"].x, splits["test"].y)
     hardest = shown["hardest for Classifier (test)"]
     assert torch.equal(hardest[0], splits["test"].x[loss.argmax()]) and len(hardest) == 64
+
+
+def test_a_class_that_a_split_lacks_leaves_its_column_empty():
+    splits = {split: data.load("digits-threshold", split) for split in data.SPLITS}
+    test = splits["test"]
+    splits["test"] = dataclasses.replace(test, x=test.x[test.y != 3], y=test.y[test.y != 3])
+    shown, columns = small("cvae")[0].eval().panels(splits)
+    data_shown, back = (shown[name].unflatten(0, (8, columns)) for name in
+                        ("data (test, classes 0 ... 9 by column)", "reconstructed (test)"))
+    others = torch.arange(columns) != 3
+    for x in (data_shown, back):
+        assert x[:, 3].isnan().all() and not x[:, others].isnan().any()
+    first = [int((splits["test"].y == k).nonzero()[0]) for k in range(10) if k != 3]
+    assert torch.equal(data_shown[0, others], splits["test"].x[first].float())
 
 
 def test_a_column_of_a_conditional_model_is_one_class():
