@@ -338,7 +338,8 @@ def figures(model, split, k=0):
     if found[0].name == "" and split.name in toys.TOYS:
         y = split.y if model.classes else None
         found.append(Figure("truth", -toys.TOYS[split.name].log_prob(split.x, y).mean().item(), None, "nats"))
-    return found + [Figure(name, value) for name, value in model.report().items()]  # of the whole split
+    report = model.report(to(split.x), y=to(split.y) if model.classes else None)
+    return found + [Figure(name, value) for name, value in report.items()]
 
 
 def _units(model, name, mean, error, split):

@@ -242,7 +242,7 @@ class Training:
         row |= {_in_metrics(name): torch.stack(losses).mean().item() for name, losses in self.losses.items()}
         if evaluated:
             row |= dict(valid=self._on_valid(), seconds=round(time.perf_counter() - self.began, 2))
-            row |= self.judged.report()
+            row |= self.judged.report(self.valid_data.x, self.valid_data.y if self.model.classes else None)
         losses = {name: row[name] for name in (*map(_in_metrics, self.losses), "valid") if name in row}
         if not math.isfinite(sum(losses.values())):
             if self.run and self.best is None:  # resuming from a state saved before would fail in the same way

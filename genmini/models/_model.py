@@ -140,8 +140,8 @@ class Model(nn.Module):
         """Solves for the parameters at once; only a model that needs no steps has it (AR)."""
         raise Cannot(self.cannot("fit"))
 
-    def report(self):
-        """Numbers of what was judged since the last report, {name: number}, beside the losses."""
+    def report(self, x, y=None):
+        """Numbers of all these examples together, {name: number}: the metrics and `genmini eval` show them, too."""
         return {}
 
     # ---- probability -------------------------------------------------------------------------------------------------

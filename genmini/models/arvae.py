@@ -39,7 +39,6 @@ class ARVAE(VAE):
             raise ValueError(f"an attribute of an image (H, W) takes one of latent={self.latent} numbers, "
                              f"got {attributes} of shape {shape}")  # fmt: skip
         self.attributes, self.gamma, self.delta = attributes, gamma, delta
-        self.judged = []  # batches: mu and attributes of what was judged since the last training step or report
         self.to(device=device or torch.get_default_device(), dtype=dtype)
 
     def measure(self, x):
@@ -57,36 +56,17 @@ class ARVAE(VAE):
 
     def loss(self, x, y=None, eps=None):
         reconstruction, kl, z = self.terms(x, y, eps)
-        a = self.measure(x)
-        if self.training:
-            self.judged.clear()
-        else:
-            self._judge(x, a)
-        return self.cost(reconstruction, kl) + self.gamma * self.disorder(z, a)  # (4)
-
-    def figures(self, x, y=None, k=0):
-        self._judge(x, self.measure(x))
-        return super().figures(x, y, k)
+        return self.cost(reconstruction, kl) + self.gamma * self.disorder(z, self.measure(x))  # (4)
 
     @torch.no_grad()
-    def _judge(self, x, a):
-        self.judged.append((self.encode(x)[:, : len(self.attributes)], a))
-
-    def report(self):
-        """(5) over the images that were judged since the last training step or report; {} if there are none"""
-        if not self.judged:
-            return {}
-        mu, a = (torch.cat(part) for part in zip(*self.judged, strict=True))
-        self.judged.clear()
-        rho = [(ranks(mu[:, r]) * ranks(a[:, r])).mean().item() for r in range(len(self.attributes))]  # (5)
-        return {f"rank correlation, {name}": rho_r for name, rho_r in zip(self.attributes, rho, strict=True)}
-
     def correlations(self, x):
         """(5) over these x, {attribute: number}"""
-        self.judged.clear()
-        for part in x.split(1000):
-            self._judge(part, self.measure(part))
-        return dict(zip(self.attributes, self.report().values(), strict=True))
+        mu, a = (torch.cat([f(part) for part in x.split(1000)]) for f in (self.encode, self.measure))
+        rho = [(ranks(mu[:, r]) * ranks(a[:, r])).mean().item() for r in range(len(self.attributes))]  # (5)
+        return dict(zip(self.attributes, rho, strict=True))
+
+    def report(self, x, y=None):
+        return {f"rank correlation, {name}": rho for name, rho in self.correlations(x).items()}
 
     @torch.no_grad()
     def traverse(self, x, dimension, values):

@@ -72,8 +72,6 @@ class VQVAE(Model):
         self.prior = PixelCNN(self.grid, K, prior_width, prior_blocks, **prior)
         self.register_buffer("with_prior", torch.tensor(False))  # true from the second stage on: p(k) is (6)
         self.register_buffer("frequency", torch.full((max(1, classes),), 1 / max(1, classes)))  # p(y) of (7)
-        judged = torch.zeros(K, dtype=torch.int64)
-        self.register_buffer("seen", judged, persistent=False)  # how often each code was judged since the last report
         self.to(device=device or torch.get_default_device(), dtype=dtype)
 
     # ---- what is learnt, stage by stage ------------------------------------------------------------------------------
@@ -94,7 +92,7 @@ class VQVAE(Model):
         """Along the principal axis of the codes: PixelCNN treats neighbouring code numbers as similar."""
         e = self.codebook.weight.double().cpu()
         axis = torch.linalg.eigh(torch.cov(e.T).view(e.shape[1], -1))[1][:, -1]
-        order = (e @ axis * axis[axis.abs().argmax()].sign()).argsort(stable=True).to(self.seen.device)
+        order = (e @ axis * axis[axis.abs().argmax()].sign()).argsort(stable=True).to(self.device)
         for of_codes in self.codebook.state_dict().values():
             of_codes.copy_(of_codes[order])
 
@@ -113,22 +111,19 @@ class VQVAE(Model):
         if self.with_prior:
             return -self.log_prob(x, y)
         z_q, k, distance = self.codebook(self.z(x, y))  # (1), (2)
-        self._judged(k)
         if self.training and self.miss:
             z_q = z_q * (torch.rand(*k.shape, 1, device=k.device) >= self.miss)
         return self.nll(x, z_q, y) + distance.flatten(1).sum(1)  # (3)
 
-    def report(self):
-        """Of the codes that were judged since the last report: their perplexity, the share of all codes that they are,
-        and the number of the others."""
-        p, used = self.seen / self.seen.sum().clamp(min=1), self.seen > 0
-        self.seen.zero_()
-        perplexity = torch.special.entr(p).sum().exp()  # (8)
+    @torch.no_grad()
+    def report(self, x, y=None):
+        """Of the codes of these images: their perplexity, the share of all codes that they are, and the number of the
+        others."""
+        parts = zip(x.split(1000), [None] * len(x) if y is None else y.split(1000), strict=False)
+        count = sum(torch.bincount(self.codes(x_b, y_b).flatten(), minlength=self.K) for x_b, y_b in parts)
+        used = count > 0
+        perplexity = torch.special.entr(count / count.sum()).sum().exp()  # (8)
         return {"perplexity": perplexity.item(), "usage": used.double().mean().item(), "dead": (~used).sum().item()}
-
-    def _judged(self, k):
-        if not self.training:
-            self.seen += torch.bincount(k.flatten(), minlength=self.K)
 
     # ---- the bound ---------------------------------------------------------------------------------------------------
 
@@ -144,7 +139,6 @@ class VQVAE(Model):
     def terms(self, x, y=None):
         """Its parts, each (N,): -log p(x | k(x)), and -log p(k(x)), which is the KL of (5)."""
         k = self.codes(x, y)
-        self._judged(k)
         return self.nll(x, self.codebook.weight[k], y), -self.log_p(k, y)  # (4)
 
     @torch.no_grad()
@@ -193,7 +187,7 @@ class VQVAE(Model):
         if self.with_prior:
             k = self.prior.sample(n, y=y).long()  # (6)
         else:
-            k = torch.randint(self.K, (n, *self.grid), device=self.seen.device)  # (5)
+            k = torch.randint(self.K, (n, *self.grid), device=self.device)  # (5)
         if mean:
             return self.decode_codes(k, y)
         a = self._logits(self.codebook.weight[k], y)

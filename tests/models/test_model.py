@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from genmini import checkpoint, data, models
+from genmini import checkpoint, data, experiment, models
 from genmini.models._model import Batch, Cannot, Model
 from genmini.train import fit, judge
 
@@ -125,6 +125,20 @@ def test_a_density_checks_the_shape_of_its_points():
     model = models.find("realnvp")((2,), couplings=1, hidden=4)
     with pytest.raises(ValueError, match=r"x must have shape \(N, 2\), got \(4, 3\)"):
         model.log_prob(torch.randn(4, 3))
+
+
+@each_family
+def test_figures_are_of_the_split_alone(name):
+    """Whatever was judged before, the figures of a split are the same."""
+    if name == "ar":
+        return  # it takes other data, and reports nothing
+    model, _ = small(name)
+    test = data.load("digits-threshold", "test")
+    few = dataclasses.replace(test, x=test.x[:40], y=test.y[:40])
+    alone = experiment.figures(model.eval(), few)
+    judge(model, VALID.x[:60], VALID.y[:60])
+    model.figures(VALID.x[:60], y=VALID.y[:60] if model.classes else None)
+    assert experiment.figures(model, few) == alone
 
 
 # ---- where training begins -------------------------------------------------------------------------------------------

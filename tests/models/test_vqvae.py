@@ -210,21 +210,20 @@ def test_the_mean_image_is_that_of_the_samples(settings):
 
 
 def test_the_report_is_a_count():
-    """Perplexity, usage and dead codes of what was judged since the last report, against a dictionary of counts."""
+    """Perplexity, usage and dead codes of some images, against a dictionary of counts."""
     torch.manual_seed(0)
     model = VQVAE((8, 8), **SMALL | dict(K=40, revive=1))
     model.train().loss(TRAIN.x[:100])  # puts codes on images
     model.loss(TRAIN.x[:100])
     for x in (VALID.x, VALID.x[:3]):
-        judge(model, x)
         counts = {}
         for k in model.codes(x).flatten().tolist():
             counts[k] = counts.get(k, 0) + 1
         p = [count / sum(counts.values()) for count in counts.values()]
-        said = model.report()
-        assert said["perplexity"] == pytest.approx(math.exp(-sum(q * math.log(q) for q in p)), rel=1e-5)
-        assert said["usage"] == pytest.approx(len(counts) / 40) and said["dead"] == 40 - len(counts)
-        assert 1 < said["perplexity"] < len(counts)
+        report = model.eval().report(x)
+        assert report["perplexity"] == pytest.approx(math.exp(-sum(q * math.log(q) for q in p)), rel=1e-5)
+        assert report["usage"] == pytest.approx(len(counts) / 40) and report["dead"] == 40 - len(counts)
+        assert 1 < report["perplexity"] < len(counts)
 
 
 @pytest.mark.parametrize("average", [0.0, 0.99])
