@@ -10,8 +10,11 @@ run.json holds the SHA-256 of each file and of itself, so that a changed byte is
 Format 2 is written; runs of format 1 are read too, but not continued: their states hold one optimiser without a name.
 """
 
+import errno
 import hashlib
 import json
+import os
+import re
 from pathlib import Path
 
 import safetensors.torch
@@ -55,9 +58,14 @@ def save(run, model, metadata, weights=None, state=None):
     content["digests"] = digests
     digests["run.json"] = _digest(_plain(content))
     write(run / "run.json", json.dumps(content, indent=1).encode())
-    for old in [*run.glob("model-*.safetensors"), *run.glob("state-*.safetensors")]:
-        if old.name not in (weights_file, content.get("state", {}).get("tensors")):
+    for old in run.iterdir():
+        if is_weights(old.name) and old.name not in (weights_file, content.get("state", {}).get("tensors")):
             old.unlink()
+
+
+def is_weights(name):
+    """Whether `save` gives its files such names."""
+    return bool(re.fullmatch(r"(model|state)-([a-z]+-)?\d+\.safetensors", name))
 
 
 def _write(path, tensors):
@@ -188,6 +196,8 @@ def _tensors(run, metadata, name):
     """The tensors of a file of the run."""
     path = Path(run) / Path(name).name
     try:
+        if not path.is_file():  # reading a pipe would not end
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         content = path.read_bytes()
     except OSError as error:
         raise _Changed(f"{error.strerror}: {path}") from None

@@ -212,25 +212,40 @@ def _alone(run, resume, overwrite):
         with files.lock(run):
             if not resume and not overwrite:
                 check_free(run)
-            files.remove_stale(run)
-            if overwrite:
-                (run / "run.json").unlink(missing_ok=True)  # so that nothing of the old run is taken for the new one's
+            files.remove_stale(run, "run.json.*.part", "model-*.part", "state-*.part", "*.png.*.part")
+            old = _bytes(run / "run.json"), _bytes(run / "metrics.jsonl")
+            if old[0] is None:
+                _check_foreign(run)
             try:
                 yield
             finally:
-                if not (run / "run.json").exists():
+                if _bytes(run / "run.json") is None:
                     _remove(run)
+                elif _bytes(run / "run.json") == old[0] and not resume:  # nothing was saved over the old run
+                    files.write(run / "metrics.jsonl", old[1] or b"")
     finally:
         with contextlib.suppress(OSError):  # it holds something
             run.rmdir()
 
 
+def _bytes(path):
+    return path.read_bytes() if path.exists() else None
+
+
+WRITTEN = "metrics.jsonl", "samples.png", "model-*.safetensors", "state-*.safetensors", "tensorboard/events.*"
+
+
+def _check_foreign(run):
+    """ValueError if a training would replace files of a folder that holds no run."""
+    for path in (path for pattern in WRITTEN for path in run.glob(pattern)):
+        if path.stat().st_size and not checkpoint.is_weights(path.name):  # a kill may leave weights of ours
+            raise ValueError(f"{run} holds no run, and a training would replace its {path.name}: choose another --out")
+
+
 def _remove(run):
     """Remove what a training writes."""
-    written = ("metrics.jsonl", "samples.png", "model-*.safetensors", "state-*.safetensors", "tensorboard/events.*")
-    for pattern in written:
-        for path in run.glob(pattern):
-            path.unlink()
+    for path in (path for pattern in WRITTEN for path in run.glob(pattern)):
+        path.unlink()
     with contextlib.suppress(OSError):
         (run / "tensorboard").rmdir()
 
@@ -330,7 +345,7 @@ def figures(model, split, k=0):
     found = []
     for name in parts[0]:
         values = torch.cat([part[name] for part in parts]).double()
-        mean, error = values.mean().item(), (values.std() / math.sqrt(len(values))).item()
+        mean, error = values.mean().item(), (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
         if not math.isfinite(mean):
             what = "likelihood" if name == "nll" else name
             raise FloatingPointError(f"the {what} of the {split.split} split of {split.name} is not finite: {mean}")
@@ -352,7 +367,7 @@ def _units(model, name, mean, error, split):
     # bits of a density would depend on the unit of x
     is_code = split.levels and kind != "cross entropy" and "density" not in model.unit
     bits = 1 / (math.prod(split.shape) * math.log(2))
-    return unit, (abs(mean) * bits, error * bits) if is_code else None
+    return unit, (abs(mean) * bits, None if error is None else error * bits) if is_code else None
 
 
 # ---- pictures ------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import os
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def write(path, content):
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove_stale(path.parent, f"{path.name}.*.part")
+        remove_stale(path.parent, f"{glob.escape(path.name)}.*.part")
         with open(beside, "wb") as file:
             file.write(content)
             file.flush()
@@ -36,9 +37,9 @@ def write(path, content):
             beside.unlink(missing_ok=True)
 
 
-def remove_stale(folder, pattern="*.part"):
+def remove_stale(folder, *patterns):
     """Remove the NAME.PID.part files of processes that are no longer there: what a kill leaves of `write`."""
-    for path in Path(folder).glob(pattern):
+    for path in (path for pattern in patterns for path in Path(folder).glob(pattern)):
         pid = path.name.split(".")[-2]
         if pid.isdecimal() and not _runs(int(pid)):
             path.unlink(missing_ok=True)
@@ -62,7 +63,7 @@ def lock(folder):
         yield
         return
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)  # not what a link points to
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -61,7 +61,9 @@ def show(panel, x, levels, columns=8):
 
 def side_by_side(path, panels, levels, columns=8, title=None):
     """Write panels of images side by side, {"data": (N, [3,] H, W), "samples": ...}."""
-    figure, row = _figure(1, len(panels), 4.2, 4.4)
+    rows, columns_ = (max(sizes) for sizes in zip(*(grid(x, columns).shape[:2] for x in panels.values()), strict=True))
+    inches = lambda pixels: min(60.0, max(4.2, pixels / 100))  # a dot of the picture for each pixel, up to 6600
+    figure, row = _figure(1, len(panels), inches(columns_), inches(rows) + 0.2)
     for panel, (name, x) in zip(row[0], panels.items(), strict=True):
         show(panel, x, levels, columns)
         panel.set_title(name, fontsize=12)

@@ -137,7 +137,7 @@ def _stages(model, train, valid, loops, metadata, before, resume, more):
 def _rows(run):
     try:
         return [json.loads(row) for row in (Path(run) / "metrics.jsonl").read_text().splitlines()]
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are such
+    except (ValueError, OSError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise ValueError(f"{run} is damaged: metrics.jsonl holds no rows of metrics ({str(error)[:80]})") from None
 
 
@@ -245,7 +245,8 @@ class Training:
             row |= self.judged.report(self.valid_data.x, self.valid_data.y if self.model.classes else None)
         losses = {name: row[name] for name in (*map(_in_metrics, self.losses), "valid") if name in row}
         if not math.isfinite(sum(losses.values())):
-            if self.run and self.best is None:  # resuming from a state saved before would fail in the same way
+            saved = self.saved > -math.inf  # by this training
+            if self.run and saved and self.best is None:  # resuming from such a state would fail in the same way
                 (Path(self.run) / "run.json").unlink(missing_ok=True)
             raise FloatingPointError(self._not_finite(losses))
         return row

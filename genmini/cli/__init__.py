@@ -6,6 +6,7 @@ traceback behind the line.
 """
 
 import argparse
+import io
 import os
 import sys
 
@@ -32,6 +33,9 @@ REMEDIES = {  # when memory runs out
 
 def main(argv=None):
     """Run one command -> its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of folders may hold bytes that are no characters
+            stream.reconfigure(errors="backslashreplace")
     try:
         arguments = parser().parse_args(argv)
         return arguments.run(arguments) or 0

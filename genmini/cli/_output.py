@@ -32,7 +32,8 @@ def _number(figure):
     if figure.unit:
         text += f" {figure.unit}"
     if figure.bits:
-        text += ", {:.4f} +- {:.4f} bits/dim".format(*figure.bits)
+        mean, error = figure.bits
+        text += f", {mean:.4f}{'' if error is None else f' +- {error:.4f}'} bits/dim"
     return text
 
 

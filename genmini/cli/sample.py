@@ -28,10 +28,10 @@ def options(parser):
 
 
 def _classes(text):
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no class, nor classes as 3,8") from None
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text[:30]!r} is no class, nor classes as 3,8")
+    return [int(part) for part in parts]
 
 
 def run(arguments):

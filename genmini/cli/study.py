@@ -46,7 +46,7 @@ def run(arguments):
     for folder in folders:
         try:
             answer = studies.study(arguments.study, folder, arguments.out, arguments.data_dir, device, arguments.seed)
-        except studies.Misfit as why:
+        except (ValueError, OSError) as why:  # of several runs, the others are still studied
             if len(folders) == 1:
                 raise
             print(f"genmini: {why}", file=sys.stderr)

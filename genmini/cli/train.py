@@ -63,6 +63,7 @@ def run(arguments):
             print(f"resumed   {folder} at {experiment.resumes_at(saved)}")
             if saved.get("versions") != info.versions():
                 print(f"note      begun with {saved.get('versions')}: other versions, perhaps other bits")
+        _check_tensorboard(arguments.tensorboard)
         folder = folder or experiment.new_folder(f"{arguments.model}-{arguments.data}")
         watch = None if plan.at_once else _watch(folder, splits, plan.seed, arguments.tensorboard)
         history = experiment.train(plan, model, splits, folder, watch, bool(saved), arguments.overwrite)
@@ -99,23 +100,29 @@ def _named_folder(arguments):
     return None
 
 
+def _check_tensorboard(asked):
+    """ValueError if --tensorboard is given and its package is missing."""
+    try:
+        if asked:
+            import torch.utils.tensorboard  # noqa: F401
+    except ImportError:
+        raise ValueError("--tensorboard needs the package tensorboard: pip install genmini[tensorboard]") from None
+
+
 def _watch(folder, splits, seed, tensorboard):
     """What is done at an evaluation: metrics for TensorBoard; a picture, if pictures took at most 1/20 of the time."""
     import torch
 
     from genmini import plots
 
-    writer = SummaryWriter = None
-    if tensorboard:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise ValueError("--tensorboard needs the package tensorboard: pip install genmini[tensorboard]") from None
+    writer = None
     began, spent = time.perf_counter(), 0.25  # seconds, a guess: the first picture comes after five
 
     def watch(row, model):
         nonlocal spent, writer
-        if SummaryWriter:
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
             writer = writer or SummaryWriter(folder / "tensorboard")
             stage = f"{row['stage']}/" if "stage" in row else ""
             for name in (name for name in row if name not in ("stage", "step", "seconds")):

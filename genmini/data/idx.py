@@ -33,6 +33,8 @@ def read(split, folder):
     train, test = (find(Path(folder), part) for part in PARTS)
     if not train:
         raise ValueError(f"{folder} holds no IDX file of train images: its name must hold 'train', 'images' and 'idx'")
+    if test and test["images"] == train["images"]:
+        raise ValueError(f"{train['images']} has both 'train' and 'test' in its name: rename it after what it holds")
     files = test if split == "test" and test else train
     x = content(files["images"], 3)
     if test and sides(test["images"], 3)[1:] != sides(train["images"], 3)[1:]:
@@ -46,9 +48,10 @@ def find(folder, part):
     """-> {"images": path, "labels": path}, without labels if there are none; {} if there are no images"""
     found = {}
     for kind in ("images", "labels"):
-        fits = re.compile(rf"(?=.*({PARTS[part]}))(?=.*{kind})(?=.*idx)", re.I).match
+        fits = re.compile(rf"(?=.*(?<![a-z])({PARTS[part]})(?![a-z]))(?=.*{kind})(?=.*idx)", re.I).match
         names = sorted(path.name for path in folder.iterdir() if fits(path.name) and path.is_file())
-        names = [name for name in names if not (name.endswith(".gz") and name[:-3] in names)]  # the raw one of two
+        twice = [name for name in names if name.lower().endswith(".gz") and name[:-3] in names]
+        names = [name for name in names if name not in twice]  # the raw one of two
         if len(names) > 1:
             raise ValueError(f"{folder} holds several files of {part} {kind}, {' and '.join(names[:2])}: "
                              "give each set a folder of its own")  # fmt: skip
@@ -101,9 +104,9 @@ def content(path, rank, header=None, what=None):
     damaged = lambda how: _damaged(path, rank, how, what)
     if count > MOST_BYTES:
         raise damaged(f"its header counts {count} bytes, and at most {MOST_BYTES} are read")
-    if path.suffix != ".gz" and size != whole:
+    if path.suffix.lower() != ".gz" and size != whole:
         raise damaged(f"it has {size} bytes instead of {whole}")
-    if path.suffix == ".gz" and whole > MOST_RATIO * size:
+    if path.suffix.lower() == ".gz" and whole > MOST_RATIO * size:
         raise damaged(f"it holds less than {whole} bytes")
     try:
         with _open(path) as stream:
@@ -125,7 +128,7 @@ _BROKEN = EOFError, zlib.error, gzip.BadGzipFile
 
 
 def _open(path):
-    return (gzip.open if path.suffix == ".gz" else open)(path, "rb")
+    return (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb")
 
 
 def _header(path, rank, header=None, what=None):

@@ -108,7 +108,8 @@ def image(content, size, colour, name="the image"):
         square = whole.crop(box) if side == size else whole.resize((size, size), Image.Resampling.BICUBIC, box)
         pixels = np.asarray(square.convert("RGB" if colour else "L"))
     except (_TooLarge, Image.DecompressionBombError) as error:
-        raise ValueError(f"{name} has {error}, and at most {MOST_PIXELS} are read") from None
+        many = error if isinstance(error, _TooLarge) else "more pixels than Pillow opens"
+        raise ValueError(f"{name} has {many}, and at most {MOST_PIXELS} are read") from None
     except Image.UnidentifiedImageError:
         raise ValueError(f"{name} is no PNG or JPEG image, whatever its name says") from None
     except MemoryError:
@@ -125,9 +126,11 @@ class _TooLarge(Exception):
 
 def _upright_and_opaque(opened, Image, ImageOps):
     """The decoded image, grey or RGB with 8 bits: turned upright, on white where it is transparent."""
-    if opened.mode.startswith("I"):  # grey of 16 bits
-        opened = Image.fromarray((np.asarray(opened).astype(np.uint32) >> 8).astype(np.uint8))
     upright = ImageOps.exif_transpose(opened)
+    if upright.mode.startswith("I"):  # grey of 16 bits, of which one may stand for transparency
+        levels = np.asarray(upright).astype(np.uint32)
+        grey = np.where(levels == upright.info.get("transparency", -1), 255, levels >> 8)
+        return Image.fromarray(grey.astype(np.uint8))
     if upright.mode in ("LA", "PA", "RGBA") or "transparency" in upright.info:
         upright = upright.convert("RGBA")
         white = Image.new("RGBA", upright.size, "white")

@@ -28,6 +28,10 @@ def score(model, network, reference, held_out, n=1000, seed=0, mean=False):
         raise ValueError(f"a score takes a model that draws images: {type(model).__name__} draws none")
     if n < 8:
         raise ValueError(f"n must be at least 8 samples, got {n}")
+    for data in (reference, held_out):
+        if len(data) < 8:
+            raise ValueError(f"a score takes at least 8 real images, and the {data.split} split of {data.name} "
+                             f"has {len(data)}")  # fmt: skip
     x, y = draw(model, n, seed, network.classes, mean)
     some = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[:n]
     f, a = network(x, model.levels)

@@ -72,7 +72,8 @@ def test_a_mistake_is_one_line(capsys, words, says):
 @pytest.mark.parametrize("words", [[], ["trian"], ["train"], ["sample", "r", "-n", "0"],
                                    ["sample", "r", "-n", "many"], ["sample", "r", "-n", "1" + 23 * "0"],
                                    ["score", "r", "-n", "100000000000"], [*MADE, "--seed", str(2**64)],
-                                   [*MADE, "--seed", "-1"], ["sample", "r", "-n", 9999 * "9"], ["info", "--fast"]])
+                                   [*MADE, "--seed", "-1"], ["sample", "r", "-n", 9999 * "9"], ["info", "--fast"],
+                                   *(["sample", "r", "-y", y] for y in ("9" * 30, "1_1", "3,", "\u0663"))])
 def test_a_mistyped_command_is_one_line(capsys, words):
     with pytest.raises(SystemExit) as caught:
         main(words)

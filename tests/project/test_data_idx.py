@@ -78,7 +78,10 @@ def test_labels_and_the_test_file_are_optional(tmp_path):
     assert all(each.classes == 0 and not each.y.any() for each in splits)
 
 
-@pytest.mark.parametrize("prefix, t10k", [("emnist-letters-", "test"), ("", "t10k"), ("FASHION.", "Test")])
+PREFIXES = [("emnist-letters-", "test"), ("", "t10k"), ("FASHION.", "Test"), ("latest-", "t10k")]
+
+
+@pytest.mark.parametrize("prefix, t10k", PREFIXES)
 def test_published_names_are_found(tmp_path, prefix, t10k):
     (x, y), (x_test, y_test) = some(12), some(7, seed=1)
     lay(tmp_path, (x, y), (x_test, y_test), prefix=prefix, t10k=t10k)
@@ -199,9 +202,11 @@ def test_what_is_ambiguous_or_absent_is_named(tmp_path, monkeypatch):
     lay(tmp_path / "two", x, prefix="b-")
     lay(tmp_path / "sizes", x, some(7, shape=(7, 5))[0])
     (tmp_path / "nothing").mkdir()
+    lay(tmp_path / "both", x, prefix="test-")
     wrong = {
         "two": "several files of train images, a-train.* and b-train",
         "nothing": "holds no IDX file of train images",
+        "both": "has both 'train' and 'test' in its name",
         "nowhere": "there is no folder",
         "sizes": "images of different sizes",
         None: "name it by --data-dir",

@@ -117,6 +117,11 @@ def test_every_mode_of_both_formats_is_read():
     assert set(np.unique(pixels_of(png(bits), colour=False))) == {0, 255}
     deep = (colours[..., 0].astype(np.uint16) << 8) + 77
     assert np.array_equal(pixels_of(png(deep), colour=False), 255 - colours[..., 0])
+    exif = Image.Exif()
+    exif[0x0112] = 3  # the camera was upside down
+    assert np.array_equal(pixels_of(png(deep, exif=exif), colour=False), 255 - colours[::-1, ::-1, 0])
+    paper = pixels_of(png(deep, transparency=int(deep[2, 3])), colour=False)
+    assert np.array_equal(paper, np.where(deep == deep[2, 3], 0, 255 - colours[..., 0]))
     alpha = np.dstack([colours, np.where(colours[..., 0] > 128, 255, 0).astype(np.uint8)])
     expected = np.where(alpha[..., 3:] > 0, colours, 255)
     assert np.array_equal(pixels_of(png(alpha)), expected.transpose(2, 0, 1))
@@ -124,8 +129,6 @@ def test_every_mode_of_both_formats_is_read():
     transparent = png(palette, transparency=palette.getpixel((0, 0)))
     assert (pixels_of(transparent)[:, 0, 0] == 255).all()
     ramp = np.tile(np.linspace(0, 255, 8).astype(np.uint8)[:, None, None], (1, 8, 3))
-    exif = Image.Exif()
-    exif[0x0112] = 3  # the camera was upside down
     upside_down = "RGB", dict(exif=exif), ramp[::-1]
     for mode, options, expected in (("RGB", {}, ramp), ("L", {}, ramp), ("CMYK", {}, ramp), upside_down):
         content = io.BytesIO()

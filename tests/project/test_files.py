@@ -156,3 +156,53 @@ def test_a_full_disk_is_named_with_what_to_do(capsys, monkeypatch):
         assert status == 2 and err.startswith(f"genmini: could not write {path}, ") and err.count("\n") == 1
         assert "bytes: No space left on device; free some space, or write elsewhere (--out)" in err
     assert Path("r/old.npy").read_bytes() == b"old" and not list(Path().rglob("*.part")) and not os.path.exists("x.png")
+
+
+@pytest.mark.parametrize("setting", ["precision=half", "shift=0.5"])
+def test_a_training_that_fails_before_it_saves_leaves_the_run_that_it_was_to_replace(capsys, setting):
+    first = ["train", "realnvp", "--data", "moons", "--steps", "5", "--set", "hidden=4", "--set", "every=5"]
+    assert run(capsys, *first, "--out", "r")[0] == 0
+    before = {path.name: path.read_bytes() for path in Path("r").iterdir()}
+    status, _, err = run(capsys, *first, "--out", "r", "--overwrite", "--set", setting)
+    assert status == 2 and err.startswith("genmini: ")
+    assert {path.name: path.read_bytes() for path in Path("r").iterdir()} == before
+
+
+def test_files_of_others_are_neither_replaced_nor_removed(capsys):
+    words = ["train", "made", "--data", "digits", *FAST]
+    for name in ("model-00001-of-00002.safetensors", "samples.png", "metrics.jsonl"):
+        folder = Path(name.partition(".")[0])
+        folder.mkdir()
+        (folder / name).write_text("precious")
+        for more in ([], ["--overwrite"]):
+            status, _, err = run(capsys, *words, *more, "--out", str(folder))
+            assert status == 2 and f"holds no run, and a training would replace its {name}: choose another" in err
+        assert (folder / name).read_text() == "precious"
+    assert run(capsys, *words, "--out", "r")[0] == 0
+    for name in ("model-00001-of-00002.safetensors", "notes.1999999.part"):
+        (Path("r") / name).write_text("precious")
+    assert run(capsys, *words, "--out", "r", "--overwrite")[0] == 0
+    assert (Path("r") / "notes.1999999.part").exists() and (Path("r") / "model-00001-of-00002.safetensors").exists()
+
+
+def test_a_lock_is_not_written_through_a_link(capsys):
+    Path("target").write_text("precious")
+    os.mkdir("r")
+    os.symlink("../target", "r/.lock")
+    status, _, err = run(capsys, "train", "made", "--data", "digits", *FAST, "--out", "r")
+    assert status == 2 and "could not write to r" in err and Path("target").read_text() == "precious"
+
+
+def test_a_file_whose_name_is_a_pattern_is_written():
+    files.write("a**b[1].npy", b"1")
+    assert Path("a**b[1].npy").read_bytes() == b"1"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_the_place_of_weights_does_not_hang(capsys):
+    assert run(capsys, "train", "made", "--data", "digits", *FAST, "--out", "r")[0] == 0
+    (weights,) = Path("r").glob("model-*.safetensors")
+    weights.unlink()
+    os.mkfifo(weights)
+    with pytest.raises(ValueError, match="r is damaged: No such file"):
+        checkpoint.load("r")

@@ -2,6 +2,9 @@
 refuses."""
 
 import dataclasses
+import os
+import struct
+from pathlib import Path
 
 import pytest
 import torch
@@ -108,6 +111,11 @@ def test_the_command_takes_another_classifier_and_says_what_it_does_not_take(cap
                    "--set", "width=2", "--out", "c")[0] == 0
     assert command(capsys, "train", "ar", "--data", "series", "--set", "p=2",
                    "--set", "method=yule-walker", "--out", "a")[0] == 0
+    os.mkdir("own")
+    pixels = torch.randint(256, (12, 8, 8), dtype=torch.uint8).numpy().tobytes()
+    Path("own/train-images-idx3-ubyte").write_bytes(struct.pack(">4B3I", 0, 0, 8, 3, 12, 8, 8) + pixels)
+    assert command(capsys, "train", "made", "--data", "idx", "--data-dir", "own", "--steps", "2",
+                   "--set", "hidden=8", "--out", "few")[0] == 0
     status, out, _ = command(capsys, "score", "m", "-n", "20", "--features", "c")
     assert status == 0 and "the classifier in c, trained on digits: not comparable with Inception FID" in out
     for words, says in ((["m", "--features", "m"], "features come from a classifier, and m is a run of made"),
@@ -115,6 +123,7 @@ def test_the_command_takes_another_classifier_and_says_what_it_does_not_take(cap
                         (["m", "--mean"], "--mean does not fit: MADE draws its pixels directly"),
                         (["m", "-n", "3"], "n must be at least 8"), (["c"], "Classifier draws none"),
                         (["a"], "AR draws none"),
+                        (["few"], "a score takes at least 8 real images, and the test split of idx-dynamic has 2"),
                         (["x"], "holds no run")):  # fmt: skip
         status, _, err = command(capsys, "score", *words)
         assert status == 2 and says in err and err.count("\n") == 1, err

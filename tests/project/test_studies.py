@@ -316,6 +316,8 @@ def test_every_study_draws_its_picture_of_runs_that_fit(capsys, tmp_path, monkey
                 and err.rstrip().endswith("is for " + fitting(name)))
         assert (tmp_path / "ae" / f"{name}.png").exists() == (name != "grid")
         assert ("ae does not fit: its latent space has 5 dimensions" in err) == (name == "grid")
+    status, out, err = command(capsys, "study", "reconstruct", "nowhere", "vae")
+    assert status == 0 and "nowhere holds no run" in err and "picture   vae/reconstruct.png" in out
     words = ["study", "embed", "ae", "--out", "some/where.png"]
     assert command(capsys, *words)[:2] == command(capsys, *words)[:2] and (tmp_path / "some/where.png").exists()
 
