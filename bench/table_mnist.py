@@ -9,27 +9,22 @@
 The last sixth of the 10,000 images is the valid split, on which recipes are tuned. The test split is used here only.
 One run is one process with one thread and the seed 0; the seconds are those of the processor. Binary images are one
 draw, the same for all models. 64 samples of each model are drawn into docs/mnist/.
+
+A model with classes gives log p(x|y), which does not compare with log p(x) of other models: a label is worth up to
+log 10 = 2.3 nats. The table gives both, and is in the order of log p(x) = log sum_y p(y) p(x|y), p(y) as in train.
 """
 
-import json
+import inspect
+import math
 import os
 import sys
-import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
-import trained  # noqa: E402  (bench/trained.py)
-from trained import KEYS  # noqa: E402
+from trained import Table, train, without_label  # noqa: E402  (bench/trained.py)
 
-CSV = HERE / "results" / "mnist.csv"
-DOCUMENT = HERE.parent / "docs" / "results.md"
-PICTURES = HERE.parent / "docs" / "mnist"
 FOLDER = "GENMINI_MNIST10K"
-SETS = {"idx-dynamic": "binary, one draw", "idx": "256 levels"}
-COLUMNS = [*KEYS, "nats", "bits_per_dim", "standard_error", "figure", "valid", "parameters", "step", "cpu_seconds",
-           "settings", "torch", "commit"]  # fmt: skip
-DRAWS = 100  # an image, of models that bound log p by draws
 PUBLISHED = {  # what models of the same family reach, learnt from 50,000 images
     "nade": "88.33 nats (Larochelle and Murray 2011)",
     "made": "88.40 nats (Germain et al. 2015, one layer and one mask)",
@@ -39,58 +34,109 @@ PUBLISHED = {  # what models of the same family reach, learnt from 50,000 images
 }
 
 
-def runs(only=None):
-    """Yields (model, "mnist", 0) of every model with a likelihood, or a bound of it, that has the recipe."""
+class Mnist(Table):
+    name = "mnist"
+    description = "MNIST's test set under every model with a recipe for it, learnt from 10,000 images."
+    sets = {"idx-dynamic": "binary, one draw", "idx": "256 levels"}
+    figures = ["nats", "bits_per_dim", "standard_error", "nats_given_y", "error_given_y", "figure"]
+    shown = ["nats", "figure", "bits_per_dim", "valid"]
+    draws = 100  # an image, of models that bound log p by draws
+
+    @property
+    def pictures(self):
+        return self.document.parent / "mnist"
+
+    def runs(self, only=None):
+        """Every model with a likelihood, or a bound of it, that has the recipe."""
+        from genmini import models
+
+        for name in only or models.MODELS:
+            found = models.find(name)
+            if "mnist" in models.recipes(name) and not found.cannot("log_prob") and not found.cannot("sample"):
+                yield name, "mnist", 0
+
+    def measure(self, run):
+        """Trains one model and draws its samples -> its row."""
+        import torch
+
+        from genmini import experiment
+
+        folder = os.environ.get(FOLDER)
+        if not folder:
+            raise ValueError(f"{FOLDER} is not set: it names a folder with MNIST's first 10,000 training images "
+                             "and its test set, in IDX files")  # fmt: skip
+        trained = train(*run, data="idx", folder=folder)
+        model, test = trained.model, trained.splits["test"]
+        found = {each.name or "nll": (each.mean, each.error) for each in experiment.figures(model, test, self.draws)}
+        what = next(what for what in (f"iwae-{self.draws}", "elbo", "nll") if what in found)
+        given = {}
+        if model.classes:
+            given = {name: f"{abs(v):.4f}" for name, v in zip(("nats_given_y", "error_given_y"), found[what],
+                                                               strict=True)}  # fmt: skip
+            frequency = trained.splits["train"].y.bincount(minlength=model.classes).clamp(min=1)
+            each = without_label(model, test.x, frequency / frequency.sum(), self.draws)[what].double()
+            found[what] = each.mean().item(), each.std().item() / math.sqrt(len(each))
+        nats, error = abs(found[what][0]), found[what][1]
+        torch.manual_seed(0)
+        picture(self.pictures / f"{run[0]}.png", model.sample(64), test.levels)
+        picture(self.pictures / f"{trained.plan.data}.png", test.x[:64], test.levels)
+        bits = nats / math.prod(test.shape) / math.log(2)
+        row = {"nats": f"{nats:.4f}", "bits_per_dim": f"{bits:.4f}", "standard_error": f"{error:.4f}"}
+        figure = "at most" if what == "nll" and model.is_bound else what
+        return self.row(run, trained, **row, **given, figure=figure)
+
+    # ---- rows --------------------------------------------------------------------------------------------------------
+
+    def of_today(self):
+        """In rows without the column nats_given_y, `nats` of a model with classes is that of log p(x|y)."""
+        rows = super().of_today()
+        for row in rows:
+            if not row["nats_given_y"] and _classes(row["who"], row["recipe"]):
+                row |= {"nats_given_y": row["nats"], "error_given_y": row["standard_error"]}
+                row |= dict.fromkeys(("nats", "bits_per_dim", "standard_error"), "")
+        return rows
+
+    def is_whole(self, row):
+        return super().is_whole(row) and bool(row["nats"])
+
+    def lines(self, rows, data):
+        """The lines of one version of the data, the best log p(x) first."""
+        heads = [self.sets[data], "nats", "nats given y", "bits/dim", "published", "parameters", "seconds"]
+        lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+        for row in self.in_order(rows, data):
+            most = "" if row["figure"] == "nll" else "≤ "
+            by = f", {row['figure'].upper()}" if row["figure"].startswith("iwae") else ""
+            nats = [f"{most}{float(value):.2f} ± {float(error):.2f}{by}" if value else "" for value, error in
+                    ((row["nats"], row["standard_error"]), (row["nats_given_y"], row["error_given_y"]))]  # fmt: skip
+            bits = f"{most}{float(row['bits_per_dim']):.3f}" if row["nats"] else ""
+            cells = [f"`{row['who']}`", *nats, bits, PUBLISHED.get(row["who"], ""), f"{int(row['parameters']):,}",
+                     f"{float(row['cpu_seconds']):.0f}"]  # fmt: skip
+            lines.append("| " + " | ".join(cells) + " |")
+        return lines
+
+    @staticmethod
+    def in_order(rows, data):
+        return sorted((row for row in rows if row["data"] == data), key=lambda row: float(row["nats"] or "inf"))
+
+    def samples(self, rows, data):
+        """The test images and the samples of each model, side by side."""
+        shown = [data, *(row["who"] for row in self.in_order(rows, data))]
+        titles = [f"test images ({self.sets[data]})", *(f"`{name}`" for name in shown[1:])]
+        images = " | ".join(f"![64 images: {title}](mnist/{name}.png)"
+                            for title, name in zip(titles, shown, strict=True))  # fmt: skip
+        return ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|", f"| {images} |"]
+
+    def tables(self, rows):
+        measured = [data for data in self.sets if any(row["data"] == data for row in rows)]
+        return [part(rows, data) for data in measured for part in (self.lines, self.samples)]
+
+
+def _classes(name, key):
+    """How many classes y tells apart in a model of this recipe; 0: the model takes no y."""
     from genmini import models
 
-    for name in only or models.MODELS:
-        model_class = models.find(name)
-        if "mnist" in models.recipes(name) and not model_class.cannot("log_prob") and not model_class.cannot("sample"):
-            yield name, "mnist", 0
-
-
-def settings(name, key):
-    from genmini import models
-
-    recipe = models.recipes(name).get(key)
-    parts = recipe and {part: recipe[part] for part in recipe if part not in ("data", "threads")}
-    return recipe and json.dumps(parts, sort_keys=True)
-
-
-def measure(run):
-    """Trains one model and draws its samples -> its row."""
-    import torch
-    from measure import commit
-
-    from genmini import experiment
-
-    folder = os.environ.get(FOLDER)
-    if not folder:
-        raise ValueError(f"{FOLDER} is not set: it names a folder with MNIST's first 10,000 training images "
-                         "and its test set, in IDX files")  # fmt: skip
-    torch.set_num_threads(1)
-    name, key, seed = run
-    plan = experiment.plan(name, "idx", key, seed=seed)
-    splits = experiment.splits(plan, folder)
-    model = experiment.build(plan, splits["train"])
-    since = time.process_time()
-    history = experiment.train(plan, model, splits, progress=False)
-    seconds = time.process_time() - since
-    test = splits["test"]
-    figures = {figure.name or "nll": figure for figure in experiment.figures(model, test, DRAWS)}
-    what = next(what for what in (f"iwae-{DRAWS}", "elbo", "nll") if what in figures)
-    nats, (bits, _) = abs(figures[what].mean), figures[what].bits
-    torch.manual_seed(0)
-    picture(PICTURES / f"{name}.png", model.sample(64), test.levels)
-    picture(PICTURES / f"{plan.data}.png", test.x[:64], test.levels)
-    return {
-        "data": plan.data, "who": name, "recipe": key, "seed": seed,
-        "nats": f"{nats:.4f}", "bits_per_dim": f"{bits:.4f}", "standard_error": f"{figures[what].error:.4f}",
-        "figure": "at most" if what == "nll" and model.is_bound else what,
-        "valid": f"{history.valid:.4f}", "parameters": sum(p.numel() for p in model.parameters()), "step": history.step,
-        "cpu_seconds": f"{seconds:.0f}", "settings": settings(name, key),
-        "torch": torch.__version__, "commit": commit(),
-    }  # fmt: skip
+    parameter = inspect.signature(models.find(name)).parameters.get("classes")
+    return models.recipes(name)[key]["model"].get("classes", parameter.default if parameter else 0)
 
 
 def picture(path, x, levels):
@@ -108,51 +154,5 @@ def picture(path, x, levels):
     image.save(path, optimize=True)
 
 
-# ---- the table -------------------------------------------------------------------------------------------------------
-
-
-def stored():
-    return trained.stored(CSV)
-
-
-def store(row):
-    trained.store(CSV, COLUMNS, row)
-
-
-def missing(only=None):
-    return trained.missing(stored(), runs(only), settings)
-
-
-def table(rows, data):
-    """The lines of one version of the data, the best model first."""
-    lines = [f"| {SETS[data]} | nats | bits/dim | published | parameters | seconds |", "|---|---|---|---|---|---|"]
-    for row in sorted((row for row in rows if row["data"] == data), key=lambda row: float(row["nats"])):
-        how = {"nll": "", "at most": "≤ ", "elbo": "≤ "}.get(row["figure"], "≤ ")
-        by = f", {row['figure'].upper()}" if row["figure"].startswith("iwae") else ""
-        nats = f"{how}{float(row['nats']):.2f} ± {float(row['standard_error']):.2f}{by}"
-        given = " given the class" * (row["who"] == "cvae")
-        lines.append(f"| `{row['who']}`{given} | {nats} | {how}{float(row['bits_per_dim']):.3f} | "
-                     f"{PUBLISHED.get(row['who'], '')} | {int(row['parameters']):,} | "
-                     f"{row['cpu_seconds']} |")  # fmt: skip
-    return lines
-
-
-def pictures(rows, data):
-    """The test images and the samples of each model, side by side."""
-    shown = [data, *(row["who"] for row in sorted(rows, key=lambda row: float(row["nats"])) if row["data"] == data)]
-    titles = [f"test images ({SETS[data]})", *(f"`{name}`" for name in shown[1:])]
-    images = " | ".join(f"![64 images: {title}](mnist/{name}.png)" for title, name in zip(titles, shown, strict=True))
-    return ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|", f"| {images} |"]
-
-
-def document():
-    """From the rows of the recipes as they are now."""
-    rows = [row for row in stored() if row["settings"] == settings(row["who"], row["recipe"])]
-    measured = [data for data in SETS if any(row["data"] == data for row in rows)]
-    tables = [part(rows, data) for data in measured for part in (table, pictures)]
-    trained.write(DOCUMENT, "mnist", tables)
-
-
 if __name__ == "__main__":
-    about = "MNIST's test set under every model with a recipe for it, learnt from 10,000 images, and docs/results.md."
-    trained.main(sys.modules[__name__], about, ["nats", "figure", "bits_per_dim", "valid", "cpu_seconds"])
+    Mnist().main()

@@ -1,75 +1,218 @@
-"""Shared by the tables of trained models: a CSV of runs, which runs are missing, the tables of docs/results.md."""
+"""What the tables of trained models share: which runs a table has, a CSV with a row for each, and docs/results.md.
+
+A row names the commit of the code that it measures, with "-dirty" where the code had changes that were not committed.
+Such a row counts as missing, and a table is not measured while there are such changes.
+"""
 
 import argparse
 import csv
+import json
 import multiprocessing
 import os
 import re
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
-SETS = {"digits": "17 levels", "digits-threshold": "binary, level 8 and above"}
+HERE = Path(__file__).resolve().parent
 KEYS = ["data", "who", "recipe", "seed"]
+SETS = {"digits": "17 levels", "digits-threshold": "binary, level 8 and above"}
+BATCH = 1000  # images that are judged at once
 
 
-def train(name, key, seed):
-    """Trains the model by this recipe. -> plan, splits, model, history, seconds of the processor"""
+@dataclass
+class Trained:
+    plan: object  # genmini.experiment.Plan
+    splits: dict
+    model: object
+    history: object  # genmini.train.History
+    seconds: float  # of the processor
+    commit: str
+
+
+def train(name, key, seed, data=None, folder=None):
+    """Trains the model by this recipe, on its data or other `data`, with one thread."""
+    import torch
+    from measure import commit
+
     from genmini import experiment, models
 
-    plan = experiment.plan(name, models.recipes(name)[key]["data"], key, seed=seed)
-    splits = experiment.splits(plan)
+    torch.set_num_threads(1)
+    before = commit()
+    plan = experiment.plan(name, data or models.recipes(name)[key]["data"], key, seed=seed)
+    splits = experiment.splits(plan, folder)
     model = experiment.build(plan, splits["train"])
     since = time.process_time()
     history = experiment.train(plan, model, splits, progress=False)
-    return plan, splits, model, history, time.process_time() - since
+    return Trained(plan, splits, model, history, time.process_time() - since, before)
 
 
-def stored(path):
-    return list(csv.DictReader(path.open())) if path.exists() else []
+def without_label(model, x, frequency, draws):
+    """{figure: mean} of log p(x) = log sum_y p(y) p(x|y), or bounds of it, for a model whose figures are of log p(x|y).
+
+    frequency: p(y), (C,). iwae takes `draws` draws in all, as many with each class: if p'(x|y) are unbiased estimates
+    of p(x|y), sum_y p(y) p'(x|y) is one of p(x). elbo is sum_y q(y|x) [log p(y) + elbo(x|y) - log q(y|x)]; q(y|x) is
+    proportional to p(y) e^elbo(x|y) with other draws. With the same draws the sum would be log sum_y p(y) e^elbo(x|y),
+    and its mean can lie above log p(x). Where log p(x|y) is exact, so is the same sum; its figure is nll.
+    """
+    import torch
+
+    C = len(frequency)
+    torch.manual_seed(0)
+    parts = []
+    for part in x.split(BATCH):
+        with torch.no_grad():
+            first, second = ([model.figures(part, y=torch.full((len(part),), c), k=k) for c in range(C)]
+                             for k in (draws // C, 0))  # fmt: skip
+        what, sign = ("nll", -1) if "nll" in first[0] else ("elbo", 1)
+        weighed = lambda given, name, sign=1: torch.stack(
+            [sign * each[name] + p.log() for each, p in zip(given, frequency, strict=True)])  # fmt: skip
+        log_q = weighed(second, what, sign).log_softmax(0)  # (C, N)
+        figures = {what: sign * (log_q.exp() * (weighed(first, what, sign) - log_q)).sum(0)}
+        if f"iwae-{draws // C}" in first[0]:
+            figures[f"iwae-{draws}"] = weighed(first, f"iwae-{draws // C}").logsumexp(0)
+        parts.append(figures)
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def store(path, columns, row):
-    """Adds the row, or replaces that of the same run; the file is replaced in one step."""
-    key = lambda row: [str(row.get(k, "")) for k in KEYS]
-    rows = [old for old in stored(path) if key(old) != key(row)] + [row]
-    path.parent.mkdir(exist_ok=True)
-    beside = path.with_suffix(".part")
-    with beside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(sorted(rows, key=key))
-    os.replace(beside, path)
+class Table:
+    """Some tables of docs/results.md. `name` is that of the CSV, of the marks in the document, and of the make target
+    table-<name>. A class says which runs there are, how one is measured, and how its rows are shown.
+    """
 
+    name = ""
+    description = ""
+    sets = SETS  # {data: the heading of its table}
+    figures = []  # columns of its own
+    shown = []  # columns that are printed when a run is measured
 
-def missing(rows, runs, settings):
-    """The runs that have no row, or one of other settings."""
-    have = {(row["who"], row["recipe"], row["seed"]): row["settings"] for row in rows}
-    return [(name, key, seed) for name, key, seed in runs if have.get((name, key, str(seed))) != settings(name, key)]
+    def __init__(self, results=HERE / "results", document=HERE.parent / "docs" / "results.md"):
+        self.csv, self.document = results / f"{self.name}.csv", document
 
+    @property
+    def columns(self):
+        return [*KEYS, *self.figures, "valid", "parameters", "step", "cpu_seconds", "settings", "torch", "commit"]
 
-def write(document, mark, tables):
-    """Writes the tables, each a list of lines, between two marks of a document."""
-    block = "\n\n".join([f"<!-- {mark} -->", *map("\n".join, tables), f"<!-- /{mark} -->"])
-    marked = re.compile(rf"<!-- {mark} -->.*<!-- /{mark} -->", re.S)
-    document.write_text(marked.sub(lambda _: block, document.read_text()))
+    def runs(self, only=None):
+        """Yields (model, recipe, seed)."""
+        raise NotImplementedError
 
+    def measure(self, run):
+        """Trains and judges one model -> its row."""
+        raise NotImplementedError
 
-def main(table, description, shown, anchors=()):
-    """The command line of a table: a module with runs, missing, measure, store, document. shown: columns to print."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--only", nargs="+", metavar="MODEL", help="these models")
-    parser.add_argument("--fresh", action="store_true", help="measure again what is stored")
-    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count()), metavar="N",
-                        help="processes at a time (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--write", action="store_true", help="only write docs/results.md from the stored rows")
-    options = parser.parse_args()
-    if not options.write:
-        for row in anchors:
-            table.store(row)
-        todo = list(table.runs(options.only)) if options.fresh else table.missing(options.only)
+    def lines(self, rows, data):
+        """The lines of the table of one data set, the best model first."""
+        raise NotImplementedError
+
+    def anchors(self):
+        """Rows that need no training."""
+        return ()
+
+    # ---- rows --------------------------------------------------------------------------------------------------------
+
+    def settings(self, name, key):
+        """What a row of this recipe depends on, as text; None if there is no such recipe."""
+        from genmini import models
+
+        recipe = models.recipes(name).get(key)
+        return recipe and json.dumps(self.parts(recipe), sort_keys=True)
+
+    def parts(self, recipe):
+        return {part: recipe[part] for part in recipe if part not in ("data", "threads")}
+
+    def row(self, run, trained, **figures):
+        import torch
+
+        name, key, seed = run
+        return {
+            "data": trained.plan.data, "who": name, "recipe": key, "seed": seed, **figures,
+            "valid": f"{trained.history.valid:.4f}", "step": trained.history.step,
+            "parameters": sum(p.numel() for p in trained.model.parameters()), "cpu_seconds": f"{trained.seconds:.1f}",
+            "settings": self.settings(name, key), "torch": torch.__version__, "commit": trained.commit,
+        }  # fmt: skip
+
+    def stored(self):
+        if not self.csv.exists():
+            return []
+        with self.csv.open() as file:
+            return [dict.fromkeys(self.columns, "") | row for row in csv.DictReader(file)]
+
+    def store(self, row):
+        """Adds the row, or replaces that of the same run; the file is replaced in one step."""
+        key = lambda row: [str(row.get(k, "")) for k in KEYS]
+        rows = [old for old in self.stored() if key(old) != key(row)] + [row]
+        self.csv.parent.mkdir(exist_ok=True)
+        beside = self.csv.with_suffix(".part")
+        with beside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(sorted(rows, key=key))
+        os.replace(beside, self.csv)
+
+    def is_whole(self, row):
+        """Whether the row has all figures, and they are those of a commit."""
+        return not row["commit"].endswith("-dirty")
+
+    def of_today(self):
+        """The stored rows of anchors, and of recipes as they are now."""
+        return [row for row in self.stored()
+                if not row["recipe"] or row["settings"] == self.settings(row["who"], row["recipe"])]  # fmt: skip
+
+    def missing(self, only=None):
+        """The runs that have no whole row of today's settings."""
+        have = {(row["who"], row["recipe"], row["seed"]) for row in self.of_today() if self.is_whole(row)}
+        return [(name, key, seed) for name, key, seed in self.runs(only) if (name, key, str(seed)) not in have]
+
+    # ---- the document ------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def grouped(rows, data):
+        """{(model, recipe): its rows}, a row for each seed"""
+        groups = {}
+        for row in rows:
+            if row["data"] == data:
+                groups.setdefault((row["who"], row["recipe"]), []).append(row)
+        return groups
+
+    def tables(self, rows):
+        return [self.lines(rows, data) for data in self.sets]
+
+    def write(self):
+        """Writes the tables between two marks of the document."""
+        rows = self.of_today()
+        blocks = ["\n".join(lines) for lines in self.tables(rows)]
+        if again := sum(row["commit"].endswith("-dirty") for row in rows):
+            blocks.append(f"{again} of the {len(rows)} rows were measured while the code had uncommitted changes;\n"
+                          f"`make table-{self.name}` measures them again.")  # fmt: skip
+        block = "\n\n".join([f"<!-- {self.name} -->", *blocks, f"<!-- /{self.name} -->"])
+        marked = re.compile(rf"<!-- {self.name} -->.*<!-- /{self.name} -->", re.S)
+        self.document.write_text(marked.sub(lambda _: block, self.document.read_text()))
+
+    # ---- the command line --------------------------------------------------------------------------------------------
+
+    def main(self):
+        from measure import changed
+
+        parser = argparse.ArgumentParser(description=self.description)
+        parser.add_argument("--only", nargs="+", metavar="MODEL", help="these models")
+        parser.add_argument("--fresh", action="store_true", help="measure again what is stored")
+        parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count()), metavar="N",
+                            help="processes at a time (default: %(default)s)")  # fmt: skip
+        parser.add_argument("--write", action="store_true", help="only write docs/results.md from the stored rows")
+        options = parser.parse_args()
+        if options.write:
+            return self.write()
+        if files := changed():
+            parser.error(f"the code has uncommitted changes ({', '.join(files)}): commit them first, because each row "
+                         "names the commit that it measures")  # fmt: skip
+        for row in self.anchors():
+            self.store(row)
+        todo = list(self.runs(options.only)) if options.fresh else self.missing(options.only)
         todo.sort(key=lambda run: run[2])  # the first seed of all before the second of any
         print(f"{len(todo)} runs to do, {options.jobs} at a time")
         with multiprocessing.get_context("spawn").Pool(options.jobs, maxtasksperchild=1) as pool:
-            for row in pool.imap_unordered(table.measure, todo):
-                table.store(row)
-                print("  ".join(f"{row[k]}" for k in (*KEYS, *shown)), flush=True)
-    table.document()
+            for row in pool.imap_unordered(self.measure, todo):
+                self.store(row)
+                print("  ".join(f"{row[k]}" for k in (*KEYS, *self.shown, "cpu_seconds")), flush=True)
+        self.write()

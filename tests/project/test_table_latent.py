@@ -11,16 +11,21 @@ import torch
 from genmini import data, models
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
-import table_latent as table  # noqa: E402
+import measure  # noqa: E402
+from table_latent import Latent  # noqa: E402
+from trained import without_label  # noqa: E402
 
 
 @pytest.fixture
-def elsewhere(tmp_path, monkeypatch):
-    """Results and a document of the test's own, three models of one quick recipe each."""
-    document = tmp_path / "results.md"
-    document.write_text("before\n<!-- latent -->\nold\n<!-- /latent -->\nafter\n")
-    monkeypatch.setattr(table, "CSV", tmp_path / "results" / "latent.csv")
-    monkeypatch.setattr(table, "DOCUMENT", document)
+def table(tmp_path):
+    """The table, with results and a document of the test's own."""
+    (tmp_path / "results.md").write_text("before\n<!-- latent -->\nold\n<!-- /latent -->\nafter\n")
+    return Latent(tmp_path / "results", tmp_path / "results.md")
+
+
+@pytest.fixture
+def recipes(monkeypatch):
+    """Three models of one quick recipe each, and two that have no row; a commit that is not dirty."""
     quick = lambda on, **model: {"digits": dict(data=on, model=model, train=dict(steps=2, every=2, rate=0.01))}
     recipes = {"autoencoder": quick("digits", hidden=4), "cvae": quick("digits-threshold", hidden=4),
                "made": quick("digits"),
@@ -29,12 +34,13 @@ def elsewhere(tmp_path, monkeypatch):
     recipes["classifier"] = quick("digits")  # codes no image; it judges samples
     monkeypatch.setattr(models, "MODELS", tuple(recipes))
     monkeypatch.setattr(models, "recipes", lambda name: recipes[name])
+    monkeypatch.setattr(measure, "commit", lambda: "abc1234")
     threads = torch.get_num_threads()
     yield recipes
     torch.set_num_threads(threads)
 
 
-def test_only_what_is_missing_is_measured(elsewhere):
+def test_only_what_is_missing_is_measured(table, recipes):
     todo = table.missing()
     assert todo == [(name, "digits", seed) for name in ("autoencoder", "cvae", "vqvae") for seed in range(3)]
     rows = {}
@@ -52,7 +58,7 @@ def test_only_what_is_missing_is_measured(elsewhere):
     # a label is worth log 1/p(y) at most; 0.5: p(y) of the rarest class, and noise
     assert given - without < math.log(10) + 0.5
     assert not rows["vqvae"]["elbo_given_y"] and not rows["autoencoder"]["iwae_given_y"]
-    elsewhere["vqvae"]["digits"]["prior"]["steps"] = 2  # other settings, of a later stage: measured anew
+    recipes["vqvae"]["digits"]["prior"]["steps"] = 2  # other settings, of a later stage: measured anew
     assert table.missing(["vqvae"]) == todo[6:]
 
 
@@ -69,26 +75,42 @@ def test_without_a_label_it_is_the_mixture_of_all_classes():
             each = log_p[y[0]]
             return {"elbo": each + self.noise * torch.randn(len(x)), **({f"iwae-{k}": each} if k else {})}
 
+    x = torch.zeros(400, 4)
     model, truth = Known(), (log_p + p_y.log()[:, None]).logsumexp(0).mean().item()
-    found = table.without_label(model, torch.zeros(400, 4), p_y)
-    assert found == {"elbo": pytest.approx(truth, abs=1e-5), "iwae": pytest.approx(truth, abs=1e-5)}
+    mean = lambda: {name: each.mean().item() for name, each in without_label(model, x, p_y, 30).items()}
+    assert mean() == {"elbo": pytest.approx(truth, abs=1e-5), "iwae-30": pytest.approx(truth, abs=1e-5)}
     model.noise = 2.0  # ten deviations of the mean of 400 images are 1
-    assert truth - 3 < table.without_label(model, torch.zeros(400, 4), p_y)["elbo"] < truth
+    assert truth - 3 < mean()["elbo"] < truth
 
 
-def test_readme_shows_mean_and_deviation_the_best_first(elsewhere):
-    row = dict.fromkeys(table.COLUMNS, "") | dict(data="digits", recipe="digits", unit="nats", parameters=1234,
+def test_without_a_label_an_exact_likelihood_stays_exact_in_every_batch():
+    """p(x) = sum_y p(y) p(x|y) of 2,300 images, which are judged in three batches."""
+    torch.manual_seed(2)
+    p_y = torch.tensor([0.2, 0.5, 0.3])
+
+    class Exact:
+        def figures(self, x, y=None, k=0):
+            return {"nll": x[:, 0] * (1 + y) + y}
+
+    x = torch.rand(2300, 1)
+    truth = -(p_y.log() - (x * torch.tensor([1.0, 2.0, 3.0]) + torch.tensor([0.0, 1.0, 2.0]))).logsumexp(1)
+    (found,) = without_label(Exact(), x, p_y, 30).values()
+    torch.testing.assert_close(found, truth)
+
+
+def test_the_document_shows_mean_and_deviation_the_best_first(table, recipes):
+    row = dict.fromkeys(table.columns, "") | dict(data="digits", recipe="digits", unit="nats", parameters=1234,
                                                   cpu_seconds="10", fid_real="12.34")
     for who, elbo, unit in (("autoencoder", -90.0, "nats"), ("vqvae", -80.0, "nats")):
         for seed, off in enumerate((-1.0, 0.0, 1.0)):
-            said = dict(who=who, seed=seed, elbo=elbo + off, squared_error=2.0, settings=table.settings(who, "digits"),
-                        unit=unit)
-            table.store(row | said)
+            measured = dict(who=who, seed=seed, elbo=elbo + off, squared_error=2.0, unit=unit,
+                            settings=table.settings(who, "digits"))  # fmt: skip
+            table.store(row | measured)
     row |= dict(who="cvae", data="digits-threshold", elbo=30.0, unit="nats of a density of v")
     table.store(row | dict(seed=0, settings=table.settings("cvae", "digits")))
     table.store(row | dict(seed=1, settings="of a recipe that is no more"))
-    table.document()
-    text = table.DOCUMENT.read_text()
+    table.write()
+    text = table.document.read_text()
     assert (text.startswith("before\n<!-- latent -->\n") and text.endswith("<!-- /latent -->\nafter\n")
             and "old" not in text)
     lines = [line for line in text.splitlines() if line.startswith("| `")]
@@ -96,14 +118,14 @@ def test_readme_shows_mean_and_deviation_the_best_first(elsewhere):
     assert lines[1].startswith("| `autoencoder` (digits) | 90.00 ± 1.00 |")
     assert (lines[2].startswith("| `cvae` (digits), 1 seed | density -30.00 |")
             and "| test images |  |  |  |  |  |  | 12.3 |" in text)
-    table.document()
-    assert table.DOCUMENT.read_text() == text
+    table.write()
+    assert table.document.read_text() == text
 
 
 # ---- what a short training gives: the claims beside the table, in small ----------------------------------------------
 
 
-def test_a_short_training_shows_what_the_table_says(monkeypatch):
+def test_a_short_training_shows_what_the_table_says(table, monkeypatch):
     """After 150 steps of the binary recipes convolutions beat the perceptron, and a label is worth something, at most
     log 1/p(y) on average. The CVAE, which is given the class, beats the VAE even by log p(x), and draws the class asked
     for far more often than by chance."""
@@ -111,7 +133,7 @@ def test_a_short_training_shows_what_the_table_says(monkeypatch):
     monkeypatch.setattr(models, "recipes",
                         lambda name: {key: recipe | {"train": recipe["train"] | dict(steps=150, every=150)}
                                       for key, recipe in recipes(name).items()})  # fmt: skip
-    monkeypatch.setattr(table, "DRAWS", 50)
+    table.draws = 50
     threads = torch.get_num_threads()
     try:
         conv, mlp, cvae = (table.measure((*run, 0))
@@ -132,10 +154,9 @@ def test_a_short_training_shows_what_the_table_says(monkeypatch):
 
 def of_today():
     """The stored rows of today's recipes, by model and recipe: three seeds of each."""
-    groups = {}
-    for row in table.stored():
-        if row["settings"] == table.settings(row["who"], row["recipe"]):
-            groups.setdefault((row["who"], row["recipe"]), []).append(row)
+    table, groups = Latent(), {}
+    for row in table.of_today():
+        groups.setdefault((row["who"], row["recipe"]), []).append(row)
     assert (len(groups) >= 12
             and all(sorted(row["seed"] for row in group) == ["0", "1", "2"]
                     for group in groups.values())), groups.keys()
@@ -152,7 +173,7 @@ def test_convolutions_beat_the_perceptron_at_equal_parameters(conv, mlp):
 def test_the_text_beside_the_table_has_its_numbers():
     """docs/results.md states by how much convolutions win, by IWAE and by the ELBO, and the exact squared error of ten
     principal components."""
-    text, groups = " ".join(table.DOCUMENT.read_text().split()), of_today()
+    text, groups = " ".join(Latent().document.read_text().split()), of_today()
     mean = lambda bound, recipe: sum(float(row[bound]) for row in groups["vae", recipe]) / 3
     gain = lambda bound, conv, mlp: mean(bound, conv) - mean(bound, mlp)
     two, many = ("digits", "digits-mlp"), ("digits-levels", "digits-levels-mlp")
