@@ -123,6 +123,7 @@ LIMITS = (  # settings that mean the same in every model and loop: names, what t
       "kernel", "p", "prior_width", "steps", "batch", "every"}, "whole numbers from 1", lambda v: v >= 1),
     ({"blocks", "prior_blocks", "scales", "halvings", "classes", "patience"}, "whole numbers from 0", lambda v: v >= 0),
     ({"dropout", "prior_dropout", "ema", "average"}, "a share of at least 0 and below 1", lambda v: 0 <= v < 1),
+    ({"betas"}, "two shares of at least 0 and below 1", lambda v: 0 <= v < 1),
     ({"shift", "binary", "miss"}, "a share from 0 to 1", lambda v: 0 <= v <= 1),
     ({"rate", "clip"}, "a number above 0", lambda v: v > 0),
     ({"decay", "free_bits", "beta"}, "a number from 0", lambda v: v >= 0),

@@ -6,8 +6,9 @@
 
 A step asks `model.updates(batch)` for (name, loss, parameters), one after another, and steps these parameters down this
 loss before it asks for the next; most models yield one update, the mean of `model.loss`. Each name has an optimiser, a
-schedule, a clip and a scaler of its own. Valid is judged by `model.loss`, counted in the model's `unit`; what the model
-`report()`s stands in the metrics beside the losses. A model with `stages` learns one after another, by the same loop.
+schedule, a clip and a scaler of its own. Valid is judged by `model.valid_loss`, which is the mean of `model.loss`
+unless the model has another, in the model's `unit`; what the model `report()`s stands in the metrics beside the losses.
+A model with `stages` learns one after another, by the same loop.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from genmini import checkpoint
-from genmini.models._model import Batch
+from genmini.models._model import Batch, judge
 
 SAVE_EVERY = 30  # seconds; a run is also saved after the first step, and at every evaluation
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -49,6 +50,7 @@ class Loop:
     steps: int
     batch: int = 64
     rate: float = 1e-3  # of AdamW; it falls to 0 along a cosine
+    betas: tuple = (0.9, 0.999)  # of AdamW: what its averages of gradients and of squares keep at a step
     decay: float = 0.0  # of the weights
     clip: float = 5.0  # the largest norm of the gradients of one update
     shift: float = 0.0  # the share of batches that move by a pixel
@@ -66,6 +68,8 @@ class Loop:
         for name, value in dict(rate=self.rate, clip=self.clip).items():
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} must be above 0 and finite, got {value}")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas are two shares of at least 0 and below 1, got {self.betas}")
         if not 0 <= self.shift <= 1:
             raise ValueError(f"shift is a share of the batches, 0 to 1, got {self.shift}")
         if not 0 <= self.ema < 1 or self.patience < 0:
@@ -77,19 +81,19 @@ class Loop:
             raise ValueError(f"shift moves images, and {train.name} holds rows of shape {train.shape}")
 
 
-def fit(model, train, valid, *, steps=None, batch=64, rate=1e-3, decay=0.0, clip=5.0, shift=0.0, ema=0.0, patience=0,
-        precision="float32", every=100, marginals=False, method=None, later=None, seed=0, run=None, metadata=None,
-        watch=None, resume=False, progress=True, before=()):  # fmt: skip
+def fit(model, train, valid, *, steps=None, batch=64, rate=1e-3, betas=(0.9, 0.999), decay=0.0, clip=5.0, shift=0.0,
+        ema=0.0, patience=0, precision="float32", every=100, marginals=False, method=None, later=None, seed=0, run=None,
+        metadata=None, watch=None, measure=None, resume=False, progress=True, before=()):  # fmt: skip
     """Train the model as `Loop` says -> History. The best weights on valid stay, in the model and in the folder `run`.
 
     later: of a model with stages, the settings of each stage after the first, {"prior": dict(steps=400)}; the model's
     `begin` is called before each stage, which starts from the best weights of the one before. Without `later`, only the
     stage that the model is at is learnt. method: of a model that is solved and takes no steps (AR); no other takes it.
 
-    Every `every` steps the loss on valid is taken and watch(row, model) is called. The same seed gives the same model;
-    so does `resume`, which continues the training in `run`. The first Ctrl-C stops after this step, the second raises
-    KeyboardInterrupt. A loss that is not finite raises FloatingPointError. metadata: JSON that belongs to the run.
-    before: rows that stand first in its metrics.
+    Every `every` steps the loss on valid is taken and watch(row, model) is called. measure(model) -> {name: number}:
+    what else the metrics then tell. The same seed gives the same model; so does `resume`, which continues the training
+    in `run`. The first Ctrl-C stops after this step, the second raises KeyboardInterrupt. A loss that is not finite
+    raises FloatingPointError. metadata: JSON that belongs to the run. before: rows that stand first in its metrics.
     """
     _same_kind(model, train, valid)
     if not model.cannot("fit"):
@@ -98,11 +102,11 @@ def fit(model, train, valid, *, steps=None, batch=64, rate=1e-3, decay=0.0, clip
         return _solve(model, train, valid, method, run, metadata)
     if method is not None:
         raise ValueError(f"method is for models that are solved: {model.cannot('fit')}")
-    loops = [Loop(steps, batch, rate, decay, clip, shift, ema, patience, precision, every, marginals)]
+    loops = [Loop(steps, batch, rate, betas, decay, clip, shift, ema, patience, precision, every, marginals)]
     loops += [Loop(**settings) for settings in (later or {}).values()]
     for loop in loops:
         loop.check(train)
-    more = dict(seed=seed, run=run, watch=watch, progress=progress)
+    more = dict(seed=seed, run=run, watch=watch, measure=measure, progress=progress)
     if later is None or not (later or model.stages):
         return Training(model, train, valid, loops[0], metadata, before, **more).train(resume)
     if tuple(later) != tuple(model.stages[1:]):
@@ -144,8 +148,9 @@ def _rows(run):
 class Training:
     """The training of one stage: the model, its optimisers, its random generators, and the history so far."""
 
-    def __init__(self, model, train, valid, loop, metadata, before, *, seed, run, watch, progress):
-        self.model, self.loop, self.run, self.watch, self.progress = model, loop, run, watch, progress
+    def __init__(self, model, train, valid, loop, metadata, before, *, seed, run, watch, measure, progress):
+        self.model, self.loop, self.run, self.progress = model, loop, run, progress
+        self.watch, self.measure = watch, measure
         self.metadata, self.before = metadata or {}, list(before)
         self.device = model.device
         self.train_data, self.valid_data = train.to(self.device), valid.to(self.device)
@@ -243,6 +248,7 @@ class Training:
         if evaluated:
             row |= dict(valid=self._on_valid(), seconds=round(time.perf_counter() - self.began, 2))
             row |= self.judged.report(self.valid_data.x, self.valid_data.y if self.model.classes else None)
+            row |= self.measure(self.judged) if self.measure else {}
         losses = {name: row[name] for name in (*map(_in_metrics, self.losses), "valid") if name in row}
         if not math.isfinite(sum(losses.values())):
             saved = self.saved > -math.inf  # by this training
@@ -252,12 +258,19 @@ class Training:
         return row
 
     def _on_valid(self):
-        return judge(self.judged, self.valid_data.x, self.valid_data.y).mean().item()
+        self.judged.eval()
+        with torch.no_grad():
+            return self.judged.valid_loss(self.valid_data.x, self.valid_data.y)
 
     def _judge(self, row):
         """Keep the weights if they are the best so far; stop if patience is at its end."""
         self.losses.clear()
         self.history.rows.append(row)
+        warning = self.judged.warning(self.history.rows)
+        if warning:
+            row["warning"] = warning
+            if self.progress and not any("warning" in each for each in self.history.rows[:-1]):
+                tqdm.write(f"warning   step {row['step']}: {warning}", file=sys.stderr)
         if row["valid"] < self.history.valid:
             self._keep(row["valid"])
         waited = sum(each["step"] > self.history.step for each in self.history.rows)
@@ -269,13 +282,13 @@ class Training:
         self.best = {name: tensor.clone() for name, tensor in self.judged.state_dict().items()}
 
     def _progress(self, row):
-        losses = "  ".join(f"{name} {row[name]:.2f}" for name in row if name.startswith("train") or name == "valid")
-        return f"{losses}  best {self.history.valid:.2f} {self.model.unit}"
+        losses = "  ".join(f"{name} {short(row[name])}" for name in row if name.startswith("train") or name == "valid")
+        return f"{losses}  best {short(self.history.valid)} {self.model.unit}"
 
     def _not_finite(self, losses):
         kept = "nothing was kept"
         if self.history.step:
-            kept = f"the weights of step {self.history.step} (valid {self.history.valid:.2f}) are kept"
+            kept = f"the weights of step {self.history.step} (valid {short(self.history.valid)}) are kept"
             kept += f" in {self.run}" if self.run else ""
         losses = ", ".join(f"{name} {value}" for name, value in losses.items())
         return f"the loss is no longer finite at step {self.history.last} ({losses}): {kept}; a lower rate may help"
@@ -330,7 +343,7 @@ class Descent:
 
     def __init__(self, parameters, loop, device):
         self.parameters, self.clip = parameters, loop.clip
-        self.optimiser = torch.optim.AdamW(parameters, lr=loop.rate, weight_decay=loop.decay)
+        self.optimiser = torch.optim.AdamW(parameters, lr=loop.rate, betas=loop.betas, weight_decay=loop.decay)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, loop.steps)
         self.scaler = torch.amp.GradScaler(device.type, enabled=loop.precision == "float16")
 
@@ -415,15 +428,6 @@ def shifted(x, share, noise):
     return F.pad(x, (1, 1, 1, 1))[..., top : top + x.shape[-2], left : left + x.shape[-1]]
 
 
-@torch.no_grad()
-def judge(model, x, y=None, batch=1000):
-    """The model's loss of each example, (N,), in eval mode, a batch at a time."""
-    model.eval()
-    x = x.split(batch)
-    y = y.split(batch) if model.classes and y is not None else [None] * len(x)
-    return torch.cat([model.loss(x_b, y=y_b) for x_b, y_b in zip(x, y, strict=True)])
-
-
 def evaluate(model, data):
     """The mean loss over the examples and its standard error; for series, over all x_t given the earlier ones."""
     _same_kind(model, data)
@@ -432,6 +436,11 @@ def evaluate(model, data):
     else:
         values = -model.log_prob_each(data.x.to(model.device)).detach().flatten().double()
     return values.mean().item(), (values.std() / math.sqrt(len(values))).item()
+
+
+def short(loss):
+    """The loss in a few digits: two after the point, or of a small one its first two."""
+    return f"{loss:.2f}" if loss == 0 or abs(loss) >= 0.1 else f"{loss:.2g}"
 
 
 def _in_metrics(name):

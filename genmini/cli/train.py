@@ -34,6 +34,7 @@ def options(parser):
 
 def run(arguments):
     from genmini import checkpoint, data, experiment, info, plots
+    from genmini.train import short
 
     plan = experiment.plan(arguments.model, arguments.data, arguments.recipe, arguments.set, arguments.steps,
                            arguments.seed, arguments.size, arguments.colour)  # fmt: skip
@@ -67,11 +68,13 @@ def run(arguments):
         folder = folder or experiment.new_folder(f"{arguments.model}-{arguments.data}")
         watch = None if plan.at_once else _watch(folder, splits, plan.seed, arguments.tensorboard)
         history = experiment.train(plan, model, splits, folder, watch, bool(saved), arguments.overwrite)
-        kept = f"the weights of step {history.step}, valid {history.valid:.2f} {model.unit}, are in {folder}"
+        kept = f"the weights of step {history.step}, valid {short(history.valid)} {model.unit}, are in {folder}"
         if history.stopped == "interrupted":
             where = experiment.resumes_at(checkpoint.read(folder))
             print(f"genmini: interrupted; {kept}; --resume continues from {where}", file=sys.stderr)
             return 130
+        if history.rows and "warning" in history.rows[-1]:
+            print(f"warning   {history.rows[-1]['warning']}")
         if history.stopped == "early":
             print(f"stopped   at step {history.last}: {plan.loops[-1]['patience']} evaluations without an improvement")
     print(f"saved     {kept}")
@@ -125,7 +128,7 @@ def _watch(folder, splits, seed, tensorboard):
 
             writer = writer or SummaryWriter(folder / "tensorboard")
             stage = f"{row['stage']}/" if "stage" in row else ""
-            for name in (name for name in row if name not in ("stage", "step", "seconds")):
+            for name in (name for name in row if name not in ("stage", "step", "seconds", "warning")):
                 path = f"{model.unit}/{name}" if name in ("train", "valid") else name
                 writer.add_scalar(stage + path, row[name], row["step"])
             writer.flush()

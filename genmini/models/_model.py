@@ -66,6 +66,7 @@ class Model(nn.Module):
     has_normal_prior = False  # true if z is drawn from N(0, I)
     attributes = ()  # names of the attributes that the first numbers z follow
     sample_note = ""  # a sentence that belongs beside samples
+    judged_by_samples = False  # is `valid_loss` of samples? Then the metrics tell more about them
 
     def __init_subclass__(cls, **keywords):
         super().__init_subclass__(**keywords)
@@ -122,6 +123,15 @@ class Model(nn.Module):
     def loss(self, x, y=None):
         """(N, *shape) -> (N,) in `unit`: what training minimises and the valid split is judged by."""
         return -self.log_prob(x, y=y)
+
+    def valid_loss(self, x, y=None):
+        """A number in `unit` of unseen examples (N, *shape): training keeps the weights for which it is lowest. Here it
+        is the mean of `loss`. A model whose loss does not tell how good it is, as an adversary's, overrides it."""
+        return judge(self, x, y).mean().item()
+
+    def warning(self, rows):
+        """A sentence about what goes wrong in training, "" if nothing. rows: of the metrics, the last is the newest."""
+        return ""
 
     def updates(self, batch):
         """Yields (name, loss, parameters), one update after another: the loop steps these parameters down this loss
@@ -224,6 +234,15 @@ class Model(nn.Module):
                 shown |= {f"data ({split.split}{title})": x, f"reconstructed ({split.split})": back}
         y = dict(y=torch.arange(rows * columns, device=self.device) % columns) if by_class else {}
         return shown | {f"samples of {name}{title}": self.sample(rows * columns, **y).cpu()}, columns
+
+
+@torch.no_grad()
+def judge(model, x, y=None, batch=1000):
+    """The model's loss of each example, (N,), in eval mode, a batch at a time."""
+    model.eval()
+    x = x.split(batch)
+    y = y.split(batch) if model.classes and y is not None else [None] * len(x)
+    return torch.cat([model.loss(x_b, y=y_b) for x_b, y_b in zip(x, y, strict=True)])
 
 
 def _first(split, rows, classes):

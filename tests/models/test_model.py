@@ -266,7 +266,7 @@ class Game(Model):
         self.seen.append(("generator", self.c.item(), self.g.item(), self.c.grad, self.g.grad))
 
 
-LOOP = dict(steps=12, every=4, batch=8, rate=0.1, clip=0.5, decay=0.1, progress=False)
+LOOP = dict(steps=12, every=4, batch=8, rate=0.1, betas=(0.5, 0.99), clip=0.5, decay=0.1, progress=False)
 
 
 def by_hand(steps, seed=0):
@@ -275,8 +275,9 @@ def by_hand(steps, seed=0):
     torch.manual_seed(seed)
     game = Game((8, 8))
     players = {"critic": [game.c, game.shared], "generator": [game.g, game.shared]}
-    adams = {name: torch.optim.AdamW(some, lr=0.1, weight_decay=0.1) for name, some in players.items()}
-    cosines = {name: torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps) for name, adam in adams.items()}
+    adam = dict(lr=0.1, betas=(0.5, 0.99), weight_decay=0.1)
+    adams = {name: torch.optim.AdamW(some, **adam) for name, some in players.items()}
+    cosines = {name: torch.optim.lr_scheduler.CosineAnnealingLR(each, steps) for name, each in adams.items()}
 
     def step(name, loss):
         grads = torch.autograd.grad(loss, players[name])
@@ -313,6 +314,44 @@ def test_a_game_is_played_move_by_move():
 def test_the_losses_of_all_players_stand_in_the_metrics(tmp_path, monkeypatch):
     history = fit(Game((8, 8)), TRAIN, VALID, **LOOP)
     assert all(row.keys() == {"step", "train critic", "train generator", "valid", "seconds"} for row in history.rows)
+
+
+class Judged(Game):
+    """Its loss falls, and what unseen data say of it rises: the first weights are the best."""
+
+    def loss(self, x, y=None):
+        return super().loss(x) - self.turns
+
+    def valid_loss(self, x, y=None):
+        assert not self.training and not torch.is_grad_enabled() and len(x) == len(y) == len(VALID)
+        return self.turns.item()
+
+    def warning(self, rows):
+        return f"{len(rows)} rows, the last of step {rows[-1]['step']}" if len(rows) > 1 else ""
+
+
+def test_unseen_data_judge_as_the_model_says_and_what_goes_wrong_stands_in_the_metrics(capsys):
+    game = Judged((8, 8))
+    history = fit(game, TRAIN, VALID, **LOOP | dict(progress=True), measure=lambda model: dict(g=model.g.item()))
+    assert [row["valid"] for row in history.rows] == [8, 16, 24] and history.step == 4 and history.valid == 8
+    assert game.turns == 8, "the weights of the lowest stay"
+    assert [row["g"] for row in history.rows][0] == pytest.approx(game.g.item()) != history.rows[-1]["g"]
+    assert [row.get("warning") for row in history.rows] == [None, *(f"{n} rows, the last of step {4 * n}"
+                                                                    for n in (2, 3))]
+    told = capsys.readouterr().err
+    assert told.count("warning   step 8: 2 rows, the last of step 8") == 1 and "warning   step 12" not in told
+
+
+def test_without_another_measure_unseen_data_judge_by_the_mean_loss():
+    torch.manual_seed(0)
+    model, _ = small("made")
+    assert model.valid_loss(VALID.x) == judge(model, VALID.x).mean().item() and model.warning([{}]) == ""
+
+
+@pytest.mark.parametrize("betas", [(0.9,), (0.9, 1.0), (-0.1, 0.9)])
+def test_betas_that_cannot_be_are_refused(betas):
+    with pytest.raises(ValueError, match="betas are two shares of at least 0 and below 1"):
+        fit(Game((8, 8)), TRAIN, VALID, **LOOP | dict(betas=betas))
 
 
 @pytest.mark.parametrize("stop", [2, 4, 7])
