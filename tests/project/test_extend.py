@@ -1,6 +1,10 @@
-"""docs/extend.md is true: the model that it adds from scratch trains, draws and passes the test that it shows."""
+"""docs/extend.md is true: the model that it adds from scratch trains, draws and passes the test that it shows; the room
+is built, passes its proofs and those of the layout, and is timed."""
 
+import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,8 +14,11 @@ from check import command
 from genmini import models
 
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")
-TEXT = (Path(__file__).resolve().parents[2] / "docs" / "extend.md").read_text()
-BLOCKS = dict(re.findall(r"```python\n# (\S+\.py)\n(.*?)```", TEXT, re.S))
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs" / "extend.md").read_text()
+BLOCKS = {}  # {path: its text}: a file may stand in several blocks
+for path, text in re.findall(r"```(?:python|cpp)\n(?:#|//) (\w+/\S+\.\w+)(?:, .*?)?\n(.*?)```", TEXT, re.S):
+    BLOCKS[path] = BLOCKS.get(path, "") + text
 
 
 def test_the_model_of_the_documentation(capsys, tmp_path, monkeypatch):
@@ -32,3 +39,34 @@ def test_the_model_of_the_documentation(capsys, tmp_path, monkeypatch):
                 and "Mixture has no latent code" in TEXT)
     finally:
         sys.modules.pop("genmini.models.mixture", None)
+
+
+def test_the_room_of_the_documentation(tmp_path):
+    """In a copy of the project: the five files and the line of ops.py are added, then the commands shown run."""
+    for name in ("csrc", "kernels", "genmini", "tests", "bench"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    added = re.findall(r"^\| `(\S*square\.\w+)` \|", TEXT, re.M)
+    assert len(added) == 5
+    for path in added:
+        (tmp_path / path).write_text(BLOCKS[path])
+    with (tmp_path / "genmini" / "ops.py").open("a") as file:
+        file.write(BLOCKS["genmini/ops.py"])
+    environment = {**os.environ, "HYPOTHESIS_PROFILE": "quick", "OMP_NUM_THREADS": "1"}
+
+    def run(*words):
+        done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
+    commands = re.findall(r"^(?:python|pytest) .*square.*$", TEXT[TEXT.index("### 4. The proofs") :], re.M)
+    built, proofs, layout = (line.split() for line in commands)
+    run(*built[1:])
+    for words in (proofs, layout):
+        shown = run("-m", *words, "-q", "-p", "no:cacheprovider", "-p", "no:xdist")
+        assert re.fullmatch(r"\d+ passed, .*|\d+ passed in .*", shown.splitlines()[-1]), shown
+    once = ("import sys; sys.path[:0] = ['.', 'bench']\nimport bench_square, measure, torch\n"
+            "measure.copy_bandwidth, torch.compile = lambda: 1e10, lambda function: function\n"
+            "measure.times.__defaults__ = 0.0, 1\n"
+            "for row in bench_square.rows(): print(row['who'])")  # fmt: skip
+    assert run("-c", once).count("genmini ") == 4
