@@ -51,9 +51,13 @@ def test_a_room_reads_in_the_same_order(path):
     assert [name for name in ruled if name in SECTIONS] == SECTIONS, ruled
 
 
+LINES = {"gaussian_kl": 315, "masked_conv2d": 375}  # of rooms that are longer than the others may be
+WIRING = {"affine_coupling": 35}  # four operators
+
+
 @each_room
 def test_a_room_stays_a_room(path):
-    assert 75 <= len(path.read_text().splitlines()) <= 375
+    assert 75 <= len(path.read_text().splitlines()) <= LINES.get(path.stem, 280)
 
 
 @each_room
@@ -62,7 +66,7 @@ def test_the_wiring_is_short_and_no_function_of_a_room_sees_a_request(path):
     assert not re.search(r"\brequest\b|\b_backend\b", text)
     section = text[text.index("# ---- registration") :].splitlines()
     first_door = next(i for i, line in enumerate(section) if re.match(r"def [a-z]", line))
-    assert first_door <= 40, f"{first_door} lines before the first front door"
+    assert first_door <= WIRING.get(path.stem, 30), f"{first_door} lines before the first front door"
 
 
 def imported(path):
