@@ -118,20 +118,8 @@ def _settings(assignments, model_class, loop, recipe):
     return chosen
 
 
-LIMITS = (  # settings that mean the same in every model and loop: names, what they take in words, and as a function
-    ({"hidden", "width", "latent", "K", "dim", "layers", "couplings", "components", "features", "masks", "first",
-      "kernel", "p", "prior_width", "steps", "batch", "every"}, "whole numbers from 1", lambda v: v >= 1),
-    ({"blocks", "prior_blocks", "scales", "halvings", "classes", "patience"}, "whole numbers from 0", lambda v: v >= 0),
-    ({"dropout", "prior_dropout", "ema", "average"}, "a share of at least 0 and below 1", lambda v: 0 <= v < 1),
-    ({"betas"}, "two shares of at least 0 and below 1", lambda v: 0 <= v < 1),
-    ({"shift", "binary", "miss"}, "a share from 0 to 1", lambda v: 0 <= v <= 1),
-    ({"rate", "clip"}, "a number above 0", lambda v: v > 0),
-    ({"decay", "free_bits", "beta"}, "a number from 0", lambda v: v >= 0),
-)  # fmt: skip
-
-
 def _value(name, text, like):
-    """The value that `text` spells, of the kind of `like`."""
+    """The value that `text` spells, of the kind of `like`. The model and the loop check it further."""
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # the last three: nested without end
@@ -145,10 +133,6 @@ def _value(name, text, like):
     wrong = next((v for v in each if isinstance(v, float) and not math.isfinite(v)), None)
     if wrong is not None:
         raise ValueError(f"--set {name} takes a finite number, got {text!r}, which is {wrong}")
-    key = name.rpartition(".")[2]
-    for limited, allowed, fits in LIMITS:
-        if key in limited and not all(fits(v) for v in each):
-            raise ValueError(f"--set {name} takes {allowed}, got {text}")
     return value
 
 

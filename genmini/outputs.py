@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini import ops
+from genmini.settings import number, one_of
 
 
 def softmax(levels, dim=1):
@@ -46,15 +47,12 @@ def decoder(name, levels, alpha=20.0, variance="shared"):
         "gaussian": lambda: Gaussian(levels, alpha=alpha),
         "gaussian-learned": lambda: Gaussian(levels, variance=variance),
     }
-    if name not in kinds:
-        raise ValueError(f"decoder must be one of {', '.join(kinds)}, got {name!r}")
+    one_of(kinds, decoder=name)
+    one_of(("shared", "pixel"), variance=variance)
+    number(above=0, alpha=alpha)
     if name == "bernoulli" and levels != 2:
         raise ValueError(f"decoder 'bernoulli' is for two levels, got {levels}: take 'categorical' or a 'gaussian', "
                          "or binary data")  # fmt: skip
-    if variance not in ("shared", "pixel"):
-        raise ValueError(f"variance must be 'shared' or 'pixel', got {variance!r}")
-    if alpha <= 0:
-        raise ValueError(f"alpha = 1/(2 sigma^2) must be positive, got {alpha}")
     return kinds[name]()
 
 

@@ -70,6 +70,8 @@ class Loop:
                 raise ValueError(f"{name} must be above 0 and finite, got {value}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are two shares of at least 0 and below 1, got {self.betas}")
+        if not 0 <= self.decay < math.inf:
+            raise ValueError(f"decay must be at least 0 and finite, got {self.decay}")
         if not 0 <= self.shift <= 1:
             raise ValueError(f"shift is a share of the batches, 0 to 1, got {self.shift}")
         if not 0 <= self.ema < 1 or self.patience < 0:
@@ -104,8 +106,11 @@ def fit(model, train, valid, *, steps=None, batch=64, rate=1e-3, betas=(0.9, 0.9
         raise ValueError(f"method is for models that are solved: {model.cannot('fit')}")
     loops = [Loop(steps, batch, rate, betas, decay, clip, shift, ema, patience, precision, every, marginals)]
     loops += [Loop(**settings) for settings in (later or {}).values()]
-    for loop in loops:
-        loop.check(train)
+    for stage, loop in zip(("", *(later or {})), loops, strict=True):
+        try:
+            loop.check(train)
+        except ValueError as error:
+            raise ValueError(f"{stage}.{error}" if stage else str(error)) from None
     more = dict(seed=seed, run=run, watch=watch, measure=measure, progress=progress)
     if later is None or not (later or model.stages):
         return Training(model, train, valid, loops[0], metadata, before, **more).train(resume)

@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from genmini.models._levels import checked
+from genmini.settings import whole
 
 LACKS = {  # method, or argument of `sample` -> what a model without it does not do
     "log_prob": "gives no likelihood",
@@ -75,6 +76,7 @@ class Model(nn.Module):
 
     def __init__(self, shape, levels, classes=0):
         super().__init__()
+        whole(shape=shape)
         self.shape, self.levels, self.D, self.classes = shape, levels, math.prod(shape), classes
 
     @classmethod

@@ -28,6 +28,7 @@ import torch
 from torch import nn
 
 from genmini.models._model import Model
+from genmini.settings import one_of, whole
 
 METHODS = ("likelihood", "least-squares", "yule-walker")
 
@@ -38,8 +39,7 @@ class AR(Model):
         if len(shape) != 1 or levels is not None:
             raise ValueError("AR models series of real numbers, shape (T,) without levels; "
                              f"got shape {shape} with levels {levels}")  # fmt: skip
-        if p < 0:
-            raise ValueError(f"p must be at least 0, got {p}")
+        whole(0, p=p)
         super().__init__(shape, levels)
         self.shape, self.T, self.p = (None,), shape[0], p  # None: any length
         self.c = nn.Parameter(torch.zeros((), device=device, dtype=dtype))
@@ -129,8 +129,7 @@ class AR(Model):
 
     def fit(self, x, method="likelihood"):
         """Set c, phi and sigma from series x (N, T), T > p + 1; all methods but "least-squares" make it stationary."""
-        if method not in METHODS:
-            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+        one_of(METHODS, method=method)
         x = x.detach().to("cpu", torch.float64)
         if x.dim() != 2 or x.shape[1] <= self.p + 1 or not x.isfinite().all():
             raise ValueError(f"a fit needs finite series (N, T) with T > p + 1 = {self.p + 1}, got {tuple(x.shape)}")

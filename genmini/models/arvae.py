@@ -24,12 +24,15 @@ import torch
 
 from genmini import attributes as measured
 from genmini.models.vae import VAE
+from genmini.settings import number
 
 
 class ARVAE(VAE):
     def __init__(self, shape, levels=2, attributes=measured.NAMES, gamma=10.0, delta=1.0, device=None, dtype=None,
                  **settings):  # fmt: skip
         """attributes: names of those that the first numbers z follow; gamma: of (4); delta: of (3); settings: VAE's."""
+        number(least=0, gamma=gamma)
+        number(above=0, delta=delta)
         super().__init__(shape, levels=levels, **settings)
         if not attributes or not set(attributes) <= set(measured.NAMES):
             raise ValueError(f"attributes must be among {', '.join(measured.NAMES)}, got {attributes}")

@@ -21,6 +21,7 @@ from torch import nn
 
 from genmini.models._model import Model
 from genmini.nets.coders import coders
+from genmini.settings import whole
 
 BATCHES = 100  # that m and S remember
 
@@ -34,8 +35,8 @@ class Autoencoder(Model):
                  device=None, dtype=None):  # fmt: skip
         """latent: d numbers z; body "linear", "mlp" of `hidden` units, or "conv" of `width` channels, `upsample`
         "transposed", "nearest" or "bilinear". f ends in a sigmoid, unless it is linear."""
-        if levels is None or not 2 <= levels <= 256 or latent < 1:
-            raise ValueError(f"levels must be 2 to 256 and latent at least 1, got levels={levels}, latent={latent}")
+        whole(2, 256, levels=levels)
+        whole(latent=latent)
         super().__init__(shape, levels)
         self.latent = latent
         self.e, f = coders(body, shape, latent, latent, 1, hidden, width, upsample, dropout=dropout)

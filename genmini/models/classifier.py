@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini.models._model import Model
+from genmini.settings import image, number, share, whole
 
 
 class Classifier(Model):
@@ -31,18 +32,14 @@ class Classifier(Model):
                  device=None, dtype=None):  # fmt: skip
         """shape of one x: (H, W) or (C, H, W); width: channels of the first block, doubled by each further one;
         features: numbers in f(x)."""
-        if len(shape) not in (2, 3) or not levels or levels < 2:
-            raise ValueError("a classifier takes images, (H, W) or (C, H, W), of at least 2 levels; "
-                             f"got shape {shape} and levels {levels}")  # fmt: skip
-        if classes < 2 or features < 1 or blocks < 1:
-            raise ValueError("classes must be at least 2, features and blocks at least 1; "
-                             f"got {classes}, {features} and {blocks}")  # fmt: skip
-        if not 0 <= binary <= 1:
-            raise ValueError(f"binary is a share, 0 to 1, got {binary}")
+        whole(2, levels=levels, classes=classes)
+        whole(width=width, blocks=blocks, features=features)
+        share(dropout=dropout)
+        number(least=0, most=1, binary=binary)
         super().__init__(shape, levels, classes)
         self.binary = binary
         to = dict(device=device, dtype=dtype)
-        C, H, W = (1, *shape)[-3:]
+        C, H, W = image(shape)
         self.W, self.V = nn.ModuleList(), nn.ModuleList()
         for i in range(blocks):
             self.W.append(nn.Conv2d(C, width * 2**i, 3, padding=1, **to))

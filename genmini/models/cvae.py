@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from genmini.models.vae import VAE
+from genmini.settings import whole
 
 KEPT = 2048  # y of training, for (3)
 
@@ -28,8 +29,7 @@ class CVAE(VAE):
 
     def __init__(self, shape, levels=2, classes=10, device=None, dtype=None, **settings):
         """classes: C, how many y tells apart, or how long a vector y is; settings: those of VAE."""
-        if classes < 1:
-            raise ValueError(f"classes must be at least 1, got {classes}")
+        whole(classes=classes)
         self.classes = classes  # before the bodies are made: they are steered by as many numbers
         super().__init__(shape, levels=levels, **settings)
         self.register_buffer("seen", torch.full((KEPT, classes), 1 / classes))  # at first the mean of all classes

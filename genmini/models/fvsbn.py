@@ -21,13 +21,14 @@ from genmini import outputs
 from genmini.layers import MaskedLinear
 from genmini.models._levels import begun, ordered
 from genmini.models._model import Model
+from genmini.settings import share, whole
 
 
 class FVSBN(Model):
     def __init__(self, shape, levels=2, order="natural", dropout=0.0, device=None, dtype=None):
         """shape of one x (8, 8); order "natural", "random" or a list of pixels; dropout: of x_i in (2), in training."""
-        if levels < 2:
-            raise ValueError(f"levels must be at least 2, got {levels}")
+        whole(2, levels=levels)
+        share(dropout=dropout)
         super().__init__(shape, levels)
         self.register_buffer("order", ordered(order, self.D).to(device or torch.get_default_device()))
         d = torch.arange(1, self.D + 1, device="cpu")

@@ -33,6 +33,7 @@ from torch import nn
 from genmini import ops, outputs
 from genmini.models._levels import begun, ordered
 from genmini.models._model import Model
+from genmini.settings import share, whole
 
 
 class MADE(Model):
@@ -40,8 +41,9 @@ class MADE(Model):
                  dropout=0.0, device=None, dtype=None):  # fmt: skip
         """shape of one x (8, 8); hidden: units of each layer; order "natural", "random" or a list of pixels; masks: K;
         resample: every batch in training has degrees of its own, and if the order is random an order of its own."""
-        if not 2 <= levels <= 256 or masks < 1:
-            raise ValueError(f"levels must be 2 to 256 and masks at least 1, got levels={levels}, masks={masks}")
+        whole(hidden=hidden, masks=masks)
+        whole(2, 256, levels=levels)
+        share(dropout=dropout)
         super().__init__(shape, levels)
         self.masks, self.resample, self._order = masks, resample, order
 

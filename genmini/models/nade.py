@@ -24,6 +24,7 @@ from torch import nn
 from genmini import ops, outputs
 from genmini.models._levels import begun, ordered
 from genmini.models._model import Model
+from genmini.settings import share, whole
 
 
 class NADE(Model):
@@ -32,8 +33,9 @@ class NADE(Model):
 
         dropout: the share of hidden units set to 0 in a training batch; the same units for all its images and pixels.
         """
-        if levels < 2:
-            raise ValueError(f"levels must be at least 2, got {levels}")
+        whole(hidden=hidden)
+        whole(2, levels=levels)
+        share(dropout=dropout)
         super().__init__(shape, levels)
         self.H = hidden
         self.register_buffer("order", ordered(order, self.D).to(device or torch.get_default_device()))

@@ -39,6 +39,7 @@ from genmini.layers import MaskedConv2d
 from genmini.models._levels import begun, checked
 from genmini.models._model import Model
 from genmini.nets.pixels import Network, RowsAbove
+from genmini.settings import image, one_of, share, whole
 
 
 class Raster(Model):
@@ -46,16 +47,12 @@ class Raster(Model):
     (N, C, F, h, W). features[:, c, :, i, j] are the F parameters of p(x_ijc | earlier numbers)."""
 
     def __init__(self, shape, levels, output, components, classes):
-        if len(shape) not in (2, 3):
-            raise ValueError(f"shape must be (H, W) or (C, H, W), got {shape}")
-        if levels < 2:
-            raise ValueError(f"levels must be at least 2, got {levels}")
-        if output not in ("softmax", "mixture"):
-            raise ValueError(f"output must be 'softmax' or 'mixture', got {output!r}")
-        if output == "mixture" and components < 1:
-            raise ValueError(f"components must be at least 1 for a mixture, got {components}")
+        whole(2, levels=levels)
+        whole(components=components)
+        whole(0, classes=classes)
+        one_of(("softmax", "mixture"), output=output)
         super().__init__(shape, levels, classes)
-        self.C, self.H, self.W = (1, *shape)[-3:]
+        self.C, self.H, self.W = image(shape)
         self.components = components if output == "mixture" else 0
         self.p = outputs.Mixture(levels, components) if self.components else outputs.softmax(levels)
 
@@ -156,6 +153,9 @@ class PixelCNN(Raster):
         """
         super().__init__(shape, levels, output, components, classes)
         check_width(width, self.C)
+        whole(first=first, kernel=kernel)
+        whole(0, blocks=blocks)
+        share(dropout=dropout)
         self.gated, to = gated, dict(colours=self.C, device=device, dtype=dtype)
         inputs = self.C * (1 + sampler.steps_of(levels))
         if gated:
@@ -207,7 +207,8 @@ class PixelCNN(Raster):
 
 
 def check_width(width, C):
-    if width < 1 or width % (2 * C):
+    whole(width=width)
+    if width % (2 * C):
         raise ValueError(f"width must be a multiple of 2 for each of {C} colours, got {width}")
 
 

@@ -31,6 +31,7 @@ from torch import nn
 from genmini.kernels.pixelcnn_sample import steps_of
 from genmini.layers import MaskedConv2d
 from genmini.models.pixelcnn import Raster, check_width, spread_logistics
+from genmini.settings import one_of, share, whole
 
 
 class PixelRNN(Raster):
@@ -40,8 +41,9 @@ class PixelRNN(Raster):
         "row" or "diagonal"; first: the side of the first filter; output, components, classes as in PixelCNN."""
         super().__init__(shape, levels, output, components, classes)
         check_width(width, self.C)
-        if walk not in ("row", "diagonal"):
-            raise ValueError(f"walk must be 'row' or 'diagonal', got {walk!r}")
+        whole(layers=layers, first=first)
+        share(dropout=dropout)
+        one_of(("row", "diagonal"), walk=walk)
         to = dict(colours=self.C, device=device, dtype=dtype)
         self.enter = MaskedConv2d(self.C * (1 + steps_of(levels)), width, first, "A", **to)  # x_i is not seen
         kind = RowLSTM if walk == "row" else DiagonalBiLSTM

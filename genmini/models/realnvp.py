@@ -37,6 +37,7 @@ from genmini.layers import AffineCoupling
 from genmini.models._model import Model
 from genmini.nets.conv import ResNet
 from genmini.nets.mlp import MLP
+from genmini.settings import number, one_of, share, whole
 
 
 class RealNVP(Model):
@@ -50,21 +51,22 @@ class RealNVP(Model):
         log_prob and sample take a class y. dequantise "uniform" or "variational"; margin: a of (6). save="y": the
         backward pass recomputes each step from its output, so that memory does not grow with depth.
         """
-        if not 1 <= len(shape) <= 3 or min(shape) < 1:
+        whole(hidden=hidden, width=width, couplings=couplings)
+        whole(0, scales=scales, blocks=blocks, classes=classes)
+        number(above=0, bound=bound)
+        share(dropout=dropout)
+        one_of(("x", "y"), save=save)
+        one_of(("uniform", "variational"), dequantise=dequantise)
+        if levels is not None:
+            whole(2, levels=levels)
+            number(above=0, below=0.5, margin=margin)
+        if not 1 <= len(shape) <= 3:
             raise ValueError(f"shape must be (D,), (H, W) or (C, H, W), got {shape}")
         if scales and (len(shape) == 1 or any(side % 2**scales for side in shape[-2:])):
             raise ValueError(f"scales={scales} halves the sides of an image that often: {2**scales} must divide them, "
                              f"got shape {shape}")  # fmt: skip
-        if couplings < 1:
-            raise ValueError(f"couplings must be at least 1, got {couplings}")
-        if save not in ("x", "y"):
-            raise ValueError(f"save must be 'x' or 'y', got {save!r}")
         if save == "y" and dropout:
             raise ValueError("save='y' computes each step twice, so dropout must be 0")
-        if dequantise not in ("uniform", "variational"):
-            raise ValueError(f"dequantise must be 'uniform' or 'variational', got {dequantise!r}")
-        if levels is not None and not (levels >= 2 and 0 < margin < 0.5):
-            raise ValueError(f"levels must be at least 2 and margin between 0 and 1/2, got {levels} and {margin}")
         super().__init__(shape, levels, classes)
         self.margin, self.save, self.is_bound = margin, save, levels is not None
 

@@ -33,6 +33,7 @@ import torch
 from genmini import ops, outputs
 from genmini.models._model import Model
 from genmini.nets.coders import coders
+from genmini.settings import number, one_of, whole
 
 AT_ONCE = 2**21  # numbers of the decoder's output, for many z of one x: its layers hold up to 64 times as many
 
@@ -48,12 +49,10 @@ class VAE(Model):
         `upsample` "transposed", "nearest" or "bilinear"; decoder "bernoulli", "categorical", "gaussian" with `alpha`,
         or "gaussian-learned" with one variance "shared" by all pixels or one for each "pixel"; beta, free_bits: of (4).
         """
-        if levels is None or not 2 <= levels <= 256 or latent < 1:
-            raise ValueError(f"levels must be 2 to 256 and latent at least 1, got levels={levels}, latent={latent}")
-        if beta < 0 or free_bits < 0:
-            raise ValueError(f"beta and free_bits must be at least 0, got {beta} and {free_bits}")
-        if body not in ("mlp", "conv"):
-            raise ValueError(f"body must be 'mlp' or 'conv', got {body!r}")
+        whole(2, 256, levels=levels)
+        whole(latent=latent)
+        number(least=0, beta=beta, free_bits=free_bits)
+        one_of(("mlp", "conv"), body=body)
         super().__init__(shape, levels, self.classes)  # as many numbers y steer both halves: those of CVAE
         self.latent, self.beta, self.free_bits = latent, beta, free_bits
         self.p = outputs.decoder(decoder, levels, alpha, variance)

@@ -33,6 +33,7 @@ from genmini.layers import VectorQuantizer
 from genmini.models._model import Model
 from genmini.models.pixelcnn import PixelCNN
 from genmini.nets.conv import Decoder, Encoder
+from genmini.settings import image, number, share, whole
 
 
 class VQVAE(Model):
@@ -49,16 +50,18 @@ class VQVAE(Model):
         moves the codes. revive: 0 for never. miss: the share of codes that the decoder does not see in training,
         because some codes drawn from the prior are wrong. classes: how many y tells apart. prior_...: of the PixelCNN.
         """
-        if len(shape) not in (2, 3) or any(side % 2**halvings for side in shape[-2:]):
-            raise ValueError(f"shape must be (H, W) or (C, H, W), sides that {2**halvings} divides "
-                             f"for halvings={halvings}, got {shape}")  # fmt: skip
-        if levels is None or levels < 2 or K < 2:
-            raise ValueError(f"levels and K must be at least 2, got levels={levels} and K={K}")
-        if min(dim, width, prior_width) < 1 or halvings < 0 or not 0 <= miss <= 1:
-            raise ValueError("dim, width, prior_width must be at least 1, halvings at least 0 and miss a share, "
-                             f"0 to 1, got {dim}, {width}, {prior_width}, {halvings} and {miss}")  # fmt: skip
+        whole(2, levels=levels, K=K)
+        whole(dim=dim, width=width, prior_width=prior_width)
+        whole(0, blocks=blocks, halvings=halvings, revive=revive, classes=classes, prior_blocks=prior_blocks)
+        share(dropout=dropout, average=average, prior_dropout=prior_dropout)
+        number(least=0, beta=beta)
+        number(least=0, most=1, miss=miss)
+        C, H, W = image(shape)
+        if H % 2**halvings or W % 2**halvings:
+            raise ValueError(f"halvings={halvings} halves the sides of an image that often: {2**halvings} must divide "
+                             f"them, got shape {shape}")  # fmt: skip
         super().__init__(shape, levels, classes)
-        self.K, self.miss, (self.C, H, W) = K, miss, (1, *shape)[-3:]
+        self.K, self.miss, self.C = K, miss, C
         self.grid = H // 2**halvings, W // 2**halvings
         self.N = math.prod(self.grid)  # codes of an image
         self.p = outputs.softmax(levels)  # p(x | z_q), for each number of an image

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from genmini.settings import image, one_of, share, whole
+
 BODIES = ("linear", "mlp", "conv")
 UPSAMPLE = ("transposed", "nearest", "bilinear")
 
@@ -21,10 +23,10 @@ def coders(body, shape, O, d, rows=1, hidden=400, width=32, upsample="nearest", 
 
     context: the length C of y.
     """
-    if body not in BODIES:
-        raise ValueError(f"body must be one of {', '.join(BODIES)}, got {body!r}")
-    if min(hidden, width) < 1:
-        raise ValueError(f"hidden and width must be at least 1, got {hidden} and {width}")
+    one_of(BODIES, body=body)
+    one_of(UPSAMPLE, upsample=upsample)
+    whole(hidden=hidden, width=width)
+    share(dropout=dropout)
     D = math.prod(shape)
     if body == "conv":
         return Down(shape, O, width, context, dropout), Up(shape, d, rows, width, upsample, context, dropout)
@@ -73,8 +75,6 @@ class Up(nn.Module):
 
     def __init__(self, shape, d, rows=1, width=32, upsample="nearest", context=0, dropout=0.0):
         super().__init__()
-        if upsample not in UPSAMPLE:
-            raise ValueError(f"upsample must be one of {', '.join(UPSAMPLE)}, got {upsample!r}")
         self.shape, self.rows, self.upsample = shape, rows, upsample
         C, H, W = _image(shape)
         self.enter = nn.Linear(d + context, 2 * width * (H // 4) * (W // 4))
@@ -112,8 +112,7 @@ def _he(*parts):
 
 
 def _image(shape):
-    image = (1, *shape) if len(shape) == 2 else shape
-    if len(image) != 3 or image[1] % 4 or image[2] % 4:
-        raise ValueError("convolutions halve an image twice: "
-                         f"shape must be (H, W) or (C, H, W) with sides divisible by 4, got {shape}")  # fmt: skip
-    return image
+    C, H, W = image(shape)
+    if H % 4 or W % 4:
+        raise ValueError(f"convolutions halve an image twice: shape must have sides divisible by 4, got {shape}")
+    return C, H, W

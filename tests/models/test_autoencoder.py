@@ -121,9 +121,11 @@ def test_it_learns():
 
 
 @pytest.mark.parametrize("settings, says", [
-    (dict(body="deep"), "body must be one of linear, mlp, conv, got 'deep'"), (dict(latent=0), "latent at least 1"),
-    (dict(levels=None), "levels must be 2 to 256"), (dict(body="conv", shape=(6, 8)), "sides divisible by 4"),
-    (dict(body="conv", upsample="cubic"), "upsample must be one of transposed, nearest, bilinear, got 'cubic'"),
+    (dict(body="deep"), "body must be 'linear', 'mlp' or 'conv', got 'deep'"),
+    (dict(latent=0), "latent must be at least 1, got 0"),
+    (dict(levels=None), "levels must be a whole number, 2 to 256, got None"),
+    (dict(body="conv", shape=(6, 8)), "sides divisible by 4"),
+    (dict(body="conv", upsample="cubic"), "upsample must be 'transposed', 'nearest' or 'bilinear', got 'cubic'"),
 ])  # fmt: skip
 def test_mistakes_are_said(settings, says):
     with pytest.raises(ValueError, match=says):

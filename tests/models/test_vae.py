@@ -297,14 +297,15 @@ def test_on_a_gpu_the_noise_comes_from_a_seed():
 
 
 @pytest.mark.parametrize("settings, says", [
-    (dict(body="linear"), "body must be 'mlp' or 'conv', got 'linear'"), (dict(latent=0), "latent at least 1"),
+    (dict(body="linear"), "body must be 'mlp' or 'conv', got 'linear'"),
+    (dict(latent=0), "latent must be at least 1, got 0"),
     (dict(levels=None), "levels must"),
     (dict(levels=17), "'bernoulli' is for two levels, got 17"),
-    (dict(decoder="beta"), "decoder must be one of bernoulli, categorical, gaussian"),
-    (dict(decoder="gaussian", alpha=0.0), "alpha = 1/.2 sigma.2. must be positive"),
+    (dict(decoder="beta"), "decoder must be 'bernoulli', 'categorical', 'gaussian'"),
+    (dict(decoder="gaussian", alpha=0.0), "alpha must be above 0"),
     (dict(variance="row"), "'shared' or 'pixel', got 'row'"),
     (dict(body="conv", shape=(6, 8)), "sides divisible by 4"),
-    (dict(body="conv", upsample="cubic"), "transposed, nearest, bilinear"),
+    (dict(body="conv", upsample="cubic"), "'transposed', 'nearest' or 'bilinear'"),
 ])  # fmt: skip
 def test_mistakes_are_said(settings, says):
     with pytest.raises(ValueError, match=says):

@@ -450,7 +450,7 @@ def test_a_wrong_setting_of_a_stage_is_one_line(capsys, pair, says):
 
 
 def test_what_cannot_be_is_said():
-    for settings, says in ((dict(shape=(7, 8)), "sides that 2 divides"),
+    for settings, says in ((dict(shape=(7, 8)), "2 must divide them"),
                            (dict(shape=(8, 8), K=1), "K must be at least 2"),
                            (dict(shape=(8,)), r"\(H, W\) or \(C, H, W\)")):  # fmt: skip
         with pytest.raises(ValueError, match=says):

@@ -37,24 +37,25 @@ MISTAKES = {
     "resume what": ([*MADE, "--resume"], "--resume continues the run in --out, and none is given"),
     "precision": ([*MADE, "--steps", "1", "--set", "precision=int8"], "float32, bfloat16, float16"),
     "no step to clip to": ([*MADE, "--steps", "1", "--set", "clip=-1.0"],
-                           "--set clip takes a number above 0, got -1.0"),  # fmt: skip
+                           "clip must be above 0 and finite, got -1.0"),  # fmt: skip
     "no numbers there": ([*MADE, "--device", "meta"], "no device 'meta' here"),
     "no units": (["train", "vae", "--data", "digits", "--set", "width=0"],
-                 "--set width takes whole numbers from 1, got 0"),  # fmt: skip
+                 "width must be at least 1, got 0"),  # fmt: skip
     "beta below 0": (["train", "vae", "--data", "digits", "--set", "beta=-1.0"],
-                     "--set beta takes a number from 0, got -1.0"),  # fmt: skip
+                     "beta must be at least 0, got -1.0"),  # fmt: skip
     "no share": (["train", "vqvae", "--data", "digits", "--set", "miss=2.0"],
-                 "--set miss takes a share from 0 to 1, got 2.0"),  # fmt: skip
+                 "miss must be at least 0 and at most 1, got 2.0"),  # fmt: skip
     "twice": (["train", "arvae", "--data", "digits", "--set", "attributes=('area', 'area')"], "there is one twice"),
     "no picture": (["study", "embed", "r", "--out", "x.pdf"], "--out takes a .png file, got x.pdf"),
     "not finite": ([*MADE, "--set", "rate=1e400"], "--set rate takes a finite number, got '1e400'"),
-    "no rate": ([*MADE, "--set", "rate=0.0"], "--set rate takes a number above 0, got 0.0"),
-    "no share of batches": ([*MADE, "--set", "shift=2.0"], "--set shift takes a share from 0 to 1, got 2.0"),
-    "no hidden units": ([*MADE, "--set", "hidden=0"], "--set hidden takes whole numbers from 1, got 0"),
+    "no rate": ([*MADE, "--set", "rate=0.0"], "rate must be above 0 and finite, got 0.0"),
+    "no share of batches": ([*MADE, "--set", "shift=2.0"], "shift is a share of the batches, 0 to 1, got 2.0"),
+    "no hidden units": ([*MADE, "--set", "hidden=0"], "hidden must be at least 1, got (0,)"),
     "all units dropped": (["train", "nade", "--data", "digits", "--set", "dropout=1.0"],
-                          "at least 0 and below 1, got 1.0"),  # fmt: skip
+                          "dropout must be at least 0 and below 1, got 1.0"),  # fmt: skip
     "no steps of a stage": (["train", "vqvae", "--data", "digits", "--set", "prior.steps=0"],
-                            "--set prior.steps takes whole numbers from 1"),  # fmt: skip
+                            "prior.steps must be at least 1, got 0"),  # fmt: skip
+    "no slope": (["train", "realnvp", "--data", "digits", "--set", "bound=0.0"], "bound must be above 0, got 0.0"),
     "threads": ([*MADE, "--threads", "100000"], "--threads takes 1 to "),
     "GPU kernels on a CPU": ([*MADE, "--backend", "cuda"], "'cuda' does not run here on --device cpu"),
     "the out is a file": ([*MADE, "--steps", "1", "--out", __file__], "--out takes a folder, and"),

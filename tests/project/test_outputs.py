@@ -225,9 +225,9 @@ def test_names_and_levels_choose_the_class():
     assert outputs.decoder("gaussian-learned", 17, variance="pixel").rows == 2
     assert list(outputs.decoder("gaussian-learned", 17).state_dict()) == ["b"]
     for wrong, says in (
-        (("poisson", 2), "decoder must be one of bernoulli, categorical, gaussian, gaussian-learned, got 'poiss"),
+        (("poisson", 2), "decoder must be 'bernoulli', 'categorical', 'gaussian' or 'gaussian-learned', got 'poiss"),
         (("bernoulli", 17), "decoder 'bernoulli' is for two levels, got 17: take 'categorical'"),
-        (("gaussian", 17, 0.0), "alpha = 1/(2 sigma^2) must be positive, got 0.0"),
+        (("gaussian", 17, 0.0), "alpha must be above 0, got 0.0"),
         (("gaussian-learned", 17, 1.0, "row"), "variance must be 'shared' or 'pixel', got 'row'"),
     ):
         with pytest.raises(ValueError) as error:

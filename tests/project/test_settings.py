@@ -1,0 +1,78 @@
+"""Tests of the checks of settings: what is allowed passes, and what is not is named, with what is allowed."""
+
+import pytest
+
+from genmini import models
+from genmini.settings import image, number, one_of, share, whole
+from genmini.train import Loop
+
+INF, NAN = float("inf"), float("nan")
+
+
+def test_what_is_allowed_passes():
+    whole(hidden=(1, 10**20), width=1, empty=())
+    whole(2, 256, levels=2, more=256)
+    number(least=0, below=1, zero=0, dropout=0.999)
+    number(above=0, rate=1e-300)
+    number(least=0, most=1, shares=(0.0, 1.0))
+    number(anything=-1e300)
+    share(dropout=0.0, average=0.99)
+    one_of(("x", "y"), save="y")
+    assert image((3, 4)) == (1, 3, 4) and image((2, 3, 4)) == (2, 3, 4)
+
+
+@pytest.mark.parametrize("check, message", [
+    (lambda: whole(hidden=0), "hidden must be at least 1, got 0"),
+    (lambda: whole(hidden=(4, 0)), "hidden must be at least 1, got (4, 0)"),
+    (lambda: whole(hidden=2.0), "hidden must be a whole number, at least 1, got 2.0"),
+    (lambda: whole(hidden=True), "hidden must be a whole number, at least 1, got True"),
+    (lambda: whole(0, width=3, blocks=-1), "blocks must be at least 0, got -1"),
+    (lambda: whole(2, 256, levels=257), "levels must be 2 to 256, got 257"),
+    (lambda: whole(2, 256, levels=None), "levels must be a whole number, 2 to 256, got None"),
+    (lambda: number(above=0, bound=0.0), "bound must be above 0, got 0.0"),
+    (lambda: number(above=0, bound=INF), "bound must be above 0, got inf"),
+    (lambda: number(least=0, beta=NAN), "beta must be at least 0, got nan"),
+    (lambda: number(beta=NAN), "beta must be finite, got nan"),
+    (lambda: number(above=0, below=0.5, margin=0.5), "margin must be above 0 and below 0.5, got 0.5"),
+    (lambda: number(least=0, most=1, miss=2.0), "miss must be at least 0 and at most 1, got 2.0"),
+    (lambda: number(least=0, beta="1"), "beta must be a number, at least 0, got '1'"),
+    (lambda: share(dropout=1), "dropout must be at least 0 and below 1, got 1"),
+    (lambda: one_of(("x", "y"), save="z"), "save must be 'x' or 'y', got 'z'"),
+    (lambda: one_of(("a", "b", "c"), kind=0), "kind must be 'a', 'b' or 'c', got 0"),
+    (lambda: image((3,)), "shape must be (H, W) or (C, H, W), got (3,)"),
+])  # fmt: skip
+def test_what_is_not_is_named(check, message):
+    with pytest.raises(ValueError) as error:
+        check()
+    assert str(error.value) == message
+
+
+# what no model can be made with, by the name of the setting
+WRONG = {
+    **dict.fromkeys(("hidden", "width", "latent", "K", "dim", "layers", "couplings", "components", "features", "masks",
+                     "prior_width"), (0, -1)),
+    **dict.fromkeys(("blocks", "prior_blocks", "scales", "halvings", "classes", "revive", "p"), (-1, -2)),
+    **dict.fromkeys(("dropout", "prior_dropout", "average"), (-0.1, 1.0, NAN)),
+    **dict.fromkeys(("binary", "miss"), (-0.1, 1.1, NAN)),
+    **dict.fromkeys(("beta", "free_bits", "gamma"), (-1.0, NAN, INF)),
+    **dict.fromkeys(("bound", "delta", "alpha"), (0.0, -1.0, NAN, INF)),
+    "first": (0,), "kernel": (0,), "levels": (1, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_model_refuses_what_no_network_can_have(name):
+    """Python and the command line refuse the same settings: those of the constructor."""
+    family, shape = models.find(name), (100,) if name == "ar" else (8, 8)
+    taken = family(shape).settings.keys()
+    for key in WRONG.keys() & taken - ({"levels"} if name == "ar" else set()):
+        for value in WRONG[key]:
+            with pytest.raises(ValueError, match=f"{key} must be .*, got "):
+                family(shape, **{key: value})
+
+
+def test_the_loop_refuses_what_no_training_can_have():
+    for wrong in (dict(steps=0), dict(decay=-0.1), dict(decay=NAN), dict(rate=0.0), dict(clip=-1.0), dict(every=0)):
+        (name,) = wrong
+        with pytest.raises(ValueError, match=f"{name} must be .*, got"):
+            Loop(**dict(steps=1) | wrong).check(None)
