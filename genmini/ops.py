@@ -9,12 +9,14 @@ from genmini.kernels.masked_linear import masked_linear
 from genmini.kernels.nade import nade, nade_logits, nade_sample
 from genmini.kernels.nearest_code import nearest_code
 from genmini.kernels.pixelcnn_sample import pixelcnn_sample
+from genmini.kernels.q_sample import q_sample
 from genmini.kernels.quantize import quantize as _quantize
 from genmini.kernels.softmax_nll import softmax_nll
 
 __all__ = [
     "affine_coupling", "affine_coupling_inverse", "code_stats", "gaussian_kl", "made_sample", "masked_conv2d",
-    "masked_linear", "nade", "nade_logits", "nade_sample", "nearest_code", "pixelcnn_sample", "quantize", "softmax_nll",
+    "masked_linear", "nade", "nade_logits", "nade_sample", "nearest_code", "pixelcnn_sample", "q_sample", "quantize",
+    "softmax_nll",
 ]  # fmt: skip
 
 

@@ -122,10 +122,27 @@ def gaussian_of_one(room, rung, dtype):
     gaussian(room, rung, dtype, 1, 1)
 
 
+def noised(room, rung, dtype, N=512, D=64):
+    x0, eps = (torch.empty(N, D, dtype=dtype, device="meta") for _ in range(2))
+    alpha, sigma = (torch.empty(50, dtype=torch.float64, device="meta") for _ in range(2))
+    t, seed = (torch.empty(size, dtype=torch.int64, device="meta") for size in ((N,), ()))
+    for noise in ((eps, None, "none"), (eps, None, "v"), (None, seed, "eps"), (None, seed, "v")):
+        room.launch(rung, x0, t, alpha, sigma, *noise)
+
+
+def noised_long(room, rung, dtype):
+    noised(room, rung, dtype, 3, 3001)
+
+
+def noised_of_one(room, rung, dtype):
+    noised(room, rung, dtype, 1, 1)
+
+
 LAUNCHES = {
     "gaussian_kl": (gaussian, gaussian_long, gaussian_of_one),
     "masked_linear": (linear, linear_oddly, linear_of_one),
     "masked_conv2d": (convolution, convolution_without_colours, convolution_oddly, convolution_of_one),
+    "q_sample": (noised, noised_long, noised_of_one),
     "softmax_nll": (nll, nll_of_levels_last, nll_oddly, nll_of_one),
 }
 # kernels that one rung alone launches; the key says whether the rung is the best

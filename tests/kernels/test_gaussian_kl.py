@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from check import DTYPES, error, gradient, laid_out, layouts, matches, numbers, opaque, registered, runs, scales, seeds
-from genmini.kernels import gaussian_kl as room
+from genmini.kernels._noise import noise
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -99,7 +99,7 @@ def test_a_seed_draws_the_same_noise_everywhere(run, shape, seed):
     mu = torch.zeros(shape)
     with run.use():
         z, _ = ops.gaussian_kl(mu.to(run.device), mu.to(run.device), seed=seed)
-    torch.testing.assert_close(z.cpu(), room.noise(torch.tensor(seed), mu), rtol=0, atol=3e-6)
+    torch.testing.assert_close(z.cpu(), noise(torch.tensor(seed), mu), rtol=0, atol=3e-6)
 
 
 @everywhere
@@ -118,7 +118,7 @@ def test_the_noise_is_normal_and_independent():
     The four numbers of one call of Philox are compared with each other too. A mean of M numbers of unit variance has
     the deviation M^-1/2; squares of normal numbers have variance 2.
     """
-    eps = room.noise(torch.tensor(3), torch.empty(400, 1000)).double()
+    eps = noise(torch.tensor(3), torch.empty(400, 1000)).double()
     four = eps.view(400, 250, 4).flatten(0, 1).T  # (4, M)
     M = four.shape[1]
     for word in four:
@@ -130,7 +130,7 @@ def test_the_noise_is_normal_and_independent():
     squares = (four.square() - 1) / 2**0.5
     assert (squares @ squares.T / M)[among].abs().max() < 5 / M**0.5
     assert ((four @ squares.T) / M)[among].abs().max() < 5 / M**0.5
-    other_seed = room.noise(torch.tensor(4), torch.empty(400, 1000)).double()
+    other_seed = noise(torch.tensor(4), torch.empty(400, 1000)).double()
     for x, y in ((eps[:, 1:], eps[:, :-1]), (eps[:, 4:], eps[:, :-4]), (eps[1:], eps[:-1]), (eps, other_seed)):
         assert abs((x * y).mean()) < 5 / x.numel() ** 0.5
 
@@ -150,7 +150,7 @@ def test_the_noise_is_philox_and_box_muller():
     """All four words of a Philox, on the counter (column // 4, row)."""
     for seed in (0, 12345, 2**40 + 17):
         want = [[eps for q in range(3) for eps in _normal(*_philox(seed, q, n))][:11] for n in range(20)]
-        got = room.noise(torch.tensor(seed), torch.empty(20, 11, dtype=torch.float64))
+        got = noise(torch.tensor(seed), torch.empty(20, 11, dtype=torch.float64))
         assert error(got, torch.tensor(want, dtype=torch.float64)) < 3e-6
 
 

@@ -44,6 +44,8 @@ PIXELS, PIXELS_BOTH, PIXELS_CPU = "csrc/pixelcnn_sample.cu", "csrc/pixelcnn_samp
 PIXELS_ROOM = "kernels/pixelcnn_sample.py"
 LINEAR, CONV, NLL = "kernels/masked_linear.py", "kernels/masked_conv2d.py", "kernels/softmax_nll.py"
 KL, LINEAR_CPU = "kernels/gaussian_kl.py", "kernels/_masked_linear_cpu.py"
+NOISE, NOISE_CPU = "kernels/_noise.py", "csrc/cpu/noise.h"
+NOISED, NOISED_CPU = "kernels/q_sample.py", "csrc/q_sample.cpp"
 MUTANTS = [
     Wrong("affine_coupling", AFFINE, "(x - t) * exp(-s)", "(x - t) * exp(s)", "a sign in the inverse"),
     Wrong("affine_coupling", AFFINE, "if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = mine;\n    __syncthreads();",
@@ -107,6 +109,13 @@ MUTANTS = [
     Wrong("gaussian_kl", KL, "(g * sigma_eps + dkl[:, None] * l.expm1()) / 2",
           "(g * sigma_eps + dkl[:, None] * l.exp()) / 2",
           "a forgotten term in a gradient", "reference"),
+    Wrong("gaussian_kl", NOISE, "start // 4 + tl.arange(0, BD // 4)", "start // 4 + tl.arange(0, BD // 4) // 2",
+          "a number drawn twice"),
+    Wrong("q_sample", NOISED, "known = (t >= 0) & (t < T)", "known = (t > 0) & (t < T)", "an off-by-one time"),
+    Wrong("q_sample", NOISED, "(alpha * eps - sigma * x0).to(y_ptr", "(alpha * eps + sigma * x0).to(y_ptr",
+          "a sign of v"),
+    Wrong("q_sample", NOISED, "_of_noise(dx_t, t, alpha, -sigma, dy,", "_of_noise(dx_t, t, alpha, sigma, dy,",
+          "a gradient that is not turned back", "reference"),
     Wrong("softmax_nll", NLL, "s = s * tl.exp(m - finite(top)) + tl.sum", "s = s + tl.sum",
           "a sum that does not shrink"),
     Wrong("softmax_nll", NLL, "(q - tl.where(l == t[None, :], 1, 0))", "(q - tl.where(l == t[None, :] + 1, 1, 0))",
@@ -127,6 +136,9 @@ MUTANTS = [
           "a sign", "reference"),
 ]  # fmt: skip
 NATIVE = [
+    Wrong("q_sample", NOISED_CPU, "T(known ? p.sigma[p.t[n]] : 0)", "T(known ? p.sigma[p.t[n0]] : 0)",
+          "every row with the time of the first", "cpu"),
+    Wrong("q_sample", NOISE_CPU, "bits ^ (bits >> 31)", "bits & 0x7fffffff", "another uniform number", "cpu"),
     Wrong("made_sample", DRAW_CPU, "parallel((m.N + samples - 1) / samples,", "parallel(m.N / samples,",
           "the last samples forgotten", "cpu"),
     Wrong("pixelcnn_sample", PIXELS_BOTH, "pixel[c * p.M + k] =", "pixel[p.M + k] =",
@@ -245,7 +257,7 @@ def test_every_kernel_source_has_a_mistake():
     arithmetic), and the rooms that hold Triton kernels.
     """
     rooms = {path for path in (ROOT / "kernels").glob("[a-z]*.py") if "@triton.jit" in path.read_text()}
-    rooms |= set((ROOT / "kernels").glob("_*_cpu.py"))
+    rooms |= set((ROOT / "kernels").glob("_*_cpu.py")) | {ROOT / NOISE}
     patterns = ["cpu/*.h", *(f"{source}*.{kind}" for kind in ("cu", "cpp", "h") for source in SOURCES)]
     files = (rooms.union(*((ROOT / "csrc").glob(pattern) for pattern in patterns))
              - {ROOT / "csrc" / "cpu" / "each_set.h"})

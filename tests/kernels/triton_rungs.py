@@ -53,8 +53,18 @@ def gaussian_kl():
         yield ops.gaussian_kl, (numbers(N, D), numbers(N, D).flip(1), numbers(D, N).T), ()
 
 
+def q_sample():
+    for N, D in ((1, 1), (33, 65), (3, 5000)):
+        table = torch.linspace(0.1, 0.9, 8, dtype=torch.float64)
+        schedule = degrees(N) - 1, table.flip(0), table
+        for target in ("eps", "x0", "v"):
+            yield (lambda x0, *rest: ops.q_sample(x0, *rest)), (numbers(N, D),), (*schedule, None, 7, target)
+            yield (lambda x0, eps, *rest: ops.q_sample(x0, *rest[:3], eps, *rest[3:])), (
+                numbers(N, D), numbers(D, N).T), (*schedule, None, target)  # fmt: skip
+
+
 CASES = {"gaussian_kl": gaussian_kl, "masked_linear": masked_linear, "masked_conv2d": masked_conv2d,
-         "softmax_nll": softmax_nll}
+         "q_sample": q_sample, "softmax_nll": softmax_nll}
 
 
 def results(function, tensors, rest, dtype):

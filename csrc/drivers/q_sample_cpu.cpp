@@ -1,0 +1,57 @@
+// Drives csrc/q_sample.cpp, the CPU's own forward process, with one thread and with three, on every instruction set that
+// this processor has.
+#include <algorithm>
+#include <atomic>
+#include <cfenv>
+#include <type_traits>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+#include "../cpu/threads.h"
+#include "driver.h"
+#include "noise_walk.h"
+namespace {
+#include "../q_sample.cpp"
+
+constexpr int64_t TIMES = 5;
+
+template <class T>
+void drive(int dtype, const std::string& type, double precision, int64_t N, int64_t D, int threads, Target target,
+           bool seeded) {
+    std::string what = type + ", " + std::to_string(threads) + " threads, target " + std::to_string(target);
+    Array<T> x0(N * D), eps(seeded ? 0 : N * D), x_t(N * D), y(target == NONE ? 0 : N * D);
+    Array<double> alpha(TIMES), sigma(TIMES);
+    Array<int64_t> t(N);
+    Array<uint64_t> seed(1);
+    fill(x0), fill(eps, 3), fill(alpha), fill(sigma);
+    seed[0] = 0x123456789abcdef;
+    for (int64_t n = 0; n < N; n++) t[n] = n % (TIMES + 2) - 1;    // -1 and TIMES lie outside
+    run(what, q_sample_cpu(dtype, x0.p, t.p, alpha.p, sigma.p, seeded ? nullptr : eps.p, seeded ? seed.p : nullptr, x_t.p,
+                           y.p, target, N, D, TIMES, threads));
+    for (int64_t n = 0; n < N; n++)
+        for (int64_t d = 0; d < D; d++) {
+            int64_t i = n * D + d;
+            bool known = t[n] >= 0 && t[n] < TIMES;
+            double a = known ? alpha[t[n]] : 0, s = known ? sigma[t[n]] : 0, x = double(x0[i]);
+            double e = seeded ? normal_of(seed[0], n, d) : double(eps[i]), off = (seeded ? 3e-6 : 0) + 8 * precision;
+            expect(what + ", x_t", i, double(x_t[i]), a * x + s * e, off);
+            if (target != NONE) expect(what + ", y", i, double(y[i]), target == EPS ? e : a * e - s * x, off);
+        }
+}
+}    // namespace
+
+int main() {
+    // Around 4 to 16 lanes, 4 numbers a counter, 4 to 16 counters a step, parts of 4096 numbers
+    const int64_t shapes[][2] = {{0, 3}, {3, 0}, {1, 1}, {7, 2}, {5, 3}, {9, 4}, {8, 64}, {3, 65}, {130, 33}, {2, 4097}, {1, 8200}};
+    for (const char* set : {"avx512", "avx2", "portable"}) {
+        setenv("GENMINI_CPU", set, 1);
+        for (auto& s : shapes)
+            for (int threads : {1, 3})
+                for (Target target : {NONE, EPS, V})
+                    for (bool seeded : {true, false}) {
+                        drive<float>(0, std::string(set) + " float32", 0x1p-23, s[0], s[1], threads, target, seeded);
+                        drive<double>(3, std::string(set) + " float64", 0x1p-50, s[0], s[1], threads, target, seeded);
+                    }
+    }
+    stop(0, "q_sample_cpu: all right");
+}

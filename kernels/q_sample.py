@@ -1,0 +1,192 @@
+"""How does an image become noise in one step, and what shall the network learn from the result?
+
+The forward process of a diffusion model in closed form (Ho, Jain, Abbeel, "Denoising diffusion probabilistic models",
+2020, eq. 4), with the three targets of its training: eps (there, eq. 14), x0, and v (Salimans, Ho, "Progressive
+distillation", 2022, section 4).
+
+    test: tests/kernels/test_q_sample.py    bench: bench/bench_q_sample.py
+    cpu: csrc/q_sample.cpp
+
+Math
+    x_t = alpha x0 + sigma eps,    alpha = alpha[t_n], sigma = sigma[t_n] of row n,    eps ~ N(0, 1)
+    y   = eps,  x0  or  v = alpha eps - sigma x0
+    gradient, from dx_t and dy:    dx0 = alpha dx_t - sigma dv         deps = sigma dx_t + alpha dv
+                                   dx0 = alpha dx_t (+ dy of x0)       deps = sigma dx_t (+ dy of eps)
+    Where alpha^2 + sigma^2 = 1, (x_t, v) is (x0, eps) turned by an angle with this cosine and sine. The gradient turns
+    back: it is the same operator with -sigma. The schedule is constant: alpha and sigma have no gradient.
+
+Noise
+    eps is given, or drawn in the kernel from a seed, by Philox and Box-Muller (kernels/_noise.py): the same numbers on
+    every backend. The gradient with respect to x0 does not need them.
+
+Shapes
+    x0, eps (N, ...), equal; dimension 0 is the batch, the rest is one row of D numbers; t (N,) integers;
+    alpha, sigma (T,) float64 or float32, the schedule -> x_t, y as x0
+    A target that is an argument comes back as it is: x0, or eps where it is given. t outside 0 ... T-1 raises on a CPU;
+    on a GPU its row counts as alpha = sigma = 0.
+
+Traffic
+    A number is w bytes (4 for float32). An element moves x0 in, x_t and y out = 3w with a seed (2w for the target x0),
+    3w with eps (4w for v). Eager PyTorch moves 8w: randn, two products, a sum; and 7w more for v. One launch replaces
+    four to seven, and the two gathers of N numbers. Memory binds, as a Philox costs 20 products for four numbers.
+
+Tiling
+    fused     BN rows x BD columns a program, BD a multiple of 4: a row's scalars are read once a tile, and BD / 4
+              counters a row give its noise
+    cpu       a task is some short rows, or 4096 numbers of a long one: its noise is drawn into the place of the last
+              output, and is still in the cache when that output takes it
+"""
+
+import math
+
+import torch
+
+from . import _check, _library
+from ._noise import draw, noise, seed_of, tile, tile_of
+from ._room import differentiable, operator, room, wide
+from ._triton import tl, triton, triton_dtype, widened
+
+# ---- reference ------------------------------------------------------------------------------------------------------
+
+
+def reference(x0, t, alpha, sigma, eps, seed, target):  # (N, D), (N), (T) twice -> (N, D), (N, D); y of "none": (N, 0)
+    x = x0.to(wide(x0.dtype))
+    a, s = of_rows(alpha, t, x.dtype), of_rows(sigma, t, x.dtype)
+    e = noise(seed, x) if eps is None else eps.to(x.dtype)
+    y = x.new_empty(len(x), 0) if target == "none" else e if target == "eps" else a * e - s * x
+    return (a * x + s * e).to(x0.dtype), y.to(x0.dtype)
+
+
+def of_rows(table, t, dtype):
+    """table[t_n] of each row, (N, 1); 0 for a t outside the table."""
+    there = table[t.clamp(0, len(table) - 1)]
+    return torch.where(inside(t, table), there, 0).to(dtype)[:, None]
+
+
+def inside(t, table):
+    return (t >= 0) & (t < len(table))
+
+
+# ---- kernel ---------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def fused(x0_ptr, t_ptr, alpha_ptr, sigma_ptr, eps_ptr, seed_ptr, x_t_ptr, y_ptr, N, D, T, TARGET: tl.constexpr,
+          SUM: tl.constexpr, SEEDED: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr):  # fmt: skip
+    n, start, at, ok = tile(N, D, BN, BD)
+    t = tl.load(t_ptr + n, n < N, other=-1)
+    known = (t >= 0) & (t < T)
+    alpha = tl.load(alpha_ptr + t, known, other=0).to(SUM)[:, None]
+    sigma = tl.load(sigma_ptr + t, known, other=0).to(SUM)[:, None]
+    x0 = tl.load(x0_ptr + at, ok, other=0).to(SUM)
+    eps = draw(n, start, at, ok, eps_ptr, seed_ptr, SUM, SEEDED, BD)
+    tl.store(x_t_ptr + at, (alpha * x0 + sigma * eps).to(x_t_ptr.dtype.element_ty), ok)
+    if TARGET == "eps":
+        tl.store(y_ptr + at, eps.to(y_ptr.dtype.element_ty), ok)
+    if TARGET == "v":
+        tl.store(y_ptr + at, (alpha * eps - sigma * x0).to(y_ptr.dtype.element_ty), ok)
+
+
+# csrc/q_sample.cpp is the kernel for CPUs.
+
+# ---- launcher -------------------------------------------------------------------------------------------------------
+
+
+def launch(rung, x0, t, alpha, sigma, eps, seed, target):
+    (N, D), dtype = x0.shape, x0.dtype
+    x0, eps = widened(x0, eps)
+    x_t, y = _empty(x0, target)
+    BN, BD = tile_of(D)
+    with torch.cuda.device_of(x0):
+        fused[(triton.cdiv(N, BN) * triton.cdiv(D, BD),)](
+            x0, t, alpha, sigma, eps, seed, x_t, y, N, D, len(alpha), TARGET=target,
+            SUM=triton_dtype(wide(x0.dtype)), SEEDED=eps is None, BN=BN, BD=BD,
+        )  # fmt: skip
+    return x_t.to(dtype), y.to(dtype)
+
+
+def launch_cpu(backend, x0, t, alpha, sigma, eps, seed, target):
+    (N, D), dtype, wider = x0.shape, x0.dtype, wide(x0.dtype)
+    x0, eps, alpha, sigma = x0.to(wider), None if eps is None else eps.to(wider), alpha.double(), sigma.double()
+    x_t, y = _empty(x0, target)
+    arguments = x0, t, alpha, sigma, eps, seed, x_t, y, TARGETS.index(target), N, D, len(alpha)
+    _library.call("q_sample", backend, "q_sample_cpu", wider, *arguments)
+    return x_t.to(dtype), y.to(dtype)
+
+
+TARGETS = ("none", "eps", "v")  # their numbers in csrc/q_sample.cpp; "none": y is an argument, and is not written
+
+
+def _empty(x0, target):
+    return x0.new_empty(x0.shape), x0.new_empty(x0.shape[0], 0 if target == "none" else x0.shape[1])
+
+
+# ---- gradient -------------------------------------------------------------------------------------------------------
+
+
+def gradient(dx_t, dy, t, alpha, sigma, target, needed):
+    # forward was: x_t = alpha x0 + sigma eps,  v = alpha eps - sigma x0
+    if target == "v":
+        dx0, deps = _of_noise(dx_t, t, alpha, -sigma, dy, None, "v" if "eps" in needed else "none")
+    else:
+        dx0, deps = ((of_rows(table, t, wide(dx_t.dtype)) * dx_t).to(dx_t.dtype) for table in (alpha, sigma))
+    return dict(x0=dx0, eps=deps if "eps" in needed else None)
+
+
+# ---- registration ---------------------------------------------------------------------------------------------------
+
+Q_SAMPLE = room("q_sample", "triton", ("fused",), cpu="C++")
+
+
+def _in_range(t, alpha):
+    if _check.values(t) and not inside(t, alpha).all():
+        found = f"{t.min().item()} to {t.max().item()}"
+        raise ValueError(f"t must lie in 0 .. T-1 = {len(alpha) - 1}, got values from {found}")
+
+
+_op = operator(
+    Q_SAMPLE, "q_sample(Tensor x0, Tensor t, Tensor alpha, Tensor sigma, Tensor? eps, Tensor? seed, str target)"
+    " -> (Tensor x_t, Tensor y)",
+    fake=_empty, check=_in_range, reference=reference, kernel=launch, cpu=launch_cpu,
+)  # fmt: skip
+_of_noise = differentiable(_op, gradient, rows="x0 t eps")
+_of_seed = differentiable(_op, gradient)  # a seed counts the rows of one call: nothing is folded
+
+
+def q_sample(x0, t, alpha, sigma, eps=None, seed=None, target="eps"):
+    """x_t = alpha[t] x0 + sigma[t] eps, and the target: eps, x0, or v = alpha[t] eps - sigma[t] x0.
+
+    x0 (N, ...), t (N,) integers, alpha and sigma (T,) float64 or float32 -> (N, ...) twice. eps (N, ...) is the noise.
+    Without it the kernel draws it from `seed` (0 to 2^63 - 1); without a seed torch's generator gives one.
+    """
+    _check.one_of("target", target, ("eps", "x0", "v"))
+    _check.tensors(x0=x0)
+    _check.at_least("x0", x0, 1, "(N, ...), dimension 0 the batch")
+    _check.tensors(_check.INTEGERS, t=t)
+    _check.shape("t", t, x0.shape[:1], "(N,) with N of x0")
+    _check.tensors((torch.float64, torch.float32), alpha=alpha, sigma=sigma)
+    _check.dimensions("alpha", alpha, 1, "(T,)")
+    _check.shape("sigma", sigma, alpha.shape, "that of alpha")
+    if len(alpha) < 1:
+        raise ValueError("alpha and sigma must hold at least one time, got none")
+    if alpha.requires_grad or sigma.requires_grad:
+        raise ValueError("alpha and sigma are constants and have no gradient here: give them detached")
+    if eps is not None:
+        _check.tensors(eps=eps)
+        _check.shape("eps", eps, x0.shape, "that of x0")
+        if seed is not None:
+            raise ValueError("eps is the noise itself: give eps or a seed, not both")
+    _check.one_device(x0=x0, t=t, alpha=alpha, sigma=sigma, eps=eps)
+    (x0,) = _check.in_float32(x0)
+    eps = eps if eps is None else eps.to(x0.dtype)
+    y = {"x0": x0, "eps": eps}.get(target)
+    inputs = _rows(x0), t.long(), alpha, sigma, eps if eps is None else _rows(eps)
+    if eps is None:
+        x_t, drawn = _of_seed(*inputs, seed_of(seed, x0.device), target if y is None else "none")
+    else:
+        x_t, drawn = _of_noise(*inputs, None, target if y is None else "none")
+    return x_t.reshape(x0.shape), drawn.reshape(x0.shape) if y is None else y
+
+
+def _rows(tensor):
+    return tensor.reshape(tensor.shape[0], math.prod(tensor.shape[1:]))
