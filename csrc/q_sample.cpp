@@ -58,7 +58,7 @@ template <class T> static void noised(const Problem<T>& p, int64_t n0, int64_t n
 // ---- tasks and the entry point --------------------------------------------------------------------------------------
 namespace {
 
-template <class T> void run(const Problem<T>& p, int threads) {
+template <class T> void run_parts(const Problem<T>& p, int threads) {
     auto noised = BEST(noised<T>);
     int64_t rows = std::max<int64_t>(1, PART / std::max<int64_t>(1, p.D)), parts = (p.D + PART - 1) / PART;
     threads = int(std::clamp<int64_t>(p.N * p.D / WORTH_A_THREAD, 1, threads));
@@ -78,9 +78,9 @@ extern "C" int q_sample_cpu(int dtype, const void* x0, const void* t, const void
     if (N && D && !eps == !seed) return 1;    // what is empty has no address
     auto fill = [&](auto zero) {
         using X = decltype(zero);
-        run(Problem<X>{(const X*)x0, (const int64_t*)t, (const double*)alpha, (const double*)sigma, (const X*)eps,
-                       seed ? *(const uint64_t*)seed : 0, (X*)x_t, (X*)y, N, D, T, Target(target)},
-            threads);
+        run_parts(Problem<X>{(const X*)x0, (const int64_t*)t, (const double*)alpha, (const double*)sigma, (const X*)eps,
+                             seed ? *(const uint64_t*)seed : 0, (X*)x_t, (X*)y, N, D, T, Target(target)},
+                  threads);
     };
     dtype == 0 ? fill(float()) : fill(double());
     return 0;

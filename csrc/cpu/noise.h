@@ -81,8 +81,9 @@ static inline vfloats uniform(vwords word) {
 
 // log u, of u in [1e-7, 1]: u = 2^e (1 + f) with sqrt(1/2) <= 1 + f < sqrt(2), and the series of f (Moshier's Cephes)
 static inline vfloats logarithm(vfloats u) {
-    constexpr float SERIES[] = {7.0376836292e-2f, -1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
-                                -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f};
+    constexpr float SERIES[] = {7.0376836292e-2f, -1.1514610310e-1f, 1.1676998740e-1f,
+                                -1.2420140846e-1f, 1.4249322787e-1f, -1.6668057665e-1f,
+                                2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f};
     const vints zero = {}, root_of_half = 0x3f3504f3 + zero;    // bits of sqrt(1/2)
     vints bits = (vints)u, exponent = (bits - root_of_half) >> 23;
     vfloats f = (vfloats)(bits - (exponent << 23)) - 1, square = f * f, e = __builtin_convertvector(exponent, vfloats);

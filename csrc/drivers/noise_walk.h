@@ -1,9 +1,10 @@
-// The noise of kernels/_noise.py, one number after the other, in double: what drivers compare csrc/cpu/noise.h with.
+// The noise of kernels/_noise.py, one number after the other, in double from the same uniform numbers: what drivers
+// compare csrc/cpu/noise.h with.
 #pragma once
 #include <cmath>
 #include <cstdint>
 
-inline double uniform_of(uint32_t word) { return (word >> 31 ? ~word : word) * 4.6566127342e-10; }
+inline float uniform_of(uint32_t word) { return float(word >> 31 ? ~word : word) * 4.6566127342e-10f; }
 
 // Number d of row n
 inline double normal_of(uint64_t seed, int64_t n, int64_t d) {
@@ -17,7 +18,7 @@ inline double normal_of(uint64_t seed, int64_t n, int64_t d) {
         for (int i = 0; i < 4; i++) w[i] = next[i];
         key[0] += 0x9E3779B9, key[1] += 0xBB67AE85;
     }
-    double radius = std::sqrt(-2 * std::log(std::fmax(uniform_of(w[d % 4 / 2]), 1e-7)));
+    double radius = std::sqrt(-2 * std::log(std::fmax(double(uniform_of(w[d % 4 / 2])), 1e-7)));
     double angle = 2 * M_PI * uniform_of(w[2 + d % 4 / 2]);
     return radius * (d % 2 ? std::sin(angle) : std::cos(angle));
 }

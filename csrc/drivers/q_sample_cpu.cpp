@@ -1,5 +1,5 @@
-// Drives csrc/q_sample.cpp, the CPU's own forward process, with one thread and with three, on every instruction set that
-// this processor has.
+// Drives csrc/q_sample.cpp, the CPU's own forward process, with one thread and with three, on every instruction set
+// that this processor has.
 #include <algorithm>
 #include <atomic>
 #include <cfenv>
@@ -26,7 +26,8 @@ void drive(int dtype, const std::string& type, double precision, int64_t N, int6
     fill(x0), fill(eps, 3), fill(alpha), fill(sigma);
     seed[0] = 0x123456789abcdef;
     for (int64_t n = 0; n < N; n++) t[n] = n % (TIMES + 2) - 1;    // -1 and TIMES lie outside
-    run(what, q_sample_cpu(dtype, x0.p, t.p, alpha.p, sigma.p, seeded ? nullptr : eps.p, seeded ? seed.p : nullptr, x_t.p,
+    run(what, q_sample_cpu(dtype, x0.p, t.p, alpha.p, sigma.p, seeded ? nullptr : eps.p, seeded ? seed.p : nullptr,
+                           x_t.p,
                            y.p, target, N, D, TIMES, threads));
     for (int64_t n = 0; n < N; n++)
         for (int64_t d = 0; d < D; d++) {
@@ -42,7 +43,7 @@ void drive(int dtype, const std::string& type, double precision, int64_t N, int6
 
 int main() {
     // Around 4 to 16 lanes, 4 numbers a counter, 4 to 16 counters a step, parts of 4096 numbers
-    const int64_t shapes[][2] = {{0, 3}, {3, 0}, {1, 1}, {7, 2}, {5, 3}, {9, 4}, {8, 64}, {3, 65}, {130, 33}, {2, 4097}, {1, 8200}};
+    const int64_t shapes[][2] = {{0, 3}, {3, 0}, {1, 1}, {5, 3}, {8, 64}, {3, 65}, {130, 33}, {2, 4097}, {1, 8200}};
     for (const char* set : {"avx512", "avx2", "portable"}) {
         setenv("GENMINI_CPU", set, 1);
         for (auto& s : shapes)

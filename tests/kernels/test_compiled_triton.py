@@ -138,7 +138,29 @@ def noised_of_one(room, rung, dtype):
     noised(room, rung, dtype, 1, 1)
 
 
+def stepped(room, rung, dtype, N=512, D=64):
+    x, o, u, eps = (torch.empty(N, D, dtype=dtype, device="meta") for _ in range(4))
+    seed, scalars = torch.empty((), dtype=torch.int64, device="meta"), (2.0, 1.5, -0.5, 0.75, 0.5)
+    for c, noise in ((0.0, (None, None)), (0.25, (None, seed))):
+        for threshold in ("none", "static", "dynamic"):
+            room.launch(rung, x, o, u, *noise, *scalars, c, threshold, 0.995)
+    room.launch(rung, x, o, None, eps, None, *scalars, 0.25, "dynamic", 0.995)
+
+
+def stepped_long(room, rung, dtype):
+    """Rows that a program just holds, and rows that it does not."""
+    for D in (3 * 64 * 64, room.LONGEST + 1):
+        x, o, u, eps = (torch.empty(3, D, dtype=dtype, device="meta") for _ in range(4))
+        room.launch(rung, x, o, u, eps, None, 2.0, 1.5, -0.5, 0.75, 0.5, 0.25, "dynamic", 0.995)
+
+
+def stepped_of_one(room, rung, dtype):
+    one = torch.empty(1, 1, dtype=dtype, device="meta")
+    room.launch(rung, one, one, one, one, None, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, "dynamic", 1.0)
+
+
 LAUNCHES = {
+    "ddim_step": (stepped, stepped_long, stepped_of_one),
     "gaussian_kl": (gaussian, gaussian_long, gaussian_of_one),
     "masked_linear": (linear, linear_oddly, linear_of_one),
     "masked_conv2d": (convolution, convolution_without_colours, convolution_oddly, convolution_of_one),
@@ -146,7 +168,7 @@ LAUNCHES = {
     "softmax_nll": (nll, nll_of_levels_last, nll_oddly, nll_of_one),
 }
 # kernels that one rung alone launches; the key says whether the rung is the best
-OTHER_RUNG = {True: {"reparameterise", "divergence"}, False: {"extremes", "fused"}}
+OTHER_RUNG = {True: {"reparameterise", "divergence"}, False: {"extremes", "fused", "held"}}
 ODD = ("linear_oddly", "linear_of_one", "convolution_oddly", "convolution_of_one")
 
 

@@ -45,6 +45,7 @@ PIXELS_ROOM = "kernels/pixelcnn_sample.py"
 LINEAR, CONV, NLL = "kernels/masked_linear.py", "kernels/masked_conv2d.py", "kernels/softmax_nll.py"
 KL, LINEAR_CPU = "kernels/gaussian_kl.py", "kernels/_masked_linear_cpu.py"
 NOISE, NOISE_CPU = "kernels/_noise.py", "csrc/cpu/noise.h"
+STEP_BACK, STEP_BACK_CPU = "kernels/ddim_step.py", "csrc/ddim_step.cpp"
 NOISED, NOISED_CPU = "kernels/q_sample.py", "csrc/q_sample.cpp"
 MUTANTS = [
     Wrong("affine_coupling", AFFINE, "(x - t) * exp(-s)", "(x - t) * exp(s)", "a sign in the inverse"),
@@ -116,6 +117,10 @@ MUTANTS = [
           "a sign of v"),
     Wrong("q_sample", NOISED, "_of_noise(dx_t, t, alpha, -sigma, dy,", "_of_noise(dx_t, t, alpha, sigma, dy,",
           "a gradient that is not turned back", "reference"),
+    Wrong("ddim_step", STEP_BACK, "(key < more[:, None])", "(key <= more[:, None])", "a rank too low"),
+    Wrong("ddim_step", STEP_BACK, "below <= rank, more, found", "below < rank, more, found", "an off-by-one rank"),
+    Wrong("ddim_step", STEP_BACK, "alpha_s - k * alpha_t, k, c", "alpha_s - alpha_t, k, c", "a forgotten factor",
+          "reference"),
     Wrong("softmax_nll", NLL, "s = s * tl.exp(m - finite(top)) + tl.sum", "s = s + tl.sum",
           "a sum that does not shrink"),
     Wrong("softmax_nll", NLL, "(q - tl.where(l == t[None, :], 1, 0))", "(q - tl.where(l == t[None, :] + 1, 1, 0))",
@@ -136,6 +141,8 @@ MUTANTS = [
           "a sign", "reference"),
 ]  # fmt: skip
 NATIVE = [
+    Wrong("ddim_step", STEP_BACK_CPU, "p.rank - (p.D - found)", "p.rank - (p.D - found) - 1",
+          "an off-by-one rank", "cpu"),
     Wrong("q_sample", NOISED_CPU, "T(known ? p.sigma[p.t[n]] : 0)", "T(known ? p.sigma[p.t[n0]] : 0)",
           "every row with the time of the first", "cpu"),
     Wrong("q_sample", NOISE_CPU, "bits ^ (bits >> 31)", "bits & 0x7fffffff", "another uniform number", "cpu"),

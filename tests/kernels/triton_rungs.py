@@ -53,6 +53,18 @@ def gaussian_kl():
         yield ops.gaussian_kl, (numbers(N, D), numbers(N, D).flip(1), numbers(D, N).T), ()
 
 
+def ddim_step():
+    for N, D in ((1, 1), (33, 65), (3, 5000)):
+        tensors = numbers(N, D), numbers(N, D).flip(0), 2 * numbers(D, N).T
+        for threshold in (None, "static", "dynamic"):
+            yield stepped, tensors, (threshold,)
+
+
+@torch.no_grad()
+def stepped(x, output, unconditional, threshold):
+    return ops.ddim_step(x, output, 0.6, 0.8, 0.8, 0.6, "eps", unconditional, 2.0, threshold, 0.9, 1.0, seed=7)
+
+
 def q_sample():
     for N, D in ((1, 1), (33, 65), (3, 5000)):
         table = torch.linspace(0.1, 0.9, 8, dtype=torch.float64)
@@ -63,17 +75,18 @@ def q_sample():
                 numbers(N, D), numbers(D, N).T), (*schedule, None, target)  # fmt: skip
 
 
-CASES = {"gaussian_kl": gaussian_kl, "masked_linear": masked_linear, "masked_conv2d": masked_conv2d,
-         "q_sample": q_sample, "softmax_nll": softmax_nll}
+CASES = {"ddim_step": ddim_step, "gaussian_kl": gaussian_kl, "masked_linear": masked_linear,
+         "masked_conv2d": masked_conv2d, "q_sample": q_sample, "softmax_nll": softmax_nll}
 
 
 def results(function, tensors, rest, dtype):
-    """The outputs and the gradients, on the CPU in double."""
+    """The outputs and the gradients that there are, on the CPU in double."""
     tensors = [a.to(DEVICE, dtype, copy=True).requires_grad_() for a in tensors]  # `to` keeps the strides
     outs = function(*tensors, *(a.to(DEVICE) if isinstance(a, torch.Tensor) else a for a in rest))
     outs = outs if isinstance(outs, tuple) else (outs,)
-    torch.autograd.backward(outs, [torch.ones_like(out) for out in outs])
-    return [a.detach().cpu().double() for a in (*outs, *(a.grad for a in tensors))]
+    if outs[0].requires_grad:
+        torch.autograd.backward(outs, [torch.ones_like(out) for out in outs])
+    return [a.detach().cpu().double() for a in (*outs, *(a.grad for a in tensors)) if a is not None]
 
 
 def main():
