@@ -79,8 +79,6 @@ def rank_of(quantile, D):
 
 # ---- kernel ---------------------------------------------------------------------------------------------------------
 
-DOUBLE = "fp64"  # the type of a float argument, which Triton would take as float32
-
 
 @triton.jit
 def predicted(x_ptr, out_ptr, u_ptr, at, ok, w, p, q, SUM: tl.constexpr, GUIDED: tl.constexpr):
@@ -113,10 +111,13 @@ def finished(x, x0, s, n, start, at, ok, noise_ptr, seed_ptr, x_s_ptr, a, k, c, 
     tl.store(x_s_ptr + at, x_s.to(x_s_ptr.dtype.element_ty), ok)
 
 
+# The numbers come as float64: without its name Triton takes a Python float as float32.
+
+
 @triton.jit
-def step(x_ptr, out_ptr, u_ptr, noise_ptr, seed_ptr, s_ptr, x_s_ptr, w: DOUBLE, p: DOUBLE, q: DOUBLE, a: DOUBLE,
-         k: DOUBLE, c: DOUBLE, N, D, GUIDED: tl.constexpr, THRESHOLD: tl.constexpr, NOISE: tl.constexpr,
-         SUM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr):  # fmt: skip
+def step(x_ptr, out_ptr, u_ptr, noise_ptr, seed_ptr, s_ptr, x_s_ptr, w: tl.float64, p: tl.float64, q: tl.float64,
+         a: tl.float64, k: tl.float64, c: tl.float64, N, D, GUIDED: tl.constexpr, THRESHOLD: tl.constexpr,
+         NOISE: tl.constexpr, SUM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr):  # fmt: skip
     n, start, at, ok = tile(N, D, BN, BD)
     x, x0 = predicted(x_ptr, out_ptr, u_ptr, at, ok, w, p, q, SUM, GUIDED)
     s = tl.full((BN, 1), 1, SUM)
@@ -126,7 +127,7 @@ def step(x_ptr, out_ptr, u_ptr, noise_ptr, seed_ptr, s_ptr, x_s_ptr, w: DOUBLE, 
 
 
 @triton.jit
-def ranked(x_ptr, out_ptr, u_ptr, s_ptr, w: DOUBLE, p: DOUBLE, q: DOUBLE, D, rank, GUIDED: tl.constexpr,
+def ranked(x_ptr, out_ptr, u_ptr, s_ptr, w: tl.float64, p: tl.float64, q: tl.float64, D, rank, GUIDED: tl.constexpr,
            SUM: tl.constexpr, KEY: tl.constexpr, MOST: tl.constexpr, ONE: tl.constexpr, BITS: tl.constexpr,
            BD: tl.constexpr):  # fmt: skip
     """s_n = max(1, |x0_n| in this rank)"""
@@ -143,9 +144,10 @@ def ranked(x_ptr, out_ptr, u_ptr, s_ptr, w: DOUBLE, p: DOUBLE, q: DOUBLE, D, ran
 
 
 @triton.jit
-def held(x_ptr, out_ptr, u_ptr, noise_ptr, seed_ptr, x_s_ptr, w: DOUBLE, p: DOUBLE, q: DOUBLE, a: DOUBLE, k: DOUBLE,
-         c: DOUBLE, N, D, rank, GUIDED: tl.constexpr, NOISE: tl.constexpr, SUM: tl.constexpr, KEY: tl.constexpr,
-         MOST: tl.constexpr, ONE: tl.constexpr, BITS: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr):  # fmt: skip
+def held(x_ptr, out_ptr, u_ptr, noise_ptr, seed_ptr, x_s_ptr, w: tl.float64, p: tl.float64, q: tl.float64,
+         a: tl.float64, k: tl.float64, c: tl.float64, N, D, rank, GUIDED: tl.constexpr, NOISE: tl.constexpr,
+         SUM: tl.constexpr, KEY: tl.constexpr, MOST: tl.constexpr, ONE: tl.constexpr, BITS: tl.constexpr,
+         BN: tl.constexpr, BD: tl.constexpr):  # fmt: skip
     n, start, at, ok = tile(N, D, BN, BD)  # whole rows: start is 0
     x, x0 = predicted(x_ptr, out_ptr, u_ptr, at, ok, w, p, q, SUM, GUIDED)
     key, found, one = key_of(x0, ok, KEY, MOST), tl.zeros((BN,), KEY), tl.full((BN,), 1, KEY)

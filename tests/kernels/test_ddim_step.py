@@ -15,7 +15,7 @@ from genmini import ops
 RUNS = runs("ddim_step")
 everywhere = pytest.mark.parametrize("run", RUNS, ids=str)
 each_threshold = pytest.mark.parametrize("threshold", [None, "static", "dynamic"])
-shapes = st.sampled_from([(0, 3), (3, 0), (9, 1), (10, 7), (5, 127), (3, 2, 5, 5), (2, 1300)])
+shapes = st.sampled_from([(0, 3), (3, 0), (5, 1), (6, 7), (3, 127), (3, 2, 5, 5), (1, 1030)])
 T, S = (0.6, 0.8), (0.8, 0.6)  # alpha and sigma before and after the step
 
 
