@@ -265,7 +265,7 @@ class Training:
     def _on_valid(self):
         self.judged.eval()
         with torch.no_grad():
-            return self.judged.valid_loss(self.valid_data.x, self.valid_data.y)
+            return self.judged.valid_loss(self.valid_data.x, self.valid_data.y if self.model.classes else None)
 
     def _judge(self, row):
         """Keep the weights if they are the best so far; stop if patience is at its end."""
