@@ -1,7 +1,7 @@
-"""Five known densities on the plane, to compare a model's density with.
+"""Six known densities on the plane, to compare a model's density with.
 
     p(x) = 1/K sum_k p(x | k)        k the class: a moon, a ring, an arm, a square, a Gaussian
-    gaussians, checkerboard          p(x | k) is a Gaussian, a uniform square
+    gaussians, lattice, checkerboard p(x | k) is a Gaussian, a uniform square
     rings                            x = r_k (cos a, sin a) + sigma e:
                                      p(x | k) = N(|x|; r_k, sigma^2) I0e(r_k |x| / sigma^2) / (sqrt(2 pi) sigma)
     moons, spirals                   x = curve_k(a) + sigma e:
@@ -27,6 +27,8 @@ class Toy:
     K: int
     draw: Callable  # k (N,), random -> x (N, 2)
     log_given: Callable  # x (N, 2), k -> log p(x | k), (N,)
+    centres: np.ndarray | None = None  # (K, 2), of Gaussians of variance sigma^2 in each direction
+    sigma: float = 0.0
 
     def log_prob(self, x, y=None):
         """(N, 2) -> (N,) float64, in nats: log p(x), or with the classes y (N,) log p(x | y)."""
@@ -46,17 +48,24 @@ def _log_normal(x, centre, sigma):  # of N(x; centre, sigma^2 I) in the plane
     return -(x - centre).square().sum(-1) / (2 * sigma**2) - math.log(2 * math.pi * sigma**2)
 
 
-# ---- eight Gaussians on a circle, eight squares of a checkerboard ----------------------------------------------------
+# ---- Gaussians on a circle and on a lattice, squares of a checkerboard -----------------------------------------------
 
 
-def _gaussians(radius=1.5, sigma=0.15):
-    angle = np.arange(8) * math.pi / 4
-    centre = radius * np.stack([np.cos(angle), np.sin(angle)], 1)
-
+def _gaussians(what, centre, sigma):
     def draw(k, random):
         return centre[k] + sigma * random.standard_normal((len(k), 2))
 
-    return Toy("8 Gaussians on a circle", 8, draw, lambda x, k: _log_normal(x, torch.from_numpy(centre[k]), sigma))
+    log_given = lambda x, k: _log_normal(x, torch.from_numpy(centre[k]), sigma)
+    return Toy(what, len(centre), draw, log_given, centre, sigma)
+
+
+def _circle(radius=1.5):
+    angle = np.arange(8) * math.pi / 4
+    return radius * np.stack([np.cos(angle), np.sin(angle)], 1)
+
+
+def _lattice(apart=1.2):
+    return apart * (np.array([(i, j) for i in range(5) for j in range(5)]) - 2.0)
 
 
 def _checkerboard():
@@ -132,5 +141,6 @@ TOYS = {
     "rings": _rings(),
     "spirals": _spirals(),
     "checkerboard": _checkerboard(),
-    "gaussians": _gaussians(),
+    "gaussians": _gaussians("8 Gaussians on a circle", _circle(), sigma=0.15),
+    "lattice": _gaussians("25 Gaussians on a 5x5 lattice", _lattice(), sigma=0.1),
 }

@@ -14,6 +14,7 @@ from .frechet import fid, fid_by_count
 from .inception_score import inception_score
 from .kid import kid
 from .precision_recall import precision_recall
-from .score import score
+from .score import measure, score
 
-__all__ = ["class_accuracy", "fid", "fid_by_count", "inception_score", "kid", "network", "precision_recall", "score"]
+__all__ = ["class_accuracy", "fid", "fid_by_count", "inception_score", "kid", "measure", "network", "precision_recall",
+           "score"]  # fmt: skip

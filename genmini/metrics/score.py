@@ -9,13 +9,18 @@ model that copies its train split is not detected: it gets better numbers than r
 
 import torch
 
+from genmini.data import family, toys
+
+from . import coverage
 from .accuracy import class_accuracy
-from .frechet import fid_by_count
+from .features import network
+from .frechet import fid, fid_by_count
 from .inception_score import inception_score
 from .kid import kid
 from .precision_recall import precision_recall
 
 AT_ONCE = 1000  # samples that are drawn together
+FEW = 1000  # unseen images that a training is compared with, at most
 
 
 def score(model, network, reference, held_out, n=1000, seed=0, mean=False):
@@ -43,6 +48,31 @@ def score(model, network, reference, held_out, n=1000, seed=0, mean=False):
     return columns
 
 
+def measure(valid, n=1000):
+    """A function of a model -> {name: number} of n samples, for the metrics of a training: modes, where those of the
+    data are known, and of digits the FID against the split `valid`, which does not compare with that of `score`."""
+    toy = toys.TOYS.get(valid.name)
+    if family(valid.name) in ("digits", "mnist"):
+        judge = network()
+        f_valid, _ = judge(valid.x[:FEW], valid.levels)
+
+        def of_images(x):
+            f, a = judge(x, valid.levels)
+            return {"fid": fid(f_valid, f), **coverage.count(*coverage.of_images(a), a.shape[1])}
+
+        return lambda model: of_images(_draw_aside(model, n))
+    if toy and toy.centres is not None:
+        centres = torch.from_numpy(toy.centres)
+        return lambda model: coverage.count(*coverage.of_points(_draw_aside(model, n), centres, toy.sigma), toy.K)
+    return lambda model: {}
+
+
+def _draw_aside(model, n):
+    """n samples by the noise of seed 0, which leaves that of the training as it is."""
+    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+        return draw(model, n, 0, model.classes)[0]
+
+
 def draw(model, n, seed, classes, mean=False):
     """Return n samples on the CPU and their requested classes (n,), or None where the network does not know these."""
     torch.manual_seed(seed)
@@ -59,9 +89,15 @@ def _column(f_ref, f, a, y):
     precision, recall = precision_recall(f_ref, f)
     return dict(
         n=len(f), fid=by_count[len(f)], fid_of_half=by_count[len(f) // 2], fid_limit=limit, kid=kid(f_ref, f),
-        inception_score=inception_score(a), precision=precision, recall=recall,
+        inception_score=inception_score(a), shares=_shares(a), precision=precision, recall=recall,
         accuracy=None if y is None else class_accuracy(a, y),
     )  # fmt: skip
+
+
+def _shares(a):
+    """How often the rarest and the commonest class are named, as parts of an even share."""
+    counts = torch.bincount(a.argmax(1), minlength=a.shape[1])
+    return tuple(part.item() for part in (counts.double() * a.shape[1] / len(a)).aminmax())
 
 
 def lines(columns):
@@ -75,6 +111,7 @@ def lines(columns):
         "  of infinitely many (line over 1/n)": lambda c: digits(c["fid_limit"]),
         "KID": lambda c: pair(c["kid"]),
         "inception score": lambda c: pair(c["inception_score"]),
+        "rarest and commonest class, of an even share": lambda c: " to ".join(share(part) for part in c["shares"]),
         "precision": lambda c: share(c["precision"]),
         "recall": lambda c: share(c["recall"]),
         "right class": lambda c: pair(c["accuracy"][:2]) if c["accuracy"] else "-",

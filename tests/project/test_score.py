@@ -50,6 +50,8 @@ def test_copies_of_the_train_split_are_perfect_and_count_for_each_number(network
     assert (best["fid"] < 1e-9 and best["fid_of_half"] > 0.1 and best["precision"] == best["recall"] == 1
             and best["accuracy"] is None)
     assert best["kid"][0] < 0 < real["fid"] and columns["samples, fewer"]["fid"] > 1 and real["recall"] < 1
+    counts = network(test.x, 17)[1].argmax(1).bincount()
+    assert real["shares"] == (counts.min() / 30, counts.max() / 30)
     assert real["inception_score"] == metrics.inception_score(network(test.x, 17)[1]) and real["accuracy"][0] > 0.95
     assert list(metrics.score(Copies(train), network, train, test, n=200)) == ["samples", "real"]
 
@@ -98,7 +100,8 @@ def test_the_command_prints_every_metric_beside_real_images(capsys):
         assert status == 0 and "digits-v1: not comparable with Inception FID" in out
         rows = [line.split("   ")[0].strip() for line in out.splitlines()[5:]]
         assert rows[:4] == ["FID", "of half as many", "of infinitely many (line over 1/n)", "KID"]
-        assert rows[4:8] == ["inception score", "precision", "recall", "right class"]
+        assert rows[4:6] == ["inception score", "rarest and commonest class, of an even share"]
+        assert rows[6:9] == ["precision", "recall", "right class"]
         assert " ".join(out.splitlines()[4].split()) == "samples, n = 320 samples, n = 300 real, n = 300"
         assert ("of class 7" in rows) == (name == "realnvp") and out == command(capsys, "score", name, "-n", "320")[1]
         assert out != command(capsys, "score", name, "-n", "320", "--seed", "1")[1]
