@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from genmini import checkpoint, data, files, info, kernels, models
+from genmini import checkpoint, data, files, info, kernels, metrics, models
 from genmini.data import toys
 from genmini.train import Loop, fit
 
@@ -173,7 +173,9 @@ def train(plan, model, splits, run=None, watch=None, resume=False, overwrite=Fal
     was written is removed.
     """
     later = dict(zip(plan.stages[1:], plan.loops[1:], strict=True)) if plan.stages else None
-    settings = dict(**plan.loops[0], later=later, seed=plan.seed, watch=watch, resume=resume, progress=progress)
+    measure = metrics.measure(splits["valid"]) if model.judged_by_samples else None
+    settings = dict(**plan.loops[0], later=later, seed=plan.seed, watch=watch, measure=measure, resume=resume,
+                    progress=progress)  # fmt: skip
     if run is None:
         return fit(model, splits["train"], splits["valid"], **settings)
     begun = {key: value for key, value in identity(plan, model.device).items() if key not in ("model", "data")}

@@ -129,6 +129,34 @@ def plane(path, model, data, truth, n=4000):
     _write(figure, path)
 
 
+def duel(path, model, data, n=4000):
+    """Write the two players of an adversary on the plane: data, samples, and what the discriminator takes for data.
+
+    data: points x (N, 2) with their classes y. Of a model with classes, each player is given those of the data.
+    """
+    x, y, reach = data.x[:n].float(), data.y[:n], data.x[:n].abs().max().item() + 0.3
+    of_class = dict(y=y.to(model.device)) if model.classes else {}
+    side = torch.linspace(-reach, reach, 300)
+    points = torch.stack(torch.meshgrid(side, side, indexing="xy"), -1).flatten(0, 1).to(model.like)
+    with torch.no_grad():
+        samples = model.sample(len(x), **of_class).cpu()
+        each = [dict(y=k) for k in range(model.classes)] or [{}]
+        d = torch.stack([model.d(points, **given) for given in each]).amax(0).cpu()
+    figure, panels = _figure(1, 3, 4.0, 4.2)
+    for panel, some in zip(panels[0], (x, samples), strict=False):
+        painted = dict(c=y, cmap="tab10", vmin=0, vmax=9) if model.classes else dict(color="0.25")
+        panel.scatter(*some.T, s=2, linewidths=0, **painted)
+    shown = panels[0, 2].imshow(d.view(300, 300), origin="lower", extent=[-reach, reach] * 2, cmap="RdBu", vmin=0,
+                                vmax=1)  # fmt: skip
+    figure.colorbar(shown, ax=panels[0, 2], shrink=0.7)
+    titles = [f"data ({data.split})", f"samples of {type(model).__name__}", "d, by its likeliest class" if model.classes
+              else "d: 1/2 where it cannot tell"]  # fmt: skip
+    for panel, title in zip(panels[0], titles, strict=True):
+        panel.set(title=title, xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[], aspect="equal")
+        panel.spines[:].set_color("0.8")
+    _write(figure, path)
+
+
 def series(path, model, before, after, first):
     """Write the forecast of an AR beside what came, a sample, and autocorrelations.
 

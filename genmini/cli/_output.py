@@ -12,7 +12,8 @@ def figures(model, split, k=0):
         widest = max(len(figure.name) for figure in found if figure.error is not None)
         for figure in found:
             print(f"{split.split:<9} {figure.name:<{widest}} {_number(figure)}")
-        print(f"{'':<9} mean and standard error over {len(split)} images of {split.name}{given}")
+        what = "images" if split.levels else "points"
+        print(f"{'':<9} mean and standard error over {len(split)} {what} of {split.name}{given}")
         return
     if split.levels:
         counted = f"{len(split)} images"
@@ -48,6 +49,8 @@ def picture(path, model, splits):
     if test.levels:
         panels, columns = model.panels(splits)
         plots.side_by_side(path, panels, test.levels, columns)
+    elif test.name in toys.TOYS and model.cannot("log_prob"):
+        plots.duel(path, model, test)
     elif test.name in toys.TOYS:
         plots.plane(path, model, test, toys.TOYS[test.name].log_prob)
     else:

@@ -34,6 +34,7 @@ LACKS = {  # method, or argument of `sample` -> what a model without it does not
     "encode": "has no latent code",
     "decode": "has no latent code",
     "reconstruct": "has no latent code",
+    "d": "has no discriminator",
     "codes": "has no codebook",
     "decode_codes": "has no codebook",
     "mixture": "takes one class",
@@ -196,6 +197,10 @@ class Model(nn.Module):
     def reconstruct(self, x, y=None):
         """(N, *shape) -> (N, *shape), the mean image in levels of what was coded."""
         raise Cannot(self.cannot("reconstruct"))
+
+    def d(self, x, y=None):
+        """(N, *shape) -> (N,), what the discriminator gives for examples: near 1 where they look like data."""
+        raise Cannot(self.cannot("d"))
 
     def codes(self, x, y=None):
         """(N, *shape) -> (N, h, w) int64, numbers of a codebook."""

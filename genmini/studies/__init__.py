@@ -19,6 +19,7 @@ STUDIES = {  # of runs; `latent-dim` trains runs of its own
     "grid": "the latent plane, decoded: of models with 2 latent dimensions",
     "traverse": "one latent dimension moves, the others stand still",
     "codes": "the codebook: how often each code is chosen, where, and what it decodes to",
+    "optimum": "a discriminator on known densities, beside d* = p / (p + q)",
     "semi-supervised": "a classifier that learns from 1, 5 or 10 labels of each class, on codes and on pixels",
     "latent-dim": "reconstruction and bound against the latent dimension: takes MODEL --data D, and trains runs",
 }

@@ -1,13 +1,14 @@
 """What lies between two images? The codes t z_1 + (1 - t) z_0, decoded, and below them the blends of the pixels.
 
-The course, "Interpolation linéaire dans l'espace latent".
+The course, "Interpolation linéaire dans l'espace latent". A model that codes no images, as a GAN, goes between codes
+drawn from its prior N(0, I), and the images at both ends are what they decode to.
 """
 
 import torch
 
 from genmini import plots
 
-NEEDS = ("encode", "decode")
+NEEDS = ("decode",)
 PAIRS, STEPS = 6, 9
 
 
@@ -24,11 +25,20 @@ def pairs(y, conditional):
     return torch.tensor(found)
 
 
+def misfit(model):
+    return "" if model.levels else "it draws points, and a picture takes images"
+
+
 def study(run, path):
     test = run.split("test")
     ends = pairs(test.y[:200], run.conditional)
     x, y = test.x[ends].float(), test.y[ends]  # (P, 2, *shape)
-    z = run.encode(x.flatten(0, 1), y.flatten()).unflatten(0, (-1, 2))
+    if run.model.cannot("encode"):
+        z = torch.randn(2 * len(ends), run.model.latent, generator=torch.Generator().manual_seed(run.seed))
+        x = run.decode(z.to(run.model.like.dtype), y.flatten()).unflatten(0, (-1, 2))
+    else:
+        z = run.encode(x.flatten(0, 1), y.flatten())
+    z = z.unflatten(0, (-1, 2))
     t = torch.linspace(0, 1, STEPS)
     along = lambda a: a[:, :1] + t.view(1, -1, *(1 for _ in a.shape[2:])) * (a[:, 1:] - a[:, :1])  # t a_1 + (1 - t) a_0
     of = y[:, :1].expand(-1, STEPS).flatten()  # if the model is conditional, both ends are of this class

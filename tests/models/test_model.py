@@ -25,6 +25,7 @@ FAST = {  # settings that make a small model of a family
     "vqvae": dict(width=4, K=4, dim=2, prior_width=4, prior_blocks=1), "classifier": dict(width=2, features=4),
     **dict.fromkeys(("vae", "cvae", "autoencoder"), dict(latent=2, hidden=4)),
     "arvae": dict(latent=2, hidden=4, attributes="area"),
+    **dict.fromkeys(("gan", "cgan"), dict(latent=2, hidden=4)),
 }  # fmt: skip
 
 
@@ -185,7 +186,8 @@ CALLS = {
     "log_prob": lambda model, x: model.log_prob(x), "log_prob_each": lambda model, x: model.log_prob_each(x),
     "sample": lambda model, x: model.sample(2), "encode": lambda model, x: model.encode(x),
     "decode": lambda model, x: model.decode(torch.zeros(2, 2)), "reconstruct": lambda model, x: model.reconstruct(x),
-    "codes": lambda model, x: model.codes(x), "decode_codes": lambda model, x: model.decode_codes(model.codes(x)),
+    "d": lambda model, x: model.d(x), "codes": lambda model, x: model.codes(x),
+    "decode_codes": lambda model, x: model.decode_codes(model.codes(x)),
     "mixture": lambda model, x: model.mixture([0, 1]), "correlations": lambda model, x: model.correlations(x),
     "fit": lambda model, x: model.fit(x), "begin_at_marginals": lambda model, x: model.begin_at_marginals(x),
 }  # fmt: skip

@@ -13,10 +13,12 @@ from genmini import checkpoint, data, plots, studies
 from genmini.models._model import Model
 from genmini.models.arvae import ARVAE
 from genmini.models.autoencoder import Autoencoder
+from genmini.models.cgan import CGAN
 from genmini.models.cvae import CVAE
+from genmini.models.gan import GAN
 from genmini.models.made import MADE
 from genmini.models.vae import VAE
-from genmini.studies import embed, grid, interpolate, latent_dim, reconstruct, semi_supervised, traverse
+from genmini.studies import embed, grid, interpolate, latent_dim, optimum, reconstruct, semi_supervised, traverse
 
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 TEST = data.load("digits", "test")
@@ -307,7 +309,7 @@ def test_every_study_draws_its_picture_of_runs_that_fit(capsys, tmp_path, monkey
                Autoencoder((8, 8), levels=17, latent=5, hidden=8))
     runs = [save("vae", vae), save("ae", ae), save("made", MADE((8, 8), hidden=4), "digits-threshold")]
     for name in studies.STUDIES:
-        if name in ("latent-dim", "codes"):
+        if name in ("latent-dim", "codes", "optimum"):
             continue
         status, out, err = command(capsys, "study", name, *runs)
         assert (status == 0 and f"picture   vae/{name}.png" in out
@@ -326,6 +328,29 @@ def fitting(name):
     from genmini import models
 
     return ", ".join(each for each in models.MODELS if not studies.lacks(studies.find(name), models.find(each)))
+
+
+def test_a_gan_is_studied_between_two_draws_and_on_the_line(capsys, tmp_path, monkeypatch):
+    """It codes no images: the ends are what two z decode to. Its discriminator learns known densities."""
+    torch.manual_seed(0)
+    gan, cgan = (model((8, 8), 17, latent=3, hidden=(8, 8), r1=0.5) for model in (GAN, CGAN))
+    save("gan", gan), save("cgan", cgan), save("points", GAN((2,), hidden=(4,)), "gaussians")
+    shown = []
+    monkeypatch.setattr(interpolate.plots, "side_by_side", lambda path, panels, *_, **how: shown.append((panels, how)))
+    assert command(capsys, "study", "interpolate", "gan", "cgan", "points")[2].count("it draws points") == 1
+    for model, (panels, how) in zip((gan, cgan), shown, strict=True):
+        z = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)).unflatten(0, (6, 2))
+        y = TEST.y[interpolate.pairs(TEST.y[:200], bool(model.classes))]
+        given = lambda k: dict(y=y[:, k]) if model.classes else {}  # noqa: B023
+        row = panels["between two codes (first and last: the images)"].unflatten(0, (6, 11))
+        torch.testing.assert_close(row[:, 0], model.eval().decode(z[:, 0], **given(0)).detach())
+        torch.testing.assert_close(row[:, 10], model.decode(z[:, 1], **given(1)).detach())
+        torch.testing.assert_close(row[:, 5], model.decode(z.mean(1), **given(0)).detach())
+        assert how == dict(columns=11)
+    monkeypatch.setattr(optimum, "STEPS", 20)
+    status, out, err = command(capsys, "study", "optimum", "gan", "cgan")
+    assert status == 0 and "q = p: -1.3" in out and "R1 = 0.5" in out and "is told the class" in err
+    assert (tmp_path / "gan" / "optimum.png").stat().st_size > 10_000
 
 
 def test_conditional_models_are_told_the_class_and_attributes_are_followed(capsys, tmp_path):

@@ -1,0 +1,270 @@
+"""GAN: a generator draws x from noise, a discriminator tells its samples from data, and each learns against the other.
+
+The course, "Réseau antagoniste (GAN)" and "Réseaux antagonistes générateurs"; Goodfellow et al., "Generative
+Adversarial Nets", 2014. The family (2) is that of Nowozin et al. (f-GAN, 2016) and wider; relativistic pairs with both
+penalties are Huang et al.'s (R3GAN, 2024), the penalties Mescheder et al.'s (2018), the spectral norm Miyato et al.'s
+(2018), the distance (9) Székely and Rizzo's (2013).
+
+    x = f(z),   z ~ N(0, I):   p_m(x) has no formula, but is drawn from                     (1)
+    D(p_m || p_data) = max_a  E_p_m [h'(a(x))] - E_p_data [h''(a(x))]                       (2)
+    "jensen-shannon":   h' = ln(1 - d),   h'' = -ln d,   d = sigma(a)                       (3)
+    discriminator, k steps:   L'  = h''(a(x)) - h'(a(f(z)))                                 (4)
+    generator, "minimax":     L'' = h'(a(f(z)))                                             (5)
+    "non-saturating":         L'' = h''(a(f(z)))                                            (6)
+    "relativistic", in pairs: L'  = h''(a(x) - a(f(z))),   L'' = h''(a(f(z)) - a(x))        (7)
+    R1 = r1/2 E_p_data |grad_x a(x)|^2,   R2 = r2/2 E_p_m |grad_x a(x)|^2                   (8)
+    2 E|x - x'| - E|x - y| - E|x' - y'|,   x, y ~ p_data,   x', y' ~ p_m                    (9)
+
+The maximum of (2) with (3) is where d* = p_data / (p_data + p_m); it is 2 JS(p_data, p_m) - ln 4, which is -ln 4 where
+the two are equal: `genmini study optimum` draws this for densities that are known. (5) and (6) have their optimum in
+common, but where the discriminator is sure of itself (5) is flat: with (3) its slope is d, that of (6) is 1 - d.
+
+The losses do not tell how good f is, since they are relative to the other player. So unseen data judge by (9), which
+needs no network; `genmini train` adds what digits-v1 says, and counts modes. `accuracy` is the share of pairs of an
+unseen x and a sample in which the x has the higher a: 1/2 if the discriminator can tell nothing. `ema` of the training
+loop averages both players: the pair of averages is what is judged and kept.
+
+Images of L levels are v = 2x/(L-1) - 1 here, and f ends in tanh. Real v lie on a grid and those of f do not, which a
+discriminator could learn to see; with `noise` both are seen through uniform noise, as wide as so many levels. A sample
+is f(z) rounded to the nearest level: no noise is added to it, as p(x|z) of a VAE adds.
+
+There is no room of its own: linear layers, convolutions and Adam are fused in PyTorch, and what is left, a softplus of
+one number for each example, is no traffic worth saving. R1 differentiates twice, through the layers as they are.
+
+    bodies: genmini/nets/players.py    test: tests/models/test_gan.py
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from genmini.models._model import Model
+from genmini.nets.players import players
+
+DIVERGENCES = {  # name -> h', h'' of (2), as functions of a, and the divergence D(p_m || p_data)
+    "jensen-shannon": (lambda a: -F.softplus(a), lambda a: F.softplus(-a)),  # (3): 2 JS - ln 4
+    "kl": (lambda a: -(a - 1).exp(), lambda a: -a),  # KL(p_data || p_m)
+    "reverse-kl": (lambda a: 1 - a, lambda a: (-a).exp()),  # KL(p_m || p_data)
+    "pearson": (lambda a: -a.square() / 4 - a, lambda a: -a),  # int (p_data - p_m)^2 / p_m
+    "hinge": (lambda a: -F.relu(1 + a), lambda a: F.relu(1 - a)),  # int |p_data - p_m| - 2
+    "wasserstein": (lambda a: -a, lambda a: -a),  # the distance, if a has slopes of at most 1: penalties see to it
+}
+LOSSES = ("minimax", "non-saturating", "relativistic")
+FEW = 2000  # examples of valid that (9) takes, at most
+
+
+class GAN(Model):
+    unit = "energy distance"
+    has_normal_prior = True
+    judged_by_samples = True
+
+    def __init__(self, shape, levels=None, latent=32, body="mlp", hidden=(128, 128), width=16,
+                 loss="non-saturating", divergence="jensen-shannon", k=1, r1=0.0, r2=0.0, spectral=False, noise=0.0,
+                 device=None, dtype=None):  # fmt: skip
+        """levels: L of images, None for points. latent: d numbers z. body "mlp" of `hidden` units a layer, or "conv" of
+        `width` channels; loss: (5), (6) or (7); k: steps of the discriminator, each on its part of the batch; r1, r2:
+        of (8); spectral: its weights have the spectral norm 1; noise: in levels."""
+        for name, value, known in (("loss", loss, LOSSES), ("divergence", divergence, DIVERGENCES)):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        if levels is not None and not 2 <= levels <= 256 or latent < 1 or k < 1:
+            raise ValueError("levels must be None or 2 to 256, latent and k at least 1, "
+                             f"got levels={levels}, latent={latent}, k={k}")  # fmt: skip
+        if min(r1, r2, noise) < 0:
+            raise ValueError(f"r1, r2 and noise must be at least 0, got {r1}, {r2} and {noise}")
+        super().__init__(shape, levels, self.classes)  # as many classes as those of CGAN
+        self.latent, self.k, self.r1, self.r2, self.noise = latent, k, r1, r2, noise
+        self.pairing, (self.h1, self.h2) = loss, DIVERGENCES[divergence]
+        self.f, phi, features = players(body, shape, latent, hidden, width, self.classes, spectral)
+        self.discriminator = nn.ModuleDict({"phi": phi, "w": nn.Linear(features, 1)})
+        self.to(device=device or torch.get_default_device(), dtype=dtype)
+
+    # ---- the players -------------------------------------------------------------------------------------------------
+
+    def a(self, v, y=None):
+        """(N, *shape) -> (N,): high where v looks like data."""
+        return self.discriminator["w"](self.discriminator["phi"](v))[:, 0]
+
+    def generate(self, n, y=None):
+        z = torch.randn(n, self.latent, device=self.device, dtype=self.like.dtype)
+        return self.v(z, y)  # (1)
+
+    def v(self, z, y=None):
+        """f: (N, d) -> (N, *shape): points, or images in (-1, 1)"""
+        v = self.f(z, y)[:, 0]
+        return v if self.levels is None else v.tanh()
+
+    def scaled(self, x):
+        """Examples (N, *shape), or flat -> v"""
+        x = x.reshape(len(x), *self.shape).to(self.like.dtype)
+        return x if self.levels is None else 2 * x / (self.levels - 1) - 1
+
+    def seen(self, v):
+        """v as the discriminator sees it."""
+        if self.levels is None or not self.noise:
+            return v
+        return v + (2 * torch.rand_like(v) - 1) * (self.noise / (self.levels - 1))
+
+    # ---- the game ----------------------------------------------------------------------------------------------------
+
+    def updates(self, batch):
+        x, y = self.check(batch.x, batch.y if self.classes else None)
+        x = self.scaled(x)
+        for n in torch.arange(len(x)).chunk(self.k):
+            loss = self.discriminator_loss(x[n], y if y is None else y[n])
+            yield "discriminator", loss, self.discriminator.parameters()
+        yield "generator", self.generator_loss(x, y), self.f.parameters()
+
+    def discriminator_loss(self, v, y=None):
+        with torch.no_grad():
+            w = self.generate(len(v), y)
+        v, w = self.seen(v).requires_grad_(), self.seen(w).requires_grad_()
+        a, b = self.a(v, y), self.a(w, y)
+        loss = self.versus(a, b).mean()
+        for r, at, x in ((self.r1, a, v), (self.r2, b, w)):
+            loss = loss + r / 2 * squared_slope(at, x).mean() if r else loss  # (8)
+        return loss
+
+    def versus(self, a, b):
+        """L', (N,), of a(x) and a(f(z))"""
+        if self.pairing == "relativistic":
+            return self.h2(a - b)  # (7)
+        return self.h2(a) - self.h1(b)  # the mean of minus this is what (2) maximises: (4)
+
+    def generator_loss(self, v, y=None):
+        b = self.a(self.seen(self.generate(len(v), y)), y)
+        if self.pairing == "relativistic":
+            with torch.no_grad():
+                a = self.a(self.seen(v), y)
+            return self.h2(b - a).mean()  # (7)
+        if self.pairing == "minimax":
+            return self.h1(b).mean()  # (5)
+        return self.h2(b).mean()  # (6)
+
+    # ---- what is judged ----------------------------------------------------------------------------------------------
+
+    def loss(self, x, y=None):
+        """(N, *shape) -> (N,): the discriminator's loss, each x against a new sample."""
+        x, y = self.check(x, y, needed=True)
+        return self.versus(self.a(self.seen(self.scaled(x)), y), self.a(self.seen(self.generate(len(x), y)), y))
+
+    @torch.no_grad()
+    def valid_loss(self, x, y=None):
+        """(9) of unseen examples and as many samples."""
+        v, w, y = self.beside_samples(x, y)
+        return energy_distance(self.joint(v, y), self.joint(w, y)).item()
+
+    @torch.no_grad()
+    def report(self, x, y=None):
+        """The share of pairs of an unseen x and a sample in which the discriminator ranks the x higher."""
+        v, w, y = self.beside_samples(x, y)
+        return {"accuracy": (self.a(v, y)[:, None] > self.a(w, y)).double().mean().item()}
+
+    def beside_samples(self, x, y=None):
+        """The first examples, and as many samples of the same classes by the noise of seed 0, as v; the classes"""
+        x, y = self.check(x[:FEW], None if y is None else y[:FEW], needed=True)
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(0)
+            return self.scaled(x), self.scaled(self.sample(len(x), y)), y
+
+    def joint(self, v, y):
+        """What the distance is of: v, made flat."""
+        return v.flatten(1)
+
+    def warning(self, rows):
+        """What the last three evaluations have in common."""
+        row, last, best = rows[-1], rows[-3:], min(rows, key=lambda each: each["valid"])
+        if len(last) < 3:
+            return ""  # too early to tell
+        if min(each["valid"] for each in last) > 2 * best["valid"]:
+            return (f"training diverges: the {self.unit} is {row['valid']:.3g}, and was {best['valid']:.3g} at step "
+                    f"{best['step']}, whose weights are kept; a larger r1 or a lower rate may help")  # fmt: skip
+        if all(each.get("missing") and each["modes"] for each in last):
+            return (f"mode collapse: samples leave out {row['missing']} of {row['modes'] + row['missing']} modes; "
+                    "r1, or loss=relativistic with r1 and r2, may help")  # fmt: skip
+        if min(each["accuracy"] for each in last) > 0.95:
+            return (f"the discriminator wins: it ranks {row['accuracy']:.0%} of unseen data above samples; "
+                    "a larger r1, or k=1, may help")  # fmt: skip
+        if max(each["accuracy"] for each in last) < 0.4:
+            return (f"the generator wins: the discriminator ranks {1 - row['accuracy']:.0%} of samples above unseen "
+                    "data; a smaller r1, or a larger k, may help")  # fmt: skip
+        return ""
+
+    # ---- samples -----------------------------------------------------------------------------------------------------
+
+    def d(self, x, y=None):
+        """sigma(a), (N,), of points or levels: with (3), the probability that x is of the data."""
+        x, y = self.check(x, y, needed=True)
+        return self.a(self.scaled(x), y).sigmoid()
+
+    def decode(self, z, y=None):
+        """f(z) in levels, not rounded, or as points, (N, *shape)"""
+        v = self.v(z, self.check_y(y, len(z), needed=True))
+        return v if self.levels is None else (v + 1) / 2 * (self.levels - 1)
+
+    @torch.no_grad()
+    def sample(self, n, y=None):
+        """n draws, (n, *shape): float, or whole levels."""
+        x = self.decode(torch.randn(n, self.latent, device=self.device, dtype=self.like.dtype), y)
+        return x if self.levels is None else x.round().to(torch.uint8)
+
+
+def squared_slope(a, x):
+    """|grad_x a|^2, (N,), itself differentiable; a (N,), each of its own x (N, ...)"""
+    (slope,) = torch.autograd.grad(a.sum(), x, create_graph=True)
+    return slope.flatten(1).square().sum(1)
+
+
+def energy_distance(x, y):
+    """(N, D), (M, D) -> at least 0, and 0 for equal sets: (9), each expectation a mean over all pairs"""
+    mean = lambda x, y: torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").mean()
+    return 2 * mean(x, y) - mean(x, x) - mean(y, y)  # (9)
+
+
+_BETAS = 0.0, 0.99  # no momentum: the loss that a player descends changes with each move of the other
+_POINTS = dict(steps=3000, batch=256, rate=1e-3, betas=_BETAS, ema=0.99, every=250)
+RECIPES = {  # tuned on the valid split alone
+    "digits": {
+        "data": "digits",
+        "model": dict(latent=32, hidden=(256, 256), r1=1.0, noise=1.0),
+        "train": dict(steps=4500, batch=128, rate=1e-3, betas=_BETAS, ema=0.995, every=500),
+        "threads": 1,
+    },
+    "digits-collapse": {  # convolutions, a high rate and momentum, and no penalty
+        "data": "digits",
+        "model": dict(latent=32, body="conv", width=16),
+        "train": dict(steps=1000, batch=64, rate=2e-3, betas=(0.9, 0.999), every=100),
+        "threads": 1,
+    },
+    **{
+        toy: {
+            "data": toy,
+            "model": dict(latent=2, loss="relativistic", r1=0.02, r2=0.02),
+            "train": _POINTS,
+            "threads": 1,
+        }
+        for toy in ("gaussians", "moons", "rings", "spirals", "checkerboard")
+    },
+    "gaussians-collapse": {  # the same without penalty, at ten times the rate, with momentum
+        "data": "gaussians",
+        "model": dict(latent=32, hidden=(128, 128, 128)),
+        "train": dict(steps=1200, batch=64, rate=1e-2, every=100),
+        "threads": 1,
+    },
+    "lattice": {
+        "data": "lattice",
+        "model": dict(latent=2, hidden=(128, 128, 128), loss="relativistic", r1=0.1, r2=0.1),
+        "train": _POINTS | dict(steps=5000),
+        "threads": 1,
+    },
+    "mnist": {  # not tuned
+        "data": "mnist",
+        "model": dict(latent=64, body="conv", width=32, loss="relativistic", r1=1.0, r2=1.0, noise=1.0),
+        "train": dict(steps=10_000, batch=64, rate=5e-4, betas=_BETAS, ema=0.999, every=500),
+    },
+    "colour": {  # not tuned
+        "data": "images",
+        "model": dict(latent=64, body="conv", width=32, loss="relativistic", r1=1.0, r2=1.0, noise=1.0),
+        "train": dict(steps=10_000, batch=64, rate=5e-4, betas=_BETAS, ema=0.999, every=500),
+    },
+}
