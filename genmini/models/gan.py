@@ -3,23 +3,23 @@
 The course, "Réseau antagoniste (GAN)" and "Réseaux antagonistes générateurs"; Goodfellow et al., "Generative
 Adversarial Nets", 2014. The family (2) is that of Nowozin et al. (f-GAN, 2016) and wider; relativistic pairs with both
 penalties are Huang et al.'s (R3GAN, 2024), the penalties Mescheder et al.'s (2018), the spectral norm Miyato et al.'s
-(2018), the distance (9) Székely and Rizzo's (2013).
+(2018), the distance (8) Székely and Rizzo's (2013).
 
     x = f(z),   z ~ N(0, I):   p_m(x) has no formula, but is drawn from                     (1)
-    D(p_m || p_data) = max_a  E_p_m [h'(a(x))] - E_p_data [h''(a(x))]                       (2)
+    D(p_m || p_data) = max_a E_p_m [h'(a(x))] - E_p_data [h''(a(x))] = -min_a E L',
+        L' = h''(a(x)) - h'(a(f(z))),   which the discriminator descends, k steps           (2)
     "jensen-shannon":   h' = ln(1 - d),   h'' = -ln d,   d = sigma(a)                       (3)
-    discriminator, k steps:   L'  = h''(a(x)) - h'(a(f(z)))                                 (4)
-    generator, "minimax":     L'' = h'(a(f(z)))                                             (5)
-    "non-saturating":         L'' = h''(a(f(z)))                                            (6)
-    "relativistic", in pairs: L'  = h''(a(x) - a(f(z))),   L'' = h''(a(f(z)) - a(x))        (7)
-    R1 = r1/2 E_p_data |grad_x a(x)|^2,   R2 = r2/2 E_p_m |grad_x a(x)|^2                   (8)
-    2 E|x - x'| - E|x - y| - E|x' - y'|,   x, y ~ p_data,   x', y' ~ p_m                    (9)
+    generator, "minimax":     L'' = h'(a(f(z)))                                             (4)
+    "non-saturating":         L'' = h''(a(f(z)))                                            (5)
+    "relativistic", in pairs: L'  = h''(a(x) - a(f(z))),   L'' = h''(a(f(z)) - a(x))        (6)
+    R1 = r1/2 E_p_data |grad_x a(x)|^2,   R2 = r2/2 E_p_m |grad_x a(x)|^2                   (7)
+    2 E|x - x'| - E|x - y| - E|x' - y'|,   x, y ~ p_data,   x', y' ~ p_m                    (8)
 
 The maximum of (2) with (3) is where d* = p_data / (p_data + p_m); it is 2 JS(p_data, p_m) - ln 4, which is -ln 4 where
-the two are equal: `genmini study optimum` draws this for densities that are known. (5) and (6) have their optimum in
-common, but where the discriminator is sure of itself (5) is flat: with (3) its slope is d, that of (6) is 1 - d.
+the two are equal: `genmini study optimum` draws this for densities that are known. (4) and (5) have their optimum in
+common, but where the discriminator is sure of itself (4) is flat: with (3) its slope is d, that of (5) is 1 - d.
 
-The losses do not tell how good f is, since they are relative to the other player. So unseen data judge by (9), which
+The losses do not tell how good f is, since they are relative to the other player. So unseen data judge by (8), which
 needs no network; `genmini train` adds what digits-v1 says, and counts modes. `accuracy` is the share of pairs of an
 unseen x and a sample in which the x has the higher a: 1/2 if the discriminator can tell nothing. `ema` of the training
 loop averages both players: the pair of averages is what is judged and kept.
@@ -41,8 +41,8 @@ from torch import nn
 from genmini.models._model import Model
 from genmini.nets.players import players
 
-DIVERGENCES = {  # name -> h', h'' of (2), as functions of a, and the divergence D(p_m || p_data)
-    "jensen-shannon": (lambda a: -F.softplus(a), lambda a: F.softplus(-a)),  # (3): 2 JS - ln 4
+DIVERGENCES = {  # name -> h', h'' of (2) as functions of a; D, that of jensen-shannon being 2 JS - ln 4
+    "jensen-shannon": (lambda a: -F.softplus(a), lambda a: F.softplus(-a)),  # (3)
     "kl": (lambda a: -(a - 1).exp(), lambda a: -a),  # KL(p_data || p_m)
     "reverse-kl": (lambda a: 1 - a, lambda a: (-a).exp()),  # KL(p_m || p_data)
     "pearson": (lambda a: -a.square() / 4 - a, lambda a: -a),  # int (p_data - p_m)^2 / p_m
@@ -50,7 +50,7 @@ DIVERGENCES = {  # name -> h', h'' of (2), as functions of a, and the divergence
     "wasserstein": (lambda a: -a, lambda a: -a),  # the distance, if a has slopes of at most 1: penalties see to it
 }
 LOSSES = ("minimax", "non-saturating", "relativistic")
-FEW = 2000  # examples of valid that (9) takes, at most
+FEW = 2000  # examples of valid that (8) takes, at most
 
 
 class GAN(Model):
@@ -62,8 +62,8 @@ class GAN(Model):
                  loss="non-saturating", divergence="jensen-shannon", k=1, r1=0.0, r2=0.0, spectral=False, noise=0.0,
                  device=None, dtype=None):  # fmt: skip
         """levels: L of images, None for points. latent: d numbers z. body "mlp" of `hidden` units a layer, or "conv" of
-        `width` channels; loss: (5), (6) or (7); k: steps of the discriminator, each on its part of the batch; r1, r2:
-        of (8); spectral: its weights have the spectral norm 1; noise: in levels."""
+        `width` channels; loss: (4), (5) or (6); k: steps of the discriminator, each on its part of the batch; r1, r2:
+        of (7); spectral: its weights have the spectral norm 1; noise: in levels."""
         for name, value, known in (("loss", loss, LOSSES), ("divergence", divergence, DIVERGENCES)):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
@@ -118,28 +118,28 @@ class GAN(Model):
     def discriminator_loss(self, v, y=None):
         with torch.no_grad():
             w = self.generate(len(v), y)
-        v, w = self.seen(v).requires_grad_(), self.seen(w).requires_grad_()
+        v, w = (self.seen(u).detach().requires_grad_() for u in (v, w))
         a, b = self.a(v, y), self.a(w, y)
         loss = self.versus(a, b).mean()
         for r, at, x in ((self.r1, a, v), (self.r2, b, w)):
-            loss = loss + r / 2 * squared_slope(at, x).mean() if r else loss  # (8)
+            loss = loss + r / 2 * squared_slope(at, x).mean() if r else loss  # (7)
         return loss
 
     def versus(self, a, b):
         """L', (N,), of a(x) and a(f(z))"""
         if self.pairing == "relativistic":
-            return self.h2(a - b)  # (7)
-        return self.h2(a) - self.h1(b)  # the mean of minus this is what (2) maximises: (4)
+            return self.h2(a - b)  # (6)
+        return self.h2(a) - self.h1(b)  # (2)
 
     def generator_loss(self, v, y=None):
         b = self.a(self.seen(self.generate(len(v), y)), y)
         if self.pairing == "relativistic":
             with torch.no_grad():
                 a = self.a(self.seen(v), y)
-            return self.h2(b - a).mean()  # (7)
+            return self.h2(b - a).mean()  # (6)
         if self.pairing == "minimax":
-            return self.h1(b).mean()  # (5)
-        return self.h2(b).mean()  # (6)
+            return self.h1(b).mean()  # (4)
+        return self.h2(b).mean()  # (5)
 
     # ---- what is judged ----------------------------------------------------------------------------------------------
 
@@ -150,7 +150,7 @@ class GAN(Model):
 
     @torch.no_grad()
     def valid_loss(self, x, y=None):
-        """(9) of unseen examples and as many samples."""
+        """(8) of unseen examples and as many samples."""
         v, w, y = self.beside_samples(x, y)
         return energy_distance(self.joint(v, y), self.joint(w, y)).item()
 
@@ -216,9 +216,9 @@ def squared_slope(a, x):
 
 
 def energy_distance(x, y):
-    """(N, D), (M, D) -> at least 0, and 0 for equal sets: (9), each expectation a mean over all pairs"""
+    """(N, D), (M, D) -> at least 0, and 0 for equal sets: (8), each expectation a mean over all pairs"""
     mean = lambda x, y: torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").mean()
-    return 2 * mean(x, y) - mean(x, x) - mean(y, y)  # (9)
+    return 2 * mean(x, y) - mean(x, x) - mean(y, y)  # (8)
 
 
 _BETAS = 0.0, 0.99  # no momentum: the loss that a player descends changes with each move of the other

@@ -73,7 +73,7 @@ def test_losses_are_those_of_the_formulas(loss, divergence):
 
 
 def test_the_slopes_of_both_sides_where_the_discriminator_is_sure():
-    """With (3), the slope of (5) in a is -d, that of (6) is d - 1: where d is near 0 only (6) moves the generator."""
+    """With (3), the slope of (4) in a is -d, that of (5) is d - 1: where d is near 0 only (5) moves the generator."""
     a = torch.tensor([-8.0, 0.0, 3.0], dtype=torch.float64, requires_grad=True)
     h1, h2 = DIVERGENCES["jensen-shannon"]
     slopes = [torch.autograd.grad(h(a).sum(), a)[0] for h in (h1, h2)]
