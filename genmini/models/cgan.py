@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini.models.gan import GAN
+from genmini.settings import whole
 
 
 class CGAN(GAN):
@@ -27,8 +28,7 @@ class CGAN(GAN):
 
     def __init__(self, shape, levels=None, classes=10, device=None, dtype=None, **settings):
         """classes: how many y tells apart; settings: those of GAN."""
-        if classes < 1:
-            raise ValueError(f"classes must be at least 1, got {classes}")
+        whole(classes=classes)
         self.classes = classes  # before the players are made: the generator is steered by as many numbers
         super().__init__(shape, levels=levels, **settings)
         self.discriminator["e"] = nn.Embedding(classes, self.discriminator["w"].in_features)

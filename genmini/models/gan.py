@@ -40,6 +40,7 @@ from torch import nn
 
 from genmini.models._model import Model
 from genmini.nets.players import players
+from genmini.settings import number, one_of, whole
 
 DIVERGENCES = {  # name -> h', h'' of (2) as functions of a; D, that of jensen-shannon being 2 JS - ln 4
     "jensen-shannon": (lambda a: -F.softplus(a), lambda a: F.softplus(-a)),  # (3)
@@ -64,14 +65,12 @@ class GAN(Model):
         """levels: L of images, None for points. latent: d numbers z. body "mlp" of `hidden` units a layer, or "conv" of
         `width` channels; loss: (4), (5) or (6); k: steps of the discriminator, each on its part of the batch; r1, r2:
         of (7); spectral: its weights have the spectral norm 1; noise: in levels."""
-        for name, value, known in (("loss", loss, LOSSES), ("divergence", divergence, DIVERGENCES)):
-            if value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-        if levels is not None and not 2 <= levels <= 256 or latent < 1 or k < 1:
-            raise ValueError("levels must be None or 2 to 256, latent and k at least 1, "
-                             f"got levels={levels}, latent={latent}, k={k}")  # fmt: skip
-        if min(r1, r2, noise) < 0:
-            raise ValueError(f"r1, r2 and noise must be at least 0, got {r1}, {r2} and {noise}")
+        one_of(LOSSES, loss=loss)
+        one_of(DIVERGENCES, divergence=divergence)
+        whole(latent=latent, k=k)
+        number(least=0, r1=r1, r2=r2, noise=noise)
+        if levels is not None:
+            whole(2, 256, levels=levels)
         super().__init__(shape, levels, self.classes)  # as many classes as those of CGAN
         self.latent, self.k, self.r1, self.r2, self.noise = latent, k, r1, r2, noise
         self.pairing, (self.h1, self.h2) = loss, DIVERGENCES[divergence]

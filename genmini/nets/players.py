@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from genmini.nets.coders import Steered, Up
+from genmini.settings import one_of, whole
 
 SLOPE = 0.2  # of LeakyReLU below 0
 
@@ -22,10 +23,8 @@ SLOPE = 0.2  # of LeakyReLU below 0
 def players(body, shape, d, hidden=(128, 128), width=16, context=0, spectral=False):
     """Return the generator, the features and their number F. context: the length C of y; spectral: divide each weight
     of the features by its largest singular value."""
-    if body not in ("mlp", "conv"):
-        raise ValueError(f"body must be 'mlp' or 'conv', got {body!r}")
-    if min(*hidden, width) < 1:
-        raise ValueError(f"hidden and width must be at least 1, got {hidden} and {width}")
+    one_of(("mlp", "conv"), body=body)
+    whole(hidden=hidden, width=width)
     D = math.prod(shape)
     if body == "conv":
         generator = Up(shape, d, 1, width, "nearest", context)

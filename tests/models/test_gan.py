@@ -277,11 +277,12 @@ def test_noise_is_as_wide_as_its_levels_and_points_have_none():
 
 
 @pytest.mark.parametrize("settings, words", [
-    (dict(loss="wgan"), "loss must be one of minimax, non-saturating, relativistic, got 'wgan'"),
-    (dict(divergence="tv"), "divergence must be one of jensen-shannon, kl"),
-    (dict(body="unet"), "body must be 'mlp' or 'conv'"), (dict(r1=-1.0), "r1, r2 and noise must be at least 0"),
-    (dict(k=0), "k at least 1, got levels=None, latent=2, k=0"), (dict(levels=1), "levels must be None or 2 to 256"),
-    (dict(hidden=(4, 0)), "hidden and width must be at least 1"),
+    (dict(loss="wgan"), "loss must be 'minimax', 'non-saturating' or 'relativistic', got 'wgan'"),
+    (dict(divergence="tv"), "divergence must be 'jensen-shannon', 'kl', 'reverse-kl', 'pearson', 'hinge' or 'wasserst"),
+    (dict(body="unet"), "body must be 'mlp' or 'conv', got 'unet'"), (dict(r1=-1.0), "r1 must be at least 0, got -1.0"),
+    (dict(r2=math.inf), "r2 must be at least 0, got inf"), (dict(noise=-0.5), "noise must be at least 0, got -0.5"),
+    (dict(k=0), "k must be at least 1, got 0"), (dict(levels=1), "levels must be 2 to 256, got 1"),
+    (dict(hidden=(4, 0)), r"hidden must be at least 1, got \(4, 0\)"),
 ])  # fmt: skip
 def test_settings_that_cannot_be_are_refused(settings, words):
     with pytest.raises(ValueError, match=words):
