@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from measure import DEVICE, GPU, in_rung, ours, peak, row, times
 
 from genmini import ops
+from genmini.models._levels import steps
 from genmini.models.made import MADE
 
 CASES = [(64, 784, (1000, 1000), 2), (1, 784, (500,), 2), (100, 64, (500,), 17)] + (
@@ -24,7 +25,7 @@ def dense(model, x):
     """A pass through dense layers."""
     layers = [(layer.weight.masked_fill(~mask, 0), layer.bias)
               for layer, mask in zip((*model.W, model.V), masks(model), strict=True)]  # fmt: skip
-    rows, z = len(model.V.bias) // model.D, model._bits(x)
+    rows, z = len(model.V.bias) // model.D, steps(x, model.levels, torch.float32)
 
     def run():
         a = z

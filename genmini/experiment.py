@@ -22,6 +22,7 @@ import torch
 
 from genmini import checkpoint, data, files, info, kernels, metrics, models
 from genmini.data import toys
+from genmini.models._model import NOT_STORED
 from genmini.train import Loop, fit
 
 # ---- plan ----------------------------------------------------------------------------------------------------------
@@ -102,7 +103,7 @@ def _settings(assignments, model_class, loop, recipe):
     """The recipe's settings with "KEY=VALUE" over them: the model's, the loop's, and STAGE.KEY of later stages."""
     later = model_class.stages[1:]
     chosen = [dict(recipe[part]) for part in ("model", "train", *later)]
-    fixed = {"self", "x", "shape", "levels", "device", "dtype"}
+    fixed = {"self", "x", "shape", "levels", *NOT_STORED}
     known = [{k: default for k, default in _parameters(f).items() if k not in fixed} for f in (model_class, loop)]
     known += known[1:] * len(later)
     for assignment in assignments:

@@ -12,7 +12,7 @@ Every class has these members:
     mean(a)       the mean of x in levels, from 0 to L-1
     cumulative(a) p(x <= l | a) for l = 0 ... L-2, along a new last dimension
     draw(a, u)    the number of levels l < L-1 with p(x <= l | a) <= u, for uniform noise 0 <= u < 1
-    marginals(x)  the a of given shares of the levels; only of Bits and Levels
+    marginals(x)  the a of given shares of the levels, where `has_marginals`: of Bits and Levels
     levels        L
     discrete      true if log_p is a probability of levels, false if it is a density
     dtype         of draws: uint8 up to 256 levels
@@ -60,6 +60,7 @@ class Output(nn.Module):
     """What the four classes share: discrete levels, drawn by inverting their cumulative distribution."""
 
     discrete = True
+    has_marginals = False
 
     def __init__(self, levels, rows, dim=1):
         super().__init__()
@@ -84,6 +85,8 @@ class Output(nn.Module):
 class Bits(Output):
     """p(x = 1) = sigma(a)"""
 
+    has_marginals = True
+
     def __init__(self, dim=1):
         super().__init__(2, 1, dim)
 
@@ -104,6 +107,8 @@ class Bits(Output):
 
 class Levels(Output):
     """p(x = l) = exp(a_l) / sum_k exp(a_k)"""
+
+    has_marginals = True
 
     def __init__(self, levels, dim=1):
         super().__init__(levels, levels, dim)

@@ -35,6 +35,13 @@ def begun(n, D, u, x, known, like, dtype=torch.uint8):
     return u, torch.zeros(n, D, dtype=dtype, device=u.device) if x is None else x.reshape(n, D).to(dtype)
 
 
+def steps(x, levels, dtype):
+    """(N, D) -> (N, D (L-1)): the bits [x_d >= 1] ... [x_d >= L-1], for each d side by side"""
+    if levels > 2:
+        x = (x[..., None] >= torch.arange(1, levels, device=x.device)).flatten(1)
+    return x.to(dtype)
+
+
 def ordered(order, D):
     """The pixel that comes first, second, ..., (D,), of "natural", "random" or a list of all pixels."""
     if order == "natural":

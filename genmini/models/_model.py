@@ -12,8 +12,8 @@
 The constructor's arguments are converted to plain Python values (a tensor to a list, a shape to a tuple) and kept in
 `settings`. x are N examples (N, *shape): whole levels 0 ... levels - 1, or real numbers where levels is None. y are
 their classes (N,), or one class for all; callers pass it by name, and only to a model that has `classes`. A method that
-a model does not have raises `Cannot` with the reason; `cannot(name)` gives the reason without a call. docs/extend.md
-adds a model step by step.
+a model does not have raises `Cannot` with the reason; `cannot(name)` gives the reason without a call. Where settings
+decide, as those of VAE do for `begin_at_marginals`, the call alone tells. docs/extend.md adds a model step by step.
 """
 
 import functools
@@ -45,11 +45,12 @@ LACKS = {  # method, or argument of `sample` -> what a model without it does not
     "known": "does not draw pixel after pixel, so it cannot complete an image",
     "how": "has one way to draw",
 }
+NOT_STORED = "device", "dtype", "context"  # arguments that are no settings; a model hands `context` to its base
 SAMPLING = ("mean", "known", "how")  # arguments that some models' `sample` takes
 
 
 class Cannot(ValueError):
-    """Raised for a method that the model does not have, with the reason."""
+    """Raised for a method that the model does not have, or not with its settings; with the reason."""
 
 
 class Batch(NamedTuple):
@@ -98,6 +99,10 @@ class Model(nn.Module):
     def device(self):
         return self.like.device
 
+    def place(self, device, dtype):
+        """Move the model to the device (default: that of new tensors), and its weights to dtype."""
+        self.to(device=device or torch.get_default_device(), dtype=dtype)
+
     # ---- checks ------------------------------------------------------------------------------------------------------
 
     def check(self, x, y=None, needed=False):
@@ -120,6 +125,16 @@ class Model(nn.Module):
         if y.device.type == "cpu" and y.numel() and not 0 <= y.min() <= y.max() < self.classes:
             raise ValueError(f"y must hold classes 0 ... {self.classes - 1}, got {y.min()} ... {y.max()}")
         return y.to(self.device).long().expand(n)
+
+    def classes_or_drawn(self, y, n):
+        """The same; for None, a model with classes draws them evenly."""
+        if self.classes and y is None:
+            y = torch.randint(self.classes, (n,), device=self.device)
+        return self.check_y(y, n)
+
+    def v_of(self, x):
+        """Levels (N, *shape), or flat -> v = x / (L - 1), (N, *shape), in the model's dtype"""
+        return x.reshape(len(x), *self.shape).to(self.like.dtype) / (self.levels - 1)
 
     # ---- learning ----------------------------------------------------------------------------------------------------
 
@@ -162,6 +177,13 @@ class Model(nn.Module):
     def log_prob(self, x, y=None):
         """(N, *shape) -> (N,) in nats: log p(x), or log p(x | y)."""
         raise Cannot(self.cannot("log_prob"))
+
+    def over_classes(self, log_p, frequency=None):
+        """log sum_y p(y) p(x | y), (N,), where log_p(y) gives log p(x | y). p(y) is `frequency` (classes,), or even."""
+        each = torch.stack([log_p(y) for y in range(self.classes)])
+        if frequency is None:
+            return each.logsumexp(0) - math.log(self.classes)
+        return (each + frequency.log()[:, None]).logsumexp(0)
 
     def log_prob_each(self, x):
         """(N, *shape) -> (N, ...): its parts, where an example is a series of them."""
@@ -275,7 +297,7 @@ def _recorded(init):
         own, kinds = {}, inspect.Parameter
         for name, value in list(bound.arguments.items())[1:]:
             own |= value if signature.parameters[name].kind == kinds.VAR_KEYWORD else {name: value}
-        own = {name: value for name, value in own.items() if name not in ("device", "dtype")}
+        own = {name: value for name, value in own.items() if name not in NOT_STORED}
         named = {name: own[name] for name in own if name in signature.parameters}
         self.settings = own | vars(self).get("settings", {}) | named
 

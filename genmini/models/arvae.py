@@ -33,7 +33,7 @@ class ARVAE(VAE):
         """attributes: names of those that the first numbers z follow; gamma: of (4); delta: of (3); settings: VAE's."""
         number(least=0, gamma=gamma)
         number(above=0, delta=delta)
-        super().__init__(shape, levels=levels, **settings)
+        super().__init__(shape, levels=levels, device=device, dtype=dtype, **settings)
         if not attributes or not set(attributes) <= set(measured.NAMES):
             raise ValueError(f"attributes must be among {', '.join(measured.NAMES)}, got {attributes}")
         if len(set(attributes)) < len(attributes):
@@ -42,12 +42,10 @@ class ARVAE(VAE):
             raise ValueError(f"an attribute of an image (H, W) takes one of latent={self.latent} numbers, "
                              f"got {attributes} of shape {shape}")  # fmt: skip
         self.attributes, self.gamma, self.delta = attributes, gamma, delta
-        self.to(device=device or torch.get_default_device(), dtype=dtype)
 
     def measure(self, x):
         """Levels (N, H, W) -> what the attributes are, (N, R)"""
-        v = x.reshape(len(x), *self.shape).to(self.like.dtype) / (self.levels - 1)
-        return measured.measure(v)[:, [measured.NAMES.index(name) for name in self.attributes]]
+        return measured.measure(self.v_of(x))[:, [measured.NAMES.index(name) for name in self.attributes]]
 
     def disorder(self, z, a):
         """z (N, d), a (N, R) -> (N,): for each i, the sum over r of the mean over j of |tanh(delta D_r) - sign(D_a)|.

@@ -44,11 +44,10 @@ class Autoencoder(Model):
         self.register_buffer("m", torch.zeros(latent))
         self.register_buffer("S", torch.eye(latent))
         self.register_buffer("batches", torch.tensor(0))
-        self.to(device=device or torch.get_default_device(), dtype=dtype)
+        self.place(device, dtype)
 
     def _v(self, x, y):
-        x, _ = self.check(x, y)
-        return (x.reshape(len(x), *self.shape) / (self.levels - 1)).to(self.m.dtype)
+        return self.v_of(self.check(x, y)[0])
 
     def loss(self, x, y=None):
         """(N, *shape) -> the squared error of v, summed over an image, (N,)"""

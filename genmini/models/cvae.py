@@ -30,11 +30,10 @@ class CVAE(VAE):
     def __init__(self, shape, levels=2, classes=10, device=None, dtype=None, **settings):
         """classes: C, how many y tells apart, or how long a vector y is; settings: those of VAE."""
         whole(classes=classes)
-        self.classes = classes  # before the bodies are made: they are steered by as many numbers
-        super().__init__(shape, levels=levels, **settings)
+        super().__init__(shape, levels=levels, context=classes, **settings)
         self.register_buffer("seen", torch.full((KEPT, classes), 1 / classes))  # at first the mean of all classes
         self.register_buffer("count", torch.tensor(0))
-        self.to(device=device or torch.get_default_device(), dtype=dtype)
+        self.place(device, dtype)
 
     def check_y(self, y, n, needed=True):
         """A class, classes (n,), a vector (C,) or vectors (n, C) -> (n, C): what is concatenated in (1)"""

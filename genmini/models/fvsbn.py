@@ -19,7 +19,7 @@ from torch import nn
 
 from genmini import outputs
 from genmini.layers import MaskedLinear
-from genmini.models._levels import begun, ordered
+from genmini.models._levels import begun, ordered, steps
 from genmini.models._model import Model
 from genmini.settings import share, whole
 
@@ -44,13 +44,8 @@ class FVSBN(Model):
     def logits(self, x):
         """(N, *shape) -> (N, D), or (N, D, L) with L > 2 levels, in pixel order; a row depends on earlier pixels."""
         x = x.reshape(len(x), self.D)[:, self.order]  # x_1 ... x_D
-        a = self.alpha(self.dropout(self._bits(x)))  # inside sigma: (2)
+        a = self.alpha(self.dropout(steps(x, self.levels, self.like.dtype)))  # inside sigma: (2)
         return a.unflatten(1, (self.D, self.p.rows))[:, self.order.argsort()].squeeze(2)
-
-    def _bits(self, x):  # (N, D) -> (N, D (L-1))
-        if self.levels > 2:
-            x = (x[..., None] >= torch.arange(1, self.levels, device=x.device)).flatten(1)
-        return x.to(self.alpha.weight.dtype)
 
     def log_prob(self, x, y=None):
         """(N, *shape) -> (N,) in nats."""
@@ -78,7 +73,8 @@ class FVSBN(Model):
             if d >= known:
                 x[:, d] = self.p.draw(a[:, rows * d : rows * (d + 1)], u[:, d])  # (1)
             later = rows * (d + 1)
-            a[:, later:] += self._bits(x[:, d, None]) @ self.alpha.weight[later:, bits * d : bits * (d + 1)].T  # (2)
+            x_d = steps(x[:, d, None], self.levels, a.dtype)
+            a[:, later:] += x_d @ self.alpha.weight[later:, bits * d : bits * (d + 1)].T  # (2)
         return x[:, self.order.argsort()].reshape(n, *self.shape)
 
 

@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini import ops, outputs
-from genmini.models._levels import begun, ordered
+from genmini.models._levels import begun, ordered, steps
 from genmini.models._model import Model
 from genmini.settings import share, whole
 
@@ -77,7 +77,7 @@ class MADE(Model):
         mask: its number, or the degrees of the pixels (in the order of mask 0) and of each hidden layer."""
         x = x.reshape(len(x), self.D)[:, self.orders[0]]
         m, d = self._degrees(mask)
-        z = x = self._bits(x)
+        z = x = steps(x, self.levels, self.like.dtype)
         for W, below, m_i in zip(self.W, m, m[1:], strict=False):
             z = self.dropout(F.relu(ops.masked_linear(z, W.weight, W.bias, below, m_i)))  # (2), (4)
         a = ops.masked_linear(z, self.V.weight, self.V.bias, m[-1], d, strict=True)  # inside sigma: (3)
@@ -91,11 +91,6 @@ class MADE(Model):
             mask = [getattr(self, f"m{i}")[mask] for i in range(len(self.W) + 1)]
         pixels, *hidden = mask
         return [pixels.repeat_interleave(self.levels - 1), *hidden], pixels.repeat_interleave(self.p.rows)
-
-    def _bits(self, x):  # (N, D) -> (N, D (L-1))
-        if self.levels > 2:
-            x = (x[..., None] >= torch.arange(1, self.levels, device=x.device)).flatten(1)
-        return x.to(self.V.weight.dtype)
 
     def log_prob(self, x, mask=None, y=None):
         """(N, *shape) -> (N,) in nats: of all masks; in training, of one that is drawn; or of the one given."""

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini import ops, outputs
-from genmini.models._levels import begun, ordered
+from genmini.models._levels import begun, ordered, steps
 from genmini.models._model import Model
 from genmini.settings import share, whole
 
@@ -85,13 +85,12 @@ class NADE(Model):
         W, b = self.W.unflatten(1, (self.D, -1)).unbind(1), self.b.unflatten(0, (self.D, -1))
         V = V.unflatten(0, (self.D, -1))
         a, x, logits = self.c.expand(len(x), -1), x.clone(), []  # (4)
-        levels = torch.arange(1, self.levels, device=x.device)
         for d in range(self.D):
             h = a.sigmoid()  # (2)
             l = F.linear(h, V[d], b[d])  # inside sigma: (3)
             if u is not None and d >= known:
                 x[:, d] = self.p.draw(l, u[:, d])
-            a = a + (x[:, d, None] >= levels).to(a.dtype) @ W[d].T  # (4)
+            a = a + steps(x[:, d, None], self.levels, a.dtype) @ W[d].T  # (4)
             logits.append(l)
         return x, torch.stack(logits, 1)
 

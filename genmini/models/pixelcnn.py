@@ -65,8 +65,7 @@ class Raster(Model):
         x, y = self.check(x, y)
         x = self._image(x)
         if self.classes and y is None:
-            each = [self.log_prob(x, k) for k in range(self.classes)]
-            return torch.stack(each).logsumexp(0) - math.log(self.classes)
+            return self.over_classes(lambda k: self.log_prob(x, k))
         log_p = self.p.log_p(self.features(x, y).flatten(0, 1), x.flatten(0, 1)).view(x.shape)  # log of (3) or (4)
         log_p = log_p.sum(1)  # log of (2)
         return log_p.flatten(1).sum(1)  # log of (1)
@@ -134,9 +133,7 @@ class Raster(Model):
         u, given = begun(n, self.D, u, x, known, self.like, self.p.dtype)
         given = self._image(checked(given, self.shape, self.levels))
         x = torch.where(self._spread(torch.arange(self.D, device=u.device)[None] < known), given, 0)
-        if self.classes and y is None:
-            y = torch.randint(self.classes, (n,), device=u.device)
-        return self._spread(u), x, self.check_y(y, n)
+        return self._spread(u), x, self.classes_or_drawn(y, n)
 
     def _spread(self, u):  # (n, D) in order -> (n, C, H, W)
         return u.view(len(u), self.H, self.W, self.C).movedim(-1, 1)

@@ -88,7 +88,7 @@ class RealNVP(Model):
         if levels is not None and dequantise == "variational":
             steps = couple(self.inner, "odd" if len(h) == 1 else "checkerboard", context=self.inner[0])
             self.g = nn.ModuleList(steps[1::2])  # couplings only: e ~ N(0, I) needs no actnorm
-        self.to(device=device or torch.get_default_device(), dtype=dtype)
+        self.place(device, dtype)
 
     # ---- h and its inverse -------------------------------------------------------------------------------------------
 
@@ -143,8 +143,7 @@ class RealNVP(Model):
 
     def _log_p(self, x, y):
         if self.classes and y is None:  # p(x) = 1/K sum_y p(x | y)
-            each = [self._log_p(x, torch.full((len(x),), k, device=x.device)) for k in range(self.classes)]
-            return torch.stack(each).logsumexp(0) - math.log(self.classes)
+            return self.over_classes(lambda k: self._log_p(x, torch.full((len(x),), k, device=x.device)))
         z, logdet = self(x, y)
         return _log_normal(z) + logdet  # (1)
 
@@ -159,7 +158,7 @@ class RealNVP(Model):
         if self.g is None:
             return torch.rand(x.shape, device=x.device, dtype=like.dtype), 0.0
         e = w = torch.randn(len(x), *self.inner, device=x.device, dtype=like.dtype)
-        context, logdet = (2 * x.to(like.dtype) / (self.levels - 1) - 1).reshape(e.shape), 0
+        context, logdet = (2 * self.v_of(x) - 1).reshape(e.shape), 0
         for step in self.g:
             w, part = step(w, None, context)
             logdet = logdet + part
@@ -169,10 +168,8 @@ class RealNVP(Model):
     @torch.no_grad()
     def sample(self, n, y=None):
         """n draws, (n, *shape): float, or whole levels. y: a class for all, or one each; None draws classes evenly."""
-        like = self.like
-        if self.classes and y is None:
-            y = torch.randint(self.classes, (n,), device=like.device)
-        x, _ = self.inverse(torch.randn(n, self.D, device=like.device, dtype=like.dtype), self.check_y(y, n))
+        y = self.classes_or_drawn(y, n)
+        x, _ = self.inverse(torch.randn(n, self.D, device=self.device, dtype=self.like.dtype), y)
         if self.levels is None:
             return x
         v = self.levels * (x.sigmoid() - self.margin) / (1 - 2 * self.margin)

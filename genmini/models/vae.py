@@ -31,7 +31,7 @@ import math
 import torch
 
 from genmini import ops, outputs
-from genmini.models._model import Model
+from genmini.models._model import Cannot, Model
 from genmini.nets.coders import coders
 from genmini.settings import number, one_of, whole
 
@@ -44,28 +44,31 @@ class VAE(Model):
 
     def __init__(self, shape, levels=2, latent=20, body="mlp", hidden=400, width=32, upsample="nearest",
                  decoder="bernoulli", alpha=20.0, variance="shared", beta=1.0, free_bits=0.0, dropout=0.0,
-                 device=None, dtype=None):  # fmt: skip
+                 context=0, device=None, dtype=None):  # fmt: skip
         """latent: d numbers z. body "mlp", the practical's, of `hidden` units, or "conv" of `width` channels,
         `upsample` "transposed", "nearest" or "bilinear"; decoder "bernoulli", "categorical", "gaussian" with `alpha`,
         or "gaussian-learned" with one variance "shared" by all pixels or one for each "pixel"; beta, free_bits: of (4).
+        context: of CVAE, how many numbers y steer both halves.
         """
         whole(2, 256, levels=levels)
         whole(latent=latent)
         number(least=0, beta=beta, free_bits=free_bits)
         one_of(("mlp", "conv"), body=body)
-        super().__init__(shape, levels, self.classes)  # as many numbers y steer both halves: those of CVAE
+        super().__init__(shape, levels, context)
         self.latent, self.beta, self.free_bits = latent, beta, free_bits
         self.p = outputs.decoder(decoder, levels, alpha, variance)
         self.unit = "nats" if self.p.discrete else "nats of a density of v"
         numbers = 2 * latent, latent, self.p.rows
-        self.encoder, self.f = coders(body, shape, *numbers, hidden, width, upsample, self.classes, dropout)
-        self.to(device=device or torch.get_default_device(), dtype=dtype)
+        self.encoder, self.f = coders(body, shape, *numbers, hidden, width, upsample, context, dropout)
+        self.place(device, dtype)
 
     @torch.no_grad()
     def begin_at_marginals(self, x):
         last = [layer for layer in self.f.modules() if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)][-1]
         if last.bias.numel() != self.p.rows * self.D:
-            raise ValueError("marginals need a bias for each pixel, and convolutions share theirs: take body='mlp'")
+            raise Cannot("marginals need a bias for each pixel, and convolutions share theirs: take body='mlp'")
+        if not self.p.has_marginals:
+            raise Cannot("marginals are for bits and levels: take decoder='bernoulli' or 'categorical'")
         last.bias.copy_(self.p.marginals(x.flatten(1)).T.flatten())  # the rows of all pixels, one after another
 
     # ---- q(z|x) and p(x|z) -------------------------------------------------------------------------------------------
@@ -73,8 +76,7 @@ class VAE(Model):
     def q(self, x, y=None):
         """Levels x (N, *shape) -> mu, log sigma^2, each (N, d)"""
         x, y = self.check(x, y)
-        v = (x.reshape(len(x), *self.shape) / (self.levels - 1)).to(self.like.dtype)
-        return self.encoder(v, y).chunk(2, 1)  # (1)
+        return self.encoder(self.v_of(x), y).chunk(2, 1)  # (1)
 
     def draw(self, mu, log_var, eps=None):
         """-> z (N, d); KL (N,), or (N, d) if free_bits > 0. eps: the noise, drawn if it is None."""

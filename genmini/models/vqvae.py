@@ -75,7 +75,7 @@ class VQVAE(Model):
         self.prior = PixelCNN(self.grid, K, prior_width, prior_blocks, **prior)
         self.register_buffer("with_prior", torch.tensor(False))  # true from the second stage on: p(k) is (6)
         self.register_buffer("frequency", torch.full((max(1, classes),), 1 / max(1, classes)))  # p(y) of (7)
-        self.to(device=device or torch.get_default_device(), dtype=dtype)
+        self.place(device, dtype)
 
     # ---- what is learnt, stage by stage ------------------------------------------------------------------------------
 
@@ -134,8 +134,7 @@ class VQVAE(Model):
         """(N, *shape) -> (N,) in nats: the bound (4), of log p(x|y) if y is given; the bound (7) for a model with
         classes if y is None."""
         if self.classes and y is None:
-            each = [self.log_prob(x, c) + self.frequency[c].log() for c in range(self.classes)]
-            return torch.stack(each).logsumexp(0)  # (7)
+            return self.over_classes(lambda c: self.log_prob(x, c), self.frequency)  # (7)
         reconstruction, kl = self.terms(x, y)
         return -reconstruction - kl
 
@@ -167,8 +166,8 @@ class VQVAE(Model):
     def z(self, x, y=None):
         """(N, *shape) -> (N, h, w, dim)."""
         x, y = self.check(x, y, needed=True)
-        v = x.to(self.like.dtype) / (self.levels - 1)
-        return self.f(v.view(len(v), *(1, *self.shape)[-3:]), y).movedim(1, -1)
+        v = self.v_of(x).view(len(x), *(1, *self.shape)[-3:])
+        return self.f(v, y).movedim(1, -1)
 
     def codes(self, x, y=None):
         """(N, *shape) -> (N, h, w) int64."""

@@ -116,5 +116,6 @@ def test_mistakes_are_said():
             model.elbo(x, y)
     with pytest.raises(ValueError, match="classes must be at least 1"):
         CVAE((2, 2), classes=0)
+    assert "context" not in model.settings, "the classes are stored once"
     assert (model.settings["classes"] == 3
             and CVAE((2, 2), **{k: v for k, v in model.settings.items() if k != "shape"}).settings == model.settings)

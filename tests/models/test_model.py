@@ -170,7 +170,7 @@ def test_who_has_no_bias_for_each_pixel_says_so():
                                    ("vae", dict(body="conv", width=2), "take body='mlp'"),
                                    ("vae", dict(decoder="gaussian"), "are for bits and levels")):  # fmt: skip
         model = models.find(name)(train.shape, **settings)
-        with pytest.raises(ValueError, match=reason):
+        with pytest.raises(Cannot, match=reason):
             fit(model, train, train, steps=1, marginals=True, progress=False)
 
 

@@ -93,6 +93,7 @@ def test_nan_and_memory_are_one_line(capsys, monkeypatch):
     ([*MADE, "--set", "hidden=(3.5,)"], "--set hidden takes a value like"),
     ([*MADE, "--set", f"batch={10**20}"], "--set batch takes a value like"),
     ([*MADE, "--set", "foo=1"], "--set knows no key 'foo'"),
+    (["train", "cvae", "--data", "digits", "--set", "context=3"], "--set knows no key 'context'"),
     (["train", "ar", "--data", "series", "--tensorboard"], "it takes no --tensorboard"),
 ])  # fmt: skip
 def test_a_mistake_in_a_setting_is_one_line(capsys, words, said):
