@@ -24,7 +24,6 @@ def coders(body, shape, O, d, rows=1, hidden=400, width=32, upsample="nearest", 
     context: the length C of y.
     """
     one_of(BODIES, body=body)
-    one_of(UPSAMPLE, upsample=upsample)
     whole(hidden=hidden, width=width)
     share(dropout=dropout)
     D = math.prod(shape)
@@ -75,6 +74,7 @@ class Up(nn.Module):
 
     def __init__(self, shape, d, rows=1, width=32, upsample="nearest", context=0, dropout=0.0):
         super().__init__()
+        one_of(UPSAMPLE, upsample=upsample)
         self.shape, self.rows, self.upsample = shape, rows, upsample
         C, H, W = _image(shape)
         self.enter = nn.Linear(d + context, 2 * width * (H // 4) * (W // 4))

@@ -91,6 +91,6 @@ def test_the_command_line_trains_and_judges_it_and_draws_no_samples(capsys, tmp_
     assert "given the class" not in out  # which it is asked for
     assert main(["eval", "r"]) == 0 and capsys.readouterr().out.startswith("test")
     assert (main(["sample", "r", "--out", "x.npy"]) == 2
-            and "the Classifier in r draws no samples" in capsys.readouterr().err)
+            and "r does not fit: Classifier draws no samples" in capsys.readouterr().err)
     assert not (tmp_path / "x.npy").exists()
     assert np.isfinite(Classifier((8, 8)).loss(torch.zeros(2, 8, 8), torch.tensor([0, 1])).detach().numpy()).all()
