@@ -5,13 +5,13 @@
     backward = operator(SQUARE, "square_dx(Tensor dy, Tensor x) -> Tensor dx", fake=..., reference=..., kernel=...)
     forward = operator(SQUARE, "square(Tensor x) -> Tensor y", fake=..., reference=..., kernel=..., cpu=...)
 
-    def gradient(dy, x): return dict(x=_backward(dy, x))                 # each input's gradient, by its name
+    def gradient(dy, x): return dict(x=_backward(dy=dy, x=x))            # each input's gradient, by its name
 
     _square = differentiable(forward, gradient, rows="x")
     _backward = differentiable(backward, rows="dy x")                    # PyTorch differentiates its reference
 
-An operator names its inputs and outputs in its schema. Its functions take whichever of these they need, in any order,
-under these names:
+An operator names its inputs and outputs in its schema, and is called by the names of its inputs. Its functions take
+whichever of these they need, in any order, under these names:
 
     fake(inputs)                       empty outputs: their shapes, dtypes and strides
     check(inputs)                      raises if values inside the tensors are not allowed; runs before every backend
@@ -70,8 +70,14 @@ class Operator:
     reference: Callable  # of all inputs, in the order of the schema
     overload: Callable  # torch.ops.genmini.<name>.default
 
-    def __call__(self, *inputs):
-        return self.overload(*inputs, _backend.requested())
+    def __call__(self, **named):
+        return self.overload(*self.in_order(named), _backend.requested())
+
+    def in_order(self, named):
+        """The values of these names, in the order of the schema."""
+        if named.keys() != set(self.inputs):
+            raise TypeError(f"genmini::{self.name} takes {', '.join(self.inputs)}, got {', '.join(named)}")
+        return [named[name] for name in self.inputs]
 
 
 def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, strided=""):
@@ -221,7 +227,7 @@ def differentiable(operator, gradient=None, rows=""):
     FUNCTIONS.setdefault(operator.overload, Function)  # two Functions of one operator give the same gradient
     apply.__name__ = Function.__name__ = Function.__qualname__ = operator.name
     apply = torch.compiler.allow_in_graph(apply)  # Dynamo does not look inside
-    return lambda *inputs: apply(*inputs, _backend.requested())  # Dynamo guards what `requested` reads
+    return lambda **named: apply(*operator.in_order(named), _backend.requested())  # Dynamo guards what this reads
 
 
 def _moving(arguments):

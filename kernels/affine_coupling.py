@@ -129,17 +129,17 @@ def reference_inverse_backward(dx, dlogdet, x, s):
 
 
 def gradient(dy, dlogdet, x, s):
-    dx, ds = _backward(dy, dlogdet, x, s, None)
+    dx, ds = _backward(dy=dy, dlogdet=dlogdet, kept=x, s=s, t=None)
     return dict(x=dx, s=ds, t=dy)
 
 
 def gradient_saving_y(dy, dlogdet, y, s, t):
-    dx, ds = _backward(dy, dlogdet, y, s, t)
+    dx, ds = _backward(dy=dy, dlogdet=dlogdet, kept=y, s=s, t=t)
     return dict(x=dx, s=ds, t=dy)
 
 
 def inverse_gradient(dx, dlogdet, x, s):
-    dy, ds = _inverse_backward(dx, dlogdet, x, s)
+    dy, ds = _inverse_backward(dx=dx, dlogdet=dlogdet, x=x, s=s)
     return dict(y=dy, s=ds, t=-dy)
 
 
@@ -186,14 +186,14 @@ def affine_coupling(x, s, t, save="x"):
     """
     _check.one_of("save", save, ("x", "y"))
     x, s, t = _checked(x=x, s=s, t=t)
-    y, logdet = (_saving_x if save == "x" else _saving_y)(_rows(x), _rows(s), _rows(t))
+    y, logdet = (_saving_x if save == "x" else _saving_y)(x=_rows(x), s=_rows(s), t=_rows(t))
     return y.reshape(x.shape), logdet
 
 
 def affine_coupling_inverse(y, s, t):
     """x = (y - t) e^-s and logdet = -sum of s over all but dimension 0.   (N, ...) three times -> (N, ...), (N,)"""
     y, s, t = _checked(y=y, s=s, t=t)
-    x, logdet = _inverse(_rows(y), _rows(s), _rows(t))
+    x, logdet = _inverse(y=_rows(y), s=_rows(s), t=_rows(t))
     return x.reshape(y.shape), logdet
 
 

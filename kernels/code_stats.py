@@ -113,4 +113,4 @@ def code_stats(z, index, K):
     _check.whole("K", K, 1, 2**63 - 1, "the number of codes")
     (z,) = _check.in_float32(z)
     N = math.prod(z.shape[:-1])
-    return _forward(z.reshape(N, z.shape[-1]), index.reshape(N), K)
+    return _forward(z=z.reshape(N, z.shape[-1]), index=index.reshape(N), K=K)

@@ -248,8 +248,11 @@ def ddim_step(x, output, alpha_t, sigma_t, alpha_s, sigma_s, target="eps", uncon
     rows = {name: tensor.to(x.dtype).reshape(len(x), math.prod(x.shape[1:])) for name, tensor in given.items()}
     noise = rows.get("noise") if c else None
     seed = seed_of(seed, x.device) if c and noise is None else None
-    tensors = rows["x"], rows["output"], rows.get("unconditional"), noise, seed
-    return _step(*tensors, w, p, q, a, k, c, threshold or "none", float(quantile)).reshape(x.shape)
+    x_s = _step(
+        x=rows["x"], output=rows["output"], unconditional=rows.get("unconditional"), noise=noise, seed=seed, w=w, p=p,
+        q=q, a=a, k=k, c=c, threshold=threshold or "none", quantile=float(quantile),
+    )  # fmt: skip
+    return x_s.reshape(x.shape)
 
 
 def numbers_of(alpha_t, sigma_t, alpha_s, sigma_s, target, weight, quantile, eta):

@@ -175,7 +175,9 @@ def reference_backward(dz, dkl, mu, log_var, eps, seed):
 
 
 def gradient(dz, dkl, mu, log_var, eps, seed, needed):
-    dmu, dl = (_backward_of_seed if eps is None else _backward)(dz, dkl, mu, log_var, eps, seed)
+    dmu, dl = (_backward_of_seed if eps is None else _backward)(
+        dz=dz, dkl=dkl, mu=mu, log_var=log_var, eps=eps, seed=seed
+    )
     return dict(mu=dmu, log_var=dl, eps=dz * (log_var / 2).exp() if "eps" in needed else None)
 
 
@@ -218,9 +220,9 @@ def gaussian_kl(mu, log_var, eps=None, seed=None):
     mu, log_var = _check.in_float32(mu, log_var)
     _check.one_dtype(mu=mu, log_var=log_var)
     if eps is not None:
-        z, kl = _of_noise(_rows(mu), _rows(log_var), _rows(eps.to(mu.dtype)), None)
+        z, kl = _of_noise(mu=_rows(mu), log_var=_rows(log_var), eps=_rows(eps.to(mu.dtype)), seed=None)
         return z.reshape(mu.shape), kl
-    z, kl = _of_seed(_rows(mu), _rows(log_var), None, seed_of(seed, mu.device))
+    z, kl = _of_seed(mu=_rows(mu), log_var=_rows(log_var), eps=None, seed=seed_of(seed, mu.device))
     return z.reshape(mu.shape), kl
 
 

@@ -164,9 +164,11 @@ def made_sample(u, weights, biases, degrees, levels=2, direct=None, x=None, know
     _check.one_device(u=u, x=x)
     with torch.no_grad():
         wide = lambda a: a if a is None or a.dtype == torch.float64 else a.float()
-        weights, biases = ([wide(a) for a in arrays] for arrays in (weights, biases))
-        u = u.to(weights[-1].dtype)
-        x, l = _sample(u, x, known, levels, weights, biases, list(degrees), wide(direct))
+        weights, biases, direct = [wide(W) for W in weights], [wide(b) for b in biases], wide(direct)
+        x, l = _sample(
+            u=u.to(weights[-1].dtype), x=x, known=known, levels=levels, weights=weights, biases=biases,
+            degrees=list(degrees), direct=direct,
+        )  # fmt: skip
     return (x, l[..., 0] if levels == 2 else l) if logits else x
 
 

@@ -307,26 +307,28 @@ def new_image(x, channels, dtype=None):
 
 def gradient(dy, x, weight, kind, colours, needed):
     # forward was: y = x * K + b over the live taps
+    kh, kw = weight.shape[2:]
     return dict(
-        x=_turned(dy, weight, kind, colours) if "x" in needed else None,
-        weight=_dw(dy, x, *weight.shape[2:], kind, colours) if "weight" in needed else None,
+        x=_turned(dy=dy, weight=weight, kind=kind, colours=colours) if "x" in needed else None,
+        weight=_dw(dy=dy, x=x, kh=kh, kw=kw, kind=kind, colours=colours) if "weight" in needed else None,
         bias=dy.sum((0, 2, 3)) if "bias" in needed else None,
     )
 
 
 def gradient_turned(ddx, dy, weight, kind, colours, needed):
     # forward was: dx = the adjoint of x * K, of dy;   ddx is the derivative of the loss with respect to dx
+    kh, kw = weight.shape[2:]
     return dict(
-        dy=_conv(ddx, weight, None, kind, colours) if "dy" in needed else None,
-        weight=_dw(dy, ddx, *weight.shape[2:], kind, colours) if "weight" in needed else None,
+        dy=_conv(x=ddx, weight=weight, bias=None, kind=kind, colours=colours) if "dy" in needed else None,
+        weight=_dw(dy=dy, x=ddx, kh=kh, kw=kw, kind=kind, colours=colours) if "weight" in needed else None,
     )
 
 
 def gradient_dw(ddw, dy, x, kind, colours, needed):
     # forward was: dK_oct = M_oct sum_p dy_po x_p'c;   ddw is the derivative of the loss with respect to dK
     return dict(
-        dy=_conv(x, ddw, None, kind, colours) if "dy" in needed else None,
-        x=_turned(dy, ddw, kind, colours) if "x" in needed else None,
+        dy=_conv(x=x, weight=ddw, bias=None, kind=kind, colours=colours) if "dy" in needed else None,
+        x=_turned(dy=dy, weight=ddw, kind=kind, colours=colours) if "x" in needed else None,
     )
 
 
@@ -371,5 +373,6 @@ def masked_conv2d(x, weight, bias, kind, colours=1):
     x, weight, bias = _check.in_autocast_dtype(x, weight, bias)
     _check.one_dtype(x=x, weight=weight, bias=bias)
     if H * W == 0:  # PyTorch's convolutions take an empty batch, but no empty image
-        return _conv(x.reshape(0, C, 1, 1), weight, bias, kind, colours).reshape(N, O, H, W)
-    return _conv(x, weight, bias, kind, colours)
+        x = x.reshape(0, C, 1, 1)
+        return _conv(x=x, weight=weight, bias=bias, kind=kind, colours=colours).reshape(N, O, H, W)
+    return _conv(x=x, weight=weight, bias=bias, kind=kind, colours=colours)

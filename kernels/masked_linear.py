@@ -221,19 +221,27 @@ def launch_dw(rung, dy, x, in_degree, out_degree, strict):
 
 def gradient(dy, x, weight, in_degree, out_degree, strict, needed):
     # forward was: y_nj = sum_k x_nk W_jk [out_j >= in_k] + b_j;   and [out_j >= in_k] = [~in_k >= ~out_j]
+    degrees, turned = _degrees(in_degree, out_degree, strict)
     return dict(
-        x=_linear(dy, weight.T, None, ~out_degree, ~in_degree, strict) if "x" in needed else None,
-        weight=_dw(dy, x, in_degree, out_degree, strict) if "weight" in needed else None,
+        x=_linear(x=dy, weight=weight.T, bias=None, **turned) if "x" in needed else None,
+        weight=_dw(dy=dy, x=x, **degrees) if "weight" in needed else None,
         bias=dy.sum(0) if "bias" in needed else None,
     )
 
 
 def gradient_dw(ddw, dy, x, in_degree, out_degree, strict, needed):
     # forward was: dw_jk = [out_j >= in_k] sum_n dy_nj x_nk;   ddw is the derivative of the loss with respect to dw
+    degrees, turned = _degrees(in_degree, out_degree, strict)
     return dict(
-        dy=_linear(x, ddw, None, in_degree, out_degree, strict) if "dy" in needed else None,
-        x=_linear(dy, ddw.T, None, ~out_degree, ~in_degree, strict) if "x" in needed else None,
+        dy=_linear(x=x, weight=ddw, bias=None, **degrees) if "dy" in needed else None,
+        x=_linear(x=dy, weight=ddw.T, bias=None, **turned) if "x" in needed else None,
     )
+
+
+def _degrees(in_degree, out_degree, strict):
+    """The arguments that make the mask, and those of the transposed mask."""
+    return (dict(in_degree=in_degree, out_degree=out_degree, strict=strict),
+            dict(in_degree=~out_degree, out_degree=~in_degree, strict=strict))  # fmt: skip
 
 
 # ---- registration ---------------------------------------------------------------------------------------------------
@@ -273,5 +281,7 @@ def masked_linear(x, weight, bias, in_degree, out_degree, strict=False):
     x, weight, bias = _check.in_autocast_dtype(x, weight, bias)
     _check.one_dtype(x=x, weight=weight, bias=bias)
     rows = x.reshape(math.prod(x.shape[:-1]), K)
-    y = _linear(rows, weight, bias, in_degree.long(), out_degree.long(), strict)
+    y = _linear(
+        x=rows, weight=weight, bias=bias, in_degree=in_degree.long(), out_degree=out_degree.long(), strict=strict
+    )
     return y.reshape(*x.shape[:-1], J)

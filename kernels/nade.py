@@ -133,7 +133,7 @@ def reference_backward(dl, x, W, V, c):
 
 
 def gradient(dl, x, W, V, c):
-    dW, dV, dc = _backward(dl, x, W, V, c)
+    dW, dV, dc = _backward(dl=dl, x=x, W=W, V=V, c=c)
     return dict(W=dW, V=dV, b=dl.sum(0), c=dc)
 
 
@@ -176,7 +176,7 @@ def nade_logits(x, W, V, b, c):
     """l_d, the logit of p(x_d = 1 | x_<d), for every d.   As nade -> (N, D)"""
     x = _data(x)
     W, V, b, c = _weights(x, W, V, b, c)
-    return _logits(x, W.t(), V, b, c)
+    return _logits(x=x, W=W.t(), V=V, b=b, c=c)
 
 
 def nade_sample(u, W, V, b, c, x=None, known=0, logits=False):
@@ -197,7 +197,7 @@ def nade_sample(u, W, V, b, c, x=None, known=0, logits=False):
     x = torch.zeros(u.shape, dtype=torch.uint8, device=u.device) if x is None else x
     with torch.no_grad():
         W, V, b, c = _weights(x, W, V, b, c)
-        x, l = _sample(u.to(W.dtype), x, known, W.t(), V, b, c)
+        x, l = _sample(u=u.to(W.dtype), x=x, known=known, W=W.t(), V=V, b=b, c=c)
     return (x, l) if logits else x
 
 

@@ -118,4 +118,4 @@ _index = differentiable(operator(
 def nearest_code(z, codebook):
     """index[n] = the lowest k whose code is nearest to z[n], exactly.   (..., D), (K, D) -> (...) int64"""
     z, codebook = _check.vectors_and_codes(z, codebook)
-    return _index(z.reshape(math.prod(z.shape[:-1]), z.shape[-1]), codebook).reshape(z.shape[:-1])
+    return _index(z=z.reshape(math.prod(z.shape[:-1]), z.shape[-1]), e=codebook).reshape(z.shape[:-1])

@@ -207,11 +207,14 @@ def pixelcnn_sample(u, layers, shape, levels, components=0, y=None, x=None, know
     _check.tensors(_check.INTEGERS, y=y)
     _check.shape("y", y, (len(u),), "(N,) with N of u")
     with torch.no_grad():
-        *tables, weights, biases = packed(layers, shape, C * (1 + steps_of(levels)), C * outputs_of(levels, components))
+        channels, outputs = C * (1 + steps_of(levels)), C * outputs_of(levels, components)
+        streams, rows, taps, weights, biases = packed(layers, shape, channels, outputs)
         _check.one_device(u=u, x=x, y=y, weights=weights, biases=biases)
         E = embed(torch.arange(levels, device=u.device), levels, weights.dtype)
-        arguments = u.to(weights.dtype), x, known, components, shape, E, *tables, weights, biases, y.long()
-        x, l = _sample(*arguments)
+        x, l = _sample(
+            u=u.to(weights.dtype), x=x, known=known, components=components, shape=shape, E=E, streams=streams,
+            layers=rows, taps=taps, weights=weights, biases=biases, y=y.long(),
+        )  # fmt: skip
     return (x, l) if logits else x
 
 

@@ -127,7 +127,8 @@ def _empty(x0, target):
 def gradient(dx_t, dy, t, alpha, sigma, target, needed):
     # forward was: x_t = alpha x0 + sigma eps,  v = alpha eps - sigma x0
     if target == "v":
-        dx0, deps = _of_noise(dx_t, t, alpha, -sigma, dy, None, "v" if "eps" in needed else "none")
+        target = "v" if "eps" in needed else "none"
+        dx0, deps = _of_noise(x0=dx_t, t=t, alpha=alpha, sigma=-sigma, eps=dy, seed=None, target=target)
     else:
         dx0, deps = ((of_rows(table, t, wide(dx_t.dtype)) * dx_t).to(dx_t.dtype) for table in (alpha, sigma))
     return dict(x0=dx0, eps=deps if "eps" in needed else None)
@@ -180,11 +181,11 @@ def q_sample(x0, t, alpha, sigma, eps=None, seed=None, target="eps"):
     (x0,) = _check.in_float32(x0)
     eps = eps if eps is None else eps.to(x0.dtype)
     y = {"x0": x0, "eps": eps}.get(target)
-    inputs = _rows(x0), t.long(), alpha, sigma, eps if eps is None else _rows(eps)
+    inputs = dict(x0=_rows(x0), t=t.long(), alpha=alpha, sigma=sigma, target=target if y is None else "none")
     if eps is None:
-        x_t, drawn = _of_seed(*inputs, seed_of(seed, x0.device), target if y is None else "none")
+        x_t, drawn = _of_seed(**inputs, eps=None, seed=seed_of(seed, x0.device))
     else:
-        x_t, drawn = _of_noise(*inputs, None, target if y is None else "none")
+        x_t, drawn = _of_noise(**inputs, eps=_rows(eps), seed=None)
     return x_t.reshape(x0.shape), drawn.reshape(x0.shape) if y is None else y
 
 

@@ -101,8 +101,8 @@ def launch_de(backend, rung, dloss, z, e, index):
 
 def gradient(dz_q, dloss, z, e, index, beta, needed):
     return dict(
-        z=_dz(dz_q, dloss, z, e, index, beta) if "z" in needed else None,
-        e=_de(dloss, z, e, index) if "e" in needed else None,
+        z=_dz(dz_q=dz_q, dloss=dloss, z=z, e=e, index=index, beta=beta) if "z" in needed else None,
+        e=_de(dloss=dloss, z=z, e=e, index=index) if "e" in needed else None,
     )
 
 
@@ -140,5 +140,5 @@ def quantize(z, codebook, index, beta=0.25):
     _check.one_device(z=z, index=index)
     _check.number("beta", beta)
     N, D = math.prod(z.shape[:-1]), z.shape[-1]
-    z_q, loss = _step(z.reshape(N, D), codebook, index.reshape(N), float(beta))
+    z_q, loss = _step(z=z.reshape(N, D), e=codebook, index=index.reshape(N), beta=float(beta))
     return z_q.reshape(z.shape), loss.reshape(index.shape)

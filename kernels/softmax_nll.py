@@ -176,7 +176,7 @@ def launch_gradient(rung, dnll, logits, target, m, log_s):
 
 def gradient(dnll, logits, target, m, log_s):
     # forward was: nll_np = (m_np - a_ntp) + log s_np;   m and log s are outputs only for this gradient
-    return dict(logits=_backward(dnll, logits, target, m, log_s))
+    return dict(logits=_backward(dnll=dnll, logits=logits, target=target, m=m, log_s=log_s))
 
 
 # ---- registration ---------------------------------------------------------------------------------------------------
@@ -217,5 +217,6 @@ def softmax_nll(logits, target):
         raise ValueError(f"logits must have at least 1 level along dimension 1, got shape {tuple(logits.shape)}")
     _check.one_device(logits=logits, target=target)
     (logits,) = _check.in_float32(logits)
-    nll, *_ = _forward(logits.flatten(2) if rest else logits[..., None], target.flatten(1) if rest else target[:, None])
+    a, t = (logits.flatten(2), target.flatten(1)) if rest else (logits[..., None], target[:, None])  # (N, L, P), (N, P)
+    nll, *_ = _forward(logits=a, target=t)
     return nll.reshape(target.shape)

@@ -43,7 +43,17 @@ def test_a_parameter_that_the_schema_does_not_name_is_an_error_at_import(toy, pa
 def test_a_parameter_with_a_default_may_be_absent_from_the_schema(toy):
     f = scaled(toy, reference=lambda x, further=5: further * x)
     with kernels.use("reference"):
-        assert f(torch.ones(2), None, 1).tolist() == [5, 5]
+        assert f(x=torch.ones(2), bias=None, times=1).tolist() == [5, 5]
+
+
+def test_an_operator_is_called_by_the_names_of_its_inputs(toy):
+    f = scaled(toy)
+    one = torch.ones(2)
+    for call in (f, _room.differentiable(f, lambda dy: dict(x=dy))):
+        assert torch.equal(call(times=1, x=one, bias=None), call(x=one, bias=None, times=1))
+        for wrong in (dict(x=one, bias=None), dict(x=one, bias=None, times=1, z=one), dict(x=one, bias=None, time=1)):
+            with pytest.raises(TypeError, match=f"genmini::{toy.name} takes x, bias, times, got {', '.join(wrong)}"):
+                call(**wrong)
 
 
 def test_rows_strided_and_gradients_name_what_the_schema_names(toy):
@@ -56,7 +66,7 @@ def test_rows_strided_and_gradients_name_what_the_schema_names(toy):
         _room.differentiable(f, lambda dx: {})
     g = _room.differentiable(f, lambda dy: dict(x=dy, z=dy))
     with pytest.raises(NameError, match="the result of <lambda> of genmini::.* names 'z'"):
-        g(torch.ones(2, requires_grad=True), None, 1).sum().backward()
+        g(x=torch.ones(2, requires_grad=True), bias=None, times=1).sum().backward()
 
 
 def test_outputs_must_have_names_of_their_own(toy):
@@ -71,7 +81,7 @@ def test_each_backend_runs_its_function_and_one_without_cpu_its_reference(toy):
     found = {}
     for backend in ("auto", "reference", "cpu"):
         with kernels.use(backend):
-            found[backend] = f(torch.ones(1), None, 1).item(), without(torch.ones(1), None, 1).item()
+            found[backend] = tuple(g(x=torch.ones(1), bias=None, times=1).item() for g in (f, without))
     assert found == {"auto": (2, 1), "reference": (1, 1), "cpu": (2, 1)}
 
 
@@ -83,10 +93,10 @@ def test_kernels_get_plain_inputs_and_give_what_the_fake_says(toy):
         return (2 * x).t().contiguous().t()
 
     wide = torch.arange(13.0)[1:].view(3, 4)  # 4 bytes behind a multiple of 16
-    assert scaled(toy, "_a", cpu=cpu)(wide, wide.t(), 1).is_contiguous()
+    assert scaled(toy, "_a", cpu=cpu)(x=wide, bias=wide.t(), times=1).is_contiguous()
     assert all(a.is_contiguous() and a.data_ptr() % 16 == 0 for a in seen)
     f = scaled(toy, "_b", cpu=cpu, strided="bias y", fake=lambda x: torch.empty_like(x))
-    assert f(wide.t(), wide.t(), 1).stride() == wide.t().stride()
+    assert f(x=wide.t(), bias=wide.t(), times=1).stride() == wide.t().stride()
     assert seen[0].is_contiguous() and seen[1].stride() == wide.t().stride()
     opaque(f.overload, (wide.t(), None, 1, "cpu"))
 
@@ -98,12 +108,12 @@ def test_a_gradient_has_the_request_of_its_forward_in_any_thread(toy):
         fake=lambda dy: dy.new_empty(dy.shape), kernel=lambda dy: dy,
         reference=lambda dy: seen.append("reference") or 1 * dy, cpu=lambda dy: seen.append("cpu") or 1 * dy,
     )  # fmt: skip
-    d = _room.differentiable(backward, lambda ddx: dict(dy=d(ddx)))
-    f = _room.differentiable(scaled(toy), lambda dy: dict(x=d(dy)))
+    d = _room.differentiable(backward, lambda ddx: dict(dy=d(dy=ddx)))
+    f = _room.differentiable(scaled(toy), lambda dy: dict(x=d(dy=dy)))
     x = torch.ones(1, requires_grad=True)
     for backend, other in (("cpu", "reference"), ("reference", "cpu")):
         with kernels.use(backend):
-            y = f(x, None, 1)
+            y = f(x=x, bias=None, times=1)
         with kernels.use(other):
             thread = threading.Thread(target=lambda y=y: torch.autograd.grad(y.sum(), x, create_graph=True)[0].sum())
             thread.start()
@@ -111,13 +121,14 @@ def test_a_gradient_has_the_request_of_its_forward_in_any_thread(toy):
             (dx,) = torch.autograd.grad(y.sum(), x, torch.tensor(1.0, requires_grad=True), create_graph=True)
             assert seen == [backend] * 2
             dx.sum().backward()
-            assert seen == [backend] * 3, "a second derivative too"
-            assert d(torch.ones(1)).item() == 1 and seen.pop() == other, "and nothing stays behind"
+            assert seen == [backend] * 3, "a second derivative ran on another backend"
+            assert d(dy=torch.ones(1)).item() == 1
+            assert seen.pop() == other, "the request stayed after the gradient"
         seen.clear()
 
 
 def test_what_a_gradient_does_not_name_is_not_kept(toy):
     f = _room.differentiable(scaled(toy), lambda dy, bias: dict(x=dy))
     x, bias = torch.ones(3, requires_grad=True), torch.zeros(2)
-    y = f(x, bias, 1)
+    y = f(x=x, bias=bias, times=1)
     assert [a.shape for a in y.grad_fn.saved_tensors] == [bias.shape]
