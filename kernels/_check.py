@@ -1,6 +1,7 @@
-"""Checks of arguments. A message names the argument, what it takes and what it got.
+"""Checks of arguments, and the forms in which rooms take them.
 
-TypeError is for kinds and dtypes, ValueError for values and shapes.
+A message names the argument, what it takes and what it got. TypeError is for kinds and dtypes, ValueError for values
+and shapes.
 """
 
 import math
@@ -108,6 +109,18 @@ def one_of(name, value, options):
 def values(tensor):
     """Whether to check the values of this tensor: always on a CPU; on a GPU, which then waits, if GENMINI_CHECK=1."""
     return tensor.device.type == "cpu" or (tensor.device.type == "cuda" and os.environ.get("GENMINI_CHECK") == "1")
+
+
+def in_range(name, tensor, count, letter):
+    """Each number of the tensor is one of 0 ... count - 1; `letter` names the count. Checked as `values` says."""
+    if values(tensor) and ((tensor < 0) | (tensor.long() >= count)).any():
+        found = f"{tensor.min().item()} to {tensor.max().item()}"
+        raise ValueError(f"{name} must lie in 0 .. {letter}-1 = {count - 1}, got values from {found}")
+
+
+def as_rows(tensor):
+    """(N, ...) -> (N, D)"""
+    return tensor.reshape(tensor.shape[0], math.prod(tensor.shape[1:]))
 
 
 def in_float32(*arrays):

@@ -13,7 +13,8 @@
 An operator names its inputs and outputs in its schema, and is called by the names of its inputs. Its functions take
 whichever of these they need, in any order, under these names:
 
-    fake(inputs)                       empty outputs: their shapes, dtypes and strides
+    fake(inputs)                       empty outputs: their shapes, dtypes and strides; or a string, "x s", of the
+                                       inputs that they are like: the first like x, the second like s
     check(inputs)                      raises if values inside the tensors are not allowed; runs before every backend
     reference(inputs)                  the definition, in plain PyTorch
     cpu(inputs, backend)               what is fast on CPU tensors; an operator without it takes its reference there
@@ -94,7 +95,8 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
     strided = _known(strided, inputs + outputs, f"strided of {where}")
     to_plain = [i for i, a in enumerate(parsed) if "Tensor" in str(a.type) and a.name not in strided]
     device = next(i for i, a in enumerate(parsed) if str(a.type) == "Tensor")  # that of the first tensor decides
-    fake, reference, check = (f and _by_name(f, inputs, where) for f in (fake, reference, check))
+    fake = _alike(fake, inputs, where) if isinstance(fake, str) else _by_name(fake, inputs, where)
+    reference, check = (f and _by_name(f, inputs, where) for f in (reference, check))
     kernel, cpu = (f and _by_name(f, (*inputs, "backend", "rung"), where) for f in (kernel, cpu))
     like_fake = bool(set(strided) & set(outputs))
 
@@ -138,6 +140,13 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
 
 def _plain(value):
     return list(map(_library.plain, value)) if isinstance(value, list) else _library.plain(value)
+
+
+def _alike(names, inputs, where):
+    """A fake whose outputs have the shapes and dtypes of these inputs."""
+    places = [inputs.index(name) for name in _known(names, inputs, f"fake of {where}")]
+    empty = lambda a: a.new_empty(a.shape)
+    return lambda *values: empty(values[places[0]]) if len(places) == 1 else tuple(empty(values[i]) for i in places)
 
 
 def _by_name(function, known, where):

@@ -4,6 +4,7 @@
 """
 
 import importlib.util
+from typing import NamedTuple
 
 import torch
 
@@ -39,6 +40,30 @@ def triton_dtype(dtype):
     return {torch.float32: tl.float32, torch.float64: tl.float64}[dtype]
 
 
-# For a product of matrices: the sides of a tile of the result, the depth of a step of its sum, warps, pipeline stages
-TILE = {torch.float16: (128, 128, 64, 8, 3), torch.bfloat16: (128, 128, 64, 8, 3),
-        torch.float32: (64, 64, 32, 4, 3), torch.float64: (32, 32, 32, 4, 2)}  # fmt: skip
+def precision(switch):
+    """How a product of float32 numbers is computed: as PyTorch's own switch says, that of its linear or convolution."""
+    return "tf32" if switch.fp32_precision == "tf32" else "ieee"
+
+
+class Tile(NamedTuple):
+    """What a program of a matrix product owns."""
+
+    rows: int
+    columns: int
+    depth: int  # of a step of its sum
+    warps: int
+    stages: int  # of the pipeline
+
+
+TILE = {torch.float16: Tile(128, 128, 64, 8, 3), torch.bfloat16: Tile(128, 128, 64, 8, 3),
+        torch.float32: Tile(64, 64, 32, 4, 3), torch.float64: Tile(32, 32, 32, 4, 2)}  # fmt: skip
+
+
+def chunks(length, depth, tiles, programs, least):
+    """A long sum, cut until there are so many programs, or chunks of `least` -> how many chunks, and how long one is.
+
+    Its length is a multiple of `depth`, and set by the shapes alone, so that the bits are the same on every device.
+    """
+    count = max(1, min(triton.cdiv(programs, max(tiles, 1)), triton.cdiv(length, least)))
+    CHUNK = max(1, triton.cdiv(triton.cdiv(length, count), depth)) * depth
+    return max(1, triton.cdiv(length, CHUNK)), CHUNK

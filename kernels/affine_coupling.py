@@ -1,4 +1,4 @@
-"""How do we bend a density with a network and still know, exactly, by how much it was stretched?
+"""How does a network transform a density so that the change of volume is known exactly?
 
 The affine coupling layer of RealNVP (Dinh, Sohl-Dickstein, Bengio 2017, eq. 7-8; the course's "affine coupling layer"):
 half of the variables passes through, the other half is scaled and shifted by what a network computes from the first.
@@ -27,8 +27,8 @@ Traffic
 
 Accuracy
     All is computed in float32, also for x of 16 bits (float64 for float64), and y is rounded once, because e^s may
-    exceed float16. The sum of s is kept in double, and compensated (two doubles) for float64, in an order that depends
-    on D alone:
+    exceed float16. The sum of s is kept in double, and compensated (two doubles) for float64, in an order that the
+    rung, D and the dtype decide:
         |logdet - exact| <= 2^-23 |exact| + 2^-40 sum|s|   for float32 and 16 bits
         |logdet - exact| <= 2^-50 sum|s| log2(D)           for float64
     save="y": y - t loses the digits that t covers: its error is 2^-24 (|y| + |t|) where x e^s has 2^-24 |x e^s|, so
@@ -73,7 +73,22 @@ def _row_sum(s):
     return s.sum(1, dtype=torch.float64).to(wide(s.dtype))
 
 
-# ---- kernel: csrc/affine_coupling.cu --------------------------------------------------------------------------------
+def reference_backward(dy, dlogdet, kept, s, t):
+    # forward was: y = x e^s + t, logdet = sum_d s;   so x e^s = y - t
+    dtype = dy.dtype
+    dy, kept, s, t = (a if a is None else a.to(wide(dtype)) for a in (dy, kept, s, t))
+    xes = kept * s.exp() if t is None else kept - t
+    return (dy * s.exp()).to(dtype), (dy * xes + dlogdet[:, None]).to(dtype)
+
+
+def reference_inverse_backward(dx, dlogdet, x, s):
+    # inverse was: x = (y - t) e^-s, logdet = -sum_d s;   so dx/ds = -x
+    dtype = dx.dtype
+    dx, x, s = (a.to(wide(dtype)) for a in (dx, x, s))
+    return (dx * (-s).exp()).to(dtype), (-dx * x - dlogdet[:, None]).to(dtype)
+
+
+# ---- kernel: in csrc/affine_coupling.cu, by these names -------------------------------------------------------------
 #
 #   rung        forward, inverse                     their gradients
 #   naive       affine_coupling[_inverse]_naive      affine_coupling[_inverse]_backward_naive
@@ -82,9 +97,13 @@ def _row_sum(s):
 # ---- launcher -------------------------------------------------------------------------------------------------------
 
 
+def empty(s):
+    """y and logdet, or x and logdet"""
+    return s.new_empty(s.shape), s.new_empty(s.shape[0], dtype=wide(s.dtype))
+
+
 def launch(backend, rung, x, s, t, inverse=False):
-    N, D = x.shape
-    y, logdet = torch.empty_like(x), x.new_empty(N, dtype=wide(x.dtype))
+    (N, D), (y, logdet) = x.shape, empty(s)
     part = x.new_empty((N, math.ceil(D / CHUNK), 2), dtype=torch.float64)  # the sum of each chunk, in two doubles
     name = f"affine_coupling{'_inverse' if inverse else ''}_{rung}"
     _library.call("affine_coupling", backend, name, x.dtype, x, s, t, y, logdet, part, N, D)
@@ -113,21 +132,6 @@ def launch_inverse_backward(backend, rung, dx, dlogdet, x, s):
 # ---- gradient -------------------------------------------------------------------------------------------------------
 
 
-def reference_backward(dy, dlogdet, kept, s, t):
-    # forward was: y = x e^s + t, logdet = sum_d s;   so x e^s = y - t
-    dtype = dy.dtype
-    dy, kept, s, t = (a if a is None else a.to(wide(dtype)) for a in (dy, kept, s, t))
-    xes = kept * s.exp() if t is None else kept - t
-    return (dy * s.exp()).to(dtype), (dy * xes + dlogdet[:, None]).to(dtype)
-
-
-def reference_inverse_backward(dx, dlogdet, x, s):
-    # inverse was: x = (y - t) e^-s, logdet = -sum_d s;   so dx/ds = -x
-    dtype = dx.dtype
-    dx, x, s = (a.to(wide(dtype)) for a in (dx, x, s))
-    return (dx * (-s).exp()).to(dtype), (-dx * x - dlogdet[:, None]).to(dtype)
-
-
 def gradient(dy, dlogdet, x, s):
     dx, ds = _backward(dy=dy, dlogdet=dlogdet, kept=x, s=s, t=None)
     return dict(x=dx, s=ds, t=dy)
@@ -147,34 +151,25 @@ def inverse_gradient(dx, dlogdet, x, s):
 
 COUPLING = room("affine_coupling", "cuda", ("naive", "one_pass"))
 
-
-def _empty(s):
-    return s.new_empty(s.shape), s.new_empty(s.shape[0], dtype=wide(s.dtype))
-
-
-def _empty_backward(s):
-    return s.new_empty(s.shape), s.new_empty(s.shape)
-
-
 _forward = operator(
     COUPLING, "affine_coupling(Tensor x, Tensor s, Tensor t) -> (Tensor y, Tensor logdet)",
-    fake=_empty, reference=reference, kernel=launch,
+    fake=empty, reference=reference, kernel=launch,
 )  # fmt: skip
 _saving_x = differentiable(_forward, gradient, rows="x s t")
 _saving_y = differentiable(_forward, gradient_saving_y, rows="x s t")
 _inverse = differentiable(operator(
     COUPLING, "affine_coupling_inverse(Tensor y, Tensor s, Tensor t) -> (Tensor x, Tensor logdet)",
-    fake=_empty, reference=reference_inverse, kernel=launch_inverse,
+    fake=empty, reference=reference_inverse, kernel=launch_inverse,
 ), inverse_gradient, rows="y s t")  # fmt: skip
 _backward = differentiable(operator(
     COUPLING, "affine_coupling_backward(Tensor dy, Tensor dlogdet, Tensor kept, Tensor s, Tensor? t)"
     " -> (Tensor dx, Tensor ds)",
-    fake=_empty_backward, reference=reference_backward, kernel=launch_backward,
+    fake="dy s", reference=reference_backward, kernel=launch_backward,
 ), rows="dy dlogdet kept s t")  # fmt: skip
 _inverse_backward = differentiable(operator(
     COUPLING, "affine_coupling_inverse_backward(Tensor dx, Tensor dlogdet, Tensor x, Tensor s)"
     " -> (Tensor dy, Tensor ds)",
-    fake=_empty_backward, reference=reference_inverse_backward, kernel=launch_inverse_backward,
+    fake="dx s", reference=reference_inverse_backward, kernel=launch_inverse_backward,
 ), rows="dx dlogdet x s")  # fmt: skip
 
 
@@ -186,14 +181,14 @@ def affine_coupling(x, s, t, save="x"):
     """
     _check.one_of("save", save, ("x", "y"))
     x, s, t = _checked(x=x, s=s, t=t)
-    y, logdet = (_saving_x if save == "x" else _saving_y)(x=_rows(x), s=_rows(s), t=_rows(t))
+    y, logdet = (_saving_x if save == "x" else _saving_y)(x=_check.as_rows(x), s=_check.as_rows(s), t=_check.as_rows(t))
     return y.reshape(x.shape), logdet
 
 
 def affine_coupling_inverse(y, s, t):
     """x = (y - t) e^-s and logdet = -sum of s over all but dimension 0.   (N, ...) three times -> (N, ...), (N,)"""
     y, s, t = _checked(y=y, s=s, t=t)
-    x, logdet = _inverse(y=_rows(y), s=_rows(s), t=_rows(t))
+    x, logdet = _inverse(y=_check.as_rows(y), s=_check.as_rows(s), t=_check.as_rows(t))
     return x.reshape(y.shape), logdet
 
 
@@ -207,7 +202,3 @@ def _checked(**named):
     named = dict(zip(named, _check.in_float32(*named.values()), strict=True))
     _check.one_dtype(**named)
     return named.values()
-
-
-def _rows(tensor):
-    return tensor.reshape(tensor.shape[0], math.prod(tensor.shape[1:]))

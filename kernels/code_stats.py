@@ -45,7 +45,7 @@ def reference(z, index, K):  # (N, D), (N,) -> (K,), (K, D)
     return count[:K].clone(), total[:K].to(wide(z.dtype))
 
 
-# ---- kernel: csrc/code_stats.cu -------------------------------------------------------------------------------------
+# ---- kernel: in csrc/code_stats.cu, by these names ------------------------------------------------------------------
 #
 #   naive       code_stats_naive
 #   segments    code_stats_segments, after a stable sort
@@ -89,17 +89,11 @@ def gradient(dtotal, index, K):
 
 STATS = room("code_stats", "cuda", ("naive", "segments"), cpu="PyTorch")
 
-
-def _in_range(index, K):
-    if _check.values(index) and ((index < 0) | (index >= K)).any():
-        found = f"{index.min().item()} to {index.max().item()}"
-        raise ValueError(f"index must lie in 0 .. K-1 = {K - 1}, got values from {found}")
-
-
 _forward = differentiable(operator(
     STATS, "code_stats(Tensor z, Tensor index, int K) -> (Tensor count, Tensor total)",
     fake=lambda z, index, K: (index.new_empty(K), z.new_empty((K, z.shape[1]), dtype=wide(z.dtype))),
-    check=_in_range, reference=reference, kernel=launch, cpu=cpu,
+    check=lambda index, K: _check.in_range("index", index, K, "K"),
+    reference=reference, kernel=launch, cpu=cpu,
 ), gradient)  # fmt: skip
 
 

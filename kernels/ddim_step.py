@@ -245,7 +245,7 @@ def ddim_step(x, output, alpha_t, sigma_t, alpha_s, sigma_s, target="eps", uncon
     w, p, q, a, k, c = numbers_of(alpha_t, sigma_t, alpha_s, sigma_s, target, weight, quantile, eta)
     given = dict(zip(given, _check.in_float32(*given.values()), strict=True))
     x = given["x"]
-    rows = {name: tensor.to(x.dtype).reshape(len(x), math.prod(x.shape[1:])) for name, tensor in given.items()}
+    rows = {name: _check.as_rows(tensor.to(x.dtype)) for name, tensor in given.items()}
     noise = rows.get("noise") if c else None
     seed = seed_of(seed, x.device) if c and noise is None else None
     x_s = _step(

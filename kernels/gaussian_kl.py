@@ -37,8 +37,6 @@ Tiling
               n |  BD  |  BD  |  BD  |    z is stored, the row's sum stays in registers; its order depends on D alone
 """
 
-import math
-
 import torch
 
 from . import _check
@@ -46,13 +44,21 @@ from ._noise import draw, noise, seed_of, tile, tile_of
 from ._room import differentiable, operator, room, wide
 from ._triton import tl, triton, triton_dtype, widened
 
-# ---- reference -------------------------------------------------------------------------------------------------------
+# ---- reference ------------------------------------------------------------------------------------------------------
 
 
 def reference(mu, log_var, eps, seed):  # (N, D) each, or eps None -> (N, D), (N,)
     m, l = mu.to(wide(mu.dtype)), log_var.to(wide(mu.dtype))
     z = m + (l / 2).exp() * (noise(seed, m) if eps is None else eps.to(m.dtype))
     return z.to(mu.dtype), (m.square() + excess(l)).sum(1) / 2
+
+
+def reference_backward(dz, dkl, mu, log_var, eps, seed):
+    # forward was: z = mu + sigma eps,  kl = 1/2 sum_d mu^2 + e^l - 1 - l
+    m, l, g = mu.to(dkl.dtype), log_var.to(dkl.dtype), dz.to(dkl.dtype)
+    sigma_eps = (l / 2).exp() * (noise(seed, m) if eps is None else eps.to(m.dtype))
+    dmu, dl = g + dkl[:, None] * m, (g * sigma_eps + dkl[:, None] * l.expm1()) / 2
+    return dmu.to(mu.dtype), dl.to(mu.dtype)
 
 
 def excess(l):
@@ -67,7 +73,7 @@ TERMS = {torch.float32: 10, torch.float64: 17}  # of the series: the next one is
 LARGE = 1000.0  # e^LARGE is infinite: r(l) is then infinity, and not infinity - infinity
 
 
-# ---- kernel ----------------------------------------------------------------------------------------------------------
+# ---- kernel ---------------------------------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -129,7 +135,7 @@ def backward(dz_ptr, dkl_ptr, mu_ptr, l_ptr, eps_ptr, seed_ptr, dmu_ptr, dl_ptr,
     tl.store(dl_ptr + at, dl.to(dl_ptr.dtype.element_ty), ok)
 
 
-# ---- launcher --------------------------------------------------------------------------------------------------------
+# ---- launcher -------------------------------------------------------------------------------------------------------
 
 
 def launch(rung, mu, log_var, eps, seed):
@@ -166,14 +172,6 @@ def _sums(mu):
 # ---- gradient -------------------------------------------------------------------------------------------------------
 
 
-def reference_backward(dz, dkl, mu, log_var, eps, seed):
-    # forward was: z = mu + sigma eps,  kl = 1/2 sum_d mu^2 + e^l - 1 - l
-    m, l, g = mu.to(dkl.dtype), log_var.to(dkl.dtype), dz.to(dkl.dtype)
-    sigma_eps = (l / 2).exp() * (noise(seed, m) if eps is None else eps.to(m.dtype))
-    dmu, dl = g + dkl[:, None] * m, (g * sigma_eps + dkl[:, None] * l.expm1()) / 2
-    return dmu.to(mu.dtype), dl.to(mu.dtype)
-
-
 def gradient(dz, dkl, mu, log_var, eps, seed, needed):
     dmu, dl = (_backward_of_seed if eps is None else _backward)(
         dz=dz, dkl=dkl, mu=mu, log_var=log_var, eps=eps, seed=seed
@@ -193,12 +191,11 @@ _op = operator(
 _backward_op = operator(
     GAUSSIAN, "gaussian_kl_backward(Tensor dz, Tensor dkl, Tensor mu, Tensor log_var, Tensor? eps, Tensor? seed) "
     "-> (Tensor dmu, Tensor dl)",
-    fake=lambda mu: (mu.new_empty(mu.shape), mu.new_empty(mu.shape)),
-    reference=reference_backward, kernel=launch_backward,
+    fake="mu log_var", reference=reference_backward, kernel=launch_backward,
 )  # fmt: skip
 _of_noise = differentiable(_op, gradient, rows="mu log_var eps")
 _backward = differentiable(_backward_op, rows="dz dkl mu log_var eps")
-_of_seed = differentiable(_op, gradient)  # a seed counts the rows of one call: nothing is folded
+_of_seed = differentiable(_op, gradient)  # noise depends on n in the call: vmap must not fold into n
 _backward_of_seed = differentiable(_backward_op)
 
 
@@ -219,12 +216,9 @@ def gaussian_kl(mu, log_var, eps=None, seed=None):
     _check.one_device(mu=mu, log_var=log_var, eps=eps)
     mu, log_var = _check.in_float32(mu, log_var)
     _check.one_dtype(mu=mu, log_var=log_var)
+    m, l = _check.as_rows(mu), _check.as_rows(log_var)
     if eps is not None:
-        z, kl = _of_noise(mu=_rows(mu), log_var=_rows(log_var), eps=_rows(eps.to(mu.dtype)), seed=None)
+        z, kl = _of_noise(mu=m, log_var=l, eps=_check.as_rows(eps.to(mu.dtype)), seed=None)
         return z.reshape(mu.shape), kl
-    z, kl = _of_seed(mu=_rows(mu), log_var=_rows(log_var), eps=None, seed=seed_of(seed, mu.device))
+    z, kl = _of_seed(mu=m, log_var=l, eps=None, seed=seed_of(seed, mu.device))
     return z.reshape(mu.shape), kl
-
-
-def _rows(tensor):
-    return tensor.reshape(tensor.shape[0], math.prod(tensor.shape[1:]))

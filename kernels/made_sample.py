@@ -83,7 +83,7 @@ def _rows(levels):  # of V a pixel
     return 1 if levels == 2 else levels
 
 
-# ---- kernel: csrc/made_sample.cu, and csrc/made_sample.cpp for CPUs -------------------------------------------------
+# ---- kernel: in csrc/made_sample.cu and csrc/made_sample.cpp, by these names ----------------------------------------
 #
 #   rung     the walk over all steps
 #   naive    made_sample_naive
@@ -119,9 +119,7 @@ def launch(backend, rung, u, x, known, levels, weights, biases, degrees, direct)
     return x, logits
 
 
-# ---- gradient -------------------------------------------------------------------------------------------------------
-
-# None: a draw counts thresholds, which has no gradient. The likelihood's gradient is that of masked_linear.
+# ---- gradient: none; a draw is a count of thresholds ----------------------------------------------------------------
 
 # ---- registration ---------------------------------------------------------------------------------------------------
 

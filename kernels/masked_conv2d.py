@@ -4,6 +4,7 @@ The masked convolution of PixelCNN (van den Oord, Kalchbrenner, Kavukcuoglu 2016
 "PixelCNN"): pixels are ordered row by row, the colours of a pixel one after the other. The taps of the filter that
 would read a later pixel are dead: they count as 0.
 
+    mask: kernels/_live_taps.py    in PyTorch for CPUs: kernels/_masked_conv2d_cpu.py
     layer: genmini.layers.MaskedConv2d   test: tests/kernels/test_masked_conv2d.py   bench: bench/bench_masked_conv2d.py
 
 Math
@@ -24,8 +25,7 @@ Traffic
     2 P O C T operations each for y, dx and dK, against 2 P O C kh kw with a dense masked filter: T is 4 or 5 of 9, 12
     or 13 of 25, 24 or 25 of 49. w P (C + O) bytes once, w bytes a number (a tap's shifted pixels come again from the
     cache), and w T O C for the filter. P = 256 x 32 x 32, O = C = 128, 3x3 "B" in bfloat16: 77 dense and 43 live GFLOP,
-    134 MB. PyTorch can leave out the rows below the centre (6 of 9 taps, 15 of 25, 28 of 49 stay: the backend `cpu`),
-    or all dead taps: one convolution for the rows above, one for the row itself, 3 w P O bytes more to add the halves.
+    134 MB.
 
 Dead taps
     have no effect: whatever K is there, NaN included, y and dx do not change, and dK is exactly 0. Where x is not
@@ -41,7 +41,7 @@ Tiling
           . . . . .         program (p tile, o tile): BP pixels x BO channels, BC channels of one tap a step
 
     dK, by programs (o tile, c tile, tap, chunk of p), is added over the chunks in order, whose size the shapes alone
-    set: the same bits every time. A tensor that is not channels last is copied once; 16 channels are the least.
+    set: the same bits every time. A tensor that is not channels last is copied once. A tile has at least 16 channels.
 """
 
 import torch
@@ -49,22 +49,12 @@ import torch.nn.functional as F
 from torch.nn.grad import conv2d_weight
 
 from . import _check
+from ._live_taps import live_taps, mask, new_image, packed
+from ._masked_conv2d_cpu import cpu, cpu_dw, cpu_turned
 from ._room import differentiable, operator, room, wide
-from ._triton import TILE, tl, triton, triton_dtype, widened
+from ._triton import TILE, chunks, precision, tl, triton, triton_dtype, widened
 
 # ---- reference ------------------------------------------------------------------------------------------------------
-
-
-def centre_mask(O, C, kind, colours, device):  # -> (O, C)
-    out, in_ = (torch.arange(channels, device=device) * colours // channels for channels in (O, C))
-    return out[:, None] > in_ if kind == "A" else out[:, None] >= in_
-
-
-def mask(O, C, kh, kw, kind, colours, device=None):  # -> (O, C, kh, kw)
-    m = kh * kw // 2
-    live = (torch.arange(kh * kw, device=device) < m).repeat(O, C, 1)
-    live[..., m] = centre_mask(O, C, kind, colours, device)
-    return live.view(O, C, kh, kw)
 
 
 def reference(x, weight, bias, kind, colours):  # (N, C, H, W), (O, C, kh, kw), (O) -> (N, O, H, W)
@@ -83,38 +73,6 @@ def reference_dw(dy, x, kh, kw, kind, colours):  # (N, O, H, W), (N, C, H, W) ->
 
 
 # ---- kernel ---------------------------------------------------------------------------------------------------------
-
-# The backend `cpu`, in PyTorch: without the rows below the centre; the few dead taps of its own row are masked.
-
-def cropped(kh, kw):
-    """The rows and columns of the filter with the live taps, and the padding (left, right, top, bottom) to x's size."""
-    ph, pw = kh // 2, kw // 2
-    return ((slice(0, ph + 1), slice(0, kw), (pw, pw, ph, 0)) if kh > 1 else
-            (slice(0, 1), slice(0, pw + 1), (pw, 0, 0, 0)))  # fmt: skip
-
-
-def cropped_filter(weight, kind, colours):
-    rows, columns, padding = cropped(*weight.shape[2:])
-    dead = ~mask(*weight.shape, kind, colours, weight.device)[:, :, rows, columns]
-    return weight[:, :, rows, columns].masked_fill(dead, 0), padding
-
-
-def cpu(x, weight, bias, kind, colours):
-    k, padding = cropped_filter(weight, kind, colours)
-    return F.conv2d(F.pad(x, padding), k, bias)
-
-
-def cpu_turned(dy, weight, kind, colours):
-    k, padding = cropped_filter(weight, kind, colours)
-    return F.pad(F.conv_transpose2d(dy, k), [-side for side in padding])
-
-
-def cpu_dw(dy, x, kh, kw, kind, colours):
-    dw = x.new_zeros(dy.shape[1], x.shape[1], kh, kw)
-    rows, columns, padding = cropped(kh, kw)
-    dw[:, :, rows, columns] = conv2d_weight(F.pad(x, padding), dw[:, :, rows, columns].shape, dy)
-    return dw.masked_fill_(~mask(*dw.shape, kind, colours, x.device), 0)
-
 
 @triton.jit
 def may_see(out, in_, OUT, IN, COLOURS, KIND_A: tl.constexpr, TURNED: tl.constexpr):
@@ -208,38 +166,14 @@ def correlate(dy_ptr, x_ptr, dk_ptr, C, O, H, W, P, kh, kw, CHUNK, dy_n, dy_o, d
 
 # ---- launcher -------------------------------------------------------------------------------------------------------
 
-PROGRAMS = 512  # the sum over pixels is cut until there are so many programs, or chunks of 2048 pixels
-
 
 def side(channels, most):
     """A tile's side: the power of two that holds these channels, from 16 (the least of a tensor core) to `most`."""
     return min(most, max(16, triton.next_power_of_2(channels)))
 
 
-def precision():
-    return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"
-
-
-def live_taps(kh, kw, kind, colours):
-    """The taps before the centre, and how many are live in all: T = m, or m + 1 if some weight of the centre lives."""
-    m = kh * kw // 2
-    return m, m + (kind == "B" or colours > 1)
-
-
 def pixels(P):
     return tl.int64 if P + 4096 >= 2**31 else tl.int32
-
-
-def packed(weight, kind, colours, turned):
-    """The live taps (o, c, t), in memory t, o, c (turned: t, c, o), with the centre masked; and how many they are."""
-    O, C, kh, kw = weight.shape
-    m, T = live_taps(kh, kw, kind, colours)
-    order = (2, 1, 0) if turned else (2, 0, 1)
-    k = weight.reshape(O, C, kh * kw)[..., :T].permute(order).clone(memory_format=torch.contiguous_format).permute(
-        order if turned else (1, 2, 0))  # fmt: skip
-    if colours > 1:
-        k[..., m].masked_fill_(~centre_mask(O, C, kind, colours, k.device), 0)
-    return k, T
 
 
 def launch(rung, x, weight, bias, kind, colours, turned=False):
@@ -252,14 +186,14 @@ def launch(rung, x, weight, bias, kind, colours, turned=False):
     if rung == "taps":
         x, (k, T) = x.contiguous(memory_format=torch.channels_last), packed(weight, kind, colours, turned)
     k_o, k_c, k_t = k.stride()
-    BP, most, deep, warps, stages = TILE[x.dtype]
-    BO, BC = side(O, most), side(C, deep)
+    tile = TILE[x.dtype]
+    BP, BO, BC = tile.rows, side(O, tile.columns), side(C, tile.depth)
     with torch.cuda.device_of(x):
         convolve[(triton.cdiv(P, BP) * triton.cdiv(O, BO),)](
             x, k, bias, y, C, O, H, W, P, T, kh, kw, *x.stride(), *((k_c, k_o) if turned else (k_o, k_c)), k_t,
             *y.stride(), colours, TAPS=rung == "taps", KIND_A=kind == "A", TURNED=turned, BIAS=bias is not None,
-            PRECISION=precision(), SUM=triton_dtype(wide(x.dtype)), INDEX=pixels(P), BP=BP, BO=BO, BC=BC,
-            num_warps=warps, num_stages=stages if rung == "taps" else 1,
+            PRECISION=precision(torch.backends.cudnn.conv), SUM=triton_dtype(wide(x.dtype)), INDEX=pixels(P),
+            BP=BP, BO=BO, BC=BC, num_warps=tile.warps, num_stages=tile.stages if rung == "taps" else 1,
         )  # fmt: skip
     return y.to(dtype)
 
@@ -271,35 +205,24 @@ def launch_turned(rung, dy, weight, kind, colours):
 def launch_dw(rung, dy, x, kh, kw, kind, colours):
     dtype, (N, C, H, W), O = x.dtype, x.shape, dy.shape[1]
     dy, x = widened(dy, x)
-    P, (_, T) = N * H * W, live_taps(kh, kw, kind, colours)
+    P, T = N * H * W, live_taps(kh, kw, kind, colours)[1] if rung == "taps" else kh * kw
     if rung == "taps":
         dy, x = dy.contiguous(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
-    else:
-        T = kh * kw
-    most, _, deep, warps, stages = TILE[x.dtype]
-    BO, BC = side(O, most), side(C, most)
+    tile = TILE[x.dtype]
+    BP, BO, BC = tile.depth, side(O, tile.rows), side(C, tile.columns)
     tiles = triton.cdiv(O, BO) * triton.cdiv(C, BC)
-    chunks = max(1, min(triton.cdiv(PROGRAMS, tiles * max(T, 1)), triton.cdiv(P, 2048)))
-    CHUNK = max(1, triton.cdiv(triton.cdiv(P, chunks), deep)) * deep
-    chunks = max(1, triton.cdiv(P, CHUNK))
-    part = x.new_empty((chunks, T, O, C), dtype=wide(x.dtype))
+    count, CHUNK = chunks(P, BP, tiles * max(T, 1), programs=512, least=2048)
+    part = x.new_empty((count, T, O, C), dtype=wide(x.dtype))
     with torch.cuda.device_of(x):
-        correlate[(tiles, T, chunks)](
+        correlate[(tiles, T, count)](
             dy, x, part, C, O, H, W, P, kh, kw, CHUNK, *dy.stride(), *x.stride(), colours,
-            TAPS=rung == "taps", KIND_A=kind == "A", PRECISION=precision(), SUM=triton_dtype(wide(x.dtype)),
-            INDEX=pixels(P), BP=deep, BO=BO, BC=BC, num_warps=warps, num_stages=stages if rung == "taps" else 1,
+            TAPS=rung == "taps", KIND_A=kind == "A", PRECISION=precision(torch.backends.cudnn.conv),
+            SUM=triton_dtype(wide(x.dtype)), INDEX=pixels(P), BP=BP, BO=BO, BC=BC, num_warps=tile.warps,
+            num_stages=tile.stages if rung == "taps" else 1,
         )  # fmt: skip
     dw = x.new_zeros((O, C, kh, kw), dtype=dtype)
     dw.view(O, C, kh * kw)[..., :T] = part.sum(0).permute(1, 2, 0)
     return dw
-
-
-def new_image(x, channels, dtype=None):
-    """An empty image in the memory order of x: channels last, or channels first."""
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    order = torch.channels_last if last else torch.contiguous_format
-    return torch.empty((x.shape[0], channels, *x.shape[2:]), dtype=dtype or x.dtype, device=x.device,
-                       memory_format=order)  # fmt: skip
 
 
 # ---- gradient -------------------------------------------------------------------------------------------------------

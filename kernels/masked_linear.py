@@ -1,4 +1,4 @@
-"""How can one matrix product answer D questions at once, each of which may look only at the answers before it?
+"""How does one matrix product compute D conditionals at once, if each may depend only on the inputs before it?
 
 The masked layer of MADE (Germain, Gregor, Murray, Larochelle 2015, eq. 8 and section 4.1; the course's "MADE :
 principe"): every unit has a number, its degree. A weight is kept only if the degree of its output is at least the
@@ -55,7 +55,7 @@ import torch.nn.functional as F
 from . import _check
 from ._masked_linear_cpu import by_staircase, dw_by_staircase
 from ._room import differentiable, operator, room, wide
-from ._triton import TILE, tl, triton, triton_dtype, widened
+from ._triton import TILE, chunks, precision, tl, triton, triton_dtype, widened
 
 # ---- reference ------------------------------------------------------------------------------------------------------
 
@@ -172,18 +172,12 @@ def outer(dy_ptr, x_ptr, dw_ptr, in_ptr, out_ptr, N, J, K, CHUNK, dy_n, dy_j, x_
 
 # ---- launcher -------------------------------------------------------------------------------------------------------
 
-PROGRAMS = 256  # a sum over n is cut until there are this many programs, or chunks of 1024 rows
-
-
-def precision():
-    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
-
 
 def launch(rung, x, weight, bias, in_degree, out_degree, strict):
     (N, K), J, dtype = x.shape, weight.shape[0], x.dtype
     x, weight, bias = widened(x, weight, bias)
-    y = x.new_empty(N, J)
-    BN, BJ, BK, warps, stages = TILE[x.dtype]
+    y, tile = x.new_empty(N, J), TILE[x.dtype]
+    BN, BJ, BK = tile.rows, tile.columns, tile.depth
     KB = triton.cdiv(K, BK)
     low, high = in_degree.new_empty(KB), in_degree.new_empty(KB)
     with torch.cuda.device_of(x):
@@ -191,9 +185,10 @@ def launch(rung, x, weight, bias, in_degree, out_degree, strict):
             extremes[(KB,)](in_degree, low, high, K, BK)
         product[(triton.cdiv(N, BN) * triton.cdiv(J, BJ),)](
             x, weight, bias, y, in_degree, out_degree, low, high, N, J, K, *x.stride(), *weight.stride(), *y.stride(),
-            STAIRCASE=rung == "staircase", STRICT=strict, BIAS=bias is not None, PRECISION=precision(),
-            SUM=triton_dtype(wide(x.dtype)), TILES=triton.next_power_of_2(max(KB, 1)), BN=BN, BJ=BJ, BK=BK,
-            num_warps=warps, num_stages=stages if rung == "staircase" else 1,
+            STAIRCASE=rung == "staircase", STRICT=strict, BIAS=bias is not None,
+            PRECISION=precision(torch.backends.cuda.matmul), SUM=triton_dtype(wide(x.dtype)),
+            TILES=triton.next_power_of_2(max(KB, 1)), BN=BN, BJ=BJ, BK=BK, num_warps=tile.warps,
+            num_stages=tile.stages if rung == "staircase" else 1,
         )  # fmt: skip
     return y.to(dtype)
 
@@ -201,19 +196,19 @@ def launch(rung, x, weight, bias, in_degree, out_degree, strict):
 def launch_dw(rung, dy, x, in_degree, out_degree, strict):
     (N, J), K, dtype = dy.shape, x.shape[1], x.dtype
     dy, x = widened(dy, x)
-    side, _, deep, warps, stages = TILE[x.dtype]
-    tiles = triton.cdiv(J, side) * triton.cdiv(K, side)
-    chunks = max(1, min(triton.cdiv(PROGRAMS, max(tiles, 1)), triton.cdiv(N, 1024)))
-    CHUNK = max(1, triton.cdiv(triton.cdiv(N, chunks), deep)) * deep
-    chunks = max(1, triton.cdiv(N, CHUNK))
-    dw = x.new_empty((chunks, J, K), dtype=x.dtype if chunks == 1 else wide(x.dtype))
+    tile = TILE[x.dtype]
+    BN, BJ, BK = tile.depth, tile.rows, tile.columns
+    tiles = triton.cdiv(J, BJ) * triton.cdiv(K, BK)
+    count, CHUNK = chunks(N, BN, tiles, programs=256, least=1024)
+    dw = x.new_empty((count, J, K), dtype=x.dtype if count == 1 else wide(x.dtype))
     with torch.cuda.device_of(x):
-        outer[(tiles, chunks)](
+        outer[(tiles, count)](
             dy, x, dw, in_degree, out_degree, N, J, K, CHUNK, *dy.stride(), *x.stride(),
-            STAIRCASE=rung == "staircase", STRICT=strict, PRECISION=precision(), SUM=triton_dtype(wide(x.dtype)),
-            BN=deep, BJ=side, BK=side, num_warps=warps, num_stages=stages if rung == "staircase" else 1,
+            STAIRCASE=rung == "staircase", STRICT=strict, PRECISION=precision(torch.backends.cuda.matmul),
+            SUM=triton_dtype(wide(x.dtype)), BN=BN, BJ=BJ, BK=BK, num_warps=tile.warps,
+            num_stages=tile.stages if rung == "staircase" else 1,
         )  # fmt: skip
-    return (dw[0] if chunks == 1 else dw.sum(0)).to(dtype)
+    return (dw[0] if count == 1 else dw.sum(0)).to(dtype)
 
 
 # ---- gradient -------------------------------------------------------------------------------------------------------

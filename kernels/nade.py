@@ -54,7 +54,11 @@ GROUPS = 16  # of rows, at most: the gradient of warp_rows keeps (2 D + 1) H par
 
 def reference(x, W, V, b, c):
     """(N, D), W transposed (D, H), (D, H), (D), (H) -> logits (N, D)"""
-    return reference_sample(None, x, x.shape[1], W, V, b, c)[1]
+    a, logits = c.expand(len(x), -1), [b.new_zeros(len(x), 0)]
+    for d in range(x.shape[1]):
+        logits.append((b[d] + a.sigmoid() @ V[d])[:, None])
+        a = torch.where(x[:, d, None] != 0, a + W[d], a)
+    return torch.cat(logits, 1)
 
 
 def reference_sample(u, x, known, W, V, b, c):
@@ -69,7 +73,18 @@ def reference_sample(u, x, known, W, V, b, c):
     return x, torch.cat(logits, 1)
 
 
-# ---- kernel: csrc/nade.cu, and csrc/nade.cpp for CPUs ---------------------------------------------------------------
+def reference_backward(dl, x, W, V, c):
+    """dW, dV, dc. It holds all a_d at once, (N, D, H)."""
+    one = x[:, :, None] != 0
+    a = torch.cat([c.expand(len(x), 1, -1), torch.where(one, W, 0)[:, :-1]], 1)[:, : x.shape[1]].cumsum(1)
+    h = a.sigmoid()
+    # forward was: l_d = b_d + V_d . h_d,   a_{d+1} = a_d + W_d x_d
+    da = dl[:, :, None] * V * h * (1 - h)
+    A = da.flip(1).cumsum(1).flip(1) - da
+    return torch.where(one, A, 0).sum(0), (dl[:, :, None] * h).sum(0), da.sum((0, 1))
+
+
+# ---- kernel: in csrc/nade.cu and csrc/nade.cpp, by these names ------------------------------------------------------
 #
 #   rung         the pass, and sampling    the gradient
 #   naive        nade_naive                nade_backward_naive
@@ -121,17 +136,6 @@ def _workspace(W, threads):
 # ---- gradient -------------------------------------------------------------------------------------------------------
 
 
-def reference_backward(dl, x, W, V, c):
-    """dW, dV, dc. It holds all a_d at once, (N, D, H)."""
-    one = x[:, :, None] != 0
-    a = torch.cat([c.expand(len(x), 1, -1), torch.where(one, W, 0)[:, :-1]], 1)[:, : x.shape[1]].cumsum(1)
-    h = a.sigmoid()
-    # forward was: l_d = b_d + V_d . h_d,   a_{d+1} = a_d + W_d x_d
-    da = dl[:, :, None] * V * h * (1 - h)
-    A = da.flip(1).cumsum(1).flip(1) - da
-    return torch.where(one, A, 0).sum(0), (dl[:, :, None] * h).sum(0), da.sum((0, 1))
-
-
 def gradient(dl, x, W, V, c):
     dW, dV, dc = _backward(dl=dl, x=x, W=W, V=V, c=c)
     return dict(W=dW, V=dV, b=dl.sum(0), c=dc)
@@ -150,8 +154,7 @@ def _binary(x, known=None):
 
 _backward = differentiable(operator(
     NADE, "nade_backward(Tensor dl, Tensor x, Tensor W, Tensor V, Tensor c) -> (Tensor dW, Tensor dV, Tensor dc)",
-    fake=lambda W, V, c: tuple(a.new_empty(a.shape) for a in (W, V, c)),
-    reference=reference_backward, kernel=launch_backward, cpu=launch_backward,
+    fake="W V c", reference=reference_backward, kernel=launch_backward, cpu=launch_backward,
 ))  # fmt: skip
 _logits = differentiable(operator(
     NADE, "nade(Tensor x, Tensor W, Tensor V, Tensor b, Tensor c) -> Tensor l",

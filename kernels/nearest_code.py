@@ -1,4 +1,4 @@
-"""Which code lies nearest, exactly, when the fast arithmetic cannot tell?
+"""Which code is exactly the nearest, if fast arithmetic cannot separate two of them?
 
 Vector quantisation of VQ-VAE (van den Oord, Vinyals, Kavukcuoglu 2017, eq. 1; the course's "VQ-VAE"): a vector z is
 replaced by the nearest of K codes e_k. What the network then learns from is the room quantize.
@@ -56,7 +56,7 @@ def reference(z, e):  # (N, D), (K, D) -> (N,)
     return torch.cat(index)
 
 
-# ---- kernel: csrc/nearest_code.cu, and csrc/nearest_code.cpp for CPUs -----------------------------------------------
+# ---- kernel: in csrc/nearest_code.cu and csrc/nearest_code.cpp, by these names --------------------------------------
 #
 #   rung           the search
 #   naive          nearest_code_naive
@@ -101,9 +101,7 @@ def splits(backend, device, N, K):
     return max(1, min(2 * processors // max(1, math.ceil(N / 128)), math.ceil(K / 128), 64))
 
 
-# ---- gradient -------------------------------------------------------------------------------------------------------
-
-# None: an index is a whole number.
+# ---- gradient: none; an index is a whole number ---------------------------------------------------------------------
 
 # ---- registration ---------------------------------------------------------------------------------------------------
 

@@ -126,7 +126,7 @@ def activated(s, act):
     return torch.tanh(s[..., 0::2]) * torch.sigmoid(s[..., 1::2]) if act == "gate" else F.relu(s) if act else s
 
 
-# ---- kernel: csrc/pixelcnn_sample.cu, and csrc/pixelcnn_sample.cpp for CPUs -----------------------------------------
+# ---- kernel: in csrc/pixelcnn_sample.cu and csrc/pixelcnn_sample.cpp, by these names --------------------------------
 #
 #   rung      the walk over all steps
 #   naive     pixelcnn_sample_naive

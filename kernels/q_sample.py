@@ -37,8 +37,6 @@ Tiling
               output, and is still in the cache when that output takes it
 """
 
-import math
-
 import torch
 
 from . import _check, _library
@@ -138,17 +136,11 @@ def gradient(dx_t, dy, t, alpha, sigma, target, needed):
 
 Q_SAMPLE = room("q_sample", "triton", ("fused",), cpu="C++")
 
-
-def _in_range(t, alpha):
-    if _check.values(t) and not inside(t, alpha).all():
-        found = f"{t.min().item()} to {t.max().item()}"
-        raise ValueError(f"t must lie in 0 .. T-1 = {len(alpha) - 1}, got values from {found}")
-
-
 _op = operator(
     Q_SAMPLE, "q_sample(Tensor x0, Tensor t, Tensor alpha, Tensor sigma, Tensor? eps, Tensor? seed, str target)"
     " -> (Tensor x_t, Tensor y)",
-    fake=_empty, check=_in_range, reference=reference, kernel=launch, cpu=launch_cpu,
+    fake=_empty, check=lambda t, alpha: _check.in_range("t", t, len(alpha), "T"),
+    reference=reference, kernel=launch, cpu=launch_cpu,
 )  # fmt: skip
 _of_noise = differentiable(_op, gradient, rows="x0 t eps")
 _of_seed = differentiable(_op, gradient)  # a seed counts the rows of one call: nothing is folded
@@ -181,13 +173,9 @@ def q_sample(x0, t, alpha, sigma, eps=None, seed=None, target="eps"):
     (x0,) = _check.in_float32(x0)
     eps = eps if eps is None else eps.to(x0.dtype)
     y = {"x0": x0, "eps": eps}.get(target)
-    inputs = dict(x0=_rows(x0), t=t.long(), alpha=alpha, sigma=sigma, target=target if y is None else "none")
+    inputs = dict(x0=_check.as_rows(x0), t=t.long(), alpha=alpha, sigma=sigma, target=target if y is None else "none")
     if eps is None:
         x_t, drawn = _of_seed(**inputs, eps=None, seed=seed_of(seed, x0.device))
     else:
-        x_t, drawn = _of_noise(**inputs, eps=_rows(eps), seed=None)
+        x_t, drawn = _of_noise(**inputs, eps=_check.as_rows(eps), seed=None)
     return x_t.reshape(x0.shape), drawn.reshape(x0.shape) if y is None else y
-
-
-def _rows(tensor):
-    return tensor.reshape(tensor.shape[0], math.prod(tensor.shape[1:]))

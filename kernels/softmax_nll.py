@@ -25,9 +25,9 @@ Traffic
     against 403 and 805. There are a few operations a byte: memory is the bound.
 
 Not finite
-    as F.cross_entropy: a logit NaN or +inf makes nll and the gradient of its pixel NaN; -inf is a level of probability
-    0: its gradient is 0, and if it came, nll is inf; all -inf: NaN. A target outside 0 ... L-1 raises on a CPU; on a
-    GPU its pixel costs 0 and has no gradient.
+    as F.cross_entropy: a logit NaN or +inf makes nll and the gradient of its pixel NaN; a logit -inf gives its level
+    probability 0 and gradient 0; if it is the target, nll is inf; all -inf: NaN. A target outside 0 ... L-1 raises
+    on a CPU; on a GPU its pixel costs 0 and has no gradient.
 
 Tiling
     A program owns BP pixels and walks along their L logits, BL at a time: a tile (BL, BP), whose fast side is the
@@ -52,7 +52,7 @@ from ._triton import tl, triton, triton_dtype, widened
 def reference(logits, target):  # (N, L, P), (N, P) -> nll, m, log s, each (N, P)
     a, L = logits.to(wide(logits.dtype)), logits.shape[1]
     m = a.amax(1)
-    log_s = (a - m[:, None]).exp_().sum(1).log_()
+    log_s = (a - m[:, None]).exp().sum(1).log()
     a_t = a.gather(1, target.long().clamp(0, L - 1)[:, None])[:, 0]
     return torch.where(inside(target, L), m - a_t + log_s, 0), m, log_s
 
@@ -68,9 +68,7 @@ def inside(target, L):
     return (target >= 0) & (target.long() < L)
 
 
-# ---- kernel ---------------------------------------------------------------------------------------------------------
-
-# The gradient's backend `cpu`, in PyTorch: in place, with the m and log s of the forward pass.
+# ---- cpu: what is fast in PyTorch, the gradient in place, with the m and log s of the forward pass ------------------
 
 
 def cpu_gradient(dnll, logits, target, m, log_s):
@@ -78,6 +76,9 @@ def cpu_gradient(dnll, logits, target, m, log_s):
     q = (logits.to(m.dtype) - m[:, None]).sub_(log_s[:, None]).exp_()
     q.scatter_add_(1, target.long().clamp(0, L - 1)[:, None], torch.full_like(m, -1)[:, None])
     return torch.where(inside(target, L)[:, None], q * dnll[:, None], 0).to(logits.dtype)
+
+
+# ---- kernel ---------------------------------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -90,7 +91,7 @@ def tile(l_start, a_ptrs, a_l, p_ok, L, SUM: tl.constexpr, BL: tl.constexpr):
 
 @triton.jit
 def finite(m):
-    return tl.where(m == float("-inf"), 0, m)  # until a level is above -inf, s stays 0: not exp(-inf + inf)
+    return tl.where(m == float("-inf"), 0, m)  # while all levels are -inf: then exp gives 0 and not NaN
 
 
 @triton.jit
@@ -183,18 +184,11 @@ def gradient(dnll, logits, target, m, log_s):
 
 NLL = room("softmax_nll", "triton", ("naive", "online"), cpu="PyTorch")
 
-
-def _in_range(logits, target):
-    L = logits.shape[1]
-    if _check.values(target) and not inside(target, L).all():
-        found = f"{target.min().item()} to {target.max().item()}"
-        raise ValueError(f"target must lie in 0 .. L-1 = {L - 1}, got values from {found}")
-
-
 _forward = differentiable(operator(
     NLL, "softmax_nll(Tensor logits, Tensor target) -> (Tensor nll, Tensor m, Tensor log_s)",
     fake=lambda logits, target: tuple(target.new_empty(target.shape, dtype=wide(logits.dtype)) for _ in range(3)),
-    check=_in_range, reference=reference, kernel=launch, strided="logits target",
+    check=lambda logits, target: _check.in_range("target", target, logits.shape[1], "L"),
+    reference=reference, kernel=launch, strided="logits target",
 ), gradient, rows="logits target")  # fmt: skip
 _backward = differentiable(operator(
     NLL, "softmax_nll_gradient(Tensor dnll, Tensor logits, Tensor target, Tensor m, Tensor log_s) -> Tensor da",

@@ -43,7 +43,7 @@ DRAW, DRAW_CPU = "csrc/made_sample.cu", "csrc/made_sample.cpp"
 PIXELS, PIXELS_BOTH, PIXELS_CPU = "csrc/pixelcnn_sample.cu", "csrc/pixelcnn_sample.h", "csrc/pixelcnn_sample.cpp"
 PIXELS_ROOM = "kernels/pixelcnn_sample.py"
 LINEAR, CONV, NLL = "kernels/masked_linear.py", "kernels/masked_conv2d.py", "kernels/softmax_nll.py"
-KL, LINEAR_CPU = "kernels/gaussian_kl.py", "kernels/_masked_linear_cpu.py"
+KL, LINEAR_CPU, CONV_CPU = "kernels/gaussian_kl.py", "kernels/_masked_linear_cpu.py", "kernels/_masked_conv2d_cpu.py"
 NOISE, NOISE_CPU = "kernels/_noise.py", "csrc/cpu/noise.h"
 STEP_BACK, STEP_BACK_CPU = "kernels/ddim_step.py", "csrc/ddim_step.cpp"
 NOISED, NOISED_CPU = "kernels/q_sample.py", "csrc/q_sample.cpp"
@@ -98,6 +98,8 @@ MUTANTS = [
     Wrong("masked_conv2d", CONV, "x_ok = p_ok & (h + dh >= 0)", "x_ok = p_ok & (h + dh >= 1)",
           "a row of the border too much"),
     Wrong("masked_linear", LINEAR_CPU, "out <= in_ if strict else out < in_", "out < in_", "an off-by-one mask", "cpu"),
+    Wrong("masked_conv2d", CONV_CPU, "(pw, pw, ph, 0)) if kh", "(pw, pw, 0, ph)) if kh",
+          "an image moved by a row", "cpu"),
     Wrong("masked_conv2d", CONV, "x=_turned(dy=dy, weight=weight, kind=kind, colours=colours) if",
           "x=_conv(x=dy, weight=weight, bias=None, kind=kind, colours=colours) if",
           "a gradient that is not turned", "reference"),
@@ -115,7 +117,7 @@ MUTANTS = [
     Wrong("q_sample", NOISED, "known = (t >= 0) & (t < T)", "known = (t > 0) & (t < T)", "an off-by-one time"),
     Wrong("q_sample", NOISED, "(alpha * eps - sigma * x0).to(y_ptr", "(alpha * eps + sigma * x0).to(y_ptr",
           "a sign of v"),
-    Wrong("q_sample", NOISED, "_of_noise(dx_t, t, alpha, -sigma, dy,", "_of_noise(dx_t, t, alpha, sigma, dy,",
+    Wrong("q_sample", NOISED, "alpha=alpha, sigma=-sigma, eps=dy", "alpha=alpha, sigma=sigma, eps=dy",
           "a gradient that is not turned back", "reference"),
     Wrong("ddim_step", STEP_BACK, "(key < more[:, None])", "(key <= more[:, None])", "a rank too low"),
     Wrong("ddim_step", STEP_BACK, "below <= rank, more, found", "below < rank, more, found", "an off-by-one rank"),

@@ -49,10 +49,10 @@ def test_a_room_reads_in_the_same_order(path):
     assert places == sorted(places)
     ruled = re.findall(r"^# ---- (\w+)", path.read_text(), re.M)
     assert [name for name in ruled if name in SECTIONS] == SECTIONS, ruled
+    assert "cpu" not in ruled or ruled.index("cpu") == 1, "what is fast in PyTorch follows the reference"
 
 
-LINES = {"gaussian_kl": 315, "masked_conv2d": 375}  # of rooms that are longer than the others may be
-WIRING = {"affine_coupling": 35}  # four operators
+LINES = {"masked_conv2d": 301, "masked_linear": 282}  # of rooms that are longer than the others may be
 
 
 @each_room
@@ -66,7 +66,7 @@ def test_the_wiring_is_short_and_no_function_of_a_room_sees_a_request(path):
     assert not re.search(r"\brequest\b|\b_backend\b", text)
     section = text[text.index("# ---- registration") :].splitlines()
     first_door = next(i for i, line in enumerate(section) if re.match(r"def [a-z]", line))
-    assert first_door <= WIRING.get(path.stem, 30), f"{first_door} lines before the first front door"
+    assert first_door <= 30, f"{first_door} lines before the first front door"
 
 
 def imported(path):

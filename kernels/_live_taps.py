@@ -1,0 +1,44 @@
+"""Which taps of a masked filter are live, the filter without the others, and images that are laid out like another.
+
+For kernels/masked_conv2d.py and its backend `cpu`.
+"""
+
+import torch
+
+
+def centre_mask(O, C, kind, colours, device):  # -> (O, C)
+    out, in_ = (torch.arange(channels, device=device) * colours // channels for channels in (O, C))
+    return out[:, None] > in_ if kind == "A" else out[:, None] >= in_
+
+
+def mask(O, C, kh, kw, kind, colours, device=None):  # -> (O, C, kh, kw)
+    m = kh * kw // 2
+    live = (torch.arange(kh * kw, device=device) < m).repeat(O, C, 1)
+    live[..., m] = centre_mask(O, C, kind, colours, device)
+    return live.view(O, C, kh, kw)
+
+
+def live_taps(kh, kw, kind, colours):
+    """The taps before the centre, and how many are live in all: T = m, or m + 1 if some weight of the centre lives."""
+    m = kh * kw // 2
+    return m, m + (kind == "B" or colours > 1)
+
+
+def packed(weight, kind, colours, turned):
+    """The live taps (o, c, t), in memory t, o, c (turned: t, c, o), with the centre masked; and how many they are."""
+    O, C, kh, kw = weight.shape
+    m, T = live_taps(kh, kw, kind, colours)
+    order = (2, 1, 0) if turned else (2, 0, 1)
+    k = weight.reshape(O, C, kh * kw)[..., :T].permute(order).clone(memory_format=torch.contiguous_format).permute(
+        order if turned else (1, 2, 0))  # fmt: skip
+    if colours > 1:
+        k[..., m].masked_fill_(~centre_mask(O, C, kind, colours, k.device), 0)
+    return k, T
+
+
+def new_image(x, channels, dtype=None):
+    """An empty image in the memory order of x: channels last, or channels first."""
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    order = torch.channels_last if last else torch.contiguous_format
+    return torch.empty((x.shape[0], channels, *x.shape[2:]), dtype=dtype or x.dtype, device=x.device,
+                       memory_format=order)  # fmt: skip
