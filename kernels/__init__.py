@@ -12,5 +12,5 @@ from ._library import libraries
 
 __all__ = ["BACKENDS", "ROOMS", "Chosen", "chosen", "libraries", "requested", "rungs", "use"]
 
-for _found in sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")):
-    importlib.import_module(f"{__name__}.{_found}")  # each room registers itself
+for _name in sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")):
+    importlib.import_module(f"{__name__}.{_name}")  # each room registers itself

@@ -96,10 +96,13 @@ class use:
 
 
 def chosen(operator, device="cpu", dtype=torch.float32, request=None):
-    """What runs this operator on tensors of this device and dtype, and why; raises if an explicit backend cannot."""
+    """What runs this operator on tensors of this device, and why; raises if an explicit backend cannot.
+
+    dtype: for rooms to come; no room chooses by it.
+    """
     this, device = _room(operator), torch.device(device)
     backend, _, rung = (request or requested()).partition(":")
-    rung = rung if rung in this.rungs else this.rungs[-1]
+    rung = rung if rung in this.rungs else this.rungs[-1]  # for a rung that this room lacks, its best
     if backend == "reference":
         return Chosen("reference", None, "asked for")
     if backend == "emulated":

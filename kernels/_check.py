@@ -57,13 +57,13 @@ def shape(name, tensor, wanted, meaning):
         raise ValueError(f"{name} must have shape {meaning} = {tuple(wanted)}, got {tuple(tensor.shape)}")
 
 
-def at_least(name, tensor, dimensions, meaning):
-    if tensor.dim() < dimensions:
+def at_least(name, tensor, count, meaning):
+    if tensor.dim() < count:
         raise ValueError(f"{name} must have shape {meaning}, got {tuple(tensor.shape)}")
 
 
-def dimensions(name, tensor, dimensions, meaning):
-    if tensor.dim() != dimensions:
+def dimensions(name, tensor, count, meaning):
+    if tensor.dim() != count:
         raise ValueError(f"{name} must have shape {meaning}, got {tuple(tensor.shape)}")
 
 

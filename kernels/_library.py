@@ -26,7 +26,7 @@ class Library:
     kind: str  # cpu, emulated, cuda
     path: Path
     built: bool
-    log: str  # what the compiler said
+    log: str  # the compiler's output
 
 
 def libraries():
@@ -66,8 +66,8 @@ def load(name, kind):
     if not path.exists():
         log = path.with_suffix(".log")
         last = log.read_text().strip().splitlines()[-1:] if log.exists() else []
-        said = f"; the compiler's last words: {last[0]}" if last else ""
-        raise FileNotFoundError(f"{path.name} is not built{said}; to build it: {mend()}")
+        output = f"; the compiler's last line: {last[0]}" if last else ""
+        raise FileNotFoundError(f"{path.name} is not built{output}; to build it: {mend()}")
     return ctypes.CDLL(str(path))
 
 

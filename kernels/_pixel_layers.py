@@ -160,8 +160,8 @@ def check_tap(name, tap, before, rows, channels, O, C):
 
 
 def check_residual(name, layer, before, channels, O):
-    """A residual is a stream of an earlier layer, which is final when this layer adds it. The input is not: it holds
-    x_ijc itself."""
+    """A residual is a stream of an earlier layer, which is final when this layer adds it. The input is none of them: it
+    holds x_ijc itself, which is not drawn yet."""
     if not before:
         raise ValueError(f"{name} must be None in the first layer, got {layer.residual!r}")
     _check.whole(name, layer.residual, 1, 2 * len(before), "None or a stream of an earlier layer")

@@ -27,13 +27,13 @@ whichever of these they need, in any order, under these names:
 What PyTorch computes is made contiguous, or gets the strides of the fake where `strided` names an output. `rows` names
 the inputs whose dimension 0 is the batch: vmap folds its new dimension into it.
 
-What this form is for: torch.compile(fullgraph=True), func.grad, jacrev, vmap, gradgradcheck and export give right
-results. Other forms are silently wrong somewhere: register_autograd fails under func.grad, a bare operator as backward
+This form gives right results under torch.compile(fullgraph=True), func.grad, jacrev, vmap, gradgradcheck and export.
+Three simpler forms do not: register_autograd fails under func.grad, a bare operator as backward
 fails gradgradcheck, a Function that Dynamo traces gives wrong compiled Jacobians. Forward mode (jvp) is not defined and
 raises: PyTorch would nest it wrongly in silence.
 
-The request (what `kernels.use` said when the front door was called) travels as a last, hidden argument, and a
-gradient's operators get the request of their forward, whatever `use` says by then and whatever thread they run in.
+The request (the backend that `kernels.use` had chosen when the front door was called) travels as a last, hidden
+argument. A gradient's operators get the request of their forward, whatever is chosen by then, in whatever thread.
 """
 
 import inspect

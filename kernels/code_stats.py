@@ -1,7 +1,7 @@
 """How many vectors did each code replace, and what is their mean?
 
-The running means that move a codebook without a gradient (van den Oord et al. 2017, appendix A.1, eq. 6-8; Razavi et
-al. 2019; the course's "VQ-VAE"): they are fed by two sums over the batch, which this room computes.
+A codebook can follow running means instead of a gradient (van den Oord et al. 2017, appendix A.1, eq. 6-8; Razavi et
+al. 2019; the course's "VQ-VAE"). This room computes the two sums over the batch that the means need.
 
     kernels: csrc/code_stats.cu    layer: genmini.layers.VectorQuantizer
     test: tests/kernels/test_code_stats.py    bench: bench/bench_code_stats.py

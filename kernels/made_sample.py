@@ -16,9 +16,8 @@ Math
     u and x are data; nothing here has a gradient.
 
 Shapes
-    u (N, D), x (N, D) of 0 ... L-1, W^i (units of i, units of i-1), b^i (units of i), V (D or D L, units of I), A (D or
-    D L, D (L-1)),
-    m^i (units of i) of 0 ... D, ascending -> x (N, D)   l (N, D) or (N, D, L)
+    u (N, D), x (N, D) of 0 ... L-1, W^i (units of i, units of i-1), b^i (units of i), m^i (units of i) of 0 ... D,
+    ascending, V (D or D L, units of I), A (D or D L, D (L-1)) -> x (N, D)   l (N, D) or (N, D, L)
     float32 or float64; 16-bit numbers become float32
 
 Traffic
@@ -142,11 +141,13 @@ _sample = operator(
 
 
 def made_sample(u, weights, biases, degrees, levels=2, direct=None, x=None, known=0, logits=False):
-    """Draws, (N, D) uint8: the same u (N, D), uniform in [0, 1), gives the same draws on every backend and rung.
+    """Draws, (N, D) uint8: the same u (N, D), uniform in [0, 1), gives the same draws. Backends round
+    differently, so they may differ where u lies within a rounding of a probability.
 
     weights: of the hidden layers from below, (units, inputs) each, then V; biases likewise, each may be None; degrees:
     of the hidden layers, ascending; direct: A. x (N, D) and known: x[:, :known] is given, the rest is drawn after it.
-    logits=True also returns the logits of all steps, (N, D), or (N, D, levels) for more than two levels.
+    logits=True also returns the logits of all steps, (N, D), or (N, D, levels) for more than two levels, as
+    constants.
     """
     _check.tensors(u=u)
     _check.dimensions("u", u, 2, "(N, D)")
@@ -155,7 +156,7 @@ def made_sample(u, weights, biases, degrees, levels=2, direct=None, x=None, know
         _check.tensors((*_check.FLOATS, *_check.INTEGERS, torch.bool), x=x)
         _check.shape("x", x, u.shape, "that of u")
     elif known:
-        raise ValueError(f"known = {known} pixels of which x? it was not given")
+        raise ValueError(f"known = {known} needs x, which holds the known pixels, and x is None")
     _check.whole("known", known, 0, u.shape[1], "from 0 to the number of pixels")
     x = torch.zeros(u.shape, dtype=torch.uint8, device=u.device) if x is None else _bytes(x)
     _network(u, weights, biases, degrees, levels, direct)

@@ -22,7 +22,7 @@ Math
 
 Shapes
     u, x (N, D) with D = H W C: rows, pixels, colours; y (N) classes; W (channels, outputs); b_a (outputs) or
-    (classes, outputs) -> x (N, D) and the logits (N, D, F), F = 1 for L = 2, else L, or 3 K.
+    (classes, outputs) -> x (N, D) and the logits (N, D, F), F = 3 K for K logistics, else 1 for L = 2, else L.
     float32, or float64 if one of W and b is; 16-bit numbers become float32.
 
 Traffic
@@ -66,7 +66,8 @@ def row_taps(stream, weight, kind):
 
 def embed(x, levels, dtype, dim=-1):
     """x (...) -> its numbers along a new dimension: 1, which tells a 0 from what lies outside the image, and the steps
-    below x, [x >= 1] ... [x >= L-1]; of more than 33 levels, 32 wider steps, of which one is passed in part."""
+    below x, [x >= 1] ... [x >= L-1]. With more than 33 levels there are 32 wider steps; the step in which x lies counts
+    by the part of it that is below x."""
     steps = steps_of(levels)
     k = torch.arange(steps, device=x.device).view(-1, *(1,) * (-1 - dim))
     x = x.unsqueeze(dim).to(dtype) * (steps / (levels - 1))
@@ -184,11 +185,12 @@ _sample = operator(
 
 
 def pixelcnn_sample(u, layers, shape, levels, components=0, y=None, x=None, known=0, logits=False):
-    """Draws, (N, D) int64: the same u (N, D), uniform in [0, 1), gives the same draws on every backend.
+    """Draws, (N, D) int64: the same u (N, D), uniform in [0, 1), gives the same draws. Backends round
+    differently, so they may differ where u lies within a rounding of a probability.
 
     layers: a list of Layer; shape (C, H, W); components: K of a mixture of logistics, 0 for a softmax; y (N): classes,
     for layers whose bias has a row for each. x (N, D) and known: x[:, :known] is given, the rest is drawn after it.
-    logits=True also gives the numbers that decided at every step, (N, D, F).
+    logits=True also gives the numbers that decided at every step, (N, D, F), as constants.
     """
     _check.tensors(u=u)
     _check.dimensions("u", u, 2, "(N, D)")

@@ -313,7 +313,7 @@ def test_errors_name_the_argument():
         draw(u, weights, biases, degrees, x=x + 2, known=3)
     with pytest.raises(ValueError, match="x must hold 0 ... 1, and it holds other values"):
         draw(u, weights, biases, degrees, x=x + 0.5, known=3)
-    with pytest.raises(ValueError, match="known = 2 pixels of which x"):
+    with pytest.raises(ValueError, match="known = 2 needs x, which holds the known pixels, and x is None"):
         draw(u, weights, biases, degrees, known=2)
     with pytest.raises(ValueError, match="known must be from 0 to the number of pixels, 0 to 3, got 4"):
         draw(u, weights, biases, degrees, x=x, known=4)

@@ -337,7 +337,7 @@ def test_errors_name_the_argument():
         ops.nade(x, W, V.float(), b, c)
     with pytest.raises(ValueError, match="known must be from 0 to the number of pixels, 0 to 3, got 4"):
         ops.nade_sample(torch.rand(2, 3), W, V, b, c, x, 4)
-    with pytest.raises(ValueError, match="known = 2 pixels of which x"):
+    with pytest.raises(ValueError, match="known = 2 needs x, which holds the known pixels, and x is None"):
         ops.nade_sample(torch.rand(2, 3), W, V, b, c, known=2)
     with pytest.raises(ValueError, match="x must have shape that of u"):
         ops.nade_sample(torch.rand(3, 3), W, V, b, c, x, 1)
