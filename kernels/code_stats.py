@@ -49,16 +49,6 @@ def reference(z, index, K):  # (N, D), (N,) -> (K,), (K, D)
 #
 #   naive       code_stats_naive
 #   segments    code_stats_segments, after a stable sort
-#
-# The backend `cpu`, in PyTorch: scatter_add adds in order of n, like index_add, and is a hundred times as fast.
-
-
-def cpu(z, index, K):
-    row = torch.where((index >= 0) & (index < K), index, K)
-    count = torch.zeros(K + 1, dtype=torch.int64).scatter_add_(0, row, torch.ones_like(row))
-    total = torch.zeros(K + 1, z.shape[1], dtype=torch.float64).scatter_add_(0, row[:, None].expand_as(z), z.double())
-    return count[:K].clone(), total[:K].to(wide(z.dtype))
-
 
 # ---- launcher -------------------------------------------------------------------------------------------------------
 
@@ -87,13 +77,13 @@ def gradient(dtotal, index, K):
 
 # ---- registration ---------------------------------------------------------------------------------------------------
 
-STATS = room("code_stats", "cuda", ("naive", "segments"), cpu="PyTorch")
+STATS = room("code_stats", "cuda", ("naive", "segments"))
 
 _forward = differentiable(operator(
     STATS, "code_stats(Tensor z, Tensor index, int K) -> (Tensor count, Tensor total)",
     fake=lambda z, index, K: (index.new_empty(K), z.new_empty((K, z.shape[1]), dtype=wide(z.dtype))),
     check=lambda index, K: _check.in_range("index", index, K, "K"),
-    reference=reference, kernel=launch, cpu=cpu,
+    reference=reference, kernel=launch,
 ), gradient)  # fmt: skip
 
 

@@ -61,14 +61,6 @@ def reference_de(dloss, z, e, index):  # -> (K, D)
 #
 #   rung     z_q and loss            dz                   de, after a stable sort
 #   fused    quantize_forward_fused  quantize_dz_fused    quantize_de_fused
-#
-# The backend `cpu` of de, in PyTorch: scatter_add adds in order of n, like index_add, and is a hundred times as fast.
-
-
-def cpu_de(dloss, z, e, index):
-    push = 2 * (e[index].double() - z.double()) * dloss[:, None].double()
-    return torch.zeros_like(e, dtype=torch.float64).scatter_add(0, index[:, None].expand_as(push), push).to(e.dtype)
-
 
 # ---- launcher -------------------------------------------------------------------------------------------------------
 
@@ -108,7 +100,7 @@ def gradient(dz_q, dloss, z, e, index, beta, needed):
 
 # ---- registration ---------------------------------------------------------------------------------------------------
 
-QUANTIZE = room("quantize", "cuda", ("fused",), cpu="PyTorch")
+QUANTIZE = room("quantize", "cuda", ("fused",))
 
 _step = differentiable(operator(
     QUANTIZE, "quantize(Tensor z, Tensor e, Tensor index, float beta) -> (Tensor z_q, Tensor loss)",
@@ -122,7 +114,7 @@ _dz = differentiable(operator(
 ), rows="dz_q dloss z index")  # fmt: skip
 _de = differentiable(operator(
     QUANTIZE, "quantize_de(Tensor dloss, Tensor z, Tensor e, Tensor index) -> Tensor de",
-    fake="e", reference=reference_de, kernel=launch_de, cpu=cpu_de,
+    fake="e", reference=reference_de, kernel=launch_de,
 ))  # fmt: skip
 
 
