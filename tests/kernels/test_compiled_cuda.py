@@ -36,12 +36,12 @@ def library(request):
     return path
 
 
-def said(library, *options):
+def disassembly(library, *options):
     return subprocess.run([cuobjdump(), *options, str(library)], capture_output=True, text=True, check=True).stdout
 
 
 def test_nothing_spills(library):
-    usage = said(library, "-res-usage")
+    usage = disassembly(library, "-res-usage")
     assert {arch for arch in ARCHITECTURES if f"arch = {arch}" in usage} == set(ARCHITECTURES)
     found = re.findall(r"Function (\w+):\s*REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", usage)
     assert found
@@ -54,12 +54,12 @@ def test_the_tensor_core_rung_uses_the_tensor_cores():
     path = ROOT / "kernels" / "lib" / "nearest_code.cuda.so"
     if not path.exists() or cuobjdump() is None:
         pytest.skip("nothing was compiled, or nothing reads it")
-    names = re.findall(r"Function (\w+):", said(path, "-res-usage"))
+    names = re.findall(r"Function (\w+):", disassembly(path, "-res-usage"))
     parts = ("screen_tensor_core", "screen_tiled", "nearest_naive")
     screen, tiled, naive = (next(name for name in names if part in name) for part in parts)
     for arch in ARCHITECTURES:
         words = {}
-        for listing in said(
+        for listing in disassembly(
                 path, "-arch", arch, "-sass", "-fun", ",".join((screen, tiled, naive))).split("Function : ")[1:]:
             words[listing.split()[0]] = Counter(re.findall(r"\b(HMMA|LDSM|LDGSTS|FFMA|DADD|DMUL|DFMA)\b", listing))
         # for each 16 of 32 entries: 2 x 8 products of tiles, 2 + 4 loads of them

@@ -214,8 +214,8 @@ def machine_code(tools, cubin):
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        said = lambda *command: subprocess.run([*command, file.name], capture_output=True, text=True, check=True).stdout
-        usage, listing = said(tools / "cuobjdump", "-res-usage"), said(tools / "nvdisasm", "-c")
+        show = lambda *tool: subprocess.run([*tool, file.name], capture_output=True, text=True, check=True).stdout
+        usage, listing = show(tools / "cuobjdump", "-res-usage"), show(tools / "nvdisasm", "-c")
     words = Counter(re.findall(r"\b(HMMA|HGMMA|DMMA|FFMA|LDGSTS|LDL|STL)\b", listing))
     return {"registers": int(re.search(r"REG:(\d+)", usage)[1]), "stack": int(re.search(r"STACK:(\d+)", usage)[1]),
             **words}

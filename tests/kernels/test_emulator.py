@@ -573,10 +573,10 @@ MISTAKES = {
 def test_mistakes_are_reported_with_block_and_threads(library, which):
     library.gpu_order(0, ctypes.c_uint64(0))
     for _ in range(2):  # and the emulator is none the worse
-        said = error(library, "run_mistake", which, np.zeros(64, np.int32))
-        assert said.startswith("block (") and "of grid (3,2,1): " in said
+        report = error(library, "run_mistake", which, np.zeros(64, np.int32))
+        assert report.startswith("block (") and "of grid (3,2,1): " in report
         for words in MISTAKES[which]:
-            assert words in said, said
+            assert words in report, report
     call(library, "run_barrier_votes", np.ones(64, np.int32), np.zeros((64, 4), np.int32), 0, 64)
 
 

@@ -24,14 +24,14 @@ RUNS = [pytest.param(*run, marks=[] if run[1] in sanitize.QUICK else pytest.mark
 
 @pytest.mark.parametrize("path, kind", RUNS, ids=lambda value: getattr(value, "stem", value))
 def test_drivers_are_clean(path, kind):
-    passed, said = sanitize.drive(path, kind)
-    assert passed, said
+    passed, output = sanitize.drive(path, kind)
+    assert passed, output
 
 
 @pytest.mark.parametrize("name", sanitize.bugs())
 def test_planted_bugs_are_found(name):
-    passed, said = sanitize.find(name, *sanitize.bugs()[name])
-    assert passed, said
+    passed, output = sanitize.find(name, *sanitize.bugs()[name])
+    assert passed, output
 
 
 def test_every_kernel_has_a_driver_that_calls_every_entry_point():
@@ -62,8 +62,8 @@ def test_every_triton_kernel_is_launched_by_the_program_for_compute_sanitizer():
 
 def test_a_bug_that_nobody_finds_is_a_failure():
     """The runner must be able to fail: a wrong result is no crash, and a right kernel no bug."""
-    passed, said = sanitize.find("shared_uninitialised", "plain", "words that nobody says")
-    assert not passed and "NOT found" in said
+    passed, output = sanitize.find("shared_uninitialised", "plain", "words that nobody says")
+    assert not passed and "NOT found" in output
 
 
 def test_all_planted_bugs_are_compiled_in():
