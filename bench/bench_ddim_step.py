@@ -7,9 +7,9 @@ dynamic threshold is kthvalue, which is faster than torch.quantile: that sorts.
 import math
 
 import torch
-from measure import DEVICE, GPU, row, times
+from measure import DEVICE, GPU, checked, in_rung, ours, row, times
 
-from genmini import kernels, ops
+from genmini import ops
 
 CASES = [(128, 64), (32, 3 * 32 * 32), (64, 3 * 64 * 64)] + ([(512, 3 * 64 * 64)] if GPU else [])
 T, S, WEIGHT, QUANTILE = (0.6, 0.8), (0.8, 0.6), 3.0, 0.995
@@ -29,30 +29,21 @@ def eager(x, output, unconditional, threshold, eta=0.0):
     return x_s + c * torch.randn_like(x) if c else x_s
 
 
-def in_rung(rung):
-    def call(x, output, unconditional, threshold, eta=0.0):
-        with kernels.use("auto", rung):
-            return ops.ddim_step(x, output, *T, *S, "eps", unconditional, WEIGHT, threshold, QUANTILE, eta,
-                                 seed=7 if eta else None)  # fmt: skip
-
-    return call
+def room(x, output, unconditional, threshold, eta=0.0):
+    return ops.ddim_step(x, output, *T, *S, "eps", unconditional, WEIGHT, threshold, QUANTILE, eta, seed=7)
 
 
 @torch.no_grad()
 def rows():
-    ours = {f"genmini {rung}": rung for rung in kernels.rungs("ddim_step")} if GPU else {
-        f"genmini {kernels.chosen('ddim_step').backend}": None}  # fmt: skip
     functions = {"eager": eager, "torch.compile": torch.compile(eager, dynamic=False)} | {
-        name: in_rung(rung) for name, rung in ours.items()}  # fmt: skip
+        name: in_rung(room, rung) for name, rung in ours("ddim_step").items()}  # fmt: skip
     for N, D in CASES:
         x, o, u = (torch.randn(N, D, device=DEVICE) for _ in range(3))
         for what, threshold, eta in (
             ("DDIM", None, 0.0), ("DDPM, static", "static", 1.0), ("DDIM, dynamic", "dynamic", 0.0),
         ):  # fmt: skip
-            exact, errors = eager(*(a.double() for a in (x, o, u)), threshold), {}
-            for name, function in functions.items():  # a wrong kernel is not timed
-                errors[name] = (function(x, o, u, threshold).double() - exact).abs().max().item()
-                assert errors[name] < 1e-4, (name, errors[name])
+            exact = eager(*(a.double() for a in (x, o, u)), threshold)
+            errors = checked(functions, (x, o, u, threshold), exact, 1e-4)
             took = times({name: (lambda f=f: f(x, o, u, threshold, eta)) for name, f in functions.items()})
             for name, time in took.items():
                 yield row("ddim_step", f"N={N} D={D}", what, name, time,

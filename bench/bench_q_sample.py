@@ -5,9 +5,9 @@ noise with torch.randn, and compute both: for the target eps, and for v, which t
 """
 
 import torch
-from measure import DEVICE, GPU, row, times
+from measure import DEVICE, GPU, checked, in_rung, ours, row, times
 
-from genmini import kernels, ops
+from genmini import ops
 
 CASES = [(128, 64), (32, 3 * 32 * 32), (128, 3 * 64 * 64)] + ([(512, 3 * 64 * 64)] if GPU else [])
 
@@ -18,30 +18,21 @@ def eager(x0, t, alpha, sigma, eps=None, target="eps"):
     return a * x0 + s * eps, eps if target == "eps" else a * eps - s * x0
 
 
-def in_rung(rung):
-    def call(x0, t, alpha, sigma, eps=None, target="eps"):
-        with kernels.use("auto", rung):
-            return ops.q_sample(x0, t, alpha, sigma, eps, None if eps is not None else 7, target)
-
-    return call
+def room(x0, t, alpha, sigma, eps=None, target="eps"):
+    return ops.q_sample(x0, t, alpha, sigma, eps, 7 if eps is None else None, target)
 
 
 def rows():
     angle = torch.linspace(0.01, 1.56, 1000, dtype=torch.float64, device=DEVICE)
     alpha, sigma = angle.cos(), angle.sin()
-    ours = {f"genmini {rung}": rung for rung in kernels.rungs("q_sample")} if GPU else {
-        f"genmini {kernels.chosen('q_sample').backend}": None}  # fmt: skip
     functions = {"eager": eager, "torch.compile": torch.compile(eager, dynamic=False)} | {
-        name: in_rung(rung) for name, rung in ours.items()}  # fmt: skip
+        name: in_rung(room, rung) for name, rung in ours("q_sample").items()}  # fmt: skip
     for N, D in CASES:
         x0, eps, t = torch.randn(N, D, device=DEVICE), torch.randn(N, D, device=DEVICE), torch.arange(N, device=DEVICE)
         for target in ("eps", "v"):
-            exact, errors = eager(x0.double(), t, alpha, sigma, eps.double(), target), {}
-            for name, function in functions.items():  # a wrong kernel is not timed
-                got = function(x0, t, alpha, sigma, eps, target)
-                errors[name] = max((a.double() - b).abs().max().item() for a, b in zip(got, exact, strict=True))
-                assert errors[name] < 1e-5, (name, errors[name])
-            took = times({name: (lambda f=f: f(x0, t, alpha, sigma, target=target)) for name, f in functions.items()})
+            inputs, exact = (x0, t, alpha, sigma), eager(x0.double(), t, alpha, sigma, eps.double(), target)
+            errors = checked(functions, (*inputs, eps, target), exact, 1e-5)
+            took = times({name: (lambda f=f: f(*inputs, None, target)) for name, f in functions.items()})
             for name, time in took.items():
                 yield row("q_sample", f"N={N} D={D}", f"seed, {target}", name, time,
                           bytes=4 * 3 * N * D, error=errors[name], beside=took["eager"][0])  # fmt: skip

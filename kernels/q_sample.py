@@ -28,7 +28,10 @@ Shapes
 Traffic
     A number is w bytes (4 for float32). An element moves x0 in, x_t and y out = 3w with a seed (2w for the target x0),
     3w with eps (4w for v). Eager PyTorch moves 8w: randn, two products, a sum; and 7w more for v. One launch replaces
-    four to seven, and the two gathers of N numbers. Memory binds, as a Philox costs 20 products for four numbers.
+    four to seven, and the two gathers of N numbers. Memory binds a GPU: a Philox costs 20 products for four numbers.
+    On a CPU it does not: a number of csrc/cpu/noise.h takes 1.5 ns with AVX-512, 1.9 with AVX2, 7.7 portable, one of
+    torch.randn 3.4. With the checks and the dispatch of an operator, some 60 us, a call overtakes eager PyTorch above
+    some 16 thousand numbers: 0.75 times as fast at 128 x 64, 1.4 times at 32 x 3072.
 
 Tiling
     fused     BN rows x BD columns a program, BD a multiple of 4: a row's scalars are read once a tile, and BD / 4

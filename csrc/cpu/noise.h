@@ -109,14 +109,31 @@ static inline void box_muller(const Words& w, float (*out)[4]) {
     interleaved(i * cosine(k), i * cosine(quarter_back(k)), j * cosine(m), j * cosine(quarter_back(m)), out);
 }
 
+// COUNTERS counters from q on, of row n: 4 COUNTERS numbers of one row
+template <class T> static inline void draw_part(uint64_t seed, uint64_t n, uint64_t q, T* out) {
+    const vwords zero = {};
+    vwords lane;
+    for (int l = 0; l < COUNTERS; l++) lane[l] = l;
+    Words w = {lane + uint32_t(q), uint32_t(q >> 32) + zero, uint32_t(n) + zero, uint32_t(n >> 32) + zero};
+    alignas(64) float four[COUNTERS][4];
+    box_muller(philox(seed, w), four);
+    for (int i = 0; i < 4 * COUNTERS; i++) out[i] = T(four[i / 4][i % 4]);
+}
+
 template <class T> static void draw(uint64_t seed, int64_t n0, int64_t n1, int64_t d0, int64_t d1, int64_t D, T* out) {
     alignas(64) uint32_t counter[4][COUNTERS] = {};    // the words of q, and those of n
     alignas(64) float four[COUNTERS][4];
     T* place[COUNTERS];
     int64_t count[COUNTERS], n = n0, d = d0;
     while (n < n1 && d0 < d1) {
+        if (d + 4 * COUNTERS <= d1 && uint32_t(d / 4) < uint32_t(d / 4 + COUNTERS)) {
+            draw_part(seed, uint64_t(n), uint64_t(d / 4), out + n * D + d);
+            d += 4 * COUNTERS;
+            if (d >= d1) d = d0, n++;
+            continue;
+        }
         int lanes = 0;
-        for (; lanes < COUNTERS && n < n1; lanes++) {    // the next numbers of the row, or of the next row
+        for (; lanes < COUNTERS && n < n1; lanes++) {    // the end of a row, and the rows after it
             uint64_t q = uint64_t(d) / 4;
             counter[0][lanes] = uint32_t(q), counter[1][lanes] = uint32_t(q >> 32);
             counter[2][lanes] = uint32_t(n), counter[3][lanes] = uint32_t(n >> 32);
@@ -127,12 +144,8 @@ template <class T> static void draw(uint64_t seed, int64_t n0, int64_t n1, int64
         Words w;
         std::memcpy(&w, counter, sizeof w);
         box_muller(philox(seed, w), four);
-        for (int l = 0; l < lanes; l++) {
-            if (count[l] == 4)
-                for (int i = 0; i < 4; i++) place[l][i] = T(four[l][i]);
-            else
-                for (int i = 0; i < count[l]; i++) place[l][i] = T(four[l][i]);
-        }
+        for (int l = 0; l < lanes; l++)
+            for (int i = 0; i < count[l]; i++) place[l][i] = T(four[l][i]);
     }
 }
 #endif

@@ -39,6 +39,15 @@ void drive(int dtype, const std::string& type, double precision, int64_t N, int6
             if (target != NONE) expect(what + ", y", i, double(y[i]), target == EPS ? e : a * e - s * x, off);
         }
 }
+
+// Counters whose low word begins again at 0, far along a row
+void drive_far(const std::string& set) {
+    const int64_t first = ((int64_t(1) << 32) - 7) * 4, many = 150;
+    Array<float> out(many);
+    auto draw = BEST(draw<float>);
+    draw(5, 0, 1, first, first + many, first + many, out.p - first);
+    for (int64_t d = 0; d < many; d++) expect(set + ", far", d, out[d], normal_of(5, 0, first + d), 4e-6);
+}
 }    // namespace
 
 int main() {
@@ -46,6 +55,7 @@ int main() {
     const int64_t shapes[][2] = {{0, 3}, {3, 0}, {1, 1}, {5, 3}, {8, 64}, {3, 65}, {130, 33}, {2, 4097}, {1, 8200}};
     for (const char* set : {"avx512", "avx2", "portable"}) {
         setenv("GENMINI_CPU", set, 1);
+        drive_far(set);
         for (auto& s : shapes)
             for (int threads : {1, 3})
                 for (Target target : {NONE, EPS, V})

@@ -60,7 +60,7 @@ def test_matches(run, threshold, dtype, shape, layout, scale, seed, guided, nois
 @given(scale=scales, seed=seeds, guided=st.booleans(), target=st.sampled_from(["eps", "x0", "v"]))
 def test_is_what_a_textbook_writes(run, threshold, scale, seed, guided, target):
     """Both are off by at most 12 roundings of their terms; a dynamic bound adds those of its row's largest, twice."""
-    x, o, u, eps = (numbers(5, 40, seed=seed % 2**31 + i, scale=scale) for i in range(4))
+    x, o, u, eps = (numbers(2, 40, seed=seed % 2**31 + i, scale=scale) for i in range(4))
     options = dict(target=target, weight=2.5 if guided else 1.0, threshold=threshold, eta=0.7, quantile=0.9)
     tensors = [x, o, u if guided else None, eps]
     with run.use():
@@ -198,7 +198,7 @@ def test_eta_one_is_the_ancestral_step_of_ddpm(run):
 
 @everywhere
 @pytest.mark.parametrize("seed", [0, 2**32 + 5, 2**63 - 1])
-@pytest.mark.parametrize("shape", [(7, 3), (2, 1300), (40, 64)], ids=str)
+@pytest.mark.parametrize("shape", [(7, 3), (1, 1300), (5, 64)], ids=str)
 @each_threshold
 def test_a_seed_draws_the_same_noise_everywhere(run, shape, seed, threshold):
     """x_s = noise where x = x0 = 0, but for its deviation."""
