@@ -31,8 +31,8 @@ Traffic
     where noise is drawn. Eager PyTorch moves 8w for guidance, 5w for x0 (a product, addcmul), 2w for a clamp, 5w for
     x_s, 4w for drawn noise: 24w, and for a dynamic threshold a sort. One launch replaces some ten; memory binds. The
     rank reads no more if a row fits into the registers of a program; else it reads x, o and u 31 times from L2.
-    On a CPU a call is 0.5 to 0.75 times as fast as eager PyTorch at 128 x 64, where it is 60 us of checks and dispatch,
-    1.1 to 1.3 times at 32 x 3072, 1.1 to 2.6 times at 64 x 12288.
+    On a CPU a call is 0.5 to 0.75 times as fast as eager PyTorch at 128 x 64, where 60 us are checks and dispatch,
+    1.1 to 1.4 times at 32 x 3072, and about twice as fast at 64 x 12288 (one thread).
 
 Tiling
     A rank is found by its bits: |x0| as an integer keeps its order. From the highest bit down, a bit is set if at most

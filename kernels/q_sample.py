@@ -30,8 +30,8 @@ Traffic
     3w with eps (4w for v). Eager PyTorch moves 8w: randn, two products, a sum; and 7w more for v. One launch replaces
     four to seven, and the two gathers of N numbers. Memory binds a GPU: a Philox costs 20 products for four numbers.
     On a CPU it does not: a number of csrc/cpu/noise.h takes 1.5 ns with AVX-512, 1.9 with AVX2, 7.7 portable, one of
-    torch.randn 3.4. With the checks and the dispatch of an operator, some 60 us, a call overtakes eager PyTorch above
-    some 16 thousand numbers: 0.75 times as fast at 128 x 64, 1.4 times at 32 x 3072.
+    torch.randn 3.4. The checks and the dispatch of an operator take some 60 us, so that a call is 0.6 times as fast as
+    eager PyTorch at 128 x 64, 1.0 to 1.25 times at 32 x 3072, 2.3 to 2.9 times at 128 x 12288 (one thread).
 
 Tiling
     fused     BN rows x BD columns a program, BD a multiple of 4: a row's scalars are read once a tile, and BD / 4
