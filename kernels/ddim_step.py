@@ -196,12 +196,10 @@ def launch(rung, x, output, unconditional, noise, seed, w, p, q, a, k, c, thresh
 
 def launch_cpu(backend, x, output, unconditional, noise, seed, w, p, q, a, k, c, threshold, quantile):
     (N, D), dtype, threads = x.shape, x.dtype, torch.get_num_threads()  # read once: the workspace is for so many
-    x, output, unconditional, noise = (
-        v if v is None else v.to(wide(dtype)) for v in (x, output, unconditional, noise)
-    )  # fmt: skip
+    x, output, unconditional, noise = (v if v is None else v.to(wide(dtype)) for v in (x, output, unconditional, noise))
     x_s, work = torch.empty_like(x), x.new_empty(threads, D if threshold == "dynamic" else 0)
-    arguments = x, output, unconditional, noise, seed, x_s, work, w, p, q, a, k, c, THRESHOLDS.index(threshold)
-    numbers = rank_of(quantile, D), N, D
+    arguments = x, output, unconditional, noise, seed, x_s, work, w, p, q, a, k, c
+    numbers = THRESHOLDS.index(threshold), rank_of(quantile, D), N, D
     _library.call("ddim_step", backend, "ddim_step_cpu", x.dtype, *arguments, *numbers, threads=threads)
     return x_s.to(dtype)
 
