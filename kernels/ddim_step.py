@@ -83,7 +83,7 @@ def rank_of(quantile, D):
 
 
 @triton.jit
-def predicted(x_ptr, out_ptr, u_ptr, at, ok, w, p, q, SUM: tl.constexpr, GUIDED: tl.constexpr):
+def predicted(at, ok, x_ptr, out_ptr, u_ptr, w, p, q, SUM: tl.constexpr, GUIDED: tl.constexpr):
     """x, and x0 before its threshold"""
     x, out = tl.load(x_ptr + at, ok, other=0).to(SUM), tl.load(out_ptr + at, ok, other=0).to(SUM)
     if GUIDED:
@@ -121,7 +121,7 @@ def step(x_ptr, out_ptr, u_ptr, noise_ptr, seed_ptr, s_ptr, x_s_ptr, w: tl.float
          a: tl.float64, k: tl.float64, c: tl.float64, N, D, GUIDED: tl.constexpr, THRESHOLD: tl.constexpr,
          NOISE: tl.constexpr, SUM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr):  # fmt: skip
     n, start, at, ok = tile(N, D, BN, BD)
-    x, x0 = predicted(x_ptr, out_ptr, u_ptr, at, ok, w, p, q, SUM, GUIDED)
+    x, x0 = predicted(at, ok, x_ptr, out_ptr, u_ptr, w, p, q, SUM, GUIDED)
     s = tl.full((BN, 1), 1, SUM)
     if THRESHOLD == "dynamic":
         s = tl.load(s_ptr + n, n < N, other=1)[:, None]
@@ -139,7 +139,7 @@ def ranked(x_ptr, out_ptr, u_ptr, s_ptr, w: tl.float64, p: tl.float64, q: tl.flo
         more, below = found | (one << (BITS - 1 - bit)), tl.zeros((), tl.int64)
         for start in range(0, D, BD):
             d = start + tl.arange(0, BD)
-            x, x0 = predicted(x_ptr, out_ptr, u_ptr, n * D + d, d < D, w, p, q, SUM, GUIDED)
+            x, x0 = predicted(n * D + d, d < D, x_ptr, out_ptr, u_ptr, w, p, q, SUM, GUIDED)
             below += tl.sum((key_of(x0, d < D, KEY, MOST) < more).to(tl.int32))
         found = tl.where(below <= rank, more, found)
     tl.store(s_ptr + n, tl.maximum(found, one * ONE).to(SUM, bitcast=True))
@@ -151,7 +151,7 @@ def held(x_ptr, out_ptr, u_ptr, noise_ptr, seed_ptr, x_s_ptr, w: tl.float64, p: 
          SUM: tl.constexpr, KEY: tl.constexpr, MOST: tl.constexpr, ONE: tl.constexpr, BITS: tl.constexpr,
          BN: tl.constexpr, BD: tl.constexpr):  # fmt: skip
     n, start, at, ok = tile(N, D, BN, BD)  # whole rows: start is 0
-    x, x0 = predicted(x_ptr, out_ptr, u_ptr, at, ok, w, p, q, SUM, GUIDED)
+    x, x0 = predicted(at, ok, x_ptr, out_ptr, u_ptr, w, p, q, SUM, GUIDED)
     key, found, one = key_of(x0, ok, KEY, MOST), tl.zeros((BN,), KEY), tl.full((BN,), 1, KEY)
     for bit in range(BITS):
         more = found | (one << (BITS - 1 - bit))
