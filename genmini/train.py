@@ -93,9 +93,10 @@ def fit(model, train, valid, *, steps=None, batch=64, rate=1e-3, betas=(0.9, 0.9
     stage that the model is at is learnt. method: of a model that is solved and takes no steps (AR); no other takes it.
 
     Every `every` steps the loss on valid is taken and watch(row, model) is called. measure(model) -> {name: number}:
-    what else the metrics then tell. The same seed gives the same model; so does `resume`, which continues the training
-    in `run`. The first Ctrl-C stops after this step, the second raises KeyboardInterrupt. A loss that is not finite
-    raises FloatingPointError. metadata: JSON that belongs to the run. before: rows that stand first in its metrics.
+    what else the metrics then tell; its "valid", if it has one, is what the weights are judged by. The same seed gives
+    the same model; so does `resume`, which continues the training in `run`. The first Ctrl-C stops after this step, the
+    second raises KeyboardInterrupt. A loss that is not finite raises FloatingPointError. metadata: JSON that belongs to
+    the run. before: rows that stand first in its metrics.
     """
     _same_kind(model, train, valid)
     if not model.cannot("fit"):
@@ -251,9 +252,8 @@ class Training:
         row = dict(**stage, step=self.history.last)
         row |= {_in_metrics(name): torch.stack(losses).mean().item() for name, losses in self.losses.items()}
         if evaluated:
-            row |= dict(valid=self._on_valid(), seconds=round(time.perf_counter() - self.began, 2))
+            row |= self._on_valid() | dict(seconds=round(time.perf_counter() - self.began, 2))
             row |= self.judged.report(self.valid_data.x, self.valid_data.y if self.model.classes else None)
-            row |= self.measure(self.judged) if self.measure else {}
         losses = {name: row[name] for name in (*map(_in_metrics, self.losses), "valid") if name in row}
         if not math.isfinite(sum(losses.values())):
             saved = self.saved > -math.inf  # by this training
@@ -263,9 +263,12 @@ class Training:
         return row
 
     def _on_valid(self):
+        """{"valid": what the weights are judged by, ...} and what `measure` adds, or puts in its place."""
         self.judged.eval()
         with torch.no_grad():
-            return self.judged.valid_loss(self.valid_data.x, self.valid_data.y if self.model.classes else None)
+            y = self.valid_data.y if self.model.classes else None
+            found = {"valid": self.judged.valid_loss(self.valid_data.x, y)}
+        return found | (self.measure(self.judged) if self.measure else {})
 
     def _judge(self, row):
         """Keep the weights if they are the best so far; stop if patience is at its end."""
@@ -307,7 +310,7 @@ class Training:
         if interrupted and not ends:
             history.stopped = "interrupted"
             if self.best is None:  # before the first evaluation; the state that is saved does not hold this one
-                self._keep(self._on_valid())
+                self._keep(self._on_valid()["valid"])
         if self.run:
             kept = {"step": history.step or history.last, "valid": history.valid if self.best else None}
             metadata = {"data": self.train_data.name, **self.metadata, **kept}

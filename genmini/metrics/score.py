@@ -50,7 +50,8 @@ def score(model, network, reference, held_out, n=1000, seed=0, mean=False):
 
 def measure(valid, n=1000):
     """A function of a model -> {name: number} of n samples, for the metrics of a training: modes, where those of the
-    data are known, and of digits the FID against the split `valid`, which does not compare with that of `score`."""
+    data are known, and of digits the FID against the split `valid`, which does not compare with that of `score`. By it
+    the weights of a training are judged."""
     toy = toys.TOYS.get(valid.name)
     if family(valid.name) in ("digits", "mnist"):
         judge = network()
@@ -58,7 +59,8 @@ def measure(valid, n=1000):
 
         def of_images(x):
             f, a = judge(x, valid.levels)
-            return {"fid": fid(f_valid, f), **coverage.count(*coverage.of_images(a), a.shape[1])}
+            distance = fid(f_valid, f)
+            return {"valid": distance, "fid": distance, **coverage.count(*coverage.of_images(a), a.shape[1])}
 
         return lambda model: of_images(_draw_aside(model, n))
     if toy and toy.centres is not None:

@@ -20,7 +20,8 @@ the two are equal: `genmini study optimum` draws this for densities that are kno
 common, but where the discriminator is sure of itself (4) is flat: with (3) its slope is d, that of (5) is 1 - d.
 
 The losses do not tell how good f is, since they are relative to the other player. So unseen data judge by (8), which
-needs no network; `genmini train` adds what digits-v1 says, and counts modes. `accuracy` is the share of pairs of an
+needs no network; of digits `genmini train` judges by the FID of digits-v1, because (8) of pixels hardly tells blurred
+digits from sharp ones. It counts modes, too. `accuracy` is the share of pairs of an
 unseen x and a sample in which the x has the higher a: 1/2 if the discriminator can tell nothing. `ema` of the training
 loop averages both players: the pair of averages is what is judged and kept.
 
@@ -55,7 +56,7 @@ FEW = 2000  # examples of valid that (8) takes, at most
 
 
 class GAN(Model):
-    unit = "energy distance"
+    unit = "distance"
     has_normal_prior = True
     judged_by_samples = True
 

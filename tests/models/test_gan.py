@@ -237,7 +237,7 @@ def rows(n=4, **last):
 
 
 @pytest.mark.parametrize("said, last", [
-    ("", dict()), ("", dict(valid=1.9)), ("training diverges: the energy distance is 2.1, and was 1", dict(valid=2.1)),
+    ("", dict()), ("", dict(valid=1.9)), ("training diverges: the distance is 2.1, and was 1", dict(valid=2.1)),
     ("mode collapse: samples leave out 5 of 8 modes", dict(modes=3, missing=5)),
     ("the discriminator wins: it ranks 97% of unseen data above samples", dict(accuracy=0.97)),
     ("the generator wins: the discriminator ranks 70% of samples above unseen data", dict(accuracy=0.3)),

@@ -344,6 +344,12 @@ def test_unseen_data_judge_as_the_model_says_and_what_goes_wrong_stands_in_the_m
     assert told.count("warning   step 8: 2 rows, the last of step 8") == 1 and "warning   step 12" not in told
 
 
+def test_a_measure_may_judge_in_the_place_of_the_model():
+    history = fit(Judged((8, 8)), TRAIN, VALID, **LOOP, measure=lambda model: dict(valid=-model.turns.item(), more=1))
+    assert [row["valid"] for row in history.rows] == [-8, -16, -24] and history.step == 12
+    assert all(row["more"] == 1 for row in history.rows)
+
+
 def test_without_another_measure_unseen_data_judge_by_the_mean_loss():
     torch.manual_seed(0)
     model, _ = small("made")
