@@ -16,11 +16,10 @@ import itertools
 import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from genmini import checkpoint, data, files, info, kernels, metrics, models
+from genmini import checkpoint, data, info, kernels, metrics, models
 from genmini.data import toys
 from genmini.models._model import NOT_STORED
 from genmini.train import Loop, fit
@@ -184,76 +183,15 @@ def train(plan, model, splits, run=None, watch=None, resume=False, overwrite=Fal
     metadata |= {"source": data.record(splits)} if splits["train"].source else {}
     with what_is_kept(run):
         try:
-            with _alone(Path(run), resume, overwrite):
-                return fit(model, splits["train"], splits["valid"], run=run, metadata=metadata, **settings)
+            return fit(model, splits["train"], splits["valid"], run=run, metadata=metadata, overwrite=overwrite,
+                       **settings)  # fmt: skip
         except OSError as error:
             if error.errno is None:  # the message names the file
                 raise
             raise OSError(f"could not write to {run}: {error.strerror}") from None
 
 
-@contextlib.contextmanager
-def _alone(run, resume, overwrite):
-    """Hold the run's folder for one training."""
-    run.mkdir(parents=True, exist_ok=True)
-    try:
-        with files.lock(run):
-            if not resume and not overwrite:
-                check_free(run)
-            files.remove_stale(run, "run.json.*.part", "model-*.part", "state-*.part", "*.png.*.part")
-            old = _bytes(run / "run.json"), _bytes(run / "metrics.jsonl")
-            if old[0] is None:
-                _check_foreign(run)
-            try:
-                yield
-            finally:
-                if _bytes(run / "run.json") is None:
-                    _remove(run)
-                elif _bytes(run / "run.json") == old[0] and not resume:  # nothing was saved over the old run
-                    files.write(run / "metrics.jsonl", old[1] or b"")
-    finally:
-        with contextlib.suppress(OSError):  # it holds something
-            run.rmdir()
-
-
-def _bytes(path):
-    return path.read_bytes() if path.exists() else None
-
-
-WRITTEN = "metrics.jsonl", "samples.png", "model-*.safetensors", "state-*.safetensors", "tensorboard/events.*"
-
-
-def _check_foreign(run):
-    """ValueError if a training would replace files of a folder that holds no run."""
-    for path in (path for pattern in WRITTEN for path in run.glob(pattern)):
-        if path.stat().st_size and not checkpoint.is_weights(path.name):  # a kill may leave weights of ours
-            raise ValueError(f"{run} holds no run, and a training would replace its {path.name}: choose another --out")
-
-
-def _remove(run):
-    """Remove what a training writes."""
-    for path in (path for pattern in WRITTEN for path in run.glob(pattern)):
-        path.unlink()
-    with contextlib.suppress(OSError):
-        (run / "tensorboard").rmdir()
-
-
 # ---- runs ----------------------------------------------------------------------------------------------------------
-
-
-def new_folder(name):
-    """Make the folder runs/NAME, numbered if that is taken; of two callers at a time each gets one of its own."""
-    for i in itertools.count(1):
-        folder = Path("runs") / (name if i == 1 else f"{name}-{i}")
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(parents=True)
-            return folder
-
-
-def check_free(run):
-    """ValueError if the folder holds a run."""
-    if (Path(run) / "run.json").exists():
-        raise ValueError(f"{run} already holds a run: choose another --out, or say --resume or --overwrite")
 
 
 def identity(plan, device):

@@ -15,9 +15,7 @@ import contextlib
 import json
 import math
 import os
-import signal
 import sys
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +25,8 @@ import torch.nn.functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from genmini import checkpoint
+from genmini import checkpoint, folder
+from genmini.descent import Descent, Random, between_steps
 from genmini.models._model import Batch, judge
 
 SAVE_EVERY = 30  # seconds; a run is also saved after the first step, and at every evaluation
@@ -83,10 +82,10 @@ class Loop:
             raise ValueError(f"shift moves images, and {train.name} holds rows of shape {train.shape}")
 
 
-def fit(model, train, valid, *, steps=None, batch=64, rate=1e-3, betas=(0.9, 0.999), decay=0.0, clip=5.0, shift=0.0,
-        ema=0.0, patience=0, precision="float32", every=100, marginals=False, method=None, later=None, seed=0, run=None,
-        metadata=None, watch=None, measure=None, resume=False, progress=True, before=()):  # fmt: skip
-    """Train the model as `Loop` says -> History. The best weights on valid stay, in the model and in the folder `run`.
+def fit(model, train, valid, *, later=None, method=None, seed=0, run=None, metadata=None, watch=None, measure=None,
+        resume=False, overwrite=False, progress=True, **settings):  # fmt: skip
+    """Train the model by a `Loop` of these settings -> History. The best weights on valid stay, in the model and in the
+    folder `run`, where no other process trains meanwhile.
 
     later: of a model with stages, the settings of each stage after the first, {"prior": dict(steps=400)}; the model's
     `begin` is called before each stage, which starts from the best weights of the one before. Without `later`, only the
@@ -94,35 +93,39 @@ def fit(model, train, valid, *, steps=None, batch=64, rate=1e-3, betas=(0.9, 0.9
 
     Every `every` steps the loss on valid is taken and watch(row, model) is called. measure(model) -> {name: number}:
     what else the metrics then tell; its "valid", if it has one, is what the weights are judged by. The same seed gives
-    the same model; so does `resume`, which continues the training in `run`. The first Ctrl-C stops after this step, the
-    second raises KeyboardInterrupt. A loss that is not finite raises FloatingPointError. metadata: JSON that belongs to
-    the run. before: rows that stand first in its metrics.
+    the same model; so does `resume`, which continues the training in `run`. `overwrite` replaces the run that is there.
+    The first Ctrl-C stops after this step, the second raises KeyboardInterrupt. A loss that is not finite raises
+    FloatingPointError. metadata: JSON that belongs to the run.
     """
     _same_kind(model, train, valid)
-    if not model.cannot("fit"):
-        if steps is not None:
-            raise ValueError(f"{type(model).__name__} is solved at once: it takes no steps")
-        return _solve(model, train, valid, method, run, metadata)
-    if method is not None:
+    json.dumps(metadata)  # raises now rather than after hours
+    if resume and run is None:
+        raise ValueError("resume continues the training in run, and none is given")
+    solved = not model.cannot("fit")
+    if solved and settings:
+        raise ValueError(f"{type(model).__name__} is solved at once: it takes no {', '.join(settings)}")
+    if not solved and method is not None:
         raise ValueError(f"method is for models that are solved: {model.cannot('fit')}")
-    loops = [Loop(steps, batch, rate, betas, decay, clip, shift, ema, patience, precision, every, marginals)]
-    loops += [Loop(**settings) for settings in (later or {}).values()]
-    for stage, loop in zip(("", *(later or {})), loops, strict=True):
+    loops = [] if solved else [Loop(**each) for each in (dict(steps=None) | settings, *(later or {}).values())]
+    for stage, loop in zip(("", *(later or {})), loops, strict=not solved):
         try:
             loop.check(train)
         except ValueError as error:
             raise ValueError(f"{stage}.{error}" if stage else str(error)) from None
-    more = dict(seed=seed, run=run, watch=watch, measure=measure, progress=progress)
-    if later is None or not (later or model.stages):
-        return Training(model, train, valid, loops[0], metadata, before, **more).train(resume)
-    if tuple(later) != tuple(model.stages[1:]):
+    if later is not None and tuple(later) != tuple(model.stages[1:]):
         raise ValueError(f"later takes the settings of the stages {model.stages[1:]}, got those of {tuple(later)}")
-    return _stages(model, train, valid, loops, metadata, before, resume, more)
+    more = dict(seed=seed, run=run, watch=watch, measure=measure, progress=progress)
+    with folder.held(run, resume, overwrite) if run else contextlib.nullcontext():
+        if solved:
+            return _solve(model, train, valid, method, run, metadata)
+        if later is None or not model.stages:
+            return Training(model, train, valid, loops[0], metadata, **more).train(resume)
+        return _stages(model, train, valid, loops, metadata, resume, more)
 
 
-def _stages(model, train, valid, loops, metadata, before, resume, more):
+def _stages(model, train, valid, loops, metadata, resume, more):
     """One `Training` a stage, each from the best weights of the one before -> the History of the last."""
-    run, saved = more["run"], checkpoint.read(more["run"]) if resume else {}
+    run, saved, before = more["run"], checkpoint.read(more["run"]) if resume else {}, ()
     if saved:
         checkpoint.check_resumable(run, saved)
     if saved and "state" not in saved and not saved.get("later"):
@@ -136,7 +139,7 @@ def _stages(model, train, valid, loops, metadata, before, resume, more):
             continue
         model.begin(stage, train)
         here = {**(metadata or {}), "stage": stage, "later": model.stages[i + 1 :]}
-        training = Training(model, train, valid, loop, here, before, **more)
+        training = Training(model, train, valid, loop, here, before=before, **more)
         history, saved = training.train(bool(saved)), {}
         before = [*training.before, *history.rows]
         if history.stopped == "interrupted":
@@ -154,7 +157,7 @@ def _rows(run):
 class Training:
     """The training of one stage: the model, its optimisers, its random generators, and the history so far."""
 
-    def __init__(self, model, train, valid, loop, metadata, before, *, seed, run, watch, measure, progress):
+    def __init__(self, model, train, valid, loop, metadata, *, seed, run, watch, measure, progress, before=()):
         self.model, self.loop, self.run, self.progress = model, loop, run, progress
         self.watch, self.measure = watch, measure
         self.metadata, self.before = metadata or {}, list(before)
@@ -217,14 +220,12 @@ class Training:
         """All steps that are left, with the best weights in the model at the end -> History"""
         if resume:
             self._load()
-        if self.run:
-            Path(self.run).mkdir(parents=True, exist_ok=True)
         total, history = self.loop.steps, self.history
         bar = dict(total=total, initial=history.last, unit="step", mininterval=0.1 if sys.stderr.isatty() else 10)
         with (
             tqdm(disable=not self.progress, dynamic_ncols=True, **bar) as bar,
             open(Path(self.run) / "metrics.jsonl" if self.run else os.devnull, "w", buffering=1) as metrics,
-            _between_steps() as interrupts,
+            between_steps() as interrupts,
         ):
             metrics.writelines(json.dumps(row) + "\n" for row in [*self.before, *history.rows])
             while history.last < total and not history.stopped:
@@ -346,75 +347,6 @@ class Training:
         self.began -= state["seconds"]
 
 
-class Descent:
-    """AdamW on some parameters, with a cosine for its rate, a clip of their gradients and a scaler of their loss."""
-
-    def __init__(self, parameters, loop, device):
-        self.parameters, self.clip = parameters, loop.clip
-        self.optimiser = torch.optim.AdamW(parameters, lr=loop.rate, betas=loop.betas, weight_decay=loop.decay)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, loop.steps)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=loop.precision == "float16")
-
-    def step(self, loss):
-        """One step down the loss, of which these parameters alone get gradients."""
-        self.optimiser.zero_grad()
-        self.scaler.scale(loss).backward(inputs=[p for p in self.parameters if p.requires_grad])
-        self.scaler.unscale_(self.optimiser)
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-
-    def state_dict(self):
-        return {name: part.state_dict() for name, part in self._parts().items()}
-
-    def load_state_dict(self, state):
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-
-    def _parts(self):
-        return dict(optimiser=self.optimiser, schedule=self.schedule, scaler=self.scaler)
-
-
-class Random:
-    """The randomness of a training: its own generator chooses images, PyTorch's make dropout and dequantisation."""
-
-    def __init__(self, seed, device):
-        self.noise, self.device = torch.Generator().manual_seed(seed), device
-        torch.manual_seed(seed)
-
-    def state_dict(self):
-        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
-        return {"noise": self.noise.get_state(), "cpu": torch.get_rng_state(), "cuda": cuda}
-
-    def load_state_dict(self, state):
-        self.noise.set_state(state["noise"])
-        torch.set_rng_state(state["cpu"])
-        if state["cuda"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda"], self.device)
-
-
-@contextlib.contextmanager
-def _between_steps():
-    """-> a list that is empty until the first Ctrl-C, which the loop reads between steps. The second Ctrl-C raises
-    KeyboardInterrupt."""
-    interrupts = []
-
-    def interrupt(*_):
-        if interrupts:
-            raise KeyboardInterrupt
-        interrupts.append(True)
-
-    on_main = threading.current_thread() is threading.main_thread()
-    if not on_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield interrupts  # the caller handles SIGINT, or ignores it as a job in the background does
-        return
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield interrupts
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def _solve(model, train, valid, method, run, metadata):
     """The model's own `fit`, in the place of the loop."""
     began = time.perf_counter()
@@ -460,6 +392,8 @@ def _same_kind(model, *sets):
     for data in sets:
         fits = len(model.shape) == len(data.shape)  # a side None of the model takes any length
         fits = fits and all(a in (b, None) for a, b in zip(model.shape, data.shape, strict=True))
+        if not len(data):
+            raise ValueError(f"the {data.split} split of {data.name} is empty")
         if not fits or model.levels != data.levels:
             takes, has = (f"{tuple(some.shape)} with {some.levels} levels" for some in (model, data))
             raise ValueError(f"the model takes {takes}, and {data.name} has {has}")

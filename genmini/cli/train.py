@@ -34,6 +34,7 @@ def options(parser):
 
 def run(arguments):
     from genmini import checkpoint, data, experiment, info, plots
+    from genmini import folder as runs
     from genmini.train import short
 
     plan = experiment.plan(arguments.model, arguments.data, arguments.recipe, arguments.set, arguments.steps,
@@ -65,7 +66,7 @@ def run(arguments):
             if saved.get("versions") != info.versions():
                 print(f"note      begun with {saved.get('versions')}: other versions, perhaps other bits")
         _check_tensorboard(arguments.tensorboard)
-        folder = folder or experiment.new_folder(f"{arguments.model}-{arguments.data}")
+        folder = folder or runs.new(f"{arguments.model}-{arguments.data}")
         watch = None if plan.at_once else _watch(folder, splits, plan.seed, arguments.tensorboard)
         history = experiment.train(plan, model, splits, folder, watch, bool(saved), arguments.overwrite)
         kept = f"the weights of step {history.step}, valid {short(history.valid)} {model.unit}, are in {folder}"
@@ -89,14 +90,14 @@ def run(arguments):
 
 def _named_folder(arguments):
     """The folder of --out, if this training may write there; None without --out."""
-    from genmini import experiment
+    from genmini import folder as runs
 
     if arguments.out:
         folder = Path(arguments.out)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--out takes a folder, and {folder} is a file")
         if not arguments.overwrite and not arguments.resume:
-            experiment.check_free(folder)
+            runs.check_free(folder)
         return folder
     if arguments.resume:
         raise ValueError("--resume continues the run in --out, and none is given")

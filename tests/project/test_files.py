@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from check import command as run
 
-from genmini import checkpoint, experiment, files, models
+from genmini import checkpoint, experiment, files, folder, models
 
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 FAST = ["--steps", "20", "--set", "hidden=16", "--set", "every=10", "--threads", "1"]
@@ -85,7 +85,7 @@ def test_folders_without_a_name_are_taken_once():
 
     def take():
         barrier.wait()
-        folders.append(experiment.new_folder("made-digits"))
+        folders.append(folder.new("made-digits"))
 
     threads = [threading.Thread(target=take) for _ in range(8)]
     for thread in threads:
@@ -171,13 +171,13 @@ def test_a_training_that_fails_before_it_saves_leaves_the_run_that_it_was_to_rep
 def test_files_of_others_are_neither_replaced_nor_removed(capsys):
     words = ["train", "made", "--data", "digits", *FAST]
     for name in ("model-00001-of-00002.safetensors", "samples.png", "metrics.jsonl"):
-        folder = Path(name.partition(".")[0])
-        folder.mkdir()
-        (folder / name).write_text("precious")
+        of_others = Path(name.partition(".")[0])
+        of_others.mkdir()
+        (of_others / name).write_text("precious")
         for more in ([], ["--overwrite"]):
-            status, _, err = run(capsys, *words, *more, "--out", str(folder))
+            status, _, err = run(capsys, *words, *more, "--out", str(of_others))
             assert status == 2 and f"holds no run, and a training would replace its {name}: choose another" in err
-        assert (folder / name).read_text() == "precious"
+        assert (of_others / name).read_text() == "precious"
     assert run(capsys, *words, "--out", "r")[0] == 0
     for name in ("model-00001-of-00002.safetensors", "notes.1999999.part"):
         (Path("r") / name).write_text("precious")

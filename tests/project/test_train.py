@@ -297,3 +297,32 @@ def test_pictures(tmp_path):
     path = tmp_path / "deeper" / "p.png"
     plots.side_by_side(path, {"data": TEST.x[:9], "samples": TEST.x[:3]}, 2)
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and [p.name for p in path.parent.iterdir()] == ["p.png"]
+
+
+# ---- what fit refuses ------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_replaced_only_if_that_is_asked_for(tmp_path):
+    short = dict(steps=2, batch=4, run=tmp_path / "r", progress=False)
+    fit(small(), TRAIN, VALID, **short)
+    before = (tmp_path / "r" / "run.json").read_bytes()
+    with pytest.raises(ValueError, match="already holds a run"):
+        fit(small(1), TRAIN, VALID, **short)
+    with files.lock(tmp_path / "r"), pytest.raises(ValueError, match="is in use"):
+        fit(small(1), TRAIN, VALID, **short, overwrite=True)
+    assert (tmp_path / "r" / "run.json").read_bytes() == before
+    fit(small(1), TRAIN, VALID, **short, overwrite=True)
+    assert (tmp_path / "r" / "run.json").read_bytes() != before
+
+
+def test_what_cannot_be_trained_is_named_before_anything_is_written(tmp_path):
+    none = dataclasses.replace(VALID, x=VALID.x[:0], y=VALID.y[:0])
+    for given, more, error, says in (
+        ((TRAIN, none), {}, ValueError, "the valid split of digits-threshold is empty"),
+        ((TRAIN, VALID), dict(resume=True), ValueError, "resume continues the training in run, and none is given"),
+        ((TRAIN, VALID), dict(metadata={"a": object()}, run=tmp_path / "r"), TypeError, "not JSON serializable"),
+        ((TRAIN, VALID), dict(stepz=3), TypeError, "unexpected keyword argument 'stepz'"),
+    ):
+        with pytest.raises(error, match=says):
+            fit(small(), *given, steps=2, progress=False, **more)
+    assert not (tmp_path / "r").exists()
