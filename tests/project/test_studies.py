@@ -30,7 +30,7 @@ class Linear:
     conditional, seed, check_labels = False, 0, studies.Run.check_labels
 
     def __init__(self, **of_model):
-        self.model = type("Linear", (Model,), {"latent": 3, **of_model})((8, 8), 17)
+        self.model = type("Linear", (Model,), {"latent": 3, "encode": lambda self, x: self, **of_model})((8, 8), 17)
 
     def split(self, split):
         return data.load("digits", split)
