@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -50,13 +51,19 @@ class Result:
 
 
 def compiler(kind):
-    """The path of the compiler for this kind of library, or None."""
+    """The words of the compiler for this kind of library, its path first, or None."""
     if kind != "cuda":
-        return shutil.which(os.environ.get("CXX", "g++"))
+        name, *flags = cxx()
+        return [path, *flags] if (path := shutil.which(name)) else None
     for root in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")):
         if root and os.access(os.path.join(root, "bin", "nvcc"), os.X_OK):
-            return os.path.join(root, "bin", "nvcc")
-    return shutil.which("nvcc")
+            return [os.path.join(root, "bin", "nvcc")]
+    return [path] if (path := shutil.which("nvcc")) else None
+
+
+def cxx():
+    """The words of $CXX, such as "ccache g++" or "g++ -m64"."""
+    return shlex.split(os.environ.get("CXX", "")) or ["g++"]
 
 
 def sources(kind, csrc=CSRC):
@@ -65,10 +72,10 @@ def sources(kind, csrc=CSRC):
 
 def command(kind, source, output, debug=False):
     if kind == "cuda":
-        return [compiler(kind), *NVCC, "-o", str(output), str(source)]
+        return [*compiler(kind), *NVCC, "-o", str(output), str(source)]
     language = ["-x", "c++"] if kind == "emulated" else []
     optimisation = "-O0" if debug else "-O3" if kind == "cpu" else "-O2"
-    return [compiler(kind), *GXX, optimisation, *language, str(source), "-o", str(output)]
+    return [*compiler(kind), *GXX, optimisation, *language, str(source), "-o", str(output)]
 
 
 def reads(source):
@@ -88,7 +95,7 @@ def key(kind, source, debug=False):
         digest.update(path.name.encode() + path.read_bytes())
     words = [*command(kind, Path(source.name), "", debug)]
     digest.update(" ".join(words).encode())
-    digest.update(subprocess.run([compiler(kind), "--version"], capture_output=True).stdout)
+    digest.update(subprocess.run([*compiler(kind), "--version"], capture_output=True).stdout)
     return digest.hexdigest()
 
 
@@ -96,14 +103,16 @@ def compile_one(kind, source, out, debug=False):
     library = out / f"{source.stem}.{kind}.so"
     key_file, log_file = library.with_suffix(".key"), library.with_suffix(".log")
     if compiler(kind) is None:
-        name = "nvcc" if kind == "cuda" else os.environ.get("CXX", "g++")
+        name = "nvcc" if kind == "cuda" else cxx()[0]
         log = f"{name} was not found on PATH" + (" or in CUDA_HOME" if kind == "cuda" else "")
+        if library.exists() and library.stat().st_mtime >= max(path.stat().st_mtime for path in reads(source)):
+            return Result(source.stem, kind, library, True, log)  # built elsewhere, from these sources
         library.unlink(missing_ok=True)
         log_file.write_text(log)
         return Result(source.stem, kind, library, False, log)
     wanted = key(kind, source, debug)
     if library.exists() and key_file.exists() and key_file.read_text() == wanted:
-        return Result(source.stem, kind, library, True, log_file.read_text())
+        return Result(source.stem, kind, library, True, log_file.read_text() if log_file.exists() else "")
     library.unlink(missing_ok=True)
     fresh = out / f"{library.name}.{os.getpid()}"  # renamed when it is whole: no process loads half a library
     words = command(kind, source, fresh, debug)

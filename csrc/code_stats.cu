@@ -22,13 +22,17 @@ template <> struct result<double> {
 template <class Z, class R>
 __global__ void stats_naive(const Z* z, const int64_t* index, int64_t* count, R* total, int64_t N, int64_t K,
                             int64_t D) {
-    int64_t i = blockIdx.x * int64_t(THREADS) + threadIdx.x, k = i / D, d = i % D;
+    int64_t columns = D ? D : 1;    // without columns there are counts still
+    int64_t i = blockIdx.x * int64_t(THREADS) + threadIdx.x, k = i / columns, d = i % columns;
     if (k >= K) return;
     double sum = 0;
     int64_t rows = 0;
     for (int64_t n = 0; n < N; n++)
-        if (index[n] == k) sum += to_double(z[n * D + d]), rows++;
-    total[i] = R(sum);
+        if (index[n] == k) {
+            if (d < D) sum += to_double(z[n * D + d]);
+            rows++;
+        }
+    if (d < D) total[i] = R(sum);
     if (d == 0) count[k] = rows;
 }
 
@@ -44,10 +48,10 @@ __global__ void stats_segments(const Z* z, const int64_t* order, const int64_t* 
     for (int64_t i = start[k] + warp; d < D && i < start[k + 1]; i += WARPS) sum += to_double(z[order[i] * D + d]);
     part[warp][lane] = sum;
     __syncthreads();
+    if (threadIdx.x == 0 && blockIdx.y == 0) count[k] = start[k + 1] - start[k];
     if (warp > 0 || d >= D) return;
     for (int w = 1; w < WARPS; w++) sum += part[w][lane];
     total[k * D + d] = R(sum);
-    if (d == 0) count[k] = start[k + 1] - start[k];
 }
 
 // ---- launchers ------------------------------------------------------------------------------------------------------
@@ -59,8 +63,8 @@ extern "C" int code_stats_naive(int dtype, const void* z, const int64_t* index, 
     return with_dtype(dtype, [&](auto zero) {
         using Z = decltype(zero);
         using R = typename result<Z>::type;
-        return launch(stats_naive<Z, R>, dim3(blocks(K * D, THREADS)), dim3(THREADS), 0, stream, (const Z*)z, index,
-                      count, (R*)total, N, K, D);
+        return launch(stats_naive<Z, R>, dim3(blocks(K * (D ? D : 1), THREADS)), dim3(THREADS), 0, stream,
+                      (const Z*)z, index, count, (R*)total, N, K, D);
     });
 }
 
@@ -69,7 +73,7 @@ extern "C" int code_stats_segments(int dtype, const void* z, const int64_t*, con
     return with_dtype(dtype, [&](auto zero) {
         using Z = decltype(zero);
         using R = typename result<Z>::type;
-        return launch(stats_segments<Z, R>, dim3(K, blocks(D, 32)), dim3(32 * WARPS), 0, stream, (const Z*)z, order,
-                      start, count, (R*)total, D);
+        return launch(stats_segments<Z, R>, dim3(K, blocks(D ? D : 1, 32)), dim3(32 * WARPS), 0, stream,
+                      (const Z*)z, order, start, count, (R*)total, D);
     });
 }

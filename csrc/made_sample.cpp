@@ -148,14 +148,15 @@ template <class T> static void task_of_samples(const Made<T>& m, int64_t n0, int
 namespace {
 
 // Vectors of a task: few enough that no thread is idle
-template <class T> int width(int64_t N, int threads) {
-    int64_t lanes = BEST(LANES<T>), vectors = (N + lanes - 1) / lanes;
+inline int width(int64_t N, int threads, int64_t lanes) {
+    int64_t vectors = (N + lanes - 1) / lanes;
     return int(std::clamp<int64_t>((vectors + threads - 1) / threads, 1, WIDEST));
 }
 
 template <class T> void all_samples(const Made<T>& m, void* workspace, int threads) {
-    auto task_of_samples = BEST(task_of_samples<T>);
-    int vectors = width<T>(m.N, threads), samples = vectors * BEST(LANES<T>);
+    const int set = instruction_set(), lanes = OF_SET(set, LANES<T>);
+    auto task_of_samples = OF_SET(set, task_of_samples<T>);
+    int vectors = width(m.N, threads, lanes), samples = vectors * lanes;
     parallel((m.N + samples - 1) / samples, threads, [&](int64_t task, int t) {
         task_of_samples(m, task * samples, vectors, aligned<T>(workspace, t * (m.units + m.R()) * samples));
     });
@@ -163,11 +164,11 @@ template <class T> void all_samples(const Made<T>& m, void* workspace, int threa
 
 }    // namespace
 
-// Bytes of the workspace. dtype: 0 float32, 3 float64
+// Bytes of the workspace. dtype: 0 float32, 3 float64. It is that of vectors of 64 bytes, whatever set this processor
+// has: a task of narrower vectors has no more samples
 extern "C" int64_t made_sample_cpu_workspace(int dtype, int64_t L, int64_t N, int64_t units, int threads) {
-    int64_t single = width<float>(N, threads) * BEST(LANES<float>) * 4,
-            wide = width<double>(N, threads) * BEST(LANES<double>) * 8;
-    return threads * (units + (L == 2 ? 1 : L)) * (dtype == 0 ? single : wide) + 64;
+    int64_t bytes = 64 * width(N, threads, dtype == 0 ? 16 : 8);    // of one number of all samples of a task
+    return threads * (units + (L == 2 ? 1 : L)) * bytes + 64;
 }
 
 // x[:, known:] drawn with u, and the logits (N, D, R); I hidden layers, L levels. Returns 0, or 1 for a bad argument.

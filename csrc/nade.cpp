@@ -200,7 +200,8 @@ template <class T> int64_t gradient_numbers(int64_t D) {
 template <class T> void run_pass(const Pass<T>& p, void* workspace, int threads) {
     int64_t tasks = std::max<int64_t>((p.N + ROWS - 1) / ROWS, std::min<int64_t>(threads, p.N));
     if (p.N > 4 * threads) tasks = (tasks + threads - 1) / threads * threads;    // the same number for each thread
-    auto pass = BEST(pass<T>);
+    const int set = instruction_set();
+    auto pass = OF_SET(set, pass<T>);
     parallel(tasks, threads, [&](int64_t task, int t) {
         T* a = aligned<T>(workspace, t * pass_numbers<T>(p.H));
         pass(p, task * p.N / tasks, (task + 1) * p.N / tasks, a, a + ROWS * padded<T>(p.H));
@@ -208,8 +209,9 @@ template <class T> void run_pass(const Pass<T>& p, void* workspace, int threads)
 }
 
 template <class T> void run_gradient(const Gradient<T>& g, void* workspace, int threads) {
-    auto tile_of_units = BEST(tile_of_units<T>);
-    int64_t lanes = BEST(LANES<T>), vectors = (g.H + lanes - 1) / lanes;
+    const int set = instruction_set();
+    auto tile_of_units = OF_SET(set, tile_of_units<T>);
+    int64_t lanes = OF_SET(set, LANES<T>), vectors = (g.H + lanes - 1) / lanes;
     int width = int(std::clamp<int64_t>((vectors + threads - 1) / threads, 1, WIDEST));
     parallel((vectors + width - 1) / width, threads, [&](int64_t tile, int t) {
         tile_of_units(g, tile, width, aligned<T>(workspace, t * gradient_numbers<T>(g.D)));

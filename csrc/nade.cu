@@ -13,6 +13,7 @@
 
 constexpr int THREADS = 128;    // of a block of the pass
 constexpr int WIDEST = 32;      // units of a lane in rung warp_rows: H <= 1024; wider layers take the naive pass
+constexpr int SHARED = 163 << 10;    // bytes that a block may have on Ampere; longer rows take the naive gradient
 
 template <class T> struct Pass {
     const T* u;    // null if all pixels are known
@@ -216,6 +217,7 @@ template <class T> int gradient_of_warp_rows(const Gradient<T>& g, void* stream)
     while (2 * B * B < g.D) B *= 2;    // 2 B + C is least at B = sqrt(D / 2)
     int64_t C = (g.D + B - 1) / B, column = (C + 2 * B) * int64_t(sizeof(T));
     while (threads > 32 && threads * column > 100 << 10) threads /= 2;    // two blocks a multiprocessor
+    if (threads * column > SHARED) return launch(backward_naive<T>, blocks(g.H), dim3(THREADS), 0, stream, g);
     int code = launch(backward_warp_rows<T>, dim3((g.H + 31) / 32, g.groups), dim3(threads), threads * column, stream,
                       g, int(B), int(C));
     return code ? code : launch(add_groups<T>, blocks((2 * g.D + 1) * g.H), dim3(THREADS), 0, stream, g);

@@ -106,7 +106,10 @@ extern "C" int64_t nearest_code_cpu_workspace(int64_t, int64_t K, int64_t D, int
     return arena.used + 64;
 }
 
-extern "C" const char* nearest_code_cpu_info() { return BEST(NAME); }
+extern "C" const char* nearest_code_cpu_info() {
+    const int set = instruction_set();
+    return OF_SET(set, NAME);
+}
 
 // index (N,) of z (N, D) and e (K, D), both contiguous. dtypes: 0 float32, 1 float16, 2 bfloat16, 3 float64. Returns 0,
 // or 1 for a bad argument.
@@ -120,9 +123,11 @@ extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const v
     int64_t sample[SAMPLE];
     double column[SAMPLE];
     bool screened = N >= FEW && D <= WIDEST && look_at(p, book, sample, column);
-    auto pack = BEST(pack_tile);
-    auto search = screened ? BEST(search_rows) : BEST(glance);
-    book.tiles = (K + BEST(TILE) - 1) / BEST(TILE);
+    const int set = instruction_set();
+    auto pack = OF_SET(set, pack_tile);
+    auto search = screened ? OF_SET(set, search_rows) : OF_SET(set, glance);
+    const int64_t tile = OF_SET(set, TILE);
+    book.tiles = (K + tile - 1) / tile;
     book.delta = 1.01f * (D + 64) * 0x1p-24f;
 
     threads = int(std::max(1.0, std::min(double(threads), double(N) * K * D / WORTH_A_THREAD)));

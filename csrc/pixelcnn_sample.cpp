@@ -160,7 +160,8 @@ inline int64_t task_numbers(int64_t numbers, int64_t widest, int samples) {
 
 template <class T> void all_samples(const Problem<T>& p, void* workspace, int threads) {
     int samples = tile(p.N, threads);
-    auto walk = BEST(walk<T>);
+    const int set = instruction_set();
+    auto walk = OF_SET(set, walk<T>);
     parallel((p.N + samples - 1) / samples, threads, [&](int64_t task, int t) {
         T* z = aligned<T>(workspace, t * task_numbers(p.numbers, p.widest, samples));
         walk(p, task * samples, int(std::min<int64_t>(samples, p.N - task * samples)), z);

@@ -1,8 +1,8 @@
 // What csrc/pixelcnn_sample.cpp and .cu share: the list of layers, and how a number is drawn.
 // Room: kernels/pixelcnn_sample.py
 #pragma once
-#include <cmath>
 #include <cstdint>
+#include <math.h>    // declares exp of a float beside that of a double; <cmath> alone leaves only the latter here
 #if !defined(__device__)
 #define __device__
 #endif
@@ -41,6 +41,8 @@ template <class T> struct Problem {
     __device__ int64_t D() const { return H * W * C; }
     __device__ int64_t F() const { return K ? 3 * K : (L == 2 ? 1 : L); }
 };
+
+static_assert(sizeof(exp(0.0f)) == sizeof(float), "float numbers are drawn in float, on every backend");
 
 // P(x <= level), of a mixture of K logistics
 template <class T> __device__ T mixture_below(const T* l, int64_t L, int64_t K, int64_t level) {

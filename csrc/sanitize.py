@@ -66,11 +66,11 @@ def bugs():
 
 def compiled(source, flags, name, compiler="emulated"):
     """The path of the program made from `source`. A change of a file, the flags or the compiler compiles it again."""
-    words = [build.compiler(compiler), *flags, str(source)]
+    words = [*build.compiler(compiler), *flags, str(source)]
     digest = hashlib.sha256(" ".join([*flags, source.name]).encode())
     for path in build.reads(source):
         digest.update(path.name.encode() + path.read_bytes())
-    digest.update(subprocess.run([words[0], "--version"], capture_output=True).stdout)
+    digest.update(subprocess.run([*build.compiler(compiler), "--version"], capture_output=True).stdout)
     CACHE.mkdir(parents=True, exist_ok=True)
     path = CACHE / f"{name}.{digest.hexdigest()[:16]}"
     with open(CACHE / f".{name}.lock", "w") as lock:  # one process compiles, the others wait

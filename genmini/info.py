@@ -52,13 +52,13 @@ def compilers():
 def _compiler(kind):
     from genmini.csrc import build
 
-    path = build.compiler(kind)
-    if not path or not shutil.which(path):
+    words = build.compiler(kind)
+    if not words or not shutil.which(words[0]):
         without = "CUDA kernels still run as `emulated`" if kind == "cuda" else "nothing of csrc/ can be compiled"
         return f"missing: {without}"
-    lines = subprocess.run([path, "--version"], capture_output=True, text=True).stdout.strip().splitlines()
+    lines = subprocess.run([*words, "--version"], capture_output=True, text=True).stdout.strip().splitlines()
     line = next((line for line in lines if "release" in line), lines[0] if lines else "?")
-    return f"{line}   ({path})"
+    return f"{line}   ({' '.join(words)})"
 
 
 def devices():

@@ -15,7 +15,8 @@ import torch
 
 from . import _check
 
-ALL, EARLIER, UP_TO = range(3)  # which colours of its pixel a tap sees
+SIGHTS = ("ALL", "EARLIER", "UP_TO")  # which colours of its pixel a tap sees
+ALL, EARLIER, UP_TO = range(3)
 ACTS = ("", "relu", "gate")
 
 
@@ -132,6 +133,9 @@ def check_layer(a, layers, channels, C):
     if layer.bias.dim() not in (1, 2):
         got = tuple(layer.bias.shape)
         raise ValueError(f"{name}.bias must have shape (outputs) or (classes, outputs), got {got}")
+    if layer.bias.dim() == 2 and not len(layer.bias):
+        raise ValueError(f"{name}.bias must have at least one class, got {tuple(layer.bias.shape)}")
+    _check.lists(**{f"{name}.taps": layer.taps})
     _check.one_of(f"{name}.act", layer.act, ACTS)
     _check.flag(f"{name}.rows", layer.rows)
     O = layer.bias.shape[-1]
@@ -152,9 +156,11 @@ def check_tap(name, tap, before, rows, channels, O, C):
         if isinstance(number, bool) or not isinstance(number, int):
             raise TypeError(f"{field} of {name} must be an int, got {type(number).__name__}")
     r, di, dj, sight = numbers
+    if not 0 <= sight < len(SIGHTS):
+        raise ValueError(f"sight of {name} must be {_check.names(SIGHTS)}, 0 to 2, got {sight}")
     if not 0 <= r < len(channels) or not looks_back(rows, r, r > 0 and of_stream(before, r).rows, di, dj, sight, C):
-        got = f"stream {r}, tap {di, dj}, sight {sight}"
-        raise ValueError(f"layers[{len(before)}] must look back at streams that come before it, got {got}")
+        got = f"stream {r} at ({di}, {dj}) with sight {SIGHTS[sight]}"
+        raise ValueError(f"{name} must look back at a stream that is computed before it, got {got}")
     _check.tensors(**{f"W of {name}": W})
     _check.shape(f"W of {name}", W, (channels[r], O), "(channels, outputs)")
 

@@ -72,7 +72,7 @@ def launch(backend, rung, z, index, K):
 def gradient(dtotal, index, K):
     # forward was: total_k = sum of z_n with index_n = k.   This gather is PyTorch's, with its own derivative
     inside = (index >= 0) & (index < K)
-    return dict(z=dtotal.index_select(0, index.clamp(0, K - 1)) * inside[:, None])
+    return dict(z=torch.where(inside[:, None], dtotal.index_select(0, index.clamp(0, K - 1)), 0))
 
 
 # ---- registration ---------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ DEEPEST = 64  # tables of layers that a launch carries: hidden ones, V and A
 
 def reference(u, x, known, levels, weights, biases, degrees, direct):
     """x drawn from `known` on, and the logits of all, (N, D, 1 or L): one whole pass for every pixel that is drawn."""
-    x, D = x.clone(memory_format=torch.contiguous_format), x.shape[1]
+    x, D = x.to(torch.uint8, copy=True, memory_format=torch.contiguous_format), x.shape[1]
     d = torch.arange(1, D + 1, device=x.device)
     m, rows = [d.repeat_interleave(levels - 1), *degrees], d.repeat_interleave(_rows(levels))
     masked = [W.masked_fill(m_j[:, None] < m_k, 0) for W, m_j, m_k in zip(weights, degrees, m, strict=False)]
@@ -98,7 +98,7 @@ def launch(backend, rung, u, x, known, levels, weights, biases, degrees, direct)
     layers (I + 2, 3): the addresses of W^i and b^i and the length of a row; those of V, then of A.
     ends (I + 1, D + 1): how many of z^i have a degree <= d
     """
-    x = x.clone()  # its pixels from `known` on are written
+    x = x.to(torch.uint8, copy=True)  # its pixels from `known` on are written
     (N, D), I, threads = x.shape, len(degrees), torch.get_num_threads()
     address = lambda a: 0 if a is None else a.data_ptr()
     layers = [(address(W), address(b), W.shape[1]) for W, b in zip(weights, biases, strict=True)]
@@ -135,15 +135,15 @@ def _values(x, known, levels, degrees):
 _sample = operator(
     SAMPLE, "made_sample(Tensor u, Tensor x, int known, int levels, Tensor[] weights, Tensor?[] biases, "
     "Tensor[] degrees, Tensor? direct) -> (Tensor drawn, Tensor l)",
-    fake=lambda u, x, levels: (x.new_empty(x.shape), u.new_empty(*x.shape, _rows(levels))),
+    fake=lambda u, x, levels: (x.new_empty(x.shape, dtype=torch.uint8), u.new_empty(*x.shape, _rows(levels))),
     check=_values, reference=reference, kernel=launch, cpu=launch,
 )  # fmt: skip
 
 
 def made_sample(u, weights, biases, degrees, levels=2, direct=None, x=None, known=0, logits=False):
-    """Draws, (N, D) uint8: the same u (N, D), uniform in [0, 1), gives the same draws. Backends round
-    differently, so they may differ where u lies within a rounding of a probability.
+    """Draws, (N, D) uint8: the same u (N, D), uniform in [0, 1), gives the same draws.
 
+    Backends round differently, so they may differ where u_d lies within a rounding of a probability.
     weights: of the hidden layers from below, (units, inputs) each, then V; biases likewise, each may be None; degrees:
     of the hidden layers, ascending; direct: A. x (N, D) and known: x[:, :known] is given, the rest is drawn after it.
     logits=True also returns the logits of all steps, (N, D), or (N, D, levels) for more than two levels, as
@@ -152,13 +152,13 @@ def made_sample(u, weights, biases, degrees, levels=2, direct=None, x=None, know
     _check.tensors(u=u)
     _check.dimensions("u", u, 2, "(N, D)")
     _check.whole("levels", levels, 2, 256, "what a byte can tell apart")
+    _check.whole("known", known, 0, u.shape[1], "from 0 to the number of pixels")
     if x is not None:
         _check.tensors((*_check.FLOATS, *_check.INTEGERS, torch.bool), x=x)
         _check.shape("x", x, u.shape, "that of u")
     elif known:
         raise ValueError(f"known = {known} needs x, which holds the known pixels, and x is None")
-    _check.whole("known", known, 0, u.shape[1], "from 0 to the number of pixels")
-    x = torch.zeros(u.shape, dtype=torch.uint8, device=u.device) if x is None else _bytes(x)
+    x = torch.zeros(u.shape, dtype=torch.int16, device=u.device) if x is None else _levels(x)
     _network(u, weights, biases, degrees, levels, direct)
     _check.one_device(u=u, x=x)
     with torch.no_grad():
@@ -171,12 +171,12 @@ def made_sample(u, weights, biases, degrees, levels=2, direct=None, x=None, know
     return (x, l[..., 0] if levels == 2 else l) if logits else x
 
 
-def _bytes(x):
-    """As uint8; what is no whole number from 0 to 255 becomes 255, or with 256 levels is refused by its own dtype."""
+def _levels(x):
+    """x as int16. What is no whole number from 0 to 255 becomes 256, which the operator refuses."""
     if x.dtype in (torch.uint8, torch.bool):
-        return x.to(torch.uint8)
-    x = x if x.is_floating_point() else x.long()  # int8 cannot hold 255
-    return torch.where((x >= 0) & (x <= 255) & (x == x.floor()), x, 255).to(torch.uint8)
+        return x.to(torch.int16)
+    x = x if x.is_floating_point() else x.long()  # int8 cannot be compared with 255
+    return torch.where((x >= 0) & (x <= 255) & (x == x.floor()), x, 256).to(torch.int16)
 
 
 def _network(u, weights, biases, degrees, levels, direct):

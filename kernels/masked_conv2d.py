@@ -172,8 +172,8 @@ def side(channels, most):
     return min(most, max(16, triton.next_power_of_2(channels)))
 
 
-def pixels(P):
-    return tl.int64 if P + 4096 >= 2**31 else tl.int32
+def pixels(P):  # the ends of chunks lie up to 512 * 64 beyond P
+    return tl.int64 if P + 2**16 >= 2**31 else tl.int32
 
 
 def launch(rung, x, weight, bias, kind, colours, turned=False):

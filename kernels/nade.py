@@ -183,20 +183,20 @@ def nade_logits(x, W, V, b, c):
 
 
 def nade_sample(u, W, V, b, c, x=None, known=0, logits=False):
-    """Draws, (N, D) uint8: the same u (N, D), uniform in [0, 1), gives the same draws. Backends round
-    differently, so they may differ where u lies within a rounding of a probability.
+    """Draws, (N, D) uint8: the same u (N, D), uniform in [0, 1), gives the same draws.
 
+    Backends round differently, so they may differ where u_d lies within a rounding of a probability.
     x (N, D) and known: x[:, :known] is given, the rest is drawn after it. logits=True also returns the logits of all
     steps, (N, D), as constants.
     """
     _check.tensors(u=u)
     _check.dimensions("u", u, 2, "(N, D)")
+    _check.whole("known", known, 0, u.shape[1], "from 0 to the number of pixels")
     if x is not None:
         x = _data(x)
         _check.shape("x", x, u.shape, "that of u")
     elif known:
         raise ValueError(f"known = {known} needs x, which holds the known pixels, and x is None")
-    _check.whole("known", known, 0, u.shape[1], "from 0 to the number of pixels")
     _check.one_device(u=u, x=x)
     x = torch.zeros(u.shape, dtype=torch.uint8, device=u.device) if x is None else x
     with torch.no_grad():

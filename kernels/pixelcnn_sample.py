@@ -97,7 +97,7 @@ def cumulative(l, levels, components):
     if not components:
         return torch.sigmoid(-l) if levels == 2 else l.softmax(1).cumsum(1)[:, :-1]
     pi, mu, log_s = l.unflatten(1, (3, 1, components)).unbind(1)
-    edge = (2 * torch.arange(levels - 1, device=l.device)[:, None] + 1) / (levels - 1) - 1
+    edge = (2 * torch.arange(levels - 1, device=l.device, dtype=l.dtype)[:, None] + 1) / (levels - 1) - 1
     return (pi.softmax(-1) * torch.sigmoid((edge - mu) * torch.exp(-log_s.clamp(min=-7)))).sum(-1)
 
 
@@ -185,9 +185,9 @@ _sample = operator(
 
 
 def pixelcnn_sample(u, layers, shape, levels, components=0, y=None, x=None, known=0, logits=False):
-    """Draws, (N, D) int64: the same u (N, D), uniform in [0, 1), gives the same draws. Backends round
-    differently, so they may differ where u lies within a rounding of a probability.
+    """Draws, (N, D) int64: the same u (N, D), uniform in [0, 1), gives the same draws.
 
+    Backends round differently, so they may differ where u_d lies within a rounding of a probability.
     layers: a list of Layer; shape (C, H, W); components: K of a mixture of logistics, 0 for a softmax; y (N): classes,
     for layers whose bias has a row for each. x (N, D) and known: x[:, :known] is given, the rest is drawn after it.
     logits=True also gives the numbers that decided at every step, (N, D, F), as constants.
@@ -198,12 +198,12 @@ def pixelcnn_sample(u, layers, shape, levels, components=0, y=None, x=None, know
     _check.shape("u", u, (len(u), C * H * W), "(N, D) with D = C H W")
     _check.whole("levels", levels, 2, 65536, "at least two")
     _check.whole("components", components, 0, 1024, "none or a few")
+    _check.whole("known", known, 0, u.shape[1], "from 0 to the count of numbers")
     if x is not None:
         _check.tensors(_check.INTEGERS, x=x)
         _check.shape("x", x, u.shape, "that of u")
     elif known:
         raise ValueError(f"known = {known} needs x, which holds the known numbers, and x is None")
-    _check.whole("known", known, 0, u.shape[1], "from 0 to the count of numbers")
     x = torch.zeros(u.shape, dtype=torch.int64, device=u.device) if x is None else x.long()
     y = torch.zeros(len(u), dtype=torch.int64, device=u.device) if y is None else y
     _check.tensors(_check.INTEGERS, y=y)

@@ -92,7 +92,9 @@ namespace avx512 {
 }    // namespace avx512
 #pragma GCC pop_options
 
-// The widest set that this processor has, or the one that GENMINI_CPU names, if the processor has it
+// The widest set that this processor has, or the one that GENMINI_CPU names, if the processor has it. BEST(f<T>) is the
+// function of that set. A call of a kernel asks once, as the environment may change meanwhile: if it needs several
+// functions or constants of the set, it keeps the set, and OF_SET(set, f<T>) is each
 inline int instruction_set() {
     const char* name = std::getenv("GENMINI_CPU");
     auto may_be = [&](const char* set) { return !name || !*name || std::strcmp(name, set) == 0; };
@@ -103,13 +105,13 @@ inline int instruction_set() {
     return PORTABLE;
 }
 
-// BEST(f<T>): the function, or the constant, of that set. Each use asks again: not for an inner loop
-#define BEST(...)                                      \
-    (instruction_set() == AVX512 ? avx512::__VA_ARGS__ \
-     : instruction_set() == AVX2 ? avx2::__VA_ARGS__   \
-                                 : portable::__VA_ARGS__)
+#define OF_SET(set, ...)                                                       \
+    ((set) == AVX512 ? avx512::__VA_ARGS__ : (set) == AVX2 ? avx2::__VA_ARGS__ \
+                                                           : portable::__VA_ARGS__)
 #else
-#define BEST(...) portable::__VA_ARGS__
+inline int instruction_set() { return PORTABLE; }
+#define OF_SET(set, ...) ((void)(set), portable::__VA_ARGS__)
 #endif
+#define BEST(...) OF_SET(instruction_set(), __VA_ARGS__)
 
 }    // namespace

@@ -200,14 +200,13 @@ static void run_block(Block& b, uint64_t) {
 }
 #endif
 
-// One OS thread of a launch: it runs the block `first`, then the next one that is free.
-static void work(Launch& launch, Block& b, uint64_t first) {
+// One OS thread of a launch: it runs the next block that is free, until there is none.
+static void work(Launch& launch, Block& b) {
     // the exact size: AddressSanitizer guards its end
     if (posix_memalign(&b.dynamic_shared, 128, launch.shared_bytes)) b.dynamic_shared = nullptr;
     block = nullptr;    // a first access creates the thread_local memory of this library
     Range statics = thread_local_memory();
-    for (uint64_t i = first; !launch.failed && i < launch.blocks;
-         i = launch.next.fetch_add(1, std::memory_order_relaxed)) {
+    for (uint64_t i; !launch.failed && (i = launch.next.fetch_add(1, std::memory_order_relaxed)) < launch.blocks;) {
         start_block(b, launch, i);
         poison(statics, b.dynamic_shared, launch.shared_bytes);
         run_block(b, launch.seed * 7919 + i);
@@ -252,7 +251,6 @@ static inline int run(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)
     int cores = wanted ? atoi(wanted) : int(std::thread::hardware_concurrency());
     workers = std::min<uint64_t>(std::max(cores, 1), launch.blocks);
 #endif
-    launch.next = workers;
     std::vector<Block*> blocks;
     {
         std::lock_guard<std::mutex> guard(idle_lock);
@@ -260,8 +258,10 @@ static inline int run(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)
     }
     while (blocks.size() < workers) blocks.push_back(new Block());
     std::vector<std::thread> others;
-    for (uint64_t i = 1; i < workers; i++) others.emplace_back([&, i] { work(launch, *blocks[i], i); });
-    work(launch, *blocks[0], 0);
+    try {
+        for (uint64_t i = 1; i < workers; i++) others.emplace_back([&, i] { work(launch, *blocks[i]); });
+    } catch (const std::system_error&) {}    // the system gives no more threads: those that there are run all blocks
+    work(launch, *blocks[0]);
     for (std::thread& other : others) other.join();
     std::lock_guard<std::mutex> guard(idle_lock);
     for (Block* b : blocks) b->next = idle, idle = b;

@@ -80,8 +80,6 @@ class VAE(Model):
 
     def draw(self, mu, log_var, eps=None):
         """-> z (N, d); KL (N,), or (N, d) if free_bits > 0. eps: the noise, drawn if it is None."""
-        if eps is None and mu.device.type == "cpu":
-            eps = torch.randn_like(mu)
         if not self.free_bits:
             return ops.gaussian_kl(mu, log_var, eps)  # (2)
         row = lambda a: None if a is None else a.reshape(-1, 1)  # rows of one number: their sums are KL_i

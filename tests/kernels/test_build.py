@@ -52,6 +52,29 @@ def test_a_missing_compiler_is_said_and_is_no_error(csrc, monkeypatch):
     assert not result.ok and "no-such-compiler was not found" in result.report()
 
 
+def test_a_missing_compiler_leaves_a_library_of_the_present_sources(csrc, monkeypatch):
+    """It may have been built on another machine. One that is older than a source goes."""
+    library = built(csrc).path
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert built(csrc).ok and library.exists()
+    os.utime(csrc / "words.h", ns=(library.stat().st_mtime_ns + 10**9,) * 2)
+    assert not built(csrc).ok and not library.exists()
+
+
+def test_a_library_without_its_log_is_not_built_again(csrc):
+    library = built(csrc).path
+    library.with_suffix(".log").unlink()
+    stamp = library.stat().st_mtime_ns
+    assert built(csrc).ok and library.stat().st_mtime_ns == stamp
+
+
+def test_cxx_may_have_several_words(csrc, monkeypatch):
+    (csrc / "answer.cpp").write_text('extern "C" int answer() { return WORD; }\n')
+    monkeypatch.setenv("CXX", "g++ -DWORD=7")
+    result = built(csrc)
+    assert result.ok and ctypes.CDLL(str(result.path)).answer() == 7, result.log
+
+
 def test_strict_fails_where_a_compiler_fails(tmp_path):
     command = [sys.executable, str(ROOT / "csrc" / "build.py"), "--kinds", "cpu", "--out", str(tmp_path), "--only",
                "nearest_code"]
@@ -79,7 +102,7 @@ HEADERS = sorted(path.relative_to(build.CSRC) for path in build.CSRC.rglob("*.h"
 
 @pytest.mark.parametrize("header", HEADERS, ids=str)
 def test_a_header_needs_no_includer(header):
-    command = [build.compiler("cpu"), *build.GXX, "-w", "-x", "c++", "-fsyntax-only", str(build.CSRC / header)]
+    command = [*build.compiler("cpu"), *build.GXX, "-w", "-x", "c++", "-fsyntax-only", str(build.CSRC / header)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -13,7 +13,7 @@ from genmini import ops
 RUNS = runs("code_stats")
 everywhere = pytest.mark.parametrize("run", RUNS, ids=str)
 shapes = st.sampled_from([(0, 3, 2), (1, 1, 1), (7, 3, 2), (40, 5, 33), (130, 2, 31), (65, 300, 1), (20, 9, 64),
-                          (33, 1, 32)])
+                          (33, 1, 32), (3, 4, 0)])
 
 
 def inputs(N, K, D, seed=0):
@@ -145,12 +145,15 @@ def test_an_index_outside_adds_nothing_where_values_are_not_seen(run, monkeypatc
     monkeypatch.setattr("genmini.kernels._check.values", lambda tensor: False)
     z = numbers(5, 4, dtype=torch.float32).to(run.device).requires_grad_()
     index = torch.tensor([2, -1, 3, 2**40, 0]).to(run.device)
+    along = torch.tensor([[2.0], [3.0], [5.0]], device=run.device).expand(3, 4)
     with run.use():
         count, total = ops.code_stats(z, index, 3)
-        (dz,) = torch.autograd.grad(total.sum(), z)
+        (dz,) = torch.autograd.grad(total, z, along, retain_graph=True)
+        (spoilt,) = torch.autograd.grad(total, z, along * torch.tensor([[float("inf")], [1], [float("nan")]]).to(along))
     assert count.tolist() == [1, 0, 1]
     assert torch.equal(total, torch.stack([z[4], torch.zeros_like(z[0]), z[0]]))
-    assert dz[:, 0].tolist() == [1, 0, 0, 0, 1]
+    assert dz[:, 0].tolist() == [5, 0, 0, 0, 2]
+    assert not spoilt[1:4].any() and spoilt[0].isnan().all() and (spoilt[4] == float("inf")).all()
 
 
 @everywhere

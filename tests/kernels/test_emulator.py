@@ -75,6 +75,31 @@ def error(library, function, *arguments):
     return library.gpu_error(code).decode()
 
 
+def test_a_system_that_gives_few_threads_runs_all_blocks(tmp_path):
+    """Of four threads only one starts: it and the caller run the blocks, each once."""
+    source = tmp_path / "few_threads.cpp"
+    source.write_text("""
+#include <dlfcn.h>
+#include "gpu.h"
+static int asked;
+extern "C" int pthread_create(pthread_t* thread, const pthread_attr_t* how, void* (*run)(void*), void* of) noexcept {
+    if (asked++) return EAGAIN;
+    return ((decltype(&pthread_create))dlsym(RTLD_NEXT, "pthread_create"))(thread, how, run, of);
+}
+__global__ void count(int* runs) { runs[blockIdx.x]++; }
+int main() {
+    int runs[100] = {};
+    if (launch(count, dim3(100), dim3(1), 0, nullptr, runs)) return 2;
+    for (int n : runs)
+        if (n != 1) return 3;
+    return asked == 2 ? 0 : 4;
+}
+""")
+    program = sanitize.compiled(source, [*sanitize.FLAGS, INCLUDE, "-O1", "-ldl"], "few_threads")
+    done = subprocess.run([program], env={**os.environ, "GENMINI_EMULATOR_THREADS": "4"}, capture_output=True)
+    assert done.returncode == 0, done
+
+
 # ---- grids, barriers, shared memory ----------------------------------------------------------------------------------
 
 
@@ -629,7 +654,7 @@ def ptx(tmp_path_factory):
     path = tmp_path_factory.mktemp("ptx") / "test_emulator.ptx"
     flags = [flag for flag in build.NVCC if not flag.startswith("-gencode") and flag != "-shared"]
     subprocess.run(
-        [build.compiler("cuda"), *flags, INCLUDE, "-arch=compute_80", "-ptx", str(SOURCE), "-o", str(path)],
+        [*build.compiler("cuda"), *flags, INCLUDE, "-arch=compute_80", "-ptx", str(SOURCE), "-o", str(path)],
         check=True, capture_output=True
     )
     return path.read_text()

@@ -170,6 +170,15 @@ def _normal(*words):
         yield from (radius * math.cos(angle), radius * math.sin(angle))
 
 
+def test_on_a_cpu_without_a_seed_torch_draws_the_noise():
+    mu, l = (a.float() for a in inputs(4, 5)[:2])
+    torch.manual_seed(1)
+    found = ops.gaussian_kl(mu, l)
+    torch.manual_seed(1)
+    wanted = ops.gaussian_kl(mu, l, torch.randn_like(mu))
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
 def test_without_a_seed_torchs_generator_decides():
     mu = torch.zeros(4, 5)
     torch.manual_seed(1)
@@ -197,6 +206,22 @@ def test_kl_is_never_negative_and_right_near_equality(run, dtype, power, seed):
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     loss = torch.finfo(wide).eps * (8 * exact + (2 * l.double().abs().sum().item() if power > -2 else 0))
     assert kl.item() >= 0 and abs(kl.item() - exact) <= loss
+
+
+@everywhere
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_gradient_of_eps_is_rounded_once(run, dtype):
+    """deps = dz sigma, computed in the dtype of sums: in float16 sigma alone would overflow, or be rounded before."""
+    l = torch.tensor([[23.0, 23.0, 1.3, -20.0, 0.0]], dtype=dtype, device=run.device)
+    dz = torch.tensor([[1e-3, 0.0, 1.0, 3.0, 0.7]], dtype=dtype, device=run.device)
+    eps = torch.zeros_like(l).requires_grad_()
+    with run.use():
+        (deps,) = torch.autograd.grad(ops.gaussian_kl(torch.zeros_like(l), l, eps)[0], eps, dz)
+    wanted = dz.double() * (l.double() / 2).exp()
+    sums = torch.float64 if dtype == torch.float64 else torch.float32
+    # half a step of the dtype, then exp of a number below 12 and a product in the dtype of sums; 2^-25: subnormals
+    bound = (torch.finfo(dtype).eps / 2 + 4 * torch.finfo(sums).eps) * wanted + 2.0**-25
+    assert deps.dtype == dtype and ((deps.double() - wanted).abs() <= bound).all()
 
 
 @everywhere

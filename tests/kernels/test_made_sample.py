@@ -1,5 +1,6 @@
 """Proofs and laws of the room that draws from MADE (kernels/made_sample.py)."""
 
+import itertools
 import math
 import os
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from check import drawn_from, laid_out, layouts, opaque, runs, seeds
-from genmini.kernels import _check
+from genmini.kernels import _check, _library
 from genmini.kernels import made_sample as room
 from hypothesis import given
 from hypothesis import strategies as st
@@ -243,11 +244,25 @@ test_far_out(run)
     subprocess.run([sys.executable, "-c", program], check=True, env=environment, cwd=root)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_the_workspace_is_enough_for_every_instruction_set(dtype, monkeypatch):
+    """The environment may change between the size and the call, so the size does not depend on it."""
+    for N, threads in itertools.product((1, 7, 16, 17, 100, 1000), (1, 3)):
+        found = set()
+        for name in ("portable", "avx2", "avx512"):
+            monkeypatch.setenv("GENMINI_CPU", name)
+            found.add(_library.size("made_sample", "cpu", "made_sample_cpu_workspace", dtype, 2, N, 10,
+                                    threads=threads))  # fmt: skip
+        lanes = 64 // dtype.itemsize
+        samples = lanes * min(max(math.ceil(N / lanes / threads), 1), 4)
+        assert found == {threads * 11 * samples * dtype.itemsize + 64}
+
+
 def test_opaque():
     weights, biases, degrees, A = net(3, (5,), 3, True)
     for backend in ("reference", "cpu", "emulated"):
         opaque(torch.ops.genmini.made_sample.default,
-               (noise(2, 3), pixels(2, 3, 3), 1, 3, weights, biases, degrees, A, backend))
+               (noise(2, 3), pixels(2, 3, 3).short(), 1, 3, weights, biases, degrees, A, backend))
 
 
 def test_it_compiles_and_maps_to_meta():
@@ -276,6 +291,24 @@ def test_x_of_every_dtype_is_the_same_x(dtype):
     wanted = ops.made_sample(u, weights, biases, degrees, x=x, known=3, logits=True)
     got = ops.made_sample(u, weights, biases, degrees, x=x.to(dtype), known=3, logits=True)
     assert got[0].dtype == torch.uint8 and all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
+
+
+OUTSIDE = {torch.uint8: [], torch.int16: [300, -1], torch.int64: [256, 300, -1], torch.float32: [256, -1, 0.5]}
+
+
+@everywhere
+@pytest.mark.parametrize("dtype", OUTSIDE, ids=str)
+def test_x_of_256_levels_is_completed(run, dtype):
+    """255 is the last level and is taken; what a byte cannot hold is refused, and does not wrap around."""
+    weight, u = torch.zeros(2 * 256, 2 * 255, device=run.device), torch.full((2, 2), 0.5, device=run.device)
+    complete = lambda first: ops.made_sample(
+        u, [weight], [None], [], 256, x=torch.tensor([[first, 0], [3, 0]], dtype=dtype, device=run.device), known=1
+    )
+    with run.use():
+        assert complete(255).tolist() == [[255, 128], [3, 128]]  # P(x_d <= 127) = 1/2 is at most u_d
+        for outside in OUTSIDE[dtype]:
+            with pytest.raises(ValueError, match="x must hold 0 ... 255, and it holds other values"):
+                complete(outside)
 
 
 def test_errors_name_the_argument():
@@ -315,6 +348,9 @@ def test_errors_name_the_argument():
         draw(u, weights, biases, degrees, x=x + 0.5, known=3)
     with pytest.raises(ValueError, match="known = 2 needs x, which holds the known pixels, and x is None"):
         draw(u, weights, biases, degrees, known=2)
+    for known, name in ((torch.tensor([1, 2]), "Tensor"), ("3", "str"), (1.0, "float")):
+        with pytest.raises(TypeError, match=f"known must be an int, got {name}"):
+            draw(u, weights, biases, degrees, known=known)
     with pytest.raises(ValueError, match="known must be from 0 to the number of pixels, 0 to 3, got 4"):
         draw(u, weights, biases, degrees, x=x, known=4)
     with pytest.raises(ValueError, match="levels must be what a byte can tell apart, 2 to 256, got 257"):

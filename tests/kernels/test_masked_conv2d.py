@@ -257,6 +257,24 @@ def test_a_dead_tap_costs_no_product(kh, kw, kind, colours, T, monkeypatch):
             assert len(steps) == expected, rung
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("P", [2147450923, 2**31 - 2**16 - 1, 2**31 - 2**16, 2**31 - 4097])
+def test_pixels_are_numbered_in_32_bits_only_where_chunks_end_below_2_to_31(P, dtype, monkeypatch):
+    """A chunk begins at chunk * CHUNK and ends at that + CHUNK, before the minimum with P. Nothing is launched."""
+    launched = {}
+
+    class Recorded:
+        def __getitem__(self, grid):
+            return lambda *arguments, INDEX, **_: launched.update(grid=grid, CHUNK=arguments[10], INDEX=INDEX)
+
+    monkeypatch.setattr(room, "correlate", Recorded())
+    image = torch.zeros(1, 1, 1, 1, dtype=dtype).expand(P, 1, 1, 1)
+    room.launch_dw("naive", image, image, 1, 1, "B", 1)
+    chunks = launched["grid"][2]
+    assert chunks * launched["CHUNK"] >= P, "the chunks hold all pixels"
+    assert launched["INDEX"] == room.tl.int64 or chunks * launched["CHUNK"] < 2**31
+
+
 @in_kernels
 def test_the_same_bits_wherever_the_numbers_lie(run):
     x, weight, bias, *rest = moved(run, inputs(2, 20, 18, 5, 6, 3, 3, "A", 2), torch.float32)

@@ -314,6 +314,17 @@ def test_wide_layers_take_the_naive_pass():
         assert torch.equal(wide, ops.nade_logits(x, *rest))
 
 
+@pytest.mark.parametrize("run", [r for r in RUNS if r.rung == "warp_rows"], ids=str)
+def test_very_long_rows_take_the_naive_gradient(run):
+    """Where the marks of a row leave shared memory, here of 130 thousand pixels in double, the sums are the same."""
+    N, D, H = 2, 130_000, 1
+    x, W, V, _, c = (a.to(run.device) for a in inputs(N, D, H, scale=0.1))
+    dl = numbers(N, D, seed=8).to(run.device)
+    found = room.launch_backward(run.backend, run.rung, dl, x, W.t().contiguous(), V, c)
+    for got, wanted in zip(found, room.reference_backward(dl, x, W.t(), V, c), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
+
+
 def test_16_bit_numbers_are_computed_in_float32():
     x, *rest = inputs(4, 5, 6)
     rest = [a.bfloat16() for a in rest]
@@ -339,6 +350,9 @@ def test_errors_name_the_argument():
         ops.nade_sample(torch.rand(2, 3), W, V, b, c, x, 4)
     with pytest.raises(ValueError, match="known = 2 needs x, which holds the known pixels, and x is None"):
         ops.nade_sample(torch.rand(2, 3), W, V, b, c, known=2)
+    for known, name in ((torch.tensor([1, 2]), "Tensor"), ("3", "str"), (1.0, "float")):
+        with pytest.raises(TypeError, match=f"known must be an int, got {name}"):
+            ops.nade_sample(torch.rand(2, 3), W, V, b, c, known=known)
     with pytest.raises(ValueError, match="x must have shape that of u"):
         ops.nade_sample(torch.rand(3, 3), W, V, b, c, x, 1)
     # pixels that are not given are not checked

@@ -13,10 +13,12 @@ import pytest
 import torch
 from check import runs, seeds
 from genmini.kernels import _check, _library
+from genmini.kernels import pixelcnn_sample as room
 from genmini.kernels._pixel_layers import ACTS, LayerRow, StreamRow, TapRow, packed, rows_of
 from genmini.kernels.pixelcnn_sample import ALL, EARLIER, UP_TO, Layer, embed, masked_taps, row_taps
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import expit
 
 from genmini import kernels, ops
 
@@ -259,6 +261,18 @@ def test_the_noise_decides_upwards(run):
     assert draw(run, u, flat(4, 3), (1, 1, 4), 4, K=1)[0].tolist() == [[0, 1, 2, 3]]
 
 
+def test_the_edges_of_levels_have_the_dtype_of_the_logits():
+    """In float64 the definition is right to float64, also where the logistic is as narrow as it may be."""
+    pi, mu, log_s, levels = [0.3, -0.5], [0.1, -0.2], [-7.0, -9.0], 256  # below -7 log_s counts as -7
+    got = room.cumulative(torch.tensor([[*pi, *mu, *log_s]], dtype=torch.float64), levels, 2)[0]
+    weight = [math.exp(p) / sum(map(math.exp, pi)) for p in pi]
+    edges = [(2 * level + 1) / 255 - 1 for level in range(255)]
+    wanted = [sum(w * expit((edge - m) * math.exp(7)) for w, m in zip(weight, mu, strict=True))
+              for edge in edges]
+    # a rounding of an edge, times e^7 / 4, the steepest slope
+    torch.testing.assert_close(got, torch.tensor(wanted, dtype=torch.float64), rtol=0, atol=4 * 2**-53 * math.exp(7))
+
+
 def test_rows_are_kept_as_long_as_a_filter_looks_back():
     """The workspace holds a few rows of what is read again, and nothing of what is not."""
     streams = rows_of(StreamRow, packed(program((1, 28, 28), 2, 0, 4, 7, 1), (1, 28, 28), 2, 1)[0])
@@ -324,17 +338,20 @@ def test_errors_name_the_argument():
         draw(u, layers, shape, 2, y=torch.tensor([0, 2]))
     with pytest.raises(ValueError, match="known = 2 needs x, which holds the known numbers"):
         draw(u, layers, shape, 2, known=2)
+    for known, name in ((torch.tensor([1, 2]), "Tensor"), ("3", "str"), (1.0, "float")):
+        with pytest.raises(TypeError, match=f"known must be an int, got {name}"):
+            draw(u, layers, shape, 2, known=known)
     with pytest.raises(ValueError, match="known must be from 0 to the count of numbers, 0 to 4, got 5"):
         draw(u, layers, shape, 2, x=x, known=5)
     with pytest.raises(ValueError, match=r"layers\[5\], the last, must have 3 outputs, .* got 1"):
         draw(u, layers, shape, 2, 1)
-    ahead = "must look back at streams that come before it"
+    ahead = r"taps\[0\] must look back at a stream that is computed before it"
     weight, bias = torch.zeros(2, 1), torch.zeros(1)
     for tap in [(0, 0, 1, ALL), (0, 1, 0, ALL), (0, 0, 0, ALL), (0, 0, 0, UP_TO), (1, 0, -1, ALL)]:
-        with pytest.raises(ValueError, match=rf"layers\[0\] {ahead}, got stream {tap[0]}, tap \({tap[1]}, {tap[2]}\)"):
+        with pytest.raises(ValueError, match=rf"layers\[0\].{ahead}, got stream {tap[0]} at \({tap[1]}, {tap[2]}\)"):
             draw(u, [Layer([(*tap, weight)], bias)], shape, 2)
     for tap in [(0, 0, -1, ALL), (0, 0, 0, EARLIER), (1, -1, 0, ALL)]:
-        with pytest.raises(ValueError, match=rf"layers\[\d\] {ahead}"):
+        with pytest.raises(ValueError, match=rf"layers\[\d\].{ahead}"):
             first = Layer([(0, 0, -1, ALL, weight)], bias)
             draw(u, [first, Layer([(*tap, weight[: 2 - tap[0]])], bias, rows=True)], shape, 2)
     wanted = r"W of layers\[0\].taps\[0\] must have shape \(channels, outputs\) = \(2, 1\), got \(3, 1\)"
@@ -372,6 +389,12 @@ TAP, BIAS = (0, 0, -1, ALL, torch.zeros(2, 1)), torch.zeros(1)
      ([Layer([TAP], 0.0)], TypeError, r"layers\[0\].bias must be a tensor, got float"),
      ([Layer([TAP], torch.zeros(1, 1, 1))], ValueError,
       r"layers\[0\].bias must have shape \(outputs\) or \(classes, outputs\), got \(1, 1, 1\)"),
+     ([Layer([TAP], torch.zeros(0, 1))], ValueError, r"layers\[0\].bias must have at least one class, got \(0, 1\)"),
+     ([Layer(None, BIAS)], TypeError, r"layers\[0\].taps must be a list or a tuple, got NoneType"),
+     ([Layer([(9, 0, 0, 1, TAP[4])], BIAS)], ValueError,
+      r"layers\[0\].taps\[0\] must .*, got stream 9 at \(0, 0\) with sight EARLIER"),
+     ([Layer([(0, 0, 0, 7, TAP[4])], BIAS)], ValueError,
+      r"sight of layers\[0\].taps\[0\] must be ALL, EARLIER or UP_TO, 0 to 2, got 7"),
      ([Layer([TAP[:4]], BIAS)], ValueError, r"layers\[0\].taps\[0\] must be \(stream, di, dj, sight, W\), got"),
      ([Layer([(0, -1.0, *TAP[2:])], BIAS)], TypeError, r"di of layers\[0\].taps\[0\] must be an int, got float"),
      ([Layer([(*TAP[:4], 1)], BIAS)], TypeError, r"W of layers\[0\].taps\[0\] must be a tensor, got int"),
