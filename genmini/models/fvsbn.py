@@ -91,6 +91,12 @@ RECIPES = {  # tuned on the valid split alone: with 17 levels there are a millio
         "train": dict(steps=1500, batch=64, rate=5e-3, decay=0.3, shift=0.2),
         "threads": 1,
     },
+    "mnist": {
+        "data": "mnist-dynamic",
+        "model": dict(),
+        "train": dict(steps=6000, batch=64, rate=2e-3, every=500, marginals=True),
+        "threads": 1,
+    },
     "paper": {  # MNIST with bits drawn anew: 96.58 nats, as the README of pytorch-generative reports of its FVSBN
         "data": "mnist-dynamic",
         "model": dict(),
