@@ -277,10 +277,10 @@ RECIPES = {  # tuned on the valid split alone; a thousand steps overfit its 1297
         "model": dict(width=32, blocks=3, gated=True, dropout=0.5, first=5, output="mixture", components=5),
         "train": dict(steps=1200, batch=64, rate=3e-3, shift=0.3, ema=0.99),
     },
-    "mnist": {  # not tuned; 70 ms a step on one core
+    "mnist": {  # kernel 5: 94.5 nats on valid after 1000 steps, where kernel 3 has 96.5; 93 ms a step on one core
         "data": "mnist-dynamic",
         "model": dict(width=16, blocks=4, gated=True, kernel=5),
-        "train": dict(steps=12_000, batch=16, rate=3e-3, every=500, ema=0.999),
+        "train": dict(steps=15_000, batch=16, rate=3e-3, every=500, ema=0.999),
     },
     "paper": {  # "Pixel Recurrent Neural Networks", 7 layers: 81.30 nats on MNIST with bits drawn once for all
         "data": "mnist-drawn",
