@@ -84,6 +84,7 @@ def test_opaque(run, threshold):
 @everywhere
 def test_compiled(run):
     """torch.compile takes it whole, with the numbers of another step too."""
+    torch._dynamo.reset()  # what other tests of this process compiled counts, too
     x, o = (numbers(4, 6, seed=i).to(run.device) for i in range(2))
     compiled = torch.compile(lambda x, o, t, s: step(x, o, t=t, s=s, eta=1.0, seed=3, threshold="dynamic"),
                              fullgraph=True, backend="aot_eager")  # fmt: skip
