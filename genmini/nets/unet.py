@@ -1,0 +1,182 @@
+"""A U-Net: an encoder halves the image, a decoder doubles it again and sees what the encoder had at each size.
+
+The course, "U-Nets"; Ronneberger, Fischer, Brox, "U-Net", 2015; with the blocks of Ho, Jain, Abbeel, "Denoising
+Diffusion Probabilistic Models", 2020, and Dhariwal, Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2021.
+
+    UNet(C, O)    x (N, C, H, W), time (N,) -> (N, O, H, W)
+
+    x -- enter -- block ........................................ cat, block -- out      H x W, width m_0
+                    `-- down -- block .............. cat, block -- up -'                H/2 x W/2, width m_1
+                                  `-- block, attention, block -'                        the middle
+
+The time is a real number, for a diffusion the log of its signal-to-noise ratio; y (N,) is a class, or -1 for none;
+context (N, L, E) is a sequence of L vectors, of a text for example, which each pixel reads by cross-attention.
+
+    used by: genmini/models/diffusion.py    test: tests/models/test_unet.py
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from genmini.nets.coders import UPSAMPLE
+from genmini.settings import one_of, share, whole
+
+GROUP = 8  # channels that are normalised together
+
+
+class UNet(nn.Module):
+    """width, multiples: width * multiples[i] channels where the sides are halved i times; blocks: at each size, on each
+    side; attention: the number of smallest sizes whose blocks attend; classes: of y; context: the length E.
+
+    upsample: as in genmini/nets/coders.py; with "transposed" the halving convolution has 4x4 weights, too. The output
+    is 0 at initialisation, and so is what each block and each attention adds.
+    """
+
+    def __init__(self, C, O, width=32, multiples=(1, 2), blocks=1, attention=1, classes=0, context=0,
+                 upsample="nearest", dropout=0.0):  # fmt: skip
+        super().__init__()
+        one_of(UPSAMPLE, upsample=upsample)
+        whole(multiples=multiples, blocks=blocks)
+        whole(0, len(multiples), attention=attention)
+        share(dropout=dropout)
+        if width < GROUP or width % GROUP:
+            raise ValueError(f"width must be a multiple of {GROUP}, got {width}")
+        widths, E = [width * m for m in multiples], 4 * width
+        self.halvings, self.frequencies = len(widths) - 1, width // 2
+        self.of_time = nn.Sequential(nn.Linear(width, E), nn.SiLU(), nn.Linear(E, E))
+        self.of_class = nn.Embedding(classes, E) if classes else None
+        attends = [len(widths) - i <= attention for i in range(len(widths))]
+        unit = lambda K, J, i: Unit(K, J, E, attends[i], context, dropout)
+        self.enter = nn.Conv2d(C, width, 3, padding=1)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()  # of each size
+        self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()  # between them
+        K = width
+        for i, J in enumerate(widths):
+            self.down.append(nn.ModuleList(unit(K if b == 0 else J, J, i) for b in range(blocks)))
+            if i < self.halvings:
+                self.shrink.append(nn.Conv2d(J, J, 4, 2, 1) if upsample == "transposed" else nn.Conv2d(J, J, 3, 2, 1))
+            K = J
+        self.middle = nn.ModuleList([Unit(K, K, E, attention > 0, context, dropout), Unit(K, K, E, False, 0, dropout)])
+        for i, J in reversed(list(enumerate(widths))):
+            self.up.append(nn.ModuleList(unit(2 * J, J, i) for _ in range(blocks)))
+            if i > 0:
+                self.grow.append(Double(J, widths[i - 1], upsample))
+        self.norm, self.out = normed(widths[0]), zero(nn.Conv2d(widths[0], O, 3, padding=1))
+
+    def forward(self, x, time, y=None, context=None):
+        if x.shape[2] % 2**self.halvings or x.shape[3] % 2**self.halvings:
+            raise ValueError(f"a U-Net with {self.halvings + 1} multiples halves the sides {self.halvings} times: they "
+                             f"must be divisible by {2**self.halvings}, got {tuple(x.shape[2:])}")  # fmt: skip
+        e = self.of_time(sinusoids(time, self.frequencies).to(x.dtype))  # (N, E)
+        if y is not None:
+            e = e + F.embedding(y.clamp(min=0), self.of_class.weight) * (y >= 0)[:, None]
+        e, h, skips = F.silu(e), self.enter(x), []
+        for i, units in enumerate(self.down):
+            for unit in units:
+                h = unit(h, e, context)
+                skips.append(h)
+            if i < self.halvings:
+                h = self.shrink[i](h)
+        for unit in self.middle:
+            h = unit(h, e, context)
+        for i, units in enumerate(self.up):
+            for unit in units:
+                h = unit(torch.cat([h, skips.pop()], 1), e, context)
+            if i < self.halvings:
+                h = self.grow[i](h)
+        return self.out(F.silu(self.norm(h)))
+
+
+class Unit(nn.Module):
+    """A residual block; then, where wanted, self-attention, and cross-attention to the context."""
+
+    def __init__(self, K, J, E, attends=False, context=0, dropout=0.0):
+        super().__init__()
+        self.block = Block(K, J, E, dropout)
+        self.itself = Attention(J) if attends else None
+        self.across = Attention(J, context) if attends and context else None
+
+    def forward(self, h, e, context=None):
+        h = self.block(h, e)
+        if self.itself is not None:
+            h = self.itself(h)
+        if self.across is not None and context is not None:
+            h = self.across(h, context)
+        return h
+
+
+class Block(nn.Module):
+    """h <- R h + V silu((1 + s) norm(W silu(norm(h))) + b), where s and b are linear in the embedding e.
+
+    W and V are 3x3 convolutions; R is 1x1, or the identity where the number of channels stays.
+    """
+
+    def __init__(self, K, J, E, dropout=0.0):
+        super().__init__()
+        self.norm, self.between = normed(K), normed(J)
+        self.W, self.V = nn.Conv2d(K, J, 3, padding=1), zero(nn.Conv2d(J, J, 3, padding=1))
+        self.of_e = nn.Linear(E, 2 * J)
+        self.R = nn.Conv2d(K, J, 1) if K != J else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, h, e):
+        s, b = self.of_e(e)[:, :, None, None].chunk(2, 1)
+        a = self.between(self.W(F.silu(self.norm(h))))
+        return self.R(h) + self.V(self.dropout(F.silu((1 + s) * a + b)))
+
+
+class Attention(nn.Module):
+    """h <- h + W softmax(q k^T / sqrt(d)) v over the pixels, or over the L vectors of a context.
+
+    The queries q are of the pixels, the keys k and the values v of the pixels or of the context.
+    """
+
+    def __init__(self, K, context=0, head=32):
+        super().__init__()
+        self.heads = max(1, K // head)
+        self.norm = normed(K)
+        self.q = nn.Linear(K, K)
+        self.kv = nn.Linear(context or K, 2 * K)
+        self.out = zero(nn.Linear(K, K))
+
+    def forward(self, h, context=None):
+        x = self.norm(h).flatten(2).mT  # (N, H W, K)
+        heads = lambda a: a.unflatten(2, (self.heads, -1)).transpose(1, 2)  # (N, heads, ., d)
+        k, v = self.kv(x if context is None else context).chunk(2, 2)
+        a = F.scaled_dot_product_attention(heads(self.q(x)), heads(k), heads(v))
+        return h + self.out(a.transpose(1, 2).flatten(2)).mT.view_as(h)
+
+
+class Double(nn.Module):
+    """Double the sides: a transposed 4x4 convolution of stride 2, or interpolation and a 3x3 convolution."""
+
+    def __init__(self, K, J, upsample):
+        super().__init__()
+        self.mode = upsample
+        self.W = nn.ConvTranspose2d(K, J, 4, 2, 1) if upsample == "transposed" else nn.Conv2d(K, J, 3, padding=1)
+
+    def forward(self, h):
+        if self.mode != "transposed":
+            h = F.interpolate(h, scale_factor=2, mode=self.mode,
+                              align_corners=False if self.mode == "bilinear" else None)  # fmt: skip
+        return self.W(h)
+
+
+def sinusoids(time, F):
+    """(N,) -> (N, 2 F): sines and cosines of the time at F frequencies, from 1/30 to 3, each a constant times the
+    one before."""
+    f = torch.logspace(-1.5, 0.5, F, dtype=torch.float64, device=time.device)
+    angle = time.double()[:, None] * f
+    return torch.cat([angle.sin(), angle.cos()], 1)
+
+
+def normed(K):
+    return nn.GroupNorm(max(1, K // GROUP), K)
+
+
+def zero(layer):
+    """Set the layer's weights to 0, so that at first it adds nothing."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,115 @@
+"""Tests of the U-Net: it takes images of any fitting shape, its skip connections bring details, and time, class and
+context reach every pixel."""
+
+import pytest
+import torch
+
+from genmini.nets.unet import Attention, UNet, sinusoids
+
+
+def unet(*channels, seed=0, **settings):
+    """Untrained, in float64, with weights that are not 0 anywhere."""
+    torch.manual_seed(seed)
+    net = UNet(*channels, **{"width": 8, **settings}).double().eval()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    return net
+
+
+def numbers(*shape):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("upsample", ["transposed", "nearest", "bilinear"])
+@pytest.mark.parametrize("channels, sides, multiples, blocks, attention",
+                         [((1, 1), (8, 8), (1, 2), 1, 1), ((3, 3), (8, 16), (1, 1, 2), 2, 3),
+                          ((1, 2), (64, 64), (1, 1), 1, 0), ((2, 1), (3, 5), (1,), 1, 1)])  # fmt: skip
+def test_images_keep_their_size(upsample, channels, sides, multiples, blocks, attention):
+    net = unet(*channels, multiples=multiples, blocks=blocks, attention=attention, upsample=upsample)
+    x = numbers(2, channels[0], *sides).requires_grad_()
+    out = net(x, numbers(2))
+    assert out.shape == (2, channels[1], *sides)
+    (gradient,) = torch.autograd.grad(out[0].sum(), x)
+    assert gradient[0].any() and not gradient[1].any(), "examples stand apart"
+
+
+def test_the_output_is_0_at_initialisation_and_every_weight_learns():
+    torch.manual_seed(0)
+    fresh = UNet(1, 1, width=8, classes=3, context=5)
+    x, y, context = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, -1]), torch.randn(4, 6, 5)
+    assert not fresh(x, torch.randn(4), y, context).any()
+    net = unet(1, 1, classes=3, context=5)
+    net(x.double(), torch.randn(4), y, context.double()).square().sum().backward()
+    assert all(p.grad.isfinite().all() and p.grad.any() for p in net.parameters())
+
+
+def test_time_class_and_context_matter():
+    net, x = unet(1, 1, classes=3, context=5), numbers(1, 1, 8, 8)
+    far = lambda one, other: (one - other).abs().min().item()  # of every pixel
+    now = net(x, torch.tensor([0.0]))
+    assert far(now, net(x, torch.tensor([1.0]))) > 1e-6
+    each = [net(x, torch.tensor([0.0]), torch.tensor([k])) for k in range(3)]
+    assert min(far(each[0], each[1]), far(each[0], each[2]), far(each[1], now)) > 1e-6
+    assert torch.equal(net(x, torch.tensor([0.0]), torch.tensor([-1])), now), "-1 is no class"
+    context = numbers(1, 4, 5)
+    assert far(net(x, torch.tensor([0.0]), context=context), now) > 1e-6
+
+
+def test_a_context_is_a_set_of_vectors_and_self_attention_one_of_pixels():
+    """Attention does not depend on the order of what it reads; with one pixel it reads only itself."""
+    torch.manual_seed(0)
+    layer, itself = Attention(8, 5).double(), Attention(8).double()
+    torch.nn.init.normal_(layer.out.weight)
+    torch.nn.init.normal_(itself.out.weight)
+    h, context = numbers(2, 8, 3, 4), numbers(2, 7, 5)
+    shuffled = torch.randperm(7)
+    torch.testing.assert_close(layer(h, context), layer(h, context[:, shuffled]), atol=1e-12, rtol=1e-12)
+    pixels = torch.randperm(12)
+    moved = h.flatten(2)[:, :, pixels].view_as(h)
+    torch.testing.assert_close(itself(moved), itself(h).flatten(2)[:, :, pixels].view_as(h), atol=1e-12, rtol=1e-12)
+    x = itself.norm(one := numbers(2, 8, 1, 1)).flatten(1)
+    v = torch.nn.functional.linear(x, itself.kv.weight[8:], itself.kv.bias[8:])
+    torch.testing.assert_close(itself(one).flatten(1), one.flatten(1) + itself.out(v), atol=1e-12, rtol=1e-12)
+
+
+def test_attention_is_softmax_of_products():
+    torch.manual_seed(0)
+    layer = Attention(64, head=32).double()
+    torch.nn.init.normal_(layer.out.weight)
+    h = numbers(1, 64, 2, 3)
+    x = layer.norm(h).flatten(2).mT[0]  # (6, 64)
+    q, (k, v) = layer.q(x), layer.kv(x).chunk(2, 1)
+    heads = [((q[:, d] @ k[:, d].T) / 32**0.5).softmax(1) @ v[:, d] for d in (slice(0, 32), slice(32, 64))]
+    expected = h + layer.out(torch.cat(heads, 1)).T.reshape(1, 64, 2, 3)
+    torch.testing.assert_close(layer(h), expected, atol=1e-10, rtol=1e-10)
+
+
+def test_skip_connections_bring_details():
+    """Where nothing comes from the smaller sizes, the output still depends on the input."""
+    net = unet(1, 1, multiples=(1, 1, 1), attention=0)
+    for layer in net.shrink:
+        torch.nn.init.zeros_(layer.weight)
+    x = numbers(1, 1, 8, 8).requires_grad_()
+    (gradient,) = torch.autograd.grad(net(x, torch.tensor([0.0]))[0, 0, 3, 3], x)
+    assert gradient[0, 0, 3, 3].abs() > 1e-6
+
+
+def test_sinusoids_tell_times_apart():
+    t = torch.linspace(-20, 10, 3001)
+    e = sinusoids(t, 16)
+    assert e.shape == (3001, 32) and e.abs().max() <= 1
+    distance = torch.cdist(e, e) + 10 * torch.eye(len(t))
+    assert distance.argmin(1).sub(torch.arange(len(t))).abs().max() == 1, "the nearest is a neighbour in time"
+
+
+def test_what_cannot_be_is_refused():
+    for settings, words in (
+        (dict(width=12), "width must be a multiple of 8, got 12"), (dict(blocks=0), "blocks must be at least 1"),
+        (dict(attention=3), "attention must be 0 to 2, got 3"),
+        (dict(upsample="cubic"), "upsample must be 'transposed', 'nearest' or 'bilinear', got 'cubic'"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            UNet(1, 1, **settings)
+    with pytest.raises(ValueError, match=r"divisible by 4, got \(8, 6\)"):
+        unet(1, 1, multiples=(1, 1, 1))(numbers(1, 1, 8, 6), torch.zeros(1))
