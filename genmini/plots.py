@@ -73,6 +73,17 @@ def side_by_side(path, panels, levels, columns=8, title=None):
     _write(figure, path)
 
 
+def rows(path, title, images, labels, levels):
+    """Write rows of images (R, STEPS, [3,] H, W) with a label each."""
+    R, H = len(images), images.shape[-2]
+    figure, ((panel,),) = _figure(1, 1, 7.5, 0.65 * R + 0.5)
+    show(panel, images.flatten(0, 1), levels, images.shape[1])
+    panel.set(yticks=[r * (H + 1) + H / 2 - 0.5 for r in range(R)], yticklabels=labels)
+    panel.set_title(title, fontsize=12)
+    panel.spines[:].set_color("0.8")
+    _write(figure, path)
+
+
 def samples(path, title, x, levels=None):
     """What a model drew: images of levels (N, [3,] H, W), points of the plane (N, 2), or series (N, T)."""
     if levels:

@@ -39,6 +39,28 @@ def mean(parser):
                         help="of VAEs and VQ-VAE: the mean image of what was drawn, not drawn pixels")  # fmt: skip
 
 
+def how_to_sample(parser):
+    parser.add_argument("--how", metavar="SAMPLER",
+                        help="how PixelCNN (cached, naive, jacobi) and PixelRNN (naive, jacobi) draw the same samples; "
+                             "how Diffusion draws (ddim, ddpm, dpm, heun)")  # fmt: skip
+    parser.add_argument("--sampling-steps", type=positive, metavar="N", help="steps of Diffusion from noise to image")
+    parser.add_argument("--guidance", type=float, metavar="W",
+                        help="of Diffusion with classes: 1 draws from p(x | y), a larger W goes further from p(x)")
+    mean(parser)
+
+
+def chosen(arguments, model):
+    """What these options say -> arguments of `sample`; ValueError if one of them is not for this model."""
+    given = dict(how=arguments.how, steps=arguments.sampling_steps, guidance=arguments.guidance,
+                 mean=arguments.mean or None)  # fmt: skip
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given:
+        if model.cannot(name):
+            option = "sampling-steps" if name == "steps" else name
+            raise ValueError(f"--{option} does not fit: {model.cannot(name)}")
+    return given
+
+
 def positive(text):
     return _whole(text, 1, MOST)
 
@@ -88,12 +110,6 @@ def _check_backend(device):
         except RuntimeError as error:
             raise ValueError(f"the backend {kernels.requested()!r} does not run here on --device {device}: "
                              f"{one_line(error)}") from None  # fmt: skip
-
-
-def check_mean(model):
-    """ValueError if --mean is not for this model."""
-    if model.cannot("mean"):
-        raise ValueError(f"--mean does not fit: {model.cannot('mean')}")
 
 
 def check_memory(n, model):

@@ -9,7 +9,7 @@ def options(parser):
     _options.run_folder(parser)
     parser.add_argument("--split", default="test", help="train, valid or test (default: test)")
     parser.add_argument("-k", type=_options.positive, default=500, metavar="K",
-                        help="of VAEs: the draws of z for an image that estimate log p (default: 500)")  # fmt: skip
+                        help="of VAEs and Diffusion: draws for an image that estimate the bound (default: 500)")
     _options.where_data_lies(parser)
     _options.where_it_runs(parser)
 

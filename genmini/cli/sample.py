@@ -15,10 +15,7 @@ def options(parser):
     parser.add_argument("-n", type=_options.positive, default=64, metavar="N", help="how many (default: 64)")
     parser.add_argument("-y", type=_classes, metavar="CLASS",
                         help="of one class, from a model with classes; 3,8: of both at once (default: of all)")
-    _options.mean(parser)
-    parser.add_argument("--how", metavar="SAMPLER",
-                        help="how PixelCNN (cached, naive, jacobi) and PixelRNN (naive, jacobi) draw the same "
-                             "samples")  # fmt: skip
+    _options.how_to_sample(parser)
     parser.add_argument("--complete", action="store_true", help="keep the first half of test images, draw the rest")
     parser.add_argument("--out", metavar="FILE",
                         help="a .png picture or a .npy array (default: RUN/drawn.png, drawn-2.png, ...)")  # fmt: skip
@@ -51,13 +48,7 @@ def run(arguments):
         raise ValueError(f"{folder} does not fit: {model.cannot('sample')}")
     if arguments.complete:
         how, panels = experiment.halves(model, _test_images(model, saved, arguments), arguments.n)
-    if arguments.how:
-        if model.cannot("how"):
-            raise ValueError(f"--how does not fit: {model.cannot('how')}")
-        how["how"] = arguments.how
-    if arguments.mean:
-        _options.check_mean(model)
-        how["mean"] = True
+    how |= _options.chosen(arguments, model)
     if arguments.y is not None:
         if not model.classes:
             raise ValueError(f"-y names a class, and the {name} in {folder} was made without classes")
@@ -77,7 +68,7 @@ def run(arguments):
     else:
         plots.samples(out, f"{len(x)} {what} of {name}", x, model.levels)
     print(f"{len(x)} {what} in {out}")
-    if not how.keys() - {"mean"} and model.sample_note:
+    if not how.keys() & {"x", "y"} and model.sample_note:
         print(f"note      {model.sample_note}")
 
 

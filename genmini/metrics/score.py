@@ -23,11 +23,12 @@ AT_ONCE = 1000  # samples that are drawn together
 FEW = 1000  # unseen images that a training is compared with, at most
 
 
-def score(model, network, reference, held_out, n=1000, seed=0, mean=False):
+def score(model, network, reference, held_out, n=1000, seed=0, **how):
     """Return {column: {metric: value}} for samples and real images.
 
     reference, held_out: data of the model's kind. A model with classes draws the classes 0, 1, ... in turn.
-    mean: take the mean of each pixel where the model's last step would draw it, as pictures of VAEs often do.
+    how: what the model's `sample` takes beside n and y, as mean=True: the mean of each pixel where the model's last
+    step would draw it, as pictures of VAEs often do.
     """
     if not model.levels or model.cannot("sample"):
         raise ValueError(f"a score takes a model that draws images: {type(model).__name__} draws none")
@@ -37,7 +38,7 @@ def score(model, network, reference, held_out, n=1000, seed=0, mean=False):
         if len(data) < 8:
             raise ValueError(f"a score takes at least 8 real images, and the {data.split} split of {data.name} "
                              f"has {len(data)}")  # fmt: skip
-    x, y = draw(model, n, seed, network.classes, mean)
+    x, y = draw(model, n, seed, network.classes, **how)
     some = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[:n]
     f, a = network(x, model.levels)
     f_ref, (f_real, a_real) = network(reference.x, reference.levels)[0], network(held_out.x[some], held_out.levels)
@@ -75,12 +76,11 @@ def _draw_aside(model, n):
         return draw(model, n, 0, model.classes)[0]
 
 
-def draw(model, n, seed, classes, mean=False):
+def draw(model, n, seed, classes, **how):
     """Return n samples on the CPU and their requested classes (n,), or None where the network does not know these."""
     torch.manual_seed(seed)
     known = classes and model.classes == classes
     y = torch.arange(n) % classes if known else None
-    how = dict(mean=True) if mean else {}
     asked = [dict(y=some.to(model.device)) for some in y.split(AT_ONCE)] if known else [{}] * -(-n // AT_ONCE)
     sizes = [min(AT_ONCE, n - i) for i in range(0, n, AT_ONCE)]
     return torch.cat([model.sample(size, **how, **one).cpu() for size, one in zip(sizes, asked, strict=True)]), y

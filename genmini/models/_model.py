@@ -39,14 +39,17 @@ LACKS = {  # method, or argument of `sample` -> what a model without it does not
     "decode_codes": "has no codebook",
     "mixture": "takes one class",
     "correlations": "follows no attributes",
+    "process": "does not turn images into noise and back",
     "fit": "is trained step by step",
     "begin_at_marginals": "has no bias for each level of each pixel",
     "mean": "draws its pixels directly, so there is no mean image behind them",
     "known": "does not draw pixel after pixel, so it cannot complete an image",
     "how": "has one way to draw",
+    "steps": "draws in a number of steps of its own",
+    "guidance": "is not guided towards a class",
 }
 NOT_STORED = "device", "dtype", "context"  # arguments that are no settings; a model hands `context` to its base
-SAMPLING = ("mean", "known", "how")  # arguments that some models' `sample` takes
+SAMPLING = ("mean", "known", "how", "steps", "guidance")  # arguments that some models' `sample` takes
 
 
 class Cannot(ValueError):
@@ -197,7 +200,7 @@ class Model(nn.Module):
     # ---- samples and codes -------------------------------------------------------------------------------------------
 
     def sample(self, n, y=None):
-        """n draws, (n, *shape). Further arguments that some models take: u, x and known, mean, how."""
+        """n draws, (n, *shape). Further arguments that some models take: u, x and known, mean, how, steps, guidance."""
         raise Cannot(self.cannot("sample"))
 
     def pixel_order(self):
@@ -235,6 +238,11 @@ class Model(nn.Module):
     def correlations(self, x):
         """{attribute: its rank correlation with the number z that follows it}"""
         raise Cannot(self.cannot("correlations"))
+
+    def process(self, x, y=None, times=8):
+        """(N, *shape) -> four of (times, N, *shape), in levels: x_t while x becomes noise and the x_0 estimated from
+        it; x_t while noise becomes other images and the x_0 estimated from it."""
+        raise Cannot(self.cannot("process"))
 
     # ---- pictures ----------------------------------------------------------------------------------------------------
 

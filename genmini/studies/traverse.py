@@ -37,19 +37,8 @@ def study(run, path):
         labels[: len(tied)] = [f"{name}, ρ = {r:.2f}: {a:.3g} to {b:.3g}"
                                for name, r, a, b in zip(tied, rho, *ends, strict=True)]  # fmt: skip
         follows = [f"{name} {r:.3f}" for name, r in zip(tied, rho, strict=True)]
-    draw(path, f"{type(run.model).__name__}: one latent dimension moves", images[shown], labels, test.levels)
+    plots.rows(path, f"{type(run.model).__name__}: one latent dimension moves", images[shown], labels, test.levels)
     unused = (reach < 0.1 * reach.max()).sum().item()
     answer = (f"z_{free[0] + 1} moves the image most, by {reach.max():.2f}; "
               f"{unused} of {len(reach)} dimensions by less than a tenth of that")  # fmt: skip
     return answer + (f"; rank correlation of a dimension with its attribute: {', '.join(follows)}" if tied else "")
-
-
-def draw(path, title, images, labels, levels):
-    """Rows of images (R, STEPS, [3,] H, W) with a label each."""
-    rows, H = len(images), images.shape[-2]
-    figure, ((panel,),) = plots._figure(1, 1, 7.5, 0.65 * rows + 0.5)
-    plots.show(panel, images.flatten(0, 1), levels, images.shape[1])
-    panel.set(yticks=[r * (H + 1) + H / 2 - 0.5 for r in range(rows)], yticklabels=labels)
-    panel.set_title(title, fontsize=12)
-    panel.spines[:].set_color("0.8")
-    plots._write(figure, path)

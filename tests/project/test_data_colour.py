@@ -28,6 +28,7 @@ SMALL = {  # a small model of each family
     "cvae": dict(latent=4, body="conv", width=4), "arvae": dict(latent=6, hidden=8),
     "vqvae": dict(K=8, halvings=2, width=8, prior_width=8), "classifier": dict(width=4),
     **dict.fromkeys(("gan", "cgan"), dict(latent=4, body="conv", width=4)),
+    "diffusion": dict(width=8),
 }  # fmt: skip
 
 

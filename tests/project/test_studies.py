@@ -53,7 +53,7 @@ def drawn(monkeypatch):
     seen = []
     monkeypatch.setattr(plots, "side_by_side",
                         lambda path, panels, levels, columns=8: seen.append((panels, levels, columns)))
-    monkeypatch.setattr(traverse, "draw", lambda path, *shown: seen.append(shown))
+    monkeypatch.setattr(plots, "rows", lambda path, *shown: seen.append(shown))
     return seen
 
 
@@ -270,7 +270,7 @@ def test_the_second_row_of_an_interpolation_blends_the_pixels(drawn):
 def test_a_traversal_moves_rightwards_and_each_row_has_its_label(figures):
     """The picture is R rows of STEPS cells, each row beside its label."""
     images = torch.arange(3 * 2.0).view(3, 2, 1, 1).expand(3, 2, 8, 8)
-    traverse.draw("x.png", "title", images, ["a", "b", "c"], 17)
+    plots.rows("x.png", "title", images, ["a", "b", "c"], 17)
     panel = figures[0].axes[0]
     shown = panel.images[0].get_array()
     assert [[shown[9 * r + 4, 9 * c + 4] for c in range(2)] for r in range(3)] == [[0, 1], [2, 3], [4, 5]]
@@ -309,7 +309,7 @@ def test_every_study_draws_its_picture_of_runs_that_fit(capsys, tmp_path, monkey
                Autoencoder((8, 8), levels=17, latent=5, hidden=8))
     runs = [save("vae", vae), save("ae", ae), save("made", MADE((8, 8), hidden=4), "digits-threshold")]
     for name in studies.STUDIES:
-        if name in ("latent-dim", "codes", "optimum"):
+        if name in ("latent-dim", "codes", "optimum", "diffuse"):
             continue
         status, out, err = command(capsys, "study", name, *runs)
         assert (status == 0 and f"picture   vae/{name}.png" in out

@@ -1,0 +1,277 @@
+"""Diffusion: images become noise little by little; a network learns to undo it, and so noise becomes images.
+
+The course, "Modèles de diffusion", "Classifier-free guidance"; Sohl-Dickstein et al., "Deep Unsupervised Learning using
+Nonequilibrium Thermodynamics", 2015; Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020 (DDPM); Nichol,
+Dhariwal, 2021 (the cosine); Salimans, Ho, 2022 (v); Kingma et al., "Variational Diffusion Models", 2021 (the bound by
+signal-to-noise ratios); Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022; Saharia et al., "Imagen", 2022 (the
+dynamic threshold).
+
+    q(x_t | x_0) = N(a_t x_0, s_t^2 I),   a_t^2 = prod_{r <= t} 1 - beta_r,   a_t^2 + s_t^2 = 1,   t = 1 ... T    (1)
+    linear: beta_t from 0.1 / T to 20 / T;   cosine: a_t ~ cos(pi/2 (t/T + 0.008) / 1.008)                        (2)
+    x_t = a_t x_0 + s_t e,   e ~ N(0, I)                                                    (3)
+    F(x_t, t) is trained to give e, x_0, or v = a_t e - s_t x_0; hence the estimate x0      (4)
+    loss = |F - target|^2 / D,   t uniform on 1 ... T                                       (5)
+    -log P(x) <= L_T + sum_{t=2}^T L_t + L_1                                                (6)
+    L_T = KL(q(x_T | x_0) || N(0, I))                                                       (7)
+    L_t = KL(q(x_t-1 | x_t, x_0) || q(x_t-1 | x_t, x0)) = 1/2 (SNR_t-1 - SNR_t) |x_0 - x0|^2,   SNR = a^2 / s^2   (8)
+    L_1 = -sum_d log int over level x_d of N(x0_d, (s_1 / a_1)^2)                           (9)
+    F <- F(x_t, t) + w (F(x_t, t, y) - F(x_t, t))                                           (10)
+
+x_0 = 2 x / (L-1) - 1 are the levels on [-1, 1]; in (9) level l reaches half way to its neighbours, the first and the
+last one to infinity. The network sees the time as log SNR_t. For data of deviation 1, v is what EDM's preconditioning
+gives the network to learn (Karras et al., 2022), up to the sign.
+
+A model with classes learns p(x | y), and p(x) from the share `hide` of the images, whose y it does not see. Guidance
+(10) with w = 1 is the conditional model; w > 1 goes further away from p(x). (genmini/samplers.py has the samplers.)
+
+loss "bound" trains on one uniform t of (6). `log_prob` and `figures` sum (6) over k stratified times for each image,
+unbiased, and over all T where k >= T. In eval mode `loss` takes the same times and noise at each call, so that valid
+compares weights and not draws.
+
+    rooms: kernels/q_sample.py, kernels/ddim_step.py
+    network: genmini/nets/unet.py    samplers: genmini/samplers.py    test: tests/models/test_diffusion.py
+"""
+
+import math
+from itertools import pairwise
+
+import torch
+
+from genmini import ops
+from genmini.models._model import Model
+from genmini.nets.unet import UNet
+from genmini.samplers import DATA, SAMPLERS
+from genmini.settings import image, number, one_of, whole
+
+SCHEDULES, TARGETS, LOSSES = ("linear", "cosine"), ("eps", "x0", "v"), ("simple", "bound")
+THRESHOLDS = ("none", "static", "dynamic")
+
+
+def tables(schedule, T):
+    """a and s of (1) for t = 0 ... T, each (T + 1,) float64; a_0 = 1, s_0 = 0"""
+    t = torch.arange(T + 1, dtype=torch.float64) / T
+    if schedule == "linear":
+        beta = torch.linspace(0.1 / T, 20 / T, T, dtype=torch.float64)  # (2)
+    else:
+        squared = torch.cos((t + 0.008) / 1.008 * math.pi / 2).square()
+        beta = 1 - squared[1:] / squared[:-1]  # (2)
+    log_squared = torch.log1p(-beta.clamp(max=0.999)).cumsum(0)
+    log_squared = torch.cat([torch.zeros(1, dtype=torch.float64), log_squared])
+    return (log_squared / 2).exp(), torch.expm1(log_squared).neg().sqrt()  # (1)
+
+
+def x0_of(target, x_t, out, a, s):
+    """The estimate of x_0 that the network's output stands for"""
+    return {"eps": lambda: (x_t - s * out) / a, "x0": lambda: out, "v": lambda: a * x_t - s * out}[target]()  # (4)
+
+
+class Diffusion(Model):
+    is_bound = True
+
+    def __init__(self, shape, levels=2, T=1000, schedule="cosine", target="v", loss="simple", width=32,
+                 multiples=(1, 2), blocks=1, attention=1, upsample="nearest", classes=0, hide=0.1, dropout=0.0,
+                 sampler="dpm", draws=20, guidance=1.0, threshold="static", device=None, dtype=None):  # fmt: skip
+        """T, schedule, target, loss: of (1) to (6); width to upsample: of the U-Net; hide: the share of y that is
+        hidden in training. sampler, draws, guidance, threshold: what `sample` takes if it is not told otherwise: the
+        sampler, its steps, w of (10), and what keeps x0 in [-1, 1]: "none", "static" or "dynamic".
+        """
+        whole(2, 256, levels=levels)
+        whole(2, T=T)
+        whole(0, classes=classes)
+        one_of(SCHEDULES, schedule=schedule)
+        one_of(TARGETS, target=target)
+        one_of(LOSSES, loss=loss)
+        number(least=0, most=1, hide=hide)
+        C = image(shape)[0]
+        super().__init__(shape, levels, classes)
+        self.T, self.target, self.objective, self.hide = T, target, loss, hide
+        self.unit = "nats" if loss == "bound" else "squared error"
+        self.default = self._sampling(sampler, draws, guidance, threshold)
+        self.net = UNet(C, C, width, multiples, blocks, attention, classes, upsample=upsample, dropout=dropout)
+        self.place(device, dtype)
+        a, s = tables(schedule, T)
+        self.register_buffer("a", a.to(self.device), persistent=False)
+        self.register_buffer("s", s.to(self.device), persistent=False)
+
+    def scaled(self, x):
+        """Levels (N, D) -> x_0, (N, C, H, W) in [-1, 1]"""
+        return (x.to(self.like.dtype) * (2 / (self.levels - 1)) - 1).view(len(x), *image(self.shape))
+
+    def given(self, x, y):
+        """The same as `check`, but a class that is not given is -1."""
+        x, y = self.check(x, y)
+        return x, torch.full((len(x),), -1, device=x.device) if self.classes and y is None else y
+
+    def F(self, x_t, t, y):
+        """x_t (N, C, H, W), t (N,), y (N,), -1 for no class -> what the network says of `target`, (N, C, H, W)"""
+        log_snr = 2 * (self.a[t] / self.s[t]).log()
+        return self.net(x_t, log_snr, y)  # (4)
+
+    # ---- learning ----------------------------------------------------------------------------------------------------
+
+    def loss(self, x, y=None, t=None, noise=None):
+        """(N, *shape) -> (N,): (5), or a one-time estimate of (6); t (N,) and noise (N, *shape) are drawn if None."""
+        x, y = self.given(x, y)
+        generator = None if self.training else torch.Generator(x.device).manual_seed(0)
+        rand = lambda n: torch.rand(n, generator=generator, device=x.device)
+        if self.classes and self.training:
+            y = torch.where(rand(len(x)) < self.hide, -1, y)
+        if t is None:  # one from each of N strata, so that the mean over the batch varies less
+            u = (torch.arange(len(x), device=x.device) + rand(len(x))) / max(1, len(x))
+            t = 1 + (self.T * u).long().clamp(max=self.T - 1)
+        x_0 = self.scaled(x)
+        if noise is None:
+            noise = torch.randn(x_0.shape, generator=generator, device=x.device, dtype=x_0.dtype)
+        x_t, target = ops.q_sample(x_0, t, self.a, self.s, noise.view_as(x_0), target=self.target)  # (3)
+        out = self.F(x_t, t, y)
+        if self.objective == "simple":
+            return (out - target).square().flatten(1).mean(1)  # (5)
+        return self.prior_kl(x_0) + self.T * self.cost(x, x_0, x_t, t, out)
+
+    # ---- the bound, (N,) in nats -------------------------------------------------------------------------------------
+
+    def prior_kl(self, x_0):
+        a, s = self.a[-1], self.s[-1]
+        return ((a * x_0).square() + (s.square() - 1 - 2 * s.log())).flatten(1).sum(1) / 2  # (7)
+
+    def cost(self, x, x_0, x_t, t, out):
+        """L_t of levels x for each row, from the network's output at x_t"""
+        a, s = (table[t].view(-1, 1, 1, 1).to(x_t.dtype) for table in (self.a, self.s))
+        x0 = x0_of(self.target, x_t, out, a, s)
+        snr = (self.a / self.s).square()
+        before = torch.where(t == 1, snr[1], snr[t - 1])  # not SNR_0: infinite, its gradient would be NaN
+        kl = (before - snr[t]) / 2 * (x_0 - x0).square().flatten(1).sum(1)  # (8)
+        return torch.where(t == 1, -self.log_p(x, x0), kl).to(x_t.dtype)
+
+    def log_p(self, x, x0):
+        """log P(x | x_1), (N,): a Gaussian around x0, cut into levels"""
+        centre, half = 2 * x / (self.levels - 1) - 1, 1 / (self.levels - 1)
+        edge = lambda side: (centre - x0.flatten(1).double() + side * half) * (self.a[1] / self.s[1])
+        low, high = edge(-1).masked_fill(x == 0, -math.inf), edge(1).masked_fill(x == self.levels - 1, math.inf)
+        low, high = torch.where(low + high > 0, -high, low), torch.where(low + high > 0, -low, high)  # the lower tail
+        log_low, log_high = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
+        return (log_high + torch.log(-torch.expm1(log_low - log_high))).sum(1)  # (9)
+
+    def terms(self, x, y=None, k=20):
+        """-> L_1, the sum over t = 2 ... T of L_t, and L_T, each (N,); the sum by k times, one from each of k strata"""
+        x, y = self.check(x, y)
+        if k < 1:
+            raise ValueError(f"k must be at least 1 time of each image, got {k}")
+        if self.classes and y is None:
+            y = torch.full((len(x),), -1, device=x.device)
+        x_0, N, k = self.scaled(x), len(x), min(k, self.T - 1)
+
+        def cost(t):
+            x_t, _ = ops.q_sample(x_0, t, self.a, self.s, torch.randn_like(x_0), target=self.target)
+            return self.cost(x, x_0, x_t, t, self.F(x_t, t, y))
+
+        kl = torch.zeros(N, device=x.device, dtype=x_0.dtype)
+        for j in range(k):
+            u = (j + torch.rand(N, device=x.device, dtype=torch.float64)) / k
+            kl += cost(2 + ((self.T - 1) * u).long().clamp(max=self.T - 2)) * ((self.T - 1) / k)
+        return cost(torch.ones(N, device=x.device, dtype=torch.long)), kl, self.prior_kl(x_0)
+
+    def log_prob(self, x, y=None, k=20):
+        """(N, *shape) -> (N,): an unbiased estimate of the lower bound (6) of log P(x | y), without y of log P(x)"""
+        return -sum(self.terms(x, y, k))  # (6)
+
+    def figures(self, x, y=None, k=0):
+        """The bound and its parts, each (N,); k: how many times t of an image are drawn, 0: 20 of them."""
+        reconstruction, kl, prior = self.terms(x, y, k or 20)
+        return {"elbo": -(reconstruction + kl + prior), "reconstruction": reconstruction, "kl": kl + prior,
+                "kl-prior": prior}  # fmt: skip
+
+    # ---- samples -----------------------------------------------------------------------------------------------------
+
+    def _sampling(self, how, steps, guidance, threshold):
+        """What `sample` is told, checked"""
+        one_of(SAMPLERS, how=how)
+        whole(1, self.T, steps=steps)
+        number(guidance=guidance)
+        one_of(THRESHOLDS, threshold=threshold)
+        if not self.classes and guidance != 1:
+            raise ValueError(f"guidance is towards a class, and this model was made without: got {guidance}")
+        return how, steps, guidance, threshold
+
+    def path(self, steps):
+        """The times (a_t, s_t) that a sampler of so many steps takes, from t = T to 0"""
+        t = torch.linspace(self.T, 0, steps + 1, dtype=torch.float64).round().long()
+        return list(zip(self.a[t].tolist(), self.s[t].tolist(), strict=True))
+
+    def step(self, y, guidance=1.0, threshold="static"):
+        """What a sampler (genmini/samplers.py) asks: x_t, its time and a later one -> x at the later time"""
+        log_snr = lambda x, t: torch.full((len(x),), 2 * math.log(t[0] / t[1]), device=x.device, dtype=torch.float64)
+        threshold = None if threshold == "none" else threshold
+
+        @torch.no_grad()
+        def step(x, t, r, eta=0.0):
+            unconditional = None
+            if guidance == 1:
+                out = self.net(x, log_snr(x, t), y)
+            else:
+                both = torch.cat([y, torch.full_like(y, -1)])
+                out, unconditional = self.net(x.repeat(2, 1, 1, 1), log_snr(x, t).repeat(2), both).chunk(2)
+            return ops.ddim_step(x, out, *t, *r, self.target, unconditional, guidance, threshold, eta=eta)  # (10)
+
+        return step
+
+    @torch.no_grad()
+    def sample(self, n, y=None, how=None, steps=None, guidance=None, threshold=None, noise=None):
+        """n draws, (n, *shape) uint8. y: a class for all, or one each; None draws them evenly. how: "ddim", "ddpm",
+        "dpm" or "heun"; steps, guidance, threshold: as in the constructor. noise: x_T, (n, *shape), drawn if None.
+        """
+        given = how, steps, guidance, threshold
+        how, steps, guidance, threshold = self._sampling(
+            *(own if value is None else value for own, value in zip(self.default, given, strict=True)))  # fmt: skip
+        y, (C, H, W) = self.classes_or_drawn(y, n), image(self.shape)
+        if noise is None:
+            noise = torch.randn(n, C, H, W, device=self.device, dtype=self.like.dtype)
+        x = SAMPLERS[how](self.step(y, guidance, threshold), noise.view(n, C, H, W), self.path(steps))
+        return self.in_levels(x).round().clamp(0, self.levels - 1).to(torch.uint8)
+
+    def in_levels(self, x):
+        """(N, C, H, W) around [-1, 1] -> (N, *shape), real numbers around 0 ... L-1"""
+        return ((x + 1) * ((self.levels - 1) / 2)).view(len(x), *self.shape)
+
+    @torch.no_grad()
+    def process(self, x, y=None, times=8):
+        """Images as they become noise, and noise as it becomes images: what `Model.process` says"""
+        x, y = self.given(x, y)
+        step, x_0, parts = self.step(y), self.scaled(x), 10  # of the way back between two times that are kept
+        noise, path = torch.randn_like(x_0), self.path(min(self.T, times * parts))
+        kept = path[:: max(1, len(path) // times)][:times]
+        there = [t[0] * x_0 + t[1] * noise for t in kept[::-1]]  # (3)
+        back, x_t = [], torch.randn_like(x_0)
+        for t, r in pairwise(path):
+            if t in kept:
+                back.append(x_t)
+            x_t = step(x_t, t, r)
+        x0 = lambda some, at: [step(x_t, t, DATA) for x_t, t in zip(some, at, strict=True)]
+        four = there, x0(there, kept[::-1]), back, x0(back, kept)
+        return tuple(torch.stack([self.in_levels(each) for each in some]) for some in four)
+
+
+RECIPES = {  # tuned on the valid split alone
+    "digits": {
+        "data": "digits",
+        "model": dict(width=32),
+        "train": dict(steps=6000, batch=32, rate=1.5e-3, ema=0.999, every=500),
+        "threads": 1,
+    },
+    "digits-classes": {
+        "data": "digits",
+        "model": dict(width=32, classes=10, guidance=1.5),
+        "train": dict(steps=6000, batch=32, rate=1.5e-3, ema=0.999, every=500),
+        "threads": 1,
+    },
+    "mnist": {  # not tuned
+        "data": "mnist",
+        "model": dict(width=16, multiples=(1, 2, 4)),
+        "train": dict(steps=10_000, batch=32, rate=1e-3, ema=0.999, every=1000),
+    },
+    "colour": {  # not tuned
+        "data": "images",
+        "model": dict(width=32, multiples=(1, 2, 2)),
+        "train": dict(steps=10_000, batch=32, rate=1e-3, ema=0.999, every=1000),
+    },
+}

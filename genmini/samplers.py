@@ -1,0 +1,80 @@
+"""Samplers of a diffusion: they lead noise x_T to data, along a path of decreasing noise, by any denoiser.
+
+Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020 (ddpm); Song, Meng, Ermon, "Denoising Diffusion
+Implicit Models", 2021 (ddim); Lu et al., "DPM-Solver++", 2022 (dpm); Karras et al., "Elucidating the Design Space of
+Diffusion-Based Generative Models", 2022 (heun).
+
+Let x_t = a_t x_0 + s_t e with noise e ~ N(0, I), and let x0(x_t) be the denoiser's estimate of x_0. With
+lambda = log(a / s), the probability flow leads from x_t to x_r of less noise by
+
+    d (x / s) = x0(x) d e^lambda                                                            (1)
+    x_r = a_r X + s_r (x_t - a_t X) / s_t                                                   (2)
+
+where X is a mean of x0(x) on the way. The samplers differ in X alone:
+
+    ddim    X = x0(x_t)                                                          order 1    (3)
+    dpm     X = x0(x_t) + (x0(x_t) - x0(x_q)) (lambda_r - lambda_t) / (2 (lambda_t - lambda_q))   order 2    (4)
+    heun    X = (x0(x_t) + x0(x_r)) / 2,    x_r by (3)                           order 2    (5)
+
+with q the time before t. heun asks the denoiser twice a step; it is Heun's rule for (1) with lambda as the time, so
+that its first step from pure noise stays bounded. ddim with eta > 0 adds noise: eta = 1 draws from the posterior
+q(x_r | x_t, x_0 = X), which is ddpm. The last step, to s = 0, is x_0 = X by (3).
+
+A time is a pair (a, s); a path is a list of times. `step(x, t, r, eta)` is (2) by (3): the denoiser and the step that
+follows, so that a model can do both in one kernel; step(x, t, DATA) is x0(x). `of(denoiser)` makes it from a function.
+
+    room: kernels/ddim_step.py    used by: genmini/models/diffusion.py    test: tests/project/test_samplers.py
+"""
+
+import math
+from itertools import pairwise
+
+from genmini import ops
+
+DATA = (1.0, 0.0)  # the time of x_0
+
+
+def of(denoiser):
+    """denoiser(x, t) -> x0, for each time t = (a, s), as a `step`."""
+    return lambda x, t, r, eta=0.0: lead(x, denoiser(x, t), t, r, eta)
+
+
+def lead(x, X, t, r, eta=0.0):
+    """x_t -> x_r, if X is the x_0"""
+    return ops.ddim_step(x, X, *t, *r, target="x0", eta=eta)  # (2)
+
+
+def ddim(step, x, path, eta=0.0):
+    for t, r in pairwise(path):
+        x = step(x, t, r, eta)  # (3)
+    return x
+
+
+def ddpm(step, x, path):
+    return ddim(step, x, path, eta=1.0)
+
+
+def dpm(step, x, path):
+    before = None
+    for q, t, r in zip([None, *path], path, path[1:], strict=False):
+        x0 = X = step(x, t, DATA)
+        if before is not None and r[1] > 0:
+            X = x0 + (x0 - before) * (log_ratio(r) - log_ratio(t)) / (2 * (log_ratio(t) - log_ratio(q)))  # (4)
+        x, before = lead(x, X, t, r), x0
+    return x
+
+
+def heun(step, x, path):
+    for t, r in pairwise(path):
+        x0 = step(x, t, DATA)
+        X = x0 if r[1] == 0 else (x0 + step(lead(x, x0, t, r), r, DATA)) / 2  # (5)
+        x = lead(x, X, t, r)
+    return x
+
+
+def log_ratio(t):
+    a, s = t
+    return math.log(a / s)  # the lambda of (1)
+
+
+SAMPLERS = {"ddim": ddim, "ddpm": ddpm, "dpm": dpm, "heun": heun}

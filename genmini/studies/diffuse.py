@@ -1,0 +1,29 @@
+"""How does an image become noise, how does noise become an image, and what does the model see in either on the way?
+
+Two test images, at eight times with more and more noise, over the images x_0 that the model estimates from them. Below
+two samples, drawn from pure noise by DDIM, at the same times back, over the estimates that led them there.
+"""
+
+import torch
+
+from genmini import plots
+
+NEEDS = ("process",)
+SHOWN, TIMES = 2, 8
+
+
+def study(run, path):
+    test = run.split("test")
+    torch.manual_seed(run.seed)
+    x, y = test.x[:100].to(run.device), test.y[:100].to(run.device)
+    there, seen, back, expected = (some.cpu() for some in run.model.process(x, y if run.conditional else None, TIMES))
+    name, rows, labels = type(run.model).__name__, [], []
+    for some, estimates, what in ((there, seen, "image to noise"), (back, expected, "noise to image")):
+        for n in range(SHOWN):
+            rows += [some[:, n], estimates[:, n]]
+            labels += [what, "estimated x$_0$"]
+    plots.rows(path, f"{name}: {TIMES} times between an image and noise", torch.stack(rows), labels, test.levels)
+    error = ((seen - x.cpu()) / (test.levels - 1)).square().flatten(2).mean((1, 2))
+    return ("squared error of a pixel of x_0, estimated from more and more noise: "
+            f"{', '.join(f'{e:.4f}' for e in error)}; of the mean image: "
+            f"{((x.float() - x.float().mean(0)) / (test.levels - 1)).square().mean():.4f}")  # fmt: skip

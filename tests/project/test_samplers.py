@@ -1,0 +1,151 @@
+"""Tests of the samplers with the exact denoiser of a Gaussian mixture: they return that mixture, and their errors fall
+with the steps as their orders say.
+
+In one dimension the probability flow keeps the order of the points, so it carries the quantile of x_T to the same
+quantile of x_0: the exact answer for each x_T.
+"""
+
+import math
+
+import pytest
+import torch
+
+from genmini import samplers
+from genmini.models.diffusion import tables
+from genmini.samplers import DATA, SAMPLERS, ddim, ddpm, dpm, heun, lead, of
+
+WEIGHT = torch.tensor([0.3, 0.5, 0.2], dtype=torch.float64)
+MEAN = torch.tensor([-0.8, 0.1, 0.9], dtype=torch.float64)
+DEVIATION = torch.tensor([0.15, 0.3, 0.1], dtype=torch.float64)
+
+
+def moments(t):
+    """Means and deviations of the parts at the time t = (a, s)"""
+    a, s = t
+    return a * MEAN, (a**2 * DEVIATION**2 + s**2).sqrt()
+
+
+def denoise(x, t):
+    """E[x_0 | x_t], exactly"""
+    a, s = t
+    mean, deviation = moments(t)
+    z = (x[..., None] - mean) / deviation
+    share = (WEIGHT.log() - deviation.log() - z.square() / 2).softmax(-1)
+    return (share * (MEAN + a * DEVIATION**2 / deviation * z)).sum(-1)
+
+
+def cumulative(x, t):
+    mean, deviation = moments(t)
+    return (WEIGHT * torch.special.ndtr((x[..., None] - mean) / deviation)).sum(-1)
+
+
+def carried(x, t, r):
+    """The exact flow: from the quantile at t to that at r, by bisection"""
+    p, low, high = cumulative(x, t), torch.full_like(x, -20), torch.full_like(x, 20)
+    for _ in range(80):
+        middle = (low + high) / 2
+        below = cumulative(middle, r) < p
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return (low + high) / 2
+
+
+def even_path(steps, first=-3.0, last=3.0):
+    """Times at even distances of log(a / s), a^2 + s^2 = 1"""
+    log_ratio = torch.linspace(first, last, steps + 1, dtype=torch.float64)
+    return list(zip(torch.sigmoid(2 * log_ratio).sqrt().tolist(), torch.sigmoid(-2 * log_ratio).sqrt().tolist(),
+                    strict=True))  # fmt: skip
+
+
+def cosine_path(steps, T=1000):
+    a, s = tables("cosine", T)
+    t = torch.linspace(T, 0, steps + 1, dtype=torch.float64).round().long()
+    return list(zip(a[t].tolist(), s[t].tolist(), strict=True))
+
+
+def kolmogorov(x):
+    """The largest distance between the empirical distribution of x and the mixture's"""
+    p, n = cumulative(x.sort().values, DATA), len(x)
+    i = torch.arange(n)
+    return torch.maximum((i + 1) / n - p, p - i / n).max().item()
+
+
+@pytest.mark.parametrize("sampler, order", [(ddim, 1), (dpm, 2), (heun, 2)])
+def test_the_error_falls_at_the_sampler_s_order(sampler, order):
+    """From 80 to 160 and to 320 steps it is divided by 2^order, within a sixth: the next term of the error."""
+    x = torch.linspace(-2.5, 2.5, 101, dtype=torch.float64)
+    error = []
+    for steps in (80, 160, 320):
+        path = even_path(steps)
+        exact = carried(x, path[0], path[-1])
+        error.append((sampler(of(denoise), x, path) - exact).square().mean().sqrt().item())
+    for coarse, fine in zip(error, error[1:], strict=False):
+        assert abs(math.log2(coarse / fine) - order) < 0.25, error
+
+
+@pytest.mark.parametrize("sampler, steps", [(ddim, 250), (ddpm, 1000), (dpm, 50), (heun, 50), (dpm, 200)])
+def test_samples_of_the_exact_denoiser_are_the_mixture(sampler, steps):
+    """Kolmogorov and Smirnov at the level 0.001, and mean and variance within four standard errors; the step's own
+    error is far below both."""
+    torch.manual_seed(0)
+    n = 4000
+    x = sampler(of(denoise), torch.randn(n, dtype=torch.float64), cosine_path(steps))
+    assert kolmogorov(x) < 1.95 / math.sqrt(n)
+    mean = (WEIGHT * MEAN).sum()
+    variance = (WEIGHT * (MEAN.square() + DEVIATION.square())).sum() - mean.square()
+    assert abs(x.mean() - mean) < 4 * (variance / n).sqrt()
+    fourth = (x - x.mean()).pow(4).mean()
+    assert abs(x.var() - variance) < 4 * ((fourth - variance**2) / n).sqrt()
+
+
+def test_the_solvers_of_order_2_are_nearer_for_the_same_work():
+    """From noise to data along the cosine, with 80 evaluations of the denoiser each."""
+    x = torch.linspace(-2.5, 2.5, 101, dtype=torch.float64)
+    exact = carried(x, cosine_path(1)[0], DATA)
+    error = {sampler: (sampler(of(denoise), x, cosine_path(steps)) - exact).abs().mean().item()
+             for sampler, steps in ((ddim, 80), (dpm, 80), (heun, 40))}  # fmt: skip
+    assert error[dpm] < error[ddim] / 4 and error[heun] < error[ddim], error
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_with_one_value_every_sampler_ends_there(name):
+    """If the data are one number c, x0 = c everywhere, and so is each sample, whatever the steps."""
+    x = torch.randn(50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for steps in (1, 2, 7):
+        out = SAMPLERS[name](of(lambda x, t: torch.full_like(x, 0.3)), x, cosine_path(steps))
+        assert (out - 0.3).abs().max() < 1e-12
+
+
+def test_with_gaussian_data_one_step_of_noise_is_the_posterior():
+    """ddpm's step draws x_r with the mean and variance of q(x_r | x_t, x_0), by Bayes' rule."""
+    (a_t, s_t), (a_r, s_r) = t, r = even_path(4)[1:3]
+    x_t, x_0, n = 0.7, -0.4, 100_000
+    torch.manual_seed(0)
+    drawn = lead(torch.full((n,), x_t, dtype=torch.float64), torch.full((n,), x_0, dtype=torch.float64), t, r, eta=1.0)
+    ratio = a_t / a_r  # x_t = ratio x_r + noise of variance `added`
+    added = s_t**2 - ratio**2 * s_r**2
+    variance = 1 / (1 / s_r**2 + ratio**2 / added)
+    mean = variance * (a_r * x_0 / s_r**2 + ratio * x_t / added)
+    assert abs(drawn.mean() - mean) < 4 * math.sqrt(variance / n)
+    assert abs(drawn.var() / variance - 1) < 4 * math.sqrt(2 / n)
+
+
+def test_no_noise_is_drawn_but_by_ddpm():
+    x = torch.randn(20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for name, sampler in SAMPLERS.items():
+        torch.manual_seed(1)
+        one = sampler(of(denoise), x, cosine_path(10))
+        torch.manual_seed(2)
+        other = sampler(of(denoise), x, cosine_path(10))
+        assert torch.equal(one, other) == (name != "ddpm")
+    torch.manual_seed(1)
+    one = ddim(of(denoise), x, cosine_path(10), eta=1.0)
+    torch.manual_seed(1)
+    assert torch.equal(one, ddpm(of(denoise), x, cosine_path(10)))
+
+
+def test_the_denoiser_is_asked_once_a_step_and_by_heun_twice():
+    for name, sampler in SAMPLERS.items():
+        calls = []
+        sampler(of(lambda x, t: calls.append(t) or denoise(x, t)), torch.zeros(1, dtype=torch.float64), cosine_path(6))
+        assert len(calls) == (11 if name == "heun" else 6), name
+        assert all(samplers.log_ratio(t) < math.inf for t in calls), "never at the data"
