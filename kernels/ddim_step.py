@@ -1,4 +1,4 @@
-"""How does a sampler go from a noisy image to a less noisy one, once the network has spoken?
+"""How does a sampler go from a noisy image to a less noisy one, given what the network predicts?
 
 One step of DDIM (Song, Meng, Ermon, "Denoising diffusion implicit models", 2021, eq. 12 and 16), of which DDPM's
 ancestral step is the case eta = 1, with classifier-free guidance (Ho, Salimans 2022, eq. 6) and the thresholds of

@@ -144,6 +144,7 @@ def made_sample(u, weights, biases, degrees, levels=2, direct=None, x=None, know
     """Draws, (N, D) uint8: the same u (N, D), uniform in [0, 1), gives the same draws.
 
     Backends round differently, so they may differ where u_d lies within a rounding of a probability.
+
     weights: of the hidden layers from below, (units, inputs) each, then V; biases likewise, each may be None; degrees:
     of the hidden layers, ascending; direct: A. x (N, D) and known: x[:, :known] is given, the rest is drawn after it.
     logits=True also returns the logits of all steps, (N, D), or (N, D, levels) for more than two levels, as

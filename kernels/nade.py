@@ -186,6 +186,7 @@ def nade_sample(u, W, V, b, c, x=None, known=0, logits=False):
     """Draws, (N, D) uint8: the same u (N, D), uniform in [0, 1), gives the same draws.
 
     Backends round differently, so they may differ where u_d lies within a rounding of a probability.
+
     x (N, D) and known: x[:, :known] is given, the rest is drawn after it. logits=True also returns the logits of all
     steps, (N, D), as constants.
     """

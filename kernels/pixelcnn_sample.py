@@ -188,6 +188,7 @@ def pixelcnn_sample(u, layers, shape, levels, components=0, y=None, x=None, know
     """Draws, (N, D) int64: the same u (N, D), uniform in [0, 1), gives the same draws.
 
     Backends round differently, so they may differ where u_d lies within a rounding of a probability.
+
     layers: a list of Layer; shape (C, H, W); components: K of a mixture of logistics, 0 for a softmax; y (N): classes,
     for layers whose bias has a row for each. x (N, D) and known: x[:, :known] is given, the rest is drawn after it.
     logits=True also gives the numbers that decided at every step, (N, D, F), as constants.
