@@ -1,10 +1,10 @@
 """Diffusion: images become noise little by little; a network learns to undo it, and so noise becomes images.
 
-The course, "Modèles de diffusion", "Classifier-free guidance"; Sohl-Dickstein et al., "Deep Unsupervised Learning using
-Nonequilibrium Thermodynamics", 2015; Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020 (DDPM); Nichol,
-Dhariwal, 2021 (the cosine); Salimans, Ho, 2022 (v); Kingma et al., "Variational Diffusion Models", 2021 (the bound by
-signal-to-noise ratios); Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022; Saharia et al., "Imagen", 2022 (the
-dynamic threshold).
+The course, "Modèles de diffusion", "Classifier-free guidance"; Sohl-Dickstein et al., "Deep Unsupervised Learning
+using Nonequilibrium Thermodynamics", 2015; Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020 (DDPM);
+Nichol, Dhariwal, 2021 (the cosine); Salimans, Ho, 2022 (v); Kingma et al., "Variational Diffusion Models", 2021 (the
+bound by signal-to-noise ratios); Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022; Saharia et al., "Imagen",
+2022 (the dynamic threshold).
 
     q(x_t | x_0) = N(a_t x_0, s_t^2 I),   a_t^2 = prod_{r <= t} 1 - beta_r,   a_t^2 + s_t^2 = 1,   t = 1 ... T    (1)
     linear: beta_t from 0.1 / T to 20 / T;   cosine: a_t ~ cos(pi/2 (t/T + 0.008) / 1.008)                        (2)
