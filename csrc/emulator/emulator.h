@@ -200,13 +200,15 @@ static void run_block(Block& b, uint64_t) {
 }
 #endif
 
-// One OS thread of a launch: it runs the next block that is free, until there is none.
-static void work(Launch& launch, Block& b) {
+// One OS thread of a launch: it runs block `i`, then the next that is free, until there is none. Each OS thread begins
+// with a block of its own, even if another could have run all of them before it starts: ThreadSanitizer then sees that
+// nothing orders two blocks, whatever the machine does.
+static void work(Launch& launch, Block& b, uint64_t i) {
     // the exact size: AddressSanitizer guards its end
     if (posix_memalign(&b.dynamic_shared, 128, launch.shared_bytes)) b.dynamic_shared = nullptr;
     block = nullptr;    // a first access creates the thread_local memory of this library
     Range statics = thread_local_memory();
-    for (uint64_t i; !launch.failed && (i = launch.next.fetch_add(1, std::memory_order_relaxed)) < launch.blocks;) {
+    for (; !launch.failed && i < launch.blocks; i = launch.next.fetch_add(1, std::memory_order_relaxed)) {
         start_block(b, launch, i);
         poison(statics, b.dynamic_shared, launch.shared_bytes);
         run_block(b, launch.seed * 7919 + i);
@@ -257,11 +259,13 @@ static inline int run(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)
         for (; blocks.size() < workers && idle; idle = idle->next) blocks.push_back(idle);
     }
     while (blocks.size() < workers) blocks.push_back(new Block());
+    launch.next = workers;
     std::vector<std::thread> others;
     try {
-        for (uint64_t i = 1; i < workers; i++) others.emplace_back([&, i] { work(launch, *blocks[i]); });
-    } catch (const std::system_error&) {}    // the system gives no more threads: those that there are run all blocks
-    work(launch, *blocks[0]);
+        for (uint64_t i = 1; i < workers; i++) others.emplace_back([&, i] { work(launch, *blocks[i], i); });
+    } catch (const std::system_error&) {}    // the system gives no more threads: this one does their work
+    work(launch, *blocks[0], 0);
+    for (uint64_t i = others.size() + 1; i < workers; i++) work(launch, *blocks[i], i);
     for (std::thread& other : others) other.join();
     std::lock_guard<std::mutex> guard(idle_lock);
     for (Block* b : blocks) b->next = idle, idle = b;

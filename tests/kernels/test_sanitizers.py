@@ -34,6 +34,17 @@ def test_planted_bugs_are_found(name):
     assert passed, output
 
 
+def test_a_race_between_blocks_is_found_on_a_busy_machine():
+    """On one core an OS thread could run all blocks before the next one starts: each must begin with its own."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        passed, output = sanitize.find("blocks_write_one_cell", *sanitize.bugs()["blocks_write_one_cell"])
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert passed, output
+
+
 def test_every_kernel_has_a_driver_that_calls_every_entry_point():
     for source in [*build.CSRC.glob("*.cu"), *build.CSRC.glob("*.cpp")]:
         driver = next(path for path in sanitize.drivers() if sanitize.drives(path) == source).read_text()
