@@ -63,7 +63,7 @@ class Plan:
 def plan(model, data_name, recipe=None, assignments=(), steps=None, seed=0, size=None, colour=False):
     """The recipe of this name (default: the one for the data) with `assignments` "KEY=VALUE" and `steps` over it.
 
-    size, colour: of the data `images`.
+    size, colour: of the data `images` and `shapes`.
     """
     model_class = models.find(model)
     options = data.options(data_name, size, colour)
@@ -80,13 +80,15 @@ def plan(model, data_name, recipe=None, assignments=(), steps=None, seed=0, size
 def _recipe(model, wanted, name, colour=False):
     """-> the name of the recipe, the recipe, and the data: `wanted`, or the version of it that the recipe is for.
 
-    The user's own grey images follow the recipes for MNIST; images in colour the one named "colour".
+    The user's own grey images, and shapes without colours, follow the recipes for MNIST; images in colour the one named
+    "colour", unless there is one for shapes and they are.
     """
-    recipes = models.recipes(model)
-    for_wanted = "mnist" if data.family(wanted) in data.OWN else wanted
+    recipes, colour = models.recipes(model), data.in_colour(wanted, colour)
+    like_mnist = not colour and data.family(wanted) in (*data.OWN, "shapes")
+    for_wanted = "mnist" if like_mnist else wanted
     named = [key for key, recipe in recipes.items() if for_wanted in (key, recipe["data"])]
     related = [key for key, recipe in recipes.items() if data.family(recipe["data"]) == data.family(for_wanted)]
-    key = name or next(iter(["colour"] * ("colour" in recipes) if colour else named + related), None)
+    key = name or next(iter(named + related + ["colour"] * (colour and "colour" in recipes)), None)
     if key not in recipes:
         missing = f"no recipe {key!r}" if name else f"no recipe for {wanted!r}" + " in colour" * colour
         raise ValueError(f"{model} has {missing}; its recipes are {', '.join(recipes)} (choose one with --recipe)")
@@ -156,12 +158,12 @@ def build(plan, train, device="cpu"):
     torch.manual_seed(plan.seed)
     with torch.device(device):
         model = plan.model_class(train.shape, levels=train.levels, **plan.settings)
-    classes = model.classes
+    classes, where = model.classes, train.source["folder"] if train.source else train.name
     if classes and train.classes == 0:
-        raise ValueError(f"this {plan.model} learns from classes, and {train.source['folder']} has none: "
+        raise ValueError(f"this {plan.model} learns from classes, and {where} has none: "
                          "it needs labels, or sub-folders")  # fmt: skip
     if classes and train.classes not in (None, classes):
-        raise ValueError(f"this {plan.model} is made for {classes} classes, and {train.source['folder']} has "
+        raise ValueError(f"this {plan.model} is made for {classes} classes, and {where} has "
                          f"{train.classes}: --set classes={train.classes}")  # fmt: skip
     return model
 

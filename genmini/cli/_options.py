@@ -15,7 +15,7 @@ def where_data_lies(parser):
 
 def of_images(parser):
     parser.add_argument("--size", type=positive, metavar="N",
-                        help="with --data images: their side in pixels (default: 32)")  # fmt: skip
+                        help="with --data images and shapes: their side in pixels (default: 32)")  # fmt: skip
     parser.add_argument("--colour", action="store_true", help="with --data images: keep their colours (default: grey)")
 
 

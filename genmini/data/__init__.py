@@ -6,6 +6,7 @@
 
     load("idx", "train", "fashion/")                             any set in MNIST's file format: genmini/data/idx.py
     load("images", "train", "photos/", size=32, colour=True)     PNG and JPEG images: genmini/data/images.py
+    load("shapes", "train", size=32)                             drawn scenes with captions: genmini/data/shapes.py
 
 Points of the plane and series of numbers are floating and have no levels (None). toys.TOYS holds the toys' densities.
 
@@ -15,6 +16,7 @@ A name ends in how its levels were made binary, because likelihoods of different
 `batch` returns; its `x`, on which models are judged, is that of `digits-drawn`.
 """
 
+import functools
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,11 +24,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import digits, idx, images, mnist, series, toys
+from . import digits, idx, images, mnist, series, shapes, shapes_captions, toys
 
 SPLITS = ("train", "valid", "test")
 OWN = ("idx", "images")  # the user's own data: always from a folder
-SIZE = 32  # of `images`, if no other is chosen
+SIZE = 32  # of `images` and `shapes`, if no other is chosen
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,9 @@ class Data:
     levels: int | None  # None: real numbers
     grey: torch.Tensor | None = None  # (N, *shape): of dynamic data, the levels that x was drawn from
     brightest: int = 1  # the highest level of grey
-    classes: int | None = None  # of the user's own data, how many y tells apart: 0 without labels
+    classes: int | None = None  # of the user's own data and of shapes, how many y tells apart: 0 without labels
     source: dict | None = None  # of the user's own data: its folder, and the count and SHA-256 that identify it
+    scenes: shapes.Scenes | None = None  # of shapes, what each image shows
 
     def __len__(self):
         return len(self.x)
@@ -47,6 +50,13 @@ class Data:
     @property
     def shape(self):
         return tuple(self.x.shape[1:])
+
+    @functools.cached_property
+    def captions(self):
+        """Of shapes, a sentence that is true of each image: always the same, a list of N."""
+        if self.scenes is None:
+            raise ValueError(f"{self.name} has no captions: shapes has")
+        return shapes_captions.captions(self.scenes, seed=SPLITS.index(self.split))
 
     def threshold(self):
         """Binary: 1 where x >= (levels - 1) / 2, half of the highest level."""
@@ -114,6 +124,16 @@ def _series(split, folder):
     return Data("series", split, torch.from_numpy(x)[None], torch.tensor([year]), None)
 
 
+def _shapes(name, colour=True):
+    def read(split, folder, size):
+        scenes, y = shapes.read(name, split)
+        x = torch.from_numpy(shapes.draw(scenes, size, colour))
+        return Data(name if colour else f"{name}-grey", split, x, torch.from_numpy(y), 256,
+                    classes=shapes.MIXES[name].classes, scenes=scenes)  # fmt: skip
+
+    return read
+
+
 def _binary(name, what, read, of, where):
     """The set `name` and its three binary versions; what: its images in words; of: its highest level."""
     half = (of + 1) // 2
@@ -131,6 +151,8 @@ SETS = {  # name -> (what it is, the function that reads a split from a folder; 
     **_binary("mnist", "28x28 handwritten digits", _mnist, 255, "from --data-dir, or downloaded"),
     **_binary("idx", "grey images in MNIST's file format", _idx, 255, "from --data-dir"),
     **_binary("images", "PNG and JPEG images, --size N, grey or --colour", _images, 255, "from --data-dir"),
+    **{name: (f"{mix.what}, --size N (drawn)", _shapes(name)) for name, mix in shapes.MIXES.items()},
+    **_binary("shapes-grey", "`shapes` without colours, --size N", _shapes("shapes", False), 255, "drawn"),
     **{name: (f"points of the plane: {toy.what} (made, density known)", _toy(name)) for name, toy in toys.TOYS.items()},
     "series": ("yearly sunspot numbers 1700-1919, -1954, -2008 (embedded)", _series),
 }
@@ -150,15 +172,24 @@ def family(name):
     return name.partition("-")[0]
 
 
+def in_colour(name, colour=False):
+    """Whether the images have 3 channels. colour: what was chosen for `images`."""
+    return colour or family(name) == "shapes" and not name.startswith("shapes-grey")
+
+
 def options(name, size=None, colour=False):
-    """What `load` is told beside name, split and folder, checked: {} of all data but `images`."""
+    """What `load` is told beside name, split and folder, checked: {} of all data but `images` and `shapes`."""
     check(name)
-    if family(name) != "images":
+    if family(name) not in ("images", "shapes"):
         if size is not None or colour:
-            raise ValueError(f"size and colour are chosen for the data `images`, and {name} has its own")
+            raise ValueError("size and colour are chosen for the data `images`, a size for `shapes`, "
+                             f"and {name} has its own")  # fmt: skip
         return {}
-    if colour and name != "images":
-        raise ValueError(f"{name} is made of grey images: leave colour out, or take the data `images`")
+    if colour and not (name == "images" or in_colour(name)):
+        raise ValueError(f"{name} is made of grey images: leave colour out, or take the data `{family(name)}`")
+    if family(name) == "shapes":
+        shapes.check_side(SIZE if size is None else size)
+        return dict(size=SIZE if size is None else size)
     images.check_size(SIZE if size is None else size)
     return dict(size=SIZE if size is None else size, colour=colour)
 
@@ -166,7 +197,7 @@ def options(name, size=None, colour=False):
 def load(name, split="train", folder=None, size=None, colour=False):
     """A split of a data set. folder: where data lies that is not embedded (default: GENMINI_DATA, else mnist's cache).
 
-    size, colour: of the data `images`, the side in pixels (default: 32), and whether they keep their colours.
+    size: of the data `images` and `shapes`, the side in pixels (default: 32). colour: whether `images` keep theirs.
     """
     chosen = options(name, size, colour)
     if split not in SPLITS:

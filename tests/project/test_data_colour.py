@@ -15,7 +15,8 @@ from genmini.cli import main
 from genmini.train import evaluate, fit
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text()
-ROWS = {cells[0].strip("`"): cells[1:4] for line in PAGE.splitlines() if line.startswith("| `")
+TABLE = PAGE.partition("## Which model takes what")[2]
+ROWS = {cells[0].strip("`"): cells[1:4] for line in TABLE.splitlines() if line.startswith("| `")
         for cells in [[cell.strip() for cell in line.strip("|").split("|")]]}  # fmt: skip
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")  # one thread: the models are small
 KINDS = ("grey", "binary", "colour")
@@ -119,9 +120,10 @@ def test_the_commands_of_the_page_run(tmp_path, capsys):
     photos(tmp_path / "photos")
     x, y = some("grey", 36).x.numpy(), some("grey", 36).y.numpy().astype(np.uint8)
     lay(tmp_path / "fashion", (x, y), (x, y))
-    blocks = "\n".join(re.findall(r"^```\n(.*?)^```", PAGE, re.S | re.M))
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.S | re.M)
+    blocks = "\n".join(text for language, text in fenced if not language)
     lines = [shlex.split(line, comments=True)[1:] for line in blocks.splitlines() if line]
-    assert len(lines) == 7
+    assert len(lines) == 9
     for words in lines:
         if words[0] == "train":
             words += ["--steps", "1", "--threads", "1", *(["--set", "classes=3"] if words[1] == "classifier" else [])]
