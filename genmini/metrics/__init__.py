@@ -3,6 +3,7 @@
     network = genmini.metrics.network("digits-v1")       a classifier that is shipped here; or the run of another
     f, a = network(x, levels)                            features (n, F) and logits (n, classes) of images
     genmini.metrics.fid(f_real, f_samples)    also kid, inception_score(a), precision_recall, class_accuracy(a, y)
+    genmini.metrics.nearest(train, x)         the nearest train image of each sample, and its distance in pixels
 
 Each image goes through the network alone, so that its features do not depend on a batch. Then rows are sorted, and sums
 are taken in float64. `genmini score RUN` prints all metrics, beside those of real images; metrics.score returns them.
@@ -13,8 +14,9 @@ from .features import network
 from .frechet import fid, fid_by_count
 from .inception_score import inception_score
 from .kid import kid
+from .nearest import nearest
 from .precision_recall import precision_recall
 from .score import measure, score
 
-__all__ = ["class_accuracy", "fid", "fid_by_count", "inception_score", "kid", "measure", "network", "precision_recall",
-           "score"]  # fmt: skip
+__all__ = ["class_accuracy", "fid", "fid_by_count", "inception_score", "kid", "measure", "nearest", "network",
+           "precision_recall", "score"]  # fmt: skip

@@ -4,7 +4,8 @@
 
 Samples and real images are both compared with the train split. The real ones are of the test split; where these are
 fewer than the samples, a column of as many samples stands beside them, because most metrics change with the count. A
-model that copies its train split is not detected: it gets better numbers than real images do.
+model that copies its train split gets better numbers than real images do. What shows it is the distance to the nearest
+train image, which is then far below that of real images.
 """
 
 import torch
@@ -17,6 +18,7 @@ from .features import network
 from .frechet import fid, fid_by_count
 from .inception_score import inception_score
 from .kid import kid
+from .nearest import nearest
 from .precision_recall import precision_recall
 
 AT_ONCE = 1000  # samples that are drawn together
@@ -41,11 +43,14 @@ def score(model, network, reference, held_out, n=1000, seed=0, **how):
     x, y = draw(model, n, seed, network.classes, **how)
     some = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[:n]
     f, a = network(x, model.levels)
+    copied = lambda x: nearest(reference.x, x)[1].median().item()
     f_ref, (f_real, a_real) = network(reference.x, reference.levels)[0], network(held_out.x[some], held_out.levels)
-    columns = {"samples": _column(f_ref, f, a, y)}
+    columns = {"samples": _column(f_ref, f, a, y, copied(x))}
     if len(some) < n:
-        columns["samples, fewer"] = _column(f_ref, *(part if part is None else part[: len(some)] for part in (f, a, y)))
-    columns["real"] = _column(f_ref, f_real, a_real, held_out.y[some] if network.classes else None)
+        first = (part if part is None else part[: len(some)] for part in (f, a, y))
+        columns["samples, fewer"] = _column(f_ref, *first, copied(x[: len(some)]))
+    y = held_out.y[some] if network.classes else None
+    columns["real"] = _column(f_ref, f_real, a_real, y, copied(held_out.x[some]))
     return columns
 
 
@@ -86,13 +91,13 @@ def draw(model, n, seed, classes, **how):
     return torch.cat([model.sample(size, **how, **one).cpu() for size, one in zip(sizes, asked, strict=True)]), y
 
 
-def _column(f_ref, f, a, y):
+def _column(f_ref, f, a, y, nearest):
     by_count, limit = fid_by_count(f_ref, f)
     precision, recall = precision_recall(f_ref, f)
     return dict(
         n=len(f), fid=by_count[len(f)], fid_of_half=by_count[len(f) // 2], fid_limit=limit, kid=kid(f_ref, f),
         inception_score=inception_score(a), shares=_shares(a), precision=precision, recall=recall,
-        accuracy=None if y is None else class_accuracy(a, y),
+        nearest=nearest, accuracy=None if y is None else class_accuracy(a, y),
     )  # fmt: skip
 
 
@@ -116,6 +121,7 @@ def lines(columns):
         "rarest and commonest class, of an even share": lambda c: " to ".join(share(part) for part in c["shares"]),
         "precision": lambda c: share(c["precision"]),
         "recall": lambda c: share(c["recall"]),
+        "distance to the nearest train image, median": lambda c: digits(c["nearest"]),
         "right class": lambda c: pair(c["accuracy"][:2]) if c["accuracy"] else "-",
     }
     if columns["samples"]["accuracy"]:

@@ -307,3 +307,20 @@ def test_inception_is_an_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
     with pytest.raises(ValueError, match=r"pip install genmini\[inception\]"):
         metrics.network("inception")
+
+
+# ---- copies ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_nearest_train_image_is_found_and_the_first_of_equal_ones():
+    train = torch.tensor([[[0, 0], [0, 0]], [[9, 9], [9, 9]], [[0, 0], [0, 0]], [[3, 4], [0, 0]]], dtype=torch.uint8)
+    x = torch.tensor([[[0, 0], [0, 0]], [[3, 4], [0, 1]], [[0, 0], [3, 4]]], dtype=torch.uint8)
+    index, distance = metrics.nearest(train, x)
+    assert index.tolist() == [0, 3, 0] and distance.tolist() == [0, 1, 5]
+    assert metrics.nearest(train, x[:0])[1].shape == (0,)
+
+
+@pytest.mark.parametrize("train, x", [((0, 2, 2), (3, 2, 2)), ((3, 2, 2), (3, 2, 3)), ((3, 4), (3, 2, 2))])
+def test_images_of_other_shapes_and_none_are_refused(train, x):
+    with pytest.raises(ValueError, match="nearest takes train images"):
+        metrics.nearest(torch.zeros(train), torch.zeros(x))

@@ -49,6 +49,8 @@ def test_copies_of_the_train_split_are_perfect_and_count_for_each_number(network
     best, real = columns["samples"], columns["real"]
     assert (best["fid"] < 1e-9 and best["fid_of_half"] > 0.1 and best["precision"] == best["recall"] == 1
             and best["accuracy"] is None)
+    assert best["nearest"] == 0 and real["nearest"] == torch.cdist(test.x.flatten(1).double(),
+                                                                   train.x.flatten(1).double()).amin(1).median()
     assert best["kid"][0] < 0 < real["fid"] and columns["samples, fewer"]["fid"] > 1 and real["recall"] < 1
     counts = network(test.x, 17)[1].argmax(1).bincount()
     assert real["shares"] == (counts.min() / 30, counts.max() / 30)
@@ -101,7 +103,7 @@ def test_the_command_prints_every_metric_beside_real_images(capsys):
         rows = [line.split("   ")[0].strip() for line in out.splitlines()[5:]]
         assert rows[:4] == ["FID", "of half as many", "of infinitely many (line over 1/n)", "KID"]
         assert rows[4:6] == ["inception score", "rarest and commonest class, of an even share"]
-        assert rows[6:9] == ["precision", "recall", "right class"]
+        assert rows[6:10] == ["precision", "recall", "distance to the nearest train image, median", "right class"]
         assert " ".join(out.splitlines()[4].split()) == "samples, n = 320 samples, n = 300 real, n = 300"
         assert ("of class 7" in rows) == (name == "realnvp") and out == command(capsys, "score", name, "-n", "320")[1]
         assert out != command(capsys, "score", name, "-n", "320", "--seed", "1")[1]

@@ -18,7 +18,17 @@ from genmini.models.cvae import CVAE
 from genmini.models.gan import GAN
 from genmini.models.made import MADE
 from genmini.models.vae import VAE
-from genmini.studies import embed, grid, interpolate, latent_dim, optimum, reconstruct, semi_supervised, traverse
+from genmini.studies import (
+    embed,
+    grid,
+    interpolate,
+    latent_dim,
+    neighbours,
+    optimum,
+    reconstruct,
+    semi_supervised,
+    traverse,
+)
 
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 TEST = data.load("digits", "test")
@@ -309,7 +319,7 @@ def test_every_study_draws_its_picture_of_runs_that_fit(capsys, tmp_path, monkey
                Autoencoder((8, 8), levels=17, latent=5, hidden=8))
     runs = [save("vae", vae), save("ae", ae), save("made", MADE((8, 8), hidden=4), "digits-threshold")]
     for name in studies.STUDIES:
-        if name in ("latent-dim", "codes", "optimum", "diffuse"):
+        if name in ("latent-dim", "codes", "neighbours", "optimum", "diffuse"):
             continue
         status, out, err = command(capsys, "study", name, *runs)
         assert (status == 0 and f"picture   vae/{name}.png" in out
@@ -351,6 +361,21 @@ def test_a_gan_is_studied_between_two_draws_and_on_the_line(capsys, tmp_path, mo
     status, out, err = command(capsys, "study", "optimum", "gan", "cgan")
     assert status == 0 and "q = p: -1.3" in out and "R1 = 0.5" in out and "is told the class" in err
     assert (tmp_path / "gan" / "optimum.png").stat().st_size > 10_000
+
+
+def test_samples_stand_over_the_train_images_nearest_to_them(capsys, tmp_path, monkeypatch):
+    save("made", MADE((8, 8), hidden=4), "digits-threshold"), save("points", GAN((2,), hidden=(4,)), "gaussians")
+    shown = []
+    monkeypatch.setattr(neighbours.plots, "side_by_side", lambda path, panels, *_: shown.append(panels))
+    status, out, err = command(capsys, "study", "neighbours", "made", "points")
+    assert status == 0 and "points does not fit: neighbours is for models that draw images" in err
+    (pairs,) = (panels["samples over their nearest train images"].unflatten(0, (3, 2, 8)) for panels in shown)
+    train, test = (data.load("digits-threshold", split) for split in ("train", "test"))
+    distances = torch.cdist(pairs[:, 0].flatten(0, 1).flatten(1), train.x.float().flatten(1))
+    taken = (pairs[:, 0] - pairs[:, 1]).flatten(0, 1).flatten(1).norm(dim=1)
+    torch.testing.assert_close(taken, distances.amin(1))  # float32, of distances up to 8
+    real = torch.cdist(test.x.double().flatten(1), train.x.double().flatten(1)).amin(1)
+    assert f"{real.median():.2f} of test images; 0.0% of 1000 samples lie nearer" in out
 
 
 def test_conditional_models_are_told_the_class_and_attributes_are_followed(capsys, tmp_path):
