@@ -6,29 +6,20 @@
 
 #ifndef SET    // ---- the problem, once for all instruction sets ------------------------------------------------------
 #include "cpu/threads.h"
+#include "made_sample.h"
 
 namespace {
 
 constexpr int WIDEST = 4;    // vectors of a task
 
-template <class T> struct Layer {
-    const T *W, *b;    // b may be null
-    int64_t K;         // numbers in a row of W
-};
-
-template <class T> struct Made {
-    const T* u;           // (N, D)
-    uint8_t* x;           // (N, D): x[:, :known] is read, the rest is written
-    int64_t known;
-    const int64_t* layers;    // (I + 2, 3): of the hidden layers, of V and of A: where W lies, where b, and K
-    const int64_t* ends;      // (I + 1, D + 1): how many units of layer i, of 0 the inputs, have a degree of at most d
-    T* logits;            // (N, D, R)
-    int64_t I, L, N, D, units;    // of all layers, inputs too
+template <class T> struct Made : Sizes {
+    const Layer<T>* layers;    // (I + 2): the hidden ones, V, A
+    const T* u;                // (N, D)
+    uint8_t* x;                // (N, D): x[:, :known] is read, the rest is written
+    const int64_t* ends;       // (I + 1, D + 1): how many units of layer i, of 0 the inputs, have a degree of at most d
+    T* logits;                 // (N, D, R)
     int64_t R() const { return L == 2 ? 1 : L; }    // outputs a pixel
     int64_t end(int64_t i, int64_t d) const { return d < 0 ? 0 : ends[i * (D + 1) + d]; }
-    Layer<T> layer(int64_t i) const {
-        return {(const T*)layers[3 * i], (const T*)layers[3 * i + 1], layers[3 * i + 2]};
-    }
 };
 
 }    // namespace
@@ -113,13 +104,13 @@ template <class T, int V> static void samples(const Made<T>& m, int64_t n0, T* z
     for (int64_t d = 0; d < D; d++) {
         T* below = z;    // z^{i-1}
         for (int64_t i = 1; i <= I; i++) {
-            const Layer<T> layer = m.layer(i - 1);
+            const Layer<T>& layer = m.layers[i - 1];
             const Piece<T> piece = {layer.W, layer.K, m.end(i - 1, d), below};
             T* here = below + m.end(i - 1, D) * S;    // z^i, of which the units of degree d are final now
             rows<T, V>(&piece, 1, layer.b, m.end(i, d - 1), m.end(i, d), true, here + m.end(i, d - 1) * S);
             below = here;
         }
-        const Layer<T> V_d = m.layer(I), A_d = m.layer(I + 1);
+        const Layer<T>&V_d = m.layers[I], &A_d = m.layers[I + 1];
         const Piece<T> pieces[] = {{V_d.W, V_d.K, m.end(I, d), below}, {A_d.W, A_d.K, m.end(0, d), z}};
         rows<T, V>(pieces, A_d.W ? 2 : 1, V_d.b, d * R, (d + 1) * R, false, l);
         for (int s = 0; s < count; s++) {
@@ -166,22 +157,22 @@ template <class T> void all_samples(const Made<T>& m, void* workspace, int threa
 
 // Bytes of the workspace. dtype: 0 float32, 3 float64. It is that of vectors of 64 bytes, whatever set this processor
 // has: a task of narrower vectors has no more samples
-extern "C" int64_t made_sample_cpu_workspace(int dtype, int64_t L, int64_t N, int64_t units, int threads) {
-    int64_t bytes = 64 * width(N, threads, dtype == 0 ? 16 : 8);    // of one number of all samples of a task
-    return threads * (units + (L == 2 ? 1 : L)) * bytes + 64;
+extern "C" int64_t made_sample_cpu_workspace(int dtype, const void* sizes, int threads) {
+    const Sizes& s = *(const Sizes*)sizes;
+    int64_t bytes = 64 * width(s.N, threads, dtype == 0 ? 16 : 8);    // of one number of all samples of a task
+    return threads * (s.units + (s.L == 2 ? 1 : s.L)) * bytes + 64;
 }
 
-// x[:, known:] drawn with u, and the logits (N, D, R); I hidden layers, L levels. Returns 0, or 1 for a bad argument.
-extern "C" int made_sample_cpu(int dtype, const void* u, void* x, int64_t known, const void* layers, const void* ends,
-                               void* logits, void* workspace, int64_t I, int64_t L, int64_t N, int64_t D, int64_t units,
-                               int threads) {
-    if ((dtype != 0 && dtype != 3) || I < 0 || L < 2 || L > 256 || N < 0 || D < 0 || known < 0 || known > D ||
-        threads < 1)
+// x[:, known:] drawn with u, and the logits (N, D, R). Returns 0, or 1 for a bad argument.
+extern "C" int made_sample_cpu(int dtype, const void* sizes, const void* layers, const void* u, void* x,
+                               const void* ends, void* logits, void* workspace, int threads) {
+    const Sizes& s = *(const Sizes*)sizes;
+    if ((dtype != 0 && dtype != 3) || s.I < 0 || s.L < 2 || s.L > 256 || s.N < 0 || s.D < 0 || s.known < 0 ||
+        s.known > s.D || threads < 1)
         return 1;
     auto walk = [&](auto zero) {
         using T = decltype(zero);
-        Made<T> m = {(const T*)u, (uint8_t*)x, known, (const int64_t*)layers, (const int64_t*)ends, (T*)logits, I, L,
-                     N, D, units};
+        Made<T> m = {s, (const Layer<T>*)layers, (const T*)u, (uint8_t*)x, (const int64_t*)ends, (T*)logits};
         all_samples(m, workspace, threads);
     };
     dtype == 0 ? walk(float()) : walk(double());

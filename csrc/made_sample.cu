@@ -9,25 +9,20 @@
 // alone decide the order of each sum.
 
 #include "gpu.h"
+#include "made_sample.h"
 
-constexpr int DEEPEST = 64;       // layers of a launch: hidden ones, V and A
+constexpr int DEEPEST = 64;       // hidden layers and V of a launch; A comes behind them
 constexpr int THREADS = 256, WARPS = THREADS / 32;
 constexpr int UNITS = 4;          // computed at a time in rung tiles
 constexpr int MOST_SHARED = 96 << 10;    // bytes: what every card since sm_80 has
 
-template <class T> struct Layer {
-    const T *W, *b;    // b may be null
-    int64_t K;         // numbers in a row of W
-};
-
-template <class T> struct Made {
-    const T* u;
+template <class T> struct Made : Sizes {
+    int64_t R;     // outputs a pixel: 1 if L = 2, else L
+    const T* u;    // (N, D)
     uint8_t* x;    // (N, D): x[:, :known] is read, the rest is written
-    int64_t known;
     const int64_t* ends;    // (I + 1, D + 1): how many units of layer i, of 0 the inputs, have a degree of at most d
     T *logits, *z;          // (N, D, R); (N, units): workspace
-    int64_t I, L, R, N, D, units;    // R outputs a pixel: 1 if L = 2, else L; units of all layers, inputs too
-    Layer<T> layer[DEEPEST + 1];     // hidden, V, A
+    Layer<T> layer[DEEPEST + 1];    // hidden, V, A
 };
 
 // Units of layer i with a degree of at most d
@@ -176,30 +171,26 @@ template <class T, int S> int tiles_of(const Made<T>& m, void* stream) {
 }
 
 template <class T>
-int walk(bool naive, const void* u, void* x, int64_t known, const int64_t* layers, const void* ends, void* logits,
-         void* z, int64_t I, int64_t L, int64_t N, int64_t D, int64_t units, void* stream) {
-    const int64_t R = L == 2 ? 1 : L;
-    Made<T> m = {(const T*)u, (uint8_t*)x, known, (const int64_t*)ends, (T*)logits, (T*)z, I, L, R, N, D, units, {}};
-    for (int64_t i = 0; i < I + 2; i++)
-        m.layer[i] = {(const T*)layers[3 * i], (const T*)layers[3 * i + 1], layers[3 * i + 2]};
-    return naive ? launch(walk_naive<T>, dim3(N), dim3(THREADS), 0, stream, m) : tiles_of<T, 1>(m, stream);
+int walk(bool naive, const Sizes& sizes, const void* layers, const void* u, void* x, const void* ends, void* logits,
+         void* z, void* stream) {
+    const int64_t R = sizes.L == 2 ? 1 : sizes.L;
+    Made<T> m = {sizes, R, (const T*)u, (uint8_t*)x, (const int64_t*)ends, (T*)logits, (T*)z, {}};
+    for (int64_t i = 0; i < m.I + 2; i++) m.layer[i] = ((const Layer<T>*)layers)[i];
+    return naive ? launch(walk_naive<T>, dim3(m.N), dim3(THREADS), 0, stream, m) : tiles_of<T, 1>(m, stream);
 }
 
-// layers (I + 2, 3), in the memory of the host: for I hidden layers, V and A the addresses of W and b, and K
-static int made_sample(bool naive, int dtype, const void* u, void* x, int64_t known, const void* layers,
-                       const void* ends, void* logits, void* z, int64_t I, int64_t L, int64_t N, int64_t D,
-                       int64_t units, void* stream) {
-    auto* table = (const int64_t*)layers;
-    if (I < 0 || I + 1 > DEEPEST || L < 2 || L > 256 || (dtype != 0 && dtype != 3)) return 1;
-    return (dtype == 0 ? walk<float> : walk<double>)(naive, u, x, known, table, ends, logits, z, I, L, N, D, units,
-                                                     stream);
+// sizes, and layers (I + 2): of the hidden ones, of V and of A, lie in the memory of the host
+static int made_sample(bool naive, int dtype, const void* sizes, const void* layers, const void* u, void* x,
+                       const void* ends, void* logits, void* z, void* stream) {
+    const Sizes& s = *(const Sizes*)sizes;
+    if (s.I < 0 || s.I + 1 > DEEPEST || s.L < 2 || s.L > 256 || (dtype != 0 && dtype != 3)) return 1;
+    return (dtype == 0 ? walk<float> : walk<double>)(naive, s, layers, u, x, ends, logits, z, stream);
 }
 
 #define RUNG(rung, naive)                                                                                       \
-    extern "C" int made_sample_##rung(int dtype, const void* u, void* x, int64_t known, const void* layers,     \
-                                      const void* ends, void* logits, void* z, int64_t I, int64_t L, int64_t N, \
-                                      int64_t D, int64_t units, void* stream) {                                 \
-        return made_sample(naive, dtype, u, x, known, layers, ends, logits, z, I, L, N, D, units, stream);      \
+    extern "C" int made_sample_##rung(int dtype, const void* sizes, const void* layers, const void* u, void* x, \
+                                      const void* ends, void* logits, void* z, void* stream) {                  \
+        return made_sample(naive, dtype, sizes, layers, u, x, ends, logits, z, stream);                         \
     }
 
 RUNG(naive, true)

@@ -170,23 +170,23 @@ template <class T> void all_samples(const Problem<T>& p, void* workspace, int th
 
 }    // namespace
 
-// Bytes of the workspace. dtype: 0 float32, 3 float64; numbers: of all streams, a sample; widest: outputs of a layer
-extern "C" int64_t pixelcnn_sample_cpu_workspace(int dtype, int64_t N, int64_t numbers, int64_t widest, int threads) {
-    return threads * task_numbers(numbers, widest, tile(N, threads)) * (dtype == 0 ? 4 : 8) + 64;
+// Bytes of the workspace. dtype: 0 float32, 3 float64
+extern "C" int64_t pixelcnn_sample_cpu_workspace(int dtype, const void* sizes, int threads) {
+    const Sizes& s = *(const Sizes*)sizes;
+    return threads * task_numbers(s.numbers, s.widest, tile(s.N, threads)) * (dtype == 0 ? 4 : 8) + 64;
 }
 
 // x[:, known:] drawn with u, and the logits (N, D, F). Returns 0, or 1 for a bad argument.
-extern "C" int pixelcnn_sample_cpu(int dtype, const void* u, void* x, const void* y, const void* E, const void* streams,
-                                   const void* layers, const void* taps, const void* weights, const void* biases,
-                                   void* logits, void* workspace, int64_t known, int64_t N, int64_t H, int64_t W,
-                                   int64_t C, int64_t L, int64_t M, int64_t K, int64_t count, int64_t numbers,
-                                   int64_t widest, int64_t bias_columns, int threads) {
-    if ((dtype != 0 && dtype != 3) || N < 0 || L < 2 || K < 0 || C < 1 || threads < 1) return 1;
+extern "C" int pixelcnn_sample_cpu(int dtype, const void* sizes, const void* u, void* x, const void* y, const void* E,
+                                   const void* streams, const void* layers, const void* taps, const void* weights,
+                                   const void* biases, void* logits, void* workspace, int threads) {
+    const Sizes& s = *(const Sizes*)sizes;
+    if ((dtype != 0 && dtype != 3) || s.N < 0 || s.L < 2 || s.K < 0 || s.C < 1 || threads < 1) return 1;
     auto walk = [&](auto zero) {
         using T = decltype(zero);
-        Problem<T> p = {(const T*)u, (int64_t*)x, (const int64_t*)y, (const T*)E, (const Stream*)streams,
+        Problem<T> p = {s, (const T*)u, (int64_t*)x, (const int64_t*)y, (const T*)E, (const Stream*)streams,
                         (const Layer*)layers, (const Tap*)taps, (const T*)weights, (const T*)biases, (T*)logits,
-                        (T*)workspace, known, N, H, W, C, L, M, K, count, numbers, widest, bias_columns};
+                        (T*)workspace};
         all_samples(p, workspace, threads);
     };
     dtype == 0 ? walk(float()) : walk(double());

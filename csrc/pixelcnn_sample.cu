@@ -101,22 +101,29 @@ template <class T, bool GROUPS> __global__ void walk(Problem<T> p) {
 
 // ---- launchers ------------------------------------------------------------------------------------------------------
 
-#define RUNG(rung, groups)                                                                                           \
-    extern "C" int pixelcnn_sample_##rung(int dtype, const void* u, void* x, const void* y, const void* E,           \
-                                          const void* streams, const void* layers, const void* taps,                 \
-                                          const void* weights, const void* biases, void* logits, void* z,            \
-                                          int64_t known, int64_t N, int64_t H, int64_t W, int64_t C, int64_t L,      \
-                                          int64_t M, int64_t K, int64_t count, int64_t numbers, int64_t widest,      \
-                                          int64_t bias_columns, void* stream) {                                      \
-        auto run = [&](auto zero) {                                                                                  \
-            using T = decltype(zero);                                                                                \
-            Problem<T> p = {(const T*)u, (int64_t*)x, (const int64_t*)y, (const T*)E, (const Stream*)streams,        \
-                            (const Layer*)layers, (const Tap*)taps, (const T*)weights, (const T*)biases, (T*)logits, \
-                            (T*)z, known, N, H, W, C, L, M, K, count, numbers, widest, bias_columns};                \
-            return launch(walk<T, groups>, dim3(N), dim3(THREADS), 0, stream, p);                                    \
-        };                                                                                                           \
-        return dtype == 0 ? run(float()) : dtype == 3 ? run(double())                                                \
-                                                      : 1;                                                           \
+// sizes lie in the memory of the host, all else in that of the device
+template <bool GROUPS>
+static int pixelcnn_sample(int dtype, const void* sizes, const void* u, void* x, const void* y, const void* E,
+                           const void* streams, const void* layers, const void* taps, const void* weights,
+                           const void* biases, void* logits, void* z, void* stream) {
+    auto run = [&](auto zero) {
+        using T = decltype(zero);
+        Problem<T> p = {*(const Sizes*)sizes, (const T*)u, (int64_t*)x, (const int64_t*)y, (const T*)E,
+                        (const Stream*)streams, (const Layer*)layers, (const Tap*)taps, (const T*)weights,
+                        (const T*)biases, (T*)logits, (T*)z};
+        return launch(walk<T, GROUPS>, dim3(p.N), dim3(THREADS), 0, stream, p);
+    };
+    if (dtype != 0 && dtype != 3) return 1;
+    return dtype == 0 ? run(float()) : run(double());
+}
+
+#define RUNG(rung, groups)                                                                                       \
+    extern "C" int pixelcnn_sample_##rung(int dtype, const void* sizes, const void* u, void* x, const void* y,   \
+                                          const void* E, const void* streams, const void* layers,                \
+                                          const void* taps, const void* weights, const void* biases,             \
+                                          void* logits, void* z, void* stream) {                                 \
+        return pixelcnn_sample<groups>(dtype, sizes, u, x, y, E, streams, layers, taps, weights, biases, logits, \
+                                       z, stream);                                                               \
     }
 
 RUNG(naive, false)

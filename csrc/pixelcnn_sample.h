@@ -9,7 +9,7 @@
 
 namespace {
 
-// A row of each table. kernels/_pixel_layers.py writes the same fields in the same order, all int64_t
+// A row of each table, and the sizes of a call. Python writes the same fields in the same order, all int64_t
 struct Stream {
     int64_t channels, depth, offset;    // (depth, W, channels) from `offset` on, for each sample: the last `depth` rows
 };
@@ -26,7 +26,12 @@ enum Sight : int64_t { ALL = 0,
                        EARLIER = 1,    // of this pixel the colours before the one that is computed
                        UP_TO = 2 };    // and that one too
 
-template <class T> struct Problem {
+struct Sizes {
+    int64_t known, N, H, W, C, L, M, K;              // L levels; M columns of E; K logistics, or 0
+    int64_t count, numbers, widest, bias_columns;    // layers; numbers of all streams; the most outputs of a layer
+};
+
+template <class T> struct Problem : Sizes {
     const T* u;          // (N, D) with D = H W C: rows, pixels, colours
     int64_t* x;          // (N, D): x[:, :known] is read, the rest is written
     const int64_t* y;    // (N): the class, which is a row of biases
@@ -34,10 +39,8 @@ template <class T> struct Problem {
     const Stream* streams;
     const Layer* layers;
     const Tap* taps;
-    const T *weights, *biases;                      // biases (classes, bias_columns)
-    T *logits, *z;                                  // (N, D, F); the workspace
-    int64_t known, N, H, W, C, L, M, K;             // L levels; K logistics, or 0
-    int64_t count, numbers, widest, bias_columns;   // layers; numbers of all streams; the most outputs of a layer
+    const T *weights, *biases;    // biases (classes, bias_columns)
+    T *logits, *z;                // (N, D, F); the workspace
     __device__ int64_t D() const { return H * W * C; }
     __device__ int64_t F() const { return K ? 3 * K : (L == 2 ? 1 : L); }
 };

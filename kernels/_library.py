@@ -71,6 +71,12 @@ def load(name, kind):
     return ctypes.CDLL(str(path))
 
 
+def table(kind, rows):
+    """Rows of a NamedTuple `kind`, of ints -> (rows, fields) int64 in the memory of the host: an array of the C struct
+    with these fields in this order."""
+    return torch.tensor(rows, dtype=torch.int64, device="cpu").view(-1, len(kind._fields))
+
+
 def plain(tensor):
     """The tensor, contiguous and at a multiple of 16 bytes, as the kernels' wide loads need it; None stays None."""
     if tensor is None:
@@ -87,7 +93,8 @@ def call(name, kind, function, *arguments, threads=None):
     entry = declared(library, function, arguments, ctypes.c_int if kind == "cpu" else ctypes.c_void_p)
     values = [_value(argument) for argument in arguments]
     if kind == "cuda":
-        device = next(argument.device for argument in arguments if isinstance(argument, torch.Tensor))
+        # not that of a table in the memory of the host
+        device = next(a.device for a in arguments if isinstance(a, torch.Tensor) and a.is_cuda)
         with torch.cuda.device(device):
             code = entry(*values, torch.cuda.current_stream(device).cuda_stream)
     elif kind == "cpu":

@@ -2,8 +2,9 @@
 
     Layer, Tap                       a layer, and what it looks at
     packed(layers, ...)              checks them -> tables of streams, layers and taps, weights, biases
-    StreamRow, LayerRow, TapRow      a row of each table: the structs of csrc/pixelcnn_sample.h, all int64_t, field by
-                                     field in their order (tests/kernels/test_pixelcnn_sample.py compares)
+    StreamRow, LayerRow, TapRow      a row of each table, and the sizes of a call: the structs of
+    Sizes                            csrc/pixelcnn_sample.h, all int64_t, field by field in their order
+                                     (tests/kernels/test_pixelcnn_sample.py compares)
 
 Layer a gives the streams 2a + 1 and 2a + 2, before and after its activation; stream 0 is the input.
 """
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-from . import _check
+from . import _check, _library
 
 SIGHTS = ("ALL", "EARLIER", "UP_TO")  # which colours of its pixel a tap sees
 ALL, EARLIER, UP_TO = range(3)
@@ -63,8 +64,19 @@ class TapRow(NamedTuple):
     weight: int
 
 
-def table_of(kind, rows):
-    return torch.tensor(rows, dtype=torch.int64, device="cpu").view(-1, len(kind._fields))
+class Sizes(NamedTuple):
+    known: int
+    N: int
+    H: int
+    W: int
+    C: int
+    L: int  # levels
+    M: int  # columns of E
+    K: int  # logistics, or 0
+    count: int  # of layers
+    numbers: int  # of all streams of a sample
+    widest: int  # outputs of a layer
+    bias_columns: int
 
 
 def rows_of(kind, table):
@@ -106,7 +118,7 @@ def packed(layers, shape, inputs, outputs):
         offset += count * depth.get(r, 0) * W
     read = lambda r: r if r in depth else -1
     layer_rows = [row._replace(raw=read(row.raw), after=read(row.after)) for row in layer_rows]
-    tables = table_of(StreamRow, stream_rows), table_of(LayerRow, layer_rows), table_of(TapRow, tap_rows)
+    tables = map(_library.table, (StreamRow, LayerRow, TapRow), (stream_rows, layer_rows, tap_rows))
     return *tables, *of_one_dtype(weights, biases)
 
 

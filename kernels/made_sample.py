@@ -41,13 +41,35 @@ Tiling
                 fit the second cache
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 
 from . import _check, _library
 from ._room import operator, room
 
-DEEPEST = 64  # tables of layers that a launch carries: hidden ones, V and A
+DEEPEST = 64  # hidden layers and V that a launch carries; A comes behind them
+
+
+class LayerRow(NamedTuple):
+    """The struct Layer of csrc/made_sample.h, 8 bytes a field. W and b are addresses, 0 for what is absent."""
+
+    W: int
+    b: int
+    K: int  # numbers in a row of W
+
+
+class Sizes(NamedTuple):
+    """The struct Sizes of csrc/made_sample.h."""
+
+    known: int
+    I: int  # hidden layers
+    L: int  # levels
+    N: int
+    D: int
+    units: int  # of all layers, inputs too
+
 
 # ---- reference ------------------------------------------------------------------------------------------------------
 
@@ -93,27 +115,22 @@ def _rows(levels):  # of V a pixel
 
 
 def launch(backend, rung, u, x, known, levels, weights, biases, degrees, direct):
-    """Returns x drawn from `known` on, and the logits.
-
-    layers (I + 2, 3): the addresses of W^i and b^i and the length of a row; those of V, then of A.
-    ends (I + 1, D + 1): how many of z^i have a degree <= d
-    """
+    """Returns x drawn from `known` on, and the logits.   ends (I + 1, D + 1): how many of z^i have a degree <= d"""
     x = x.to(torch.uint8, copy=True)  # its pixels from `known` on are written
     (N, D), I, threads = x.shape, len(degrees), torch.get_num_threads()
     address = lambda a: 0 if a is None else a.data_ptr()
-    layers = [(address(W), address(b), W.shape[1]) for W, b in zip(weights, biases, strict=True)]
-    layers = torch.tensor([*layers, (address(direct), 0, D * (levels - 1))], device="cpu")
+    layers = [LayerRow(W=address(W), b=address(b), K=W.shape[1]) for W, b in zip(weights, biases, strict=True)]
+    layers = _library.table(LayerRow, [*layers, LayerRow(W=address(direct), b=0, K=D * (levels - 1))])
     d = torch.arange(D + 1, device=x.device)
     ends = torch.stack([d * (levels - 1), *(torch.searchsorted(m, d, right=True) for m in degrees)])
     logits, units = u.new_empty(N, D, _rows(levels)), D * (levels - 1) + sum(len(m) for m in degrees)
+    sizes = _library.table(Sizes, [Sizes(known=known, I=I, L=levels, N=N, D=D, units=units)])
     if backend == "cpu":
-        bytes = _library.size(
-            "made_sample", "cpu", "made_sample_cpu_workspace", u.dtype, levels, N, units, threads=threads
-        )
+        bytes = _library.size("made_sample", "cpu", "made_sample_cpu_workspace", u.dtype, sizes, threads=threads)
         work, function = torch.empty(bytes, dtype=torch.uint8), "made_sample_cpu"
     else:
         work, function = u.new_empty(N, units), f"made_sample_{rung}"
-    arguments = u.dtype, u, x, known, layers, ends, logits, work, I, levels, N, D, units
+    arguments = u.dtype, sizes, layers, u, x, ends, logits, work
     _library.call("made_sample", backend, function, *arguments, threads=threads)
     return x, logits
 

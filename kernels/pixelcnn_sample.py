@@ -44,7 +44,7 @@ import torch
 import torch.nn.functional as F
 
 from . import _check, _library
-from ._pixel_layers import ACTS, ALL, EARLIER, UP_TO, LayerRow, StreamRow, Tap, TapRow, packed, rows_of
+from ._pixel_layers import ACTS, ALL, EARLIER, UP_TO, LayerRow, Sizes, StreamRow, Tap, TapRow, packed, rows_of
 from ._pixel_layers import Layer as Layer  # for callers
 from ._room import operator, room
 
@@ -144,15 +144,18 @@ def launch(backend, rung, u, x, known, components, shape, E, streams, layers, ta
     numbers = sum(stream.channels * stream.depth for stream in stream_rows) * W
     widest = max(layer.outputs for layer in layer_rows)
     logits = u.new_empty(N, D, layer_rows[-1].outputs // C)
+    sizes = Sizes(
+        known=known, N=N, H=H, W=W, C=C, L=E.shape[0], M=E.shape[1], K=components, count=len(layers), numbers=numbers,
+        widest=widest, bias_columns=biases.shape[1],
+    )  # fmt: skip
+    sizes = _library.table(Sizes, [sizes])
     if backend == "cpu":
-        sizes = u.dtype, N, numbers, widest
-        size = _library.size("pixelcnn_sample", "cpu", "pixelcnn_sample_cpu_workspace", *sizes, threads=threads)
+        size = _library.size("pixelcnn_sample", "cpu", "pixelcnn_sample_cpu_workspace", u.dtype, sizes, threads=threads)
         function, work = "pixelcnn_sample_cpu", torch.empty(size, dtype=torch.uint8)
     else:
         function, work = f"pixelcnn_sample_{rung}", u.new_empty(N, numbers + widest)
     tables = [table.to(x.device) for table in (streams, layers, taps)]
-    sizes = known, N, H, W, C, *E.shape, components, len(layers), numbers, widest, biases.shape[1]
-    arguments = u.dtype, u, x, y, E, *tables, weights, biases, logits, work, *sizes
+    arguments = u.dtype, sizes, u, x, y, E, *tables, weights, biases, logits, work
     _library.call("pixelcnn_sample", backend, function, *arguments, threads=threads)
     return x, logits
 

@@ -8,7 +8,9 @@
 the error of PyTorch evaluating the same definition in the same dtype, plus one rounding of the largest number.
 """
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -54,6 +56,17 @@ def runs(operator):
 
 
 # ---- inputs ----------------------------------------------------------------------------------------------------------
+
+
+def structs(header):
+    """The structs of a header in csrc/, {name: {field: its type}} in their order; functions are left out."""
+    text = re.sub("//.*", "", (Path(__file__).resolve().parents[1] / "csrc" / header).read_text())
+    found = {}
+    for name, body in re.findall(r"struct (\w+)(?: : \w+)? \{(.*?)\n\};", text, re.S):
+        lists = re.findall(r"^ *(?:const )?(\w+)([\w*, ]+);", body, re.M)
+        found[name] = {field.strip(" *"): kind + "*" * field.count("*") for kind, fields in lists
+                       for field in fields.split(",")}  # fmt: skip
+    return found
 
 
 def numbers(*shape, seed=0, scale=1.0, dtype=torch.float64):

@@ -6,11 +6,10 @@ namespace {
 
 template <class T> void drive(int dtype, const std::string& type, double precision, const int64_t (&s)[5], bool naive) {
     Net<T> net(type + (naive ? " naive" : " tiles"), s[0], s[1], s[2], s[3], s[4]);
-    int64_t units = net.units[0] + net.units[1] + net.units[2];
-    Array<T> z(net.N * units);
+    Sizes sizes = net.sizes();
+    Array<T> z(net.N * sizes.units);
     auto walk = naive ? made_sample_naive : made_sample_tiles;
-    run(net.what, walk(dtype, net.u.p, net.x.p, net.known, net.layers.p, net.ends.p, net.logits.p, z.p, 2, net.L, net.N,
-                       net.D, units, nullptr));
+    run(net.what, walk(dtype, &sizes, net.layers, net.u.p, net.x.p, net.ends.p, net.logits.p, z.p, nullptr));
     net.check(precision);
 }
 }    // namespace

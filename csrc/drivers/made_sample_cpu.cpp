@@ -15,10 +15,10 @@ namespace {
 template <class T> void drive(int dtype, const std::string& type, double precision, const int64_t (&s)[5],
                               int threads) {
     Net<T> net(type + ", " + std::to_string(threads) + " threads", s[0], s[1], s[2], s[3], s[4]);
-    int64_t units = net.units[0] + net.units[1] + net.units[2];
-    Array<char> work(made_sample_cpu_workspace(dtype, net.L, net.N, units, threads));
-    run(net.what, made_sample_cpu(dtype, net.u.p, net.x.p, net.known, net.layers.p, net.ends.p, net.logits.p, work.p, 2,
-                                  net.L, net.N, net.D, units, threads));
+    Sizes sizes = net.sizes();
+    Array<char> work(made_sample_cpu_workspace(dtype, &sizes, threads));
+    run(net.what, made_sample_cpu(dtype, &sizes, net.layers, net.u.p, net.x.p, net.ends.p, net.logits.p, work.p,
+                                  threads));
     net.check(precision);
 }
 }    // namespace

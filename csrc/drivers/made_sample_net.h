@@ -2,13 +2,15 @@
 // the equations.
 #pragma once
 #include "driver.h"
+#include "../made_sample.h"
 
 template <class T> struct Net {
     std::string what;
     int64_t N, D, L, R, known, units[3];    // units: bits of pixels, then the hidden ones
     Array<T> u, W1, W2, V, A, b1, b2, logits;
     Array<uint8_t> x;
-    Array<int64_t> layers, ends;
+    Layer<T> layers[4];
+    Array<int64_t> ends;
 
     Net(const std::string& what, int64_t N, int64_t D, int64_t L, int64_t H, int64_t known)
         : what(what + " " + std::to_string(N) + "x" + std::to_string(D) + ", " + std::to_string(L) + " levels, " +
@@ -28,22 +30,20 @@ template <class T> struct Net {
           b2(units[2]),
           logits(N * D * R),
           x(N * D),
-          layers(12),
           ends(3 * (D + 1)) {
         fill(u), fill(W1), fill(W2), fill(V), fill(A), fill(b1), fill(b2);
         for (int64_t i = 0; i < u.n; i++) u[i] = (u[i] + 1) / 2;
         for (int64_t i = 0; i < x.n; i++)
             if (i % D < known) x[i] = uint8_t((uniform() + 1) / 2 * L);
-        const void* table[4][3] = {{W1.p, b1.p, 0}, {W2.p, b2.p, 0}, {V.p, 0, 0}, {A.p, 0, 0}};    // V has no bias
-        int64_t columns[] = {units[0], H, units[2], units[0]};
-        for (int i = 0; i < 4; i++)
-            layers[3 * i] = int64_t(table[i][0]), layers[3 * i + 1] = int64_t(table[i][1]),
-                       layers[3 * i + 2] = columns[i];
+        layers[0] = {W1.p, b1.p, units[0]}, layers[1] = {W2.p, b2.p, H};
+        layers[2] = {V.p, nullptr, units[2]}, layers[3] = {A.p, nullptr, units[0]};    // V has no bias
         for (int i = 0; i < 3; i++)
             for (int64_t d = 0; d <= D; d++)
                 ends[i * (D + 1) + d] = i == 0 ? d * (L - 1) : D == 0 ? units[i]
                                                                       : (d * units[i] + D - 1) / D;
     }
+
+    Sizes sizes() const { return {known, 2, L, N, D, units[0] + units[1] + units[2]}; }
 
     // Computes every logit in double from the pixels, and every pixel from the logits that the kernel gave
     void check(double precision) {

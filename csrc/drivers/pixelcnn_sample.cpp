@@ -4,20 +4,19 @@
 namespace {
 #include "../pixelcnn_sample.cu"
 
-template <class T> void drive(int dtype, const std::string& type, double precision, const Sizes& s, bool naive) {
+template <class T> void drive(int dtype, const std::string& type, double precision, const Case& s, bool naive) {
     Net<T> e(type + (naive ? " naive" : " groups"), s);
     Array<T> z(s.N * (e.numbers + e.widest));
-    const int64_t *streams = e.tables.p, *layers = streams + 100, *taps = streams + 200;
+    Sizes sizes = e.sizes();
     auto walk = naive ? pixelcnn_sample_naive : pixelcnn_sample_groups;
-    run(e.what, walk(dtype, e.u.p, e.x.p, e.y.p, e.E.p, streams, layers, taps, e.weights.p, e.biases.p, e.logits.p, z.p,
-                     s.known, s.N, s.H, s.W, s.C, s.L, e.M, s.K, int64_t(e.layers.size()), e.numbers, e.widest,
-                     e.bias_columns, nullptr));
+    run(e.what, walk(dtype, &sizes, e.u.p, e.x.p, e.y.p, e.E.p, e.stream_table.p, e.layer_table.p, e.tap_table.p,
+                     e.weights.p, e.biases.p, e.logits.p, z.p, nullptr));
     e.check(precision);
 }
 }    // namespace
 
 int main() {
-    const Sizes shapes[] = {
+    const Case shapes[] = {
         {0, 2, 2, 1, 2, 0, 3, 0},
         {2, 1, 1, 1, 2, 0, 1, 0},
         {2, 3, 2, 1, 2, 0, 5, 3},

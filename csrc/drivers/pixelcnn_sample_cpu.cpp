@@ -12,20 +12,19 @@
 namespace {
 #include "../pixelcnn_sample.cpp"
 
-template <class T> void drive(int dtype, const std::string& type, double precision, const Sizes& s, int threads) {
+template <class T> void drive(int dtype, const std::string& type, double precision, const Case& s, int threads) {
     Net<T> e(type + ", " + std::to_string(threads) + " threads", s);
-    Array<char> work(pixelcnn_sample_cpu_workspace(dtype, s.N, e.numbers, e.widest, threads));
-    const int64_t *streams = e.tables.p, *layers = streams + 100, *taps = streams + 200;
-    run(e.what, pixelcnn_sample_cpu(dtype, e.u.p, e.x.p, e.y.p, e.E.p, streams, layers, taps, e.weights.p, e.biases.p,
-                                    e.logits.p, work.p, s.known, s.N, s.H, s.W, s.C, s.L, e.M, s.K,
-                                    int64_t(e.layers.size()), e.numbers, e.widest, e.bias_columns, threads));
+    Sizes sizes = e.sizes();
+    Array<char> work(pixelcnn_sample_cpu_workspace(dtype, &sizes, threads));
+    run(e.what, pixelcnn_sample_cpu(dtype, &sizes, e.u.p, e.x.p, e.y.p, e.E.p, e.stream_table.p, e.layer_table.p,
+                                    e.tap_table.p, e.weights.p, e.biases.p, e.logits.p, work.p, threads));
     e.check(precision);
 }
 }    // namespace
 
 int main() {
     // Around 2 to 16 lanes, 1 and 2 and 4 vectors of outputs, 1 to 8 samples a task
-    const Sizes shapes[] = {
+    const Case shapes[] = {
         {0, 2, 2, 1, 2, 0, 3, 0},
         {1, 1, 1, 1, 2, 0, 1, 0},
         {5, 3, 4, 1, 2, 0, 9, 3},

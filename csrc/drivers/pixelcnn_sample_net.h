@@ -4,21 +4,24 @@
 #include "driver.h"
 #include "../pixelcnn_sample.h"
 
-struct Sizes {
+struct Case {
     int64_t N, H, W, C, L, K, width, known;    // width: channels of a colour
 };
 
 template <class T> struct Net {
-    Sizes s;
+    Case s;
     std::string what;
     int64_t M = 3, D, F, numbers = 0, widest = 0, bias_columns = 0, weight = 0, classes = 2;
     std::vector<Stream> streams;
     std::vector<Layer> layers;
     std::vector<Tap> taps;
     Array<T> u, E, weights, biases, logits;
-    Array<int64_t> x, y, tables;    // of streams, layers and taps, from 0, 100 and 200 on
+    Array<int64_t> x, y;
+    Array<Stream> stream_table;    // a GPU reads these
+    Array<Layer> layer_table;
+    Array<Tap> tap_table;
 
-    Net(const std::string& what, const Sizes& s)
+    Net(const std::string& what, const Case& s)
         : s(s), what(what + named(s)), D(s.H * s.W * s.C), F(s.K ? 3 * s.K : (s.L == 2 ? 1 : s.L)),    // shapes
           u(s.N * D),
           E(s.L * M),
@@ -27,7 +30,9 @@ template <class T> struct Net {
           logits(s.N * D * F),
           x(s.N * D),
           y(s.N),
-          tables(1000) {
+          stream_table(9),
+          layer_table(4),
+          tap_table(10) {
         int64_t wide = 2 * s.C * s.width;
         streams = {{s.C * M, 2, 0}};
         add(wide, GATE, -1, 1, {{0, -1, -1, ALL}, {0, -1, 0, ALL}, {0, -1, 1, ALL}});
@@ -40,14 +45,19 @@ template <class T> struct Net {
         for (int64_t n = 0; n < s.N; n++) y[n] = n % classes;
         for (int64_t i = 0; i < x.n; i++)
             if (i % (D ? D : 1) < s.known) x[i] = int64_t((uniform() + 1) / 2 * double(s.L));
-        memcpy((void*)tables.p, streams.data(), streams.size() * sizeof(Stream));    // a GPU reads them too
-        memcpy((void*)(tables.p + 100), layers.data(), layers.size() * sizeof(Layer));
-        memcpy((void*)(tables.p + 200), taps.data(), taps.size() * sizeof(Tap));
+        copy(streams, stream_table), copy(layers, layer_table), copy(taps, tap_table);
     }
-    static std::string named(const Sizes& s) {
+    template <class Row> static void copy(const std::vector<Row>& rows, Array<Row>& table) {
+        if (int64_t(rows.size()) != table.n) stop(1, "a table of %lld rows", (long long)rows.size());
+        for (int64_t i = 0; i < table.n; i++) table[i] = rows[i];
+    }
+    static std::string named(const Case& s) {
         auto of = [](int64_t n, const char* things) { return ", " + std::to_string(n) + things; };
         return of(s.N, "x") + std::to_string(s.H) + "x" + std::to_string(s.W) + of(s.C, " colours") +
                of(s.L, " levels") + of(s.K, " logistics") + of(s.width, " channels");
+    }
+    Sizes sizes() const {
+        return {s.known, s.N, s.H, s.W, s.C, s.L, M, s.K, int64_t(layers.size()), numbers, widest, bias_columns};
     }
     int64_t count() const {    // of weights
         int64_t in = s.C * M, wide = 2 * s.C * s.width;

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from check import drawn_from, laid_out, layouts, opaque, runs, seeds
+from check import drawn_from, laid_out, layouts, opaque, runs, seeds, structs
 from genmini.kernels import _check, _library
 from genmini.kernels import made_sample as room
 from hypothesis import given
@@ -247,15 +247,22 @@ test_far_out(run)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_the_workspace_is_enough_for_every_instruction_set(dtype, monkeypatch):
     """The environment may change between the size and the call, so the size does not depend on it."""
+    call = "made_sample", "cpu", "made_sample_cpu_workspace"
     for N, threads in itertools.product((1, 7, 16, 17, 100, 1000), (1, 3)):
-        found = set()
+        found, sizes = set(), room.Sizes(known=0, I=1, L=2, N=N, D=4, units=10)
         for name in ("portable", "avx2", "avx512"):
             monkeypatch.setenv("GENMINI_CPU", name)
-            found.add(_library.size("made_sample", "cpu", "made_sample_cpu_workspace", dtype, 2, N, 10,
-                                    threads=threads))  # fmt: skip
+            found.add(_library.size(*call, dtype, _library.table(room.Sizes, [sizes]), threads=threads))
         lanes = 64 // dtype.itemsize
         samples = lanes * min(max(math.ceil(N / lanes / threads), 1), 4)
         assert found == {threads * 11 * samples * dtype.itemsize + 64}
+
+
+def test_the_tables_are_the_structs_of_the_header():
+    """Field by field, in their order, 8 bytes each."""
+    of = structs("made_sample.h")
+    assert of["Layer"] == {"W": "T*", "b": "T*", "K": "int64_t"} and list(of["Layer"]) == list(room.LayerRow._fields)
+    assert set(of["Sizes"].values()) == {"int64_t"} and list(of["Sizes"]) == list(room.Sizes._fields)
 
 
 def test_opaque():

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from check import runs, seeds
+from check import runs, seeds, structs
 from genmini.kernels import _check, _library
 from genmini.kernels import pixelcnn_sample as room
-from genmini.kernels._pixel_layers import ACTS, LayerRow, StreamRow, TapRow, packed, rows_of
+from genmini.kernels._pixel_layers import ACTS, LayerRow, Sizes, StreamRow, TapRow, packed, rows_of
 from genmini.kernels.pixelcnn_sample import ALL, EARLIER, UP_TO, Layer, embed, masked_taps, row_taps
 from hypothesis import given
 from hypothesis import strategies as st
@@ -283,11 +283,9 @@ def test_rows_are_kept_as_long_as_a_filter_looks_back():
 def test_the_tables_are_the_structs_of_the_header():
     """Field by field, in their order, all int64_t; and the numbers of activations and sights."""
     header = (ROOT / "csrc/pixelcnn_sample.h").read_text()
-    bodies = re.findall(r"struct (\w+) \{(.*?)\n\};", header, re.S)
-    structs = {name: re.findall(r"(\w+) ([\w, ]+);", body) for name, body in bodies}
-    for name, kind in (("Stream", StreamRow), ("Layer", LayerRow), ("Tap", TapRow)):
-        assert {dtype for dtype, _ in structs[name]} == {"int64_t"}
-        assert [field for _, fields in structs[name] for field in fields.split(", ")] == list(kind._fields)
+    for name, kind in (("Stream", StreamRow), ("Layer", LayerRow), ("Tap", TapRow), ("Sizes", Sizes)):
+        fields = structs("pixelcnn_sample.h")[name]
+        assert set(fields.values()) == {"int64_t"} and list(fields) == list(kind._fields)
     numbers = {name: int(value) for name, value in re.findall(r"(\w+) = (\d+)[,\s]", header)}
     assert [numbers[name] for name in ("ALL", "EARLIER", "UP_TO")] == [ALL, EARLIER, UP_TO]
     assert [ACTS[numbers[name]] for name in ("RELU", "GATE")] == ["relu", "gate"]
