@@ -50,6 +50,9 @@ table-likelihood: build ## train every likelihood model on the digits, three see
 table-latent: build ## train every latent model on the digits, three seeds each (half an hour), and write docs/results.md
 	$(PY) bench/table_latent.py
 
+table-samples: build ## train every model that draws digits, three seeds each (an hour), and write docs/results.md
+	$(PY) bench/table_samples.py
+
 table-mnist: build ## train on the MNIST images in the folder $$GENMINI_MNIST10K (two hours), and write docs/results.md
 	$(PY) bench/table_mnist.py
 
@@ -68,5 +71,5 @@ lint: .venv/ready ## ruff and clang-format
 clean:           ## remove what was built
 	rm -rf .venv .venv-oldest build kernels/lib *.egg-info .cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help build demo test test-docs test-thorough test-oldest sanitize bench table-likelihood table-latent table-mnist gpu lint clean
+.PHONY: help build demo test test-docs test-thorough test-oldest sanitize bench table-likelihood table-latent table-samples table-mnist gpu lint clean
 .DEFAULT_GOAL := help

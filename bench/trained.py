@@ -82,6 +82,7 @@ class Table:
 
     name = ""
     description = ""
+    keys = KEYS  # columns that tell rows apart
     sets = SETS  # {data: the heading of its table}
     figures = []  # columns of its own
     shown = []  # columns that are printed when a run is measured
@@ -91,7 +92,7 @@ class Table:
 
     @property
     def columns(self):
-        return [*KEYS, *self.figures, "valid", "parameters", "step", "cpu_seconds", "settings", "torch", "commit"]
+        return [*self.keys, *self.figures, "valid", "parameters", "step", "cpu_seconds", "settings", "torch", "commit"]
 
     def runs(self, only=None):
         """Yields (model, recipe, seed)."""
@@ -100,6 +101,10 @@ class Table:
     def measure(self, run):
         """Trains and judges one model -> its row."""
         raise NotImplementedError
+
+    def rows(self, run):
+        """The rows of one model: that of `measure`, unless a table has several."""
+        return [self.measure(run)]
 
     def lines(self, rows, data):
         """The lines of the table of one data set, the best model first."""
@@ -140,7 +145,7 @@ class Table:
 
     def store(self, row):
         """Adds the row, or replaces that of the same run; the file is replaced in one step."""
-        key = lambda row: [str(row.get(k, "")) for k in KEYS]
+        key = lambda row: [str(row.get(k, "")) for k in self.keys]
         rows = [old for old in self.stored() if key(old) != key(row)] + [row]
         self.csv.parent.mkdir(exist_ok=True)
         beside = self.csv.with_suffix(".part")
@@ -212,7 +217,8 @@ class Table:
         todo.sort(key=lambda run: run[2])  # the first seed of all before the second of any
         print(f"{len(todo)} runs to do, {options.jobs} at a time")
         with multiprocessing.get_context("spawn").Pool(options.jobs, maxtasksperchild=1) as pool:
-            for row in pool.imap_unordered(self.measure, todo):
-                self.store(row)
-                print("  ".join(f"{row[k]}" for k in (*KEYS, *self.shown, "cpu_seconds")), flush=True)
+            for rows in pool.imap_unordered(self.rows, todo):
+                for row in rows:
+                    self.store(row)
+                    print("  ".join(f"{row[k]}" for k in (*self.keys, *self.shown, "cpu_seconds")), flush=True)
         self.write()

@@ -16,7 +16,7 @@ from .inception_score import inception_score
 from .kid import kid
 from .nearest import nearest
 from .precision_recall import precision_recall
-from .score import measure, score
+from .score import against, draw, measure, score
 
-__all__ = ["class_accuracy", "fid", "fid_by_count", "inception_score", "kid", "measure", "nearest", "network",
-           "precision_recall", "score"]  # fmt: skip
+__all__ = ["against", "class_accuracy", "draw", "fid", "fid_by_count", "inception_score", "kid", "measure", "nearest",
+           "network", "precision_recall", "score"]  # fmt: skip

@@ -42,16 +42,30 @@ def score(model, network, reference, held_out, n=1000, seed=0, **how):
                              f"has {len(data)}")  # fmt: skip
     x, y = draw(model, n, seed, network.classes, **how)
     some = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[:n]
-    f, a = network(x, model.levels)
-    copied = lambda x: nearest(reference.x, x)[1].median().item()
-    f_ref, (f_real, a_real) = network(reference.x, reference.levels)[0], network(held_out.x[some], held_out.levels)
-    columns = {"samples": _column(f_ref, f, a, y, copied(x))}
+    judge = against(reference, network)
+    columns = {"samples": judge(x, model.levels, y)}
     if len(some) < n:
-        first = (part if part is None else part[: len(some)] for part in (f, a, y))
-        columns["samples, fewer"] = _column(f_ref, *first, copied(x[: len(some)]))
-    y = held_out.y[some] if network.classes else None
-    columns["real"] = _column(f_ref, f_real, a_real, y, copied(held_out.x[some]))
+        columns["samples, fewer"] = judge(x[: len(some)], model.levels, None if y is None else y[: len(some)])
+    columns["real"] = judge(held_out.x[some], held_out.levels, held_out.y[some] if network.classes else None)
     return columns
+
+
+def against(reference, network):
+    """A function of images of levels (n, *shape), these levels, and their classes (n,) or None -> {metric: value}, held
+    against the data `reference`."""
+    f_ref, _ = network(reference.x, reference.levels)
+
+    def judge(x, levels, y=None):
+        f, a = network(x, levels)
+        by_count, limit = fid_by_count(f_ref, f)
+        precision, recall = precision_recall(f_ref, f)
+        return dict(
+            n=len(f), fid=by_count[len(f)], fid_of_half=by_count[len(f) // 2], fid_limit=limit, kid=kid(f_ref, f),
+            inception_score=inception_score(a), shares=_shares(a), precision=precision, recall=recall,
+            nearest=nearest(reference.x, x)[1].median().item(), accuracy=None if y is None else class_accuracy(a, y),
+        )  # fmt: skip
+
+    return judge
 
 
 def measure(valid, n=1000):
@@ -89,16 +103,6 @@ def draw(model, n, seed, classes, **how):
     asked = [dict(y=some.to(model.device)) for some in y.split(AT_ONCE)] if known else [{}] * -(-n // AT_ONCE)
     sizes = [min(AT_ONCE, n - i) for i in range(0, n, AT_ONCE)]
     return torch.cat([model.sample(size, **how, **one).cpu() for size, one in zip(sizes, asked, strict=True)]), y
-
-
-def _column(f_ref, f, a, y, nearest):
-    by_count, limit = fid_by_count(f_ref, f)
-    precision, recall = precision_recall(f_ref, f)
-    return dict(
-        n=len(f), fid=by_count[len(f)], fid_of_half=by_count[len(f) // 2], fid_limit=limit, kid=kid(f_ref, f),
-        inception_score=inception_score(a), shares=_shares(a), precision=precision, recall=recall,
-        nearest=nearest, accuracy=None if y is None else class_accuracy(a, y),
-    )  # fmt: skip
 
 
 def _shares(a):
