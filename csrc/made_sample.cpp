@@ -16,7 +16,7 @@ template <class T> struct Made : Sizes {
     const Layer<T>* layers;    // (I + 2): the hidden ones, V, A
     const T* u;                // (N, D)
     uint8_t* x;                // (N, D): x[:, :known] is read, the rest is written
-    const int64_t* ends;       // (I + 1, D + 1): how many units of layer i, of 0 the inputs, have a degree of at most d
+    int64_t* ends;             // (I + 1, D + 1): how many units of layer i, of 0 the inputs, have a degree of at most d
     T* logits;                 // (N, D, R)
     int64_t R() const { return L == 2 ? 1 : L; }    // outputs a pixel
     int64_t end(int64_t i, int64_t d) const { return d < 0 ? 0 : ends[i * (D + 1) + d]; }
@@ -144,6 +144,15 @@ inline int width(int64_t N, int threads, int64_t lanes) {
     return int(std::clamp<int64_t>((vectors + threads - 1) / threads, 1, WIDEST));
 }
 
+template <class T> void find_ends(const Made<T>& m) {
+    for (int64_t i = 0; i <= m.I; i++)
+        for (int64_t d = 0; d <= m.D; d++) {
+            const int64_t* degrees = i ? m.layers[i - 1].degrees : nullptr;    // the layer above reads all units
+            m.ends[i * (m.D + 1) + d] =
+                i ? std::upper_bound(degrees, degrees + m.layers[i].K, d) - degrees : d * (m.L - 1);
+        }
+}
+
 template <class T> void all_samples(const Made<T>& m, void* workspace, int threads) {
     const int set = instruction_set(), lanes = OF_SET(set, LANES<T>);
     auto task_of_samples = OF_SET(set, task_of_samples<T>);
@@ -165,14 +174,15 @@ extern "C" int64_t made_sample_cpu_workspace(int dtype, const void* sizes, int t
 
 // x[:, known:] drawn with u, and the logits (N, D, R). Returns 0, or 1 for a bad argument.
 extern "C" int made_sample_cpu(int dtype, const void* sizes, const void* layers, const void* u, void* x,
-                               const void* ends, void* logits, void* workspace, int threads) {
+                               void* ends, void* logits, void* workspace, int threads) {
     const Sizes& s = *(const Sizes*)sizes;
     if ((dtype != 0 && dtype != 3) || s.I < 0 || s.L < 2 || s.L > 256 || s.N < 0 || s.D < 0 || s.known < 0 ||
         s.known > s.D || threads < 1)
         return 1;
     auto walk = [&](auto zero) {
         using T = decltype(zero);
-        Made<T> m = {s, (const Layer<T>*)layers, (const T*)u, (uint8_t*)x, (const int64_t*)ends, (T*)logits};
+        Made<T> m = {s, (const Layer<T>*)layers, (const T*)u, (uint8_t*)x, (int64_t*)ends, (T*)logits};
+        find_ends(m);
         all_samples(m, workspace, threads);
     };
     dtype == 0 ? walk(float()) : walk(double());

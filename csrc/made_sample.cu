@@ -20,10 +20,23 @@ template <class T> struct Made : Sizes {
     int64_t R;     // outputs a pixel: 1 if L = 2, else L
     const T* u;    // (N, D)
     uint8_t* x;    // (N, D): x[:, :known] is read, the rest is written
-    const int64_t* ends;    // (I + 1, D + 1): how many units of layer i, of 0 the inputs, have a degree of at most d
-    T *logits, *z;          // (N, D, R); (N, units): workspace
+    int64_t* ends;    // (I + 1, D + 1): how many units of layer i, of 0 the inputs, have a degree of at most d
+    T *logits, *z;    // (N, D, R); (N, units): workspace
     Layer<T> layer[DEEPEST + 1];    // hidden, V, A
 };
+
+// Writes `ends`: a thread a pair (i, d), which halves the ascending degrees of layer i
+template <class T> __global__ void find_ends(Made<T> m) {
+    int64_t at = blockIdx.x * int64_t(THREADS) + threadIdx.x, i = at / (m.D + 1), d = at % (m.D + 1);
+    if (i > m.I) return;
+    int64_t low = i ? 0 : d * (m.L - 1), high = i ? m.layer[i].K : low;    // the layer above reads all units of layer i
+    while (low < high) {
+        int64_t middle = (low + high) / 2;
+        if (m.layer[i - 1].degrees[middle] <= d) low = middle + 1;
+        else high = middle;
+    }
+    m.ends[at] = low;
+}
 
 // Units of layer i with a degree of at most d
 template <class T> __device__ __forceinline__ int64_t end_of(const Made<T>& m, int64_t i, int64_t d) {
@@ -171,17 +184,20 @@ template <class T, int S> int tiles_of(const Made<T>& m, void* stream) {
 }
 
 template <class T>
-int walk(bool naive, const Sizes& sizes, const void* layers, const void* u, void* x, const void* ends, void* logits,
-         void* z, void* stream) {
+int walk(bool naive, const Sizes& sizes, const void* layers, const void* u, void* x, void* ends, void* logits, void* z,
+         void* stream) {
     const int64_t R = sizes.L == 2 ? 1 : sizes.L;
-    Made<T> m = {sizes, R, (const T*)u, (uint8_t*)x, (const int64_t*)ends, (T*)logits, (T*)z, {}};
+    Made<T> m = {sizes, R, (const T*)u, (uint8_t*)x, (int64_t*)ends, (T*)logits, (T*)z, {}};
     for (int64_t i = 0; i < m.I + 2; i++) m.layer[i] = ((const Layer<T>*)layers)[i];
+    int64_t pairs = (m.I + 1) * (m.D + 1);
+    int failed = launch(find_ends<T>, dim3((pairs + THREADS - 1) / THREADS), dim3(THREADS), 0, stream, m);
+    if (failed) return failed;
     return naive ? launch(walk_naive<T>, dim3(m.N), dim3(THREADS), 0, stream, m) : tiles_of<T, 1>(m, stream);
 }
 
 // sizes, and layers (I + 2): of the hidden ones, of V and of A, lie in the memory of the host
 static int made_sample(bool naive, int dtype, const void* sizes, const void* layers, const void* u, void* x,
-                       const void* ends, void* logits, void* z, void* stream) {
+                       void* ends, void* logits, void* z, void* stream) {
     const Sizes& s = *(const Sizes*)sizes;
     if (s.I < 0 || s.I + 1 > DEEPEST || s.L < 2 || s.L > 256 || (dtype != 0 && dtype != 3)) return 1;
     return (dtype == 0 ? walk<float> : walk<double>)(naive, s, layers, u, x, ends, logits, z, stream);
@@ -189,7 +205,7 @@ static int made_sample(bool naive, int dtype, const void* sizes, const void* lay
 
 #define RUNG(rung, naive)                                                                                       \
     extern "C" int made_sample_##rung(int dtype, const void* sizes, const void* layers, const void* u, void* x, \
-                                      const void* ends, void* logits, void* z, void* stream) {                  \
+                                      void* ends, void* logits, void* z, void* stream) {                        \
         return made_sample(naive, dtype, sizes, layers, u, x, ends, logits, z, stream);                         \
     }
 

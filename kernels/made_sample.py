@@ -53,10 +53,11 @@ DEEPEST = 64  # hidden layers and V that a launch carries; A comes behind them
 
 
 class LayerRow(NamedTuple):
-    """The struct Layer of csrc/made_sample.h, 8 bytes a field. W and b are addresses, 0 for what is absent."""
+    """The struct Layer of csrc/made_sample.h, 8 bytes a field: addresses, 0 for what is absent, and a length."""
 
     W: int
     b: int
+    degrees: int
     K: int  # numbers in a row of W
 
 
@@ -115,14 +116,18 @@ def _rows(levels):  # of V a pixel
 
 
 def launch(backend, rung, u, x, known, levels, weights, biases, degrees, direct):
-    """Returns x drawn from `known` on, and the logits.   ends (I + 1, D + 1): how many of z^i have a degree <= d"""
+    """Returns x drawn from `known` on, and the logits."""
     x = x.to(torch.uint8, copy=True)  # its pixels from `known` on are written
     (N, D), I, threads = x.shape, len(degrees), torch.get_num_threads()
+    degrees = [m.long() for m in degrees]
     address = lambda a: 0 if a is None else a.data_ptr()
-    layers = [LayerRow(W=address(W), b=address(b), K=W.shape[1]) for W, b in zip(weights, biases, strict=True)]
-    layers = _library.table(LayerRow, [*layers, LayerRow(W=address(direct), b=0, K=D * (levels - 1))])
-    d = torch.arange(D + 1, device=x.device)
-    ends = torch.stack([d * (levels - 1), *(torch.searchsorted(m, d, right=True) for m in degrees)])
+    layers = [
+        LayerRow(W=address(W), b=address(b), degrees=address(m), K=W.shape[1])
+        for W, b, m in zip(weights, biases, (*degrees, None), strict=True)
+    ]
+    direct = LayerRow(W=address(direct), b=0, degrees=0, K=D * (levels - 1))
+    layers = _library.table(LayerRow, [*layers, direct])
+    ends = x.new_empty(I + 1, D + 1, dtype=torch.int64)  # how many of z^i have a degree <= d; the kernel writes it
     logits, units = u.new_empty(N, D, _rows(levels)), D * (levels - 1) + sum(len(m) for m in degrees)
     sizes = _library.table(Sizes, [Sizes(known=known, I=I, L=levels, N=N, D=D, units=units)])
     if backend == "cpu":

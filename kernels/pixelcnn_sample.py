@@ -40,6 +40,8 @@ Tiling
           k k o . .
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F
 
@@ -137,10 +139,21 @@ def activated(s, act):
 # ---- launcher -------------------------------------------------------------------------------------------------------
 
 
+@functools.cache
+def kept(device, kind, rows):
+    """These rows as a table on the device. A copy from the host waits for the device, so each network's tables are
+    copied once, and stay for the life of the process: a CUDA graph may read them."""
+    return _library.table(kind, rows).to(device)
+
+
 def launch(backend, rung, u, x, known, components, shape, E, streams, layers, taps, weights, biases, y):
     x, y = x.clone(), y.clamp(0, len(biases) - 1)  # x[:, known:] is written; a class out of range touches no memory
     (C, H, W), (N, D), threads = shape, x.shape, torch.get_num_threads()  # read once: the workspace is for so many
-    stream_rows, layer_rows = rows_of(StreamRow, streams), rows_of(LayerRow, layers)
+    stream_rows, layer_rows, tap_rows = map(rows_of, (StreamRow, LayerRow, TapRow), (streams, layers, taps))
+    tables = streams, layers, taps
+    if x.device.type != "cpu":
+        rows = (StreamRow, stream_rows), (LayerRow, layer_rows), (TapRow, tap_rows)
+        tables = [kept(x.device, kind, tuple(its)) for kind, its in rows]
     numbers = sum(stream.channels * stream.depth for stream in stream_rows) * W
     widest = max(layer.outputs for layer in layer_rows)
     logits = u.new_empty(N, D, layer_rows[-1].outputs // C)
@@ -154,7 +167,6 @@ def launch(backend, rung, u, x, known, components, shape, E, streams, layers, ta
         function, work = "pixelcnn_sample_cpu", torch.empty(size, dtype=torch.uint8)
     else:
         function, work = f"pixelcnn_sample_{rung}", u.new_empty(N, numbers + widest)
-    tables = [table.to(x.device) for table in (streams, layers, taps)]
     arguments = u.dtype, sizes, u, x, y, E, *tables, weights, biases, logits, work
     _library.call("pixelcnn_sample", backend, function, *arguments, threads=threads)
     return x, logits

@@ -10,7 +10,7 @@ template <class T> struct Net {
     Array<T> u, W1, W2, V, A, b1, b2, logits;
     Array<uint8_t> x;
     Layer<T> layers[4];
-    Array<int64_t> ends;
+    Array<int64_t> degrees1, degrees2, ends;
 
     Net(const std::string& what, int64_t N, int64_t D, int64_t L, int64_t H, int64_t known)
         : what(what + " " + std::to_string(N) + "x" + std::to_string(D) + ", " + std::to_string(L) + " levels, " +
@@ -30,17 +30,19 @@ template <class T> struct Net {
           b2(units[2]),
           logits(N * D * R),
           x(N * D),
+          degrees1(H),
+          degrees2(units[2]),
           ends(3 * (D + 1)) {
         fill(u), fill(W1), fill(W2), fill(V), fill(A), fill(b1), fill(b2);
         for (int64_t i = 0; i < u.n; i++) u[i] = (u[i] + 1) / 2;
         for (int64_t i = 0; i < x.n; i++)
             if (i % D < known) x[i] = uint8_t((uniform() + 1) / 2 * L);
-        layers[0] = {W1.p, b1.p, units[0]}, layers[1] = {W2.p, b2.p, H};
-        layers[2] = {V.p, nullptr, units[2]}, layers[3] = {A.p, nullptr, units[0]};    // V has no bias
-        for (int i = 0; i < 3; i++)
-            for (int64_t d = 0; d <= D; d++)
-                ends[i * (D + 1) + d] = i == 0 ? d * (L - 1) : D == 0 ? units[i]
-                                                                      : (d * units[i] + D - 1) / D;
+        layers[0] = {W1.p, b1.p, degrees1.p, units[0]}, layers[1] = {W2.p, b2.p, degrees2.p, H};
+        // V has no bias
+        layers[2] = {V.p, nullptr, nullptr, units[2]}, layers[3] = {A.p, nullptr, nullptr, units[0]};
+        // ascending from 0, at most D
+        for (int64_t j = 0; j < H; j++) degrees1[j] = j * D / H + (j > 0 && D > 0);
+        for (int64_t j = 0; j < units[2]; j++) degrees2[j] = j * D / units[2] + (j > 0 && D > 0);
     }
 
     Sizes sizes() const { return {known, 2, L, N, D, units[0] + units[1] + units[2]}; }
@@ -53,27 +55,22 @@ template <class T> struct Net {
                 const uint8_t* row = x.p + n * D;
                 auto bit = [&](int64_t k) { return row[k / (L - 1)] > k % (L - 1) ? 1.0 : 0.0; };
                 std::vector<double> z1(units[1]), z2(units[2]);
-                auto degree = [&](int i, int64_t j) {    // the least d with j < ends
-                    int64_t least = 0;
-                    while (ends[i * (D + 1) + least] <= j) least++;
-                    return least;
-                };
                 for (int64_t j = 0; j < units[1]; j++) {
                     double sum = b1[j];
-                    for (int64_t k = 0; k < degree(1, j) * (L - 1); k++) sum += double(W1[j * units[0] + k]) * bit(k);
+                    for (int64_t k = 0; k < degrees1[j] * (L - 1); k++) sum += double(W1[j * units[0] + k]) * bit(k);
                     z1[j] = sum > 0 ? sum : 0;
                 }
                 for (int64_t j = 0; j < units[2]; j++) {
                     double sum = b2[j];
-                    for (int64_t k = 0; k < ends[D + 1 + degree(2, j)]; k++)
-                        sum += double(W2[j * units[1] + k]) * z1[k];
+                    for (int64_t k = 0; k < units[1]; k++)
+                        if (degrees1[k] <= degrees2[j]) sum += double(W2[j * units[1] + k]) * z1[k];
                     z2[j] = sum > 0 ? sum : 0;
                 }
                 const T* l = logits.p + (n * D + d) * R;
                 for (int64_t r = 0; r < R; r++) {
                     double sum = 0;
-                    for (int64_t k = 0; k < ends[2 * (D + 1) + d]; k++)
-                        sum += double(V[(d * R + r) * units[2] + k]) * z2[k];
+                    for (int64_t k = 0; k < units[2]; k++)
+                        if (degrees2[k] <= d) sum += double(V[(d * R + r) * units[2] + k]) * z2[k];
                     for (int64_t k = 0; k < d * (L - 1); k++) sum += double(A[(d * R + r) * units[0] + k]) * bit(k);
                     expect(what + " logit", (n * D + d) * R + r, l[r], sum, close);
                 }

@@ -261,7 +261,8 @@ def test_the_workspace_is_enough_for_every_instruction_set(dtype, monkeypatch):
 def test_the_tables_are_the_structs_of_the_header():
     """Field by field, in their order, 8 bytes each."""
     of = structs("made_sample.h")
-    assert of["Layer"] == {"W": "T*", "b": "T*", "K": "int64_t"} and list(of["Layer"]) == list(room.LayerRow._fields)
+    assert of["Layer"] == {"W": "T*", "b": "T*", "degrees": "int64_t*", "K": "int64_t"}
+    assert list(of["Layer"]) == list(room.LayerRow._fields)
     assert set(of["Sizes"].values()) == {"int64_t"} and list(of["Sizes"]) == list(room.Sizes._fields)
 
 

@@ -291,6 +291,22 @@ def test_the_tables_are_the_structs_of_the_header():
     assert [ACTS[numbers[name]] for name in ("RELU", "GATE")] == ["relu", "gate"]
 
 
+def test_the_tables_of_a_network_are_copied_to_a_device_once(monkeypatch):
+    """A copy from the host waits for the device. Of the device only the place of the tensors matters here: meta."""
+    seen, shape = [], (1, 2, 3)
+    monkeypatch.setattr(_library, "call", lambda name, backend, function, *arguments, **_: seen.append(arguments))
+    for levels in (2, 2, 3):
+        E = torch.empty(levels, levels, device="meta")
+        outputs = 1 if levels == 2 else levels
+        *tables, weights, biases = packed(program(shape, levels, 0, 4, 3, 1), shape, levels, outputs)
+        u, x, y = torch.empty(5, 6, device="meta"), torch.empty(5, 6, device="meta"), torch.empty(5, device="meta")
+        room.launch("cuda", "groups", u, x, 0, 0, shape, E, *tables, weights.to("meta"), biases.to("meta"), y)
+        assert [a.device.type for a in seen[-1] if isinstance(a, torch.Tensor)] == ["cpu"] + ["meta"] * 11
+    first, again, other = (arguments[6:9] for arguments in seen)
+    assert all(a is b for a, b in zip(first, again, strict=True)), "copied again"
+    assert all(a is not b for a, b in zip(first, other, strict=True)), "another network with the tables of the first"
+
+
 @pytest.mark.parametrize("kind", ["avx2", "portable"])
 def test_every_instruction_set(kind):
     """The other vector widths of the native kernel (a processor without AVX2 runs the narrow one twice)."""
