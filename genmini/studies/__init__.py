@@ -19,6 +19,7 @@ STUDIES = {  # of runs; `latent-dim` trains runs of its own
     "grid": "the latent plane, decoded: of models with 2 latent dimensions",
     "traverse": "one latent dimension moves, the others stand still",
     "neighbours": "samples over the train images nearest to them: does the model copy?",
+    "spectrum": "the spatial frequencies of samples beside those of images: is there a checkerboard?",
     "codes": "the codebook: how often each code is chosen, where, and what it decodes to",
     "optimum": "a discriminator on known densities, beside d* = p / (p + q)",
     "diffuse": "images as they become noise, noise as it becomes images, and what the model estimates on the way",

@@ -27,6 +27,7 @@ from genmini.studies import (
     optimum,
     reconstruct,
     semi_supervised,
+    spectrum,
     traverse,
 )
 
@@ -319,7 +320,7 @@ def test_every_study_draws_its_picture_of_runs_that_fit(capsys, tmp_path, monkey
                Autoencoder((8, 8), levels=17, latent=5, hidden=8))
     runs = [save("vae", vae), save("ae", ae), save("made", MADE((8, 8), hidden=4), "digits-threshold")]
     for name in studies.STUDIES:
-        if name in ("latent-dim", "codes", "neighbours", "optimum", "diffuse"):
+        if name in ("latent-dim", "codes", "neighbours", "spectrum", "optimum", "diffuse"):
             continue
         status, out, err = command(capsys, "study", name, *runs)
         assert (status == 0 and f"picture   vae/{name}.png" in out
@@ -376,6 +377,34 @@ def test_samples_stand_over_the_train_images_nearest_to_them(capsys, tmp_path, m
     torch.testing.assert_close(taken, distances.amin(1))  # float32, of distances up to 8
     real = torch.cdist(test.x.double().flatten(1), train.x.double().flatten(1)).amin(1)
     assert f"{real.median():.2f} of test images; 0.0% of 1000 samples lie nearer" in out
+
+
+def test_the_power_of_all_frequencies_is_the_variance_and_a_checkerboard_is_one_of_them():
+    x = torch.randint(256, (5, 3, 8, 6), generator=torch.Generator().manual_seed(0))
+    P = spectrum.power(x, 256)
+    v = x.double() / 255
+    torch.testing.assert_close(P.sum(), v.var((2, 3), correction=0).mean(), rtol=1e-12, atol=0)
+    i, j = torch.arange(8)[:, None], torch.arange(6)
+    waves = {"rows": (4 + 3 * (-1) ** i + 0 * j, 1), "both": (4 + 3 * (-1) ** (i + j), 1),
+             "slow": (4 + (3.5 * (2 * torch.pi * j / 6).cos()).round() + 0 * i, 0)}  # fmt: skip
+    for name, (wave, share) in waves.items():
+        P = spectrum.power(wave[None], 9)
+        assert spectrum.checkerboard(P) == pytest.approx(share, abs=0.02), name  # the rounded wave has overtones
+        frequency, mean = spectrum.radial(P)
+        assert name == "both" or frequency[mean.argmax()] == (1 / 6 if name == "slow" else 1 / 2)
+    noise = torch.rand(20000, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert spectrum.checkerboard(spectrum.power(noise, 2)) == pytest.approx(3 / 15, rel=0.01)
+    with pytest.raises(ValueError, match="at least 2x2"):
+        spectrum.power(torch.zeros(3, 1, 8), 2)
+
+
+def test_the_checkerboard_of_samples_stands_beside_that_of_images(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(MADE, "sample", lambda self, n: (torch.arange(8)[:, None] + torch.arange(8)).remainder(2)
+                        .to(torch.uint8).expand(n, 8, 8))  # fmt: skip
+    save("made", MADE((8, 8), hidden=4), "digits-threshold"), save("points", GAN((2,), hidden=(4,)), "gaussians")
+    status, out, err = command(capsys, "study", "spectrum", "made", "points")
+    assert status == 0 and "100.000% of samples; of white noise 4.762%" in out and "points does not fit" in err
+    assert (tmp_path / "made" / "spectrum.png").stat().st_size > 10_000
 
 
 def test_conditional_models_are_told_the_class_and_attributes_are_followed(capsys, tmp_path):

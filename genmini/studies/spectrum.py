@@ -1,0 +1,69 @@
+"""Which spatial frequencies do samples have, beside those of real images? A network that enlarges images by transposed
+convolutions can leave a checkerboard.
+
+    P(k, l) = mean over images of |DFT of (v - mean of v)|^2 / (H W)^2;   the sum of all P is the variance      (1)
+    checkerboard = P(H/2, 0) + P(0, W/2) + P(H/2, W/2), as a share of the sum                                (2)
+
+v = x / (L-1) of one channel; sides are cut to even ones. (2) is what changes sign from a pixel to the next, along one
+side or both. White noise has 3 / (H W - 1) of its power there.
+"""
+
+import torch
+
+from genmini import plots
+from genmini.metrics import draw
+
+NEEDS = ("sample",)
+N = 1000  # samples, and real images at most
+
+
+def misfit(model):
+    return "" if model.levels else "spectrum is for models that draw images"
+
+
+def power(x, levels):
+    """Images (N, [C,] H, W) of levels -> P of (1), (H, W) float64, the mean over channels; no frequency is at [0, 0]"""
+    v = x.double() / (levels - 1)
+    H, W = (side // 2 * 2 for side in v.shape[-2:])
+    if not H or not W:
+        raise ValueError(f"a spectrum takes images of at least 2x2 pixels, got {tuple(v.shape[-2:])}")
+    v = v[..., :H, :W]
+    v = v - v.mean((-2, -1), keepdim=True)
+    return (torch.fft.fft2(v).abs().square() / (H * W) ** 2).flatten(0, -3).mean(0)  # (1)
+
+
+def checkerboard(P):
+    """The share (2) of P (H, W)"""
+    H, W = (side // 2 for side in P.shape)
+    return ((P[H, 0] + P[0, W] + P[H, W]) / P.sum()).item()  # (2)
+
+
+def radial(P):
+    """P (H, W) -> frequencies in cycles a pixel, and the mean power at about each, up to 1/2"""
+    k, l = (torch.fft.fftfreq(side, dtype=torch.float64) for side in P.shape)
+    at = ((k[:, None].square() + l.square()).sqrt() * min(P.shape)).round().long()
+    count = at.flatten().bincount()
+    mean = torch.zeros(len(count), dtype=P.dtype).index_add_(0, at.flatten(), P.flatten()) / count
+    kept = torch.arange(1, min(P.shape) // 2 + 1)
+    return kept / min(P.shape), mean[kept]
+
+
+def study(run, path):
+    test = run.split("test")
+    x, _ = draw(run.model, N, run.seed, run.model.classes)
+    P = {f"images ({test.split})": power(test.x[:N], test.levels), "samples": power(x, test.levels)}
+    figure, panels = plots._figure(1, 3, 4.0, 4.0)
+    shades = [torch.fft.fftshift(each).clamp(min=1e-12).log10() for each in P.values()]
+    least, most = min(each[each > -12].min() for each in shades), max(each.max() for each in shades)
+    for panel, (name, shade) in zip(panels[0], zip(P, shades, strict=True), strict=False):
+        ends = [end - 0.5 / side for side in reversed(shade.shape) for end in (-0.5, 0.5)]  # of the cells
+        panel.imshow(shade.numpy(), cmap="viridis", vmin=least, vmax=most, extent=ends, origin="lower", aspect="auto")
+        panel.set(title=f"log$_{{10}}$ power: {name}", xlabel="cycles a pixel")
+    for name, each in P.items():
+        panels[0, 2].semilogy(*radial(each), "o-", label=name)
+    panels[0, 2].set(title="by the frequency's length", xlabel="cycles a pixel")
+    panels[0, 2].legend()
+    plots._write(figure, path)
+    shares = ", ".join(f"{checkerboard(each):.3%} of {name}" for name, each in P.items())
+    noise = 3 / (P["samples"].numel() - 1)
+    return f"the share of the power that is a checkerboard: {shares}; of white noise {noise:.3%}"
