@@ -21,7 +21,7 @@ import torch
 
 from genmini import checkpoint, data, info, kernels, metrics, models
 from genmini.data import toys
-from genmini.models._model import NOT_STORED
+from genmini.models._recorded import NOT_STORED
 from genmini.train import Loop, fit
 
 # ---- plan ----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import math
 
+import numpy as np
 import torch
 
 from genmini.files import write
@@ -99,11 +100,12 @@ def samples(path, title, x, levels=None):
 
 
 def plane(path, model, data, truth, n=4000):
-    """Write a flow on the plane beside the truth: densities, points, their images by h, a round grid by its inverse.
+    """Write a density on the plane beside the truth: densities, and points. Of a flow also the points that h carries
+    to noise, and a round grid that its inverse carries back.
 
-    model: RealNVP of shape (2,); data: points x (N, 2) with their classes y; truth: log p(x), a function.
+    data: points x (N, 2) with their classes y; truth: log p(x), a function.
     """
-    x, y, like = data.x[:n].float(), data.y[:n], next(model.parameters())
+    x, y, like, flows = data.x[:n].float(), data.y[:n], model.like, not model.cannot("inverse")
     reach = x.abs().max().item() + 0.3
     side = torch.linspace(-reach, reach, 300)
     points = torch.stack(torch.meshgrid(side, side, indexing="xy"), -1).flatten(0, 1)
@@ -114,34 +116,37 @@ def plane(path, model, data, truth, n=4000):
     of_class = lambda k: k.to(like.device) if model.classes else None
     with torch.no_grad():
         p = [truth(points).exp(), torch.cat([model.log_prob(part) for part in here(points).split(10000)]).exp().cpu()]
-        samples, z = model.sample(len(x)).cpu(), model(here(x), of_class(y))[0].cpu()
-        first = lambda line: of_class(torch.zeros(len(line), dtype=torch.long))
-        bent = [model.inverse(here(line), first(line))[0].cpu() for line in lines]
+        samples = model.sample(len(x)).cpu()
+        if flows:
+            z = model(here(x), of_class(y))[0].cpu()
+            first = lambda line: of_class(torch.zeros(len(line), dtype=torch.long))
+            bent = [model.inverse(here(line), first(line))[0].cpu() for line in lines]
 
-    name = type(model).__name__
-    figure, panels = _figure(2, 3, 4.0, 4.2)
+    figure, panels = _figure(2, 3 if flows else 2, 4.0, 4.2)
     brightest = torch.quantile(p[0], 0.999).item()
-    for panel, density in zip(panels[0], p, strict=False):
+    for panel, density in zip(panels[0, :2], p, strict=True):
         panel.imshow(density.view(300, 300), origin="lower", extent=[-reach, reach] * 2, cmap="Blues",
                      vmin=0, vmax=brightest)  # fmt: skip
-    for panel, some, colour in ((panels[1, 0], x, y), (panels[1, 1], samples, None), (panels[0, 2], z, y)):
-        painted = dict(color="0.25") if colour is None else dict(c=colour, cmap="tab10", vmin=0, vmax=9)
-        panel.scatter(*some.T, s=2, linewidths=0, **painted)
-    for r in (1, 2, 3):
-        panels[0, 2].plot(*polar(r, circle).T, color="0.4", linewidth=0.7)
-    for line in bent:
-        panels[1, 2].plot(*line.T, color="tab:blue", linewidth=0.6)
-    titles = ["true density", f"density of {name}", "data carried to noise, z = h(x)"]
-    titles += [f"data ({data.split})", f"samples of {name}", "a round grid of z, carried back"]
-    for panel, title in zip(panels.flat, titles, strict=True):
-        edge = 3.8 if panel is panels[0, 2] else reach
-        panel.set(title=title, xlim=(-edge, edge), ylim=(-edge, edge), xticks=[], yticks=[], aspect="equal")
+    by_class = dict(c=y, cmap="tab10", vmin=0, vmax=9)
+    panels[1, 0].scatter(*x.T, s=2, linewidths=0, **by_class)
+    panels[1, 1].scatter(*samples.T, s=2, linewidths=0, color="0.25")
+    titles = [["true density", f"density of {model.title}", "data carried to noise, z = h(x)"],
+              [f"data ({data.split})", f"samples of {model.title}", "a round grid of z, carried back"]]  # fmt: skip
+    if flows:
+        panels[0, 2].scatter(*z.T, s=2, linewidths=0, **by_class)
+        for r in (1, 2, 3):
+            panels[0, 2].plot(*polar(r, circle).T, color="0.4", linewidth=0.7)
+        for line in bent:
+            panels[1, 2].plot(*line.T, color="tab:blue", linewidth=0.6)
+    for (i, j), panel in np.ndenumerate(panels):
+        edge = 3.8 if (i, j) == (0, 2) else reach
+        panel.set(title=titles[i][j], xlim=(-edge, edge), ylim=(-edge, edge), xticks=[], yticks=[], aspect="equal")
         panel.spines[:].set_color("0.8")
     _write(figure, path)
 
 
 def duel(path, model, data, n=4000):
-    """Write the two players of an adversary on the plane: data, samples, and what the discriminator takes for data.
+    """Write points of the plane beside samples, and what the discriminator takes for data, if the model has one.
 
     data: points x (N, 2) with their classes y. Of a model with classes, each player is given those of the data.
     """
@@ -152,24 +157,25 @@ def duel(path, model, data, n=4000):
     with torch.no_grad():
         samples = model.sample(len(x), **of_class).cpu()
         each = [dict(y=k) for k in range(model.classes)] or [{}]
-        d = torch.stack([model.d(points, **given) for given in each]).amax(0).cpu()
-    figure, panels = _figure(1, 3, 4.0, 4.2)
-    for panel, some in zip(panels[0], (x, samples), strict=False):
+        d = None if model.cannot("d") else torch.stack([model.d(points, **given) for given in each]).amax(0).cpu()
+    figure, panels = _figure(1, 2 if d is None else 3, 4.0, 4.2)
+    for panel, some in zip(panels[0, :2], (x, samples), strict=True):
         painted = dict(c=y, cmap="tab10", vmin=0, vmax=9) if model.classes else dict(color="0.25")
         panel.scatter(*some.T, s=2, linewidths=0, **painted)
-    shown = panels[0, 2].imshow(d.view(300, 300), origin="lower", extent=[-reach, reach] * 2, cmap="RdBu", vmin=0,
-                                vmax=1)  # fmt: skip
-    figure.colorbar(shown, ax=panels[0, 2], shrink=0.7)
-    titles = [f"data ({data.split})", f"samples of {type(model).__name__}", "d, by its likeliest class" if model.classes
+    if d is not None:
+        shown = panels[0, 2].imshow(d.view(300, 300), origin="lower", extent=[-reach, reach] * 2, cmap="RdBu", vmin=0,
+                                    vmax=1)  # fmt: skip
+        figure.colorbar(shown, ax=panels[0, 2], shrink=0.7)
+    titles = [f"data ({data.split})", f"samples of {model.title}", "d, by its likeliest class" if model.classes
               else "d: 1/2 where it cannot tell"]  # fmt: skip
-    for panel, title in zip(panels[0], titles, strict=True):
+    for panel, title in zip(panels[0], titles, strict=False):
         panel.set(title=title, xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[], aspect="equal")
         panel.spines[:].set_color("0.8")
     _write(figure, path)
 
 
 def series(path, model, before, after, first):
-    """Write the forecast of an AR beside what came, a sample, and autocorrelations.
+    """Write a series beside its forecast, a sample, and autocorrelations; of the model, those that it can tell.
 
     before (T,), after (H,): the series, known and to be forecast; first: the time of before[0].
     """
@@ -178,26 +184,29 @@ def series(path, model, before, after, first):
     lags = min(40, len(before) - 1)
     with torch.no_grad():
         sample = model.sample(1, kept)[0].cpu()
-        seen = before[None].to(model.phi.device)
-        intervals = {level: [part[0].cpu() for part in model.forecast(seen, H, level)] for level in (0.95, 0.5)}
-        gamma = model.autocovariance(lags).cpu()
+        seen, levels = before[None].to(model.device), () if model.cannot("forecast") else (0.95, 0.5)
+        intervals = {level: [part[0].cpu() for part in model.forecast(seen, H, level)] for level in levels}
+        gamma = None if model.cannot("autocovariance") else model.autocovariance(lags).cpu()
     centred = before - before.mean()
     rho = torch.stack([(centred[k:] * centred[: len(before) - k]).sum() for k in range(lags + 1)])
     rho = rho / centred.square().sum()
 
     figure, panels = _figure(3, 1, 10.0, 2.5)
     top, middle, bottom = panels[:, 0]
-    for (level, (_, low, high)), alpha in zip(intervals.items(), (0.15, 0.3), strict=True):
+    for (level, (_, low, high)), alpha in zip(intervals.items(), (0.15, 0.3), strict=False):
         top.fill_between(ahead, low, high, color="tab:blue", alpha=alpha, linewidth=0, label=f"{level:.0%} interval")
-    top.plot(ahead, intervals[0.5][0], color="tab:blue", label="forecast")
+    if intervals:
+        top.plot(ahead, intervals[0.5][0], color="tab:blue", label="forecast")
     top.plot(time[-kept:], before[-kept:], color="0.5", label="seen")
     top.plot(ahead, after, ".-", color="0.1", markersize=4, linewidth=0.8, label="what came")
     top.legend(ncols=5, fontsize=8, loc="upper left", frameon=False)
-    top.set_title(f"data, and the forecast of AR({model.p}) from {ahead[0]} on")
+    forecast = f", and the forecast of {model.title} from {ahead[0]} on" if intervals else ""
+    top.set_title(f"data{forecast}")
     middle.plot(sample, color="tab:blue")
-    middle.set_title(f"a sample of AR({model.p})")
+    middle.set_title(f"a sample of {model.title}")
     bottom.bar(range(lags + 1), rho.tolist(), color="0.75", label="data")
-    bottom.plot(gamma / gamma[0], ".-", color="tab:blue", label=f"AR({model.p})")
+    if gamma is not None:
+        bottom.plot(gamma / gamma[0], ".-", color="tab:blue", label=model.title)
     bottom.legend(fontsize=8, loc="upper right", frameon=False)
     bottom.set_title("autocorrelation by lag")
     _write(figure, path)

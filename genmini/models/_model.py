@@ -16,7 +16,6 @@ a model does not have raises `Cannot` with the reason; `cannot(name)` gives the 
 decide, as those of VAE do for `begin_at_marginals`, the call alone tells. docs/extend.md adds a model step by step.
 """
 
-import functools
 import inspect
 import math
 from typing import NamedTuple
@@ -25,6 +24,7 @@ import torch
 from torch import nn
 
 from genmini.models._levels import checked
+from genmini.models._recorded import recorded
 from genmini.settings import whole
 
 LACKS = {  # method, or argument of `sample` -> what a model without it does not do
@@ -40,6 +40,11 @@ LACKS = {  # method, or argument of `sample` -> what a model without it does not
     "mixture": "takes one class",
     "correlations": "follows no attributes",
     "process": "does not turn images into noise and back",
+    "measure": "follows no attributes",
+    "forward": "carries no examples to noise",
+    "inverse": "carries no noise to examples",
+    "forecast": "forecasts no series",
+    "autocovariance": "has no autocovariance of its own",
     "fit": "is trained step by step",
     "begin_at_marginals": "has no bias for each level of each pixel",
     "mean": "draws its pixels directly, so there is no mean image behind them",
@@ -48,7 +53,6 @@ LACKS = {  # method, or argument of `sample` -> what a model without it does not
     "steps": "draws in a number of steps of its own",
     "guidance": "is not guided towards a class",
 }
-NOT_STORED = "device", "dtype", "context"  # arguments that are no settings; a model hands `context` to its base
 SAMPLING = ("mean", "known", "how", "steps", "guidance")  # arguments that some models' `sample` takes
 
 
@@ -64,11 +68,17 @@ class Batch(NamedTuple):
 
 
 class Model(nn.Module):
+    settings: dict  # the constructor's arguments
+    shape: tuple  # of an example; a side None takes any length
+    levels: int | None  # of a number of an example, 0 ... levels - 1; None: real numbers
+    D: int  # how many numbers an example has
     unit = "nats"  # of `loss`
     is_bound = False  # true if log_prob is a lower bound of log p(x)
     classes = 0  # how many classes y tells apart; 0: the model takes no y
     stages = ()  # names of the parts that are learnt one after another
     latent = 0  # how many numbers z code an example; 0: none
+    K = 0  # how many codes a codebook has; 0: there is none
+    grid = ()  # (h, w), the places of an example's codes
     has_normal_prior = False  # true if z is drawn from N(0, I)
     attributes = ()  # names of the attributes that the first numbers z follow
     sample_note = ""  # a sentence that belongs beside samples
@@ -77,7 +87,7 @@ class Model(nn.Module):
     def __init_subclass__(cls, **keywords):
         super().__init_subclass__(**keywords)
         if "__init__" in vars(cls):
-            cls.__init__ = _recorded(cls.__init__)
+            cls.__init__ = recorded(cls.__init__)
 
     def __init__(self, shape, levels, classes=0):
         super().__init__()
@@ -91,7 +101,14 @@ class Model(nn.Module):
             has = not cls.cannot("sample") and name in inspect.signature(cls.sample).parameters
         else:
             has = getattr(cls, name) is not getattr(Model, name)
+        if not has and name in ("encode", "reconstruct") and not cls.cannot("decode"):
+            return f"{cls.__name__} decodes codes that it draws, and encodes no examples"
         return "" if has else f"{cls.__name__} {LACKS[name]}"
+
+    @property
+    def title(self):
+        """What pictures call the model."""
+        return type(self).__name__
 
     @property
     def like(self):
@@ -100,6 +117,7 @@ class Model(nn.Module):
 
     @property
     def device(self):
+        """Where the model computes."""
         return self.like.device
 
     def place(self, device, dtype):
@@ -239,6 +257,27 @@ class Model(nn.Module):
         """{attribute: its rank correlation with the number z that follows it}"""
         raise Cannot(self.cannot("correlations"))
 
+    def measure(self, x):
+        """(N, *shape) -> (N, R): the R attributes of each example"""
+        raise Cannot(self.cannot("measure"))
+
+    def forward(self, x, y=None):
+        """A flow h: (N, *shape) -> z (N, D), log |det dh/dx| (N,)"""
+        raise Cannot(self.cannot("forward"))
+
+    def inverse(self, z, y=None):
+        """(N, D) -> x (N, *shape) with h(x) = z, log |det dx/dz| (N,)"""
+        raise Cannot(self.cannot("inverse"))
+
+    def forecast(self, x, steps, level=0.95):
+        """The next numbers after series x (N, T) -> mean, lower, upper, each (N, steps): with probability `level` the
+        number lies between lower and upper."""
+        raise Cannot(self.cannot("forecast"))
+
+    def autocovariance(self, lags):
+        """gamma_0 ... gamma_lags of the series that the model draws, (lags + 1,)"""
+        raise Cannot(self.cannot("autocovariance"))
+
     def process(self, x, y=None, times=8):
         """(N, *shape) -> four of (times, N, *shape), in levels: x_t while x becomes noise and the x_0 estimated from
         it; x_t while noise becomes other images and the x_0 estimated from it."""
@@ -288,34 +327,3 @@ def _first(split, rows, classes):
     of_class = [(split.y == k).nonzero()[:rows, 0] for k in range(classes)]
     rows = min(len(each) for each in of_class if len(each))
     return torch.stack([each[:rows] if len(each) else torch.full((rows,), -1) for each in of_class], 1).flatten()
-
-
-def _recorded(init):
-    """The constructor `init`, which gets its arguments in the plain form that a run stores, and leaves them in
-    `settings`. Of classes that hand **settings on to their base, the base has recorded what it took."""
-    signature = inspect.signature(init)
-
-    @functools.wraps(init)
-    def constructor(self, *args, **keywords):
-        bound = signature.bind(self, *args, **keywords)
-        bound.apply_defaults()
-        for name in bound.arguments.keys() - {"self"}:
-            bound.arguments[name] = _plain(name, bound.arguments[name], signature.parameters[name].default)
-        init(*bound.args, **bound.kwargs)
-        own, kinds = {}, inspect.Parameter
-        for name, value in list(bound.arguments.items())[1:]:
-            own |= value if signature.parameters[name].kind == kinds.VAR_KEYWORD else {name: value}
-        own = {name: value for name, value in own.items() if name not in NOT_STORED}
-        named = {name: own[name] for name in own if name in signature.parameters}
-        self.settings = own | vars(self).get("settings", {}) | named
-
-    return constructor
-
-
-def _plain(name, value, default):
-    """A tensor becomes a list; a shape, and what has a tuple for its default, becomes a tuple, one value one of one."""
-    if isinstance(value, torch.Tensor):
-        return value.tolist()
-    if name == "shape" or isinstance(default, tuple):
-        return tuple(value) if isinstance(value, list | tuple) else (value,)
-    return value

@@ -66,6 +66,10 @@ class AR(Model):
         inverse = torch.linalg.eigvals(step)
         return torch.where(inverse == 0, math.inf, 1 / inverse)  # a phi that ends in zeros has roots at infinity
 
+    @property
+    def title(self):
+        return f"AR({self.p})"
+
     def stationary(self):
         return bool((self.roots().abs() > 1).all())  # (2)
 

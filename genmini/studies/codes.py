@@ -11,7 +11,7 @@ import torch
 
 from genmini import plots
 
-NEEDS = ("codes", "decode_codes")
+NEEDS = ("codes", "decode_codes")  # and, of the model, its `K` and `grid`
 
 
 def study(run, path):

@@ -21,6 +21,8 @@ LINE = torch.linspace(-6, 6, 2401, dtype=torch.float64)  # where p and q are bel
 
 
 def misfit(model):
+    if not isinstance(model, GAN):
+        return "optimum trains the discriminator of a GAN"
     if model.classes:
         return "its discriminator is told the class, and the line has none"
     return "" if model.settings["divergence"] == "jensen-shannon" else "d* is the optimum of jensen-shannon alone"
@@ -51,17 +53,17 @@ def learnt(settings, q, r1, seed, steps):
     settings = settings | dict(loss="non-saturating", r1=r1, r2=0.0)
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        model = Against((1,), latent=1, **settings)
-        model.q = q
-        optimiser = torch.optim.Adam(model.discriminator.parameters(), lr=2e-3)
+        gan = Against((1,), latent=1, **settings)
+        gan.q = q
+        optimiser = torch.optim.Adam(gan.discriminator.parameters(), lr=2e-3)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         for _ in range(steps):
             optimiser.zero_grad()
-            model.discriminator_loss(drawn(BATCH, *P)).backward()
+            gan.discriminator_loss(drawn(BATCH, *P)).backward()
             optimiser.step()
             schedule.step()
     with torch.no_grad():
-        return model.d(LINE[:, None].float()).double()
+        return gan.d(LINE[:, None].float()).double()
 
 
 def value(d, q):
@@ -77,7 +79,7 @@ def optimal(q):
 
 def study(run, path):
     settings = {name: run.model.settings[name] for name in ("hidden", "spectral", "divergence")}
-    r1 = run.model.r1 or 1.0
+    r1 = run.model.settings["r1"] or 1.0
     cases = {"q is not p": (Q, 0.0), f"the same, with R1 = {r1:g}": (Q, r1), "q = p": (P, 0.0)}
     figure, panels = plots._figure(1, len(cases), 4.6, 3.4)
     said = []

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from genmini import checkpoint, data, experiment, models
+from genmini import checkpoint, data, experiment, models, studies
+from genmini.cli import _output
 from genmini.models._model import Batch, Cannot, Model
 from genmini.train import fit, judge
 
@@ -190,6 +191,10 @@ CALLS = {
     "d": lambda model, x: model.d(x), "codes": lambda model, x: model.codes(x),
     "decode_codes": lambda model, x: model.decode_codes(model.codes(x)),
     "mixture": lambda model, x: model.mixture([0, 1]), "correlations": lambda model, x: model.correlations(x),
+    "measure": lambda model, x: model.measure(x), "forward": lambda model, x: model(x.to(model.like)),
+    "inverse": lambda model, x: model.inverse(torch.zeros(2, model.D)),
+    "forecast": lambda model, x: model.forecast(x, 2), "autocovariance": lambda model, x: model.autocovariance(2),
+    "process": lambda model, x: model.process(x, times=2),
     "fit": lambda model, x: model.fit(x), "begin_at_marginals": lambda model, x: model.begin_at_marginals(x),
 }  # fmt: skip
 
@@ -213,6 +218,68 @@ def test_what_a_model_cannot_do_it_says_and_the_rest_it_does(name):
                 model.sample(2, **{argument: value})
         else:
             assert len(model.sample(2, **{argument: value})) == 2
+
+
+def test_who_decodes_and_does_not_encode_says_just_that():
+    for name in ("gan", "cgan"):
+        assert models.find(name).cannot("encode").endswith("decodes codes that it draws, and encodes no examples")
+        assert studies.misfit("traverse", small(name)[0]).startswith(models.find(name).cannot("encode"))
+    assert models.find("made").cannot("encode") == "MADE has no latent code"
+
+
+def undocumented(code):
+    """What the code asks of `model`, of a `.model` or of a `judged`, and `Model` does not document."""
+    documented = {name for name in (*dir(Model), *Model.__annotations__) if not name.startswith("_")}
+    asked = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Attribute)]
+    last = lambda node: getattr(node, "id", getattr(node, "attr", ""))
+    return [ast.unparse(node) for node in asked
+            if last(node.value) in ("model", "judged") and node.attr not in documented]
+
+
+def test_nobody_outside_the_models_asks_for_what_model_does_not_document():
+    """bench_*.py are left out: each of them times one model, and knows it."""
+    assert set(undocumented("run.model.phi + model.sample(2) + model._f() + self.judged.p")) == {
+        "run.model.phi", "model._f", "self.judged.p",
+    }  # fmt: skip
+    for name, member in vars(Model).items():
+        if not name.startswith("_") and not isinstance(member, str | int | tuple):
+            assert getattr(member, "__func__", member).__doc__, name
+    paths = [path for path in (*ROOT.glob("genmini/**/*.py"), *ROOT.glob("bench/*.py"))
+             if ROOT / "genmini" / "models" not in path.parents and not path.name.startswith("bench_")]  # fmt: skip
+    assert {path.name: asked for path in paths if (asked := undocumented(path.read_text()))} == {}
+
+
+class Least(Model):
+    """A model of what Model documents alone: a normal density of points, or of series."""
+
+    def __init__(self, shape, levels=None):
+        super().__init__(shape, levels)
+        self.mu = nn.Parameter(torch.zeros(self.D))
+
+    def log_prob(self, x, y=None):
+        x, _ = self.check(x, y)
+        return torch.distributions.Normal(self.mu, 1).log_prob(x).sum(1)
+
+    def sample(self, n, y=None):
+        return (torch.randn(n, self.D) + self.mu).reshape(n, *self.shape).detach()
+
+
+class Drawing(Model):
+    """Points, without a density and without a discriminator."""
+
+    def __init__(self, shape, levels=None):
+        super().__init__(shape, levels)
+        self.mu = nn.Parameter(torch.zeros(self.D))
+
+    sample = Least.sample
+
+
+@pytest.mark.parametrize(("kind", "name"), [(Least, "moons"), (Drawing, "moons"), (Least, "series")])
+def test_a_model_that_can_little_has_a_picture(tmp_path, kind, name):
+    splits = {split: data.load(name, split) for split in data.SPLITS}
+    model = kind((len(splits["test"].x[0]) * 3,) if name == "series" else (2,))
+    _output.picture(tmp_path / "it.png", model, splits)
+    assert (tmp_path / "it.png").stat().st_size > 1000
 
 
 def test_nobody_outside_the_models_asks_what_attributes_a_model_has():

@@ -1,0 +1,39 @@
+"""Records the arguments of a model's constructor as `settings`, which make the same model again."""
+
+import functools
+import inspect
+
+import torch
+
+NOT_STORED = "device", "dtype", "context"  # arguments that are no settings; a model hands `context` to its base
+
+
+def recorded(init):
+    """The constructor `init`, which gets its arguments in the plain form that a run stores, and leaves them in
+    `settings`. Of classes that hand **settings on to their base, the base has recorded what it took."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def constructor(self, *args, **keywords):
+        bound = signature.bind(self, *args, **keywords)
+        bound.apply_defaults()
+        for name in bound.arguments.keys() - {"self"}:
+            bound.arguments[name] = _plain(name, bound.arguments[name], signature.parameters[name].default)
+        init(*bound.args, **bound.kwargs)
+        own, kinds = {}, inspect.Parameter
+        for name, value in list(bound.arguments.items())[1:]:
+            own |= value if signature.parameters[name].kind == kinds.VAR_KEYWORD else {name: value}
+        own = {name: value for name, value in own.items() if name not in NOT_STORED}
+        named = {name: own[name] for name in own if name in signature.parameters}
+        self.settings = own | vars(self).get("settings", {}) | named
+
+    return constructor
+
+
+def _plain(name, value, default):
+    """A tensor becomes a list; a shape, and what has a tuple for its default, becomes a tuple, one value one of one."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if name == "shape" or isinstance(default, tuple):
+        return tuple(value) if isinstance(value, list | tuple) else (value,)
+    return value
