@@ -15,6 +15,8 @@ whichever of these they need, in any order, under these names:
 
     fake(inputs)                       empty outputs: their shapes, dtypes and strides; or a string, "x s", of the
                                        inputs that they are like: the first like x, the second like s
+    takes                              a string, "x s: T(N, D)": which dtypes and shapes agree (kernels/_takes.py);
+                                       held before every backend and in the fake
     check(inputs)                      raises if values inside the tensors are not allowed; runs before every backend
     reference(inputs)                  the definition, in plain PyTorch
     cpu(inputs, backend)               what is fast on CPU tensors; an operator without it takes its reference there
@@ -46,6 +48,7 @@ import torch
 
 from . import _backend, _library
 from ._backend import room
+from ._takes import agreement, wide
 
 LIBRARY = torch.library.Library("genmini", "DEF")
 FUNCTIONS = {}  # operator -> its Function, for a call of the operator by itself, as an exported graph makes it
@@ -53,17 +56,12 @@ FUNCTIONS = {}  # operator -> its Function, for a call of the operator by itself
 __all__ = ["Operator", "differentiable", "operator", "room", "wide"]
 
 
-def wide(*dtypes):
-    """The dtype of sums, losses and log-determinants: float64 if one of these is float64, else float32."""
-    return torch.float64 if torch.float64 in dtypes else torch.float32
-
-
 # ---- operator: a backend is chosen inside, where nothing is traced and no gradient is recorded ----------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Operator:
-    """genmini::<name>, called without its request. It has no gradient of its own: see `differentiable`."""
+    """genmini::<name>, called with the request of the moment, below autograd: `differentiable` adds the gradient."""
 
     name: str
     inputs: tuple  # their names in the schema, without the request
@@ -81,7 +79,7 @@ class Operator:
         return [named[name] for name in self.inputs]
 
 
-def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, strided=""):
+def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, strided="", takes=None):
     """Define genmini::<schema>, which runs on the backend of its request."""
     arguments, _, results = schema.rpartition(") -> ")
     LIBRARY.define(f"{arguments}, str request) -> {results}", tags=[torch.Tag.pt2_compliant_tag])
@@ -93,7 +91,9 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
         raise NameError(f"genmini::{name} must name every output, and no two arguments alike: {schema}")
     where = f"genmini::{name}"
     strided = _known(strided, inputs + outputs, f"strided of {where}")
-    to_plain = [i for i, a in enumerate(parsed) if "Tensor" in str(a.type) and a.name not in strided]
+    tensors = [a.name for a in parsed if "Tensor" in str(a.type)]
+    to_plain = [inputs.index(name) for name in tensors if name not in strided]
+    agree = agreement(takes, inputs, tensors, where) if takes else lambda values: None
     device = next(i for i, a in enumerate(parsed) if str(a.type) == "Tensor")  # that of the first tensor decides
     fake = _alike(fake, inputs, where) if isinstance(fake, str) else _by_name(fake, inputs, where)
     reference, check = (f and _by_name(f, inputs, where) for f in (reference, check))
@@ -113,6 +113,7 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
 
     def run(*arguments):
         *values, request = arguments
+        agree(values)
         if check:
             check(*values)
         choice = _backend.chosen(room.name, values[device].device, values[device].dtype, request)
@@ -133,8 +134,12 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
         return FUNCTIONS[overload].apply(*arguments)
 
     LIBRARY.impl(name, run, "CompositeExplicitAutograd")
+    def checked_fake(*arguments):
+        agree(arguments[:-1])
+        return fake(*arguments[:-1])
+
     LIBRARY.impl(name, with_gradient, "Autograd")
-    torch.library.register_fake(f"genmini::{name}", lambda *arguments: fake(*arguments[:-1]), lib=LIBRARY)
+    torch.library.register_fake(f"genmini::{name}", checked_fake, lib=LIBRARY)
     return Operator(name, inputs, outputs, reference, overload)
 
 
@@ -177,10 +182,14 @@ def _known(names, known, where):
 # ---- differentiable: an autograd.Function around an operator --------------------------------------------------------
 
 
-def differentiable(operator, gradient=None, rows=""):
-    """The operator with a gradient: `gradient`, or without one the derivative of its reference by autograd."""
+def differentiable(operator, gradient=None, rows="", constant=""):
+    """The operator with a gradient: `gradient`, or without one the derivative of its reference by autograd.
+
+    constant: outputs that have none; those that are no floats have none anyway.
+    """
     inputs, outputs = operator.inputs, operator.outputs
     where = f"genmini::{operator.name}"
+    constant = [outputs.index(name) for name in _known(constant, outputs, f"constant of {where}")]
     rows = [inputs.index(name) for name in _known(rows, inputs, f"rows of {where}")]
     if gradient is None:
         keeps = range(len(inputs))
@@ -210,7 +219,8 @@ def differentiable(operator, gradient=None, rows=""):
             ctx.save_for_backward(*(v if isinstance(v, torch.Tensor) else None for v in values))
             ctx.constants = [None if isinstance(v, torch.Tensor) else v for v in values]
             ctx.request = arguments[-1]
-            ctx.mark_non_differentiable(*(o for o in output if not o.is_floating_point()))
+            still = (o for i, o in enumerate(output) if i in constant or not o.is_floating_point())
+            ctx.mark_non_differentiable(*still)
 
         @staticmethod
         def backward(ctx, *grads):
@@ -240,7 +250,9 @@ def differentiable(operator, gradient=None, rows=""):
 
 
 def _moving(arguments):
-    return torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in arguments)
+    """Whether a gradient is wanted of one of these, or of a tensor in a list of them."""
+    wanted = lambda a: any(map(wanted, a)) if isinstance(a, list | tuple) else getattr(a, "requires_grad", False)
+    return torch.is_grad_enabled() and any(map(wanted, arguments))
 
 
 _here = threading.local()  # .request, while a gradient runs in this thread: that of its forward

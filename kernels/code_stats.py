@@ -83,7 +83,7 @@ _forward = differentiable(operator(
     STATS, "code_stats(Tensor z, Tensor index, int K) -> (Tensor count, Tensor total)",
     fake=lambda z, index, K: (index.new_empty(K), z.new_empty((K, z.shape[1]), dtype=wide(z.dtype))),
     check=lambda index, K: _check.in_range("index", index, K, "K"),
-    reference=reference, kernel=launch,
+    takes="z: T(N, D); index: int64(N)", reference=reference, kernel=launch,
 ), gradient)  # fmt: skip
 
 

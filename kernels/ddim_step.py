@@ -215,7 +215,8 @@ DDIM = room("ddim_step", "triton", ("naive", "held"), cpu="C++")
 _step = operator(
     DDIM, "ddim_step(Tensor x, Tensor output, Tensor? unconditional, Tensor? noise, Tensor? seed, float w, float p, "
     "float q, float a, float k, float c, str threshold, float quantile) -> Tensor x_s",
-    fake=lambda x: x.new_empty(x.shape), reference=reference, kernel=launch, cpu=launch_cpu,
+    fake="x", takes="x output unconditional noise: T(N, D); seed: int64()",
+    reference=reference, kernel=launch, cpu=launch_cpu,
 )  # fmt: skip
 
 

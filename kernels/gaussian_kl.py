@@ -189,12 +189,13 @@ GAUSSIAN = room("gaussian_kl", "triton", ("naive", "fused"))
 _op = operator(
     GAUSSIAN, "gaussian_kl(Tensor mu, Tensor log_var, Tensor? eps, Tensor? seed) -> (Tensor z, Tensor kl)",
     fake=lambda mu: (mu.new_empty(mu.shape), mu.new_empty(mu.shape[0], dtype=wide(mu.dtype))),
-    reference=reference, kernel=launch,
+    takes="mu log_var eps: T(N, D); seed: int64()", reference=reference, kernel=launch,
 )  # fmt: skip
 _backward_op = operator(
     GAUSSIAN, "gaussian_kl_backward(Tensor dz, Tensor dkl, Tensor mu, Tensor log_var, Tensor? eps, Tensor? seed) "
     "-> (Tensor dmu, Tensor dl)",
-    fake="mu log_var", reference=reference_backward, kernel=launch_backward,
+    fake="mu log_var", takes="dz mu log_var eps: T(N, D); dkl: R(N); seed: int64()",
+    reference=reference_backward, kernel=launch_backward,
 )  # fmt: skip
 _of_noise = differentiable(_op, gradient, rows="mu log_var eps")
 _backward = differentiable(_backward_op, rows="dz dkl mu log_var eps")

@@ -147,7 +147,13 @@ def launch(backend, rung, u, x, known, levels, weights, biases, degrees, direct)
 SAMPLE = room("made_sample", "cuda", ("naive", "tiles"), cpu="C++")
 
 
-def _values(x, known, levels, degrees):
+def _fits(x, known, levels, weights, biases, degrees, direct):
+    units = [x.shape[1] * (levels - 1), *map(len, degrees), x.shape[1] * _rows(levels)]
+    fit = len(weights) == len(biases) == len(units) - 1
+    for W, b, K, J in zip(weights, biases, units, units[1:], strict=False):
+        fit = fit and W.shape == (J, K) and (b is None or len(b) == J)
+    if not fit or not (direct is None or direct.shape == (units[-1], units[0])):
+        raise ValueError(f"weights, biases and direct must be those of layers of {units} units")
     if _check.values(x) and (x[:, :known] >= levels).any():
         raise ValueError(f"x must hold 0 ... {levels - 1}, and it holds other values")
     if _check.values(x) and any((m[1:] < m[:-1]).any() or (m < 0).any() or (m > x.shape[1]).any() for m in degrees):
@@ -158,7 +164,8 @@ _sample = operator(
     SAMPLE, "made_sample(Tensor u, Tensor x, int known, int levels, Tensor[] weights, Tensor?[] biases, "
     "Tensor[] degrees, Tensor? direct) -> (Tensor drawn, Tensor l)",
     fake=lambda u, x, levels: (x.new_empty(x.shape, dtype=torch.uint8), u.new_empty(*x.shape, _rows(levels))),
-    check=_values, reference=reference, kernel=launch, cpu=launch,
+    takes="u: T(N, D); x: int16(N, D); weights: T(*, *); biases: T(*); degrees: int(*); direct: T(*, *)",
+    check=_fits, reference=reference, kernel=launch, cpu=launch,
 )  # fmt: skip
 
 

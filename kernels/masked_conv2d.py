@@ -262,16 +262,19 @@ CONV = room("masked_conv2d", "triton", ("naive", "taps"), cpu="PyTorch")
 _conv = differentiable(operator(
     CONV, "masked_conv2d(Tensor x, Tensor weight, Tensor? bias, str kind, int colours) -> Tensor y",
     fake=lambda x, weight: new_image(x, weight.shape[0]),
+    takes="x: T(N, C, H, W); weight: T(O, C, kh, kw); bias: T(O)",
     reference=reference, kernel=launch, cpu=cpu, strided="x weight y",
 ), gradient, rows="x")  # fmt: skip
 _turned = differentiable(operator(
     CONV, "masked_conv2d_turned(Tensor dy, Tensor weight, str kind, int colours) -> Tensor dx",
     fake=lambda dy, weight: new_image(dy, weight.shape[1]),
+    takes="dy: T(N, O, H, W); weight: T(O, C, kh, kw)",
     reference=reference_turned, kernel=launch_turned, cpu=cpu_turned, strided="dy weight dx",
 ), gradient_turned, rows="dy")  # fmt: skip
 _dw = differentiable(operator(
     CONV, "masked_conv2d_dw(Tensor dy, Tensor x, int kh, int kw, str kind, int colours) -> Tensor dw",
     fake=lambda dy, x, kh, kw: x.new_empty(dy.shape[1], x.shape[1], kh, kw),
+    takes="dy: T(N, O, H, W); x: T(N, C, H, W)",
     reference=reference_dw, kernel=launch_dw, cpu=cpu_dw, strided="dy x",
 ), gradient_dw)  # fmt: skip
 

@@ -247,11 +247,13 @@ _linear = differentiable(operator(
     LINEAR, "masked_linear(Tensor x, Tensor weight, Tensor? bias, Tensor in_degree, Tensor out_degree, bool strict)"
     " -> Tensor y",
     fake=lambda x, weight: x.new_empty(x.shape[0], weight.shape[0]),
+    takes="x: T(N, K); weight: T(J, K); bias: T(J); in_degree: int64(K); out_degree: int64(J)",
     reference=reference, kernel=launch, cpu=by_staircase, strided="x weight",
 ), gradient, rows="x")  # fmt: skip
 _dw = differentiable(operator(
     LINEAR, "masked_linear_dw(Tensor dy, Tensor x, Tensor in_degree, Tensor out_degree, bool strict) -> Tensor dw",
     fake=lambda dy, x: x.new_empty(dy.shape[1], x.shape[1]),
+    takes="dy: T(N, J); x: T(N, K); in_degree: int64(K); out_degree: int64(J)",
     reference=reference_dw, kernel=launch_dw, cpu=dw_by_staircase, strided="dy x",
 ), gradient_dw)  # fmt: skip
 

@@ -41,6 +41,7 @@ Tiling
 """
 
 import functools
+import math
 
 import torch
 import torch.nn.functional as F
@@ -179,8 +180,10 @@ def launch(backend, rung, u, x, known, components, shape, E, streams, layers, ta
 SAMPLE = room("pixelcnn_sample", "cuda", ("naive", "groups"), cpu="C++")
 
 
-def check(x, known, E, biases, y):
+def check(x, known, shape, E, biases, y):
     levels, classes = len(E), len(biases)
+    if math.prod(shape) != x.shape[1]:
+        raise ValueError(f"x must have the C H W = {math.prod(shape)} numbers of shape, got {x.shape[1]}")
     if _check.values(x) and ((x[:, :known] < 0) | (x[:, :known] >= levels)).any():
         raise ValueError(f"x must hold 0 ... {levels - 1}, and it holds other values")
     if _check.values(y) and ((y < 0) | (y >= classes)).any():
@@ -195,7 +198,8 @@ _sample = operator(
     SAMPLE, "pixelcnn_sample(Tensor u, Tensor x, int known, int components, int[] shape, Tensor E, Tensor streams, "
     "Tensor layers, Tensor taps, Tensor weights, Tensor biases, Tensor y) -> (Tensor drawn, Tensor l)",
     fake=lambda u, x, components, E: (x.new_empty(x.shape), u.new_empty(*x.shape, outputs_of(len(E), components))),
-    check=check, reference=reference, kernel=launch, cpu=launch,
+    takes="u: T(N, D); x: int64(N, D); E: T(L, M); streams layers taps: host(*, *); weights: T(*); "
+    "biases: T(classes, *); y: int64(N)", check=check, reference=reference, kernel=launch, cpu=launch,
 )  # fmt: skip
 
 

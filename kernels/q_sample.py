@@ -143,6 +143,7 @@ _op = operator(
     Q_SAMPLE, "q_sample(Tensor x0, Tensor t, Tensor alpha, Tensor sigma, Tensor? eps, Tensor? seed, str target)"
     " -> (Tensor x_t, Tensor y)",
     fake=_empty, check=lambda t, alpha: _check.in_range("t", t, len(alpha), "T"),
+    takes="x0 eps: T(N, D); t: int64(N); alpha sigma: U(times); seed: int64()",
     reference=reference, kernel=launch, cpu=launch_cpu,
 )  # fmt: skip
 _of_noise = differentiable(_op, gradient, rows="x0 t eps")

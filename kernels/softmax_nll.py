@@ -188,11 +188,12 @@ _forward = differentiable(operator(
     NLL, "softmax_nll(Tensor logits, Tensor target) -> (Tensor nll, Tensor m, Tensor log_s)",
     fake=lambda logits, target: tuple(target.new_empty(target.shape, dtype=wide(logits.dtype)) for _ in range(3)),
     check=lambda logits, target: _check.in_range("target", target, logits.shape[1], "L"),
-    reference=reference, kernel=launch, strided="logits target",
-), gradient, rows="logits target")  # fmt: skip
+    takes="logits: T(N, L, P); target: int(N, P)", reference=reference, kernel=launch, strided="logits target",
+), gradient, rows="logits target", constant="m log_s")  # fmt: skip
 _backward = differentiable(operator(
     NLL, "softmax_nll_gradient(Tensor dnll, Tensor logits, Tensor target, Tensor m, Tensor log_s) -> Tensor da",
     fake=lambda logits: torch.empty_like(logits),
+    takes="logits: T(N, L, P); target: int(N, P); dnll m log_s: R(N, P)",
     reference=reference_gradient, kernel=launch_gradient, cpu=cpu_gradient, strided="dnll logits target da",
 ), rows="dnll logits target m log_s")  # fmt: skip
 

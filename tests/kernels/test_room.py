@@ -3,15 +3,17 @@
 A name that a schema does not have is an error at import.
 """
 
+import ast
 import itertools
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 from check import opaque
 from genmini.kernels import _backend, _room
 
-from genmini import kernels
+from genmini import kernels, ops
 
 NUMBERS = itertools.count()
 
@@ -132,3 +134,107 @@ def test_what_a_gradient_does_not_name_is_not_kept(toy):
     x, bias = torch.ones(3, requires_grad=True), torch.zeros(2)
     y = f(x=x, bias=bias, times=1)
     assert [a.shape for a in y.grad_fn.saved_tensors] == [bias.shape]
+
+
+# ---- an operator that is called by itself ---------------------------------------------------------------------------
+
+
+def test_every_operator_states_what_it_takes():
+    for path in sorted(Path(_room.__file__).parent.glob("[a-z]*.py")):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "operator":
+                assert "takes" in {word.arg for word in call.keywords}, f"{path.name}, line {call.lineno}"
+
+
+TAKES = "x y: T(N, D); e: U(K, D); index: int64(N); which: int(K); loss: R(N); parts: T(*, 2); table: host(*, D)"
+
+
+def of_each(device="cpu"):
+    """An operator of every kind of tensor, and tensors that agree."""
+    new = lambda *shape, dtype=torch.float32, on=device: torch.zeros(shape, dtype=dtype, device=on)
+    whole = dict(dtype=torch.int64)
+    return dict(x=new(4, 3), y=new(4, 3), e=new(5, 3, dtype=torch.float64), index=new(4, **whole),
+                which=new(5, dtype=torch.uint8), loss=new(4, dtype=torch.float64), parts=[new(7, 2), None],
+                table=new(9, 3, **whole, on="cpu"))  # fmt: skip
+
+
+@pytest.fixture
+def taking(toy):
+    schema = (f"{toy.name}(Tensor x, Tensor? y, Tensor e, Tensor index, Tensor which, Tensor loss, Tensor?[] parts, "
+              "Tensor table) -> Tensor z")  # fmt: skip
+    same = lambda x: 1 * x
+    return _room.operator(toy, schema, fake="x", takes=TAKES, reference=same, kernel=same, cpu=same)
+
+
+WRONG = {
+    "another extent": (dict(y=(3, 3)), ValueError, r"y must have shape \(N, D\) with N = 4, D = 3, got \(3, 3\)"),
+    "one dimension less": (dict(x=(4,)), ValueError, r"x must have shape \(N, D\), got \(4,\)"),
+    "one dimension more": (dict(loss=(4, 1)), ValueError, r"loss must have shape \(N\) with N = 4, got \(4, 1\)"),
+    "of a list": (dict(parts=(7, 3)), ValueError, r"parts must have shape \(\*, 2\), got \(7, 3\)"),
+    "no float": (dict(x=torch.uint8), TypeError, "x must be of dtype float32, float16, bfloat16 or float64, got uint8"),
+    "another float": (dict(y=torch.float64), TypeError, "y must be of dtype float32, got float64"),
+    "narrow sums": (dict(loss=torch.float32), TypeError, "loss must be of dtype float64, got float32"),
+    "narrow integers": (dict(index=torch.int32), TypeError, "index must be of dtype int64, got int32"),
+    "no integers": (dict(which=torch.bool), TypeError, "which must be of dtype int64, .* or uint8, got bool"),
+    "floats in a list": (dict(parts=torch.float64), TypeError, "parts must be of dtype float32, got float64"),
+}
+
+
+@pytest.mark.parametrize("change, error, words", WRONG.values(), ids=WRONG)
+def test_what_an_operator_takes_is_held_by_every_backend_and_the_fake(taking, change, error, words):
+    for device, request in itertools.product(("cpu", "meta"), ("reference", "cpu")):
+        given = of_each(device)
+        assert taking.overload(*given.values(), request).shape == (4, 3)
+        assert taking.overload(*(given | dict(y=None)).values(), request).shape == (4, 3)
+        for name, to in change.items():
+            change_of = lambda a, to=to: a.to(to) if isinstance(to, torch.dtype) else a.new_zeros(to)
+            given[name] = [change_of(given[name][0])] if name == "parts" else change_of(given[name])
+        with pytest.raises(error, match=f"genmini::toy_.*: {words}"):
+            taking.overload(*given.values(), request)
+
+
+def test_all_tensors_of_an_operator_lie_on_one_device_and_tables_on_the_host(taking):
+    given = of_each()
+    for name, words in (("e", "e must be on cpu, got meta"), ("table", "table must be on cpu, got meta")):
+        with pytest.raises(ValueError, match=words):
+            taking.overload(*(given | {name: given[name].to("meta")}).values(), "reference")
+
+
+def test_every_tensor_must_be_named_once(toy):
+    for takes in ("x: T(*)", "x x bias: T(*)", "x bias times: T(*)"):
+        with pytest.raises(NameError, match="must state once what it takes as each of x, bias"):
+            scaled(toy, f"_{next(NUMBERS)}", takes=takes)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu", "emulated"])
+def test_no_operator_reads_beyond_its_tensors_or_takes_their_bytes_for_other_numbers(backend):
+    """Calls by themselves that read foreign memory once, or bytes of one type as those of another."""
+    op, f = torch.ops.genmini, torch.zeros
+    with pytest.raises(ValueError, match=r"s must have shape \(N, D\) with N = 4, D = 8, got \(1, 8\)"):
+        op.affine_coupling(f(4, 8), f(1, 8), f(1, 8), backend)
+    with pytest.raises(TypeError, match="s must be of dtype float32, got float64"):
+        op.affine_coupling(f(4, 8), f(4, 8).double(), f(4, 8), backend)
+    with pytest.raises(TypeError, match="x must be of dtype uint8, got float32"):
+        op.nade(f(2, 3), f(3, 5), f(3, 5), f(3), f(5), backend)
+    with pytest.raises(ValueError, match="weights, biases and direct must be those of layers of .3, 5, 3. units"):
+        op.made_sample(f(2, 3), f(2, 3).short(), 0, 2, [f(5, 2), f(3, 5)], [None, None], [f(5).long()], None, backend)
+
+
+def test_a_gradient_of_a_list_is_not_dropped_in_silence():
+    """made_sample has none: its front door says so by no_grad; the operator called by itself raises."""
+    W = torch.zeros(3, 3, requires_grad=True)
+    call = lambda: torch.ops.genmini.made_sample(torch.zeros(2, 3), torch.zeros(2, 3).short(), 0, 2, [W], [None], [],
+                                                 None, "reference")  # fmt: skip
+    with pytest.raises(RuntimeError, match="genmini::made_sample has no gradient here"):
+        call()
+    with torch.no_grad():
+        assert call()[1].shape == (2, 3, 1)
+
+
+def test_outputs_without_a_gradient_do_not_require_one():
+    logits = torch.zeros(2, 3, 4, requires_grad=True)
+    nll, m, log_s = torch.ops.genmini.softmax_nll(logits, torch.zeros(2, 4).long(), "reference")
+    assert nll.requires_grad and not m.requires_grad and not log_s.requires_grad
+    with kernels.use("reference"):
+        (gradient,) = torch.autograd.grad(ops.softmax_nll(logits, torch.zeros(2, 4).long()).sum(), logits)
+    assert torch.equal(torch.autograd.grad(nll.sum(), logits)[0], gradient)

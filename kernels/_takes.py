@@ -1,0 +1,81 @@
+"""State once, in the wiring of an operator, which dtypes and shapes of its tensors must agree; and check it.
+
+    takes="z: T(N, D); e: U(K, D); index: int64(N); dloss: R(N); weights: T(*, *)"
+
+Names of inputs, then their dtype and the extents of their dimensions. An extent that has a name is the same wherever
+the name stands, a number is itself, * is any. An input that may be absent is checked where it is present, each tensor
+of a list by itself. All lie on one device.
+
+    T, U        a dtype of floats, the same wherever the letter stands
+    R           the dtype of sums over these: float64 if one of them is float64, else float32
+    int         any dtype of integers
+    host        int64 in the memory of the host, whatever the device of the others
+    int64 ...   this dtype
+
+Front doors check more, with the names that callers know. This check holds where an operator is called by itself, as an
+exported graph does: no kernel reads beyond a tensor, or takes its bytes for numbers of another type.
+"""
+
+import re
+
+import torch
+
+from . import _check
+
+
+def wide(*dtypes):
+    """The dtype of sums, losses and log-determinants: float64 if one of these is float64, else float32."""
+    return torch.float64 if torch.float64 in dtypes else torch.float32
+
+
+def accepted(word, dtype, dtypes):
+    """The dtypes that this word stands for; `dtypes` holds what T and U are, and gets this tensor's if it decides."""
+    if word in ("T", "U"):
+        return (dtypes.setdefault(word, dtype),) if dtype in _check.FLOATS else _check.FLOATS
+    if word == "R":
+        return (wide(*dtypes.values()),)
+    return _check.INTEGERS if word == "int" else (torch.int64 if word == "host" else getattr(torch, word),)
+
+
+def terms_of(text, inputs, tensors, where):
+    """[(place among the inputs, name, word, extents)], sums last: they depend on the others' dtypes."""
+    terms = []
+    for part in text.split(";"):
+        names, _, kind = part.partition(":")
+        word, extents = re.fullmatch(r"\s*(\w+)\(([\w*, ]*)\)\s*", kind).groups()
+        terms += [(name, word, tuple(extents.replace(",", " ").split())) for name in names.split()]
+    if sorted(name for name, *_ in terms) != sorted(tensors):
+        raise NameError(f"{where} must state once what it takes as each of {', '.join(tensors)}: {text}")
+    terms.sort(key=lambda term: term[1] == "R")
+    return [(inputs.index(name), name, word, extents) for name, word, extents in terms]
+
+
+def agreement(text, inputs, tensors, where):
+    """The check that the text states, of the values of all inputs; `tensors` are the names of those that are tensors"""
+    terms = terms_of(text, inputs, tensors, where)
+    numbers = {extent: int(extent) for *_, extents in terms for extent in extents if extent.isdigit()}
+
+    def check(values):
+        dtypes, sizes, devices = {}, dict(numbers), {"host": torch.device("cpu")}
+        for place, name, word, extents in terms:
+            value = values[place]
+            for tensor in value if isinstance(value, list | tuple) else (value,):
+                if tensor is None:
+                    continue
+                if tensor.dtype not in (wanted := accepted(word, tensor.dtype, dtypes)):
+                    wanted, got = _check.names(wanted), _check.names([tensor.dtype])
+                    raise TypeError(f"{where}: {name} must be of dtype {wanted}, got {got}")
+                device = devices.setdefault("host" if word == "host" else "all", tensor.device)
+                if tensor.device != device:
+                    raise ValueError(f"{where}: {name} must be on {device}, got {tensor.device}")
+                if tensor.dim() != len(extents) or not fits(extents, tensor.shape, sizes):
+                    known = ", ".join(f"{e} = {sizes[e]}" for e in extents if e in sizes and e not in numbers)
+                    wanted = f"({', '.join(extents)})" + (f" with {known}" if known else "")
+                    raise ValueError(f"{where}: {name} must have shape {wanted}, got {tuple(tensor.shape)}")
+
+    return check
+
+
+def fits(extents, shape, sizes):
+    """Whether each extent is what it was before, if it has a name; `sizes` gets those that are new."""
+    return all(e == "*" or sizes.setdefault(e, size) == size for e, size in zip(extents, shape, strict=True))
