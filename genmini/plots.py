@@ -64,39 +64,39 @@ def side_by_side(path, panels, levels, columns=8, title=None):
     """Write panels of images side by side, {"data": (N, [3,] H, W), "samples": ...}."""
     rows, columns_ = (max(sizes) for sizes in zip(*(grid(x, columns).shape[:2] for x in panels.values()), strict=True))
     inches = lambda pixels: min(60.0, max(4.2, pixels / 100))  # a dot of the picture for each pixel, up to 6600
-    figure, row = _figure(1, len(panels), inches(columns_), inches(rows) + 0.2)
+    figure, row = new_figure(1, len(panels), inches(columns_), inches(rows) + 0.2)
     for panel, (name, x) in zip(row[0], panels.items(), strict=True):
         show(panel, x, levels, columns)
         panel.set_title(name, fontsize=12)
         panel.spines[:].set_color("0.8")
     if title:
         figure.suptitle(title, fontsize=11)
-    _write(figure, path)
+    save(figure, path)
 
 
 def rows(path, title, images, labels, levels):
     """Write rows of images (R, STEPS, [3,] H, W) with a label each."""
     R, H = len(images), images.shape[-2]
-    figure, ((panel,),) = _figure(1, 1, 7.5, 0.65 * R + 0.5)
+    figure, ((panel,),) = new_figure(1, 1, 7.5, 0.65 * R + 0.5)
     show(panel, images.flatten(0, 1), levels, images.shape[1])
     panel.set(yticks=[r * (H + 1) + H / 2 - 0.5 for r in range(R)], yticklabels=labels)
     panel.set_title(title, fontsize=12)
     panel.spines[:].set_color("0.8")
-    _write(figure, path)
+    save(figure, path)
 
 
 def samples(path, title, x, levels=None):
     """What a model drew: images of levels (N, [3,] H, W), points of the plane (N, 2), or series (N, T)."""
     if levels:
         return side_by_side(path, {title: x}, levels, columns=max(1, round(len(x) ** 0.5)))
-    figure, ((panel,),) = _figure(1, 1, 5.0, 5.0)
+    figure, ((panel,),) = new_figure(1, 1, 5.0, 5.0)
     if x.shape[1:] == (2,):
         panel.scatter(*x.T, color="0.25", s=max(2, min(20, 4000 / max(1, len(x)))), linewidths=0)
         panel.set_aspect("equal", adjustable="datalim")
     else:
         panel.plot(x.T, linewidth=0.8)
     panel.set_title(title, fontsize=12)
-    _write(figure, path)
+    save(figure, path)
 
 
 def plane(path, model, data, truth, n=4000):
@@ -122,7 +122,7 @@ def plane(path, model, data, truth, n=4000):
             first = lambda line: of_class(torch.zeros(len(line), dtype=torch.long))
             bent = [model.inverse(here(line), first(line))[0].cpu() for line in lines]
 
-    figure, panels = _figure(2, 3 if flows else 2, 4.0, 4.2)
+    figure, panels = new_figure(2, 3 if flows else 2, 4.0, 4.2)
     brightest = torch.quantile(p[0], 0.999).item()
     for panel, density in zip(panels[0, :2], p, strict=True):
         panel.imshow(density.view(300, 300), origin="lower", extent=[-reach, reach] * 2, cmap="Blues",
@@ -142,7 +142,7 @@ def plane(path, model, data, truth, n=4000):
         edge = 3.8 if (i, j) == (0, 2) else reach
         panel.set(title=titles[i][j], xlim=(-edge, edge), ylim=(-edge, edge), xticks=[], yticks=[], aspect="equal")
         panel.spines[:].set_color("0.8")
-    _write(figure, path)
+    save(figure, path)
 
 
 def duel(path, model, data, n=4000):
@@ -158,7 +158,7 @@ def duel(path, model, data, n=4000):
         samples = model.sample(len(x), **of_class).cpu()
         each = [dict(y=k) for k in range(model.classes)] or [{}]
         d = None if model.cannot("d") else torch.stack([model.d(points, **given) for given in each]).amax(0).cpu()
-    figure, panels = _figure(1, 2 if d is None else 3, 4.0, 4.2)
+    figure, panels = new_figure(1, 2 if d is None else 3, 4.0, 4.2)
     for panel, some in zip(panels[0, :2], (x, samples), strict=True):
         painted = dict(c=y, cmap="tab10", vmin=0, vmax=9) if model.classes else dict(color="0.25")
         panel.scatter(*some.T, s=2, linewidths=0, **painted)
@@ -171,7 +171,7 @@ def duel(path, model, data, n=4000):
     for panel, title in zip(panels[0], titles, strict=False):
         panel.set(title=title, xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[], aspect="equal")
         panel.spines[:].set_color("0.8")
-    _write(figure, path)
+    save(figure, path)
 
 
 def series(path, model, before, after, first):
@@ -191,7 +191,7 @@ def series(path, model, before, after, first):
     rho = torch.stack([(centred[k:] * centred[: len(before) - k]).sum() for k in range(lags + 1)])
     rho = rho / centred.square().sum()
 
-    figure, panels = _figure(3, 1, 10.0, 2.5)
+    figure, panels = new_figure(3, 1, 10.0, 2.5)
     top, middle, bottom = panels[:, 0]
     for (level, (_, low, high)), alpha in zip(intervals.items(), (0.15, 0.3), strict=False):
         top.fill_between(ahead, low, high, color="tab:blue", alpha=alpha, linewidth=0, label=f"{level:.0%} interval")
@@ -209,7 +209,7 @@ def series(path, model, before, after, first):
         bottom.plot(gamma / gamma[0], ".-", color="tab:blue", label=model.title)
     bottom.legend(fontsize=8, loc="upper right", frameon=False)
     bottom.set_title("autocorrelation by lag")
-    _write(figure, path)
+    save(figure, path)
 
 
 def _check_matplotlib():
@@ -217,7 +217,7 @@ def _check_matplotlib():
         raise ImportError(missing())
 
 
-def _figure(rows, columns, width, height):
+def new_figure(rows, columns, width, height):
     """A figure and its panels (rows, columns), each of this size in inches."""
     _check_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -228,8 +228,8 @@ def _figure(rows, columns, width, height):
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _write(figure, path):
-    """All of the file or nothing."""
+def save(figure, path):
+    """Write the figure as PNG, all of the file or nothing."""
     content = io.BytesIO()
     figure.savefig(content, dpi=110, format="png", bbox_inches="tight", pad_inches=0.1)
     write(path, content.getvalue())

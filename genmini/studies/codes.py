@@ -48,7 +48,7 @@ def draw(path, model, some):
     alone = sum(model.decode_codes(alone, *given)
                 for given in ([(c,) for c in range(model.classes)] or [()])) / max(1, model.classes)  # fmt: skip
 
-    figure, ((bars, images), (places, small)) = plots._figure(2, 2, 6.0, 4.2)
+    figure, ((bars, images), (places, small)) = plots.new_figure(2, 2, 6.0, 4.2)
     bars.bar(range(model.K), p[order].tolist(), width=1.0, color="tab:blue")
     bars.axhline(1 / model.K, color="0.5", linewidth=0.8, linestyle="--")
     bars.set(xlim=(-0.5, model.K - 0.5), ylabel="share of all choices")
@@ -69,5 +69,5 @@ def draw(path, model, some):
                             (small, patches, "mean patch where it is chosen (empty: never)")):  # fmt: skip
         plots.show(panel, x, model.levels, columns)
         panel.set_title(title, fontsize=11)
-    plots._write(figure, path)
+    plots.save(figure, path)
     return answer

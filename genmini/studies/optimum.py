@@ -81,7 +81,7 @@ def study(run, path):
     settings = {name: run.model.settings[name] for name in ("hidden", "spectral", "divergence")}
     r1 = run.model.settings["r1"] or 1.0
     cases = {"q is not p": (Q, 0.0), f"the same, with R1 = {r1:g}": (Q, r1), "q = p": (P, 0.0)}
-    figure, panels = plots._figure(1, len(cases), 4.6, 3.4)
+    figure, panels = plots.new_figure(1, len(cases), 4.6, 3.4)
     said = []
     for panel, (name, (q, penalty)) in zip(panels[0], cases.items(), strict=True):
         d, best = learnt(settings, q, penalty, run.seed, STEPS), optimal(q)
@@ -94,5 +94,5 @@ def study(run, path):
         panel.set_title(f"{name}\nvalue {reached:.4f}, of d* {most:.4f}", fontsize=11)
         said.append(f"{name}: {reached:.4f} of {most:.4f}")
     panels[0, 0].legend(fontsize=8, frameon=False, loc="upper center")
-    plots._write(figure, path)
+    plots.save(figure, path)
     return f"E_q ln(1 - d) + E_p ln d, learnt and of d*: {', '.join(said)} (-ln 4 = {-math.log(4):.4f})"

@@ -79,13 +79,13 @@ def study(run, path):
             results[kind].append((right.mean(), right.std(ddof=1) / DRAWS**0.5))
 
     counts = [n * classes for n in LABELS]
-    figure, ((panel,),) = plots._figure(1, 1, 6.0, 4.2)
+    figure, ((panel,),) = plots.new_figure(1, 1, 6.0, 4.2)
     for kind, values in results.items():
         mean, error = np.array(values).T
         panel.errorbar(counts, mean, error, fmt="o-", capsize=3, label=kind)
     panel.set(xlabel="labels", ylabel="share of test images that is right", xticks=counts)
     panel.set_title(f"a linear classifier of few labels, mean and error over {DRAWS} draws", fontsize=11)
     panel.legend(frameon=False)
-    plots._write(figure, path)
+    plots.save(figure, path)
     of = lambda i: ", ".join(f"{kind} {values[i][0]:.1%} +- {values[i][1]:.1%}" for kind, values in results.items())
     return "; ".join(f"{n} labels: {of(i)}" for i, n in enumerate(counts))

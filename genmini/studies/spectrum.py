@@ -52,7 +52,7 @@ def study(run, path):
     test = run.split("test")
     x, _ = draw(run.model, N, run.seed, run.model.classes)
     P = {f"images ({test.split})": power(test.x[:N], test.levels), "samples": power(x, test.levels)}
-    figure, panels = plots._figure(1, 3, 4.0, 4.0)
+    figure, panels = plots.new_figure(1, 3, 4.0, 4.0)
     shades = [torch.fft.fftshift(each).clamp(min=1e-12).log10() for each in P.values()]
     least, most = min(each[each > -12].min() for each in shades), max(each.max() for each in shades)
     for panel, (name, shade) in zip(panels[0], zip(P, shades, strict=True), strict=False):
@@ -63,7 +63,7 @@ def study(run, path):
         panels[0, 2].semilogy(*radial(each), "o-", label=name)
     panels[0, 2].set(title="by the frequency's length", xlabel="cycles a pixel")
     panels[0, 2].legend()
-    plots._write(figure, path)
+    plots.save(figure, path)
     shares = ", ".join(f"{checkerboard(each):.3%} of {name}" for name, each in P.items())
     noise = 3 / (P["samples"].numel() - 1)
     return f"the share of the power that is a checkerboard: {shares}; of white noise {noise:.3%}"

@@ -173,7 +173,7 @@ def test_the_regulariser_is_chosen_on_valid_and_the_share_is_of_test(monkeypatch
 def figures(monkeypatch):
     """The figures of matplotlib that the studies draw, in place of files."""
     seen = []
-    monkeypatch.setattr(plots, "_write", lambda figure, path: seen.append(figure))
+    monkeypatch.setattr(plots, "save", lambda figure, path: seen.append(figure))
     return seen
 
 
