@@ -7,6 +7,7 @@
     genmini.outputs     p(x | numbers that a network gives)
     genmini.train       the training loop: fit, evaluate
     genmini.experiment  from a recipe to a run
+    genmini.samples     samples of a run, and completions
     genmini.data        named data sets with fixed splits
     genmini.load        loads a trained model from its run
     genmini.metrics     FID, KID, inception score, precision, recall, accuracy
@@ -25,7 +26,7 @@ from ._version import version as __version__
 
 __all__ = [
     "__version__", "checkpoint", "data", "experiment", "kernels", "layers", "load", "metrics", "models", "ops",
-    "outputs", "plots", "studies", "train",
+    "outputs", "plots", "samples", "studies", "train",
 ]  # fmt: skip
 
 # kernels/ lies beside genmini/ in a checkout and inside it in an installed package; `import genmini.kernels` finds

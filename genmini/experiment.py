@@ -296,17 +296,3 @@ def _units(model, name, mean, error, split):
     is_code = split.levels and kind != "cross entropy" and "density" not in model.unit
     bits = 1 / (math.prod(split.shape) * math.log(2))
     return unit, (abs(mean) * bits, None if error is None else error * bits) if is_code else None
-
-
-# ---- pictures ------------------------------------------------------------------------------------------------------
-
-
-def halves(model, test, n):
-    """The first n test images with the first half of their pixels known, in the model's own order
-    -> what `sample` takes to draw the rest, and {title: images} to show."""
-    x, half = test.x[:n], model.D // 2
-    known = dict(x=x.to(model.device), known=half)
-    if model.classes:
-        known["y"] = test.y[: len(x)].to(model.device)
-    given = x.float().flatten(1).index_fill(1, model.pixel_order()[half:].cpu(), math.nan).reshape(x.shape)
-    return known, {f"data ({test.split})": x, "what is kept": given}

@@ -80,12 +80,12 @@ def interpreter_broken():
 
 
 def choice(operator, device, request=None):
-    """The backend and rung that the operator takes on this device, and why."""
+    """-> the backend and rung that the operator takes on this device, "no" if there is none; and why"""
     from genmini import kernels
 
     try:
         taken = kernels.chosen(operator, device, request=request)
     except RuntimeError as error:
-        return f"no: {error}"
+        return "no", str(error)
     why = "the GPU kernel's own source, on CPU tensors" if request == "emulated" else taken.why
-    return f"{taken.backend + (':' + taken.rung if taken.rung else ''):<24} {why}"
+    return taken.backend + (":" + taken.rung if taken.rung else ""), why

@@ -1,7 +1,6 @@
 """Options that several commands share, and what they set: threads, backend, device."""
 
 import argparse
-import math
 import os
 
 MOST = 10**9  # of anything that is counted
@@ -110,19 +109,6 @@ def _check_backend(device):
         except RuntimeError as error:
             raise ValueError(f"the backend {kernels.requested()!r} does not run here on --device {device}: "
                              f"{one_line(error)}") from None  # fmt: skip
-
-
-def check_memory(n, model):
-    """ValueError if n samples alone, 8 bytes a number, take more than the free memory, as far as the system tells."""
-    needed = 8 * n * math.prod(side or 1 for side in model.shape)
-    try:
-        with open("/proc/meminfo") as file:
-            free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        return
-    if needed > free:
-        raise ValueError(f"{n:,} samples of {type(model).__name__} take {needed / 1e9:,.1f} GB or more, "
-                         f"and {free / 1e9:,.1f} GB are free: ask for fewer (-n)")  # fmt: skip
 
 
 def one_line(error, remedy="a smaller model may fit"):

@@ -1,4 +1,4 @@
-"""What several commands show of a model: the lines of its figures, and its picture."""
+"""What several commands print of a model: the lines of its figures."""
 
 
 def figures(model, split, k=0):
@@ -18,7 +18,7 @@ def figures(model, split, k=0):
     if split.levels:
         counted = f"{len(split)} images"
     else:
-        counted = f"{len(split)} points" if split.name in toys.TOYS else f"{split.x.numel()} numbers"
+        counted = f"{len(split)} points" if split.name in toys.TOYS else f"{split.count} numbers"
     at_most = ", at most" * bool(found[0].bits and model.is_bound)
     of = f"(mean and standard error over {counted} of {split.name})"
     print(f"{split.split:<9} {_number(found[0])}{at_most}{given}   {of}")
@@ -36,23 +36,3 @@ def _number(figure):
         mean, error = figure.bits
         text += f", {mean:.4f}{'' if error is None else f' +- {error:.4f}'} bits/dim"
     return text
-
-
-def picture(path, model, splits):
-    """Write a picture of data beside what the model makes of it."""
-    import torch
-
-    from genmini import plots
-    from genmini.data import toys
-
-    test = splits["test"]
-    if test.levels:
-        panels, columns = model.panels(splits)
-        plots.side_by_side(path, panels, test.levels, columns)
-    elif test.name in toys.TOYS and model.cannot("log_prob"):
-        plots.duel(path, model, test)
-    elif test.name in toys.TOYS:
-        plots.plane(path, model, test, toys.TOYS[test.name].log_prob)
-    else:
-        seen = torch.cat([splits["train"].x[0], splits["valid"].x[0]])
-        plots.series(path, model, seen, test.x[0], splits["train"].y.item())

@@ -33,11 +33,11 @@ def run(arguments):
             for line in library.log.strip().splitlines()[-6:]:
                 print(f"      {line}")
     if not all(library.built for library in libraries):
-        print(f"  to build what is missing: {kernels._library.mend()}")
+        print(f"  to build what is missing: {kernels.mend()}")
 
     print(f"\noperators (backend: {kernels.requested()})")
     for name, room in kernels.ROOMS.items():
         print(f"  {name}   [{room.language}: {' < '.join(kernels.rungs(name))}]")
-        for device in devices:
-            print(f"    {device:<10} {info.choice(name, device)}")
-        print(f"    {'emulated':<10} {info.choice(name, 'cpu', 'emulated')}")
+        choices = {device: info.choice(name, device) for device in devices}
+        for where, (taken, why) in (choices | {"emulated": info.choice(name, "cpu", "emulated")}).items():
+            print(f"    {where:<10} " + (f"no: {why}" if taken == "no" else f"{taken:<24} {why}"))

@@ -1,8 +1,6 @@
 """`genmini sample`: draw samples from a trained run, or complete test images."""
 
 import argparse
-import io
-import itertools
 from pathlib import Path
 
 from . import _options
@@ -32,22 +30,20 @@ def _classes(text):
 
 
 def run(arguments):
-    import numpy as np
-    import torch
-
-    from genmini import checkpoint, experiment, files, plots
+    from genmini import checkpoint, data, samples
 
     folder = arguments.run_folder
-    out = Path(arguments.out) if arguments.out else _free_picture(Path(folder))
-    if out.suffix not in (".png", ".npy"):
-        raise ValueError(f"--out takes a .png or a .npy file, got {out}")
+    out = Path(arguments.out) if arguments.out else samples.free_picture(folder)
+    samples.check_file(out)
     saved = checkpoint.read(folder)
     model = checkpoint.load(folder, _options.device(arguments))
-    name, how, panels = type(model).__name__, {}, {}
+    name, how, beside, n = type(model).__name__, {}, {}, arguments.n
     if model.cannot("sample"):
         raise ValueError(f"{folder} does not fit: {model.cannot('sample')}")
     if arguments.complete:
-        how, panels = experiment.halves(model, _test_images(model, saved, arguments), arguments.n)
+        if model.cannot("known"):
+            raise ValueError(f"--complete does not fit: {model.cannot('known')}")
+        how, beside = samples.halves(model, data.of_run(saved, "test", arguments.data_dir), n)
     how |= _options.chosen(arguments, model)
     if arguments.y is not None:
         if not model.classes:
@@ -55,37 +51,8 @@ def run(arguments):
         if len(arguments.y) > 1 and model.cannot("mixture"):
             raise ValueError(f"-y with several classes does not fit: {model.cannot('mixture')}")
         how["y"] = arguments.y[0] if len(arguments.y) == 1 else model.mixture(arguments.y)
-    _options.check_memory(arguments.n, model)
-    torch.manual_seed(arguments.seed)
-    x = model.sample(len(how["x"]) if arguments.complete else arguments.n, **how).cpu()
     what = "completions" if arguments.complete else "means" if arguments.mean else "samples"
-    if out.suffix == ".npy":
-        content = io.BytesIO()
-        np.save(content, x.numpy(), allow_pickle=False)
-        files.write(out, content.getvalue())
-    elif arguments.complete:
-        plots.side_by_side(out, {**panels, f"completed by {name}": x}, model.levels)
-    else:
-        plots.samples(out, f"{len(x)} {what} of {name}", x, model.levels)
-    print(f"{len(x)} {what} in {out}")
+    samples.write(out, samples.draw(model, n, arguments.seed, **how), model, what, beside)
+    print(f"{n} {what} in {out}")
     if not how.keys() & {"x", "y"} and model.sample_note:
         print(f"note      {model.sample_note}")
-
-
-def _free_picture(folder):
-    """RUN/drawn.png, numbered if that is taken."""
-    names = ("drawn.png" if i == 1 else f"drawn-{i}.png" for i in itertools.count(1))
-    return next(folder / name for name in names if not (folder / name).exists())
-
-
-def _test_images(model, saved, arguments):
-    """The test split whose halves are to be completed: at least -n images."""
-    from genmini import data
-
-    if model.cannot("known"):
-        raise ValueError(f"--complete does not fit: {model.cannot('known')}")
-    test = data.of_run(saved, "test", arguments.data_dir)
-    if arguments.n > len(test):
-        raise ValueError(f"-n {arguments.n} halves are to be completed, "
-                         f"and the {test.split} split of {test.name} has {len(test)} images")  # fmt: skip
-    return test

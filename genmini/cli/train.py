@@ -1,7 +1,6 @@
 """`genmini train`: train a model by a recipe, or resume its training."""
 
 import sys
-import time
 from pathlib import Path
 
 from . import _options, _output
@@ -33,7 +32,7 @@ def options(parser):
 
 
 def run(arguments):
-    from genmini import checkpoint, data, experiment, info, plots
+    from genmini import checkpoint, data, experiment, info, plots, watch
     from genmini import folder as runs
     from genmini.train import short
 
@@ -50,11 +49,9 @@ def run(arguments):
     model = experiment.build(plan, splits["train"], device)
     if plan.data != arguments.data:
         print(f"{arguments.data} is taken as {plan.data} ({data.SETS[plan.data][0]})")
-    size = lambda x: len(x) if len(x) > 1 else x.numel()  # of one series, its length
-    sizes = " / ".join(f"{size(split.x)} {name}" for name, split in splits.items())
-    parameters = sum(p.numel() for p in model.parameters())
+    sizes = " / ".join(f"{split.count} {name}" for name, split in splits.items())
     how = "fitted at once" if plan.at_once else " + ".join(str(loop["steps"]) for loop in plan.loops) + " steps"
-    print(f"{plan.model} on {plan.data}: {sizes}, {parameters:,} parameters, {how} on {device}")
+    print(f"{plan.model} on {plan.data}: {sizes}, {model.parameter_count:,} parameters, {how} on {device}")
 
     if saved and experiment.is_finished(saved):
         print(f"finished  {folder}: there is nothing left to resume")
@@ -65,10 +62,11 @@ def run(arguments):
             print(f"resumed   {folder} at {experiment.resumes_at(saved)}")
             if saved.get("versions") != info.versions():
                 print(f"note      begun with {saved.get('versions')}: other versions, perhaps other bits")
-        _check_tensorboard(arguments.tensorboard)
+        if arguments.tensorboard:
+            watch.check_tensorboard()
         folder = folder or runs.new(f"{arguments.model}-{arguments.data}")
-        watch = None if plan.at_once else _watch(folder, splits, plan.seed, arguments.tensorboard)
-        history = experiment.train(plan, model, splits, folder, watch, bool(saved), arguments.overwrite)
+        seen = None if plan.at_once else watch.Watch(folder, splits, plan.seed, arguments.tensorboard)
+        history = experiment.train(plan, model, splits, folder, seen, bool(saved), arguments.overwrite)
         kept = f"the weights of step {history.step}, valid {short(history.valid)} {model.unit}, are in {folder}"
         if history.stopped == "interrupted":
             where = experiment.resumes_at(checkpoint.read(folder))
@@ -82,7 +80,7 @@ def run(arguments):
     with experiment.what_is_kept(folder):
         _output.figures(model, splits["test"])
         if not plots.missing():
-            _output.picture(folder / "samples.png", model, splits)
+            watch.picture(folder / "samples.png", model, splits)
     print(f"picture   {plots.missing() or folder / 'samples.png'}")
     if model.sample_note and not model.classes:  # of classes, the picture shows each
         print(f"note      {model.sample_note}")
@@ -102,41 +100,3 @@ def _named_folder(arguments):
     if arguments.resume:
         raise ValueError("--resume continues the run in --out, and none is given")
     return None
-
-
-def _check_tensorboard(asked):
-    """ValueError if --tensorboard is given and its package is missing."""
-    try:
-        if asked:
-            import torch.utils.tensorboard  # noqa: F401
-    except ImportError:
-        raise ValueError("--tensorboard needs the package tensorboard: pip install genmini[tensorboard]") from None
-
-
-def _watch(folder, splits, seed, tensorboard):
-    """What is done at an evaluation: metrics for TensorBoard; a picture, if pictures took at most 1/20 of the time."""
-    import torch
-
-    from genmini import plots
-
-    writer = None
-    began, spent = time.perf_counter(), 0.25  # seconds, a guess: the first picture comes after five
-
-    def watch(row, model):
-        nonlocal spent, writer
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            writer = writer or SummaryWriter(folder / "tensorboard")
-            stage = f"{row['stage']}/" if "stage" in row else ""
-            for name in (name for name in row if name not in ("stage", "step", "seconds", "warning")):
-                path = f"{model.unit}/{name}" if name in ("train", "valid") else name
-                writer.add_scalar(stage + path, row[name], row["step"])
-            writer.flush()
-        before = time.perf_counter()
-        if spent <= (before - began) / 20 and not plots.missing():
-            torch.manual_seed(seed)  # the same noise each time: the same samples, getting better
-            _output.picture(folder / "samples.png", model, splits)
-            spent += time.perf_counter() - before
-
-    return watch

@@ -48,6 +48,11 @@ class Data:
         return len(self.x)
 
     @property
+    def count(self):
+        """How many examples; of one series, how many numbers."""
+        return len(self.x) if len(self.x) > 1 else self.x.numel()
+
+    @property
     def shape(self):
         return tuple(self.x.shape[1:])
 

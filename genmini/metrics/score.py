@@ -109,29 +109,3 @@ def _shares(a):
     """How often the rarest and the commonest class are named, as parts of an even share."""
     counts = torch.bincount(a.argmax(1), minlength=a.shape[1])
     return tuple(part.item() for part in (counts.double() * a.shape[1] / len(a)).aminmax())
-
-
-def lines(columns):
-    """The columns as a table to print."""
-    digits = lambda v: f"{v:.4g}" if abs(v) < 1e4 else f"{v:.3e}"
-    pair = lambda v: f"{digits(v[0])} +- {digits(v[1])}"
-    share = lambda v: f"{v:.3f}"
-    rows = {
-        "FID": lambda c: digits(c["fid"]),
-        "  of half as many": lambda c: digits(c["fid_of_half"]),
-        "  of infinitely many (line over 1/n)": lambda c: digits(c["fid_limit"]),
-        "KID": lambda c: pair(c["kid"]),
-        "inception score": lambda c: pair(c["inception_score"]),
-        "rarest and commonest class, of an even share": lambda c: " to ".join(share(part) for part in c["shares"]),
-        "precision": lambda c: share(c["precision"]),
-        "recall": lambda c: share(c["recall"]),
-        "distance to the nearest train image, median": lambda c: digits(c["nearest"]),
-        "right class": lambda c: pair(c["accuracy"][:2]) if c["accuracy"] else "-",
-    }
-    if columns["samples"]["accuracy"]:
-        of_class = lambda k: lambda c: share(c["accuracy"][2][k].item())
-        rows |= {f"  of class {k}": of_class(k) for k in range(len(columns["samples"]["accuracy"][2]))}
-    heads = ["", *(f"{name.partition(',')[0]}, n = {column['n']}" for name, column in columns.items())]
-    table = [heads] + [[name, *(cell(column) for column in columns.values())] for name, cell in rows.items()]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

@@ -120,6 +120,11 @@ class Model(nn.Module):
         """Where the model computes."""
         return self.like.device
 
+    @property
+    def parameter_count(self):
+        """How many numbers the model learns."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
     def place(self, device, dtype):
         """Move the model to the device (default: that of new tensors), and its weights to dtype."""
         self.to(device=device or torch.get_default_device(), dtype=dtype)

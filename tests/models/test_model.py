@@ -12,8 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from genmini import checkpoint, data, experiment, models, studies
-from genmini.cli import _output
+from genmini import checkpoint, data, experiment, models, studies, watch
 from genmini.models._model import Batch, Cannot, Model
 from genmini.train import fit, judge
 
@@ -278,7 +277,7 @@ class Drawing(Model):
 def test_a_model_that_can_little_has_a_picture(tmp_path, kind, name):
     splits = {split: data.load(name, split) for split in data.SPLITS}
     model = kind((len(splits["test"].x[0]) * 3,) if name == "series" else (2,))
-    _output.picture(tmp_path / "it.png", model, splits)
+    watch.picture(tmp_path / "it.png", model, splits)
     assert (tmp_path / "it.png").stat().st_size > 1000
 
 

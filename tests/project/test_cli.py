@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from check import command as run
 
-from genmini import checkpoint, models
+from genmini import checkpoint, models, watch
 from genmini.cli import main
 
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")
@@ -60,9 +60,7 @@ def test_a_binary_recipe_takes_the_version_with_two_levels(capsys):
 def test_every_model_trains_samples_and_is_judged(capsys, monkeypatch, name):
     """Every model takes one step of its first recipe, with smaller batches; then each command works on the run. The
     pictures themselves are tested elsewhere."""
-    from genmini.cli import _output
-
-    monkeypatch.setattr(_output, "picture", lambda path, model, splits: None)
+    monkeypatch.setattr(watch, "picture", lambda path, model, splits: None)
     recipe = next(iter(models.recipes(name).values()))
     words = [] if not models.find(name).cannot("fit") else ["--steps", "1", "--set", "batch=4"]
     status, out, err = run(capsys, "train", name, "--data", recipe["data"], *words, "--out", "r")
@@ -111,7 +109,7 @@ def test_every_sampler_draws_the_same(capsys):
     assert status == 2 and "how must be 'cached' or 'naive' or 'jacobi', got 'guess'" in err
     status, _, err = run(capsys, "sample", "r", "--complete", "-n", "301")
     assert (status == 2
-            and "-n 301 halves are to be completed, and the test split of digits-threshold has 300 images" in err)
+            and "301 halves are to be completed, and the test split of digits-threshold has 300 images" in err)
     next(Path("r").glob("model-*.safetensors")).unlink()
     status, _, err = run(capsys, "sample", "r")
     assert status == 2 and "r is damaged: No such file" in err

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from check import command as run
 
-from genmini import data, experiment, kernels, models
+from genmini import data, experiment, kernels, models, watch
 
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 FAST = ["--steps", "20", "--set", "hidden=16", "--set", "every=10", "--threads", "1"]
@@ -102,21 +102,19 @@ def test_running_out_of_memory_says_what_is_saved(capsys, monkeypatch):
 def test_pictures_are_drawn_as_it_goes(capsys, monkeypatch, tmp_path):
     """Pictures are drawn at the first evaluation after five seconds, and again only after twenty times what that took;
     they do not change the training."""
-    from genmini.cli import _output, train
-
     now, drawn = [0.0], []
-    monkeypatch.setattr(train.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(watch.time, "perf_counter", lambda: now[0])
 
     def picture(path, model, splits):
         drawn.append((path.name, now[0], model.sample(2).sum().item()))
         now[0] += 1
 
-    monkeypatch.setattr(_output, "picture", picture)
-    watch = train._watch(tmp_path, None, 0, False)
+    monkeypatch.setattr(watch, "picture", picture)
+    seen = watch.Watch(tmp_path, None)
     model = models.find("made")((8, 8), hidden=4)
     for second in range(0, 60, 2):
         now[0] = second
-        watch(dict(step=second), model)
+        seen(dict(step=second), model)
     # 5 = 20 * 0.25, 25 = 20 * 1.25
     assert [at for _, at, _ in drawn] == [6, 26, 46] and len({total for *_, total in drawn}) == 1
 
@@ -140,12 +138,26 @@ def test_the_divergence_of_a_density_model_is_in_plain_nats():
     ]  # fmt: skip
 
 
-def test_an_experiment_prints_nothing_and_a_command_computes_nothing():
-    """experiment.py calls no print; a command calls nothing of torch but what chooses a device or a seed."""
+def test_a_command_computes_nothing_and_the_rest_prints_nothing():
+    """A command imports PyTorch only to choose threads and a device, and calls nothing that draws, counts, times or
+    opens files. Nothing beside the commands prints, or pads text to columns."""
     package = Path(experiment.__file__).parent
-    nodes = lambda path: ast.walk(ast.parse(path.read_text()))
-    calls = lambda path: {ast.unparse(node.func) for node in nodes(path) if isinstance(node, ast.Call)}
-    allowed = {"torch.manual_seed", "torch.set_num_threads", "torch.device", "torch.empty", "torch.cat"}
-    assert "print" not in calls(package / "experiment.py")
+    nodes = lambda path, kind: (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kind))
+    calls = lambda path: {ast.unparse(node.func) for node in nodes(path, ast.Call)}
+    modules = {"argparse", "copy", "genmini", "inspect", "io", "os", "pathlib", "sys", "_options", "_output", ""}
     for path in (package / "cli").glob("*.py"):
-        assert {call for call in calls(path) if call.startswith("torch.") and "(" not in call} <= allowed, path
+        of_import = {alias.name for node in nodes(path, ast.Import) for alias in node.names}
+        of_import |= {(node.module or "").partition(".")[0] for node in nodes(path, ast.ImportFrom)}
+        assert of_import <= modules | ({"torch"} if path.name == "_options.py" else set()), path
+        assert {call for call in calls(path) if call.startswith("torch.")} <= {
+            "torch.set_num_threads", "torch.device", "torch.empty", "torch.empty(1, device=found).item",
+        }, path  # fmt: skip
+        called = {call.rpartition(".")[2] for call in calls(path)}
+        assert not called & {"sample", "log_prob", "numel", "manual_seed", "perf_counter"}, path
+        assert "open" not in calls(path), path
+    for path in package.glob("**/*.py"):
+        if package / "cli" not in path.parents and path != package / "__init__.py":  # which Ctrl-C may end
+            assert "print" not in calls(path), path
+            padded = [ast.unparse(node) for node in nodes(path, ast.FormattedValue)
+                      if node.format_spec and "<" in ast.unparse(node.format_spec)]  # fmt: skip
+            assert not padded, (path, padded)

@@ -1,0 +1,76 @@
+"""Samples of a trained model, and completions of test images: drawn by a seed, written as an array or a picture.
+
+    x = samples.draw(model, 64, seed=1)                       (64, *shape) on the CPU
+    samples.write("samples.png", x, model, "samples")         or an array, "samples.npy"
+"""
+
+import io
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from genmini import files, plots
+
+
+def draw(model, n, seed=0, **how):
+    """n draws by the noise of this seed, on the CPU. how: what the model's `sample` takes beside n."""
+    check_memory(n, model)
+    torch.manual_seed(seed)
+    return model.sample(n, **how).cpu()
+
+
+def halves(model, test, n):
+    """The first n test images with the first half of their pixels known, in the model's own order
+    -> what `sample` takes to draw the rest, and {title: images} to show."""
+    if model.cannot("known"):
+        raise ValueError(f"halves cannot be completed: {model.cannot('known')}")
+    if n > len(test):
+        raise ValueError(f"{n} halves are to be completed, and the {test.split} split of {test.name} "
+                         f"has {len(test)} images: ask for fewer (-n)")  # fmt: skip
+    x, half = test.x[:n], model.D // 2
+    known = dict(x=x.to(model.device), known=half)
+    if model.classes:
+        known["y"] = test.y[:n].to(model.device)
+    given = x.float().flatten(1).index_fill(1, model.pixel_order()[half:].cpu(), math.nan).reshape(x.shape)
+    return known, {f"data ({test.split})": x, "what is kept": given}
+
+
+def check_memory(n, model):
+    """ValueError if n samples alone, 8 bytes a number, take more than the free memory, as far as the system tells."""
+    needed = 8 * n * math.prod(side or 1 for side in model.shape)
+    try:
+        with open("/proc/meminfo") as file:
+            free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return
+    if needed > free:
+        raise ValueError(f"{n:,} samples of {type(model).__name__} take {needed / 1e9:,.1f} GB or more, "
+                         f"and {free / 1e9:,.1f} GB are free: ask for fewer (-n)")  # fmt: skip
+
+
+def check_file(path):
+    """ValueError for a file that `write` does not write."""
+    if Path(path).suffix not in (".png", ".npy"):
+        raise ValueError(f"--out takes a .png or a .npy file, got {path}")
+
+
+def write(path, x, model, what, beside=None):
+    """Write x as an array of NumPy, or as a picture. beside: {title: images} that a picture shows with them."""
+    check_file(path)
+    if Path(path).suffix == ".npy":
+        content = io.BytesIO()
+        np.save(content, x.numpy(), allow_pickle=False)
+        files.write(path, content.getvalue())
+    elif beside:
+        plots.side_by_side(path, {**beside, f"completed by {model.title}": x}, model.levels)
+    else:
+        plots.samples(path, f"{len(x)} {what} of {model.title}", x, model.levels)
+
+
+def free_picture(folder):
+    """FOLDER/drawn.png, numbered if that is taken."""
+    names = ("drawn.png" if i == 1 else f"drawn-{i}.png" for i in itertools.count(1))
+    return next(Path(folder) / name for name in names if not (Path(folder) / name).exists())

@@ -1,0 +1,60 @@
+"""What is seen of a training while it goes on: a picture of the model beside data, and curves in TensorBoard."""
+
+import time
+
+import torch
+
+from genmini import plots
+from genmini.data import toys
+
+
+def picture(path, model, splits):
+    """Write a picture of data beside what the model makes of it."""
+    test = splits["test"]
+    if test.levels:
+        panels, columns = model.panels(splits)
+        plots.side_by_side(path, panels, test.levels, columns)
+    elif test.name in toys.TOYS and model.cannot("log_prob"):
+        plots.duel(path, model, test)
+    elif test.name in toys.TOYS:
+        plots.plane(path, model, test, toys.TOYS[test.name].log_prob)
+    else:
+        seen = torch.cat([splits["train"].x[0], splits["valid"].x[0]])
+        plots.series(path, model, seen, test.x[0], splits["train"].y.item())
+
+
+def check_tensorboard():
+    """ValueError if the package is missing."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError:
+        raise ValueError("--tensorboard needs the package tensorboard: pip install genmini[tensorboard]") from None
+
+
+class Watch:
+    """Called at each evaluation of a training: renews the picture in its folder, if pictures took at most 1/20 of the
+    time, and writes the metrics for TensorBoard, if that is wanted."""
+
+    def __init__(self, folder, splits, seed=0, tensorboard=False):
+        self.folder, self.splits, self.seed, self.tensorboard = folder, splits, seed, tensorboard
+        self.began, self.spent = time.perf_counter(), 0.25  # seconds, a guess: the first picture comes after five
+        self.writer = None
+
+    def __call__(self, row, model):
+        if self.tensorboard:
+            self._write_metrics(row, model)
+        before = time.perf_counter()
+        if self.spent <= (before - self.began) / 20 and not plots.missing():
+            torch.manual_seed(self.seed)  # the same noise each time: the same samples, getting better
+            picture(self.folder / "samples.png", model, self.splits)
+            self.spent += time.perf_counter() - before
+
+    def _write_metrics(self, row, model):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = self.writer or SummaryWriter(self.folder / "tensorboard")
+        stage = f"{row['stage']}/" if "stage" in row else ""
+        for name in (name for name in row if name not in ("stage", "step", "seconds", "warning")):
+            path = f"{model.unit}/{name}" if name in ("train", "valid") else name
+            self.writer.add_scalar(stage + path, row[name], row["step"])
+        self.writer.flush()
