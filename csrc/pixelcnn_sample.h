@@ -3,8 +3,10 @@
 #pragma once
 #include <cstdint>
 #include <math.h>    // declares exp of a float beside that of a double; <cmath> alone leaves only the latter here
-#if !defined(__device__)
-#define __device__
+#if defined(__CUDACC__)
+#define EITHER __host__ __device__    // GPU kernels and CPU kernels call these functions
+#else
+#define EITHER
 #endif
 
 namespace {
@@ -41,14 +43,14 @@ template <class T> struct Problem : Sizes {
     const Tap* taps;
     const T *weights, *biases;    // biases (classes, bias_columns)
     T *logits, *z;                // (N, D, F); the workspace
-    __device__ int64_t D() const { return H * W * C; }
-    __device__ int64_t F() const { return K ? 3 * K : (L == 2 ? 1 : L); }
+    EITHER int64_t D() const { return H * W * C; }
+    EITHER int64_t F() const { return K ? 3 * K : (L == 2 ? 1 : L); }
 };
 
 static_assert(sizeof(exp(0.0f)) == sizeof(float), "float numbers are drawn in float, on every backend");
 
 // P(x <= level), of a mixture of K logistics
-template <class T> __device__ T mixture_below(const T* l, int64_t L, int64_t K, int64_t level) {
+template <class T> EITHER T mixture_below(const T* l, int64_t L, int64_t K, int64_t level) {
     T edge = T(2 * level + 1) / T(L - 1) - T(1), top = l[0], total = 0, below = 0;
     for (int64_t k = 1; k < K; k++) top = l[k] > top ? l[k] : top;
     for (int64_t k = 0; k < K; k++) total += exp(l[k] - top);
@@ -60,7 +62,7 @@ template <class T> __device__ T mixture_below(const T* l, int64_t L, int64_t K, 
 }
 
 // How many of P(x <= 0), ..., P(x <= L-2) are at most u
-template <class T> __device__ int64_t drawn(const T* l, T u, int64_t L, int64_t K) {
+template <class T> EITHER int64_t drawn(const T* l, T u, int64_t L, int64_t K) {
     if (K) {    // they ascend: halve
         int64_t low = 0, high = L - 1;
         while (low < high) {
@@ -83,7 +85,7 @@ template <class T> __device__ int64_t drawn(const T* l, T u, int64_t L, int64_t 
 }
 
 // The input of colour c of a pixel: row `level` of the table E; a level out of range is taken for the nearest one
-template <class T> __device__ void embed(const Problem<T>& p, int64_t level, int64_t c, T* pixel) {
+template <class T> EITHER void embed(const Problem<T>& p, int64_t level, int64_t c, T* pixel) {
     const T* row = p.E + (level < 0 ? 0 : level >= p.L ? p.L - 1
                                                        : level) *
                              p.M;
