@@ -1,10 +1,8 @@
 """Run every rung of every kernel in a stand-alone driver under the sanitizers, and prove that they find planted bugs.
 
-Needs no PyTorch, except for the Triton kernels of --gpu.
-
     python csrc/sanitize.py               plain, AddressSanitizer + UndefinedBehaviorSanitizer
     python csrc/sanitize.py --thorough    ThreadSanitizer too
-    python csrc/sanitize.py --gpu         the drivers compiled by nvcc, and the Triton kernels, under compute-sanitizer
+    python csrc/sanitize.py --gpu         the drivers compiled by nvcc, on a GPU, under compute-sanitizer
     python csrc/sanitize.py --only affine_coupling planted
 
 csrc/drivers/<x>.cpp runs csrc/<x>.cu, and <x>_cpu.cpp runs the native <x>.cpp. Each file in csrc/drivers/planted/ has
@@ -30,7 +28,6 @@ from concurrent.futures import ThreadPoolExecutor
 import build
 
 DRIVERS = build.CSRC / "drivers"
-TRITON = build.CSRC.parent / "tests" / "kernels" / "triton_rungs.py"  # runs every Triton kernel
 CACHE = build.CSRC.parent / ".cache" / "sanitize"
 FLAGS = [flag for flag in build.GXX if flag not in ("-shared", "-fPIC", "-g")]
 FLAGS += ["-g1"]  # line numbers alone: enough for a report, and compiled in half the time
@@ -64,11 +61,11 @@ def bugs():
     return found
 
 
-def compiled(source, flags, name, compiler="emulated"):
-    """The path of the program made from `source`. A change of a file, the flags or the compiler compiles it again."""
-    words = [*build.compiler(compiler), *flags, str(source)]
+def compiled(source, flags, name, compiler="emulated", others=()):
+    """The program made from `source` and others. A change of a file, the flags or the compiler compiles it again."""
+    words = [*build.compiler(compiler), *flags, *map(str, (source, *others))]
     digest = hashlib.sha256(" ".join([*flags, source.name]).encode())
-    for path in build.reads(source):
+    for path in dict.fromkeys(path for each in (source, *others) for path in build.reads(each)):
         digest.update(path.name.encode() + path.read_bytes())
     digest.update(subprocess.run([*build.compiler(compiler), "--version"], capture_output=True).stdout)
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -102,7 +99,9 @@ def program(source, kind):
     if kind == "gpu":
         flags = [flag for flag in build.NVCC if flag not in ("-shared", "-Xcompiler=-fPIC")]
         return compiled(source, [*flags, "-x", "cu"], f"{source.stem}.gpu", "cuda")
-    return compiled(source, [*FLAGS, *BUILDS[kind][0], "-x", "c++"], f"{source.stem}.{kind}")
+    kernel = drives(source)  # a driver includes a .cu, and is linked with a .cpp
+    others = [kernel] if kernel.suffix == ".cpp" else []
+    return compiled(source, [*FLAGS, *BUILDS[kind][0], "-x", "c++"], f"{source.stem}.{kind}", others=others)
 
 
 def run(command, environment):
@@ -154,30 +153,12 @@ def on_gpu(source):
     return True, "memcheck racecheck initcheck synccheck"
 
 
-def triton_on_gpu():
-    """Run tests/kernels/triton_rungs.py. (Without initcheck, which reports PyTorch's own kernels too.)"""
-    command = [sys.executable, TRITON]
-    alone = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # each tensor is an allocation of its own, whose end is checked
-    tool = shutil.which("compute-sanitizer")
-    if not tool:
-        status, output = run(command, alone)
-        return not status, output if status else "passed on the GPU; compute-sanitizer is not installed"
-    for what in ("memcheck", "racecheck", "synccheck"):
-        # PyTorch asks the driver what it supports; a refusal is no error of a kernel
-        options = ["--report-api-errors", "no", "--error-exitcode", "66"]
-        status, output = run([tool, "--tool", what, *options, *command], alone)
-        if status:
-            return False, f"{what}: exit status {status}\n{output}"
-    return True, "memcheck racecheck synccheck"
-
-
 def jobs(kinds, only):
     """[(name, build, function that does it)] in the order of printing."""
     wanted = [path for path in drivers() if not only or path.stem in only]
     wanted = [(path, kind) for kind in kinds for path in wanted if suits(path, kind)]
     if kinds == ("gpu",):
-        listed = [(path.stem, kind, lambda path=path: on_gpu(path)) for path, kind in wanted]
-        return listed + [(TRITON.stem, "gpu", triton_on_gpu)] * (not only or TRITON.stem in only)
+        return [(path.stem, kind, lambda path=path: on_gpu(path)) for path, kind in wanted]
     listed = [(path.stem, kind, lambda path=path, kind=kind: drive(path, kind)) for path, kind in wanted]
     if not only or "planted" in only:
         planted = [(name, kind, words) for name, (kind, words) in bugs().items() if kind in kinds]

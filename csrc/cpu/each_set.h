@@ -1,4 +1,5 @@
-// How to write a native CPU kernel: one source, compiled for three instruction sets, run by as many threads as PyTorch.
+// How to write a native CPU kernel: one source, compiled for three instruction sets, run by the threads that the caller
+// grants.
 //
 // The source has three parts. This header reads it again for each instruction set, and then it sees part 2 alone.
 //
@@ -23,7 +24,7 @@
 //           store(p.y + n * p.D + d, p.factor * load(p.x + n * p.D + d, count), count);
 //       });
 //   }
-//   #else    // ---- 3. the tasks, and the C function that Python calls with torch.get_num_threads()
+//   #else    // ---- 3. the tasks, and the C function that Python calls
 //   extern "C" int scale_cpu(const void* x, void* y, double factor, int64_t N, int64_t D, int threads) {
 //       Scale<float> p = {(const float*)x, (float*)y, float(factor), N, D};
 //       auto row = BEST(scale_row<float>);    // of the widest instruction set that this processor has

@@ -1,4 +1,4 @@
-// The four number types of PyTorch's floats, by their codes: 0 float32, 1 float16, 2 bfloat16, 3 float64.
+// The four number types of csrc/gpu.h, by their codes: 0 float32, 1 float16, 2 bfloat16, 3 float64.
 #pragma once
 #include <cstdint>
 #include <cstring>

@@ -1,7 +1,7 @@
 // Threads of native CPU kernels, each with the same rounding, and the part of a workspace that belongs to each.
 //
-// The threads sleep between two calls of a kernel. A thread that wakes is given a core at once; a new one would wait
-// for the idle threads of PyTorch's OpenMP, which spin for some milliseconds after each of its operations.
+// The threads sleep between two calls of a kernel. Waking a thread is faster than starting one: a new thread waits for
+// a core while idle threads of the caller's OpenMP pool spin, some milliseconds after each of its operations.
 #pragma once
 #include <algorithm>
 #include <atomic>

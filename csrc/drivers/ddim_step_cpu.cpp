@@ -1,17 +1,18 @@
 // Drives csrc/ddim_step.cpp, the CPU's own step of a sampler, with one thread and with three, on every instruction set
 // that this processor has.
 #include <algorithm>
-#include <atomic>
-#include <cfenv>
-#include <type_traits>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-#include "../cpu/threads.h"
 #include "driver.h"
 #include "noise_walk.h"
+
+extern "C" int ddim_step_cpu(int dtype, const void* x, const void* output, const void* unconditional, const void* noise,
+                             const void* seed, void* x_s, void* work, double w, double p, double q, double a, double k,
+                             double c, int64_t threshold, int64_t rank, int64_t N, int64_t D, int threads);
+
 namespace {
-#include "../ddim_step.cpp"
+
+enum Threshold { UNBOUND,
+                 STATIC,
+                 DYNAMIC };
 
 // no noise, noise that is given, noise of a seed
 enum Noise { STILL,

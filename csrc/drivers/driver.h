@@ -2,8 +2,8 @@
 // process, sanitizers see the kernel alone.
 //
 // A driver includes the room's .cu inside a namespace without a name (AddressSanitizer guards static arrays only if
-// they belong to one file), calls every entry point of it on small shapes, and compares with a plain loop in double.
-// csrc/sanitize.py compiles and runs them.
+// they belong to one file), or declares the C functions of its .cpp and is linked with it. It calls every entry point
+// on small shapes, and compares with a plain loop in double. csrc/sanitize.py compiles and runs them.
 #pragma once
 #include <cmath>
 #include <cstdarg>

@@ -1,16 +1,12 @@
 // Drives csrc/made_sample.cpp, the CPU's own sampler, with one thread and with three, on every instruction set that
 // this processor has.
-#include <algorithm>
-#include <atomic>
-#include <cfenv>
-#include <type_traits>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-#include "../cpu/threads.h"
 #include "made_sample_net.h"
+
+extern "C" int64_t made_sample_cpu_workspace(int dtype, const void* sizes, int threads);
+extern "C" int made_sample_cpu(int dtype, const void* sizes, const void* layers, const void* u, void* x, void* ends,
+                               void* logits, void* workspace, int threads);
+
 namespace {
-#include "../made_sample.cpp"
 
 template <class T> void drive(int dtype, const std::string& type, double precision, const int64_t (&s)[5],
                               int threads) {

@@ -1,16 +1,15 @@
 // Drives csrc/nade.cpp, the CPU's own NADE, with one thread and with three, on every instruction set that this
 // processor has.
-#include <algorithm>
-#include <atomic>
-#include <cfenv>
-#include <type_traits>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-#include "../cpu/threads.h"
 #include "nade_walk.h"
+
+extern "C" int64_t nade_cpu_workspace(int dtype, int64_t D, int64_t H, int threads);
+extern "C" int nade_cpu(int dtype, const void* u, void* x, int64_t known, const void* W, const void* V, const void* b,
+                        const void* c, void* logits, void* workspace, int64_t N, int64_t D, int64_t H, int threads);
+extern "C" int nade_backward_cpu(int dtype, const void* dl, const void* x, const void* W, const void* V, const void* c,
+                                 void* dW, void* dV, void* dc, void* workspace, int64_t N, int64_t D, int64_t H,
+                                 int threads);
+
 namespace {
-#include "../nade.cpp"
 
 template <class T>
 void drive(int dtype, const std::string& type, double precision, int64_t N, int64_t D, int64_t H, int64_t known,

@@ -1,17 +1,13 @@
 // Drives csrc/nearest_code.cpp, the CPU's own search, with one thread and with three, on every instruction set that
 // this processor has.
-#include <algorithm>
-#include <atomic>
-#include <cfenv>
-#include <limits>
-#include <type_traits>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-#include "../cpu/threads.h"
 #include "driver.h"
+
+extern "C" int64_t nearest_code_cpu_workspace(int64_t N, int64_t K, int64_t D, int threads);
+extern "C" const char* nearest_code_cpu_info();
+extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const void* e, int64_t* index, int64_t N,
+                                int64_t K, int64_t D, void* workspace, int threads);
+
 namespace {
-#include "../nearest_code.cpp"
 
 enum Data { PLAIN,
             TIES,

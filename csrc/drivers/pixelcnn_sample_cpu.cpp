@@ -1,16 +1,13 @@
 // Drives csrc/pixelcnn_sample.cpp, the native kernel, with one thread and with three, on every instruction set that
 // this processor has.
-#include <algorithm>
-#include <atomic>
-#include <cfenv>
-#include <type_traits>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-#include "../cpu/threads.h"
 #include "pixelcnn_sample_net.h"
+
+extern "C" int64_t pixelcnn_sample_cpu_workspace(int dtype, const void* sizes, int threads);
+extern "C" int pixelcnn_sample_cpu(int dtype, const void* sizes, const void* u, void* x, const void* y, const void* E,
+                                   const void* streams, const void* layers, const void* taps, const void* weights,
+                                   const void* biases, void* logits, void* workspace, int threads);
+
 namespace {
-#include "../pixelcnn_sample.cpp"
 
 template <class T> void drive(int dtype, const std::string& type, double precision, const Case& s, int threads) {
     Net<T> e(type + ", " + std::to_string(threads) + " threads", s);

@@ -1,17 +1,18 @@
 // Drives csrc/q_sample.cpp, the CPU's own forward process, with one thread and with three, on every instruction set
 // that this processor has.
-#include <algorithm>
-#include <atomic>
-#include <cfenv>
-#include <type_traits>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-#include "../cpu/threads.h"
+#include "../cpu/noise.h"
 #include "driver.h"
 #include "noise_walk.h"
+
+extern "C" int q_sample_cpu(int dtype, const void* x0, const void* t, const void* alpha, const void* sigma,
+                            const void* eps, const void* seed, void* x_t, void* y, int64_t target, int64_t N, int64_t D,
+                            int64_t T, int threads);
+
 namespace {
-#include "../q_sample.cpp"
+
+enum Target { NONE,
+              EPS,
+              V };
 
 constexpr int64_t TIMES = 5;
 

@@ -2,10 +2,14 @@
 
     python tests/kernels/triton_rungs.py
     python tests/kernels/triton_rungs.py softmax_nll
+    python tests/kernels/triton_rungs.py --sanitize      all of them on a GPU, under compute-sanitizer
 
-It runs on a GPU, where csrc/sanitize.py --gpu runs it under compute-sanitizer; elsewhere by the interpreter.
+It runs on a GPU; elsewhere by the interpreter.
 """
 
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -89,7 +93,25 @@ def results(function, tensors, rest, dtype):
     return [a.detach().cpu().double() for a in (*outs, *(a.grad for a in tensors)) if a is not None]
 
 
+def sanitize():
+    """Runs this program under each tool but initcheck, which reports PyTorch's own kernels too."""
+    program = [sys.executable, __file__]
+    alone = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # each tensor is an allocation of its own, whose end is checked
+    compute_sanitizer = shutil.which("compute-sanitizer")
+    if not compute_sanitizer:
+        print("compute-sanitizer is not installed: the kernels run without it")
+    # PyTorch asks the driver what it supports; a refusal is no error of a kernel
+    options = ["--report-api-errors", "no", "--error-exitcode", "66"]
+    for tool in ("memcheck", "racecheck", "synccheck") if compute_sanitizer else (None,):
+        command = [compute_sanitizer, "--tool", tool, *options, *program] if tool else program
+        done = subprocess.run(command, env=os.environ | alone)
+        if done.returncode:
+            sys.exit(f"{tool or 'plain'}: exit status {done.returncode}")
+
+
 def main():
+    if sys.argv[1:] == ["--sanitize"]:
+        return sanitize()
     names = sys.argv[1:] or sorted(CASES)
     for name in names:
         for rung in kernels.rungs(name):
