@@ -1,4 +1,5 @@
 // CUDA's atomic operations. They are indivisible, order no other memory ("relaxed"), and return the value from before.
+// What no kernel uses yet is marked "tests only": tests/kernels/test_emulator.cu or a planted bug alone runs it.
 #pragma once
 #include "block.h"
 
@@ -27,17 +28,17 @@ static inline int plus(int a, int b) { return int(unsigned(a) + unsigned(b)); } 
         return emulator::atomic_update(p, [v](T old) -> T { return result; });                  \
     }
 ATOMIC(atomicAdd, emulator::plus(old, v), int, unsigned, unsigned long long, float, double)
-ATOMIC(atomicSub, T(unsigned(old) - unsigned(v)), int, unsigned)
+ATOMIC(atomicSub, T(unsigned(old) - unsigned(v)), int, unsigned)    // tests only
 ATOMIC(atomicMin, v < old ? v : old, int, unsigned, unsigned long long, long long)
 ATOMIC(atomicMax, v > old ? v : old, int, unsigned, unsigned long long, long long)
-ATOMIC(atomicExch, (void(old), v), int, unsigned, unsigned long long, float)
-ATOMIC(atomicAnd, T(old& v), int, unsigned, unsigned long long)
-ATOMIC(atomicOr, T(old | v), int, unsigned, unsigned long long)
-ATOMIC(atomicXor, T(old ^ v), int, unsigned, unsigned long long)
-ATOMIC(atomicInc, old >= v ? 0 : old + 1, unsigned)
-ATOMIC(atomicDec, old == 0 || old > v ? v : old - 1, unsigned)
+ATOMIC(atomicExch, (void(old), v), int, unsigned, unsigned long long, float)    // tests only
+ATOMIC(atomicAnd, T(old& v), int, unsigned, unsigned long long)    // tests only
+ATOMIC(atomicOr, T(old | v), int, unsigned, unsigned long long)    // tests only
+ATOMIC(atomicXor, T(old ^ v), int, unsigned, unsigned long long)    // tests only
+ATOMIC(atomicInc, old >= v ? 0 : old + 1, unsigned)    // tests only
+ATOMIC(atomicDec, old == 0 || old > v ? v : old - 1, unsigned)    // tests only
 #undef ATOMIC
-template <class T> T atomicCAS(T* p, typename emulator::same<T>::type expected,
+template <class T> T atomicCAS(T* p, typename emulator::same<T>::type expected,    // tests only
                                typename emulator::same<T>::type desired) {
     static_assert(emulator::one_of<T, int, unsigned, unsigned long long, unsigned short>,
                   "a GPU has no atomicCAS of this type");

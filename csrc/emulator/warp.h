@@ -1,5 +1,6 @@
 // Barriers, shuffles, votes, matches and reductions between the threads of a block and the lanes of a warp, built on
-// `meet` of block.h. Each function has one hidden argument, the place of its call, for the report of a dead-lock.
+// `meet` of block.h. Each function has one hidden argument, the place of its call, for the report of a dead-lock. What
+// no kernel uses yet is marked "tests only": tests/kernels/test_emulator.cu alone runs it.
 #pragma once
 #include "block.h"
 
@@ -19,13 +20,13 @@ static Votes barrier(const char* what, int predicate, Place place) {
 }    // namespace emulator
 
 static inline void __syncthreads(EMULATOR_PLACE) { emulator::barrier("__syncthreads", 0, {file, line}); }
-static inline int __syncthreads_count(int p, EMULATOR_PLACE) {
+static inline int __syncthreads_count(int p, EMULATOR_PLACE) {    // tests only
     return emulator::barrier("__syncthreads_count", p, {file, line}).yes;
 }
-static inline int __syncthreads_or(int p, EMULATOR_PLACE) {
+static inline int __syncthreads_or(int p, EMULATOR_PLACE) {    // tests only
     return emulator::barrier("__syncthreads_or", p, {file, line}).yes > 0;
 }
-static inline int __syncthreads_and(int p, EMULATOR_PLACE) {
+static inline int __syncthreads_and(int p, EMULATOR_PLACE) {    // tests only
     emulator::Votes votes = emulator::barrier("__syncthreads_and", p, {file, line});
     return votes.yes == votes.all;
 }
@@ -97,11 +98,12 @@ template <class T, class F> T reduce(const Gathered& all, F f) {
 // ---- CUDA's functions -----------------------------------------------------------------------------------------------
 // Lanes may be divided into groups of `width`, a power of two; a lane whose shuffle would leave its group keeps its own
 // value.
-template <class T> T __shfl_sync(uint32_t mask, T value, int source, int width = 32, EMULATOR_PLACE) {
+template <class T> T __shfl_sync(uint32_t mask, T value, int source, int width = 32, EMULATOR_PLACE) {    // tests only
     int l = emulator::lane();
     return emulator::shuffle("__shfl_sync", mask, value, l / width * width + (source & (width - 1)), {file, line});
 }
-template <class T> T __shfl_up_sync(uint32_t mask, T value, unsigned delta, int width = 32, EMULATOR_PLACE) {
+template <class T> T __shfl_up_sync(uint32_t mask, T value, unsigned delta, int width = 32,    // tests only
+                                    EMULATOR_PLACE) {
     int l = emulator::lane(), from = l - int(delta);
     return emulator::shuffle("__shfl_up_sync", mask, value, from < l / width * width ? l : from, {file, line});
 }
@@ -116,7 +118,7 @@ template <class T> T __shfl_xor_sync(uint32_t mask, T value, int bits, int width
                              {file, line});
 }
 
-static inline void __syncwarp(uint32_t mask = 0xffffffffu, EMULATOR_PLACE) {
+static inline void __syncwarp(uint32_t mask = 0xffffffffu, EMULATOR_PLACE) {    // tests only
     char* fence =
         emulator::self ? &emulator::block->fence[emulator::self->number][emulator::self->barriers++ & 1] : nullptr;
     if (fence) __tsan_release(fence);
@@ -136,7 +138,7 @@ static inline int __all_sync(uint32_t mask, int p, EMULATOR_PLACE) {
     return emulator::lanes_where(emulator::gather("__all_sync", mask, p != 0, {file, line}),
                                  [](uint64_t v) { return v == 0; }) == 0;
 }
-template <class T> unsigned __match_any_sync(uint32_t mask, T value, EMULATOR_PLACE) {
+template <class T> unsigned __match_any_sync(uint32_t mask, T value, EMULATOR_PLACE) {    // tests only
     uint64_t bits = 0;
     memcpy(&bits, &value, sizeof value);
     return emulator::lanes_where(emulator::gather("__match_any_sync", mask, bits, {file, line}),
@@ -147,13 +149,13 @@ template <class T> unsigned __match_any_sync(uint32_t mask, T value, EMULATOR_PL
         return emulator::reduce<T>(emulator::gather(#name, mask, uint64_t(value), {file, line}), \
                                    [](T a, T b) -> T { return result; });                        \
     }
-REDUCE(__reduce_add_sync, unsigned, a + b)
-REDUCE(__reduce_add_sync, int, int(unsigned(a) + unsigned(b)))
-REDUCE(__reduce_min_sync, unsigned, min(a, b))
-REDUCE(__reduce_min_sync, int, min(a, b))
-REDUCE(__reduce_max_sync, unsigned, max(a, b))
-REDUCE(__reduce_max_sync, int, max(a, b))
-REDUCE(__reduce_and_sync, unsigned, a& b)
-REDUCE(__reduce_or_sync, unsigned, a | b)
-REDUCE(__reduce_xor_sync, unsigned, a ^ b)
+REDUCE(__reduce_add_sync, unsigned, a + b)    // tests only
+REDUCE(__reduce_add_sync, int, int(unsigned(a) + unsigned(b)))    // tests only
+REDUCE(__reduce_min_sync, unsigned, min(a, b))    // tests only
+REDUCE(__reduce_min_sync, int, min(a, b))    // tests only
+REDUCE(__reduce_max_sync, unsigned, max(a, b))    // tests only
+REDUCE(__reduce_max_sync, int, max(a, b))    // tests only
+REDUCE(__reduce_and_sync, unsigned, a& b)    // tests only
+REDUCE(__reduce_or_sync, unsigned, a | b)    // tests only
+REDUCE(__reduce_xor_sync, unsigned, a ^ b)    // tests only
 #undef REDUCE

@@ -123,6 +123,17 @@ def test_instructions_that_no_kernel_uses_are_marked():
     assert len(lines) == 16
     for name, rest in lines:
         assert ("tests only" in rest) == (f"{name}(" not in kernels_of_csrc), name
+    kernels_of_csrc += "".join(path.read_text() for path in (ROOT / "csrc").glob("*.h") if path.name != "gpu.h")
+    run = [ROOT / "tests" / "kernels" / "test_emulator.cu", *(ROOT / "csrc" / "drivers" / "planted").glob("*.cu")]
+    run = "".join(path.read_text() for path in run)
+    for header, count in (("atomics.h", 11), ("warp.h", 22)):
+        start = r"^(?:(?:ATOMIC|REDUCE)\(|(?:template <class T> )?(?:static inline )?\w+ )"
+        text = (ROOT / "csrc" / "emulator" / header).read_text()
+        lines = re.findall(start + r"((?:__|atomic[A-Z])\w+)[(,](.*)", text, re.M)
+        assert len(lines) == count
+        for name, rest in lines:
+            assert ("tests only" in rest) == (f"{name}(" not in kernels_of_csrc), name
+            assert "tests only" not in rest or name in run, f"{name} is run by nobody"
 
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda p: p.stem)
