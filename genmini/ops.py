@@ -11,13 +11,13 @@ from genmini.kernels.nade import nade, nade_logits, nade_sample
 from genmini.kernels.nearest_code import nearest_code
 from genmini.kernels.pixelcnn_sample import pixelcnn_sample
 from genmini.kernels.q_sample import q_sample
-from genmini.kernels.quantize import quantize as _quantize
+from genmini.kernels.quantize import quantize_step
 from genmini.kernels.softmax_nll import softmax_nll
 
 __all__ = [
     "affine_coupling", "affine_coupling_inverse", "code_stats", "ddim_step", "gaussian_kl", "made_sample",
     "masked_conv2d", "masked_linear", "nade", "nade_logits", "nade_sample", "nearest_code", "pixelcnn_sample",
-    "q_sample", "quantize", "softmax_nll",
+    "q_sample", "quantize", "quantize_step", "softmax_nll",
 ]  # fmt: skip
 
 
@@ -27,5 +27,5 @@ def quantize(z, codebook, beta=0.25):
     (..., D), (K, D) -> (..., D), (...) int64, (...)
     """
     index = nearest_code(z, codebook)
-    z_q, loss = _quantize(z, codebook, index, beta)
+    z_q, loss = quantize_step(z, codebook, index, beta)
     return z_q, index, loss

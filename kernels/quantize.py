@@ -120,7 +120,7 @@ _de = differentiable(operator(
 ))  # fmt: skip
 
 
-def quantize(z, codebook, index, beta=0.25):
+def quantize_step(z, codebook, index, beta=0.25):
     """The codes z_q that an index names, and the loss of each vector.   (..., D), (K, D), (...) -> (..., D), (...)"""
     z, codebook = _check.vectors_and_codes(z, codebook)
     _check.tensors((torch.int64,), index=index)

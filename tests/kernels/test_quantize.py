@@ -195,7 +195,7 @@ def test_autocast_computes_in_float32(run):
 def test_errors_name_the_argument():
     z, e = torch.zeros(2, 3), torch.zeros(4, 3)
     index = torch.zeros(2, dtype=torch.int64)
-    for operator in (ops.quantize, lambda z, e: room.quantize(z, e, index)):
+    for operator in (ops.quantize, lambda z, e: ops.quantize_step(z, e, index)):
         for wrong in (e[:, :2], e[:0], e[0], e[None]):
             with pytest.raises(ValueError, match=r"codebook must have shape \(K, D\) with D = 3 of z"):
                 operator(z, wrong)
@@ -208,12 +208,12 @@ def test_errors_name_the_argument():
         with pytest.raises(ValueError, match="codebook must be on the device of z, cpu, got meta"):
             operator(z, e.to("meta"))
     with pytest.raises(TypeError, match="index must be of dtype int64, got float32"):
-        room.quantize(z, e, index.float())
+        ops.quantize_step(z, e, index.float())
     with pytest.raises(ValueError, match=r"index must have shape that of z without D = \(2,\), got \(1,\)"):
-        room.quantize(z, e, index[:1])
+        ops.quantize_step(z, e, index[:1])
     for outside in (-1, 4):
         with pytest.raises(ValueError, match=f"index must lie in 0 .. K-1 = 3, got values from .*{outside}"):
-            room.quantize(z, e, torch.tensor([0, outside]))
+            ops.quantize_step(z, e, torch.tensor([0, outside]))
     with pytest.raises(TypeError, match="beta must be a number, got str"):
         ops.quantize(z, e, "0.25")
 
