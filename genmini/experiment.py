@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 
 from genmini import checkpoint, data, info, kernels, metrics, models
-from genmini.data import toys
+from genmini.data import toys, unpaired
 from genmini.models._recorded import NOT_STORED
 from genmini.train import Loop, fit
 
@@ -81,14 +81,16 @@ def _recipe(model, wanted, name, colour=False):
     """-> the name of the recipe, the recipe, and the data: `wanted`, or the version of it that the recipe is for.
 
     The user's own grey images, and shapes without colours, follow the recipes for MNIST; images in colour the one named
-    "colour", unless there is one for shapes and they are.
+    "colour", unless there is one for shapes and they are; so do grey ones of the user's own, of a model that has none
+    for MNIST.
     """
     recipes, colour = models.recipes(model), data.in_colour(wanted, colour)
     like_mnist = not colour and data.family(wanted) in (*data.OWN, "shapes")
     for_wanted = "mnist" if like_mnist else wanted
     named = [key for key, recipe in recipes.items() if for_wanted in (key, recipe["data"])]
     related = [key for key, recipe in recipes.items() if data.family(recipe["data"]) == data.family(for_wanted)]
-    key = name or next(iter(named + related + ["colour"] * (colour and "colour" in recipes)), None)
+    in_any = ["colour"] * ("colour" in recipes and (colour or data.family(wanted) in data.OWN))
+    key = name or next(iter(named + related + in_any), None)
     if key not in recipes:
         missing = f"no recipe {key!r}" if name else f"no recipe for {wanted!r}" + " in colour" * colour
         raise ValueError(f"{model} has {missing}; its recipes are {', '.join(recipes)} (choose one with --recipe)")
@@ -164,7 +166,7 @@ def build(plan, train, device="cpu"):
                          "it needs labels, or sub-folders")  # fmt: skip
     if classes and train.classes not in (None, classes):
         raise ValueError(f"this {plan.model} is made for {classes} classes, and {where} has "
-                         f"{train.classes}: --set classes={train.classes}")  # fmt: skip
+                         f"{train.classes}" + f": --set classes={train.classes}" * ("classes" in model.settings))
     return model
 
 
@@ -175,7 +177,7 @@ def train(plan, model, splits, run=None, watch=None, resume=False, overwrite=Fal
     was written is removed.
     """
     later = dict(zip(plan.stages[1:], plan.loops[1:], strict=True)) if plan.stages else None
-    measure = metrics.measure(splits["valid"]) if model.judged_by_samples else None
+    measure = _measure(model, splits["valid"])
     settings = dict(**plan.loops[0], later=later, seed=plan.seed, watch=watch, measure=measure, resume=resume,
                     progress=progress)  # fmt: skip
     if run is None:
@@ -191,6 +193,20 @@ def train(plan, model, splits, run=None, watch=None, resume=False, overwrite=Fal
             if error.errno is None:  # the message names the file
                 raise
             raise OSError(f"could not write to {run}: {error.strerror}") from None
+
+
+def _measure(model, valid):
+    """A function of a model -> {name: number}, what the metrics tell beside its losses; or None."""
+    if model.judged_by_samples:
+        return metrics.measure(valid)
+    if _is_known(model, valid):
+        return lambda model: {name: each.mean().item() for name, each in metrics.translation(model, valid).items()}
+    return None
+
+
+def _is_known(model, split):
+    """Whether the model translates images whose true translations are known."""
+    return not model.cannot("translate") and split.name in unpaired.OF
 
 
 # ---- runs ----------------------------------------------------------------------------------------------------------
@@ -270,9 +286,11 @@ def figures(model, split, k=0):
     to = lambda tensor: None if tensor is None else tensor.to(model.device)
     with torch.no_grad():
         parts = [model.figures(to(x_b), y=to(y_b), k=k) for x_b, y_b in zip(x, y, strict=False)]
-    found = []
-    for name in parts[0]:
-        values = torch.cat([part[name] for part in parts]).double()
+    every, found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, []
+    if _is_known(model, split):
+        every |= metrics.translation(model, split)
+    for name, values in every.items():
+        values = values.double()
         mean, error = values.mean().item(), (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
         if not math.isfinite(mean):
             what = "likelihood" if name == "nll" else name

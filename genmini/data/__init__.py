@@ -13,7 +13,8 @@ Points of the plane and series of numbers are floating and have no levels (None)
 A name ends in how its levels were made binary, because likelihoods of different versions do not compare. `digits` has
 17 levels. `digits-threshold` is 1 where a pixel reaches half of the highest level: the same bits at every epoch.
 `digits-drawn` is 1 with the probability x / 16, drawn once for all. `digits-dynamic` is drawn anew for every batch that
-`batch` returns; its `x`, on which models are judged, is that of `digits-drawn`.
+`batch` returns; its `x`, on which models are judged, is that of `digits-drawn`. `digits-unpaired` has 17 levels and two
+sets of images, to translate between: genmini/data/unpaired.py.
 """
 
 import functools
@@ -24,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import digits, idx, images, mnist, series, shapes, shapes_captions, toys
+from . import digits, idx, images, mnist, series, shapes, shapes_captions, toys, unpaired
 
 SPLITS = ("train", "valid", "test")
 OWN = ("idx", "images")  # the user's own data: always from a folder
@@ -40,7 +41,7 @@ class Data:
     levels: int | None  # None: real numbers
     grey: torch.Tensor | None = None  # (N, *shape): of dynamic data, the levels that x was drawn from
     brightest: int = 1  # the highest level of grey
-    classes: int | None = None  # of the user's own data and of shapes, how many y tells apart: 0 without labels
+    classes: int | None = None  # of your own data, shapes, unpaired: how many y tells apart; 0 without labels
     source: dict | None = None  # of the user's own data: its folder, and the count and SHA-256 that identify it
     scenes: shapes.Scenes | None = None  # of shapes, what each image shows
 
@@ -93,6 +94,12 @@ class Data:
 def _digits(split, folder):
     x, y = digits.read(split)
     return Data("digits", split, torch.from_numpy(x), torch.from_numpy(y).long(), digits.LEVELS)
+
+
+def _unpaired(split, folder):
+    whole = _digits(split, folder)
+    x, y = unpaired.halves(whole.x, whole.levels, SPLITS.index(split))
+    return Data("digits-unpaired", split, x, y, whole.levels, classes=2)
 
 
 def _mnist(split, folder):
@@ -153,6 +160,7 @@ def _binary(name, what, read, of, where):
 
 SETS = {  # name -> (what it is, the function that reads a split from a folder; of images, also with a size and colour)
     **_binary("digits", "8x8 handwritten digits", _digits, 16, "embedded"),
+    "digits-unpaired": ("half of the digits, and the others thick and inverted; y says which (embedded)", _unpaired),
     **_binary("mnist", "28x28 handwritten digits", _mnist, 255, "from --data-dir, or downloaded"),
     **_binary("idx", "grey images in MNIST's file format", _idx, 255, "from --data-dir"),
     **_binary("images", "PNG and JPEG images, --size N, grey or --colour", _images, 255, "from --data-dir"),

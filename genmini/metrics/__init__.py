@@ -4,6 +4,7 @@
     f, a = network(x, levels)                            features (n, F) and logits (n, classes) of images
     genmini.metrics.fid(f_real, f_samples)    also kid, inception_score(a), precision_recall, class_accuracy(a, y)
     genmini.metrics.nearest(train, x)         the nearest train image of each sample, and its distance in pixels
+    genmini.metrics.translation(model, data)  how right translations are, where their truth is known
 
 Each image goes through the network alone, so that its features do not depend on a batch. Then rows are sorted, and sums
 are taken in float64. `genmini score RUN` prints all metrics, beside those of real images; metrics.score returns them.
@@ -17,6 +18,7 @@ from .kid import kid
 from .nearest import nearest
 from .precision_recall import precision_recall
 from .score import against, draw, measure, score
+from .translation import translation
 
 __all__ = ["against", "class_accuracy", "draw", "fid", "fid_by_count", "inception_score", "kid", "measure", "nearest",
-           "network", "precision_recall", "score"]  # fmt: skip
+           "network", "precision_recall", "score", "translation"]  # fmt: skip

@@ -34,6 +34,7 @@ LACKS = {  # method, or argument of `sample` -> what a model without it does not
     "encode": "has no latent code",
     "decode": "has no latent code",
     "reconstruct": "has no latent code",
+    "translate": "does not translate images of one set into another",
     "d": "has no discriminator",
     "codes": "has no codebook",
     "decode_codes": "has no codebook",
@@ -245,6 +246,10 @@ class Model(nn.Module):
     def reconstruct(self, x, y=None):
         """(N, *shape) -> (N, *shape), the mean image in levels of what was coded."""
         raise Cannot(self.cannot("reconstruct"))
+
+    def translate(self, x, y=None):
+        """(N, *shape) -> (N, *shape) in levels, not rounded: x of the set y, 0 or 1, as images of the other set."""
+        raise Cannot(self.cannot("translate"))
 
     def d(self, x, y=None):
         """(N, *shape) -> (N,), what the discriminator gives for examples: near 1 where they look like data."""

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from genmini.nets.coders import Steered, Up
-from genmini.settings import one_of, whole
+from genmini.settings import image, one_of, whole
 
 SLOPE = 0.2  # of LeakyReLU below 0
 
@@ -28,7 +28,7 @@ def players(body, shape, d, hidden=(128, 128), width=16, context=0, spectral=Fal
     D = math.prod(shape)
     if body == "conv":
         generator = Up(shape, d, 1, width, "nearest", context)
-        features, F = _mirror(generator, width)
+        features, F = mirror(shape, width)
     else:
         layers = perceptron(d + context, hidden)
         generator = Steered(*layers, nn.Linear(hidden[-1], D), nn.Unflatten(1, (1, *shape)))
@@ -46,10 +46,11 @@ def perceptron(D, hidden):
     return [part for K, J in pairs for part in (nn.Linear(K, J), nn.LeakyReLU(SLOPE))]
 
 
-def _mirror(generator, width):
-    """A 3x3 convolution, two of 4x4 and stride 2 that halve the sides; their output made flat."""
-    C, H, W = (1, *generator.shape)[-3:]
-    layers = [nn.Unflatten(1, (C, H))] if len(generator.shape) == 2 else []
+def mirror(shape, width):
+    """The features of body "conv" and their number F: a 3x3 convolution, two of 4x4 and stride 2 that halve the sides;
+    their output made flat."""
+    C, H, W = image(shape)
+    layers = [nn.Unflatten(1, (C, H))] if len(shape) == 2 else []
     for K, J, side, stride in ((C, width, 3, 1), (width, 2 * width, 4, 2), (2 * width, 4 * width, 4, 2)):
         layers += [nn.Conv2d(K, J, side, stride, 1), nn.LeakyReLU(SLOPE)]
     return nn.Sequential(*layers, nn.Flatten()), 4 * width * (H // 4) * (W // 4)

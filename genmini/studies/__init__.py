@@ -22,6 +22,7 @@ STUDIES = {  # of runs; `latent-dim` trains runs of its own
     "spectrum": "the spatial frequencies of samples beside those of images: is there a checkerboard?",
     "codes": "the codebook: how often each code is chosen, where, and what it decodes to",
     "optimum": "a discriminator on known densities, beside d* = p / (p + q)",
+    "translate": "images of two sets, each as one of the other set, and what comes back",
     "diffuse": "images as they become noise, noise as it becomes images, and what the model estimates on the way",
     "semi-supervised": "a classifier that learns from 1, 5 or 10 labels of each class, on codes and on pixels",
     "latent-dim": "reconstruction and bound against the latent dimension: takes MODEL --data D, and trains runs",

@@ -40,6 +40,9 @@ class Run:
     def reconstruct(self, x, y):
         return torch.cat(self._batches(self.model.reconstruct, x, y)).cpu()
 
+    def translate(self, x, y):
+        return torch.cat(self._batches(self.model.translate, x, y)).cpu()
+
     def figures(self, x, y):
         """-> {name: (N,)}"""
         parts = self._batches(self.model.figures, x, y)

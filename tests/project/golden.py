@@ -57,7 +57,7 @@ def values(name, recipe):
         found = {"losses": [sum(row[part] for part in row if part.startswith("train")) for row in history.rows]}
         torch.manual_seed(0)
         found["valid"] = train.judge(model, few_valid.x, few_valid.y).tolist()
-        if name != "classifier":
+        if not model.cannot("sample"):
             torch.manual_seed(0)
             found["samples"] = summary(model.sample(4))
     return found

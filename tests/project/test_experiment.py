@@ -123,6 +123,10 @@ def test_pictures_are_drawn_as_it_goes(capsys, monkeypatch, tmp_path):
 def test_a_recipe_has_the_same_data_whether_it_is_named_or_found(wanted):
     for name in models.MODELS:
         if any(data.kind(recipe["data"]) == "images" for recipe in models.recipes(name).values()):
+            if (name, wanted) == ("cyclegan", "mnist"):  # it translates between two sets, and MNIST is one
+                with pytest.raises(ValueError, match="cyclegan has no recipe for 'mnist'"):
+                    experiment.plan(name, wanted)
+                continue
             found = experiment.plan(name, wanted)
             assert experiment.plan(name, wanted, found.recipe_name) == found
 

@@ -1,0 +1,247 @@
+"""CycleGAN: translates images of one set into another and back, and learns both ways from two sets without pairs.
+
+Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", 2017; the least squares
+are Mao et al.'s (2017), the pool is Shrivastava et al.'s ("Learning from Simulated and Unsupervised Images", 2017), R1
+is (7) of GAN.
+
+x is an image, and y says of which set: 0 of X, 1 of Y. Both ways have the same equations, so y stands for the way:
+
+    w = T_y(x),   T_0 = G: X -> Y,   T_1 = F: Y -> X                                        (1)
+    L_cycle = |T_{1-y}(w) - x|_1 / D                                                        (2)
+    L_identity = |T_{1-y}(x) - x|_1 / D                                                     (3)
+    T descends   L'' = l(a_{1-y}(w)) + lambda_cycle L_cycle + lambda_identity L_identity    (4)
+    a descends   L' = l(a_y(x)) + m(a_{1-y}(w')) + r1/2 |grad_x a_y(x)|^2                   (5)
+    "least-squares":    l(a) = (a - 1)^2,   m(a) = a^2                                      (6)
+    "non-saturating":   l(a) = -ln sigma(a),   m(a) = -ln(1 - sigma(a))                     (7)
+    w' = w while the pool of its set has room, which then keeps it; after that, with the
+        probability 1/2 the one that is kept at a random place, where w takes its place     (8)
+
+A discriminator sees only whether w looks like its set. Any map of X onto Y would do, as one that makes a thick inverted
+7 of every 3, and if the discriminator does not notice, a map onto a part of Y. (2) asks that nothing is lost on the
+way, (3) that T leaves alone what is of its set already. Neither says which image of Y is the right one: that follows
+from what T finds easy. Small convolutions that keep the size (body "resnet") change an image as little as they must,
+and are nearly right without (2); with body "coder", which halves the image and doubles it again, (2) decides. (3) pulls
+T to the identity, so it suits sets that differ by little, as in tint, and works against inversion.
+
+The pool shows a discriminator what translators made some steps ago, so that they cannot run in circles around it. Its
+images are buffers of the model: a run keeps them, and a training resumes with them to the same bits.
+
+Unseen images judge without pairs: the energy distance, (8) of GAN, between translations and the images of the set that
+they go to, both ways, plus lambda_cycle (2). A translation is a function: nothing is drawn, so there are no samples.
+Images of L levels are v = 2x/(L-1) - 1 here, and T ends in tanh. With `noise`, discriminators see v and w through
+uniform noise, as wide as so many levels, because the v of images lie on a grid.
+
+There is no room of its own: convolutions and Adam are fused in PyTorch; (2) and (3) are sums over 64 pixels, beside
+networks that do thousands of operations for each; and the pool copies a few small images a step.
+
+    bodies: genmini/nets/conv.py, genmini/nets/players.py    data: genmini/data/unpaired.py
+    test: tests/models/test_cyclegan.py
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from genmini.models._model import Model
+from genmini.models.gan import FEW, energy_distance, squared_slope
+from genmini.nets.conv import Decoder, Encoder, ResNet
+from genmini.nets.players import mirror
+from genmini.settings import image, number, one_of, whole
+
+BODIES = ("resnet", "coder")
+LOSSES = {  # name -> l, m, and d: what the discriminator gives, near 1 for images of its set
+    "least-squares": (lambda a: (a - 1).square(), lambda a: a.square(), lambda a: a),  # (6)
+    "non-saturating": (lambda a: F.softplus(-a), lambda a: F.softplus(a), torch.sigmoid),  # (7)
+}
+
+
+class CycleGAN(Model):
+    unit = "distance"
+
+    def __init__(self, shape, levels=2, body="resnet", width=16, blocks=2, loss="least-squares", cycle=5.0,
+                 identity=0.0, pool=50, r1=1.0, noise=1.0, device=None, dtype=None):  # fmt: skip
+        """shape: (H, W) or (C, H, W). body: of the translators; width: channels of their first layer and of that of the
+        discriminators; blocks: residual blocks of a "resnet", of each half of a "coder"; loss: (6) or (7); cycle,
+        identity: lambda of (4); pool: how many images of each set are kept; r1: of (5); noise: in levels."""
+        one_of(BODIES, body=body)
+        one_of(LOSSES, loss=loss)
+        whole(2, 256, levels=levels)
+        whole(width=width, pool=pool)
+        whole(0, blocks=blocks)
+        number(least=0, cycle=cycle, identity=identity, r1=r1, noise=noise)
+        super().__init__(shape, levels, classes=2)
+        self.image = C, H, W = image(shape)
+        if min(H, W) < 4 or body == "coder" and (H % 2 or W % 2):
+            raise ValueError(f"shape must have sides of at least 4, even ones for body 'coder', got {shape}")
+        self.cycle, self.identity, self.r1, self.noise = cycle, identity, r1, noise
+        self.l, self.m, self.as_d = LOSSES[loss]
+        self.T = nn.ModuleList(translator(body, C, width, blocks) for _ in range(2))
+        self.discriminators = nn.ModuleList(discriminator(shape, width) for _ in range(2))
+        self.register_buffer("pool", torch.zeros(2, pool, *shape))
+        self.register_buffer("pooled", torch.zeros(2, dtype=torch.int64))
+        self.place(device, dtype)
+
+    # ---- there and back ----------------------------------------------------------------------------------------------
+
+    def w(self, v, y):
+        """(N, *shape), (N,) -> (N, *shape) in (-1, 1): each image, of the set y, as one of the other set"""
+        w = torch.empty_like(v)
+        for k, T in enumerate(self.T):
+            w[y == k] = T(v[y == k].view(-1, *self.image)).view(-1, *self.shape).tanh().to(v)  # (1)
+        return w
+
+    def a(self, v, y):
+        """(N, *shape), (N,) -> (N,): high where v looks like the images of set y."""
+        a = v.new_empty(len(v))
+        for k, net in enumerate(self.discriminators):
+            a[y == k] = net(v[y == k])[:, 0].to(v)
+        return a
+
+    def seen(self, v):
+        """v as discriminators see it."""
+        return v + (2 * torch.rand_like(v) - 1) * (self.noise / (self.levels - 1)) if self.noise else v
+
+    def given(self, x, y):
+        """Levels (N, *shape), or flat, and their sets -> v, y, checked"""
+        x, y = self.check(x, y, needed=True)
+        return 2 * self.v_of(x) - 1, y
+
+    def in_levels(self, v):
+        return (v + 1) / 2 * (self.levels - 1)
+
+    def translate(self, x, y=None):
+        """(N, *shape) -> (N, *shape) in levels, not rounded: images of the set y become images of the other."""
+        v, y = self.given(x, y)
+        return self.in_levels(self.w(v, y))
+
+    def reconstruct(self, x, y=None):
+        """(N, *shape) -> (N, *shape) in levels, not rounded: there and back."""
+        v, y = self.given(x, y)
+        return self.in_levels(self.w(self.w(v, y), 1 - y))
+
+    # ---- the game ----------------------------------------------------------------------------------------------------
+
+    def parts(self, v, w, y):
+        """The terms of (4) without their weights, {name: (N,)}"""
+        parts = {"adversarial": self.l(self.a(self.seen(w), 1 - y))}
+        parts["cycle"] = off(self.w(w, 1 - y), v)  # (2)
+        parts["identity"] = off(self.w(v, 1 - y), v)  # (3)
+        return parts
+
+    def weighted(self, parts):
+        return parts["adversarial"] + self.cycle * parts["cycle"] + self.identity * parts["identity"]  # (4)
+
+    def updates(self, batch):
+        v, y = self.given(batch.x, batch.y)
+        w = self.w(v, y)
+        yield "translators", self.weighted(self.parts(v, w, y)).mean(), self.T.parameters()
+        loss = self.discriminator_loss(v, self.replayed(w.detach(), 1 - y), y).mean()
+        yield "discriminators", loss, self.discriminators.parameters()
+
+    def discriminator_loss(self, v, w, y):
+        """L' of (5), (N,); w are to be of the set 1 - y"""
+        v = self.seen(v).requires_grad_()
+        a = self.a(v, y)
+        slope = squared_slope(a, v) if self.r1 else 0
+        return self.l(a) + self.m(self.a(self.seen(w), 1 - y)) + self.r1 / 2 * slope  # (5)
+
+    def replayed(self, w, y):
+        """(N, *shape), and the sets that they are to be of, (N,) -> w', (N, *shape)"""
+        older, pooled = w.clone(), self.pooled.tolist()
+        swaps = torch.rand(len(w), device="cpu") < 0.5
+        places = torch.randint(self.pool.shape[1], (len(w),), device="cpu")
+        for n, (k, swap, place) in enumerate(zip(y.tolist(), swaps.tolist(), places.tolist(), strict=True)):
+            if pooled[k] < self.pool.shape[1]:
+                self.pool[k, pooled[k]] = w[n]
+                pooled[k] += 1
+            elif swap:
+                older[n] = self.pool[k, place]
+                self.pool[k, place] = w[n]  # (8)
+        self.pooled.copy_(torch.tensor(pooled))
+        return older
+
+    # ---- what is judged ----------------------------------------------------------------------------------------------
+
+    def loss(self, x, y=None):
+        """(N, *shape) -> (N,): what the translators descend."""
+        return self.weighted(self.figures(x, y))
+
+    def figures(self, x, y=None, k=0):
+        """The terms of (4), {name: (N,)}"""
+        v, y = self.given(x, y)
+        return self.parts(v, self.w(v, y), y)
+
+    @torch.no_grad()
+    def valid_loss(self, x, y=None):
+        """How far translations are from unseen images of their new set, and what is lost there and back."""
+        v, y = self.given(x[:FEW], y[:FEW])
+        if len(y.unique()) < 2:
+            raise ValueError(f"valid has images of one set alone, {len(y)} of set {y[0]}: it needs some of each")
+        w = self.w(v, y)
+        apart = sum(energy_distance(w[y == k].flatten(1), v[y == 1 - k].flatten(1)) for k in range(2))
+        return (apart + self.cycle * off(self.w(w, 1 - y), v).mean()).item()
+
+    @torch.no_grad()
+    def report(self, x, y=None):
+        """The share of pairs of an unseen image and a translation to its set in which a ranks the image higher."""
+        v, y = self.given(x[:FEW], y[:FEW])
+        a, b = self.a(v, y), self.a(self.w(v, y), 1 - y)
+        ranked = [(a[y == k][:, None] > b[y == 1 - k]).double().flatten() for k in range(2)]
+        return {"accuracy": torch.cat(ranked).mean().item()}
+
+    def warning(self, rows):
+        """What the last three evaluations have in common."""
+        last = rows[-3:]
+        if len(last) == 3 and min(each["accuracy"] for each in last) > 0.95:
+            return (f"the discriminators win: they rank {rows[-1]['accuracy']:.0%} of unseen images above "
+                    "translations; a larger r1 or noise, or a smaller identity, may help")  # fmt: skip
+        return ""
+
+    def d(self, x, y=None):
+        """(N, *shape) -> (N,): near 1 where x looks like the images of set y"""
+        return self.as_d(self.a(*self.given(x, y)))
+
+    @torch.no_grad()
+    def panels(self, splits):
+        """Images of test, their translations, and what comes back: X in the upper half, Y in the lower one."""
+        test, columns = splits["test"], 8
+        n = [(test.y == k).nonzero()[: 4 * columns, 0] for k in range(2)]
+        n = torch.cat([each[: min(map(len, n)) // columns * columns or None] for each in n])
+        x, y = test.x[n].to(self.device), test.y[n].to(self.device)
+        return {"X and Y (test)": x.cpu(), f"translated by {self.title}": self.translate(x, y).cpu(),
+                "and back": self.reconstruct(x, y).cpu()}, columns  # fmt: skip
+
+
+def off(w, v):
+    """|w - v|_1 / D, (N,)"""
+    return (w - v).abs().flatten(1).mean(1)
+
+
+def translator(body, C, width, blocks):
+    """(N, C, H, W) -> (N, C, H, W), numbers without bounds"""
+    if body == "resnet":
+        return ResNet(C, C, width, blocks)
+    return nn.Sequential(Encoder(C, 2 * width, width, 1, blocks), Decoder(2 * width, C, width, 1, blocks))
+
+
+def discriminator(shape, width):
+    features, K = mirror(shape, width)
+    return nn.Sequential(features, nn.Linear(K, 1))
+
+
+def _digits(steps, **model):
+    train = dict(steps=steps, batch=64, rate=1e-3, betas=(0.5, 0.999), ema=0.99, every=100)
+    return {"data": "digits-unpaired", "model": model, "train": train, "threads": 1}
+
+
+RECIPES = {  # tuned on the valid split alone
+    "digits": _digits(800, body="resnet", cycle=5.0),
+    "digits-no-cycle": _digits(800, body="resnet", cycle=0.0),
+    "digits-coder": _digits(1200, body="coder", blocks=1, cycle=5.0),
+    "digits-coder-no-cycle": _digits(1200, body="coder", blocks=1, cycle=0.0),
+    "colour": {  # not tuned
+        "data": "images",
+        "model": dict(width=32, blocks=4, cycle=10.0, identity=1.0),
+        "train": dict(steps=5000, batch=16, rate=5e-4, betas=(0.5, 0.999), ema=0.999, every=250),
+    },
+}
