@@ -26,8 +26,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from genmini import checkpoint, folder
+from genmini.data import Data
 from genmini.descent import Descent, Random, between_steps
-from genmini.models._model import Batch, judge
+from genmini.models._model import Batch, Model, judge
+from genmini.settings import number, one_of, share, whole
 
 SAVE_EVERY = 30  # seconds; a run is also saved after the first step, and at every evaluation
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -61,23 +63,18 @@ class Loop:
 
     def check(self, train):
         """ValueError for an invalid setting."""
-        for name, value in dict(steps=self.steps, batch=self.batch, every=self.every).items():
-            if value is None or value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        for name, value in dict(rate=self.rate, clip=self.clip).items():
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name} must be above 0 and finite, got {value}")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas are two shares of at least 0 and below 1, got {self.betas}")
-        if not 0 <= self.decay < math.inf:
-            raise ValueError(f"decay must be at least 0 and finite, got {self.decay}")
-        if not 0 <= self.shift <= 1:
-            raise ValueError(f"shift is a share of the batches, 0 to 1, got {self.shift}")
-        if not 0 <= self.ema < 1 or self.patience < 0:
-            raise ValueError(f"ema must be at least 0 and below 1, and patience at least 0, "
-                             f"got {self.ema} and {self.patience}")  # fmt: skip
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        for name, value in vars(self).items():
+            if isinstance(value, tuple | list) != (name == "betas") or name == "betas" and len(value) != 2:
+                raise ValueError(f"{name} must be {'two shares' if name == 'betas' else 'one value'}, got {value!r}")
+        whole(steps=self.steps, batch=self.batch, every=self.every)
+        whole(0, patience=self.patience)
+        number(above=0, rate=self.rate, clip=self.clip)
+        number(least=0, decay=self.decay)
+        number(least=0, most=1, shift=self.shift)
+        share(betas=self.betas, ema=self.ema)
+        one_of(PRECISIONS, precision=self.precision)
+        if not isinstance(self.marginals, bool):
+            raise ValueError(f"marginals must be True or False, got {self.marginals!r}")
         if self.shift and len(train.shape) < 2:
             raise ValueError(f"shift moves images, and {train.name} holds rows of shape {train.shape}")
 
@@ -98,7 +95,9 @@ def fit(model, train, valid, *, later=None, method=None, seed=0, run=None, metad
     FloatingPointError. metadata: JSON that belongs to the run.
     """
     _same_kind(model, train, valid)
-    json.dumps(metadata)  # raises now rather than after hours
+    _check_rest(seed, run, metadata, later, watch=watch, measure=measure)
+    if later is not None and tuple(later) != tuple(model.stages[1:]):
+        raise ValueError(f"later takes the settings of the stages {model.stages[1:]}, got those of {tuple(later)}")
     if resume and run is None:
         raise ValueError("resume continues the training in run, and none is given")
     solved = not model.cannot("fit")
@@ -106,14 +105,12 @@ def fit(model, train, valid, *, later=None, method=None, seed=0, run=None, metad
         raise ValueError(f"{type(model).__name__} is solved at once: it takes no {', '.join(settings)}")
     if not solved and method is not None:
         raise ValueError(f"method is for models that are solved: {model.cannot('fit')}")
-    loops = [] if solved else [Loop(**each) for each in (dict(steps=None) | settings, *(later or {}).values())]
+    loops = [] if solved else [Loop(**dict(steps=None) | each) for each in (settings, *(later or {}).values())]
     for stage, loop in zip(("", *(later or {})), loops, strict=not solved):
         try:
             loop.check(train)
         except ValueError as error:
             raise ValueError(f"{stage}.{error}" if stage else str(error)) from None
-    if later is not None and tuple(later) != tuple(model.stages[1:]):
-        raise ValueError(f"later takes the settings of the stages {model.stages[1:]}, got those of {tuple(later)}")
     more = dict(seed=seed, run=run, watch=watch, measure=measure, progress=progress)
     with folder.held(run, resume, overwrite) if run else contextlib.nullcontext():
         if solved:
@@ -121,6 +118,22 @@ def fit(model, train, valid, *, later=None, method=None, seed=0, run=None, metad
         if later is None or not model.stages:
             return Training(model, train, valid, loops[0], metadata, **more).train(resume)
         return _stages(model, train, valid, loops, metadata, resume, more)
+
+
+def _check_rest(seed, run, metadata, later, **functions):
+    """ValueError for what `fit` takes beside the settings of the loop."""
+    whole(0, 2**63 - 1, seed=seed)
+    if run is not None and not isinstance(run, str | os.PathLike):
+        raise ValueError(f"run must be the path of a folder, got {run!r}")
+    try:
+        json.dumps(metadata)  # now rather than after hours
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metadata must be JSON: {error}") from None
+    if later is not None and not (isinstance(later, dict) and all(isinstance(each, dict) for each in later.values())):
+        raise ValueError(f"later must be the settings of each later stage, {{stage: dict(steps=...)}}, got {later!r}")
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise ValueError(f"{name} must be a function, got {function!r}")
 
 
 def _stages(model, train, valid, loops, metadata, resume, more):
@@ -389,7 +402,11 @@ def _in_metrics(name):
 
 
 def _same_kind(model, *sets):
+    if not isinstance(model, Model):
+        raise ValueError(f"model must be a genmini.models Model, got {type(model).__name__}")
     for data in sets:
+        if not isinstance(data, Data):
+            raise ValueError(f"data must be a genmini.data.Data, got {type(data).__name__}")
         fits = len(model.shape) == len(data.shape)  # a side None of the model takes any length
         fits = fits and all(a in (b, None) for a, b in zip(model.shape, data.shape, strict=True))
         if not len(data):

@@ -4,11 +4,15 @@ import math
 
 import torch
 
+from genmini.settings import whole
+
 
 def checked(x, shape, levels):
     """x (N, *shape), or flat, -> (N, D). Its values are checked on a CPU only: reading them on a GPU would make the
     host wait for it."""
     D = math.prod(shape)
+    if not isinstance(x, torch.Tensor) or x.is_complex():
+        raise ValueError(f"x must be a tensor of real numbers, got {_kind(x)}")
     if x.dim() == 0 or math.prod(x.shape[1:]) != D:
         raise ValueError(f"x must have shape (N, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
     if levels is not None and x.device.type == "cpu" and x.numel():
@@ -25,14 +29,32 @@ def begun(n, D, u, x, known, like, dtype=torch.uint8):
 
     The sampler keeps the first `known` numbers of x, in the model's order.
     """
-    u = torch.rand(n, D, device=like.device) if u is None else u
-    if u.shape != (n, D):
-        raise ValueError(f"u must have shape (n, D) = ({n}, {D}), got {tuple(u.shape)}")
+    u = noise(u, n, D, like.device)
+    whole(0, known=known)
     if not 0 <= known <= D or (known and x is None):
         raise ValueError(f"known must count numbers of x, 0 to {D}, got {known}" + (" and no x" if x is None else ""))
     if x is not None and math.prod(x.shape) != n * D:
         raise ValueError(f"x must hold n = {n} images of {D} numbers, got shape {tuple(x.shape)}")
     return u, torch.zeros(n, D, dtype=dtype, device=u.device) if x is None else x.reshape(n, D).to(dtype)
+
+
+def noise(u, n, D, device):
+    """Uniform noise u (n, D), drawn if it is None. Like those of x, its values are checked on a CPU only."""
+    if u is None:
+        return torch.rand(n, D, device=device)
+    if not isinstance(u, torch.Tensor) or not u.is_floating_point():
+        raise ValueError(f"u must be a floating tensor of shape ({n}, {D}), got {_kind(u)}")
+    if u.shape != (n, D):
+        raise ValueError(f"u must have shape ({n}, {D}), got {tuple(u.shape)}")
+    if u.device.type == "cpu" and u.numel():
+        low, high = u.min().item(), u.max().item()  # both nan if one of them is
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"u must hold numbers from 0 to 1, got {low} ... {high}")
+    return u
+
+
+def _kind(value):
+    return value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
 
 
 def steps(x, levels, dtype):

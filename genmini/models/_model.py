@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from genmini.models._levels import checked
-from genmini.models._recorded import recorded
+from genmini.models._recorded import counted, recorded
 from genmini.settings import whole
 
 LACKS = {  # method, or argument of `sample` -> what a model without it does not do
@@ -89,6 +89,8 @@ class Model(nn.Module):
         super().__init_subclass__(**keywords)
         if "__init__" in vars(cls):
             cls.__init__ = recorded(cls.__init__)
+        if "sample" in vars(cls):
+            cls.sample = counted(cls.sample)
 
     def __init__(self, shape, levels, classes=0):
         super().__init__()

@@ -1,9 +1,12 @@
-"""Records the arguments of a model's constructor as `settings`, which make the same model again."""
+"""What every model does without saying so: the arguments of its constructor are recorded as `settings`, which make the
+same model again, and `sample` checks how many samples are wanted."""
 
 import functools
 import inspect
 
 import torch
+
+from genmini.settings import whole
 
 NOT_STORED = "device", "dtype", "context"  # arguments that are no settings; a model hands `context` to its base
 
@@ -28,6 +31,18 @@ def recorded(init):
         self.settings = own | vars(self).get("settings", {}) | named
 
     return constructor
+
+
+def counted(sample):
+    """The method `sample`, which first checks how many samples it is to draw."""
+
+    @functools.wraps(sample)
+    def checked(self, n, *args, **keywords):
+        if not isinstance(n, torch.SymInt):  # of torch.export
+            whole(0, n=n)
+        return sample(self, n, *args, **keywords)
+
+    return checked
 
 
 def _plain(name, value, default):

@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini import ops, outputs
-from genmini.models._levels import begun, ordered, steps
+from genmini.models._levels import begun, noise, ordered, steps
 from genmini.models._model import Model
 from genmini.settings import share, whole
 
@@ -131,9 +131,7 @@ class MADE(Model):
     @torch.no_grad()
     def _sample(self, n, u, x, known, draw):
         K, D = self.masks, self.D
-        u = torch.rand(n, D + (K > 1), device=self.orders.device) if u is None else u
-        if u.shape != (n, D + (K > 1)):
-            raise ValueError(f"u must have shape ({n}, {D + (K > 1)}), got {tuple(u.shape)}")
+        u = noise(u, n, D + (K > 1), self.orders.device)
         whole = begun(n, D, u[:, :D], x, known, u)[1].clone()
         given = self.orders[0, :known]
         if known and any(set(order[:known].tolist()) != set(given.tolist()) for order in self.orders[1:]):

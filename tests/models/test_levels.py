@@ -1,5 +1,7 @@
 """What every model of levels refuses (genmini/models/_levels.py)."""
 
+import math
+
 import pytest
 import torch
 
@@ -26,6 +28,28 @@ def test_what_is_no_level_has_no_probability(make, levels):
     for x, words in ((torch.full((3, 2, 2), levels), "hold levels"), (torch.full((3, 2, 2), -1), "hold levels"),
                      (torch.full((3, 2, 2), 0.4), "whole levels"), (torch.zeros(3, 5), "must have shape")):  # fmt: skip
         with pytest.raises(ValueError, match=words):
+            model.log_prob(x)
+
+
+@pytest.mark.parametrize("make", [FVSBN, NADE, MADE, PixelCNN], ids=lambda make: make.__name__)
+def test_what_is_no_noise_draws_nothing(make):
+    """nan would draw zeros, and 2. ones"""
+    model = make((2, 2))
+    for u in (math.nan, 2.0, -0.1):
+        with pytest.raises(ValueError, match=f"u must hold numbers from 0 to 1, got .*{u}"):
+            model.sample(2, u=torch.full((2, 4), u))
+    for u in ([0.1], torch.zeros(2, 4, dtype=torch.int32)):
+        with pytest.raises(ValueError, match=r"u must be a floating tensor of shape \(2, 4\), got"):
+            model.sample(2, u=u)
+    with pytest.raises(ValueError, match="known must be a whole number"):
+        model.sample(2, x=torch.zeros(2, 4), known=1.5)
+
+
+@pytest.mark.parametrize("make", [FVSBN, NADE, MADE, PixelCNN, RealNVP], ids=lambda make: make.__name__)
+def test_what_is_no_tensor_of_real_numbers_has_no_probability(make):
+    model = make((2, 2))
+    for x in ([1, 2, 3, 4], None, torch.zeros(3, 4, dtype=torch.complex64)):
+        with pytest.raises(ValueError, match="x must be a tensor of real numbers, got"):
             model.log_prob(x)
 
 

@@ -222,6 +222,17 @@ def test_what_a_model_cannot_do_it_says_and_the_rest_it_does(name):
             assert len(model.sample(2, **{argument: value})) == 2
 
 
+@each_family
+def test_how_many_samples_is_a_whole_number(name):
+    model, _ = small(name)
+    if model.cannot("sample"):
+        return
+    for n in (-1, 2.5, "x", True, None):
+        with pytest.raises(ValueError, match=f"^n must be .*, got {n!r}$"):
+            model.sample(n)
+    assert len(model.sample(torch.ones(3).numel())) == 3
+
+
 def test_who_decodes_and_does_not_encode_says_just_that():
     for name in ("gan", "cgan"):
         assert models.find(name).cannot("encode").endswith("decodes codes that it draws, and encodes no examples")
@@ -428,7 +439,7 @@ def test_without_another_measure_unseen_data_judge_by_the_mean_loss():
 
 @pytest.mark.parametrize("betas", [(0.9,), (0.9, 1.0), (-0.1, 0.9)])
 def test_betas_that_cannot_be_are_refused(betas):
-    with pytest.raises(ValueError, match="betas are two shares of at least 0 and below 1"):
+    with pytest.raises(ValueError, match="betas must be (two shares|at least 0 and below 1), got"):
         fit(Game((8, 8)), TRAIN, VALID, **LOOP | dict(betas=betas))
 
 
@@ -513,7 +524,7 @@ def test_stages_take_settings_each_and_no_others():
         fit(small("nade")[0], TRAIN, VALID, steps=1, later={"prior": dict(steps=1)}, progress=False)
     with pytest.raises(ValueError, match="every must be at least 1"):
         fit(model, TRAIN, VALID, steps=1, later={"prior": dict(steps=1, every=0)}, progress=False)
-    with pytest.raises(ValueError, match="steps must be at least 1, got None"):
+    with pytest.raises(ValueError, match="steps must be a whole number, at least 1, got None"):
         fit(small("nade")[0], TRAIN, VALID, progress=False)
     with pytest.raises(ValueError, match="method is for models that are solved: NADE is trained step by step"):
         fit(small("nade")[0], TRAIN, VALID, steps=1, method="likelihood", progress=False)

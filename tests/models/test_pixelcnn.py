@@ -319,7 +319,7 @@ def test_wrong_arguments_are_named():
         (lambda: of_classes.log_prob(x, 3), "y must hold classes 0 ... 2, got 3"),
         (lambda: of_classes.logits(x), "y is missing"),
         (lambda: model.sample(3, how="fast"), "how must be 'cached' or 'naive' or 'jacobi', got 'fast'"),
-        (lambda: model.sample(3, torch.rand(3, 5)), r"u must have shape \(n, D\) = \(3, 4\), got \(3, 5\)"),
+        (lambda: model.sample(3, torch.rand(3, 5)), r"u must have shape \(3, 4\), got \(3, 5\)"),
         (lambda: model.sample(2, x=x), "x must hold n = 2 images of 4 numbers, got shape"),
         (lambda: model.sample(3, known=1), "known .* no x"),
         (lambda: model.sample(3, x=x, known=5), "known must count numbers of x, 0 to 4, got 5"),

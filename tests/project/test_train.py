@@ -1,5 +1,6 @@
 """Tests of data, the loop and its runs: same seed same bits, the best weights are kept, and no file is half written."""
 
+import copy
 import dataclasses
 import itertools
 import json
@@ -192,14 +193,53 @@ def test_settings_that_cannot_be_are_named():
     for wrong in (dict(steps=0), dict(steps=1, batch=0), dict(steps=1, every=0)):
         with pytest.raises(ValueError, match=f"{list(wrong)[-1]} must be at least 1"):
             fit(small(), TRAIN, VALID, **wrong, progress=False)
-    for wrong, says in ((dict(shift=2.0), "shift is a share of the batches, 0 to 1, got 2.0"),
-                        (dict(rate=float("inf")), "rate must be above 0 and finite, got inf"), (dict(ema=1.0), "ema"),
-                        (dict(patience=-1), "patience"), (dict(precision="float64"), "float32, bfloat16, float16")):
+    for wrong, says in ((dict(shift=2.0), "shift must be at least 0 and at most 1, got 2.0"),
+                        (dict(rate=float("inf")), "rate must be above 0, got inf"), (dict(ema=1.0), "ema"),
+                        (dict(patience=-1), "patience"), (dict(precision="float64"), "'bfloat16' or 'float16'")):
         with pytest.raises(ValueError, match=says):
             fit(small(), TRAIN, VALID, steps=1, **wrong, progress=False)
     rows = dataclasses.replace(TRAIN, x=TRAIN.x.flatten(1))
     with pytest.raises(ValueError, match="shift moves images"):
         fit(MADE(64, hidden=4), rows, rows, steps=1, shift=0.5, progress=False)
+
+
+@pytest.mark.parametrize("wrong, says", [
+    (dict(steps=1.5), "steps must be a whole number, at least 1, got 1.5"), (dict(steps=True), "steps must be a whole"),
+    (dict(steps="a"), "steps must be a whole number"), (dict(steps=(2, 3)), r"steps must be one value, got \(2, 3\)"),
+    (dict(batch=1.5), "batch must be a whole"), (dict(every=2.5), "every must be a whole"),
+    (dict(patience=1.5), "patience must be a whole"), (dict(rate="a"), "rate must be a number, above 0, got 'a'"),
+    (dict(clip="x"), "clip must be a number"), (dict(decay="x"), "decay must be a number"),
+    (dict(shift="x"), "shift must be a number"), (dict(ema="x"), "ema must be a number"),
+    (dict(betas=3), "betas must be two shares"), (dict(betas=("a", 0.1)), "betas must be a number"),
+    (dict(precision=3), "precision must be"), (dict(marginals=3), "marginals must be True or False, got 3"),
+    (dict(seed="a"), "seed must be a whole number"), (dict(seed=1.5), "seed must be a whole number"),
+    (dict(seed=2**64), r"seed must be 0 to \d+, got"), (dict(resume=True), "resume continues the training in run"),
+    (dict(watch=5), "watch must be a function, got 5"), (dict(measure=5), "measure must be a function, got 5"),
+    (dict(run=5), "run must be the path of a folder, got 5"),
+    (dict(later=5), "later must be"), (dict(later={"x": 5}), "later must be"),
+    (dict(later={"x": {}}), r"later takes the settings of the stages \(\), got those of \('x',\)"),
+    (dict(metadata={"a": object()}), "metadata must be JSON: Object of type object"),
+])  # fmt: skip
+def test_settings_of_another_kind_are_named(wrong, says):
+    """before anything is trained"""
+    model = small()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=says):
+        fit(model, TRAIN, VALID, **dict(steps=1, progress=False) | wrong)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_what_is_no_model_and_no_data_is_named():
+    for call, says in (
+        (lambda: fit(None, TRAIN, VALID, steps=1), "model must be a genmini.models Model, got NoneType"),
+        (lambda: fit(small(), TRAIN.x, VALID, steps=1), "data must be a genmini.data.Data, got Tensor"),
+        (lambda: evaluate(small(), None), "data must be a genmini.data.Data, got NoneType"),
+        (lambda: evaluate(TEST, TEST), "model must be a genmini.models Model, got Data"),
+        (lambda: fit(small(), TRAIN, dataclasses.replace(VALID, x=VALID.x[:0], y=VALID.y[:0]), steps=1),
+         "the valid split of digits-threshold is empty"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=says):
+            call()
 
 
 def test_shifted_moves_by_one_pixel():
@@ -320,7 +360,7 @@ def test_what_cannot_be_trained_is_named_before_anything_is_written(tmp_path):
     for given, more, error, says in (
         ((TRAIN, none), {}, ValueError, "the valid split of digits-threshold is empty"),
         ((TRAIN, VALID), dict(resume=True), ValueError, "resume continues the training in run, and none is given"),
-        ((TRAIN, VALID), dict(metadata={"a": object()}, run=tmp_path / "r"), TypeError, "not JSON serializable"),
+        ((TRAIN, VALID), dict(metadata={"a": object()}, run=tmp_path / "r"), ValueError, "not JSON serializable"),
         ((TRAIN, VALID), dict(stepz=3), TypeError, "unexpected keyword argument 'stepz'"),
     ):
         with pytest.raises(error, match=says):
