@@ -20,6 +20,16 @@ with q the time before t. heun asks the denoiser twice a step; it is Heun's rule
 that its first step from pure noise stays bounded. ddim with eta > 0 adds noise: eta = 1 draws from the posterior
 q(x_r | x_t, x_0 = X), which is ddpm. The last step, to s = 0, is x_0 = X by (3).
 
+repaint draws x_0 of which the pixels of a mask m are known, k (Lugmayr et al., "RePaint", 2022). A step of ddpm leads
+to x', and the known pixels are put in with the noise of that time; then x_r is made as noisy as x_t was,
+
+    x_r = m (a_r k + s_r e) + (1 - m) x'                                                    (6)
+    x_t = (a_t / a_r) x_r + sqrt(s_t^2 - (a_t s_r / a_r)^2) e                               (7)
+
+and the step is taken anew, `times` times in all; the last one, to s = 0, once. x' was drawn before the new e of the
+known pixels, and does not fit them; with every repetition it fits them better. With many small steps and repetitions
+x_0 tends to a draw from p(x_0 | k). With few it lies nearer to what the model draws without k.
+
 A time is a pair (a, s); a path is a list of times. `step(x, t, r, eta)` is (2) by (3): the denoiser and the step that
 follows, so that a model can do both in one kernel; step(x, t, DATA) is x0(x). `of(denoiser)` makes it from a function.
 
@@ -28,6 +38,8 @@ follows, so that a model can do both in one kernel; step(x, t, DATA) is x0(x). `
 
 import math
 from itertools import pairwise
+
+import torch
 
 from genmini import ops
 
@@ -69,6 +81,18 @@ def heun(step, x, path):
         x0 = step(x, t, DATA)
         X = x0 if r[1] == 0 else (x0 + step(lead(x, x0, t, r), r, DATA)) / 2  # (5)
         x = lead(x, X, t, r)
+    return x
+
+
+def repaint(step, x, path, known, mask, times=5):
+    """x_T (N, ...) -> x_0 whose numbers where mask (...) is true are those of known (N, ...)."""
+    for t, r in pairwise(path):
+        for left in reversed(range(times if r[1] > 0 else 1)):
+            drawn = r[0] * known + r[1] * torch.randn_like(x)
+            x = torch.where(mask, drawn, step(x, t, r, 1.0))  # (6)
+            if left:
+                a = t[0] / r[0]
+                x = a * x + math.sqrt(t[1] ** 2 - (a * r[1]) ** 2) * torch.randn_like(x)  # (7)
     return x
 
 

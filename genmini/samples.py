@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from genmini import files, plots
+from genmini import files, given, plots
 
 
 def draw(model, n, seed=0, **how):
@@ -27,15 +27,24 @@ def halves(model, test, n):
     -> what `sample` takes to draw the rest, and {title: images} to show."""
     if model.cannot("known"):
         raise ValueError(f"halves cannot be completed: {model.cannot('known')}")
+    known, half = _first(model, test, n, "halves are to be completed"), model.D // 2
+    kept = known["x"].cpu().float().flatten(1).index_fill(1, model.pixel_order()[half:].cpu(), math.nan)
+    return known | dict(known=half), {f"data ({test.split})": test.x[:n], "what is kept": kept.view_as(test.x[:n])}
+
+
+def parts(model, test, n):
+    """The first n test images, of which the model is given what it is made for -> the same two."""
+    known = _first(model, test, n, "images are to be restored")
+    return known, {f"data ({test.split})": test.x[:n], "what is given": given.pictured(test.x[:n], model.given)}
+
+
+def _first(model, test, n, what):
+    """n test images, and their classes for a model that takes them"""
     if n > len(test):
-        raise ValueError(f"{n} halves are to be completed, and the {test.split} split of {test.name} "
+        raise ValueError(f"{n} {what}, and the {test.split} split of {test.name} "
                          f"has {len(test)} images: ask for fewer (-n)")  # fmt: skip
-    x, half = test.x[:n], model.D // 2
-    known = dict(x=x.to(model.device), known=half)
-    if model.classes:
-        known["y"] = test.y[:n].to(model.device)
-    given = x.float().flatten(1).index_fill(1, model.pixel_order()[half:].cpu(), math.nan).reshape(x.shape)
-    return known, {f"data ({test.split})": x, "what is kept": given}
+    of_class = dict(y=test.y[:n].to(model.device)) if model.classes else {}
+    return dict(x=test.x[:n].to(model.device), **of_class)
 
 
 def check_memory(n, model):
@@ -65,7 +74,7 @@ def write(path, x, model, what, beside=None):
         np.save(content, x.numpy(), allow_pickle=False)
         files.write(path, content.getvalue())
     elif beside:
-        plots.side_by_side(path, {**beside, f"completed by {model.title}": x}, model.levels)
+        plots.side_by_side(path, {**beside, f"{what} of {model.title}": x}, model.levels)
     else:
         plots.samples(path, f"{len(x)} {what} of {model.title}", x, model.levels)
 

@@ -44,6 +44,8 @@ def run(arguments):
         if model.cannot("known"):
             raise ValueError(f"--complete does not fit: {model.cannot('known')}")
         how, beside = samples.halves(model, data.of_run(saved, "test", arguments.data_dir), n)
+    elif model.given:
+        how, beside = samples.parts(model, data.of_run(saved, "test", arguments.data_dir), n)
     how |= _options.chosen(arguments, model)
     if arguments.y is not None:
         if not model.classes:

@@ -23,6 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from genmini import given
 from genmini.models._levels import checked
 from genmini.models._recorded import counted, recorded
 from genmini.settings import whole
@@ -46,6 +47,7 @@ LACKS = {  # method, or argument of `sample` -> what a model without it does not
     "inverse": "carries no noise to examples",
     "forecast": "forecasts no series",
     "autocovariance": "has no autocovariance of its own",
+    "restore": "is given no part of an image",
     "fit": "is trained step by step",
     "begin_at_marginals": "has no bias for each level of each pixel",
     "mean": "draws its pixels directly, so there is no mean image behind them",
@@ -82,6 +84,7 @@ class Model(nn.Module):
     grid = ()  # (h, w), the places of an example's codes
     has_normal_prior = False  # true if z is drawn from N(0, I)
     attributes = ()  # names of the attributes that the first numbers z follow
+    given = ""  # what of an image the model is given, a name of genmini/given.py; "": nothing
     sample_note = ""  # a sentence that belongs beside samples
     judged_by_samples = False  # is `valid_loss` of samples? Then the metrics tell more about them
 
@@ -295,6 +298,10 @@ class Model(nn.Module):
         it; x_t while noise becomes other images and the x_0 estimated from it."""
         raise Cannot(self.cannot("process"))
 
+    def restore(self, x, y=None):
+        """(N, *shape) -> (N, *shape) in levels, one image for each: what the model makes of what it is `given` of x."""
+        raise Cannot(self.cannot("restore"))
+
     # ---- pictures ----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -304,6 +311,11 @@ class Model(nn.Module):
         Where a model with classes reconstructs, each column shows one class; it is NaN if the split has none of it.
         """
         test, name, rows = splits["test"], type(self).__name__, min(8, len(splits["test"]))
+        if self.given:
+            x = test.x[: rows * rows]
+            y = dict(y=test.y[: len(x)].to(self.device)) if self.classes else {}
+            made = self.restore(x.to(self.device), **y).cpu()
+            return {"data (test)": x, "what is given": given.pictured(x, self.given), f"restored by {name}": made}, rows
         by_class = bool(self.classes) and not self.cannot("reconstruct")
         columns = self.classes if by_class else rows
         title = f", classes 0 ... {columns - 1} by column" if by_class else ""

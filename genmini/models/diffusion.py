@@ -16,6 +16,7 @@ bound by signal-to-noise ratios); Ho, Salimans, "Classifier-Free Diffusion Guida
     L_t = KL(q(x_t-1 | x_t, x_0) || q(x_t-1 | x_t, x0)) = 1/2 (SNR_t-1 - SNR_t) |x_0 - x0|^2,   SNR = a^2 / s^2   (8)
     L_1 = -sum_d log int over level x_d of N(x0_d, (s_1 / a_1)^2)                           (9)
     F <- F(x_t, t) + w (F(x_t, t, y) - F(x_t, t))                                           (10)
+    x_0 ~ p(x_0 | c),   c = c(x_0):   F(x_t, t) <- F((x_t, c), t)                           (11)
 
 x_0 = 2 x / (L-1) - 1 are the levels on [-1, 1]; in (9) level l reaches half way to its neighbours, the first and the
 last one to infinity. The network sees the time as log SNR_t. For data of deviation 1, v is what EDM's preconditioning
@@ -23,6 +24,10 @@ gives the network to learn (Karras et al., 2022), up to the sign.
 
 A model with classes learns p(x | y), and p(x) from the share `hide` of the images, whose y it does not see. Guidance
 (10) with w = 1 is the conditional model; w > 1 goes further away from p(x). (genmini/samplers.py has the samplers.)
+
+A model that is `given` a part c of an image (genmini/given.py) has it as further channels of its input (11), and draws
+images that have this part: it colours a picture, or enlarges it. Any model completes images whose `known` pixels it is
+told; it needs no training for that (samplers.repaint).
 
 loss "bound" trains on one uniform t of (6). `log_prob` and `figures` sum (6) over k stratified times for each image,
 unbiased, and over all T where k >= T. In eval mode `loss` takes the same times and noise at each call, so that valid
@@ -37,10 +42,11 @@ from itertools import pairwise
 
 import torch
 
+from genmini import given as parts
 from genmini import ops
-from genmini.models._model import Model
+from genmini.models._model import Cannot, Model
 from genmini.nets.unet import UNet
-from genmini.samplers import DATA, SAMPLERS
+from genmini.samplers import DATA, SAMPLERS, repaint
 from genmini.settings import image, number, one_of, whole
 
 SCHEDULES, TARGETS, LOSSES = ("linear", "cosine"), ("eps", "x0", "v"), ("simple", "bound")
@@ -70,10 +76,12 @@ class Diffusion(Model):
 
     def __init__(self, shape, levels=2, T=1000, schedule="cosine", target="v", loss="simple", width=32,
                  multiples=(1, 2), blocks=1, attention=1, upsample="nearest", classes=0, hide=0.1, dropout=0.0,
-                 sampler="dpm", draws=20, guidance=1.0, threshold="static", device=None, dtype=None):  # fmt: skip
+                 sampler="dpm", draws=20, guidance=1.0, threshold="static", given="", device=None,
+                 dtype=None):  # fmt: skip
         """T, schedule, target, loss: of (1) to (6); width to upsample: of the U-Net; hide: the share of y that is
-        hidden in training. sampler, draws, guidance, threshold: what `sample` takes if it is not told otherwise: the
-        sampler, its steps, w of (10), and what keeps x0 in [-1, 1]: "none", "static" or "dynamic".
+        hidden in training; given: c of (11), "dark", "grey", "half" or "quarter". sampler, draws, guidance, threshold:
+        what `sample` takes if it is not told otherwise: the sampler, its steps, w of (10), and what keeps x0 in
+        [-1, 1]: "none", "static" or "dynamic".
         """
         whole(2, 256, levels=levels)
         whole(2, T=T)
@@ -87,7 +95,9 @@ class Diffusion(Model):
         self.T, self.target, self.objective, self.hide = T, target, loss, hide
         self.unit = "nats" if loss == "bound" else "squared error"
         self.default = self._sampling(sampler, draws, guidance, threshold)
-        self.net = UNet(C, C, width, multiples, blocks, attention, classes, upsample=upsample, dropout=dropout)
+        self.given = given
+        c = parts.channels(given, shape) if given else 0
+        self.net = UNet(C + c, C, width, multiples, blocks, attention, classes, upsample=upsample, dropout=dropout)
         self.place(device, dtype)
         a, s = tables(schedule, T)
         self.register_buffer("a", a.to(self.device), persistent=False)
@@ -97,13 +107,18 @@ class Diffusion(Model):
         """Levels (N, D) -> x_0, (N, C, H, W) in [-1, 1]"""
         return (x.to(self.like.dtype) * (2 / (self.levels - 1)) - 1).view(len(x), *image(self.shape))
 
-    def given(self, x, y):
+    def checked(self, x, y):
         """The same as `check`, but a class that is not given is -1."""
         x, y = self.check(x, y)
         return x, torch.full((len(x),), -1, device=x.device) if self.classes and y is None else y
 
+    def beside(self, x_0):
+        """A function of x_t -> (x_t, c), or x_t itself where the model is given nothing of x_0"""
+        c = [parts.shown(x_0, self.given)] if self.given else []
+        return lambda x_t: torch.cat([x_t, *c], 1)  # (11)
+
     def F(self, x_t, t, y):
-        """x_t (N, C, H, W), t (N,), y (N,), -1 for no class -> what the network says of `target`, (N, C, H, W)"""
+        """x_t, or (x_t, c), (N, C + c, H, W), t (N,), y (N,), -1 for no class -> what the network says of `target`"""
         log_snr = 2 * (self.a[t] / self.s[t]).log()
         return self.net(x_t, log_snr, y)  # (4)
 
@@ -111,7 +126,7 @@ class Diffusion(Model):
 
     def loss(self, x, y=None, t=None, noise=None):
         """(N, *shape) -> (N,): (5), or a one-time estimate of (6); t (N,) and noise (N, *shape) are drawn if None."""
-        x, y = self.given(x, y)
+        x, y = self.checked(x, y)
         generator = None if self.training else torch.Generator(x.device).manual_seed(0)
         rand = lambda n: torch.rand(n, generator=generator, device=x.device)
         if self.classes and self.training:
@@ -123,7 +138,7 @@ class Diffusion(Model):
         if noise is None:
             noise = torch.randn(x_0.shape, generator=generator, device=x.device, dtype=x_0.dtype)
         x_t, target = ops.q_sample(x_0, t, self.a, self.s, noise.view_as(x_0), target=self.target)  # (3)
-        out = self.F(x_t, t, y)
+        out = self.F(self.beside(x_0)(x_t), t, y)
         if self.objective == "simple":
             return (out - target).square().flatten(1).mean(1)  # (5)
         return self.prior_kl(x_0) + self.T * self.cost(x, x_0, x_t, t, out)
@@ -145,7 +160,7 @@ class Diffusion(Model):
 
     def log_p(self, x, x0):
         """log P(x | x_1), (N,): a Gaussian around x0, cut into levels"""
-        centre, half = 2 * x / (self.levels - 1) - 1, 1 / (self.levels - 1)
+        centre, half = 2 * (x.double() / (self.levels - 1)) - 1, 1 / (self.levels - 1)
         edge = lambda side: (centre - x0.flatten(1).double() + side * half) * (self.a[1] / self.s[1])
         low, high = edge(-1).masked_fill(x == 0, -math.inf), edge(1).masked_fill(x == self.levels - 1, math.inf)
         low, high = torch.where(low + high > 0, -high, low), torch.where(low + high > 0, -low, high)  # the lower tail
@@ -163,7 +178,7 @@ class Diffusion(Model):
 
         def cost(t):
             x_t, _ = ops.q_sample(x_0, t, self.a, self.s, torch.randn_like(x_0), target=self.target)
-            return self.cost(x, x_0, x_t, t, self.F(x_t, t, y))
+            return self.cost(x, x_0, x_t, t, self.F(self.beside(x_0)(x_t), t, y))
 
         kl = torch.zeros(N, device=x.device, dtype=x_0.dtype)
         for j in range(k):
@@ -198,36 +213,62 @@ class Diffusion(Model):
         t = torch.linspace(self.T, 0, steps + 1, dtype=torch.float64).round().long()
         return list(zip(self.a[t].tolist(), self.s[t].tolist(), strict=True))
 
-    def step(self, y, guidance=1.0, threshold="static"):
-        """What a sampler (genmini/samplers.py) asks: x_t, its time and a later one -> x at the later time"""
+    def step(self, y, guidance=1.0, threshold="static", x_0=None):
+        """What a sampler (genmini/samplers.py) asks: x_t, its time and a later one -> x at the later time. x_0: of c"""
         log_snr = lambda x, t: torch.full((len(x),), 2 * math.log(t[0] / t[1]), device=x.device, dtype=torch.float64)
-        threshold = None if threshold == "none" else threshold
+        threshold, beside = None if threshold == "none" else threshold, self.beside(x_0)
 
         @torch.no_grad()
         def step(x, t, r, eta=0.0):
             unconditional = None
             if guidance == 1:
-                out = self.net(x, log_snr(x, t), y)
+                out = self.net(beside(x), log_snr(x, t), y)
             else:
                 both = torch.cat([y, torch.full_like(y, -1)])
-                out, unconditional = self.net(x.repeat(2, 1, 1, 1), log_snr(x, t).repeat(2), both).chunk(2)
+                out, unconditional = self.net(beside(x).repeat(2, 1, 1, 1), log_snr(x, t).repeat(2), both).chunk(2)
             return ops.ddim_step(x, out, *t, *r, self.target, unconditional, guidance, threshold, eta=eta)  # (10)
 
         return step
 
     @torch.no_grad()
-    def sample(self, n, y=None, how=None, steps=None, guidance=None, threshold=None, noise=None):
+    def sample(self, n, y=None, how=None, steps=None, guidance=None, threshold=None, noise=None, x=None, known=0):
         """n draws, (n, *shape) uint8. y: a class for all, or one each; None draws them evenly. how: "ddim", "ddpm",
         "dpm" or "heun"; steps, guidance, threshold: as in the constructor. noise: x_T, (n, *shape), drawn if None.
+
+        x: images (n, *shape). A model with `given` sees c(x) of them alone: a grey image in all channels, or the pixels
+        of a small one repeated, will do. known: how many numbers of x stay, the first in `pixel_order`, or which, a
+        mask (*shape); samplers.repaint draws the rest.
         """
-        given = how, steps, guidance, threshold
+        asked = how, steps, guidance, threshold
         how, steps, guidance, threshold = self._sampling(
-            *(own if value is None else value for own, value in zip(self.default, given, strict=True)))  # fmt: skip
-        y, (C, H, W) = self.classes_or_drawn(y, n), image(self.shape)
+            *(own if value is None else value for own, value in zip(self.default, asked, strict=True)))  # fmt: skip
+        y, (C, H, W), known = self.classes_or_drawn(y, n), image(self.shape), self._known(known)
+        if x is None and (self.given or known.any()):
+            raise ValueError(f"x is missing: the images of which this model is given {self.given or 'known pixels'}")
+        x_0 = None if x is None else self.scaled(self.check(x)[0])
         if noise is None:
             noise = torch.randn(n, C, H, W, device=self.device, dtype=self.like.dtype)
-        x = SAMPLERS[how](self.step(y, guidance, threshold), noise.view(n, C, H, W), self.path(steps))
+        step, noise, path = self.step(y, guidance, threshold, x_0), noise.view(n, C, H, W), self.path(steps)
+        x = repaint(step, noise, path, x_0, known) if known.any() else SAMPLERS[how](step, noise, path)
         return self.in_levels(x).round().clamp(0, self.levels - 1).to(torch.uint8)
+
+    def _known(self, known):
+        """A number or a mask -> a mask, (C, H, W)"""
+        if isinstance(known, torch.Tensor):
+            return known.to(self.device, torch.bool).expand(self.shape).reshape(image(self.shape))
+        whole(0, self.D, known=known)
+        first = torch.zeros(self.D, dtype=torch.bool).index_fill(0, self.pixel_order()[:known], True)
+        return first.view(image(self.shape)).to(self.device)
+
+    def pixel_order(self):
+        """Pixel after pixel, each with all its channels: what `known` counts"""
+        return torch.arange(self.D).view(image(self.shape)[0], -1).T.flatten()
+
+    def restore(self, x, y=None):
+        """(N, *shape) -> (N, *shape): a draw for each, given c(x) alone"""
+        if not self.given:
+            raise Cannot(f"this Diffusion is given no part of an image: set given to {' or '.join(parts.GIVEN)}")
+        return self.sample(len(x), y, x=x)
 
     def in_levels(self, x):
         """(N, C, H, W) around [-1, 1] -> (N, *shape), real numbers around 0 ... L-1"""
@@ -236,9 +277,9 @@ class Diffusion(Model):
     @torch.no_grad()
     def process(self, x, y=None, times=8):
         """Images as they become noise, and noise as it becomes images: what `Model.process` says"""
-        x, y = self.given(x, y)
-        step, x_0, parts = self.step(y), self.scaled(x), 10  # of the way back between two times that are kept
-        noise, path = torch.randn_like(x_0), self.path(min(self.T, times * parts))
+        x, y = self.checked(x, y)
+        x_0, between = self.scaled(x), 10  # steps of the way back between two times that are kept
+        step, noise, path = self.step(y, x_0=x_0), torch.randn_like(x_0), self.path(min(self.T, times * between))
         kept = path[:: max(1, len(path) // times)][:times]
         there = [t[0] * x_0 + t[1] * noise for t in kept[::-1]]  # (3)
         back, x_t = [], torch.randn_like(x_0)
@@ -273,5 +314,14 @@ RECIPES = {  # of digits: chosen once and checked by one run; mnist and colour a
         "data": "images",
         "model": dict(width=32, multiples=(1, 2, 2)),
         "train": dict(steps=10_000, batch=32, rate=1e-3, ema=0.999, every=1000),
+    },
+    **{
+        name: {  # one core, about five minutes; the size was chosen by the time of a step
+            "data": "shapes",
+            "model": dict(width=16, multiples=(1, 2, 4), given=given),
+            "train": dict(steps=6500, batch=16, rate=2e-3, ema=0.999, every=500),
+            "threads": 1,
+        }
+        for name, given in {"shapes": "", "colourise": "dark", "enlarge-2": "half", "enlarge-4": "quarter"}.items()
     },
 }

@@ -23,7 +23,7 @@ FAST = {  # settings that make a small model of a family
     "ar": {}, "fvsbn": {}, "made": dict(hidden=4), "nade": dict(hidden=4), "pixelcnn": dict(width=4, blocks=1),
     "pixelrnn": dict(width=4, layers=1), "realnvp": dict(couplings=1, hidden=4, width=2, blocks=1),
     "vqvae": dict(width=4, K=4, dim=2, prior_width=4, prior_blocks=1), "classifier": dict(width=2, features=4),
-    "diffusion": dict(width=8, draws=2),
+    "diffusion": dict(width=8, draws=2), "regressor": dict(width=8),
     **dict.fromkeys(("vae", "cvae", "autoencoder"), dict(latent=2, hidden=4)),
     "arvae": dict(latent=2, hidden=4, attributes="area"),
     **dict.fromkeys(("gan", "cgan"), dict(latent=2, hidden=4)), "cyclegan": dict(width=2, blocks=0, pool=3),

@@ -122,7 +122,8 @@ def test_pictures_are_drawn_as_it_goes(capsys, monkeypatch, tmp_path):
 @pytest.mark.parametrize("wanted", ["digits", "mnist", "idx", "images"])
 def test_a_recipe_has_the_same_data_whether_it_is_named_or_found(wanted):
     for name in models.MODELS:
-        if any(data.kind(recipe["data"]) == "images" for recipe in models.recipes(name).values()):
+        meant = {recipe["data"] for recipe in models.recipes(name).values()} - {"shapes"}
+        if any(data.kind(each) == "images" for each in meant):
             if (name, wanted) == ("cyclegan", "mnist"):  # it translates between two sets, and MNIST is one
                 with pytest.raises(ValueError, match="cyclegan has no recipe for 'mnist'"):
                     experiment.plan(name, wanted)

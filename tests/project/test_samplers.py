@@ -12,7 +12,7 @@ import torch
 
 from genmini import samplers
 from genmini.models.diffusion import tables
-from genmini.samplers import DATA, SAMPLERS, ddim, ddpm, dpm, heun, lead, of
+from genmini.samplers import DATA, SAMPLERS, ddim, ddpm, dpm, heun, lead, of, repaint
 
 WEIGHT = torch.tensor([0.3, 0.5, 0.2], dtype=torch.float64)
 MEAN = torch.tensor([-0.8, 0.1, 0.9], dtype=torch.float64)
@@ -149,3 +149,53 @@ def test_the_denoiser_is_asked_once_a_step_and_by_heun_twice():
         sampler(of(lambda x, t: calls.append(t) or denoise(x, t)), torch.zeros(1, dtype=torch.float64), cosine_path(6))
         assert len(calls) == (11 if name == "heun" else 6), name
         assert all(samplers.log_ratio(t) < math.inf for t in calls), "never at the data"
+
+
+# ---- completion ------------------------------------------------------------------------------------------------------
+
+COVARIANCE = torch.tensor([[0.25, 0.2], [0.2, 0.25]], dtype=torch.float64)  # of two numbers, of mean 0
+
+
+def of_two(x, t):
+    """E[x_0 | x_t], exactly, of the two"""
+    a, s = t
+    return a * x @ torch.linalg.solve(a**2 * COVARIANCE + s**2 * torch.eye(2, dtype=torch.float64), COVARIANCE)
+
+
+def completed(n, first, times, steps=100):
+    """The second number of n draws, where the first is known"""
+    known = torch.tensor([first, 9.0], dtype=torch.float64).expand(n, 2)  # the 9 is not known, and not looked at
+    mask = torch.tensor([True, False])
+    x = repaint(of(of_two), torch.randn(n, 2, dtype=torch.float64), [*even_path(steps), DATA], known, mask, times)
+    assert torch.equal(x[:, 0], known[:, 0])
+    return x[:, 1]
+
+
+def test_a_completion_tends_to_the_exact_conditional():
+    """p(x_2 | x_1) = N(0.8 x_1, 0.09). With every repetition the mean is nearer to it, and with 20 it is within 0.02,
+    and the variance within a tenth, beside five standard errors; without one it is 0.19 off, of 0.48."""
+    torch.manual_seed(0)
+    n, mean, variance = 4000, 0.8 * 0.6, 0.25 * (1 - 0.8**2)
+    deviation = math.sqrt(variance / n)
+    once, some, many = (completed(n, 0.6, times) for times in (1, 5, 20))
+    assert mean - once.mean() > 0.15 > 0.07 > abs(some.mean() - mean) > abs(many.mean() - mean)
+    assert abs(many.mean() - mean) < 0.02 + 5 * deviation
+    assert abs(many.var() / variance - 1) < 0.1 + 5 * math.sqrt(2 / n)
+
+
+def test_what_is_known_of_one_number_does_not_move_an_independent_one():
+    """The rest keeps its distribution, the mixture's, whatever is known and however often a step is repeated."""
+    torch.manual_seed(0)
+    n = 4000
+    for times in (1, 4):
+        x = repaint(of(denoise), torch.randn(n, 2, dtype=torch.float64), [*even_path(60), DATA],
+                    torch.full((n, 2), -0.7, dtype=torch.float64), torch.tensor([True, False]), times)  # fmt: skip
+        assert (x[:, 0] == -0.7).all()
+        assert kolmogorov(x[:, 1]) < 1.95 / math.sqrt(n) + 0.02  # of 60 steps
+
+
+def test_a_completion_asks_the_denoiser_so_many_times():
+    calls = []
+    repaint(of(lambda x, t: calls.append(t) or denoise(x, t)), torch.zeros(1, 2, dtype=torch.float64), cosine_path(6),
+            torch.zeros(1, 2, dtype=torch.float64), torch.tensor([True, False]), times=3)  # fmt: skip
+    assert len(calls) == 3 * 5 + 1, "the last step is taken once"

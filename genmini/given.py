@@ -1,0 +1,51 @@
+"""What a model is given of an image: c(x), a fixed map of the image itself, so that any images are data to learn from.
+
+    dark       c = the least of the channels           what a model adds: colours
+    grey       c = the mean of the channels            colours
+    half       c = the means of squares of 2x2 pixels  super-resolution x2
+    quarter    c = the means of squares of 4x4 pixels  super-resolution x4
+
+The network sees c enlarged to the sides of x, bilinearly, as further channels of its input.
+
+How many images have the same c decides what can be learnt. The six colours of genmini/data/shapes.py have different
+means, 90, 102, 117, 127, 155 and 168 of 255: "grey" tells each colour from the others. Their least channel is 40 in
+all of them, and every ground has equal channels: "dark" shows the scene and says nothing about its colours.
+
+    used by: genmini/models/diffusion.py, genmini/models/regressor.py    test: tests/models/test_regressor.py
+"""
+
+import torch.nn.functional as F
+
+from genmini.settings import image, one_of
+
+SQUARE = {"half": 2, "quarter": 4}  # pixels along the side of a square
+GIVEN = ("dark", "grey", *SQUARE)
+
+
+def channels(given, shape):
+    """How many channels c has, of images of this shape; ValueError if they have no such c."""
+    one_of(GIVEN, given=given)
+    C, H, W = image(shape)
+    k = SQUARE.get(given, 1)
+    if H % k or W % k:
+        raise ValueError(f"given={given!r} takes images whose sides {k} divides, got {H}x{W}")
+    return C if given in SQUARE else 1
+
+
+def of(x, given):
+    """c of images (N, C, H, W), (N, c, h, w)"""
+    if given in SQUARE:
+        return F.avg_pool2d(x, SQUARE[given])
+    return x.amin(1, keepdim=True) if given == "dark" else x.mean(1, keepdim=True)
+
+
+def shown(x, given):
+    """c of images (N, C, H, W), enlarged to their sides, (N, c, H, W)"""
+    c = of(x, given)
+    return F.interpolate(c, x.shape[-2:], mode="bilinear", align_corners=False) if given in SQUARE else c
+
+
+def pictured(x, given):
+    """c of images (N, [C,] H, W) in levels, to look at: enlarged, one channel in the place of all, in the shape of x"""
+    images = x.reshape(len(x), *image(x.shape[1:])).float()
+    return shown(images, given).expand_as(images).reshape(x.shape)
