@@ -1,7 +1,9 @@
 // Vector quantisation after the search for the nearest code: z_q, the loss, and both gradients.
 // Room: kernels/quantize.py
 //
-//   rung fused      three kernels, each reads z once: z_q and loss; dz; de, from a run of rows for each code
+//   rung naive      a thread a row for z_q and loss; a thread an element of de, which reads the index of every row
+//   rung fused      a warp a row for z_q and loss; de from the rows, sorted by their code: one run a code
+//   (both)          a thread an element of dz
 //
 // z (N, D), e (K, D), index (N,), z_q and dz like z, de like e, loss (N,) of type R: float, or double if z or e is
 // double. Sums run in double, in an order that depends on the data alone; there is no atomic addition. An index outside
@@ -25,10 +27,56 @@ template <> struct result<double, double> {
     using type = double;
 };
 
-// A warp owns row n.   loss = |sg[z] - e|^2 + beta |z - sg[e]|^2,  in value (1 + beta) |z - e|^2
+// ---- rung naive -----------------------------------------------------------------------------------------------------
+
+// A thread owns row n.   loss = |sg[z] - e|^2 + beta |z - sg[e]|^2,  in value (1 + beta) |z - e|^2
 template <class Z, class E, class R>
-__global__ void quantize_fused(const Z* z, const E* e, const int64_t* index, Z* z_q, R* loss, double beta, int64_t N,
-                               int64_t K, int64_t D) {
+__global__ void forward_naive(const Z* z, const E* e, const int64_t* index, Z* z_q, R* loss, double beta, int64_t N,
+                              int64_t K, int64_t D) {
+    int64_t n = blockIdx.x * int64_t(THREADS) + threadIdx.x;
+    if (n >= N) return;
+    int64_t k = index[n];
+    bool inside = k >= 0 && k < K;
+    double square = 0;
+    for (int64_t d = 0; d < D; d++) {
+        double code = inside ? to_double(e[k * D + d]) : 0;
+        double t = inside ? to_double(z[n * D + d]) - code : 0;
+        square += t * t;
+        z_q[n * D + d] = from_real<Z>(code);
+    }
+    loss[n] = R(square + beta * square);
+}
+
+// A thread owns element (n, d).   dz = dz_q + beta d|z - e|^2/dz dloss
+template <class Z, class E, class R>
+__global__ void gradient_of_z(const Z* dz_q, const R* dloss, const Z* z, const E* e, const int64_t* index, Z* dz,
+                              double beta, int64_t N, int64_t K, int64_t D) {
+    int64_t i = blockIdx.x * int64_t(THREADS) + threadIdx.x, n = i / D;
+    if (n >= N) return;
+    int64_t k = index[n];
+    R pull = 0;
+    if (k >= 0 && k < K) pull = R(2 * beta) * (R(to_double(z[i])) - R(to_double(e[k * D + i % D]))) * dloss[n];
+    dz[i] = from_real<Z>(R(to_double(dz_q[i])) + pull);
+}
+
+// A thread owns element (k, d), and reads the index of every row.   de_k = sum of 2 (e_k - z_n) dloss_n
+template <class Z, class E, class R>
+__global__ void gradient_of_e_naive(const R* dloss, const Z* z, const E* e, const int64_t* index, E* de, int64_t N,
+                                    int64_t K, int64_t D) {
+    int64_t i = blockIdx.x * int64_t(THREADS) + threadIdx.x, k = i / D, d = i % D;
+    if (k >= K) return;
+    double sum = 0, code = to_double(e[i]);
+    for (int64_t n = 0; n < N; n++)
+        if (index[n] == k) sum += 2 * (code - to_double(z[n * D + d])) * double(dloss[n]);
+    de[i] = from_real<E>(sum);
+}
+
+// ---- rung fused -----------------------------------------------------------------------------------------------------
+
+// A warp owns row n
+template <class Z, class E, class R>
+__global__ void forward_fused(const Z* z, const E* e, const int64_t* index, Z* z_q, R* loss, double beta, int64_t N,
+                              int64_t K, int64_t D) {
     int64_t n = (blockIdx.x * int64_t(THREADS) + threadIdx.x) / 32;
     int lane = threadIdx.x % 32;
     if (n >= N) return;
@@ -45,24 +93,12 @@ __global__ void quantize_fused(const Z* z, const E* e, const int64_t* index, Z* 
     if (lane == 0) loss[n] = R(square + beta * square);
 }
 
-// A thread owns element (n, d).   dz = dz_q + beta d|z - e|^2/dz dloss
+// de_k = sum of 2 (e_k - z_n) dloss_n over the rows n of index k: rows order[start[k]] .. order[start[k + 1] - 1].
+// Block (k, y) owns code k and columns 32 y ..  Warp w takes every WARPS-th row, ascending; the warps' sums are added
+// in order.
 template <class Z, class E, class R>
-__global__ void quantize_dz(const Z* dz_q, const R* dloss, const Z* z, const E* e, const int64_t* index, Z* dz,
-                            double beta, int64_t N, int64_t K, int64_t D) {
-    int64_t i = blockIdx.x * int64_t(THREADS) + threadIdx.x, n = i / D;
-    if (n >= N) return;
-    int64_t k = index[n];
-    R pull = 0;
-    if (k >= 0 && k < K) pull = R(2 * beta) * (R(to_double(z[i])) - R(to_double(e[k * D + i % D]))) * dloss[n];
-    dz[i] = from_real<Z>(R(to_double(dz_q[i])) + pull);
-}
-
-// Block (k, y) owns code k and columns 32 y ..; rows order[start[k]] .. order[start[k + 1] - 1] have index k.
-// de_k = sum of 2 (e_k - z_n) dloss_n.
-// Warp w takes every WARPS-th of them, ascending; the warps' sums are added in order.
-template <class Z, class E, class R>
-__global__ void quantize_de(const R* dloss, const Z* z, const E* e, const int64_t* order, const int64_t* start, E* de,
-                            int64_t D) {
+__global__ void gradient_of_e(const R* dloss, const Z* z, const E* e, const int64_t* order, const int64_t* start, E* de,
+                              int64_t D) {
     __shared__ double part[WARPS][32];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int64_t k = blockIdx.x, d = blockIdx.y * int64_t(32) + lane;
@@ -95,23 +131,42 @@ template <class Run> int with_dtypes(int z_dtype, int e_dtype, Run run) {
     using E = decltype(ee); \
     using R = decltype(rr)
 
+extern "C" int quantize_forward_naive(int z_dtype, int e_dtype, const void* z, const void* e, const int64_t* index,
+                                      void* z_q, void* loss, double beta, int64_t N, int64_t K, int64_t D,
+                                      void* stream) {
+    return with_dtypes(z_dtype, e_dtype, [&](auto zz, auto ee, auto rr) {
+        TYPES;
+        return launch(forward_naive<Z, E, R>, dim3(blocks(N, THREADS)), dim3(THREADS), 0, stream, (const Z*)z,
+                      (const E*)e, index, (Z*)z_q, (R*)loss, beta, N, K, D);
+    });
+}
+
 extern "C" int quantize_forward_fused(int z_dtype, int e_dtype, const void* z, const void* e, const int64_t* index,
                                       void* z_q, void* loss, double beta, int64_t N, int64_t K, int64_t D,
                                       void* stream) {
     return with_dtypes(z_dtype, e_dtype, [&](auto zz, auto ee, auto rr) {
         TYPES;
-        return launch(quantize_fused<Z, E, R>, dim3(blocks(N, THREADS / 32)), dim3(THREADS), 0, stream, (const Z*)z,
+        return launch(forward_fused<Z, E, R>, dim3(blocks(N, THREADS / 32)), dim3(THREADS), 0, stream, (const Z*)z,
                       (const E*)e, index, (Z*)z_q, (R*)loss, beta, N, K, D);
     });
 }
 
-extern "C" int quantize_dz_fused(int z_dtype, int e_dtype, const void* dz_q, const void* dloss, const void* z,
-                                 const void* e, const int64_t* index, void* dz, double beta, int64_t N, int64_t K,
-                                 int64_t D, void* stream) {
+extern "C" int quantize_dz(int z_dtype, int e_dtype, const void* dz_q, const void* dloss, const void* z, const void* e,
+                           const int64_t* index, void* dz, double beta, int64_t N, int64_t K, int64_t D,
+                           void* stream) {
     return with_dtypes(z_dtype, e_dtype, [&](auto zz, auto ee, auto rr) {
         TYPES;
-        return launch(quantize_dz<Z, E, R>, dim3(blocks(N * D, THREADS)), dim3(THREADS), 0, stream, (const Z*)dz_q,
+        return launch(gradient_of_z<Z, E, R>, dim3(blocks(N * D, THREADS)), dim3(THREADS), 0, stream, (const Z*)dz_q,
                       (const R*)dloss, (const Z*)z, (const E*)e, index, (Z*)dz, beta, N, K, D);
+    });
+}
+
+extern "C" int quantize_de_naive(int z_dtype, int e_dtype, const void* dloss, const void* z, const void* e,
+                                 const int64_t* index, void* de, int64_t N, int64_t K, int64_t D, void* stream) {
+    return with_dtypes(z_dtype, e_dtype, [&](auto zz, auto ee, auto rr) {
+        TYPES;
+        return launch(gradient_of_e_naive<Z, E, R>, dim3(blocks(K * D, THREADS)), dim3(THREADS), 0, stream,
+                      (const R*)dloss, (const Z*)z, (const E*)e, index, (E*)de, N, K, D);
     });
 }
 
@@ -120,7 +175,7 @@ extern "C" int quantize_de_fused(int z_dtype, int e_dtype, const void* dloss, co
                                  void* stream) {
     return with_dtypes(z_dtype, e_dtype, [&](auto zz, auto ee, auto rr) {
         TYPES;
-        return launch(quantize_de<Z, E, R>, dim3(K, blocks(D, 32)), dim3(32 * WARPS), 0, stream, (const R*)dloss,
+        return launch(gradient_of_e<Z, E, R>, dim3(K, blocks(D, 32)), dim3(32 * WARPS), 0, stream, (const R*)dloss,
                       (const Z*)z, (const E*)e, order, start, (E*)de, D);
     });
 }

@@ -23,8 +23,9 @@ Traffic
     4, twice subtract 12, square 8 and sum 4, then z + (e - z) 24. Memory is the bound.
 
 Tiling
-    fused    a warp gathers a row's code, writes z_q and adds the loss, 32 columns at a time; dz likewise. de: a stable
-             sort puts the rows of a code side by side, one run a code of 32 columns and 16 warps a block:
+    naive    a thread a row gathers its code, writes z_q and adds the loss; a thread a (k, d) of de looks at every row
+    fused    a warp a row, 32 columns at a time. de: a stable sort puts the rows of a code side by side, one run a code
+             of 32 columns and 16 warps a block. (dz: a thread an element, in both rungs)
 
                 order  | 3  8  9 | 0 | 1  2  4  5  6  7 | ...        warp w adds every 16th row of the run, ascending;
                 code       0       1          3                      then the warps' sums are added in order
@@ -59,8 +60,9 @@ def reference_de(dloss, z, e, index):  # -> (K, D)
 
 # ---- kernel: in csrc/quantize.cu, by these names --------------------------------------------------------------------
 #
-#   rung     z_q and loss            dz                   de, after a stable sort
-#   fused    quantize_forward_fused  quantize_dz_fused    quantize_de_fused
+#   rung     z_q and loss            dz             de
+#   naive    quantize_forward_naive  quantize_dz    quantize_de_naive
+#   fused    quantize_forward_fused  quantize_dz    quantize_de_fused, after a stable sort
 
 # ---- launcher -------------------------------------------------------------------------------------------------------
 
@@ -72,18 +74,21 @@ def launch(backend, rung, z, e, index, beta):
     return z_q, loss
 
 
-def launch_dz(backend, rung, dz_q, dloss, z, e, index, beta):
+def launch_dz(backend, dz_q, dloss, z, e, index, beta):
     dz = torch.empty_like(z)
     arguments = z.dtype, e.dtype, dz_q, dloss, z, e, index, dz, beta, len(z), *e.shape
-    _library.call("quantize", backend, f"quantize_dz_{rung}", *arguments)
+    _library.call("quantize", backend, "quantize_dz", *arguments)
     return dz
 
 
 def launch_de(backend, rung, dloss, z, e, index):
-    ascending, order = torch.sort(index, stable=True)  # code k has the rows order[start[k]] ... order[start[k + 1] - 1]
-    start = torch.searchsorted(ascending, torch.arange(len(e) + 1, device=index.device))
     de = torch.empty_like(e)
-    arguments = z.dtype, e.dtype, dloss, z, e, order, start, de, *e.shape
+    if rung == "naive":
+        arguments = z.dtype, e.dtype, dloss, z, e, index, de, len(z), *e.shape
+    else:  # code k has the rows order[start[k]] ... order[start[k + 1] - 1]
+        ascending, order = torch.sort(index, stable=True)
+        start = torch.searchsorted(ascending, torch.arange(len(e) + 1, device=index.device))
+        arguments = z.dtype, e.dtype, dloss, z, e, order, start, de, *e.shape
     _library.call("quantize", backend, f"quantize_de_{rung}", *arguments)
     return de
 
@@ -100,7 +105,7 @@ def gradient(dz_q, dloss, z, e, index, beta, needed):
 
 # ---- registration ---------------------------------------------------------------------------------------------------
 
-QUANTIZE = room("quantize", "cuda", ("fused",))
+QUANTIZE = room("quantize", "cuda", ("naive", "fused"))
 
 _step = differentiable(operator(
     QUANTIZE, "quantize(Tensor z, Tensor e, Tensor index, float beta) -> (Tensor z_q, Tensor loss)",

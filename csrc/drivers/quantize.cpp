@@ -1,4 +1,5 @@
-// Drives csrc/quantize.cu: the step and its two gradients, all sixteen pairs of dtypes; indices out of range.
+// Drives csrc/quantize.cu: the step and its two gradients, both rungs, all sixteen pairs of dtypes; indices out of
+// range.
 #include <algorithm>
 #include <numeric>
 #include "driver.h"
@@ -6,11 +7,11 @@ namespace {
 #include "../quantize.cu"
 
 template <class Z, class E> void drive(int z_dtype, int e_dtype, double z_precision, double e_precision, int64_t N,
-                                       int64_t K, int64_t D) {
+                                       int64_t K, int64_t D, bool naive) {
     using R = typename result<Z, E>::type;
     const double beta = 0.25, R_precision = sizeof(R) == 4 ? 0x1p-22 : 0x1p-48;
     std::string what = "dtypes " + std::to_string(z_dtype) + " " + std::to_string(e_dtype) + ", ";
-    what += std::to_string(N) + "x" + std::to_string(D);
+    what += std::to_string(N) + "x" + std::to_string(D) + (naive ? " naive" : " fused");
     Array<Z> z(N * D), z_q(N * D), dz_q(N * D), dz(N * D);
     Array<E> e(K * D), de(K * D);
     Array<R> loss(N), dloss(N);
@@ -25,9 +26,11 @@ template <class Z, class E> void drive(int z_dtype, int e_dtype, double z_precis
     auto code = [&](int64_t n, int64_t d) { return inside(n) ? to_double(e[index[n] * D + d]) : 0; };
     auto difference = [&](int64_t n, int64_t d) { return inside(n) ? to_double(z[n * D + d]) - code(n, d) : 0; };
 
-    run(what, quantize_forward_fused(z_dtype, e_dtype, z.p, e.p, index.p, z_q.p, loss.p, beta, N, K, D, nullptr));
-    run(what, quantize_dz_fused(z_dtype, e_dtype, dz_q.p, dloss.p, z.p, e.p, index.p, dz.p, beta, N, K, D, nullptr));
-    run(what, quantize_de_fused(z_dtype, e_dtype, dloss.p, z.p, e.p, order.p, start.p, de.p, K, D, nullptr));
+    auto forward = naive ? quantize_forward_naive : quantize_forward_fused;
+    run(what, forward(z_dtype, e_dtype, z.p, e.p, index.p, z_q.p, loss.p, beta, N, K, D, nullptr));
+    run(what, quantize_dz(z_dtype, e_dtype, dz_q.p, dloss.p, z.p, e.p, index.p, dz.p, beta, N, K, D, nullptr));
+    if (naive) run(what, quantize_de_naive(z_dtype, e_dtype, dloss.p, z.p, e.p, index.p, de.p, N, K, D, nullptr));
+    else run(what, quantize_de_fused(z_dtype, e_dtype, dloss.p, z.p, e.p, order.p, start.p, de.p, K, D, nullptr));
     for (int64_t n = 0; n < N; n++) {
         double square = 0;
         for (int64_t d = 0; d < D; d++) {
@@ -55,7 +58,11 @@ int main() {
         each_dtype([&](auto e, int e_dtype, const std::string&, double e_precision) {
             if (SLOW && z_dtype != e_dtype) return;
             for (auto& s : shapes)
-                drive<decltype(z), decltype(e)>(z_dtype, e_dtype, z_precision, e_precision, s[0], s[1], s[2]);
+                for (bool naive : {true, false}) {
+                    using Z = decltype(z);
+                    using E = decltype(e);
+                    drive<Z, E>(z_dtype, e_dtype, z_precision, e_precision, s[0], s[1], s[2], naive);
+                }
         });
     });
     stop(0, "quantize: all right");

@@ -71,6 +71,7 @@ MUTANTS = [
     Wrong("nearest_code", SEARCH, "+ lane % 16) * STRIDE + d", "+ lane % 16) * HD + d", "one stride for another"),
     Wrong("nearest_code", PACK, "kept += x * x, rest += r * r;", "kept += x * x;", "a rounding that is not measured"),
     Wrong("quantize", STEP, "sum += 2 * (to_double(", "sum += (to_double(", "a missing 2"),
+    Wrong("quantize", STEP, "if (index[n] == k) sum +=", "if (index[n] >= k) sum +=", "rows of other codes"),
     Wrong("quantize", STEP, "for (int w = 1; w < WARPS; w++) sum += part", "for (int w = 1; w < WARPS; w++) sum = part",
           "= for +="),
     Wrong("quantize", "kernels/quantize.py", "(z.to(sums) - e[index].detach().to(sums))",
