@@ -4,23 +4,14 @@
 //   rung naive      one thread an element; logdet by one thread a row, which reads s a second time
 //   rung one_pass   16-byte loads; every number is read once; a fixed tree of lanes, warps and chunks sums a row
 //
-// x, s, t, y are (N, D), contiguous, of one dtype T; logdet is (N,) float (double for double). Arithmetic is float for
-// 16-bit types. A sum of s is kept in two doubles, high + low. The order of the additions depends on D alone, so
-// results repeat bit by bit.
+// x, s, t, y are (N, D), contiguous, of one dtype T; logdet is (N,), and arithmetic is done, in real<T>. A sum of s is
+// kept in two doubles, high + low. The rung, D and T decide the order of the additions, so results repeat bit by bit.
 
 #include "gpu.h"
 
 constexpr int CHUNK = 4096;     // numbers of a row that one block adds (kernels/affine_coupling.py has the same)
 constexpr int THREADS = 256;    // of a block
 constexpr int SHORT = 512;      // rows up to here are added inside one warp
-
-template <class T> struct math {
-    using type = float;
-};
-template <> struct math<double> {
-    using type = double;
-};
-template <class T> using real = typename math<T>::type;    // what T is computed in, and what logdet is stored in
 
 // ---- the two formulas and their gradients, once for all rungs -------------------------------------------------------
 

@@ -7,17 +7,9 @@
 // z (N, D), index (N,), count (K,), total (K, D) of type R: float, or double for double z. Sums run in double, in an
 // order that depends on the data alone; there is no atomic addition. An index outside 0 .. K-1 adds nothing.
 
-#include "gpu.h"
+#include "segments.h"
 
 constexpr int THREADS = 256;
-constexpr int WARPS = 16;    // of a block, which share the rows of one code
-
-template <class Z> struct result {
-    using type = float;
-};
-template <> struct result<double> {
-    using type = double;
-};
 
 template <class Z, class R>
 __global__ void stats_naive(const Z* z, const int64_t* index, int64_t* count, R* total, int64_t N, int64_t K,
@@ -36,44 +28,37 @@ __global__ void stats_naive(const Z* z, const int64_t* index, int64_t* count, R*
     if (d == 0) count[k] = rows;
 }
 
-// Block (k, y) owns code k and columns 32 y ..; rows order[start[k]] .. order[start[k + 1] - 1] have index k, ascending
-// in n. Warp w takes every WARPS-th of them; the warps' sums are added in order.
+// csrc/segments.h says which block and warp adds which rows
 template <class Z, class R>
 __global__ void stats_segments(const Z* z, const int64_t* order, const int64_t* start, int64_t* count, R* total,
                                int64_t D) {
-    __shared__ double part[WARPS][32];
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int64_t k = blockIdx.x, d = blockIdx.y * int64_t(32) + lane;
-    double sum = 0;
-    for (int64_t i = start[k] + warp; d < D && i < start[k + 1]; i += WARPS) sum += to_double(z[order[i] * D + d]);
-    part[warp][lane] = sum;
-    __syncthreads();
+    int64_t k = blockIdx.x;
     if (threadIdx.x == 0 && blockIdx.y == 0) count[k] = start[k + 1] - start[k];
-    if (warp > 0 || d >= D) return;
-    for (int w = 1; w < WARPS; w++) sum += part[w][lane];
-    total[k * D + d] = R(sum);
+    add_rows(
+        order, start, D, [&](int64_t n, int64_t d) { return to_double(z[n * D + d]); },
+        [&](int64_t d, double sum) { total[k * D + d] = R(sum); });
 }
 
 // ---- launchers ------------------------------------------------------------------------------------------------------
 
 static int64_t blocks(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
-extern "C" int code_stats_naive(int dtype, const void* z, const int64_t* index, const int64_t*, const int64_t*,
-                                int64_t* count, void* total, int64_t N, int64_t K, int64_t D, void* stream) {
+extern "C" int code_stats_naive(int dtype, const void* z, const int64_t* index, int64_t* count, void* total, int64_t N,
+                                int64_t K, int64_t D, void* stream) {
     return with_dtype(dtype, [&](auto zero) {
         using Z = decltype(zero);
-        using R = typename result<Z>::type;
+        using R = real<Z>;
         return launch(stats_naive<Z, R>, dim3(blocks(K * (D ? D : 1), THREADS)), dim3(THREADS), 0, stream,
                       (const Z*)z, index, count, (R*)total, N, K, D);
     });
 }
 
-extern "C" int code_stats_segments(int dtype, const void* z, const int64_t*, const int64_t* order, const int64_t* start,
-                                   int64_t* count, void* total, int64_t, int64_t K, int64_t D, void* stream) {
+extern "C" int code_stats_segments(int dtype, const void* z, const int64_t* order, const int64_t* start, int64_t* count,
+                                   void* total, int64_t K, int64_t D, void* stream) {
     return with_dtype(dtype, [&](auto zero) {
         using Z = decltype(zero);
-        using R = typename result<Z>::type;
-        return launch(stats_segments<Z, R>, dim3(K, blocks(D ? D : 1, 32)), dim3(32 * WARPS), 0, stream,
+        using R = real<Z>;
+        return launch(stats_segments<Z, R>, segment_blocks(K, D), dim3(32 * WARPS), 0, stream,
                       (const Z*)z, order, start, count, (R*)total, D);
     });
 }

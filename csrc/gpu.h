@@ -4,7 +4,8 @@
 //
 //   launch(kernel, grid, block, shared_bytes, stream, arguments...)    0, or an error code; gpu_error(code) is its text
 //   dynamic_shared<T>()                        the shared_bytes of the launch
-//   float16, bfloat16, to_float, to_double, from_float<T>, from_real<T>; with_dtype(code, f) calls f with a T
+//   float16, bfloat16, to_float, to_double, from_float<T>, from_real<T>; real<T, ...>, the type of sums
+//   with_dtype(code, f)                        calls f with a T
 //   copy_async<16>, _commit, _wait<N>          cp.async: global to shared memory while the thread goes on
 //   load_matrix_x4, _x2, and _transposed       ldmatrix: 8x8 tiles from shared memory into the layout of mma
 //   mma_16x8x16_f16, _bf16, mma_16x8x8_tf32    mma.sync: a warp multiplies small matrices on the tensor cores
@@ -15,6 +16,7 @@
 #include <climits>
 #include <cstdint>
 #include <initializer_list>
+#include <type_traits>
 #if defined(__CUDACC__)
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -67,6 +69,9 @@ template <> struct rounding_to<bfloat16> {
     static __host__ __device__ __forceinline__ bfloat16 of(float v) { return __float2bfloat16_rn(v); }
     static __host__ __device__ __forceinline__ bfloat16 of(double v) { return __double2bfloat16(v); }
 };
+// The type of sums over numbers of these types: double if one of them is double, else float
+template <class... T> using real = std::conditional_t<(std::is_same_v<T, double> || ...), double, float>;
+
 template <class T> __host__ __device__ __forceinline__ T from_float(float v) { return rounding_to<T>::of(v); }
 // R: float or double
 template <class T, class R> __host__ __device__ __forceinline__ T from_real(R v) { return rounding_to<T>::of(v); }

@@ -9,23 +9,9 @@
 // double. Sums run in double, in an order that depends on the data alone; there is no atomic addition. An index outside
 // 0 .. K-1 reads no code: z_q and loss of its row are 0, and it adds nothing to dz and de.
 
-#include "gpu.h"
+#include "segments.h"
 
 constexpr int THREADS = 256;
-constexpr int WARPS = 16;    // of a block, which share the rows of one code
-
-template <class Z, class E> struct result {
-    using type = float;
-};
-template <class E> struct result<double, E> {
-    using type = double;
-};
-template <class Z> struct result<Z, double> {
-    using type = double;
-};
-template <> struct result<double, double> {
-    using type = double;
-};
 
 // ---- rung naive -----------------------------------------------------------------------------------------------------
 
@@ -93,25 +79,17 @@ __global__ void forward_fused(const Z* z, const E* e, const int64_t* index, Z* z
     if (lane == 0) loss[n] = R(square + beta * square);
 }
 
-// de_k = sum of 2 (e_k - z_n) dloss_n over the rows n of index k: rows order[start[k]] .. order[start[k + 1] - 1].
-// Block (k, y) owns code k and columns 32 y ..  Warp w takes every WARPS-th row, ascending; the warps' sums are added
-// in order.
+// de_k = sum of 2 (e_k - z_n) dloss_n;  csrc/segments.h says which block and warp adds which rows
 template <class Z, class E, class R>
 __global__ void gradient_of_e(const R* dloss, const Z* z, const E* e, const int64_t* order, const int64_t* start, E* de,
                               int64_t D) {
-    __shared__ double part[WARPS][32];
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int64_t k = blockIdx.x, d = blockIdx.y * int64_t(32) + lane;
-    double sum = 0;
-    for (int64_t i = start[k] + warp; d < D && i < start[k + 1]; i += WARPS) {
-        int64_t n = order[i];
-        sum += 2 * (to_double(e[k * D + d]) - to_double(z[n * D + d])) * double(dloss[n]);
-    }
-    part[warp][lane] = sum;
-    __syncthreads();
-    if (warp > 0 || d >= D) return;
-    for (int w = 1; w < WARPS; w++) sum += part[w][lane];
-    de[k * D + d] = from_real<E>(sum);
+    const int64_t k = blockIdx.x;
+    add_rows(
+        order, start, D,
+        [&](int64_t n, int64_t d) {
+            return 2 * (to_double(e[k * D + d]) - to_double(z[n * D + d])) * double(dloss[n]);
+        },
+        [&](int64_t d, double sum) { de[k * D + d] = from_real<E>(sum); });
 }
 
 // ---- launchers ------------------------------------------------------------------------------------------------------
@@ -121,8 +99,7 @@ static int64_t blocks(int64_t count, int64_t size) { return (count + size - 1) /
 // run(z, e, r): values of the dtypes of z, of e and of the loss
 template <class Run> int with_dtypes(int z_dtype, int e_dtype, Run run) {
     return with_dtype(z_dtype, [&](auto z) {
-        return with_dtype(e_dtype,
-                          [&](auto e) { return run(z, e, typename result<decltype(z), decltype(e)>::type()); });
+        return with_dtype(e_dtype, [&](auto e) { return run(z, e, real<decltype(z), decltype(e)>()); });
     });
 }
 
@@ -175,7 +152,7 @@ extern "C" int quantize_de_fused(int z_dtype, int e_dtype, const void* dloss, co
                                  void* stream) {
     return with_dtypes(z_dtype, e_dtype, [&](auto zz, auto ee, auto rr) {
         TYPES;
-        return launch(gradient_of_e<Z, E, R>, dim3(K, blocks(D, 32)), dim3(32 * WARPS), 0, stream, (const R*)dloss,
+        return launch(gradient_of_e<Z, E, R>, segment_blocks(K, D), dim3(32 * WARPS), 0, stream, (const R*)dloss,
                       (const Z*)z, (const E*)e, order, start, (E*)de, D);
     });
 }

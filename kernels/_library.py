@@ -77,6 +77,12 @@ def table(kind, rows):
     return torch.tensor(rows, dtype=torch.int64, device="cpu").view(-1, len(kind._fields))
 
 
+def segments(index, K):
+    """order, start: code k of an index (N,) has the rows order[start[k]] ... order[start[k + 1] - 1], ascending."""
+    ascending, order = torch.sort(index, stable=True)
+    return order, torch.searchsorted(ascending, torch.arange(K + 1, device=index.device))
+
+
 def plain(tensor):
     """The tensor, contiguous and at a multiple of 16 bytes, as the kernels' wide loads need it; None stays None."""
     if tensor is None:

@@ -55,14 +55,12 @@ def reference(z, index, K):  # (N, D), (N,) -> (K,), (K, D)
 
 def launch(backend, rung, z, index, K):
     N, D = z.shape
-    order = start = None
-    if rung == "segments":
-        # code k has the rows order[start[k]] ... order[start[k + 1] - 1]
-        ascending, order = torch.sort(index, stable=True)
-        start = torch.searchsorted(ascending, torch.arange(K + 1, device=index.device))
     count, total = index.new_empty(K), z.new_empty((K, D), dtype=wide(z.dtype))
-    arguments = z.dtype, z, index, order, start, count, total, N, K, D
-    _library.call("code_stats", backend, f"code_stats_{rung}", *arguments)
+    if rung == "naive":
+        arguments = index, count, total, N, K, D
+    else:
+        arguments = *_library.segments(index, K), count, total, K, D
+    _library.call("code_stats", backend, f"code_stats_{rung}", z.dtype, z, *arguments)
     return count, total
 
 

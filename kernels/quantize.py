@@ -83,13 +83,8 @@ def launch_dz(backend, dz_q, dloss, z, e, index, beta):
 
 def launch_de(backend, rung, dloss, z, e, index):
     de = torch.empty_like(e)
-    if rung == "naive":
-        arguments = z.dtype, e.dtype, dloss, z, e, index, de, len(z), *e.shape
-    else:  # code k has the rows order[start[k]] ... order[start[k + 1] - 1]
-        ascending, order = torch.sort(index, stable=True)
-        start = torch.searchsorted(ascending, torch.arange(len(e) + 1, device=index.device))
-        arguments = z.dtype, e.dtype, dloss, z, e, order, start, de, *e.shape
-    _library.call("quantize", backend, f"quantize_de_{rung}", *arguments)
+    arguments = (index, de, len(z), *e.shape) if rung == "naive" else (*_library.segments(index, len(e)), de, *e.shape)
+    _library.call("quantize", backend, f"quantize_de_{rung}", z.dtype, e.dtype, dloss, z, e, *arguments)
     return de
 
 

@@ -7,7 +7,7 @@ namespace {
 #include "../code_stats.cu"
 
 template <class T> void drive(int dtype, const std::string& type, int64_t N, int64_t K, int64_t D, bool segments) {
-    using R = typename result<T>::type;
+    using R = real<T>;
     std::string what = type + " " + std::to_string(N) + "x" + std::to_string(D) + ", " + std::to_string(K) + " codes";
     what += segments ? " segments" : " naive";
     Array<T> z(N * D);
@@ -20,8 +20,8 @@ template <class T> void drive(int dtype, const std::string& type, int64_t N, int
     std::stable_sort(order.p, order.p + N, [&](int64_t a, int64_t b) { return index[a] < index[b]; });
     for (int64_t k = 0; k <= K; k++) start[k] = std::count_if(index.p, index.p + N, [&](int64_t i) { return i < k; });
 
-    auto stats = segments ? code_stats_segments : code_stats_naive;
-    run(what, stats(dtype, z.p, index.p, order.p, start.p, count.p, total.p, N, K, D, nullptr));
+    if (segments) run(what, code_stats_segments(dtype, z.p, order.p, start.p, count.p, total.p, K, D, nullptr));
+    else run(what, code_stats_naive(dtype, z.p, index.p, count.p, total.p, N, K, D, nullptr));
     for (int64_t k = 0; k < K; k++) {
         int64_t rows = std::count(index.p, index.p + N, k);
         expect(what + " count", k, double(count[k]), double(rows), 0);

@@ -8,7 +8,7 @@ namespace {
 
 template <class Z, class E> void drive(int z_dtype, int e_dtype, double z_precision, double e_precision, int64_t N,
                                        int64_t K, int64_t D, bool naive) {
-    using R = typename result<Z, E>::type;
+    using R = real<Z, E>;
     const double beta = 0.25, R_precision = sizeof(R) == 4 ? 0x1p-22 : 0x1p-48;
     std::string what = "dtypes " + std::to_string(z_dtype) + " " + std::to_string(e_dtype) + ", ";
     what += std::to_string(N) + "x" + std::to_string(D) + (naive ? " naive" : " fused");

@@ -36,6 +36,7 @@ class Wrong:
 AFFINE = "csrc/affine_coupling.cu"
 ROOM = "kernels/affine_coupling.py"
 SEARCH, PACK, STEP, STATS = "csrc/nearest_code.cu", "csrc/nearest_code_pack.h", "csrc/quantize.cu", "csrc/code_stats.cu"
+SEGMENTS = "csrc/segments.h"
 CPU, SCREEN, DEFINITION = "csrc/nearest_code.cpp", "csrc/cpu/nearest_code_screen.h", "csrc/cpu/nearest_code_problem.h"
 THREADS, VECTORS, NUMBERS = "csrc/cpu/threads.h", "csrc/cpu/vectors.h", "csrc/cpu/numbers.h"
 NADE, NADE_CPU = "csrc/nade.cu", "csrc/nade.cpp"
@@ -70,17 +71,17 @@ MUTANTS = [
           "dot[i][j] = fmaf(xd[i], yd[j], dot[i][j]);\n            }", "a dropped barrier"),
     Wrong("nearest_code", SEARCH, "+ lane % 16) * STRIDE + d", "+ lane % 16) * HD + d", "one stride for another"),
     Wrong("nearest_code", PACK, "kept += x * x, rest += r * r;", "kept += x * x;", "a rounding that is not measured"),
-    Wrong("quantize", STEP, "sum += 2 * (to_double(", "sum += (to_double(", "a missing 2"),
+    Wrong("quantize", STEP, "return 2 * (to_double(", "return (to_double(", "a missing 2"),
     Wrong("quantize", STEP, "if (index[n] == k) sum +=", "if (index[n] >= k) sum +=", "rows of other codes"),
-    Wrong("quantize", STEP, "for (int w = 1; w < WARPS; w++) sum += part", "for (int w = 1; w < WARPS; w++) sum = part",
-          "= for +="),
+    Wrong("quantize", SEGMENTS, "for (int w = 1; w < WARPS; w++) sum += part",
+          "for (int w = 1; w < WARPS; w++) sum = part", "= for +="),
     Wrong("quantize", "kernels/quantize.py", "(z.to(sums) - e[index].detach().to(sums))",
           "(z.to(sums) - e[index].to(sums))",
           "a gradient that should have stopped", "reference"),
-    Wrong("code_stats", STATS, "part[warp][lane] = sum;\n    __syncthreads();", "part[warp][lane] = sum;",
+    Wrong("code_stats", SEGMENTS, "part[warp][lane] = sum;\n    __syncthreads();", "part[warp][lane] = sum;",
           "a dropped barrier"),
-    Wrong("code_stats", STATS, "w < WARPS; w++) sum += part", "w < WARPS; w++) sum = part", "= for +="),
-    Wrong("code_stats", STATS, "to_double(z[order[i] * D + d])", "to_double(z[i * D + d])", "rows in the wrong order"),
+    Wrong("code_stats", SEGMENTS, "w < WARPS; w++) sum += part", "w < WARPS; w++) sum = part", "= for +="),
+    Wrong("code_stats", SEGMENTS, "value(order[i], d)", "value(i, d)", "rows in the wrong order"),
     Wrong("code_stats", STATS, "count[k] = start[k + 1] - start[k];", "count[k] = start[k + 1] - start[k] - 1;",
           "an off-by-one count"),
     Wrong("masked_linear", LINEAR, "return out_degree > in_degree if STRICT else out_degree >= in_degree",
