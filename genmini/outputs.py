@@ -217,3 +217,14 @@ class Gaussian(Output):
 def wide(a):
     """a in at least float32"""
     return a.to(torch.promote_types(a.dtype, torch.float32))
+
+
+def log_mass(x, mean, deviation, levels):
+    """log of the mass that N(mean, deviation^2) has on the cell of level x, float64. The levels lie evenly on [-1, 1];
+    a cell reaches half way to the next levels, those of the first and of the last one to infinity."""
+    centre, half = 2 * (x.double() / (levels - 1)) - 1, 1 / (levels - 1)
+    edge = lambda side: (centre - mean.double() + side * half) / deviation
+    low, high = edge(-1).masked_fill(x == 0, -math.inf), edge(1).masked_fill(x == levels - 1, math.inf)
+    low, high = torch.where(low + high > 0, -high, low), torch.where(low + high > 0, -low, high)  # the lower tail
+    log_low, log_high = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
+    return log_high + torch.log(-torch.expm1(log_low - log_high))

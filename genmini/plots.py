@@ -99,6 +99,24 @@ def samples(path, title, x, levels=None):
     save(figure, path)
 
 
+def film(path, frames, levels, milliseconds=120):
+    """Write a list of images of levels (N, [3,] H, W) as a GIF: each a grid, and the last one for two seconds."""
+    from PIL import Image
+
+    pictures = []
+    for x in frames:
+        v = grid(x, columns=max(1, round(len(x) ** 0.5))) / (levels - 1)
+        v = v.clamp(0, 1) if v.dim() == 3 else 1 - v.clamp(0, 1)  # grey levels as dark ink on white
+        pixels = (255 * v.nan_to_num(0.9)).round().to(torch.uint8)
+        scale = max(1, 480 // max(pixels.shape[:2]))
+        pictures.append(Image.fromarray(pixels.repeat_interleave(scale, 0).repeat_interleave(scale, 1).numpy()))
+    content = io.BytesIO()
+    first, *rest = pictures
+    durations = [milliseconds] * len(rest) + [2000]
+    first.save(content, format="GIF", save_all=True, append_images=rest, duration=durations, loop=0)
+    write(path, content.getvalue())
+
+
 def plane(path, model, data, truth, n=4000):
     """Write a density on the plane beside the truth: densities, and points. Of a flow also the points that h carries
     to noise, and a round grid that its inverse carries back.

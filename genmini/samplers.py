@@ -51,6 +51,16 @@ def of(denoiser):
     return lambda x, t, r, eta=0.0: lead(x, denoiser(x, t), t, r, eta)
 
 
+def watched(step, frames):
+    """The step, which also sets frames[t] to the x_t that it was asked about last."""
+
+    def both(x, t, r, eta=0.0):
+        frames[t] = x
+        return step(x, t, r, eta)
+
+    return both
+
+
 def lead(x, X, t, r, eta=0.0):
     """x_t -> x_r, if X is the x_0"""
     return ops.ddim_step(x, X, *t, *r, target="x0", eta=eta)  # (2)

@@ -60,9 +60,11 @@ def check_memory(n, model):
                          f"and {free / 1e9:,.1f} GB are free: ask for fewer (-n)")  # fmt: skip
 
 
-def check_file(path):
-    """ValueError for a file that `write` does not write."""
-    if Path(path).suffix not in (".png", ".npy"):
+def check_file(path, film=False):
+    """ValueError for a file that `write`, or of a film `write_film`, does not write."""
+    if film and Path(path).suffix != ".gif":
+        raise ValueError(f"--out takes a .gif file for a film, got {path}")
+    if not film and Path(path).suffix not in (".png", ".npy"):
         raise ValueError(f"--out takes a .png or a .npy file, got {path}")
 
 
@@ -79,7 +81,13 @@ def write(path, x, model, what, beside=None):
         plots.samples(path, f"{len(x)} {what} of {model.title}", x, model.levels)
 
 
-def free_picture(folder):
+def write_film(path, frames, levels):
+    """Write frames (n, *shape) in levels, one after another, as a film."""
+    check_file(path, film=True)
+    plots.film(path, [frame.cpu() for frame in frames], levels)
+
+
+def free_picture(folder, suffix=".png"):
     """FOLDER/drawn.png, numbered if that is taken."""
-    names = ("drawn.png" if i == 1 else f"drawn-{i}.png" for i in itertools.count(1))
+    names = (f"drawn{suffix}" if i == 1 else f"drawn-{i}{suffix}" for i in itertools.count(1))
     return next(Path(folder) / name for name in names if not (Path(folder) / name).exists())

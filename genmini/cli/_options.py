@@ -44,19 +44,29 @@ def how_to_sample(parser):
                              "how Diffusion draws (ddim, ddpm, dpm, heun)")  # fmt: skip
     parser.add_argument("--sampling-steps", type=positive, metavar="N", help="steps of Diffusion from noise to image")
     parser.add_argument("--guidance", type=float, metavar="W",
-                        help="of Diffusion with classes: 1 draws from p(x | y), a larger W goes further from p(x)")
+                        help="of Diffusion with classes or --classifier: 1 draws from p(x | y), a larger W goes "
+                             "further from p(x)")  # fmt: skip
+    parser.add_argument("--classifier", metavar="C",
+                        help="leads a Diffusion without classes to classes: digits-v1, or the RUN of a classifier")
     mean(parser)
 
 
 def chosen(arguments, model):
     """What these options say -> arguments of `sample`; ValueError if one of them is not for this model."""
+    from genmini import metrics
+
     given = dict(how=arguments.how, steps=arguments.sampling_steps, guidance=arguments.guidance,
-                 mean=arguments.mean or None)  # fmt: skip
+                 classifier=arguments.classifier, mean=arguments.mean or None)  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
     for name in given:
         if model.cannot(name):
             option = "sampling-steps" if name == "steps" else name
             raise ValueError(f"--{option} does not fit: {model.cannot(name)}")
+    if arguments.classifier:
+        if arguments.classifier == "inception":
+            raise ValueError("--classifier takes digits-v1 or the RUN of a classifier: inception knows no class of "
+                             "the data")  # fmt: skip
+        given["classifier"] = metrics.network(arguments.classifier, model.device)
     return given
 
 

@@ -15,8 +15,9 @@ def options(parser):
                         help="of one class, from a model with classes; 3,8: of both at once (default: of all)")
     _options.how_to_sample(parser)
     parser.add_argument("--complete", action="store_true", help="keep the first half of test images, draw the rest")
+    parser.add_argument("--film", action="store_true", help="of Diffusion: a .gif of the way from noise to the samples")
     parser.add_argument("--out", metavar="FILE",
-                        help="a .png picture or a .npy array (default: RUN/drawn.png, drawn-2.png, ...)")  # fmt: skip
+                        help="a .png picture, a .npy array, or a film (default: RUN/drawn.png, drawn-2.png, ...)")
     _options.seed(parser)
     _options.where_data_lies(parser)
     _options.where_it_runs(parser)
@@ -30,11 +31,13 @@ def _classes(text):
 
 
 def run(arguments):
+    import torch
+
     from genmini import checkpoint, data, samples
 
     folder = arguments.run_folder
-    out = Path(arguments.out) if arguments.out else samples.free_picture(folder)
-    samples.check_file(out)
+    out = Path(arguments.out or samples.free_picture(folder, ".gif" if arguments.film else ".png"))
+    samples.check_file(out, arguments.film)
     saved = checkpoint.read(folder)
     model = checkpoint.load(folder, _options.device(arguments))
     name, how, beside, n = type(model).__name__, {}, {}, arguments.n
@@ -47,14 +50,24 @@ def run(arguments):
     elif model.given:
         how, beside = samples.parts(model, data.of_run(saved, "test", arguments.data_dir), n)
     how |= _options.chosen(arguments, model)
-    if arguments.y is not None:
+    if arguments.y is not None and arguments.classifier:
+        how["y"] = torch.tensor(arguments.y)[torch.arange(n) % len(arguments.y)]
+    elif arguments.y is not None:
         if not model.classes:
             raise ValueError(f"-y names a class, and the {name} in {folder} was made without classes")
         if len(arguments.y) > 1 and model.cannot("mixture"):
             raise ValueError(f"-y with several classes does not fit: {model.cannot('mixture')}")
         how["y"] = arguments.y[0] if len(arguments.y) == 1 else model.mixture(arguments.y)
     what = "completions" if arguments.complete else "means" if arguments.mean else "samples"
-    samples.write(out, samples.draw(model, n, arguments.seed, **how), model, what, beside)
+    if arguments.film:
+        if model.cannot("film"):
+            raise ValueError(f"--film does not fit: {model.cannot('film')}")
+        how["film"], what = [], "films"
+    x = samples.draw(model, n, arguments.seed, **how)
+    if arguments.film:
+        samples.write_film(out, how["film"], model.levels)
+    else:
+        samples.write(out, x, model, what, beside)
     print(f"{n} {what} in {out}")
     if not how.keys() & {"x", "y"} and model.sample_note:
         print(f"note      {model.sample_note}")

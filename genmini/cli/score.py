@@ -27,7 +27,9 @@ def run(arguments):
     how = {} if model.cannot("sample") else _options.chosen(arguments, model)
     samples.check_memory(arguments.n, model)
     print(f"features   {network.name}")
-    chosen = "".join(f", {name} {how[name]}" for name in how if name != "mean")
+    said = {name: value for name, value in how.items() if name != "mean"}
+    said |= {"classifier": arguments.classifier} if "classifier" in how else {}
+    chosen = "".join(f", {name} {value}" for name, value in said.items())
     print(f"samples    {arguments.n}{' means' * arguments.mean} of {type(model).__name__} in {folder}, "
           f"seed {arguments.seed}{chosen}")  # fmt: skip
     print(f"real       of {test.name}, test; samples and real are held against {len(train)} of train", flush=True)

@@ -51,6 +51,16 @@ class Network:
         return tuple(torch.cat(part).double().cpu() for part in (f, a))
 
 
+    def labels(self, y, n):
+        """Classes of n images, as the classifier's `check_y` takes them -> (n,); of None, all of them evenly"""
+        return self.classifier.check_y(torch.arange(n) % self.classes if y is None else y, n)
+
+    def log_p(self, x, levels, y):
+        """log p(y | x), (n,), of images (n, *shape) of real levels, from which gradients flow back"""
+        x = as_seen_by(self.classifier, x, levels).to(self.classifier.like)
+        return self.classifier.logits(x).log_softmax(1).gather(1, y[:, None])[:, 0]
+
+
 def as_seen_by(classifier, x, levels):
     """(n, *shape) of any levels -> (n, *the classifier's shape), numbers 0 ... the classifier's brightest"""
     x = x.double() * ((classifier.levels - 1) / (levels - 1))

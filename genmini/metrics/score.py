@@ -98,7 +98,8 @@ def _draw_aside(model, n):
 def draw(model, n, seed, classes, **how):
     """Return n samples on the CPU and their requested classes (n,), or None where the network does not know these."""
     torch.manual_seed(seed)
-    known = classes and model.classes == classes
+    told = how["classifier"].classes if how.get("classifier") else model.classes
+    known = classes and told == classes
     y = torch.arange(n) % classes if known else None
     asked = [dict(y=some.to(model.device)) for some in y.split(AT_ONCE)] if known else [{}] * -(-n // AT_ONCE)
     sizes = [min(AT_ONCE, n - i) for i in range(0, n, AT_ONCE)]

@@ -55,8 +55,10 @@ LACKS = {  # method, or argument of `sample` -> what a model without it does not
     "how": "has one way to draw",
     "steps": "draws in a number of steps of its own",
     "guidance": "is not guided towards a class",
+    "classifier": "is not guided by a classifier",
+    "film": "does not draw step by step from noise",
 }
-SAMPLING = ("mean", "known", "how", "steps", "guidance")  # arguments that some models' `sample` takes
+SAMPLING = "mean", "known", "how", "steps", "guidance", "classifier", "film"  # arguments that some `sample`s take
 
 
 class Cannot(ValueError):

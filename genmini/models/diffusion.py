@@ -9,7 +9,7 @@ bound by signal-to-noise ratios); Ho, Salimans, "Classifier-Free Diffusion Guida
     q(x_t | x_0) = N(a_t x_0, s_t^2 I),   a_t^2 = prod_{r <= t} 1 - beta_r,   a_t^2 + s_t^2 = 1,   t = 1 ... T    (1)
     linear: beta_t from 0.1 / T to 20 / T;   cosine: a_t ~ cos(pi/2 (t/T + 0.008) / 1.008)                        (2)
     x_t = a_t x_0 + s_t e,   e ~ N(0, I)                                                    (3)
-    F(x_t, t) is trained to give e, x_0, or v = a_t e - s_t x_0; hence the estimate x0      (4)
+    F(x_t, t) is trained to give e, x_0, v = a_t e - s_t x_0, or EDM's target; hence the estimate x0              (4)
     loss = |F - target|^2 / D,   t uniform on 1 ... T                                       (5)
     -log P(x) <= L_T + sum_{t=2}^T L_t + L_1                                                (6)
     L_T = KL(q(x_T | x_0) || N(0, I))                                                       (7)
@@ -19,11 +19,11 @@ bound by signal-to-noise ratios); Ho, Salimans, "Classifier-Free Diffusion Guida
     x_0 ~ p(x_0 | c),   c = c(x_0):   F(x_t, t) <- F((x_t, c), t)                           (11)
 
 x_0 = 2 x / (L-1) - 1 are the levels on [-1, 1]; in (9) level l reaches half way to its neighbours, the first and the
-last one to infinity. The network sees the time as log SNR_t. For data of deviation 1, v is what EDM's preconditioning
-gives the network to learn (Karras et al., 2022), up to the sign.
+last one to infinity. The network sees the time as log SNR_t. genmini/schedule.py has (2) and the targets of (4).
 
 A model with classes learns p(x | y), and p(x) from the share `hide` of the images, whose y it does not see. Guidance
-(10) with w = 1 is the conditional model; w > 1 goes further away from p(x). (genmini/samplers.py has the samplers.)
+(10) with w = 1 is the conditional model; w > 1 goes further away from p(x). A model without classes is led to one by a
+classifier (genmini/guidance.py).
 
 A model that is `given` a part c of an image (genmini/given.py) has it as further channels of its input (11), and draws
 images that have this part: it colours a picture, or enlarges it. Any model completes images whose `known` pixels it is
@@ -37,48 +37,32 @@ compares weights and not draws.
     network: genmini/nets/unet.py    samplers: genmini/samplers.py    test: tests/models/test_diffusion.py
 """
 
-import math
 from itertools import pairwise
 
 import torch
 
 from genmini import given as parts
 from genmini import ops
+from genmini.guidance import guided
 from genmini.models._model import Cannot, Model
 from genmini.nets.unet import UNet
-from genmini.samplers import DATA, SAMPLERS, repaint
+from genmini.outputs import log_mass
+from genmini.samplers import DATA, SAMPLERS, repaint, watched
+from genmini.schedule import SCHEDULES, TARGETS, deviation, edm, tables, x0_of
 from genmini.settings import image, number, one_of, whole
 
-SCHEDULES, TARGETS, LOSSES = ("linear", "cosine"), ("eps", "x0", "v"), ("simple", "bound")
-THRESHOLDS = ("none", "static", "dynamic")
-
-
-def tables(schedule, T):
-    """a and s of (1) for t = 0 ... T, each (T + 1,) float64; a_0 = 1, s_0 = 0"""
-    t = torch.arange(T + 1, dtype=torch.float64) / T
-    if schedule == "linear":
-        beta = torch.linspace(0.1 / T, 20 / T, T, dtype=torch.float64)  # (2)
-    else:
-        squared = torch.cos((t + 0.008) / 1.008 * math.pi / 2).square()
-        beta = 1 - squared[1:] / squared[:-1]  # (2)
-    log_squared = torch.log1p(-beta.clamp(max=0.999)).cumsum(0)
-    log_squared = torch.cat([torch.zeros(1, dtype=torch.float64), log_squared])
-    return (log_squared / 2).exp(), torch.expm1(log_squared).neg().sqrt()  # (1)
-
-
-def x0_of(target, x_t, out, a, s):
-    """The estimate of x_0 that the network's output stands for"""
-    return {"eps": lambda: (x_t - s * out) / a, "x0": lambda: out, "v": lambda: a * x_t - s * out}[target]()  # (4)
+LOSSES, THRESHOLDS = ("simple", "bound"), ("none", "static", "dynamic")
 
 
 class Diffusion(Model):
     is_bound = True
 
-    def __init__(self, shape, levels=2, T=1000, schedule="cosine", target="v", loss="simple", width=32,
+    def __init__(self, shape, levels=2, T=1000, schedule="cosine", target="v", deviation=1.0, loss="simple", width=32,
                  multiples=(1, 2), blocks=1, attention=1, upsample="nearest", classes=0, hide=0.1, dropout=0.0,
                  sampler="dpm", draws=20, guidance=1.0, threshold="static", given="", device=None,
                  dtype=None):  # fmt: skip
-        """T, schedule, target, loss: of (1) to (6); width to upsample: of the U-Net; hide: the share of y that is
+        """T, schedule, target, loss: of (1) to (6); deviation: of x_0, for the target "edm"; width to upsample: of the
+        U-Net; hide: the share of y that is
         hidden in training; given: c of (11), "dark", "grey", "half" or "quarter". sampler, draws, guidance, threshold:
         what `sample` takes if it is not told otherwise: the sampler, its steps, w of (10), and what keeps x0 in
         [-1, 1]: "none", "static" or "dynamic".
@@ -90,16 +74,17 @@ class Diffusion(Model):
         one_of(TARGETS, target=target)
         one_of(LOSSES, loss=loss)
         number(least=0, most=1, hide=hide)
+        number(above=0, deviation=deviation)
         C = image(shape)[0]
         super().__init__(shape, levels, classes)
-        self.T, self.target, self.objective, self.hide = T, target, loss, hide
+        self.T, self.target, self.spread, self.objective, self.hide = T, target, deviation, loss, hide
         self.unit = "nats" if loss == "bound" else "squared error"
-        self.default = self._sampling(sampler, draws, guidance, threshold)
+        self.default = self._sampling(sampler, draws, guidance, threshold, classes)
         self.given = given
         c = parts.channels(given, shape) if given else 0
         self.net = UNet(C + c, C, width, multiples, blocks, attention, classes, upsample=upsample, dropout=dropout)
         self.place(device, dtype)
-        a, s = tables(schedule, T)
+        a, s = tables(schedule, T)  # (1), (2)
         self.register_buffer("a", a.to(self.device), persistent=False)
         self.register_buffer("s", s.to(self.device), persistent=False)
 
@@ -112,15 +97,25 @@ class Diffusion(Model):
         x, y = self.check(x, y)
         return x, torch.full((len(x),), -1, device=x.device) if self.classes and y is None else y
 
-    def beside(self, x_0):
-        """A function of x_t -> (x_t, c), or x_t itself where the model is given nothing of x_0"""
-        c = [parts.shown(x_0, self.given)] if self.given else []
-        return lambda x_t: torch.cat([x_t, *c], 1)  # (11)
+    def part(self, x_0):
+        """The c of (11), enlarged to the sides of x_0; None where the model is given nothing"""
+        return parts.shown(x_0, self.given) if self.given else None
 
-    def F(self, x_t, t, y):
-        """x_t, or (x_t, c), (N, C + c, H, W), t (N,), y (N,), -1 for no class -> what the network says of `target`"""
-        log_snr = 2 * (self.a[t] / self.s[t]).log()
-        return self.net(x_t, log_snr, y)  # (4)
+    def F(self, x_t, a, s, y, c=None):
+        """x_t (N, C, H, W) at the time a, s, each (N,) or (1,), y (N,), -1 for no class, c (N, c, H, W) or None
+        -> what the network says of `target`, (N, C, H, W)"""
+        log_snr = (2 * (a / s).log()).expand(len(x_t))
+        if self.target == "edm":
+            x_t = x_t / deviation(a, s, self.spread).to(x_t.dtype).view(-1, 1, 1, 1)
+        return self.net(x_t if c is None else torch.cat([x_t, c], 1), log_snr, y)  # (4), (11)
+
+    def noised(self, x_0, t, noise):
+        """x_t, and what F is to give there"""
+        if self.target != "edm":
+            return ops.q_sample(x_0, t, self.a, self.s, noise, target=self.target)  # (3)
+        x_t, _ = ops.q_sample(x_0, t, self.a, self.s, noise, target="x0")  # (3)
+        a, s = (table[t].view(-1, 1, 1, 1).to(x_t.dtype) for table in (self.a, self.s))
+        return x_t, edm(x_t, x_0, a, s, self.spread)
 
     # ---- learning ----------------------------------------------------------------------------------------------------
 
@@ -137,8 +132,8 @@ class Diffusion(Model):
         x_0 = self.scaled(x)
         if noise is None:
             noise = torch.randn(x_0.shape, generator=generator, device=x.device, dtype=x_0.dtype)
-        x_t, target = ops.q_sample(x_0, t, self.a, self.s, noise.view_as(x_0), target=self.target)  # (3)
-        out = self.F(self.beside(x_0)(x_t), t, y)
+        x_t, target = self.noised(x_0, t, noise.view_as(x_0))
+        out = self.F(x_t, self.a[t], self.s[t], y, self.part(x_0))
         if self.objective == "simple":
             return (out - target).square().flatten(1).mean(1)  # (5)
         return self.prior_kl(x_0) + self.T * self.cost(x, x_0, x_t, t, out)
@@ -152,20 +147,12 @@ class Diffusion(Model):
     def cost(self, x, x_0, x_t, t, out):
         """L_t of levels x for each row, from the network's output at x_t"""
         a, s = (table[t].view(-1, 1, 1, 1).to(x_t.dtype) for table in (self.a, self.s))
-        x0 = x0_of(self.target, x_t, out, a, s)
+        x0 = x0_of(self.target, x_t, out, a, s, self.spread)
         snr = (self.a / self.s).square()
         before = torch.where(t == 1, snr[1], snr[t - 1])  # not SNR_0: infinite, its gradient would be NaN
         kl = (before - snr[t]) / 2 * (x_0 - x0).square().flatten(1).sum(1)  # (8)
-        return torch.where(t == 1, -self.log_p(x, x0), kl).to(x_t.dtype)
-
-    def log_p(self, x, x0):
-        """log P(x | x_1), (N,): a Gaussian around x0, cut into levels"""
-        centre, half = 2 * (x.double() / (self.levels - 1)) - 1, 1 / (self.levels - 1)
-        edge = lambda side: (centre - x0.flatten(1).double() + side * half) * (self.a[1] / self.s[1])
-        low, high = edge(-1).masked_fill(x == 0, -math.inf), edge(1).masked_fill(x == self.levels - 1, math.inf)
-        low, high = torch.where(low + high > 0, -high, low), torch.where(low + high > 0, -low, high)  # the lower tail
-        log_low, log_high = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
-        return (log_high + torch.log(-torch.expm1(log_low - log_high))).sum(1)  # (9)
+        last = log_mass(x, x0.flatten(1), (self.s[1] / self.a[1]), self.levels).sum(1)
+        return torch.where(t == 1, -last, kl).to(x_t.dtype)  # (9)
 
     def terms(self, x, y=None, k=20):
         """-> L_1, the sum over t = 2 ... T of L_t, and L_T, each (N,); the sum by k times, one from each of k strata"""
@@ -177,8 +164,8 @@ class Diffusion(Model):
         x_0, N, k = self.scaled(x), len(x), min(k, self.T - 1)
 
         def cost(t):
-            x_t, _ = ops.q_sample(x_0, t, self.a, self.s, torch.randn_like(x_0), target=self.target)
-            return self.cost(x, x_0, x_t, t, self.F(self.beside(x_0)(x_t), t, y))
+            x_t, _ = self.noised(x_0, t, torch.randn_like(x_0))
+            return self.cost(x, x_0, x_t, t, self.F(x_t, self.a[t], self.s[t], y, self.part(x_0)))
 
         kl = torch.zeros(N, device=x.device, dtype=x_0.dtype)
         for j in range(k):
@@ -198,14 +185,15 @@ class Diffusion(Model):
 
     # ---- samples -----------------------------------------------------------------------------------------------------
 
-    def _sampling(self, how, steps, guidance, threshold):
+    def _sampling(self, how, steps, guidance, threshold, knows_classes):
         """What `sample` is told, checked"""
         one_of(SAMPLERS, how=how)
         whole(1, self.T, steps=steps)
         number(guidance=guidance)
         one_of(THRESHOLDS, threshold=threshold)
-        if not self.classes and guidance != 1:
-            raise ValueError(f"guidance is towards a class, and this model was made without: got {guidance}")
+        if not knows_classes and guidance != 1:
+            raise ValueError(f"guidance is towards a class, and this model was made without: got {guidance}; a "
+                             "classifier can guide it")  # fmt: skip
         return how, steps, guidance, threshold
 
     def path(self, steps):
@@ -215,41 +203,65 @@ class Diffusion(Model):
 
     def step(self, y, guidance=1.0, threshold="static", x_0=None):
         """What a sampler (genmini/samplers.py) asks: x_t, its time and a later one -> x at the later time. x_0: of c"""
-        log_snr = lambda x, t: torch.full((len(x),), 2 * math.log(t[0] / t[1]), device=x.device, dtype=torch.float64)
-        threshold, beside = None if threshold == "none" else threshold, self.beside(x_0)
+        threshold, c = None if threshold == "none" else threshold, self.part(x_0)
+        twice = lambda some: None if some is None else torch.cat([some, some])
 
         @torch.no_grad()
         def step(x, t, r, eta=0.0):
-            unconditional = None
+            a, s = (torch.full((1,), v, dtype=torch.float64, device=x.device) for v in t)
+            target, outs = self.target, [None]
             if guidance == 1:
-                out = self.net(beside(x), log_snr(x, t), y)
+                outs = [self.F(x, a, s, y, c), *outs]
             else:
-                both = torch.cat([y, torch.full_like(y, -1)])
-                out, unconditional = self.net(beside(x).repeat(2, 1, 1, 1), log_snr(x, t).repeat(2), both).chunk(2)
-            return ops.ddim_step(x, out, *t, *r, self.target, unconditional, guidance, threshold, eta=eta)  # (10)
+                outs = self.F(twice(x), a, s, torch.cat([y, torch.full_like(y, -1)]), twice(c)).chunk(2)
+            if target == "edm":
+                target, outs = "x0", [None if out is None else x0_of("edm", x, out, *t, self.spread) for out in outs]
+            return ops.ddim_step(x, outs[0], *t, *r, target, outs[1], guidance, threshold, eta=eta)  # (10)
 
         return step
 
+    def led(self, classifier, y, w, threshold, x_0=None):
+        """`step`, led to the classes y (N,) by a network of genmini/metrics/features.py: genmini/guidance.py"""
+        c = self.part(x_0)
+
+        def denoiser(x, t):
+            a, s = (torch.full((1,), v, dtype=torch.float64, device=x.device) for v in t)
+            return x0_of(self.target, x, self.F(x, a, s, None, c), *t, self.spread)
+
+        log_p = lambda X: classifier.log_p(self.in_levels(X), self.levels, y).to(X)
+        return guided(denoiser, log_p, w, None if threshold == "none" else 1.0)
+
     @torch.no_grad()
-    def sample(self, n, y=None, how=None, steps=None, guidance=None, threshold=None, noise=None, x=None, known=0):
+    def sample(self, n, y=None, how=None, steps=None, guidance=None, threshold=None, noise=None, x=None, known=0,
+               classifier=None, film=None):  # fmt: skip
         """n draws, (n, *shape) uint8. y: a class for all, or one each; None draws them evenly. how: "ddim", "ddpm",
         "dpm" or "heun"; steps, guidance, threshold: as in the constructor. noise: x_T, (n, *shape), drawn if None.
 
         x: images (n, *shape). A model with `given` sees c(x) of them alone: a grey image in all channels, or the pixels
         of a small one repeated, will do. known: how many numbers of x stay, the first in `pixel_order`, or which, a
-        mask (*shape); samplers.repaint draws the rest.
+        mask (*shape); samplers.repaint draws the rest. classifier: of genmini.metrics.network, leads a model without
+        classes to y; then how is "ddpm" if None. film: a list, which gets x_t in levels (n, *shape) at every time.
         """
-        asked = how, steps, guidance, threshold
-        how, steps, guidance, threshold = self._sampling(
-            *(own if value is None else value for own, value in zip(self.default, asked, strict=True)))  # fmt: skip
-        y, (C, H, W), known = self.classes_or_drawn(y, n), image(self.shape), self._known(known)
+        if classifier is not None and self.classes:
+            raise ValueError("a classifier guides a model without classes: this one knows its own, by y")
+        asked = how or ("ddpm" if classifier else None), steps, guidance, threshold
+        asked = (own if value is None else value for own, value in zip(self.default, asked, strict=True))
+        how, steps, guidance, threshold = self._sampling(*asked, self.classes or classifier)
+        known = self._known(known)
         if x is None and (self.given or known.any()):
             raise ValueError(f"x is missing: the images of which this model is given {self.given or 'known pixels'}")
         x_0 = None if x is None else self.scaled(self.check(x)[0])
+        if classifier:
+            step = self.led(classifier, classifier.labels(y, n), guidance, threshold, x_0)
+        else:
+            step = self.step(self.classes_or_drawn(y, n), guidance, threshold, x_0)
         if noise is None:
-            noise = torch.randn(n, C, H, W, device=self.device, dtype=self.like.dtype)
-        step, noise, path = self.step(y, guidance, threshold, x_0), noise.view(n, C, H, W), self.path(steps)
+            noise = torch.randn(n, *image(self.shape), device=self.device, dtype=self.like.dtype)
+        noise, path, frames = noise.view(n, *image(self.shape)), self.path(steps), {}
+        step = step if film is None else watched(step, frames)
         x = repaint(step, noise, path, x_0, known) if known.any() else SAMPLERS[how](step, noise, path)
+        if film is not None:
+            film += [self.in_levels(x_t) for x_t in (*frames.values(), x)]
         return self.in_levels(x).round().clamp(0, self.levels - 1).to(torch.uint8)
 
     def _known(self, known):
@@ -295,14 +307,14 @@ class Diffusion(Model):
 RECIPES = {  # of digits: chosen once and checked by one run; mnist and colour are not tuned
     "digits": {
         "data": "digits",
-        "model": dict(width=32),
-        "train": dict(steps=6000, batch=32, rate=1.5e-3, ema=0.999, every=500),
+        "model": dict(width=32, dropout=0.15),
+        "train": dict(steps=5000, batch=32, rate=1.5e-3, ema=0.999, every=500),
         "threads": 1,
     },
     "digits-classes": {
         "data": "digits",
-        "model": dict(width=32, classes=10, guidance=1.5),
-        "train": dict(steps=6000, batch=32, rate=1.5e-3, ema=0.999, every=500),
+        "model": dict(width=32, dropout=0.4, classes=10),
+        "train": dict(steps=3000, batch=32, rate=1.5e-3, ema=0.999, every=500),
         "threads": 1,
     },
     "mnist": {  # not tuned

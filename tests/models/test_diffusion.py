@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 import torch
 from check import command
+from PIL import Image
 from torch.distributions import Normal, kl_divergence
 
 from genmini import checkpoint, data, given, ops, plots
+from genmini.guidance import guided
+from genmini.metrics import network
 from genmini.models._model import Cannot
-from genmini.models.diffusion import LOSSES, SCHEDULES, TARGETS, Diffusion, tables, x0_of
+from genmini.models.diffusion import LOSSES, Diffusion
 from genmini.models.made import MADE
+from genmini.outputs import log_mass
 from genmini.samplers import DATA, SAMPLERS
+from genmini.schedule import SCHEDULES, TARGETS, deviation, edm, tables, x0_of
 from genmini.train import fit
 
 each_target = pytest.mark.parametrize("target", TARGETS)
@@ -77,20 +82,59 @@ def test_the_marginal_is_that_of_many_small_steps(schedule):
 def test_the_estimate_of_x0_inverts_the_target(target):
     a, s = (table[1:, None] for table in tables("cosine", 1000))  # every t
     x_0, e = torch.randn(2, 1000, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    x_t, out = ops.q_sample(x_0, torch.arange(1000), a[:, 0], s[:, 0], e, target=target)
+    if target == "edm":
+        x_t, d = a * x_0 + s * e, 0.4
+        out = edm(x_t, x_0, a, s, d)
+        n = (a.square() * d**2 + s.square()).sqrt()
+        # the target by its definition; edm has it from x_t, in which a rounding weighs a d / (n s)
+        assert ((out - (s * x_0 / d - a * d * e) / n).abs() <= 1e-15 * 20 * (1 + 1 / s)).all()
+    else:
+        d = 1.0
+        x_t, out = ops.q_sample(x_0, torch.arange(1000), a[:, 0], s[:, 0], e, target=target)
     # for eps, an error of one rounding of x_t is divided by a
-    assert ((x0_of(target, x_t, out, a, s) - x_0).abs() <= 1e-15 * 10 / (a if target == "eps" else 1)).all()
+    assert ((x0_of(target, x_t, out, a, s, d) - x_0).abs() <= 1e-15 * 10 / (a if target == "eps" else 1)).all()
+
+
+def test_edm_gives_inputs_and_targets_of_variance_1_and_with_d_1_it_is_v():
+    a, s = (table[1:, None] for table in tables("cosine", 50))
+    random = torch.Generator().manual_seed(0)
+    e = torch.randn(50, 40_000, dtype=torch.float64, generator=random)
+    x_0 = 0.4 * torch.randn(50, 40_000, dtype=torch.float64, generator=random)
+    x_t = a * x_0 + s * e
+    five = 5 * math.sqrt(2 / 40_000)  # standard errors of a variance
+    assert (edm(x_t, x_0, a, s, 0.4).var(1) - 1).abs().max() < five
+    assert ((x_t / deviation(a, s, 0.4)).var(1) - 1).abs().max() < five
+    torch.testing.assert_close(edm(x_t, x_0, a, s, 1.0), s * x_0 - a * e, atol=1e-12, rtol=0)
+    torch.testing.assert_close(x0_of("edm", x_t, x_0, a, s, 1.0), x0_of("v", x_t, -x_0, a, s), atol=1e-12, rtol=0)
+
+
+def test_with_edm_the_network_sees_and_learns_what_the_equation_says():
+    """Inside `loss`: the network's input is x_t / n, and the error is that of its target."""
+    model, seen = diffusion((4, 4), target="edm", deviation=0.5), []
+    model.net.register_forward_pre_hook(lambda net, inputs: seen.append(inputs))
+    x, t = torch.randint(17, (3, 4, 4), generator=torch.Generator().manual_seed(0)), torch.tensor([1, 400, 1000])
+    noise = torch.randn(3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    loss = model.loss(x, t=t, noise=noise)
+    a, s, x_0 = model.a[t].view(3, 1, 1), model.s[t].view(3, 1, 1), x / 8 - 1
+    n = (a.square() / 4 + s.square()).sqrt()
+    x_t = a * x_0 + s * noise
+    ((given, log_snr, _),) = seen
+    torch.testing.assert_close(given[:, 0], x_t / n)
+    torch.testing.assert_close(log_snr, 2 * (a / s).log().flatten())
+    out = model.net(given, log_snr, None)[:, 0]
+    wanted = (out - (2 * s * x_0 - a * noise / 2) / n).square().mean((1, 2))
+    torch.testing.assert_close(loss, wanted, rtol=1e-9, atol=1e-9)
 
 
 @each_target
 @pytest.mark.parametrize("t", [1, 500, 999])
 def test_the_step_of_a_sampler_takes_the_same_estimate(target, t):
     """`step` to DATA, without a threshold, is the x0 of (4)."""
-    model = diffusion(target=target)
+    model = diffusion(target=target, deviation=0.5)
     x_t = torch.randn(3, 1, 8, 8, dtype=torch.float64)
     a, s = model.a[t], model.s[t]
     x0 = model.step(None, threshold="none")(x_t, (a.item(), s.item()), DATA)
-    expected = x0_of(target, x_t, model.F(x_t, torch.full((3,), t), None), a, s)
+    expected = x0_of(target, x_t, model.F(x_t, a[None], s[None], None), a, s, model.spread)
     torch.testing.assert_close(x0, expected, atol=1e-11 / a.item(), rtol=1e-11)
 
 
@@ -109,8 +153,8 @@ def pixel(T=6, **settings):
 def on_grid(model, t):
     """x0 for x_t on the grid"""
     x = X.view(-1, 1, 1, 1)
-    t = torch.full((len(X),), t)
-    return x0_of(model.target, x, model.F(x, t, None), model.a[t].view_as(x), model.s[t].view_as(x)).flatten()
+    a, s = model.a[t : t + 1], model.s[t : t + 1]
+    return x0_of(model.target, x, model.F(x, a, s, None), a, s, model.spread).flatten()
 
 
 @torch.no_grad()
@@ -134,8 +178,8 @@ def noised(model, t):
 @torch.no_grad()
 def last(model):
     """log P(x | x_1), (3, X)"""
-    x0 = on_grid(model, 1)[:, None]
-    return torch.stack([model.log_p(torch.full((len(X), 1), level), x0) for level in range(3)])
+    x0, deviation = on_grid(model, 1), model.s[1] / model.a[1]
+    return torch.stack([log_mass(torch.full((len(X),), level), x0, deviation, 3) for level in range(3)])
 
 
 def exact_log_p(model):
@@ -211,19 +255,20 @@ def test_with_the_best_denoiser_the_bound_nears_the_entropy():
 def test_the_last_term_is_a_probability_of_levels():
     """Over the levels it sums to one, also where x0 is far off; and it is the integral of the Gaussian."""
     model = pixel()
-    x0 = torch.tensor([-30.0, -1.2, -0.5, 0.01, 0.7, 1.0, 2.0], dtype=torch.float64).view(-1, 1, 1, 1)
-    log_p = torch.stack([model.log_p(torch.full((7, 1), level), x0) for level in range(3)])
+    deviation = model.s[1] / model.a[1]
+    x0 = torch.tensor([-30.0, -1.2, -0.5, 0.01, 0.7, 1.0, 2.0], dtype=torch.float64)
+    log_p = torch.stack([log_mass(torch.full((7,), level), x0, deviation, 3) for level in range(3)])
     assert log_p.isfinite().all() and (log_p.exp().sum(0) - 1).abs().max() < 1e-12
-    normal = Normal(x0.flatten(), model.s[1] / model.a[1])
+    normal = Normal(x0, deviation)
     middle = normal.cdf(torch.tensor(0.5)) - normal.cdf(torch.tensor(-0.5))
     torch.testing.assert_close(log_p[1, 1:].exp(), middle[1:], atol=1e-14, rtol=1e-9)
 
 
 def test_levels_that_a_byte_holds_are_not_doubled_in_it():
     """Images come in uint8, where 2 * 200 is 144."""
-    model = diffusion((4, 4), levels=256)
-    x, x0 = torch.full((1, 16), 200, dtype=torch.uint8), torch.full((1, 1, 4, 4), 2 * 200 / 255 - 1).double()
-    assert torch.equal(model.log_p(x, x0), model.log_p(x.long(), x0)) and model.log_p(x, x0) > -16
+    x, x0 = torch.full((1, 16), 200, dtype=torch.uint8), torch.full((1, 16), 2 * 200 / 255 - 1).double()
+    byte = log_mass(x, x0, 0.01, 256)
+    assert torch.equal(byte, log_mass(x.long(), x0, 0.01, 256)) and (byte > -2).all()
 
 
 # ---- learning --------------------------------------------------------------------------------------------------------
@@ -232,19 +277,20 @@ def test_levels_that_a_byte_holds_are_not_doubled_in_it():
 @each_target
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_loss_is_what_it_says(target, loss):
-    model = diffusion(target=target, loss=loss)
+    model = diffusion(target=target, loss=loss, deviation=0.5)
     x, t = torch.randint(17, (4, 8, 8)), torch.tensor([1, 2, 500, 1000])
     noise = torch.randn(4, 8, 8, dtype=torch.float64)
     x_0, a, s = x / 8 - 1, model.a[t].view(-1, 1, 1), model.s[t].view(-1, 1, 1)
     x_t = a * x_0 + s * noise
-    out = model.F(x_t[:, None], t, None)[:, 0]
+    out = model.F(x_t[:, None], model.a[t], model.s[t], None)[:, 0]
     if loss == "simple":
-        wanted = {"eps": noise, "x0": x_0, "v": a * noise - s * x_0}[target]
+        n = (a.square() / 4 + s.square()).sqrt()
+        wanted = {"eps": noise, "x0": x_0, "v": a * noise - s * x_0, "edm": (2 * s * x_0 - a * noise / 2) / n}[target]
         expected = (out - wanted).square().mean((1, 2))
     else:
-        snr, x0 = (model.a / model.s).square(), x0_of(target, x_t, out, a, s)
+        snr, x0 = (model.a / model.s).square(), x0_of(target, x_t, out, a, s, 0.5)
         expected = 500 * (snr[t - 1] - snr[t]) * (x0 - x_0).square().sum((1, 2))
-        expected[0] = -1000 * model.log_p(x[:1].flatten(1), x0[:1, None])[0]
+        expected[0] = -1000 * log_mass(x[0], x0[0], model.s[1] / model.a[1], 17).sum()
         expected = expected + model.prior_kl(x_0[:, None])
     torch.testing.assert_close(model.loss(x, t=t, noise=noise), expected, atol=1e-9, rtol=1e-9)
     model.loss(x, t=t, noise=noise).sum().backward()
@@ -253,8 +299,8 @@ def test_the_loss_is_what_it_says(target, loss):
 
 def test_times_are_spread_over_the_batch_and_valid_is_judged_by_the_same_draws():
     model, seen = diffusion(), []
-    F = model.F
-    model.F = lambda x_t, t, y: (seen.append(t), F(x_t, t, y))[1]
+    noised = model.noised
+    model.noised = lambda x_0, t, noise: (seen.append(t), noised(x_0, t, noise))[1]
     x = torch.randint(17, (50, 8, 8))
     one, again = model.loss(x), model.loss(x)
     assert torch.equal(one, again)
@@ -268,7 +314,7 @@ def test_times_are_spread_over_the_batch_and_valid_is_judged_by_the_same_draws()
 def test_the_class_is_hidden_from_a_share():
     x, y, seen = torch.randint(17, (2000, 8, 8)), torch.arange(2000) % 3, []
     model = diffusion(classes=3, hide=0.25)
-    model.F = lambda x_t, t, y: (seen.append(y), torch.zeros_like(x_t))[1]
+    model.F = lambda x_t, a, s, y, c: (seen.append(y), torch.zeros_like(x_t))[1]
     model.train().loss(x, y=y)
     model.eval().loss(x, y=y)
     model.loss(x)
@@ -343,7 +389,8 @@ def test_the_limits_of_the_thresholds():
 def test_what_cannot_be_is_refused():
     for settings, words in (
         (dict(levels=None), "levels must be a whole number, 2 to 256"), (dict(shape=(8,)), r"shape must be \(H, W\)"),
-        (dict(target="score"), "target must be 'eps', 'x0' or 'v', got 'score'"), (dict(T=1), "T must be at least 2"),
+        (dict(target="score"), "target must be 'eps', 'x0', 'v' or 'edm', got 'score'"),
+        (dict(T=1), "T must be at least 2"), (dict(deviation=0.0), "deviation must be above 0"),
         (dict(schedule="flat"), "schedule must be 'linear' or 'cosine'"), (dict(hide=1.5), "hide must be at least 0"),
         (dict(loss="l1"), "loss must be 'simple' or 'bound'"),
         (dict(sampler="euler"), "how must be 'ddim', 'ddpm', 'dpm' or 'heun', got 'euler'"),
@@ -357,6 +404,44 @@ def test_what_cannot_be_is_refused():
                         (dict(y=1), "made without classes")):  # fmt: skip
         with pytest.raises(ValueError, match=words):
             model.sample(2, **more)
+
+
+def test_a_classifier_leads_a_model_without_classes():
+    """Each step moves x0 up the slope of log p(y | x0), so the samples are surer of their class; the steps are those of
+    genmini/guidance.py. By default each class is drawn as often."""
+    model, judge = diffusion(T=20, draws=5, dtype=torch.float32, scale=0.02), network()
+    torch.manual_seed(0)
+    y, noise = torch.arange(20) % 10, torch.randn(20, 8, 8)
+    sure = {}
+    for w in (0.0, 1.0, 10.0):
+        torch.manual_seed(1)
+        x = model.sample(20, y, noise=noise, guidance=w, classifier=judge)
+        sure[w] = judge.log_p(x, 17, y).mean().item()
+    assert sure[0.0] < sure[1.0] < sure[10.0], sure
+    torch.manual_seed(1)
+    assert torch.equal(model.sample(20, noise=noise, guidance=10.0, classifier=judge), x)
+    denoiser = lambda x, t: x0_of("v", x, model.F(x, *(torch.tensor([v]).double() for v in t), None), *t)
+    log_p = lambda X: judge.log_p(model.in_levels(X), 17, y)
+    torch.manual_seed(1)
+    by_hand = SAMPLERS["ddpm"](guided(denoiser, log_p, 10.0, 1.0), noise[:, None], model.path(5))
+    assert (model.in_levels(by_hand).round().clamp(0, 16) == x).all()
+    with pytest.raises(ValueError, match="a classifier guides a model without classes"):
+        diffusion(classes=10).sample(2, classifier=judge)
+    with pytest.raises(ValueError, match="y must hold classes 0 ... 9"):
+        model.sample(2, y=10, classifier=judge)
+
+
+@pytest.mark.parametrize("how", SAMPLERS)
+def test_a_film_has_every_x_t_and_ends_with_the_samples(how):
+    model, film = diffusion(draws=4), []
+    noise = torch.randn(3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    x = model.sample(3, noise=noise, how=how, film=film)
+    assert len(film) == 5 and all(frame.shape == (3, 8, 8) for frame in film)
+    torch.testing.assert_close(film[0], (noise + 1) * 8)
+    assert torch.equal(film[-1].round().clamp(0, 16).to(torch.uint8), x)
+    torch.manual_seed(0)
+    assert torch.equal(model.sample(3, noise=noise, how=how), x)
 
 
 # ---- a part of an image is given ------------------------------------------------------------------------------------
@@ -496,6 +581,30 @@ def test_the_command_line_chooses_sampler_steps_and_guidance(capsys, folder_of_i
         for verb in ("sample", "score"):
             status, _, err = command(capsys, verb, "made", option, "2")
             assert status == 2 and f"{option} does not fit: {reason}" in err
+
+
+def test_the_command_line_guides_by_a_classifier_and_makes_a_film(capsys, folder_of_its_own):
+    checkpoint.save("run", diffusion(T=20, dtype=torch.float32), {"step": 1, "data": "digits"})
+    model, judge = checkpoint.load("run"), network()
+    words = ["--sampling-steps", "4", "--guidance", "3"]
+    assert command(capsys, "sample", "run", "-n", "5", "-y", "3,8", "--classifier", "digits-v1", *words, "--out",
+                   "x.npy")[0] == 0  # fmt: skip
+    torch.manual_seed(0)
+    x = model.sample(5, torch.tensor([3, 8, 3, 8, 3]), steps=4, guidance=3.0, classifier=judge)
+    assert np.array_equal(np.load("x.npy"), x.numpy())
+    status, out, _ = command(capsys, "score", "run", "-n", "10", "--classifier", "digits-v1", *words)
+    assert status == 0 and "seed 0, steps 4, guidance 3.0, classifier digits-v1" in out
+    assert "+-" in next(line for line in out.splitlines() if line.startswith("right class"))
+    assert command(capsys, "sample", "run", "-n", "4", "--film", "--sampling-steps", "3")[0] == 0
+    with Image.open("run/drawn.gif") as film:
+        assert film.n_frames == 4 and film.size == (17 * 28, 17 * 28)  # two images of 8 pixels, and a line between
+    assert command(capsys, "sample", "run", "--film", "--out", "x.png")[0] == 2
+    checkpoint.save("made", MADE((8, 8), hidden=4), {"step": 1, "data": "digits-threshold"})
+    for option, reason in ((["--film"], "MADE does not draw step by step"),
+                           (["--classifier", "digits-v1"], "MADE is not guided by a classifier")):  # fmt: skip
+        status, _, err = command(capsys, "sample", "made", *option)
+        assert status == 2 and f"{option[0]} does not fit: {reason}" in err
+    assert "inception knows no class" in command(capsys, "sample", "run", "--classifier", "inception")[2]
 
 
 def test_a_training_resumes_to_the_same_bits(tmp_path):

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from genmini import samplers
-from genmini.models.diffusion import tables
+from genmini.guidance import guided
 from genmini.samplers import DATA, SAMPLERS, ddim, ddpm, dpm, heun, lead, of, repaint
+from genmini.schedule import tables
 
 WEIGHT = torch.tensor([0.3, 0.5, 0.2], dtype=torch.float64)
 MEAN = torch.tensor([-0.8, 0.1, 0.9], dtype=torch.float64)
@@ -199,3 +200,29 @@ def test_a_completion_asks_the_denoiser_so_many_times():
     repaint(of(lambda x, t: calls.append(t) or denoise(x, t)), torch.zeros(1, 2, dtype=torch.float64), cosine_path(6),
             torch.zeros(1, 2, dtype=torch.float64), torch.tensor([True, False]), times=3)  # fmt: skip
     assert len(calls) == 3 * 5 + 1, "the last step is taken once"
+
+
+# ---- guidance by a classifier ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("w", [1.0, 3.0])
+@pytest.mark.parametrize("sampler, steps", [(ddim, 500), (ddpm, 1000), (dpm, 100), (heun, 100)])
+def test_a_gaussian_is_led_to_its_exact_conditional(sampler, steps, w):
+    """x_0 ~ N(m, v I) in two dimensions, log p(y | x_0) = b x_0 + const: p_w(x_0 | y) = N(m + w v b, v I)."""
+    torch.manual_seed(0)
+    n, m, v = 4000, torch.tensor([0.2, -0.1], dtype=torch.float64), 0.09
+    b = torch.tensor([1.5, -1.0], dtype=torch.float64)
+    denoise = lambda x, t: m + t[0] * v * (x - t[0] * m) / (t[0] ** 2 * v + t[1] ** 2)
+    x = sampler(guided(denoise, lambda X: X @ b, w), torch.randn(n, 2, dtype=torch.float64), cosine_path(steps))
+    # four standard errors, and the steps' own error: ddim's falls as 1 / steps
+    assert (x.mean(0) - (m + w * v * b)).abs().max() < 4 * math.sqrt(v / n) + 0.01
+    assert (x.var(0) / v - 1).abs().max() < 4 * math.sqrt(2 / n) + 0.02
+    assert not x.requires_grad
+
+
+def test_guidance_of_weight_0_changes_nothing_and_a_limit_holds():
+    x, path = torch.randn(50, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), cosine_path(5)
+    one = lambda x, t: denoise(x[:, 0], t)[:, None]
+    plain = dpm(of(one), x, path)
+    torch.testing.assert_close(dpm(guided(one, lambda X: -X[:, 0] ** 2, 0.0), x, path), plain, rtol=0, atol=0)
+    assert dpm(guided(one, lambda X: 100 * X[:, 0], 1.0, limit=0.5), x, path).max() == 0.5

@@ -1,0 +1,59 @@
+"""How noisy x_t is at each time of a diffusion, and what its network is trained to give.
+
+The course, "Modèles de diffusion"; Ho, Jain, Abbeel, 2020 (linear, eps); Nichol, Dhariwal, 2021 (cosine); Salimans, Ho,
+2022 (v); Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022 (edm).
+
+    x_t = a_t x_0 + s_t e,   e ~ N(0, I),   a_t^2 = prod_{r <= t} 1 - beta_r,   a_t^2 + s_t^2 = 1,   t = 1 ... T    (1)
+    linear: beta_t from 0.1 / T to 20 / T;   cosine: a_t ~ cos(pi/2 (t/T + 0.008) / 1.008)                        (2)
+
+    target    F is trained to give                 so the estimate of x_0 is
+    eps       e                                    (x_t - s F) / a                          (3)
+    x0        x_0                                  F                                        (4)
+    v         a e - s x_0                          a x_t - s F                              (5)
+    edm       (s x_0 / d - a d e) / n              (a d^2 x_t / n + s d F) / n              (6)
+
+In (6) d is the deviation of the data, n^2 = a^2 d^2 + s^2 is the variance of x_t, and the network sees x_t / n: its
+input and its target have variance 1 at every time, whatever d is. With d = 1, (6) is (5) but for the sign of F.
+
+    used by: genmini/models/diffusion.py    test: tests/models/test_diffusion.py
+"""
+
+import math
+
+import torch
+
+SCHEDULES, TARGETS = ("linear", "cosine"), ("eps", "x0", "v", "edm")
+
+
+def tables(schedule, T):
+    """a and s of (1) for t = 0 ... T, each (T + 1,) float64; a_0 = 1, s_0 = 0"""
+    t = torch.arange(T + 1, dtype=torch.float64) / T
+    if schedule == "linear":
+        beta = torch.linspace(0.1 / T, 20 / T, T, dtype=torch.float64)  # (2)
+    else:
+        squared = torch.cos((t + 0.008) / 1.008 * math.pi / 2).square()
+        beta = 1 - squared[1:] / squared[:-1]  # (2)
+    log_squared = torch.log1p(-beta.clamp(max=0.999)).cumsum(0)
+    log_squared = torch.cat([torch.zeros(1, dtype=torch.float64), log_squared])
+    return (log_squared / 2).exp(), torch.expm1(log_squared).neg().sqrt()  # (1)
+
+
+def deviation(a, s, d):
+    """That of x_t, the n of (6)"""
+    return (a**2 * d**2 + s**2) ** 0.5
+
+
+def edm(x_t, x_0, a, s, d):
+    """The target (6), from x_t in the place of e"""
+    n = deviation(a, s, d)
+    return (n * x_0 - a * d**2 / n * x_t) / (s * d)  # (6)
+
+
+def x0_of(target, x_t, out, a, s, d=1.0):
+    """The estimate of x_0 that the network's output stands for"""
+    if target == "edm":
+        n = deviation(a, s, d)
+        return (a * d**2 / n * x_t + s * d * out) / n  # (6)
+    return {"eps": lambda: (x_t - s * out) / a,  # (3)
+            "x0": lambda: out,  # (4)
+            "v": lambda: a * x_t - s * out}[target]()  # (5)  # fmt: skip
