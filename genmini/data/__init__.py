@@ -41,7 +41,7 @@ class Data:
     levels: int | None  # None: real numbers
     grey: torch.Tensor | None = None  # (N, *shape): of dynamic data, the levels that x was drawn from
     brightest: int = 1  # the highest level of grey
-    classes: int | None = None  # of your own data, shapes, unpaired: how many y tells apart; 0 without labels
+    classes: int | None = None  # how many y tells apart: 0 without labels; None: it is not known
     source: dict | None = None  # of the user's own data: its folder, and the count and SHA-256 that identify it
     scenes: shapes.Scenes | None = None  # of shapes, what each image shows
 
@@ -93,7 +93,7 @@ class Data:
 
 def _digits(split, folder):
     x, y = digits.read(split)
-    return Data("digits", split, torch.from_numpy(x), torch.from_numpy(y).long(), digits.LEVELS)
+    return Data("digits", split, torch.from_numpy(x), torch.from_numpy(y).long(), digits.LEVELS, classes=10)
 
 
 def _unpaired(split, folder):
@@ -104,7 +104,7 @@ def _unpaired(split, folder):
 
 def _mnist(split, folder):
     x, y = mnist.read(split, folder)
-    return Data("mnist", split, torch.from_numpy(x), torch.from_numpy(y).long(), mnist.LEVELS)
+    return Data("mnist", split, torch.from_numpy(x), torch.from_numpy(y).long(), mnist.LEVELS, classes=10)
 
 
 def _idx(split, folder):
@@ -126,14 +126,14 @@ def _own(name, split, x, y, classes, folder, sha256):
 def _toy(name):
     def read(split, folder):
         x, k = toys.read(name, split)
-        return Data(name, split, torch.from_numpy(x), torch.from_numpy(k), None)
+        return Data(name, split, torch.from_numpy(x), torch.from_numpy(k), None, classes=toys.TOYS[name].K)
 
     return read
 
 
 def _series(split, folder):
     x, year = series.read(split)  # one series; y is the year that it begins in
-    return Data("series", split, torch.from_numpy(x)[None], torch.tensor([year]), None)
+    return Data("series", split, torch.from_numpy(x)[None], torch.tensor([year]), None, classes=0)
 
 
 def _shapes(name, colour=True):
@@ -215,6 +215,8 @@ def load(name, split="train", folder=None, size=None, colour=False):
     chosen = options(name, size, colour)
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
+    if folder is not None and family(name) not in (*OWN, "mnist"):
+        raise ValueError(f"{name} lies in no folder, and {str(folder)!r} is given: leave --data-dir out")
     if family(name) in OWN:
         folder = mnist.home(folder, needed_by=name)
     return SETS[name][1](split, folder, **chosen)

@@ -34,7 +34,7 @@ SIZES = range(4, 1025)
 def read(split, folder, size, colour):
     """-> images (N, [3,] size, size) uint8, classes (N,) int64, the number of classes, SHA-256 of names and files"""
     root = Path(folder)
-    paths = sorted(_paths(root, ()))
+    paths = sorted(_paths(root))
     if not paths:
         raise ValueError(f"{folder} holds no PNG or JPEG image: they are known by {', '.join(SUFFIXES)}")
     rows = rows_of(split, len(paths), False, folder)
@@ -57,8 +57,16 @@ def check_size(size):
         raise ValueError(f"size must be a whole number, {SIZES[0]} to {SIZES[-1]} pixels, got {size!r}")
 
 
-def _paths(root, inside):
+def _paths(root):
     """The image files below root, each as the names on the way to it."""
+    folders = [()]  # a list, and no recursion: a thousand may lie in each other
+    for inside in folders:
+        folders += (yield from _images(root, inside))
+
+
+def _images(root, inside):
+    """The image files of one folder -> the folders in it."""
+    folders = []
     for entry in os.scandir(root.joinpath(*inside)):
         here = *inside, entry.name
         named_as_image = entry.name.lower().endswith(SUFFIXES)
@@ -66,11 +74,12 @@ def _paths(root, inside):
             raise ValueError(f"{root.joinpath(*here)} is a link, which could lead out of {root}: "
                              "put the file itself there")  # fmt: skip
         elif entry.is_dir():
-            yield from _paths(root, here)
+            folders.append(here)
         elif named_as_image:
             if not stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
                 raise ValueError(f"{root.joinpath(*here)} is named as an image and is no file")
             yield here
+    return folders
 
 
 def _classes(root, paths):

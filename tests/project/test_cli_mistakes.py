@@ -58,6 +58,11 @@ MISTAKES = {
     "no slope": (["train", "realnvp", "--data", "digits", "--set", "bound=0.0"], "bound must be above 0, got 0.0"),
     "threads": ([*MADE, "--threads", "100000"], "--threads takes 1 to "),
     "GPU kernels on a CPU": ([*MADE, "--backend", "cuda"], "'cuda' does not run here on --device cpu"),
+    "a folder of embedded data": ([*MADE, "--data-dir", "nowhere"], "lies in no folder, and 'nowhere' is given"),
+    "other classes": (["train", "cvae", "--data", "digits", "--set", "classes=3"],
+                      "made for 3 classes, and digits-threshold has 10: --set classes=10"),  # fmt: skip
+    "no such classes": (["train", "realnvp", "--data", "moons", "--set", "classes=3"], "moons has 2: --set classes=2"),
+    "a name that is too long": ([*MADE, "--steps", "1", "--out", 300 * "x"], "File name too long"),
     "the out is a file": ([*MADE, "--steps", "1", "--out", __file__], "--out takes a folder, and"),
 }
 

@@ -50,6 +50,19 @@ def pixels_of(content, size=8, colour=True):
     return images.image(content, size, colour)
 
 
+def test_a_thousand_folders_in_each_other(tmp_path):
+    deepest = tmp_path.joinpath(*1100 * ["a"])
+    for n in range(1, 1101):
+        tmp_path.joinpath(*n * ["a"]).mkdir()
+    try:
+        lay(deepest, some(12))
+        assert len(whole(tmp_path, size=8)[0]) == 12
+    finally:  # pytest's own way to remove folders is recursive
+        for path in deepest.iterdir():
+            path.unlink()
+        os.removedirs(deepest)
+
+
 # ---- what is read --------------------------------------------------------------------------------------------------
 
 
