@@ -96,8 +96,9 @@ template <class T> T bound(const Problem<T>& p, Key<T>* key, int64_t found) {
 }
 
 template <class T> void run_steps(const Problem<T>& p, Key<T>* work, int threads) {
-    auto step = BEST(step<T>);
-    auto beyond_one = BEST(beyond_one<T>);
+    const int set = instruction_set();
+    auto step = OF_SET(set, step<T>);
+    auto beyond_one = OF_SET(set, beyond_one<T>);
     threads = int(std::clamp<int64_t>(p.N * p.D / WORTH_A_THREAD, 1, threads));
     if (p.threshold == DYNAMIC)
         return parallel(p.D ? p.N : 0, threads, [&](int64_t n, int t) {
