@@ -71,7 +71,7 @@ __global__ void logdet_naive(const T* s, real<T>* logdet, int64_t N, int64_t D) 
     logdet[n] = real<T>(inverse ? -sum.value() : sum.value());
 }
 
-template <class T>    // save_y: `kept` is y and t is read; else `kept` is x
+template <class T>    // t is null: `kept` is x; else `kept` is y
 __global__ void backward_naive(const T* dy, const real<T>* dlogdet, const T* kept, const T* s, const T* t, T* dx, T* ds,
                                int64_t D, int64_t ND) {
     int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;

@@ -80,7 +80,7 @@ template <class T> static inline vec<T> drawn(T* l, int64_t S, int64_t L, vec<T>
     const vec<T> zero = {}, one = T(1) + zero;
     if (L == 2) return u >= sigma<T>(-load(l)) ? one : zero;
     vec<T> top = load(l), total = zero, below = zero, level = zero;
-    // `most` may ignore NaN; the exponential below does not
+    // `most` drops a NaN in its first argument; the exponential of l - top is NaN then, and so is every P
     for (int64_t k = 1; k < L; k++) top = most(top, load(l + k * S));
     for (int64_t k = 0; k < L; k++) {
         vec<T> t = load(l + k * S) - top, e = t < -CUT<T> ? zero : exponential<T>(t);

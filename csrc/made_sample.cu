@@ -176,7 +176,7 @@ template <class T, int S> __global__ void walk_tiles(Made<T> m, bool shared) {
 
 template <class T, int S> int tiles_of(const Made<T>& m, void* stream) {
     if constexpr (S < 8)
-        // first a block for every multiprocessor, then larger tiles
+        // 128 blocks keep a GPU busy; beyond that a block takes more samples
         if (m.N > 128 * S) return tiles_of<T, 2 * S>(m, stream);
     size_t bytes = S * m.units * sizeof(T);
     bool shared = bytes <= MOST_SHARED;

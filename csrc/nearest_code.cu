@@ -13,6 +13,7 @@
 // Numbers in brackets, (1) to (9), are the inequalities of the proof that no nearest code is ever screened out.
 
 #include <climits>
+#include <type_traits>
 #include "gpu.h"
 #include "nearest_code_pack.h"
 
@@ -118,7 +119,7 @@ __device__ __forceinline__ void sift(Sieve& s, const Tables& w, int64_t tile, Ro
     const Placed widest = w.widest[tile];
     if (threadIdx.x < BK) {
         Placed c = w.code[tile * BK + threadIdx.x];
-        // a far code bounds no row; it is treated below
+        // a far code does not lower the bound; the second loop tests it by itself
         s.code[threadIdx.x] = c.norm > widest.norm ? Placed{INFINITY, 0, 0, 0} : c;
     }
     __syncthreads();

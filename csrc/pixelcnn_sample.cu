@@ -68,10 +68,10 @@ __device__ void compute(const Problem<T>& p, const Layer& a, int64_t i, int64_t 
             for (int g = 1; g < groups && tid < lanes; g++) sum += part[g * lanes + tid];
         }
         if (mine && tid < lanes) y[o] = sum + bias[a.bias + o0 + o];
-        __syncthreads();    // everyone sees y; and nobody writes part before it is added up
+        __syncthreads();    // y is visible to all threads, and part may be written again
     }
     finish(p, a, i, j, o0, width, y, z);
-    __syncthreads();    // everyone sees the streams; and nobody writes y before it is read
+    __syncthreads();    // the streams are visible to all threads, and y may be written again
 }
 
 template <class T, bool GROUPS> __global__ void walk(Problem<T> p) {
@@ -94,7 +94,7 @@ template <class T, bool GROUPS> __global__ void walk(Problem<T> p) {
                     if (nd - n * D >= p.known) p.x[nd] = drawn(l, p.u[nd], p.L, p.K);
                     embed(p, p.x[nd], c, pixel_of(p, z, 0, i, j));
                 }
-                __syncthreads();    // everyone sees what x_d gives to the inputs
+                __syncthreads();    // the input of x_d is visible to all threads
             }
     }
 }

@@ -112,8 +112,7 @@ template <class T> static inline T total(vec<T> v) {
 }
 
 // e^a = 2^(k + r), k an integer and |r| <= 1/2; 2^r by the polynomial in Chebyshev's points there, which is right to
-// 2^-28 (float) and
-// 2^-57 (double). Beyond +-CUT it stays what it is at CUT. NaN stays NaN.
+// 2^-28 (float) and 2^-57 (double). Beyond +-CUT the result is that of CUT. NaN stays NaN.
 constexpr float POWER_OF_2[] = {1, .693147206704f, .240226509223f, .0555032722332f,
                                 .00961805667562f, .00134004295178f, .000154614458588f};
 constexpr double WIDE_POWER_OF_2[] = {1, .693147180559945309, .240226506959101596, .055504108664821627,

@@ -10,7 +10,8 @@
 //   __shared__                    static thread_local: one copy per OS thread, hence per running block; all bytes are
 //                                 0xff (NaN) when a block starts. This holds on Linux; under AddressSanitizer and with
 //                                 OS threads it is a plain static array, which keeps its contents
-//   a barrier that not all reach  ends the launch with an error code; gpu_error(code) lists which thread waits where
+//   a barrier that some threads   ends the launch with an error code; gpu_error(code) lists which thread waits where
+//   never reach
 //
 // Threads run in an order that no kernel may rely on: forward, reverse, or random and drawn anew at each barrier.
 // GENMINI_EMULATOR_ORDER=forward|reverse|<seed> or gpu_order(mode, seed) chooses it. GENMINI_EMULATOR_THREADS=1 runs

@@ -15,7 +15,7 @@
 #endif
 
 // ThreadSanitizer keeps a list of the functions that were entered and not left, and a fiber never leaves its first
-// ones.
+// ones: these functions are hidden from it.
 #define EMULATOR_UNSEEN __attribute__((no_sanitize("thread")))
 
 namespace emulator {

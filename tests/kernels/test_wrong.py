@@ -192,7 +192,7 @@ THOROUGH = [
           "rows as far away as the codes that are left out", "cpu"),
     Wrong("nearest_code_cpu", CPU, "std::abs(exponent) > 450", "std::abs(exponent) > 1000", "squares that underflow",
           "cpu"),
-    Wrong("pixelcnn_sample", PIXELS, "__syncthreads();    // everyone sees the streams; and", "// and",
+    Wrong("pixelcnn_sample", PIXELS, "__syncthreads();    // the streams are visible to all", "// to all",
           "a dropped barrier"),
     Wrong("made_sample", DRAW, "__syncthreads();    // all threads see these units; and", "// and",
           "a dropped barrier"),
@@ -200,8 +200,8 @@ THOROUGH = [
           "a margin on the wrong side"),
     Wrong("affine_coupling", AFFINE, "low = __dadd_rn(low, e == e ? e : 0.0);", "", "an uncompensated sum"),
     Wrong("affine_coupling", AFFINE,
-          "logdet[n] = real<T>(inverse ? -sum.value() : sum.value());\n}\n\ntemplate <class T>    // save_y",
-          "logdet[n] = real<T>(sum.value());\n}\n\ntemplate <class T>    // save_y", "a sign of logdet in one rung"),
+          "logdet[n] = real<T>(inverse ? -sum.value() : sum.value());\n}\n\ntemplate <class T>    // t is",
+          "logdet[n] = real<T>(sum.value());\n}\n\ntemplate <class T>    // t is", "a sign of logdet in one rung"),
 ]  # fmt: skip
 # one of each file with a kernel in it
 FIRST = {wrong.file: wrong for wrong in reversed(MUTANTS + NATIVE) if wrong.runs != "reference"}

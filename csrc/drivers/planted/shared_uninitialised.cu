@@ -1,6 +1,6 @@
 // found by plain: wrong at
-// A histogram in shared memory that is not set to zero. It often works on a GPU, where shared memory is often zero. On
-// the emulator it never is.
+// A histogram in shared memory that is not set to zero. On a GPU shared memory is often zero, and the bug stays hidden;
+// the emulator fills it with NaN.
 template <bool bug> __global__ void histogram(const int* x, float* count) {
     __shared__ float s[4];
     int i = threadIdx.x;
