@@ -13,11 +13,17 @@
 import math
 from numbers import Integral, Real
 
+REPEATED = {"blocks", "couplings", "halvings", "layers", "masks", "prior_blocks", "scales"}  # a model makes each by
+MOST = 1000  # itself: 2^70 of them, as a hostile run.json may ask for, would never end
+
 
 def whole(least=1, most=None, /, **settings):
     """Each is a whole number of at least `least`, and of at most `most` if there is one."""
     allowed = f"at least {least}" if most is None else f"{least} to {most}"
     _check(settings, Integral, "a whole number", allowed, lambda v: least <= v and (most is None or v <= most))
+    for name in REPEATED & settings.keys():
+        if settings[name] > MOST:
+            raise ValueError(f"{name} must be at most {MOST}, got {settings[name]}")
 
 
 def number(*, least=-math.inf, above=-math.inf, below=math.inf, most=math.inf, **settings):

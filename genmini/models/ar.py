@@ -31,6 +31,7 @@ from genmini.models._model import Model
 from genmini.settings import one_of, whole
 
 METHODS = ("likelihood", "least-squares", "yule-walker")
+MOST_SEARCHED = 100  # numbers phi whose likelihood is searched: the time grows faster than their square
 
 
 class AR(Model):
@@ -137,6 +138,9 @@ class AR(Model):
         x = x.detach().to("cpu", torch.float64)
         if x.dim() != 2 or x.shape[1] <= self.p + 1 or not x.isfinite().all():
             raise ValueError(f"a fit needs finite series (N, T) with T > p + 1 = {self.p + 1}, got {tuple(x.shape)}")
+        if method == "likelihood" and self.p > MOST_SEARCHED:
+            raise ValueError(f"the likelihood is searched for p of at most {MOST_SEARCHED}, which takes seconds, got "
+                             f"p={self.p}: method='yule-walker' or 'least-squares' solves for more")  # fmt: skip
         mean, scale = x.mean(), x.std(correction=0)
         if scale == 0:
             raise ValueError("a fit needs series that are not constant")

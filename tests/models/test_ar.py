@@ -280,3 +280,10 @@ def test_it_is_fitted_saved_and_judged(tmp_path):
         fit(model, train, valid, steps=3)
     again = genmini.load(tmp_path)
     assert torch.equal(again.log_prob(test.x), model.log_prob(test.x)) and again.sample(2).shape == (2, 220)
+
+
+def test_the_search_for_the_likelihood_has_a_bound():
+    x = torch.randn(1, 250, dtype=torch.float64)
+    with pytest.raises(ValueError, match="the likelihood is searched for p of at most 100.*got p=190.*yule-walker"):
+        AR(p=190).fit(x)
+    assert AR(p=190).fit(x, method="yule-walker").stationary()

@@ -76,3 +76,12 @@ def test_the_loop_refuses_what_no_training_can_have():
         (name,) = wrong
         with pytest.raises(ValueError, match=f"{name} must be .*, got"):
             Loop(**dict(steps=1) | wrong).check(None)
+
+
+@pytest.mark.parametrize("name, setting", [("made", "masks"), ("pixelcnn", "blocks"), ("vqvae", "halvings"),
+                                           ("vqvae", "prior_blocks"), ("pixelrnn", "layers"), ("realnvp", "scales")])
+def test_what_a_model_makes_one_by_one_has_a_bound(name, setting):
+    """2^70 blocks would be made without end."""
+    with pytest.raises(ValueError, match=f"{setting} must be at most 1000, got {2**70}"):
+        models.find(name)((8, 8), **{setting: 2**70})
+    whole(**{setting: 1000})
