@@ -47,6 +47,11 @@ def _first(model, test, n, what):
     return dict(x=test.x[:n].to(model.device), **of_class)
 
 
+def in_turn(classes, n):
+    """These classes one after another, again and again, (n,)"""
+    return torch.tensor(classes)[torch.arange(n) % len(classes)]
+
+
 def check_memory(n, model):
     """ValueError if n samples alone, 8 bytes a number, take more than the free memory, as far as the system tells."""
     needed = 8 * n * math.prod(side or 1 for side in model.shape)

@@ -31,8 +31,6 @@ def _classes(text):
 
 
 def run(arguments):
-    import torch
-
     from genmini import checkpoint, data, samples
 
     folder = arguments.run_folder
@@ -51,7 +49,7 @@ def run(arguments):
         how, beside = samples.parts(model, data.of_run(saved, "test", arguments.data_dir), n)
     how |= _options.chosen(arguments, model)
     if arguments.y is not None and arguments.classifier:
-        how["y"] = torch.tensor(arguments.y)[torch.arange(n) % len(arguments.y)]
+        how["y"] = samples.in_turn(arguments.y, n)
     elif arguments.y is not None:
         if not model.classes:
             raise ValueError(f"-y names a class, and the {name} in {folder} was made without classes")

@@ -19,12 +19,14 @@ def options(parser):
 
 def run(arguments):
     from genmini import checkpoint, data, metrics, samples
+    from genmini.metrics.score import check
 
     folder, device = arguments.run_folder, _options.device(arguments)
     saved = checkpoint.read(folder)
     model, network = checkpoint.load(folder, device), metrics.network(arguments.features, device)
     train, test = (data.of_run(saved, split, arguments.data_dir) for split in ("train", "test"))
     how = {} if model.cannot("sample") else _options.chosen(arguments, model)
+    check(model, train, test, arguments.n)
     samples.check_memory(arguments.n, model)
     print(f"features   {network.name}")
     said = {name: value for name, value in how.items() if name != "mean"}

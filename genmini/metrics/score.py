@@ -32,14 +32,7 @@ def score(model, network, reference, held_out, n=1000, seed=0, **how):
     how: what the model's `sample` takes beside n and y, as mean=True: the mean of each pixel where the model's last
     step would draw it, as pictures of VAEs often do.
     """
-    if not model.levels or model.cannot("sample"):
-        raise ValueError(f"a score takes a model that draws images: {type(model).__name__} draws none")
-    if n < 8:
-        raise ValueError(f"n must be at least 8 samples, got {n}")
-    for data in (reference, held_out):
-        if len(data) < 8:
-            raise ValueError(f"a score takes at least 8 real images, and the {data.split} split of {data.name} "
-                             f"has {len(data)}")  # fmt: skip
+    check(model, reference, held_out, n)
     x, y = draw(model, n, seed, network.classes, **how)
     some = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[:n]
     judge = against(reference, network)
@@ -48,6 +41,18 @@ def score(model, network, reference, held_out, n=1000, seed=0, **how):
         columns["samples, fewer"] = judge(x[: len(some)], model.levels, None if y is None else y[: len(some)])
     columns["real"] = judge(held_out.x[some], held_out.levels, held_out.y[some] if network.classes else None)
     return columns
+
+
+def check(model, reference, held_out, n):
+    """ValueError for a model, a number of samples or data that `score` does not take."""
+    if not model.levels or model.cannot("sample"):
+        raise ValueError(f"a score takes a model that draws images: {type(model).__name__} draws none")
+    if n < 8:
+        raise ValueError(f"n must be at least 8 samples, got {n}")
+    for data in (reference, held_out):
+        if len(data) < 8:
+            raise ValueError(f"a score takes at least 8 real images, and the {data.split} split of {data.name} "
+                             f"has {len(data)}")  # fmt: skip
 
 
 def against(reference, network):
@@ -98,12 +103,12 @@ def _draw_aside(model, n):
 def draw(model, n, seed, classes, **how):
     """Return n samples on the CPU and their requested classes (n,), or None where the network does not know these."""
     torch.manual_seed(seed)
-    told = how["classifier"].classes if how.get("classifier") else model.classes
-    known = classes and told == classes
+    has = how["classifier"].classes if how.get("classifier") else model.classes
+    known = classes and has == classes
     y = torch.arange(n) % classes if known else None
-    asked = [dict(y=some.to(model.device)) for some in y.split(AT_ONCE)] if known else [{}] * -(-n // AT_ONCE)
+    requested = [dict(y=some.to(model.device)) for some in y.split(AT_ONCE)] if known else [{}] * -(-n // AT_ONCE)
     sizes = [min(AT_ONCE, n - i) for i in range(0, n, AT_ONCE)]
-    return torch.cat([model.sample(size, **how, **one).cpu() for size, one in zip(sizes, asked, strict=True)]), y
+    return torch.cat([model.sample(size, **how, **one).cpu() for size, one in zip(sizes, requested, strict=True)]), y
 
 
 def _shares(a):
