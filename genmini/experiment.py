@@ -94,11 +94,11 @@ def _recipe(model, wanted, name, colour=False):
     if key not in recipes:
         missing = f"no recipe {key!r}" if name else f"no recipe for {wanted!r}" + " in colour" * colour
         raise ValueError(f"{model} has {missing}; its recipes are {', '.join(recipes)} (choose one with --recipe)")
-    meant = recipes[key]["data"]
-    if data.kind(meant) != data.kind(wanted):
-        raise ValueError(f"the recipe {key!r} of {model} is for {data.kind(meant)}, "
+    recipe_data = recipes[key]["data"]
+    if data.kind(recipe_data) != data.kind(wanted):
+        raise ValueError(f"the recipe {key!r} of {model} is for {data.kind(recipe_data)}, "
                          f"and {wanted} is {data.kind(wanted)}")  # fmt: skip
-    binary = f"{wanted}-{meant.partition('-')[2]}"  # the recipe says how levels become two
+    binary = f"{wanted}-{recipe_data.partition('-')[2]}"  # the recipe says how levels become two
     return key, recipes[key], binary if binary in data.SETS else wanted
 
 

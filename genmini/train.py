@@ -56,7 +56,7 @@ class Loop:
     clip: float = 5.0  # the largest norm of the gradients of one update
     shift: float = 0.0  # the share of batches that move by a pixel
     ema: float = 0.0  # what the moving average of the weights keeps of itself at a step; 0: there is none
-    patience: int = 0  # evaluations without a better one, after which the training stops; 0: it does not
+    patience: int = 0  # evaluations without an improvement, after which the training stops; 0: it does not
     precision: str = "float32"  # of the losses that are learnt from, under autocast; valid is judged in float32
     every: int = 100  # steps between evaluations
     marginals: bool = False  # begin with output biases at the shares of each pixel's levels in train

@@ -4,7 +4,7 @@
     photos/1.jpg  photos/2.png                                    no sub-folders: no classes
 
 Grey levels count ink, as MNIST's do: 0 is white and 255 is black. Colour images are (3, size, size): red, green, blue,
-255 the brightest. Transparent pixels lie on white. An image that has the size already keeps its values.
+255 the brightest. Transparent pixels lie on white. An image that already has this size is not resampled.
 
 Files with other suffixes are ignored. A file that is named as an image and is none, is damaged or has too many pixels
 ends the reading in an error that names it; so does a link, which could lead out of the folder. The size is checked

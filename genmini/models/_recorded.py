@@ -12,7 +12,7 @@ NOT_STORED = "device", "dtype", "context"  # arguments that are no settings; a m
 
 
 def recorded(init):
-    """The constructor `init`, which gets its arguments in the plain form that a run stores, and leaves them in
+    """The constructor `init`, with its arguments made plain Python values, as a run stores them, and kept in
     `settings`. Of classes that hand **settings on to their base, the base has recorded what it took."""
     signature = inspect.signature(init)
 

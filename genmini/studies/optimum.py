@@ -24,7 +24,7 @@ def misfit(model):
     if not isinstance(model, GAN):
         return "optimum trains the discriminator of a GAN"
     if model.classes:
-        return "its discriminator is told the class, and the line has none"
+        return "its discriminator is given the class, and the line has none"
     return "" if model.settings["divergence"] == "jensen-shannon" else "d* is the optimum of jensen-shannon alone"
 
 
@@ -82,7 +82,7 @@ def study(run, path):
     r1 = run.model.settings["r1"] or 1.0
     cases = {"q is not p": (Q, 0.0), f"the same, with R1 = {r1:g}": (Q, r1), "q = p": (P, 0.0)}
     figure, panels = plots.new_figure(1, len(cases), 4.6, 3.4)
-    said = []
+    reached_of = []
     for panel, (name, (q, penalty)) in zip(panels[0], cases.items(), strict=True):
         d, best = learnt(settings, q, penalty, run.seed, STEPS), optimal(q)
         panel.fill_between(LINE, density(LINE, *P), color="tab:blue", alpha=0.25, linewidth=0, label="p, of the data")
@@ -92,7 +92,7 @@ def study(run, path):
         panel.set(xlim=(-4, 4), ylim=(0, 1))
         reached, most = value(d, q), value(best, q)
         panel.set_title(f"{name}\nvalue {reached:.4f}, of d* {most:.4f}", fontsize=11)
-        said.append(f"{name}: {reached:.4f} of {most:.4f}")
+        reached_of.append(f"{name}: {reached:.4f} of {most:.4f}")
     panels[0, 0].legend(fontsize=8, frameon=False, loc="upper center")
     plots.save(figure, path)
-    return f"E_q ln(1 - d) + E_p ln d, learnt and of d*: {', '.join(said)} (-ln 4 = {-math.log(4):.4f})"
+    return f"E_q ln(1 - d) + E_p ln d, learnt and of d*: {', '.join(reached_of)} (-ln 4 = {-math.log(4):.4f})"
