@@ -122,6 +122,26 @@ def gaussian_of_one(room, rung, dtype):
     gaussian(room, rung, dtype, 1, 1)
 
 
+def normed(room, rung, dtype, N=32, C=64, P=256, G=8):
+    x, dy = (torch.empty(N, C, P, dtype=dtype, device="meta") for _ in range(2))
+    gamma, beta = (torch.empty(C, dtype=dtype, device="meta") for _ in range(2))
+    scale, shift = (torch.empty(N, C, dtype=dtype, device="meta") for _ in range(2))
+    stats = torch.empty(N, G, 3, dtype=room.wide(dtype), device="meta")
+    for modulation in ((scale, shift), (None, None)):
+        room.launch(rung, x, gamma, beta, *modulation, G, 1e-5)
+        room.launch_backward(rung, dy, x, gamma, beta, *modulation, stats, G)
+
+
+def normed_long(room, rung, dtype):
+    """Groups that a program just holds, and groups that it does not."""
+    normed(room, rung, dtype, 3, 16, 1024, 2)
+    normed(room, rung, dtype, 3, 16, 1025, 2)
+
+
+def normed_of_one(room, rung, dtype):
+    normed(room, rung, dtype, 1, 1, 1, 1)
+
+
 def noised(room, rung, dtype, N=512, D=64):
     x0, eps = (torch.empty(N, D, dtype=dtype, device="meta") for _ in range(2))
     alpha, sigma = (torch.empty(50, dtype=torch.float64, device="meta") for _ in range(2))
@@ -162,6 +182,7 @@ def stepped_of_one(room, rung, dtype):
 LAUNCHES = {
     "ddim_step": (stepped, stepped_long, stepped_of_one),
     "gaussian_kl": (gaussian, gaussian_long, gaussian_of_one),
+    "group_norm_silu": (normed, normed_long, normed_of_one),
     "masked_linear": (linear, linear_oddly, linear_of_one),
     "masked_conv2d": (convolution, convolution_without_colours, convolution_oddly, convolution_of_one),
     "q_sample": (noised, noised_long, noised_of_one),

@@ -48,6 +48,7 @@ KL, LINEAR_CPU, CONV_CPU = "kernels/gaussian_kl.py", "kernels/_masked_linear_cpu
 NOISE, NOISE_CPU = "kernels/_noise.py", "csrc/cpu/noise.h"
 STEP_BACK, STEP_BACK_CPU = "kernels/ddim_step.py", "csrc/ddim_step.cpp"
 NOISED, NOISED_CPU = "kernels/q_sample.py", "csrc/q_sample.cpp"
+NORMED, NORMED_CPU = "kernels/group_norm_silu.py", "csrc/group_norm_silu.cpp"
 MUTANTS = [
     Wrong("affine_coupling", AFFINE, "(x - t) * exp(-s)", "(x - t) * exp(s)", "a sign in the inverse"),
     Wrong("affine_coupling", AFFINE, "if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = mine;\n    __syncthreads();",
@@ -125,6 +126,14 @@ MUTANTS = [
     Wrong("ddim_step", STEP_BACK, "below <= rank, more, found", "below < rank, more, found", "an off-by-one rank"),
     Wrong("ddim_step", STEP_BACK, "alpha_s - k * alpha_t, k, c", "alpha_s - alpha_t, k, c", "a forgotten factor",
           "reference"),
+    Wrong("group_norm_silu", NORMED, "d = tl.where(ok, d - rest, 0)", "d = tl.where(ok, d, 0)",
+          "a mean that is rounded"),
+    Wrong("group_norm_silu", NORMED, "c1, c2 = tl.sum(w * B) / count", "c1, c2 = tl.sum(B) / count",
+          "a forgotten factor in a gradient"),
+    Wrong("group_norm_silu", NORMED, "tl.store(dgamma_ptr + c, dgamma, ok)", "tl.store(dgamma_ptr + c, A, ok)",
+          "the last image for the sum of all"),
+    Wrong("group_norm_silu", NORMED, "dz - dz.mean(2, keepdim=True) - z", "dz - z",
+          "a gradient that moves the mean", "reference"),
     Wrong("softmax_nll", NLL, "s = s * tl.exp(m - finite(top)) + tl.sum", "s = s + tl.sum",
           "a sum that does not shrink"),
     Wrong("softmax_nll", NLL, "(q - tl.where(l == t[None, :], 1, 0))", "(q - tl.where(l == t[None, :] + 1, 1, 0))",
@@ -145,6 +154,11 @@ MUTANTS = [
           "a sign", "reference"),
 ]  # fmt: skip
 NATIVE = [
+    Wrong("group_norm_silu", NORMED_CPU, "w * stats[2] + zero, offset = b - stats[1] * (w * stats[2]) + zero",
+          "w * stats[2] + zero, offset = b + zero", "a mean that is rounded", "cpu"),
+    Wrong("group_norm_silu", NORMED_CPU, "vec<T> d = kept<T>(load(x + h, count) - m, count);",
+          "vec<T> d = load(x + h, count) - m;", "lanes beyond the group", "cpu"),
+    Wrong("group_norm_silu", NORMED_CPU, "dgamma[c - c0] += s * A[c]", "dgamma[c - c0] = s * A[c]", "= for +=", "cpu"),
     Wrong("ddim_step", STEP_BACK_CPU, "p.rank - (p.D - found)", "p.rank - (p.D - found) - 1",
           "an off-by-one rank", "cpu"),
     Wrong("q_sample", NOISED_CPU, "T(known ? p.sigma[p.t[n]] : 0)", "T(known ? p.sigma[p.t[n0]] : 0)",

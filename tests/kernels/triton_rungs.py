@@ -57,6 +57,18 @@ def gaussian_kl():
         yield ops.gaussian_kl, (numbers(N, D), numbers(N, D).flip(1), numbers(D, N).T), ()
 
 
+def group_norm_silu():
+    for N, C, P, G in ((1, 1, 1, 1), (33, 12, 7, 4), (2, 6, 1500, 2), (3, 4, 9000, 2)):
+        channels, images = (numbers(C), numbers(C + 1)[1:]), (numbers(N, C), numbers(C, N).T)
+        for more in ((), images):
+            yield normalised, (numbers(N, C, P), *channels, *more), (G,)
+
+
+def normalised(x, gamma, beta, *rest):
+    *modulation, G = rest
+    return ops.group_norm_silu(x, G, gamma, beta, *modulation)
+
+
 def ddim_step():
     for N, D in ((1, 1), (33, 65), (3, 5000)):
         tensors = numbers(N, D), numbers(N, D).flip(0), 2 * numbers(D, N).T
@@ -79,8 +91,9 @@ def q_sample():
                 numbers(N, D), numbers(D, N).T), (*schedule, None, target)  # fmt: skip
 
 
-CASES = {"ddim_step": ddim_step, "gaussian_kl": gaussian_kl, "masked_linear": masked_linear,
-         "masked_conv2d": masked_conv2d, "q_sample": q_sample, "softmax_nll": softmax_nll}
+CASES = {"ddim_step": ddim_step, "gaussian_kl": gaussian_kl, "group_norm_silu": group_norm_silu,
+         "masked_linear": masked_linear, "masked_conv2d": masked_conv2d, "q_sample": q_sample,
+         "softmax_nll": softmax_nll}  # fmt: skip
 
 
 def results(function, tensors, rest, dtype):
