@@ -207,10 +207,17 @@ def differentiable(operator, gradient=None, rows="", constant=""):
             _known(found, inputs, f"the result of {gradient.__name__} of {where}")
             return [found.get(name) for name in inputs]
 
+    def run(*arguments):
+        """The operator, where no gradient is recorded: one call of Python less than through its Autograd key."""
+        if torch._C._are_functorch_transforms_active():
+            return operator.overload(*arguments)
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator.overload(*arguments)
+
     class Function(torch.autograd.Function):
         @staticmethod
         def forward(*arguments):
-            return operator.overload(*arguments)
+            return run(*arguments)
 
         @staticmethod
         def setup_context(ctx, arguments, output):
@@ -241,8 +248,9 @@ def differentiable(operator, gradient=None, rows="", constant=""):
         forward_mode = torch.autograd.forward_ad._current_level >= 0
         if _moving(arguments) or torch._C._are_functorch_transforms_active() or forward_mode:
             return Function.apply(*arguments)
-        return operator.overload(*arguments)  # without a gradient and the Function a call takes two thirds of the time
+        return run(*arguments)  # without a gradient and the Function a call takes two thirds of the time
 
+    Function.forward.__signature__ = inspect.signature(Function.forward)  # asked for at each call
     FUNCTIONS.setdefault(operator.overload, Function)  # two Functions of one operator give the same gradient
     apply.__name__ = Function.__name__ = Function.__qualname__ = operator.name
     apply = torch.compiler.allow_in_graph(apply)  # Dynamo does not look inside
