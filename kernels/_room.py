@@ -259,8 +259,11 @@ def differentiable(operator, gradient=None, rows="", constant=""):
 
 def _moving(arguments):
     """Whether a gradient is wanted of one of these, or of a tensor in a list of them."""
-    wanted = lambda a: any(map(wanted, a)) if isinstance(a, list | tuple) else getattr(a, "requires_grad", False)
-    return torch.is_grad_enabled() and any(map(wanted, arguments))
+    return torch.is_grad_enabled() and any(map(_wanted, arguments))
+
+
+def _wanted(a):
+    return any(map(_wanted, a)) if isinstance(a, list | tuple) else getattr(a, "requires_grad", False)
 
 
 _here = threading.local()  # .request, while a gradient runs in this thread: that of its forward
