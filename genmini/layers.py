@@ -3,6 +3,7 @@
     MaskedLinear      an nn.Linear whose weights are masked by degrees (MADE)
     MaskedConv2d      an nn.Conv2d that reads only the pixels before (PixelCNN)
     VectorQuantizer   replaces a vector by the nearest of K codes (VQ-VAE)
+    GroupNormSiLU     an nn.GroupNorm and silu, with a scale and a shift between them if wanted (the U-Net)
     AffineCoupling    scales and shifts half of the variables by what a network computes from the others (RealNVP)
 
 The state_dict of a layer holds all that it needs.
@@ -160,6 +161,19 @@ class VectorQuantizer(nn.Module):
         average = "" if self.decay is None else f", decay={self.decay}"
         revived = f", revive={self.revive}" if self.revive else ""
         return f"{self.num_embeddings}, {self.embedding_dim}, beta={self.beta}{average}{revived}"
+
+
+class GroupNormSiLU(nn.GroupNorm):
+    """silu((1 + scale) norm(x) + shift), norm an nn.GroupNorm.   (N, C, ...), scale and shift (N, C) -> (N, C, ...)
+
+    Without scale and shift they are 0.
+    """
+
+    def __init__(self, num_groups, num_channels, eps=1e-5, device=None, dtype=None):
+        super().__init__(num_groups, num_channels, eps, device=device, dtype=dtype)
+
+    def forward(self, x, scale=None, shift=None):
+        return ops.group_norm_silu(x, self.num_groups, self.weight, self.bias, scale, shift, self.eps)
 
 
 class AffineCoupling(nn.Module):

@@ -4,8 +4,8 @@ Group normalisation (Wu, He 2018, eq. 1 and 6) and then silu, u sigma(u) (Hendry
 each convolution of a U-Net. Between the two the time of a diffusion may scale and shift each channel (Dhariwal, Nichol
 2021, section 4.1).
 
-    network: genmini/nets/unet.py    layer: layers.GroupNormSiLU    test: tests/kernels/test_group_norm_silu.py
-    bench: bench/bench_group_norm_silu.py    cpu: csrc/group_norm_silu.cpp
+    layer: layers.GroupNormSiLU    cpu: csrc/group_norm_silu.cpp
+    test: tests/kernels/test_group_norm_silu.py    bench: bench/bench_group_norm_silu.py
 
 Math
     z_ncp = (x_ncp - mean_ng) r_ng,   r_ng = (var_ng + eps)^(-1/2);   a group g has C/G channels c, R = C/G P numbers
@@ -25,8 +25,10 @@ Shapes
 Traffic
     A number is w bytes. Forward 1 in + 1 out = 2w, gradient x, dy in, dx out = 3w: if a group is held in registers, or
     in a CPU's first cache. Eager PyTorch reads x twice, writes and reads it: 5w with silu, 4w more for scale and shift;
-    the gradient 3w for silu, 6w for the norm, 7w more for scale and shift. Memory binds; on a CPU without AVX-512 the
-    exponential.
+    the gradient 3w for silu, 6w for the norm, 7w more for scale and shift. Memory binds; on a CPU the exponential.
+    On a CPU (one core) the forward kernel alone is 1.2 to 2.6 times as fast as eager PyTorch. Checks and autograd in
+    Python cost more at small sizes: with them forward and gradient are 0.5 times as fast at 32 x 32 x 8 x 8 (0.7 with
+    scale and shift), and as fast at 32 x 16 x 28 x 28 (twice).
 
 Tiling
     A program owns a group of an image, which lies in one piece. dgamma and dbeta are summed over n by a last kernel,

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from genmini.layers import AffineCoupling, MaskedConv2d, MaskedLinear, VectorQuantizer
+from genmini.layers import AffineCoupling, GroupNormSiLU, MaskedConv2d, MaskedLinear, VectorQuantizer
 
 IN, OUT = [3, 1, 2, 2], [1, 2, 3, 0, 2]
 
@@ -368,3 +368,13 @@ def test_coupling_of_images_with_a_checkerboard_and_a_condition():
             and (y[:, :, ~mask] != x[:, :, ~mask]).all())
     with pytest.raises(ValueError, match=r"\(N, 2, 4, 4\)"):
         layer(x[:, :1], condition)
+
+
+def test_group_norm_silu_takes_the_weights_of_a_group_norm():
+    norm, layer, x = nn.GroupNorm(2, 6, eps=1e-3), GroupNormSiLU(2, 6, eps=1e-3), torch.randn(3, 6, 4, 5)
+    nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
+    layer.load_state_dict(norm.state_dict())
+    s, b = torch.randn(3, 6), torch.randn(3, 6)
+    torch.testing.assert_close(layer(x), nn.functional.silu(norm(x)))
+    modulated = (1 + s[..., None, None]) * norm(x) + b[..., None, None]
+    torch.testing.assert_close(layer(x, s, b), nn.functional.silu(modulated))
