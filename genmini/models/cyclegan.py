@@ -101,7 +101,7 @@ class CycleGAN(Model):
         """v as discriminators see it."""
         return v + (2 * torch.rand_like(v) - 1) * (self.noise / (self.levels - 1)) if self.noise else v
 
-    def given(self, x, y):
+    def v_and_y(self, x, y):
         """Levels (N, *shape), or flat, and their sets -> v, y, checked"""
         x, y = self.check(x, y, needed=True)
         return 2 * self.v_of(x) - 1, y
@@ -111,12 +111,12 @@ class CycleGAN(Model):
 
     def translate(self, x, y=None):
         """(N, *shape) -> (N, *shape) in levels, not rounded: images of the set y become images of the other."""
-        v, y = self.given(x, y)
+        v, y = self.v_and_y(x, y)
         return self.in_levels(self.w(v, y))
 
     def reconstruct(self, x, y=None):
         """(N, *shape) -> (N, *shape) in levels, not rounded: there and back."""
-        v, y = self.given(x, y)
+        v, y = self.v_and_y(x, y)
         return self.in_levels(self.w(self.w(v, y), 1 - y))
 
     # ---- the game ----------------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ class CycleGAN(Model):
         return parts["adversarial"] + self.cycle * parts["cycle"] + self.identity * parts["identity"]  # (4)
 
     def updates(self, batch):
-        v, y = self.given(batch.x, batch.y)
+        v, y = self.v_and_y(batch.x, batch.y)
         w = self.w(v, y)
         yield "translators", self.weighted(self.parts(v, w, y)).mean(), self.T.parameters()
         loss = self.discriminator_loss(v, self.replayed(w.detach(), 1 - y), y).mean()
@@ -168,13 +168,13 @@ class CycleGAN(Model):
 
     def figures(self, x, y=None, k=0):
         """The terms of (4), {name: (N,)}"""
-        v, y = self.given(x, y)
+        v, y = self.v_and_y(x, y)
         return self.parts(v, self.w(v, y), y)
 
     @torch.no_grad()
     def valid_loss(self, x, y=None):
         """How far translations are from unseen images of their new set, and what is lost there and back."""
-        v, y = self.given(x[:FEW], y[:FEW])
+        v, y = self.v_and_y(x[:FEW], y[:FEW])
         if len(y.unique()) < 2:
             raise ValueError(f"valid has images of one set alone, {len(y)} of set {y[0]}: it needs some of each")
         w = self.w(v, y)
@@ -184,7 +184,7 @@ class CycleGAN(Model):
     @torch.no_grad()
     def report(self, x, y=None):
         """The share of pairs of an unseen image and a translation to its set in which a ranks the image higher."""
-        v, y = self.given(x[:FEW], y[:FEW])
+        v, y = self.v_and_y(x[:FEW], y[:FEW])
         a, b = self.a(v, y), self.a(self.w(v, y), 1 - y)
         ranked = [(a[y == k][:, None] > b[y == 1 - k]).double().flatten() for k in range(2)]
         return {"accuracy": torch.cat(ranked).mean().item()}
@@ -199,7 +199,7 @@ class CycleGAN(Model):
 
     def d(self, x, y=None):
         """(N, *shape) -> (N,): near 1 where x looks like the images of set y"""
-        return self.as_d(self.a(*self.given(x, y)))
+        return self.as_d(self.a(*self.v_and_y(x, y)))
 
     @torch.no_grad()
     def panels(self, splits):
