@@ -38,6 +38,8 @@ def run(arguments):
         if getattr(arguments, option):
             raise ValueError(f"--{option} is for `genmini study latent-dim`, which trains; "
                              f"{arguments.study} takes runs")  # fmt: skip
+    if "TOGETHER" in vars(study):
+        folders = [folders]
     if arguments.out and len(folders) > 1:
         raise ValueError(f"--out names one picture, and there are {len(folders)} runs: without it each gets its own")
     if arguments.out and Path(arguments.out).suffix != ".png":
@@ -52,7 +54,8 @@ def run(arguments):
             print(f"genmini: {why}", file=sys.stderr)
             continue
         fits += 1
-        print(f"{folder}: {answer}\npicture   {arguments.out or Path(folder) / f'{arguments.study}.png'}")
+        first, heading = (folder[0], "") if "TOGETHER" in vars(study) else (folder, f"{folder}: ")
+        print(f"{heading}{answer}\npicture   {arguments.out or Path(first) / f'{arguments.study}.png'}")
     if not fits:
         raise ValueError(f"none of these {len(folders)} runs fits {arguments.study}")
 

@@ -3,6 +3,8 @@
     genmini study reconstruct runs/vae-digits            writes runs/vae-digits/reconstruct.png
     studies.study("embed", "runs/vae-digits")            the same from Python -> the line
 
+A study of runs together, as `restore`, makes one picture of all that it is given.
+
 A study names the methods of `Model` that it calls, NEEDS: any run whose model has them fits, unless `misfit(model)`
 gives a reason against it.
 """
@@ -24,6 +26,7 @@ STUDIES = {  # of runs; `latent-dim` trains runs of its own
     "optimum": "a discriminator on known densities, beside d* = p / (p + q)",
     "translate": "images of two sets, each as one of the other set, and what comes back",
     "diffuse": "images as they become noise, noise as it becomes images, and what the model estimates on the way",
+    "restore": "colours or detail that runs make of a part of an image: a regressor's mean, and draws",
     "semi-supervised": "a classifier that learns from 1, 5 or 10 labels of each class, on codes and on pixels",
     "latent-dim": "reconstruction and bound against the latent dimension: takes MODEL --data D, and trains runs",
 }
@@ -52,9 +55,12 @@ def misfit(name, model):
 
 
 def study(name, folder, out=None, data_dir=None, device="cpu", seed=0):
-    """-> what the picture shows, in a line. out: the picture's path (default: NAME.png in the run's folder)."""
-    run = Run(folder, data_dir, device, seed)
-    why = misfit(name, run.model)
-    if why:
-        raise Misfit(f"{folder} does not fit: {why}")
-    return find(name).study(run, Path(out or Path(folder) / f"{name}.png"))
+    """-> what the picture shows, in a line. out: the picture's path (default: NAME.png in the run's folder); folder: of
+    a run, or those of several for a study of runs together."""
+    module, folders = find(name), [folder] if isinstance(folder, str | Path) else list(folder)
+    runs = [Run(each, data_dir, device, seed) for each in folders]
+    for run in runs:
+        why = misfit(name, run.model)
+        if why:
+            raise Misfit(f"{run.folder} does not fit: {why}")
+    return module.study(runs if "TOGETHER" in vars(module) else runs[0], Path(out or Path(folders[0]) / f"{name}.png"))

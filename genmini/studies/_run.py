@@ -40,6 +40,9 @@ class Run:
     def reconstruct(self, x, y):
         return torch.cat(self._batches(self.model.reconstruct, x, y)).cpu()
 
+    def restore(self, x, y):
+        return torch.cat(self._batches(self.model.restore, x, y)).cpu()
+
     def translate(self, x, y):
         return torch.cat(self._batches(self.model.translate, x, y)).cpu()
 
