@@ -27,6 +27,7 @@ STUDIES = {  # of runs; `latent-dim` trains runs of its own
     "translate": "images of two sets, each as one of the other set, and what comes back",
     "diffuse": "images as they become noise, noise as it becomes images, and what the model estimates on the way",
     "restore": "colours or detail that runs make of a part of an image: a regressor's mean, and draws",
+    "complete": "the missing half of test images, drawn several times: of models that can complete",
     "semi-supervised": "a classifier that learns from 1, 5 or 10 labels of each class, on codes and on pixels",
     "latent-dim": "reconstruction and bound against the latent dimension: takes MODEL --data D, and trains runs",
 }

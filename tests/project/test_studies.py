@@ -320,7 +320,8 @@ def test_every_study_draws_its_picture_of_runs_that_fit(capsys, tmp_path, monkey
                Autoencoder((8, 8), levels=17, latent=5, hidden=8))
     runs = [save("vae", vae), save("ae", ae), save("made", MADE((8, 8), hidden=4), "digits-threshold")]
     for name in studies.STUDIES:
-        if name in ("latent-dim", "codes", "neighbours", "spectrum", "optimum", "translate", "diffuse", "restore"):
+        if name in ("latent-dim", "codes", "neighbours", "spectrum", "optimum", "translate", "diffuse", "restore",
+                    "complete"):  # fmt: skip
             continue
         status, out, err = command(capsys, "study", name, *runs)
         assert (status == 0 and f"picture   vae/{name}.png" in out
