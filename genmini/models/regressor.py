@@ -62,11 +62,18 @@ class Regressor(Model):
 
 
 RECIPES = {  # the sizes and the rate are those of the diffusion; a mean is learnt in fewer steps
-    name: {
-        "data": "shapes",
-        "model": dict(width=16, multiples=(1, 2, 4), given=given),
-        "train": dict(steps=1000, batch=32, rate=2e-3, ema=0.99, every=200),
-        "threads": 1,
-    }
-    for name, given in {"colourise": "dark", "enlarge-2": "half", "enlarge-4": "quarter"}.items()
+    **{
+        name: {
+            "data": "shapes",
+            "model": dict(width=16, multiples=(1, 2, 4), given=given),
+            "train": dict(steps=1000, batch=32, rate=2e-3, ema=0.99, every=200),
+            "threads": 1,
+        }
+        for name, given in {"colourise": "dark", "enlarge-2": "half", "enlarge-4": "quarter"}.items()
+    },
+    "colour": {  # not tuned
+        "data": "images",
+        "model": dict(width=32, multiples=(1, 2, 2), given="grey"),
+        "train": dict(steps=5000, batch=32, rate=1e-3, ema=0.999, every=500),
+    },
 }

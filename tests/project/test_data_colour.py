@@ -29,7 +29,7 @@ SMALL = {  # a small model of each family
     "cvae": dict(latent=4, body="conv", width=4), "arvae": dict(latent=6, hidden=8),
     "vqvae": dict(K=8, halvings=2, width=8, prior_width=8), "classifier": dict(width=4),
     **dict.fromkeys(("gan", "cgan"), dict(latent=4, body="conv", width=4)),
-    "diffusion": dict(width=8), "cyclegan": dict(width=4, blocks=0),
+    "diffusion": dict(width=8), "regressor": dict(width=8), "cyclegan": dict(width=4, blocks=0),
 }  # fmt: skip
 
 
@@ -123,7 +123,7 @@ def test_the_commands_of_the_page_run(tmp_path, capsys):
     fenced = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.S | re.M)
     blocks = "\n".join(text for language, text in fenced if not language)
     lines = [shlex.split(line, comments=True)[1:] for line in blocks.splitlines() if line]
-    assert len(lines) == 9
+    assert len(lines) == 11
     for words in lines:
         if words[0] == "train":
             words += ["--steps", "1", "--threads", "1", *(["--set", "classes=3"] if words[1] == "classifier" else [])]
