@@ -44,8 +44,8 @@ def test_an_example_runs(name, i, example, tmp_path):
 
 
 def commands(page):
-    """The lines `genmini ...` of a page's code blocks, without the comment behind."""
-    blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.S | re.M))
+    """The commands `genmini ...` of a page's code blocks, without the comment behind; \\ continues a line."""
+    blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.S | re.M)).replace("\\\n", " ")
     return [shlex.split(line, comments=True)[1:] for line in re.findall(r"^genmini .*", blocks, re.M)]
 
 
