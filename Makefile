@@ -72,5 +72,6 @@ lint: .venv/ready ## ruff and clang-format
 clean:           ## remove what was built
 	rm -rf .venv .venv-oldest build kernels/lib *.egg-info .cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help build demo test test-docs test-thorough test-oldest sanitize bench table-likelihood table-latent table-samples table-mnist gpu lint clean
+.PHONY: help build demo test test-docs test-thorough test-oldest sanitize bench gpu lint clean
+.PHONY: table-likelihood table-latent table-samples table-mnist
 .DEFAULT_GOAL := help
