@@ -52,8 +52,8 @@ def lists(**named):
 
 
 def shape(name, tensor, wanted, meaning):
-    """The tensor has exactly this shape; `meaning` spells it in letters, as in "(O, I) with I = 3 of x"."""
-    if tuple(tensor.shape) != tuple(wanted):
+    """The tensor, if it is given, has exactly this shape; `meaning` spells it, as in "(O, I) with I = 3 of x"."""
+    if tensor is not None and tuple(tensor.shape) != tuple(wanted):
         raise ValueError(f"{name} must have shape {meaning} = {tuple(wanted)}, got {tuple(tensor.shape)}")
 
 

@@ -5,10 +5,22 @@ For kernels/masked_conv2d.py and its backend `cpu`.
 
 import torch
 
+from ._triton import tl, triton
+
 
 def centre_mask(O, C, kind, colours, device):  # -> (O, C)
     out, in_ = (torch.arange(channels, device=device) * colours // channels for channels in (O, C))
     return out[:, None] > in_ if kind == "A" else out[:, None] >= in_
+
+
+@triton.jit
+def may_see(out, in_, OUT, IN, COLOURS, KIND_A: tl.constexpr, TURNED: tl.constexpr):
+    """Whether output channel `out` sees input channel `in_` at the centre; turned, in_ is an output of the filter."""
+    out_colour, in_colour = out.to(tl.int64) * COLOURS // OUT, in_.to(tl.int64) * COLOURS // IN
+    if TURNED:
+        return in_colour > out_colour if KIND_A else in_colour >= out_colour
+    else:
+        return out_colour > in_colour if KIND_A else out_colour >= in_colour
 
 
 def mask(O, C, kh, kw, kind, colours, device=None):  # -> (O, C, kh, kw)
@@ -16,6 +28,11 @@ def mask(O, C, kh, kw, kind, colours, device=None):  # -> (O, C, kh, kw)
     live = (torch.arange(kh * kw, device=device) < m).repeat(O, C, 1)
     live[..., m] = centre_mask(O, C, kind, colours, device)
     return live.view(O, C, kh, kw)
+
+
+def masked(weight, kind, colours):
+    """The filter with its dead taps as 0"""
+    return weight.masked_fill(~mask(*weight.shape, kind, colours, weight.device), 0)
 
 
 def live_taps(kh, kw, kind, colours):
@@ -34,6 +51,10 @@ def packed(weight, kind, colours, turned):
     if colours > 1:
         k[..., m].masked_fill_(~centre_mask(O, C, kind, colours, k.device), 0)
     return k, T
+
+
+def channels_last(x):
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def new_image(x, channels, dtype=None):

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import torch
 
+from ._takes import wide
+
 
 class _Absent:
     """Gives itself for every attribute: `@triton.jit` returns the kernel unchanged, `tl.constexpr` means nothing."""
@@ -59,6 +61,17 @@ TILE = {torch.float16: Tile(128, 128, 64, 8, 3), torch.bfloat16: Tile(128, 128, 
         torch.float32: Tile(64, 64, 32, 4, 3), torch.float64: Tile(32, 32, 32, 4, 2)}  # fmt: skip
 
 
+def side(channels, most):
+    """A tile's side: the power of two that holds these channels, from 16 (the least of a tensor core) to `most`."""
+    return min(most, max(16, triton.next_power_of_2(channels)))
+
+
+def options(tile, dtype, switch, pipelined):
+    """What every launch of a matrix product gets: how it rounds and sums, its warps, and the stages of its pipeline."""
+    return dict(PRECISION=precision(switch), SUM=triton_dtype(wide(dtype)), num_warps=tile.warps,
+                num_stages=tile.stages if pipelined else 1)  # fmt: skip
+
+
 def chunks(length, depth, tiles, programs, least):
     """A long sum, cut until there are so many programs, or chunks of `least` -> how many chunks, and how long one is.
 
@@ -67,3 +80,7 @@ def chunks(length, depth, tiles, programs, least):
     count = max(1, min(triton.cdiv(programs, max(tiles, 1)), triton.cdiv(length, least)))
     CHUNK = max(1, triton.cdiv(triton.cdiv(length, count), depth)) * depth
     return max(1, triton.cdiv(length, CHUNK)), CHUNK
+
+
+def index_type(length):  # the ends of chunks lie up to 512 * 64 beyond the length
+    return tl.int64 if length + 2**16 >= 2**31 else tl.int32

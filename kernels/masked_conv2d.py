@@ -49,40 +49,27 @@ import torch.nn.functional as F
 from torch.nn.grad import conv2d_weight
 
 from . import _check
-from ._live_taps import live_taps, mask, new_image, packed
+from ._live_taps import channels_last, live_taps, masked, may_see, new_image, packed
 from ._masked_conv2d_cpu import cpu, cpu_dw, cpu_turned
 from ._room import differentiable, operator, room, wide
-from ._triton import TILE, chunks, precision, tl, triton, triton_dtype, widened
+from ._triton import TILE, chunks, index_type, options, side, tl, triton, widened
 
 # ---- reference ------------------------------------------------------------------------------------------------------
 
 
 def reference(x, weight, bias, kind, colours):  # (N, C, H, W), (O, C, kh, kw), (O) -> (N, O, H, W)
-    live = mask(*weight.shape, kind, colours, x.device)
-    return F.conv2d(x, weight.masked_fill(~live, 0), bias, padding=[side // 2 for side in weight.shape[2:]])
+    return F.conv2d(x, masked(weight, kind, colours), bias, padding=[side // 2 for side in weight.shape[2:]])
 
 
 def reference_turned(dy, weight, kind, colours):  # (N, O, H, W), (O, C, kh, kw) -> (N, C, H, W)
-    live = mask(*weight.shape, kind, colours, dy.device)
-    return F.conv_transpose2d(dy, weight.masked_fill(~live, 0), padding=[side // 2 for side in weight.shape[2:]])
+    return F.conv_transpose2d(dy, masked(weight, kind, colours), padding=[side // 2 for side in weight.shape[2:]])
 
 
 def reference_dw(dy, x, kh, kw, kind, colours):  # (N, O, H, W), (N, C, H, W) -> (O, C, kh, kw)
-    dw = conv2d_weight(x, (dy.shape[1], x.shape[1], kh, kw), dy, padding=(kh // 2, kw // 2))
-    return dw.masked_fill(~mask(*dw.shape, kind, colours, x.device), 0)
+    return masked(conv2d_weight(x, (dy.shape[1], x.shape[1], kh, kw), dy, padding=(kh // 2, kw // 2)), kind, colours)
 
 
 # ---- kernel ---------------------------------------------------------------------------------------------------------
-
-@triton.jit
-def may_see(out, in_, OUT, IN, COLOURS, KIND_A: tl.constexpr, TURNED: tl.constexpr):
-    """Whether output channel `out` sees input channel `in_` at the centre; turned, in_ is an output of the filter."""
-    out_colour, in_colour = out.to(tl.int64) * COLOURS // OUT, in_.to(tl.int64) * COLOURS // IN
-    if TURNED:
-        return in_colour > out_colour if KIND_A else in_colour >= out_colour
-    else:
-        return out_colour > in_colour if KIND_A else out_colour >= in_colour
-
 
 @triton.jit
 def pixel(p, H, W):
@@ -167,15 +154,6 @@ def correlate(dy_ptr, x_ptr, dk_ptr, C, O, H, W, P, kh, kw, CHUNK, dy_n, dy_o, d
 # ---- launcher -------------------------------------------------------------------------------------------------------
 
 
-def side(channels, most):
-    """A tile's side: the power of two that holds these channels, from 16 (the least of a tensor core) to `most`."""
-    return min(most, max(16, triton.next_power_of_2(channels)))
-
-
-def pixels(P):  # the ends of chunks lie up to 512 * 64 beyond P
-    return tl.int64 if P + 2**16 >= 2**31 else tl.int32
-
-
 def launch(rung, x, weight, bias, kind, colours, turned=False):
     dtype, (N, C, H, W), (_, _, kh, kw) = x.dtype, x.shape, weight.shape
     y = new_image(x, weight.shape[1 if turned else 0],
@@ -184,7 +162,7 @@ def launch(rung, x, weight, bias, kind, colours, turned=False):
     O, P, T = y.shape[1], N * H * W, kh * kw
     k = weight.reshape(*weight.shape[:2], T)  # (o, c, t)
     if rung == "taps":
-        x, (k, T) = x.contiguous(memory_format=torch.channels_last), packed(weight, kind, colours, turned)
+        x, (k, T) = channels_last(x), packed(weight, kind, colours, turned)
     k_o, k_c, k_t = k.stride()
     tile = TILE[x.dtype]
     BP, BO, BC = tile.rows, side(O, tile.columns), side(C, tile.depth)
@@ -192,8 +170,8 @@ def launch(rung, x, weight, bias, kind, colours, turned=False):
         convolve[(triton.cdiv(P, BP) * triton.cdiv(O, BO),)](
             x, k, bias, y, C, O, H, W, P, T, kh, kw, *x.stride(), *((k_c, k_o) if turned else (k_o, k_c)), k_t,
             *y.stride(), colours, TAPS=rung == "taps", KIND_A=kind == "A", TURNED=turned, BIAS=bias is not None,
-            PRECISION=precision(torch.backends.cudnn.conv), SUM=triton_dtype(wide(x.dtype)), INDEX=pixels(P),
-            BP=BP, BO=BO, BC=BC, num_warps=tile.warps, num_stages=tile.stages if rung == "taps" else 1,
+            INDEX=index_type(P), BP=BP, BO=BO, BC=BC,
+            **options(tile, x.dtype, torch.backends.cudnn.conv, rung == "taps"),
         )  # fmt: skip
     return y.to(dtype)
 
@@ -207,7 +185,7 @@ def launch_dw(rung, dy, x, kh, kw, kind, colours):
     dy, x = widened(dy, x)
     P, T = N * H * W, live_taps(kh, kw, kind, colours)[1] if rung == "taps" else kh * kw
     if rung == "taps":
-        dy, x = dy.contiguous(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
+        dy, x = channels_last(dy), channels_last(x)
     tile = TILE[x.dtype]
     BP, BO, BC = tile.depth, side(O, tile.rows), side(C, tile.columns)
     tiles = triton.cdiv(O, BO) * triton.cdiv(C, BC)
@@ -216,9 +194,8 @@ def launch_dw(rung, dy, x, kh, kw, kind, colours):
     with torch.cuda.device_of(x):
         correlate[(tiles, T, count)](
             dy, x, part, C, O, H, W, P, kh, kw, CHUNK, *dy.stride(), *x.stride(), colours,
-            TAPS=rung == "taps", KIND_A=kind == "A", PRECISION=precision(torch.backends.cudnn.conv),
-            SUM=triton_dtype(wide(x.dtype)), INDEX=pixels(P), BP=BP, BO=BO, BC=BC, num_warps=tile.warps,
-            num_stages=tile.stages if rung == "taps" else 1,
+            TAPS=rung == "taps", KIND_A=kind == "A", INDEX=index_type(P), BP=BP, BO=BO, BC=BC,
+            **options(tile, x.dtype, torch.backends.cudnn.conv, rung == "taps"),
         )  # fmt: skip
     dw = x.new_zeros((O, C, kh, kw), dtype=dtype)
     dw.view(O, C, kh * kw)[..., :T] = part.sum(0).permute(1, 2, 0)
@@ -293,8 +270,7 @@ def masked_conv2d(x, weight, bias, kind, colours=1):
     for name, size in (("kh", kh), ("kw", kw)):
         _check.one_of(f"{name} of weight", size, (1, 3, 5, 7))
     _check.whole("colours", colours, 1, min(C, O), "from 1 to the number of channels of x and of y")
-    if bias is not None:
-        _check.shape("bias", bias, (O,), "(O) with the O of weight")
+    _check.shape("bias", bias, (O,), "(O) with the O of weight")
     _check.one_device(x=x, weight=weight, bias=bias)
     x, weight, bias = _check.in_autocast_dtype(x, weight, bias)
     _check.one_dtype(x=x, weight=weight, bias=bias)

@@ -55,7 +55,7 @@ import torch.nn.functional as F
 from . import _check
 from ._masked_linear_cpu import by_staircase, dw_by_staircase
 from ._room import differentiable, operator, room, wide
-from ._triton import TILE, chunks, precision, tl, triton, triton_dtype, widened
+from ._triton import TILE, chunks, options, tl, triton, widened
 
 # ---- reference ------------------------------------------------------------------------------------------------------
 
@@ -186,9 +186,8 @@ def launch(rung, x, weight, bias, in_degree, out_degree, strict):
         product[(triton.cdiv(N, BN) * triton.cdiv(J, BJ),)](
             x, weight, bias, y, in_degree, out_degree, low, high, N, J, K, *x.stride(), *weight.stride(), *y.stride(),
             STAIRCASE=rung == "staircase", STRICT=strict, BIAS=bias is not None,
-            PRECISION=precision(torch.backends.cuda.matmul), SUM=triton_dtype(wide(x.dtype)),
-            TILES=triton.next_power_of_2(max(KB, 1)), BN=BN, BJ=BJ, BK=BK, num_warps=tile.warps,
-            num_stages=tile.stages if rung == "staircase" else 1,
+            TILES=triton.next_power_of_2(max(KB, 1)), BN=BN, BJ=BJ, BK=BK,
+            **options(tile, x.dtype, torch.backends.cuda.matmul, rung == "staircase"),
         )  # fmt: skip
     return y.to(dtype)
 
@@ -204,9 +203,8 @@ def launch_dw(rung, dy, x, in_degree, out_degree, strict):
     with torch.cuda.device_of(x):
         outer[(tiles, count)](
             dy, x, dw, in_degree, out_degree, N, J, K, CHUNK, *dy.stride(), *x.stride(),
-            STAIRCASE=rung == "staircase", STRICT=strict, PRECISION=precision(torch.backends.cuda.matmul),
-            SUM=triton_dtype(wide(x.dtype)), BN=BN, BJ=BJ, BK=BK, num_warps=tile.warps,
-            num_stages=tile.stages if rung == "staircase" else 1,
+            STAIRCASE=rung == "staircase", STRICT=strict, BN=BN, BJ=BJ, BK=BK,
+            **options(tile, x.dtype, torch.backends.cuda.matmul, rung == "staircase"),
         )  # fmt: skip
     return (dw[0] if count == 1 else dw.sum(0)).to(dtype)
 
@@ -272,13 +270,10 @@ def masked_linear(x, weight, bias, in_degree, out_degree, strict=False):
     _check.shape("weight", weight, (J, K), "(J, K) with the K of x")
     _check.shape("in_degree", in_degree, (K,), "(K) with the K of x")
     _check.shape("out_degree", out_degree, (J,), "(J) with the J of weight")
-    if bias is not None:
-        _check.shape("bias", bias, (J,), "(J) with the J of weight")
+    _check.shape("bias", bias, (J,), "(J) with the J of weight")
     _check.one_device(x=x, weight=weight, bias=bias, in_degree=in_degree, out_degree=out_degree)
     x, weight, bias = _check.in_autocast_dtype(x, weight, bias)
     _check.one_dtype(x=x, weight=weight, bias=bias)
+    degrees, _ = _degrees(in_degree.long(), out_degree.long(), strict)
     rows = x.reshape(math.prod(x.shape[:-1]), K)
-    y = _linear(
-        x=rows, weight=weight, bias=bias, in_degree=in_degree.long(), out_degree=out_degree.long(), strict=strict
-    )
-    return y.reshape(*x.shape[:-1], J)
+    return _linear(x=rows, weight=weight, bias=bias, **degrees).reshape(*x.shape[:-1], J)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from check import dtypes, gradient, laid_out, layouts, matches, numbers, opaque, registered, runs, seeds
 from genmini.kernels import _backend
 from genmini.kernels import masked_conv2d as room
+from genmini.kernels._live_taps import mask
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,7 +90,7 @@ def test_within_the_rounding_of_its_sums(run, data, taps, kind, layout, seed):
     colours = min(colours, C, O)
     x, weight, bias, *_ = inputs(N, C, O, H, W, kh, kw, seed=seed, scale=scale)
     x, weight, bias, dy = (a.to(dtype) for a in (x, weight, bias, numbers(N, O, H, W, seed=9)))
-    live = room.mask(O, C, kh, kw, kind, colours).double()
+    live = mask(O, C, kh, kw, kind, colours).double()
     if N:
         exact = plain_gradients(x.double(), weight.double() * live, dy.double())
         sizes = plain_gradients(x.double().abs(), weight.double().abs() * live, dy.double().abs())
@@ -188,7 +189,7 @@ def test_a_net_of_one_a_and_then_b_is_autoregressive_in_pixels_and_colours(run):
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_dead_weights_are_never_seen(run, kind, poison):
     x, weight, bias, *rest = moved(run, inputs(2, 5, 6, 4, 4, 5, 3, kind, 3))
-    dead = ~room.mask(6, 5, 5, 3, kind, 3, run.device)
+    dead = ~mask(6, 5, 5, 3, kind, 3, run.device)
     with run.use():
         clean = forward_and_gradients(x, weight.masked_fill(dead, 0), bias, *rest)
         seen = forward_and_gradients(x, weight.masked_fill(dead, poison), bias, *rest)
@@ -207,7 +208,7 @@ def test_what_is_not_finite_reaches_all_that_may_see_it_and_no_dead_gradient(run
     assert y[1, :, sees].isnan().all() and y[0].isfinite().all()
     if run.rung == "taps":  # the others multiply what a dead tap would see by 0
         assert y[1, :, ~sees].isfinite().all()
-    assert (dw[~room.mask(3, 3, 3, 3, "B", 1, run.device)] == 0).all()
+    assert (dw[~mask(3, 3, 3, 3, "B", 1, run.device)] == 0).all()
 
 
 @everywhere
