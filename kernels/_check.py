@@ -86,12 +86,15 @@ def whole(name, value, least, most, meaning):
         raise ValueError(f"{name} must be {meaning}, {least} to {most}, got {value}")
 
 
-def number(name, value):
-    """A finite int or float."""
+def number(name, value, least=-math.inf, most=math.inf):
+    """A finite int or float within bounds: from least, which is 0 where it is given, to most."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     if not -math.inf < value < math.inf:  # torch.compile cannot trace math.isfinite
         raise ValueError(f"{name} must be finite, got {value}")
+    if not least <= value <= most:
+        bounds = "not be negative" if most == math.inf else f"lie in {least} to {most}"
+        raise ValueError(f"{name} must {bounds}, got {value}")
 
 
 def flag(name, value):
@@ -124,11 +127,14 @@ def as_rows(tensor):
 
 
 def in_float32(*arrays):
-    """Under autocast on their device 16-bit tensors become float32, as PyTorch does for its losses and norms."""
+    """Under autocast on their device 16-bit tensors become float32, as PyTorch does for its losses and norms.
+
+    None, which stands for an argument that is not given, stays.
+    """
     kind = arrays[0].device.type
     if not (_has_autocast(kind) and torch.is_autocast_enabled(kind)):
         return arrays
-    return tuple(array.float() if array.dtype in (torch.float16, torch.bfloat16) else array for array in arrays)
+    return tuple(a.float() if a is not None and a.dtype in (torch.float16, torch.bfloat16) else a for a in arrays)
 
 
 @torch.compiler.assume_constant_result  # torch.compile of PyTorch 2.11 cannot trace this call

@@ -91,6 +91,13 @@ def plain(tensor):
     return tensor if tensor.data_ptr() % 16 == 0 else tensor.clone()
 
 
+def in_wide(*tensors):
+    """The tensors, those of 16 bits as float32, in which native kernels compute; None stays None."""
+    if tensors[0].dtype in (torch.float32, torch.float64):
+        return tensors
+    return tuple(t if t is None else t.float() for t in tensors)
+
+
 _lock = threading.Lock()  # the emulator runs one launch at a time
 
 

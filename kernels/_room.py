@@ -133,11 +133,11 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
             raise RuntimeError(f"genmini::{name} has no gradient here: call its front door in genmini.ops")
         return FUNCTIONS[overload].apply(*arguments)
 
-    LIBRARY.impl(name, run, "CompositeExplicitAutograd")
     def checked_fake(*arguments):
         agree(arguments[:-1])
         return fake(*arguments[:-1])
 
+    LIBRARY.impl(name, run, "CompositeExplicitAutograd")
     LIBRARY.impl(name, with_gradient, "Autograd")
     torch.library.register_fake(f"genmini::{name}", checked_fake, lib=LIBRARY)
     return Operator(name, inputs, outputs, reference, overload)

@@ -196,7 +196,7 @@ def launch(rung, x, output, unconditional, noise, seed, w, p, q, a, k, c, thresh
 
 def launch_cpu(backend, x, output, unconditional, noise, seed, w, p, q, a, k, c, threshold, quantile):
     (N, D), dtype, threads = x.shape, x.dtype, torch.get_num_threads()  # read once: the workspace is for so many
-    x, output, unconditional, noise = (v if v is None else v.to(wide(dtype)) for v in (x, output, unconditional, noise))
+    x, output, unconditional, noise = _library.in_wide(x, output, unconditional, noise)
     x_s, work = torch.empty_like(x), x.new_empty(threads, D if threshold == "dynamic" else 0)
     arguments = x, output, unconditional, noise, seed, x_s, work, w, p, q, a, k, c
     numbers = THRESHOLDS.index(threshold), rank_of(quantile, D), N, D
@@ -258,15 +258,10 @@ def ddim_step(x, output, alpha_t, sigma_t, alpha_s, sigma_s, target="eps", uncon
 
 def numbers_of(alpha_t, sigma_t, alpha_s, sigma_s, target, weight, quantile, eta):
     """w, p, q, a, k, c, checked."""
-    named = dict(alpha_t=alpha_t, sigma_t=sigma_t, alpha_s=alpha_s, sigma_s=sigma_s, weight=weight, quantile=quantile,
-                 eta=eta)  # fmt: skip
+    named = dict(alpha_t=alpha_t, sigma_t=sigma_t, alpha_s=alpha_s, sigma_s=sigma_s, quantile=quantile, eta=eta)
+    _check.number("weight", weight)
     for name, value in named.items():
-        _check.number(name, value)
-        if value < 0 and name != "weight":
-            raise ValueError(f"{name} must not be negative, got {value}")
-    for name, value in (("quantile", quantile), ("eta", eta)):
-        if value > 1:
-            raise ValueError(f"{name} must lie in 0 to 1, got {value}")
+        _check.number(name, value, 0, 1 if name in ("quantile", "eta") else math.inf)
     if not sigma_t or (target == "eps" and not alpha_t):
         raise ValueError(f"a step from {alpha_t=}, {sigma_t=} does not determine x0: sigma_t, and alpha_t for eps, "
                          "must be above 0")  # fmt: skip

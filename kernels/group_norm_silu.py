@@ -15,8 +15,7 @@ Math
         du = dy sigma(u) (1 + u (1 - sigma(u))),   A_nc = sum_p du z,   B_nc = sum_p du
         dx = r (w du - c1 - z c2),    c1_ng = 1/R sum_{c in g} w B,   c2_ng = 1/R sum_{c in g} w A
         dgamma_c = sum_n (1 + s) A    dbeta_c = sum_n (1 + s) B    ds = gamma A + beta B    db = B
-    Statistics take two passes: the mean m, then the squares of x - m, which do not cancel whatever the offset of x. The
-    mean of x - m, which is the rounding of m, is taken from them and from x - m. `stats` keeps m, that mean, and r.
+    Statistics take two passes (kernels/_groups.py). `stats` keeps the mean m, that of x - m, its rounding, and r.
     One number a group: z = 0, dx = 0.   A group with NaN or infinity is NaN, and so is y where u = -inf.
 
 Shapes
@@ -44,6 +43,7 @@ import torch
 import torch.nn.functional as F
 
 from . import _check, _library
+from ._groups import held_statistics, normalised, place, walked_statistics
 from ._room import differentiable, operator, room, wide
 from ._triton import tl, triton, triton_dtype, widened
 
@@ -53,15 +53,6 @@ from ._triton import tl, triton, triton_dtype, widened
 def reference(x, gamma, beta, scale, shift, G, eps):  # (N, C, P), (C), (C), (N, C), (N, C) -> y, stats (N, G, 3)
     (z, stats), (w, b) = normalised(x, G, eps), affine(gamma, beta, scale, shift)
     return F.silu(w * z + b).to(x.dtype), stats
-
-
-def normalised(x, G, eps):
-    """z (N, C, P) and its statistics (N, G, 3)"""
-    N, C, P = x.shape
-    groups = x.to(wide(x.dtype)).reshape(N, G, C // G * P)
-    mean = groups.mean(2, keepdim=True)
-    r = ((groups - mean).square().mean(2, keepdim=True) + eps).rsqrt()
-    return ((groups - mean) * r).reshape(x.shape), torch.cat([mean, torch.zeros_like(mean), r], 2)
 
 
 def affine(gamma, beta, scale, shift):
@@ -100,45 +91,21 @@ def line(n, c, ok, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, C, SUM: tl.constex
 
 
 @triton.jit
-def place(ng, C, P, G, BM: tl.constexpr, BP: tl.constexpr):
-    """The channels of a group, which of them exist, and where their pixels lie, (BM, BP)"""
-    m, p, M = tl.arange(0, BM), tl.arange(0, BP), C // G
-    return ng % G * M + m, m < M, (ng * M + m)[:, None] * P + p[None, :], (m < M)[:, None] & (p < P)[None, :]
-
-
-@triton.jit
 def forward(x_ptr, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, y_ptr, stats_ptr, eps: tl.float64, count: tl.float64,
             C, P, G, SUM: tl.constexpr, MODULATED: tl.constexpr, HELD: tl.constexpr, BM: tl.constexpr,
             BP: tl.constexpr):  # fmt: skip
-    ng, count, R = tl.program_id(0).to(tl.int64), tl.full((), count, tl.float64).to(SUM), C // G * P
-    eps = tl.full((), eps, tl.float64).to(SUM)
+    ng, count, M = tl.program_id(0).to(tl.int64), tl.full((), count, tl.float64).to(SUM), C // G
+    eps, R = tl.full((), eps, tl.float64).to(SUM), M * P
     if HELD:
         c, c_ok, at, ok = place(ng, C, P, G, BM, BP)
-        x = tl.load(x_ptr + at, ok, other=0).to(SUM)
-        mean = tl.sum(x) / count
-        d = tl.where(ok, x - mean, 0)
-        rest = tl.sum(d) / count
-        d = tl.where(ok, d - rest, 0)
-        r = 1 / tl.sqrt(tl.sum(d * d) / count + eps)
+        d, mean, rest, r = held_statistics(tl.load(x_ptr + at, ok, other=0).to(SUM), ok, count, eps)
         w, b = line(ng // G, c, c_ok, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, C, SUM, MODULATED)
         u = w[:, None] * (d * r) + b[:, None]
         tl.store(y_ptr + at, (u / (1 + tl.exp(-u))).to(y_ptr.dtype.element_ty), ok)
     else:
-        sums, rests, squares = tl.zeros((BP,), SUM), tl.zeros((BP,), SUM), tl.zeros((BP,), SUM)
-        for start in range(0, R, BP):
-            i = start + tl.arange(0, BP)
-            sums += tl.load(x_ptr + ng * R + i, i < R, other=0).to(SUM)
-        mean = tl.sum(sums) / count
-        for start in range(0, R, BP):
-            i = start + tl.arange(0, BP)
-            d = tl.where(i < R, tl.load(x_ptr + ng * R + i, i < R, other=0).to(SUM) - mean, 0)
-            rests, squares = rests + d, squares + d * d
-        rest = tl.sum(rests) / count
-        variance = tl.sum(squares) / count - rest * rest
-        r = 1 / tl.sqrt(tl.where(variance < 0, 0, variance) + eps)
-        for m in range(0, C // G):
-            w, b = line(ng // G, ng % G * (C // G) + m, True, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, C, SUM,
-                        MODULATED)  # fmt: skip
+        mean, rest, r = walked_statistics(x_ptr + ng * R, R, count, eps, SUM, BP)
+        for m in range(0, M):
+            w, b = line(ng // G, ng % G * M + m, True, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, C, SUM, MODULATED)
             for start in range(0, P, BP):
                 p = start + tl.arange(0, BP)
                 at = ng * R + m * P + p
@@ -190,8 +157,7 @@ def backward(dy_ptr, x_ptr, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, stats_ptr
             for start in range(0, P, BP):
                 p = start + tl.arange(0, BP)
                 z, du = through((ng * M + m) * P + p, p < P, dy_ptr, x_ptr, mean, rest, r, w, b, SUM)
-                dx = (r * (w * du - c1 - z * c2)).to(dx_ptr.dtype.element_ty)
-                tl.store(dx_ptr + (ng * M + m) * P + p, dx, p < P)
+                tl.store(dx_ptr + (ng * M + m) * P + p, (r * (w * du - c1 - z * c2)).to(dx_ptr.dtype.element_ty), p < P)
 
 
 @triton.jit
@@ -218,27 +184,34 @@ def over_rows(A_ptr, B_ptr, gamma_ptr, beta_ptr, scale_ptr, dgamma_ptr, dbeta_pt
 LONGEST = 8192  # numbers of a group that a program holds
 
 
-def launch(rung, x, gamma, beta, scale, shift, G, eps):
+def launch(backend, rung, x, gamma, beta, scale, shift, G, eps):
     (N, C, P), dtype = x.shape, x.dtype
-    x, *channels = widened(x, gamma, beta, scale, shift)
+    x, *channels = (_library.in_wide if backend == "cpu" else widened)(x, gamma, beta, scale, shift)
     y, stats = torch.empty_like(x), x.new_empty(N, G, 3, dtype=wide(dtype))
-    constants = dict(SUM=triton_dtype(wide(dtype)), MODULATED=scale is not None) | _tile(rung, C // G, P)
-    with torch.cuda.device_of(x):
-        forward[(N * G,)](x, *channels, y, stats, eps, float(max(1, C // G * P)), C, P, G, **constants)
-    return y.to(dtype), stats
+    if backend == "cpu":
+        tensors = x, *channels, y, stats
+        _library.call("group_norm_silu", backend, "group_norm_silu_cpu", x.dtype, *tensors, eps, N, C, P, G)
+    else:
+        constants = dict(SUM=triton_dtype(wide(dtype)), MODULATED=scale is not None) | _tile(rung, C // G, P)
+        with torch.cuda.device_of(x):
+            forward[(N * G,)](x, *channels, y, stats, eps, float(max(1, C // G * P)), C, P, G, **constants)
+    return y if y.dtype == dtype else y.to(dtype), stats
 
 
-def launch_backward(rung, dy, x, gamma, beta, scale, shift, stats, G):
+def launch_backward(backend, rung, dy, x, gamma, beta, scale, shift, stats, G):
     (N, C, P), dtype = x.shape, x.dtype
-    dy, x, *channels = widened(dy, x, gamma, beta, scale, shift)
-    dx = torch.empty_like(x)
-    dgamma, dbeta, A, B = (x.new_empty(shape, dtype=wide(dtype)) for shape in ((C,), (C,), (N, C), (N, C)))
-    sums = dict(SUM=triton_dtype(wide(dtype)), MODULATED=scale is not None)
-    constants = sums | _tile(rung, C // G, P)
-    with torch.cuda.device_of(x):
-        backward[(N * G,)](dy, x, *channels, stats, dx, A, B, float(max(1, C // G * P)), C, P, G, **constants)
-        over_rows[(triton.cdiv(C, 64),)](A, B, *channels[:3], dgamma, dbeta, N, C, **sums, BC=64)
-    return tuple(d.to(dtype) for d in (dx, dgamma, dbeta, A, B))
+    given = dy, x, *channels = (_library.in_wide if backend == "cpu" else widened)(dy, x, gamma, beta, scale, shift)
+    sizes = (C,), (C,), (N, C), (N, C)
+    found = dx, dgamma, dbeta, A, B = torch.empty_like(x), *(x.new_empty(size, dtype=wide(dtype)) for size in sizes)
+    if backend == "cpu":
+        tensors = *given, stats, *found
+        _library.call("group_norm_silu", backend, "group_norm_silu_backward_cpu", x.dtype, *tensors, N, C, P, G)
+    else:
+        sums, tile = dict(SUM=triton_dtype(wide(dtype)), MODULATED=scale is not None), _tile(rung, C // G, P)
+        with torch.cuda.device_of(x):
+            backward[(N * G,)](*given, stats, dx, A, B, float(max(1, C // G * P)), C, P, G, **sums, **tile)
+            over_rows[(triton.cdiv(C, 64),)](A, B, *channels[:3], dgamma, dbeta, N, C, **sums, BC=64)
+    return found if dtype == wide(dtype) else tuple(d.to(dtype) for d in found)
 
 
 def _tile(rung, M, P):
@@ -246,29 +219,6 @@ def _tile(rung, M, P):
     if rung == "held" and BM * BP <= LONGEST:
         return dict(HELD=True, BM=BM, BP=BP, num_warps=min(16, max(1, BM * BP // 512)))
     return dict(HELD=False, BM=1, BP=min(max(BP, 16), 1024))
-
-
-def launch_cpu(backend, x, gamma, beta, scale, shift, G, eps):
-    (N, C, P), dtype = x.shape, x.dtype
-    given = x, gamma, beta, scale, shift = _wide(x, gamma, beta, scale, shift)
-    y, stats = torch.empty_like(x), x.new_empty(N, G, 3)
-    _library.call("group_norm_silu", backend, "group_norm_silu_cpu", x.dtype, *given, y, stats, eps, N, C, P, G)
-    return y if y.dtype == dtype else y.to(dtype), stats
-
-
-def launch_backward_cpu(backend, dy, x, gamma, beta, scale, shift, stats, G):
-    (N, C, P), dtype = x.shape, x.dtype
-    given = dy, x, gamma, beta, scale, shift = _wide(dy, x, gamma, beta, scale, shift)
-    found = torch.empty_like(x), *(x.new_empty(shape) for shape in ((C,), (C,), (N, C), (N, C)))
-    tensors = *given, stats, *found
-    _library.call("group_norm_silu", backend, "group_norm_silu_backward_cpu", x.dtype, *tensors, N, C, P, G)
-    return found if x.dtype == dtype else tuple(d.to(dtype) for d in found)
-
-
-def _wide(*tensors):
-    if tensors[0].dtype in (torch.float32, torch.float64):
-        return tensors
-    return tuple(t if t is None else t.float() for t in tensors)
 
 
 # ---- gradient -------------------------------------------------------------------------------------------------------
@@ -295,7 +245,7 @@ _forward = differentiable(operator(
     "(Tensor y, Tensor stats)",
     fake=lambda x, G: (x.new_empty(x.shape), x.new_empty((x.shape[0], G, 3), dtype=wide(x.dtype))),
     takes="x: T(N, C, P); gamma beta: T(C); scale shift: T(N, C)", check=lambda x, G: divides(G, x.shape[1]),
-    reference=reference, kernel=launch, cpu=launch_cpu,
+    reference=reference, kernel=launch, cpu=launch,
 ), gradient, rows="x scale shift", constant="stats")  # fmt: skip
 _backward = differentiable(operator(
     NORM, "group_norm_silu_backward(Tensor dy, Tensor x, Tensor gamma, Tensor beta, Tensor? scale, Tensor? shift, "
@@ -303,7 +253,7 @@ _backward = differentiable(operator(
     fake=lambda x: tuple(x.new_empty(shape) for shape in (x.shape, *[x.shape[1:2]] * 2, *[x.shape[:2]] * 2)),
     takes="dy x: T(N, C, P); gamma beta: T(C); scale shift: T(N, C); stats: R(N, *, 3)", check=lambda x, stats, G:
     divides(G, x.shape[1]) or _check.shape("stats", stats, (x.shape[0], G, 3), "(N, G, 3)"),
-    reference=reference_backward, kernel=launch_backward, cpu=launch_backward_cpu,
+    reference=reference_backward, kernel=launch_backward, cpu=launch_backward,
 ))  # fmt: skip
 
 
@@ -317,16 +267,13 @@ def group_norm_silu(x, groups, gamma, beta, scale=None, shift=None, eps=1e-5):
     _check.at_least("x", x, 2, "(N, C, ...)")
     N, C, *_ = x.shape
     divides(groups, C)
-    for name in ("gamma", "beta"):
-        _check.shape(name, given[name], (C,), "(C,), C channels of x")
-    for name in ("scale", "shift") if len(given) > 3 else ():
-        _check.shape(name, given[name], (N, C), "(N, C) of x")
-    _check.number("eps", eps)
-    if eps < 0:
-        raise ValueError(f"eps must not be negative, got {eps}")
+    for name, tensor in dict(gamma=gamma, beta=beta).items():
+        _check.shape(name, tensor, (C,), "(C,), C channels of x")
+    for name, tensor in dict(scale=scale, shift=shift).items():
+        _check.shape(name, tensor, (N, C), "(N, C) of x")
+    _check.number("eps", eps, 0)
     _check.one_device(**given)
-    x, gamma, beta, *rest = _check.in_float32(*given.values())
-    scale, shift = rest or (None, None)
+    x, gamma, beta, scale, shift = _check.in_float32(x, gamma, beta, scale, shift)
     _check.one_dtype(x=x, gamma=gamma, beta=beta, scale=scale, shift=shift)
     rows = x.reshape(N, C, math.prod(x.shape[2:]))
     y, _ = _forward(x=rows, gamma=gamma, beta=beta, scale=scale, shift=shift, G=groups, eps=float(eps))

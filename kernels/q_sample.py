@@ -107,11 +107,11 @@ def launch(rung, x0, t, alpha, sigma, eps, seed, target):
 
 
 def launch_cpu(backend, x0, t, alpha, sigma, eps, seed, target):
-    (N, D), dtype, wider = x0.shape, x0.dtype, wide(x0.dtype)
-    x0, eps, alpha, sigma = x0.to(wider), None if eps is None else eps.to(wider), alpha.double(), sigma.double()
+    (N, D), dtype = x0.shape, x0.dtype
+    (x0, eps), alpha, sigma = _library.in_wide(x0, eps), alpha.double(), sigma.double()
     x_t, y = _empty(x0, target)
     arguments = x0, t, alpha, sigma, eps, seed, x_t, y, TARGETS.index(target), N, D, len(alpha)
-    _library.call("q_sample", backend, "q_sample_cpu", wider, *arguments)
+    _library.call("q_sample", backend, "q_sample_cpu", x0.dtype, *arguments)
     return x_t.to(dtype), y.to(dtype)
 
 

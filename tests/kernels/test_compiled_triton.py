@@ -128,8 +128,8 @@ def normed(room, rung, dtype, N=32, C=64, P=256, G=8):
     scale, shift = (torch.empty(N, C, dtype=dtype, device="meta") for _ in range(2))
     stats = torch.empty(N, G, 3, dtype=room.wide(dtype), device="meta")
     for modulation in ((scale, shift), (None, None)):
-        room.launch(rung, x, gamma, beta, *modulation, G, 1e-5)
-        room.launch_backward(rung, dy, x, gamma, beta, *modulation, stats, G)
+        room.launch("triton", rung, x, gamma, beta, *modulation, G, 1e-5)
+        room.launch_backward("triton", rung, dy, x, gamma, beta, *modulation, stats, G)
 
 
 def normed_long(room, rung, dtype):

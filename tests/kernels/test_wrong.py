@@ -49,7 +49,7 @@ KL, LINEAR_CPU, CONV_CPU = "kernels/gaussian_kl.py", "kernels/_masked_linear_cpu
 NOISE, NOISE_CPU = "kernels/_noise.py", "csrc/cpu/noise.h"
 STEP_BACK, STEP_BACK_CPU = "kernels/ddim_step.py", "csrc/ddim_step.cpp"
 NOISED, NOISED_CPU = "kernels/q_sample.py", "csrc/q_sample.cpp"
-NORMED, NORMED_CPU = "kernels/group_norm_silu.py", "csrc/group_norm_silu.cpp"
+NORMED, NORMED_CPU, GROUPS = "kernels/group_norm_silu.py", "csrc/group_norm_silu.cpp", "kernels/_groups.py"
 MUTANTS = [
     Wrong("affine_coupling", AFFINE, "(x - t) * exp(-s)", "(x - t) * exp(s)", "a sign in the inverse"),
     Wrong("affine_coupling", AFFINE, "if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = mine;\n    __syncthreads();",
@@ -127,7 +127,7 @@ MUTANTS = [
     Wrong("ddim_step", STEP_BACK, "below <= rank, more, found", "below < rank, more, found", "an off-by-one rank"),
     Wrong("ddim_step", STEP_BACK, "alpha_s - k * alpha_t, k, c", "alpha_s - alpha_t, k, c", "a forgotten factor",
           "reference"),
-    Wrong("group_norm_silu", NORMED, "d = tl.where(ok, d - rest, 0)", "d = tl.where(ok, d, 0)",
+    Wrong("group_norm_silu", GROUPS, "d = tl.where(ok, d - rest, 0)", "d = tl.where(ok, d, 0)",
           "a mean that is rounded"),
     Wrong("group_norm_silu", NORMED, "c1, c2 = tl.sum(w * B) / count", "c1, c2 = tl.sum(B) / count",
           "a forgotten factor in a gradient"),
