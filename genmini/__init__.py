@@ -5,7 +5,7 @@
     genmini.ops         the operators: affine_coupling, nearest_code, masked_linear, ...
     genmini.kernels     the kernels of the operators, and the choice of a backend
     genmini.outputs     p(x | numbers that a network gives)
-    genmini.train       the training loop: fit, evaluate
+    genmini.train       training: fit, evaluate
     genmini.experiment  from a recipe to a run
     genmini.samples     samples of a run, and completions
     genmini.data        named data sets with fixed splits

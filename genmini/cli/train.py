@@ -34,7 +34,7 @@ def options(parser):
 def run(arguments):
     from genmini import checkpoint, data, experiment, info, plots, watch
     from genmini import folder as runs
-    from genmini.train import short
+    from genmini.loop import short
 
     plan = experiment.plan(arguments.model, arguments.data, arguments.recipe, arguments.set, arguments.steps,
                            arguments.seed, arguments.size, arguments.colour)  # fmt: skip

@@ -155,7 +155,7 @@ def test_a_reader_sees_one_state_of_a_run_that_is_being_trained(tmp_path, monkey
 
 def test_reading_while_training_never_fails(tmp_path, monkeypatch):
     """The loop saves after every step; a reader that looks between any two of its writes sees a whole run."""
-    monkeypatch.setattr(train, "SAVE_EVERY", 0)
+    monkeypatch.setattr("genmini.loop.SAVE_EVERY", 0)
     seen, write = [], checkpoint.write
 
     def watched(path, content):

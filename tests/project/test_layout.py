@@ -86,7 +86,7 @@ def test_a_room_imports_no_room(path):
     assert not others & set(imported(path))
 
 
-LAYERS = [f"genmini.{name}" for name in ("kernels", "ops", "layers", "outputs", "models", "train", "metrics",
+LAYERS = [f"genmini.{name}" for name in ("kernels", "ops", "layers", "outputs", "models", "loop", "train", "metrics",
                                          "experiment", "studies", "cli")]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 
-from genmini import checkpoint, data, models, train
+from genmini import checkpoint, data, models
 from genmini.train import fit
 
 SETS = {name: [data.load(name, split) for split in data.SPLITS]
@@ -69,7 +69,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, cas
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if loop.get("ema"):  # the average copies the model, and would copy this with it
-            monkeypatch.setattr(train, "AveragedModel",
+            monkeypatch.setattr("genmini.loop.AveragedModel",
                                 lambda model, **how: _without(model, "loss", torch.optim.swa_utils.AveragedModel, how))
         assert fit(parts, *few, **loop, run=tmp_path / "parts").stopped == "interrupted"
     finally:
@@ -104,7 +104,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(tmp_path, monkeypatch):
     loop = dict(steps=12, every=10, batch=16, progress=False)
     whole, parts = (made("made", dict(hidden=(8,)), "digits-threshold") for _ in range(2))
     fit(whole, *few, **loop, run=tmp_path / "whole")
-    monkeypatch.setattr(train, "SAVE_EVERY", 0)
+    monkeypatch.setattr("genmini.loop.SAVE_EVERY", 0)
     log_prob, step = parts.log_prob, [0]
 
     def killed(x, y=None):

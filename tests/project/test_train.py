@@ -13,8 +13,9 @@ import torch.nn.functional as F
 
 import genmini
 from genmini import checkpoint, data, files, plots
+from genmini.loop import shifted
 from genmini.models.made import MADE
-from genmini.train import evaluate, fit, judge, shifted
+from genmini.train import evaluate, fit, judge
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 TRAIN, VALID, TEST = (data.load("digits-threshold", split) for split in data.SPLITS)
