@@ -23,8 +23,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from genmini import given
 from genmini.models._levels import checked
+from genmini.models._panels import panels_of
 from genmini.models._recorded import counted, recorded
 from genmini.settings import whole
 
@@ -308,34 +308,8 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def panels(self, splits):
-        """Images to look at side by side -> {title: images}, the columns of a panel: data, reconstructions, samples.
-
-        Where a model with classes reconstructs, each column shows one class; it is NaN if the split has none of it.
-        """
-        test, name, rows = splits["test"], type(self).__name__, min(8, len(splits["test"]))
-        if self.given:
-            x = test.x[: rows * rows]
-            y = dict(y=test.y[: len(x)].to(self.device)) if self.classes else {}
-            made = self.restore(x.to(self.device), **y).cpu()
-            return {"data (test)": x, "what is given": given.pictured(x, self.given), f"restored by {name}": made}, rows
-        by_class = bool(self.classes) and not self.cannot("reconstruct")
-        columns = self.classes if by_class else rows
-        title = f", classes 0 ... {columns - 1} by column" if by_class else ""
-        if self.cannot("reconstruct"):
-            shown = {"data (test)": test.x[: rows * columns]}
-        else:
-            shown = {}
-            for split in (splits["train"], test):
-                n = _first(split, rows, self.classes) if by_class else torch.arange(min(len(split), rows * columns))
-                y = dict(y=torch.arange(len(n), device=self.device) % columns) if by_class else {}
-                x = split.x[n]
-                back = self.reconstruct(x.to(self.device), **y).cpu()
-                if (n < 0).any():
-                    x, back = x.float(), back.float()
-                    x[n < 0] = back[n < 0] = math.nan
-                shown |= {f"data ({split.split}{title})": x, f"reconstructed ({split.split})": back}
-        y = dict(y=torch.arange(rows * columns, device=self.device) % columns) if by_class else {}
-        return shown | {f"samples of {name}{title}": self.sample(rows * columns, **y).cpu()}, columns
+        """Images to look at side by side -> {title: images}, and the columns of a panel."""
+        return panels_of(self, splits)
 
 
 @torch.no_grad()
@@ -345,11 +319,3 @@ def judge(model, x, y=None, batch=1000):
     x = x.split(batch)
     y = y.split(batch) if model.classes and y is not None else [None] * len(x)
     return torch.cat([model.loss(x_b, y=y_b) for x_b, y_b in zip(x, y, strict=True)])
-
-
-def _first(split, rows, classes):
-    """Indices of the first examples of each class, in turn: at most `rows` of each, and as many of all that occur; -1
-    for a class that does not."""
-    of_class = [(split.y == k).nonzero()[:rows, 0] for k in range(classes)]
-    rows = min(len(each) for each in of_class if len(each))
-    return torch.stack([each[:rows] if len(each) else torch.full((rows,), -1) for each in of_class], 1).flatten()
