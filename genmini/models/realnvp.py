@@ -37,6 +37,7 @@ from genmini.layers import AffineCoupling
 from genmini.models._model import Model
 from genmini.nets.conv import ResNet
 from genmini.nets.mlp import MLP
+from genmini.nets.recomputed import Recomputed
 from genmini.settings import number, one_of, share, whole
 
 
@@ -253,36 +254,6 @@ class Squeeze(nn.Module):
     def inverse(self, x, y=None):
         pixels = x.unflatten(1, (-1, 2, 2)).permute(0, 1, 4, 2, 5, 3)
         return pixels.flatten(4, 5).flatten(2, 3), x.new_zeros(len(x))
-
-
-class Recomputed(torch.autograd.Function):
-    """A chain of steps that keeps only its last output: the backward pass inverts and differentiates step by step."""
-
-    @staticmethod
-    def forward(ctx, steps, y, x, *parameters):
-        ctx.steps, logdet = steps, 0
-        for step in steps:
-            x, part = step(x, y)
-            logdet = logdet + part
-        ctx.save_for_backward(x, y)
-        return x, logdet
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, dx, dlogdet):
-        out, y = ctx.saved_tensors
-        grads = {}
-        for step in reversed(ctx.steps):
-            x, _ = step.inverse(out, y)
-            with torch.enable_grad():
-                again = step(x.requires_grad_(), y)
-            wrt = [x, *(p for p in step.parameters() if p.requires_grad)]
-            pairs = [(o, d) for o, d in zip(again, (dx, dlogdet), strict=True) if o.requires_grad]
-            outputs, douts = zip(*pairs, strict=True)
-            dx, *dparameters = torch.autograd.grad(outputs, wrt, douts)
-            grads.update(zip(wrt[1:], dparameters, strict=True))
-            out = x.detach()
-        return None, None, dx, *(grads.get(p) for p in ctx.steps.parameters())
 
 
 RECIPES = {
