@@ -5,7 +5,8 @@
     half       c = the means of squares of 2x2 pixels  super-resolution x2
     quarter    c = the means of squares of 4x4 pixels  super-resolution x4
 
-The network sees c enlarged to the sides of x, bilinearly, as further channels of its input.
+The network sees c enlarged to the sides of x, bilinearly, as further channels of its input. Pixels that are known of an
+image to be completed are no c: `mask` says which they are, and a sampler keeps them.
 
 How many images have the same c decides what can be learnt. The six colours of genmini/data/shapes.py have different
 means, 90, 102, 117, 127, 155 and 168 of 255: "grey" tells each colour from the others. Their least channel is 40 in
@@ -14,9 +15,12 @@ all of them, and every ground has equal channels: "dark" shows the scene and say
     used by: genmini/models/diffusion.py, genmini/models/regressor.py    test: tests/models/test_regressor.py
 """
 
+import math
+
+import torch
 import torch.nn.functional as F
 
-from genmini.settings import image, one_of
+from genmini.settings import image, one_of, whole
 
 SQUARE = {"half": 2, "quarter": 4}  # pixels along the side of a square
 GIVEN = ("dark", "grey", *SQUARE)
@@ -49,3 +53,13 @@ def pictured(x, given):
     """c of images (N, [C,] H, W) in levels, to look at: enlarged, one channel in the place of all, in the shape of x"""
     images = x.reshape(len(x), *image(x.shape[1:])).float()
     return shown(images, given).expand_as(images).reshape(x.shape)
+
+
+def mask(known, shape, order):
+    """The pixels of an image of this shape that are known, (C, H, W) bool. known: a mask of them, (*shape), or how many
+    there are, the first in `order`, a permutation of all."""
+    if isinstance(known, torch.Tensor):
+        return known.bool().expand(shape).reshape(image(shape))
+    D = math.prod(shape)
+    whole(0, D, known=known)
+    return torch.zeros(D, dtype=torch.bool).index_fill(0, order[:known], True).view(image(shape))

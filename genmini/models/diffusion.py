@@ -62,10 +62,9 @@ class Diffusion(Model):
                  sampler="dpm", draws=20, guidance=1.0, threshold="static", given="", device=None,
                  dtype=None):  # fmt: skip
         """T, schedule, target, loss: of (1) to (6); deviation: of x_0, for the target "edm"; width to upsample: of the
-        U-Net; hide: the share of y that is
-        hidden in training; given: c of (11), "dark", "grey", "half" or "quarter". sampler, draws, guidance, threshold:
-        what `sample` takes if it is not told otherwise: the sampler, its steps, w of (10), and what keeps x0 in
-        [-1, 1]: "none", "static" or "dynamic".
+        U-Net; hide: the share of y that is hidden in training; given: c of (11), "dark", "grey", "half" or "quarter".
+        sampler, draws, guidance, threshold: the defaults of `sample`: the sampler, its steps, w of (10), and what keeps
+        x0 in [-1, 1], "none", "static" or "dynamic".
         """
         whole(2, 256, levels=levels)
         whole(2, T=T)
@@ -156,11 +155,8 @@ class Diffusion(Model):
 
     def terms(self, x, y=None, k=20):
         """-> L_1, the sum over t = 2 ... T of L_t, and L_T, each (N,); the sum by k times, one from each of k strata"""
-        x, y = self.check(x, y)
-        if k < 1:
-            raise ValueError(f"k must be at least 1 time of each image, got {k}")
-        if self.classes and y is None:
-            y = torch.full((len(x),), -1, device=x.device)
+        whole(k=k)
+        x, y = self.checked(x, y)
         x_0, N, k = self.scaled(x), len(x), min(k, self.T - 1)
 
         def cost(t):
@@ -247,7 +243,7 @@ class Diffusion(Model):
         asked = how or ("ddpm" if classifier else None), steps, guidance, threshold
         asked = (own if value is None else value for own, value in zip(self.default, asked, strict=True))
         how, steps, guidance, threshold = self._sampling(*asked, self.classes or classifier)
-        known = self._known(known)
+        known = parts.mask(known, self.shape, self.pixel_order()).to(self.device)
         if x is None and (self.given or known.any()):
             raise ValueError(f"x is missing: the images of which this model is given {self.given or 'known pixels'}")
         x_0 = None if x is None else self.scaled(self.check(x)[0])
@@ -263,14 +259,6 @@ class Diffusion(Model):
         if film is not None:
             film += [self.in_levels(x_t) for x_t in (*frames.values(), x)]
         return self.in_levels(x).round().clamp(0, self.levels - 1).to(torch.uint8)
-
-    def _known(self, known):
-        """A number or a mask -> a mask, (C, H, W)"""
-        if isinstance(known, torch.Tensor):
-            return known.to(self.device, torch.bool).expand(self.shape).reshape(image(self.shape))
-        whole(0, self.D, known=known)
-        first = torch.zeros(self.D, dtype=torch.bool).index_fill(0, self.pixel_order()[:known], True)
-        return first.view(image(self.shape)).to(self.device)
 
     def pixel_order(self):
         """Pixel after pixel, each with all its channels: what `known` counts"""
