@@ -1,10 +1,9 @@
 """`genmini study`: one question about what trained runs have learnt."""
 
 import sys
-from copy import copy
 from pathlib import Path
 
-from . import _options, train
+from . import _options
 
 HELP = "one question about what a trained run has learnt: a picture and a line"
 
@@ -62,22 +61,26 @@ def run(arguments):
 
 def _latent_dim(arguments, study):
     """Train what is missing in --out, continue what is not at its end, then study all of it."""
-    from genmini import models, studies
+    from genmini import studies
 
     if len(arguments.of) > 1 or not arguments.data:
         raise ValueError("latent-dim trains models of its own: genmini study latent-dim MODEL --data D")
     name = arguments.of[0]
-    reason = studies.lacks(study, models.find(name))
-    if reason:
-        raise ValueError(f"{name} does not fit: {reason}")
+    plans = study.plans(name, arguments.data, arguments.dimensions or study.DIMENSIONS, arguments.set,
+                        recipe=arguments.recipe, steps=arguments.steps, seed=arguments.seed, size=arguments.size,
+                        colour=arguments.colour)  # fmt: skip
     out = Path(arguments.out or Path("runs") / f"latent-dim-{name}-{arguments.data}")
-    folders = {d: out / f"latent-{d}" for d in arguments.dimensions or study.DIMENSIONS}
-    for d, folder in folders.items():
-        one = copy(arguments)
-        one.model, one.out, one.set = name, str(folder), [*arguments.set, f"latent={d}"]
-        one.overwrite, one.tensorboard, one.resume = False, False, (folder / "run.json").exists()
-        if train.run(one):
+    folders = {d: out / f"latent-{d}" for d in plans}
+    for d, plan in plans.items():
+        device = _options.device(arguments, plan.threads)
+        print(f"{name} on {plan.data}, {d} latent dimensions, in {folders[d]}", flush=True)
+        history = study.train(plan, folders[d], arguments.data_dir, device)
+        if history is None:
+            print(f"finished  {folders[d]}: there is nothing left to resume")
+        elif history.stopped == "interrupted":
+            print("genmini: interrupted; the same command continues from here", file=sys.stderr)
             return 130
-    device = _options.device(arguments)
+        else:
+            print(f"saved     the weights of step {history.step} are in {folders[d]}")
     runs = {d: studies.Run(folder, arguments.data_dir, device, arguments.seed) for d, folder in folders.items()}
     print(f"{study.study(runs, out / 'latent-dim.png')}\npicture   {out / 'latent-dim.png'}")

@@ -2,14 +2,44 @@
 
 The course's practical. The figures of each model on the test split, with the error of their mean: reconstruction, and
 the bound if there is one.
+
+    for d, plan in plans("vae", "digits").items(): train(plan, f"runs/vae/latent-{d}")
 """
+
+from pathlib import Path
 
 import torch
 
-from genmini import plots
+from genmini import checkpoint, experiment, models, plots, watch
 
 NEEDS = ("encode", "decode")
 DIMENSIONS = (2, 5, 10, 20, 50)
+
+
+def plans(name, data_name, dimensions=DIMENSIONS, assignments=(), **how):
+    """A plan for each dimension, {d: Plan}. how: what `experiment.plan` takes beside these."""
+    model = models.find(name)
+    missing = [model.cannot(need) for need in NEEDS if model.cannot(need)]
+    if missing:
+        raise ValueError(f"{name} does not fit: {missing[0]}")
+    plan = lambda d: experiment.plan(name, data_name, assignments=[*assignments, f"latent={d}"], **how)
+    return {d: plan(d) for d in dimensions}
+
+
+def train(plan, folder, data_dir=None, device="cpu"):
+    """Train the model in this folder, or continue the training that is there -> History; None if it is at its end."""
+    saved = checkpoint.read(folder) if (Path(folder) / "run.json").exists() else {}
+    splits, device = experiment.splits(plan, data_dir), torch.device(device)
+    if saved:
+        experiment.check_resume(folder, saved, plan, device, splits)
+    if saved and experiment.is_finished(saved):
+        return None
+    model = experiment.build(plan, splits["train"], device)
+    seen = watch.Watch(Path(folder), splits, plan.seed)
+    history = experiment.train(plan, model, splits, folder, seen, resume=bool(saved))
+    if history.stopped != "interrupted" and not plots.missing():
+        watch.picture(Path(folder) / "samples.png", model, splits)
+    return history
 
 
 def study(runs, path):

@@ -9,7 +9,8 @@ import pytest
 import torch
 from check import command
 
-from genmini import checkpoint, data, plots, studies
+from genmini import checkpoint, data, experiment, plots, studies
+from genmini.loop import History
 from genmini.models._model import Model
 from genmini.models.arvae import ARVAE
 from genmini.models.autoencoder import Autoencoder
@@ -443,7 +444,7 @@ def test_what_does_not_fit_is_said(capsys):
         assert status == 2 and says in err.splitlines()[-1], err
 
 
-def test_latent_dim_trains_what_is_missing_and_continues(capsys, tmp_path):
+def test_latent_dim_trains_what_is_missing_and_continues(capsys, tmp_path, monkeypatch):
     words = ["study", "latent-dim", "autoencoder", "--data", "digits", "--recipe", "pca", "--steps", "3", "--out", "d",
              "--dimensions"]
     status, out, _ = command(capsys, *words, "2")
@@ -459,3 +460,7 @@ def test_latent_dim_trains_what_is_missing_and_continues(capsys, tmp_path):
     error = model.figures(test)["squared error"].double()
     assert (line.endswith(f"d=4 {error.mean():.3f} +- {error.std() / math.sqrt(300):.3f}")
             and np.isfinite(error.detach().numpy()).all())
+    assert (tmp_path / "d/latent-4/samples.png").stat().st_size > 5_000
+    monkeypatch.setattr(experiment, "train", lambda *_, **how: History(stopped="interrupted"))
+    status, out, err = command(capsys, *words, "2", "3", "5")
+    assert status == 130 and err.startswith("genmini: interrupted") and "3 latent" in out and "5 latent" not in out
