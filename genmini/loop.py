@@ -60,9 +60,8 @@ class Loop:
 
     def check(self, train):
         """ValueError for an invalid setting."""
-        for name, value in vars(self).items():
-            if isinstance(value, tuple | list) != (name == "betas") or name == "betas" and len(value) != 2:
-                raise ValueError(f"{name} must be {'two shares' if name == 'betas' else 'one value'}, got {value!r}")
+        if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
+            raise ValueError(f"betas must be two shares, got {self.betas!r}")
         whole(steps=self.steps, batch=self.batch, every=self.every)
         whole(0, patience=self.patience)
         number(above=0, rate=self.rate, clip=self.clip)

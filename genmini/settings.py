@@ -1,6 +1,6 @@
-"""Checks of settings. A message names the setting, what it takes and what it got; each of a tuple is checked.
+"""Checks of settings. A message names the setting, what it takes and what it got.
 
-    whole(hidden=hidden, width=width)                  whole numbers of at least 1
+    whole(hidden=hidden, width=width)                  whole numbers of at least 1; of SEVERAL, each is checked
     whole(2, 256, levels=levels)                       2 to 256
     number(above=0, rate=rate)                         finite numbers
     share(dropout=dropout)                             at least 0 and below 1
@@ -13,6 +13,7 @@
 import math
 from numbers import Integral, Real
 
+SEVERAL = {"betas", "hidden", "multiples", "shape"}  # settings that may be a tuple of numbers
 REPEATED = {"blocks", "couplings", "halvings", "layers", "masks", "prior_blocks", "scales"}  # a model makes each by
 MOST = 1000  # itself: 2^70 of them, as a hostile run.json may ask for, would never end
 
@@ -55,7 +56,7 @@ def image(shape):
 
 def _check(settings, kind, words, allowed, fits):
     for name, value in settings.items():
-        for v in value if isinstance(value, tuple | list) else (value,):
+        for v in value if name in SEVERAL and isinstance(value, tuple | list) else (value,):
             if isinstance(v, bool) or not isinstance(v, kind):
                 raise ValueError(f"{name} must be {words}, {allowed}, got {value!r}")
             if not fits(v):

@@ -3,6 +3,7 @@ same model again, and `sample` checks how many samples are wanted."""
 
 import functools
 import inspect
+from numbers import Real
 
 import torch
 
@@ -46,9 +47,12 @@ def counted(sample):
 
 
 def _plain(name, value, default):
-    """A tensor becomes a list; a shape, and what has a tuple for its default, becomes a tuple, one value one of one."""
+    """A tensor becomes a list; a shape, and what has a tuple for its default, becomes a tuple, one value one of one.
+    ValueError for several values where the default is a number."""
     if isinstance(value, torch.Tensor):
-        return value.tolist()
+        value = value.tolist()
     if name == "shape" or isinstance(default, tuple):
         return tuple(value) if isinstance(value, list | tuple) else (value,)
+    if isinstance(default, Real) and isinstance(value, list | tuple):
+        raise ValueError(f"{name} must be one value, got {value!r}")
     return value

@@ -10,11 +10,11 @@ INF, NAN = float("inf"), float("nan")
 
 
 def test_what_is_allowed_passes():
-    whole(hidden=(1, 10**20), width=1, empty=())
+    whole(hidden=(1, 10**20), width=1, multiples=())
     whole(2, 256, levels=2, more=256)
     number(least=0, below=1, zero=0, dropout=0.999)
     number(above=0, rate=1e-300)
-    number(least=0, most=1, shares=(0.0, 1.0))
+    share(betas=(0.0, 0.9))
     number(anything=-1e300)
     share(dropout=0.0, average=0.99)
     one_of(("x", "y"), save="y")
@@ -24,6 +24,8 @@ def test_what_is_allowed_passes():
 @pytest.mark.parametrize("check, message", [
     (lambda: whole(hidden=0), "hidden must be at least 1, got 0"),
     (lambda: whole(hidden=(4, 0)), "hidden must be at least 1, got (4, 0)"),
+    (lambda: whole(latent=(2, 3)), "latent must be a whole number, at least 1, got (2, 3)"),
+    (lambda: number(least=0, decay=(0.1,)), "decay must be a number, at least 0, got (0.1,)"),
     (lambda: whole(hidden=2.0), "hidden must be a whole number, at least 1, got 2.0"),
     (lambda: whole(hidden=True), "hidden must be a whole number, at least 1, got True"),
     (lambda: whole(0, width=3, blocks=-1), "blocks must be at least 0, got -1"),
@@ -69,6 +71,16 @@ def test_every_model_refuses_what_no_network_can_have(name):
         for value in WRONG[key]:
             with pytest.raises(ValueError, match=f"{key} must be .*, got "):
                 family(shape, **{key: value})
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_model_refuses_several_numbers_where_it_takes_one(name):
+    family, shape = models.find(name), (100,) if name == "ar" else (8, 8)
+    for key, value in family(shape).settings.items():
+        if isinstance(value, int | float):
+            for several in ((value, value), [value]):
+                with pytest.raises(ValueError, match=f"^{key} must be one value, got"):
+                    family(shape, **{key: several})
 
 
 def test_the_loop_refuses_what_no_training_can_have():
