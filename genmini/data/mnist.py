@@ -7,8 +7,7 @@ downloaded into mnist/, where it is written only if it has the digest below.
 
 A file is used only if its content has the digest below, wherever it comes from. The digests of the .gz files are those
 that the `tensorflow-mnist-input-data` package of tensorflow/haskell and torchvision for Ruby (ankane/torchvision-ruby)
-check their downloads by; independent public lists agree on those of the contents. None was computed from a download of
-our own.
+check their downloads by; independent public lists agree on those of the contents.
 """
 
 import hashlib
@@ -86,6 +85,7 @@ def home(folder=None, needed_by=None):
         raise ValueError(f"{needed_by} is read from a folder of yours: name it by --data-dir or GENMINI_DATA")
     if not named:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "genmini"
+    files.check_name(named)
     if not Path(named).is_dir():
         raise ValueError(f"there is no folder {named}: name the one that holds the data by --data-dir or GENMINI_DATA")
     return Path(named)
