@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 
 from genmini import models
-from genmini.files import write
+from genmini.files import check_name, write
 
 FORMAT = 2
 FORMAT_1_KEYS = {"then": "later"}  # key in run.json of format 1 -> the key now
@@ -114,6 +114,7 @@ def read(run):
 
 
 def _bytes(run):
+    check_name(run)
     path = Path(run) / "run.json"
     try:
         return path.read_bytes()

@@ -12,8 +12,23 @@ except ImportError:  # Windows: without locks
     fcntl = None
 
 
+def check_name(path):
+    """ValueError for a path that no file can have here: it holds a null byte, or a name in it is too long."""
+    text = os.fspath(path)
+    shown = repr(text) if len(text) <= 60 else repr(f"{text[:57]}...")
+    try:
+        os.lstat(path)
+    except ValueError:
+        raise ValueError(f"{shown} holds a null byte: choose another name") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ValueError(f"{shown} is too long a name for the file system, {len(os.fsencode(text))} bytes: "
+                             "choose a shorter one") from None  # fmt: skip
+
+
 def write(path, content):
     """Write all of the bytes or none: a full disk, a kill or a power cut leaves the old file."""
+    check_name(path)
     path = Path(path)
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:

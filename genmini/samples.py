@@ -67,6 +67,7 @@ def check_memory(n, model):
 
 def check_file(path, film=False):
     """ValueError for a file that `write`, or of a film `write_film`, does not write."""
+    files.check_name(path)
     if film and Path(path).suffix != ".gif":
         raise ValueError(f"--out takes a .gif file for a film, got {path}")
     if not film and Path(path).suffix not in (".png", ".npy"):
@@ -94,5 +95,6 @@ def write_film(path, frames, levels):
 
 def free_picture(folder, suffix=".png"):
     """FOLDER/drawn.png, numbered if that is taken."""
+    files.check_name(folder)
     names = (f"drawn{suffix}" if i == 1 else f"drawn-{i}{suffix}" for i in itertools.count(1))
     return next(Path(folder) / name for name in names if not (Path(folder) / name).exists())

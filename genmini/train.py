@@ -17,7 +17,7 @@ import os
 import time
 from pathlib import Path
 
-from genmini import checkpoint, folder
+from genmini import checkpoint, files, folder
 from genmini.data import Data
 from genmini.loop import History, Loop, Training
 from genmini.models._model import Model, judge
@@ -70,6 +70,8 @@ def _check_rest(seed, run, metadata, later, **functions):
     whole(0, 2**63 - 1, seed=seed)
     if run is not None and not isinstance(run, str | os.PathLike):
         raise ValueError(f"run must be the path of a folder, got {run!r}")
+    if run is not None:
+        files.check_name(run)
     try:
         json.dumps(metadata)  # now rather than after hours
     except (TypeError, ValueError) as error:

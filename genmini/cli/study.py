@@ -28,9 +28,11 @@ def options(parser):
 
 
 def run(arguments):
-    from genmini import studies
+    from genmini import files, studies
 
     study, folders = studies.find(arguments.study), arguments.of
+    if arguments.out:
+        files.check_name(arguments.out)
     if arguments.study == "latent-dim":
         return _latent_dim(arguments, study)
     for option in ("data", "size", "colour", "recipe", "steps", "set", "dimensions"):

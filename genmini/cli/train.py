@@ -88,9 +88,11 @@ def run(arguments):
 
 def _named_folder(arguments):
     """The folder of --out, if this training may write there; None without --out."""
+    from genmini import files
     from genmini import folder as runs
 
     if arguments.out:
+        files.check_name(arguments.out)
         folder = Path(arguments.out)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--out takes a folder, and {folder} is a file")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from genmini import checkpoint
+from genmini import checkpoint, files
 
 SHIPPED = {"digits-v1": Path(__file__).with_name("digits-v1")}
 
@@ -26,6 +26,7 @@ def network(which="digits-v1", device="cpu"):
     """Return a Network: images (n, *shape) and their levels -> features (n, F) and logits (n, classes), float64."""
     if which == "inception":
         return Inception(device)
+    files.check_name(which)
     if which not in SHIPPED and not (Path(which) / "run.json").exists():
         raise ValueError(f"features must be {', '.join(SHIPPED)}, inception, or the folder of a classifier's run; "
                          f"got {which!r}")  # fmt: skip

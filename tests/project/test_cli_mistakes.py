@@ -12,7 +12,8 @@ from genmini.cli import main
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 FAST = ["--steps", "20", "--set", "hidden=16", "--set", "every=10", "--threads", "1"]
 MADE = ["train", "made", "--data", "digits"]
-
+OF_NAMES = lambda name: ([*MADE, "--steps", "1", "--out", name], ["sample", name], ["eval", name], ["score", name],
+                         ["study", "embed", name])  # fmt: skip
 
 MISTAKES = {
     "unknown model": (["train", "madde", "--data", "digits"],
@@ -62,7 +63,11 @@ MISTAKES = {
     "other classes": (["train", "cvae", "--data", "digits", "--set", "classes=3"],
                       "made for 3 classes, and digits-threshold has 10: --set classes=10"),  # fmt: skip
     "no such classes": (["train", "realnvp", "--data", "moons", "--set", "classes=3"], "moons has 2: --set classes=2"),
-    "a name that is too long": ([*MADE, "--steps", "1", "--out", 300 * "x"], "File name too long"),
+    **{f"a name that is too long: {words[0]}": (words, f"'{57 * 'x'}...' is too long a name for the file system, 300")
+       for words in OF_NAMES(300 * "x")},
+    **{f"a null byte: {words[0]}": (words, r"'a\x00b' holds a null byte: choose another name")
+       for words in OF_NAMES("a\0b")},
+    "a path that is too long": (["eval", "/".join(["yy"] * 3000)], "' is too long a name for the file system, 8999"),
     "the out is a file": ([*MADE, "--steps", "1", "--out", __file__], "--out takes a folder, and"),
 }
 
