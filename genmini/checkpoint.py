@@ -152,8 +152,12 @@ def load(run, device="cpu"):
     """The trained model of a run, in eval mode."""
 
     def build(metadata):
-        model = models.find(metadata["model"])(**metadata["settings"])
-        model.load_state_dict(_tensors(run, metadata, metadata["weights"]))
+        make = lambda: models.find(metadata["model"])(**metadata["settings"])
+        weights = _tensors(run, metadata, metadata["weights"])
+        with torch.device("meta"):  # the shapes are compared before any memory is taken
+            make().load_state_dict(weights, assign=True)
+        model = make()
+        model.load_state_dict(weights)
         return model.to(device).eval()
 
     return _whole(run, build)

@@ -67,7 +67,8 @@ class MADE(Model):
     def _new_mask(self, hidden, first=False):
         """-> an order of the pixels (D,), the degrees of each hidden layer: 1 ... D-1 evenly; `first`: not shuffled."""
         even = [1 + torch.arange(H, device="cpu") * max(self.D - 1, 1) // H for H in hidden]  # m(k)
-        order = ordered(self._order, self.D).cpu()
+        with torch.device("cpu"):
+            order = ordered(self._order, self.D)
         return order, even if first else [m[torch.randperm(len(m), device="cpu")] for m in even]
 
     def logits(self, x, mask=0):

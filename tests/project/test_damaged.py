@@ -167,3 +167,20 @@ def test_reading_while_training_never_fails(tmp_path, monkeypatch):
     model = models.find("made")((8, 8), hidden=(4,))
     train.fit(model, TRAIN, VALID, steps=6, every=3, batch=8, run=tmp_path, progress=False)
     assert len(seen) > 12 and set(seen) == {(1, 8, 8)}
+
+
+@pytest.mark.parametrize("name, shape", [("vae", [10**9]), ("nade", [10**5, 10**5]), ("fvsbn", [10**6]),
+                                         ("made", [10**6])])  # fmt: skip
+def test_weights_of_another_shape_are_refused_before_the_model_is_allocated(tmp_path, monkeypatch, name, shape):
+    """Of 10^9 pixels, its layers take terabytes; of 10^6 those of MADE take 4 GB, and half a minute to draw."""
+    checkpoint.save(tmp_path, models.find(name)((8, 8)), {"step": 1})
+    old_format(tmp_path)
+    content = json.loads((tmp_path / "run.json").read_text())
+    content["settings"]["shape"] = shape
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    family, made_on = models.find(name), []
+    note = lambda **settings: made_on.append(torch.get_default_device().type) or family(**settings)
+    monkeypatch.setattr(models, "find", lambda _: note)
+    with pytest.raises(ValueError, match="is damaged: Error.s. in loading state_dict for .*: size mismatch"):
+        checkpoint.load(tmp_path)
+    assert made_on == ["meta"]  # which holds no numbers
