@@ -235,15 +235,18 @@ class Diffusion(Model):
 
         x: images (n, *shape). A model with `given` sees c(x) of them alone: a grey image in all channels, or the pixels
         of a small one repeated, will do. known: how many numbers of x stay, the first in `pixel_order`, or which, a
-        mask (*shape); samplers.repaint draws the rest. classifier: of genmini.metrics.network, leads a model without
-        classes to y; then how is "ddpm" if None. film: a list, which gets x_t in levels (n, *shape) at every time.
+        mask (*shape); samplers.repaint draws the rest by steps of ddpm. classifier: of genmini.metrics.network, leads a
+        model without classes to y; then how is "ddpm" if None. film: a list, which gets x_t in levels (n, *shape) at
+        every time.
         """
         if classifier is not None and self.classes:
             raise ValueError("a classifier guides a model without classes: this one knows its own, by y")
+        known = parts.mask(known, self.shape, self.pixel_order()).to(self.device)
+        if known.any() and how not in (None, "ddpm"):
+            raise ValueError(f"known pixels are completed by how='ddpm' alone, got {how!r}")
         asked = how or ("ddpm" if classifier else None), steps, guidance, threshold
         asked = (own if value is None else value for own, value in zip(self.default, asked, strict=True))
         how, steps, guidance, threshold = self._sampling(*asked, self.classes or classifier)
-        known = parts.mask(known, self.shape, self.pixel_order()).to(self.device)
         if x is None and (self.given or known.any()):
             raise ValueError(f"x is missing: the images of which this model is given {self.given or 'known pixels'}")
         x_0 = None if x is None else self.scaled(self.check(x)[0])

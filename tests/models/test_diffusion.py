@@ -516,6 +516,13 @@ def test_known_pixels_stay_to_the_bit_and_the_rest_is_drawn(settings):
     for wrong in (-1, 193, 2.0):
         with pytest.raises(ValueError, match="known must be"):
             model.sample(5, x=x, known=wrong)
+    for how in ("ddim", "dpm", "heun"):
+        with pytest.raises(ValueError, match=f"known pixels are completed by how='ddpm' alone, got '{how}'"):
+            model.sample(5, x=x, known=96, how=how)
+    torch.manual_seed(3)
+    one = model.sample(5, x=x, known=96)
+    torch.manual_seed(3)
+    assert torch.equal(one, model.sample(5, x=x, known=96, how="ddpm"))
 
 
 def test_the_command_line_completes_and_restores_test_images(capsys, folder_of_its_own):
@@ -529,6 +536,8 @@ def test_the_command_line_completes_and_restores_test_images(capsys, folder_of_i
         status, out, _ = command(capsys, *words, "x.npy", "--complete")
         assert status == 0 and "4 completions in x.npy" in out
         assert np.array_equal(np.load("x.npy")[:, :, :8], test[:, :, :8].numpy())
+        status, _, err = command(capsys, *words, "x.npy", "--complete", "--how", "heun")
+        assert status == 2 and err.count("\n") == 1 and "how='ddpm' alone, got 'heun'" in err
         assert command(capsys, *words, "y.npy")[0] == command(capsys, *words, "y.png")[0] == 0
     torch.manual_seed(0)
     assert np.array_equal(np.load("y.npy"), model.sample(4, x=test).numpy())
