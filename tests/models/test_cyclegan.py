@@ -1,18 +1,16 @@
 """CycleGAN: its losses against the formulas, gradients that reach one player alone, the law of the pool, translations
 that go to the other set, what judges, and resumed bits."""
 
-import json
 import math
-import signal
 
 import pytest
 import torch
+from check_models import resumes, rows
 
 from genmini import checkpoint, data
 from genmini.models._model import Batch
 from genmini.models.cyclegan import BODIES, LOSSES, CycleGAN
 from genmini.models.gan import energy_distance
-from genmini.train import fit
 
 TRAIN, VALID, TEST = (data.load("digits-unpaired", split) for split in data.SPLITS)
 
@@ -265,41 +263,17 @@ def test_panels_show_both_sets_what_they_become_and_what_comes_back():
 
 # ---- the whole game --------------------------------------------------------------------------------------------------
 
-LOOP = dict(steps=9, every=3, batch=16, betas=(0.5, 0.9), ema=0.5, progress=False)
+LOOP = dict(steps=9, every=3, batch=16, betas=(0.5, 0.9), ema=0.5)
 
 
 @pytest.mark.parametrize("stop", [1, 7])
 def test_a_game_resumes_to_the_same_bits(tmp_path, stop):
     """Both optimisers, the average, and the pool, which has room after one step and swaps after seven."""
     of_digits = dict(shape=(8, 8), levels=17, pool=20, noise=1.0, dtype=torch.float32)
-    whole, parts, step = small(**of_digits), small(**of_digits), [0]
-    fit(whole, TRAIN, VALID, **LOOP, run=tmp_path / "whole")
-
-    def pressed(batch):
-        step[0] += 1
-        if step[0] == stop:
-            signal.raise_signal(signal.SIGINT)
-        return CycleGAN.updates(parts, batch)
-
-    parts.updates = pressed
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        assert fit(parts, TRAIN, VALID, **LOOP, run=tmp_path / "parts").stopped == "interrupted"
-    finally:
-        signal.signal(signal.SIGINT, before)
-    state, _ = checkpoint.load_state(tmp_path / "parts")
+    whole, again, state = resumes(lambda: small(**of_digits), TRAIN, VALID, LOOP, stop=stop, folder=tmp_path)
     assert state["descents"].keys() == {"translators", "discriminators"}
     assert (state["model"]["pooled"].sum() == 16) if stop == 1 else (state["model"]["pooled"] == 20).all()
-    again = small(**of_digits)
-    torch.rand(5)
-    history = fit(again, TRAIN, VALID, **LOOP, run=tmp_path / "parts", resume=True)
-    assert history.last == 9 and not history.stopped
-    files = [next((tmp_path / run).glob("*.safetensors")).read_bytes() for run in ("whole", "parts")]
-    lines = [[{**json.loads(line), "seconds": 0}
-              for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
-             for run in ("whole", "parts")]  # fmt: skip
-    assert files[0] == files[1] and lines[0] == lines[1]
-    assert lines[0][0].keys() >= {"train translators", "train discriminators", "valid", "accuracy"}
+    assert rows(tmp_path / "parts")[0].keys() >= {"train translators", "train discriminators", "valid", "accuracy"}
     kept = checkpoint.load(tmp_path / "parts")
     assert torch.equal(kept.pool, again.pool) and (kept.pooled == 20).all()
     assert torch.equal(kept.translate(TEST.x, TEST.y), whole.translate(TEST.x, TEST.y))

@@ -2,13 +2,13 @@
 one pixel, and guidance, thresholds and the hidden class do what they say."""
 
 import math
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from check import command
+from check_models import resumes
 from PIL import Image
 from torch.distributions import Normal, kl_divergence
 
@@ -619,23 +619,5 @@ def test_the_command_line_guides_by_a_classifier_and_makes_a_film(capsys, folder
 def test_a_training_resumes_to_the_same_bits(tmp_path):
     """With the moving average of the weights, dropout and hidden classes: step 4 of 8 is where the first part ends."""
     train, valid = (data.load("digits", split) for split in ("train", "valid"))
-    loop = dict(steps=8, every=4, batch=8, ema=0.9, progress=False)
-    one, parts, again = (diffusion(classes=10, dropout=0.2, hide=0.5, dtype=torch.float32) for _ in range(3))
-    fit(one, train, valid, **loop, run=tmp_path / "one")
-    steps, updates = [], parts.updates
-
-    def pressed(batch):
-        steps.append(batch)
-        if len(steps) == 4:
-            signal.raise_signal(signal.SIGINT)
-        return updates(batch)
-
-    parts.updates = pressed
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        assert fit(parts, train, valid, **loop, run=tmp_path / "parts").stopped == "interrupted"
-    finally:
-        signal.signal(signal.SIGINT, before)
-    torch.rand(5)
-    fit(again, train, valid, **loop, run=tmp_path / "parts", resume=True)
-    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), again.parameters(), strict=True))
+    make = lambda: diffusion(classes=10, dropout=0.2, hide=0.5, dtype=torch.float32)
+    resumes(make, train, valid, dict(steps=8, every=4, batch=8, ema=0.9), stop=4, folder=tmp_path)

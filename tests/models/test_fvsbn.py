@@ -1,12 +1,12 @@
 """Tests of FVSBN: it is a probability and a logistic regression on the pixels before; its sampler draws from it; it
 learns."""
 
-import itertools
 import math
 
 import pytest
 import torch
 from check import drawn_from
+from check_models import space
 
 from genmini import data
 from genmini.models.fvsbn import FVSBN
@@ -28,10 +28,6 @@ def fvsbn(shape=5, seed=3, scale=1.5, **settings):
         for p in model.parameters():
             p.copy_(scale * torch.randn_like(p))
     return model.eval()
-
-
-def space(model):
-    return torch.tensor(list(itertools.product(range(model.levels), repeat=model.D)), dtype=torch.uint8)
 
 
 @each

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from check import drawn_from
+from check_models import space
 
 from genmini import data, kernels
 from genmini.models.made import MADE
@@ -31,10 +32,6 @@ def made(shape=5, seed=3, scale=3.0, **settings):
         for p in model.parameters():
             p.mul_(scale)
     return model.eval()
-
-
-def space(model):
-    return torch.tensor(list(itertools.product(range(model.levels), repeat=model.D)), dtype=torch.uint8)
 
 
 @each

@@ -5,14 +5,14 @@ import ast
 import copy
 import dataclasses
 import json
-import signal
 from pathlib import Path
 
 import pytest
 import torch
+from check_models import resumes
 from torch import nn
 
-from genmini import checkpoint, data, experiment, models, studies, watch
+from genmini import data, experiment, models, studies, watch
 from genmini.models._model import Batch, Cannot, Model
 from genmini.train import fit, judge
 
@@ -447,38 +447,11 @@ def test_betas_that_cannot_be_are_refused(betas):
 def test_a_game_resumes_to_the_same_bits(tmp_path, monkeypatch, stop):
     monkeypatch.setattr(models, "MODELS", (*models.MODELS, "test_model"))
     monkeypatch.setattr(models, "find", lambda name: Game)
-    whole = Game((8, 8))
-    fit(whole, TRAIN, VALID, **LOOP, run=tmp_path / "whole")
-    parts, updates, step = Game((8, 8)), Game.updates, [0]
-
-    def pressed(batch):
-        step[0] += 1
-        if step[0] == stop:
-            signal.raise_signal(signal.SIGINT)
-        return updates(parts, batch)
-
-    parts.updates = pressed
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        assert fit(parts, TRAIN, VALID, **LOOP, run=tmp_path / "parts").stopped == "interrupted"
-    finally:
-        signal.signal(signal.SIGINT, before)
-    state, _ = checkpoint.load_state(tmp_path / "parts")
+    _, _, state = resumes(lambda: Game((8, 8)), TRAIN, VALID, LOOP, stop=stop, folder=tmp_path)
     assert state["descents"].keys() == {"critic", "generator"}
     assert all(part.keys() == {"optimiser", "schedule", "scaler"} for part in state["descents"].values())
     assert [state["descents"][name]["optimiser"]["state"][0]["step"]
             for name in ("critic", "generator")] == [2 * stop, stop]
-    again = Game((8, 8))
-    torch.rand(5)
-    history = fit(again, TRAIN, VALID, **LOOP, run=tmp_path / "parts", resume=True)
-    assert history.last == 12 and checkpoint.read(tmp_path / "whole") == checkpoint.read(tmp_path / "parts")
-    assert all(torch.equal(one, other)
-               for one, other in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
-    files = [next((tmp_path / run).glob("*.safetensors")).read_bytes() for run in ("whole", "parts")]
-    lines = [[{**json.loads(line), "seconds": 0}
-              for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
-             for run in ("whole", "parts")]  # fmt: skip
-    assert files[0] == files[1] and lines[0] == lines[1]
 
 
 def test_updates_that_change_from_step_to_step_are_refused():

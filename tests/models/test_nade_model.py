@@ -1,11 +1,11 @@
 """Tests of NADE: it is a probability, a pixel depends only on earlier ones, its sampler draws from it and completes
 images, and it learns."""
 
-import itertools
 
 import pytest
 import torch
 from check import drawn_from
+from check_models import space
 
 from genmini import data, kernels
 from genmini.models.nade import NADE
@@ -28,10 +28,6 @@ def nade(shape=5, seed=3, scale=3.0, **settings):
         for p in model.parameters():
             p.copy_(scale * (p + 0.3 * torch.randn_like(p)))
     return model.eval()
-
-
-def space(model):
-    return torch.tensor(list(itertools.product(range(model.levels), repeat=model.D)), dtype=torch.uint8)
 
 
 def plainly(model, x):

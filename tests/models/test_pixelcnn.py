@@ -1,11 +1,11 @@
 """Laws of PixelCNN: it is a probability, a pixel depends only on earlier ones (gated: on all of them), its samplers
 draw from it, and it learns."""
 
-import itertools
 
 import pytest
 import torch
 from check import drawn_from
+from check_models import space
 
 import genmini
 from genmini import checkpoint, data, kernels, ops
@@ -42,11 +42,6 @@ def loud(kind, seed, scale, **settings):
         for p in model.parameters():
             p.copy_(scale * (p + 0.2 * torch.randn_like(p)))
     return model.eval()
-
-
-def space(model):
-    every = list(itertools.product(range(model.levels), repeat=model.D))
-    return torch.tensor(every, dtype=torch.uint8).view(-1, *model.shape)
 
 
 def classes(model):

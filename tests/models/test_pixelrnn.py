@@ -6,7 +6,8 @@ test_pixelcnn.py proves what it shares with PixelCNN: outputs, samplers, argumen
 
 import pytest
 import torch
-from test_pixelcnn import a_class, classes, completes, follows, in_order, jacobian, loud, noise_decides, space
+from check_models import space
+from test_pixelcnn import a_class, classes, completes, follows, in_order, jacobian, loud, noise_decides
 
 import genmini
 from genmini import checkpoint, data

@@ -1,12 +1,12 @@
 """Tests of the VAE, against quadrature where z is one number: its bounds are bounds, its decoders are probabilities,
 and its gradient is the derivative."""
 
-import itertools
 import math
 
 import pytest
 import torch
 from check import drawn_from
+from check_models import space
 from torch.distributions import Normal, kl_divergence
 
 from genmini import data
@@ -32,10 +32,6 @@ def vae(shape=3, seed=1, scale=2.0, **settings):
         for p in model.parameters():
             p.mul_(scale)
     return model.eval()
-
-
-def space(model):
-    return torch.tensor(list(itertools.product(range(model.levels), repeat=model.D)), dtype=torch.uint8)
 
 
 Z = torch.linspace(-12, 12, 24001, dtype=torch.float64)  # beyond it N(0, 1) and every q here are below 1e-20

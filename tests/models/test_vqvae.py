@@ -3,20 +3,17 @@ two stages are one training."""
 
 import dataclasses
 import itertools
-import json
 import math
-import signal
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from check import drawn_from
-from test_pixelcnn import space
+from check import command, drawn_from
+from check_models import Killed, at_step, ctrl_c, kill, rows, same_runs, same_weights, space
 
 import genmini
 from genmini import checkpoint, data, models
-from genmini.cli import main
 from genmini.models.vqvae import VQVAE
 from genmini.train import fit, judge
 
@@ -260,34 +257,14 @@ LOOPS = dict(steps=10, every=4, batch=16, later={"prior": dict(steps=8, every=4,
 CONDITIONAL = dict(classes=10, dropout=0.2, prior_dropout=0.2, revive=2, **SMALL)
 
 
-class Killed(Exception):
-    pass
-
-
-def rows(run):
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
-
-
 def staged(run=None, at=None, event=None, resume=False):
     """At the step `at`, counted through both stages, `event` happens."""
-    loss, step = VQVAE.loss, [0]
-
-    def watched(model, *args, **y):
-        step[0] += model.training
-        if model.training and step[0] == at:
-            event()
-        return loss(model, *args, **y)
-
     torch.manual_seed(7)
     model = VQVAE((8, 8), **CONDITIONAL)
     if resume:
         torch.rand(100)  # what a fresh process has drawn does not matter
-    VQVAE.loss = watched
-    try:
+    with at_step(VQVAE, at, event):
         return model, fit(model, TRAIN, VALID, **LOOPS, run=run, metadata={"seed": 0}, resume=resume, progress=False)
-    finally:
-        VQVAE.loss = loss
 
 
 @pytest.fixture(scope="module")
@@ -297,21 +274,15 @@ def whole(tmp_path_factory):
 
 
 def same(run, model, whole):
-    for one, other in zip(whole[1].state_dict().values(), model.state_dict().values(), strict=True):
-        assert torch.equal(one, other)
-    assert rows(run) == rows(whole[0]) and [row["stage"] for row in rows(run)] == ["codes"] * 3 + ["prior"] * 2
-    assert checkpoint.read(run) == checkpoint.read(whole[0])
-    files = [{path.name: path.read_bytes() for path in folder.glob("*.safetensors")} for folder in (run, whole[0])]
-    assert files[0] == files[1] and len(files[0]) == 1
+    same_weights(whole[1], model)
+    same_runs(run, whole[0])
+    assert [row["stage"] for row in rows(run)] == ["codes"] * 3 + ["prior"] * 2
 
 
 @pytest.mark.parametrize("at", [2, 6, 11, 16])
 def test_interrupted_in_either_stage_and_resumed_equals_uninterrupted(tmp_path, whole, at):
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        _, history = staged(tmp_path, at, lambda: signal.raise_signal(signal.SIGINT))
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with ctrl_c() as press:
+        _, history = staged(tmp_path, at, press)
     stage, last = ("codes", at) if at <= 10 else ("prior", at - 10)
     said = checkpoint.read(tmp_path)
     assert history.stopped == "interrupted" and history.last == last and said["stage"] == stage
@@ -324,11 +295,8 @@ def test_interrupted_in_either_stage_and_resumed_equals_uninterrupted(tmp_path, 
 
 def test_killed_between_the_stages_and_resumed_equals_uninterrupted(tmp_path, whole):
     """The files hold the best weights of the first stage, and that the second stage follows."""
-    def killed():
-        raise Killed
-
     with pytest.raises(Killed):
-        staged(tmp_path, 11, killed)
+        staged(tmp_path, 11, kill)
     said = checkpoint.read(tmp_path)
     assert said["stage"] == "codes" and said["later"] == ["prior"] and "state" not in said
     assert not genmini.load(tmp_path).with_prior and genmini.load(tmp_path).sample(3).shape == (3, 8, 8)
@@ -393,51 +361,32 @@ def test_the_prior_takes_codes_by_their_number_along_one_axis(average):
 FAST = dict(SMALL, steps=6, every=4) | {"prior.steps": 5, "prior.every": 4}
 
 
-def genmini_(capsys, *words):
-    status = main(list(words))
-    out, err = capsys.readouterr()
-    return status, out, err
-
-
 def test_the_command_line_trains_both_stages_and_resumes_the_second(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["train", "vqvae", "--data", "digits", "--recipe", "conditional", "--threads", "1"]
     words += [word for key, value in FAST.items() for word in ("--set", f"{key}={value}")]
-    status, out, _ = genmini_(capsys, *words, "--out", "whole")
+    status, out, _ = command(capsys, *words, "--out", "whole")
     assert status == 0 and "6 + 5 steps" in out
-    loss, step = VQVAE.loss, [0]
-
-    def pressed(model, *args, **y):
-        step[0] += model.training
-        if model.training and step[0] == 10:
-            signal.raise_signal(signal.SIGINT)
-        return loss(model, *args, **y)
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    monkeypatch.setattr(VQVAE, "loss", pressed)
-    try:
-        status, _, err = genmini_(capsys, *words, "--out", "parts")
-    finally:
-        signal.signal(signal.SIGINT, before)
-        monkeypatch.setattr(VQVAE, "loss", loss)
+    with ctrl_c() as press, at_step(VQVAE, 10, press):
+        status, _, err = command(capsys, *words, "--out", "parts")
     assert status == 130 and err.splitlines()[-1].endswith("--resume continues from step 4 of the stage prior"), err
-    status, _, err = genmini_(capsys, *words, "--set", "prior.rate=0.1", "--out", "parts", "--resume")
+    status, _, err = command(capsys, *words, "--set", "prior.rate=0.1", "--out", "parts", "--resume")
     assert status == 2 and "prior.rate" in err
-    status, out, _ = genmini_(capsys, *words, "--out", "parts", "--resume")
+    status, out, _ = command(capsys, *words, "--out", "parts", "--resume")
     assert status == 0 and "resumed   parts at step 4 of the stage prior" in out
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole") and checkpoint.read("parts") == checkpoint.read("whole")
-    status, again, _ = genmini_(capsys, *words, "--out", "parts", "--resume")
+    status, again, _ = command(capsys, *words, "--out", "parts", "--resume")
     assert status == 0 and "nothing left to resume" in again
     assert (tmp_path / "parts" / "samples.png").stat().st_size > 1000
-    status, out, _ = genmini_(capsys, "eval", "parts")
+    status, out, _ = command(capsys, "eval", "parts")
     tests = [[line for line in said.splitlines() if line.startswith("test")] for said in (again, out)]
     assert status == 0 and tests[0] == tests[1] and len(tests[0]) == 7
     assert all(word in out for word in ("elbo", "reconstruction", "kl", "kl-uniform", "perplexity", "usage",
                                         "dead", "given the class"))
-    assert (genmini_(capsys, "study", "codes", "parts")[0] == 0
+    assert (command(capsys, "study", "codes", "parts")[0] == 0
             and (tmp_path / "parts" / "codes.png").stat().st_size > 20_000)
     for words in (["-y", "3"], []):
-        status, out, _ = genmini_(capsys, "sample", "parts", "-n", "5", "--out", "x.npy", *words)
+        status, out, _ = command(capsys, "sample", "parts", "-n", "5", "--out", "x.npy", *words)
         assert status == 0 and np.load("x.npy").shape == (5, 8, 8) and ("as frequent" in out) == (not words)
 
 
@@ -445,7 +394,7 @@ def test_the_command_line_trains_both_stages_and_resumes_the_second(capsys, tmp_
                                         ("prior.K=3", "'prior.K'"),
                                         ("prior.rate=fast", "--set prior.rate takes a value like")])  # fmt: skip
 def test_a_wrong_setting_of_a_stage_is_one_line(capsys, pair, says):
-    status, _, err = genmini_(capsys, "train", "vqvae", "--data", "digits", "--set", pair)
+    status, _, err = command(capsys, "train", "vqvae", "--data", "digits", "--set", pair)
     assert status == 2 and says in err and len(err.splitlines()) == 1 and ("prior.rate" in err)
 
 

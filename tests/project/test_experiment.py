@@ -2,11 +2,11 @@
 
 import ast
 import os
-import signal
 from pathlib import Path
 
 import pytest
 from check import command as run
+from check_models import at_step, ctrl_c, same_runs
 
 from genmini import data, experiment, kernels, models, watch
 
@@ -14,27 +14,11 @@ pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 FAST = ["--steps", "20", "--set", "hidden=16", "--set", "every=10", "--threads", "1"]
 
 
-def test_the_same_command_resumes_to_the_same_bits(capsys, tmp_path, monkeypatch):
-    from genmini import checkpoint, models
-
+def test_the_same_command_resumes_to_the_same_bits(capsys, tmp_path):
     words = ["train", "made", "--data", "digits", *FAST, "--seed", "3"]
     assert run(capsys, *words, "--out", "whole")[0] == 0
-    log_prob, step = models.find("made").log_prob, [0]
-
-    def pressed(model, x, y=None):
-        step[0] += model.training
-        if model.training and step[0] == 15:
-            signal.raise_signal(signal.SIGINT)
-        return log_prob(model, x)
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    monkeypatch.setattr(models.find("made"), "log_prob", pressed)
-    try:
+    with ctrl_c() as press, at_step(models.find("made"), 15, press):
         status, _, err = run(capsys, *words, "--out", "parts")
-    finally:
-        signal.signal(signal.SIGINT, before)
-        monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
     line = err.splitlines()[-1]
     assert (status == 130 and line.startswith("genmini: interrupted; the weights of step 10, valid")
             and line.endswith("continues from step 15"))
@@ -49,10 +33,7 @@ def test_the_same_command_resumes_to_the_same_bits(capsys, tmp_path, monkeypatch
     kernels.use("auto")
     status, out, _ = run(capsys, *words, "--out", "parts", "--resume")
     assert status == 0 and "resumed   parts at step 15" in out
-    said = [checkpoint.read(folder) for folder in ("whole", "parts")]
-    assert said[0] == said[1]
-    weights = [(tmp_path / folder / said[0]["weights"]).read_bytes() for folder in ("whole", "parts")]
-    assert weights[0] == weights[1]
+    same_runs(tmp_path / "whole", tmp_path / "parts")
     status, again, _ = run(capsys, *words, "--out", "parts", "--resume")
     assert status == 0 and "nothing left to resume" in again and out.splitlines()[-2:] == again.splitlines()[-2:]
 

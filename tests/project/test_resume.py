@@ -1,13 +1,12 @@
 """Tests that an interrupted run continues to the same bits, weights, metrics and noise, with every setting of the
 loop."""
 
-import json
-import signal
-
 import pytest
 import torch
+from check_models import Killed, at_step, kill, resumes, rows, same_runs, same_weights
 
 from genmini import checkpoint, data, models
+from genmini.models.made import MADE
 from genmini.train import fit
 
 SETS = {name: [data.load(name, split) for split in data.SPLITS]
@@ -33,69 +32,17 @@ def made(name, settings, on):
     return models.find(name)(SETS[on][0].shape, levels=SETS[on][0].levels, **settings)
 
 
-class Killed(Exception):
-    pass
-
-
-def rows(run):
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
-
-
 on_gpu = pytest.param("made", 13, "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
 
 
 @pytest.mark.parametrize("case, stop, device",
                          [*((case, 13, "cpu") for case in CASES), ("made", 3, "cpu"), ("made", 8, "cpu"), on_gpu])
-def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, case, stop, device):
-    """A run stopped before the first evaluation, at one or after it holds the state of that step; a fresh process's
-    noise does not matter."""
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, case, stop, device):
+    """A run stopped before the first evaluation, at one or after it holds the state of that step."""
     name, settings, on, loop = CASES[case]
-    few = [SETS[on][0], SETS[on][1]]
-    loop = dict(steps=16, every=8, batch=16, progress=False) | loop
-    whole = made(name, settings, on).to(device)
-    fit(whole, *few, **loop, run=tmp_path / "whole")
-
-    parts = made(name, settings, on).to(device)
-    step, loss = [0], parts.loss
-
-    def pressed(x, y=None):
-        step[0] += parts.training
-        if parts.training and step[0] == stop:
-            signal.raise_signal(signal.SIGINT)
-        return loss(x, y=y)
-
-    parts.loss = pressed
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        if loop.get("ema"):  # the average copies the model, and would copy this with it
-            monkeypatch.setattr("genmini.loop.AveragedModel",
-                                lambda model, **how: _without(model, "loss", torch.optim.swa_utils.AveragedModel, how))
-        assert fit(parts, *few, **loop, run=tmp_path / "parts").stopped == "interrupted"
-    finally:
-        signal.signal(signal.SIGINT, before)
-    monkeypatch.undo()
-    assert checkpoint.read(tmp_path / "parts")["state"]["tensors"] == f"state-{stop}.safetensors"
-
-    again = made(name, settings, on).to(device)
-    torch.rand(100, device=device)
-    history = fit(again, *few, **loop, run=tmp_path / "parts", resume=True)
-    assert history.last == 16 and not history.stopped
-    for one, other in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
-        assert torch.equal(one, other)
-    assert rows(tmp_path / "parts") == rows(tmp_path / "whole") and len(rows(tmp_path / "whole")) == 2
-    said = [checkpoint.read(tmp_path / run) for run in ("whole", "parts")]
-    assert said[0] == said[1] and "state" not in said[0]
-    files = [{path.name: path.read_bytes() for path in (tmp_path / run).glob("*.safetensors")}
-             for run in ("whole", "parts")]
-    assert files[0] == files[1] and len(files[0]) == 1
-
-
-def _without(model, name, average, how):
-    spoiled = model.__dict__.pop(name)
-    averaged = average(model, **how)
-    setattr(model, name, spoiled)
-    return averaged
+    loop = dict(steps=16, every=8, batch=16) | loop
+    resumes(lambda: made(name, settings, on).to(device), *SETS[on][:2], loop, stop=stop, folder=tmp_path)
+    assert len(rows(tmp_path / "whole")) == 2
 
 
 def test_a_killed_run_resumes_from_its_last_checkpoint(tmp_path, monkeypatch):
@@ -105,23 +52,13 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(tmp_path, monkeypatch):
     whole, parts = (made("made", dict(hidden=(8,)), "digits-threshold") for _ in range(2))
     fit(whole, *few, **loop, run=tmp_path / "whole")
     monkeypatch.setattr("genmini.loop.SAVE_EVERY", 0)
-    log_prob, step = parts.log_prob, [0]
-
-    def killed(x, y=None):
-        step[0] += 1
-        if step[0] == 6:
-            raise Killed
-        return log_prob(x)
-
-    parts.log_prob = killed
-    with pytest.raises(Killed):
+    with at_step(MADE, 6, kill), pytest.raises(Killed):
         fit(parts, *few, **loop, run=tmp_path / "parts")
     assert checkpoint.read(tmp_path / "parts")["state"]["tensors"] == "state-5.safetensors"
     again = made("made", dict(hidden=(8,)), "digits-threshold")
     fit(again, *few, **loop, run=tmp_path / "parts", resume=True)
-    assert all(torch.equal(one, other)
-               for one, other in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
-    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+    same_weights(whole, again)
+    same_runs(tmp_path / "parts", tmp_path / "whole")
 
 
 def test_the_first_checkpoint_follows_the_first_step(tmp_path):

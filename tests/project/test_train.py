@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from check_models import at_step, ctrl_c
 
 import genmini
 from genmini import checkpoint, data, files, plots
@@ -105,12 +106,8 @@ def test_a_loss_that_is_not_finite_stops_and_names_what_is_kept(tmp_path):
 
 @pytest.mark.parametrize("at", [3, 25])
 def test_ctrl_c_ends_after_the_step_with_what_is_best_so_far(tmp_path, at):
-    model = spoiled(lambda step, log_p: (signal.raise_signal(signal.SIGINT) if step == at else None) or log_p)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is born without it
-    try:
-        history = fit(model, TRAIN, VALID, steps=100, every=10, run=tmp_path, progress=False)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with ctrl_c() as press, at_step(MADE, at, press):
+        history = fit(small(), TRAIN, VALID, steps=100, every=10, run=tmp_path, progress=False)
     assert history.stopped == "interrupted" and history.last == at and history.step == (at if at < 10 else 20)
     assert evaluate(genmini.load(tmp_path), VALID)[0] == pytest.approx(history.valid, rel=1e-6)
 
@@ -173,14 +170,10 @@ def test_what_watches_disturbs_nothing():
 
 
 def test_the_second_ctrl_c_is_at_once():
-    model = spoiled(lambda step, log_p: (signal.raise_signal(signal.SIGINT), signal.raise_signal(signal.SIGINT)))
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
+    with ctrl_c() as press, at_step(MADE, 1, lambda: (press(), press())):
         with pytest.raises(KeyboardInterrupt):
-            fit(model, TRAIN, VALID, steps=10, progress=False)
+            fit(small(), TRAIN, VALID, steps=10, progress=False)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def test_other_data_is_refused():
