@@ -1,6 +1,7 @@
-"""The proofs that several models pass: all examples of a small space, and a training that is interrupted and resumed.
+"""The proofs that several models pass: of a probability over a small space, of its samples, completions and gradients,
+and of a training that is interrupted and resumed.
 
-    assert model.log_prob(space(model)).exp().sum() == 1
+    probability(model);  follows(model);  completes(model);  differentiable(model, x)
     whole, again, state = resumes(make, train, valid, LOOP, stop=7, folder=tmp_path)
 """
 
@@ -11,6 +12,7 @@ import signal
 
 import pytest
 import torch
+from check import drawn_from
 
 from genmini import checkpoint
 from genmini.train import fit
@@ -20,6 +22,43 @@ def space(model):
     """Every x of the model, (levels^D, *shape)"""
     every = list(itertools.product(range(model.levels), repeat=model.D))
     return torch.tensor(every, dtype=torch.uint8).view(-1, *model.shape)
+
+
+def probability(model, y=None):
+    """p(x), or p(x | y), sums to one; it is not flat, or samples of any distribution would follow it."""
+    p = model.log_prob(space(model), y=y).exp()
+    assert p.shape == (model.levels**model.D,) and abs(p.sum().item() - 1) < 1e-12
+    assert p.max() > 3 * p.mean(), "the test wants a distribution that is not flat"
+
+
+def follows(model, n=20_000, **how):
+    """The frequencies of n samples are the probabilities of all x, by a chi-square test. how: what `sample` takes."""
+    x = model.sample(n, **how)
+    assert x.shape == (n, *model.shape) and x.dtype == torch.uint8
+    cell = (x.flatten(1).long() * model.levels ** torch.arange(model.D - 1, -1, -1)).sum(1)
+    wanted = n * model.log_prob(space(model), y=how.get("y")).exp()
+    drawn_from(torch.bincount(cell, minlength=model.levels**model.D), wanted)
+
+
+def completes(model, n=50, **how):
+    """Known numbers are kept, what stands in the place of the others has no effect, and a sample is completed to itself
+    by its own noise. how: what `sample` takes beside it."""
+    u, x = torch.rand(n, model.D, dtype=torch.float64), torch.randint(model.levels, (n, *model.shape))
+    half, order = (model.D + 1) // 2, model.pixel_order()
+    whole = model.sample(n, u, x, known=half, **how)
+    assert torch.equal(whole.flatten(1)[:, order[:half]].long(), x.flatten(1)[:, order[:half]])
+    other = x.flatten(1).index_fill(1, order[half:], 0).view_as(x)
+    assert not torch.equal(other, x) and torch.equal(model.sample(n, u, other, known=half, **how), whole)
+    drawn = model.sample(n, u, **how)
+    assert torch.equal(model.sample(n, u, drawn, known=half, **how), drawn)
+
+
+def differentiable(model, *arguments, **how):
+    """The gradients of log_prob(*arguments) by every parameter, against finite differences. how: of gradcheck."""
+    names, values = zip(*model.named_parameters(), strict=True)
+    function = lambda *values: torch.func.functional_call(model, dict(zip(names, values, strict=True)), arguments)
+    model.forward = model.log_prob
+    assert torch.autograd.gradcheck(function, values, **how)
 
 
 # ---- trainings -------------------------------------------------------------------------------------------------------

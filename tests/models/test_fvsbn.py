@@ -5,8 +5,7 @@ import math
 
 import pytest
 import torch
-from check import drawn_from
-from check_models import space
+from check_models import differentiable, follows, probability, space
 
 from genmini import data
 from genmini.models.fvsbn import FVSBN
@@ -32,10 +31,7 @@ def fvsbn(shape=5, seed=3, scale=1.5, **settings):
 
 @each
 def test_probabilities_sum_to_one(settings):
-    model = fvsbn(**settings)
-    p = model.log_prob(space(model)).exp()
-    assert p.shape == (model.levels**model.D,) and abs(p.sum().item() - 1) < 1e-12
-    assert p.max() > 3 * p.mean(), "the test wants a distribution that is not flat"
+    probability(fvsbn(**settings))
 
 
 def test_it_is_the_equation():
@@ -59,12 +55,7 @@ def test_the_jacobian_is_strictly_triangular_in_the_order():
 
 @each
 def test_samples_follow_log_prob(settings):
-    model, n = fvsbn(3, **{**settings, "order": [2, 0, 1]}), 20000
-    x = model.sample(n)
-    assert x.shape == (n, 3) and x.dtype == torch.uint8
-    cell = (x.long() * model.levels ** torch.arange(2, -1, -1)).sum(1)
-    seen, wanted = torch.bincount(cell, minlength=model.levels**3), n * model.log_prob(space(model)).exp()
-    drawn_from(seen, wanted)
+    follows(fvsbn(3, **{**settings, "order": [2, 0, 1]}))
 
 
 @each
@@ -87,10 +78,7 @@ def test_the_same_noise_gives_the_naive_sample(settings):
 def test_gradcheck(settings):
     model = fvsbn(4, **{**settings, "order": "natural"})
     x = torch.randint(model.levels, (3, 4))
-    names, values = zip(*model.named_parameters(), strict=True)
-    function = lambda *values: torch.func.functional_call(model, dict(zip(names, values, strict=True)), (x,))
-    model.forward = model.log_prob
-    assert torch.autograd.gradcheck(function, values)
+    differentiable(model, x)
 
 
 def test_images_and_dtypes():

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from check import drawn_from
-from check_models import space
+from check_models import completes, differentiable, follows, probability, space
 
 from genmini import data, kernels
 from genmini.models.made import MADE
@@ -36,10 +36,7 @@ def made(shape=5, seed=3, scale=3.0, **settings):
 
 @each
 def test_probabilities_sum_to_one(settings):
-    model = made(**settings)
-    p = model.log_prob(space(model)).exp()
-    assert p.shape == (model.levels**model.D,) and abs(p.sum().item() - 1) < 1e-12
-    assert p.max() > 3 * p.mean(), "the test wants a distribution that is not flat"
+    probability(made(**settings))
 
 
 @each
@@ -67,14 +64,7 @@ def test_logits_see_exactly_what_comes_before_in_the_order(settings):
 
 @each
 def test_samples_follow_log_prob(settings):
-    """The samples pass a chi-square test over the whole space. It catches a sampler that draws from another
-    distribution than log_prob reports."""
-    model, n = made(3, scale=2.0, **{**settings, "order": [2, 0, 1]}), 20000
-    x = model.sample(n)
-    assert x.shape == (n, 3) and x.dtype == torch.uint8
-    cell = (x.long() * model.levels ** torch.arange(2, -1, -1)).sum(1)
-    seen, wanted = torch.bincount(cell, minlength=model.levels**3), n * model.log_prob(space(model)).exp()
-    drawn_from(seen, wanted)
+    follows(made(3, scale=2.0, **{**settings, "order": [2, 0, 1]}))
 
 
 @each
@@ -91,17 +81,10 @@ def test_the_same_noise_gives_the_naive_sample(settings):
 
 @each
 def test_completion_keeps_what_is_known(settings):
-    model, u = made(**settings), torch.rand(50, 5, dtype=torch.float64)
-    x = torch.randint(model.levels, (50, 5))
-    whole = model.sample(50, u, x, known=3)
-    assert torch.equal(whole, model.sample_naive(50, u, x, known=3))
-    known, free = model.orders[0, :3], model.orders[0, 3:]
-    assert torch.equal(whole[:, known].long(), x[:, known])
-    x[:, free] = 0  # what is not known is not looked at
-    assert torch.equal(model.sample(50, u, x, known=3), whole)
-    drawn = model.sample(50, u)
-    assert torch.equal(model.sample(50, u, drawn, known=3), drawn), (
-        "completing a sample with its own noise gives it back")
+    model = made(**settings)
+    completes(model)
+    u, x = torch.rand(50, 5, dtype=torch.float64), torch.randint(model.levels, (50, 5))
+    assert torch.equal(model.sample(50, u, x, known=3), model.sample_naive(50, u, x, known=3))
 
 
 # ---- several masks ---------------------------------------------------------------------------------------------------
@@ -258,10 +241,7 @@ def test_gradients_flow_to_every_weight_that_lives(settings):
 def test_gradcheck():
     model = made(4, hidden=(6,), direct=True)
     x = torch.randint(2, (3, 4)).double()
-    names, values = zip(*model.named_parameters(), strict=True)
-    function = lambda *values: torch.func.functional_call(model, dict(zip(names, values, strict=True)), (x,))
-    model.forward = model.log_prob
-    assert torch.autograd.gradcheck(function, values)
+    differentiable(model, x)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU Triton compiles in this process and cannot interpret")

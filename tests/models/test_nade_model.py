@@ -4,8 +4,7 @@ images, and it learns."""
 
 import pytest
 import torch
-from check import drawn_from
-from check_models import space
+from check_models import completes, differentiable, follows, probability, space
 
 from genmini import data, kernels
 from genmini.models.nade import NADE
@@ -44,10 +43,7 @@ def plainly(model, x):
 
 @each
 def test_probabilities_sum_to_one(settings):
-    model = nade(**settings)
-    p = model.log_prob(space(model)).exp()
-    assert p.shape == (model.levels**model.D,) and abs(p.sum().item() - 1) < 1e-12
-    assert p.max() > 3 * p.mean(), "the test wants a distribution that is not flat"
+    probability(nade(**settings))
 
 
 @each
@@ -72,12 +68,7 @@ def test_logits_see_exactly_what_comes_before_in_the_order(settings):
 
 @each
 def test_samples_follow_log_prob(settings):
-    model, n = nade(3, scale=2.0, **{**settings, "order": [2, 0, 1]}), 20000
-    x = model.sample(n)
-    assert x.shape == (n, 3) and x.dtype == torch.uint8
-    cell = (x.long() * model.levels ** torch.arange(2, -1, -1)).sum(1)
-    seen, wanted = torch.bincount(cell, minlength=model.levels**3), n * model.log_prob(space(model)).exp()
-    drawn_from(seen, wanted)
+    follows(nade(3, scale=2.0, **{**settings, "order": [2, 0, 1]}))
 
 
 @each
@@ -94,26 +85,14 @@ def test_the_same_noise_gives_the_naive_sample(settings):
 
 @each
 def test_completion_keeps_what_is_known(settings):
-    model, u = nade(**settings), torch.rand(50, 5, dtype=torch.float64)
-    x = torch.randint(model.levels, (50, 5))
-    whole = model.sample(50, u, x, known=3)
-    known, free = model.order[:3], model.order[3:]
-    assert torch.equal(whole[:, known].long(), x[:, known])
-    x[:, free] = 0  # what is not known is not looked at
-    assert torch.equal(model.sample(50, u, x, known=3), whole)
-    drawn = model.sample(50, u)
-    assert torch.equal(model.sample(50, u, drawn, known=3), drawn), (
-        "completing a sample with its own noise gives it back")
+    completes(nade(**settings))
 
 
 @each
 def test_gradcheck(settings):
     model = nade(4, **{**settings, "order": "natural", "hidden": 3})
     x = torch.randint(model.levels, (3, 4))
-    names, values = zip(*model.named_parameters(), strict=True)
-    function = lambda *values: torch.func.functional_call(model, dict(zip(names, values, strict=True)), (x,))
-    model.forward = model.log_prob
-    assert torch.autograd.gradcheck(function, values)
+    differentiable(model, x)
 
 
 @pytest.mark.parametrize("rung", kernels.rungs("nade"))

@@ -4,8 +4,7 @@ draw from it, and it learns."""
 
 import pytest
 import torch
-from check import drawn_from
-from check_models import space
+from check_models import completes, differentiable, follows, probability, space
 
 import genmini
 from genmini import checkpoint, data, kernels, ops
@@ -64,9 +63,7 @@ def a_class(model, n):
 def test_probabilities_sum_to_one(settings):
     model = pixelcnn(**settings)
     for y in classes(model):
-        p = model.log_prob(space(model), y).exp()
-        assert p.shape == (model.levels**model.D,) and abs(p.sum().item() - 1) < 1e-12
-        assert p.max() > 3 * p.mean(), "the test wants a distribution that is not flat"
+        probability(model, y)
 
 
 @each
@@ -167,20 +164,15 @@ def test_rows_below_change_nothing(settings):
 # ---- samples ---------------------------------------------------------------------------------------------------------
 
 
-def follows(model, how=None, n=8000):
-    """A chi-square: the frequencies of samples against the probabilities of all images."""
-    y = model.classes - 1 if model.classes else None
-    x = model.sample(n, y=y, how=how)
-    assert x.shape == (n, *model.shape) and x.dtype == torch.uint8
-    cell = (x.flatten(1).long() * model.levels ** torch.arange(model.D - 1, -1, -1)).sum(1)
-    seen, wanted = torch.bincount(cell, minlength=model.levels**model.D), n * model.log_prob(space(model), y).exp()
-    drawn_from(seen, wanted)
+def last_class(model):
+    return model.classes - 1 if model.classes else None
 
 
 @each
 @pytest.mark.parametrize("how", ["cached", "naive", "jacobi"])
 def test_samples_follow_log_prob(settings, how):
-    follows(pixelcnn(**settings, scale=1.5), how)
+    model = pixelcnn(**settings, scale=1.5)
+    follows(model, 8000, y=last_class(model), how=how)
 
 
 def noise_decides(model, n=40):
@@ -223,22 +215,11 @@ def test_jacobi_takes_fewer_passes_than_there_are_pixels():
     assert torch.equal(x, model.sample_naive(10, u)) and passes < 36
 
 
-def completes(model, how, n=30):
-    known, y = model.D // 2, a_class(model, n)
-    u, x = torch.rand(n, model.D, dtype=torch.float64), torch.randint(model.levels, (n, *model.shape))
-    whole = model.sample(n, u, x, known, y, how)
-    assert torch.equal(in_order(model, whole)[:, :known].long(), in_order(model, x)[:, :known])
-    other = torch.where(torch.arange(model.D) < known, in_order(model, x), 0)
-    other = other.view(n, model.H, model.W, model.C).movedim(-1, 1).reshape(x.shape)
-    assert torch.equal(model.sample(n, u, other, known, y, how), whole), "what is not known has no effect"
-    drawn = model.sample(n, u, y=y)
-    assert torch.equal(model.sample(n, u, drawn, known, y, how), drawn), "its own noise completes a sample to itself"
-
-
 @each
 @pytest.mark.parametrize("how", ["cached", "naive", "jacobi"])
 def test_completion_keeps_what_is_known(settings, how):
-    completes(pixelcnn(**settings), how)
+    model = pixelcnn(**settings)
+    completes(model, y=a_class(model, 50), how=how)
 
 
 # ---- the contract ----------------------------------------------------------------------------------------------------
@@ -248,11 +229,7 @@ def test_completion_keeps_what_is_known(settings, how):
 def test_gradcheck(settings):
     model = pixelcnn(**settings | dict(width=2 * (settings["shape"][0] if len(settings["shape"]) == 3 else 1)))
     x = torch.randint(model.levels, (3, *model.shape))
-    names, values = zip(*model.named_parameters(), strict=True)
-    arguments = x, a_class(model, 3)
-    function = lambda *values: torch.func.functional_call(model, dict(zip(names, values, strict=True)), arguments)
-    model.forward = model.log_prob
-    assert torch.autograd.gradcheck(function, values, fast_mode=True)
+    differentiable(model, x, a_class(model, 3), fast_mode=True)
 
 
 @pytest.mark.parametrize("rung", kernels.rungs("masked_conv2d"))

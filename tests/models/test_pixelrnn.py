@@ -6,8 +6,8 @@ test_pixelcnn.py proves what it shares with PixelCNN: outputs, samplers, argumen
 
 import pytest
 import torch
-from check_models import space
-from test_pixelcnn import a_class, classes, completes, follows, in_order, jacobian, loud, noise_decides
+from check_models import completes, differentiable, follows, probability, space
+from test_pixelcnn import a_class, classes, in_order, jacobian, last_class, loud, noise_decides
 
 import genmini
 from genmini import checkpoint, data
@@ -35,9 +35,7 @@ def pixelrnn(seed=3, scale=2.0, **settings):
 def test_probabilities_sum_to_one(settings):
     model = pixelrnn(**settings, scale=3.0)
     for y in classes(model):
-        p = model.log_prob(space(model), y).exp()
-        assert p.shape == (model.levels**model.D,) and abs(p.sum().item() - 1) < 1e-12
-        assert p.max() > 3 * p.mean(), "the test wants a distribution that is not flat"
+        probability(model, y)
 
 
 @pytest.mark.parametrize("C", [1, 3])
@@ -90,7 +88,8 @@ def test_rows_below_change_nothing(settings):
 
 @each
 def test_samples_follow_log_prob(settings):
-    follows(pixelrnn(**settings, scale=1.5))
+    model = pixelrnn(**settings, scale=1.5)
+    follows(model, 8000, y=last_class(model))
 
 
 @each
@@ -101,18 +100,15 @@ def test_the_noise_decides(settings):
 @each
 @pytest.mark.parametrize("how", ["naive", "jacobi"])
 def test_completion_keeps_what_is_known(settings, how):
-    completes(pixelrnn(**settings), how)
+    model = pixelrnn(**settings)
+    completes(model, y=a_class(model, 50), how=how)
 
 
 @each
 def test_gradcheck(settings):
     model = pixelrnn(**settings)
     x = torch.randint(model.levels, (3, *model.shape))
-    names, values = zip(*model.named_parameters(), strict=True)
-    arguments = x, a_class(model, 3)
-    function = lambda *values: torch.func.functional_call(model, dict(zip(names, values, strict=True)), arguments)
-    model.forward = model.log_prob
-    assert torch.autograd.gradcheck(function, values, fast_mode=True)
+    differentiable(model, x, a_class(model, 3), fast_mode=True)
 
 
 @each
