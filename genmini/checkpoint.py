@@ -53,10 +53,10 @@ def save(run, model, metadata, weights=None, state=None):
     digests = {weights_file: _write(run / weights_file, tensors)}
     if state is not None:
         tensors, state_file = {}, f"state-{at(state['step'])}.safetensors"
-        content["state"] = {"step": state["step"], "tensors": state_file, "rest": _part(state, "", tensors)}
+        content["state"] = {"step": state["step"], "tensors": state_file, "rest": _flattened(state, "", tensors)}
         digests[state_file] = _write(run / state_file, tensors)
     content["digests"] = digests
-    digests["run.json"] = _digest(_plain(content))
+    digests["run.json"] = _digest(_bytes_to_digest(content))
     write(run / "run.json", json.dumps(content, indent=1).encode())
     for old in run.iterdir():
         if is_weights(old.name) and old.name not in (weights_file, content.get("state", {}).get("tensors")):
@@ -79,32 +79,32 @@ def _digest(content):
     return hashlib.sha256(content).hexdigest()
 
 
-def _plain(content):
+def _bytes_to_digest(content):
     """The bytes of run.json that its own digest is of: all but that digest."""
     others = {name: digest for name, digest in content["digests"].items() if name != "run.json"}
     return json.dumps(content | {"digests": others}).encode()
 
 
-def _part(value, path, tensors):
+def _flattened(value, path, tensors):
     """The tensors of a nest go into `tensors` under their path; the rest is JSON, a dict as pairs, for number keys."""
     if isinstance(value, torch.Tensor):
         tensors[path] = value.detach().cpu().clone()
         return {"tensor": path}
     if isinstance(value, dict):
-        return {"dict": [[key, _part(one, f"{path}/{key}", tensors)] for key, one in value.items()]}
+        return {"dict": [[key, _flattened(one, f"{path}/{key}", tensors)] for key, one in value.items()]}
     if isinstance(value, list | tuple):
-        return [_part(one, f"{path}/{i}", tensors) for i, one in enumerate(value)]
+        return [_flattened(one, f"{path}/{i}", tensors) for i, one in enumerate(value)]
     return value
 
 
-def _join(value, tensors):
-    """The inverse of `_part`, except that tuples come back as lists."""
+def _rebuilt(value, tensors):
+    """The inverse of `_flattened`, except that tuples come back as lists."""
     if isinstance(value, list):
-        return [_join(one, tensors) for one in value]
+        return [_rebuilt(one, tensors) for one in value]
     if isinstance(value, dict) and "tensor" in value:
         return tensors[value["tensor"]]
     if isinstance(value, dict):
-        return {key: _join(one, tensors) for key, one in value["dict"]}
+        return {key: _rebuilt(one, tensors) for key, one in value["dict"]}
     return value
 
 
@@ -143,7 +143,7 @@ def _metadata(run, text):
             raise _damaged(run, f"run.json names no {key}")
         if key in content and (not isinstance(content[key], kind) or isinstance(content[key], bool)):
             raise _damaged(run, f"in run.json {key} is {json.dumps(content[key])[:40]}")
-    if "digests" in content and content["digests"].get("run.json") != _digest(_plain(content)):
+    if "digests" in content and content["digests"].get("run.json") != _digest(_bytes_to_digest(content)):
         raise _damaged(run, "run.json is not what was written")
     return content
 
@@ -160,7 +160,7 @@ def load(run, device="cpu"):
         model.load_state_dict(weights)
         return model.to(device).eval()
 
-    return _whole(run, build)
+    return _of_one_state(run, build)
 
 
 def load_state(run):
@@ -170,13 +170,13 @@ def load_state(run):
         if "state" not in metadata:
             return None, None
         tensors = _tensors(run, metadata, metadata["state"]["tensors"])
-        return _join(metadata["state"]["rest"], tensors), _tensors(run, metadata, metadata["weights"])
+        return _rebuilt(metadata["state"]["rest"], tensors), _tensors(run, metadata, metadata["weights"])
 
     check_resumable(run, read(run))
-    return _whole(run, join)
+    return _of_one_state(run, join)
 
 
-def _whole(run, function):
+def _of_one_state(run, function):
     """function(metadata), of one state of the run: again, if a training has written the next one meanwhile."""
     while True:
         text = _bytes(run)
@@ -189,7 +189,7 @@ def _whole(run, function):
             if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
                 raise
             if "digests" in metadata and not isinstance(error, _Changed):  # the bytes are those that were written
-                raise ValueError(f"{run} does not fit this version of genmini: {_line(error)}") from error
+                raise ValueError(f"{run} does not fit this version of genmini: {_one_line(error)}") from error
             raise _damaged(run, error) from None
 
 
@@ -220,8 +220,8 @@ def check_resumable(run, metadata):
 
 
 def _damaged(run, error):
-    return ValueError(f"{run} is damaged: {_line(error)}")
+    return ValueError(f"{run} is damaged: {_one_line(error)}")
 
 
-def _line(error):
+def _one_line(error):
     return " ".join(str(error).split())[:300] or type(error).__name__

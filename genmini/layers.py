@@ -140,22 +140,22 @@ class VectorQuantizer(nn.Module):
         # count <- decay count + (1 - decay) count of this batch; total likewise
         self.count.lerp_(count.to(self.count.dtype), 1 - self.decay)
         self.total.lerp_(total.to(self.total.dtype), 1 - self.decay)
-        alive = self.count > 1e-6  # a smaller count would divide by nearly 0: the code stays
-        self.weight.copy_(torch.where(alive[:, None], self.total / self.count[:, None], self.weight))
+        used = self.count > 1e-6  # a smaller count would divide by nearly 0: the code stays
+        self.weight.copy_(torch.where(used[:, None], self.total / self.count[:, None], self.weight))
 
     @torch.no_grad()
     def _revive(self, z, index):  # (N, D), (N,)
         self.idle.add_(1).index_fill_(0, index, 0)
         if not len(z):
             return
-        dead = self.idle >= self.revive
+        unused = self.idle >= self.revive
         # distinct vectors, as far as there are enough
         place = torch.randperm(len(z), device=z.device)[torch.arange(self.num_embeddings, device=z.device) % len(z)]
-        self.weight.copy_(torch.where(dead[:, None], z[place].to(self.weight.dtype), self.weight))
+        self.weight.copy_(torch.where(unused[:, None], z[place].to(self.weight.dtype), self.weight))
         if self.decay is not None:
-            self.count.masked_fill_(dead, 1)
-            self.total.copy_(torch.where(dead[:, None], z[place].to(self.total.dtype), self.total))
-        self.idle.masked_fill_(dead, 0)
+            self.count.masked_fill_(unused, 1)
+            self.total.copy_(torch.where(unused[:, None], z[place].to(self.total.dtype), self.total))
+        self.idle.masked_fill_(unused, 0)
 
     def extra_repr(self):
         average = "" if self.decay is None else f", decay={self.decay}"

@@ -39,7 +39,7 @@ def fit(model, train, valid, *, later=None, method=None, seed=0, run=None, metad
     The first Ctrl-C stops after this step, the second raises KeyboardInterrupt. A loss that is not finite raises
     FloatingPointError. metadata: JSON that belongs to the run.
     """
-    _same_kind(model, train, valid)
+    _check_same_kind(model, train, valid)
     _check_rest(seed, run, metadata, later, watch=watch, measure=measure)
     if later is not None and tuple(later) != tuple(model.stages[1:]):
         raise ValueError(f"later takes the settings of the stages {model.stages[1:]}, got those of {tuple(later)}")
@@ -129,7 +129,7 @@ def _solve(model, train, valid, method, run, metadata):
 
 def evaluate(model, data):
     """The mean loss over the examples and its standard error; for series, over all x_t given the earlier ones."""
-    _same_kind(model, data)
+    _check_same_kind(model, data)
     if model.cannot("log_prob_each"):
         values = judge(model, data.x.to(model.device), data.y.to(model.device)).double()
     else:
@@ -137,7 +137,7 @@ def evaluate(model, data):
     return values.mean().item(), (values.std() / math.sqrt(len(values))).item()
 
 
-def _same_kind(model, *sets):
+def _check_same_kind(model, *sets):
     if not isinstance(model, Model):
         raise ValueError(f"model must be a genmini.models Model, got {type(model).__name__}")
     for data in sets:

@@ -24,7 +24,7 @@ def checked(x, shape, levels):
     return x.reshape(len(x), D)
 
 
-def begun(n, D, u, x, known, like, dtype=torch.uint8):
+def noise_and_start(n, D, u, x, known, like, dtype=torch.uint8):
     """-> the noise u (n, D), drawn on the device of `like` if it is None, and x (n, D), zeros if it is None.
 
     The sampler keeps the first `known` numbers of x, in the model's order.

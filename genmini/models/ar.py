@@ -76,7 +76,7 @@ class AR(Model):
 
     def autocovariance(self, lags):
         """gamma_0 ... gamma_lags of the stationary process, (lags + 1,)"""
-        phis, v = _down(self.phi, self.sigma**2)
+        phis, v = _lower_orders(self.phi, self.sigma**2)
         gamma = v[0][None]
         for k in range(1, lags + 1):
             i = min(k, self.p)
@@ -94,7 +94,7 @@ class AR(Model):
             closest = self.roots().abs().min().item()
             raise ValueError("the process is not stationary, so x_1 has no distribution: "
                              f"a root has |z| = {closest:.4f}, not above 1")  # fmt: skip
-        return _log_prob_each(x.to(self.phi.dtype), self.mu, *_down(self.phi, self.sigma**2))
+        return _log_prob_each(x.to(self.phi.dtype), self.mu, *_lower_orders(self.phi, self.sigma**2))
 
     def figures(self, x, y=None, k=0):
         """-log p(x_t | x_1 ... x_t-1) of each number, (N T,)"""
@@ -106,7 +106,7 @@ class AR(Model):
         """n series of T numbers, (n, T), stationary from the first on. e (n, T): the standard normal noise to use."""
         self.check_y(y, n)
         e = torch.randn(n, T or self.T, device=self.phi.device, dtype=self.phi.dtype) if e is None else e
-        phis, v = _down(self.phi, self.sigma**2)
+        phis, v = _lower_orders(self.phi, self.sigma**2)
         x = torch.zeros_like(e)
         for t in range(e.shape[1]):
             k = min(t, self.p)
@@ -153,7 +153,7 @@ class AR(Model):
         return self
 
 
-def _down(phi, v):
+def _lower_orders(phi, v):
     """phi^0 ... phi^p and v_0 ... v_p, from phi^p and v_p."""
     phis, vs = [phi], [v]
     for _ in range(len(phi)):
@@ -165,7 +165,7 @@ def _down(phi, v):
     return phis[::-1], vs[::-1]
 
 
-def _up(kappas):
+def _from_kappas(kappas):
     """phi^p from kappa_1 ... kappa_p"""
     phi = kappas[:0]
     for kappa in kappas:
@@ -214,12 +214,12 @@ def _likelihood(x, p):
     kappas, _, v = _levinson(x, p)
 
     def process(at):
-        return at[0], _up(at[1:-1].tanh()), (2 * at[-1]).exp()
+        return at[0], _from_kappas(at[1:-1].tanh()), (2 * at[-1]).exp()
 
     def loss(at):
         at = torch.from_numpy(at.copy()).requires_grad_()
         mu, phi, v = process(at)
-        value = -_log_prob_each(x, mu, *_down(phi, v)).mean()
+        value = -_log_prob_each(x, mu, *_lower_orders(phi, v)).mean()
         return value.item(), torch.autograd.grad(value, at)[0].numpy()
 
     start = torch.cat([x.new_zeros(1), kappas.atanh(), 0.5 * v.log()[None]]).numpy()

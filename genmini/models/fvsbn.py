@@ -19,7 +19,7 @@ from torch import nn
 
 from genmini import outputs
 from genmini.layers import MaskedLinear
-from genmini.models._levels import begun, ordered, steps
+from genmini.models._levels import noise_and_start, ordered, steps
 from genmini.models._model import Model
 from genmini.settings import share, whole
 
@@ -65,7 +65,7 @@ class FVSBN(Model):
 
         x (n, *shape), known: the first `known` pixels in `order` are those of x, and the rest is drawn after them.
         """
-        u, x = begun(n, self.D, u, x, known, self.order, self.p.dtype)
+        u, x = noise_and_start(n, self.D, u, x, known, self.order, self.p.dtype)
         x = x[:, self.order]
         a = self.alpha.bias.expand(n, -1).clone()  # alpha_d0; the column of a pixel is added once it is known
         bits, rows = self.levels - 1, self.p.rows

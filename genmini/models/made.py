@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini import ops, outputs
-from genmini.models._levels import begun, noise, ordered, steps
+from genmini.models._levels import noise, noise_and_start, ordered, steps
 from genmini.models._model import Model
 from genmini.settings import share, whole
 
@@ -133,7 +133,7 @@ class MADE(Model):
     def _sample(self, n, u, x, known, draw):
         K, D = self.masks, self.D
         u = noise(u, n, D + (K > 1), self.orders.device)
-        whole = begun(n, D, u[:, :D], x, known, u)[1].clone()
+        whole = noise_and_start(n, D, u[:, :D], x, known, u)[1].clone()
         given = self.orders[0, :known]
         if known and any(set(order[:known].tolist()) != set(given.tolist()) for order in self.orders[1:]):
             raise ValueError(f"known = {known} pixels: the orders of the masks differ in which these are")

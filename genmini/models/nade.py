@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini import ops, outputs
-from genmini.models._levels import begun, ordered, steps
+from genmini.models._levels import noise_and_start, ordered, steps
 from genmini.models._model import Model
 from genmini.settings import share, whole
 
@@ -72,7 +72,7 @@ class NADE(Model):
 
         x (n, *shape), known: the first `known` pixels in `order` are those of x, and the rest is drawn after them.
         """
-        u, x = begun(n, self.D, u, x, known, self.order, self.p.dtype)
+        u, x = noise_and_start(n, self.D, u, x, known, self.order, self.p.dtype)
         x = x[:, self.order]
         if self.levels == 2:
             x = ops.nade_sample(u, self.W, self.V, self.b, self.c, x, known)

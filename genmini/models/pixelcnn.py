@@ -36,7 +36,7 @@ from torch import nn
 from genmini import ops, outputs
 from genmini.kernels import pixelcnn_sample as sampler
 from genmini.layers import MaskedConv2d
-from genmini.models._levels import begun, checked
+from genmini.models._levels import checked, noise_and_start
 from genmini.models._model import Model
 from genmini.nets.pixels import Network, RowsAbove
 from genmini.settings import image, one_of, share, whole
@@ -130,7 +130,7 @@ class Raster(Model):
 
     def _begin(self, n, u, x, known, y):
         """-> noise (n, C, H, W), x (n, C, H, W) with its first `known` numbers and 0 elsewhere, the classes (n)."""
-        u, given = begun(n, self.D, u, x, known, self.like, self.p.dtype)
+        u, given = noise_and_start(n, self.D, u, x, known, self.like, self.p.dtype)
         given = self._image(checked(given, self.shape, self.levels))
         x = torch.where(self._spread(torch.arange(self.D, device=u.device)[None] < known), given, 0)
         return self._spread(u), x, self.classes_or_drawn(y, n)

@@ -83,11 +83,11 @@ class RealNVP(Model):
             self.f.append(nn.ModuleList([*before, Squeeze(), *after]))
             h = 2 * C, H // 2, W // 2
             self.shapes.append(h)
-        self.f.append(nn.ModuleList(couple(h, "odd" if len(h) == 1 else "checkerboard", classes)))
+        self.f.append(nn.ModuleList(couple(h, "parity" if len(h) == 1 else "checkerboard", classes)))
         self.shapes.append(h)
         self.g = None
         if levels is not None and dequantise == "variational":
-            steps = couple(self.inner, "odd" if len(h) == 1 else "checkerboard", context=self.inner[0])
+            steps = couple(self.inner, "parity" if len(h) == 1 else "checkerboard", context=self.inner[0])
             self.g = nn.ModuleList(steps[1::2])  # couplings only: e ~ N(0, I) needs no actnorm
         self.place(device, dtype)
 
@@ -138,7 +138,7 @@ class RealNVP(Model):
         bounds = []
         for _ in range(draws):
             u, log_q = self.dequantise(x)
-            r, slope = self._open(x + u)
+            r, slope = self._to_the_line(x + u)
             bounds.append(self._log_p(r, y) + slope - log_q)  # (7)
         return torch.stack(bounds).logsumexp(0) - math.log(draws)
 
@@ -148,7 +148,7 @@ class RealNVP(Model):
         z, logdet = self(x, y)
         return _log_normal(z) + logdet  # (1)
 
-    def _open(self, v):
+    def _to_the_line(self, v):
         p = self.margin + (1 - 2 * self.margin) * v / self.levels
         slope = math.log((1 - 2 * self.margin) / self.levels) - p.log() - (-p).log1p()
         return p.log() - (-p).log1p(), slope.flatten(1).sum(1)  # (6)
@@ -195,7 +195,7 @@ def _couple(shape, kind, classes=0, context=0, *, couplings, body, bound, save):
 
 def half(shape, kind):
     """True on one half of the numbers: the even ones, the white squares of a checkerboard, or the first channels."""
-    if kind == "odd":
+    if kind == "parity":
         return torch.arange(shape[0], device="cpu") % 2 == 0
     C, H, W = (torch.arange(side, device="cpu") for side in shape)
     seen = (H[:, None] + W) % 2 == 0 if kind == "checkerboard" else C[:, None, None] < shape[0] // 2
@@ -226,7 +226,7 @@ class ActNorm(nn.Module):
 
     def forward(self, x, y=None):
         if self.training and not self.ready:
-            self._set(x.detach())
+            self._set_by(x.detach())
         return x * self.s.exp() + self.t, self._logdet(x)  # (4)
 
     def inverse(self, x, y=None):
@@ -236,7 +236,7 @@ class ActNorm(nn.Module):
         return (self.s.sum() * self.sites).expand(len(x))
 
     @torch.no_grad()
-    def _set(self, x):
+    def _set_by(self, x):
         dims = [0, *range(2, x.dim())]
         deviation, mean = torch.std_mean(x, dims, correction=0, keepdim=True)
         self.s.copy_(-deviation.clamp_min(1e-3).log()[0])

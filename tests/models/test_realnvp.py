@@ -96,7 +96,7 @@ def test_each_step_alone():
         jacobian = torch.autograd.functional.jacobian(
             lambda row, step=step: step(row[None])[0][0], x[0]).reshape(16, 16)
         torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, logdet[0])
-    assert half((5,), "odd").tolist() == [True, False, True, False, True]
+    assert half((5,), "parity").tolist() == [True, False, True, False, True]
     squares = half((1, 3, 3), "checkerboard")[0]
     assert (squares[:, 1:] != squares[:, :-1]).all() and (squares[1:] != squares[:-1]).all()
     assert half((4, 1, 1), "channel").flatten().tolist() == [True, True, False, False]
