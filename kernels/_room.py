@@ -48,7 +48,7 @@ import torch
 
 from . import _backend, _library
 from ._backend import room
-from ._takes import agreement, wide
+from ._takes import Remembered, agreement, wide
 
 LIBRARY = torch.library.Library("genmini", "DEF")
 FUNCTIONS = {}  # operator -> its Function, for a call of the operator by itself, as an exported graph makes it
@@ -94,6 +94,7 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
     tensors = [a.name for a in parsed if "Tensor" in str(a.type)]
     to_plain = [inputs.index(name) for name in tensors if name not in strided]
     agree = agreement(takes, inputs, tensors, where) if takes else lambda values: None
+    agree_again = Remembered(agree, [inputs.index(name) for name in tensors]) if takes else agree
     device = next(i for i, a in enumerate(parsed) if str(a.type) == "Tensor")  # that of the first tensor decides
     fake = _alike(fake, inputs, where) if isinstance(fake, str) else _by_name(fake, inputs, where)
     reference, check = (f and _by_name(f, inputs, where) for f in (reference, check))
@@ -113,7 +114,7 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
 
     def run(*arguments):
         *values, request = arguments
-        agree(values)
+        agree_again(values)
         if check:
             check(*values)
         choice = _backend.chosen(room.name, values[device].device, values[device].dtype, request)
@@ -242,17 +243,31 @@ def differentiable(operator, gradient=None, rows="", constant=""):
         def vmap(info, in_dims, *arguments):
             return _vmap(Function.apply, rows, info.batch_size, in_dims, arguments)
 
+    class OneLevel(torch.autograd.Function):
+        """The same where no transform of torch.func is active: PyTorch applies this form in half the time."""
+
+        @staticmethod
+        def forward(ctx, *arguments):
+            output = run(*arguments)
+            Function.setup_context(ctx, arguments, output)
+            return output
+
+        backward = Function.backward
+
     def apply(*arguments):
         if carried := getattr(_here, "request", None):
             arguments = (*arguments[:-1], carried)
-        forward_mode = torch.autograd.forward_ad._current_level >= 0
-        if _moving(arguments) or torch._C._are_functorch_transforms_active() or forward_mode:
+        if torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
             return Function.apply(*arguments)
+        if _moving(arguments):
+            return OneLevel.apply(*arguments)
         return run(*arguments)  # without a gradient and the Function a call takes two thirds of the time
 
     Function.forward.__signature__ = inspect.signature(Function.forward)  # asked for at each call
     FUNCTIONS.setdefault(operator.overload, Function)  # two Functions of one operator give the same gradient
-    apply.__name__ = Function.__name__ = Function.__qualname__ = operator.name
+    for form in (Function, OneLevel):
+        form.__name__ = form.__qualname__ = operator.name
+    apply.__name__ = operator.name
     apply = torch.compiler.allow_in_graph(apply)  # Dynamo does not look inside
     return lambda **named: apply(*operator.in_order(named), _backend.requested())  # Dynamo guards what this reads
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from check import opaque
 from genmini.kernels import _backend, _room
+from genmini.kernels._takes import Remembered
 
 from genmini import kernels, ops
 
@@ -198,6 +199,24 @@ def test_all_tensors_of_an_operator_lie_on_one_device_and_tables_on_the_host(tak
     for name, words in (("e", "e must be on cpu, got meta"), ("table", "table must be on cpu, got meta")):
         with pytest.raises(ValueError, match=words):
             taking.overload(*(given | {name: given[name].to("meta")}).values(), "reference")
+
+
+def test_a_check_remembers_what_passed_and_not_more_than_it_may():
+    tensors = [torch.zeros(n, dtype=dtype) for n in range(4) for dtype in (torch.float32, torch.float64)]
+    looked = []
+    check = Remembered(lambda values: looked.append(values[1].shape), [1])
+    check.MOST = 3
+    for tensor in [t for t in tensors for _ in range(2)]:
+        check(["not looked at", tensor])
+        assert len(check.passed) <= 3
+    assert looked == [t.shape for t in tensors]  # the second time none was looked at
+
+    def refuse(values):
+        raise ValueError
+
+    for _ in range(2):
+        with pytest.raises(ValueError):
+            Remembered(refuse, [0])([tensors[0]])
 
 
 def test_every_tensor_must_be_named_once(toy):
