@@ -102,14 +102,18 @@ template <class T> static inline void store(T* p, vec<T> v, int64_t count) {
     else store_part(p, v, int(count));
 }
 
-// The sum of the lanes: halves meet
-template <class T> static inline T total(vec<T> v) {
-    T lane[LANES<T>];
-    store(lane, v);
-    for (int half = LANES<T> / 2; half > 0; half /= 2)
-        for (int l = 0; l < half; l++) lane[l] += lane[l + half];
-    return lane[0];
+// The sum of the lanes: halves meet, in registers
+template <class T, int N, class V> static inline T halves(V v) {    // v has N lanes
+    if constexpr (N == 2) {
+        return v[0] + v[1];
+    } else {
+        typedef T Half __attribute__((vector_size(N / 2 * sizeof(T))));
+        Half half[2];
+        std::memcpy(half, &v, sizeof v);
+        return halves<T, N / 2>(half[0] + half[1]);
+    }
 }
+template <class T> static inline T total(vec<T> v) { return halves<T, LANES<T>>(v); }
 
 // e^a = 2^(k + r), k an integer and |r| <= 1/2; 2^r by the polynomial in Chebyshev's points there, which is right to
 // 2^-28 (float) and 2^-57 (double). Beyond +-CUT the result is that of CUT. NaN stays NaN.
