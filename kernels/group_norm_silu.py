@@ -4,7 +4,7 @@ Group normalisation (Wu, He 2018, eq. 1 and 6) and then silu, u sigma(u) (Hendry
 each convolution of a U-Net. Between the two the time of a diffusion may scale and shift each channel (Dhariwal, Nichol
 2021, section 4.1).
 
-    layer: layers.GroupNormSiLU    cpu: csrc/group_norm_silu.cpp
+    layer: layers.GroupNormSiLU    used by: genmini/nets/unet.py    cpu: csrc/group_norm_silu.cpp
     test: tests/kernels/test_group_norm_silu.py    bench: bench/bench_group_norm_silu.py
 
 Math
@@ -26,8 +26,8 @@ Traffic
     in a CPU's first cache. Eager PyTorch reads x twice, writes and reads it: 5w with silu, 4w more for scale and shift;
     the gradient 3w for silu, 6w for the norm, 7w more for scale and shift. Memory binds; on a CPU the exponential.
     On a CPU (one core) the forward kernel alone is 1.2 to 2.6 times as fast as eager PyTorch. Checks and autograd in
-    Python cost more at small sizes: with them forward and gradient are 0.5 times as fast at 32 x 32 x 8 x 8 (0.8 with
-    scale and shift), and 0.8 times at 32 x 16 x 28 x 28 (1.4 with them).
+    Python cost more at small sizes: with them forward and gradient are 0.5 times as fast at 32 x 32 x 8 x 8 (0.8 to 1.0
+    with scale and shift), and 1.1 times at 32 x 16 x 28 x 28 (2.2 with them).
 
 Tiling
     A program owns a group of an image, which lies in one piece. dgamma and dbeta are summed over n by a last kernel,

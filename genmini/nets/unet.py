@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from genmini.layers import GroupNormSiLU
 from genmini.nets.coders import UPSAMPLE
 from genmini.settings import one_of, share, whole
 
@@ -62,7 +63,7 @@ class UNet(nn.Module):
             self.up.append(nn.ModuleList(unit(2 * J, J, i) for _ in range(blocks)))
             if i > 0:
                 self.grow.append(Double(J, widths[i - 1], upsample))
-        self.norm, self.out = normed(widths[0]), zero(nn.Conv2d(widths[0], O, 3, padding=1))
+        self.norm, self.out = GroupNormSiLU(widths[0] // GROUP, widths[0]), zero(nn.Conv2d(widths[0], O, 3, padding=1))
 
     def forward(self, x, time, y=None, context=None):
         if x.shape[2] % 2**self.halvings or x.shape[3] % 2**self.halvings:
@@ -85,7 +86,7 @@ class UNet(nn.Module):
                 h = unit(torch.cat([h, skips.pop()], 1), e, context)
             if i < self.halvings:
                 h = self.grow[i](h)
-        return self.out(F.silu(self.norm(h)))
+        return self.out(self.norm(h))
 
 
 class Unit(nn.Module):
@@ -114,16 +115,16 @@ class Block(nn.Module):
 
     def __init__(self, K, J, E, dropout=0.0):
         super().__init__()
-        self.norm, self.between = normed(K), normed(J)
+        self.norm, self.between = GroupNormSiLU(K // GROUP, K), GroupNormSiLU(J // GROUP, J)
         self.W, self.V = nn.Conv2d(K, J, 3, padding=1), zero(nn.Conv2d(J, J, 3, padding=1))
         self.of_e = nn.Linear(E, 2 * J)
         self.R = nn.Conv2d(K, J, 1) if K != J else nn.Identity()
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, h, e):
-        s, b = self.of_e(e)[:, :, None, None].chunk(2, 1)
-        a = self.between(self.W(F.silu(self.norm(h))))
-        return self.R(h) + self.V(self.dropout(F.silu((1 + s) * a + b)))
+        s, b = self.of_e(e).chunk(2, 1)  # (N, J) each
+        a = self.between(self.W(self.norm(h)), s, b)
+        return self.R(h) + self.V(self.dropout(a))
 
 
 class Attention(nn.Module):
@@ -135,7 +136,7 @@ class Attention(nn.Module):
     def __init__(self, K, context=0, head=32):
         super().__init__()
         self.heads = max(1, K // head)
-        self.norm = normed(K)
+        self.norm = nn.GroupNorm(max(1, K // GROUP), K)
         self.q = nn.Linear(K, K)
         self.kv = nn.Linear(context or K, 2 * K)
         self.out = zero(nn.Linear(K, K))
@@ -169,10 +170,6 @@ def sinusoids(time, F):
     f = torch.logspace(-1.5, 0.5, F, dtype=torch.float64, device=time.device)
     angle = time.double()[:, None] * f
     return torch.cat([angle.sin(), angle.cos()], 1)
-
-
-def normed(K):
-    return nn.GroupNorm(max(1, K // GROUP), K)
 
 
 def zero(layer):
