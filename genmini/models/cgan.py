@@ -29,11 +29,10 @@ class CGAN(GAN):
     def __init__(self, shape, levels=None, classes=10, device=None, dtype=None, **settings):
         """classes: how many y tells apart; settings: those of GAN."""
         whole(classes=classes)
-        self.classes = classes  # before the players are made: the generator is steered by as many numbers
-        super().__init__(shape, levels=levels, **settings)
+        super().__init__(shape, levels=levels, context=classes, **settings)
         self.discriminator["e"] = nn.Embedding(classes, self.discriminator["w"].in_features)
         nn.init.normal_(self.discriminator["e"].weight, 0, 0.1)
-        self.to(device=device or torch.get_default_device(), dtype=dtype)
+        self.place(device, dtype)
 
     def a(self, v, y=None):
         phi = self.discriminator["phi"](v)
