@@ -6,8 +6,8 @@
     python bench/table_samples.py --write            only writes docs/results.md from the stored rows
 
 One run is one process with one thread; the seconds are those of the processor. Recipes are tuned on the valid split;
-the real images of the last rows are those of test. All features are those of digits-v1, and every set is held against
-the train split. FIDs compare only at equal n, so each table states its n, and prints real images of as many.
+the real images of the last rows are those of test. All features are those of digits-v1, and every set is compared
+with the train split. FIDs compare only at equal n, so each table states its n, and prints real images of as many.
 
 Models with classes draw all ten evenly. This alone lowers their FID, as it does that of real images chosen so, which
 have a row. A diffusion has a row for each sampler and number of steps, whose `how` is "dpm 20" or the like.

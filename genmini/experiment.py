@@ -33,7 +33,7 @@ class Plan:
 
     model: str  # a name of models.MODELS
     recipe_name: str
-    data: str  # a name of data.SETS: the one asked for, or the version of it that the recipe is for
+    data: str  # a name of data.SETS: the one that was named, or the version of it that the recipe is for
     settings: dict  # of the model
     loops: list  # the settings of the loop, a dict for each stage
     seed: int

@@ -1,4 +1,4 @@
-"""Guidance by a classifier: it leads the samples of a diffusion that knows no classes to one class.
+"""Guidance by a classifier: it leads the samples of a diffusion that was trained without classes to one class.
 
 Dhariwal, Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2021, with the classifier of clean images of Chung et
 al., "Diffusion Posterior Sampling", 2023, in place of one that was trained on noisy ones.
@@ -11,8 +11,8 @@ X(x_t) is the denoiser's estimate of x_0, and (2) is Tweedie's formula. The grad
 through the classifier and the denoiser, so a step costs about three times as much. (3) is exact for Gaussian data and
 log p(y | x_0) linear in x_0; in general it takes the classifier's answer to the mean for its mean answer.
 
-w = 1 is Bayes' rule; w > 1 goes to what the classifier is surer of, at the price of diversity. Classifier-free guidance
-(models/diffusion.py) needs no gradient and no second network, but a model that was trained with the classes.
+w = 1 is Bayes' rule; w > 1 gives samples of which the classifier is surer, and that are less diverse. Classifier-free
+guidance (models/diffusion.py) needs no gradient and no second network, but a model that was trained with the classes.
 
     used by: genmini/models/diffusion.py    test: tests/project/test_samplers.py
 """

@@ -1,10 +1,10 @@
 """The loop of one stage of a training: steps, evaluations, and what the run keeps of them.
 
-A step asks `model.updates(batch)` for (name, loss, parameters), one after another, and steps these parameters down this
-loss before it asks for the next; most models yield one update, the mean of `model.loss`. Each name has an optimiser, a
-schedule, a clip and a scaler of its own (genmini/descent.py). At an evaluation valid is judged by `model.valid_loss`,
-the mean of `model.loss` unless the model has another, in the model's `unit`; what the model `report()`s stands in the
-metrics beside the losses.
+A step takes (name, loss, parameters) from `model.updates(batch)`, one after another, and steps these parameters down
+this loss before it takes the next; most models yield one update, the mean of `model.loss`. Each name has an optimiser,
+a schedule, a clip and a scaler of its own (genmini/descent.py). At an evaluation the weights are judged by
+`model.valid_loss` on valid, the mean of `model.loss` unless the model has another, in the model's `unit`; what the
+model `report()`s stands in the metrics beside the losses.
 
     used by: genmini/train.py    test: tests/project/test_train.py, tests/project/test_resume.py
 """

@@ -16,7 +16,7 @@ where X is a mean of x0(x) on the way. The samplers differ in X alone:
     dpm     X = x0(x_t) + (x0(x_t) - x0(x_q)) (lambda_r - lambda_t) / (2 (lambda_t - lambda_q))   order 2    (4)
     heun    X = (x0(x_t) + x0(x_r)) / 2,    x_r by (3)                           order 2    (5)
 
-with q the time before t. heun asks the denoiser twice a step; it is Heun's rule for (1) with lambda as the time, so
+with q the time before t. heun calls the denoiser twice a step; it is Heun's rule for (1) with lambda as the time, so
 that its first step from pure noise stays bounded. ddim with eta > 0 adds noise: eta = 1 draws from the posterior
 q(x_r | x_t, x_0 = X), which is ddpm. The last step, to s = 0, is x_0 = X by (3).
 
@@ -52,7 +52,7 @@ def of(denoiser):
 
 
 def watched(step, frames):
-    """The step, which also sets frames[t] to the x_t that it was asked about last."""
+    """The step, which also sets frames[t] to the last x_t that it was called with."""
 
     def both(x, t, r, eta=0.0):
         frames[t] = x

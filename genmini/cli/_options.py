@@ -64,8 +64,8 @@ def chosen(arguments, model):
             raise ValueError(f"--{option} does not fit: {model.cannot(name)}")
     if arguments.classifier:
         if arguments.classifier == "inception":
-            raise ValueError("--classifier takes digits-v1 or the RUN of a classifier: inception knows no class of "
-                             "the data")  # fmt: skip
+            raise ValueError("--classifier takes digits-v1 or the RUN of a classifier: inception has none of the "
+                             "classes of the data")  # fmt: skip
         given["classifier"] = metrics.network(arguments.classifier, model.device)
     return given
 
@@ -110,7 +110,7 @@ def device(arguments, threads=None):
 
 
 def _check_backend(device):
-    """ValueError if an operator that has the backend asked for cannot take it here: before hours of work, not after."""
+    """ValueError if an operator that has the chosen backend cannot run it here: before hours of work, not after."""
     from genmini import kernels, ops  # noqa: F401  ops imports every room
 
     for name in kernels.ROOMS:

@@ -7,7 +7,8 @@ def figures(model, split, k=0):
     from genmini.data import toys
 
     found = experiment.figures(model, split, k)
-    given = ", given the class" * bool(model.classes and not model.cannot("sample"))  # of a classifier: not
+    # a model that draws nothing, as a classifier, finds the class itself
+    given = ", given the class" * bool(model.classes and not model.cannot("sample"))
     if found[0].name:
         widest = max(len(figure.name) for figure in found if figure.error is not None)
         for figure in found:

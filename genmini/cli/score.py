@@ -29,14 +29,15 @@ def run(arguments):
     check(model, train, test, arguments.n)
     samples.check_memory(arguments.n, model)
     print(f"features   {network.name}")
-    said = {name: value for name, value in how.items() if name != "mean"}
-    said |= {"classifier": arguments.classifier} if "classifier" in how else {}
-    chosen = "".join(f", {name} {value}" for name, value in said.items())
+    shown = {name: value for name, value in how.items() if name != "mean"}
+    shown |= {"classifier": arguments.classifier} if "classifier" in how else {}
+    chosen = "".join(f", {name} {value}" for name, value in shown.items())
     print(f"samples    {arguments.n}{' means' * arguments.mean} of {type(model).__name__} in {folder}, "
           f"seed {arguments.seed}{chosen}")  # fmt: skip
-    print(f"real       of {test.name}, test; samples and real are held against {len(train)} of train", flush=True)
+    print(f"real       of {test.name}, test; samples and real are compared with {len(train)} of train", flush=True)
     columns = metrics.score(model, network, train, test, arguments.n, arguments.seed, **how)
     print("\n".join(["", *_table(columns)]))
+
 
 def _table(columns):
     """The columns as lines of a table."""

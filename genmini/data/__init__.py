@@ -191,7 +191,7 @@ def in_colour(name, colour=False):
 
 
 def options(name, size=None, colour=False):
-    """What `load` is told beside name, split and folder, checked: {} of all data but `images` and `shapes`."""
+    """What `load` takes beside name, split and folder, checked: {} of all data but `images` and `shapes`."""
     check(name)
     if family(name) not in ("images", "shapes"):
         if size is not None or colour:

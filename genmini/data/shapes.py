@@ -1,4 +1,4 @@
-"""Scenes of coloured shapes, drawn by the project: unlimited, the same bits everywhere, each split for itself.
+"""Scenes of coloured shapes, drawn by the project: unlimited, the same bits everywhere, none in two splits.
 
 A scene is a ground and objects, each a colour, a shape, a size and the centre of its box in units of 1/64 of the side,
 x to the right and y downwards. No unit depends on the number of pixels: 16, 32, 48 and 64 show the same scene, and an
@@ -8,8 +8,8 @@ image of 16 pixels is the image of 64 averaged over squares of 4x4, up to roundi
     circle    dx^2 + dy^2 <= r^2                       square    max(|dx|, |dy|) <= r
     triangle  dy <= r and 2 |dx| <= dy + r             cross     max(|dx|, |dy|) <= r and 3 min(|dx|, |dy|) <= r
 
-A pixel is ground and colour in the proportion in which 384x384 samples of the image lie in the object, as integers:
-no rounding of a processor decides a bit. Boxes keep GAP units between them, so no pixel sees two objects.
+A pixel is ground and colour in the proportion in which 384x384 samples of the image lie in the object, as integers, so
+that no bit depends on how a processor rounds. Boxes keep GAP units between them: no pixel holds parts of two objects.
 
 The objects of a scene, without its ground, decide the split that it belongs to, by a hash of 64 bits. So no scene of
 one split can be in another, whatever the seed, the set and the number of scenes; a scene may come again in its own.
@@ -48,7 +48,7 @@ class Object:
 
 @dataclass(frozen=True)
 class Scene:
-    objects: tuple  # of Object, from top to bottom, in whatever order they came
+    objects: tuple  # of Object; kept from top to bottom, whatever the order given
     ground: str | None  # None: read from a grey image
 
     def __post_init__(self):
@@ -93,7 +93,7 @@ PAIRS = tuple((colour, shape) for colour in COLOURS for shape in SHAPES)
 HELD_OUT = ("green", "circle"), ("yellow", "square"), ("red", "triangle"), ("blue", "cross")  # `shapes` has none
 SEEN = tuple(pair for pair in PAIRS if pair not in HELD_OUT)
 FEW = {(1,): 25, (1, 1): 40, (2,): 8, (3,): 7, (2, 1): 10, (1, 1, 1): 10}
-COUNT = {"train": 20_000, "valid": 1_000, "test": 2_000}  # scenes of a split, where no other number is asked for
+COUNT = {"train": 20_000, "valid": 1_000, "test": 2_000}  # scenes of a split, where no other number is given
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def _places(radius, random, tries=32):
 
 
 def split_of(scenes):
-    """The split that each of Scenes belongs to, as its index in train, valid, test: (N,). The ground has no say."""
+    """The split that each of Scenes belongs to, as its index in train, valid, test: (N,), whatever its ground."""
     h = np.zeros(len(scenes), np.uint64)
     for m in range(scenes.objects.shape[1]):
         colour, shape, size, x, y = scenes.objects[:, m].T

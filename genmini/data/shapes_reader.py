@@ -1,4 +1,4 @@
-"""What does an image of shapes show: the scene, to the unit, or nothing that can be read?
+"""Read the scene that an image of shapes shows, exact to the unit; None where it cannot be read.
 
     gain(h) = |v - g|^2 - |v - g - m_h (c - g)|^2 = 2 <v - g, m_h (c - g)> - |m_h (c - g)|^2
 

@@ -8,9 +8,9 @@
 A score compares only with scores by the same network; so the network's `name` is printed beside each score.
 
 A network takes images of its own shape with any number of levels, which are rescaled to its own: digits-v1 maps a
-binary 1 to 16. digits-v1 also takes 28x28 pixels and reduces them to 8x8. Its own digits were made
-from 32x32 bitmaps that the digit fills, by counting the ink in 4x4 blocks; MNIST's digits fill the central 20x20
-pixels, so these are cut out and averaged over 8x8 equal areas. Other shapes need another network.
+binary 1 to 16. digits-v1 also takes 28x28 pixels and reduces them to 8x8. Its own digits were made from 32x32 bitmaps
+that the digit fills, by counting the ink in 4x4 blocks; MNIST's digits fill the central 20x20 pixels, so these are cut
+out and averaged over 8x8 equal areas. Other shapes need another network.
 """
 
 from pathlib import Path
@@ -39,6 +39,8 @@ def network(which="digits-v1", device="cpu"):
 
 
 class Network:
+    """A classifier as the metrics use it: images and their levels -> features, logits"""
+
     def __init__(self, classifier, name):
         self.classifier, self.classes = classifier, classifier.classes
         self.name = f"{name}: not comparable with Inception FID"
@@ -50,7 +52,6 @@ class Network:
         f = [c.features(one) for one in x.split(1)]  # one at a time: no result depends on the batch
         a = [c.W_y(one) for one in f]
         return tuple(torch.cat(part).double().cpu() for part in (f, a))
-
 
     def labels(self, y, n):
         """Classes of n images, as the classifier's `check_y` takes them -> (n,); of None, all of them evenly"""
@@ -86,7 +87,7 @@ class Inception:
     torch-fidelity computes FID, KID and IS from the same ones.
     """
 
-    classes = None  # it knows ImageNet's classes, none of the data's
+    classes = None  # its classes are ImageNet's, none of the data's
 
     def __init__(self, device="cpu"):
         try:

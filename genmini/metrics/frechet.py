@@ -37,8 +37,8 @@ def _gaussian(x):
 def _distance(a, b):
     (mean_a, R_a), (mean_b, R_b) = a, b
     root = torch.linalg.svdvals(R_a @ R_b.T).sum()  # (2)
-    # (1)
-    return max(0.0, ((mean_a - mean_b).square().sum() + R_a.square().sum() + R_b.square().sum() - 2 * root).item())
+    apart = (mean_a - mean_b).square().sum() + R_a.square().sum() + R_b.square().sum()
+    return max(0.0, (apart - 2 * root).item())  # (1)
 
 
 def fid_by_count(a, b, draws=8):

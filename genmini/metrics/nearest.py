@@ -9,7 +9,6 @@ than these were partly copied. Distances are in levels of a pixel and grow with 
     test: tests/project/test_metrics.py
 """
 
-
 from genmini import ops
 
 

@@ -187,7 +187,7 @@ class Model(nn.Module):
 
     def updates(self, batch):
         """Yields (name, loss, parameters), one update after another: the loop steps these parameters down this loss
-        before it asks for the next, so that a later loss sees the earlier steps. Each name has an optimiser of its own.
+        before it takes the next, so that a later loss sees the earlier steps. Each name has an optimiser of its own.
         Two players: yield ("critic", ..., self.critic.parameters()), then ("generator", ...)."""
         yield "loss", self.loss(batch.x, y=batch.y if self.classes else None).mean(), self.parameters()
 

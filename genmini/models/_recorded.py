@@ -1,5 +1,8 @@
-"""What every model does without saying so: the arguments of its constructor are recorded as `settings`, which make the
-same model again, and `sample` checks how many samples are wanted."""
+"""What `Model` adds to every constructor and every `sample`: the arguments are recorded as `settings`, which make the
+same model again, and the number of samples is checked.
+
+    used by: genmini/models/_model.py    test: tests/models/test_model.py
+"""
 
 import functools
 import inspect

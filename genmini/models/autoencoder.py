@@ -23,7 +23,7 @@ from genmini.models._model import Model
 from genmini.nets.coders import coders
 from genmini.settings import whole
 
-BATCHES = 100  # that m and S remember
+BATCHES = 100  # over which m and S are averaged
 
 
 class Autoencoder(Model):

@@ -16,18 +16,21 @@ x is an image, and y says of which set: 0 of X, 1 of Y. Both ways have the same 
     w' = w while the pool of its set has room, which then keeps it; after that, with the
         probability 1/2 the one that is kept at a random place, where w takes its place     (8)
 
-A discriminator sees only whether w looks like its set. Any map of X onto Y would do, as one that makes a thick inverted
-7 of every 3, and if the discriminator does not notice, a map onto a part of Y. (2) asks that nothing is lost on the
-way, (3) that T leaves alone what is of its set already. Neither says which image of Y is the right one: that follows
-from what T finds easy. Small convolutions that keep the size (body "resnet") change an image as little as they must,
-and are nearly right without (2); with body "coder", which halves the image and doubles it again, (2) decides. (3) pulls
-T to the identity, so it suits sets that differ by little, as in tint, and works against inversion.
+The discriminators compare w with the images of its set, and not with x. To them any map of X onto Y would do, as one
+that makes a thick inverted 7 of every 3; so would a map onto a part of Y that they cannot tell from all of it. (2) is 0
+if nothing is lost on the way, (3) if T leaves alone what is of its set already. Neither says which image of Y is the
+right one: that depends on the network of T. Small convolutions that keep the size (body "resnet") find translations
+that keep most of an image, nearly right even without (2); those of body "coder", which halves the image and doubles it
+again, are right only with (2). (3) pulls T to the identity, so it suits sets that differ by little, as in tint, and
+works against inversion.
 
-The pool shows a discriminator what translators made some steps ago, so that they cannot run in circles around it. Its
-images are buffers of the model: a run keeps them, and a training resumes with them to the same bits.
+The pool shows a discriminator what the translators made some steps ago, beside what they make now, so that it does not
+unlearn to tell that from its set. Its images are buffers of the model: a run keeps them, and a training resumes with
+them to the same bits.
 
-Unseen images judge without pairs: the energy distance, (8) of GAN, between translations and the images of the set that
-they go to, both ways, plus lambda_cycle (2). A translation is a function: nothing is drawn, so there are no samples.
+On unseen images T is judged without pairs: by the energy distance, (8) of GAN, between translations and the images of
+the set that they go to, both ways, plus lambda_cycle (2). A translation is a function: nothing is drawn, so there are
+no samples.
 Images of L levels are v = 2x/(L-1) - 1 here, and T ends in tanh. With `noise`, discriminators see v and w through
 uniform noise, as wide as so many levels, because the v of images lie on a grid.
 

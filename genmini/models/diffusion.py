@@ -26,8 +26,8 @@ A model with classes learns p(x | y), and p(x) from the share `hide` of the imag
 classifier (genmini/guidance.py).
 
 A model that is `given` a part c of an image (genmini/given.py) has it as further channels of its input (11), and draws
-images that have this part: it colours a picture, or enlarges it. Any model completes images whose `known` pixels it is
-told; it needs no training for that (samplers.repaint).
+images that have this part: it colours a picture, or enlarges it. Any model completes images of which some pixels are
+`known`; it needs no training for that (samplers.repaint).
 
 loss "bound" trains on one uniform t of (6). `log_prob` and `figures` sum (6) over k stratified times for each image,
 unbiased, and over all T where k >= T. In eval mode `loss` takes the same times and noise at each call, so that valid
@@ -102,7 +102,7 @@ class Diffusion(Model):
 
     def F(self, x_t, a, s, y, c=None):
         """x_t (N, C, H, W) at the time a, s, each (N,) or (1,), y (N,), -1 for no class, c (N, c, H, W) or None
-        -> what the network says of `target`, (N, C, H, W)"""
+        -> the network's estimate of `target`, (N, C, H, W)"""
         log_snr = (2 * (a / s).log()).expand(len(x_t))
         if self.target == "edm":
             x_t = x_t / deviation(a, s, self.spread).to(x_t.dtype).view(-1, 1, 1, 1)
@@ -182,7 +182,7 @@ class Diffusion(Model):
     # ---- samples -----------------------------------------------------------------------------------------------------
 
     def _sampling(self, how, steps, guidance, threshold, knows_classes):
-        """What `sample` is told, checked"""
+        """What `sample` takes of these, checked"""
         one_of(SAMPLERS, how=how)
         whole(1, self.T, steps=steps)
         number(guidance=guidance)
@@ -198,7 +198,7 @@ class Diffusion(Model):
         return list(zip(self.a[t].tolist(), self.s[t].tolist(), strict=True))
 
     def step(self, y, guidance=1.0, threshold="static", x_0=None):
-        """What a sampler (genmini/samplers.py) asks: x_t, its time and a later one -> x at the later time. x_0: of c"""
+        """The `step` of genmini/samplers.py: x_t, its time, the next time -> x at the next time. x_0: of c"""
         threshold, c = None if threshold == "none" else threshold, self.part(x_0)
         twice = lambda some: None if some is None else torch.cat([some, some])
 
@@ -240,13 +240,13 @@ class Diffusion(Model):
         every time.
         """
         if classifier is not None and self.classes:
-            raise ValueError("a classifier guides a model without classes: this one knows its own, by y")
+            raise ValueError("a classifier guides a model without classes: this one takes y itself")
         known = parts.mask(known, self.shape, self.pixel_order()).to(self.device)
         if known.any() and how not in (None, "ddpm"):
             raise ValueError(f"known pixels are completed by how='ddpm' alone, got {how!r}")
-        asked = how or ("ddpm" if classifier else None), steps, guidance, threshold
-        asked = (own if value is None else value for own, value in zip(self.default, asked, strict=True))
-        how, steps, guidance, threshold = self._sampling(*asked, self.classes or classifier)
+        chosen = how or ("ddpm" if classifier else None), steps, guidance, threshold
+        chosen = (own if value is None else value for own, value in zip(self.default, chosen, strict=True))
+        how, steps, guidance, threshold = self._sampling(*chosen, self.classes or classifier)
         if x is None and (self.given or known.any()):
             raise ValueError(f"x is missing: the images of which this model is given {self.given or 'known pixels'}")
         x_0 = None if x is None else self.scaled(self.check(x)[0])

@@ -19,10 +19,10 @@ The maximum of (2) with (3) is where d* = p_data / (p_data + p_m); it is 2 JS(p_
 the two are equal: `genmini study optimum` draws this for densities that are known. (4) and (5) have their optimum in
 common, but where the discriminator is sure of itself (4) is flat: with (3) its slope is d, that of (5) is 1 - d.
 
-The losses do not tell how good f is, since they are relative to the other player. So unseen data judge by (8), which
-needs no network; of digits `genmini train` judges by the FID of digits-v1, because (8) of pixels hardly tells blurred
-digits from sharp ones. It counts modes, too. `accuracy` is the share of pairs of an
-unseen x and a sample in which the x has the higher a: 1/2 if the discriminator can tell nothing. `ema` of the training
+The losses do not tell how good f is, since they are relative to the other player. So f is judged by (8) between samples
+and unseen data, which needs no network; of digits `genmini train` takes the FID of digits-v1, because (8) of pixels
+hardly tells blurred digits from sharp ones, and it counts modes, too. `accuracy` is the share of pairs of an unseen x
+and a sample in which the x has the higher a: 1/2 if the discriminator cannot tell them apart. `ema` of the training
 loop averages both players: the pair of averages is what is judged and kept.
 
 Images of L levels are v = 2x/(L-1) - 1 here, and f ends in tanh. Real v lie on a grid and those of f do not, which a

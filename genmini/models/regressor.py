@@ -1,14 +1,14 @@
 """Regression: a network makes an image of a part of it, with the least squared error: the mean of all that it could be.
 
-The course asks what a regressor learns of colourisation. Bishop, "Mixture Density Networks", 1994, on means of several
+The course, on what a regressor learns of colourisation; Bishop, "Mixture Density Networks", 1994, on means of several
 answers; Zhang, Isola, Efros, "Colorful Image Colorization", 2016, on the grey-brown images that they give.
 
     c = c(x_0)                                                                              (1)
     f(c) = U(c)                                                                             (2)
     loss = |f(c) - x_0|^2 / D                                                               (3)
 
-Of all functions of c, f(c) = E[x_0 | c] has the least expected loss. It is no image that could be where c leaves a
-choice: between red and green it is brown. A model that draws x_0 from p(x_0 | c), as genmini/models/diffusion.py with
+Of all functions of c, f(c) = E[x_0 | c] has the least expected loss. Where c leaves a choice, it is no image that could
+be: between red and green it is brown. A model that draws x_0 from p(x_0 | c), as genmini/models/diffusion.py with
 the same `given`, has twice the error: with x' and x_0 two draws from p(x_0 | c),
 
     E |x' - x_0|^2 = 2 E |E[x_0 | c] - x_0|^2 = E |x' - x''|^2

@@ -1,11 +1,11 @@
 """What does a model draw where a part of an image is missing? The first half of test images is known, in its own order.
 
-The rows show what is known, five completions, and the image. Every model that takes `known` can be asked: one that
-draws pixel after pixel begins later; a diffusion keeps the known pixels at every step (genmini/samplers.py). Measured:
-the share of completions whose known numbers are kept to the bit; how far two completions of an image are apart where
-they are drawn, and a completion and the image, which is as far if both are draws from p(x | known). Of scenes
-of shapes, how many the reader can read, and how many of these have the objects that lie wholly in the known half, and a
-number of objects that occurs in the data.
+The rows show what is known, five completions, and the image. Every model that takes `known` fits: one that draws pixel
+after pixel begins after the known ones; a diffusion keeps these at every step (genmini/samplers.py). Measured are the
+share of completions that keep every known number to the bit, and two distances over the numbers that are drawn:
+between two completions of an image, and between a completion and the image. They are equal if both are draws from
+p(x | known). Of scenes of shapes, also how many the reader can read, and how many of these have the objects that lie
+wholly in the known half, and a number of objects that occurs in the data.
 """
 
 import torch

@@ -38,12 +38,12 @@ def study(runs, path):
             raise Misfit(f"{run.folder} is given {one}, and {first.folder} {other}: choose runs given the same")
     x, what = test.x[:IMAGES], first.model.given
     c = given.pictured(x, what)
-    answers, images, labels = [f"given {what}: {told(c[None], x, test, what)}"], [c[:COLUMNS]], [f"given: {what}"]
+    answers, images, labels = [f"given {what}: {measured(c[None], x, test, what)}"], [c[:COLUMNS]], [f"given: {what}"]
     for run in runs:
         torch.manual_seed(run.seed)
         n = 1 if run.model.cannot("sample") else DRAWS
         made = torch.stack([run.restore(x, test.y[:IMAGES]) for _ in range(n)])
-        answers.append(f"{run.name}: {told(made, x, test, what, run)}")
+        answers.append(f"{run.name}: {measured(made, x, test, what, run)}")
         images += made[:ROWS, :COLUMNS]
         labels += [run.model.title] * min(n, ROWS)
     rows = torch.stack([some.float() for some in (*images, x[:COLUMNS])])
@@ -51,7 +51,7 @@ def study(runs, path):
     return "\n".join(answers)
 
 
-def told(made, x, test, what, run=None):
+def measured(made, x, test, what, run=None):
     """The figures of n draws for each of N images, made (n, N, *shape), in words"""
     dB = lambda error: 20 * math.log10((test.levels - 1) / max(error, 1e-9))  # (1)
     error = length(made - x.double())

@@ -28,9 +28,10 @@ def study(run, path):
     images = torch.stack([row.float() for row in rows.values()])
     plots.rows(path, f"{run.model.title}: there and back ({test.split})", images, list(rows), test.levels)
     lost = (run.reconstruct(test.x, test.y) - test.x).abs().flatten(1).mean(1).double()
-    said = [f"there and back a pixel is off by {lost.mean():.3f} +- {lost.std() / len(lost) ** 0.5:.3f} levels"]
+    answer = [f"there and back a pixel is off by {lost.mean():.3f} +- {lost.std() / len(lost) ** 0.5:.3f} levels"]
     if true is not None:
         found = {name: values.mean().item() for name, values in metrics.translation(run.model, test).items()}
-        said += [f"{T} has the right class in {found[f'{T} right']:.1%} of {len(test)}, is nearest to the image itself "
-                 f"in {found[f'{T} own']:.1%}, and off by {found[f'{T} off']:.3f} levels" for T in "GF"]  # fmt: skip
-    return "; ".join(said)
+        answer += [f"{T} has the right class in {found[f'{T} right']:.1%} of {len(test)}, is nearest to the image "
+                   f"itself in {found[f'{T} own']:.1%}, and off by {found[f'{T} off']:.3f} levels"
+                   for T in "GF"]  # fmt: skip
+    return "; ".join(answer)

@@ -613,7 +613,7 @@ def test_the_command_line_guides_by_a_classifier_and_makes_a_film(capsys, folder
                            (["--classifier", "digits-v1"], "MADE is not guided by a classifier")):  # fmt: skip
         status, _, err = command(capsys, "sample", "made", *option)
         assert status == 2 and f"{option[0]} does not fit: {reason}" in err
-    assert "inception knows no class" in command(capsys, "sample", "run", "--classifier", "inception")[2]
+    assert "inception has none of the classes" in command(capsys, "sample", "run", "--classifier", "inception")[2]
 
 
 def test_a_training_resumes_to_the_same_bits(tmp_path):
