@@ -1,10 +1,10 @@
-// What CUDA adds to C++ and needs no machine: vectors, 16-bit floats, bit patterns, rounding.
+// What CUDA adds to C++ and needs no machine: vectors, 16-bit floats, bit patterns, rounding. What no kernel uses yet
+// is marked "tests only": tests/kernels/test_emulator.cu alone runs it.
 #pragma once
 #include <cfenv>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 #include <math.h>
 #include <type_traits>
 
@@ -16,30 +16,13 @@ struct dim3 {
     unsigned x, y, z;
     constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
-#define VECTORS(T, name)                                                                                           \
-    struct __attribute__((may_alias, aligned(2 * sizeof(T)))) name##2 { T x, y; };                                 \
-    struct __attribute__((may_alias, aligned(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16))) name##4 { T x, y, z, w; }; \
-    static inline name##2 make_##name##2(T x, T y) { return {x, y}; }                                              \
-    static inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
-VECTORS(char, char)
-VECTORS(unsigned char, uchar)
-VECTORS(short, short)
-VECTORS(unsigned short, ushort)
-VECTORS(int, int)
-VECTORS(unsigned, uint)
-VECTORS(long long, longlong)
-VECTORS(unsigned long long, ulonglong)
-VECTORS(float, float)
-VECTORS(double, double)
-#undef VECTORS
-struct float3 {
-    float x, y, z;
+struct __attribute__((may_alias, aligned(16))) float4 {
+    float x, y, z, w;
 };
-struct int3 {
-    int x, y, z;
+struct __attribute__((may_alias, aligned(16))) double2 {    // tests only
+    double x, y;
 };
-static inline float3 make_float3(float x, float y, float z) { return {x, y, z}; }
-static inline int3 make_int3(int x, int y, int z) { return {x, y, z}; }
+static inline double2 make_double2(double x, double y) { return {x, y}; }    // tests only
 
 // ---- bit patterns ---------------------------------------------------------------------------------------------------
 namespace emulator {
@@ -52,22 +35,8 @@ template <class To, class From> To same_bits(From from) {
 }    // namespace emulator
 using emulator::same_bits;
 static inline int __float_as_int(float v) { return same_bits<int>(v); }
-static inline unsigned __float_as_uint(float v) { return same_bits<unsigned>(v); }
 static inline float __int_as_float(int v) { return same_bits<float>(v); }
-static inline float __uint_as_float(unsigned v) { return same_bits<float>(v); }
-static inline long long __double_as_longlong(double v) { return same_bits<long long>(v); }
-static inline double __longlong_as_double(long long v) { return same_bits<double>(v); }
 static inline int __popc(unsigned v) { return __builtin_popcount(v); }
-static inline int __popcll(unsigned long long v) { return __builtin_popcountll(v); }
-static inline int __clz(int v) { return v ? __builtin_clz(unsigned(v)) : 32; }
-static inline int __clzll(long long v) { return v ? __builtin_clzll((unsigned long long)v) : 64; }
-static inline int __ffs(int v) { return __builtin_ffs(v); }
-static inline int __ffsll(long long v) { return __builtin_ffsll(v); }
-static inline unsigned __brev(unsigned v) {
-    unsigned reversed = 0;
-    for (int i = 0; i < 32; i++) reversed |= (v >> i & 1) << (31 - i);
-    return reversed;
-}
 
 // ---- 16-bit floats: sign, 5 (8) bits of exponent, 10 (7) of fraction ------------------------------------------------
 struct __half {
@@ -104,13 +73,6 @@ static inline __nv_bfloat16 __float2bfloat16_rn(float v) {
     return {uint16_t((u + 0x7fff + (u >> 16 & 1)) >> 16)};
 }
 
-static inline __half __float2half(float v) { return __float2half_rn(v); }
-static inline __nv_bfloat16 __float2bfloat16(float v) { return __float2bfloat16_rn(v); }
-static inline unsigned short __half_as_ushort(__half h) { return h.bits; }
-static inline __half __ushort_as_half(unsigned short bits) { return {bits}; }
-static inline unsigned short __bfloat16_as_ushort(__nv_bfloat16 b) { return b.bits; }
-static inline __nv_bfloat16 __ushort_as_bfloat16(unsigned short bits) { return {bits}; }
-
 // A double must round once: it first becomes a float whose last bit is odd if anything was lost, so that no false tie
 // arises.
 static inline float float_to_odd(double v) {
@@ -136,13 +98,6 @@ template <int mode, class To, class F, class... T> To rounding(F operation, T...
     fesetround(before);
     return result;
 }
-template <class I> I to_integer(double v) {    // out of range: the nearest integer of the type; NaN: 0
-    constexpr I lowest = std::numeric_limits<I>::min(), highest = std::numeric_limits<I>::max();
-    double i = nearbyint(v);
-    if (v != v) return 0;
-    if (i <= double(lowest)) return lowest;
-    return i >= double(highest) ? highest : I(i);
-}
 }    // namespace emulator
 #define ROUNDED_BY(mode, name, To, parameters, result, ...)                                       \
     static inline To name parameters {                                                            \
@@ -153,45 +108,17 @@ template <class I> I to_integer(double v) {    // out of range: the nearest inte
     ROUNDED_BY(FE_TOWARDZERO, name##_rz, To, parameters, result, __VA_ARGS__) \
     ROUNDED_BY(FE_UPWARD, name##_ru, To, parameters, result, __VA_ARGS__)     \
     ROUNDED_BY(FE_DOWNWARD, name##_rd, To, parameters, result, __VA_ARGS__)
-ROUNDED(__fadd, float, (float a, float b), a + b, a, b)
-ROUNDED(__fsub, float, (float a, float b), a - b, a, b)
-ROUNDED(__fmul, float, (float a, float b), (a * b), a, b)
-ROUNDED(__fdiv, float, (float a, float b), a / b, a, b)
-ROUNDED(__fmaf, float, (float a, float b, float c), fmaf(a, b, c), a, b, c)
-ROUNDED(__fsqrt, float, (float a), sqrtf(a), a)
-ROUNDED(__frcp, float, (float a), 1.0f / a, a)
-ROUNDED(__dadd, double, (double a, double b), a + b, a, b)
-ROUNDED(__dsub, double, (double a, double b), a - b, a, b)
-ROUNDED(__dmul, double, (double a, double b), (a * b), a, b)
-ROUNDED(__ddiv, double, (double a, double b), a / b, a, b)
-ROUNDED(__fma, double, (double a, double b, double c), fma(a, b, c), a, b, c)
-ROUNDED(__dsqrt, double, (double a), sqrt(a), a)
-ROUNDED(__double2float, float, (double a), float(a), a)
-ROUNDED(__int2float, float, (int a), float(a), a)
-ROUNDED(__uint2float, float, (unsigned a), float(a), a)
-ROUNDED(__ll2float, float, (long long a), float(a), a)
-ROUNDED(__ll2double, double, (long long a), double(a), a)
-ROUNDED(__float2int, int, (float a), emulator::to_integer<int>(a), a)
-ROUNDED(__float2uint, unsigned, (float a), emulator::to_integer<unsigned>(a), a)
-ROUNDED(__float2ll, long long, (float a), emulator::to_integer<long long>(a), a)
-ROUNDED(__double2int, int, (double a), emulator::to_integer<int>(a), a)
-ROUNDED(__double2uint, unsigned, (double a), emulator::to_integer<unsigned>(a), a)
-ROUNDED(__double2ll, long long, (double a), emulator::to_integer<long long>(a), a)
+ROUNDED(__fadd, float, (float a, float b), a + b, a, b)    // tests only
+ROUNDED(__fsub, float, (float a, float b), a - b, a, b)    // tests only
+ROUNDED(__fmul, float, (float a, float b), (a * b), a, b)    // tests only
+ROUNDED(__double2float, float, (double a), float(a), a)    // tests only
 #undef ROUNDED
 #undef ROUNDED_BY
+static inline double __dadd_rn(double a, double b) { return a + b; }
+static inline double __dsub_rn(double a, double b) { return a - b; }
+static inline double __dmul_rn(double a, double b) { return a * b; }
 
-// ---- mathematics that is not in <math.h>, or not under this name; __expf and its like are as exact as expf here -----
-static inline float rsqrtf(float v) { return 1.0f / sqrtf(v); }
-static inline double rsqrt(double v) { return 1.0 / sqrt(v); }
-#define __expf(v) expf(v)    // macros, because glibc reserves these names
-#define __logf(v) logf(v)
-#define __log2f(v) log2f(v)
-#define __powf(a, b) powf(a, b)
-#define __sinf(v) sinf(v)
-#define __cosf(v) cosf(v)
-#define __tanhf(v) tanhf(v)
-static inline float __fdividef(float a, float b) { return a / b; }
-static inline float __saturatef(float v) { return v > 0 ? v < 1 ? v : 1.0f : 0.0f; }
+// ---- the smaller and the larger of two numbers, of every type, so that none is converted ----------------------------
 #define MINIMUM_MAXIMUM(T)                                  \
     static inline T min(T a, T b) { return b < a ? b : a; } \
     static inline T max(T a, T b) { return a < b ? b : a; }
@@ -208,8 +135,4 @@ static inline double min(double a, double b) { return fmin(a, b); }
 static inline double max(double a, double b) { return fmax(a, b); }
 
 // ---- memory ---------------------------------------------------------------------------------------------------------
-template <class T> T __ldg(const T* p) { return *p; }     // hints to the caches of a GPU
-template <class T> T __ldcs(const T* p) { return *p; }
-template <class T> void __stcs(T* p, T v) { *p = v; }
-static inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-static inline void __threadfence_block() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+template <class T> T __ldg(const T* p) { return *p; }    // tests only; a hint to the caches of a GPU
