@@ -13,7 +13,7 @@ if not torch.cuda.is_available():
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from genmini import kernels
+from genmini import kernels, models
 
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile("default", deadline=None, derandomize=True, database=None, max_examples=20,
@@ -42,6 +42,23 @@ def poisoned_and_fresh():
     torch.manual_seed(0)
     with kernels.use(os.environ.get("GENMINI_BACKEND", "auto")):
         yield
+
+
+@pytest.fixture
+def only_these(monkeypatch):
+    """A function that leaves only these recipes, {model: {name: recipe}}. The commit is clean, whatever this checkout
+    is; afterwards there are as many threads as before."""
+    import measure
+
+    def leave(recipes):
+        monkeypatch.setattr(models, "MODELS", tuple(recipes))
+        monkeypatch.setattr(models, "recipes", lambda name: recipes[name])
+        monkeypatch.setattr(measure, "commit", lambda: "abc1234")
+        return recipes
+
+    threads = torch.get_num_threads()
+    yield leave
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -1,17 +1,13 @@
 """Tests of what the benches share: wrong candidates are refused, and the table shows no ratio where no kernel ran."""
 
 import subprocess
-import sys
-from pathlib import Path
 
+import measure
 import pytest
+import run
 import torch
 
 from genmini import kernels
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
-import measure  # noqa: E402
-import run  # noqa: E402
 
 on_cpu = pytest.mark.skipif(measure.GPU, reason="on a GPU the rungs of a room have no other name")
 

@@ -2,18 +2,13 @@
 gives, and docs/results.md shows what is stored."""
 
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from table_latent import Latent
+from trained import without_label
 
 from genmini import data, models
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
-import measure  # noqa: E402
-from table_latent import Latent  # noqa: E402
-from trained import without_label  # noqa: E402
 
 
 @pytest.fixture
@@ -24,7 +19,7 @@ def table(tmp_path):
 
 
 @pytest.fixture
-def recipes(monkeypatch):
+def recipes(only_these):
     """Three models of one quick recipe each, and two that have no row; a commit that is not dirty."""
     quick = lambda on, **model: {"digits": dict(data=on, model=model, train=dict(steps=2, every=2, rate=0.01))}
     recipes = {"autoencoder": quick("digits", hidden=4), "cvae": quick("digits-threshold", hidden=4),
@@ -32,12 +27,7 @@ def recipes(monkeypatch):
                "vqvae": quick("digits", width=4, prior_width=4)}  # fmt: skip
     recipes["vqvae"]["digits"]["prior"] = dict(steps=1, every=1)
     recipes["classifier"] = quick("digits")  # codes no image; it judges samples
-    monkeypatch.setattr(models, "MODELS", tuple(recipes))
-    monkeypatch.setattr(models, "recipes", lambda name: recipes[name])
-    monkeypatch.setattr(measure, "commit", lambda: "abc1234")
-    threads = torch.get_num_threads()
-    yield recipes
-    torch.set_num_threads(threads)
+    return only_these(recipes)
 
 
 def test_only_what_is_missing_is_measured(table, recipes):

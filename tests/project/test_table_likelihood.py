@@ -4,31 +4,23 @@ again, and docs/results.md shows what is stored."""
 import math
 import sys
 import zlib
-from pathlib import Path
 
+import measure
 import pytest
+import table_likelihood
 import torch
+from trained import SETS
 
 from genmini import data, models
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
-import measure  # noqa: E402
-import table_likelihood  # noqa: E402
-from trained import SETS  # noqa: E402
-
 
 @pytest.fixture
-def recipes(monkeypatch):
+def recipes(only_these):
     """Two models of one quick recipe, and one of other data; a commit that is not dirty, whatever this checkout is."""
     quick = lambda rate: {"digits": dict(data="digits-threshold", model=dict(),
                                          train=dict(steps=2, every=2, rate=rate))}
     recipes = {"fvsbn": quick(0.01), "nade": quick(0.02), "realnvp": {"moons": dict(data="moons", model={}, train={})}}
-    monkeypatch.setattr(models, "MODELS", tuple(recipes))
-    monkeypatch.setattr(models, "recipes", lambda name: recipes[name])
-    monkeypatch.setattr(measure, "commit", lambda: "abc1234")
-    threads = torch.get_num_threads()
-    yield recipes
-    torch.set_num_threads(threads)
+    return only_these(recipes)
 
 
 @pytest.fixture

@@ -1,27 +1,22 @@
 """The table of MNIST: a set in its format is trained on, judged and drawn; docs/results.md shows what is stored."""
 
 import csv
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+import table_mnist
 import torch
 from PIL import Image
 from test_data_idx import lay, some
 
-from genmini import data, models
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
-import measure  # noqa: E402
-import table_mnist  # noqa: E402
+from genmini import data
 
 COLUMNS = ["data", "who", "recipe", "seed", "nats", "bits_per_dim", "standard_error", "figure", "valid", "parameters",
            "step", "cpu_seconds", "settings", "torch", "commit"]  # fmt: skip
 
 
 @pytest.fixture
-def recipes(tmp_path, monkeypatch, folder_of_its_own):
+def recipes(tmp_path, monkeypatch, folder_of_its_own, only_these):
     """Data of the test's own with three classes; models of one quick recipe; a commit that is not dirty."""
     lay(tmp_path / "own", some(60, shape=(8, 8)), some(70, seed=1, shape=(8, 8)))
     monkeypatch.setenv(table_mnist.FOLDER, str(tmp_path / "own"))
@@ -29,10 +24,7 @@ def recipes(tmp_path, monkeypatch, folder_of_its_own):
     recipes = {"nade": quick("mnist-dynamic", hidden=4), "vae": quick("mnist-dynamic", hidden=4, latent=2),
                "cvae": quick("mnist-dynamic", hidden=4, latent=2, classes=3),
                "realnvp": quick("mnist", couplings=1, width=4, blocks=1), "classifier": quick("mnist")}  # fmt: skip
-    monkeypatch.setattr(models, "MODELS", tuple(recipes))
-    monkeypatch.setattr(models, "recipes", lambda name: recipes[name])
-    monkeypatch.setattr(measure, "commit", lambda: "abc1234")
-    return recipes
+    return only_these(recipes)
 
 
 @pytest.fixture

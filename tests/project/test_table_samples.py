@@ -1,25 +1,19 @@
 """Tests of the table of samples: one training gives a row for each way of drawing, the figures are those of
 `genmini score`, and docs/results.md shows them beside real images of the same number."""
 
-import sys
-from pathlib import Path
 
 import pytest
-import torch
+import table_samples
+from trained import train
 
-from genmini import data, experiment, metrics, models
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
-import measure  # noqa: E402
-import table_samples  # noqa: E402
-from trained import train  # noqa: E402
+from genmini import data, experiment, metrics
 
 QUICK = dict(steps=2, every=2, rate=0.01)
 UNET = dict(width=8, multiples=(1,), blocks=1, attention=0)
 
 
 @pytest.fixture
-def table(tmp_path, monkeypatch):
+def table(tmp_path, monkeypatch, only_these):
     """The table with quick recipes, few samples, and results and a document of the test's own."""
     recipes = {
         "nade": {"digits-levels": dict(data="digits", model=dict(hidden=4), train=QUICK),
@@ -27,18 +21,14 @@ def table(tmp_path, monkeypatch):
         "diffusion": {"digits-classes": dict(data="digits", model=dict(UNET, classes=10), train=QUICK)},
         "classifier": {"digits": dict(data="digits", model=dict(width=2), train=QUICK)},
     }  # fmt: skip
-    monkeypatch.setattr(models, "MODELS", tuple(recipes))
-    monkeypatch.setattr(models, "recipes", lambda name: recipes[name])
-    monkeypatch.setattr(measure, "commit", lambda: "abc1234")
+    only_these(recipes)
     for name, value in dict(FEW=20, MANY=30, STEPS=(1, 2)).items():
         monkeypatch.setattr(table_samples, name, value)
     monkeypatch.setattr(table_samples, "_samplers", lambda: ("ddim", "heun"))
     (tmp_path / "results.md").write_text("before\n<!-- samples -->\nold\n<!-- /samples -->\nafter\n")
-    threads = torch.get_num_threads()
     table = table_samples.Samples(tmp_path / "results", tmp_path / "results.md")
     table.figures = [name.replace("1000", "30") for name in table.figures]
-    yield table
-    torch.set_num_threads(threads)
+    return table
 
 
 def test_a_row_for_each_way_of_drawing_and_its_figures_are_those_of_score(table):
