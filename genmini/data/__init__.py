@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import digits, idx, images, mnist, series, shapes, shapes_captions, toys, unpaired
+from . import digits, home, idx, images, mnist, series, shapes, shapes_captions, toys, unpaired
 
 SPLITS = ("train", "valid", "test")
 OWN = ("idx", "images")  # the user's own data: always from a folder
@@ -208,7 +208,7 @@ def options(name, size=None, colour=False):
 
 
 def load(name, split="train", folder=None, size=None, colour=False):
-    """A split of a data set. folder: where data lies that is not embedded (default: GENMINI_DATA, else mnist's cache).
+    """A split of a data set. folder: where data lies that is not embedded (default: GENMINI_DATA, else the cache of MNIST).
 
     size: of the data `images` and `shapes`, the side in pixels (default: 32). colour: whether `images` keep theirs.
     """
@@ -218,7 +218,7 @@ def load(name, split="train", folder=None, size=None, colour=False):
     if folder is not None and family(name) not in (*OWN, "mnist"):
         raise ValueError(f"{name} lies in no folder, and {str(folder)!r} is given: leave --data-dir out")
     if family(name) in OWN:
-        folder = mnist.home(folder, needed_by=name)
+        folder = home.find(folder, needed_by=name)
     return SETS[name][1](split, folder, **chosen)
 
 

@@ -12,18 +12,16 @@ check their downloads by; independent public lists agree on those of the content
 
 import hashlib
 import http.client
-import os
 import struct
 import sys
 import urllib.request
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from genmini import files
 
-from . import idx
+from . import home, idx
 
 LEVELS = 256
 SPLITS = {
@@ -68,27 +66,11 @@ FILES = {
 
 def read(split, folder=None):
     """-> images (N, 28, 28) uint8, labels (N,) uint8"""
-    folder = home(folder)
+    folder = home.find(folder)
     part, rows = SPLITS[split]
     images, labels = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
     paths = {name: find(name, folder) or download(name, folder) for name in (images, labels)}
     return tuple(content(path, FILES[name])[rows].copy() for name, path in paths.items())
-
-
-def home(folder=None, needed_by=None):
-    """Where data sets lie: this folder, else that of GENMINI_DATA, else genmini/ in the user's cache.
-
-    needed_by: the data that must be in a folder of the user's own, because it cannot be downloaded.
-    """
-    named = folder or os.environ.get("GENMINI_DATA")
-    if not named and needed_by:
-        raise ValueError(f"{needed_by} is read from a folder of yours: name it by --data-dir or GENMINI_DATA")
-    if not named:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "genmini"
-    files.check_name(named)
-    if not Path(named).is_dir():
-        raise ValueError(f"there is no folder {named}: name the one that holds the data by --data-dir or GENMINI_DATA")
-    return Path(named)
 
 
 def find(name, folder):
