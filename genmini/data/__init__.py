@@ -208,8 +208,9 @@ def options(name, size=None, colour=False):
 
 
 def load(name, split="train", folder=None, size=None, colour=False):
-    """A split of a data set. folder: where data lies that is not embedded (default: GENMINI_DATA, else the cache of MNIST).
+    """A split of a data set.
 
+    folder: where data lies that is not embedded (default: GENMINI_DATA; of MNIST, else the user's cache).
     size: of the data `images` and `shapes`, the side in pixels (default: 32). colour: whether `images` keep theirs.
     """
     chosen = options(name, size, colour)
