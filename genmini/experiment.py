@@ -226,7 +226,7 @@ def check_resume(run, saved, plan, device, splits):
     for key in now:
         if key != "recipe" and was.get(key) != now[key]:
             raise ValueError(f"the run in {run} was begun with {key} {was.get(key)!r}, not {now[key]!r}: "
-                             "--resume takes what it was begun with")  # fmt: skip
+                             "continue it with what it was begun with, or choose another folder (--out)")  # fmt: skip
     for split in splits.values():
         data.check_same(split, saved.get("source"))
 

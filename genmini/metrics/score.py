@@ -45,14 +45,25 @@ def score(model, network, reference, held_out, n=1000, seed=0, **how):
 
 def check(model, reference, held_out, n):
     """ValueError for a model, a number of samples or data that `score` does not take."""
-    if not model.levels or model.cannot("sample"):
-        raise ValueError(f"a score takes a model that draws images: {type(model).__name__} draws none")
+    if draws_no_images(model):
+        raise ValueError(f"a score takes a model that draws images: {draws_no_images(model)}")
     if n < 8:
         raise ValueError(f"n must be at least 8 samples, got {n}")
     for data in (reference, held_out):
         if len(data) < 8:
             raise ValueError(f"a score takes at least 8 real images, and the {data.split} split of {data.name} "
                              f"has {len(data)}")  # fmt: skip
+
+
+def draws_no_images(model):
+    """Why samples of the model are no images to compare with others; "" if they are."""
+    name = type(model).__name__
+    if not model.levels or model.cannot("sample"):
+        return f"{name} draws none"
+    if model.given:
+        return (f"{name} draws what is missing of images, of which it is given {model.given}: see the studies restore "
+                "and complete")  # fmt: skip
+    return ""
 
 
 def against(reference, network):

@@ -51,7 +51,7 @@ LACKS = {  # method, or argument of `sample` -> what a model without it does not
     "fit": "is trained step by step",
     "begin_at_marginals": "has no bias for each level of each pixel",
     "mean": "draws its pixels directly, so there is no mean image behind them",
-    "known": "does not draw pixel after pixel, so it cannot complete an image",
+    "known": "keeps no known pixels, so it cannot complete an image",
     "how": "has one way to draw",
     "steps": "draws in a number of steps of its own",
     "guidance": "is not guided towards a class",
@@ -111,6 +111,8 @@ class Model(nn.Module):
             has = getattr(cls, name) is not getattr(Model, name)
         if not has and name in ("encode", "reconstruct") and not cls.cannot("decode"):
             return f"{cls.__name__} decodes codes that it draws, and encodes no examples"
+        if not has and name in ("encode", "decode") and not cls.cannot("codes"):
+            return f"{cls.__name__} codes an image by numbers of a codebook, not by a vector z"
         return "" if has else f"{cls.__name__} {LACKS[name]}"
 
     @property

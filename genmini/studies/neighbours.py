@@ -4,7 +4,7 @@ import torch
 
 from genmini import plots
 from genmini.metrics import nearest
-from genmini.metrics.score import draw
+from genmini.metrics.score import draw, draws_no_images
 
 NEEDS = ("sample",)
 N = 1000  # samples whose distances are taken
@@ -12,7 +12,7 @@ COLUMNS, ROWS = 8, 3  # of samples that are shown
 
 
 def misfit(model):
-    return "" if model.levels else "neighbours is for models that draw images"
+    return draws_no_images(model) and f"neighbours is for models that draw images: {draws_no_images(model)}"
 
 
 def study(run, path):

@@ -11,14 +11,14 @@ side or both. White noise has 3 / (H W - 1) of its power there.
 import torch
 
 from genmini import plots
-from genmini.metrics import draw
+from genmini.metrics.score import draw, draws_no_images
 
 NEEDS = ("sample",)
 N = 1000  # samples, and real images at most
 
 
 def misfit(model):
-    return "" if model.levels else "spectrum is for models that draw images"
+    return draws_no_images(model) and f"spectrum is for models that draw images: {draws_no_images(model)}"
 
 
 def power(x, levels):

@@ -238,6 +238,8 @@ def test_who_decodes_and_does_not_encode_says_just_that():
         assert models.find(name).cannot("encode").endswith("decodes codes that it draws, and encodes no examples")
         assert studies.misfit("traverse", small(name)[0]).startswith(models.find(name).cannot("encode"))
     assert models.find("made").cannot("encode") == "MADE has no latent code"
+    assert models.find("vqvae").cannot("encode") == "VQVAE codes an image by numbers of a codebook, not by a vector z"
+    assert models.find("vqvae").cannot("decode") == models.find("vqvae").cannot("encode")
 
 
 def undocumented(code):

@@ -40,7 +40,7 @@ def test_samples_of_one_class(capsys):
     status, _, err = run(capsys, "sample", "r", "--how", "naive")
     assert status == 2 and "--how does not fit: RealNVP has one way to draw" in err
     status, _, err = run(capsys, "sample", "r", "--complete")
-    assert status == 2 and "--complete does not fit: RealNVP does not draw pixel after pixel" in err
+    assert status == 2 and "--complete does not fit: RealNVP keeps no known pixels, so it cannot" in err
 
 
 def test_a_binary_recipe_takes_the_version_with_two_levels(capsys):

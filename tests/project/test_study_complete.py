@@ -95,4 +95,4 @@ def test_models_that_draw_pixel_after_pixel_are_asked_too(capsys, folder_of_its_
     assert status == 0 and "made: 100.0% of 320 completions keep every known pixel" in out and "scenes" not in out
     checkpoint.save("vae", VAE((8, 8), latent=2, hidden=4), {"step": 1, "data": "digits-threshold"})
     status, _, err = command(capsys, "study", "complete", "vae")
-    assert status == 2 and "vae does not fit: VAE does not draw pixel after pixel, so it cannot complete" in err
+    assert status == 2 and "vae does not fit: VAE keeps no known pixels, so it cannot complete" in err

@@ -122,3 +122,11 @@ def test_runs_are_studied_together_by_the_command_line(capsys, folder_of_its_own
                          "MADE is given no part of an image: restore is for diffusion, regressor")):  # fmt: skip
         status, _, err = command(capsys, "study", "restore", *words)
         assert status == 2 and says in err, err
+
+
+@pytest.mark.parametrize("words", [("study", "neighbours"), ("study", "spectrum"), ("score",)], ids=" ".join)
+def test_what_takes_samples_alone_is_not_for_a_model_that_is_given_a_part(capsys, folder_of_its_own, words):
+    save("given", Diffusion((3, 16, 16), 256, width=8, given="dark"))
+    status, _, err = command(capsys, *words, "given")
+    assert status == 2 and err.endswith("draws what is missing of images, of which it is given dark: see the studies "
+                                        "restore and complete\n"), err  # fmt: skip
