@@ -180,12 +180,12 @@ __global__ void inverse_backward_wide(const T* dx, const real<T>* dlogdet, const
 
 // ---- launchers ------------------------------------------------------------------------------------------------------
 
-static dim3 blocks(int64_t threads) { return dim3((threads + THREADS - 1) / THREADS); }
-
 template <class T, bool inverse>
 int forward_naive(const T* x, const T* s, const T* t, T* y, real<T>* logdet, int64_t N, int64_t D, void* stream) {
-    int code = launch(couple_naive<T, inverse>, blocks(N * D), dim3(THREADS), 0, stream, x, s, t, y, N * D);
-    return code ? code : launch(logdet_naive<T, inverse>, blocks(N), dim3(THREADS), 0, stream, s, logdet, N, D);
+    int code = launch(couple_naive<T, inverse>, dim3(ceil_div(N * D, THREADS)), dim3(THREADS), 0, stream, x, s, t, y,
+                      N * D);
+    if (code) return code;
+    return launch(logdet_naive<T, inverse>, dim3(ceil_div(N, THREADS)), dim3(THREADS), 0, stream, s, logdet, N, D);
 }
 
 template <class T, int V, bool inverse>
@@ -195,10 +195,10 @@ int forward_one_pass(const T* x, const T* s, const T* t, T* y, real<T>* logdet, 
         int G = 1;
         while (G < 32 && G * V < D) G *= 2;
         int64_t rows = THREADS / G;
-        return launch(couple_short_rows<T, V, inverse>, dim3((N + rows - 1) / rows), dim3(THREADS), 0, stream, x, s, t,
+        return launch(couple_short_rows<T, V, inverse>, dim3(ceil_div(N, rows)), dim3(THREADS), 0, stream, x, s, t,
                       y, logdet, N, D, G);
     }
-    int64_t C = (D + CHUNK - 1) / CHUNK;
+    int64_t C = ceil_div(D, CHUNK);
     int code = launch(couple_chunks<T, V, inverse>, dim3(N * C), dim3(THREADS), 0, stream, x, s, t, y, part, D, C);
     return code ? code : launch(logdet_of_chunks<T, inverse>, dim3(N), dim3(THREADS), 0, stream, part, logdet, C);
 }
@@ -237,7 +237,7 @@ int backward(bool one_pass, int dtype, const void* dy, const void* dlogdet, cons
         auto L = (const real<T>*)dlogdet;
         auto DX = (T*)dx, DS = (T*)ds;
         bool wide = one_pass && aligned<T>(D, {dy, kept, s, t, dx, ds});
-        dim3 grid = blocks(wide ? N * D / V : N * D);
+        dim3 grid(ceil_div(wide ? N * D / V : N * D, THREADS));
         if constexpr (inverse) {
             if (wide)
                 return launch(inverse_backward_wide<T, V>, grid, dim3(THREADS), 0, stream, G, L, K, S, DX, DS, D,

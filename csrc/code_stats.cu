@@ -41,14 +41,12 @@ __global__ void stats_segments(const Z* z, const int64_t* order, const int64_t* 
 
 // ---- launchers ------------------------------------------------------------------------------------------------------
 
-static int64_t blocks(int64_t count, int64_t size) { return (count + size - 1) / size; }
-
 extern "C" int code_stats_naive(int dtype, const void* z, const int64_t* index, int64_t* count, void* total, int64_t N,
                                 int64_t K, int64_t D, void* stream) {
     return with_dtype(dtype, [&](auto zero) {
         using Z = decltype(zero);
         using R = real<Z>;
-        return launch(stats_naive<Z, R>, dim3(blocks(K * (D ? D : 1), THREADS)), dim3(THREADS), 0, stream,
+        return launch(stats_naive<Z, R>, dim3(ceil_div(K * (D ? D : 1), THREADS)), dim3(THREADS), 0, stream,
                       (const Z*)z, index, count, (R*)total, N, K, D);
     });
 }

@@ -4,8 +4,9 @@
 //
 //   launch(kernel, grid, block, shared_bytes, stream, arguments...)    0, or an error code; gpu_error(code) is its text
 //   dynamic_shared<T>()                        the shared_bytes of the launch
-//   float16, bfloat16, to_float, to_double, from_float<T>, from_real<T>; real<T, ...>, the type of sums
-//   with_dtype(code, f)                        calls f with a T
+//   float16, bfloat16, to_float, to_double, from_real<T>; real<T, ...>, the type of sums
+//   with_dtype(code, f), with_dtypes(c, d, f)  calls f with a T, with two; with_float_or_double(code, f)
+//   ceil_div(count, size)                      how many tiles of this size hold so many
 //   copy_async<16>, _commit, _wait<N>          cp.async: global to shared memory while the thread goes on
 //   load_matrix_x4, _x2, and _transposed       ldmatrix: 8x8 tiles from shared memory into the layout of mma
 //   mma_16x8x16_f16, _bf16, mma_16x8x8_tf32    mma.sync: a warp multiplies small matrices on the tensor cores
@@ -72,11 +73,8 @@ template <> struct rounding_to<bfloat16> {
 // The type of sums over numbers of these types: double if one of them is double, else float
 template <class... T> using real = std::conditional_t<(std::is_same_v<T, double> || ...), double, float>;
 
-template <class T> __host__ __device__ __forceinline__ T from_float(float v) { return rounding_to<T>::of(v); }
 // R: float or double
 template <class T, class R> __host__ __device__ __forceinline__ T from_real(R v) { return rounding_to<T>::of(v); }
-
-template <class T> __host__ __device__ __forceinline__ T from_double(double v) { return rounding_to<T>::of(v); }
 
 // with_dtype(code, [&](auto zero) { using T = decltype(zero); return launch(kernel<T>, ...); })
 template <class F> int with_dtype(int code, F f) {
@@ -88,6 +86,15 @@ template <class F> int with_dtype(int code, F f) {
     }
     return 1;    // "invalid argument", as CUDA counts
 }
+template <class F> int with_dtypes(int code, int other, F f) {
+    return with_dtype(code, [&](auto a) { return with_dtype(other, [&](auto b) { return f(a, b); }); });
+}
+template <class F> int with_float_or_double(int code, F f) {
+    if (code == 0) return f(float());
+    return code == 3 ? f(double()) : 1;
+}
+
+__host__ __device__ constexpr int64_t ceil_div(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
 // ---- cp.async: a copy from global to shared memory that the thread does not wait for --------------------------------
 // Copies are grouped by commit; wait<N>() returns when at most N of this thread's latest groups are still under way.

@@ -46,8 +46,8 @@ template <class T> inline void affine(const Problem<T>& p, int64_t n, int64_t c,
 // sigma(u), exactly 0 or 1 far out: for u = -inf, u sigma(u) is NaN, as in PyTorch
 template <class T> static inline vec<T> gate(vec<T> u) {
     const vec<T> zero = {}, one = T(1) + zero, cut = CUT<T> + zero;
-    return u < -cut ? zero : u > cut ? one
-                                     : sigma<T>(u);
+    const vec<T> below_one = u > cut ? one : sigma<T>(u);
+    return u < -cut ? zero : below_one;
 }
 
 // The first `count` lanes, then 0

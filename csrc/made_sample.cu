@@ -180,7 +180,7 @@ template <class T, int S> int tiles_of(const Made<T>& m, void* stream) {
         if (m.N > 128 * S) return tiles_of<T, 2 * S>(m, stream);
     size_t bytes = S * m.units * sizeof(T);
     bool shared = bytes <= MOST_SHARED;
-    return launch(walk_tiles<T, S>, dim3((m.N + S - 1) / S), dim3(THREADS), shared ? bytes : 0, stream, m, shared);
+    return launch(walk_tiles<T, S>, dim3(ceil_div(m.N, S)), dim3(THREADS), shared ? bytes : 0, stream, m, shared);
 }
 
 template <class T>
@@ -190,7 +190,7 @@ int walk(bool naive, const Sizes& sizes, const void* layers, const void* u, void
     Made<T> m = {sizes, R, (const T*)u, (uint8_t*)x, (int64_t*)ends, (T*)logits, (T*)z, {}};
     for (int64_t i = 0; i < m.I + 2; i++) m.layer[i] = ((const Layer<T>*)layers)[i];
     int64_t pairs = (m.I + 1) * (m.D + 1);
-    int failed = launch(find_ends<T>, dim3((pairs + THREADS - 1) / THREADS), dim3(THREADS), 0, stream, m);
+    int failed = launch(find_ends<T>, dim3(ceil_div(pairs, THREADS)), dim3(THREADS), 0, stream, m);
     if (failed) return failed;
     return naive ? launch(walk_naive<T>, dim3(m.N), dim3(THREADS), 0, stream, m) : tiles_of<T, 1>(m, stream);
 }

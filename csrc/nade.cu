@@ -185,22 +185,19 @@ template <class T> __global__ void add_groups(Gradient<T> g) {    // work[0] + w
     if (i >= all) return;
     T sum = 0;
     for (int64_t k = 0; k < g.groups; k++) sum += g.work[k * all + i];
-    (i < DH ? g.dV[i] : i < 2 * DH ? g.dW[i - DH]
-                                   : g.dc[i - 2 * DH]) = sum;
+    if (i < DH) g.dV[i] = sum;
+    else if (i < 2 * DH) g.dW[i - DH] = sum;
+    else g.dc[i - 2 * DH] = sum;
 }
 
 // ---- launchers ------------------------------------------------------------------------------------------------------
 
-static dim3 blocks(int64_t threads) { return dim3((threads + THREADS - 1) / THREADS); }
-
 template <class T, int U> int pass_of_units(const Pass<T>& p, void* stream) {
+    const dim3 warps_of_rows(ceil_div(32 * p.N, THREADS));
     if constexpr (U > WIDEST) return launch(pass_naive<T>, dim3(p.N), dim3(THREADS), 0, stream, p);
-    else if (p.H <= 32 * U) return launch(pass_warp_rows<T, U>, blocks(32 * p.N), dim3(THREADS), 0, stream, p);
+    else if (p.H <= 32 * U) return launch(pass_warp_rows<T, U>, warps_of_rows, dim3(THREADS), 0, stream, p);
     else return pass_of_units<T, 2 * U>(p, stream);
 }
-
-template <class F> int with_float_or_double(int dtype, F f) { return dtype == 0 ? f(float()) : dtype == 3 ? f(double())
-                                                                                                          : 1; }
 
 static int pass(bool naive, int dtype, const void* u, void* x, int64_t known, const void* W, const void* V,
                 const void* b, const void* c, void* logits, void* a, int64_t N, int64_t D, int64_t H, void* stream) {
@@ -215,12 +212,14 @@ static int pass(bool naive, int dtype, const void* u, void* x, int64_t known, co
 template <class T> int gradient_of_warp_rows(const Gradient<T>& g, void* stream) {
     int64_t B = 1, threads = 256;
     while (2 * B * B < g.D) B *= 2;    // 2 B + C is least at B = sqrt(D / 2)
-    int64_t C = (g.D + B - 1) / B, column = (C + 2 * B) * int64_t(sizeof(T));
+    int64_t C = ceil_div(g.D, B), column = (C + 2 * B) * int64_t(sizeof(T));
     while (threads > 32 && threads * column > 100 << 10) threads /= 2;    // two blocks a multiprocessor
-    if (threads * column > SHARED) return launch(backward_naive<T>, blocks(g.H), dim3(THREADS), 0, stream, g);
-    int code = launch(backward_warp_rows<T>, dim3((g.H + 31) / 32, g.groups), dim3(threads), threads * column, stream,
+    if (threads * column > SHARED)
+        return launch(backward_naive<T>, dim3(ceil_div(g.H, THREADS)), dim3(THREADS), 0, stream, g);
+    int code = launch(backward_warp_rows<T>, dim3(ceil_div(g.H, 32), g.groups), dim3(threads), threads * column, stream,
                       g, int(B), int(C));
-    return code ? code : launch(add_groups<T>, blocks((2 * g.D + 1) * g.H), dim3(THREADS), 0, stream, g);
+    if (code) return code;
+    return launch(add_groups<T>, dim3(ceil_div((2 * g.D + 1) * g.H, THREADS)), dim3(THREADS), 0, stream, g);
 }
 
 static int backward(bool naive, int dtype, const void* dl, const void* x, const void* W, const void* V, const void* c,
@@ -230,7 +229,7 @@ static int backward(bool naive, int dtype, const void* dl, const void* x, const 
         using T = decltype(zero);
         Gradient<T> g = {(const T*)dl, (const uint8_t*)x, (const T*)W, (const T*)V, (const T*)c,
                          (T*)dW, (T*)dV, (T*)dc, (T*)work, N, D, H, groups};
-        return naive ? launch(backward_naive<T>, blocks(H), dim3(THREADS), 0, stream, g)
+        return naive ? launch(backward_naive<T>, dim3(ceil_div(H, THREADS)), dim3(THREADS), 0, stream, g)
                      : gradient_of_warp_rows(g, stream);
     });
 }

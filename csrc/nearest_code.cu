@@ -327,17 +327,15 @@ template <class Z, class E> __global__ void settle(const Z* z, const E* e, int64
 
 // ---- launchers ------------------------------------------------------------------------------------------------------
 
-static int64_t tiles(int64_t count, int64_t size) { return (count + size - 1) / size; }
-
 // returns its bytes
 static int64_t lay_out(Tables& w, void* workspace, bool half, int64_t N, int64_t K, int64_t D, int64_t S) {
     int64_t bytes = 0;
     auto take = [&](auto*& pointer, int64_t size) {
         pointer = (std::remove_reference_t<decltype(pointer)>)((char*)workspace + bytes);
-        bytes += tiles(size, 256) * 256;
+        bytes += ceil_div(size, 256) * 256;
     };
     w.N = N, w.K = K, w.D = D, w.S = S;
-    w.NP = tiles(N, BN) * BN, w.KP = tiles(K, BK) * BK, w.DP = tiles(D, 32) * 32;
+    w.NP = ceil_div(N, BN) * BN, w.KP = ceil_div(K, BK) * BK, w.DP = ceil_div(D, 32) * 32;
     take(w.centre, D * 8), take(w.unit, 4);
     take(w.about_code, w.KP * 16), take(w.about_row, w.NP * 16), take(w.code, w.KP * 16),
         take(w.widest, w.KP / BK * 16);
@@ -350,7 +348,7 @@ template <class P, class Z, class E> int screened(const Z* z, const E* e, int64_
     const dim3 block(THREADS), grid(w.NP / BN, w.S);
     auto then = [code = 0](auto go) mutable { return code = code ? code : go(); };    // until the first error
     then([&] {
-        return launch(centre_of_codes<E>, dim3(tiles(w.D, 32)), block, 0, stream, e, w.centre, w.unit, w.K, w.D);
+        return launch(centre_of_codes<E>, dim3(ceil_div(w.D, 32)), block, 0, stream, e, w.centre, w.unit, w.K, w.D);
     });
     then([&] {
         return launch(pack<E, P>, dim3(w.KP * 32 / THREADS), block, 0, stream, e, w.centre, (P*)w.e, w.about_code,
@@ -368,13 +366,8 @@ template <class P, class Z, class E> int screened(const Z* z, const E* e, int64_
         if (sizeof(P) == 4) return launch(screen_tiled, grid, block, 0, stream, w);
         return launch(screen_tensor_core, grid, block, STAGED, stream, w);
     });
-    return then([&] { return launch(settle<Z, E>, dim3(tiles(w.N, THREADS / 32)), block, 0, stream, z, e, index, w); });
-}
-
-template <class Run> int with_dtypes(int z_dtype, int e_dtype, const void* z, const void* e, Run run) {
-    return with_dtype(z_dtype, [&](auto zero) {
-        using Z = decltype(zero);
-        return with_dtype(e_dtype, [&](auto zero) { return run((const Z*)z, (const decltype(zero)*)e); });
+    return then([&] {
+        return launch(settle<Z, E>, dim3(ceil_div(w.N, THREADS / 32)), block, 0, stream, z, e, index, w);
     });
 }
 
@@ -405,15 +398,18 @@ extern "C" int64_t nearest_code_effort(int half, void* workspace, int64_t* survi
 }
 
 template <class Z, class E> int naive(const Z* z, const E* e, int64_t* index, Tables w, void* stream) {
-    return launch(nearest_naive<Z, E>, dim3(tiles(w.N, THREADS)), dim3(THREADS), 0, stream, z, e, index, w.N, w.K, w.D);
+    const dim3 grid(ceil_div(w.N, THREADS));
+    return launch(nearest_naive<Z, E>, grid, dim3(THREADS), 0, stream, z, e, index, w.N, w.K, w.D);
 }
 
-#define RUNG(rung, half, search)                                                                                      \
-    extern "C" int nearest_code_##rung(int z_dtype, int e_dtype, const void* z, const void* e, int64_t* index,        \
-                                       int64_t N, int64_t K, int64_t D, void* workspace, int64_t S, void* stream) {   \
-        Tables w;                                                                                                     \
-        lay_out(w, workspace, half, N, K, D, S);                                                                      \
-        return with_dtypes(z_dtype, e_dtype, z, e, [&](auto* z, auto* e) { return search(z, e, index, w, stream); }); \
+#define RUNG(rung, half, search)                                                                                    \
+    extern "C" int nearest_code_##rung(int z_dtype, int e_dtype, const void* z, const void* e, int64_t* index,      \
+                                       int64_t N, int64_t K, int64_t D, void* workspace, int64_t S, void* stream) { \
+        Tables w;                                                                                                   \
+        lay_out(w, workspace, half, N, K, D, S);                                                                    \
+        return with_dtypes(z_dtype, e_dtype, [&](auto z0, auto e0) {                                                \
+            return search((const decltype(z0)*)z, (const decltype(e0)*)e, index, w, stream);                        \
+        });                                                                                                         \
     }
 RUNG(naive, false, naive)
 RUNG(tiled, false, screened<float>)

@@ -16,7 +16,7 @@ template <class E> __global__ void centre_of_codes(const E* e, double* centre, i
     __shared__ double mean[GROUPS][32];
     int column = threadIdx.x % 32, group = threadIdx.x / 32;
     // every step-th code is read
-    int64_t d = blockIdx.x * int64_t(32) + column, step = (K + SAMPLES - 1) / SAMPLES;
+    int64_t d = blockIdx.x * int64_t(32) + column, step = ceil_div(K, SAMPLES);
     if (d == 0 && group == 0) *unit = NOTHING;
     double sum = 0;
     int count = 0;
@@ -70,7 +70,7 @@ __global__ void pack(const T* v, const double* centre, P* packed, Packed* about,
     double norm = 0, kept = 0, rest = 0;
     for (int64_t d = lane; d < DP; d += 32) {
         double t = finite && d < D ? __dsub_rn(to_double(v[d]), centre[d]) * scale : 0.0;
-        P p = from_float<P>(float(t));
+        P p = from_real<P>(float(t));
         double x = to_double(p), r = t - x;
         packed[d] = p;
         norm += t * t, kept += x * x, rest += r * r;

@@ -106,15 +106,13 @@ template <bool GROUPS>
 static int pixelcnn_sample(int dtype, const void* sizes, const void* u, void* x, const void* y, const void* E,
                            const void* streams, const void* layers, const void* taps, const void* weights,
                            const void* biases, void* logits, void* z, void* stream) {
-    auto run = [&](auto zero) {
+    return with_float_or_double(dtype, [&](auto zero) {
         using T = decltype(zero);
         Problem<T> p = {*(const Sizes*)sizes, (const T*)u, (int64_t*)x, (const int64_t*)y, (const T*)E,
                         (const Stream*)streams, (const Layer*)layers, (const Tap*)taps, (const T*)weights,
                         (const T*)biases, (T*)logits, (T*)z};
         return launch(walk<T, GROUPS>, dim3(p.N), dim3(THREADS), 0, stream, p);
-    };
-    if (dtype != 0 && dtype != 3) return 1;
-    return dtype == 0 ? run(float()) : run(double());
+    });
 }
 
 #define RUNG(rung, groups)                                                                                       \

@@ -86,9 +86,9 @@ template <class T> EITHER int64_t drawn(const T* l, T u, int64_t L, int64_t K) {
 
 // The input of colour c of a pixel: row `level` of the table E; a level out of range is taken for the nearest one
 template <class T> EITHER void embed(const Problem<T>& p, int64_t level, int64_t c, T* pixel) {
-    const T* row = p.E + (level < 0 ? 0 : level >= p.L ? p.L - 1
-                                                       : level) *
-                             p.M;
+    if (level < 0) level = 0;
+    if (level >= p.L) level = p.L - 1;
+    const T* row = p.E + level * p.M;
     for (int64_t k = 0; k < p.M; k++) pixel[c * p.M + k] = row[k];
 }
 

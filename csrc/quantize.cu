@@ -94,26 +94,17 @@ __global__ void gradient_of_e(const R* dloss, const Z* z, const E* e, const int6
 
 // ---- launchers ------------------------------------------------------------------------------------------------------
 
-static int64_t blocks(int64_t count, int64_t size) { return (count + size - 1) / size; }
-
-// run(z, e, r): values of the dtypes of z, of e and of the loss
-template <class Run> int with_dtypes(int z_dtype, int e_dtype, Run run) {
-    return with_dtype(z_dtype, [&](auto z) {
-        return with_dtype(e_dtype, [&](auto e) { return run(z, e, real<decltype(z), decltype(e)>()); });
-    });
-}
-
 #define TYPES               \
-    using Z = decltype(zz); \
-    using E = decltype(ee); \
-    using R = decltype(rr)
+    using Z = decltype(z0); \
+    using E = decltype(e0); \
+    using R = real<Z, E>    // of the loss
 
 extern "C" int quantize_forward_naive(int z_dtype, int e_dtype, const void* z, const void* e, const int64_t* index,
                                       void* z_q, void* loss, double beta, int64_t N, int64_t K, int64_t D,
                                       void* stream) {
-    return with_dtypes(z_dtype, e_dtype, [&](auto zz, auto ee, auto rr) {
+    return with_dtypes(z_dtype, e_dtype, [&](auto z0, auto e0) {
         TYPES;
-        return launch(forward_naive<Z, E, R>, dim3(blocks(N, THREADS)), dim3(THREADS), 0, stream, (const Z*)z,
+        return launch(forward_naive<Z, E, R>, dim3(ceil_div(N, THREADS)), dim3(THREADS), 0, stream, (const Z*)z,
                       (const E*)e, index, (Z*)z_q, (R*)loss, beta, N, K, D);
     });
 }
@@ -121,9 +112,9 @@ extern "C" int quantize_forward_naive(int z_dtype, int e_dtype, const void* z, c
 extern "C" int quantize_forward_fused(int z_dtype, int e_dtype, const void* z, const void* e, const int64_t* index,
                                       void* z_q, void* loss, double beta, int64_t N, int64_t K, int64_t D,
                                       void* stream) {
-    return with_dtypes(z_dtype, e_dtype, [&](auto zz, auto ee, auto rr) {
+    return with_dtypes(z_dtype, e_dtype, [&](auto z0, auto e0) {
         TYPES;
-        return launch(forward_fused<Z, E, R>, dim3(blocks(N, THREADS / 32)), dim3(THREADS), 0, stream, (const Z*)z,
+        return launch(forward_fused<Z, E, R>, dim3(ceil_div(N, THREADS / 32)), dim3(THREADS), 0, stream, (const Z*)z,
                       (const E*)e, index, (Z*)z_q, (R*)loss, beta, N, K, D);
     });
 }
@@ -131,18 +122,18 @@ extern "C" int quantize_forward_fused(int z_dtype, int e_dtype, const void* z, c
 extern "C" int quantize_dz(int z_dtype, int e_dtype, const void* dz_q, const void* dloss, const void* z, const void* e,
                            const int64_t* index, void* dz, double beta, int64_t N, int64_t K, int64_t D,
                            void* stream) {
-    return with_dtypes(z_dtype, e_dtype, [&](auto zz, auto ee, auto rr) {
+    return with_dtypes(z_dtype, e_dtype, [&](auto z0, auto e0) {
         TYPES;
-        return launch(gradient_of_z<Z, E, R>, dim3(blocks(N * D, THREADS)), dim3(THREADS), 0, stream, (const Z*)dz_q,
+        return launch(gradient_of_z<Z, E, R>, dim3(ceil_div(N * D, THREADS)), dim3(THREADS), 0, stream, (const Z*)dz_q,
                       (const R*)dloss, (const Z*)z, (const E*)e, index, (Z*)dz, beta, N, K, D);
     });
 }
 
 extern "C" int quantize_de_naive(int z_dtype, int e_dtype, const void* dloss, const void* z, const void* e,
                                  const int64_t* index, void* de, int64_t N, int64_t K, int64_t D, void* stream) {
-    return with_dtypes(z_dtype, e_dtype, [&](auto zz, auto ee, auto rr) {
+    return with_dtypes(z_dtype, e_dtype, [&](auto z0, auto e0) {
         TYPES;
-        return launch(gradient_of_e_naive<Z, E, R>, dim3(blocks(K * D, THREADS)), dim3(THREADS), 0, stream,
+        return launch(gradient_of_e_naive<Z, E, R>, dim3(ceil_div(K * D, THREADS)), dim3(THREADS), 0, stream,
                       (const R*)dloss, (const Z*)z, (const E*)e, index, (E*)de, N, K, D);
     });
 }
@@ -150,7 +141,7 @@ extern "C" int quantize_de_naive(int z_dtype, int e_dtype, const void* dloss, co
 extern "C" int quantize_de_fused(int z_dtype, int e_dtype, const void* dloss, const void* z, const void* e,
                                  const int64_t* order, const int64_t* start, void* de, int64_t K, int64_t D,
                                  void* stream) {
-    return with_dtypes(z_dtype, e_dtype, [&](auto zz, auto ee, auto rr) {
+    return with_dtypes(z_dtype, e_dtype, [&](auto z0, auto e0) {
         TYPES;
         return launch(gradient_of_e<Z, E, R>, segment_blocks(K, D), dim3(32 * WARPS), 0, stream, (const R*)dloss,
                       (const Z*)z, (const E*)e, order, start, (E*)de, D);

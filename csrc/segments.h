@@ -25,4 +25,4 @@ __device__ __forceinline__ void add_rows(const int64_t* order, const int64_t* st
     finish(d, sum);
 }
 
-inline dim3 segment_blocks(int64_t K, int64_t D) { return dim3(K, D > 32 ? (D + 31) / 32 : 1); }
+inline dim3 segment_blocks(int64_t K, int64_t D) { return dim3(K, D ? ceil_div(D, 32) : 1); }

@@ -9,7 +9,7 @@ template <class T> void drive(int dtype, const std::string& type, double precisi
     int64_t ND = N * D;
     Array<T> x(ND), s(ND), t(ND), y(ND), back(ND), dy(ND), dx(ND), ds(ND);
     Array<real<T>> logdet(N), dlogdet(N);
-    Array<Sum> part(N * ((D + CHUNK - 1) / CHUNK));
+    Array<Sum> part(N * ceil_div(D, CHUNK));
     fill(x, 2), fill(s), fill(t), fill(dy), fill(dlogdet);
     auto close = [&](const std::string& of, int64_t i, T got, double want) {
         expect(what + of, i, to_double(got), want, 4 * precision * (1 + fabs(want)));

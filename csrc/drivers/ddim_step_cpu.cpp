@@ -41,13 +41,12 @@ void drive(int dtype, const std::string& type, double precision, int64_t N, int6
             x0[d] = p * double(x[i]) + q * out, size[d] = fabs(x0[d]);
         }
         std::sort(size.begin(), size.end());
-        double s = threshold != DYNAMIC ? 1 : D && size[rank] > 1 ? size[rank]
-                                                                  : 1;
+        double s = threshold == DYNAMIC && D && size[rank] > 1 ? size[rank] : 1;
         for (int64_t d = 0; d < D; d++) {
             int64_t i = n * D + d;
             if (threshold != UNBOUND) x0[d] = fmin(fmax(x0[d], -s), s) / s;
-            double e = noise == SEEDED ? normal_of(seed[0], n, d) : noise == GIVEN ? double(eps[i])
-                                                                                   : 0;
+            double e = noise == GIVEN ? double(eps[i]) : 0;
+            if (noise == SEEDED) e = normal_of(seed[0], n, d);
             double off = 3e-6 * (noise == SEEDED) + 32 * precision;
             expect(what, i, double(x_s[i]), a * x0[d] + k * double(x[i]) + c * e, off);
         }

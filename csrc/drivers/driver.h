@@ -55,7 +55,7 @@ inline double uniform() {    // in [-1, 1), always the same sequence
     return double(int64_t(random_state()) >> 11) * 0x1p-52;
 }
 template <class T> void fill(Array<T>& a, double scale = 1) {
-    for (int64_t i = 0; i < a.n; i++) a[i] = from_double<T>(scale * uniform());
+    for (int64_t i = 0; i < a.n; i++) a[i] = from_real<T>(scale * uniform());
 }
 
 [[noreturn]] inline void stop(int status, const char* format, ...) {

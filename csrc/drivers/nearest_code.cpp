@@ -20,16 +20,16 @@ template <class Z, class E> void drive(int z_dtype, int e_dtype, Data data, int6
     fill(z), fill(e);
     if (data == TIES)    // small integers, and every code twice
         for (int64_t i = 0; i < K * D; i++)
-            e[i] = from_double<E>(i / D % 2 ? to_double(e[i - D]) : floor(2 * uniform()));
+            e[i] = from_real<E>(i / D % 2 ? to_double(e[i - D]) : floor(2 * uniform()));
     if (data == TIES)
-        for (int64_t i = 0; i < N * D; i++) z[i] = from_double<Z>(floor(2 * uniform()));
+        for (int64_t i = 0; i < N * D; i++) z[i] = from_real<Z>(floor(2 * uniform()));
     if (data == OFFSET) {
-        for (int64_t i = 0; i < N * D; i++) z[i] = from_double<Z>(1000 + to_double(z[i]));
-        for (int64_t i = 0; i < K * D; i++) e[i] = from_double<E>(1000 + to_double(e[i]));
+        for (int64_t i = 0; i < N * D; i++) z[i] = from_real<Z>(1000 + to_double(z[i]));
+        for (int64_t i = 0; i < K * D; i++) e[i] = from_real<E>(1000 + to_double(e[i]));
     }
     if (data == NOT_FINITE) {
-        z[0] = from_double<Z>(NAN), z[N * D - 1] = from_double<Z>(INFINITY);
-        e[0] = from_double<E>(-INFINITY), e[K * D - 1] = from_double<E>(NAN);
+        z[0] = from_real<Z>(NAN), z[N * D - 1] = from_real<Z>(INFINITY);
+        e[0] = from_real<E>(-INFINITY), e[K * D - 1] = from_real<E>(NAN);
     }
 
     std::vector<int64_t> want(N);

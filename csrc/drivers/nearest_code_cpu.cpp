@@ -25,12 +25,12 @@ template <class Z, class E> void drive(int z_dtype, int e_dtype, Data data, int6
     Array<int64_t> index(N);
     Array<char> workspace(nearest_code_cpu_workspace(N, K, D, threads));
     auto number = [&] { return data == TIES ? floor(2 * uniform()) : uniform() + (data == OFFSET ? 1000 : 0); };
-    for (int64_t i = 0; i < N * D; i++) z[i] = from_double<Z>(number());
+    for (int64_t i = 0; i < N * D; i++) z[i] = from_real<Z>(number());
     for (int64_t i = 0; i < K * D; i++)
-        e[i] = from_double<E>(data == TIES && i / D % 2 ? to_double(e[i - D]) : number());
+        e[i] = from_real<E>(data == TIES && i / D % 2 ? to_double(e[i - D]) : number());
     if (data == NOT_FINITE && z.n > 0) {
-        z[0] = from_double<Z>(NAN), z[N * D - 1] = from_double<Z>(INFINITY);
-        e[0] = from_double<E>(-INFINITY), e[K * D - 1] = from_double<E>(NAN);
+        z[0] = from_real<Z>(NAN), z[N * D - 1] = from_real<Z>(INFINITY);
+        e[0] = from_real<E>(-INFINITY), e[K * D - 1] = from_real<E>(NAN);
     }
     int code = nearest_code_cpu(z_dtype, e_dtype, z.p, e.p, index.p, N, K, D, workspace.p, threads);
     if (code) stop(2, "%s: code %d", what.c_str(), code);

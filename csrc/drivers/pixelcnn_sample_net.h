@@ -74,9 +74,8 @@ template <class T> struct Net {
         layer.raw = 2 * a + 1, layer.after = act ? 2 * a + 2 : -1;
         layer.bias = bias_columns, layer.tap = begin, layer.taps_end = int64_t(taps.size());
         layers.push_back(layer);
-        streams.push_back({outputs, 2, 0}), streams.push_back({act == GATE ? outputs / 2 : act ? outputs
-                                                                                               : 0,
-                                                               2, 0});
+        int64_t after = act == GATE ? outputs / 2 : outputs;
+        streams.push_back({outputs, 2, 0}), streams.push_back({act ? after : 0, 2, 0});
         bias_columns += outputs, widest = outputs > widest ? outputs : widest;
     }
 
