@@ -36,7 +36,7 @@ class Wrong:
 AFFINE = "csrc/affine_coupling.cu"
 ROOM = "kernels/affine_coupling.py"
 SEARCH, PACK, STEP, STATS = "csrc/nearest_code.cu", "csrc/nearest_code_pack.h", "csrc/quantize.cu", "csrc/code_stats.cu"
-SEGMENTS = "csrc/segments.h"
+SEGMENTS, SIEVE = "csrc/segments.h", "csrc/nearest_code_sieve.h"
 CPU, SCREEN, DEFINITION = "csrc/nearest_code.cpp", "csrc/cpu/nearest_code_screen.h", "csrc/cpu/nearest_code_problem.h"
 THREADS, VECTORS, NUMBERS = "csrc/cpu/threads.h", "csrc/cpu/vectors.h", "csrc/cpu/numbers.h"
 NADE, NADE_CPU = "csrc/nade.cu", "csrc/nade.cpp"
@@ -72,6 +72,8 @@ MUTANTS = [
           "dot[i][j] = fmaf(xd[i], yd[j], dot[i][j]);\n            }\n            __syncthreads();",
           "dot[i][j] = fmaf(xd[i], yd[j], dot[i][j]);\n            }", "a dropped barrier"),
     Wrong("nearest_code", SEARCH, "+ lane % 16) * STRIDE + d", "+ lane % 16) * HD + d", "one stride for another"),
+    Wrong("nearest_code", SIEVE, "low = score - margin(r, c);", "low = score + margin(r, c);",
+          "a margin on the wrong side"),
     Wrong("nearest_code", PACK, "kept += x * x, rest += r * r;", "kept += x * x;", "a rounding that is not measured"),
     Wrong("quantize", STEP, "return 2 * (to_double(", "return (to_double(", "a missing 2"),
     Wrong("quantize", STEP, "if (index[n] == k) sum +=", "if (index[n] >= k) sum +=", "rows of other codes"),
@@ -182,16 +184,17 @@ NATIVE = [
     Wrong("nearest_code_cpu", CPU, "std::min(N, n + BLOCK)", "std::min(N, n + BLOCK - 1)", "an off-by-one end", "cpu"),
     Wrong("nearest_code_cpu", NUMBERS, "(v.bits & 0x7fff) << 13", "(v.bits & 0x7fff) << 12",
           "a number read with half its exponent", "cpu"),
-    Wrong("nade", VECTORS, "lane[l] += lane[l + half];", "lane[l] += lane[l];", "half of the lanes forgotten", "cpu"),
+    Wrong("nade", VECTORS, "halves<T, N / 2>(half[0] + half[1])", "halves<T, N / 2>(half[0])",
+          "half of the lanes forgotten", "cpu"),
     Wrong("nade", NADE_CPU, "(task + 1) * p.N / tasks", "(task + 1) * p.N / tasks - 1", "an off-by-one end", "cpu"),
     Wrong("nade", NADE_CPU, "if (!p.x[nd]) continue;    // a pixel of 0 changes nothing", "",
           "a pixel of 0 that adds its column", "cpu"),
 ]  # fmt: skip
 THOROUGH = [
-    Wrong("nearest_code", SEARCH, "g1 = x.rest + x.norm", "g1 = x.norm", "a margin without R_x N_k"),
-    Wrong("nearest_code", SEARCH, "r.g2 * c.rest", "0 * c.rest", "a margin without N_x R_k"),
-    Wrong("nearest_code", SEARCH, "x.norm * (gamma + 0x1p-22f)", "x.norm * 0x1p-22f", "a margin without gamma"),
-    Wrong("nearest_code", SEARCH, "w.D * 0x1p-50f * x.norm * x.norm + 0x1p-100f", "0x1p-100f",
+    Wrong("nearest_code", SIEVE, "g1 = x.rest + x.norm", "g1 = x.norm", "a margin without R_x N_k"),
+    Wrong("nearest_code", SIEVE, "r.g2 * c.rest", "0 * c.rest", "a margin without N_x R_k"),
+    Wrong("nearest_code", SIEVE, "x.norm * (gamma + 0x1p-22f)", "x.norm * 0x1p-22f", "a margin without gamma"),
+    Wrong("nearest_code", SIEVE, "w.D * 0x1p-50f * x.norm * x.norm + 0x1p-100f", "0x1p-100f",
           "a margin without the definition's own error"),
     Wrong("nearest_code", PACK, "Placed{0, ldexpf(v.norm, -REACH), ldexpf(v.norm, -REACH), 0}", "Placed{0, 0, 0, 0}",
           "short codes taken for zero"),
@@ -211,8 +214,6 @@ THOROUGH = [
           "a dropped barrier"),
     Wrong("made_sample", DRAW, "__syncthreads();    // all threads see these units; and", "// and",
           "a dropped barrier"),
-    Wrong("nearest_code", SEARCH, "low = score - margin(r, c);", "low = score + margin(r, c);",
-          "a margin on the wrong side"),
     Wrong("affine_coupling", AFFINE, "low = __dadd_rn(low, e == e ? e : 0.0);", "", "an uncompensated sum"),
     Wrong("affine_coupling", AFFINE,
           "logdet[n] = real<T>(inverse ? -sum.value() : sum.value());\n}\n\ntemplate <class T>    // t is",
