@@ -1,5 +1,5 @@
-// Kernels that show what each word of csrc/gpu.h means, one a paragraph. tests/kernels/test_emulator.py runs them on
-// the emulator and checks what comes out; nvcc compiles the same file.
+// Kernels that show what each word of csrc/gpu.h means, one a paragraph. The tests test_emulator*.py run them on the
+// emulator and check what comes out; nvcc compiles the same file.
 
 #include "gpu.h"
 

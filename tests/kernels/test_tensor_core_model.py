@@ -9,7 +9,8 @@ import ctypes
 
 import pytest
 import torch
-from test_emulator import INCLUDE, SOURCE, build, load, multiply, random_matrices, sanitize
+from emulated import INCLUDE, SOURCE, build, load, sanitize
+from test_emulator_matrices import multiply, random_matrices
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 KINDS = {"tf32": 0, "float16": 1, "bfloat16": 2}

@@ -159,7 +159,7 @@ def test_the_readme_maps_every_room():
 
 def test_the_debugger_of_the_documentation_shows_what_the_source_says():
     """docs/emulator.md shows what gdb prints: each line of code that it shows, and the function of each frame, stand in
-    the file that it names. (tests/kernels/test_emulator.py runs the session.)"""
+    the file that it names. (tests/kernels/test_emulator_tools.py runs the session.)"""
     text = (ROOT / "docs" / "emulator.md").read_text()
     frames = re.findall(r"(\w+)(?:<[^()]*>)? \([^()]*\)\s+at (csrc/[\w./]+):[\d.]+\n(?:[\d.]+\t(.*)\n)?", text)
     assert len(frames) > 5
