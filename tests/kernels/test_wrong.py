@@ -1,7 +1,7 @@
 """Plant one-line mistakes in the sources, rebuild what they touch, and require that the room's tests fail.
 
-A mistake in a kernel's source must also leave the tests of `reference` green. Together this shows that `emulated` runs
-that source and `reference` does not.
+Mistakes in the sources of all kernels must also leave the tests of `reference` green. Together this shows that
+`emulated` runs these sources and `reference` does not.
 """
 
 import os
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from forks import Forks
 
 from genmini import kernels
 
@@ -219,47 +220,68 @@ THOROUGH = [
           "logdet[n] = real<T>(inverse ? -sum.value() : sum.value());\n}\n\ntemplate <class T>    // t is",
           "logdet[n] = real<T>(sum.value());\n}\n\ntemplate <class T>    // t is", "a sign of logdet in one rung"),
 ]  # fmt: skip
-# one of each file with a kernel in it
+# one of each file with a kernel in it: planted together they must leave the tests of `reference` green
 FIRST = {wrong.file: wrong for wrong in reversed(MUTANTS + NATIVE) if wrong.runs != "reference"}
 CASES = MUTANTS + NATIVE + [pytest.param(wrong, marks=pytest.mark.thorough) for wrong in THOROUGH]
 
 
-def planted(wrong, folder):
-    """A copy of the project with the mistake in it, rebuilt."""
+def copied(folder):
+    """A copy of the project."""
     for name in ("csrc", "kernels", "genmini", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
+
+
+def plant(wrong, folder):
     file = folder / wrong.file
     source = file.read_text()
     assert source.count(wrong.right) == 1, f"{wrong.right!r} occurs {source.count(wrong.right)} times in {wrong.file}"
     file.write_text(source.replace(wrong.right, wrong.wrong))
+
+
+def build(folder, *options):
+    command = [sys.executable, "csrc/build.py", "--strict", *options]
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+
+def planted(wrong, folder):
+    """A copy of the project with the mistake in it, rebuilt."""
+    copied(folder)
+    plant(wrong, folder)
     if wrong.file.startswith("csrc/"):
-        room = wrong.room.removesuffix("_cpu")
+        room, file = wrong.room.removesuffix("_cpu"), Path(wrong.file)
         kind, name = ("cpu", room) if wrong.runs == "cpu" else ("emulated", file.stem if file.suffix == ".cu" else room)
-        build = [sys.executable, "csrc/build.py", "--kinds", kind, "--only", name, "--strict"]
-        subprocess.run(build, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        build(folder, "--kinds", kind, "--only", name)
 
 
-def red(folder, room, runs):
-    """Whether the room's tests of these runs fail there (and not, say, their import)."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
-               f"tests/kernels/test_{room}.py", "-k", runs]
-    environment = {**os.environ, "HYPOTHESIS_PROFILE": "quick", "GENMINI_THOROUGH": "0", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode in (0, 1) and "error" not in done.stdout.splitlines()[-1], (
-        done.stdout[-3000:] + done.stderr[-3000:]
-    )
-    return done.returncode == 1
+@pytest.fixture(scope="module")
+def red():
+    """red(folder, rooms, runs): whether tests of the rooms fail there, in these runs (and not, say, their import)."""
+    forks = Forks({**os.environ, "HYPOTHESIS_PROFILE": "quick", "GENMINI_THOROUGH": "0", "OMP_NUM_THREADS": "1"})
+
+    def red(folder, rooms, runs):
+        files = [f"tests/kernels/test_{room}.py" for room in rooms]
+        code, output = forks.pytest(folder, "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *files, "-k", runs)
+        assert code in (0, 1) and "error" not in output.splitlines()[-1], output[-6000:]
+        return code == 1 and output
+
+    yield red
+    forks.close()
 
 
 @pytest.mark.parametrize("wrong", CASES, ids=str)
-def test_wrong_fails(wrong, tmp_path):
+def test_wrong_fails(wrong, tmp_path, red):
     planted(wrong, tmp_path)
-    assert red(tmp_path, wrong.room, wrong.runs), f"nobody noticed {wrong.what} in {wrong.file}"
-    if wrong is FIRST.get(wrong.file):
-        assert not red(tmp_path, wrong.room.removesuffix("_cpu"), "reference"), (
-            f"{wrong.what} in {wrong.file} touched the reference"
-        )
+    assert red(tmp_path, [wrong.room], wrong.runs), f"nobody noticed {wrong.what} in {wrong.file}"
+
+
+def test_mistakes_of_all_files_leave_the_reference_green(tmp_path, red):
+    copied(tmp_path)
+    for wrong in FIRST.values():
+        plant(wrong, tmp_path)
+    build(tmp_path, "--kinds", "cpu", "emulated")
+    output = red(tmp_path, sorted({wrong.room.removesuffix("_cpu") for wrong in FIRST.values()}), "reference")
+    assert not output, output[-6000:]
 
 
 def test_a_dropped_barrier_of_native_threads_is_a_race(tmp_path):
