@@ -14,8 +14,8 @@ import math
 from numbers import Integral, Real
 
 SEVERAL = {"betas", "hidden", "multiples", "shape"}  # settings that may be a tuple of numbers
-REPEATED = {"blocks", "couplings", "halvings", "layers", "masks", "prior_blocks", "scales"}  # a model makes each by
-MOST = 1000  # itself: 2^70 of them, as a hostile run.json may ask for, would never end
+REPEATED = {"blocks", "couplings", "halvings", "layers", "masks", "prior_blocks", "scales"}  # made one by one
+MOST = 1000  # of either: to make 2^70 blocks, as a hostile run.json may want, would never end
 
 
 def whole(least=1, most=None, /, **settings):
@@ -56,6 +56,8 @@ def image(shape):
 
 def _check(settings, kind, words, allowed, fits):
     for name, value in settings.items():
+        if name in SEVERAL and isinstance(value, tuple | list) and len(value) > MOST:
+            raise ValueError(f"{name} must be at most {MOST} numbers, got {len(value)}")
         for v in value if name in SEVERAL and isinstance(value, tuple | list) else (value,):
             if isinstance(v, bool) or not isinstance(v, kind):
                 raise ValueError(f"{name} must be {words}, {allowed}, got {value!r}")

@@ -67,7 +67,7 @@ class Diffusion(Model):
         x0 in [-1, 1], "none", "static" or "dynamic".
         """
         whole(2, 256, levels=levels)
-        whole(2, T=T)
+        whole(2, 100_000, T=T)
         whole(0, classes=classes)
         one_of(SCHEDULES, schedule=schedule)
         one_of(TARGETS, target=target)

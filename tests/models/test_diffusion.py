@@ -390,7 +390,7 @@ def test_what_cannot_be_is_refused():
     for settings, words in (
         (dict(levels=None), "levels must be a whole number, 2 to 256"), (dict(shape=(8,)), r"shape must be \(H, W\)"),
         (dict(target="score"), "target must be 'eps', 'x0', 'v' or 'edm', got 'score'"),
-        (dict(T=1), "T must be at least 2"), (dict(deviation=0.0), "deviation must be above 0"),
+        (dict(T=1), "T must be 2 to 100000"), (dict(deviation=0.0), "deviation must be above 0"),
         (dict(schedule="flat"), "schedule must be 'linear' or 'cosine'"), (dict(hide=1.5), "hide must be at least 0"),
         (dict(loss="l1"), "loss must be 'simple' or 'bound'"),
         (dict(sampler="euler"), "how must be 'ddim', 'ddpm', 'dpm' or 'heun', got 'euler'"),

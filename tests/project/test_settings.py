@@ -97,3 +97,15 @@ def test_what_a_model_makes_one_by_one_has_a_bound(name, setting):
     with pytest.raises(ValueError, match=f"{setting} must be at most 1000, got {2**70}"):
         models.find(name)((8, 8), **{setting: 2**70})
     whole(**{setting: 1000})
+
+
+@pytest.mark.parametrize("name, setting", [("made", "hidden"), ("gan", "hidden"), ("realnvp", "hidden"),
+                                           ("diffusion", "multiples"), ("regressor", "multiples")])  # fmt: skip
+def test_a_model_has_no_more_than_a_thousand_layers(name, setting):
+    with pytest.raises(ValueError, match=f"{setting} must be at most 1000 numbers, got 100000"):
+        models.find(name)((8, 8), **{setting: (1,) * 100_000})
+
+
+def test_a_diffusion_has_a_bounded_number_of_times():
+    with pytest.raises(ValueError, match="T must be 2 to 100000, got 1000000000"):
+        models.find("diffusion")((8, 8), T=10**9)
