@@ -21,6 +21,7 @@ import torch
 
 from genmini import checkpoint, data, info, kernels, metrics, models
 from genmini.data import toys, unpaired
+from genmini.means import mean_and_error
 from genmini.models._recorded import NOT_STORED
 from genmini.train import Loop, fit
 
@@ -290,8 +291,8 @@ def figures(model, split, k=0):
     if _is_known(model, split):
         every |= metrics.translation(model, split)
     for name, values in every.items():
-        values = values.double()
-        mean, error = values.mean().item(), (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
+        mean, error = mean_and_error(values)
+        error = None if math.isnan(error) and len(values) == 1 else error
         if not math.isfinite(mean):
             what = "likelihood" if name == "nll" else name
             raise FloatingPointError(f"the {what} of the {split.split} split of {split.name} is not finite: {mean}")

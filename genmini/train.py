@@ -12,7 +12,6 @@ of genmini/loop.py; a model that needs no steps is solved by its own `fit` (AR).
 
 import contextlib
 import json
-import math
 import os
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 from genmini import checkpoint, files, folder
 from genmini.data import Data
 from genmini.loop import History, Loop, Training
+from genmini.means import mean_and_error
 from genmini.models._model import Model, judge
 from genmini.settings import whole
 
@@ -131,10 +131,10 @@ def evaluate(model, data):
     """The mean loss over the examples and its standard error; for series, over all x_t given the earlier ones."""
     _check_same_kind(model, data)
     if model.cannot("log_prob_each"):
-        values = judge(model, data.x.to(model.device), data.y.to(model.device)).double()
+        values = judge(model, data.x.to(model.device), data.y.to(model.device))
     else:
-        values = -model.log_prob_each(data.x.to(model.device)).detach().flatten().double()
-    return values.mean().item(), (values.std() / math.sqrt(len(values))).item()
+        values = -model.log_prob_each(data.x.to(model.device)).flatten()
+    return mean_and_error(values)
 
 
 def _check_same_kind(model, *sets):

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from genmini import checkpoint, experiment, models, plots, watch
+from genmini.means import mean_and_error
 
 NEEDS = ("encode", "decode")
 DIMENSIONS = (2, 5, 10, 20, 50)
@@ -50,8 +51,7 @@ def study(runs, path):
         torch.manual_seed(run.seed)
         figures = run.figures(test.x, test.y)
         for name, each in figures.items():
-            each = each.double()
-            values.setdefault(name, []).append((d, each.mean().item(), each.std().item() / len(each) ** 0.5))
+            values.setdefault(name, []).append((d, *mean_and_error(each)))
     figure, panels = plots.new_figure(1, len(values), 4.2, 3.6)
     for panel, (name, points) in zip(panels[0], values.items(), strict=True):
         d, mean, error = zip(*points, strict=True)

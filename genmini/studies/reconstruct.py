@@ -3,6 +3,7 @@
 import torch
 
 from genmini import plots
+from genmini.means import mean_and_error
 
 NEEDS = ("reconstruct",)
 FIRST = 1000  # images of a split that the error is taken of
@@ -14,8 +15,8 @@ def study(run, path):
         some = run.split(split)
         x, y = some.x[:FIRST], some.y[:FIRST]
         back, top = run.reconstruct(x, y), some.levels - 1
-        error = ((x - back) / top).square().flatten(1).mean(1).double()
-        errors.append(f"{split} {error.mean():.4f} +- {error.std() / len(error) ** 0.5:.4f}")
+        error, deviation = mean_and_error(((x - back) / top).square().flatten(1).mean(1))
+        errors.append(f"{split} {error:.4f} +- {deviation:.4f}")
         columns = min(8, len(x))
         rows = lambda a: a[: min(4, len(x) // columns) * columns].float().unflatten(0, (-1, columns))
         panels[f"{split}: images over their reconstructions"] = torch.stack([rows(x), rows(back)], 1).flatten(0, 2)

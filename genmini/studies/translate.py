@@ -8,6 +8,7 @@ import torch
 
 from genmini import data, metrics, plots
 from genmini.data import unpaired
+from genmini.means import mean_and_error
 
 NEEDS = ("translate", "reconstruct")
 COLUMNS = 10
@@ -27,8 +28,8 @@ def study(run, path):
         rows[back] = run.reconstruct(test.x[n], test.y[n])
     images = torch.stack([row.float() for row in rows.values()])
     plots.rows(path, f"{run.model.title}: there and back ({test.split})", images, list(rows), test.levels)
-    lost = (run.reconstruct(test.x, test.y) - test.x).abs().flatten(1).mean(1).double()
-    answer = [f"there and back a pixel is off by {lost.mean():.3f} +- {lost.std() / len(lost) ** 0.5:.3f} levels"]
+    lost, error = mean_and_error((run.reconstruct(test.x, test.y) - test.x).abs().flatten(1).mean(1))
+    answer = [f"there and back a pixel is off by {lost:.3f} +- {error:.3f} levels"]
     if true is not None:
         found = {name: values.mean().item() for name, values in metrics.translation(run.model, test).items()}
         answer += [f"{T} has the right class in {found[f'{T} right']:.1%} of {len(test)}, is nearest to the image "

@@ -4,7 +4,9 @@ import copy
 import dataclasses
 import itertools
 import json
+import math
 import signal
+import warnings
 
 import numpy as np
 import pytest
@@ -110,6 +112,15 @@ def test_ctrl_c_ends_after_the_step_with_what_is_best_so_far(tmp_path, at):
         history = fit(small(), TRAIN, VALID, steps=100, every=10, run=tmp_path, progress=False)
     assert history.stopped == "interrupted" and history.last == at and history.step == (at if at < 10 else 20)
     assert evaluate(genmini.load(tmp_path), VALID)[0] == pytest.approx(history.valid, rel=1e-6)
+
+
+def test_one_example_has_no_standard_error():
+    model = small()
+    one = dataclasses.replace(TEST, x=TEST.x[:1], y=TEST.y[:1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mean, error = evaluate(model, one)
+    assert mean == judge(model, one.x).item() and math.isnan(error)
 
 
 def test_the_average_of_the_weights_is_what_is_judged_and_kept(tmp_path):
