@@ -42,6 +42,7 @@ from itertools import pairwise
 import torch
 
 from genmini import ops
+from genmini.settings import number, one_of, whole
 
 DATA = (1.0, 0.0)  # the time of x_0
 
@@ -49,6 +50,15 @@ DATA = (1.0, 0.0)  # the time of x_0
 def of(denoiser):
     """denoiser(x, t) -> x0, for each time t = (a, s), as a `step`."""
     return lambda x, t, r, eta=0.0: lead(x, denoiser(x, t), t, r, eta)
+
+
+def start(noise, n, shape, like):
+    """x_T, (n, *shape): this noise, or drawn if it is None; like: a tensor of its device and dtype"""
+    if noise is None:
+        return torch.randn(n, *shape, device=like.device, dtype=like.dtype)
+    if noise.numel() != n * math.prod(shape):
+        raise ValueError(f"noise must have shape {(n, *shape)}, got {tuple(noise.shape)}")
+    return noise.view(n, *shape)
 
 
 def watched(step, frames):
@@ -111,4 +121,17 @@ def log_ratio(t):
     return math.log(a / s)  # the lambda of (1)
 
 
-SAMPLERS = {"ddim": ddim, "ddpm": ddpm, "dpm": dpm, "heun": heun}
+SAMPLERS, THRESHOLDS = {"ddim": ddim, "ddpm": ddpm, "dpm": dpm, "heun": heun}, ("none", "static", "dynamic")
+
+
+def sampling(T, is_led, how, steps, guidance, threshold):
+    """The last four, checked: a sampler, its steps among T times, how far a model that is led to a class is guided, and
+    what keeps the estimates of x_0 within the range of data."""
+    one_of(SAMPLERS, how=how)
+    whole(1, T, steps=steps)
+    number(guidance=guidance)
+    one_of(THRESHOLDS, threshold=threshold)
+    if not is_led and guidance != 1:
+        raise ValueError(f"guidance is towards a class, and this model was made without: got {guidance}; a "
+                         "classifier can guide it")  # fmt: skip
+    return how, steps, guidance, threshold

@@ -162,6 +162,12 @@ class Model(nn.Module):
             raise ValueError(f"y must hold classes 0 ... {self.classes - 1}, got {y.min()} ... {y.max()}")
         return y.to(self.device).long().expand(n)
 
+    def check_z(self, z):
+        """Codes (N, d), as they are."""
+        if z.dim() != 2 or z.shape[1] != self.latent:
+            raise ValueError(f"z must have shape (N, {self.latent}), got {tuple(z.shape)}")
+        return z
+
     def classes_or_drawn(self, y, n):
         """The same; for None, a model with classes draws them evenly."""
         if self.classes and y is None:

@@ -78,7 +78,7 @@ class Autoencoder(Model):
     def decode(self, z, y=None):
         """The image in levels, (N, *shape)"""
         self.check_y(y, len(z))
-        return (self.levels - 1) * self.f(z)[:, 0].clamp(0, 1)
+        return (self.levels - 1) * self.f(self.check_z(z))[:, 0].clamp(0, 1)
 
     def reconstruct(self, x, y=None):
         return self.decode(self.encode(x, y))

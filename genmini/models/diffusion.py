@@ -47,11 +47,11 @@ from genmini.guidance import guided
 from genmini.models._model import Cannot, Model
 from genmini.nets.unet import UNet
 from genmini.outputs import log_mass
-from genmini.samplers import DATA, SAMPLERS, repaint, watched
+from genmini.samplers import DATA, SAMPLERS, repaint, sampling, start, watched
 from genmini.schedule import SCHEDULES, TARGETS, deviation, edm, tables, x0_of
 from genmini.settings import image, number, one_of, whole
 
-LOSSES, THRESHOLDS = ("simple", "bound"), ("none", "static", "dynamic")
+LOSSES = "simple", "bound"
 
 
 class Diffusion(Model):
@@ -78,7 +78,7 @@ class Diffusion(Model):
         super().__init__(shape, levels, classes)
         self.T, self.target, self.spread, self.objective, self.hide = T, target, deviation, loss, hide
         self.unit = "nats" if loss == "bound" else "squared error"
-        self.default = self._sampling(sampler, draws, guidance, threshold, classes)
+        self.default = sampling(T, classes, sampler, draws, guidance, threshold)
         self.given = given
         c = parts.channels(given, shape) if given else 0
         self.net = UNet(C + c, C, width, multiples, blocks, attention, classes, upsample=upsample, dropout=dropout)
@@ -181,17 +181,6 @@ class Diffusion(Model):
 
     # ---- samples -----------------------------------------------------------------------------------------------------
 
-    def _sampling(self, how, steps, guidance, threshold, knows_classes):
-        """What `sample` takes of these, checked"""
-        one_of(SAMPLERS, how=how)
-        whole(1, self.T, steps=steps)
-        number(guidance=guidance)
-        one_of(THRESHOLDS, threshold=threshold)
-        if not knows_classes and guidance != 1:
-            raise ValueError(f"guidance is towards a class, and this model was made without: got {guidance}; a "
-                             "classifier can guide it")  # fmt: skip
-        return how, steps, guidance, threshold
-
     def path(self, steps):
         """The times (a_t, s_t) that a sampler of so many steps takes, from t = T to 0"""
         t = torch.linspace(self.T, 0, steps + 1, dtype=torch.float64).round().long()
@@ -246,17 +235,19 @@ class Diffusion(Model):
             raise ValueError(f"known pixels are completed by how='ddpm' alone, got {how!r}")
         chosen = how or ("ddpm" if classifier else None), steps, guidance, threshold
         chosen = (own if value is None else value for own, value in zip(self.default, chosen, strict=True))
-        how, steps, guidance, threshold = self._sampling(*chosen, self.classes or classifier)
+        how, steps, guidance, threshold = sampling(self.T, self.classes or classifier, *chosen)
         if x is None and (self.given or known.any()):
             raise ValueError(f"x is missing: the images of which this model is given {self.given or 'known pixels'}")
         x_0 = None if x is None else self.scaled(self.check(x)[0])
+        if x is not None and len(x) != n:
+            raise ValueError(f"x must hold n = {n} images, got {len(x)}")
+        if film is not None and not isinstance(film, list):
+            raise ValueError(f"film must be a list, got {film!r}")
         if classifier:
             step = self.led(classifier, classifier.labels(y, n), guidance, threshold, x_0)
         else:
             step = self.step(self.classes_or_drawn(y, n), guidance, threshold, x_0)
-        if noise is None:
-            noise = torch.randn(n, *image(self.shape), device=self.device, dtype=self.like.dtype)
-        noise, path, frames = noise.view(n, *image(self.shape)), self.path(steps), {}
+        noise, path, frames = start(noise, n, image(self.shape), self.like), self.path(steps), {}
         step = step if film is None else watched(step, frames)
         x = repaint(step, noise, path, x_0, known) if known.any() else SAMPLERS[how](step, noise, path)
         if film is not None:
@@ -280,6 +271,7 @@ class Diffusion(Model):
     @torch.no_grad()
     def process(self, x, y=None, times=8):
         """Images as they become noise, and noise as it becomes images: what `Model.process` says"""
+        whole(1, self.T, times=times)
         x, y = self.checked(x, y)
         x_0, between = self.scaled(x), 10  # steps of the way back between two times that are kept
         step, noise, path = self.step(y, x_0=x_0), torch.randn_like(x_0), self.path(min(self.T, times * between))

@@ -200,7 +200,7 @@ class GAN(Model):
 
     def decode(self, z, y=None):
         """f(z) in levels, not rounded, or as points, (N, *shape)"""
-        v = self.v(z, self.check_y(y, len(z), needed=True))
+        v = self.v(self.check_z(z), self.check_y(y, len(z), needed=True))
         return v if self.levels is None else (v + 1) / 2 * (self.levels - 1)
 
     @torch.no_grad()

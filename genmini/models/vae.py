@@ -157,7 +157,7 @@ class VAE(Model):
 
     def decode(self, z, y=None):
         """The mean of p(x|z) in levels, (N, *shape)"""
-        return self.p.mean(self.f(z, self.check_y(y, len(z))))
+        return self.p.mean(self.f(self.check_z(z), self.check_y(y, len(z))))
 
     def reconstruct(self, x, y=None):
         return self.decode(self.encode(x, y), y)

@@ -516,6 +516,15 @@ def test_known_pixels_stay_to_the_bit_and_the_rest_is_drawn(settings):
     for wrong in (-1, 193, 2.0):
         with pytest.raises(ValueError, match="known must be"):
             model.sample(5, x=x, known=wrong)
+    for wrong, words in ((dict(x=x[:2], known=3), r"x must hold n = 5 images, got 2"),
+                         (dict(noise=torch.zeros(5, 3, 3)), r"noise must have shape \(5, 3, 8, 8\), got \(5, 3, 3\)"),
+                         (dict(film=()), r"film must be a list, got \(\)"),
+                         (dict(known=torch.ones(3, 3)), r"known must be a mask of shape \(3, 8, 8\), got \(3, 3\)")):
+        with pytest.raises(ValueError, match=words):
+            model.sample(5, **dict(x=x) | wrong)
+    for times in (0, 1001):
+        with pytest.raises(ValueError, match=f"times must be 1 to 1000, got {times}"):
+            model.process(x, times=times)
     for how in ("ddim", "dpm", "heun"):
         with pytest.raises(ValueError, match=f"known pixels are completed by how='ddpm' alone, got '{how}'"):
             model.sample(5, x=x, known=96, how=how)

@@ -456,6 +456,14 @@ def test_a_game_resumes_to_the_same_bits(tmp_path, monkeypatch, stop):
             for name in ("critic", "generator")] == [2 * stop, stop]
 
 
+@pytest.mark.parametrize("name", [name for name in models.MODELS if not models.find(name).cannot("decode")])
+def test_codes_of_another_length_are_named(name):
+    model, _ = small(name)
+    for z in (torch.zeros(3, 5), torch.zeros(2), torch.zeros(1, 2, 2)):
+        with pytest.raises(ValueError, match=r"z must have shape \(N, 2\), got \("):
+            model.decode(z, **dict(y=torch.zeros(len(z), dtype=torch.long)) if model.classes else {})
+
+
 def test_updates_that_change_from_step_to_step_are_refused():
     class Late(Game):
         def updates(self, batch):
