@@ -313,10 +313,13 @@ RECIPES = {  # of digits: chosen once and checked by one run; mnist and colour a
     **{
         name: {  # one core, about five minutes; the size was chosen by the time of a step
             "data": "shapes",
-            "model": dict(width=16, multiples=(1, 2, 4), given=given),
-            "train": dict(steps=6500, batch=16, rate=2e-3, ema=0.999, every=500),
+            "model": dict(width=16, multiples=(1, 2, 4), attention=attention, given=given),
+            "train": dict(steps=steps, batch=batch, rate=2e-3, ema=0.999, every=500),
             "threads": 1,
         }
-        for name, given in {"shapes": "", "colourise": "dark", "enlarge-2": "half", "enlarge-4": "quarter"}.items()
+        for name, given, attention, steps, batch in (
+            ("shapes", "", 1, 6500, 16), ("colourise", "dark", 2, 3500, 32),  # a colour goes with the whole shape
+            ("enlarge-2", "half", 1, 6500, 16), ("enlarge-4", "quarter", 1, 6500, 16),
+        )
     },
 }

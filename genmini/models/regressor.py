@@ -65,11 +65,13 @@ RECIPES = {  # the sizes and the rate are those of the diffusion; a mean is lear
     **{
         name: {
             "data": "shapes",
-            "model": dict(width=16, multiples=(1, 2, 4), given=given),
-            "train": dict(steps=1000, batch=32, rate=2e-3, ema=0.99, every=200),
+            "model": dict(width=16, multiples=(1, 2, 4), attention=attention, given=given),
+            "train": dict(steps=steps, batch=32, rate=2e-3, ema=0.99, every=200),
             "threads": 1,
         }
-        for name, given in {"colourise": "dark", "enlarge-2": "half", "enlarge-4": "quarter"}.items()
+        for name, given, attention, steps in (
+            ("colourise", "dark", 2, 1500), ("enlarge-2", "half", 1, 1000), ("enlarge-4", "quarter", 1, 1000),
+        )
     },
     "colour": {  # not tuned
         "data": "images",
