@@ -106,10 +106,7 @@ extern "C" int64_t nearest_code_cpu_workspace(int64_t, int64_t K, int64_t D, int
     return arena.used + 64;
 }
 
-extern "C" const char* nearest_code_cpu_info() {
-    const int set = instruction_set();
-    return OF_SET(set, NAME);
-}
+extern "C" const char* nearest_code_cpu_info() { return name_of(instruction_set()); }
 
 // index (N,) of z (N, D) and e (K, D), both contiguous. dtypes: 0 float32, 1 float16, 2 bfloat16, 3 float64. Returns 0,
 // or 1 for a bad argument.

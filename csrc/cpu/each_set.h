@@ -34,9 +34,9 @@
 //   #endif
 //
 // GENMINI_CPU=avx512, avx2 or portable chooses the instruction set, where the processor has it. Standard headers belong
-// to part 1: in part 2 they would be compiled for one instruction set and might be linked for all. A kernel that uses
-// instructions beyond AVX512_TARGET names their feature in AVX512_ALSO before it includes this header, and enables them
-// in part 2 (nearest_code_screen.h does). csrc/build.py needs to know nothing of this.
+// to part 1: in part 2 they would be compiled for one instruction set and might be linked for all. A header of
+// words that needs instructions beyond those below names their feature in AVX512_ALSO before this header is read, and
+// enables them in part 2 (integers.h does). csrc/build.py needs to know nothing of this.
 //
 // Results do not depend on the number of threads where each task writes its own numbers. They may depend on the
 // instruction set, which decides how many partial sums a sum has (`total`).
@@ -113,6 +113,10 @@ inline int instruction_set() {
 inline int instruction_set() { return PORTABLE; }
 #define OF_SET(set, ...) ((void)(set), portable::__VA_ARGS__)
 #endif
+inline const char* name_of(int set) {
+    if (set == AVX512) return "avx512";
+    return set == AVX2 ? "avx2" : "portable";
+}
 #define BEST(...) OF_SET(instruction_set(), __VA_ARGS__)
 
 }    // namespace

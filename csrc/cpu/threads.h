@@ -16,34 +16,34 @@ class Helpers {
     struct Job {
         void (*run)(void* work, int t);
         void* work;
-        int next, end, inside;    // helpers next .. end - 1 may still enter; `inside` of them have not come back
-        Job* later;
+        int next, end, running;    // helpers next .. end - 1 may still begin, `running` have begun
+        Job* next_job;
     };
     std::mutex lock;
-    std::condition_variable come, back;
+    std::condition_variable work_ready, work_done;
     Job* jobs = nullptr;
-    int hired = 0;
+    int started = 0;
     const int process = getpid();
 
-    void serve() {
+    void loop() {
         std::unique_lock<std::mutex> guard(lock);
         for (;;) {
             Job* job = jobs;
-            while (job && job->next == job->end) job = job->later;
+            while (job && job->next == job->end) job = job->next_job;
             if (!job) {
-                come.wait(guard);
+                work_ready.wait(guard);
                 continue;
             }
             int t = job->next++;
-            job->inside++;
+            job->running++;
             guard.unlock();
             job->run(job->work, t);
             guard.lock();
-            if (--job->inside == 0) back.notify_all();
+            if (--job->running == 0) work_done.notify_all();
         }
     }
 
-    static Helpers& of_this_process() {    // after a fork the child has none of its parent's threads: it hires its own
+    static Helpers& of_this_process() {    // after a fork the child has none of its parent's threads: it starts its own
         static std::atomic<Helpers*> current{nullptr};
         Helpers *all = current, *fresh;
         if (all && all->process == getpid()) return *all;
@@ -62,17 +62,17 @@ public:
         {
             std::lock_guard<std::mutex> guard(all.lock);
             try {
-                for (; all.hired < threads - 1; all.hired++) std::thread([&all] { all.serve(); }).detach();
+                for (; all.started < threads - 1; all.started++) std::thread([&all] { all.loop(); }).detach();
             } catch (...) {}    // the system gives no more threads: those that there are do all the work
-            job.later = all.jobs, all.jobs = &job;
+            job.next_job = all.jobs, all.jobs = &job;
         }
-        for (int t = 1; t < threads; t++) all.come.notify_one();
+        for (int t = 1; t < threads; t++) all.work_ready.notify_one();
         work(0);
         std::unique_lock<std::mutex> guard(all.lock);
         Job** at = &all.jobs;
-        while (*at != &job) at = &(*at)->later;
-        *at = job.later;    // no helper enters any more
-        all.back.wait(guard, [&] { return job.inside == 0; });
+        while (*at != &job) at = &(*at)->next_job;
+        *at = job.next_job;    // no helper begins any more
+        all.work_done.wait(guard, [&] { return job.running == 0; });
     }
 };
 

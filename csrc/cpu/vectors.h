@@ -2,12 +2,13 @@
 //
 //   vec<T>, LANES<T>           a vector of T (float or double), and how many numbers it holds;  BYTES of a vector
 //   load(p), store(p, v)       at any address
+//   load_aligned(p), store_aligned(p, v)    at a multiple of BYTES
 //   load(p, count)             the first `count` numbers, then 0;  store(p, v, count) stores the first `count` alone
 //   each_vector<T>(H, f)       f(offset, count) for each vector of a row of H numbers
-//   fused(a, b, c)             a b + c, rounded once or twice
+//   fused(a, b, c)             a b + c, rounded once or twice;  fused_minus(a, b, c) is c - a b
 //   least(a, b), most(a, b)    the smaller and the larger; if b is NaN, b
 //   inverse(v)                 1 / v, to about one rounding
-//   total(v)                   the sum of the lanes
+//   total<T>(v), lowest<T>(v)  the sum of the lanes, the smallest lane
 //   exponential<T>(v), sigma<T>(v)
 //
 // Operators work on vectors lane by lane; T + vec<T> too, and a comparison gives what ?: takes.
@@ -19,14 +20,16 @@
 constexpr int BYTES = 64;
 inline __m512 fused(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
 inline __m512d fused(__m512d a, __m512d b, __m512d c) { return _mm512_fmadd_pd(a, b, c); }
+inline __m512 fused_minus(__m512 a, __m512 b, __m512 c) { return _mm512_fnmadd_ps(a, b, c); }
+inline __m512d fused_minus(__m512d a, __m512d b, __m512d c) { return _mm512_fnmadd_pd(a, b, c); }
 // A division is slow: Newton's step squares the error of a guess that is right to 2^-14
 inline __m512 inverse(__m512 v) {
     __m512 guess = _mm512_maskz_rcp14_ps(0xffff, v);
-    return fused(guess, _mm512_fnmadd_ps(v, guess, 1 + __m512{}), guess);
+    return fused(guess, fused_minus(v, guess, 1 + __m512{}), guess);
 }
 inline __m512d inverse(__m512d v) {
     __m512d guess = _mm512_maskz_rcp14_pd(0xff, v);
-    for (int i = 0; i < 2; i++) guess = fused(guess, _mm512_fnmadd_pd(v, guess, 1 + __m512d{}), guess);
+    for (int i = 0; i < 2; i++) guess = fused(guess, fused_minus(v, guess, 1 + __m512d{}), guess);
     return guess;
 }
 inline __m512 least(__m512 a, __m512 b) { return _mm512_maskz_min_ps(0xffff, a, b); }
@@ -43,6 +46,8 @@ inline void store_part(double* p, __m512d v, int count) { _mm512_mask_storeu_pd(
 constexpr int BYTES = 32;
 inline __m256 fused(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
 inline __m256d fused(__m256d a, __m256d b, __m256d c) { return _mm256_fmadd_pd(a, b, c); }
+inline __m256 fused_minus(__m256 a, __m256 b, __m256 c) { return _mm256_fnmadd_ps(a, b, c); }
+inline __m256d fused_minus(__m256d a, __m256d b, __m256d c) { return _mm256_fnmadd_pd(a, b, c); }
 template <class V> inline V inverse(V v) { return 1 / v; }
 inline __m256 least(__m256 a, __m256 b) { return _mm256_min_ps(a, b); }
 inline __m256 most(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
@@ -62,6 +67,7 @@ inline void store_part(double* p, __m256d v, int count) { _mm256_maskstore_pd(p,
 #else
 constexpr int BYTES = 16;
 template <class V> inline V fused(V a, V b, V c) { return a * b + c; }
+template <class V> inline V fused_minus(V a, V b, V c) { return c - a * b; }
 template <class V> inline V inverse(V v) { return 1 / v; }
 template <class V> inline V least(V a, V b) { return a < b ? a : b; }
 template <class V> inline V most(V a, V b) { return a > b ? a : b; }
@@ -87,6 +93,12 @@ template <class T> static inline vec<T> load(const T* p) {
     return v;
 }
 template <class T> static inline void store(T* p, vec<T> v) { std::memcpy(p, &v, BYTES); }
+template <class T> static inline vec<T> load_aligned(const T* p) {
+    return load((const T*)__builtin_assume_aligned(p, BYTES));
+}
+template <class T> static inline void store_aligned(T* p, vec<T> v) {
+    store((T*)__builtin_assume_aligned(p, BYTES), v);
+}
 
 // A row of H numbers is H / LANES vectors, and one more for the rest
 template <class T, class F> static inline void each_vector(int64_t H, F f) {
@@ -102,18 +114,23 @@ template <class T> static inline void store(T* p, vec<T> v, int64_t count) {
     else store_part(p, v, int(count));
 }
 
-// The sum of the lanes: halves meet, in registers
-template <class T, int N, class V> static inline T halves(V v) {    // v has N lanes
+// One number of all lanes: halves meet, in registers
+template <class T, int N, class V, class F> static inline T halves(V v, F meet) {    // v has N lanes
     if constexpr (N == 2) {
-        return v[0] + v[1];
+        return meet(v[0], v[1]);
     } else {
         typedef T Half __attribute__((vector_size(N / 2 * sizeof(T))));
         Half half[2];
         std::memcpy(half, &v, sizeof v);
-        return halves<T, N / 2>(half[0] + half[1]);
+        return halves<T, N / 2>(meet(half[0], half[1]), meet);
     }
 }
-template <class T> static inline T total(vec<T> v) { return halves<T, LANES<T>>(v); }
+template <class T> static inline T total(vec<T> v) {
+    return halves<T, LANES<T>>(v, [](auto a, auto b) { return a + b; });
+}
+template <class T> static inline T lowest(vec<T> v) {
+    return halves<T, LANES<T>>(v, [](auto a, auto b) { return a < b ? a : b; });
+}
 
 // e^a = 2^(k + r), k an integer and |r| <= 1/2; 2^r by the polynomial in Chebyshev's points there, which is right to
 // 2^-28 (float) and 2^-57 (double). Beyond +-CUT the result is that of CUT. NaN stays NaN.

@@ -157,7 +157,7 @@ static void run_block(Block& b, uint64_t seed) {
 #else
 static Block* job;                // what the OS threads run; they live on from block to block
 static int rounds[1024], left;    // how often each thread was started; how many still run
-static int hired;
+static int started;
 
 EMULATOR_UNSEEN static void await(int* word, int old) {
     while (__atomic_load_n(word, __ATOMIC_ACQUIRE) == old) sleep_while(word, old);
@@ -173,7 +173,7 @@ EMULATOR_UNSEEN static void await_all() {
     for (int n; (n = __atomic_load_n(&left, __ATOMIC_ACQUIRE));) sleep_while(&left, n);
 }
 
-static void serve(int n) {
+static void loop(int n) {
     for (int round = 0;; round++) {
         await(&rounds[n], round);
         __tsan_acquire(&job);
@@ -191,7 +191,7 @@ static void serve(int n) {
 }
 
 static void run_block(Block& b, uint64_t) {
-    while (hired < b.size) std::thread(serve, hired++).detach();
+    while (started < b.size) std::thread(loop, started++).detach();
     job = &b;
     __atomic_store_n(&left, b.size, __ATOMIC_RELAXED);
     __tsan_release(&job);

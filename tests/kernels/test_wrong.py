@@ -39,6 +39,7 @@ ROOM = "kernels/affine_coupling.py"
 SEARCH, PACK, STEP, STATS = "csrc/nearest_code.cu", "csrc/nearest_code_pack.h", "csrc/quantize.cu", "csrc/code_stats.cu"
 SEGMENTS, SIEVE = "csrc/segments.h", "csrc/nearest_code_sieve.h"
 CPU, SCREEN, DEFINITION = "csrc/nearest_code.cpp", "csrc/cpu/nearest_code_screen.h", "csrc/cpu/nearest_code_problem.h"
+BOOK, INTEGERS = "csrc/cpu/nearest_code_book.h", "csrc/cpu/integers.h"
 THREADS, VECTORS, NUMBERS = "csrc/cpu/threads.h", "csrc/cpu/vectors.h", "csrc/cpu/numbers.h"
 NADE, NADE_CPU = "csrc/nade.cu", "csrc/nade.cpp"
 DRAW, DRAW_CPU = "csrc/made_sample.cu", "csrc/made_sample.cpp"
@@ -178,6 +179,8 @@ NATIVE = [
     Wrong("made_sample", DRAW_CPU, "m.end(i - 1, d), below}", "m.end(i - 1, d + 1), below}", "units that are not final",
           "cpu"),
     Wrong("nearest_code_cpu", SCREEN, "C * rho + length * book.sigma", "C * rho", "half a margin", "cpu"),
+    Wrong("nearest_code_cpu", BOOK, "half[l] = 0.5f * half[l]", "half[l] = half[l]", "a missing 1/2", "cpu"),
+    Wrong("nearest_code_cpu", INTEGERS, "sum += rotated(sum", "sum = rotated(sum", "= for +=", "cpu"),
     Wrong("nearest_code_cpu", DEFINITION, "(other == d && j < k)", "(other == d && j > k)",
           "the wrong one of two equals", "cpu"),
     Wrong("nearest_code_cpu", THREADS, "std::fegetenv(&saved), std::fesetenv(FE_DFL_ENV);", "std::fegetenv(&saved);",
@@ -185,7 +188,7 @@ NATIVE = [
     Wrong("nearest_code_cpu", CPU, "std::min(N, n + BLOCK)", "std::min(N, n + BLOCK - 1)", "an off-by-one end", "cpu"),
     Wrong("nearest_code_cpu", NUMBERS, "(v.bits & 0x7fff) << 13", "(v.bits & 0x7fff) << 12",
           "a number read with half its exponent", "cpu"),
-    Wrong("nade", VECTORS, "halves<T, N / 2>(half[0] + half[1])", "halves<T, N / 2>(half[0])",
+    Wrong("nade", VECTORS, "(meet(half[0], half[1]), meet)", "(half[0], meet)",
           "half of the lanes forgotten", "cpu"),
     Wrong("nade", NADE_CPU, "(task + 1) * p.N / tasks", "(task + 1) * p.N / tasks - 1", "an off-by-one end", "cpu"),
     Wrong("nade", NADE_CPU, "if (!p.x[nd]) continue;    // a pixel of 0 changes nothing", "",
@@ -204,7 +207,7 @@ THOROUGH = [
     Wrong("nearest_code_cpu", SCREEN, "row.twice_w = 1.1f * (p.D + 4) * 0x1p-52f * row.square", "row.twice_w = 0",
           "a threshold without 2 w", "cpu"),
     Wrong("nearest_code_cpu", SCREEN, "sum * grow + tiny", "sum", "sums in double taken for the definition's", "cpu"),
-    Wrong("nearest_code_cpu", SCREEN, "slack + square * unit[i]", "slack", "a margin without the rounding of norms",
+    Wrong("nearest_code_cpu", SCREEN, "slack + square * u", "slack", "a margin without the rounding of norms",
           "cpu"),
     Wrong("nearest_code_cpu", SCREEN, "* 2.00001f", "* 1.8f", "a threshold a tenth too low", "cpu"),
     Wrong("nearest_code_cpu", DEFINITION, "FAR_ROW = 0x1p118f", "FAR_ROW = 0x1p126f",

@@ -1,0 +1,80 @@
+// The codebook of csrc/nearest_code.cpp as 16-bit integers, and a row of z likewise, for each instruction set. Read by
+// nearest_code_screen.h. Proof: docs/exact-argmin.md, "The CPU screen".
+
+// a tile of codes is VECTORS x L wide; lane l holds the group of codes l, l + L, ...
+constexpr int VECTORS = 4;
+constexpr int TILE = VECTORS * L;
+
+// ---- from numbers to 16-bit integers --------------------------------------------------------------------------------
+
+// x = (z - centre) scale, rounded to float; zeros from D to the end, 2 S
+template <class T> static void centred(const T* z, const Book& book, int64_t D, float* x) {
+    if (sizeof(T) < 8 && book.narrow)
+        for (int64_t d = 0; d < D; d++) x[d] = (float(to_double(z[d])) - book.narrow_centre[d]) * float(book.scale);
+    else
+        for (int64_t d = 0; d < D; d++) x[d] = float((to_double(z[d]) - book.centre[d]) * book.scale);
+    for (int64_t d = D; d < 2 * book.S; d++) x[d] = 0;
+}
+
+static float square_of(const float* x, int64_t D) {    // ||x||^2; NaN if there is a NaN in x
+    vec<float> square = {};
+    for (int64_t d = 0; d < D; d += L) square += load_aligned(x + d) * load_aligned(x + d);
+    return total<float>(square);
+}
+
+// The unit of a vector: its norm becomes RADIUS / 1.01 (C1)
+static float unit_of(float square) { return std::max(sqrtf(square) * (1.01f / RADIUS), SMALLEST); }
+
+// X = x / unit rounded to integers; returns ||x / unit - X||^2
+static float quantise(const float* x, float unit, int64_t D, int16_t* X) {
+    constexpr float magic = 0x1.8p23f;    // adding and taking it away rounds to an integer
+    float inverse = 1 / unit;
+    vec<float> square = {};
+    for (int64_t d = 0; d < D; d += L) {
+        vec<float> v = load_aligned(x + d) * inverse, rounded = (v + magic) - magic, rest = v - rounded;
+        square += rest * rest;
+        store_16(X + d, __builtin_convertvector(rounded, ints));
+    }
+    return total<float>(square);
+}
+
+static float rounded_up(float square) { return 1.01f * sqrtf(square) + 0.01f; }    // a norm that is not too small (C3)
+
+// ---- the codebook ---------------------------------------------------------------------------------------------------
+
+// Packs codes [tile TILE, (tile + 1) TILE) into book: the integers of each code, and the same for `bound` as
+// [word][code], where a word holds two integers
+template <class T> static void pack(const Problem& p, const Book& book, int64_t tile, float* y) {
+    float *half = book.half + tile * TILE, *unit = book.unit + tile * TILE, rest = 0;
+    const T* e = (const T*)p.e + tile * TILE * p.D;
+    int codes = int(std::min<int64_t>(TILE, p.K - tile * TILE));
+    // x is computed twice: that is no slower than one long chain of dependent steps for each code
+    for (int l = 0; l < codes; l++) {
+        centred(e + l * p.D, book, p.D, y);
+        half[l] = square_of(y, 2 * book.S);
+    }
+    for (int l = 0; l < TILE; l++) {
+        int16_t* Y = book.integers + (tile * TILE + l) * 2 * book.S;
+        if (l < codes && half[l] <= FAR_CODE) {
+            centred(e + l * p.D, book, p.D, y);
+            unit[l] = unit_of(half[l]);
+            half[l] = 0.5f * half[l] * (1 - book.delta);    // half_k (C5a)
+            rest = std::max(rest, quantise(y, unit[l], 2 * book.S, Y));
+        } else {
+            // NaN, or so far that it cannot be nearest to any screened row (C7), or no code
+            unit[l] = 0, half[l] = INFINITY;
+            std::memset(Y, 0, sizeof(int32_t) * book.S);
+        }
+    }
+    int32_t* words = (int32_t*)book.words + tile * book.W * TILE;
+    for (int64_t w = 0; w < book.W; w += L)
+        for (int l = 0; l < TILE; l += L)
+            transpose((int32_t*)book.integers + (tile * TILE + l) * book.S + w, book.S, words + w * TILE + l, TILE,
+                      book.W - w);
+    book.residual[tile] = rounded_up(rest);
+    for (int l = 0; l < L; l++) {    // the largest unit of each group
+        float largest = 0;
+        for (int v = 0; v < VECTORS; v++) largest = std::max(largest, unit[v * L + l]);
+        book.group_unit[tile * L + l] = largest;
+    }
+}
