@@ -9,6 +9,7 @@
 // alone decide the order of each sum.
 
 #include "gpu.h"
+#include "draw.h"
 #include "made_sample.h"
 
 constexpr int DEEPEST = 64;       // hidden layers and V of a launch; A comes behind them
@@ -48,17 +49,7 @@ template <class T> __device__ void pixel(const Made<T>& m, int64_t n, int64_t d,
     const T* l = m.logits + (n * m.D + d) * m.R;
     int64_t level = m.x[n * m.D + d];
     if (d >= m.known) {
-        T u = m.u[n * m.D + d], top = l[0], total = 0, below = 0;
-        if (m.L == 2) level = u >= T(1) / (T(1) + exp(l[0]));
-        else {
-            for (int64_t k = 1; k < m.L; k++) top = l[k] > top ? l[k] : top;
-            for (int64_t k = 0; k < m.L; k++) total += exp(l[k] - top);
-            level = 0;
-            for (int64_t k = 0; k < m.L - 1; k++) {
-                below += exp(l[k] - top) / total;    // P(x_d <= k | x_<d)
-                level += u >= below;
-            }
-        }
+        level = drawn_level(l, m.u[n * m.D + d], m.L);
         m.x[n * m.D + d] = uint8_t(level);
     }
     for (int64_t k = 1; k < m.L; k++) z[d * (m.L - 1) + k - 1] = level >= k ? T(1) : T(0);

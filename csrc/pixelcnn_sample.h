@@ -1,13 +1,7 @@
 // What csrc/pixelcnn_sample.cpp and .cu share: the list of layers, and how a number is drawn.
 // Room: kernels/pixelcnn_sample.py
 #pragma once
-#include <cstdint>
-#include <math.h>    // declares exp of a float beside that of a double; <cmath> alone leaves only the latter here
-#if defined(__CUDACC__)
-#define EITHER __host__ __device__    // GPU kernels and CPU kernels call these functions
-#else
-#define EITHER
-#endif
+#include "draw.h"
 
 namespace {
 
@@ -47,8 +41,6 @@ template <class T> struct Problem : Sizes {
     EITHER int64_t F() const { return K ? 3 * K : (L == 2 ? 1 : L); }
 };
 
-static_assert(sizeof(exp(0.0f)) == sizeof(float), "float numbers are drawn in float, on every backend");
-
 // P(x <= level), of a mixture of K logistics
 template <class T> EITHER T mixture_below(const T* l, int64_t L, int64_t K, int64_t level) {
     T edge = T(2 * level + 1) / T(L - 1) - T(1), top = l[0], total = 0, below = 0;
@@ -72,16 +64,7 @@ template <class T> EITHER int64_t drawn(const T* l, T u, int64_t L, int64_t K) {
         }
         return low;
     }
-    if (L == 2) return u >= T(1) / (T(1) + exp(l[0]));
-    T top = l[0], total = 0, below = 0;
-    int64_t level = 0;
-    for (int64_t k = 1; k < L; k++) top = l[k] > top ? l[k] : top;
-    for (int64_t k = 0; k < L; k++) total += exp(l[k] - top);
-    for (int64_t k = 0; k < L - 1; k++) {
-        below += exp(l[k] - top) / total;
-        level += u >= below;
-    }
-    return level;
+    return drawn_level(l, u, L);
 }
 
 // The input of colour c of a pixel: row `level` of the table E; a level out of range is taken for the nearest one

@@ -11,6 +11,7 @@ import torch
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+NUMBERS = (*FLOATS, *INTEGERS, torch.bool)
 
 
 def names(items):
@@ -112,6 +113,21 @@ def one_of(name, value, options):
 def values(tensor):
     """Whether to check the values of this tensor: always on a CPU; on a GPU, which then waits, if GENMINI_CHECK=1."""
     return tensor.device.type == "cpu" or (tensor.device.type == "cuda" and os.environ.get("GENMINI_CHECK") == "1")
+
+
+def begun(u, x, known, dtypes, dtype, kept):
+    """What a sampler with noise u (N, D) goes on from: kept(x), which has this dtype; zeros if no number is known."""
+    tensors(u=u)
+    dimensions("u", u, 2, "(N, D)")
+    whole("known", known, 0, u.shape[1], "from 0 to the count of numbers")
+    if x is None and known:
+        raise ValueError(f"known = {known} needs x, which holds the known numbers, and x is None")
+    if x is None:
+        return torch.zeros(u.shape, dtype=dtype, device=u.device)
+    tensors(dtypes, x=x)
+    shape("x", x, u.shape, "that of u")
+    one_device(u=u, x=x)
+    return kept(x)
 
 
 def in_range(name, tensor, count, letter):

@@ -179,21 +179,12 @@ def made_sample(u, weights, biases, degrees, levels=2, direct=None, x=None, know
     logits=True also returns the logits of all steps, (N, D), or (N, D, levels) for more than two levels, as
     constants.
     """
-    _check.tensors(u=u)
-    _check.dimensions("u", u, 2, "(N, D)")
     _check.whole("levels", levels, 2, 256, "what a byte can tell apart")
-    _check.whole("known", known, 0, u.shape[1], "from 0 to the number of pixels")
-    if x is not None:
-        _check.tensors((*_check.FLOATS, *_check.INTEGERS, torch.bool), x=x)
-        _check.shape("x", x, u.shape, "that of u")
-    elif known:
-        raise ValueError(f"known = {known} needs x, which holds the known pixels, and x is None")
-    x = torch.zeros(u.shape, dtype=torch.int16, device=u.device) if x is None else _levels(x)
+    x = _check.begun(u, x, known, _check.NUMBERS, torch.int16, _levels)
     _network(u, weights, biases, degrees, levels, direct)
-    _check.one_device(u=u, x=x)
     with torch.no_grad():
-        wide = lambda a: a if a is None or a.dtype == torch.float64 else a.float()
-        weights, biases, direct = [wide(W) for W in weights], [wide(b) for b in biases], wide(direct)
+        *weights, direct = _library.in_wide(*weights, direct)
+        biases = [b if b is None else b.to(weights[0].dtype) for b in biases]
         x, l = _sample(
             u=u.to(weights[-1].dtype), x=x, known=known, levels=levels, weights=weights, biases=biases,
             degrees=list(degrees), direct=direct,

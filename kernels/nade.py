@@ -193,16 +193,7 @@ def nade_sample(u, W, V, b, c, x=None, known=0, logits=False):
     x (N, D) and known: x[:, :known] is given, the rest is drawn after it. logits=True also returns the logits of all
     steps, (N, D), as constants.
     """
-    _check.tensors(u=u)
-    _check.dimensions("u", u, 2, "(N, D)")
-    _check.whole("known", known, 0, u.shape[1], "from 0 to the number of pixels")
-    if x is not None:
-        x = _data(x)
-        _check.shape("x", x, u.shape, "that of u")
-    elif known:
-        raise ValueError(f"known = {known} needs x, which holds the known pixels, and x is None")
-    _check.one_device(u=u, x=x)
-    x = torch.zeros(u.shape, dtype=torch.uint8, device=u.device) if x is None else x
+    x = _check.begun(u, x, known, _check.NUMBERS, torch.uint8, _data)
     with torch.no_grad():
         W, V, b, c = _weights(x, W, V, b, c)
         x, l = _sample(u=u.to(W.dtype), x=x, known=known, W=W.t(), V=V, b=b, c=c)
@@ -211,7 +202,7 @@ def nade_sample(u, W, V, b, c, x=None, known=0, logits=False):
 
 def _data(x):
     """x as uint8. What is neither 0 nor 1 becomes 2, which the operator refuses."""
-    _check.tensors((*_check.FLOATS, *_check.INTEGERS, torch.bool), x=x)
+    _check.tensors(_check.NUMBERS, x=x)
     _check.dimensions("x", x, 2, "(N, D)")
     return x if x.dtype == torch.uint8 else torch.where(x == 0, 0, torch.where(x == 1, 1, 2)).to(torch.uint8)
 
@@ -226,4 +217,4 @@ def _weights(x, W, V, b, c):
     _check.shape("c", c, (H,), "(H,)")
     _check.one_device(x=x, W=W, V=V, b=b, c=c)
     _check.one_dtype(W=W, V=V, b=b, c=c)
-    return tuple(a if a.dtype == torch.float64 else a.float() for a in (W, V, b, c))
+    return _library.in_wide(W, V, b, c)

@@ -212,19 +212,11 @@ def pixelcnn_sample(u, layers, shape, levels, components=0, y=None, x=None, know
     for layers whose bias has a row for each. x (N, D) and known: x[:, :known] is given, the rest is drawn after it.
     logits=True also gives the numbers that decided at every step, (N, D, F), as constants.
     """
-    _check.tensors(u=u)
-    _check.dimensions("u", u, 2, "(N, D)")
     C, H, W = shape = check_shape(shape)
+    x = _check.begun(u, x, known, _check.INTEGERS, torch.int64, torch.Tensor.long)
     _check.shape("u", u, (len(u), C * H * W), "(N, D) with D = C H W")
     _check.whole("levels", levels, 2, 65536, "at least two")
     _check.whole("components", components, 0, 1024, "none or a few")
-    _check.whole("known", known, 0, u.shape[1], "from 0 to the count of numbers")
-    if x is not None:
-        _check.tensors(_check.INTEGERS, x=x)
-        _check.shape("x", x, u.shape, "that of u")
-    elif known:
-        raise ValueError(f"known = {known} needs x, which holds the known numbers, and x is None")
-    x = torch.zeros(u.shape, dtype=torch.int64, device=u.device) if x is None else x.long()
     y = torch.zeros(len(u), dtype=torch.int64, device=u.device) if y is None else y
     _check.tensors(_check.INTEGERS, y=y)
     _check.shape("y", y, (len(u),), "(N,) with N of u")

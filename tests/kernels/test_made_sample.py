@@ -354,12 +354,12 @@ def test_errors_name_the_argument():
         draw(u, weights, biases, degrees, x=x + 2, known=3)
     with pytest.raises(ValueError, match="x must hold 0 ... 1, and it holds other values"):
         draw(u, weights, biases, degrees, x=x + 0.5, known=3)
-    with pytest.raises(ValueError, match="known = 2 needs x, which holds the known pixels, and x is None"):
+    with pytest.raises(ValueError, match="known = 2 needs x, which holds the known numbers, and x is None"):
         draw(u, weights, biases, degrees, known=2)
     for known, name in ((torch.tensor([1, 2]), "Tensor"), ("3", "str"), (1.0, "float")):
         with pytest.raises(TypeError, match=f"known must be an int, got {name}"):
             draw(u, weights, biases, degrees, known=known)
-    with pytest.raises(ValueError, match="known must be from 0 to the number of pixels, 0 to 3, got 4"):
+    with pytest.raises(ValueError, match="known must be from 0 to the count of numbers, 0 to 3, got 4"):
         draw(u, weights, biases, degrees, x=x, known=4)
     with pytest.raises(ValueError, match="levels must be what a byte can tell apart, 2 to 256, got 257"):
         draw(u, weights, biases, degrees, levels=257)

@@ -346,9 +346,9 @@ def test_errors_name_the_argument():
         ops.nade(x[:, :2], W, V, b, c)
     with pytest.raises(TypeError, match="V must have the dtype of W"):
         ops.nade(x, W, V.float(), b, c)
-    with pytest.raises(ValueError, match="known must be from 0 to the number of pixels, 0 to 3, got 4"):
+    with pytest.raises(ValueError, match="known must be from 0 to the count of numbers, 0 to 3, got 4"):
         ops.nade_sample(torch.rand(2, 3), W, V, b, c, x, 4)
-    with pytest.raises(ValueError, match="known = 2 needs x, which holds the known pixels, and x is None"):
+    with pytest.raises(ValueError, match="known = 2 needs x, which holds the known numbers, and x is None"):
         ops.nade_sample(torch.rand(2, 3), W, V, b, c, known=2)
     for known, name in ((torch.tensor([1, 2]), "Tensor"), ("3", "str"), (1.0, "float")):
         with pytest.raises(TypeError, match=f"known must be an int, got {name}"):

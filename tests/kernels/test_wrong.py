@@ -42,7 +42,7 @@ CPU, SCREEN, DEFINITION = "csrc/nearest_code.cpp", "csrc/cpu/nearest_code_screen
 BOOK, INTEGERS = "csrc/cpu/nearest_code_book.h", "csrc/cpu/integers.h"
 THREADS, VECTORS, NUMBERS = "csrc/cpu/threads.h", "csrc/cpu/vectors.h", "csrc/cpu/numbers.h"
 NADE, NADE_CPU = "csrc/nade.cu", "csrc/nade.cpp"
-DRAW, DRAW_CPU = "csrc/made_sample.cu", "csrc/made_sample.cpp"
+DRAW, DRAW_CPU, DRAWN = "csrc/made_sample.cu", "csrc/made_sample.cpp", "csrc/draw.h"
 PIXELS, PIXELS_BOTH, PIXELS_CPU = "csrc/pixelcnn_sample.cu", "csrc/pixelcnn_sample.h", "csrc/pixelcnn_sample.cpp"
 PIXELS_ROOM = "kernels/pixelcnn_sample.py"
 LINEAR, CONV, NLL = "kernels/masked_linear.py", "kernels/masked_conv2d.py", "kernels/softmax_nll.py"
@@ -154,6 +154,7 @@ MUTANTS = [
     Wrong("pixelcnn_sample", PIXELS, "(c + (tap.sight == UP_TO))", "(c + 1)", "a colour that sees itself"),
     Wrong("pixelcnn_sample", PIXELS_ROOM, "EARLIER: 0, UP_TO: 1}", "EARLIER: 0, UP_TO: 0}", "an off-by-one mask",
           "reference"),
+    Wrong("made_sample", DRAWN, "below += exp(l[k]", "below = exp(l[k]", "= for +="),
     Wrong("made_sample", DRAW, "level >= k ? T(1) : T(0)", "level > k ? T(1) : T(0)", "an off-by-one bit"),
     Wrong("made_sample", "kernels/made_sample.py", "below = torch.sigmoid(-l[:, d])", "below = torch.sigmoid(l[:, d])",
           "a sign", "reference"),
@@ -310,7 +311,8 @@ def test_every_kernel_source_has_a_mistake():
     """
     rooms = {path for path in (ROOT / "kernels").glob("*.py") if "\n@triton.jit\n" in path.read_text()}
     rooms |= set((ROOT / "kernels").glob("_*_cpu.py"))
-    patterns = ["cpu/*.h", "segments.h", *(f"{source}*.{kind}" for kind in ("cu", "cpp", "h") for source in SOURCES)]
+    patterns = ["cpu/*.h", "segments.h", "draw.h"]
+    patterns += [f"{source}*.{kind}" for source in SOURCES for kind in ("cu", "cpp", "h")]
     files = (rooms.union(*((ROOT / "csrc").glob(pattern) for pattern in patterns))
              - {ROOT / "csrc" / "cpu" / "each_set.h", ROOT / "csrc" / "made_sample.h"})
     assert {str(path.relative_to(ROOT)) for path in files} == set(FIRST)
