@@ -75,10 +75,10 @@ class Caption:
     relation: str | None = None  # of the first of two things to the second
     ground: str | None = None
 
-    def only(self, *said):
+    def only(self, *kept):
         """The caption with no more than its counts and these of size, colour, shape, place, relation and ground."""
-        dropped = {key: None for key in ("size", "colour", "shape", "place") if key not in said}
-        rest = {key: None for key in ("relation", "ground") if key not in said}
+        dropped = {key: None for key in ("size", "colour", "shape", "place") if key not in kept}
+        rest = {key: None for key in ("relation", "ground") if key not in kept}
         return replace(self, things=tuple(replace(thing, **dropped) for thing in self.things), **rest)
 
 
@@ -146,8 +146,8 @@ def describe(scene, random):
     things = []
     for objects in groups:
         size, colour, shape = objects[0].size, objects[0].colour, objects[0].shape
-        told_by_size = pairs.count((colour, shape)) > 1
-        named = Thing(len(objects), size if told_by_size or chance(0.6) else None, colour, shape)
+        needs_size = pairs.count((colour, shape)) > 1  # else two things would have one description
+        named = Thing(len(objects), size if needs_size or chance(0.6) else None, colour, shape)
         if len(groups) == 1 and chance(0.2):
             named = replace(named, **{("colour", "shape")[chance(0.5)]: None})
         where = _clear_place(objects)
@@ -184,8 +184,8 @@ def write(caption, random=None):
 def _write_thing(thing, choose):
     noun = choose(WAYS["shape"][thing.shape])
     noun = noun if thing.count == 1 else _plural(noun)
-    said = [choose(WAYS[kind][getattr(thing, kind)]) for kind in ("count", "size", "colour") if getattr(thing, kind)]
-    return " ".join([*said, noun, *([choose(WAYS["place"][thing.place])] if thing.place else [])])
+    before = [choose(WAYS[kind][getattr(thing, kind)]) for kind in ("count", "size", "colour") if getattr(thing, kind)]
+    return " ".join([*before, noun, *([choose(WAYS["place"][thing.place])] if thing.place else [])])
 
 
 def _plural(noun):
@@ -209,7 +209,7 @@ def parse(text):
     unknown = next((word for word in words if word not in VOCABULARY), None)
     if unknown:
         near = difflib.get_close_matches(unknown, VOCABULARY, 1, 0)[0]
-        raise ValueError(f"captions of shapes do not know the word {unknown!r}; the nearest that they know is {near!r} "
+        raise ValueError(f"captions of shapes have no word {unknown!r}; the nearest that they have is {near!r} "
                          f"among {', '.join(word for word in VOCABULARY if word != ',')}")  # fmt: skip
     rest = _Words(words)
     rest.take("opening")

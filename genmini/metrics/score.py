@@ -112,7 +112,7 @@ def _draw_aside(model, n):
 
 
 def draw(model, n, seed, classes, **how):
-    """Return n samples on the CPU and their requested classes (n,), or None where the network does not know these."""
+    """Return n samples on the CPU and their requested classes (n,), or None where the network has others."""
     torch.manual_seed(seed)
     has = how["classifier"].classes if how.get("classifier") else model.classes
     known = classes and has == classes

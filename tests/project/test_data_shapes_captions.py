@@ -203,8 +203,8 @@ def test_no_two_meanings_are_said_in_one_way():
     "text, message",
     [
         ("", "a caption begins with a number, a, two, .*, got its end; an example: 'a small red circle left of"),
-        ("a rad circle", "do not know the word 'rad'; the nearest that they know is 'red' among a, above"),
-        ("a red hexagon", "do not know the word 'hexagon'"),
+        ("a rad circle", "have no word 'rad'; the nearest that they have is 'red' among a, above"),
+        ("a red hexagon", "have no word 'hexagon'"),
         ("red circle", "a caption begins with a number, .* got 'red'"),
         ("two red", "after 'two red' a caption goes on with a shape, circle, square, triangle, cross, shape, got its"),
         ("a red circle left of", "after 'a red circle left of' a caption goes on with a number"),
