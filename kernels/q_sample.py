@@ -147,7 +147,7 @@ _op = operator(
     reference=reference, kernel=launch, cpu=launch_cpu,
 )  # fmt: skip
 _of_noise = differentiable(_op, gradient, rows="x0 t eps")
-_of_seed = differentiable(_op, gradient)  # a seed counts the rows of one call: nothing is folded
+_of_seed = differentiable(_op, gradient)  # noise depends on the row's number in its call: no rows are folded
 
 
 def q_sample(x0, t, alpha, sigma, eps=None, seed=None, target="eps"):

@@ -33,12 +33,12 @@ template <class T> void drive(int dtype, const std::string& type, double precisi
     for (int64_t n = 0; n < N; n++)
         expect(what + " inverse logdet", n, logdet[n], -sum_of_s(n), 0x1p-23 * fabs(sum_of_s(n)) + 0x1p-40 * D);
 
-    for (bool save_y : {false, true}) {
+    for (bool from_y : {false, true}) {
         auto backward = one_pass ? affine_coupling_backward_one_pass : affine_coupling_backward_naive;
-        run(what, backward(dtype, dy.p, dlogdet.p, save_y ? y.p : x.p, s.p, save_y ? t.p : nullptr, dx.p, ds.p, N, D,
+        run(what, backward(dtype, dy.p, dlogdet.p, from_y ? y.p : x.p, s.p, from_y ? t.p : nullptr, dx.p, ds.p, N, D,
                            nullptr));
         for (int64_t i = 0; i < ND; i++) {
-            double es = exp(to_double(s[i])), xes = save_y ? to_double(y[i]) - to_double(t[i]) : to_double(x[i]) * es;
+            double es = exp(to_double(s[i])), xes = from_y ? to_double(y[i]) - to_double(t[i]) : to_double(x[i]) * es;
             close(" dx", i, dx[i], to_double(dy[i]) * es);
             close(" ds", i, ds[i], to_double(dy[i]) * xes + dlogdet[i / D]);
         }
