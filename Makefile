@@ -19,13 +19,13 @@ demo: build      ## train a MADE on the embedded digits for about a minute, and 
 	$(PY) -m genmini train made --data digits --out runs/demo --overwrite
 
 test: build      ## everything that proves the project (needs no GPU)
-	$(PY) -m pytest -n auto
+	$(PY) -m pytest -n auto --dist worksteal
 
 test-docs: build  ## every command that README.md and docs/ show, one after the other
 	$(PY) -m pytest -q -m docs
 
 test-thorough: build ## every mutant, ThreadSanitizer, hypothesis at length
-	HYPOTHESIS_PROFILE=thorough GENMINI_THOROUGH=1 $(PY) -m pytest -n auto
+	HYPOTHESIS_PROFILE=thorough GENMINI_THOROUGH=1 $(PY) -m pytest -n auto --dist worksteal
 	$(PY) csrc/sanitize.py --thorough
 
 # The first release of each library that pyproject.toml promises. PyPI has PyTorch 2.11 for Linux with CUDA alone (3 GB).
