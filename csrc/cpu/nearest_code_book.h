@@ -1,5 +1,15 @@
 // The codebook of csrc/nearest_code.cpp as 16-bit integers, and a row of z likewise, for each instruction set. Read by
 // nearest_code_screen.h. Proof: docs/exact-argmin.md, "The CPU screen".
+#ifndef SET
+#include <algorithm>
+#include <cmath>
+#include "integers.h"
+#include "nearest_code_problem.h"
+#define EACH_SET "nearest_code_book.h"
+#include "each_set.h"
+
+#else
+#include "integers.h"
 
 // a tile of codes is VECTORS x L wide; lane l holds the group of codes l, l + L, ...
 constexpr int VECTORS = 4;
@@ -78,3 +88,4 @@ template <class T> static void pack(const Problem& p, const Book& book, int64_t 
         book.group_unit[tile * L + l] = largest;
     }
 }
+#endif

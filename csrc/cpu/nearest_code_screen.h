@@ -9,7 +9,6 @@
 #include "each_set.h"
 
 #else
-#include "integers.h"
 #include "nearest_code_book.h"
 
 constexpr int ROWS = SET == AVX512 ? 6 : 3;    // of z in a panel
