@@ -4,8 +4,8 @@
 //   rung naive      one thread an element; logdet by one thread a row, which reads s a second time
 //   rung one_pass   16-byte loads; every number is read once; a fixed tree of lanes, warps and chunks sums a row
 //
-// x, s, t, y are (N, D), contiguous, of one dtype T; logdet is (N,), and arithmetic is done, in real<T>. A sum of s is
-// kept in two doubles, high + low. The rung, D and T decide the order of the additions, so results repeat bit by bit.
+// x, s, t, y are (N, D), contiguous, of one dtype T; logdet (N,) has the type real<T>, in which all arithmetic is
+// done. A sum of s is kept in two doubles, high + low. The rung, D and T decide the order of the additions, so results repeat bit by bit.
 
 #include "gpu.h"
 

@@ -55,7 +55,7 @@ template <class T> __device__ void pixel(const Made<T>& m, int64_t n, int64_t d,
     for (int64_t k = 1; k < m.L; k++) z[d * (m.L - 1) + k - 1] = level >= k ? T(1) : T(0);
 }
 
-// Unit j of step d: its layer i = 1 ... I + 1 (I + 1: outputs). It sees `seen` numbers of z^{i-1}, from `below` on
+// The units j0 ... j1 - 1 of a layer at a step d. They read the first `seen` numbers of z^{i-1}, which begin at `below`
 template <class T> struct Step {
     int64_t j0, j1, below, seen;
 };

@@ -15,7 +15,7 @@ from numbers import Integral, Real
 
 SEVERAL = {"betas", "hidden", "multiples", "shape"}  # settings that may be a tuple of numbers
 REPEATED = {"blocks", "couplings", "halvings", "layers", "masks", "prior_blocks", "scales"}  # made one by one
-MOST = 1000  # of either: to make 2^70 blocks, as a hostile run.json may want, would never end
+MOST = 1000  # of either: a damaged run.json may ask for 2^70 blocks
 
 
 def whole(least=1, most=None, /, **settings):

@@ -77,7 +77,7 @@ def agreement(text, inputs, tensors, where):
 
 
 class Remembered:
-    """A check of an operator's values that remembers what passed: to look is faster, and models repeat their shapes."""
+    """A check that keeps the dtypes, shapes and devices that passed: to look them up is faster than to check again."""
 
     MOST = 4096  # shapes, so that those that never come again do not pile up
 

@@ -12,8 +12,9 @@
 The constructor's arguments are converted to plain Python values (a tensor to a list, a shape to a tuple) and kept in
 `settings`. x are N examples (N, *shape): whole levels 0 ... levels - 1, or real numbers where levels is None. y are
 their classes (N,), or one class for all; callers pass it by name, and only to a model that has `classes`. A method that
-a model does not have raises `Cannot` with the reason; `cannot(name)` gives the reason without a call. Where settings
-decide, as those of VAE do for `begin_at_marginals`, the call alone tells. docs/extend.md adds a model step by step.
+a model does not have raises `Cannot` with the reason; `cannot(name)` gives the reason without a call. Whether VAE has
+`begin_at_marginals` depends on its settings: `cannot` does not know them, and the call raises. docs/extend.md adds a
+model step by step.
 """
 
 import inspect
@@ -88,7 +89,7 @@ class Model(nn.Module):
     attributes = ()  # names of the attributes that the first numbers z follow
     given = ""  # what of an image the model is given, a name of genmini/given.py; "": nothing
     sample_note = ""  # a sentence that belongs beside samples
-    judged_by_samples = False  # is `valid_loss` of samples? Then the metrics tell more about them
+    judged_by_samples = False  # true if `valid_loss` is taken of samples; the metrics then count modes, too
 
     def __init_subclass__(cls, **keywords):
         super().__init_subclass__(**keywords)

@@ -62,7 +62,7 @@ class Autoencoder(Model):
 
     @torch.no_grad()
     def _follow(self, z):
-        z = z.to(self.m.dtype)  # under autocast it comes in less
+        z = z.to(self.m.dtype)  # under autocast z is bfloat16 or float16
         self.batches += 1
         share = (1 / self.batches.to(z.dtype)).clamp(min=1 / BATCHES)
         moved = z.mean(0) - self.m

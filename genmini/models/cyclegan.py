@@ -16,13 +16,12 @@ x is an image, and y says of which set: 0 of X, 1 of Y. Both ways have the same 
     w' = w while the pool of its set has room, which then keeps it; after that, with the
         probability 1/2 the one that is kept at a random place, where w takes its place     (8)
 
-The discriminators compare w with the images of its set, and not with x. To them any map of X onto Y would do, as one
-that makes a thick inverted 7 of every 3; so would a map onto a part of Y that they cannot tell from all of it. (2) is 0
-if nothing is lost on the way, (3) if T leaves alone what is of its set already. Neither says which image of Y is the
-right one: that depends on the network of T. Small convolutions that keep the size (body "resnet") find translations
-that keep most of an image, nearly right even without (2); those of body "coder", which halves the image and doubles it
-again, are right only with (2). (3) pulls T to the identity, so it suits sets that differ by little, as in tint, and
-works against inversion.
+The discriminators compare w with the images of its set, and not with x. A map that turns every 3 into a thick inverted
+7 would deceive them, too; so would one that reaches only a part of Y. (2) is 0 if nothing is lost on the way, (3) if T
+leaves alone what is of its set already. Neither says which image of Y is the right one: that depends on the network of
+T. Small convolutions that keep the size (body "resnet") find translations that keep most of an image, nearly right even
+without (2); those of body "coder", which halves the image and doubles it again, are right only with (2). (3) pulls T to
+the identity, so it suits sets that differ by little, as in tint, and works against inversion.
 
 The pool shows a discriminator what the translators made some steps ago, beside what they make now, so that it does not
 unlearn to tell that from its set. Its images are buffers of the model: a run keeps them, and a training resumes with
@@ -237,11 +236,11 @@ def _digits(steps=800, **model):
     return {"data": "digits-unpaired", "model": model, "train": train, "threads": 1}
 
 
-RECIPES = {  # tuned on the valid split alone; on test, F(y) and G(x) of seed 0 (docs/results.md has more):
-    "digits": _digits(body="resnet", cycle=5.0),  # right class 97.3% and 97.3%, off by 0.41 and 0.41 levels
-    "digits-no-cycle": _digits(body="resnet", cycle=0.0),  # 93.7% and 94.7%, 0.89 and 0.74 levels
-    "digits-coder": _digits(body="coder", blocks=1, cycle=5.0, steps=1200),  # 91.0% and 93.0%, 0.99 and 0.81 levels
-    "digits-coder-no-cycle": _digits(body="coder", blocks=1, cycle=0.0, steps=1200),  # 10.3% and 9.3%, 3.2 and 3.2
+RECIPES = {  # tuned on the valid split alone; docs/results.md has what each reaches on test
+    "digits": _digits(body="resnet", cycle=5.0),
+    "digits-no-cycle": _digits(body="resnet", cycle=0.0),
+    "digits-coder": _digits(body="coder", blocks=1, cycle=5.0, steps=1200),
+    "digits-coder-no-cycle": _digits(body="coder", blocks=1, cycle=0.0, steps=1200),
     "colour": {  # not tuned
         "data": "images",
         "model": dict(width=32, blocks=4, cycle=10.0, identity=1.0),

@@ -49,7 +49,7 @@ DIVERGENCES = {  # name -> h', h'' of (2) as functions of a; D, that of jensen-s
     "reverse-kl": (lambda a: 1 - a, lambda a: (-a).exp()),  # KL(p_m || p_data)
     "pearson": (lambda a: -a.square() / 4 - a, lambda a: -a),  # int (p_data - p_m)^2 / p_m
     "hinge": (lambda a: -F.relu(1 + a), lambda a: F.relu(1 - a)),  # int |p_data - p_m| - 2
-    "wasserstein": (lambda a: -a, lambda a: -a),  # the distance, if a has slopes of at most 1: penalties see to it
+    "wasserstein": (lambda a: -a, lambda a: -a),  # the distance, if a has slopes of at most 1, as r1 and r2 encourage
 }
 LOSSES = ("minimax", "non-saturating", "relativistic")
 FEW = 2000  # examples of valid that (8) takes, at most

@@ -20,8 +20,7 @@ its nats, which may be negative, compare with one another only, and are printed 
 the negative of (3) is the course's alpha ||v - f(z)||^2 + KL with alpha = 1/(2 sigma^2), up to the constant
 D/2 log(pi / alpha).
 
-On a GPU the room draws eps from a seed, and stores none. On a CPU the model draws eps by torch.randn, which is faster
-there than the room's generator.
+The room draws eps: by torch.randn on a CPU, where that is faster; elsewhere from a seed, so that none is stored.
 
     room: kernels/gaussian_kl.py    bodies: genmini/nets/coders.py    test: tests/models/test_vae.py
 """
