@@ -60,11 +60,12 @@ class FVSBN(Model):
         return self.order
 
     @torch.no_grad()
-    def sample(self, n, u=None, x=None, known=0):
+    def sample(self, n, u=None, x=None, known=0, y=None):
         """n draws, (n, *shape), uint8 up to 256 levels. u (n, D): uniform noise; u[:, d] decides the d-th pixel drawn.
 
         x (n, *shape), known: the first `known` pixels in `order` are those of x, and the rest is drawn after them.
         """
+        self.check_y(y, n)
         u, x = noise_and_start(n, self.D, u, x, known, self.order, self.p.dtype)
         x = x[:, self.order]
         a = self.alpha.bias.expand(n, -1).clone()  # alpha_d0; the column of a pixel is added once it is known

@@ -117,12 +117,13 @@ class MADE(Model):
     def pixel_order(self):
         return self.orders[0]
 
-    def sample(self, n, u=None, x=None, known=0):
+    def sample(self, n, u=None, x=None, known=0, y=None):
         """n draws, (n, *shape). u (n, D): uniform noise; u[:, d] decides the d-th pixel in order.
 
         x (n, *shape), known: the first `known` pixels in order are those of x, the rest is drawn. Of several masks, u
         is (n, D + 1), its last column decides the mask, and the orders must agree on which pixels are known.
         """
+        self.check_y(y, n)
         return self._sample(n, u, x, known, self._draw)
 
     def sample_naive(self, n, u=None, x=None, known=0):

@@ -93,6 +93,9 @@ def test_y_is_checked_in_one_way(name):
     if not model.classes:
         with pytest.raises(ValueError, match="y is given, and this model was made without classes"):
             model.loss(x, y=torch.zeros(5, dtype=torch.long))
+        if not model.cannot("sample"):
+            with pytest.raises(ValueError, match="y is given, and this model was made without classes"):
+                model.sample(2, y=0)
         return
     last = model.classes - 1  # cyclegan has two, whatever is wanted
     for y, words in (
