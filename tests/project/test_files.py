@@ -155,6 +155,8 @@ def test_a_full_disk_is_named_with_what_to_do(capsys, monkeypatch):
         status, _, err = run(capsys, "sample", "r", "--out", path)
         assert status == 2 and err.startswith(f"genmini: could not write {path}, ") and err.count("\n") == 1
         assert "bytes: No space left on device; free some space, or write elsewhere (--out)" in err
+    status, _, err = run(capsys, "study", "complete", "r", "--out", "x.png")
+    assert status == 2 and "could not write x.png, " in err and "No space left on device; free some space" in err
     assert Path("r/old.npy").read_bytes() == b"old" and not list(Path().rglob("*.part")) and not os.path.exists("x.png")
 
 
