@@ -11,9 +11,9 @@
 // 3. The few codes below the row's threshold survive (sift). Where two or more do, d_nk is computed as it is defined.
 //
 // Rows or codebooks whose magnitudes lie outside the proof, and so few rows that packing does not pay, take another
-// way: sums in double, in any order, choose the codes whose d_nk is computed (glance). The result is the same for every
-// instruction set and number of threads. nearest_code_cpu_workspace gives the size of the memory that the caller
-// brings.
+// way: sums in double, in any order, choose the codes whose d_nk is computed (search_in_double). The result is the same
+// for every instruction set and number of threads. nearest_code_cpu_workspace gives the size of the memory that the
+// caller brings.
 
 #include <algorithm>
 #include <atomic>
@@ -67,7 +67,7 @@ Scratch layout_scratch(Arena& arena, int64_t K, int64_t D) {
 
 // The centre: of each coordinate the median over a few finite codes. The scale: a typical code's largest number becomes
 // 1. False if no code is finite, or if the definition's sums might over- or underflow in double.
-bool look_at(const Problem& p, Book& book, int64_t* sample, double* column) {
+bool choose_centre(const Problem& p, Book& book, int64_t* sample, double* column) {
     int count = 0;
     int64_t step = std::max<int64_t>(1, p.K / SAMPLE);
     for (int64_t k = 0; k < p.K && count < SAMPLE; k += step)
@@ -119,10 +119,10 @@ extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const v
     Book book = layout(arena, K, D);
     int64_t sample[SAMPLE];
     double column[SAMPLE];
-    bool screened = N >= FEW && D <= WIDEST && look_at(p, book, sample, column);
+    bool screened = N >= FEW && D <= WIDEST && choose_centre(p, book, sample, column);
     const int set = instruction_set();
     auto pack = OF_SET(set, pack_tile);
-    auto search = screened ? OF_SET(set, search_rows) : OF_SET(set, glance);
+    auto search = screened ? OF_SET(set, search_rows) : OF_SET(set, search_in_double);
     const int64_t tile = OF_SET(set, TILE);
     book.tiles = (K + tile - 1) / tile;
     book.delta = 1.01f * (D + 64) * 0x1p-24f;

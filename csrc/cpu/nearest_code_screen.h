@@ -32,7 +32,7 @@ static double squared_distance(const double* x, const double* y, int64_t P) {
 }
 
 // The index of rows [n0, n1): sums in double, in any order, choose the codes that must be measured
-static void glance(const Problem& p, const Book&, int64_t n0, int64_t n1, Scratch& s) {
+static void search_in_double(const Problem& p, const Book&, int64_t n0, int64_t n1, Scratch& s) {
     const int64_t P = (p.D + LANES<double> - 1) / LANES<double> * LANES<double>;
     const double grow = 1 + (p.D + 4) * 0x1p-50, tiny = p.D * 0x1p-1072;
     double* y = s.wide + FEW * P;
@@ -179,7 +179,7 @@ template <class T> static void search(const Problem& p, const Book& book, int64_
     }
     for (int64_t n = n0; n < n1; n++)
         if (s.rows[n - n0].screened) p.index[n] = s.rows[n - n0].finish(p);
-        else glance(p, book, n, n + 1, s);
+        else search_in_double(p, book, n, n + 1, s);
 }
 
 // pack and search for the dtypes at hand
