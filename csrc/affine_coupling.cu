@@ -5,7 +5,8 @@
 //   rung one_pass   16-byte loads; every number is read once; a fixed tree of lanes, warps and chunks sums a row
 //
 // x, s, t, y are (N, D), contiguous, of one dtype T; logdet (N,) has the type real<T>, in which all arithmetic is
-// done. A sum of s is kept in two doubles, high + low. The rung, D and T decide the order of the additions, so results repeat bit by bit.
+// done. A sum of s is kept in two doubles, high + low. The rung, D and T decide the order of the additions, so results
+// repeat bit by bit.
 
 #include "gpu.h"
 
