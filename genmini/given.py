@@ -59,7 +59,8 @@ def mask(known, shape, order):
     """The pixels of an image of this shape that are known, (C, H, W) bool. known: a mask of them, (*shape), or how many
     there are, the first in `order`, a permutation of all."""
     if isinstance(known, torch.Tensor):
-        if known.dim() > len(shape) or any(a not in (1, b) for a, b in zip(known.shape[::-1], shape[::-1])):  # noqa: B905
+        last_first = zip(known.shape[::-1], shape[::-1], strict=False)  # known may have fewer dimensions
+        if known.dim() > len(shape) or any(a not in (1, b) for a, b in last_first):
             raise ValueError(f"known must be a mask of shape {shape}, got {tuple(known.shape)}")
         return known.bool().expand(shape).reshape(image(shape))
     D = math.prod(shape)

@@ -1,7 +1,7 @@
 """How noisy x_t is at each time of a diffusion, and what its network is trained to give.
 
-The course, "Modèles de diffusion"; Ho, Jain, Abbeel, 2020 (linear, eps); Nichol, Dhariwal, 2021 (cosine); Salimans, Ho,
-2022 (v); Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022 (edm).
+The course, "Modèles de diffusion"; Ho, Jain, Abbeel, 2020 (linear, eps); Nichol, Dhariwal, 2021 (cosine); Salimans,
+Ho, 2022 (v); Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022 (edm).
 
     x_t = a_t x_0 + s_t e,   e ~ N(0, I),   a_t^2 = prod_{r <= t} 1 - beta_r,   a_t^2 + s_t^2 = 1,   t = 1 ... T    (1)
     linear: beta_t from 0.1 / T to 20 / T;   cosine: a_t ~ cos(pi/2 (t/T + 0.008) / 1.008)                        (2)

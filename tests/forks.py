@@ -1,5 +1,5 @@
-"""Run pytest in many folders, each in a fork of one process that has imported the libraries: a run starts in a second
-where a new process would take six.
+"""Run pytest in many folders, each in a fork of one process that has imported the libraries: a run starts in less
+than a second where a new process takes five.
 
     runs = Forks(environment)
     code, output = runs.pytest(folder, "-x", "-q", "tests/kernels/test_nade.py", "-k", "emulated")

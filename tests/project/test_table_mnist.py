@@ -92,7 +92,8 @@ def test_rows_of_the_former_columns_are_read(table, recipes):
     assert [run[0] for run in table.missing()] == ["nade", "cvae", "realnvp"]
     table.write()
     lines = [line for line in table.document.read_text().splitlines() if line.startswith("| `")]
-    assert lines[0].startswith("| `vae` | ≤ 89.76 ± 0.24, IWAE-100 |  | ≤ 0.165 | ") and "| 785,284 | 151 |" in lines[0]
+    assert lines[0].startswith("| `vae` | ≤ 89.76 ± 0.24, IWAE-100 |  | ≤ 0.165 | ")
+    assert "| 785,284 | 151 |" in lines[0]
     assert lines[1].startswith("| `cvae` |  | ≤ 89.76 ± 0.24, IWAE-100 |  | ")
     table.store(row | dict(who="nade", figure="nll", settings=table.settings("nade", "mnist")))
     assert [run[0] for run in table.missing()] == ["cvae", "realnvp"] and len(table.stored()) == 3
