@@ -34,4 +34,4 @@ def rows():
             for name, time in took.items():
                 bytes = (traffic + ("y saved" in name and what != "forward")) * 4 * N * D
                 yield row("affine_coupling", f"N={N} D={D}", what, name, time,
-                          bytes=bytes, error=errors[name], beside=took["eager"][0])  # fmt: skip
+                          bytes=bytes, error=errors[name], beside=took["eager"][0])

@@ -35,7 +35,7 @@ def rows():
     for N, K, D in CASES:
         z, index = torch.randn(N, D, device=DEVICE), torch.randint(K, (N,), device=DEVICE)
         functions = {"index_add": index_add, "one_hot": one_hot, "torch.compile": added} | {
-            name: in_rung(ops.code_stats, rung) for name, rung in ours("code_stats").items()}  # fmt: skip
+            name: in_rung(ops.code_stats, rung) for name, rung in ours("code_stats").items()}
         errors = checked(functions, (z, index, K), index_add(z.double(), index, K), 1e-1)
         took = times({name: lambda function=function: function(z, index, K) for name, function in functions.items()})
         cost = {"bytes": 4 * N * D + 8 * N + 4 * K * D, "beside": took["index_add"][0]}

@@ -36,15 +36,15 @@ def room(x, output, unconditional, threshold, eta=0.0):
 @torch.no_grad()
 def rows():
     functions = {"eager": eager, "torch.compile": torch.compile(eager, dynamic=False)} | {
-        name: in_rung(room, rung) for name, rung in ours("ddim_step").items()}  # fmt: skip
+        name: in_rung(room, rung) for name, rung in ours("ddim_step").items()}
     for N, D in CASES:
         x, o, u = (torch.randn(N, D, device=DEVICE) for _ in range(3))
         for what, threshold, eta in (
             ("DDIM", None, 0.0), ("DDPM, static", "static", 1.0), ("DDIM, dynamic", "dynamic", 0.0),
-        ):  # fmt: skip
+        ):
             exact = eager(*(a.double() for a in (x, o, u)), threshold)
             errors = checked(functions, (x, o, u, threshold), exact, 1e-4)
             took = times({name: (lambda f=f: f(x, o, u, threshold, eta)) for name, f in functions.items()})
             for name, time in took.items():
                 yield row("ddim_step", f"N={N} D={D}", what, name, time,
-                          bytes=4 * 4 * N * D, error=errors[name], beside=took["eager"][0])  # fmt: skip
+                          bytes=4 * 4 * N * D, error=errors[name], beside=took["eager"][0])

@@ -29,7 +29,7 @@ def rows():
         mu, log_var, eps = (torch.randn(N, D, device=DEVICE) for _ in range(3))
         moving = [mu.requires_grad_(), log_var.requires_grad_()]
         functions = {"eager": eager, "torch.compile": torch.compile(eager)} | {
-            name: in_rung(room, rung) for name, rung in ours("gaussian_kl").items()}  # fmt: skip
+            name: in_rung(room, rung) for name, rung in ours("gaussian_kl").items()}
         errors = checked(functions, (mu, log_var, eps), eager(mu.double(), log_var.double(), eps.double()), 1e-2)
         for what, candidates, numbers in (
             ("forward", {name: (lambda f=f: f(*moving)) for name, f in functions.items()}, 3 * N * D + N),
@@ -38,4 +38,4 @@ def rows():
             took = times(candidates)
             for name, time in took.items():
                 yield row("gaussian_kl", f"N={N} D={D}", what, name, time,
-                          bytes=4 * numbers, error=errors[name], beside=took["eager"][0])  # fmt: skip
+                          bytes=4 * numbers, error=errors[name], beside=took["eager"][0])

@@ -30,7 +30,7 @@ def rows():
     for N, C, S in CASES:
         torch._dynamo.reset()  # after eight shapes of one function torch.compile runs it uncompiled
         functions = {"eager": eager, "torch.compile": torch.compile(eager, dynamic=False)} | {
-            name: in_rung(room, rung) for name, rung in ours("group_norm_silu").items()}  # fmt: skip
+            name: in_rung(room, rung) for name, rung in ours("group_norm_silu").items()}
         x = torch.randn(N, C, S, S, device=DEVICE)
         gamma, beta, scale, shift = (torch.randn(*shape, device=DEVICE) for shape in ((C,), (C,), (N, C), (N, C)))
         for case, inputs in (("", (x, gamma, beta)), (", modulated", (x, gamma, beta, scale, shift))):
@@ -43,4 +43,4 @@ def rows():
                 took = times(candidates)
                 for name, time in took.items():
                     yield row("group_norm_silu", f"N={N} C={C} {S}x{S}{case}", what, name, time,
-                              bytes=4 * numbers, error=errors[name], beside=took["eager"][0])  # fmt: skip
+                              bytes=4 * numbers, error=errors[name], beside=took["eager"][0])

@@ -18,13 +18,13 @@ from genmini.models._levels import steps
 from genmini.models.made import MADE
 
 CASES = [(64, 784, (1000, 1000), 2), (1, 784, (500,), 2), (100, 64, (500,), 17)] + (
-    [(1000, 784, (1000, 1000), 2)] if GPU else [])  # fmt: skip
+    [(1000, 784, (1000, 1000), 2)] if GPU else [])
 
 
 def dense(model, x):
     """A pass through dense layers."""
     layers = [(layer.weight.masked_fill(~mask, 0), layer.bias)
-              for layer, mask in zip((*model.W, model.V), masks(model), strict=True)]  # fmt: skip
+              for layer, mask in zip((*model.W, model.V), masks(model), strict=True)]
     rows, z = len(model.V.bias) // model.D, steps(x, model.levels, torch.float32)
 
     def run():
@@ -54,7 +54,7 @@ def rows():
         draws = {name: in_rung(draw, rung) for name, rung in ours("made_sample").items()}
         exact = copy.deepcopy(model).double().logits(x).to(l.dtype)
         error, below = ((l - exact).abs().max().item(),
-                        exact.sigmoid().neg() + 1 if L == 2 else exact.softmax(2).cumsum(2)[..., :-1])  # fmt: skip
+                        exact.sigmoid().neg() + 1 if L == 2 else exact.softmax(2).cumsum(2)[..., :-1])
         wanted = (u[..., None] >= below.view(N, D, -1)).sum(2)
         for name, function in draws.items():  # a wrong kernel is not timed
             differ = (function() != wanted).any(1).sum()  # float32: u may fall between two roundings of a probability
@@ -62,7 +62,7 @@ def rows():
         operations = 2 * N * sum(mask.sum().item() for mask in masks(model))
         functions = naive | draws
         held = {name: peak(function) / 1e6 for name, function in (
-            functions | {"PyTorch, dense": lambda x=x, model=model: dense(model, x)()}).items()}  # fmt: skip
+            functions | {"PyTorch, dense": lambda x=x, model=model: dense(model, x)()}).items()}
         took = times(functions, seconds=4.0)
         took |= {name: tuple(D * t for t in took[name]) for name in naive}
         fastest = min(took[name][0] for name in naive)
@@ -70,4 +70,4 @@ def rows():
         for name, time in took.items():
             case = f"N={N} D={D} H={'x'.join(map(str, hidden))} L={L}, holds {memory} MB"
             yield row("made_sample", case, "sample", name, time, operations=operations,
-                      error=error if name in draws else None, beside=fastest)  # fmt: skip
+                      error=error if name in draws else None, beside=fastest)

@@ -17,7 +17,7 @@ CASES = [(16, 1, 64, 28, 7, "A", 1), (16, 64, 64, 28, 3, "B", 1), (16, 64, 64, 1
          (16, 64, 64, 16, 7, "B", 1), (16, 96, 96, 16, 3, "B", 3)]
 if GPU:
     CASES = [(256, 1, 128, 28, 7, "A", 1)] + [(256, 128, 128, 32, k, "B", 1) for k in (3, 5, 7)] + [
-        (256, 192, 192, 32, 3, "B", 3)]  # fmt: skip
+        (256, 192, 192, 32, 3, "B", 3)]
 DTYPES = ["float32", "bfloat16"] if GPU else ["float32"]
 
 
@@ -39,7 +39,7 @@ def rows():
 
 def rows_of(N, C, O, H, k, kind, colours, dtype):
     x, weight, bias, dy = (torch.randn(*s, device=DEVICE).to(getattr(torch, dtype))
-                           for s in ((N, C, H, H), (O, C, k, k), (O,), (N, O, H, H)))  # fmt: skip
+                           for s in ((N, C, H, H), (O, C, k, k), (O,), (N, O, H, H)))
     if GPU:
         x, dy = (a.contiguous(memory_format=torch.channels_last) for a in (x, dy))
     weight /= (C * k * k) ** 0.5
@@ -49,7 +49,7 @@ def rows_of(N, C, O, H, k, kind, colours, dtype):
     torch._dynamo.reset()
     dense = lambda x, weight, bias: F.conv2d(x, weight * M, bias, padding=k // 2)
     functions = {"masked dense": dense, "torch.compile": torch.compile(dense),
-                 "cropped": lambda x, w, b: cpu(x, w, b, kind, colours)}  # fmt: skip
+                 "cropped": lambda x, w, b: cpu(x, w, b, kind, colours)}
     functions["split"] = lambda x, w, b: split(x, w, b, M[:, :, k // 2, k // 2, None, None], kind, colours)
     room = lambda x, weight, bias: ops.masked_conv2d(x, weight, bias, kind, colours)
     functions |= {name: in_rung(room, rung) for name, rung in ours("masked_conv2d").items()}
@@ -62,10 +62,10 @@ def rows_of(N, C, O, H, k, kind, colours, dtype):
         P = N * H * H
         for name, time in took.items():
             work = {"bytes": products * x.element_size() * (P * C + L * O * C * k * k + P * O),
-                    "operations": products * 2 * P * O * C * k * k * L}  # fmt: skip
+                    "operations": products * 2 * P * O * C * k * k * L}
             label = f"{N}x{C}x{H}x{H}->{O} {k}x{k} {kind}{colours} {L:.2f}"
             yield row("masked_conv2d", label, what, name, time, dtype=dtype, error=errors[name],
-                      beside=took["masked dense"][0], **work)  # fmt: skip
+                      beside=took["masked dense"][0], **work)
 
 
 if __name__ == "__main__":

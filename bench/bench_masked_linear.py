@@ -14,7 +14,7 @@ from genmini import ops
 
 # rows, inputs, outputs, order of the degrees: MNIST's first layer, a square hidden layer, a small batch, random order
 CASES = [(256, 784, 1024, "sorted"), (1024, 1024, 1024, "sorted"), (64, 2048, 2048, "sorted"),
-         (1024, 1024, 1024, "shuffled")]  # fmt: skip
+         (1024, 1024, 1024, "shuffled")]
 CASES += [(8192, 4096, 4096, "sorted"), (8192, 4096, 4096, "shuffled"), (8192, 1024, 1024, "sorted")] if GPU else []
 DTYPES = ["float32", "bfloat16"] if GPU else ["float32"]
 BLOCK = 256
@@ -47,12 +47,12 @@ def rows():
 def rows_of(N, K, J, order, dtype):
     in_degree, out_degree = degrees(K, J, order)
     x, weight, bias, dy = (torch.randn(*shape, device=DEVICE).to(getattr(torch, dtype))
-                           for shape in ((N, K), (J, K), (J,), (N, J)))  # fmt: skip
+                           for shape in ((N, K), (J, K), (J,), (N, J)))
     weight /= K**0.5
     live = mask(in_degree, out_degree, False)
     M, L = live.to(x.dtype), live.float().mean().item()
     seen = ([live[j : j + BLOCK].any(0).nonzero().max().item() + 1 for j in range(0, J, BLOCK)]
-            if order == "sorted" else None)  # fmt: skip
+            if order == "sorted" else None)
     exact = F.linear(x.double(), weight.double() * live, bias.double())
     torch._dynamo.reset()
     dense = lambda x, weight, bias: masked_dense(x, weight, bias, M, seen)
@@ -68,10 +68,10 @@ def rows_of(N, K, J, order, dtype):
         took = times({name: call(function) for name, function in functions.items()})
         for name, time in took.items():
             work = {"bytes": products * x.element_size() * (N * K + L * J * K + N * J),
-                    "operations": products * 2 * N * J * K * L}  # fmt: skip
+                    "operations": products * 2 * N * J * K * L}
             label = f"{N}x{K}->{J} {order} {L:.2f}"
             yield row("masked_linear", label, what, name, time, dtype=dtype, error=errors[name],
-                      beside=took["masked dense"][0], **work)  # fmt: skip
+                      beside=took["masked dense"][0], **work)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ CASES = [(100, 784, 500, 0.5), (100, 784, 500, 0.13)] + ([(1000, 784, 500, 0.5),
 def loop_sample(u, W, V, b, c):
     a, x = c.expand(len(u), -1).clone(), []
     for w, v, b_d, u_d in zip(W.t().contiguous().unbind(), V.unbind(), b.unbind(), u.t().contiguous().unbind(),
-                              strict=True):  # fmt: skip
+                              strict=True):
         x.append((u_d >= torch.sigmoid(-torch.addmv(b_d, a.sigmoid(), v))).to(a.dtype))
         a.addr_(x[-1], w)
     return torch.stack(x, 1)
@@ -32,7 +32,7 @@ def loop_log_prob(x, W, V, b, c):
         l.append(a.sigmoid() @ v)
         a = torch.addr(a, x_d, w)
     return -torch.nn.functional.binary_cross_entropy_with_logits(torch.stack(l, 1) + b, x.to(W.dtype),
-                                                                 reduction="none").sum(1)  # fmt: skip
+                                                                 reduction="none").sum(1)
 
 
 def rows():
@@ -63,4 +63,4 @@ def rows():
             for name, time in took.items():
                 case = f"N={N} D={D} H={H} ink={share:.2f}, holds {memory} N D H"
                 yield row("nade", case, what, name, time, operations=operations, error=errors[name],
-                          beside=took["PyTorch loop"][0])  # fmt: skip
+                          beside=took["PyTorch loop"][0])

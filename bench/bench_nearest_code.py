@@ -54,7 +54,7 @@ def survivors():
         for K, D in ((512, 64), (1024, 256)):
             e = torch.randn(K, D, device=DEVICE)
             z = torch.randn(N, D, device=DEVICE) * (noise or 1) + (
-                e[torch.randint(K, (N,), device=DEVICE)] if noise else 0)  # fmt: skip
+                e[torch.randint(K, (N,), device=DEVICE)] if noise else 0)
             for rung in ("tiled", "tensor_core"):
                 effort = torch.empty(N, dtype=torch.int64)
                 room.launch(backend, rung, z, e, effort)

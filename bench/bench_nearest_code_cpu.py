@@ -51,7 +51,7 @@ def candidates(z, e):
     # without the checks and the dispatch of the operator, which cost some 30 us
     alone = importlib.import_module("genmini.kernels.nearest_code").launch_cpu
     found = {"genmini cpu": ours, "genmini cpu, kernel": lambda: alone(z, e),
-             "torch.cdist": lambda: torch.cdist(z, e).argmin(1)}  # fmt: skip
+             "torch.cdist": lambda: torch.cdist(z, e).argmin(1)}
     try:
         import faiss
 
@@ -102,7 +102,7 @@ def case(data, N, K, D, threads, limit):
     for name, time in took.items():
         line = measure.row("nearest_code_cpu", f"N={N} K={K} D={D} {data.__name__}",
                            f"{threads} thread" + "s" * (threads > 1), name, time,
-                           error=errors[name], beside=beside)  # fmt: skip
+                           error=errors[name], beside=beside)
         bytes, operations = 4 * (N + K) * D + 8 * N, 2 * N * K * D
         bound = max(bytes / measure.copy_bandwidth(), operations / limit) * 1e3
         yield {**line, "bytes": bytes, "operations": operations, "percent_of_bound": f"{100 * bound / time[0]:.1f}"}

@@ -26,7 +26,7 @@ def rows():
     angle = torch.linspace(0.01, 1.56, 1000, dtype=torch.float64, device=DEVICE)
     alpha, sigma = angle.cos(), angle.sin()
     functions = {"eager": eager, "torch.compile": torch.compile(eager, dynamic=False)} | {
-        name: in_rung(room, rung) for name, rung in ours("q_sample").items()}  # fmt: skip
+        name: in_rung(room, rung) for name, rung in ours("q_sample").items()}
     for N, D in CASES:
         x0, eps, t = torch.randn(N, D, device=DEVICE), torch.randn(N, D, device=DEVICE), torch.arange(N, device=DEVICE)
         for target in ("eps", "v"):
@@ -35,4 +35,4 @@ def rows():
             took = times({name: (lambda f=f: f(*inputs, None, target)) for name, f in functions.items()})
             for name, time in took.items():
                 yield row("q_sample", f"N={N} D={D}", f"seed, {target}", name, time,
-                          bytes=4 * 3 * N * D, error=errors[name], beside=took["eager"][0])  # fmt: skip
+                          bytes=4 * 3 * N * D, error=errors[name], beside=took["eager"][0])

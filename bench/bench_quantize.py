@@ -35,7 +35,7 @@ def rows():
             assert not name.startswith("genmini") or errors[name] < 1e-2, (name, errors[name])
         one, search = 4 * N * D, 2 * N * K * D  # forward: z twice, z_q; backward: dz_q, z twice, dz
         calls = [("forward", 3 * one, search, lambda f: lambda: f(z.detach(), e.detach())),
-                 ("backward", 4 * one, 0, lambda f: backward(f, (z, e)))]  # fmt: skip
+                 ("backward", 4 * one, 0, lambda f: backward(f, (z, e)))]
         for what, bytes, operations, call in [*calls, ("both", 7 * one, search, lambda f: both(f, (z, e)))]:
             took = times({name: call(step) for name, step in steps.items()})
             cost = {"bytes": bytes + 4 * K * D, "operations": operations, "beside": took["eager"][0]}

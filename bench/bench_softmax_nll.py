@@ -39,13 +39,13 @@ def rows_of(N, L, P, channels, dtype):
     errors = checked(functions, (logits, target), exact, 1e-5)
     moving, cost = logits.clone().requires_grad_(), logits.element_size() * logits.numel()
     for what, reads, call in (("forward", 1, lambda f: lambda: f(logits, target)),
-                              ("both", 3, lambda f: both(lambda a: f(a, target), [moving], [dnll]))):  # fmt: skip
+                              ("both", 3, lambda f: both(lambda a: f(a, target), [moving], [dnll]))):
         took = times({name: call(function) for name, function in functions.items()})
         for name, time in took.items():
             work = {"bytes": reads * cost + 8 * N * P, "operations": 0}
             label = f"N={N} L={L} P={P} levels {channels}"
             yield row("softmax_nll", label, what, name, time, dtype=dtype, error=errors[name],
-                      beside=took["eager"][0], **work)  # fmt: skip
+                      beside=took["eager"][0], **work)
 
 
 if __name__ == "__main__":

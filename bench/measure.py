@@ -154,14 +154,14 @@ def row(room, case, what, who, time, *, dtype="float32", bytes=0, operations=0, 
     """
     median, low, high = time
     bound = max(bytes / copy_bandwidth(),
-                operations / matmul_rate(getattr(torch, dtype) if GPU else torch.float32)) * 1e3  # fmt: skip
+                operations / matmul_rate(getattr(torch, dtype) if GPU else torch.float32)) * 1e3
     return {
         "room": room, "case": case, "what": what, "who": who, "dtype": dtype,
         "ms": f"{median:.4g}", "ms_20": f"{low:.4g}", "ms_80": f"{high:.4g}",
         "bytes": int(bytes), "operations": int(operations),
         "percent_of_bound": f"{100 * bound / median:.1f}" if bound else "",
         "ratio": f"{beside / median:.2f}" if beside else "", "error": "" if error is None else f"{error:.2g}",
-    }  # fmt: skip
+    }
 
 
 @functools.cache
@@ -180,7 +180,7 @@ def machine():
         "threads": torch.get_num_threads(),
         "torch": torch.__version__, "triton": triton_version, "python": platform.python_version(), "commit": commit(),
         "copy_GB_s": f"{copy_bandwidth() / 1e9:.1f}", "matmul_GFLOP_s": f"{matmul_rate() / 1e9:.0f}",
-    }  # fmt: skip
+    }
 
 
 def commit():

@@ -36,7 +36,7 @@ def run(names):
             rows.append({**row, **measure.machine()})
             print("  ".join(f"{row[key]:<{width}}"
                             for key, width in zip(SHOWN, (16, 26, 9, 26, 9, 9, 6, 6, 8), strict=True)),
-                  flush=True)  # fmt: skip
+                  flush=True)
     return rows
 
 
@@ -90,9 +90,9 @@ def document():
         if "room" not in rows[0]:
             continue  # the results of trained models
         versions = dict.fromkeys(f"PyTorch {row['torch']}, Triton {row['triton']}, Python {row['python']}"
-                                 for row in rows)  # fmt: skip
+                                 for row in rows)
         blocks += [f"## {rows[0]['device']}\n", f"{'; '.join(versions)}. Limits by commit:\n", *limits(rows), "",
-                   *table(rows), ""]  # fmt: skip
+                   *table(rows), ""]
     block = "<!-- bench -->\n" + "\n".join(blocks).strip() + "\n<!-- /bench -->"
     MEASURED.write_text(re.sub(r"<!-- bench -->.*<!-- /bench -->", lambda _: block, MEASURED.read_text(), flags=re.S))
 

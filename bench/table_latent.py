@@ -59,13 +59,13 @@ class Latent(Table):
             y = trained.splits["train"].y
             without = without_label(model, test.x, y.bincount() / len(y), self.draws)
             found |= {name: without[figure].mean().item() for name, figure in (("elbo", "elbo"), ("iwae", iwae))
-                      if figure in without}  # fmt: skip
+                      if figure in without}
         found |= {
             "reconstruction": figures.get("reconstruction"),
             "squared_error": off.square().flatten(1).sum(1).mean().item(), "fid": judged["samples"]["fid"],
             "fid_real": judged["real"]["fid"], "right_class": right and right[0],
             "perplexity": figures.get("perplexity"),
-        }  # fmt: skip
+        }
         text = lambda value: "" if value is None else f"{value:.4f}"
         return self.row(run, trained, **{name: text(found.get(name)) for name in self.shown}, unit=model.unit)
 
@@ -82,7 +82,7 @@ class Latent(Table):
 
         heads = [SETS[data], "−ELBO", f"−IWAE-{self.draws}", "−ELBO given y", f"−IWAE-{self.draws} given y",
                  "−log p(x\\|z)",
-                 "squared error", "FID", "right class", "perplexity", "parameters", "seconds"]  # fmt: skip
+                 "squared error", "FID", "right class", "perplexity", "parameters", "seconds"]
         lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
         for (who, key), group in sorted(groups.items(), key=order):
             name = f"`{who}` ({key})" + (f", {len(group)} seed{'s' * (len(group) > 1)}" if len(group) < 3 else "")

@@ -64,7 +64,7 @@ class Mnist(Table):
         folder = os.environ.get(FOLDER)
         if not folder:
             raise ValueError(f"{FOLDER} is not set: it names a folder with MNIST's first 10,000 training images "
-                             "and its test set, in IDX files")  # fmt: skip
+                             "and its test set, in IDX files")
         trained = train(*run, data="idx", folder=folder)
         model, test = trained.model, trained.splits["test"]
         found = {each.name or "nll": (each.mean, each.error) for each in experiment.figures(model, test, self.draws)}
@@ -72,7 +72,7 @@ class Mnist(Table):
         given = {}
         if model.classes:
             given = {name: f"{abs(v):.4f}" for name, v in zip(("nats_given_y", "error_given_y"), found[what],
-                                                               strict=True)}  # fmt: skip
+                                                               strict=True)}
             frequency = trained.splits["train"].y.bincount(minlength=model.classes).clamp(min=1)
             each = without_label(model, test.x, frequency / frequency.sum(), self.draws)[what].double()
             found[what] = each.mean().item(), each.std().item() / math.sqrt(len(each))
@@ -107,10 +107,10 @@ class Mnist(Table):
             most = "" if row["figure"] == "nll" else "≤ "
             by = f", {row['figure'].upper()}" if row["figure"].startswith("iwae") else ""
             nats = [f"{most}{float(value):.2f} ± {float(error):.2f}{by}" if value else "" for value, error in
-                    ((row["nats"], row["standard_error"]), (row["nats_given_y"], row["error_given_y"]))]  # fmt: skip
+                    ((row["nats"], row["standard_error"]), (row["nats_given_y"], row["error_given_y"]))]
             bits = f"{most}{float(row['bits_per_dim']):.3f}" if row["nats"] else ""
             cells = [f"`{row['who']}`", *nats, bits, PUBLISHED.get(row["who"], ""), f"{int(row['parameters']):,}",
-                     f"{float(row['cpu_seconds']):.0f}"]  # fmt: skip
+                     f"{float(row['cpu_seconds']):.0f}"]
             lines.append("| " + " | ".join(cells) + " |")
         return lines
 
@@ -123,7 +123,7 @@ class Mnist(Table):
         shown = [data, *(row["who"] for row in self.in_order(rows, data))]
         titles = [f"test images ({self.sets[data]})", *(f"`{name}`" for name in shown[1:])]
         images = " | ".join(f"![64 images: {title}](mnist/{name}.png)"
-                            for title, name in zip(titles, shown, strict=True))  # fmt: skip
+                            for title, name in zip(titles, shown, strict=True))
         return ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|", f"| {images} |"]
 
     def tables(self, rows):

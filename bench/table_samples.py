@@ -58,7 +58,7 @@ class Samples(Table):
         def row(ways, *counts):
             parts = [judged(n, **ways) for n in counts]
             figures = parts[0][0] | {f"{name}_{n}": v for (each, _), n in zip(parts[1:], counts[1:], strict=True)
-                                     for name, v in each.items()}  # fmt: skip
+                                     for name, v in each.items()}
             ms = 1000 * sum(seconds for _, seconds in parts) / sum(counts)
             how = " ".join(map(str, ways.values()))
             return self.row(run, trained, how=how, **figures, ms_a_sample=f"{ms:.2f}")
@@ -98,7 +98,7 @@ class Samples(Table):
         plain = [row for row in rows if not row["how"]]
         heads = ["17 levels", f"FID, n = {FEW}", f"FID, n = {MANY}", f"KID, n = {MANY}", "precision", "recall",
                  "nearest train image", "rarest, commonest class", "right class", "ms a sample", "parameters",
-                 "seconds of training"]  # fmt: skip
+                 "seconds of training"]
         lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
         cost = lambda item: statistics.mean(float(row["fid"]) for row in item[1])
         for (who, key), group in sorted(self.grouped(plain, "digits").items(), key=cost):
@@ -106,12 +106,12 @@ class Samples(Table):
             name += f", {len(group)} seed{'s' * (len(group) > 1)}" if key and len(group) < 3 else ""
             mean = lambda column: [float(row[column]) for row in group if row[column]]  # noqa: B023
             shares = " to ".join(f"{statistics.mean(mean(f'{end}_{MANY}')):.2f}" if mean(f"{end}_{MANY}") else ""
-                                 for end in ("rarest", "commonest"))  # fmt: skip
+                                 for end in ("rarest", "commonest"))
             cells = [name, _cell(group, "fid", 1), _cell(group, f"fid_{MANY}", 1), _cell(group, f"kid_{MANY}", 2),
                      _cell(group, f"precision_{MANY}", 2), _cell(group, f"recall_{MANY}", 2),
                      _cell(group, "nearest", 1), shares.strip(" to") and shares, _cell(group, "right_class", 3),
                      _cell(group, "ms_a_sample", 1, spread=False), f"{int(group[0]['parameters']):,}" if key else "",
-                     _cell(group, "cpu_seconds", 0, spread=False)]  # fmt: skip
+                     _cell(group, "cpu_seconds", 0, spread=False)]
             lines.append("| " + " | ".join(cells) + " |")
         return lines
 
@@ -136,7 +136,7 @@ def _figures(column):
     """Of one column of `metrics.score`, as text"""
     rarest, commonest = column["shares"]
     found = column | dict(kid=column["kid"][0], rarest=rarest, commonest=commonest,
-                          right_class=column["accuracy"] and column["accuracy"][0])  # fmt: skip
+                          right_class=column["accuracy"] and column["accuracy"][0])
     return {name: "" if found[name] is None else f"{found[name]:.4f}" for name in METRICS}
 
 

@@ -63,10 +63,10 @@ def without_label(model, x, frequency, draws):
     for part in x.split(BATCH):
         with torch.no_grad():
             first, second = ([model.figures(part, y=torch.full((len(part),), c), k=k) for c in range(C)]
-                             for k in (draws // C, 0))  # fmt: skip
+                             for k in (draws // C, 0))
         what, sign = ("nll", -1) if "nll" in first[0] else ("elbo", 1)
         weighed = lambda given, name, sign=1: torch.stack(
-            [sign * each[name] + p.log() for each, p in zip(given, frequency, strict=True)])  # fmt: skip
+            [sign * each[name] + p.log() for each, p in zip(given, frequency, strict=True)])
         log_q = weighed(second, what, sign).log_softmax(0)  # (C, N)
         figures = {what: sign * (log_q.exp() * (weighed(first, what, sign) - log_q)).sum(0)}
         if f"iwae-{draws // C}" in first[0]:
@@ -135,7 +135,7 @@ class Table:
             "valid": f"{trained.history.valid:.4f}", "step": trained.history.step,
             "parameters": sum(p.numel() for p in trained.model.parameters()), "cpu_seconds": f"{trained.seconds:.1f}",
             "settings": self.settings(name, key), "torch": torch.__version__, "commit": trained.commit,
-        }  # fmt: skip
+        }
 
     def stored(self):
         if not self.csv.exists():
@@ -162,7 +162,7 @@ class Table:
     def of_today(self):
         """The stored rows of anchors, and of recipes as they are now."""
         return [row for row in self.stored()
-                if not row["recipe"] or row["settings"] == self.settings(row["who"], row["recipe"])]  # fmt: skip
+                if not row["recipe"] or row["settings"] == self.settings(row["who"], row["recipe"])]
 
     def missing(self, only=None):
         """The runs that have no whole row of today's settings."""
@@ -189,7 +189,7 @@ class Table:
         blocks = ["\n".join(lines) for lines in self.tables(rows)]
         if again := sum(row["commit"].endswith("-dirty") for row in rows):
             blocks.append(f"{again} of the {len(rows)} rows were measured while the code had uncommitted changes;\n"
-                          f"`make table-{self.name}` measures them again.")  # fmt: skip
+                          f"`make table-{self.name}` measures them again.")
         block = "\n\n".join([f"<!-- {self.name} -->", *blocks, f"<!-- /{self.name} -->"])
         marked = re.compile(rf"<!-- {self.name} -->.*<!-- /{self.name} -->", re.S)
         self.document.write_text(marked.sub(lambda _: block, self.document.read_text()))
@@ -203,14 +203,14 @@ class Table:
         parser.add_argument("--only", nargs="+", metavar="MODEL", help="these models")
         parser.add_argument("--fresh", action="store_true", help="measure again what is stored")
         parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count()), metavar="N",
-                            help="processes at a time (default: %(default)s)")  # fmt: skip
+                            help="processes at a time (default: %(default)s)")
         parser.add_argument("--write", action="store_true", help="only write docs/results.md from the stored rows")
         options = parser.parse_args()
         if options.write:
             return self.write()
         if files := changed():
             parser.error(f"the code has uncommitted changes ({', '.join(files)}): commit them first, because each row "
-                         "names the commit that it measures")  # fmt: skip
+                         "names the commit that it measures")
         for row in self.anchors():
             self.store(row)
         todo = list(self.runs(options.only)) if options.fresh else self.missing(options.only)

@@ -27,7 +27,7 @@ from ._version import version as __version__
 __all__ = [
     "__version__", "checkpoint", "data", "experiment", "kernels", "layers", "load", "metrics", "models", "ops",
     "outputs", "plots", "samples", "studies", "train",
-]  # fmt: skip
+]
 
 # kernels/ lies beside genmini/ in a checkout and inside it in an installed package; `import genmini.kernels` finds
 # either.

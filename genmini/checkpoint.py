@@ -34,7 +34,7 @@ KEYS = {
     "seed": (int, False), "device": (str, False), "backend": (str, False), "threads": (int, False),
     "versions": (dict, False), "stage": (str, False), "later": (list, False), "state": (dict, False),
     "digests": (dict, False), "options": (dict, False), "source": (dict | None, False),
-}  # fmt: skip
+}
 
 
 def save(run, model, metadata, weights=None, state=None):

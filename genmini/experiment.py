@@ -98,7 +98,7 @@ def _recipe(model, wanted, name, colour=False):
     recipe_data = recipes[key]["data"]
     if data.kind(recipe_data) != data.kind(wanted):
         raise ValueError(f"the recipe {key!r} of {model} is for {data.kind(recipe_data)}, "
-                         f"and {wanted} is {data.kind(wanted)}")  # fmt: skip
+                         f"and {wanted} is {data.kind(wanted)}")
     binary = f"{wanted}-{recipe_data.partition('-')[2]}"  # the recipe says how levels become two
     return key, recipes[key], binary if binary in data.SETS else wanted
 
@@ -164,7 +164,7 @@ def build(plan, train, device="cpu"):
     classes, where = model.classes, train.source["folder"] if train.source else train.name
     if classes and train.classes == 0:
         raise ValueError(f"this {plan.model} learns from classes, and {where} has none: "
-                         "it needs labels, or sub-folders")  # fmt: skip
+                         "it needs labels, or sub-folders")
     if classes and train.classes not in (None, classes):
         raise ValueError(f"this {plan.model} is made for {classes} classes, and {where} has "
                          f"{train.classes}" + f": --set classes={train.classes}" * ("classes" in model.settings))
@@ -180,7 +180,7 @@ def train(plan, model, splits, run=None, watch=None, resume=False, overwrite=Fal
     later = dict(zip(plan.stages[1:], plan.loops[1:], strict=True)) if plan.stages else None
     measure = _measure(model, splits["valid"])
     settings = dict(**plan.loops[0], later=later, seed=plan.seed, watch=watch, measure=measure, resume=resume,
-                    progress=progress)  # fmt: skip
+                    progress=progress)
     if run is None:
         return fit(model, splits["train"], splits["valid"], **settings)
     begun = {key: value for key, value in identity(plan, model.device).items() if key not in ("model", "data")}
@@ -189,7 +189,7 @@ def train(plan, model, splits, run=None, watch=None, resume=False, overwrite=Fal
     with what_is_kept(run):
         try:
             return fit(model, splits["train"], splits["valid"], run=run, metadata=metadata, overwrite=overwrite,
-                       **settings)  # fmt: skip
+                       **settings)
         except OSError as error:
             if error.errno is None:  # the message names the file
                 raise
@@ -216,7 +216,7 @@ def _is_known(model, split):
 def identity(plan, device):
     """What a resumed training must have in common with its beginning, or its bits would be others."""
     return dict(model=plan.model, data=plan.data, options=plan.options, recipe_name=plan.recipe_name,
-                recipe=plan.recipe, seed=plan.seed, device=device.type, backend=kernels.requested())  # fmt: skip
+                recipe=plan.recipe, seed=plan.seed, device=device.type, backend=kernels.requested())
 
 
 def check_resume(run, saved, plan, device, splits):
@@ -227,7 +227,7 @@ def check_resume(run, saved, plan, device, splits):
     for key in now:
         if key != "recipe" and was.get(key) != now[key]:
             raise ValueError(f"the run in {run} was begun with {key} {was.get(key)!r}, not {now[key]!r}: "
-                             "continue it with what it was begun with, or choose another folder (--out)")  # fmt: skip
+                             "continue it with what it was begun with, or choose another folder (--out)")
     for split in splits.values():
         data.check_same(split, saved.get("source"))
 

@@ -23,7 +23,7 @@ def check_name(path):
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise ValueError(f"{shown} is too long a name for the file system, {len(os.fsencode(text))} bytes: "
-                             "choose a shorter one") from None  # fmt: skip
+                             "choose a shorter one") from None
 
 
 def write(path, content):
@@ -85,7 +85,7 @@ def lock(folder):
             holder = os.read(file, 20).decode(errors="replace").strip()
             os.close(file)
             raise ValueError(f"{folder} is in use: process {holder or '?'} trains there; wait for it, stop it, "
-                             "or choose another --out") from None  # fmt: skip
+                             "or choose another --out") from None
         except OSError:  # a file system without locks
             pass
         if _is_at(path, file):  # and was not removed by its last holder before it was locked

@@ -59,7 +59,7 @@ def _check_foreign(run):
     for path in (path for pattern in WRITTEN for path in run.glob(pattern)):
         if path.stat().st_size and not checkpoint.is_weights(path.name):  # a kill may leave weights of ours
             raise ValueError(f"{run} holds no run, and a training would replace its {path.name}: "
-                             "choose another folder (--out)")  # fmt: skip
+                             "choose another folder (--out)")
 
 
 def _remove(run):

@@ -22,7 +22,7 @@ def versions():
 
         triton = module.__version__
     return dict(genmini=__version__, python=platform.python_version(), torch=torch.__version__, triton=triton,
-                numpy=numpy.__version__)  # fmt: skip
+                numpy=numpy.__version__)
 
 
 def notes():

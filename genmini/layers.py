@@ -93,7 +93,7 @@ class VectorQuantizer(nn.Module):
                 raise ValueError(f"decay must be None or in [0, 1), got {decay}")
         self.num_embeddings, self.embedding_dim, self.beta, self.decay, self.revive = (
             num_embeddings, embedding_dim, beta, decay, revive
-        )  # fmt: skip
+        )
         weight = torch.empty(num_embeddings, embedding_dim, device=device, dtype=dtype)
         if decay is None:
             self.weight = nn.Parameter(weight)

@@ -251,7 +251,7 @@ class Training:
             "losses": {name: torch.stack(losses) for name, losses in self.losses.items()},
             "descents": {name: descent.state_dict() for name, descent in self.descents.items()},
             **{name: part.state_dict() for name, part in self._parts().items()},
-        }  # fmt: skip
+        }
 
     def _load(self):
         state, weights = checkpoint.load_state(self.run)

@@ -19,7 +19,7 @@ __all__ = [
     "affine_coupling", "affine_coupling_inverse", "code_stats", "ddim_step", "gaussian_kl", "group_norm_silu",
     "made_sample", "masked_conv2d", "masked_linear", "nade", "nade_logits", "nade_sample", "nearest_code",
     "pixelcnn_sample", "q_sample", "quantize", "quantize_step", "softmax_nll",
-]  # fmt: skip
+]
 
 
 def quantize(z, codebook, beta=0.25):

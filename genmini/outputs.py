@@ -52,7 +52,7 @@ def decoder(name, levels, alpha=20.0, variance="shared"):
     number(above=0, alpha=alpha)
     if name == "bernoulli" and levels != 2:
         raise ValueError(f"decoder 'bernoulli' is for two levels, got {levels}: take 'categorical' or a 'gaussian', "
-                         "or binary data")  # fmt: skip
+                         "or binary data")
     return kinds[name]()
 
 

@@ -144,12 +144,12 @@ def plane(path, model, data, truth, n=4000):
     brightest = torch.quantile(p[0], 0.999).item()
     for panel, density in zip(panels[0, :2], p, strict=True):
         panel.imshow(density.view(300, 300), origin="lower", extent=[-reach, reach] * 2, cmap="Blues",
-                     vmin=0, vmax=brightest)  # fmt: skip
+                     vmin=0, vmax=brightest)
     by_class = dict(c=y, cmap="tab10", vmin=0, vmax=9)
     panels[1, 0].scatter(*x.T, s=2, linewidths=0, **by_class)
     panels[1, 1].scatter(*samples.T, s=2, linewidths=0, color="0.25")
     titles = [["true density", f"density of {model.title}", "data carried to noise, z = h(x)"],
-              [f"data ({data.split})", f"samples of {model.title}", "a round grid of z, carried back"]]  # fmt: skip
+              [f"data ({data.split})", f"samples of {model.title}", "a round grid of z, carried back"]]
     if flows:
         panels[0, 2].scatter(*z.T, s=2, linewidths=0, **by_class)
         for r in (1, 2, 3):
@@ -182,10 +182,10 @@ def duel(path, model, data, n=4000):
         panel.scatter(*some.T, s=2, linewidths=0, **painted)
     if d is not None:
         shown = panels[0, 2].imshow(d.view(300, 300), origin="lower", extent=[-reach, reach] * 2, cmap="RdBu", vmin=0,
-                                    vmax=1)  # fmt: skip
+                                    vmax=1)
         figure.colorbar(shown, ax=panels[0, 2], shrink=0.7)
     titles = [f"data ({data.split})", f"samples of {model.title}", "d, by its likeliest class" if model.classes
-              else "d: 1/2 where it cannot tell"]  # fmt: skip
+              else "d: 1/2 where it cannot tell"]
     for panel, title in zip(panels[0], titles, strict=False):
         panel.set(title=title, xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[], aspect="equal")
         panel.spines[:].set_color("0.8")

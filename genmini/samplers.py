@@ -133,5 +133,5 @@ def sampling(T, is_led, how, steps, guidance, threshold):
     one_of(THRESHOLDS, threshold=threshold)
     if not is_led and guidance != 1:
         raise ValueError(f"guidance is towards a class, and this model was made without: got {guidance}; a "
-                         "classifier can guide it")  # fmt: skip
+                         "classifier can guide it")
     return how, steps, guidance, threshold

@@ -42,7 +42,7 @@ def _first(model, test, n, what):
     """n test images, and their classes for a model that takes them"""
     if n > len(test):
         raise ValueError(f"{n} {what}, and the {test.split} split of {test.name} "
-                         f"has {len(test)} images: ask for fewer (-n)")  # fmt: skip
+                         f"has {len(test)} images: ask for fewer (-n)")
     of_class = dict(y=test.y[:n].to(model.device)) if model.classes else {}
     return dict(x=test.x[:n].to(model.device), **of_class)
 
@@ -62,7 +62,7 @@ def check_memory(n, model):
         return
     if needed > free:
         raise ValueError(f"{n:,} samples of {type(model).__name__} take {needed / 1e9:,.1f} GB or more, "
-                         f"and {free / 1e9:,.1f} GB are free: ask for fewer (-n)")  # fmt: skip
+                         f"and {free / 1e9:,.1f} GB are free: ask for fewer (-n)")
 
 
 def check_file(path, film=False):

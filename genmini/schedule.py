@@ -56,4 +56,4 @@ def x0_of(target, x_t, out, a, s, d=1.0):
         return (a * d**2 / n * x_t + s * d * out) / n  # (6)
     return {"eps": lambda: (x_t - s * out) / a,  # (3)
             "x0": lambda: out,  # (4)
-            "v": lambda: a * x_t - s * out}[target]()  # (5)  # fmt: skip
+            "v": lambda: a * x_t - s * out}[target]()  # (5)

@@ -25,7 +25,7 @@ from genmini.settings import whole
 
 
 def fit(model, train, valid, *, later=None, method=None, seed=0, run=None, metadata=None, watch=None, measure=None,
-        resume=False, overwrite=False, progress=True, **settings):  # fmt: skip
+        resume=False, overwrite=False, progress=True, **settings):
     """Train the model by a `Loop` of these settings -> History. The best weights on valid stay, in the model and in the
     folder `run`, where no other process trains meanwhile.
 

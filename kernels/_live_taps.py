@@ -47,7 +47,7 @@ def packed(weight, kind, colours, turned):
     m, T = live_taps(kh, kw, kind, colours)
     order = (2, 1, 0) if turned else (2, 0, 1)
     k = weight.reshape(O, C, kh * kw)[..., :T].permute(order).clone(memory_format=torch.contiguous_format).permute(
-        order if turned else (1, 2, 0))  # fmt: skip
+        order if turned else (1, 2, 0))
     if colours > 1:
         k[..., m].masked_fill_(~centre_mask(O, C, kind, colours, k.device), 0)
     return k, T
@@ -62,4 +62,4 @@ def new_image(x, channels, dtype=None):
     last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     order = torch.channels_last if last else torch.contiguous_format
     return torch.empty((x.shape[0], channels, *x.shape[2:]), dtype=dtype or x.dtype, device=x.device,
-                       memory_format=order)  # fmt: skip
+                       memory_format=order)

@@ -15,7 +15,7 @@ def cropped(kh, kw):
     """The rows and columns of the filter with the live taps, and the padding (left, right, top, bottom) to x's size."""
     ph, pw = kh // 2, kw // 2
     return ((slice(0, ph + 1), slice(0, kw), (pw, pw, ph, 0)) if kh > 1 else
-            (slice(0, 1), slice(0, pw + 1), (pw, 0, 0, 0)))  # fmt: skip
+            (slice(0, 1), slice(0, pw + 1), (pw, 0, 0, 0)))
 
 
 def cropped_filter(weight, kind, colours):

@@ -58,7 +58,7 @@ class Tile(NamedTuple):
 
 
 TILE = {torch.float16: Tile(128, 128, 64, 8, 3), torch.bfloat16: Tile(128, 128, 64, 8, 3),
-        torch.float32: Tile(64, 64, 32, 4, 3), torch.float64: Tile(32, 32, 32, 4, 2)}  # fmt: skip
+        torch.float32: Tile(64, 64, 32, 4, 3), torch.float64: Tile(32, 32, 32, 4, 2)}
 
 
 def side(channels, most):
@@ -69,7 +69,7 @@ def side(channels, most):
 def options(tile, dtype, switch, pipelined):
     """What every launch of a matrix product gets: how it rounds and sums, its warps, and the stages of its pipeline."""
     return dict(PRECISION=precision(switch), SUM=triton_dtype(wide(dtype)), num_warps=tile.warps,
-                num_stages=tile.stages if pipelined else 1)  # fmt: skip
+                num_stages=tile.stages if pipelined else 1)
 
 
 def chunks(length, depth, tiles, programs, least):

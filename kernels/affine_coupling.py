@@ -154,24 +154,24 @@ COUPLING = room("affine_coupling", "cuda", ("naive", "one_pass"))
 _forward = operator(
     COUPLING, "affine_coupling(Tensor x, Tensor s, Tensor t) -> (Tensor y, Tensor logdet)",
     fake=empty, takes="x s t: T(N, D)", reference=reference, kernel=launch,
-)  # fmt: skip
+)
 _saving_x = differentiable(_forward, gradient, rows="x s t")
 _saving_y = differentiable(_forward, gradient_saving_y, rows="x s t")
 _inverse = differentiable(operator(
     COUPLING, "affine_coupling_inverse(Tensor y, Tensor s, Tensor t) -> (Tensor x, Tensor logdet)",
     fake=empty, takes="y s t: T(N, D)", reference=reference_inverse, kernel=launch_inverse,
-), inverse_gradient, rows="y s t")  # fmt: skip
+), inverse_gradient, rows="y s t")
 _backward = differentiable(operator(
     COUPLING, "affine_coupling_backward(Tensor dy, Tensor dlogdet, Tensor kept, Tensor s, Tensor? t)"
     " -> (Tensor dx, Tensor ds)",
     fake="dy s", takes="dy kept s t: T(N, D); dlogdet: R(N)", reference=reference_backward, kernel=launch_backward,
-), rows="dy dlogdet kept s t")  # fmt: skip
+), rows="dy dlogdet kept s t")
 _inverse_backward = differentiable(operator(
     COUPLING, "affine_coupling_inverse_backward(Tensor dx, Tensor dlogdet, Tensor x, Tensor s)"
     " -> (Tensor dy, Tensor ds)",
     fake="dx s", takes="dx x s: T(N, D); dlogdet: R(N)",
     reference=reference_inverse_backward, kernel=launch_inverse_backward,
-), rows="dx dlogdet x s")  # fmt: skip
+), rows="dx dlogdet x s")
 
 
 def affine_coupling(x, s, t, save="x"):

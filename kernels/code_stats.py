@@ -82,7 +82,7 @@ _forward = differentiable(operator(
     fake=lambda z, index, K: (index.new_empty(K), z.new_empty((K, z.shape[1]), dtype=wide(z.dtype))),
     check=lambda index, K: _check.in_range("index", index, K, "K"),
     takes="z: T(N, D); index: int64(N)", reference=reference, kernel=launch,
-), gradient)  # fmt: skip
+), gradient)
 
 
 def code_stats(z, index, K):

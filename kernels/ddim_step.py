@@ -100,7 +100,7 @@ def key_of(x0, ok, KEY: tl.constexpr, MOST: tl.constexpr):
 
 @triton.jit
 def finished(x, x0, s, n, start, at, ok, noise_ptr, seed_ptr, x_s_ptr, a, k, c, THRESHOLD: tl.constexpr,
-             NOISE: tl.constexpr, SUM: tl.constexpr, BD: tl.constexpr):  # fmt: skip
+             NOISE: tl.constexpr, SUM: tl.constexpr, BD: tl.constexpr):
     """x_s = a x0 + k x + c noise, x0 within -s ... s and divided by s; NaN stays NaN"""
     if THRESHOLD != "none":
         x0 = tl.where(x0 > s, s, tl.where(x0 < -s, -s, x0))
@@ -119,7 +119,7 @@ def finished(x, x0, s, n, start, at, ok, noise_ptr, seed_ptr, x_s_ptr, a, k, c, 
 @triton.jit
 def step(x_ptr, out_ptr, u_ptr, noise_ptr, seed_ptr, s_ptr, x_s_ptr, w: tl.float64, p: tl.float64, q: tl.float64,
          a: tl.float64, k: tl.float64, c: tl.float64, N, D, GUIDED: tl.constexpr, THRESHOLD: tl.constexpr,
-         NOISE: tl.constexpr, SUM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr):  # fmt: skip
+         NOISE: tl.constexpr, SUM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr):
     n, start, at, ok = tile(N, D, BN, BD)
     x, x0 = predicted(at, ok, x_ptr, out_ptr, u_ptr, w, p, q, SUM, GUIDED)
     s = tl.full((BN, 1), 1, SUM)
@@ -131,7 +131,7 @@ def step(x_ptr, out_ptr, u_ptr, noise_ptr, seed_ptr, s_ptr, x_s_ptr, w: tl.float
 @triton.jit
 def ranked(x_ptr, out_ptr, u_ptr, s_ptr, w: tl.float64, p: tl.float64, q: tl.float64, D, rank, GUIDED: tl.constexpr,
            SUM: tl.constexpr, KEY: tl.constexpr, MOST: tl.constexpr, ONE: tl.constexpr, BITS: tl.constexpr,
-           BD: tl.constexpr):  # fmt: skip
+           BD: tl.constexpr):
     """s_n = max(1, |x0_n| in this rank)"""
     n = tl.program_id(0).to(tl.int64)
     found, one = tl.zeros((), KEY), tl.full((), 1, KEY)
@@ -149,7 +149,7 @@ def ranked(x_ptr, out_ptr, u_ptr, s_ptr, w: tl.float64, p: tl.float64, q: tl.flo
 def held(x_ptr, out_ptr, u_ptr, noise_ptr, seed_ptr, x_s_ptr, w: tl.float64, p: tl.float64, q: tl.float64,
          a: tl.float64, k: tl.float64, c: tl.float64, N, D, rank, GUIDED: tl.constexpr, NOISE: tl.constexpr,
          SUM: tl.constexpr, KEY: tl.constexpr, MOST: tl.constexpr, ONE: tl.constexpr, BITS: tl.constexpr,
-         BN: tl.constexpr, BD: tl.constexpr):  # fmt: skip
+         BN: tl.constexpr, BD: tl.constexpr):
     n, start, at, ok = tile(N, D, BN, BD)  # whole rows: start is 0
     x, x0 = predicted(at, ok, x_ptr, out_ptr, u_ptr, w, p, q, SUM, GUIDED)
     key, found, one = key_of(x0, ok, KEY, MOST), tl.zeros((BN,), KEY), tl.full((BN,), 1, KEY)
@@ -175,14 +175,14 @@ def launch(rung, x, output, unconditional, noise, seed, w, p, q, a, k, c, thresh
     both = dict(GUIDED=unconditional is not None, SUM=triton_dtype(wider))
     noisy = dict(NOISE="none" if not c else "seed" if noise is None else "given")
     keys = (dict(KEY=tl.int32, MOST=2**31 - 1, ONE=0x3F800000, BITS=31) if wider == torch.float32 else
-            dict(KEY=tl.int64, MOST=2**63 - 1, ONE=0x3FF << 52, BITS=63))  # fmt: skip
+            dict(KEY=tl.int64, MOST=2**63 - 1, ONE=0x3FF << 52, BITS=63))
     with torch.cuda.device_of(x):
         if threshold == "dynamic" and rung == "held" and D <= LONGEST:
             BD = max(triton.next_power_of_2(D), 4)
             held[(triton.cdiv(N, BN) * triton.cdiv(D, BD),)](
                 x, output, unconditional, noise, seed, x_s, w, p, q, a, k, c, N, D, rank,
                 **both, **noisy, **keys, BN=BN, BD=BD, num_warps=min(16, max(4, BD // 512)),
-            )  # fmt: skip
+            )
             return x_s.to(dtype)
         s = x.new_empty(N, dtype=wider) if threshold == "dynamic" else None
         if threshold == "dynamic":
@@ -190,7 +190,7 @@ def launch(rung, x, output, unconditional, noise, seed, w, p, q, a, k, c, thresh
         step[(triton.cdiv(N, BN) * triton.cdiv(D, BD),)](
             x, output, unconditional, noise, seed, s, x_s, w, p, q, a, k, c, N, D, THRESHOLD=threshold,
             **both, **noisy, BN=BN, BD=BD,
-        )  # fmt: skip
+        )
     return x_s.to(dtype)
 
 
@@ -217,11 +217,11 @@ _step = operator(
     "float q, float a, float k, float c, str threshold, float quantile) -> Tensor x_s",
     fake="x", takes="x output unconditional noise: T(N, D); seed: int64()",
     reference=reference, kernel=launch, cpu=launch_cpu,
-)  # fmt: skip
+)
 
 
 def ddim_step(x, output, alpha_t, sigma_t, alpha_s, sigma_s, target="eps", unconditional=None, weight=1.0,
-              threshold=None, quantile=0.995, eta=0.0, noise=None, seed=None):  # fmt: skip
+              threshold=None, quantile=0.995, eta=0.0, noise=None, seed=None):
     """x_s of a sampler at x = x_t, where the network gave `output`.   (N, ...) twice -> (N, ...)
 
     alpha_t, sigma_t, alpha_s, sigma_s: numbers of the schedule, for the whole batch. target: what the network predicts,
@@ -252,7 +252,7 @@ def ddim_step(x, output, alpha_t, sigma_t, alpha_s, sigma_s, target="eps", uncon
     x_s = _step(
         x=rows["x"], output=rows["output"], unconditional=rows.get("unconditional"), noise=noise, seed=seed, w=w, p=p,
         q=q, a=a, k=k, c=c, threshold=threshold or "none", quantile=float(quantile),
-    )  # fmt: skip
+    )
     return x_s.reshape(x.shape)
 
 
@@ -264,12 +264,12 @@ def numbers_of(alpha_t, sigma_t, alpha_s, sigma_s, target, weight, quantile, eta
         _check.number(name, value, 0, 1 if name in ("quantile", "eta") else math.inf)
     if not sigma_t or (target == "eps" and not alpha_t):
         raise ValueError(f"a step from {alpha_t=}, {sigma_t=} does not determine x0: sigma_t, and alpha_t for eps, "
-                         "must be above 0")  # fmt: skip
+                         "must be above 0")
     if eta and not alpha_s * sigma_t >= alpha_t * sigma_s:
         raise ValueError(f"eta = {eta} adds noise: s must not be noisier than t, got {alpha_s=}, {sigma_s=}")
     square = alpha_t**2 + sigma_t**2
     p, q = {"eps": (1 / (alpha_t or 1), -sigma_t / (alpha_t or 1)), "x0": (0.0, 1.0),
-            "v": (alpha_t / square, -sigma_t / square)}[target]  # fmt: skip
+            "v": (alpha_t / square, -sigma_t / square)}[target]
     spread = math.sqrt(max(0.0, sigma_t**2 - (alpha_t * sigma_s / alpha_s) ** 2)) if eta else 0.0
     c = eta * sigma_s / sigma_t * spread
     k = math.sqrt(max(0.0, sigma_s**2 - c**2)) / sigma_t

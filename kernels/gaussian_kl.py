@@ -87,7 +87,7 @@ def excess_of(l, TERMS: tl.constexpr):
 
 @triton.jit
 def reparameterise(mu_ptr, l_ptr, eps_ptr, seed_ptr, z_ptr, N, D, SUM: tl.constexpr, SEEDED: tl.constexpr,
-                   BN: tl.constexpr, BD: tl.constexpr):  # fmt: skip
+                   BN: tl.constexpr, BD: tl.constexpr):
     n, start, at, ok = tile(N, D, BN, BD)
     mu, l = tl.load(mu_ptr + at, ok, other=0).to(SUM), tl.load(l_ptr + at, ok, other=0).to(SUM)
     z = mu + tl.exp(0.5 * l) * draw(n, start, at, ok, eps_ptr, seed_ptr, SUM, SEEDED, BD)
@@ -108,7 +108,7 @@ def divergence(mu_ptr, l_ptr, kl_ptr, D, SUM: tl.constexpr, TERMS: tl.constexpr,
 
 @triton.jit
 def fused(mu_ptr, l_ptr, eps_ptr, seed_ptr, z_ptr, kl_ptr, N, D, SUM: tl.constexpr, TERMS: tl.constexpr,
-          SEEDED: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr):  # fmt: skip
+          SEEDED: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr):
     n = tl.program_id(0).to(tl.int64) * BN + tl.arange(0, BN)
     kl = tl.zeros((BN, BD), SUM)
     for start in range(0, D, BD):
@@ -123,7 +123,7 @@ def fused(mu_ptr, l_ptr, eps_ptr, seed_ptr, z_ptr, kl_ptr, N, D, SUM: tl.constex
 
 @triton.jit
 def backward(dz_ptr, dkl_ptr, mu_ptr, l_ptr, eps_ptr, seed_ptr, dmu_ptr, dl_ptr, N, D, SUM: tl.constexpr,
-             TERMS: tl.constexpr, SEEDED: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr):  # fmt: skip
+             TERMS: tl.constexpr, SEEDED: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr):
     n, start, at, ok = tile(N, D, BN, BD)
     dz, dkl = tl.load(dz_ptr + at, ok, other=0).to(SUM), tl.load(dkl_ptr + n, n < N, other=0)[:, None]
     mu, l = tl.load(mu_ptr + at, ok, other=0).to(SUM), tl.load(l_ptr + at, ok, other=0).to(SUM)
@@ -190,13 +190,13 @@ _op = operator(
     GAUSSIAN, "gaussian_kl(Tensor mu, Tensor log_var, Tensor? eps, Tensor? seed) -> (Tensor z, Tensor kl)",
     fake=lambda mu: (mu.new_empty(mu.shape), mu.new_empty(mu.shape[0], dtype=wide(mu.dtype))),
     takes="mu log_var eps: T(N, D); seed: int64()", reference=reference, kernel=launch,
-)  # fmt: skip
+)
 _backward_op = operator(
     GAUSSIAN, "gaussian_kl_backward(Tensor dz, Tensor dkl, Tensor mu, Tensor log_var, Tensor? eps, Tensor? seed) "
     "-> (Tensor dmu, Tensor dl)",
     fake="mu log_var", takes="dz mu log_var eps: T(N, D); dkl: R(N); seed: int64()",
     reference=reference_backward, kernel=launch_backward,
-)  # fmt: skip
+)
 _of_noise = differentiable(_op, gradient, rows="mu log_var eps")
 _backward = differentiable(_backward_op, rows="dz dkl mu log_var eps")
 _of_seed = differentiable(_op, gradient)  # noise depends on n in the call: vmap must not fold into n

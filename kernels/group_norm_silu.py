@@ -93,7 +93,7 @@ def line(n, c, ok, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, C, SUM: tl.constex
 @triton.jit
 def forward(x_ptr, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, y_ptr, stats_ptr, eps: tl.float64, count: tl.float64,
             C, P, G, SUM: tl.constexpr, MODULATED: tl.constexpr, HELD: tl.constexpr, BM: tl.constexpr,
-            BP: tl.constexpr):  # fmt: skip
+            BP: tl.constexpr):
     ng, count, M = tl.program_id(0).to(tl.int64), tl.full((), count, tl.float64).to(SUM), C // G
     eps, R = tl.full((), eps, tl.float64).to(SUM), M * P
     if HELD:
@@ -127,7 +127,7 @@ def through(at, ok, dy_ptr, x_ptr, mean, rest, r, w, b, SUM: tl.constexpr):
 @triton.jit
 def backward(dy_ptr, x_ptr, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, stats_ptr, dx_ptr, A_ptr, B_ptr,
              count: tl.float64, C, P, G, SUM: tl.constexpr, MODULATED: tl.constexpr, HELD: tl.constexpr,
-             BM: tl.constexpr, BP: tl.constexpr):  # fmt: skip
+             BM: tl.constexpr, BP: tl.constexpr):
     ng, count, M = tl.program_id(0).to(tl.int64), tl.full((), count, tl.float64).to(SUM), C // G
     n, stats_ptr = ng // G, stats_ptr + ng * 3
     mean, rest, r = tl.load(stats_ptr), tl.load(stats_ptr + 1), tl.load(stats_ptr + 2)
@@ -162,7 +162,7 @@ def backward(dy_ptr, x_ptr, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, stats_ptr
 
 @triton.jit
 def over_rows(A_ptr, B_ptr, gamma_ptr, beta_ptr, scale_ptr, dgamma_ptr, dbeta_ptr, N, C, SUM: tl.constexpr,
-              MODULATED: tl.constexpr, BC: tl.constexpr):  # fmt: skip
+              MODULATED: tl.constexpr, BC: tl.constexpr):
     """dgamma, dbeta; and A becomes ds = gamma A + beta B, while B is db."""
     c = tl.program_id(0).to(tl.int64) * BC + tl.arange(0, BC)
     ok, at, dgamma, dbeta = c < C, c, tl.zeros((BC,), SUM), tl.zeros((BC,), SUM)
@@ -246,7 +246,7 @@ _forward = differentiable(operator(
     fake=lambda x, G: (x.new_empty(x.shape), x.new_empty((x.shape[0], G, 3), dtype=wide(x.dtype))),
     takes="x: T(N, C, P); gamma beta: T(C); scale shift: T(N, C)", check=lambda x, G: divides(G, x.shape[1]),
     reference=reference, kernel=launch, cpu=launch,
-), gradient, rows="x scale shift", constant="stats")  # fmt: skip
+), gradient, rows="x scale shift", constant="stats")
 _backward = differentiable(operator(
     NORM, "group_norm_silu_backward(Tensor dy, Tensor x, Tensor gamma, Tensor beta, Tensor? scale, Tensor? shift, "
     "Tensor stats, int G, float eps) -> (Tensor dx, Tensor dgamma, Tensor dbeta, Tensor dscale, Tensor dshift)",
@@ -254,7 +254,7 @@ _backward = differentiable(operator(
     takes="dy x: T(N, C, P); gamma beta: T(C); scale shift: T(N, C); stats: R(N, *, 3)", check=lambda x, stats, G:
     divides(G, x.shape[1]) or _check.shape("stats", stats, (x.shape[0], G, 3), "(N, G, 3)"),
     reference=reference_backward, kernel=launch_backward, cpu=launch_backward,
-))  # fmt: skip
+))
 
 
 def group_norm_silu(x, groups, gamma, beta, scale=None, shift=None, eps=1e-5):

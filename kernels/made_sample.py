@@ -84,7 +84,7 @@ def reference(u, x, known, levels, weights, biases, degrees, direct):
     V, A = (
         None if W is None else W.masked_fill(rows[:, None] <= m_k, 0)
         for W, m_k in ((weights[-1], m[-1]), (direct, m[0]))
-    )  # fmt: skip
+    )
 
     def logits():
         z = bits = (x[..., None] > torch.arange(levels - 1, device=x.device)).flatten(1).to(V.dtype)
@@ -166,7 +166,7 @@ _sample = operator(
     fake=lambda u, x, levels: (x.new_empty(x.shape, dtype=torch.uint8), u.new_empty(*x.shape, _rows(levels))),
     takes="u: T(N, D); x: int16(N, D); weights: T(*, *); biases: T(*); degrees: int(*); direct: T(*, *)",
     check=_fits, reference=reference, kernel=launch, cpu=launch,
-)  # fmt: skip
+)
 
 
 def made_sample(u, weights, biases, degrees, levels=2, direct=None, x=None, known=0, logits=False):
@@ -188,7 +188,7 @@ def made_sample(u, weights, biases, degrees, levels=2, direct=None, x=None, know
         x, l = _sample(
             u=u.to(weights[-1].dtype), x=x, known=known, levels=levels, weights=weights, biases=biases,
             degrees=list(degrees), direct=direct,
-        )  # fmt: skip
+        )
     return (x, l[..., 0] if levels == 2 else l) if logits else x
 
 
@@ -218,7 +218,7 @@ def _network(u, weights, biases, degrees, levels, direct):
         _check.dimensions(f"weights[{i}]", W, 2, "(units, inputs)")
         last = i == len(degrees)
         _check.shape(f"weights[{i}]", W, (J if last else W.shape[0], K),
-                     "(outputs, units below)" if last else "(units, units below)")  # fmt: skip
+                     "(outputs, units below)" if last else "(units, units below)")
         K = W.shape[0]
         if b is not None:
             _check.shape(f"biases[{i}]", b, (K,), f"(units of weights[{i}],)")

@@ -79,7 +79,7 @@ def pixel(p, H, W):
 @triton.jit
 def tap_tile(y, x_ptrs, k_ptrs, t, c_start, h, w, p_ok, o, C, O, H, W, kh, kw, x_c, x_h, x_w, k_t, k_c, COLOURS,
              MASKED: tl.constexpr, KIND_A: tl.constexpr, TURNED: tl.constexpr, PRECISION: tl.constexpr,
-             BC: tl.constexpr):  # fmt: skip
+             BC: tl.constexpr):
     """y_po += sum_c x_p'c K_oct for BC channels c of tap t, which reads the pixel p' beside p; k is (BC, BO)."""
     dh, dw = t // kw - kh // 2, t % kw - kw // 2
     if TURNED:
@@ -100,7 +100,7 @@ def tap_tile(y, x_ptrs, k_ptrs, t, c_start, h, w, p_ok, o, C, O, H, W, kh, kw, x
 def convolve(x_ptr, k_ptr, b_ptr, y_ptr, C, O, H, W, P, T, kh, kw, x_n, x_c, x_h, x_w, k_o, k_c, k_t,
              y_n, y_o, y_h, y_w, COLOURS, TAPS: tl.constexpr, KIND_A: tl.constexpr, TURNED: tl.constexpr,
              BIAS: tl.constexpr, PRECISION: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr,
-             BP: tl.constexpr, BO: tl.constexpr, BC: tl.constexpr):  # fmt: skip
+             BP: tl.constexpr, BO: tl.constexpr, BC: tl.constexpr):
     """One tile (BP pixels, BO channels) of y. Turned, it is dx; then C counts the filter's outputs and O its inputs."""
     p = (tl.program_id(0) // tl.cdiv(O, BO)).to(INDEX) * BP + tl.arange(0, BP)
     o = tl.program_id(0) % tl.cdiv(O, BO) * BO + tl.arange(0, BO)
@@ -112,18 +112,18 @@ def convolve(x_ptr, k_ptr, b_ptr, y_ptr, C, O, H, W, P, T, kh, kw, x_n, x_c, x_h
     CB = tl.cdiv(C, BC)
     for s in range(0, T * CB):  # tap by tap, BC channels a step
         y = tap_tile(y, x_ptrs, k_ptrs, s // CB, s % CB * BC, h, w, p_ok, o, C, O, H, W, kh, kw,
-                     x_c, x_h, x_w, k_t, k_c, COLOURS, not TAPS, KIND_A, TURNED, PRECISION, BC)  # fmt: skip
+                     x_c, x_h, x_w, k_t, k_c, COLOURS, not TAPS, KIND_A, TURNED, PRECISION, BC)
     if BIAS:
         y += tl.load(b_ptr + o, o < O, other=0).to(SUM)[None, :]
     y_ptrs = y_ptr + n.to(tl.int64) * y_n + h.to(tl.int64) * y_h + w.to(tl.int64) * y_w  # y[n, 0, h, w]
     tl.store(y_ptrs[:, None] + o.to(tl.int64)[None, :] * y_o, y.to(y_ptr.dtype.element_ty),
-             p_ok[:, None] & (o < O)[None, :])  # fmt: skip
+             p_ok[:, None] & (o < O)[None, :])
 
 
 @triton.jit
 def correlate(dy_ptr, x_ptr, dk_ptr, C, O, H, W, P, kh, kw, CHUNK, dy_n, dy_o, dy_h, dy_w, x_n, x_c, x_h, x_w, COLOURS,
               TAPS: tl.constexpr, KIND_A: tl.constexpr, PRECISION: tl.constexpr, SUM: tl.constexpr, INDEX: tl.constexpr,
-              BP: tl.constexpr, BO: tl.constexpr, BC: tl.constexpr):  # fmt: skip
+              BP: tl.constexpr, BO: tl.constexpr, BC: tl.constexpr):
     """dK_oct = M_oct sum_p dy_po x_p'c for one tile (BO, BC) of tap t, which reads p', and the pixels p of a chunk."""
     t, chunk = tl.program_id(1), tl.program_id(2)
     o = tl.program_id(0) // tl.cdiv(C, BC) * BO + tl.arange(0, BO)
@@ -157,7 +157,7 @@ def correlate(dy_ptr, x_ptr, dk_ptr, C, O, H, W, P, kh, kw, CHUNK, dy_n, dy_o, d
 def launch(rung, x, weight, bias, kind, colours, turned=False):
     dtype, (N, C, H, W), (_, _, kh, kw) = x.dtype, x.shape, weight.shape
     y = new_image(x, weight.shape[1 if turned else 0],
-                  torch.float32 if dtype == torch.bfloat16 and x.device.type == "cpu" else dtype)  # fmt: skip
+                  torch.float32 if dtype == torch.bfloat16 and x.device.type == "cpu" else dtype)
     x, weight, bias = widened(x, weight, bias)
     O, P, T = y.shape[1], N * H * W, kh * kw
     k = weight.reshape(*weight.shape[:2], T)  # (o, c, t)
@@ -172,7 +172,7 @@ def launch(rung, x, weight, bias, kind, colours, turned=False):
             *y.stride(), colours, TAPS=rung == "taps", KIND_A=kind == "A", TURNED=turned, BIAS=bias is not None,
             INDEX=index_type(P), BP=BP, BO=BO, BC=BC,
             **options(tile, x.dtype, torch.backends.cudnn.conv, rung == "taps"),
-        )  # fmt: skip
+        )
     return y.to(dtype)
 
 
@@ -196,7 +196,7 @@ def launch_dw(rung, dy, x, kh, kw, kind, colours):
             dy, x, part, C, O, H, W, P, kh, kw, CHUNK, *dy.stride(), *x.stride(), colours,
             TAPS=rung == "taps", KIND_A=kind == "A", INDEX=index_type(P), BP=BP, BO=BO, BC=BC,
             **options(tile, x.dtype, torch.backends.cudnn.conv, rung == "taps"),
-        )  # fmt: skip
+        )
     dw = x.new_zeros((O, C, kh, kw), dtype=dtype)
     dw.view(O, C, kh * kw)[..., :T] = part.sum(0).permute(1, 2, 0)
     return dw
@@ -241,19 +241,19 @@ _conv = differentiable(operator(
     fake=lambda x, weight: new_image(x, weight.shape[0]),
     takes="x: T(N, C, H, W); weight: T(O, C, kh, kw); bias: T(O)",
     reference=reference, kernel=launch, cpu=cpu, strided="x weight y",
-), gradient, rows="x")  # fmt: skip
+), gradient, rows="x")
 _turned = differentiable(operator(
     CONV, "masked_conv2d_turned(Tensor dy, Tensor weight, str kind, int colours) -> Tensor dx",
     fake=lambda dy, weight: new_image(dy, weight.shape[1]),
     takes="dy: T(N, O, H, W); weight: T(O, C, kh, kw)",
     reference=reference_turned, kernel=launch_turned, cpu=cpu_turned, strided="dy weight dx",
-), gradient_turned, rows="dy")  # fmt: skip
+), gradient_turned, rows="dy")
 _dw = differentiable(operator(
     CONV, "masked_conv2d_dw(Tensor dy, Tensor x, int kh, int kw, str kind, int colours) -> Tensor dw",
     fake=lambda dy, x, kh, kw: x.new_empty(dy.shape[1], x.shape[1], kh, kw),
     takes="dy: T(N, O, H, W); x: T(N, C, H, W)",
     reference=reference_dw, kernel=launch_dw, cpu=cpu_dw, strided="dy x",
-), gradient_dw)  # fmt: skip
+), gradient_dw)
 
 
 def masked_conv2d(x, weight, bias, kind, colours=1):

@@ -91,7 +91,7 @@ def extremes(degree_ptr, low_ptr, high_ptr, K, BK: tl.constexpr):
 
 @triton.jit
 def product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree, K, MASKED: tl.constexpr,
-                 STRICT: tl.constexpr, PRECISION: tl.constexpr, BK: tl.constexpr):  # fmt: skip
+                 STRICT: tl.constexpr, PRECISION: tl.constexpr, BK: tl.constexpr):
     k = t * BK + tl.arange(0, BK)
     x = tl.load(x_ptrs + k.to(tl.int64)[None, :] * x_k, n_ok[:, None] & (k < K)[None, :], other=0)  # (BN, BK)
     w = tl.load(w_ptrs + k.to(tl.int64)[:, None] * w_k, (k < K)[:, None] & j_ok[None, :], other=0)  # W^T, (BK, BJ)
@@ -104,7 +104,7 @@ def product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree,
 @triton.jit
 def product(x_ptr, w_ptr, b_ptr, y_ptr, in_ptr, out_ptr, low_ptr, high_ptr, N, J, K, x_n, x_k, w_j, w_k, y_n, y_j,
             STAIRCASE: tl.constexpr, STRICT: tl.constexpr, BIAS: tl.constexpr, PRECISION: tl.constexpr,
-            SUM: tl.constexpr, TILES: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr):  # fmt: skip
+            SUM: tl.constexpr, TILES: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr):
     """y_nj = sum_k x_nk W_jk [out_degree_j >= in_degree_k] + b_j for one tile of y."""
     column, row = tl.program_id(0) // tl.cdiv(N, BN), tl.program_id(0) % tl.cdiv(N, BN)
     if tl.load(out_ptr + J - 1) > tl.load(out_ptr):  # the longest rows of tiles first
@@ -126,18 +126,18 @@ def product(x_ptr, w_ptr, b_ptr, y_ptr, in_ptr, out_ptr, low_ptr, high_ptr, N, J
         tail = tl.maximum(tl.max(tl.where((t < KB) & (full == 0), t + 1, 0)), head)  # tiles tail ... KB-1 are full
         for t in range(0, head):
             y = product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree, K, False,
-                             STRICT, PRECISION, BK)  # fmt: skip
+                             STRICT, PRECISION, BK)
         for t in range(tl.maximum(head, begin), tl.minimum(tail, end)):
             if may_see(greatest, tl.load(low_ptr + t), STRICT):
                 y = product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree, K, True,
-                                 STRICT, PRECISION, BK)  # fmt: skip
+                                 STRICT, PRECISION, BK)
         for t in range(tail, KB):
             y = product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree, K, False,
-                             STRICT, PRECISION, BK)  # fmt: skip
+                             STRICT, PRECISION, BK)
     else:
         for t in range(0, KB):
             y = product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree, K, True,
-                             STRICT, PRECISION, BK)  # fmt: skip
+                             STRICT, PRECISION, BK)
     if BIAS:
         y += tl.load(b_ptr + j, j_ok, other=0).to(SUM)[None, :]
     tl.store(y_ptr + n[:, None] * y_n + j[None, :] * y_j, y.to(y_ptr.dtype.element_ty), n_ok[:, None] & j_ok[None, :])
@@ -146,7 +146,7 @@ def product(x_ptr, w_ptr, b_ptr, y_ptr, in_ptr, out_ptr, low_ptr, high_ptr, N, J
 @triton.jit
 def outer(dy_ptr, x_ptr, dw_ptr, in_ptr, out_ptr, N, J, K, CHUNK, dy_n, dy_j, x_n, x_k,
           STAIRCASE: tl.constexpr, STRICT: tl.constexpr, PRECISION: tl.constexpr, SUM: tl.constexpr,
-          BN: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr):  # fmt: skip
+          BN: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr):
     """dW_jk = [out_degree_j >= in_degree_k] sum_n dy_nj x_nk for one tile of dW and the n of one chunk."""
     chunk, tile = tl.program_id(1), tl.program_id(0)
     j = (tile // tl.cdiv(K, BK)).to(tl.int64) * BJ + tl.arange(0, BJ)
@@ -188,7 +188,7 @@ def launch(rung, x, weight, bias, in_degree, out_degree, strict):
             STAIRCASE=rung == "staircase", STRICT=strict, BIAS=bias is not None,
             TILES=triton.next_power_of_2(max(KB, 1)), BN=BN, BJ=BJ, BK=BK,
             **options(tile, x.dtype, torch.backends.cuda.matmul, rung == "staircase"),
-        )  # fmt: skip
+        )
     return y.to(dtype)
 
 
@@ -205,7 +205,7 @@ def launch_dw(rung, dy, x, in_degree, out_degree, strict):
             dy, x, dw, in_degree, out_degree, N, J, K, CHUNK, *dy.stride(), *x.stride(),
             STAIRCASE=rung == "staircase", STRICT=strict, BN=BN, BJ=BJ, BK=BK,
             **options(tile, x.dtype, torch.backends.cuda.matmul, rung == "staircase"),
-        )  # fmt: skip
+        )
     return (dw[0] if count == 1 else dw.sum(0)).to(dtype)
 
 
@@ -234,7 +234,7 @@ def gradient_dw(ddw, dy, x, in_degree, out_degree, strict, needed):
 def _degrees(in_degree, out_degree, strict):
     """The arguments that make the mask, and those of the transposed mask."""
     return (dict(in_degree=in_degree, out_degree=out_degree, strict=strict),
-            dict(in_degree=~out_degree, out_degree=~in_degree, strict=strict))  # fmt: skip
+            dict(in_degree=~out_degree, out_degree=~in_degree, strict=strict))
 
 
 # ---- registration ---------------------------------------------------------------------------------------------------
@@ -247,13 +247,13 @@ _linear = differentiable(operator(
     fake=lambda x, weight: x.new_empty(x.shape[0], weight.shape[0]),
     takes="x: T(N, K); weight: T(J, K); bias: T(J); in_degree: int64(K); out_degree: int64(J)",
     reference=reference, kernel=launch, cpu=by_staircase, strided="x weight",
-), gradient, rows="x")  # fmt: skip
+), gradient, rows="x")
 _dw = differentiable(operator(
     LINEAR, "masked_linear_dw(Tensor dy, Tensor x, Tensor in_degree, Tensor out_degree, bool strict) -> Tensor dw",
     fake=lambda dy, x: x.new_empty(dy.shape[1], x.shape[1]),
     takes="dy: T(N, J); x: T(N, K); in_degree: int64(K); out_degree: int64(J)",
     reference=reference_dw, kernel=launch_dw, cpu=dw_by_staircase, strided="dy x",
-), gradient_dw)  # fmt: skip
+), gradient_dw)
 
 
 def masked_linear(x, weight, bias, in_degree, out_degree, strict=False):

@@ -156,19 +156,19 @@ _backward = differentiable(operator(
     NADE, "nade_backward(Tensor dl, Tensor x, Tensor W, Tensor V, Tensor c) -> (Tensor dW, Tensor dV, Tensor dc)",
     fake="W V c", takes="x: uint8(N, D); dl: T(N, D); W V: T(D, H); c: T(H)",
     reference=reference_backward, kernel=launch_backward, cpu=launch_backward,
-))  # fmt: skip
+))
 _logits = differentiable(operator(
     NADE, "nade(Tensor x, Tensor W, Tensor V, Tensor b, Tensor c) -> Tensor l",
     fake=lambda x, W: W.new_empty(x.shape), takes="x: uint8(N, D); W V: T(D, H); b: T(D); c: T(H)",
     check=_binary, reference=reference, kernel=launch, cpu=launch,
-), gradient, rows="x")  # fmt: skip
+), gradient, rows="x")
 _sample = operator(
     SAMPLE, "nade_sample(Tensor u, Tensor x, int known, Tensor W, Tensor V, Tensor b, Tensor c)"
     " -> (Tensor drawn, Tensor l)",
     fake=lambda x, W: (x.new_empty(x.shape), W.new_empty(x.shape)),
     takes="x: uint8(N, D); u: T(N, D); W V: T(D, H); b: T(D); c: T(H)",
     check=_binary, reference=reference_sample, kernel=launch_sample, cpu=launch_sample,
-)  # fmt: skip
+)
 
 
 def nade(x, W, V, b, c):

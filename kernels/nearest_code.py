@@ -111,7 +111,7 @@ _index = differentiable(operator(
     NEAREST, "nearest_code(Tensor z, Tensor e) -> Tensor index",
     fake=lambda z: z.new_empty(z.shape[0], dtype=torch.int64), takes="z: T(N, D); e: U(K, D)",
     reference=reference, kernel=launch, cpu=launch_cpu,
-), lambda: {}, rows="z")  # fmt: skip
+), lambda: {}, rows="z")
 
 
 def nearest_code(z, codebook):

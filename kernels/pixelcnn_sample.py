@@ -161,7 +161,7 @@ def launch(backend, rung, u, x, known, components, shape, E, streams, layers, ta
     sizes = Sizes(
         known=known, N=N, H=H, W=W, C=C, L=E.shape[0], M=E.shape[1], K=components, count=len(layers), numbers=numbers,
         widest=widest, bias_columns=biases.shape[1],
-    )  # fmt: skip
+    )
     sizes = _library.table(Sizes, [sizes])
     if backend == "cpu":
         size = _library.size("pixelcnn_sample", "cpu", "pixelcnn_sample_cpu_workspace", u.dtype, sizes, threads=threads)
@@ -200,7 +200,7 @@ _sample = operator(
     fake=lambda u, x, components, E: (x.new_empty(x.shape), u.new_empty(*x.shape, outputs_of(len(E), components))),
     takes="u: T(N, D); x: int64(N, D); E: T(L, M); streams layers taps: host(*, *); weights: T(*); "
     "biases: T(classes, *); y: int64(N)", check=check, reference=reference, kernel=launch, cpu=launch,
-)  # fmt: skip
+)
 
 
 def pixelcnn_sample(u, layers, shape, levels, components=0, y=None, x=None, known=0, logits=False):
@@ -228,7 +228,7 @@ def pixelcnn_sample(u, layers, shape, levels, components=0, y=None, x=None, know
         x, l = _sample(
             u=u.to(weights.dtype), x=x, known=known, components=components, shape=shape, E=E, streams=streams,
             layers=rows, taps=taps, weights=weights, biases=biases, y=y.long(),
-        )  # fmt: skip
+        )
     return (x, l) if logits else x
 
 

@@ -73,7 +73,7 @@ def inside(t, table):
 
 @triton.jit
 def fused(x0_ptr, t_ptr, alpha_ptr, sigma_ptr, eps_ptr, seed_ptr, x_t_ptr, y_ptr, N, D, T, TARGET: tl.constexpr,
-          SUM: tl.constexpr, SEEDED: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr):  # fmt: skip
+          SUM: tl.constexpr, SEEDED: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr):
     n, start, at, ok = tile(N, D, BN, BD)
     t = tl.load(t_ptr + n, n < N, other=-1)
     known = (t >= 0) & (t < T)
@@ -102,7 +102,7 @@ def launch(rung, x0, t, alpha, sigma, eps, seed, target):
         fused[(triton.cdiv(N, BN) * triton.cdiv(D, BD),)](
             x0, t, alpha, sigma, eps, seed, x_t, y, N, D, len(alpha), TARGET=target,
             SUM=triton_dtype(wide(x0.dtype)), SEEDED=eps is None, BN=BN, BD=BD,
-        )  # fmt: skip
+        )
     return x_t.to(dtype), y.to(dtype)
 
 
@@ -145,7 +145,7 @@ _op = operator(
     fake=_empty, check=lambda t, alpha: _check.in_range("t", t, len(alpha), "T"),
     takes="x0 eps: T(N, D); t: int64(N); alpha sigma: U(times); seed: int64()",
     reference=reference, kernel=launch, cpu=launch_cpu,
-)  # fmt: skip
+)
 _of_noise = differentiable(_op, gradient, rows="x0 t eps")
 _of_seed = differentiable(_op, gradient)  # noise depends on the row's number in its call: no rows are folded
 

@@ -107,17 +107,17 @@ _step = differentiable(operator(
     fake=lambda z, e: (z.new_empty(z.shape), z.new_empty(z.shape[0], dtype=wide(z.dtype, e.dtype))),
     check=lambda e, index: _check.in_range("index", index, len(e), "K"),
     takes="z: T(N, D); e: U(K, D); index: int64(N)", reference=reference, kernel=launch,
-), gradient, rows="z index")  # fmt: skip
+), gradient, rows="z index")
 _dz = differentiable(operator(
     QUANTIZE, "quantize_dz(Tensor dz_q, Tensor dloss, Tensor z, Tensor e, Tensor index, float beta) -> Tensor dz",
     fake="z", takes="dz_q z: T(N, D); e: U(K, D); index: int64(N); dloss: R(N)",
     reference=reference_dz, kernel=launch_dz,
-), rows="dz_q dloss z index")  # fmt: skip
+), rows="dz_q dloss z index")
 _de = differentiable(operator(
     QUANTIZE, "quantize_de(Tensor dloss, Tensor z, Tensor e, Tensor index) -> Tensor de",
     fake="e", takes="z: T(N, D); e: U(K, D); index: int64(N); dloss: R(N)",
     reference=reference_de, kernel=launch_de,
-))  # fmt: skip
+))
 
 
 def quantize_step(z, codebook, index, beta=0.25):

@@ -86,7 +86,7 @@ def tile(l_start, a_ptrs, a_l, p_ok, L, SUM: tl.constexpr, BL: tl.constexpr):
     """BL levels of BP pixels, (BL, BP); beyond L they are -inf, which adds nothing."""
     l = l_start + tl.arange(0, BL)
     return l[:, None], tl.load(a_ptrs[None, :] + l.to(tl.int64)[:, None] * a_l, (l < L)[:, None] & p_ok[None, :],
-                               other=float("-inf")).to(SUM)  # fmt: skip
+                               other=float("-inf")).to(SUM)
 
 
 @triton.jit
@@ -96,7 +96,7 @@ def finite(m):
 
 @triton.jit
 def nll_of(a_ptr, t_ptr, nll_ptr, m_ptr, log_s_ptr, L, P, R, a_n, a_l, a_p, t_n, t_p,
-           ONLINE: tl.constexpr, SUM: tl.constexpr, BP: tl.constexpr, BL: tl.constexpr):  # fmt: skip
+           ONLINE: tl.constexpr, SUM: tl.constexpr, BP: tl.constexpr, BL: tl.constexpr):
     """nll_r = (m_r - a_tr) + log s_r for BP pixels r = (n, p)."""
     r = tl.program_id(0).to(tl.int64) * BP + tl.arange(0, BP)
     n, p, p_ok = r // P, r % P, r < R
@@ -129,7 +129,7 @@ def nll_of(a_ptr, t_ptr, nll_ptr, m_ptr, log_s_ptr, L, P, R, a_n, a_l, a_p, t_n,
 @triton.jit
 def gradient_of(dnll_ptr, a_ptr, t_ptr, m_ptr, log_s_ptr, da_ptr, L, P, R,
                 a_n, a_l, a_p, t_n, t_p, d_n, d_p, da_n, da_l, da_p,
-                SUM: tl.constexpr, BP: tl.constexpr, BL: tl.constexpr):  # fmt: skip
+                SUM: tl.constexpr, BP: tl.constexpr, BL: tl.constexpr):
     """da_lr = (exp((a_lr - m_r) - log s_r) - [l = t_r]) dnll_r for one tile."""
     r = tl.program_id(0).to(tl.int64) * BP + tl.arange(0, BP)
     n, p, p_ok = r // P, r % P, r < R
@@ -156,7 +156,7 @@ def launch(rung, logits, target):
         nll_of[(triton.cdiv(N * P, BP),)](
             logits, target, nll, m, log_s, L, P, N * P, *logits.stride(), *target.stride(),
             ONLINE=rung == "online", SUM=triton_dtype(wide(logits.dtype)), BP=BP, BL=BL, num_warps=4,
-        )  # fmt: skip
+        )
     return nll, m, log_s
 
 
@@ -168,7 +168,7 @@ def launch_gradient(rung, dnll, logits, target, m, log_s):
             dnll, logits, target, m, log_s, da, L, P, N * P,
             *logits.stride(), *target.stride(), *dnll.stride(), *da.stride(),
             SUM=triton_dtype(wide(logits.dtype)), BP=BP, BL=BL, num_warps=4,
-        )  # fmt: skip
+        )
     return da.to(dtype)
 
 
@@ -189,13 +189,13 @@ _forward = differentiable(operator(
     fake=lambda logits, target: tuple(target.new_empty(target.shape, dtype=wide(logits.dtype)) for _ in range(3)),
     check=lambda logits, target: _check.in_range("target", target, logits.shape[1], "L"),
     takes="logits: T(N, L, P); target: int(N, P)", reference=reference, kernel=launch, strided="logits target",
-), gradient, rows="logits target", constant="m log_s")  # fmt: skip
+), gradient, rows="logits target", constant="m log_s")
 _backward = differentiable(operator(
     NLL, "softmax_nll_gradient(Tensor dnll, Tensor logits, Tensor target, Tensor m, Tensor log_s) -> Tensor da",
     fake=lambda logits: torch.empty_like(logits),
     takes="logits: T(N, L, P); target: int(N, P); dnll m log_s: R(N, P)",
     reference=reference_gradient, kernel=launch_gradient, cpu=cpu_gradient, strided="dnll logits target da",
-), rows="dnll logits target m log_s")  # fmt: skip
+), rows="dnll logits target m log_s")
 
 
 def softmax_nll(logits, target):

@@ -65,7 +65,7 @@ def structs(header):
     for name, body in re.findall(r"struct (\w+)(?: : \w+)? \{(.*?)\n\};", text, re.S):
         lists = re.findall(r"^ *(?:const )?(\w+)([\w*, ]+);", body, re.M)
         found[name] = {field.strip(" *"): kind + "*" * field.count("*") for kind, fields in lists
-                       for field in fields.split(",")}  # fmt: skip
+                       for field in fields.split(",")}
     return found
 
 

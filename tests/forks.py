@@ -17,7 +17,7 @@ import tempfile
 class Forks:
     def __init__(self, environment):
         self.process = subprocess.Popen([sys.executable, __file__], env=environment, text=True, stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE)  # fmt: skip
+                                        stdout=subprocess.PIPE)
 
     def pytest(self, folder, *arguments):
         """-> exit code, what it printed"""

@@ -54,7 +54,7 @@ def main(argv=None):
         if os.environ.get("GENMINI_DEBUG") == "1":
             raise
         print(f"genmini: {type(error).__name__}: {one_line(error)}; a mistake in genmini, or a run of an older version "
-              "that is damaged (GENMINI_DEBUG=1 shows where)", file=sys.stderr)  # fmt: skip
+              "that is damaged (GENMINI_DEBUG=1 shows where)", file=sys.stderr)
         return 1
 
 
@@ -71,7 +71,7 @@ class Parser(argparse.ArgumentParser):
 def parser():
     description = "Deep generative models, from the equation of the course down to the kernel."
     top = Parser(prog="genmini", description=description, epilog=EXAMPLES,
-                 formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+                 formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument("--version", action="version", version=f"genmini {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     for command in (info, list, train, sample, eval, score, study):

@@ -9,19 +9,19 @@ MOST = 10**9  # of anything that is counted
 def where_data_lies(parser):
     parser.add_argument("--data-dir", metavar="DIR",
                         help="the folder of MNIST's files, or of your own data (default: that of the run, else "
-                             "$GENMINI_DATA; MNIST is downloaded if it is nowhere)")  # fmt: skip
+                             "$GENMINI_DATA; MNIST is downloaded if it is nowhere)")
 
 
 def of_images(parser):
     parser.add_argument("--size", type=positive, metavar="N",
-                        help="with --data images and shapes: their side in pixels (default: 32)")  # fmt: skip
+                        help="with --data images and shapes: their side in pixels (default: 32)")
     parser.add_argument("--colour", action="store_true", help="with --data images: keep their colours (default: grey)")
 
 
 def where_it_runs(parser):
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
     parser.add_argument("--backend", help="auto, reference, cpu, triton, cuda or emulated "
-                                          "(default: $GENMINI_BACKEND, else auto)")  # fmt: skip
+                                          "(default: $GENMINI_BACKEND, else auto)")
     parser.add_argument("--threads", type=positive, help="CPU threads (default: the recipe's, else PyTorch's)")
 
 
@@ -35,17 +35,17 @@ def seed(parser):
 
 def mean(parser):
     parser.add_argument("--mean", action="store_true",
-                        help="of VAEs and VQ-VAE: the mean image of what was drawn, not drawn pixels")  # fmt: skip
+                        help="of VAEs and VQ-VAE: the mean image of what was drawn, not drawn pixels")
 
 
 def how_to_sample(parser):
     parser.add_argument("--how", metavar="SAMPLER",
                         help="how PixelCNN (cached, naive, jacobi) and PixelRNN (naive, jacobi) draw the same samples; "
-                             "how Diffusion draws (ddim, ddpm, dpm, heun)")  # fmt: skip
+                             "how Diffusion draws (ddim, ddpm, dpm, heun)")
     parser.add_argument("--sampling-steps", type=positive, metavar="N", help="steps of Diffusion from noise to image")
     parser.add_argument("--guidance", type=float, metavar="W",
                         help="of Diffusion with classes or --classifier: 1 draws from p(x | y), a larger W goes "
-                             "further from p(x)")  # fmt: skip
+                             "further from p(x)")
     parser.add_argument("--classifier", metavar="C",
                         help="leads a Diffusion without classes to classes: digits-v1, or the RUN of a classifier")
     mean(parser)
@@ -56,7 +56,7 @@ def chosen(arguments, model):
     from genmini import metrics
 
     given = dict(how=arguments.how, steps=arguments.sampling_steps, guidance=arguments.guidance,
-                 classifier=arguments.classifier, mean=arguments.mean or None)  # fmt: skip
+                 classifier=arguments.classifier, mean=arguments.mean or None)
     given = {name: value for name, value in given.items() if value is not None}
     for name in given:
         if model.cannot(name):
@@ -65,7 +65,7 @@ def chosen(arguments, model):
     if arguments.classifier:
         if arguments.classifier == "inception":
             raise ValueError("--classifier takes digits-v1 or the RUN of a classifier: inception has none of the "
-                             "classes of the data")  # fmt: skip
+                             "classes of the data")
         given["classifier"] = metrics.network(arguments.classifier, model.device)
     return given
 
@@ -118,7 +118,7 @@ def _check_backend(device):
             kernels.chosen(name, device)
         except RuntimeError as error:
             raise ValueError(f"the backend {kernels.requested()!r} does not run here on --device {device}: "
-                             f"{one_line(error)}") from None  # fmt: skip
+                             f"{one_line(error)}") from None
 
 
 def one_line(error, remedy="a smaller model may fit"):

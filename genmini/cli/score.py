@@ -8,10 +8,10 @@ HELP = "how good samples are: FID, KID, inception score, precision, recall, clas
 def options(parser):
     _options.run_folder(parser, "a folder that `genmini train` wrote, of a model that draws images")
     parser.add_argument("-n", type=_options.positive, default=1000, metavar="N",
-                        help="how many samples (default: 1000)")  # fmt: skip
+                        help="how many samples (default: 1000)")
     _options.how_to_sample(parser)
     parser.add_argument("--features", default="digits-v1", metavar="F",
-                        help="the network that judges: digits-v1, the RUN of a classifier, or inception")  # fmt: skip
+                        help="the network that judges: digits-v1, the RUN of a classifier, or inception")
     _options.seed(parser)
     _options.where_data_lies(parser)
     _options.where_it_runs(parser)
@@ -33,7 +33,7 @@ def run(arguments):
     shown |= {"classifier": arguments.classifier} if "classifier" in how else {}
     chosen = "".join(f", {name} {value}" for name, value in shown.items())
     print(f"samples    {arguments.n}{' means' * arguments.mean} of {type(model).__name__} in {folder}, "
-          f"seed {arguments.seed}{chosen}")  # fmt: skip
+          f"seed {arguments.seed}{chosen}")
     print(f"real       of {test.name}, test; samples and real are compared with {len(train)} of train", flush=True)
     columns = metrics.score(model, network, train, test, arguments.n, arguments.seed, **how)
     print("\n".join(["", *_table(columns)]))

@@ -11,7 +11,7 @@ HELP = "one question about what a trained run has learnt: a picture and a line"
 def options(parser):
     parser.add_argument("study", metavar="STUDY", help="one of `genmini list`, as reconstruct")
     parser.add_argument("of", nargs="+", metavar="RUN",
-                        help="folders that `genmini train` wrote; of latent-dim, a model")  # fmt: skip
+                        help="folders that `genmini train` wrote; of latent-dim, a model")
     parser.add_argument("--out", metavar="FILE",
                         help="the picture of one run (default: RUN/STUDY.png); of latent-dim, a folder for runs")
     _options.seed(parser)
@@ -22,7 +22,7 @@ def options(parser):
     trains.add_argument("--recipe", metavar="R", help="a recipe of the model")
     trains.add_argument("--steps", type=_options.positive, metavar="N", help="instead of the recipe's")
     trains.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
-                        help="any other setting of the recipe")  # fmt: skip
+                        help="any other setting of the recipe")
     _options.where_data_lies(parser)
     _options.where_it_runs(parser)
 
@@ -38,7 +38,7 @@ def run(arguments):
     for option in ("data", "size", "colour", "recipe", "steps", "set", "dimensions"):
         if getattr(arguments, option):
             raise ValueError(f"--{option} is for `genmini study latent-dim`, which trains; "
-                             f"{arguments.study} takes runs")  # fmt: skip
+                             f"{arguments.study} takes runs")
     if "TOGETHER" in vars(study):
         folders = [folders]
     if arguments.out and len(folders) > 1:
@@ -70,7 +70,7 @@ def _latent_dim(arguments, study):
     name = arguments.of[0]
     plans = study.plans(name, arguments.data, arguments.dimensions or study.DIMENSIONS, arguments.set,
                         recipe=arguments.recipe, steps=arguments.steps, seed=arguments.seed, size=arguments.size,
-                        colour=arguments.colour)  # fmt: skip
+                        colour=arguments.colour)
     out = Path(arguments.out or Path("runs") / f"latent-dim-{name}-{arguments.data}")
     folders = {d: out / f"latent-{d}" for d in plans}
     for d, plan in plans.items():

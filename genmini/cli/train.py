@@ -14,19 +14,19 @@ def options(parser):
     _options.of_images(parser)
     parser.add_argument("--recipe", metavar="R",
                         help="a recipe of the model (default: its first for the data or another version of it; "
-                             "`mnist` for your own images, `colour` with --colour)")  # fmt: skip
+                             "`mnist` for your own images, `colour` with --colour)")
     parser.add_argument("--steps", type=_options.positive, metavar="N", help="instead of the recipe's")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
-                        help="any setting of the recipe; may be repeated")  # fmt: skip
+                        help="any setting of the recipe; may be repeated")
     _options.seed(parser)
     parser.add_argument("--out", metavar="DIR",
-                        help="the run's folder (default: runs/MODEL-D, numbered if that is taken)")  # fmt: skip
+                        help="the run's folder (default: runs/MODEL-D, numbered if that is taken)")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true",
                           help="continue the run in --out to the same bits: repeat the command that began it")
     existing.add_argument("--overwrite", action="store_true", help="replace the run that is in --out")
     parser.add_argument("--tensorboard", action="store_true",
-                        help="the metrics for TensorBoard, too (pip install genmini[tensorboard])")  # fmt: skip
+                        help="the metrics for TensorBoard, too (pip install genmini[tensorboard])")
     _options.where_data_lies(parser)
     _options.where_it_runs(parser)
 
@@ -37,7 +37,7 @@ def run(arguments):
     from genmini.loop import short
 
     plan = experiment.plan(arguments.model, arguments.data, arguments.recipe, arguments.set, arguments.steps,
-                           arguments.seed, arguments.size, arguments.colour)  # fmt: skip
+                           arguments.seed, arguments.size, arguments.colour)
     if arguments.tensorboard and plan.at_once:
         raise ValueError(f"{plan.model} is fitted at once: it takes no --tensorboard")
     folder = _named_folder(arguments)

@@ -141,7 +141,7 @@ def _shapes(name, colour=True):
         scenes, y = shapes.read(name, split)
         x = torch.from_numpy(shapes.draw(scenes, size, colour))
         return Data(name if colour else f"{name}-grey", split, x, torch.from_numpy(y), 256,
-                    classes=shapes.MIXES[name].classes, scenes=scenes)  # fmt: skip
+                    classes=shapes.MIXES[name].classes, scenes=scenes)
 
     return read
 
@@ -196,7 +196,7 @@ def options(name, size=None, colour=False):
     if family(name) not in ("images", "shapes"):
         if size is not None or colour:
             raise ValueError("size and colour are chosen for the data `images`, a size for `shapes`, "
-                             f"and {name} has its own")  # fmt: skip
+                             f"and {name} has its own")
         return {}
     if colour and not (name == "images" or in_colour(name)):
         raise ValueError(f"{name} is made of grey images: leave colour out, or take the data `{family(name)}`")

@@ -54,7 +54,7 @@ def find(folder, part):
         names = [name for name in names if name not in twice]  # the raw one of two
         if len(names) > 1:
             raise ValueError(f"{folder} holds several files of {part} {kind}, {' and '.join(names[:2])}: "
-                             "give each set a folder of its own")  # fmt: skip
+                             "give each set a folder of its own")
         if names:
             found[kind] = folder / names[0]
     return found if "images" in found else {}

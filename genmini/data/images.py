@@ -72,7 +72,7 @@ def _images(root, inside):
         named_as_image = entry.name.lower().endswith(SUFFIXES)
         if entry.is_symlink():
             raise ValueError(f"{root.joinpath(*here)} is a link, which could lead out of {root}: "
-                             "put the file itself there")  # fmt: skip
+                             "put the file itself there")
         elif entry.is_dir():
             folders.append(here)
         elif named_as_image:
@@ -88,7 +88,7 @@ def _classes(root, paths):
     beside = next((parts[0] for parts in paths if len(parts) == 1), None)
     if classes and beside:
         raise ValueError(f"{root} holds images, as {beside}, beside folders of images, as {classes[0]}: "
-                         "sub-folders are classes, so put every image into one, or all into one folder")  # fmt: skip
+                         "sub-folders are classes, so put every image into one, or all into one folder")
     return classes
 
 

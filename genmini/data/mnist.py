@@ -61,7 +61,7 @@ FILES = {
     "t10k-labels-idx1-ubyte": File(
         (10_000,), "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
-}  # fmt: skip
+}
 
 
 def read(split, folder=None):
@@ -87,7 +87,7 @@ def content(path, file):
     digest = hashlib.sha256(file.header + array.tobytes()).hexdigest()
     if digest != file.sha256:
         raise ValueError(f"{path} is damaged or is not MNIST: the SHA-256 of its content is {digest} "
-                         f"and not {file.sha256}; nothing of it was used")  # fmt: skip
+                         f"and not {file.sha256}; nothing of it was used")
     return array
 
 
@@ -107,7 +107,7 @@ def download(name, folder):
         digest = hashlib.sha256(got).hexdigest()
         if digest != file.gz_sha256:
             failures.append(f"{mirror}: {len(got)} bytes with SHA-256 {digest[:12]}..., "
-                            f"not {file.gz_bytes} with {file.gz_sha256[:12]}...")  # fmt: skip
+                            f"not {file.gz_bytes} with {file.gz_sha256[:12]}...")
             continue
         files.write(path, got)
         return path

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 COLOURS = {"red": (225, 40, 40), "green": (40, 170, 60), "blue": (40, 80, 230), "yellow": (250, 215, 40),
-           "purple": (150, 40, 190), "cyan": (40, 205, 220)}  # fmt: skip
+           "purple": (150, 40, 190), "cyan": (40, 205, 220)}
 SHAPES = "circle", "square", "triangle", "cross"
 RADIUS = {"small": 7, "big": 11}  # half of the side of an object's box, in units
 GROUNDS = {"white": (245, 245, 245), "grey": (190, 190, 190), "black": (20, 20, 20)}
@@ -125,7 +125,7 @@ MIXES = {
     "shapes-one": Mix("one coloured shape, which is the class", {(1,): 100}, PAIRS, class_is="shape"),
     "shapes-circles": Mix("scenes of 1 to 3 circles", FEW, _of("circle")),
     "shapes-squares": Mix("scenes of 1 to 3 squares, other scenes than those of circles", FEW, _of("square")),
-}  # fmt: skip
+}
 
 
 def read(name, split, n=None):
@@ -152,7 +152,7 @@ def invent(mix, random, n):
     whole = lambda most, *shape: np.floor(random.random_sample(shape) * most).astype(np.int64)  # 0 ... most - 1
     M, most = max(mix.counts), max(map(len, mix.things))
     layouts = np.array([[g for g, count in enumerate(each) for _ in range(count)] + [-1] * (M - sum(each))
-                        for each in mix.things])  # to which thing each object belongs; -1: none  # fmt: skip
+                        for each in mix.things])  # to which thing each object belongs; -1: none
     layout = layouts[np.repeat(np.arange(len(layouts)), list(mix.things.values()))[whole(100, n)]]  # (n, M)
     number = lambda pairs: np.array([[list(COLOURS).index(c), SHAPES.index(k)] for c, k in pairs])
     pair = number(mix.pairs)[random.random_sample((n, len(mix.pairs))).argsort(1)[:, :most]]  # (n, things, 2): differ
@@ -208,7 +208,7 @@ def split_of(scenes):
 def check_side(side):
     if type(side) is not int or side not in SIDES:
         raise ValueError(f"size must be {', '.join(map(str, SIDES[:-1]))} or {SIDES[-1]} pixels for scenes of shapes, "
-                         f"got {side!r}")  # fmt: skip
+                         f"got {side!r}")
 
 
 def draw(scenes, side, colour=True):
@@ -242,7 +242,7 @@ def _palette(full, colours=COLOURS, grounds=GROUNDS):
     """The value of a channel by ground, colour, and how many of a pixel's samples are of that colour, (C, tones)."""
     covered = np.arange(full + 1)[:, None]
     mixed = [[(2 * ((full - covered) * np.array(ground) + covered * np.array(colour)) + full) // (2 * full)
-              for colour in colours.values()] for ground in grounds.values()]  # rounded, halves upwards  # fmt: skip
+              for colour in colours.values()] for ground in grounds.values()]  # rounded, halves upwards
     return np.array(mixed).reshape(-1, np.shape(mixed)[-1]).T.astype(np.uint8)
 
 
@@ -273,4 +273,4 @@ def _inside(shape, radius):
     dy, dx = d[:, None], d[None]
     near, far = np.minimum(abs(dx), abs(dy)), np.maximum(abs(dx), abs(dy))
     return {"circle": dx**2 + dy**2 <= r**2, "square": far <= r, "triangle": 2 * abs(dx) <= dy + r,
-            "cross": 3 * near <= r}[shape]  # fmt: skip
+            "cross": 3 * near <= r}[shape]

@@ -32,7 +32,7 @@ from .shapes import COLOURS, GROUNDS
 
 COUNTS = "a", "two", "three", "four", "five", "six", "seven", "eight", "nine"
 PLACES = ("in the top left", "at the top", "in the top right", "on the left", "in the centre", "on the right",
-          "in the bottom left", "at the bottom", "in the bottom right")  # by row, then by column  # fmt: skip
+          "in the bottom left", "at the bottom", "in the bottom right")  # by row, then by column
 RELATIONS = "left of", "right of", "above", "below"
 CONVERSE = dict(zip(RELATIONS, ("right of", "left of", "below", "above"), strict=True))
 PLURAL = {"box": "boxes", "cross": "crosses", "plus": "pluses"}
@@ -51,7 +51,7 @@ WAYS = {  # kind -> {meaning: how it is said, the plain way first}
                  "above": ("above", "over"), "below": ("below", "under")},
     "ground": {ground: tuple(f"on a {ground} {word}" for word in ("ground", "background")) for ground in GROUNDS},
     "opening": {True: ("a picture of", "there is", "there are")},
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Thing:
 
     def fits(self, object):
         return (self.size in (None, object.size) and self.colour in (None, object.colour)
-                and self.shape in (None, object.shape) and self.place in (None, place(object)))  # fmt: skip
+                and self.shape in (None, object.shape) and self.place in (None, place(object)))
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ _READ = {  # kind -> {the words, as a tuple: what they mean}, the longest first
                        for way in (*ways, *(map(_plural, ways) if kind == "shape" else ()))),
                       key=lambda item: -len(item[0])))
     for kind, meanings in WAYS.items()
-}  # fmt: skip
+}
 VOCABULARY = tuple(sorted({"and", ","} | {word for words in _READ.values() for way in words for word in way}))
 
 
@@ -210,7 +210,7 @@ def parse(text):
     if unknown:
         near = difflib.get_close_matches(unknown, VOCABULARY, 1, 0)[0]
         raise ValueError(f"captions of shapes have no word {unknown!r}; the nearest that they have is {near!r} "
-                         f"among {', '.join(word for word in VOCABULARY if word != ',')}")  # fmt: skip
+                         f"among {', '.join(word for word in VOCABULARY if word != ',')}")
     rest = _Words(words)
     rest.take("opening")
     things, related = [_parse_thing(rest)], rest.take("relation")

@@ -40,7 +40,7 @@ def read(x, tolerance=TOLERANCE):
     side = x.shape[-1] if x.dim() > 2 else None
     if side not in SIDES or x.shape[1:] not in ((3, side, side), (side, side)):
         raise ValueError("the reader takes images (N, 3, side, side), or (N, side, side) if they are grey, with a side "
-                         f"of {', '.join(map(str, SIDES))}, got {tuple(x.shape)}")  # fmt: skip
+                         f"of {', '.join(map(str, SIDES))}, got {tuple(x.shape)}")
     x = x[:, None] if grey else x
     return [scene for some in x.split(32) if len(some) for scene in _read(some, grey, tolerance)]
 

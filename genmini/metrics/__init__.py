@@ -21,4 +21,4 @@ from .score import against, draw, measure, score
 from .translation import translation
 
 __all__ = ["against", "class_accuracy", "draw", "fid", "fid_by_count", "inception_score", "kid", "measure", "nearest",
-           "network", "precision_recall", "score", "translation"]  # fmt: skip
+           "network", "precision_recall", "score", "translation"]

@@ -22,7 +22,7 @@ def class_accuracy(logits, y):
     """
     if logits.dim() != 2 or y.shape != logits.shape[:1] or not len(y):
         raise ValueError("logits must have shape (n, classes) and y (n,), n at least 1, "
-                         f"got {tuple(logits.shape)} and {tuple(y.shape)}")  # fmt: skip
+                         f"got {tuple(logits.shape)} and {tuple(y.shape)}")
     if not 0 <= y.min() <= y.max() < logits.shape[1]:
         raise ValueError(f"y must hold classes 0 ... {logits.shape[1] - 1}, got {y.min()} ... {y.max()}")
     right = (logits.argmax(1) == y).double()  # (1)

@@ -29,7 +29,7 @@ def network(which="digits-v1", device="cpu"):
     files.check_name(which)
     if which not in SHIPPED and not (Path(which) / "run.json").exists():
         raise ValueError(f"features must be {', '.join(SHIPPED)}, inception, or the folder of a classifier's run; "
-                         f"got {which!r}")  # fmt: skip
+                         f"got {which!r}")
     metadata = checkpoint.read(SHIPPED.get(which, which))
     if metadata["model"] != "classifier":
         raise ValueError(f"features come from a classifier, and {which} is a run of {metadata['model']}")
@@ -72,7 +72,7 @@ def as_seen_by(classifier, x, levels):
         return mnist_to_8x8(x)
     takes, has = classifier.shape, tuple(x.shape[1:])
     raise ValueError(f"the classifier takes images of shape {takes}, these have {has}: "
-                     "--features RUN names another one")  # fmt: skip
+                     "--features RUN names another one")
 
 
 def mnist_to_8x8(x):
@@ -94,7 +94,7 @@ class Inception:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except ImportError:
             raise ValueError("--features inception needs the package torch-fidelity: "
-                             "pip install genmini[inception]") from None  # fmt: skip
+                             "pip install genmini[inception]") from None
         self.net = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"]).to(device)
         self.name, self.device = "Inception v3 of torch-fidelity (inception-v3-compat)", device
 

@@ -17,7 +17,7 @@ def nearest(train, x):
     ones, and distance (n,) float64."""
     if not len(train) or train.shape[1:] != x.shape[1:]:
         raise ValueError("nearest takes train images (K, *shape), at least one, and images (n, *shape), got "
-                         f"{tuple(train.shape)} and {tuple(x.shape)}")  # fmt: skip
+                         f"{tuple(train.shape)} and {tuple(x.shape)}")
     e, x = train.flatten(1).float(), x.flatten(1).float()
     index = ops.nearest_code(x, e)
     return index, (x.double() - e[index].double()).norm(dim=1)  # (1)

@@ -52,7 +52,7 @@ def check(model, reference, held_out, n):
     for data in (reference, held_out):
         if len(data) < 8:
             raise ValueError(f"a score takes at least 8 real images, and the {data.split} split of {data.name} "
-                             f"has {len(data)}")  # fmt: skip
+                             f"has {len(data)}")
 
 
 def draws_no_images(model):
@@ -62,7 +62,7 @@ def draws_no_images(model):
         return f"{name} draws none"
     if model.given:
         return (f"{name} draws what is missing of images, of which it is given {model.given}: see the studies restore "
-                "and complete")  # fmt: skip
+                "and complete")
     return ""
 
 
@@ -79,7 +79,7 @@ def against(reference, network):
             n=len(f), fid=by_count[len(f)], fid_of_half=by_count[len(f) // 2], fid_limit=limit, kid=kid(f_ref, f),
             inception_score=inception_score(a), shares=_shares(a), precision=precision, recall=recall,
             nearest=nearest(reference.x, x)[1].median().item(), accuracy=None if y is None else class_accuracy(a, y),
-        )  # fmt: skip
+        )
 
     return judge
 

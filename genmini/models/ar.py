@@ -39,7 +39,7 @@ class AR(Model):
         """shape (T,): the default length of a sample; log_prob takes any length."""
         if len(shape) != 1 or levels is not None:
             raise ValueError("AR models series of real numbers, shape (T,) without levels; "
-                             f"got shape {shape} with levels {levels}")  # fmt: skip
+                             f"got shape {shape} with levels {levels}")
         whole(0, p=p)
         super().__init__(shape, levels)
         self.shape, self.T, self.p = (None,), shape[0], p  # None: any length
@@ -93,7 +93,7 @@ class AR(Model):
         if not self.stationary():
             closest = self.roots().abs().min().item()
             raise ValueError("the process is not stationary, so x_1 has no distribution: "
-                             f"a root has |z| = {closest:.4f}, not above 1")  # fmt: skip
+                             f"a root has |z| = {closest:.4f}, not above 1")
         return _log_prob_each(x.to(self.phi.dtype), self.mu, *_lower_orders(self.phi, self.sigma**2))
 
     def figures(self, x, y=None, k=0):
@@ -140,7 +140,7 @@ class AR(Model):
             raise ValueError(f"a fit needs finite series (N, T) with T > p + 1 = {self.p + 1}, got {tuple(x.shape)}")
         if method == "likelihood" and self.p > MOST_SEARCHED:
             raise ValueError(f"the likelihood is searched for p of at most {MOST_SEARCHED}, which takes seconds, got "
-                             f"p={self.p}: method='yule-walker' or 'least-squares' solves for more")  # fmt: skip
+                             f"p={self.p}: method='yule-walker' or 'least-squares' solves for more")
         mean, scale = x.mean(), x.std(correction=0)
         if scale == 0:
             raise ValueError("a fit needs series that are not constant")

@@ -29,7 +29,7 @@ from genmini.settings import number
 
 class ARVAE(VAE):
     def __init__(self, shape, levels=2, attributes=measured.NAMES, gamma=10.0, delta=1.0, device=None, dtype=None,
-                 **settings):  # fmt: skip
+                 **settings):
         """attributes: names of those that the first numbers z follow; gamma: of (4); delta: of (3); settings: VAE's."""
         number(least=0, gamma=gamma)
         number(above=0, delta=delta)
@@ -40,7 +40,7 @@ class ARVAE(VAE):
             raise ValueError(f"an attribute takes one number z, and there is one twice: {attributes}")
         if len(attributes) > self.latent or len(self.shape) != 2:
             raise ValueError(f"an attribute of an image (H, W) takes one of latent={self.latent} numbers, "
-                             f"got {attributes} of shape {shape}")  # fmt: skip
+                             f"got {attributes} of shape {shape}")
         self.attributes, self.gamma, self.delta = attributes, gamma, delta
 
     def measure(self, x):

@@ -29,10 +29,10 @@ BATCHES = 100  # over which m and S are averaged
 class Autoencoder(Model):
     unit = "squared error"
     sample_note = ("z is drawn from a Gaussian fitted to the codes of the training images: "
-                   "an autoencoder has no density of its own")  # fmt: skip
+                   "an autoencoder has no density of its own")
 
     def __init__(self, shape, levels=2, latent=20, body="mlp", hidden=400, width=32, upsample="nearest", dropout=0.0,
-                 device=None, dtype=None):  # fmt: skip
+                 device=None, dtype=None):
         """latent: d numbers z; body "linear", "mlp" of `hidden` units, or "conv" of `width` channels, `upsample`
         "transposed", "nearest" or "bilinear". f ends in a sigmoid, unless it is linear."""
         whole(2, 256, levels=levels)

@@ -29,7 +29,7 @@ from genmini.settings import image, number, share, whole
 
 class Classifier(Model):
     def __init__(self, shape, levels=2, classes=10, width=16, blocks=2, features=64, dropout=0.0, binary=0.0,
-                 device=None, dtype=None):  # fmt: skip
+                 device=None, dtype=None):
         """shape of one x: (H, W) or (C, H, W); width: channels of the first block, doubled by each further one;
         features: numbers in f(x)."""
         whole(2, levels=levels, classes=classes)

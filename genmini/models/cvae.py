@@ -42,7 +42,7 @@ class CVAE(VAE):
             return F.one_hot(super().check_y(y, n, needed=True), self.classes).to(self.like.dtype)  # (1)
         if y.shape not in ((self.classes,), (n, self.classes)):
             raise ValueError(f"y must be classes, (N,) whole numbers, or vectors, (N, {self.classes}), "
-                             f"got {tuple(y.shape)} of {y.dtype}")  # fmt: skip
+                             f"got {tuple(y.shape)} of {y.dtype}")
         return y.to(self.like).expand(n, self.classes)
 
     def mixture(self, classes):

@@ -61,7 +61,7 @@ class CycleGAN(Model):
     unit = "distance"
 
     def __init__(self, shape, levels=2, body="resnet", width=16, blocks=2, loss="least-squares", cycle=5.0,
-                 identity=0.0, pool=50, r1=1.0, noise=1.0, device=None, dtype=None):  # fmt: skip
+                 identity=0.0, pool=50, r1=1.0, noise=1.0, device=None, dtype=None):
         """shape: (H, W) or (C, H, W). body: of the translators; width: channels of their first layer and of that of the
         discriminators; blocks: residual blocks of a "resnet", of each half of a "coder"; loss: (6) or (7); cycle,
         identity: lambda of (4); pool: how many images of each set are kept; r1: of (5); noise: in levels."""
@@ -196,7 +196,7 @@ class CycleGAN(Model):
         last = rows[-3:]
         if len(last) == 3 and min(each["accuracy"] for each in last) > 0.95:
             return (f"the discriminators win: they rank {rows[-1]['accuracy']:.0%} of unseen images above "
-                    "translations; a larger r1 or noise, or a smaller identity, may help")  # fmt: skip
+                    "translations; a larger r1 or noise, or a smaller identity, may help")
         return ""
 
     def d(self, x, y=None):
@@ -211,7 +211,7 @@ class CycleGAN(Model):
         n = torch.cat([each[: min(map(len, n)) // columns * columns or None] for each in n])
         x, y = test.x[n].to(self.device), test.y[n].to(self.device)
         return {"X and Y (test)": x.cpu(), f"translated by {self.title}": self.translate(x, y).cpu(),
-                "and back": self.reconstruct(x, y).cpu()}, columns  # fmt: skip
+                "and back": self.reconstruct(x, y).cpu()}, columns
 
 
 def off(w, v):

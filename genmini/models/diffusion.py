@@ -60,7 +60,7 @@ class Diffusion(Model):
     def __init__(self, shape, levels=2, T=1000, schedule="cosine", target="v", deviation=1.0, loss="simple", width=32,
                  multiples=(1, 2), blocks=1, attention=1, upsample="nearest", classes=0, hide=0.1, dropout=0.0,
                  sampler="dpm", draws=20, guidance=1.0, threshold="static", given="", device=None,
-                 dtype=None):  # fmt: skip
+                 dtype=None):
         """T, schedule, target, loss: of (1) to (6); deviation: of x_0, for the target "edm"; width to upsample: of the
         U-Net; hide: the share of y that is hidden in training; given: c of (11), "dark", "grey", "half" or "quarter".
         sampler, draws, guidance, threshold: the defaults of `sample`: the sampler, its steps, w of (10), and what keeps
@@ -177,7 +177,7 @@ class Diffusion(Model):
         """The bound and its parts, each (N,); k: how many times t of an image are drawn, 0: 20 of them."""
         reconstruction, kl, prior = self.terms(x, y, k or 20)
         return {"elbo": -(reconstruction + kl + prior), "reconstruction": reconstruction, "kl": kl + prior,
-                "kl-prior": prior}  # fmt: skip
+                "kl-prior": prior}
 
     # ---- samples -----------------------------------------------------------------------------------------------------
 
@@ -218,7 +218,7 @@ class Diffusion(Model):
 
     @torch.no_grad()
     def sample(self, n, y=None, how=None, steps=None, guidance=None, threshold=None, noise=None, x=None, known=0,
-               classifier=None, film=None):  # fmt: skip
+               classifier=None, film=None):
         """n draws, (n, *shape) uint8. y: a class for all, or one each; None draws them evenly. how: "ddim", "ddpm",
         "dpm" or "heun"; steps, guidance, threshold: as in the constructor. noise: x_T, (n, *shape), drawn if None.
 

@@ -62,7 +62,7 @@ class GAN(Model):
 
     def __init__(self, shape, levels=None, latent=32, body="mlp", hidden=(128, 128), width=16,
                  loss="non-saturating", divergence="jensen-shannon", k=1, r1=0.0, r2=0.0, spectral=False, noise=0.0,
-                 context=0, device=None, dtype=None):  # fmt: skip
+                 context=0, device=None, dtype=None):
         """levels: L of images, None for points. latent: d numbers z. body "mlp" of `hidden` units a layer, or "conv" of
         `width` channels; loss: (4), (5) or (6); k: steps of the discriminator, each on its part of the batch; r1, r2:
         of (7); spectral: its weights have the spectral norm 1; noise: in levels; context: of CGAN, how many classes y
@@ -179,16 +179,16 @@ class GAN(Model):
             return ""  # too early to tell
         if min(each["valid"] for each in last) > 2 * best["valid"]:
             return (f"training diverges: the {self.unit} is {row['valid']:.3g}, and was {best['valid']:.3g} at step "
-                    f"{best['step']}, whose weights are kept; a larger r1 or a lower rate may help")  # fmt: skip
+                    f"{best['step']}, whose weights are kept; a larger r1 or a lower rate may help")
         if all(each.get("missing") and each["modes"] for each in last):
             return (f"mode collapse: samples leave out {row['missing']} of {row['modes'] + row['missing']} modes; "
-                    "r1, or loss=relativistic with r1 and r2, may help")  # fmt: skip
+                    "r1, or loss=relativistic with r1 and r2, may help")
         if min(each["accuracy"] for each in last) > 0.95:
             return (f"the discriminator wins: it ranks {row['accuracy']:.0%} of unseen data above samples; "
-                    "a larger r1, or k=1, may help")  # fmt: skip
+                    "a larger r1, or k=1, may help")
         if max(each["accuracy"] for each in last) < 0.4:
             return (f"the generator wins: the discriminator ranks {1 - row['accuracy']:.0%} of samples above unseen "
-                    "data; a smaller r1, or a larger k, may help")  # fmt: skip
+                    "data; a smaller r1, or a larger k, may help")
         return ""
 
     # ---- samples -----------------------------------------------------------------------------------------------------

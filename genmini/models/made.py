@@ -38,7 +38,7 @@ from genmini.settings import share, whole
 
 class MADE(Model):
     def __init__(self, shape, hidden=(500,), levels=2, order="natural", masks=1, resample=False, direct=False,
-                 dropout=0.0, device=None, dtype=None):  # fmt: skip
+                 dropout=0.0, device=None, dtype=None):
         """shape of one x (8, 8); hidden: units of each layer; order "natural", "random" or a list of pixels; masks: K;
         resample: every batch in training has degrees of its own, and if the order is random an order of its own."""
         whole(hidden=hidden, masks=masks)

@@ -144,7 +144,7 @@ class Raster(Model):
 
 class PixelCNN(Raster):
     def __init__(self, shape, levels=2, width=64, blocks=5, gated=False, output="softmax", components=5, classes=0,
-                 dropout=0.0, first=7, kernel=3, device=None, dtype=None):  # fmt: skip
+                 dropout=0.0, first=7, kernel=3, device=None, dtype=None):
         """shape of one image, (H, W) or (C, H, W) with colours C; width: channels; first, kernel: the sides of the
         first filter and of the others; components: logistics of a mixture; classes: log_prob and sample take a class y.
         """

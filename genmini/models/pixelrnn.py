@@ -36,7 +36,7 @@ from genmini.settings import one_of, share, whole
 
 class PixelRNN(Raster):
     def __init__(self, shape, levels=2, width=32, layers=2, walk="diagonal", output="softmax", components=5, classes=0,
-                 dropout=0.0, first=7, device=None, dtype=None):  # fmt: skip
+                 dropout=0.0, first=7, device=None, dtype=None):
         """shape of one image, (H, W) or (C, H, W) with colours C; width: channels, of which an LSTM has half; walk:
         "row" or "diagonal"; first: the side of the first filter; output, components, classes as in PixelCNN."""
         super().__init__(shape, levels, output, components, classes)

@@ -44,7 +44,7 @@ from genmini.settings import number, one_of, share, whole
 class RealNVP(Model):
     def __init__(self, shape, levels=None, couplings=4, scales=0, hidden=(128, 128), width=32, blocks=2, dropout=0.0,
                  classes=0, bound=1.0, dequantise="uniform", margin=0.01, save="x",
-                 device=None, dtype=None):  # fmt: skip
+                 device=None, dtype=None):
         """shape of one x: (D,), (H, W) or (C, H, W); levels: None for a density, L for images of levels 0 ... L-1.
 
         couplings: of a vector, or of an image at each scale and in each way of halving; scales: how often an image is
@@ -65,7 +65,7 @@ class RealNVP(Model):
             raise ValueError(f"shape must be (D,), (H, W) or (C, H, W), got {shape}")
         if scales and (len(shape) == 1 or any(side % 2**scales for side in shape[-2:])):
             raise ValueError(f"scales={scales} halves the sides of an image that often: {2**scales} must divide them, "
-                             f"got shape {shape}")  # fmt: skip
+                             f"got shape {shape}")
         if save == "y" and dropout:
             raise ValueError("save='y' computes each step twice, so dropout must be 0")
         super().__init__(shape, levels, classes)

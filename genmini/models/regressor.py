@@ -31,7 +31,7 @@ class Regressor(Model):
     unit = "squared error"
 
     def __init__(self, shape, levels=2, given="dark", width=32, multiples=(1, 2), blocks=1, attention=1,
-                 upsample="nearest", dropout=0.0, device=None, dtype=None):  # fmt: skip
+                 upsample="nearest", dropout=0.0, device=None, dtype=None):
         """given: c of (1), "dark", "grey", "half" or "quarter"; width to dropout: of the U-Net."""
         whole(2, 256, levels=levels)
         c, C = parts.channels(given, shape), image(shape)[0]

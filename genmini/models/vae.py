@@ -43,7 +43,7 @@ class VAE(Model):
 
     def __init__(self, shape, levels=2, latent=20, body="mlp", hidden=400, width=32, upsample="nearest",
                  decoder="bernoulli", alpha=20.0, variance="shared", beta=1.0, free_bits=0.0, dropout=0.0,
-                 context=0, device=None, dtype=None):  # fmt: skip
+                 context=0, device=None, dtype=None):
         """latent: d numbers z. body "mlp", the practical's, of `hidden` units, or "conv" of `width` channels,
         `upsample` "transposed", "nearest" or "bilinear"; decoder "bernoulli", "categorical", "gaussian" with `alpha`,
         or "gaussian-learned" with one variance "shared" by all pixels or one for each "pixel"; beta, free_bits: of (4).

@@ -42,7 +42,7 @@ class VQVAE(Model):
 
     def __init__(self, shape, levels=2, K=128, dim=16, width=32, blocks=1, halvings=1, dropout=0.0, average=0.99,
                  beta=0.25, revive=50, miss=0.0, classes=0, prior_width=32, prior_blocks=3, prior_dropout=0.0,
-                 device=None, dtype=None):  # fmt: skip
+                 device=None, dtype=None):
         """shape of one image, (H, W) or (C, H, W); K codes of `dim` numbers; the grid of codes has its sides halved
         `halvings` times.
 
@@ -59,7 +59,7 @@ class VQVAE(Model):
         C, H, W = image(shape)
         if H % 2**halvings or W % 2**halvings:
             raise ValueError(f"halvings={halvings} halves the sides of an image that often: {2**halvings} must divide "
-                             f"them, got shape {shape}")  # fmt: skip
+                             f"them, got shape {shape}")
         super().__init__(shape, levels, classes)
         self.K, self.miss, self.C = K, miss, C
         self.grid = H // 2**halvings, W // 2**halvings

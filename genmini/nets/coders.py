@@ -54,7 +54,7 @@ class Down(nn.Module):
             nn.Conv2d(C + context, width, 3, padding=1), nn.ReLU(),
             nn.Conv2d(width, 2 * width, 4, 2, 1), nn.ReLU(),
             nn.Conv2d(2 * width, 2 * width, 4, 2, 1), nn.ReLU(), nn.Flatten(), nn.Dropout(dropout),
-        )  # fmt: skip
+        )
         self.out = nn.Linear(2 * width * (H // 4) * (W // 4), O)
         _he(self.layers)
 
@@ -80,7 +80,7 @@ class Up(nn.Module):
         self.enter = nn.Linear(d + context, 2 * width * (H // 4) * (W // 4))
         self.small = nn.Unflatten(1, (2 * width, H // 4, W // 4))
         double = lambda K, J: (nn.ConvTranspose2d(K, J, 4, 2, 1) if upsample == "transposed"
-                               else nn.Conv2d(K, J, 3, padding=1))  # fmt: skip
+                               else nn.Conv2d(K, J, 3, padding=1))
         self.doublings = nn.ModuleList([double(2 * width, 2 * width), double(2 * width, width)])
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Conv2d(width, rows * C, 3, padding=1)
@@ -91,7 +91,7 @@ class Up(nn.Module):
         for layer in self.doublings:
             if self.upsample != "transposed":
                 h = F.interpolate(h, scale_factor=2, mode=self.upsample,
-                                  align_corners=False if self.upsample == "bilinear" else None)  # fmt: skip
+                                  align_corners=False if self.upsample == "bilinear" else None)
             h = F.relu(layer(h))
         return self.out(h).reshape(len(z), self.rows, *self.shape)
 
@@ -103,7 +103,7 @@ def _he(*parts):
     contributes little.
     """
     for layer in (layer for part in parts for layer in part.modules()
-                  if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)):  # fmt: skip
+                  if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)):
         transposed = isinstance(layer, nn.ConvTranspose2d)
         # of the 4x4 weights of a transposed convolution of stride 2, 4 reach a pixel
         fan = layer.weight.shape[0] * 4 if transposed else layer.weight[0].numel()

@@ -27,7 +27,7 @@ class ResNet(nn.Module):
 
     def forward(self, x, y=None, context=None):
         h = self.enter(torch.cat([x, torch.ones_like(x[:, :1])] if context is None
-                                 else [x, torch.ones_like(x[:, :1]), context], 1))  # fmt: skip
+                                 else [x, torch.ones_like(x[:, :1]), context], 1))
         if self.of_class is not None:
             h = h + self.of_class(y)[:, :, None, None]
         for block in self.blocks:

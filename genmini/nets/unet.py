@@ -35,7 +35,7 @@ class UNet(nn.Module):
     """
 
     def __init__(self, C, O, width=32, multiples=(1, 2), blocks=1, attention=1, classes=0, context=0,
-                 upsample="nearest", dropout=0.0):  # fmt: skip
+                 upsample="nearest", dropout=0.0):
         super().__init__()
         one_of(UPSAMPLE, upsample=upsample)
         whole(multiples=multiples, blocks=blocks)
@@ -68,7 +68,7 @@ class UNet(nn.Module):
     def forward(self, x, time, y=None, context=None):
         if x.shape[2] % 2**self.halvings or x.shape[3] % 2**self.halvings:
             raise ValueError(f"a U-Net with {self.halvings + 1} multiples halves the sides {self.halvings} times: they "
-                             f"must be divisible by {2**self.halvings}, got {tuple(x.shape[2:])}")  # fmt: skip
+                             f"must be divisible by {2**self.halvings}, got {tuple(x.shape[2:])}")
         e = self.of_time(sinusoids(time, self.frequencies).to(x.dtype))  # (N, E)
         if y is not None:
             e = e + F.embedding(y.clamp(min=0), self.of_class.weight) * (y >= 0)[:, None]
@@ -160,7 +160,7 @@ class Double(nn.Module):
     def forward(self, h):
         if self.mode != "transposed":
             h = F.interpolate(h, scale_factor=2, mode=self.mode,
-                              align_corners=False if self.mode == "bilinear" else None)  # fmt: skip
+                              align_corners=False if self.mode == "bilinear" else None)
         return self.W(h)
 
 

@@ -46,7 +46,7 @@ def draw(path, model, some):
     perplexity, used = torch.special.entr(p).sum().exp().item(), (total > 0).sum().item()
     alone = order.view(-1, 1, 1).expand(-1, *model.grid)
     alone = sum(model.decode_codes(alone, *given)
-                for given in ([(c,) for c in range(model.classes)] or [()])) / max(1, model.classes)  # fmt: skip
+                for given in ([(c,) for c in range(model.classes)] or [()])) / max(1, model.classes)
 
     figure, ((bars, images), (places, small)) = plots.new_figure(2, 2, 6.0, 4.2)
     bars.bar(range(model.K), p[order].tolist(), width=1.0, color="tab:blue")
@@ -59,14 +59,14 @@ def draw(path, model, some):
     names = [f"{i}, {j}" for i in range(model.grid[0]) for j in range(model.grid[1])]
     step = math.ceil(len(names) / 16)
     places.set(xlabel="code, the most frequent first", yticks=range(0, len(names), step), yticklabels=names[::step],
-               ylabel="place (row, column)")  # fmt: skip
+               ylabel="place (row, column)")
     places.set_title("the same at each place of the grid", fontsize=11)
     figure.colorbar(shown, ax=places, label="share of images", location="bottom", shrink=0.6)
     columns = math.ceil(math.sqrt(1.6 * model.K))
     blank = torch.where(total[order] > 0, 0, math.nan).view(-1, 1, 1, 1)  # of a code that is never chosen
     patches = (patches[order] + blank).squeeze(1)  # without the dimension of colours if the patches are grey
     for panel, x, title in ((images, alone, "a code at every place, decoded"),
-                            (small, patches, "mean patch where it is chosen (empty: never)")):  # fmt: skip
+                            (small, patches, "mean patch where it is chosen (empty: never)")):
         plots.show(panel, x, model.levels, columns)
         panel.set_title(title, fontsize=11)
     plots.save(figure, path)

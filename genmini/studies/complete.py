@@ -35,10 +35,10 @@ def study(run, path):
     rows = [kept, *made[:ROWS], x]
     labels = ["known", *[run.model.title] * ROWS, "the image"]
     plots.rows(path, f"the missing half, drawn ({test.split})", torch.stack([some[:COLUMNS].float() for some in rows]),
-               labels, test.levels)  # fmt: skip
+               labels, test.levels)
     answer = (f"{same.double().mean():.1%} of {same.numel()} completions keep every known pixel; in the half that is "
               f"drawn, two of an image are {distance(drawn):.1f} levels apart, one and the image "
-              f"{length(drawn - truth):.1f}")  # fmt: skip
+              f"{length(drawn - truth):.1f}")
     return answer if test.scenes is None else f"{answer}; {of_scenes(made, test)}"
 
 
@@ -51,7 +51,7 @@ def of_scenes(made, test):
     kept = share(upper(test.scenes[i]) <= set(scene.objects) for i, scene in read)
     possible = share(len(scene.objects) in counts for _, scene in read)
     return (f"{len(read) / made[:, :, 0, 0, 0].numel():.1%} of the scenes can be read; of these {kept} have what lies "
-            f"wholly in the known half, and {possible} as many objects as a scene of {test.name} has")  # fmt: skip
+            f"wholly in the known half, and {possible} as many objects as a scene of {test.name} has")
 
 
 def upper(scene):

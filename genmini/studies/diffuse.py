@@ -26,4 +26,4 @@ def study(run, path):
     error = ((seen - x.cpu()) / (test.levels - 1)).square().flatten(2).mean((1, 2))
     return ("squared error of a pixel of x_0, estimated from more and more noise: "
             f"{', '.join(f'{e:.4f}' for e in error)}; of the mean image: "
-            f"{((x.float() - x.float().mean(0)) / (test.levels - 1)).square().mean():.4f}")  # fmt: skip
+            f"{((x.float() - x.float().mean(0)) / (test.levels - 1)).square().mean():.4f}")

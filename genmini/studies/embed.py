@@ -22,7 +22,7 @@ def plane(z):
     _, s, axes = torch.linalg.svd(z - z.mean(0), full_matrices=False)
     share = (s[:2].square().sum() / s.square().sum()).item()
     return ((z - z.mean(0)) @ axes[:2].T,
-            f"2 principal components of {z.shape[1]} dimensions, {share:.0%} of the variance")  # fmt: skip
+            f"2 principal components of {z.shape[1]} dimensions, {share:.0%} of the variance")
 
 
 def like_its_neighbour(z, y):
@@ -47,5 +47,5 @@ def study(run, path):
     plots.save(figure, path)
     shares = (like_its_neighbour(a, y) for a in (z, points, x.flatten(1).float()))
     found = ", ".join(f"{share:.1%} by {what}"
-                      for share, what in zip(shares, ("codes", "the plane shown", "pixels"), strict=True))  # fmt: skip
+                      for share, what in zip(shares, ("codes", "the plane shown", "pixels"), strict=True))
     return f"{axes}; images whose nearest neighbour is of their class: {found} ({len(z)} of {test.split})"

@@ -15,7 +15,7 @@ SIDE = 15
 
 def misfit(model):
     return "" if model.latent == 2 else (f"its latent space has {model.latent} dimensions; "
-                                         "one trained with --set latent=2 has a plane")  # fmt: skip
+                                         "one trained with --set latent=2 has a plane")
 
 
 def study(run, path):
@@ -34,6 +34,6 @@ def study(run, path):
         panels[named] = run.decode(cells, torch.full((len(cells),), k))
     plots.side_by_side(path, panels, train.levels, columns=SIDE)
     inside = ((z > torch.stack([across[0], down[0]]))
-              & (z < torch.stack([across[-1], down[-1]]))).all(1).double().mean()  # fmt: skip
+              & (z < torch.stack([across[-1], down[-1]]))).all(1).double().mean()
     return (f"z_1 from {across[0]:.2f} to {across[-1]:.2f}, z_2 from {down[0]:.2f} to {down[-1]:.2f}: "
-            f"{inside:.1%} of the train codes lie there")  # fmt: skip
+            f"{inside:.1%} of the train codes lie there")

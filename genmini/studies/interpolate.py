@@ -46,9 +46,9 @@ def study(run, path):
     lines = torch.cat([x[:, :1], between, x[:, 1:]], 1)
     blends = torch.cat([x[:, :1], along(x), x[:, 1:]], 1)
     panels = {"between two codes (first and last: the images)": lines.flatten(0, 1),
-              "between the pixels": blends.flatten(0, 1)}  # fmt: skip
+              "between the pixels": blends.flatten(0, 1)}
     plots.side_by_side(path, panels, test.levels, columns=STEPS + 2)
     length = lambda a: (a[:, 1:] - a[:, :-1]).flatten(2).norm(dim=2).sum(1)
     longer = (length(between) / (between[:, -1] - between[:, 0]).flatten(1).norm(dim=1)).mean()
     return (f"{len(ends)} pairs: the way through the latent space "
-            f"is {longer:.2f} times as long in pixels as the straight one")  # fmt: skip
+            f"is {longer:.2f} times as long in pixels as the straight one")

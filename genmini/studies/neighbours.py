@@ -25,4 +25,4 @@ def study(run, path):
     plots.side_by_side(path, {"samples over their nearest train images": pairs}, train.levels, COLUMNS)
     near = (distance < real.quantile(0.1)).double().mean()
     return (f"median distance to the nearest train image: {distance.median():.2f} of samples, {real.median():.2f} of "
-            f"test images; {near:.1%} of {N} samples lie nearer than 90% of the test images do")  # fmt: skip
+            f"test images; {near:.1%} of {N} samples lie nearer than 90% of the test images do")

@@ -23,4 +23,4 @@ def study(run, path):
     plots.side_by_side(path, panels, some.levels, columns)
     train = run.split("train").x[:FIRST] / top
     return (f"squared error of a pixel: {', '.join(errors)}; "
-            f"the mean image of train would give {(train - train.mean(0)).square().mean():.4f}")  # fmt: skip
+            f"the mean image of train would give {(train - train.mean(0)).square().mean():.4f}")

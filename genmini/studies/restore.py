@@ -85,7 +85,7 @@ def of_scenes(made, test, what):
     if what not in ("dark", "grey"):
         return f"{sum(read[d][i] == truth[i] for d in range(n) for i in range(N)) / (n * N):.1%} of scenes read right"
     right = [[scene is not None and colourless(scene) == colourless(truth[i]) for i, scene in enumerate(some)]
-             for some in read]  # fmt: skip
+             for some in read]
     words = f"{sum(map(sum, right)) / (n * N):.1%} of scenes read right up to colour"
     if n == 1 or not any(map(any, right)):
         return words
@@ -102,7 +102,7 @@ def of_scenes(made, test, what):
     colours = ", ".join(f"{name} {share:.0%}" for name, share in zip(names, shares.tolist(), strict=True))
     agreement = agreed / max(1, pairs)  # (3)
     return (f"{words}, colours {colours} ({bits:.2f} bits of {math.log2(len(names)):.2f}); two draws agree in "
-            f"{agreement:.1%}, {allowed(what):.1%} where each colour that fits is as likely")  # fmt: skip
+            f"{agreement:.1%}, {allowed(what):.1%} where each colour that fits is as likely")
 
 
 def allowed(what):

@@ -49,7 +49,7 @@ def accuracy(f, y, labelled, classes):
     for weight in LAMBDAS:
         fits = [fit(f["train"][n], y["train"][n], classes, weight) for n in labelled]
         share = lambda split: np.array([((f[split] @ W.T + b).argmax(1) == y[split]).double().mean().item()
-                                        for W, b in fits])  # fmt: skip
+                                        for W, b in fits])
         right[weight] = share("valid").mean(), share("test")
     return max(right.values(), key=lambda each: each[0])[1]
 
@@ -61,7 +61,7 @@ def study(run, path):
     classes, noise = int(y["train"].max()) + 1, np.random.RandomState(run.seed % 2**32)
     kinds = {f"codes of {type(run.model).__name__}": {split: run.encode(some.x, some.y).double()
                                                       for split, some in splits.items()},
-             "pixels": {split: some.x.flatten(1).double() for split, some in splits.items()}}  # fmt: skip
+             "pixels": {split: some.x.flatten(1).double() for split, some in splits.items()}}
     for f in kinds.values():
         mean = f["train"].mean(0)
         scale = (f["train"] - mean).square().sum(1).mean().sqrt()
@@ -69,11 +69,11 @@ def study(run, path):
     of_class = [np.flatnonzero(y["train"].numpy() == k) for k in range(classes)]
     if min(map(len, of_class)) < max(LABELS):
         raise ValueError(f"the study takes {max(LABELS)} images of each class, "
-                         f"and train has {min(map(len, of_class))} of one")  # fmt: skip
+                         f"and train has {min(map(len, of_class))} of one")
     results = {kind: [] for kind in kinds}
     for n in LABELS:
         labelled = [torch.from_numpy(np.concatenate([noise.choice(of, n, replace=False) for of in of_class]))
-                    for _ in range(DRAWS)]  # fmt: skip
+                    for _ in range(DRAWS)]
         for kind, f in kinds.items():
             right = accuracy(f, y, labelled, classes)
             results[kind].append((right.mean(), right.std(ddof=1) / DRAWS**0.5))

@@ -34,5 +34,5 @@ def study(run, path):
         found = {name: values.mean().item() for name, values in metrics.translation(run.model, test).items()}
         answer += [f"{T} has the right class in {found[f'{T} right']:.1%} of {len(test)}, is nearest to the image "
                    f"itself in {found[f'{T} own']:.1%}, and off by {found[f'{T} off']:.3f} levels"
-                   for T in "GF"]  # fmt: skip
+                   for T in "GF"]
     return "; ".join(answer)

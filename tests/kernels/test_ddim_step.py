@@ -20,7 +20,7 @@ T, S = (0.6, 0.8), (0.8, 0.6)  # alpha and sigma before and after the step
 
 
 def definition(x, output, unconditional=None, noise=None, target="eps", weight=1.0, threshold=None, quantile=0.995,
-               eta=0.0, t=T, s=S):  # fmt: skip
+               eta=0.0, t=T, s=S):
     """What a textbook writes, with alpha^2 + sigma^2 = 1, in the dtype that sums have."""
     (a_t, s_t), (a_s, s_s) = t, s
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -47,7 +47,7 @@ def step(x, output, unconditional=None, noise=None, t=T, s=S, **options):
 @everywhere
 @each_threshold
 @given(dtype=dtypes, shape=shapes, layout=layouts, scale=scales, seed=seeds, guided=st.booleans(), noisy=st.booleans(),
-       target=st.sampled_from(["eps", "x0", "v"]))  # fmt: skip
+       target=st.sampled_from(["eps", "x0", "v"]))
 def test_matches(run, threshold, dtype, shape, layout, scale, seed, guided, noisy, target):
     x, o, u, eps = (laid_out(numbers(*shape, seed=seed % 2**31 + i, scale=scale), layout) for i in range(4))
     options = dict(target=target, weight=2.5 if guided else 1.0, threshold=threshold, eta=0.7 if noisy else 0.0)
@@ -87,7 +87,7 @@ def test_compiled(run):
     torch._dynamo.reset()  # what other tests of this process compiled counts, too
     x, o = (numbers(4, 6, seed=i).to(run.device) for i in range(2))
     compiled = torch.compile(lambda x, o, t, s: step(x, o, t=t, s=s, eta=1.0, seed=3, threshold="dynamic"),
-                             fullgraph=True, backend="aot_eager")  # fmt: skip
+                             fullgraph=True, backend="aot_eager")
     with run.use(), torch.no_grad():
         for t, s in ((T, S), (S, (0.96, 0.28)), (S, (1.0, 0.0))):
             torch.testing.assert_close(compiled(x, o, t, s), step(x, o, t=t, s=s, eta=1.0, seed=3, threshold="dynamic"))
@@ -109,7 +109,7 @@ def test_the_bound_is_a_number_of_the_row_and_that_of_torch(run, D, quantile):
     x0 = x0.float()
     with run.use():
         got = step(x0.to(run.device), x0.to(run.device), target="x0", threshold="dynamic", quantile=quantile,
-                   s=(1.0, 0.0)).cpu()  # fmt: skip
+                   s=(1.0, 0.0)).cpu()
     bound = torch.quantile(x0.abs().double(), quantile, 1, interpolation="higher")[:, None].float()
     assert torch.equal(bound[:, 0], x0.abs().sort(1).values[:, math.ceil(quantile * (D - 1))])
     assert torch.equal(got, x0.clamp(-bound, bound) / bound)
@@ -122,7 +122,7 @@ def test_a_row_within_one_keeps_its_numbers(run):
     x0[:3, 7] = 4.0  # one number in 50 is above the quantile 0.9
     with run.use():
         both = [step(x0.to(run.device), x0.to(run.device), target="x0", threshold=how, quantile=0.9, s=(1.0, 0.0)).cpu()
-                for how in ("static", "dynamic")]  # fmt: skip
+                for how in ("static", "dynamic")]
     assert torch.equal(*both) and torch.equal(both[0], x0.clamp(-1, 1))
 
 
@@ -134,7 +134,7 @@ def test_infinite_and_nan(run, dtype):
     x0 = torch.tensor([[nan, 4, 0, -2], [nan, nan, 0, -2], [-inf, inf, 2, 0], [-inf, 4, 2, 0]], dtype=dtype)
     with run.use():
         got = step(torch.zeros_like(x0).to(run.device), x0.to(run.device), target="x0", threshold="dynamic",
-                   quantile=0.5, s=(1.0, 0.0)).cpu()  # fmt: skip
+                   quantile=0.5, s=(1.0, 0.0)).cpu()
     want = torch.tensor([[nan, 1, 0, -0.5], [nan] * 4, [nan, nan, 0, 0], [-1, 1, 0.5, 0]], dtype=dtype)
     torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
 
@@ -265,7 +265,7 @@ ONE = torch.ones(2, 3)
     (dict(noise=ONE, seed=1), ValueError, "not both"),
     (dict(eta=1.0, seed=-1), ValueError, "seed must be"),
     (dict(x=ONE.clone().requires_grad_()), RuntimeError, "has no gradient"),
-])  # fmt: skip
+])
 def test_errors(change, kind, words):
     arguments = dict(x=ONE, output=ONE, alpha_t=0.6, sigma_t=0.8, alpha_s=0.8, sigma_s=0.6) | change
     with pytest.raises(kind, match=words):

@@ -269,7 +269,7 @@ def test_infinite_and_nan(run, dtype):
     ((torch.ones(2, 3), torch.ones(2, 3), None, -1), ValueError, "seed must be"),
     ((torch.ones(2, 3), torch.ones(2, 3), None, 0.5), TypeError, "seed must be an int"),
     ((torch.ones(2, 3, dtype=torch.int64), torch.ones(2, 3)), TypeError, "mu must be of dtype"),
-])  # fmt: skip
+])
 def test_errors(arguments, kind, words):
     with pytest.raises(kind, match=words):
         ops.gaussian_kl(*arguments)

@@ -46,7 +46,7 @@ def inputs(*shape, modulated=True, seed=0, scale=1.0):
 # Groups of at least nine numbers: around the edges of lanes and tiles, long ones, no image. Smaller groups are below:
 # where z is nearly the same whatever x is, dx is a difference of nearly equal numbers.
 SHAPES = [((0, 4, 3, 3), 2), ((2, 6, 5), 3), ((2, 18), 2), ((2, 4, 3, 11), 4), ((3, 8, 4, 4), 1),
-          ((1, 2, 17, 2, 2), 1), ((9, 3, 3), 1), ((1, 2, 1030), 2), ((1, 3, 3001), 1)]  # fmt: skip
+          ((1, 2, 17, 2, 2), 1), ((9, 3, 3), 1), ((1, 2, 1030), 2), ((1, 3, 3001), 1)]
 
 
 def all_of(f, given, device="cpu", dtype=torch.float64):
@@ -59,7 +59,7 @@ def all_of(f, given, device="cpu", dtype=torch.float64):
 @everywhere
 @modulated
 @given(dtype=st.sampled_from(DTYPES), shape=st.sampled_from(SHAPES), layout=layouts, seed=seeds,
-       scale=st.sampled_from([1.0, 1e-3, 1e3]))  # fmt: skip
+       scale=st.sampled_from([1.0, 1e-3, 1e3]))
 def test_matches(run, modulated, dtype, shape, layout, seed, scale):
     """At most twice as wrong as PyTorch, and one rounding, each relative to the largest number of the tensor.
 
@@ -296,7 +296,7 @@ X, C4 = torch.ones(2, 4, 3), torch.ones(4)
     ((X, 2, C4, C4, X, X), ValueError, r"scale must have shape \(N, C\) of x = \(2, 4\)"),
     ((X, 2, C4, C4, None, None, -1.0), ValueError, "eps must not be negative"),
     ((X, 2, C4, C4, None, None, math.nan), ValueError, "eps must be finite"),
-])  # fmt: skip
+])
 def test_errors(arguments, kind, words):
     with pytest.raises(kind, match=words):
         ops.group_norm_silu(*arguments)

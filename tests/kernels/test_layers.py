@@ -307,7 +307,7 @@ def test_what_comes_back_is_decided_by_the_random_state():
     (dict(revive=2.5), TypeError, "revive must be an int, got float"),
     (dict(revive=True), TypeError, "revive must be an int, got bool"),
     (dict(beta="x"), TypeError, "beta must be a number, got str"),
-])  # fmt: skip
+])
 def test_what_a_quantizer_is_made_of_is_checked(given, kind, words):
     with pytest.raises(kind, match=words):
         VectorQuantizer(**{"num_embeddings": 4, "embedding_dim": 2, **given})

@@ -204,7 +204,7 @@ def codes_themselves(rng, N, K, D):
 
 
 KINDS = [gaussian, trained, fresh, duplicates, midpoints, one_ulp, shells, permuted, against_the_margin, outliers,
-         wild, not_finite, constant, zeros, codes_themselves]  # fmt: skip
+         wild, not_finite, constant, zeros, codes_themselves]
 SEEDS = st.integers(0, 2**32 - 1)
 SIZES = st.sampled_from([1, 2, 3, 5, 16, 47, 48, 49, 63, 64, 65, 130, 257])
 WIDTHS = st.sampled_from([1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 33, 64, 100])
@@ -216,7 +216,7 @@ DOUBLE_SCALES = st.sampled_from([1e-320, 1e-300, 1e-170, 1e-160, 1e-155, 1e-135,
 @settings(max_examples=60)
 @given(kind=st.sampled_from(KINDS), N=SIZES, K=SIZES, D=WIDTHS, scale=SCALES,
        offset=st.sampled_from([0, 0, 30, 1e3, 1e6]), z_dtype=st.sampled_from(DTYPES), e_dtype=st.sampled_from(DTYPES),
-       threads=st.integers(1, 3), seed=SEEDS)  # fmt: skip
+       threads=st.integers(1, 3), seed=SEEDS)
 def test_is_the_definition(kind, N, K, D, scale, offset, z_dtype, e_dtype, threads, seed):
     z, e = kind(np.random.default_rng(seed), N, K, D)
     agrees(*(torch.from_numpy((x + offset) * scale).to(t) for x, t in ((z, z_dtype), (e, e_dtype))), threads=(threads,))
@@ -265,7 +265,7 @@ def test_the_rounding_of_norms_is_in_the_margin():
 
 @pytest.mark.parametrize("N, K, D", [(0, 5, 3), (1, 1, 1), (3, 1, 5), (1, 5000, 4), (2, 300, 1030), (50, 65, 1025),
                                      (333, 5000, 8), (100, 4097, 33), (2000, 512, 16), (7, 4, 0),
-                                     (3, 2, 65537)])  # fmt: skip
+                                     (3, 2, 65537)])
 def test_shapes(N, K, D):
     z, e = gaussian(np.random.default_rng(0), N, K, D)
     agrees(torch.from_numpy(z).float(), torch.from_numpy(e).float(), threads=(1, 3))

@@ -15,7 +15,7 @@ from genmini import ops
      ((1, 2.0, 2), TypeError, "H of shape must be an int, got float"),
      ((1, 2, -2), ValueError, "W of shape must be .*, got -2"),
      ((0, 2, 2), ValueError, "C of shape must be .*, got 0")],
-)  # fmt: skip
+)
 def test_a_wrong_shape_is_named(shape, error, named):
     with pytest.raises(error, match=named):
         ops.pixelcnn_sample(noise(2, 4), program((1, 2, 2), 2, 0, 2, 3, 2), shape, 2)
@@ -45,7 +45,7 @@ TAP, BIAS = (0, 0, -1, ALL, torch.zeros(2, 1)), torch.zeros(1)
      ([Layer([(*TAP[:4], 1)], BIAS)], TypeError, r"W of layers\[0\].taps\[0\] must be a tensor, got int"),
      ([Layer([TAP], torch.zeros(2, 1)), Layer([(1, 0, 0, ALL, BIAS[None])], torch.zeros(3, 1))], ValueError,
       r"biases must have as many classes .*, got layers\[0\].bias \(2, 1\), layers\[1\].bias \(3, 1\)")],
-)  # fmt: skip
+)
 def test_a_wrong_layer_is_named(layers, error, named):
     with pytest.raises(error, match=named):
         ops.pixelcnn_sample(noise(2, 4), layers, (1, 2, 2), 2)
@@ -58,7 +58,7 @@ def test_a_wrong_layer_is_named(layers, error, named):
      (-3, ValueError, ".* 1 to 4, got -3"), (0, ValueError, ".* 1 to 4, got 0"), (True, TypeError, "an int, got bool"),
      (1.0, TypeError, "an int, got float"), (1, ValueError, "a stream of 2 channels, .* and stream 1 has 4"),
      (4, ValueError, "a stream of 2 channels, .* and stream 4 has 0")],
-)  # fmt: skip
+)
 def test_a_residual_is_a_finished_stream_of_as_many_channels(residual, error, named):
     one = lambda *size: torch.ones(*size) / 4
     layers = [Layer([(0, 0, -1, ALL, one(2, 4))], one(4), "gate"), Layer([(2, 0, 0, UP_TO, one(2, 2))], one(2))]

@@ -153,7 +153,7 @@ def test_float32_logits_are_those_of_a_pass(run, sizes):
 @given(
     seed=seeds, N=st.sampled_from([0, 1, 4, 7, 17]), H=st.integers(1, 3), W=st.integers(1, 3),
     C=st.sampled_from([1, 2]), filter_=st.sampled_from([1, 3, 5]),
-)  # fmt: skip
+)
 def test_cruel_shapes(run, seed, N, H, W, C, filter_):
     shape, levels, seed = (C, H, W), 2 + seed % 3, seed % 1000
     layers = program(shape, levels, 0, 1 + seed % 5, filter_, 1, seed)

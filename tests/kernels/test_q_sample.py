@@ -194,7 +194,7 @@ def test_each_target_gives_back_x0_and_eps(run, seed):
         for target in ("eps", "x0", "v"):
             x, y = (out.cpu() for out in of(t, target)[0](x0.to(run.device), eps.to(run.device)))
             back = {"eps": lambda x, y: ((x - s * y) / a, y), "x0": lambda x, y: (y, (x - a * y) / s),
-                    "v": lambda x, y: (a * x - s * y, s * x + a * y)}[target]  # fmt: skip
+                    "v": lambda x, y: (a * x - s * y, s * x + a * y)}[target]
             for got, want in zip(back(x, y), (x0, eps), strict=True):
                 torch.testing.assert_close(got, want, rtol=0, atol=1e-13)
 
@@ -226,7 +226,7 @@ def test_a_target_that_is_an_argument_comes_back_as_it_is(run):
 
 
 LAUNCHERS = {"reference": room.reference, "cpu": lambda *a: room.launch_cpu("cpu", *a),
-             "emulated": lambda *a: room.launch("fused", *a)}  # fmt: skip
+             "emulated": lambda *a: room.launch("fused", *a)}
 
 
 @pytest.mark.parametrize("run", [run for run in RUNS if run.rung in (None, "fused")], ids=str)
@@ -275,7 +275,7 @@ TIMES = torch.tensor([0, 3])
     ((ONE, TIMES, TABLE, TABLE, ONE, 1), ValueError, "not both"),
     ((ONE, TIMES, TABLE, TABLE, None, -1), ValueError, "seed must be"),
     ((ONE, TIMES, TABLE, TABLE, None, 1, "noise"), ValueError, "target must be 'eps', 'x0' or 'v'"),
-])  # fmt: skip
+])
 def test_errors(arguments, kind, words):
     with pytest.raises(kind, match=words):
         ops.q_sample(*arguments)

@@ -110,7 +110,7 @@ def test_a_gradient_has_the_request_of_its_forward_in_any_thread(toy):
         toy, f"{toy.name}_backward(Tensor dy) -> Tensor dx",
         fake=lambda dy: dy.new_empty(dy.shape), kernel=lambda dy: dy,
         reference=lambda dy: seen.append("reference") or 1 * dy, cpu=lambda dy: seen.append("cpu") or 1 * dy,
-    )  # fmt: skip
+    )
     d = _room.differentiable(backward, lambda ddx: dict(dy=d(dy=ddx)))
     f = _room.differentiable(scaled(toy), lambda dy: dict(x=d(dy=dy)))
     x = torch.ones(1, requires_grad=True)
@@ -156,13 +156,13 @@ def of_each(device="cpu"):
     whole = dict(dtype=torch.int64)
     return dict(x=new(4, 3), y=new(4, 3), e=new(5, 3, dtype=torch.float64), index=new(4, **whole),
                 which=new(5, dtype=torch.uint8), loss=new(4, dtype=torch.float64), parts=[new(7, 2), None],
-                table=new(9, 3, **whole, on="cpu"))  # fmt: skip
+                table=new(9, 3, **whole, on="cpu"))
 
 
 @pytest.fixture
 def taking(toy):
     schema = (f"{toy.name}(Tensor x, Tensor? y, Tensor e, Tensor index, Tensor which, Tensor loss, Tensor?[] parts, "
-              "Tensor table) -> Tensor z")  # fmt: skip
+              "Tensor table) -> Tensor z")
     same = lambda x: 1 * x
     return _room.operator(toy, schema, fake="x", takes=TAKES, reference=same, kernel=same, cpu=same)
 
@@ -243,7 +243,7 @@ def test_a_gradient_of_a_list_is_not_dropped_in_silence():
     """made_sample has none: its front door says so by no_grad; the operator called by itself raises."""
     W = torch.zeros(3, 3, requires_grad=True)
     call = lambda: torch.ops.genmini.made_sample(torch.zeros(2, 3), torch.zeros(2, 3).short(), 0, 2, [W], [None], [],
-                                                 None, "reference")  # fmt: skip
+                                                 None, "reference")
     with pytest.raises(RuntimeError, match="genmini::made_sample has no gradient here"):
         call()
     with torch.no_grad():

@@ -70,6 +70,6 @@ def test_the_card_keeps_the_bound(card, kind, case):
     print(f"\n{kind}, {case}: {(got == model).double().mean():.1%} of the results have the model's bits; worst error "
           f"{((got.double() - exact).abs() / magnitude).nan_to_num().max() * 2**23:.2f} of 2^-23, the model's "
           f"{((model.double() - exact).abs() / magnitude).nan_to_num().max() * 2**23:.2f}, "
-          f"allowed {12 / blocks}")  # fmt: skip
+          f"allowed {12 / blocks}")
     assert ((got.double() - exact).abs() <= 12 / blocks * 2.0**-23 * magnitude).all()
 

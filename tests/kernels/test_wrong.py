@@ -158,7 +158,7 @@ MUTANTS = [
     Wrong("made_sample", DRAW, "level >= k ? T(1) : T(0)", "level > k ? T(1) : T(0)", "an off-by-one bit"),
     Wrong("made_sample", "kernels/made_sample.py", "below = torch.sigmoid(-l[:, d])", "below = torch.sigmoid(l[:, d])",
           "a sign", "reference"),
-]  # fmt: skip
+]
 NATIVE = [
     Wrong("group_norm_silu", NORMED_CPU, "w * stats[2] + zero, offset = b - stats[1] * (w * stats[2]) + zero",
           "w * stats[2] + zero, offset = b + zero", "a mean that is rounded", "cpu"),
@@ -194,7 +194,7 @@ NATIVE = [
     Wrong("nade", NADE_CPU, "(task + 1) * p.N / tasks", "(task + 1) * p.N / tasks - 1", "an off-by-one end", "cpu"),
     Wrong("nade", NADE_CPU, "if (!p.x[nd]) continue;    // a pixel of 0 changes nothing", "",
           "a pixel of 0 that adds its column", "cpu"),
-]  # fmt: skip
+]
 THOROUGH = [
     Wrong("nearest_code", SIEVE, "g1 = x.rest + x.norm", "g1 = x.norm", "a margin without R_x N_k"),
     Wrong("nearest_code", SIEVE, "r.g2 * c.rest", "0 * c.rest", "a margin without N_x R_k"),
@@ -223,7 +223,7 @@ THOROUGH = [
     Wrong("affine_coupling", AFFINE,
           "logdet[n] = real<T>(inverse ? -sum.value() : sum.value());\n}\n\ntemplate <class T>    // t is",
           "logdet[n] = real<T>(sum.value());\n}\n\ntemplate <class T>    // t is", "a sign of logdet in one rung"),
-]  # fmt: skip
+]
 # one of each file with a kernel in it: those of a room together must leave the tests of its `reference` green
 FIRST = {wrong.file: wrong for wrong in reversed(MUTANTS + NATIVE) if wrong.runs != "reference"}
 CASES = MUTANTS + NATIVE + [pytest.param(wrong, marks=pytest.mark.thorough) for wrong in THOROUGH]

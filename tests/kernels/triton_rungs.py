@@ -88,12 +88,12 @@ def q_sample():
         for target in ("eps", "x0", "v"):
             yield (lambda x0, *rest: ops.q_sample(x0, *rest)), (numbers(N, D),), (*schedule, None, 7, target)
             yield (lambda x0, eps, *rest: ops.q_sample(x0, *rest[:3], eps, *rest[3:])), (
-                numbers(N, D), numbers(D, N).T), (*schedule, None, target)  # fmt: skip
+                numbers(N, D), numbers(D, N).T), (*schedule, None, target)
 
 
 CASES = {"ddim_step": ddim_step, "gaussian_kl": gaussian_kl, "group_norm_silu": group_norm_silu,
          "masked_linear": masked_linear, "masked_conv2d": masked_conv2d, "q_sample": q_sample,
-         "softmax_nll": softmax_nll}  # fmt: skip
+         "softmax_nll": softmax_nll}
 
 
 def results(function, tensors, rest, dtype):

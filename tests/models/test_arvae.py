@@ -27,7 +27,7 @@ def test_the_disorder_is_the_course_s_pair_by_pair():
     for r in range(6):
         pairs = [abs(math.tanh(3 * (z[i, r] - z[j, r]).item())
                      - ((a[i, r] > a[j, r]).item() - (a[i, r] < a[j, r]).item()))
-                 for i in range(m) for j in range(m)]  # fmt: skip
+                 for i in range(m) for j in range(m)]
         total += sum(pairs) / m**2
     loss = model.loss(x, eps=eps)
     assert loss.shape == (m,)
@@ -94,7 +94,7 @@ def test_latents_come_to_follow_attributes(tmp_path):
     (dict(attributes=("area", "colour")), "attributes must be among area, length"),
     (dict(latent=5), "one of latent=5 numbers"),
     (dict(attributes=()), "attributes must be among"), (dict(shape=(1, 8, 8)), "an image .H, W."),
-])  # fmt: skip
+])
 def test_mistakes_are_said(settings, says):
     with pytest.raises(ValueError, match=says):
         ARVAE(**{"shape": (8, 8), **settings})

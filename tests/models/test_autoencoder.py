@@ -126,7 +126,7 @@ def test_it_learns():
     (dict(levels=None), "levels must be a whole number, 2 to 256, got None"),
     (dict(body="conv", shape=(6, 8)), "sides divisible by 4"),
     (dict(body="conv", upsample="cubic"), "upsample must be 'transposed', 'nearest' or 'bilinear', got 'cubic'"),
-])  # fmt: skip
+])
 def test_mistakes_are_said(settings, says):
     with pytest.raises(ValueError, match=says):
         Autoencoder(**{"shape": (8, 8), **settings})

@@ -49,7 +49,7 @@ def test_both_players_see_the_classes_of_the_batch():
     y = torch.tensor([0, 1, 2, 2])
     list(model.updates(Batch(torch.randn(4, 3, dtype=torch.float64), y)))
     assert told == [("v", [0, 1]), ("a", [0, 1]), ("a", [0, 1]), ("v", [2, 2]), ("a", [2, 2]), ("a", [2, 2]),
-                    ("v", [0, 1, 2, 2]), ("a", [0, 1, 2, 2])]  # fmt: skip
+                    ("v", [0, 1, 2, 2]), ("a", [0, 1, 2, 2])]
 
 
 def test_samples_without_a_class_are_of_all_in_turn():

@@ -64,7 +64,7 @@ def test_training_shows_a_share_of_images_with_two_levels():
 def test_wrong_settings_are_named():
     for wrong, says in ((dict(shape=(5,)), "shape"), (dict(levels=None), "levels"),
                         (dict(classes=1), "classes"),
-                        (dict(binary=2), "binary"), (dict(features=0), "features")):  # fmt: skip
+                        (dict(binary=2), "binary"), (dict(features=0), "features")):
         with pytest.raises(ValueError, match=says):
             Classifier(**{"shape": (4, 4), **wrong})
     with pytest.raises(ValueError, match=r"must have shape \(N, 4, 4\), got \(2, 5\)"):

@@ -102,7 +102,7 @@ def test_without_weights_the_terms_move_nothing():
     model = small(cycle=0.0, identity=0.0)
     x, y = some()
     grads = [torch.autograd.grad(loss, list(model.T.parameters()), retain_graph=True)
-             for loss in (model.loss(x, y).sum(), model.figures(x, y)["adversarial"].sum())]  # fmt: skip
+             for loss in (model.loss(x, y).sum(), model.figures(x, y)["adversarial"].sum())]
     assert all(torch.equal(one, other) for one, other in zip(*grads, strict=True))
 
 
@@ -225,7 +225,7 @@ def test_judging_is_the_distance_of_both_ways_and_what_is_lost():
         w = [model.T[k](v[k][:, None]).tanh()[:, 0] for k in range(2)]
         back = [(model.T[1 - k](w[k][:, None]).tanh()[:, 0] - v[k]).abs() for k in range(2)]
         pairs = [a > b for net, real, made in zip(model.discriminators, v, w[::-1], strict=True)
-                 for a in net(real) for b in net(made)]  # fmt: skip
+                 for a in net(real) for b in net(made)]
     expected = sum(energy_distance(w[k].flatten(1), v[1 - k].flatten(1)) for k in range(2)) + 2 * torch.cat(back).mean()
     assert found == pytest.approx(expected.item(), rel=1e-12)
     assert accuracy == pytest.approx(sum(pairs).item() / len(pairs), abs=1e-12) and len(pairs) == 2 * 100 * 100
@@ -246,7 +246,7 @@ def test_a_game_that_the_discriminators_win_is_said_to_be():
     (dict(pool=0), "pool must be at least 1, got 0"), (dict(r1=-0.1), "r1 must be at least 0, got -0.1"),
     (dict(shape=(3, 8)), r"sides of at least 4, even ones for body 'coder', got \(3, 8\)"),
     (dict(shape=(5, 4), body="coder"), r"even ones for body 'coder', got \(5, 4\)"),
-])  # fmt: skip
+])
 def test_settings_that_cannot_be_are_refused(settings, words):
     with pytest.raises(ValueError, match=words):
         small(**settings)

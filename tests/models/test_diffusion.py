@@ -395,13 +395,13 @@ def test_what_cannot_be_is_refused():
         (dict(loss="l1"), "loss must be 'simple' or 'bound'"),
         (dict(sampler="euler"), "how must be 'ddim', 'ddpm', 'dpm' or 'heun', got 'euler'"),
         (dict(guidance=2.0), "guidance is towards a class, and this model was made without: got 2.0"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ValueError, match=words):
             diffusion(**settings)
     model = diffusion()
     for more, words in ((dict(steps=0), "steps must be 1 to 1000, got 0"), (dict(steps=1001), "got 1001"),
                         (dict(threshold="soft"), "threshold must be 'none', 'static' or 'dynamic', got 'soft'"),
-                        (dict(y=1), "made without classes")):  # fmt: skip
+                        (dict(y=1), "made without classes")):
         with pytest.raises(ValueError, match=words):
             model.sample(2, **more)
 
@@ -595,7 +595,7 @@ def test_the_command_line_chooses_sampler_steps_and_guidance(capsys, folder_of_i
     assert status == 0 and "seed 0, how heun, steps 3, guidance 2.5" in out
     checkpoint.save("made", MADE((8, 8), hidden=4), {"step": 1, "data": "digits-threshold"})
     for option, reason in (("--how", "MADE has one way to draw"), ("--guidance", "MADE is not guided towards a class"),
-                           ("--sampling-steps", "MADE draws in a number of steps of its own")):  # fmt: skip
+                           ("--sampling-steps", "MADE draws in a number of steps of its own")):
         for verb in ("sample", "score"):
             status, _, err = command(capsys, verb, "made", option, "2")
             assert status == 2 and f"{option} does not fit: {reason}" in err
@@ -606,7 +606,7 @@ def test_the_command_line_guides_by_a_classifier_and_makes_a_film(capsys, folder
     model, judge = checkpoint.load("run"), network()
     words = ["--sampling-steps", "4", "--guidance", "3"]
     assert command(capsys, "sample", "run", "-n", "5", "-y", "3,8", "--classifier", "digits-v1", *words, "--out",
-                   "x.npy")[0] == 0  # fmt: skip
+                   "x.npy")[0] == 0
     torch.manual_seed(0)
     x = model.sample(5, torch.tensor([3, 8, 3, 8, 3]), steps=4, guidance=3.0, classifier=judge)
     assert np.array_equal(np.load("x.npy"), x.numpy())
@@ -619,7 +619,7 @@ def test_the_command_line_guides_by_a_classifier_and_makes_a_film(capsys, folder
     assert command(capsys, "sample", "run", "--film", "--out", "x.png")[0] == 2
     checkpoint.save("made", MADE((8, 8), hidden=4), {"step": 1, "data": "digits-threshold"})
     for option, reason in ((["--film"], "MADE does not draw step by step"),
-                           (["--classifier", "digits-v1"], "MADE is not guided by a classifier")):  # fmt: skip
+                           (["--classifier", "digits-v1"], "MADE is not guided by a classifier")):
         status, _, err = command(capsys, "sample", "made", *option)
         assert status == 2 and f"{option[0]} does not fit: {reason}" in err
     assert "inception has none of the classes" in command(capsys, "sample", "run", "--classifier", "inception")[2]

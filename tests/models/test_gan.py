@@ -241,7 +241,7 @@ def rows(n=4, **last):
     ("mode collapse: samples leave out 5 of 8 modes", dict(modes=3, missing=5)),
     ("the discriminator wins: it ranks 97% of unseen data above samples", dict(accuracy=0.97)),
     ("the generator wins: the discriminator ranks 70% of samples above unseen data", dict(accuracy=0.3)),
-])  # fmt: skip
+])
 def test_what_goes_wrong_is_said(said, last):
     words = small().warning(rows(**last))
     assert words.startswith(said) and bool(words) == bool(said)
@@ -283,7 +283,7 @@ def test_noise_is_as_wide_as_its_levels_and_points_have_none():
     (dict(r2=math.inf), "r2 must be at least 0, got inf"), (dict(noise=-0.5), "noise must be at least 0, got -0.5"),
     (dict(k=0), "k must be at least 1, got 0"), (dict(levels=1), "levels must be 2 to 256, got 1"),
     (dict(hidden=(4, 0)), r"hidden must be at least 1, got \(4, 0\)"),
-])  # fmt: skip
+])
 def test_settings_that_cannot_be_are_refused(settings, words):
     with pytest.raises(ValueError, match=words):
         small(**settings)

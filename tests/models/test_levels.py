@@ -26,7 +26,7 @@ def test_known_pixels_are_checked(known, x, words):
 def test_what_is_no_level_has_no_probability(make, levels):
     model = make((2, 2), levels=levels)
     for x, words in ((torch.full((3, 2, 2), levels), "hold levels"), (torch.full((3, 2, 2), -1), "hold levels"),
-                     (torch.full((3, 2, 2), 0.4), "whole levels"), (torch.zeros(3, 5), "must have shape")):  # fmt: skip
+                     (torch.full((3, 2, 2), 0.4), "whole levels"), (torch.zeros(3, 5), "must have shape")):
         with pytest.raises(ValueError, match=words):
             model.log_prob(x)
 

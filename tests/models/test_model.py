@@ -27,7 +27,7 @@ FAST = {  # settings that make a small model of a family
     **dict.fromkeys(("vae", "cvae", "autoencoder"), dict(latent=2, hidden=4)),
     "arvae": dict(latent=2, hidden=4, attributes="area"),
     **dict.fromkeys(("gan", "cgan"), dict(latent=2, hidden=4)), "cyclegan": dict(width=2, blocks=0, pool=3),
-}  # fmt: skip
+}
 
 
 def small(name, **settings):
@@ -141,7 +141,7 @@ def test_figures_are_of_the_split_alone(name):
     model, _ = small(name)
     test = data.load("digits-threshold", "test")
     few, valid = (dataclasses.replace(some, x=some.x[:n], y=some.y[:n] % (model.classes or 10))
-                  for some, n in ((test, 40), (VALID, 60)))  # fmt: skip
+                  for some, n in ((test, 40), (VALID, 60)))
     alone = experiment.figures(model.eval(), few)
     judge(model, valid.x, valid.y)
     model.figures(valid.x, y=valid.y if model.classes else None)
@@ -174,7 +174,7 @@ def test_who_has_no_bias_for_each_pixel_says_so():
     train = few_images(2)
     for name, settings, reason in (("pixelcnn", dict(width=2, blocks=0), "has no bias for each level of each pixel"),
                                    ("vae", dict(body="conv", width=2), "take body='mlp'"),
-                                   ("vae", dict(decoder="gaussian"), "are for bits and levels")):  # fmt: skip
+                                   ("vae", dict(decoder="gaussian"), "are for bits and levels")):
         model = models.find(name)(train.shape, **settings)
         with pytest.raises(Cannot, match=reason):
             fit(model, train, train, steps=1, marginals=True, progress=False)
@@ -201,7 +201,7 @@ CALLS = {
     "forecast": lambda model, x: model.forecast(x, 2), "autocovariance": lambda model, x: model.autocovariance(2),
     "process": lambda model, x: model.process(x, times=2),
     "fit": lambda model, x: model.fit(x), "begin_at_marginals": lambda model, x: model.begin_at_marginals(x),
-}  # fmt: skip
+}
 
 
 @each_family
@@ -258,12 +258,12 @@ def test_nobody_outside_the_models_asks_for_what_model_does_not_document():
     """bench_*.py are left out: each of them times one model, and knows it."""
     assert set(undocumented("run.model.phi + model.sample(2) + model._f() + self.judged.p")) == {
         "run.model.phi", "model._f", "self.judged.p",
-    }  # fmt: skip
+    }
     for name, member in vars(Model).items():
         if not name.startswith("_") and not isinstance(member, str | int | tuple):
             assert getattr(member, "__func__", member).__doc__, name
     paths = [path for path in (*ROOT.glob("genmini/**/*.py"), *ROOT.glob("bench/*.py"))
-             if ROOT / "genmini" / "models" not in path.parents and not path.name.startswith("bench_")]  # fmt: skip
+             if ROOT / "genmini" / "models" not in path.parents and not path.name.startswith("bench_")]
     assert {path.name: asked for path in paths if (asked := undocumented(path.read_text()))} == {}
 
 

@@ -275,7 +275,7 @@ def test_images_and_dtypes():
      (dict(shape=7), "shape"),
      (dict(shape=(3, 2, 2), width=8), "width"), (dict(first=4), "kw|kh"), (dict(kernel=9), "kh"),
      (dict(output="mixture", components=0), "components")],
-)  # fmt: skip
+)
 def test_wrong_settings_are_named(wrong, named):
     with pytest.raises(ValueError, match=named):
         PixelCNN(**dict(shape=(2, 2)) | wrong)

@@ -33,7 +33,7 @@ def test_what_is_given_by_hand(C):
         c = given.of(x, what)
         assert c.shape == (2, 1, 8, 4) and given.channels(what, x.shape[1:]) == 1
         assert all(abs(c[n, 0, i, j] - of(x[n, :, i, j])) < 1e-15
-                   for n, i, j in itertools.product(range(2), range(8), range(4)))  # fmt: skip
+                   for n, i, j in itertools.product(range(2), range(8), range(4)))
         assert torch.equal(given.shown(x, what), c)
 
 
@@ -118,14 +118,14 @@ def test_what_cannot_be_is_refused():
     for settings, words in ((dict(given="sepia"), "given must be 'dark', 'grey', 'half' or 'quarter', got 'sepia'"),
                             (dict(given="quarter", shape=(8, 6)), "takes images whose sides 4 divides, got 8x6"),
                             (dict(shape=(9,)), r"shape must be \(H, W\)"), (dict(levels=None), "levels must be"),
-                            (dict(width=6), "width must be a multiple of 8")):  # fmt: skip
+                            (dict(width=6), "width must be a multiple of 8")):
         with pytest.raises(ValueError, match=words):
             Regressor(**{"shape": (8, 8), **settings})
 
 
 def test_the_command_line_trains_it_and_says_that_it_draws_nothing(capsys, folder_of_its_own):
     words = ["train", "regressor", "--data", "shapes-one", "--size", "16", "--recipe", "enlarge-4", "--steps", "2",
-             "--set", "width=8", "--out", "r"]  # fmt: skip
+             "--set", "width=8", "--out", "r"]
     status, out, _ = command(capsys, *words)
     assert status == 0 and "squared error" in out and "picture   r/samples.png" in out
     status, _, err = command(capsys, "sample", "r")

@@ -24,7 +24,7 @@ def numbers(*shape):
 @pytest.mark.parametrize("upsample", ["transposed", "nearest", "bilinear"])
 @pytest.mark.parametrize("channels, sides, multiples, blocks, attention",
                          [((1, 1), (8, 8), (1, 2), 1, 1), ((3, 3), (8, 16), (1, 1, 2), 2, 3),
-                          ((1, 2), (64, 64), (1, 1), 1, 0), ((2, 1), (3, 5), (1,), 1, 1)])  # fmt: skip
+                          ((1, 2), (64, 64), (1, 1), 1, 0), ((2, 1), (3, 5), (1,), 1, 1)])
 def test_images_keep_their_size(upsample, channels, sides, multiples, blocks, attention):
     net = unet(*channels, multiples=multiples, blocks=blocks, attention=attention, upsample=upsample)
     x = numbers(2, channels[0], *sides).requires_grad_()
@@ -108,7 +108,7 @@ def test_what_cannot_be_is_refused():
         (dict(width=12), "width must be a multiple of 8, got 12"), (dict(blocks=0), "blocks must be at least 1"),
         (dict(attention=3), "attention must be 0 to 2, got 3"),
         (dict(upsample="cubic"), "upsample must be 'transposed', 'nearest' or 'bilinear', got 'cubic'"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ValueError, match=words):
             UNet(1, 1, **settings)
     with pytest.raises(ValueError, match=r"divisible by 4, got \(8, 6\)"):

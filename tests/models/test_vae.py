@@ -302,7 +302,7 @@ def test_on_a_gpu_the_noise_comes_from_a_seed():
     (dict(variance="row"), "'shared' or 'pixel', got 'row'"),
     (dict(body="conv", shape=(6, 8)), "sides divisible by 4"),
     (dict(body="conv", upsample="cubic"), "'transposed', 'nearest' or 'bilinear'"),
-])  # fmt: skip
+])
 def test_mistakes_are_said(settings, says):
     with pytest.raises(ValueError, match=says):
         VAE(**{"shape": (8, 8), **settings})

@@ -392,7 +392,7 @@ def test_the_command_line_trains_both_stages_and_resumes_the_second(capsys, tmp_
 
 @pytest.mark.parametrize("pair, says", [("prior.stepz=3", "'prior.stepz'"), ("codes.steps=3", "'codes.steps'"),
                                         ("prior.K=3", "'prior.K'"),
-                                        ("prior.rate=fast", "--set prior.rate takes a value like")])  # fmt: skip
+                                        ("prior.rate=fast", "--set prior.rate takes a value like")])
 def test_a_wrong_setting_of_a_stage_is_one_line(capsys, pair, says):
     status, _, err = command(capsys, "train", "vqvae", "--data", "digits", "--set", pair)
     assert status == 2 and says in err and len(err.splitlines()) == 1 and ("prior.rate" in err)
@@ -401,7 +401,7 @@ def test_a_wrong_setting_of_a_stage_is_one_line(capsys, pair, says):
 def test_what_cannot_be_is_said():
     for settings, says in ((dict(shape=(7, 8)), "2 must divide them"),
                            (dict(shape=(8, 8), K=1), "K must be at least 2"),
-                           (dict(shape=(8,)), r"\(H, W\) or \(C, H, W\)")):  # fmt: skip
+                           (dict(shape=(8,)), r"\(H, W\) or \(C, H, W\)")):
         with pytest.raises(ValueError, match=says):
             VQVAE(**settings)
     with pytest.raises(ValueError, match="without classes"):

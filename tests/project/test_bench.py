@@ -47,7 +47,7 @@ ABSENT = "no kernel; peer 3.0 ms"
 
 
 @pytest.mark.parametrize("who, shown", [("cpu", "peer 2.00"), ("naive", "peer 2.00"), ("reference", ABSENT),
-                                        ("reference, y saved", ABSENT), ("cpu in PyTorch", ABSENT)])  # fmt: skip
+                                        ("reference, y saved", ABSENT), ("cpu in PyTorch", ABSENT)])
 def test_no_ratio_is_shown_where_no_kernel_ran(who, shown):
     row = dict(room="r", case="c", what="forward", dtype="float32", percent_of_bound="1.0", error="", commit="abc")
     _, _, line = run.table([row | dict(who="peer", ms="3.0"), row | dict(who=f"genmini {who}", ms="1.5")])
@@ -56,14 +56,14 @@ def test_no_ratio_is_shown_where_no_kernel_ran(who, shown):
 
 def test_a_commit_is_dirty_only_where_code_differs_from_it(tmp_path, monkeypatch):
     git = lambda *words: subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e", *words], cwd=tmp_path,
-                                        check=True, capture_output=True, text=True).stdout.strip()  # fmt: skip
+                                        check=True, capture_output=True, text=True).stdout.strip()
     monkeypatch.setattr(measure, "ROOT", tmp_path)
     for variable in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):  # set where tests run in a hook of git
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert measure.commit() == "" and measure.changed() == []
     files = [tmp_path / name for name in ("docs/results.md", "tests/test_run.py", "bench/results/latent.csv",
-                                          "bench/run.py", "genmini/models/vae.py")]  # fmt: skip
+                                          "bench/run.py", "genmini/models/vae.py")]
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("1")

@@ -50,7 +50,7 @@ def test_a_binary_recipe_takes_the_version_with_two_levels(capsys):
         ("digits-dynamic", [], "digits-dynamic"),
         ("digits", ["--recipe", "digits-levels"], "digits"),
         ("digits-threshold", ["--recipe", "digits-levels"], "digits-threshold"),
-    ):  # fmt: skip
+    ):
         status, out, _ = run(capsys, "train", "made", "--data", wanted, *words, *few, "--out", "r", "--overwrite")
         assert status == 0 and json.loads(open("r/run.json").read())["data"] == name
         assert ("is taken as" in out) == (wanted != name)

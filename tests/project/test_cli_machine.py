@@ -106,7 +106,7 @@ def test_ctrl_c_during_an_import_is_one_line_and_130(tmp_path, driver):
                "sys.argv[:] = ['genmini', 'train', 'made', '--data', 'digits']; ")
     done = python("-c", command * driver + "runpy.run_module('genmini')" if driver
                   else "import genmini.cli as c, sys; sys.exit(c.main(['list']))",
-                  **environment)  # fmt: skip
+                  **environment)
     assert done.returncode == 130 and done.stderr == "genmini: interrupted\n", done.stderr
 
 

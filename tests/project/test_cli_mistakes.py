@@ -13,13 +13,13 @@ pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 FAST = ["--steps", "20", "--set", "hidden=16", "--set", "every=10", "--threads", "1"]
 MADE = ["train", "made", "--data", "digits"]
 OF_NAMES = lambda name: ([*MADE, "--steps", "1", "--out", name], ["sample", name], ["eval", name], ["score", name],
-                         ["study", "embed", name])  # fmt: skip
+                         ["study", "embed", name])
 
 MISTAKES = {
     "unknown model": (["train", "madde", "--data", "digits"],
-                      f"unknown model 'madde'; the models are {', '.join(models.MODELS)}"),  # fmt: skip
+                      f"unknown model 'madde'; the models are {', '.join(models.MODELS)}"),
     "unknown data": (["train", "made", "--data", "mnits"],
-                     "unknown data 'mnits'; the data sets are digits, digits-threshold"),  # fmt: skip
+                     "unknown data 'mnits'; the data sets are digits, digits-threshold"),
     "unknown recipe": ([*MADE, "--recipe", "best"], "digits-levels"),
     "unknown key": ([*MADE, "--set", "stepz=3"], "the keys are hidden"),
     "no value": ([*MADE, "--set", "steps"], "KEY=VALUE"),
@@ -30,22 +30,22 @@ MISTAKES = {
     "no run to evaluate": (["eval", "nowhere"], "nowhere holds no run"),
     "wrong file": (["sample", "nowhere", "--out", "x.jpg"], ".png or a .npy"),
     "other kind of data": (["train", "made", "--data", "moons", "--recipe", "digits"],
-                           "is for images, and moons is points of the plane"),  # fmt: skip
+                           "is for images, and moons is points of the plane"),
     "no recipe": (["train", "made", "--data", "series"], "made has no recipe for 'series'; its recipes are digits"),
     "no folder": (["train", "realnvp", "--data", "mnist", "--data-dir", "nowhere", "--recipe", "digits"],
-                  "there is no folder nowhere"),  # fmt: skip
+                  "there is no folder nowhere"),
     "nothing to resume": ([*MADE, "--resume", "--out", "nowhere"], "nowhere holds no run"),
     "resume what": ([*MADE, "--resume"], "--resume continues the run in --out, and none is given"),
     "precision": ([*MADE, "--steps", "1", "--set", "precision=int8"], "'bfloat16' or 'float16'"),
     "no step to clip to": ([*MADE, "--steps", "1", "--set", "clip=-1.0"],
-                           "clip must be above 0, got -1.0"),  # fmt: skip
+                           "clip must be above 0, got -1.0"),
     "no numbers there": ([*MADE, "--device", "meta"], "no device 'meta' here"),
     "no units": (["train", "vae", "--data", "digits", "--set", "width=0"],
-                 "width must be at least 1, got 0"),  # fmt: skip
+                 "width must be at least 1, got 0"),
     "beta below 0": (["train", "vae", "--data", "digits", "--set", "beta=-1.0"],
-                     "beta must be at least 0, got -1.0"),  # fmt: skip
+                     "beta must be at least 0, got -1.0"),
     "no share": (["train", "vqvae", "--data", "digits", "--set", "miss=2.0"],
-                 "miss must be at least 0 and at most 1, got 2.0"),  # fmt: skip
+                 "miss must be at least 0 and at most 1, got 2.0"),
     "twice": (["train", "arvae", "--data", "digits", "--set", "attributes=('area', 'area')"], "there is one twice"),
     "no picture": (["study", "embed", "r", "--out", "x.pdf"], "--out takes a .png file, got x.pdf"),
     "not finite": ([*MADE, "--set", "rate=1e400"], "--set rate takes a finite number, got '1e400'"),
@@ -53,15 +53,15 @@ MISTAKES = {
     "no share of batches": ([*MADE, "--set", "shift=2.0"], "shift must be at least 0 and at most 1, got 2.0"),
     "no hidden units": ([*MADE, "--set", "hidden=0"], "hidden must be at least 1, got (0,)"),
     "all units dropped": (["train", "nade", "--data", "digits", "--set", "dropout=1.0"],
-                          "dropout must be at least 0 and below 1, got 1.0"),  # fmt: skip
+                          "dropout must be at least 0 and below 1, got 1.0"),
     "no steps of a stage": (["train", "vqvae", "--data", "digits", "--set", "prior.steps=0"],
-                            "prior.steps must be at least 1, got 0"),  # fmt: skip
+                            "prior.steps must be at least 1, got 0"),
     "no slope": (["train", "realnvp", "--data", "digits", "--set", "bound=0.0"], "bound must be above 0, got 0.0"),
     "threads": ([*MADE, "--threads", "100000"], "--threads takes 1 to "),
     "GPU kernels on a CPU": ([*MADE, "--backend", "cuda"], "'cuda' does not run here on --device cpu"),
     "a folder of embedded data": ([*MADE, "--data-dir", "nowhere"], "lies in no folder, and 'nowhere' is given"),
     "other classes": (["train", "cvae", "--data", "digits", "--set", "classes=3"],
-                      "made for 3 classes, and digits-threshold has 10: --set classes=10"),  # fmt: skip
+                      "made for 3 classes, and digits-threshold has 10: --set classes=10"),
     "no such classes": (["train", "realnvp", "--data", "moons", "--set", "classes=3"], "moons has 2: --set classes=2"),
     **{f"a name that is too long: {words[0]}": (words, f"'{57 * 'x'}...' is too long a name for the file system, 300")
        for words in OF_NAMES(300 * "x")},
@@ -105,7 +105,7 @@ def test_nan_and_memory_are_one_line(capsys, monkeypatch):
     ([*MADE, "--set", "foo=1"], "--set knows no key 'foo'"),
     (["train", "cvae", "--data", "digits", "--set", "context=3"], "--set knows no key 'context'"),
     (["train", "ar", "--data", "series", "--tensorboard"], "it takes no --tensorboard"),
-])  # fmt: skip
+])
 def test_a_mistake_in_a_setting_is_one_line(capsys, words, said):
     status, _, err = run(capsys, *words)
     assert status == 2 and said in err and len(err.strip().splitlines()) == 1

@@ -170,7 +170,7 @@ def test_reading_while_training_never_fails(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name, shape", [("vae", [10**9]), ("nade", [10**5, 10**5]), ("fvsbn", [10**6]),
-                                         ("made", [10**6])])  # fmt: skip
+                                         ("made", [10**6])])
 def test_weights_of_another_shape_are_refused_before_the_model_is_allocated(tmp_path, monkeypatch, name, shape):
     """Of 10^9 pixels, its layers take terabytes; of 10^6 those of MADE take 4 GB, and half a minute to draw."""
     checkpoint.save(tmp_path, models.find(name)((8, 8)), {"step": 1})

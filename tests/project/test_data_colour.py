@@ -17,7 +17,7 @@ from genmini.train import evaluate, fit
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text()
 TABLE = PAGE.partition("## Which model takes what")[2]
 ROWS = {cells[0].strip("`"): cells[1:4] for line in TABLE.splitlines() if line.startswith("| `")
-        for cells in [[cell.strip() for cell in line.strip("|").split("|")]]}  # fmt: skip
+        for cells in [[cell.strip() for cell in line.strip("|").split("|")]]}
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")  # one thread: the models are small
 KINDS = ("grey", "binary", "colour")
 TAKEN = [(name, kind) for name, row in ROWS.items() for kind, cell in zip(KINDS, row, strict=True) if cell == "yes"]
@@ -30,7 +30,7 @@ SMALL = {  # a small model of each family
     "vqvae": dict(K=8, halvings=2, width=8, prior_width=8), "classifier": dict(width=4),
     **dict.fromkeys(("gan", "cgan"), dict(latent=4, body="conv", width=4)),
     "diffusion": dict(width=8), "regressor": dict(width=8), "cyclegan": dict(width=4, blocks=0),
-}  # fmt: skip
+}
 
 
 def some(kind, N=24, side=4, classes=3):

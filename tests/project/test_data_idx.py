@@ -226,7 +226,7 @@ def mnist10k():
     folder = os.environ.get("GENMINI_MNIST10K")
     if not folder:
         pytest.skip("GENMINI_MNIST10K is not set: it names a folder with MNIST's first 10,000 train images and its "
-                    "test set, in IDX files")  # fmt: skip
+                    "test set, in IDX files")
     return folder
 
 

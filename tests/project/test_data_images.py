@@ -288,7 +288,7 @@ def test_the_command_line_trains_on_it_and_finds_it_again(tmp_path, folder_of_it
     assert main(["score", "r", "-n", "4"]) == 2 and "does not hold the data of this run" in capsys.readouterr().err
     for wrong, message in ((["--data", "digits", "--size", "8"], "chosen for the data `images`"),
                            (["--size", "0"], "--size"), (["--size", "5000"], "4 to 1024"),
-                           (["--data", "images-drawn", "--colour"], "grey images")):  # fmt: skip
+                           (["--data", "images-drawn", "--colour"], "grey images")):
         with pytest.raises(SystemExit) if wrong == ["--size", "0"] else contextlib.nullcontext():
             assert main([*words, "--out", "s", *wrong]) == 2
         assert message in capsys.readouterr().err

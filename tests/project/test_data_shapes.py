@@ -110,7 +110,7 @@ def test_a_set_shows_what_it_says(name):
         assert name not in ("shapes", "shapes-counts") or not kinds & set(HELD_OUT)
         assert name != "shapes-pairs" or len(kinds & set(HELD_OUT)) == 1
         assert k == (SHAPES.index(scene.objects[0].shape) if name == "shapes-one"
-                     else len(scene.objects) - min(mix.counts))  # fmt: skip
+                     else len(scene.objects) - min(mix.counts))
         pairs |= kinds
         counts.add(len(scene.objects))
     assert counts == set({"shapes-one": [1], "shapes-counts": [4, 5]}.get(name, [1, 2, 3]))
@@ -220,7 +220,7 @@ def test_noise_up_to_a_size_does_not_matter():
     some = shapes.read("shapes", "test", 80)[0]
     what = lambda scene: sorted((o.colour, o.shape, o.size) for o in scene.objects)
     for side, sigma, readable, exact in ((16, 10, 80, 80), (16, 15, 80, 77), (16, 25, 0, 0), (16, 60, 0, 0),
-                                         (32, 20, 80, 80), (64, 25, 80, 80)):  # fmt: skip
+                                         (32, 20, 80, 80), (64, 25, 80, 80)):
         x = shapes.draw(some, side)
         noise = sigma * np.random.RandomState(0).standard_normal(x.shape)
         found = shapes_reader.read(np.clip(np.rint(x + noise), 0, 255))
@@ -251,7 +251,7 @@ def garbage(side):
         "objects that meet": shapes.draw([Scene(meet, "white")], side), "brighter": x + 60,
         "NaN": np.full_like(x, np.nan), "infinity": np.full_like(x, np.inf),
         "two scenes at once": x / 2 + x[::-1] / 2,
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("side, as_another", [(16, 0.25), (64, 0)])

@@ -179,7 +179,7 @@ def test_a_caption_can_be_judged_part_by_part():
 
 things = st.builds(Thing, *(st.sampled_from([*WAYS[kind]]) if kind in ("count", "shape")
                             else st.sampled_from([None, *WAYS[kind]])
-                            for kind in ("count", "size", "colour", "shape", "place")))  # fmt: skip
+                            for kind in ("count", "size", "colour", "shape", "place")))
 grounds = st.sampled_from([None, *shapes.GROUNDS])
 any_caption = st.one_of(
     st.builds(Caption, st.lists(things, min_size=1, max_size=4).map(tuple), st.none(), grounds),

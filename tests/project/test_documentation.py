@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUN = [page for page in PAGES if page.stem != "extend"]  # its blocks are files: tests/project/test_extend.py
 EXAMPLES = [(page.name, i, text) for page in RUN
-            for i, text in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.S))]  # fmt: skip
+            for i, text in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.S))]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 

@@ -27,7 +27,7 @@ def test_the_same_command_resumes_to_the_same_bits(capsys, tmp_path):
     for words_too, says in ((["--seed", "4"], "seed 3, not 4"), (["--seed", "3", "--steps", "30"], "steps 20, not 30"),
                             (["--seed", "3", "--set", "rate=0.1"], "rate 0.002, not 0.1"),
                             (["--seed", "3", "--backend", "reference"],
-                             "backend 'auto', not 'reference'")):  # fmt: skip
+                             "backend 'auto', not 'reference'")):
         status, _, err = run(capsys, *other, *words_too)
         assert status == 2 and says in err, err
     kernels.use("auto")
@@ -122,7 +122,7 @@ def test_the_divergence_of_a_density_model_is_in_plain_nats():
     density = "nats of a density of v"
     assert [(figure.name, figure.unit, figure.bits) for figure in figures] == [
         ("elbo", density, None), ("iwae-2", density, None), ("reconstruction", density, None), ("kl", "nats", None),
-    ]  # fmt: skip
+    ]
 
 
 def test_a_command_computes_nothing_and_the_rest_prints_nothing():
@@ -140,7 +140,7 @@ def test_a_command_computes_nothing_and_the_rest_prints_nothing():
         assert of_import <= modules | ({"torch"} if path.name == "_options.py" else set()), path
         assert {call for call in calls(path) if call.startswith("torch.")} <= {
             "torch.set_num_threads", "torch.device", "torch.empty", "torch.empty(1, device=found).item",
-        }, path  # fmt: skip
+        }, path
         called = {call.rpartition(".")[2] for call in calls(path)}
         assert not called & {"sample", "log_prob", "numel", "manual_seed", "perf_counter"}, path
         assert "open" not in calls(path), path
@@ -150,5 +150,5 @@ def test_a_command_computes_nothing_and_the_rest_prints_nothing():
             to_stderr = lambda node: any(ast.unparse(each) == "file=sys.stderr" for each in node.keywords)
             assert all(map(to_stderr, printed)), path
             padded = [ast.unparse(node) for node in nodes(path, ast.FormattedValue)
-                      if node.format_spec and "<" in ast.unparse(node.format_spec)]  # fmt: skip
+                      if node.format_spec and "<" in ast.unparse(node.format_spec)]
             assert not padded, (path, padded)

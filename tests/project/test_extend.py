@@ -68,5 +68,5 @@ def test_the_room_of_the_documentation(tmp_path):
     once = ("import sys; sys.path[:0] = ['.', 'bench']\nimport bench_square, measure, torch\n"
             "measure.copy_bandwidth, torch.compile = lambda: 1e10, lambda function: function\n"
             "measure.times.__defaults__ = 0.0, 1\n"
-            "for row in bench_square.rows(): print(row['who'])")  # fmt: skip
+            "for row in bench_square.rows(): print(row['who'])")
     assert run("-c", once).count("genmini ") == 4

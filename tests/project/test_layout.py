@@ -87,7 +87,7 @@ def test_a_room_imports_no_room(path):
 
 
 LAYERS = [f"genmini.{name}" for name in ("kernels", "ops", "layers", "outputs", "models", "loop", "train", "metrics",
-                                         "experiment", "studies", "cli")]  # fmt: skip
+                                         "experiment", "studies", "cli")]
 
 
 @pytest.mark.parametrize("path", sorted([*ROOT.glob("kernels/*.py"), *ROOT.glob("genmini/**/*.py")]),

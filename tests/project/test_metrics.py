@@ -252,7 +252,7 @@ def test_what_is_no_set_of_features_is_refused():
     a = torch.randn(10, 3)
     for wrong, says in ((a[:1], "at least 2"), (a[0], "must have shape"), (a[:, :0], "must have shape"),
                         (a[:, :2], "as many features"),
-                        (a.where(a != a[2, 1], torch.nan), "1 numbers that are not finite")):  # fmt: skip
+                        (a.where(a != a[2, 1], torch.nan), "1 numbers that are not finite")):
         with pytest.raises(ValueError, match=says):
             metrics.fid(a, wrong)
     with pytest.raises(ValueError, match="at least 4"):

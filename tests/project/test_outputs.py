@@ -219,7 +219,7 @@ def test_names_and_levels_choose_the_class():
     assert isinstance(outputs.softmax(3), Levels) and outputs.softmax(3).rows == 3
     assert outputs.softmax(2, dim=-1).dim == outputs.softmax(3, dim=-1).dim == -1
     for name, kind, rows in (("bernoulli", Bits, 1), ("categorical", Levels, 2), ("gaussian", Gaussian, 1),
-                             ("gaussian-learned", Gaussian, 1)):  # fmt: skip
+                             ("gaussian-learned", Gaussian, 1)):
         p = outputs.decoder(name, 2)
         assert isinstance(p, kind) and p.rows == rows and p.discrete == (kind is not Gaussian)
     assert outputs.decoder("gaussian-learned", 17, variance="pixel").rows == 2

@@ -54,7 +54,7 @@ def even_path(steps, first=-3.0, last=3.0):
     """Times at even distances of log(a / s), a^2 + s^2 = 1"""
     log_ratio = torch.linspace(first, last, steps + 1, dtype=torch.float64)
     return list(zip(torch.sigmoid(2 * log_ratio).sqrt().tolist(), torch.sigmoid(-2 * log_ratio).sqrt().tolist(),
-                    strict=True))  # fmt: skip
+                    strict=True))
 
 
 def cosine_path(steps, T=1000):
@@ -103,7 +103,7 @@ def test_the_solvers_of_order_2_are_nearer_for_the_same_work():
     x = torch.linspace(-2.5, 2.5, 101, dtype=torch.float64)
     exact = carried(x, cosine_path(1)[0], DATA)
     error = {sampler: (sampler(of(denoise), x, cosine_path(steps)) - exact).abs().mean().item()
-             for sampler, steps in ((ddim, 80), (dpm, 80), (heun, 40))}  # fmt: skip
+             for sampler, steps in ((ddim, 80), (dpm, 80), (heun, 40))}
     assert error[dpm] < error[ddim] / 4 and error[heun] < error[ddim], error
 
 
@@ -190,7 +190,7 @@ def test_what_is_known_of_one_number_does_not_move_an_independent_one():
     n = 4000
     for times in (1, 4):
         x = repaint(of(denoise), torch.randn(n, 2, dtype=torch.float64), [*even_path(60), DATA],
-                    torch.full((n, 2), -0.7, dtype=torch.float64), torch.tensor([True, False]), times)  # fmt: skip
+                    torch.full((n, 2), -0.7, dtype=torch.float64), torch.tensor([True, False]), times)
         assert (x[:, 0] == -0.7).all()
         assert kolmogorov(x[:, 1]) < 1.95 / math.sqrt(n) + 0.02  # of 60 steps
 
@@ -198,7 +198,7 @@ def test_what_is_known_of_one_number_does_not_move_an_independent_one():
 def test_a_completion_asks_the_denoiser_so_many_times():
     calls = []
     repaint(of(lambda x, t: calls.append(t) or denoise(x, t)), torch.zeros(1, 2, dtype=torch.float64), cosine_path(6),
-            torch.zeros(1, 2, dtype=torch.float64), torch.tensor([True, False]), times=3)  # fmt: skip
+            torch.zeros(1, 2, dtype=torch.float64), torch.tensor([True, False]), times=3)
     assert len(calls) == 3 * 5 + 1, "the last step is taken once"
 
 

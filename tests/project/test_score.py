@@ -129,6 +129,6 @@ def test_the_command_takes_another_classifier_and_says_what_it_does_not_take(cap
                         (["m", "-n", "3"], "n must be at least 8"), (["c"], "Classifier draws none"),
                         (["a"], "AR draws none"),
                         (["few"], "a score takes at least 8 real images, and the test split of idx-dynamic has 2"),
-                        (["x"], "holds no run")):  # fmt: skip
+                        (["x"], "holds no run")):
         status, _, err = command(capsys, "score", *words)
         assert status == 2 and says in err and err.count("\n") == 1, err

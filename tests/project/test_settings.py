@@ -42,7 +42,7 @@ def test_what_is_allowed_passes():
     (lambda: one_of(("x", "y"), save="z"), "save must be 'x' or 'y', got 'z'"),
     (lambda: one_of(("a", "b", "c"), kind=0), "kind must be 'a', 'b' or 'c', got 0"),
     (lambda: image((3,)), "shape must be (H, W) or (C, H, W), got (3,)"),
-])  # fmt: skip
+])
 def test_what_is_not_is_named(check, message):
     with pytest.raises(ValueError) as error:
         check()
@@ -59,7 +59,7 @@ WRONG = {
     **dict.fromkeys(("beta", "free_bits", "gamma"), (-1.0, NAN, INF)),
     **dict.fromkeys(("bound", "delta", "alpha"), (0.0, -1.0, NAN, INF)),
     "first": (0,), "kernel": (0,), "levels": (1, 0),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", models.MODELS)
@@ -100,7 +100,7 @@ def test_what_a_model_makes_one_by_one_has_a_bound(name, setting):
 
 
 @pytest.mark.parametrize("name, setting", [("made", "hidden"), ("gan", "hidden"), ("realnvp", "hidden"),
-                                           ("diffusion", "multiples"), ("regressor", "multiples")])  # fmt: skip
+                                           ("diffusion", "multiples"), ("regressor", "multiples")])
 def test_a_model_has_no_more_than_a_thousand_layers(name, setting):
     with pytest.raises(ValueError, match=f"{setting} must be at most 1000 numbers, got 100000"):
         models.find(name)((8, 8), **{setting: (1,) * 100_000})

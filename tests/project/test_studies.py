@@ -258,7 +258,7 @@ def test_the_grid_runs_rightwards_along_z_1_and_upwards_along_z_2(drawn, normal)
     inside = ((z > torch.stack([across[0], down[0]]))
               & (z < torch.stack([across[-1], down[-1]]))).all(1).double().mean()
     assert line == (f"z_1 from {across[0]:.2f} to {across[-1]:.2f}, z_2 from {down[0]:.2f} to {down[-1]:.2f}: "
-                    f"{inside:.1%} of the train codes lie there")  # fmt: skip
+                    f"{inside:.1%} of the train codes lie there")
 
 
 def test_a_picture_of_the_plane_shows_each_code_in_the_colour_of_its_class(figures):
@@ -322,7 +322,7 @@ def test_every_study_draws_its_picture_of_runs_that_fit(capsys, tmp_path, monkey
     runs = [save("vae", vae), save("ae", ae), save("made", MADE((8, 8), hidden=4), "digits-threshold")]
     for name in studies.STUDIES:
         if name in ("latent-dim", "codes", "neighbours", "spectrum", "optimum", "translate", "diffuse", "restore",
-                    "complete"):  # fmt: skip
+                    "complete"):
             continue
         status, out, err = command(capsys, "study", name, *runs)
         assert (status == 0 and f"picture   vae/{name}.png" in out
@@ -388,7 +388,7 @@ def test_the_power_of_all_frequencies_is_the_variance_and_a_checkerboard_is_one_
     torch.testing.assert_close(P.sum(), v.var((2, 3), correction=0).mean(), rtol=1e-12, atol=0)
     i, j = torch.arange(8)[:, None], torch.arange(6)
     waves = {"rows": (4 + 3 * (-1) ** i + 0 * j, 1), "both": (4 + 3 * (-1) ** (i + j), 1),
-             "slow": (4 + (3.5 * (2 * torch.pi * j / 6).cos()).round() + 0 * i, 0)}  # fmt: skip
+             "slow": (4 + (3.5 * (2 * torch.pi * j / 6).cos()).round() + 0 * i, 0)}
     for name, (wave, share) in waves.items():
         P = spectrum.power(wave[None], 9)
         assert spectrum.checkerboard(P) == pytest.approx(share, abs=0.02), name  # the rounded wave has overtones
@@ -402,7 +402,7 @@ def test_the_power_of_all_frequencies_is_the_variance_and_a_checkerboard_is_one_
 
 def test_the_checkerboard_of_samples_stands_beside_that_of_images(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(MADE, "sample", lambda self, n: (torch.arange(8)[:, None] + torch.arange(8)).remainder(2)
-                        .to(torch.uint8).expand(n, 8, 8))  # fmt: skip
+                        .to(torch.uint8).expand(n, 8, 8))
     save("made", MADE((8, 8), hidden=4), "digits-threshold"), save("points", GAN((2,), hidden=(4,)), "gaussians")
     status, out, err = command(capsys, "study", "spectrum", "made", "points")
     assert status == 0 and "100.000% of samples; of white noise 4.762%" in out and "points does not fit" in err
@@ -414,7 +414,7 @@ def test_conditional_models_are_told_the_class_and_attributes_are_followed(capsy
     AR-VAE are those of eval."""
     torch.manual_seed(0)
     cvae, arvae = (model((8, 8), latent=2, hidden=8, levels=17, decoder="categorical", **more)
-                   for model, more in ((CVAE, {}), (ARVAE, dict(attributes=("slant", "area")))))  # fmt: skip
+                   for model, more in ((CVAE, {}), (ARVAE, dict(attributes=("slant", "area")))))
     save("cvae", cvae), save("arvae", arvae)
     for name in ("reconstruct", "interpolate", "embed", "grid", "traverse"):
         assert (command(capsys, "study", name, "cvae")[0] == 0
@@ -439,7 +439,7 @@ def test_what_does_not_fit_is_said(capsys):
                         (["embed", made, "--data", "digits"], "--data is for `genmini study latent-dim`"),
                         (["latent-dim", made], "genmini study latent-dim MODEL --data D"),
                         (["latent-dim", "made", "--data", "digits"],
-                         "made does not fit: MADE has no latent code")):  # fmt: skip
+                         "made does not fit: MADE has no latent code")):
         status, _, err = command(capsys, "study", *words)
         assert status == 2 and says in err.splitlines()[-1], err
 

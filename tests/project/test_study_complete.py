@@ -52,7 +52,7 @@ def test_completions_of_known_halves_are_measured(drawn, monkeypatch):
     pairs = [(lower[i] - lower[j]).square().mean() for i in range(3) for j in range(i)]
     apart = (sum(pairs) / 3).sqrt()
     assert answer.startswith("100.0% of 60 completions keep every known pixel; in the half that is drawn, two of an "
-                             f"image are {apart:.1f} levels apart, one and the image {error:.1f}; ")  # fmt: skip
+                             f"image are {apart:.1f} levels apart, one and the image {error:.1f}; ")
     ((_, images, labels, levels),) = drawn
     assert labels == ["known", "Halves", "Halves", "Halves", "the image"] and images.shape == (5, 10, 3, 16, 16)
     assert images[0, :, :, 8:].isnan().all() and torch.equal(images[0, :, :, :8], x[:10, :, :8].float())

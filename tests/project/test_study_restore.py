@@ -25,9 +25,9 @@ def recoloured(scenes, n, seed=0):
     generator, names = torch.Generator().manual_seed(seed), list(COLOURS)
     k = torch.randint(len(names), (n, len(scenes)), generator=generator).tolist()
     again = lambda scene, colour: Scene(tuple(Object(colour, o.shape, o.size, o.x, o.y) for o in scene.objects),
-                                        scene.ground)  # fmt: skip
+                                        scene.ground)
     return torch.stack([torch.from_numpy(shapes.draw([again(scenes[i], names[row[i]]) for i in range(len(scenes))], 16))
-                        for row in k])  # fmt: skip
+                        for row in k])
 
 
 class Fixed:
@@ -89,7 +89,7 @@ def test_draws_from_the_conditional_have_the_figures_that_the_laws_say(drawn, mo
 def test_the_agreement_of_one_colour_alone_is_1_and_of_the_grey_of_each_colour_too(drawn, monkeypatch):
     monkeypatch.setattr(restore, "IMAGES", 10)
     one = torch.from_numpy(shapes.draw([Scene((Object("red", o.shape, o.size, o.x, o.y),), TEST.scenes[i].ground)
-                                        for i in range(10) for o in TEST.scenes[i].objects], 16))  # fmt: skip
+                                        for i in range(10) for o in TEST.scenes[i].objects], 16))
     answer = restore.study([Fixed([one] * 12)], "x.png")
     assert "red 100%, green 0%" in answer and "0.00 bits of 2.58" in answer
     assert "two draws agree in 100.0%, 16.7%" in answer
@@ -110,7 +110,7 @@ def test_runs_are_studied_together_by_the_command_line(capsys, folder_of_its_own
     runs = [save("regressor", Regressor(**of)), save("diffusion", Diffusion(**of, draws=2))]
     status, out, _ = command(capsys, "study", "restore", *runs)
     assert status == 0 and [line.partition(":")[0] for line in out.splitlines()[:3]] == [
-        "given quarter", "Regressor in regressor", "Diffusion in diffusion"]  # fmt: skip
+        "given quarter", "Regressor in regressor", "Diffusion in diffusion"]
     assert out.splitlines()[-1] == "picture   regressor/restore.png"
     assert plots.missing() or Path("regressor/restore.png").stat().st_size > 5000
     assert command(capsys, "study", "restore", *runs, "--out", "both.png")[0] == 0
@@ -119,7 +119,7 @@ def test_runs_are_studied_together_by_the_command_line(capsys, folder_of_its_own
     for words, says in (([*runs, other], "other is given 'dark' of images (3, 16, 16), and regressor 'quarter' of"),
                         ([save("none", Diffusion((3, 16, 16), 256, width=8))], "none does not fit: it is given no"),
                         ([save("made", MADE((8, 8), hidden=4), "digits-threshold")],
-                         "MADE is given no part of an image: restore is for diffusion, regressor")):  # fmt: skip
+                         "MADE is given no part of an image: restore is for diffusion, regressor")):
         status, _, err = command(capsys, "study", "restore", *words)
         assert status == 2 and says in err, err
 
@@ -129,4 +129,4 @@ def test_what_takes_samples_alone_is_not_for_a_model_that_is_given_a_part(capsys
     save("given", Diffusion((3, 16, 16), 256, width=8, given="dark"))
     status, _, err = command(capsys, *words, "given")
     assert status == 2 and err.endswith("draws what is missing of images, of which it is given dark: see the studies "
-                                        "restore and complete\n"), err  # fmt: skip
+                                        "restore and complete\n"), err

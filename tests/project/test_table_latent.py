@@ -24,7 +24,7 @@ def recipes(only_these):
     quick = lambda on, **model: {"digits": dict(data=on, model=model, train=dict(steps=2, every=2, rate=0.01))}
     recipes = {"autoencoder": quick("digits", hidden=4), "cvae": quick("digits-threshold", hidden=4),
                "made": quick("digits"),
-               "vqvae": quick("digits", width=4, prior_width=4)}  # fmt: skip
+               "vqvae": quick("digits", width=4, prior_width=4)}
     recipes["vqvae"]["digits"]["prior"] = dict(steps=1, every=1)
     recipes["classifier"] = quick("digits")  # codes no image; it judges samples
     return only_these(recipes)
@@ -94,7 +94,7 @@ def test_the_document_shows_mean_and_deviation_the_best_first(table, recipes):
     for who, elbo, unit in (("autoencoder", -90.0, "nats"), ("vqvae", -80.0, "nats")):
         for seed, off in enumerate((-1.0, 0.0, 1.0)):
             measured = dict(who=who, seed=seed, elbo=elbo + off, squared_error=2.0, unit=unit,
-                            settings=table.settings(who, "digits"))  # fmt: skip
+                            settings=table.settings(who, "digits"))
             table.store(row | measured)
     row |= dict(who="cvae", data="digits-threshold", elbo=30.0, unit="nats of a density of v")
     table.store(row | dict(seed=0, settings=table.settings("cvae", "digits")))
@@ -122,7 +122,7 @@ def test_a_short_training_shows_what_the_table_says(table, monkeypatch):
     recipes = models.recipes
     monkeypatch.setattr(models, "recipes",
                         lambda name: {key: recipe | {"train": recipe["train"] | dict(steps=150, every=150)}
-                                      for key, recipe in recipes(name).items()})  # fmt: skip
+                                      for key, recipe in recipes(name).items()})
     table.draws = 50
     threads = torch.get_num_threads()
     try:

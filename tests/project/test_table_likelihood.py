@@ -105,7 +105,7 @@ def test_a_short_training_has_the_order_of_the_table(table, monkeypatch):
     recipes = models.recipes
     monkeypatch.setattr(models, "recipes",
                         lambda name: {key: recipe | {"train": recipe["train"] | dict(steps=300, every=300)}
-                                      for key, recipe in recipes(name).items()})  # fmt: skip
+                                      for key, recipe in recipes(name).items()})
     threads = torch.get_num_threads()
     try:
         nade, made, fvsbn = (float(table.measure((name, "digits", 0))["nats"]) for name in ("nade", "made", "fvsbn"))

@@ -12,7 +12,7 @@ from test_data_idx import lay, some
 from genmini import data
 
 COLUMNS = ["data", "who", "recipe", "seed", "nats", "bits_per_dim", "standard_error", "figure", "valid", "parameters",
-           "step", "cpu_seconds", "settings", "torch", "commit"]  # fmt: skip
+           "step", "cpu_seconds", "settings", "torch", "commit"]
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def recipes(tmp_path, monkeypatch, folder_of_its_own, only_these):
     quick = lambda data, **model: {"mnist": dict(data=data, model=model, train=dict(steps=2, every=2, batch=8))}
     recipes = {"nade": quick("mnist-dynamic", hidden=4), "vae": quick("mnist-dynamic", hidden=4, latent=2),
                "cvae": quick("mnist-dynamic", hidden=4, latent=2, classes=3),
-               "realnvp": quick("mnist", couplings=1, width=4, blocks=1), "classifier": quick("mnist")}  # fmt: skip
+               "realnvp": quick("mnist", couplings=1, width=4, blocks=1), "classifier": quick("mnist")}
     return only_these(recipes)
 
 
@@ -71,7 +71,7 @@ def test_a_model_with_classes_has_both_likelihoods_and_is_ranked_without_the_lab
     assert 0 < float(row["error_given_y"]) < 5 and 0 < float(row["standard_error"]) < 5
     for who, nats, given in (("vae", 50, ""), ("cvae", 51, 48)):
         table.store(row | dict(who=who, nats=nats, nats_given_y=given, standard_error=0.25, error_given_y=0.5,
-                               settings=table.settings(who, "mnist")))  # fmt: skip
+                               settings=table.settings(who, "mnist")))
     table.write()
     lines = [line for line in table.document.read_text().splitlines() if line.startswith("| `")]
     assert lines[0].startswith("| `vae` | ≤ 50.00 ± 0.25, IWAE-6 |  | ")
@@ -82,7 +82,7 @@ def test_rows_of_the_former_columns_are_read(table, recipes):
     """Before there was a column for log p(x|y), `nats` of a model with classes held it: such a row is shown as what it
     is, last, and is measured again."""
     row = dict(zip(COLUMNS, ["idx-dynamic", "", "mnist", "0", "89.7618", "0.1652", "0.2366", "iwae-100", "90.4987",
-                             "785284", "10000", "151", "", "2.13.0+cpu", "67f680f"], strict=True))  # fmt: skip
+                             "785284", "10000", "151", "", "2.13.0+cpu", "67f680f"], strict=True))
     table.csv.parent.mkdir()
     with table.csv.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)

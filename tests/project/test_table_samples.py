@@ -20,7 +20,7 @@ def table(tmp_path, monkeypatch, only_these):
                  "digits": dict(data="digits-threshold", model=dict(hidden=4), train=QUICK)},
         "diffusion": {"digits-classes": dict(data="digits", model=dict(UNET, classes=10), train=QUICK)},
         "classifier": {"digits": dict(data="digits", model=dict(width=2), train=QUICK)},
-    }  # fmt: skip
+    }
     only_these(recipes)
     for name, value in dict(FEW=20, MANY=30, STEPS=(1, 2)).items():
         monkeypatch.setattr(table_samples, name, value)
@@ -34,7 +34,7 @@ def table(tmp_path, monkeypatch, only_these):
 def test_a_row_for_each_way_of_drawing_and_its_figures_are_those_of_score(table):
     todo = table.missing()
     assert todo == [(*run, seed) for run in (("nade", "digits-levels"), ("diffusion", "digits-classes"))
-                    for seed in range(3)]  # fmt: skip
+                    for seed in range(3)]
     rows = {run[0]: table.rows(run) for run in todo[::3]}
     assert [row["how"] for row in rows["nade"]] == [""]
     assert [row["how"] for row in rows["diffusion"]] == ["", "ddim 1", "ddim 2", "heun 1", "heun 2"]

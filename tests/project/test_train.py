@@ -225,7 +225,7 @@ def test_settings_that_cannot_be_are_named():
     (dict(later=5), "later must be"), (dict(later={"x": 5}), "later must be"),
     (dict(later={"x": {}}), r"later takes the settings of the stages \(\), got those of \('x',\)"),
     (dict(metadata={"a": object()}), "metadata must be JSON: Object of type object"),
-])  # fmt: skip
+])
 def test_settings_of_another_kind_are_named(wrong, says):
     """before anything is trained"""
     model = small()
@@ -243,7 +243,7 @@ def test_what_is_no_model_and_no_data_is_named():
         (lambda: evaluate(TEST, TEST), "model must be a genmini.models Model, got Data"),
         (lambda: fit(small(), TRAIN, dataclasses.replace(VALID, x=VALID.x[:0], y=VALID.y[:0]), steps=1),
          "the valid split of digits-threshold is empty"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ValueError, match=says):
             call()
 
