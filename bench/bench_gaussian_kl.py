@@ -1,7 +1,7 @@
 """Time a draw from a Gaussian with its KL, and eager PyTorch and torch.compile, each of which draws the noise.
 
-On a CPU the room runs its reference, whose Philox is PyTorch's integer arithmetic: the row shows what the same noise
-everywhere costs there.
+On a CPU the room runs its reference. Without a seed torch.randn draws the noise there, as in a training; with one the
+noise is the same everywhere, and its Philox is PyTorch's integer arithmetic: the rows "seeded" show what this costs.
 
     room: kernels/gaussian_kl.py
 """
@@ -20,22 +20,27 @@ def eager(mu, log_var, eps=None):
     return mu + sigma * eps, 0.5 * (mu.square() + log_var.exp() - 1 - log_var).sum(1)
 
 
-def room(mu, log_var, eps=None):
+def seeded(mu, log_var, eps=None):
     return ops.gaussian_kl(mu, log_var, eps, 7 if eps is None else None)
 
 
 def rows():
     for N, D in CASES:
-        mu, log_var, eps = (torch.randn(N, D, device=DEVICE) for _ in range(3))
-        moving = [mu.requires_grad_(), log_var.requires_grad_()]
-        functions = {"eager": eager, "torch.compile": torch.compile(eager)} | {
-            name: in_rung(room, rung) for name, rung in ours("gaussian_kl").items()}
-        errors = checked(functions, (mu, log_var, eps), eager(mu.double(), log_var.double(), eps.double()), 1e-2)
-        for what, candidates, numbers in (
-            ("forward", {name: (lambda f=f: f(*moving)) for name, f in functions.items()}, 3 * N * D + N),
-            ("both", {name: both(f, moving) for name, f in functions.items()}, 8 * N * D + 2 * N),
-        ):
-            took = times(candidates)
-            for name, time in took.items():
-                yield row("gaussian_kl", f"N={N} D={D}", what, name, time,
-                          bytes=4 * numbers, error=errors[name], beside=took["eager"][0])
+        yield from rows_of(N, D, f"N={N} D={D}", ops.gaussian_kl)
+        yield from rows_of(N, D, f"N={N} D={D} seeded", seeded)
+
+
+def rows_of(N, D, case, room):
+    mu, log_var, eps = (torch.randn(N, D, device=DEVICE) for _ in range(3))
+    moving = [mu.requires_grad_(), log_var.requires_grad_()]
+    functions = {"eager": eager, "torch.compile": torch.compile(eager)} | {
+        name: in_rung(room, rung) for name, rung in ours("gaussian_kl").items()}
+    errors = checked(functions, (mu, log_var, eps), eager(mu.double(), log_var.double(), eps.double()), 1e-2)
+    for what, candidates, numbers in (
+        ("forward", {name: (lambda f=f: f(*moving)) for name, f in functions.items()}, 3 * N * D + N),
+        ("both", {name: both(f, moving) for name, f in functions.items()}, 8 * N * D + 2 * N),
+    ):
+        took = times(candidates)
+        for name, time in took.items():
+            yield row("gaussian_kl", case, what, name, time,
+                      bytes=4 * numbers, error=errors[name], beside=took["eager"][0])

@@ -54,7 +54,6 @@ def rows_of(N, K, J, order, dtype):
     seen = ([live[j : j + BLOCK].any(0).nonzero().max().item() + 1 for j in range(0, J, BLOCK)]
             if order == "sorted" else None)
     exact = F.linear(x.double(), weight.double() * live, bias.double())
-    torch._dynamo.reset()
     dense = lambda x, weight, bias: masked_dense(x, weight, bias, M, seen)
     functions = {"masked dense": dense, "torch.compile": torch.compile(dense)}
     if order == "sorted":

@@ -33,7 +33,6 @@ def rows_of(N, L, P, channels, dtype):
     logits = logits if channels == "first" else logits.movedim(1, -1).contiguous().movedim(-1, 1)
     target, dnll = torch.randint(L, (N, P), device=DEVICE), torch.randn(N, P, device=DEVICE)
     exact = F.cross_entropy(logits.double(), target, reduction="none")
-    torch._dynamo.reset()
     functions = {"eager": eager, "torch.compile": torch.compile(eager)}
     functions |= {name: in_rung(ops.softmax_nll, rung) for name, rung in ours("softmax_nll").items()}
     errors = checked(functions, (logits, target), exact, 1e-5)

@@ -18,6 +18,7 @@ if "avx512f" in (Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exis
     os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
 
 import torch
+import torch._dynamo
 import torch._functorch.config
 from torch.utils._pytree import tree_leaves
 
@@ -55,7 +56,11 @@ def in_rung(function, rung=None):
 
 
 def checked(functions, inputs, exact, tolerance):
-    """{name: the largest error of the function's outputs} against the exact ones. A wrong function is not timed."""
+    """{name: the largest error of the function's outputs} against the exact ones. A wrong function is not timed.
+
+    Every case is compiled anew: after eight sets of shapes torch.compile would give up, and run eagerly.
+    """
+    torch._dynamo.reset()
     errors = {}
     for name, function in functions.items():
         pairs = zip(tree_leaves(function(*inputs)), tree_leaves(exact), strict=True)

@@ -27,17 +27,19 @@ def rooms():
 
 
 def run(names):
+    """Yields the rows of one room after the other."""
     import measure
 
+    benches = [importlib.import_module(f"bench_{name}") for name in names]
     print("  ".join(f"{key}: {value}" for key, value in measure.machine().items() if value))
-    rows = []
-    for name in names:
-        for row in importlib.import_module(f"bench_{name}").rows():
+    for bench in benches:
+        rows = []
+        for row in bench.rows():
             rows.append({**row, **measure.machine()})
             print("  ".join(f"{row[key]:<{width}}"
                             for key, width in zip(SHOWN, (16, 26, 9, 26, 9, 9, 6, 6, 8), strict=True)),
                   flush=True)
-    return rows
+        yield rows
 
 
 def store(rows):
@@ -51,7 +53,7 @@ def store(rows):
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    print(f"\nstored in {path.relative_to(HERE.parent)}")
+    print(f"stored in {path.relative_to(HERE.parent)}\n")
 
 
 def table(rows):
@@ -106,7 +108,8 @@ def main():
     if unknown:
         parser.error(f"no bench for {', '.join(sorted(unknown))}; there are {', '.join(rooms())}")
     if not options.write:
-        store(run(options.rooms or rooms()))
+        for rows in run(options.rooms or rooms()):
+            store(rows)
     document()
 
 

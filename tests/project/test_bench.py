@@ -1,5 +1,6 @@
 """Tests of what the benches share: wrong candidates are refused, and the table shows no ratio where no kernel ran."""
 
+import importlib
 import subprocess
 
 import measure
@@ -41,6 +42,22 @@ def test_a_row_says_where_pytorch_computes(monkeypatch):
     seen = measure.in_rung(lambda name: kernels.chosen(name).backend)
     with kernels.use("reference"):
         assert seen("nearest_code") == "cpu"  # what `auto` takes
+
+
+@pytest.mark.parametrize("room", run.rooms())
+def test_every_bench_checks_and_times_its_first_case(room, monkeypatch):
+    bench = importlib.import_module(f"bench_{room}")
+
+    def once(candidates, **_):
+        for candidate in candidates.values():
+            candidate()
+        return dict.fromkeys(candidates, (1.0, 1.0, 1.0))
+
+    monkeypatch.setattr(bench, "times", once, raising=False)
+    monkeypatch.setattr(measure, "times", once)
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    row = next(iter(bench.rows()))
+    assert row["room"] == room and float(row["ms"]) > 0
 
 
 ABSENT = "no kernel; peer 3.0 ms"
