@@ -205,8 +205,12 @@ def _git(*words):
 
 
 def _processor():
+    """Its name, and where /proc/cpuinfo tells them its family and model: two kinds of AMD EPYC differ by more than two
+    versions of a kernel do."""
     try:
-        names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
-        return f"{names[0]}, {len(names)} cores"
-    except (OSError, IndexError):
+        lines = [line.split(":", 1) for line in open("/proc/cpuinfo") if ":" in line]
+        told = {key.strip(): value.strip() for key, value in lines}
+        cores = sum(key.strip() == "model name" for key, _ in lines)
+        return f"{told['model name']} (family {told['cpu family']}, model {told['model']}), {cores} cores"
+    except (OSError, KeyError, ValueError):
         return platform.processor() or platform.machine()
