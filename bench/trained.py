@@ -220,5 +220,6 @@ class Table:
             for rows in pool.imap_unordered(self.rows, todo):
                 for row in rows:
                     self.store(row)
-                    print("  ".join(f"{row[k]}" for k in (*self.keys, *self.shown, "cpu_seconds")), flush=True)
+                for row in rows:
+                    print("  ".join(f"{row.get(k, '')}" for k in (*self.keys, *self.shown, "cpu_seconds")), flush=True)
         self.write()

@@ -1,9 +1,13 @@
 """Tests of the table of samples: one training gives a row for each way of drawing, the figures are those of
 `genmini score`, and docs/results.md shows them beside real images of the same number."""
 
+import contextlib
+from types import SimpleNamespace
 
+import measure
 import pytest
 import table_samples
+import trained
 from trained import train
 
 from genmini import data, experiment, metrics
@@ -70,3 +74,16 @@ def test_the_document_shows_models_beside_real_images_and_samplers_by_steps(tabl
     models_ = [line for line in lines if "2 seeds" in line]
     assert len(models_) == 2 and all(" ± " in line for line in models_)
     assert "| `diffusion` (digits-classes), FID, n = 20 | 1 steps | 2 steps |" in text and "| heun | " in text
+
+
+def test_the_command_prints_a_line_for_each_way_of_drawing(table, monkeypatch, capsys):
+    here = SimpleNamespace(imap_unordered=map)
+    pool = SimpleNamespace(Pool=lambda jobs, **_: contextlib.nullcontext(here))  # this process in place of two
+    monkeypatch.setattr(trained.multiprocessing, "get_context", lambda _: pool)
+    monkeypatch.setattr(measure, "changed", lambda: [])
+    monkeypatch.setattr("sys.argv", ["table_samples.py", "--only", "diffusion"])
+    table.main()
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "3 runs to do, 2 at a time" and len(lines) == 3 * 5
+    assert [line.split("  ")[4] for line in lines[:5]] == ["", "ddim 1", "ddim 2", "heun 1", "heun 2"]
+    assert len(table.stored()) == 3 * 5 + 3 and table.missing() == [("nade", "digits-levels", n) for n in range(3)]
