@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from genmini import checkpoint, files
+from genmini import checkpoint, files, models
 
 SHIPPED = {"digits-v1": Path(__file__).with_name("digits-v1")}
 
@@ -31,8 +31,9 @@ def network(which="digits-v1", device="cpu"):
         raise ValueError(f"features must be {', '.join(SHIPPED)}, inception, or the folder of a classifier's run; "
                          f"got {which!r}")
     metadata = checkpoint.read(SHIPPED.get(which, which))
-    if metadata["model"] != "classifier":
-        raise ValueError(f"features come from a classifier, and {which} is a run of {metadata['model']}")
+    reason = models.find(metadata["model"]).cannot("classify")
+    if reason:
+        raise ValueError(f"features come from a classifier, and {which} is a run of {metadata['model']}: {reason}")
     trained_on = metadata.get("data", "unknown data")
     name = which if which in SHIPPED else f"the classifier in {which}, trained on {trained_on}"
     return Network(checkpoint.load(SHIPPED.get(which, which), device), name)
@@ -47,11 +48,9 @@ class Network:
 
     @torch.no_grad()
     def __call__(self, x, levels):
-        c = self.classifier
-        x = as_seen_by(c, x, levels).to(c.W_y.weight)
-        f = [c.features(one) for one in x.split(1)]  # one at a time: no result depends on the batch
-        a = [c.W_y(one) for one in f]
-        return tuple(torch.cat(part).double().cpu() for part in (f, a))
+        x = as_seen_by(self.classifier, x, levels).to(self.classifier.like)
+        each = [self.classifier.classify(one) for one in x.split(1)]  # one at a time: no result depends on the batch
+        return tuple(torch.cat(part).double().cpu() for part in zip(*each, strict=True))
 
     def labels(self, y, n):
         """Classes of n images, as the classifier's `check_y` takes them -> (n,); of None, all of them evenly"""
@@ -60,7 +59,7 @@ class Network:
     def log_p(self, x, levels, y):
         """log p(y | x), (n,), of images (n, *shape) of real levels, from which gradients flow back"""
         x = as_seen_by(self.classifier, x, levels).to(self.classifier.like)
-        return self.classifier.logits(x).log_softmax(1).gather(1, y[:, None])[:, 0]
+        return self.classifier.classify(x)[1].log_softmax(1).gather(1, y[:, None])[:, 0]
 
 
 def as_seen_by(classifier, x, levels):

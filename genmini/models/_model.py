@@ -38,6 +38,8 @@ LACKS = {  # method, or argument of `sample` -> what a model without it does not
     "reconstruct": "has no latent code",
     "translate": "does not translate images of one set into another",
     "d": "has no discriminator",
+    "divergence": "estimates no divergence of two densities by a discriminator",
+    "classify": "tells no classes of images apart",
     "codes": "has no codebook",
     "decode_codes": "has no codebook",
     "mixture": "takes one class",
@@ -87,6 +89,7 @@ class Model(nn.Module):
     grid = ()  # (h, w), the places of an example's codes
     has_normal_prior = False  # true if z is drawn from N(0, I)
     attributes = ()  # names of the attributes that the first numbers z follow
+    divergence = ""  # that the discriminator estimates, a name of DIVERGENCES in genmini/models/gan.py; "": none
     given = ""  # what of an image the model is given, a name of genmini/given.py; "": nothing
     sample_note = ""  # a sentence that belongs beside samples
     judged_by_samples = False  # true if `valid_loss` is taken of samples; the metrics then count modes, too
@@ -270,6 +273,11 @@ class Model(nn.Module):
     def d(self, x, y=None):
         """(N, *shape) -> (N,), what the discriminator gives for examples: near 1 where they look like data."""
         raise Cannot(self.cannot("d"))
+
+    def classify(self, x):
+        """(N, *shape), of levels or numbers between them -> features (N, F) and logits (N, classes): log p(y | x) but
+        for a constant of each x"""
+        raise Cannot(self.cannot("classify"))
 
     def codes(self, x, y=None):
         """(N, *shape) -> (N, h, w) int64, numbers of a codebook."""

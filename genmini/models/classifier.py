@@ -58,9 +58,14 @@ class Classifier(Model):
             h = F.max_pool2d(F.relu(V(F.relu(W(h)))), 2, ceil_mode=True)  # (2)
         return F.relu(self.W_f(self.dropout(h.flatten(1))))  # (3)
 
+    def classify(self, x):
+        """(N, *shape) -> features f(x), (N, F), and logits, (N, classes): log p(y | x) but for a constant of each x"""
+        f = self.features(x)
+        return f, self.W_y(self.dropout(f))  # inside softmax: (4)
+
     def logits(self, x):
-        """(N, *shape) -> (N, classes), log p(y | x) but for a constant of each x"""
-        return self.W_y(self.dropout(self.features(x)))  # inside softmax: (4)
+        """(N, *shape) -> (N, classes), those of `classify`"""
+        return self.classify(x)[1]
 
     def loss(self, x, y):
         """(N, *shape), (N,) -> (N,) in nats"""

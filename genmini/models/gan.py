@@ -57,6 +57,7 @@ FEW = 2000  # examples of valid that (8) takes, at most
 
 class GAN(Model):
     unit = "distance"
+    divergence = "jensen-shannon"
     has_normal_prior = True
     judged_by_samples = True
 
@@ -75,6 +76,7 @@ class GAN(Model):
             whole(2, 256, levels=levels)
         super().__init__(shape, levels, context)
         self.latent, self.k, self.r1, self.r2, self.noise = latent, k, r1, r2, noise
+        self.divergence = divergence
         self.pairing, (self.h1, self.h2) = loss, DIVERGENCES[divergence]
         self.f, phi, features = players(body, shape, latent, hidden, width, context, spectral)
         self.discriminator = nn.ModuleDict({"phi": phi, "w": nn.Linear(features, 1)})

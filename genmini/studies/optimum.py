@@ -15,17 +15,15 @@ import torch
 from genmini import plots
 from genmini.models.gan import GAN
 
-NEEDS = ("d",)
+NEEDS = ("divergence",)
 STEPS, BATCH = 1500, 512
 LINE = torch.linspace(-6, 6, 2401, dtype=torch.float64)  # where p and q are below 1e-8 at both ends
 
 
 def misfit(model):
-    if not isinstance(model, GAN):
-        return "optimum trains the discriminator of a GAN"
     if model.classes:
         return "its discriminator is given the class, and the line has none"
-    return "" if model.settings["divergence"] == "jensen-shannon" else "d* is the optimum of jensen-shannon alone"
+    return "" if model.divergence == "jensen-shannon" else "d* is the optimum of jensen-shannon alone"
 
 
 def density(x, centres, sigma):

@@ -1,11 +1,9 @@
 """Tests of what all models share: their settings, class and data are checked, they say what they cannot do, and
 training may update several players."""
 
-import ast
 import copy
 import dataclasses
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +14,6 @@ from genmini import data, experiment, models, studies, watch
 from genmini.models._model import Batch, Cannot, Model
 from genmini.train import fit, judge
 
-ROOT = Path(__file__).resolve().parents[2]
 TRAIN, VALID = (data.load("digits-threshold", split) for split in ("train", "valid"))
 each_family = pytest.mark.parametrize("name", models.MODELS)
 FAST = {  # settings that make a small model of a family
@@ -245,28 +242,6 @@ def test_who_decodes_and_does_not_encode_says_just_that():
     assert models.find("vqvae").cannot("decode") == models.find("vqvae").cannot("encode")
 
 
-def undocumented(code):
-    """What the code asks of `model`, of a `.model` or of a `judged`, and `Model` does not document."""
-    documented = {name for name in (*dir(Model), *Model.__annotations__) if not name.startswith("_")}
-    asked = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Attribute)]
-    last = lambda node: getattr(node, "id", getattr(node, "attr", ""))
-    return [ast.unparse(node) for node in asked
-            if last(node.value) in ("model", "judged") and node.attr not in documented]
-
-
-def test_nobody_outside_the_models_asks_for_what_model_does_not_document():
-    """bench_*.py are left out: each of them times one model, and knows it."""
-    assert set(undocumented("run.model.phi + model.sample(2) + model._f() + self.judged.p")) == {
-        "run.model.phi", "model._f", "self.judged.p",
-    }
-    for name, member in vars(Model).items():
-        if not name.startswith("_") and not isinstance(member, str | int | tuple):
-            assert getattr(member, "__func__", member).__doc__, name
-    paths = [path for path in (*ROOT.glob("genmini/**/*.py"), *ROOT.glob("bench/*.py"))
-             if ROOT / "genmini" / "models" not in path.parents and not path.name.startswith("bench_")]
-    assert {path.name: asked for path in paths if (asked := undocumented(path.read_text()))} == {}
-
-
 class Least(Model):
     """A model of what Model documents alone: a normal density of points, or of series."""
 
@@ -298,19 +273,6 @@ def test_a_model_that_can_little_has_a_picture(tmp_path, kind, name):
     model = kind((len(splits["test"].x[0]) * 3,) if name == "series" else (2,))
     watch.picture(tmp_path / "it.png", model, splits)
     assert (tmp_path / "it.png").stat().st_size > 1000
-
-
-def test_nobody_outside_the_models_asks_what_attributes_a_model_has():
-    """The code of genmini/ and bench/ calls getattr and hasattr only on what is not a model."""
-    others = {"torch", "arguments", "error", "self"}
-    for path in sorted([*ROOT.glob("genmini/**/*.py"), *ROOT.glob("bench/**/*.py")]):
-        if {ROOT / "genmini" / "models", ROOT / "genmini" / "data"} & set(path.parents):  # data knows no models
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-                    and node.func.id in ("hasattr", "getattr")):
-                asked = ast.unparse(node.args[0])
-                assert asked.split(".")[0] in others, f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
 
 
 def test_the_order_in_which_numbers_are_drawn():
