@@ -287,17 +287,19 @@ class Diffusion(Model):
         return tuple(torch.stack([self.in_levels(each) for each in some]) for some in four)
 
 
-RECIPES = {  # of digits: chosen once and checked by one run; mnist and colour are not tuned
+RECIPES = {  # mnist and colour are not tuned
+    # Of digits: as many steps, and so much dropout, that samples lie no nearer to train images than unseen images do.
+    # After more steps their FID is lower, and they do.
     "digits": {
         "data": "digits",
-        "model": dict(width=32, dropout=0.15),
-        "train": dict(steps=5000, batch=32, rate=1.5e-3, ema=0.999, every=500),
+        "model": dict(width=32, dropout=0.4),
+        "train": dict(steps=4500, batch=32, rate=1.5e-3, ema=0.999, every=500),
         "threads": 1,
     },
     "digits-classes": {
         "data": "digits",
         "model": dict(width=32, dropout=0.4, classes=10),
-        "train": dict(steps=3000, batch=32, rate=1.5e-3, ema=0.999, every=500),
+        "train": dict(steps=2800, batch=32, rate=1.5e-3, ema=0.999, every=500),
         "threads": 1,
     },
     "mnist": {  # not tuned
