@@ -4,7 +4,7 @@ PY = .venv/bin/python
 $(shell .venv/bin/python -c "" 2>/dev/null || rm -f .venv/ready)   # a broken environment is made again
 
 help:            ## this list
-	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 24
 
 .venv/ready: setup.py pyproject.toml constraints.txt
 	@echo "Making .venv (once; PyTorch and Triton are large)"
@@ -56,6 +56,9 @@ table-samples: build ## train every model that draws digits, three seeds each (a
 table-mnist: build ## train on the MNIST images in the folder $$GENMINI_MNIST10K (two hours), and write docs/results.md
 	$(PY) bench/table_mnist.py
 
+table-mnist-samples: build ## train GANs and a diffusion on the MNIST images in $$GENMINI_MNIST10K (an hour), and write docs/results.md
+	$(PY) bench/table_mnist_samples.py
+
 gpu:             ## on a machine with an NVIDIA GPU, with the python3 that has its PyTorch: tests, sanitizers, benches
 	$(PYTHON3) -m pip install --no-build-isolation --no-deps -e .
 	$(PYTHON3) csrc/build.py --strict
@@ -73,5 +76,5 @@ clean:           ## remove what was built
 	rm -rf .venv .venv-oldest build kernels/lib *.egg-info .cache .pytest_cache .ruff_cache .hypothesis
 
 .PHONY: help build demo test test-docs test-thorough test-oldest sanitize bench gpu lint clean
-.PHONY: table-likelihood table-latent table-samples table-mnist
+.PHONY: table-likelihood table-latent table-samples table-mnist table-mnist-samples
 .DEFAULT_GOAL := help

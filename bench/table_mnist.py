@@ -139,14 +139,14 @@ def _classes(name, key):
     return models.recipes(name)[key]["model"].get("classes", parameter.default if parameter else 0)
 
 
-def picture(path, x, levels):
-    """64 images as a small file, dark on white: one bit a pixel, or 16 greys."""
+def picture(path, x, levels, columns=8):
+    """Images as a small file, dark on white: one bit a pixel, or 16 greys."""
     import torch
     from PIL import Image
 
     from genmini import plots
 
-    ink = (plots.grid(x) / (levels - 1)).nan_to_num(0.3 if levels > 2 else 0)
+    ink = (plots.grid(x, columns) / (levels - 1)).nan_to_num(0.3 if levels > 2 else 0)
     white = torch.round(255 * (1 - ink)).to(torch.uint8).numpy()
     image = Image.fromarray(white)
     image = image.convert("1", dither=Image.Dither.NONE) if levels == 2 else image.quantize(16)
