@@ -9,7 +9,8 @@
 The judge is a classifier, trained on the same images, and kept in .cache/. A sample is good if
 the judge is sure of its class, p(y | x) > 0.9. The features of FID, precision and recall are the judge's, so these
 figures compare with no others. Every set is compared with images of the train split: with the first 2000, or with the
-nearest of all. One run is one process with one thread and the seed 0. A sheet of samples over their nearest train images is drawn into docs/mnist/.
+nearest of all. One run is one process with one thread and the seed 0. A sheet of samples over their nearest train
+images is drawn into docs/mnist/.
 """
 
 import os

@@ -24,7 +24,8 @@ def table(tmp_path, monkeypatch, folder_of_its_own, only_these):
     only_these({"gan": quick(hidden=(4,), latent=2), "cgan": quick(hidden=(4,), latent=2, classes=3),
                 "diffusion": quick(width=8, multiples=(1,), attention=0),
                 "classifier": quick(width=2, features=4, classes=3)})
-    for name, value in dict(N=30, FEW=40, COLUMNS=3, ROWS=2, JUDGE=tmp_path / "judge", JUDGE_SETTINGS=["steps=2"]).items():
+    of_test = dict(N=30, FEW=40, COLUMNS=3, ROWS=2, JUDGE=tmp_path / "judge", JUDGE_SETTINGS=["steps=2"])
+    for name, value in of_test.items():
         monkeypatch.setattr(table_mnist_samples, name, value)
     (tmp_path / "results.md").write_text("before\n<!-- mnist-samples -->\nold\n<!-- /mnist-samples -->\nafter\n")
     return table_mnist_samples.MnistSamples(tmp_path / "results", tmp_path / "results.md")
@@ -50,7 +51,7 @@ def test_samples_and_real_images_are_judged_and_shown(table, tmp_path):
     sure = (network(test.x[:30], 256)[1].softmax(1).max(1).values > 0.9).double().mean()
     row = rows["test images"]
     assert row["fid"] == f"{column['fid']:.4f}" and row["good"] == f"{sure:.4f}"
-    assert row["right_class"] == f"{column['accuracy'][0]:.4f}" 
+    assert row["right_class"] == f"{column['accuracy'][0]:.4f}"
     assert row["nearest"] == f"{metrics.nearest(train.x, test.x[:30])[1].median():.4f}"
     assert rows["train images"]["nearest"] == ""  # their nearest train images are themselves
 
