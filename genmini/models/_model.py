@@ -182,6 +182,15 @@ class Model(nn.Module):
         """Levels (N, *shape), or flat -> v = x / (L - 1), (N, *shape), in the model's dtype"""
         return x.reshape(len(x), *self.shape).to(self.like.dtype) / (self.levels - 1)
 
+    def centred(self, x):
+        """Examples (N, *shape), or flat -> x_0 = 2 v - 1, (N, *shape), levels on [-1, 1]; real numbers stay"""
+        return x.reshape(len(x), *self.shape).to(self.like.dtype) if self.levels is None else 2 * self.v_of(x) - 1
+
+    def in_levels(self, x_0):
+        """x_0 -> x, (N, *shape), not rounded: what `centred` made of levels, in levels; real numbers stay"""
+        x_0 = x_0.reshape(len(x_0), *self.shape)
+        return x_0 if self.levels is None else (x_0 + 1) * ((self.levels - 1) / 2)
+
     # ---- learning ----------------------------------------------------------------------------------------------------
 
     def loss(self, x, y=None):

@@ -34,16 +34,16 @@ class CGAN(GAN):
         nn.init.normal_(self.discriminator["e"].weight, 0, 0.1)
         self.place(device, dtype)
 
-    def a(self, v, y=None):
-        phi = self.discriminator["phi"](v)
+    def a(self, x_0, y=None):
+        phi = self.discriminator["phi"](x_0)
         return self.discriminator["w"](phi)[:, 0] + (self.discriminator["e"](y) * phi).sum(1)  # (2)
 
-    def v(self, z, y=None):
-        return super().v(z, F.one_hot(y, self.classes).to(z.dtype))  # (1)
+    def w(self, z, y=None):
+        return super().w(z, F.one_hot(y, self.classes).to(z.dtype))  # (1)
 
-    def joint(self, v, y):
-        """What the distance is of: v and y, one-hot, so that samples of another class lie farther away."""
-        return torch.cat([v.flatten(1), F.one_hot(y, self.classes).to(v.dtype)], 1)
+    def joint(self, x_0, y):
+        """What the distance is of: x_0 and y, one-hot, so that samples of another class lie farther away."""
+        return torch.cat([x_0.flatten(1), F.one_hot(y, self.classes).to(x_0.dtype)], 1)
 
     @torch.no_grad()
     def sample(self, n, y=None):

@@ -53,7 +53,7 @@ class Classifier(Model):
         """f: levels (N, *shape), whole or not -> (N, F)"""
         if math.prod(x.shape[1:]) != math.prod(self.shape):
             raise ValueError(f"x must have shape (N, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
-        h = 2 * self.v_of(x).view(len(x), *image(self.shape)) - 1  # (1)
+        h = self.centred(x).view(len(x), *image(self.shape))  # (1)
         for W, V in zip(self.W, self.V, strict=True):
             h = F.max_pool2d(F.relu(V(F.relu(W(h)))), 2, ceil_mode=True)  # (2)
         return F.relu(self.W_f(self.dropout(h.flatten(1))))  # (3)

@@ -30,8 +30,8 @@ them to the same bits.
 On unseen images T is judged without pairs: by the energy distance, (8) of GAN, between translations and the images of
 the set that they go to, both ways, plus lambda_cycle (2). A translation is a function: nothing is drawn, so there are
 no samples.
-Images of L levels are v = 2x/(L-1) - 1 here, and T ends in tanh. With `noise`, discriminators see v and w through
-uniform noise, as wide as so many levels, because the v of images lie on a grid.
+Networks see images of L levels as x_0 = 2x/(L-1) - 1, and T ends in tanh. With `noise`, discriminators see x_0 and w
+through uniform noise, as wide as so many levels, because the x_0 of images lie on a grid.
 
 There is no room of its own: convolutions and Adam are fused in PyTorch; (2) and (3) are sums over 64 pixels, beside
 networks that do thousands of operations for each; and the pool copies a few small images a step.
@@ -45,7 +45,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini.models._model import Model
-from genmini.models.gan import FEW, energy_distance, squared_slope
+from genmini.models.gan import FEW, energy_distance, squared_slope, through_noise
 from genmini.nets.conv import Decoder, Encoder, ResNet
 from genmini.nets.players import mirror
 from genmini.settings import image, number, one_of, whole
@@ -85,66 +85,63 @@ class CycleGAN(Model):
 
     # ---- there and back ----------------------------------------------------------------------------------------------
 
-    def w(self, v, y):
+    def w(self, x_0, y):
         """(N, *shape), (N,) -> (N, *shape) in (-1, 1): each image, of the set y, as one of the other set"""
-        w = torch.empty_like(v)
+        w = torch.empty_like(x_0)
         for k, T in enumerate(self.T):
-            w[y == k] = T(v[y == k].view(-1, *self.image)).view(-1, *self.shape).tanh().to(v)  # (1)
+            w[y == k] = T(x_0[y == k].view(-1, *self.image)).view(-1, *self.shape).tanh().to(x_0)  # (1)
         return w
 
-    def a(self, v, y):
-        """(N, *shape), (N,) -> (N,): high where v looks like the images of set y."""
-        a = v.new_empty(len(v))
+    def a(self, x_0, y):
+        """(N, *shape), (N,) -> (N,): high where x_0 looks like the images of set y."""
+        a = x_0.new_empty(len(x_0))
         for k, net in enumerate(self.discriminators):
-            a[y == k] = net(v[y == k])[:, 0].to(v)
+            a[y == k] = net(x_0[y == k])[:, 0].to(x_0)
         return a
 
-    def seen(self, v):
-        """v as discriminators see it."""
-        return v + (2 * torch.rand_like(v) - 1) * (self.noise / (self.levels - 1)) if self.noise else v
+    def seen(self, x_0):
+        """x_0 as discriminators see it."""
+        return through_noise(x_0, self.noise, self.levels)
 
-    def v_and_y(self, x, y):
-        """Levels (N, *shape), or flat, and their sets -> v, y, checked"""
+    def x_0_and_y(self, x, y):
+        """Levels (N, *shape), or flat, and their sets -> x_0, y, checked"""
         x, y = self.check(x, y, needed=True)
-        return 2 * self.v_of(x) - 1, y
-
-    def in_levels(self, v):
-        return (v + 1) / 2 * (self.levels - 1)
+        return self.centred(x), y
 
     def translate(self, x, y=None):
         """(N, *shape) -> (N, *shape) in levels, not rounded: images of the set y become images of the other."""
-        v, y = self.v_and_y(x, y)
-        return self.in_levels(self.w(v, y))
+        x_0, y = self.x_0_and_y(x, y)
+        return self.in_levels(self.w(x_0, y))
 
     def reconstruct(self, x, y=None):
         """(N, *shape) -> (N, *shape) in levels, not rounded: there and back."""
-        v, y = self.v_and_y(x, y)
-        return self.in_levels(self.w(self.w(v, y), 1 - y))
+        x_0, y = self.x_0_and_y(x, y)
+        return self.in_levels(self.w(self.w(x_0, y), 1 - y))
 
     # ---- the game ----------------------------------------------------------------------------------------------------
 
-    def parts(self, v, w, y):
+    def parts(self, x_0, w, y):
         """The terms of (4) without their weights, {name: (N,)}"""
         parts = {"adversarial": self.l(self.a(self.seen(w), 1 - y))}
-        parts["cycle"] = off(self.w(w, 1 - y), v)  # (2)
-        parts["identity"] = off(self.w(v, 1 - y), v)  # (3)
+        parts["cycle"] = off(self.w(w, 1 - y), x_0)  # (2)
+        parts["identity"] = off(self.w(x_0, 1 - y), x_0)  # (3)
         return parts
 
     def weighted(self, parts):
         return parts["adversarial"] + self.cycle * parts["cycle"] + self.identity * parts["identity"]  # (4)
 
     def updates(self, batch):
-        v, y = self.v_and_y(batch.x, batch.y)
-        w = self.w(v, y)
-        yield "translators", self.weighted(self.parts(v, w, y)).mean(), self.T.parameters()
-        loss = self.discriminator_loss(v, self.replayed(w.detach(), 1 - y), y).mean()
+        x_0, y = self.x_0_and_y(batch.x, batch.y)
+        w = self.w(x_0, y)
+        yield "translators", self.weighted(self.parts(x_0, w, y)).mean(), self.T.parameters()
+        loss = self.discriminator_loss(x_0, self.replayed(w.detach(), 1 - y), y).mean()
         yield "discriminators", loss, self.discriminators.parameters()
 
-    def discriminator_loss(self, v, w, y):
+    def discriminator_loss(self, x_0, w, y):
         """L' of (5), (N,); w are to be of the set 1 - y"""
-        v = self.seen(v).requires_grad_()
-        a = self.a(v, y)
-        slope = squared_slope(a, v) if self.r1 else 0
+        x_0 = self.seen(x_0).requires_grad_()
+        a = self.a(x_0, y)
+        slope = squared_slope(a, x_0) if self.r1 else 0
         return self.l(a) + self.m(self.a(self.seen(w), 1 - y)) + self.r1 / 2 * slope  # (5)
 
     def replayed(self, w, y):
@@ -170,24 +167,24 @@ class CycleGAN(Model):
 
     def figures(self, x, y=None, k=0):
         """The terms of (4), {name: (N,)}"""
-        v, y = self.v_and_y(x, y)
-        return self.parts(v, self.w(v, y), y)
+        x_0, y = self.x_0_and_y(x, y)
+        return self.parts(x_0, self.w(x_0, y), y)
 
     @torch.no_grad()
     def valid_loss(self, x, y=None):
         """How far translations are from unseen images of their new set, and what is lost there and back."""
-        v, y = self.v_and_y(x[:FEW], y[:FEW])
+        x_0, y = self.x_0_and_y(x[:FEW], y[:FEW])
         if len(y.unique()) < 2:
             raise ValueError(f"valid has images of one set alone, {len(y)} of set {y[0]}: it needs some of each")
-        w = self.w(v, y)
-        apart = sum(energy_distance(w[y == k].flatten(1), v[y == 1 - k].flatten(1)) for k in range(2))
-        return (apart + self.cycle * off(self.w(w, 1 - y), v).mean()).item()
+        w = self.w(x_0, y)
+        apart = sum(energy_distance(w[y == k].flatten(1), x_0[y == 1 - k].flatten(1)) for k in range(2))
+        return (apart + self.cycle * off(self.w(w, 1 - y), x_0).mean()).item()
 
     @torch.no_grad()
     def report(self, x, y=None):
         """The share of pairs of an unseen image and a translation to its set in which a ranks the image higher."""
-        v, y = self.v_and_y(x[:FEW], y[:FEW])
-        a, b = self.a(v, y), self.a(self.w(v, y), 1 - y)
+        x_0, y = self.x_0_and_y(x[:FEW], y[:FEW])
+        a, b = self.a(x_0, y), self.a(self.w(x_0, y), 1 - y)
         ranked = [(a[y == k][:, None] > b[y == 1 - k]).double().flatten() for k in range(2)]
         return {"accuracy": torch.cat(ranked).mean().item()}
 
@@ -201,7 +198,7 @@ class CycleGAN(Model):
 
     def d(self, x, y=None):
         """(N, *shape) -> (N,): near 1 where x looks like the images of set y"""
-        return self.as_d(self.a(*self.v_and_y(x, y)))
+        return self.as_d(self.a(*self.x_0_and_y(x, y)))
 
     @torch.no_grad()
     def panels(self, splits):
@@ -214,9 +211,9 @@ class CycleGAN(Model):
                 "and back": self.reconstruct(x, y).cpu()}, columns
 
 
-def off(w, v):
-    """|w - v|_1 / D, (N,)"""
-    return (w - v).abs().flatten(1).mean(1)
+def off(w, x_0):
+    """|w - x_0|_1 / D, (N,)"""
+    return (w - x_0).abs().flatten(1).mean(1)
 
 
 def translator(body, C, width, blocks):

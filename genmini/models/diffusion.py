@@ -87,9 +87,13 @@ class Diffusion(Model):
         self.register_buffer("a", a.to(self.device), persistent=False)
         self.register_buffer("s", s.to(self.device), persistent=False)
 
-    def scaled(self, x):
-        """Levels (N, D) -> x_0, (N, C, H, W) in [-1, 1]"""
-        return (x.to(self.like.dtype) * (2 / (self.levels - 1)) - 1).view(len(x), *image(self.shape))
+    def centred(self, x):
+        """x_0 as of every model, but by one product: the last bit may differ, and stored figures have these bits"""
+        return (x.to(self.like.dtype) * (2 / (self.levels - 1)) - 1).view(len(x), *self.shape)
+
+    def x_0(self, x):
+        """Levels (N, D) -> x_0, (N, C, H, W)"""
+        return self.centred(x).view(len(x), *image(self.shape))
 
     def checked(self, x, y):
         """The same as `check`, but a class that is not given is -1."""
@@ -128,7 +132,7 @@ class Diffusion(Model):
         if t is None:  # one from each of N strata, so that the mean over the batch varies less
             u = (torch.arange(len(x), device=x.device) + rand(len(x))) / max(1, len(x))
             t = 1 + (self.T * u).long().clamp(max=self.T - 1)
-        x_0 = self.scaled(x)
+        x_0 = self.x_0(x)
         if noise is None:
             noise = torch.randn(x_0.shape, generator=generator, device=x.device, dtype=x_0.dtype)
         x_t, target = self.noised(x_0, t, noise.view_as(x_0))
@@ -157,7 +161,7 @@ class Diffusion(Model):
         """-> L_1, the sum over t = 2 ... T of L_t, and L_T, each (N,); the sum by k times, one from each of k strata"""
         whole(k=k)
         x, y = self.checked(x, y)
-        x_0, N, k = self.scaled(x), len(x), min(k, self.T - 1)
+        x_0, N, k = self.x_0(x), len(x), min(k, self.T - 1)
 
         def cost(t):
             x_t, _ = self.noised(x_0, t, torch.randn_like(x_0))
@@ -238,7 +242,7 @@ class Diffusion(Model):
         how, steps, guidance, threshold = sampling(self.T, self.classes or classifier, *chosen)
         if x is None and (self.given or known.any()):
             raise ValueError(f"x is missing: the images of which this model is given {self.given or 'known pixels'}")
-        x_0 = None if x is None else self.scaled(self.check(x)[0])
+        x_0 = None if x is None else self.x_0(self.check(x)[0])
         if x is not None and len(x) != n:
             raise ValueError(f"x must hold n = {n} images, got {len(x)}")
         if film is not None and not isinstance(film, list):
@@ -264,16 +268,12 @@ class Diffusion(Model):
             raise Cannot(f"this Diffusion is given no part of an image: set given to {' or '.join(parts.GIVEN)}")
         return self.sample(len(x), y, x=x)
 
-    def in_levels(self, x):
-        """(N, C, H, W) around [-1, 1] -> (N, *shape), real numbers around 0 ... L-1"""
-        return ((x + 1) * ((self.levels - 1) / 2)).view(len(x), *self.shape)
-
     @torch.no_grad()
     def process(self, x, y=None, times=8):
         """Images as they become noise, and noise as it becomes images: what `Model.process` says"""
         whole(1, self.T, times=times)
         x, y = self.checked(x, y)
-        x_0, between = self.scaled(x), 10  # steps of the way back between two times that are kept
+        x_0, between = self.x_0(x), 10  # steps of the way back between two times that are kept
         step, noise, path = self.step(y, x_0=x_0), torch.randn_like(x_0), self.path(min(self.T, times * between))
         kept = path[:: max(1, len(path) // times)][:times]
         there = [t[0] * x_0 + t[1] * noise for t in kept[::-1]]  # (3)

@@ -25,9 +25,9 @@ hardly tells blurred digits from sharp ones, and it counts modes, too. `accuracy
 and a sample in which the x has the higher a: 1/2 if the discriminator cannot tell them apart. `ema` of the training
 loop averages both players: the pair of averages is what is judged and kept.
 
-Images of L levels are v = 2x/(L-1) - 1 here, and f ends in tanh. Real v lie on a grid and those of f do not, which a
-discriminator could learn to see; with `noise` both are seen through uniform noise, as wide as so many levels. A sample
-is f(z) rounded to the nearest level: no noise is added to it, as p(x|z) of a VAE adds.
+Networks see images of L levels as x_0 = 2x/(L-1) - 1, and f ends in tanh. The x_0 of data lie on a grid and those of f
+do not, which a discriminator could learn to see; with `noise` both are seen through uniform noise, as wide as so many
+levels. A sample is f(z) rounded to the nearest level: no noise is added to it, as p(x|z) of a VAE adds.
 
 There is no room of its own: linear layers, convolutions and Adam are fused in PyTorch, and what is left, a softplus of
 one number for each example, is no traffic worth saving. R1 differentiates twice, through the layers as they are.
@@ -75,7 +75,7 @@ class GAN(Model):
         if levels is not None:
             whole(2, 256, levels=levels)
         super().__init__(shape, levels, context)
-        self.latent, self.k, self.r1, self.r2, self.noise = latent, k, r1, r2, noise
+        self.latent, self.k, self.r1, self.r2, self.noise = latent, k, r1, r2, 0 if levels is None else noise
         self.divergence = divergence
         self.pairing, (self.h1, self.h2) = loss, DIVERGENCES[divergence]
         self.f, phi, features = players(body, shape, latent, hidden, width, context, spectral)
@@ -84,47 +84,40 @@ class GAN(Model):
 
     # ---- the players -------------------------------------------------------------------------------------------------
 
-    def a(self, v, y=None):
-        """(N, *shape) -> (N,): high where v looks like data."""
-        return self.discriminator["w"](self.discriminator["phi"](v))[:, 0]
+    def a(self, x_0, y=None):
+        """(N, *shape) -> (N,): high where x_0 looks like data."""
+        return self.discriminator["w"](self.discriminator["phi"](x_0))[:, 0]
 
     def generate(self, n, y=None):
         z = torch.randn(n, self.latent, device=self.device, dtype=self.like.dtype)
-        return self.v(z, y)  # (1)
+        return self.w(z, y)  # (1)
 
-    def v(self, z, y=None):
+    def w(self, z, y=None):
         """f: (N, d) -> (N, *shape): points, or images in (-1, 1)"""
-        v = self.f(z, y)[:, 0]
-        return v if self.levels is None else v.tanh()
+        w = self.f(z, y)[:, 0]
+        return w if self.levels is None else w.tanh()
 
-    def scaled(self, x):
-        """Examples (N, *shape), or flat -> v"""
-        x = x.reshape(len(x), *self.shape).to(self.like.dtype)
-        return x if self.levels is None else 2 * x / (self.levels - 1) - 1
-
-    def seen(self, v):
-        """v as the discriminator sees it."""
-        if self.levels is None or not self.noise:
-            return v
-        return v + (2 * torch.rand_like(v) - 1) * (self.noise / (self.levels - 1))
+    def seen(self, x_0):
+        """x_0 as the discriminator sees it."""
+        return through_noise(x_0, self.noise, self.levels)
 
     # ---- the game ----------------------------------------------------------------------------------------------------
 
     def updates(self, batch):
         x, y = self.check(batch.x, batch.y if self.classes else None)
-        x = self.scaled(x)
+        x_0 = self.centred(x)
         for n in torch.arange(len(x)).chunk(self.k):
-            loss = self.discriminator_loss(x[n], y if y is None else y[n])
+            loss = self.discriminator_loss(x_0[n], y if y is None else y[n])
             yield "discriminator", loss, self.discriminator.parameters()
-        yield "generator", self.generator_loss(x, y), self.f.parameters()
+        yield "generator", self.generator_loss(x_0, y), self.f.parameters()
 
-    def discriminator_loss(self, v, y=None):
+    def discriminator_loss(self, x_0, y=None):
         with torch.no_grad():
-            w = self.generate(len(v), y)
-        v, w = (self.seen(u).detach().requires_grad_() for u in (v, w))
-        a, b = self.a(v, y), self.a(w, y)
+            w = self.generate(len(x_0), y)
+        x_0, w = (self.seen(each).detach().requires_grad_() for each in (x_0, w))
+        a, b = self.a(x_0, y), self.a(w, y)
         loss = self.versus(a, b).mean()
-        for r, at, x in ((self.r1, a, v), (self.r2, b, w)):
+        for r, at, x in ((self.r1, a, x_0), (self.r2, b, w)):
             loss = loss + r / 2 * squared_slope(at, x).mean() if r else loss  # (7)
         return loss
 
@@ -134,11 +127,11 @@ class GAN(Model):
             return self.h2(a - b)  # (6)
         return self.h2(a) - self.h1(b)  # (2)
 
-    def generator_loss(self, v, y=None):
-        b = self.a(self.seen(self.generate(len(v), y)), y)
+    def generator_loss(self, x_0, y=None):
+        b = self.a(self.seen(self.generate(len(x_0), y)), y)
         if self.pairing == "relativistic":
             with torch.no_grad():
-                a = self.a(self.seen(v), y)
+                a = self.a(self.seen(x_0), y)
             return self.h2(b - a).mean()  # (6)
         if self.pairing == "minimax":
             return self.h1(b).mean()  # (4)
@@ -149,30 +142,30 @@ class GAN(Model):
     def loss(self, x, y=None):
         """(N, *shape) -> (N,): the discriminator's loss, each x against a new sample."""
         x, y = self.check(x, y, needed=True)
-        return self.versus(self.a(self.seen(self.scaled(x)), y), self.a(self.seen(self.generate(len(x), y)), y))
+        return self.versus(self.a(self.seen(self.centred(x)), y), self.a(self.seen(self.generate(len(x), y)), y))
 
     @torch.no_grad()
     def valid_loss(self, x, y=None):
         """(8) of unseen examples and as many samples."""
-        v, w, y = self.beside_samples(x, y)
-        return energy_distance(self.joint(v, y), self.joint(w, y)).item()
+        x_0, w, y = self.beside_samples(x, y)
+        return energy_distance(self.joint(x_0, y), self.joint(w, y)).item()
 
     @torch.no_grad()
     def report(self, x, y=None):
         """The share of pairs of an unseen x and a sample in which the discriminator ranks the x higher."""
-        v, w, y = self.beside_samples(x, y)
-        return {"accuracy": (self.a(v, y)[:, None] > self.a(w, y)).double().mean().item()}
+        x_0, w, y = self.beside_samples(x, y)
+        return {"accuracy": (self.a(x_0, y)[:, None] > self.a(w, y)).double().mean().item()}
 
     def beside_samples(self, x, y=None):
-        """The first examples, and as many samples of the same classes by the noise of seed 0, as v; the classes"""
+        """The first examples, and as many samples of the same classes by the noise of seed 0, as x_0; the classes"""
         x, y = self.check(x[:FEW], None if y is None else y[:FEW], needed=True)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(0)
-            return self.scaled(x), self.scaled(self.sample(len(x), y)), y
+            return self.centred(x), self.centred(self.sample(len(x), y)), y
 
-    def joint(self, v, y):
-        """What the distance is of: v, made flat."""
-        return v.flatten(1)
+    def joint(self, x_0, y):
+        """What the distance is of: x_0, made flat."""
+        return x_0.flatten(1)
 
     def warning(self, rows):
         """What the last three evaluations have in common."""
@@ -198,18 +191,22 @@ class GAN(Model):
     def d(self, x, y=None):
         """sigma(a), (N,), of points or levels: with (3), the probability that x is of the data."""
         x, y = self.check(x, y, needed=True)
-        return self.a(self.scaled(x), y).sigmoid()
+        return self.a(self.centred(x), y).sigmoid()
 
     def decode(self, z, y=None):
         """f(z) in levels, not rounded, or as points, (N, *shape)"""
-        v = self.v(self.check_z(z), self.check_y(y, len(z), needed=True))
-        return v if self.levels is None else (v + 1) / 2 * (self.levels - 1)
+        return self.in_levels(self.w(self.check_z(z), self.check_y(y, len(z), needed=True)))
 
     @torch.no_grad()
     def sample(self, n, y=None):
         """n draws, (n, *shape): float, or whole levels."""
         x = self.decode(torch.randn(n, self.latent, device=self.device, dtype=self.like.dtype), y)
         return x if self.levels is None else x.round().to(torch.uint8)
+
+
+def through_noise(x_0, noise, levels):
+    """x_0 and uniform noise that is as wide as so many levels"""
+    return x_0 + (2 * torch.rand_like(x_0) - 1) * (noise / (levels - 1)) if noise else x_0
 
 
 def squared_slope(a, x):

@@ -159,7 +159,7 @@ class RealNVP(Model):
         if self.g is None:
             return torch.rand(x.shape, device=x.device, dtype=like.dtype), 0.0
         e = w = torch.randn(len(x), *self.inner, device=x.device, dtype=like.dtype)
-        context, logdet = (2 * self.v_of(x) - 1).reshape(e.shape), 0
+        context, logdet = self.centred(x).reshape(e.shape), 0
         for step in self.g:
             w, part = step(w, None, context)
             logdet = logdet + part

@@ -40,9 +40,9 @@ class Regressor(Model):
         self.net = UNet(c, C, width, multiples, blocks, attention, upsample=upsample, dropout=dropout)
         self.place(device, dtype)
 
-    def scaled(self, x):
-        """Levels -> x_0, (N, C, H, W) in [-1, 1]"""
-        return 2 * self.v_of(x).view(len(x), *image(self.shape)) - 1
+    def x_0(self, x):
+        """Levels -> x_0, (N, C, H, W)"""
+        return self.centred(x).view(len(x), *image(self.shape))
 
     def f(self, x_0):
         """x_0 (N, C, H, W), of which only c is seen -> the mean image, (N, C, H, W)"""
@@ -51,14 +51,14 @@ class Regressor(Model):
 
     def loss(self, x, y=None):
         """(N, *shape) -> (N,)"""
-        x_0 = self.scaled(self.check(x, y)[0])
+        x_0 = self.x_0(self.check(x, y)[0])
         return (self.f(x_0) - x_0).square().flatten(1).mean(1)  # (3)
 
     @torch.no_grad()
     def restore(self, x, y=None):
         """(N, *shape) -> the mean image f(c) in levels, (N, *shape)"""
-        mean = self.f(self.scaled(self.check(x, y)[0]))
-        return ((mean + 1) * ((self.levels - 1) / 2)).clamp(0, self.levels - 1).view(len(x), *self.shape)
+        mean = self.f(self.x_0(self.check(x, y)[0]))
+        return self.in_levels(mean).clamp(0, self.levels - 1)
 
 
 RECIPES = {  # the sizes and the rate are those of the diffusion; a mean is learnt in fewer steps

@@ -42,23 +42,23 @@ def test_the_generator_is_told_the_class():
 
 
 def test_both_players_see_the_classes_of_the_batch():
-    model, told = small(k=2), []
-    a, v = model.a, model.v
-    model.a = lambda x, y=None: told.append(("a", y.tolist())) or a(x, y)
-    model.v = lambda z, y=None: told.append(("v", y.tolist())) or v(z, y)
+    model, calls = small(k=2), []
+    a, w = model.a, model.w
+    model.a = lambda x, y=None: calls.append(("a", y.tolist())) or a(x, y)
+    model.w = lambda z, y=None: calls.append(("w", y.tolist())) or w(z, y)
     y = torch.tensor([0, 1, 2, 2])
     list(model.updates(Batch(torch.randn(4, 3, dtype=torch.float64), y)))
-    assert told == [("v", [0, 1]), ("a", [0, 1]), ("a", [0, 1]), ("v", [2, 2]), ("a", [2, 2]), ("a", [2, 2]),
-                    ("v", [0, 1, 2, 2]), ("a", [0, 1, 2, 2])]
+    assert calls == [("w", [0, 1]), ("a", [0, 1]), ("a", [0, 1]), ("w", [2, 2]), ("a", [2, 2]), ("a", [2, 2]),
+                     ("w", [0, 1, 2, 2]), ("a", [0, 1, 2, 2])]
 
 
 def test_samples_without_a_class_are_of_all_in_turn():
-    model, told = small(), []
+    model, classes = small(), []
     decode = model.decode
-    model.decode = lambda z, y=None: told.append(y) or decode(z, y)
+    model.decode = lambda z, y=None: classes.append(y) or decode(z, y)
     model.sample(7)
     model.sample(2, y=1)
-    assert told[0].tolist() == [0, 1, 2, 0, 1, 2, 0] and told[1] == 1
+    assert classes[0].tolist() == [0, 1, 2, 0, 1, 2, 0] and classes[1] == 1
 
 
 def test_what_judges_are_pairs_of_x_and_y():

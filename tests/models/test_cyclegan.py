@@ -67,7 +67,7 @@ def test_the_discriminators_loss_is_that_of_the_formula(loss):
     """(5): each image against its own set, each w against the set that it is to be of, and the penalty of the slope."""
     model = small(loss=loss)
     x, y = some()
-    v, y = model.v_and_y(x, y)
+    v, y = model.x_0_and_y(x, y)
     w = torch.rand(6, 4, 4, dtype=torch.float64)
     found = model.discriminator_loss(v, w, y)
     for n, k in enumerate(y.tolist()):
@@ -146,7 +146,7 @@ def test_d_is_what_the_discriminator_of_the_set_gives():
     x, y = some()
     for loss, f in (("least-squares", lambda a: a), ("non-saturating", torch.sigmoid)):
         model = small(loss=loss)
-        v, _ = model.v_and_y(x, y)
+        v, _ = model.x_0_and_y(x, y)
         expected = torch.stack([f(model.discriminators[k](v[n : n + 1])[0, 0]) for n, k in enumerate(y.tolist())])
         torch.testing.assert_close(model.d(x, y), expected, rtol=1e-13, atol=0)
 
@@ -199,7 +199,7 @@ def test_the_discriminators_see_the_pool():
     model.discriminator_loss = lambda v, w, y: seen.append(w) or loss(v, w, y)
     x, y = some()
     with torch.no_grad():
-        w = model.w(*model.v_and_y(x, y))
+        w = model.w(*model.x_0_and_y(x, y))
     updates = model.updates(Batch(x, y))
     next(updates)
     with torch.no_grad():

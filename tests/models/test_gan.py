@@ -214,7 +214,7 @@ def test_judging_leaves_the_noise_alone_and_repeats():
     torch.rand(7)
     assert model.valid_loss(VALID.x) == one and model.report(VALID.x) == {"accuracy": accuracy}
     torch.manual_seed(0)
-    v, w = model.scaled(VALID.x), model.scaled(model.sample(200))
+    v, w = model.centred(VALID.x), model.centred(model.sample(200))
     assert one == energy_distance(v.flatten(1), w.flatten(1)).item()
     pairs = [a > b for a in model.a(v).tolist() for b in model.a(w).tolist()]
     assert accuracy == pytest.approx(sum(pairs) / len(pairs), abs=1e-12)
@@ -257,10 +257,10 @@ def test_what_goes_wrong_is_said(said, last):
 def test_levels_are_scaled_there_and_back(body, shape):
     model = small(shape, 17, body=body, width=2, dtype=torch.float32)
     x = torch.arange(17)[torch.randint(17, (4, *shape))]
-    v = model.scaled(x)
+    v = model.centred(x)
     assert v.min() >= -1 and v.max() <= 1 and torch.equal(((v + 1) / 2 * 16).round().long(), x)
     z = torch.randn(6, 2)
-    assert model.decode(z).shape == (6, *shape) and model.a(model.v(z)).shape == (6,)
+    assert model.decode(z).shape == (6, *shape) and model.a(model.w(z)).shape == (6,)
     assert model.decode(z).min() >= 0 and model.decode(z).max() <= 16
     torch.manual_seed(5)
     drawn = model.sample(6)

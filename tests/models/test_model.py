@@ -124,6 +124,19 @@ def test_x_of_another_shape_or_kind_is_refused(name):
             model.loss(x * 2, **y)
 
 
+@pytest.mark.parametrize("name", ["made", "diffusion"])  # as every model, and by a product of its own
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_levels_are_centred_and_come_back(name, levels):
+    """Three roundings of numbers up to 2 may each miss by 2^-24 of them; in_levels enlarges that (L - 1) / 2 times."""
+    model = models.find(name)((8, 8), levels=levels, **FAST[name])
+    x = torch.arange(64).view(1, 8, 8) * (levels - 1) // 63
+    x_0 = model.centred(x)
+    assert x_0.shape == (1, 8, 8) and (x_0.amin(), x_0.amax()) == (-1, 1)
+    torch.testing.assert_close(x_0.double(), x.double() * 2 / (levels - 1) - 1, rtol=0, atol=3 * 2**-23)
+    torch.testing.assert_close(model.in_levels(x_0), x.float(), rtol=0, atol=(levels + 1) * 2 * 2**-23)
+    assert torch.equal(model.centred(x.flatten(1)), x_0)
+
+
 def test_a_density_checks_the_shape_of_its_points():
     model = models.find("realnvp")((2,), couplings=1, hidden=4)
     with pytest.raises(ValueError, match=r"x must have shape \(N, 2\), got \(4, 3\)"):
