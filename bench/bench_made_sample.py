@@ -50,7 +50,7 @@ def rows():
         weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
         x, l = ops.made_sample(u, weights, biases, model._degrees(0)[0][1:], L, logits=True)
         naive = {"PyTorch, own passes": lambda x=x, model=model: model.logits(x), "PyTorch, dense": dense(model, x)}
-        draw = lambda model=model, N=N, u=u: model.sample(N, u)
+        draw = lambda model=model, N=N, u=u: model.sample(N, u=u)
         draws = {name: in_rung(draw, rung) for name, rung in ours("made_sample").items()}
         exact = copy.deepcopy(model).double().logits(x).to(l.dtype)
         error, below = ((l - exact).abs().max().item(),

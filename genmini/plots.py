@@ -201,7 +201,7 @@ def series(path, model, before, after, first):
     time, ahead = first + torch.arange(len(before)), first + len(before) + torch.arange(H)
     lags = min(40, len(before) - 1)
     with torch.no_grad():
-        sample = model.sample(1, kept)[0].cpu()
+        sample = model.sample(1, **({} if model.cannot("T") else dict(T=kept)))[0].cpu()
         seen, levels = before[None].to(model.device), () if model.cannot("forecast") else (0.95, 0.5)
         intervals = {level: [part[0].cpu() for part in model.forecast(seen, H, level)] for level in levels}
         gamma = None if model.cannot("autocovariance") else model.autocovariance(lags).cpu()

@@ -45,12 +45,12 @@ def completes(model, n=50, **how):
     by its own noise. how: what `sample` takes beside it."""
     u, x = torch.rand(n, model.D, dtype=torch.float64), torch.randint(model.levels, (n, *model.shape))
     half, order = (model.D + 1) // 2, model.pixel_order()
-    whole = model.sample(n, u, x, known=half, **how)
+    whole = model.sample(n, u=u, x=x, known=half, **how)
     assert torch.equal(whole.flatten(1)[:, order[:half]].long(), x.flatten(1)[:, order[:half]])
     other = x.flatten(1).index_fill(1, order[half:], 0).view_as(x)
-    assert not torch.equal(other, x) and torch.equal(model.sample(n, u, other, known=half, **how), whole)
-    drawn = model.sample(n, u, **how)
-    assert torch.equal(model.sample(n, u, drawn, known=half, **how), drawn)
+    assert not torch.equal(other, x) and torch.equal(model.sample(n, u=u, x=other, known=half, **how), whole)
+    drawn = model.sample(n, u=u, **how)
+    assert torch.equal(model.sample(n, u=u, x=drawn, known=half, **how), drawn)
 
 
 def differentiable(model, *arguments, **how):

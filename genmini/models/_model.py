@@ -56,12 +56,13 @@ LACKS = {  # method, or argument of `sample` -> what a model without it does not
     "mean": "draws its pixels directly, so there is no mean image behind them",
     "known": "keeps no known pixels, so it cannot complete an image",
     "how": "has one way to draw",
+    "T": "draws examples of one length",
     "steps": "draws in a number of steps of its own",
     "guidance": "is not guided towards a class",
     "classifier": "is not guided by a classifier",
     "film": "does not draw step by step from noise",
 }
-SAMPLING = "mean", "known", "how", "steps", "guidance", "classifier", "film"  # arguments that some `sample`s take
+SAMPLING = "mean", "known", "how", "T", "steps", "guidance", "classifier", "film"  # arguments that some `sample`s take
 
 
 class Cannot(ValueError):
@@ -252,7 +253,8 @@ class Model(nn.Module):
     # ---- samples and codes -------------------------------------------------------------------------------------------
 
     def sample(self, n, y=None):
-        """n draws, (n, *shape). Further arguments that some models take: u, x and known, mean, how, steps, guidance."""
+        """n draws, (n, *shape). Some models take further arguments, by name alone: u, x and known, mean, how, T,
+        steps, guidance."""
         raise Cannot(self.cannot("sample"))
 
     def pixel_order(self):

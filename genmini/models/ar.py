@@ -102,7 +102,7 @@ class AR(Model):
         return {"nll": -self.log_prob_each(x).flatten()}
 
     @torch.no_grad()
-    def sample(self, n, T=None, e=None, y=None):
+    def sample(self, n, y=None, *, T=None, e=None):
         """n series of T numbers, (n, T), stationary from the first on. e (n, T): the standard normal noise to use."""
         self.check_y(y, n)
         e = torch.randn(n, T or self.T, device=self.phi.device, dtype=self.phi.dtype) if e is None else e

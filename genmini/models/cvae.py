@@ -61,12 +61,12 @@ class CVAE(VAE):
         self.count += len(y)
 
     @torch.no_grad()
-    def sample(self, n, y=None, mean=False):
+    def sample(self, n, y=None, *, mean=False):
         """n draws, (n, *shape), or means. y: a class or a vector for all, or one each; None: drawn from the data."""
         if y is None:
             known = self.count.clamp(1, KEPT)
             y = self.seen[(torch.rand(n, device=self.seen.device) * known).long()]
-        return super().sample(n, y, mean)  # (3)
+        return super().sample(n, y, mean=mean)  # (3)
 
 
 RECIPES = {  # tuned on the valid split alone; y makes some of z superfluous

@@ -173,7 +173,7 @@ class Diffusion(Model):
             kl += cost(2 + ((self.T - 1) * u).long().clamp(max=self.T - 2)) * ((self.T - 1) / k)
         return cost(torch.ones(N, device=x.device, dtype=torch.long)), kl, self.prior_kl(x_0)
 
-    def log_prob(self, x, y=None, k=20):
+    def log_prob(self, x, y=None, *, k=20):
         """(N, *shape) -> (N,): an unbiased estimate of the lower bound (6) of log P(x | y), without y of log P(x)"""
         return -sum(self.terms(x, y, k))  # (6)
 
@@ -221,7 +221,7 @@ class Diffusion(Model):
         return guided(denoiser, log_p, w, None if threshold == "none" else 1.0)
 
     @torch.no_grad()
-    def sample(self, n, y=None, how=None, steps=None, guidance=None, threshold=None, noise=None, x=None, known=0,
+    def sample(self, n, y=None, *, how=None, steps=None, guidance=None, threshold=None, noise=None, x=None, known=0,
                classifier=None, film=None):
         """n draws, (n, *shape) uint8. y: a class for all, or one each; None draws them evenly. how: "ddim", "ddpm",
         "dpm" or "heun"; steps, guidance, threshold: as in the constructor. noise: x_T, (n, *shape), drawn if None.

@@ -93,7 +93,7 @@ class MADE(Model):
         pixels, *hidden = mask
         return [pixels.repeat_interleave(self.levels - 1), *hidden], pixels.repeat_interleave(self.p.rows)
 
-    def log_prob(self, x, mask=None, y=None):
+    def log_prob(self, x, y=None, *, mask=None):
         """(N, *shape) -> (N,) in nats: of all masks; in training, of one that is drawn; or of the one given."""
         x, _ = self.check(x, y)
         if mask is None and self.training and self.resample:
@@ -103,7 +103,7 @@ class MADE(Model):
         elif mask is None and self.training:
             mask = torch.randint(self.masks, ()).item() if self.masks > 1 else 0
         elif mask is None and self.masks > 1:
-            each = torch.stack([self.log_prob(x, k) for k in range(self.masks)])
+            each = torch.stack([self.log_prob(x, mask=k) for k in range(self.masks)])
             return each.logsumexp(0) - math.log(self.masks)  # log of (6)
         return self._log_p(x, 0 if mask is None else mask).sum(1)  # (5)
 
@@ -117,7 +117,7 @@ class MADE(Model):
     def pixel_order(self):
         return self.orders[0]
 
-    def sample(self, n, u=None, x=None, known=0, y=None):
+    def sample(self, n, y=None, *, u=None, x=None, known=0):
         """n draws, (n, *shape). u (n, D): uniform noise; u[:, d] decides the d-th pixel in order.
 
         x (n, *shape), known: the first `known` pixels in order are those of x, the rest is drawn. Of several masks, u

@@ -67,7 +67,7 @@ class NADE(Model):
         return self.order
 
     @torch.no_grad()
-    def sample(self, n, u=None, x=None, known=0, y=None):
+    def sample(self, n, y=None, *, u=None, x=None, known=0):
         """n draws, (n, *shape), uint8 up to 256 levels. u (n, D): uniform noise; u[:, d] decides the d-th pixel drawn.
 
         x (n, *shape), known: the first `known` pixels in `order` are those of x, and the rest is drawn after them.

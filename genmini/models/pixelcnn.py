@@ -92,7 +92,7 @@ class Raster(Model):
         return {"naive": self.sample_naive, "jacobi": lambda *a: self.sample_jacobi(*a)[0]}
 
     @torch.no_grad()
-    def sample(self, n, u=None, x=None, known=0, y=None, how=None):
+    def sample(self, n, y=None, *, u=None, x=None, known=0, how=None):
         """n draws, (n, *shape), uint8 up to 256 levels. u (n, D) is uniform noise: u[:, d] decides the d-th number in
         the order of (1), (2), and the same noise gives the same draws.
 

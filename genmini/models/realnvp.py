@@ -128,7 +128,7 @@ class RealNVP(Model):
 
     # ---- the probability ---------------------------------------------------------------------------------------------
 
-    def log_prob(self, x, y=None, draws=1):
+    def log_prob(self, x, y=None, *, draws=1):
         """(N, *shape) -> (N,) in nats. With levels it is the bound (7), drawn anew each time; more draws are tighter:
         log 1/k sum_k p(x + u_k) / q(u_k | x). Without y, a model with classes averages p(x | y) over all of them."""
         x, y = self.check(x, y)

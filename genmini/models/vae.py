@@ -128,7 +128,7 @@ class VAE(Model):
     def iwae(self, x, k, y=None):
         return self.log_weights(x, k, y).logsumexp(0) - math.log(k)  # (6)
 
-    def log_prob(self, x, y=None, k=100):
+    def log_prob(self, x, y=None, *, k=100):
         """(N, *shape) -> (N,): importance sampling with k draws; in expectation low by half the square of its error."""
         return self.iwae(x, k, y)
 
@@ -162,7 +162,7 @@ class VAE(Model):
         return self.decode(self.encode(x, y), y)
 
     @torch.no_grad()
-    def sample(self, n, y=None, mean=False):
+    def sample(self, n, y=None, *, mean=False):
         """n draws, (n, *shape) uint8: z from p(z), x from p(x|z); mean: not x, but its mean given z, float levels."""
         z = torch.randn(n, self.latent, device=self.device, dtype=self.like.dtype)  # (1)
         if mean:

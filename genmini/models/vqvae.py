@@ -181,7 +181,7 @@ class VQVAE(Model):
         return self.decode_codes(self.codes(x, y), y)
 
     @torch.no_grad()
-    def sample(self, n, y=None, mean=False):
+    def sample(self, n, y=None, *, mean=False):
         """n draws, (n, *shape): codes from the prior, then each pixel from its distribution given them. y: a class for
         all, or one each; None draws them as frequent as in the data. mean: the mean image of the codes, in levels."""
         if self.classes and y is None:

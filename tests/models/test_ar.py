@@ -91,7 +91,7 @@ def test_roots_and_stationarity():
 @each
 def test_samples_have_the_autocovariance(phi):
     model, n = process(phi), 20000
-    x = model.sample(n, 6)
+    x = model.sample(n, T=6)
     assert x.shape == (n, 6)
     error = 5 / math.sqrt(n)  # five deviations of a correlation
     gamma = autocovariance_by_filter(phi, 1.5, 5)
@@ -120,7 +120,7 @@ def test_the_same_noise_gives_the_same_sample_and_noise_comes_back():
 @each
 def test_a_fit_finds_the_process(phi, method):
     truth = process(phi)
-    x = truth.sample(8, 2000)
+    x = truth.sample(8, T=2000)
     model = AR(2000, p=len(phi)).fit(x, method)
     near = 6 / math.sqrt(16000)
     assert (model.phi - truth.phi).abs().max().item() < 4 * near if phi else True
@@ -165,7 +165,7 @@ def test_the_textbooks_sunspots():
 def test_maximum_likelihood_is_a_maximum(p):
     """At the fit the gradient is 0; no other fit and no neighbour is likelier; p = 0 gives the Gaussian's closed
     form."""
-    x = process([1.1, -0.5], sigma=30.0, c=100.0).sample(1, 120)
+    x = process([1.1, -0.5], sigma=30.0, c=100.0).sample(1, T=120)
     model = AR(120, p=p).fit(x, "likelihood")
     best = model.log_prob(x).sum()
     grads = torch.autograd.grad(best, [w for w in model.parameters() if w.numel()])
@@ -190,7 +190,7 @@ def test_maximum_likelihood_is_a_maximum(p):
 def test_likelihood_of_order_1_against_scipy():
     """The fit of an AR(1) is the maximum of the textbook's exact likelihood, sought by scipy's simplex without any
     gradient."""
-    x = process([0.9]).sample(1, 60)
+    x = process([0.9]).sample(1, T=60)
     row = x[0].numpy()
 
     def minus(at):
@@ -228,7 +228,7 @@ def test_akaike_finds_the_recipes_order():
 def test_a_forecast_is_the_conditional_gaussian(phi):
     """Mean and variance of x_T+h given x_1 ... x_T, from the joint covariance by Schur's complement."""
     model, T, H = process(phi), 9, 7
-    x = model.sample(2, T)
+    x = model.sample(2, T=T)
     mean, low, high = model.forecast(x, H, level=0.9)
     gamma = scipy.linalg.toeplitz(autocovariance_by_filter(phi, 1.5, T + H - 1))
     past, cross, ahead = gamma[:T, :T], gamma[T:, :T], gamma[T:, T:]
@@ -243,7 +243,7 @@ def test_a_forecast_is_the_conditional_gaussian(phi):
 
 def test_intervals_cover_what_comes():
     model = process(PROCESSES["AR(2), a cycle"])
-    x = model.sample(20000, 30)
+    x = model.sample(20000, T=30)
     _, low, high = model.forecast(x[:, :20], 10, level=0.8)
     covered = ((x[:, 20:] > low) & (x[:, 20:] < high)).double().mean(0)
     assert (covered - 0.8).abs().max() < 5 * 0.4 / math.sqrt(20000)

@@ -67,11 +67,11 @@ def test_the_same_noise_gives_the_naive_sample(settings):
         l = model.logits(x)[:, pixel]
         below = torch.sigmoid(-l)[:, None] if model.levels == 2 else l.softmax(1).cumsum(1)[:, :-1]
         x[:, pixel] = (u[:, d, None] >= below).sum(1)
-    assert torch.equal(model.sample(50, u), x)
-    assert torch.equal(model.sample(50, u, x, known=3), x)
+    assert torch.equal(model.sample(50, u=u), x)
+    assert torch.equal(model.sample(50, u=u, x=x, known=3), x)
     others = x.clone()
     others[:, model.order[3:]] = 0
-    assert torch.equal(model.sample(50, u, others, known=3), x), "what is not known is not looked at"
+    assert torch.equal(model.sample(50, u=u, x=others, known=3), x), "what is not known is not looked at"
 
 
 @each

@@ -71,8 +71,8 @@ def test_samples_follow_log_prob(settings):
 def test_the_same_noise_gives_the_naive_sample(settings):
     """A pixel is the number of levels whose cumulative probability its u passes."""
     model, u = made(**settings), torch.rand(50, 5, dtype=torch.float64)
-    x = model.sample(50, u)
-    assert torch.equal(x, model.sample(50, u)) and torch.equal(x, model.sample_naive(50, u))
+    x = model.sample(50, u=u)
+    assert torch.equal(x, model.sample(50, u=u)) and torch.equal(x, model.sample_naive(50, u))
     for d, pixel in enumerate(model.orders[0].tolist()):
         a = model.logits(x)[:, pixel]
         below = torch.sigmoid(-a)[:, None] if model.levels == 2 else a.softmax(-1).cumsum(-1)[:, :-1]
@@ -84,7 +84,7 @@ def test_completion_keeps_what_is_known(settings):
     model = made(**settings)
     completes(model)
     u, x = torch.rand(50, 5, dtype=torch.float64), torch.randint(model.levels, (50, 5))
-    assert torch.equal(model.sample(50, u, x, known=3), model.sample_naive(50, u, x, known=3))
+    assert torch.equal(model.sample(50, u=u, x=x, known=3), model.sample_naive(50, u, x, known=3))
 
 
 # ---- several masks ---------------------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ each_mixture = pytest.mark.parametrize("settings", MIXTURES.values(), ids=MIXTUR
 def test_a_mixture_averages_probabilities(settings):
     model = made(**settings)
     x, K = space(model), settings["masks"]
-    each = torch.stack([model.log_prob(x, k) for k in range(K)])
+    each = torch.stack([model.log_prob(x, mask=k) for k in range(K)])
     assert (each.exp().sum(1) - 1).abs().max() < 1e-12
     assert all((a - b).abs().max() > 0.1 for a, b in itertools.combinations(each, 2)), (
         "the test wants masks that differ")
@@ -144,8 +144,8 @@ def test_samples_follow_the_mixture(settings):
 @each_mixture
 def test_a_mixture_draws_as_the_naive_sampler(settings):
     model, u = made(**settings), torch.rand(60, 6, dtype=torch.float64)
-    x = model.sample(60, u)
-    assert torch.equal(x, model.sample_naive(60, u)) and torch.equal(x, model.sample(60, u))
+    x = model.sample(60, u=u)
+    assert torch.equal(x, model.sample_naive(60, u)) and torch.equal(x, model.sample(60, u=u))
     mask = (u[:, -1] * settings["masks"]).long()
     assert len(mask.unique()) == settings["masks"]
     for n in (0, 7, 31):  # each row from its own mask alone
@@ -171,12 +171,12 @@ def test_a_mixture_completes_by_the_posterior_of_its_masks():
     with pytest.raises(ValueError, match="known must count numbers of x, 0 to 4, got 2 and no x"):
         model.sample(2, known=2)
     with pytest.raises(ValueError, match=r"u must have shape \(2, 5\)"):
-        model.sample(2, torch.rand(2, 4))
+        model.sample(2, u=torch.rand(2, 4))
 
 
 def test_training_takes_one_mask_at_a_time():
     model = made(masks=3, hidden=(20,), order="random").train()
-    each = [model.log_prob(space(model), k) for k in range(3)]
+    each = [model.log_prob(space(model), mask=k) for k in range(3)]
     drawn = [model.log_prob(space(model)) for _ in range(30)]
     hits = [sum(torch.equal(d, e) for d in drawn) for e in each]
     assert sum(hits) == 30 and min(hits) > 0

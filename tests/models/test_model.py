@@ -3,6 +3,7 @@ training may update several players."""
 
 import copy
 import dataclasses
+import inspect
 import json
 
 import pytest
@@ -109,6 +110,14 @@ def test_y_is_checked_in_one_way(name):
     torch.manual_seed(0)
     each = model.loss(x, y=torch.ones(5, dtype=torch.uint8))
     assert one.shape == (5,) and torch.equal(one, each)
+
+
+@each_family
+def test_y_comes_second_and_the_rest_by_name(name):
+    for method in ("sample", "log_prob"):
+        first, y, *others = list(inspect.signature(getattr(models.find(name), method)).parameters.values())[1:]
+        assert (first.name, y.name, y.default) == ("n" if method == "sample" else "x", "y", None)
+        assert all(each.kind is inspect.Parameter.KEYWORD_ONLY for each in others), method
 
 
 @each_family
@@ -227,7 +236,7 @@ def test_what_a_model_cannot_do_it_says_and_the_rest_it_does(name):
                 call(model, x)
         elif not model.classes:
             call(model, x)
-    for argument, value in (("mean", False), ("known", 0), ("how", None), ("steps", None), ("guidance", None)):
+    for argument, value in dict(mean=False, known=0, how=None, T=None, steps=None, guidance=None).items():
         if family.cannot(argument):
             with pytest.raises((TypeError, Cannot)):
                 model.sample(2, **{argument: value})

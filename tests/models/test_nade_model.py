@@ -75,8 +75,8 @@ def test_samples_follow_log_prob(settings):
 def test_the_same_noise_gives_the_naive_sample(settings):
     """A pixel is the number of levels whose cumulative probability, under logits computed anew, its u passes."""
     model, u = nade(**settings), torch.rand(50, 5, dtype=torch.float64)
-    x = model.sample(50, u)
-    assert torch.equal(x, model.sample(50, u))
+    x = model.sample(50, u=u)
+    assert torch.equal(x, model.sample(50, u=u))
     l = plainly(model, x)
     for d, pixel in enumerate(model.order.tolist()):
         below = torch.sigmoid(-l[:, d]) if model.levels == 2 else l[:, d].softmax(-1).cumsum(-1)[:, :-1]

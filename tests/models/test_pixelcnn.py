@@ -178,7 +178,7 @@ def test_samples_follow_log_prob(settings, how):
 def noise_decides(model, n=40):
     """A number is the count of levels whose cumulative probability is at most its noise; every sampler finds it."""
     u, y = torch.rand(n, model.D, dtype=torch.float64), a_class(model, n)
-    x = model.sample(n, u, y=y)
+    x = model.sample(n, y, u=u)
     a = model.logits(x, y)
     if model.p.rows == 1:
         a = torch.stack([torch.zeros_like(a), a], -1)
@@ -254,7 +254,7 @@ def test_a_run_comes_back(settings, tmp_path):
     assert torch.equal(again.log_prob(x, y), model.log_prob(x, y))
     u = torch.rand(5, model.D)
     y = 0 if model.classes else None
-    assert torch.equal(again.sample(5, u, y=y), model.sample(5, u, y=y))
+    assert torch.equal(again.sample(5, y, u=u), model.sample(5, y, u=u))
 
 
 def test_images_and_dtypes():
@@ -291,7 +291,7 @@ def test_wrong_arguments_are_named():
         (lambda: of_classes.log_prob(x, 3), "y must hold classes 0 ... 2, got 3"),
         (lambda: of_classes.logits(x), "y is missing"),
         (lambda: model.sample(3, how="fast"), "how must be 'cached' or 'naive' or 'jacobi', got 'fast'"),
-        (lambda: model.sample(3, torch.rand(3, 5)), r"u must have shape \(3, 4\), got \(3, 5\)"),
+        (lambda: model.sample(3, u=torch.rand(3, 5)), r"u must have shape \(3, 4\), got \(3, 5\)"),
         (lambda: model.sample(2, x=x), "x must hold n = 2 images of 4 numbers, got shape"),
         (lambda: model.sample(3, known=1), "known .* no x"),
         (lambda: model.sample(3, x=x, known=5), "known must count numbers of x, 0 to 4, got 5"),

@@ -134,7 +134,7 @@ def test_images_in_order():
     assert model.sample(2).shape == (2, 3, 2, 4) and model.log_prob(torch.zeros(0, 3, 2, 4)).shape == (0,)
     u = torch.rand(1, 24)
     other = torch.full_like(u, u[0, 0].item())
-    first, same = (in_order(model, model.sample(1, noise))[0, :1] for noise in (u, other))
+    first, same = (in_order(model, model.sample(1, u=noise))[0, :1] for noise in (u, other))
     assert torch.equal(first, same)
 
 

@@ -277,7 +277,7 @@ def test_a_run_comes_back(tmp_path):
     checkpoint.save(tmp_path, model, {"step": 7, "data": "digits-threshold"})
     back, u = genmini.load(tmp_path), torch.rand(5, 64)
     assert (torch.equal(back.log_prob(TEST.x), model.log_prob(TEST.x))
-            and torch.equal(back.sample(5, u), model.sample(5, u)))
+            and torch.equal(back.sample(5, u=u), model.sample(5, u=u)))
     assert not back.training and back.settings == {**model.settings, "shape": [8, 8],
                                                    "hidden": [16]} | {"shape": (8, 8), "hidden": (16,)}
 
