@@ -157,9 +157,10 @@ template <class T> void all_samples(const Made<T>& m, void* workspace, int threa
     const int set = instruction_set(), lanes = OF_SET(set, LANES<T>);
     auto task_of_samples = OF_SET(set, task_of_samples<T>);
     int vectors = width(m.N, threads, lanes), samples = vectors * lanes;
-    parallel((m.N + samples - 1) / samples, threads, [&](int64_t task, int t) {
-        task_of_samples(m, task * samples, vectors, aligned<T>(workspace, t * (m.units + m.R()) * samples));
-    });
+    int64_t numbers = (m.units + m.R()) * samples;    // of a task
+    T* z = Arena(workspace).take<T>(threads * numbers);
+    parallel((m.N + samples - 1) / samples, threads,
+             [&](int64_t task, int t) { task_of_samples(m, task * samples, vectors, z + t * numbers); });
 }
 
 }    // namespace
@@ -169,7 +170,9 @@ template <class T> void all_samples(const Made<T>& m, void* workspace, int threa
 extern "C" int64_t made_sample_cpu_workspace(int dtype, const void* sizes, int threads) {
     const Sizes& s = *(const Sizes*)sizes;
     int64_t bytes = 64 * width(s.N, threads, dtype == 0 ? 16 : 8);    // of one number of all samples of a task
-    return threads * (s.units + (s.L == 2 ? 1 : s.L)) * bytes + 64;
+    Arena arena;
+    arena.take<char>(threads * (s.units + (s.L == 2 ? 1 : s.L)) * bytes);
+    return arena.bytes();
 }
 
 // x[:, known:] drawn with u, and the logits (N, D, R). Returns 0, or 1 for a bad argument.

@@ -200,10 +200,10 @@ template <class T> int64_t gradient_numbers(int64_t D) {
 template <class T> void run_pass(const Pass<T>& p, void* workspace, int threads) {
     int64_t tasks = std::max<int64_t>((p.N + ROWS - 1) / ROWS, std::min<int64_t>(threads, p.N));
     if (p.N > 4 * threads) tasks = (tasks + threads - 1) / threads * threads;    // the same number for each thread
-    const int set = instruction_set();
-    auto pass = OF_SET(set, pass<T>);
+    T* work = Arena(workspace).take<T>(threads * pass_numbers<T>(p.H));
+    auto pass = BEST(pass<T>);
     parallel(tasks, threads, [&](int64_t task, int t) {
-        T* a = aligned<T>(workspace, t * pass_numbers<T>(p.H));
+        T* a = work + t * pass_numbers<T>(p.H);
         pass(p, task * p.N / tasks, (task + 1) * p.N / tasks, a, a + ROWS * padded<T>(p.H));
     });
 }
@@ -213,9 +213,9 @@ template <class T> void run_gradient(const Gradient<T>& g, void* workspace, int 
     auto tile_of_units = OF_SET(set, tile_of_units<T>);
     int64_t lanes = OF_SET(set, LANES<T>), vectors = (g.H + lanes - 1) / lanes;
     int width = int(std::clamp<int64_t>((vectors + threads - 1) / threads, 1, WIDEST));
-    parallel((vectors + width - 1) / width, threads, [&](int64_t tile, int t) {
-        tile_of_units(g, tile, width, aligned<T>(workspace, t * gradient_numbers<T>(g.D)));
-    });
+    T* work = Arena(workspace).take<T>(threads * gradient_numbers<T>(g.D));
+    parallel((vectors + width - 1) / width, threads,
+             [&](int64_t tile, int t) { tile_of_units(g, tile, width, work + t * gradient_numbers<T>(g.D)); });
 }
 
 }    // namespace
@@ -224,7 +224,9 @@ template <class T> void run_gradient(const Gradient<T>& g, void* workspace, int 
 extern "C" int64_t nade_cpu_workspace(int dtype, int64_t D, int64_t H, int threads) {
     int64_t single = std::max(pass_numbers<float>(H), gradient_numbers<float>(D));
     int64_t wide = std::max(pass_numbers<double>(H), gradient_numbers<double>(D));
-    return threads * (dtype == 0 ? single * 4 : wide * 8) + 64;
+    Arena arena;
+    arena.take<char>(threads * (dtype == 0 ? single * 4 : wide * 8));
+    return arena.bytes();
 }
 
 // logits (N, D), and x[:, known:] drawn with u (null if known = D). W is transposed, (D, H). Returns 0, or 1 for a bad

@@ -16,10 +16,8 @@
 // caller brings.
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdint>
-#include <limits>
 #include <vector>
 #include "cpu/nearest_code_problem.h"
 #include "cpu/nearest_code_screen.h"
@@ -27,18 +25,7 @@
 
 namespace {
 
-// ---- memory and threads ---------------------------------------------------------------------------------------------
-
-struct Arena {                            // divides the caller's memory; with a null base it only counts
-    char* base;
-    int64_t used = 0;
-    template <class T> T* take(int64_t count) {
-        used = (used + 63) / 64 * 64;
-        T* at = (T*)(base + used);
-        used += count * int64_t(sizeof(T));
-        return at;
-    }
-};
+// ---- memory ---------------------------------------------------------------------------------------------------------
 
 Book layout(Arena& arena, int64_t K, int64_t D) {
     Book book = {};
@@ -67,7 +54,9 @@ Scratch layout_scratch(Arena& arena, int64_t K, int64_t D) {
 
 // The centre: of each coordinate the median over a few finite codes. The scale: a typical code's largest number becomes
 // 1. False if no code is finite, or if the definition's sums might over- or underflow in double.
-bool choose_centre(const Problem& p, Book& book, int64_t* sample, double* column) {
+bool choose_centre(const Problem& p, Book& book) {
+    int64_t sample[SAMPLE];
+    double column[SAMPLE];
     int count = 0;
     int64_t step = std::max<int64_t>(1, p.K / SAMPLE);
     for (int64_t k = 0; k < p.K && count < SAMPLE; k += step)
@@ -94,16 +83,17 @@ bool choose_centre(const Problem& p, Book& book, int64_t* sample, double* column
     book.scale = std::ldexp(1.0, -exponent);
     // the centre is a float; what overflows is farther than FAR_CODE
     book.narrow = p.e_dtype != 3 && std::abs(exponent) <= 60;
+    book.delta = 1.01f * (p.D + 64) * 0x1p-24f;
     return true;
 }
 
 }    // namespace
 
 extern "C" int64_t nearest_code_cpu_workspace(int64_t, int64_t K, int64_t D, int threads) {
-    Arena arena{nullptr};
+    Arena arena;
     layout(arena, K, D);
     for (int t = 0; t < threads; t++) layout_scratch(arena, K, D);
-    return arena.used + 64;
+    return arena.bytes();
 }
 
 extern "C" const char* nearest_code_cpu_info() { return name_of(instruction_set()); }
@@ -113,35 +103,27 @@ extern "C" const char* nearest_code_cpu_info() { return name_of(instruction_set(
 extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const void* e, int64_t* index, int64_t N,
                                 int64_t K, int64_t D, void* workspace, int threads) {
     if (z_dtype < 0 || z_dtype > 3 || e_dtype < 0 || e_dtype > 3 || N < 0 || K < 1 || D < 0 || threads < 1) return 1;
-    Environment environment;                  // for the centre too
     Problem p = {z_dtype, e_dtype, z, e, index, N, K, D};
-    Arena arena{(char*)((uintptr_t(workspace) + 63) / 64 * 64)};
-    Book book = layout(arena, K, D);
-    int64_t sample[SAMPLE];
-    double column[SAMPLE];
-    bool screened = N >= FEW && D <= WIDEST && choose_centre(p, book, sample, column);
     const int set = instruction_set();
-    auto pack = OF_SET(set, pack_tile);
-    auto search = screened ? OF_SET(set, search_rows) : OF_SET(set, search_in_double);
     const int64_t tile = OF_SET(set, TILE);
-    book.tiles = (K + tile - 1) / tile;
-    book.delta = 1.01f * (D + 64) * 0x1p-24f;
-
     threads = int(std::max(1.0, std::min(double(threads), double(N) * K * D / WORTH_A_THREAD)));
+    Arena arena(workspace);
+    Book book = layout(arena, K, D);
+    book.tiles = (K + tile - 1) / tile;
     std::vector<Scratch> scratch;
     for (int t = 0; t < threads; t++) scratch.push_back(layout_scratch(arena, K, D));
-    std::atomic<int64_t> next_tile{0}, packed{0}, next_row{0};
-    Helpers::share(threads, [&](int t) {
-        Environment environment;
-        Scratch& s = scratch[t];
-        Book mine = book;
-        if (screened) {
-            for (int64_t tile; (tile = next_tile++) < book.tiles; packed++) pack(p, book, tile, s.x);
-            while (packed < book.tiles) std::this_thread::yield();
-            mine.sigma = *std::max_element(book.residual, book.residual + book.tiles);
-        }
-        for (int64_t n; (n = next_row.fetch_add(BLOCK)) < N;)
-            search(p, mine, n, std::min(N, n + BLOCK), s);
+
+    bool screened = N >= FEW && D <= WIDEST;
+    if (screened) parallel(1, 1, [&](int64_t, int) { screened = choose_centre(p, book); });    // rounds as all tasks do
+    if (screened) {
+        auto pack = OF_SET(set, pack_tile);
+        parallel(book.tiles, threads, [&](int64_t tile, int t) { pack(p, book, tile, scratch[t].x); });
+        book.sigma = *std::max_element(book.residual, book.residual + book.tiles);
+    }
+    auto search = screened ? OF_SET(set, search_rows) : OF_SET(set, search_in_double);
+    parallel((N + BLOCK - 1) / BLOCK, threads, [&](int64_t block, int t) {
+        int64_t n = block * BLOCK;
+        search(p, book, n, std::min(N, n + BLOCK), scratch[t]);
     });
     return 0;
 }

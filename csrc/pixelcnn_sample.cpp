@@ -160,11 +160,11 @@ inline int64_t task_numbers(int64_t numbers, int64_t widest, int samples) {
 
 template <class T> void all_samples(const Problem<T>& p, void* workspace, int threads) {
     int samples = tile(p.N, threads);
-    const int set = instruction_set();
-    auto walk = OF_SET(set, walk<T>);
+    int64_t numbers = task_numbers(p.numbers, p.widest, samples);
+    T* z = Arena(workspace).take<T>(threads * numbers);
+    auto walk = BEST(walk<T>);
     parallel((p.N + samples - 1) / samples, threads, [&](int64_t task, int t) {
-        T* z = aligned<T>(workspace, t * task_numbers(p.numbers, p.widest, samples));
-        walk(p, task * samples, int(std::min<int64_t>(samples, p.N - task * samples)), z);
+        walk(p, task * samples, int(std::min<int64_t>(samples, p.N - task * samples)), z + t * numbers);
     });
 }
 
@@ -173,7 +173,9 @@ template <class T> void all_samples(const Problem<T>& p, void* workspace, int th
 // Bytes of the workspace. dtype: 0 float32, 3 float64
 extern "C" int64_t pixelcnn_sample_cpu_workspace(int dtype, const void* sizes, int threads) {
     const Sizes& s = *(const Sizes*)sizes;
-    return threads * task_numbers(s.numbers, s.widest, tile(s.N, threads)) * (dtype == 0 ? 4 : 8) + 64;
+    Arena arena;
+    arena.take<char>(threads * task_numbers(s.numbers, s.widest, tile(s.N, threads)) * (dtype == 0 ? 4 : 8));
+    return arena.bytes();
 }
 
 // x[:, known:] drawn with u, and the logits (N, D, F). Returns 0, or 1 for a bad argument.

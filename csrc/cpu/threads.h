@@ -1,4 +1,5 @@
-// Threads of native CPU kernels, each with the same rounding, and the part of a workspace that belongs to each.
+// Threads of native CPU kernels, each with the same rounding, which `parallel` gives tasks; and `Arena`, which divides
+// the memory that they work in.
 //
 // The threads sleep between two calls of a kernel. Waking a thread is faster than starting one: a new thread waits for
 // a core while idle threads of the caller's OpenMP pool spin, some milliseconds after each of its operations.
@@ -13,6 +14,12 @@
 #include <unistd.h>
 
 class Helpers {
+    // Rounds to nearest and keeps subnormals while it lives, whatever the thread was set to
+    struct Environment {
+        std::fenv_t saved;
+        Environment() { std::fegetenv(&saved), std::fesetenv(FE_DFL_ENV); }
+        ~Environment() { std::fesetenv(&saved); }
+    };
     struct Job {
         void (*run)(void* work, int t);
         void* work;
@@ -52,7 +59,6 @@ class Helpers {
         return *all;
     }
 
-public:
     // work(0) runs here, and work(1) .. work(threads - 1) on helpers that are free before work(0) returns. There may be
     // none: work(0) must be able to do everything alone.
     template <class F> static void share(int threads, F work) {
@@ -72,32 +78,39 @@ public:
         Job** at = &all.jobs;
         while (*at != &job) at = &(*at)->next_job;
         *at = job.next_job;    // no helper begins any more
-        all.work_done.wait(guard, [&] { return job.running == 0; });
+        all.work_done.wait(guard, [&] { return job.running == 0; });    // what they wrote is there for all to read
+    }
+
+public:
+    template <class F> static void parallel(int64_t tasks, int threads, F work) {
+        std::atomic<int64_t> next{0};
+        share(int(std::min<int64_t>(threads, tasks)), [&](int t) {
+            Environment environment;
+            for (int64_t task; (task = next++) < tasks;) work(task, t);
+        });
     }
 };
 
 namespace {
 
-// Rounds to nearest and keeps subnormals while it lives, whatever the thread was set to
-struct Environment {
-    std::fenv_t saved;
-    Environment() { std::fegetenv(&saved), std::fesetenv(FE_DFL_ENV); }
-    ~Environment() { std::fesetenv(&saved); }
+// work(task, thread) for each task 0 .. tasks - 1. A free thread takes the next task; all are done at the end.
+template <class F> void parallel(int64_t tasks, int threads, F work) { Helpers::parallel(tasks, threads, work); }
+
+// Divides a workspace, the memory that the caller brings, into arrays that begin a cache line. Without memory it only
+// counts: the function that takes the arrays then tells how many bytes they need.
+class Arena {
+    static constexpr int64_t LINE = 64;    // bytes of a cache line
+    static uintptr_t whole_lines(uintptr_t bytes) { return (bytes + LINE - 1) / LINE * LINE; }
+    uintptr_t begin, end;
+
+public:
+    explicit Arena(void* workspace = nullptr) : begin(whole_lines(uintptr_t(workspace))), end(begin) {}
+    template <class T> T* take(int64_t count) {
+        T* array = (T*)end;
+        end += whole_lines(count * sizeof(T));
+        return array;
+    }
+    int64_t bytes() const { return int64_t(end - begin) + LINE; }    // enough, wherever the workspace begins
 };
-
-// work(task, thread) for each task 0 .. tasks - 1. A free thread takes the next task.
-template <class F> void parallel(int64_t tasks, int threads, F work) {
-    std::atomic<int64_t> next{0};
-    auto run = [&](int t) {
-        Environment environment;
-        for (int64_t task; (task = next++) < tasks;) work(task, t);
-    };
-    Helpers::share(int(std::min<int64_t>(threads, tasks)), run);
-}
-
-// Where the numbers from `numbers_before` on lie in a workspace, whose first number begins a cache line
-template <class T> T* aligned(void* workspace, int64_t numbers_before) {
-    return (T*)((uintptr_t(workspace) + 63) / 64 * 64) + numbers_before;
-}
 
 }    // namespace

@@ -291,13 +291,13 @@ def test_mistakes_of_a_room_leave_its_reference_green(room, tmp_path, red):
     assert not output, output[-6000:]
 
 
-def test_a_dropped_barrier_of_native_threads_is_a_race(tmp_path):
+def test_native_threads_that_do_not_wait_for_all_tasks_are_a_race(tmp_path):
     """ThreadSanitizer finds that a search may read a tile of codes before it is packed.
 
     Whether it does so in a run is chance, so a test of results cannot find it reliably.
     """
-    planted(Wrong("nearest_code_cpu", CPU, "while (packed < book.tiles) std::this_thread::yield();", "",
-                  "a dropped barrier", "cpu"), tmp_path)
+    planted(Wrong("nearest_code_cpu", THREADS, "all.work_done.wait(guard, [&] { return job.running == 0; });", "",
+                  "a phase that does not wait for all its tasks", "cpu"), tmp_path)
     drive = (
         "sys.path.insert(0, 'csrc'); import sanitize; "
         "print(*sanitize.drive(sanitize.DRIVERS / 'nearest_code_cpu.cpp', 'blocks'))"
