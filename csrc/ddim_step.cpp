@@ -11,8 +11,6 @@
 
 namespace {
 
-constexpr int64_t PART = 4096;              // numbers of a task, about: a multiple of 4
-constexpr int64_t WORTH_A_THREAD = 8192;    // numbers that take longer than waking a thread
 enum Threshold { UNBOUND,
                  STATIC,
                  DYNAMIC };
@@ -98,17 +96,13 @@ template <class T> void run_steps(const Problem<T>& p, Key<T>* work, int threads
     const int set = instruction_set();
     auto step = OF_SET(set, step<T>);
     auto beyond_one = OF_SET(set, beyond_one<T>);
-    threads = int(std::clamp<int64_t>(p.N * p.D / WORTH_A_THREAD, 1, threads));
     if (p.threshold == DYNAMIC)
-        return parallel(p.D ? p.N : 0, threads, [&](int64_t n, int t) {
+        return parallel(p.D ? p.N : 0, worth_waking(threads, p.N * p.D), [&](int64_t n, int t) {
             Key<T>* key = work + t * p.D;
             step(p, n, n + 1, 0, p.D, bound(p, key, beyond_one(p, n, key)));
         });
-    int64_t rows = std::max<int64_t>(1, PART / std::max<int64_t>(1, p.D)), parts = (p.D + PART - 1) / PART;
-    parallel((p.N + rows - 1) / rows * parts, threads, [&](int64_t task, int) {
-        int64_t n = task / parts * rows, d = task % parts * PART;
-        step(p, n, std::min(p.N, n + rows), d, std::min(p.D, d + PART), 1);
-    });
+    each_part(p.N, p.D, threads,
+              [&](int64_t n0, int64_t n1, int64_t d0, int64_t d1) { step(p, n0, n1, d0, d1, T(1)); });
 }
 
 }    // namespace

@@ -9,10 +9,8 @@
 
 namespace {
 
-constexpr int64_t BLOCK = 1024;             // numbers whose sum is taken in T; the sums of blocks are added in double
-constexpr int64_t PART = 4096;              // numbers of a task, about
-constexpr int64_t WORTH_A_THREAD = 8192;    // numbers that take longer than waking a thread
-constexpr int64_t CHANNELS = 64;            // of a task of the sums over n
+constexpr int64_t BLOCK = 1024;     // numbers whose sum is taken in T; the sums of blocks are added in double
+constexpr int64_t CHANNELS = 64;    // of a task of the sums over n
 
 template <class T> struct Problem {
     const T *x, *gamma, *beta, *scale, *shift;    // (N, C, P), (C) twice, (N, C) twice or null
@@ -141,10 +139,9 @@ template <class T> static void backward(const Gradient<T>& p, int64_t ng) {
 namespace {
 
 template <class T, class F> void each_group(const Problem<T>& p, int threads, F group) {
-    int64_t all = p.N * p.G, R = p.C / p.G * p.P, some = std::max<int64_t>(1, PART / std::max<int64_t>(1, R));
-    threads = int(std::clamp<int64_t>(all * R / WORTH_A_THREAD, 1, threads));
-    parallel((all + some - 1) / some, threads, [&](int64_t task, int) {
-        for (int64_t ng = task * some; ng < std::min(all, (task + 1) * some); ng++) group(ng);
+    int64_t groups = p.N * p.G, R = p.C / p.G * p.P, some = rows_of_a_task(R);
+    parallel(ceil_div(groups, some), worth_waking(threads, groups * R), [&](int64_t task, int) {
+        for (int64_t ng = task * some; ng < std::min(groups, (task + 1) * some); ng++) group(ng);
     });
 }
 
@@ -200,7 +197,7 @@ extern "C" int group_norm_silu_backward_cpu(int dtype, const void* dy, const voi
                          (T*)dgamma, (T*)dbeta, (T*)dscale, (T*)dshift};
         auto group = BEST(backward<T>);
         each_group(p, threads, [&](int64_t ng) { group(p, ng); });
-        parallel((C + CHANNELS - 1) / CHANNELS, int(std::clamp<int64_t>(N * C / WORTH_A_THREAD, 1, threads)),
+        parallel(ceil_div(C, CHANNELS), worth_waking(threads, N * C),
                  [&](int64_t task, int) { over_rows(p, task * CHANNELS, std::min(C, (task + 1) * CHANNELS)); });
     };
     dtype == 0 ? fill(float()) : fill(double());

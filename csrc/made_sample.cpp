@@ -140,8 +140,7 @@ namespace {
 
 // Vectors of a task: few enough that no thread is idle
 inline int width(int64_t N, int threads, int64_t lanes) {
-    int64_t vectors = (N + lanes - 1) / lanes;
-    return int(std::clamp<int64_t>((vectors + threads - 1) / threads, 1, WIDEST));
+    return int(std::clamp<int64_t>(ceil_div(ceil_div(N, lanes), threads), 1, WIDEST));
 }
 
 template <class T> void find_ends(const Made<T>& m) {
@@ -159,7 +158,7 @@ template <class T> void all_samples(const Made<T>& m, void* workspace, int threa
     int vectors = width(m.N, threads, lanes), samples = vectors * lanes;
     int64_t numbers = (m.units + m.R()) * samples;    // of a task
     T* z = Arena(workspace).take<T>(threads * numbers);
-    parallel((m.N + samples - 1) / samples, threads,
+    parallel(ceil_div(m.N, samples), threads,
              [&](int64_t task, int t) { task_of_samples(m, task * samples, vectors, z + t * numbers); });
 }
 

@@ -96,7 +96,7 @@ template <class T, int V> static void units(const Gradient<T>& g, int64_t h0, in
     struct Tile {
         vec<T> v[V];
     };
-    int64_t D = g.D, H = g.H, chunks = (D + CHUNK - 1) / CHUNK;
+    int64_t D = g.D, H = g.H, chunks = ceil_div(D, CHUNK);
     T *A = work, *G = A + GROUP * TILE, *marks = G + GROUP * TILE, *h = marks + GROUP * chunks * TILE;
     T *dV = h + (CHUNK + 1) * TILE, *dW = dV + CHUNK * TILE;    // of one chunk and GROUP rows
     auto whole = [](const T* p) { Tile t; for (int v = 0; v < V; v++) t.v[v] = load(p + v * L); return t; };
@@ -181,7 +181,7 @@ template <class T, int V> static void units(const Gradient<T>& g, int64_t h0, in
 // Tile `tile` of `width` vectors (1 ... 4); the last tile may be narrower, and its last vector partly empty
 template <class T> static void tile_of_units(const Gradient<T>& g, int64_t tile, int width, T* work) {
     int64_t h0 = tile * width * LANES<T>, here = std::min<int64_t>(width * LANES<T>, g.H - h0);
-    int64_t vectors = (here + LANES<T> - 1) / LANES<T>, last = here - (vectors - 1) * LANES<T>;
+    int64_t vectors = ceil_div(here, LANES<T>), last = here - (vectors - 1) * LANES<T>;
     if (vectors == 1) units<T, 1>(g, h0, last, work);
     if (vectors == 2) units<T, 2>(g, h0, last, work);
     if (vectors == 3) units<T, 3>(g, h0, last, work);
@@ -194,12 +194,12 @@ namespace {
 
 template <class T> int64_t pass_numbers(int64_t H) { return 2 * ROWS * padded<T>(H); }
 template <class T> int64_t gradient_numbers(int64_t D) {
-    return (GROUP * (2 + (D + CHUNK - 1) / CHUNK) + 3 * CHUNK + 1) * WIDEST * int64_t(64 / sizeof(T));
+    return (GROUP * (2 + ceil_div(D, CHUNK)) + 3 * CHUNK + 1) * WIDEST * int64_t(64 / sizeof(T));
 }
 
 template <class T> void run_pass(const Pass<T>& p, void* workspace, int threads) {
-    int64_t tasks = std::max<int64_t>((p.N + ROWS - 1) / ROWS, std::min<int64_t>(threads, p.N));
-    if (p.N > 4 * threads) tasks = (tasks + threads - 1) / threads * threads;    // the same number for each thread
+    int64_t tasks = std::max(ceil_div(p.N, ROWS), std::min<int64_t>(threads, p.N));
+    if (p.N > 4 * threads) tasks = whole(tasks, threads);    // the same number for each thread
     T* work = Arena(workspace).take<T>(threads * pass_numbers<T>(p.H));
     auto pass = BEST(pass<T>);
     parallel(tasks, threads, [&](int64_t task, int t) {
@@ -211,10 +211,10 @@ template <class T> void run_pass(const Pass<T>& p, void* workspace, int threads)
 template <class T> void run_gradient(const Gradient<T>& g, void* workspace, int threads) {
     const int set = instruction_set();
     auto tile_of_units = OF_SET(set, tile_of_units<T>);
-    int64_t lanes = OF_SET(set, LANES<T>), vectors = (g.H + lanes - 1) / lanes;
-    int width = int(std::clamp<int64_t>((vectors + threads - 1) / threads, 1, WIDEST));
+    int64_t lanes = OF_SET(set, LANES<T>), vectors = ceil_div(g.H, lanes);
+    int width = int(std::clamp<int64_t>(ceil_div(vectors, threads), 1, WIDEST));
     T* work = Arena(workspace).take<T>(threads * gradient_numbers<T>(g.D));
-    parallel((vectors + width - 1) / width, threads,
+    parallel(ceil_div(vectors, width), threads,
              [&](int64_t tile, int t) { tile_of_units(g, tile, width, work + t * gradient_numbers<T>(g.D)); });
 }
 

@@ -19,18 +19,21 @@
 #include <cmath>
 #include <cstdint>
 #include <vector>
+#include "cpu/divide.h"
 #include "cpu/nearest_code_problem.h"
 #include "cpu/nearest_code_screen.h"
 #include "cpu/threads.h"
 
 namespace {
 
+constexpr double PRODUCTS = 2e6;    // that take longer than waking a thread
+
 // ---- memory ---------------------------------------------------------------------------------------------------------
 
 Book layout(Arena& arena, int64_t K, int64_t D) {
     Book book = {};
-    int64_t padded = (K + MAX_TILE - 1) / MAX_TILE * MAX_TILE;
-    book.W = (D + 1) / 2, book.S = (book.W + 15) / 16 * 16;
+    int64_t padded = whole(K, MAX_TILE);
+    book.W = ceil_div(D, 2), book.S = whole(book.W, 16);
     book.centre = arena.take<double>(D);
     book.narrow_centre = arena.take<float>(D);
     book.words = arena.take<int16_t>(padded * book.W * 2);
@@ -42,11 +45,11 @@ Book layout(Arena& arena, int64_t K, int64_t D) {
 
 Scratch layout_scratch(Arena& arena, int64_t K, int64_t D) {
     Scratch s = {};
-    s.groups = std::min<int64_t>(1024, (K + MAX_TILE - 1) / MAX_TILE * MAX_TILE / 4);
+    s.groups = std::min<int64_t>(1024, whole(K, MAX_TILE) / 4);
     s.rows = arena.take<Row>(BLOCK);
     s.x = arena.take<float>(D + 31);
     s.wide = arena.take<double>((FEW + 1) * (D + 7));
-    s.X = arena.take<int16_t>(BLOCK * ((D + 31) / 32 * 32));
+    s.X = arena.take<int16_t>(BLOCK * whole(D, 32));
     s.hit = arena.take<int64_t>(BLOCK * s.groups / 4 + 1);
     s.low = arena.take<float>(BLOCK * s.groups);
     return s;
@@ -105,11 +108,10 @@ extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const v
     if (z_dtype < 0 || z_dtype > 3 || e_dtype < 0 || e_dtype > 3 || N < 0 || K < 1 || D < 0 || threads < 1) return 1;
     Problem p = {z_dtype, e_dtype, z, e, index, N, K, D};
     const int set = instruction_set();
-    const int64_t tile = OF_SET(set, TILE);
-    threads = int(std::max(1.0, std::min(double(threads), double(N) * K * D / WORTH_A_THREAD)));
+    threads = int(std::max(1.0, std::min(double(threads), double(N) * K * D / PRODUCTS)));
     Arena arena(workspace);
     Book book = layout(arena, K, D);
-    book.tiles = (K + tile - 1) / tile;
+    book.tiles = ceil_div(K, OF_SET(set, TILE));
     std::vector<Scratch> scratch;
     for (int t = 0; t < threads; t++) scratch.push_back(layout_scratch(arena, K, D));
 
@@ -121,7 +123,7 @@ extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const v
         book.sigma = *std::max_element(book.residual, book.residual + book.tiles);
     }
     auto search = screened ? OF_SET(set, search_rows) : OF_SET(set, search_in_double);
-    parallel((N + BLOCK - 1) / BLOCK, threads, [&](int64_t block, int t) {
+    parallel(ceil_div(N, BLOCK), threads, [&](int64_t block, int t) {
         int64_t n = block * BLOCK;
         search(p, book, n, std::min(N, n + BLOCK), scratch[t]);
     });

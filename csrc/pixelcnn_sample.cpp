@@ -151,7 +151,7 @@ template <class T> static void walk(const Problem<T>& p, int64_t n0, int samples
 // ---- tasks and entry points -----------------------------------------------------------------------------------------
 namespace {
 
-inline int tile(int64_t N, int threads) { return int(std::clamp<int64_t>((N + threads - 1) / threads, 1, TILE)); }
+inline int tile(int64_t N, int threads) { return int(std::clamp<int64_t>(ceil_div(N, threads), 1, TILE)); }
 
 // Numbers of a task: the streams, and of one pixel the outputs of a layer, once as summed and once in halves
 inline int64_t task_numbers(int64_t numbers, int64_t widest, int samples) {
@@ -163,7 +163,7 @@ template <class T> void all_samples(const Problem<T>& p, void* workspace, int th
     int64_t numbers = task_numbers(p.numbers, p.widest, samples);
     T* z = Arena(workspace).take<T>(threads * numbers);
     auto walk = BEST(walk<T>);
-    parallel((p.N + samples - 1) / samples, threads, [&](int64_t task, int t) {
+    parallel(ceil_div(p.N, samples), threads, [&](int64_t task, int t) {
         walk(p, task * samples, int(std::min<int64_t>(samples, p.N - task * samples)), z + t * numbers);
     });
 }

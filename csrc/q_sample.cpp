@@ -9,8 +9,6 @@
 
 namespace {
 
-constexpr int64_t PART = 4096;              // numbers of a task, about: a multiple of 4
-constexpr int64_t WORTH_A_THREAD = 8192;    // numbers that take longer than waking a thread
 enum Target { NONE,
               EPS,
               V };
@@ -60,12 +58,8 @@ namespace {
 
 template <class T> void run_parts(const Problem<T>& p, int threads) {
     auto noised = BEST(noised<T>);
-    int64_t rows = std::max<int64_t>(1, PART / std::max<int64_t>(1, p.D)), parts = (p.D + PART - 1) / PART;
-    threads = int(std::clamp<int64_t>(p.N * p.D / WORTH_A_THREAD, 1, threads));
-    parallel((p.N + rows - 1) / rows * parts, threads, [&](int64_t task, int) {
-        int64_t n = task / parts * rows, d = task % parts * PART;
-        noised(p, n, std::min(p.N, n + rows), d, std::min(p.D, d + PART));
-    });
+    each_part(p.N, p.D, threads,
+              [&](int64_t n0, int64_t n1, int64_t d0, int64_t d1) { noised(p, n0, n1, d0, d1); });
 }
 
 }    // namespace

@@ -71,7 +71,6 @@ constexpr float SMALLEST = 0x1p-60f;      // units are 2^-60 or more: the produc
 constexpr float FAR_CODE = 0x1p122f;
 constexpr float FAR_ROW = 0x1p118f;
 constexpr int64_t WIDEST = 65536;         // the largest D that the rounding of norms is proven for
-constexpr double WORTH_A_THREAD = 2e6;    // products that take longer than waking a thread
 constexpr int FEW = 4;                    // fewer rows are not worth a packed codebook
 constexpr int MAX_TILE = 64, BLOCK = 48, KEPT = 32, SAMPLE = 31;
 

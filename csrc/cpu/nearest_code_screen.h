@@ -3,6 +3,7 @@
 #ifndef SET
 #include <algorithm>
 #include <cmath>
+#include "divide.h"
 #include "integers.h"
 #include "nearest_code_problem.h"
 #define EACH_SET "nearest_code_screen.h"
@@ -33,7 +34,7 @@ static double squared_distance(const double* x, const double* y, int64_t P) {
 
 // The index of rows [n0, n1): sums in double, in any order, choose the codes that must be measured
 static void search_in_double(const Problem& p, const Book&, int64_t n0, int64_t n1, Scratch& s) {
-    const int64_t P = (p.D + LANES<double> - 1) / LANES<double> * LANES<double>;
+    const int64_t P = whole(p.D, LANES<double>);
     const double grow = 1 + (p.D + 4) * 0x1p-50, tiny = p.D * 0x1p-1072;
     double* y = s.wide + FEW * P;
     for (; n0 < n1; n0 += FEW) {
@@ -164,7 +165,7 @@ template <class T> static void search(const Problem& p, const Book& book, int64_
         row.margin = int32_t(C * rho + length * book.sigma) + 1024;       // G (C4)
         row.twice_w = 1.1f * (p.D + 4) * 0x1p-52f * row.square;           // (C6)
     }
-    int panels = int((n1 - n0 + ROWS - 1) / ROWS);    // the bounds of rows past the last are never read either
+    int panels = int(ceil_div(n1 - n0, ROWS));    // the bounds of rows past the last are never read either
     // tiles that stay in the first cache
     int64_t tiles = book.tiles, stride = s.groups, few = 1 + 4096 / (1 + book.W * TILE);
     for (int64_t tile0 = 0; tile0 < tiles; tile0 += s.groups / L) {

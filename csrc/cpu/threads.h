@@ -1,5 +1,4 @@
-// Threads of native CPU kernels, each with the same rounding, which `parallel` gives tasks; and `Arena`, which divides
-// the memory that they work in.
+// Threads of native CPU kernels, each with the same rounding: `parallel` and `each_part` share tasks between them.
 //
 // The threads sleep between two calls of a kernel. Waking a thread is faster than starting one: a new thread waits for
 // a core while idle threads of the caller's OpenMP pool spin, some milliseconds after each of its operations.
@@ -12,6 +11,7 @@
 #include <mutex>
 #include <thread>
 #include <unistd.h>
+#include "divide.h"
 
 class Helpers {
     // Rounds to nearest and keeps subnormals while it lives, whatever the thread was set to
@@ -96,21 +96,24 @@ namespace {
 // work(task, thread) for each task 0 .. tasks - 1. A free thread takes the next task; all are done at the end.
 template <class F> void parallel(int64_t tasks, int threads, F work) { Helpers::parallel(tasks, threads, work); }
 
-// Divides a workspace, the memory that the caller brings, into arrays that begin a cache line. Without memory it only
-// counts: the function that takes the arrays then tells how many bytes they need.
-class Arena {
-    static constexpr int64_t LINE = 64;    // bytes of a cache line
-    static uintptr_t whole_lines(uintptr_t bytes) { return (bytes + LINE - 1) / LINE * LINE; }
-    uintptr_t begin, end;
+constexpr int64_t PART = 4096;              // numbers of a task, about: a multiple of 4
+constexpr int64_t WORTH_A_THREAD = 8192;    // numbers that take longer than waking a thread
 
-public:
-    explicit Arena(void* workspace = nullptr) : begin(whole_lines(uintptr_t(workspace))), end(begin) {}
-    template <class T> T* take(int64_t count) {
-        T* array = (T*)end;
-        end += whole_lines(count * sizeof(T));
-        return array;
-    }
-    int64_t bytes() const { return int64_t(end - begin) + LINE; }    // enough, wherever the workspace begins
-};
+// How many of the threads it is worth waking for so many numbers
+inline int worth_waking(int threads, int64_t numbers) {
+    return int(std::clamp<int64_t>(numbers / WORTH_A_THREAD, 1, threads));
+}
+
+// How many rows of D numbers make a task
+inline int64_t rows_of_a_task(int64_t D) { return std::max<int64_t>(1, PART / std::max<int64_t>(1, D)); }
+
+// work(n0, n1, d0, d1) for all of an (N, D) array: a task is some short rows, or a part of a long one
+template <class F> void each_part(int64_t N, int64_t D, int threads, F work) {
+    int64_t rows = rows_of_a_task(D), parts = ceil_div(D, PART);
+    parallel(ceil_div(N, rows) * parts, worth_waking(threads, N * D), [&](int64_t task, int) {
+        int64_t n = task / parts * rows, d = task % parts * PART;
+        work(n, std::min(N, n + rows), d, std::min(D, d + PART));
+    });
+}
 
 }    // namespace

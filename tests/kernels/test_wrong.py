@@ -41,6 +41,7 @@ SEGMENTS, SIEVE = "csrc/segments.h", "csrc/nearest_code_sieve.h"
 CPU, SCREEN, DEFINITION = "csrc/nearest_code.cpp", "csrc/cpu/nearest_code_screen.h", "csrc/cpu/nearest_code_problem.h"
 BOOK, INTEGERS = "csrc/cpu/nearest_code_book.h", "csrc/cpu/integers.h"
 THREADS, VECTORS, NUMBERS = "csrc/cpu/threads.h", "csrc/cpu/vectors.h", "csrc/cpu/numbers.h"
+DIVIDE = "csrc/cpu/divide.h"
 NADE, NADE_CPU = "csrc/nade.cu", "csrc/nade.cpp"
 DRAW, DRAW_CPU, DRAWN = "csrc/made_sample.cu", "csrc/made_sample.cpp", "csrc/draw.h"
 PIXELS, PIXELS_BOTH, PIXELS_CPU = "csrc/pixelcnn_sample.cu", "csrc/pixelcnn_sample.h", "csrc/pixelcnn_sample.cpp"
@@ -170,11 +171,13 @@ NATIVE = [
     Wrong("q_sample", NOISED_CPU, "T(known ? p.sigma[p.t[n]] : 0)", "T(known ? p.sigma[p.t[n0]] : 0)",
           "every row with the time of the first", "cpu"),
     Wrong("q_sample", NOISE_CPU, "bits ^ (bits >> 31)", "bits & 0x7fffffff", "another uniform number", "cpu"),
-    Wrong("made_sample", DRAW_CPU, "parallel((m.N + samples - 1) / samples,", "parallel(m.N / samples,",
+    Wrong("made_sample", DRAW_CPU, "parallel(ceil_div(m.N, samples),", "parallel(m.N / samples,",
           "the last samples forgotten", "cpu"),
+    Wrong("made_sample", DIVIDE, "(count + size - 1) / size", "count / size", "the last tile forgotten", "cpu"),
+    Wrong("ddim_step", THREADS, "std::min(N, n + rows)", "std::min(N, n + rows - 1)", "an off-by-one end", "cpu"),
     Wrong("pixelcnn_sample", PIXELS_BOTH, "pixel[c * p.M + k] =", "pixel[p.M + k] =",
           "one colour's input in the place of another", "cpu"),
-    Wrong("pixelcnn_sample", PIXELS_CPU, "parallel((p.N + samples - 1) / samples,", "parallel(p.N / samples,",
+    Wrong("pixelcnn_sample", PIXELS_CPU, "parallel(ceil_div(p.N, samples),", "parallel(p.N / samples,",
           "the last samples forgotten", "cpu"),
     Wrong("pixelcnn_sample", PIXELS_CPU, "raw[o] = mine[o];", "raw[o] += mine[o];", "+= for =", "cpu"),
     Wrong("made_sample", DRAW_CPU, "m.end(i - 1, d), below}", "m.end(i - 1, d + 1), below}", "units that are not final",
