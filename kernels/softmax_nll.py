@@ -57,7 +57,7 @@ def reference(logits, target):  # (N, L, P), (N, P) -> nll, m, log s, each (N, P
     return torch.where(inside(target, L), m - a_t + log_s, 0), m, log_s
 
 
-def reference_gradient(dnll, logits, target, m):
+def reference_backward(dnll, logits, target, m):
     """da (N, L, P). It computes m and log s again, so that its own derivative goes through them."""
     q, l = logits.to(m.dtype).softmax(1), torch.arange(logits.shape[1], device=logits.device)
     da = (q - (l[:, None] == target[:, None]).to(q.dtype)) * dnll[:, None]
@@ -71,7 +71,7 @@ def inside(target, L):
 # ---- cpu: what is fast in PyTorch, the gradient in place, with the m and log s of the forward pass ------------------
 
 
-def cpu_gradient(dnll, logits, target, m, log_s):
+def cpu_backward(dnll, logits, target, m, log_s):
     L = logits.shape[1]
     q = (logits.to(m.dtype) - m[:, None]).sub_(log_s[:, None]).exp_()
     q.scatter_add_(1, target.long().clamp(0, L - 1)[:, None], torch.full_like(m, -1)[:, None])
@@ -127,9 +127,9 @@ def nll_of(a_ptr, t_ptr, nll_ptr, m_ptr, log_s_ptr, L, P, R, a_n, a_l, a_p, t_n,
 
 
 @triton.jit
-def gradient_of(dnll_ptr, a_ptr, t_ptr, m_ptr, log_s_ptr, da_ptr, L, P, R,
-                a_n, a_l, a_p, t_n, t_p, d_n, d_p, da_n, da_l, da_p,
-                SUM: tl.constexpr, BP: tl.constexpr, BL: tl.constexpr):
+def backward(dnll_ptr, a_ptr, t_ptr, m_ptr, log_s_ptr, da_ptr, L, P, R,
+             a_n, a_l, a_p, t_n, t_p, d_n, d_p, da_n, da_l, da_p,
+             SUM: tl.constexpr, BP: tl.constexpr, BL: tl.constexpr):
     """da_lr = (exp((a_lr - m_r) - log s_r) - [l = t_r]) dnll_r for one tile."""
     r = tl.program_id(0).to(tl.int64) * BP + tl.arange(0, BP)
     n, p, p_ok = r // P, r % P, r < R
@@ -160,11 +160,11 @@ def launch(rung, logits, target):
     return nll, m, log_s
 
 
-def launch_gradient(rung, dnll, logits, target, m, log_s):
+def launch_backward(rung, dnll, logits, target, m, log_s):
     (N, L, P), dtype, (logits,) = logits.shape, logits.dtype, widened(logits)
     da, (BP, BL) = torch.empty_like(logits), TILE[rung]
     with torch.cuda.device_of(logits):
-        gradient_of[(triton.cdiv(N * P, BP), triton.cdiv(L, BL))](
+        backward[(triton.cdiv(N * P, BP), triton.cdiv(L, BL))](
             dnll, logits, target, m, log_s, da, L, P, N * P,
             *logits.stride(), *target.stride(), *dnll.stride(), *da.stride(),
             SUM=triton_dtype(wide(logits.dtype)), BP=BP, BL=BL, num_warps=4,
@@ -191,10 +191,10 @@ _forward = differentiable(operator(
     takes="logits: T(N, L, P); target: int(N, P)", reference=reference, kernel=launch, strided="logits target",
 ), gradient, rows="logits target", constant="m log_s")
 _backward = differentiable(operator(
-    NLL, "softmax_nll_gradient(Tensor dnll, Tensor logits, Tensor target, Tensor m, Tensor log_s) -> Tensor da",
+    NLL, "softmax_nll_backward(Tensor dnll, Tensor logits, Tensor target, Tensor m, Tensor log_s) -> Tensor da",
     fake=lambda logits: torch.empty_like(logits),
     takes="logits: T(N, L, P); target: int(N, P); dnll m log_s: R(N, P)",
-    reference=reference_gradient, kernel=launch_gradient, cpu=cpu_gradient, strided="dnll logits target da",
+    reference=reference_backward, kernel=launch_backward, cpu=cpu_backward, strided="dnll logits target da",
 ), rows="dnll logits target m log_s")
 
 

@@ -87,7 +87,7 @@ def nll(room, rung, dtype, logits=(4, 256, 1024)):
     a, target = torch.empty(N, L, P, dtype=dtype, device="meta"), torch.empty(N, P, dtype=torch.int64, device="meta")
     dnll, m, log_s = (torch.empty(N, P, dtype=wide, device="meta") for _ in range(3))
     room.launch(rung, a, target)
-    room.launch_gradient(rung, dnll, a, target, m, log_s)
+    room.launch_backward(rung, dnll, a, target, m, log_s)
 
 
 def nll_of_levels_last(room, rung, dtype):
@@ -95,7 +95,7 @@ def nll_of_levels_last(room, rung, dtype):
                  torch.empty(512, 1, dtype=torch.uint8, device="meta"))
     dnll = torch.empty(512, 1, dtype=room.wide(dtype), device="meta")
     room.launch(rung, a, target)
-    room.launch_gradient(rung, dnll, a, target, dnll, dnll)
+    room.launch_backward(rung, dnll, a, target, dnll, dnll)
 
 
 def nll_oddly(room, rung, dtype):
