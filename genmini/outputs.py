@@ -91,14 +91,14 @@ class Bits(Output):
         super().__init__(2, 1, dim)
 
     def log_p(self, a, x):
-        a = wide(a).select(self.dim, 0)
+        a = at_least_float32(a).select(self.dim, 0)
         return -F.binary_cross_entropy_with_logits(a, x.to(a.dtype), reduction="none")
 
     def mean(self, a):
-        return wide(a).select(self.dim, 0).sigmoid()
+        return at_least_float32(a).select(self.dim, 0).sigmoid()
 
     def cumulative(self, a):
-        return (-wide(a)).movedim(self.dim, -1).sigmoid()  # p(x <= 0) = 1 - sigma(a) = sigma(-a)
+        return (-at_least_float32(a)).movedim(self.dim, -1).sigmoid()  # p(x <= 0) = 1 - sigma(a) = sigma(-a)
 
     def marginals(self, x):
         ones = x.long().sum(0)
@@ -114,17 +114,17 @@ class Levels(Output):
         super().__init__(levels, levels, dim)
 
     def log_p(self, a, x):
-        a, x = wide(a).movedim(self.dim, 1), x.long()
+        a, x = at_least_float32(a).movedim(self.dim, 1), x.long()
         if self.dim == -1:  # the logits of an x lie side by side: there PyTorch is faster on a CPU than the room
             return -F.cross_entropy(a, x, reduction="none")
         return -ops.softmax_nll(a, x)
 
     def mean(self, a):
-        p = wide(a).softmax(self.dim).movedim(self.dim, -1)
+        p = at_least_float32(a).softmax(self.dim).movedim(self.dim, -1)
         return (p * torch.arange(self.levels, device=a.device, dtype=p.dtype)).sum(-1)
 
     def cumulative(self, a):
-        return wide(a).movedim(self.dim, -1).softmax(-1).cumsum(-1)[..., :-1]
+        return at_least_float32(a).movedim(self.dim, -1).softmax(-1).cumsum(-1)[..., :-1]
 
     def marginals(self, x):
         counts = torch.stack([(x == level).sum(0) for level in range(self.levels)], 1)
@@ -151,7 +151,7 @@ class Mixture(Output):
 
     def logistics(self, a):
         """-> log pi, mu, log s, each (N, ..., K)"""
-        log_pi, mu, log_s = wide(a).movedim(self.dim, -1).unflatten(-1, (3, self.components)).unbind(-2)
+        log_pi, mu, log_s = at_least_float32(a).movedim(self.dim, -1).unflatten(-1, (3, self.components)).unbind(-2)
         return log_pi.log_softmax(-1), mu, log_s.clamp(*self.LOG_S)
 
     def log_p(self, a, x):
@@ -191,31 +191,32 @@ class Gaussian(Output):
 
     def variance(self, a):
         """(N, ...), or one number"""
-        a = wide(a)
+        a = at_least_float32(a)
         if self.alpha is not None:
             return torch.full((), 1 / (2 * self.alpha), device=a.device, dtype=a.dtype)
         return self.floor + (a.select(self.dim, 1) if self.b is None else self.b).exp()
 
     def log_p(self, a, x):
-        a, variance = wide(a), self.variance(a)
+        a, variance = at_least_float32(a), self.variance(a)
         v, mean = x.to(a.dtype) / self.brightest, a.select(self.dim, 0).sigmoid()
         return -0.5 * ((v - mean).square() / variance + (2 * math.pi * variance).log())
 
     def mean(self, a):
-        return self.brightest * wide(a).select(self.dim, 0).sigmoid()
+        return self.brightest * at_least_float32(a).select(self.dim, 0).sigmoid()
 
     def cumulative(self, a):
-        mean, deviation = wide(a).select(self.dim, 0)[..., None].sigmoid(), self.variance(a)[..., None].sqrt()
+        mean = at_least_float32(a).select(self.dim, 0).sigmoid()[..., None]
+        deviation = self.variance(a).sqrt()[..., None]
         edge = (torch.arange(self.brightest, device=a.device, dtype=mean.dtype) + 0.5) / self.brightest  # above level l
         return torch.special.ndtr((edge - mean) / deviation)
 
     def draw(self, a, u):  # the same without the L-1 numbers of cumulative
-        v = wide(a).select(self.dim, 0).sigmoid() + self.variance(a).sqrt() * torch.special.ndtri(u)
+        v = at_least_float32(a).select(self.dim, 0).sigmoid() + self.variance(a).sqrt() * torch.special.ndtri(u)
         return (self.brightest * v).round().clamp(0, self.brightest).to(self.dtype)
 
 
-def wide(a):
-    """a in at least float32"""
+def at_least_float32(a):
+    """a, 16 bits as float32"""
     return a.to(torch.promote_types(a.dtype, torch.float32))
 
 

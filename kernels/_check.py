@@ -76,7 +76,7 @@ def vectors_and_codes(z, codebook):
         wanted = f"(K, D) with D = {z.shape[-1]} of z, K and D at least 1"
         raise ValueError(f"codebook must have shape {wanted}, got {tuple(codebook.shape)}")
     one_device(z=z, codebook=codebook)
-    return in_float32(z, codebook)
+    return float32_under_autocast(z, codebook)
 
 
 def whole(name, value, least, most, meaning):
@@ -142,7 +142,7 @@ def as_rows(tensor):
     return tensor.reshape(tensor.shape[0], math.prod(tensor.shape[1:]))
 
 
-def in_float32(*arrays):
+def float32_under_autocast(*arrays):
     """Under autocast on their device 16-bit tensors become float32, as PyTorch does for its losses and norms.
 
     None, which stands for an argument that is not given, stays.

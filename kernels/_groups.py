@@ -7,14 +7,14 @@ is the rounding of m, is taken from them and from x - m.
 
 import torch
 
-from ._takes import wide
+from ._takes import sum_dtype
 from ._triton import tl, triton
 
 
 def normalised(x, G, eps):
     """In PyTorch: z (N, C, P) and its statistics (N, G, 3)"""
     N, C, P = x.shape
-    groups = x.to(wide(x.dtype)).reshape(N, G, C // G * P)
+    groups = x.to(sum_dtype(x.dtype)).reshape(N, G, C // G * P)
     mean = groups.mean(2, keepdim=True)
     r = ((groups - mean).square().mean(2, keepdim=True) + eps).rsqrt()
     return ((groups - mean) * r).reshape(x.shape), torch.cat([mean, torch.zeros_like(mean), r], 2)

@@ -91,7 +91,7 @@ def plain(tensor):
     return tensor if tensor.data_ptr() % 16 == 0 else tensor.clone()
 
 
-def in_wide(*tensors):
+def for_native(*tensors):
     """The tensors, those of 16 bits as float32, in which native kernels compute; None stays None."""
     if tensors[0].dtype in (torch.float32, torch.float64):
         return tensors

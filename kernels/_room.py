@@ -48,12 +48,12 @@ import torch
 
 from . import _backend, _library
 from ._backend import room
-from ._takes import Remembered, agreement, wide
+from ._takes import Remembered, agreement, sum_dtype
 
 LIBRARY = torch.library.Library("genmini", "DEF")
 FUNCTIONS = {}  # operator -> its Function, for a call of the operator by itself, as an exported graph makes it
 
-__all__ = ["Operator", "differentiable", "operator", "room", "wide"]
+__all__ = ["Operator", "differentiable", "operator", "room", "sum_dtype"]
 
 
 # ---- operator: a backend is chosen inside, where nothing is traced and no gradient is recorded ----------------------

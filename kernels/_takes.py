@@ -23,7 +23,7 @@ import torch
 from . import _check
 
 
-def wide(*dtypes):
+def sum_dtype(*dtypes):
     """The dtype of sums, losses and log-determinants: float64 if one of these is float64, else float32."""
     return torch.float64 if torch.float64 in dtypes else torch.float32
 
@@ -33,7 +33,7 @@ def accepted(word, dtype, dtypes):
     if word in ("T", "U"):
         return (dtypes.setdefault(word, dtype),) if dtype in _check.FLOATS else _check.FLOATS
     if word == "R":
-        return (wide(*dtypes.values()),)
+        return (sum_dtype(*dtypes.values()),)
     return _check.INTEGERS if word == "int" else (torch.int64 if word == "host" else getattr(torch, word),)
 
 

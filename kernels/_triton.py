@@ -1,6 +1,6 @@
 """Triton, or a stand-in where there is none (macOS, Windows): a room with Triton kernels then runs its reference.
 
-    from ._triton import tl, triton, widened
+    from ._triton import for_interpreter, tl, triton
 """
 
 import importlib.util
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from ._takes import wide
+from ._takes import sum_dtype
 
 
 class _Absent:
@@ -28,7 +28,7 @@ else:
     triton = tl = _Absent()
 
 
-def widened(*tensors):
+def for_interpreter(*tensors):
     """The tensors, those in bfloat16 on a CPU as float32.
 
     The interpreter computes bfloat16 wrongly; in float32 every product of two bfloat16 numbers is exact.
@@ -68,7 +68,7 @@ def side(channels, most):
 
 def options(tile, dtype, switch, pipelined):
     """What every launch of a matrix product gets: how it rounds and sums, its warps, and the stages of its pipeline."""
-    return dict(PRECISION=precision(switch), SUM=triton_dtype(wide(dtype)), num_warps=tile.warps,
+    return dict(PRECISION=precision(switch), SUM=triton_dtype(sum_dtype(dtype)), num_warps=tile.warps,
                 num_stages=tile.stages if pipelined else 1)
 
 

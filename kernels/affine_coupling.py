@@ -50,7 +50,7 @@ import math
 import torch
 
 from . import _check, _library
-from ._room import differentiable, operator, room, wide
+from ._room import differentiable, operator, room, sum_dtype
 
 CHUNK = 4096  # numbers of a row that one block adds: the same constant stands in csrc/affine_coupling.cu
 
@@ -58,25 +58,25 @@ CHUNK = 4096  # numbers of a row that one block adds: the same constant stands i
 
 
 def reference(x, s, t):  # (N, D) each -> (N, D), (N,)
-    wider = wide(x.dtype)
+    wider = sum_dtype(x.dtype)
     y = x.to(wider) * s.to(wider).exp() + t.to(wider)
     return y.to(x.dtype), _row_sum(s)
 
 
 def reference_inverse(y, s, t):
-    wider = wide(y.dtype)
+    wider = sum_dtype(y.dtype)
     x = (y.to(wider) - t.to(wider)) * (-s.to(wider)).exp()
     return x.to(y.dtype), -_row_sum(s)
 
 
 def _row_sum(s):
-    return s.sum(1, dtype=torch.float64).to(wide(s.dtype))
+    return s.sum(1, dtype=torch.float64).to(sum_dtype(s.dtype))
 
 
 def reference_backward(dy, dlogdet, kept, s, t):
     # forward was: y = x e^s + t, logdet = sum_d s;   so x e^s = y - t
     dtype = dy.dtype
-    dy, kept, s, t = (a if a is None else a.to(wide(dtype)) for a in (dy, kept, s, t))
+    dy, kept, s, t = (a if a is None else a.to(sum_dtype(dtype)) for a in (dy, kept, s, t))
     xes = kept * s.exp() if t is None else kept - t
     return (dy * s.exp()).to(dtype), (dy * xes + dlogdet[:, None]).to(dtype)
 
@@ -84,7 +84,7 @@ def reference_backward(dy, dlogdet, kept, s, t):
 def reference_inverse_backward(dx, dlogdet, x, s):
     # inverse was: x = (y - t) e^-s, logdet = -sum_d s;   so dx/ds = -x
     dtype = dx.dtype
-    dx, x, s = (a.to(wide(dtype)) for a in (dx, x, s))
+    dx, x, s = (a.to(sum_dtype(dtype)) for a in (dx, x, s))
     return (dx * (-s).exp()).to(dtype), (-dx * x - dlogdet[:, None]).to(dtype)
 
 
@@ -99,7 +99,7 @@ def reference_inverse_backward(dx, dlogdet, x, s):
 
 def empty(s):
     """y and logdet, or x and logdet"""
-    return s.new_empty(s.shape), s.new_empty(s.shape[0], dtype=wide(s.dtype))
+    return s.new_empty(s.shape), s.new_empty(s.shape[0], dtype=sum_dtype(s.dtype))
 
 
 def launch(backend, rung, x, s, t, inverse=False):
@@ -200,6 +200,6 @@ def _checked(**named):
     for name, tensor in rest:
         _check.shape(name, tensor, like.shape, f"that of {first}")
     _check.one_device(**named)
-    named = dict(zip(named, _check.in_float32(*named.values()), strict=True))
+    named = dict(zip(named, _check.float32_under_autocast(*named.values()), strict=True))
     _check.one_dtype(**named)
     return named.values()

@@ -33,7 +33,7 @@ import math
 import torch
 
 from . import _check, _library
-from ._room import differentiable, operator, room, wide
+from ._room import differentiable, operator, room, sum_dtype
 
 # ---- reference ------------------------------------------------------------------------------------------------------
 
@@ -42,7 +42,7 @@ def reference(z, index, K):  # (N, D), (N,) -> (K,), (K, D)
     row = torch.where((index >= 0) & (index < K), index, K)  # what is outside goes to a row that is cut off
     count = torch.zeros(K + 1, dtype=torch.int64, device=z.device).index_add_(0, row, torch.ones_like(row))
     total = torch.zeros(K + 1, z.shape[1], dtype=torch.float64, device=z.device).index_add_(0, row, z.double())
-    return count[:K].clone(), total[:K].to(wide(z.dtype))
+    return count[:K].clone(), total[:K].to(sum_dtype(z.dtype))
 
 
 # ---- kernel: in csrc/code_stats.cu, by these names ------------------------------------------------------------------
@@ -55,7 +55,7 @@ def reference(z, index, K):  # (N, D), (N,) -> (K,), (K, D)
 
 def launch(backend, rung, z, index, K):
     N, D = z.shape
-    count, total = index.new_empty(K), z.new_empty((K, D), dtype=wide(z.dtype))
+    count, total = index.new_empty(K), z.new_empty((K, D), dtype=sum_dtype(z.dtype))
     if rung == "naive":
         arguments = index, count, total, N, K, D
     else:
@@ -79,7 +79,7 @@ STATS = room("code_stats", "cuda", ("naive", "segments"))
 
 _forward = differentiable(operator(
     STATS, "code_stats(Tensor z, Tensor index, int K) -> (Tensor count, Tensor total)",
-    fake=lambda z, index, K: (index.new_empty(K), z.new_empty((K, z.shape[1]), dtype=wide(z.dtype))),
+    fake=lambda z, index, K: (index.new_empty(K), z.new_empty((K, z.shape[1]), dtype=sum_dtype(z.dtype))),
     check=lambda index, K: _check.in_range("index", index, K, "K"),
     takes="z: T(N, D); index: int64(N)", reference=reference, kernel=launch,
 ), gradient)
@@ -93,6 +93,6 @@ def code_stats(z, index, K):
     _check.shape("index", index, z.shape[:-1], "that of z without D")
     _check.one_device(z=z, index=index)
     _check.whole("K", K, 1, 2**63 - 1, "the number of codes")
-    (z,) = _check.in_float32(z)
+    (z,) = _check.float32_under_autocast(z)
     N = math.prod(z.shape[:-1])
     return _forward(z=z.reshape(N, z.shape[-1]), index=index.reshape(N), K=K)

@@ -31,8 +31,6 @@ Traffic
     where noise is drawn. Eager PyTorch moves 8w for guidance, 5w for x0 (a product, addcmul), 2w for a clamp, 5w for
     x_s, 4w for drawn noise: 24w, and for a dynamic threshold a sort. One launch replaces some ten; memory binds. The
     rank reads no more if a row fits into the registers of a program; else it reads x, o and u 31 times from L2.
-    On a CPU a call is 0.5 to 0.75 times as fast as eager PyTorch at 128 x 64, where 60 us are checks and dispatch,
-    1.1 to 1.4 times at 32 x 3072, and about twice as fast at 64 x 12288 (one thread).
 
 Tiling
     A rank is found by its bits: |x0| as an integer keeps its order. From the highest bit down, a bit is set if at most
@@ -49,14 +47,14 @@ import torch
 from . import _check, _library
 from ._noise import draw, seed_of, tile, tile_of
 from ._noise import noise as normal
-from ._room import operator, room, wide
-from ._triton import tl, triton, triton_dtype, widened
+from ._room import operator, room, sum_dtype
+from ._triton import for_interpreter, tl, triton, triton_dtype
 
 # ---- reference ------------------------------------------------------------------------------------------------------
 
 
 def reference(x, output, unconditional, noise, seed, w, p, q, a, k, c, threshold, quantile):  # (N, D) each -> (N, D)
-    X, out = x.to(wide(x.dtype)), output.to(wide(x.dtype))
+    X, out = x.to(sum_dtype(x.dtype)), output.to(sum_dtype(x.dtype))
     if unconditional is not None:
         u = unconditional.to(X.dtype)
         out = u + w * (out - u)
@@ -79,7 +77,7 @@ def rank_of(quantile, D):
     return math.ceil(quantile * (D - 1))
 
 
-# ---- kernel ---------------------------------------------------------------------------------------------------------
+# ---- kernel: for CPUs in csrc/ddim_step.cpp -------------------------------------------------------------------------
 
 
 @triton.jit
@@ -160,8 +158,6 @@ def held(x_ptr, out_ptr, u_ptr, noise_ptr, seed_ptr, x_s_ptr, w: tl.float64, p: 
     finished(x, x0, s, n, start, at, ok, noise_ptr, seed_ptr, x_s_ptr, a, k, c, "dynamic", NOISE, SUM, BD)
 
 
-# csrc/ddim_step.cpp is the kernel for CPUs.
-
 # ---- launcher -------------------------------------------------------------------------------------------------------
 
 LONGEST = 16384  # numbers of a row that a program holds, 32 a thread
@@ -169,9 +165,9 @@ LONGEST = 16384  # numbers of a row that a program holds, 32 a thread
 
 def launch(rung, x, output, unconditional, noise, seed, w, p, q, a, k, c, threshold, quantile):
     (N, D), dtype = x.shape, x.dtype
-    x, output, unconditional, noise = widened(x, output, unconditional, noise)
+    x, output, unconditional, noise = for_interpreter(x, output, unconditional, noise)
     x_s, rank, (BN, BD) = torch.empty_like(x), rank_of(quantile, D), tile_of(D)
-    wider = wide(x.dtype)
+    wider = sum_dtype(x.dtype)
     both = dict(GUIDED=unconditional is not None, SUM=triton_dtype(wider))
     noisy = dict(NOISE="none" if not c else "seed" if noise is None else "given")
     keys = (dict(KEY=tl.int32, MOST=2**31 - 1, ONE=0x3F800000, BITS=31) if wider == torch.float32 else
@@ -196,7 +192,7 @@ def launch(rung, x, output, unconditional, noise, seed, w, p, q, a, k, c, thresh
 
 def launch_cpu(backend, x, output, unconditional, noise, seed, w, p, q, a, k, c, threshold, quantile):
     (N, D), dtype, threads = x.shape, x.dtype, torch.get_num_threads()  # read once: the workspace is for so many
-    x, output, unconditional, noise = _library.in_wide(x, output, unconditional, noise)
+    x, output, unconditional, noise = _library.for_native(x, output, unconditional, noise)
     x_s, work = torch.empty_like(x), x.new_empty(threads, D if threshold == "dynamic" else 0)
     arguments = x, output, unconditional, noise, seed, x_s, work, w, p, q, a, k, c
     numbers = THRESHOLDS.index(threshold), rank_of(quantile, D), N, D
@@ -244,7 +240,7 @@ def ddim_step(x, output, alpha_t, sigma_t, alpha_s, sigma_s, target="eps", uncon
         raise RuntimeError("ddim_step has no gradient: call it under torch.no_grad(), or give detached tensors")
     _check.one_device(**given)
     w, p, q, a, k, c = numbers_of(alpha_t, sigma_t, alpha_s, sigma_s, target, weight, quantile, eta)
-    given = dict(zip(given, _check.in_float32(*given.values()), strict=True))
+    given = dict(zip(given, _check.float32_under_autocast(*given.values()), strict=True))
     x = given["x"]
     rows = {name: _check.as_rows(tensor.to(x.dtype)) for name, tensor in given.items()}
     noise = rows.get("noise") if c else None

@@ -41,14 +41,14 @@ import torch
 
 from . import _check
 from ._noise import draw, noise, seed_of, tile, tile_of
-from ._room import differentiable, operator, room, wide
-from ._triton import tl, triton, triton_dtype, widened
+from ._room import differentiable, operator, room, sum_dtype
+from ._triton import for_interpreter, tl, triton, triton_dtype
 
 # ---- reference ------------------------------------------------------------------------------------------------------
 
 
 def reference(mu, log_var, eps, seed):  # (N, D) each, or eps None -> (N, D), (N,)
-    m, l = mu.to(wide(mu.dtype)), log_var.to(wide(mu.dtype))
+    m, l = mu.to(sum_dtype(mu.dtype)), log_var.to(sum_dtype(mu.dtype))
     z = m + (l / 2).exp() * (noise(seed, m) if eps is None else eps.to(m.dtype))
     return z.to(mu.dtype), (m.square() + excess(l)).sum(1) / 2
 
@@ -140,8 +140,8 @@ def backward(dz_ptr, dkl_ptr, mu_ptr, l_ptr, eps_ptr, seed_ptr, dmu_ptr, dl_ptr,
 
 def launch(rung, mu, log_var, eps, seed):
     (N, D), dtype = mu.shape, mu.dtype
-    mu, log_var, eps = widened(mu, log_var, eps)
-    z, kl = torch.empty_like(mu), mu.new_empty(N, dtype=wide(mu.dtype))
+    mu, log_var, eps = for_interpreter(mu, log_var, eps)
+    z, kl = torch.empty_like(mu), mu.new_empty(N, dtype=sum_dtype(mu.dtype))
     (BN, BD), sums, noisy = tile_of(D), _sums(mu), dict(SEEDED=eps is None)
     with torch.cuda.device_of(mu):
         if rung == "naive":
@@ -155,7 +155,7 @@ def launch(rung, mu, log_var, eps, seed):
 
 def launch_backward(dz, dkl, mu, log_var, eps, seed):
     (N, D), dtype = mu.shape, mu.dtype
-    dz, mu, log_var, eps = widened(dz, mu, log_var, eps)
+    dz, mu, log_var, eps = for_interpreter(dz, mu, log_var, eps)
     dmu, dl = torch.empty_like(mu), torch.empty_like(mu)
     (BN, BD), constants = tile_of(D), _sums(mu) | dict(SEEDED=eps is None)
     with torch.cuda.device_of(mu):
@@ -166,7 +166,7 @@ def launch_backward(dz, dkl, mu, log_var, eps, seed):
 
 def _sums(mu):
     """The type of the sums, and how many terms of the series it needs."""
-    return {"SUM": triton_dtype(wide(mu.dtype)), "TERMS": TERMS[wide(mu.dtype)]}
+    return {"SUM": triton_dtype(sum_dtype(mu.dtype)), "TERMS": TERMS[sum_dtype(mu.dtype)]}
 
 
 # ---- gradient -------------------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ GAUSSIAN = room("gaussian_kl", "triton", ("naive", "fused"))
 
 _op = operator(
     GAUSSIAN, "gaussian_kl(Tensor mu, Tensor log_var, Tensor? eps, Tensor? seed) -> (Tensor z, Tensor kl)",
-    fake=lambda mu: (mu.new_empty(mu.shape), mu.new_empty(mu.shape[0], dtype=wide(mu.dtype))),
+    fake=lambda mu: (mu.new_empty(mu.shape), mu.new_empty(mu.shape[0], dtype=sum_dtype(mu.dtype))),
     takes="mu log_var eps: T(N, D); seed: int64()", reference=reference, kernel=launch,
 )
 _backward_op = operator(
@@ -220,7 +220,7 @@ def gaussian_kl(mu, log_var, eps=None, seed=None):
     elif seed is None and mu.device.type == "cpu":  # torch.randn is several times as fast there as Philox in PyTorch
         eps = torch.randn_like(mu)
     _check.one_device(mu=mu, log_var=log_var, eps=eps)
-    mu, log_var = _check.in_float32(mu, log_var)
+    mu, log_var = _check.float32_under_autocast(mu, log_var)
     _check.one_dtype(mu=mu, log_var=log_var)
     m, l = _check.as_rows(mu), _check.as_rows(log_var)
     if eps is not None:

@@ -1,8 +1,7 @@
-"""How does a network keep its numbers at one size, and pass on only the larger ones?
+"""How is each group of channels brought to mean 0 and deviation 1, and through silu, in one pass over memory?
 
-Group normalisation (Wu, He 2018, eq. 1 and 6) and then silu, u sigma(u) (Hendrycks, Gimpel 2016): what stands before
-each convolution of a U-Net. Between the two the time of a diffusion may scale and shift each channel (Dhariwal, Nichol
-2021, section 4.1).
+Group normalisation (Wu, He 2018, eq. 1 and 6) and then silu, u sigma(u) (Hendrycks, Gimpel 2016), before each
+convolution of a U-Net. Between them the time of a diffusion may scale and shift channels (Dhariwal, Nichol 2021, 4.1).
 
     layer: layers.GroupNormSiLU    used by: genmini/nets/unet.py    cpu: csrc/group_norm_silu.cpp
     test: tests/kernels/test_group_norm_silu.py    bench: bench/bench_group_norm_silu.py
@@ -25,9 +24,6 @@ Traffic
     A number is w bytes. Forward 1 in + 1 out = 2w, gradient x, dy in, dx out = 3w: if a group is held in registers, or
     in a CPU's first cache. Eager PyTorch reads x twice, writes and reads it: 5w with silu, 4w more for scale and shift;
     the gradient 3w for silu, 6w for the norm, 7w more for scale and shift. Memory binds; on a CPU the exponential.
-    On a CPU (one core) the forward kernel alone is 1.2 to 2.6 times as fast as eager PyTorch. Checks and autograd in
-    Python cost more at small sizes: with them forward and gradient are 0.5 times as fast at 32 x 32 x 8 x 8 (0.8 to 1.0
-    with scale and shift), and 1.1 times at 32 x 16 x 28 x 28 (2.2 with them).
 
 Tiling
     A program owns a group of an image, which lies in one piece. dgamma and dbeta are summed over n by a last kernel,
@@ -44,8 +40,8 @@ import torch.nn.functional as F
 
 from . import _check, _library
 from ._groups import held_statistics, normalised, place, walked_statistics
-from ._room import differentiable, operator, room, wide
-from ._triton import tl, triton, triton_dtype, widened
+from ._room import differentiable, operator, room, sum_dtype
+from ._triton import for_interpreter, tl, triton, triton_dtype
 
 # ---- reference ------------------------------------------------------------------------------------------------------
 
@@ -57,7 +53,7 @@ def reference(x, gamma, beta, scale, shift, G, eps):  # (N, C, P), (C), (C), (N,
 
 def affine(gamma, beta, scale, shift):
     """w, b of u = w z + b, (C, 1) or (N, C, 1)"""
-    w, b = gamma.to(wide(gamma.dtype)), beta.to(wide(gamma.dtype))
+    w, b = gamma.to(sum_dtype(gamma.dtype)), beta.to(sum_dtype(gamma.dtype))
     if scale is not None:
         w, b = (1 + scale.to(w.dtype)) * w, (1 + scale.to(w.dtype)) * b + shift.to(w.dtype)
     return w[..., None], b[..., None]
@@ -77,11 +73,11 @@ def reference_backward(dy, x, gamma, beta, scale, shift, G, eps):
     return tuple(d.to(x.dtype) for d in found)
 
 
-# ---- kernel ---------------------------------------------------------------------------------------------------------
+# ---- kernel: for CPUs in csrc/group_norm_silu.cpp -------------------------------------------------------------------
 
 
 @triton.jit
-def line(n, c, ok, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, C, SUM: tl.constexpr, MODULATED: tl.constexpr):
+def affine_of(n, c, ok, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, C, SUM: tl.constexpr, MODULATED: tl.constexpr):
     """w, b of u = w z + b, for the channels c of image n"""
     w, b = tl.load(gamma_ptr + c, ok, other=0).to(SUM), tl.load(beta_ptr + c, ok, other=0).to(SUM)
     if MODULATED:
@@ -95,24 +91,25 @@ def forward(x_ptr, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, y_ptr, stats_ptr, 
             C, P, G, SUM: tl.constexpr, MODULATED: tl.constexpr, HELD: tl.constexpr, BM: tl.constexpr,
             BP: tl.constexpr):
     ng, count, M = tl.program_id(0).to(tl.int64), tl.full((), count, tl.float64).to(SUM), C // G
-    eps, R = tl.full((), eps, tl.float64).to(SUM), M * P
+    eps, n, R = tl.full((), eps, tl.float64).to(SUM), ng // G, M * P
     if HELD:
         c, c_ok, at, ok = place(ng, C, P, G, BM, BP)
         d, mean, rest, r = held_statistics(tl.load(x_ptr + at, ok, other=0).to(SUM), ok, count, eps)
-        w, b = line(ng // G, c, c_ok, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, C, SUM, MODULATED)
+        w, b = affine_of(n, c, c_ok, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, C, SUM, MODULATED)
         u = w[:, None] * (d * r) + b[:, None]
         tl.store(y_ptr + at, (u / (1 + tl.exp(-u))).to(y_ptr.dtype.element_ty), ok)
     else:
         mean, rest, r = walked_statistics(x_ptr + ng * R, R, count, eps, SUM, BP)
         for m in range(0, M):
-            w, b = line(ng // G, ng % G * M + m, True, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, C, SUM, MODULATED)
+            w, b = affine_of(n, ng % G * M + m, True, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, C, SUM, MODULATED)
             for start in range(0, P, BP):
                 p = start + tl.arange(0, BP)
                 at = ng * R + m * P + p
                 u = w * ((tl.load(x_ptr + at, p < P, other=0).to(SUM) - mean - rest) * r) + b
                 tl.store(y_ptr + at, (u / (1 + tl.exp(-u))).to(y_ptr.dtype.element_ty), p < P)
-    stats_ptr += ng * 3
-    tl.store(stats_ptr, mean), tl.store(stats_ptr + 1, rest), tl.store(stats_ptr + 2, r)
+    tl.store(stats_ptr + ng * 3, mean)
+    tl.store(stats_ptr + ng * 3 + 1, rest)
+    tl.store(stats_ptr + ng * 3 + 2, r)
 
 
 @triton.jit
@@ -133,27 +130,29 @@ def backward(dy_ptr, x_ptr, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, stats_ptr
     mean, rest, r = tl.load(stats_ptr), tl.load(stats_ptr + 1), tl.load(stats_ptr + 2)
     if HELD:
         c, c_ok, at, ok = place(ng, C, P, G, BM, BP)
-        w, b = line(n, c, c_ok, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, C, SUM, MODULATED)
+        w, b = affine_of(n, c, c_ok, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, C, SUM, MODULATED)
         z, du = through(at, ok, dy_ptr, x_ptr, mean, rest, r, w[:, None], b[:, None], SUM)
         A, B = tl.sum(du * z, 1), tl.sum(du, 1)
-        tl.store(A_ptr + n * C + c, A, c_ok), tl.store(B_ptr + n * C + c, B, c_ok)
+        tl.store(A_ptr + n * C + c, A, c_ok)
+        tl.store(B_ptr + n * C + c, B, c_ok)
         c1, c2 = tl.sum(w * B) / count, tl.sum(w * A) / count
         tl.store(dx_ptr + at, (r * (w[:, None] * du - c1 - z * c2)).to(dx_ptr.dtype.element_ty), ok)
     else:
         c1, c2 = tl.zeros((), SUM), tl.zeros((), SUM)
         for m in range(0, M):
             c, A, B = ng % G * M + m, tl.zeros((BP,), SUM), tl.zeros((BP,), SUM)
-            w, b = line(n, c, True, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, C, SUM, MODULATED)
+            w, b = affine_of(n, c, True, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, C, SUM, MODULATED)
             for start in range(0, P, BP):
                 p = start + tl.arange(0, BP)
                 z, du = through((ng * M + m) * P + p, p < P, dy_ptr, x_ptr, mean, rest, r, w, b, SUM)
                 A, B = A + du * z, B + du
             A_nc, B_nc = tl.sum(A), tl.sum(B)
-            tl.store(A_ptr + n * C + c, A_nc), tl.store(B_ptr + n * C + c, B_nc)
+            tl.store(A_ptr + n * C + c, A_nc)
+            tl.store(B_ptr + n * C + c, B_nc)
             c1, c2 = c1 + w * B_nc, c2 + w * A_nc
         c1, c2 = c1 / count, c2 / count
         for m in range(0, M):
-            w, b = line(n, ng % G * M + m, True, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, C, SUM, MODULATED)
+            w, b = affine_of(n, ng % G * M + m, True, gamma_ptr, beta_ptr, scale_ptr, shift_ptr, C, SUM, MODULATED)
             for start in range(0, P, BP):
                 p = start + tl.arange(0, BP)
                 z, du = through((ng * M + m) * P + p, p < P, dy_ptr, x_ptr, mean, rest, r, w, b, SUM)
@@ -174,10 +173,9 @@ def over_rows(A_ptr, B_ptr, gamma_ptr, beta_ptr, scale_ptr, dgamma_ptr, dbeta_pt
         dgamma, dbeta = dgamma + s * A, dbeta + s * B
         tl.store(A_ptr + at, gamma * A + beta * B, ok)
         at += C
-    tl.store(dgamma_ptr + c, dgamma, ok), tl.store(dbeta_ptr + c, dbeta, ok)
+    tl.store(dgamma_ptr + c, dgamma, ok)
+    tl.store(dbeta_ptr + c, dbeta, ok)
 
-
-# csrc/group_norm_silu.cpp is the kernel for CPUs.
 
 # ---- launcher -------------------------------------------------------------------------------------------------------
 
@@ -186,13 +184,14 @@ LONGEST = 8192  # numbers of a group that a program holds
 
 def launch(backend, rung, x, gamma, beta, scale, shift, G, eps):
     (N, C, P), dtype = x.shape, x.dtype
-    x, *channels = (_library.in_wide if backend == "cpu" else widened)(x, gamma, beta, scale, shift)
-    y, stats = torch.empty_like(x), x.new_empty(N, G, 3, dtype=wide(dtype))
+    ready = _library.for_native if backend == "cpu" else for_interpreter
+    x, *channels = ready(x, gamma, beta, scale, shift)
+    y, stats = torch.empty_like(x), x.new_empty(N, G, 3, dtype=sum_dtype(dtype))
     if backend == "cpu":
         tensors = x, *channels, y, stats
         _library.call("group_norm_silu", backend, "group_norm_silu_cpu", x.dtype, *tensors, eps, N, C, P, G)
     else:
-        constants = dict(SUM=triton_dtype(wide(dtype)), MODULATED=scale is not None) | _tile(rung, C // G, P)
+        constants = dict(SUM=triton_dtype(sum_dtype(dtype)), MODULATED=scale is not None) | _tile(rung, C // G, P)
         with torch.cuda.device_of(x):
             forward[(N * G,)](x, *channels, y, stats, eps, float(max(1, C // G * P)), C, P, G, **constants)
     return y if y.dtype == dtype else y.to(dtype), stats
@@ -200,18 +199,19 @@ def launch(backend, rung, x, gamma, beta, scale, shift, G, eps):
 
 def launch_backward(backend, rung, dy, x, gamma, beta, scale, shift, stats, G):
     (N, C, P), dtype = x.shape, x.dtype
-    given = dy, x, *channels = (_library.in_wide if backend == "cpu" else widened)(dy, x, gamma, beta, scale, shift)
-    sizes = (C,), (C,), (N, C), (N, C)
-    found = dx, dgamma, dbeta, A, B = torch.empty_like(x), *(x.new_empty(size, dtype=wide(dtype)) for size in sizes)
+    ready = _library.for_native if backend == "cpu" else for_interpreter
+    dy, x, *channels = ready(dy, x, gamma, beta, scale, shift)
+    dx = torch.empty_like(x)
+    dgamma, dbeta, A, B = (x.new_empty(size, dtype=sum_dtype(dtype)) for size in ((C,), (C,), (N, C), (N, C)))
     if backend == "cpu":
-        tensors = *given, stats, *found
+        tensors = dy, x, *channels, stats, dx, dgamma, dbeta, A, B
         _library.call("group_norm_silu", backend, "group_norm_silu_backward_cpu", x.dtype, *tensors, N, C, P, G)
     else:
-        sums, tile = dict(SUM=triton_dtype(wide(dtype)), MODULATED=scale is not None), _tile(rung, C // G, P)
+        sums, tile = dict(SUM=triton_dtype(sum_dtype(dtype)), MODULATED=scale is not None), _tile(rung, C // G, P)
         with torch.cuda.device_of(x):
-            backward[(N * G,)](*given, stats, dx, A, B, float(max(1, C // G * P)), C, P, G, **sums, **tile)
+            backward[(N * G,)](dy, x, *channels, stats, dx, A, B, float(max(1, C // G * P)), C, P, G, **sums, **tile)
             over_rows[(triton.cdiv(C, 64),)](A, B, *channels[:3], dgamma, dbeta, N, C, **sums, BC=64)
-    return found if dtype == wide(dtype) else tuple(d.to(dtype) for d in found)
+    return tuple(d if d.dtype == dtype else d.to(dtype) for d in (dx, dgamma, dbeta, A, B))  # A is ds now, B is db
 
 
 def _tile(rung, M, P):
@@ -243,7 +243,7 @@ NORM = room("group_norm_silu", "triton", ("naive", "held"), cpu="C++")
 _forward = differentiable(operator(
     NORM, "group_norm_silu(Tensor x, Tensor gamma, Tensor beta, Tensor? scale, Tensor? shift, int G, float eps) -> "
     "(Tensor y, Tensor stats)",
-    fake=lambda x, G: (x.new_empty(x.shape), x.new_empty((x.shape[0], G, 3), dtype=wide(x.dtype))),
+    fake=lambda x, G: (x.new_empty(x.shape), x.new_empty((x.shape[0], G, 3), dtype=sum_dtype(x.dtype))),
     takes="x: T(N, C, P); gamma beta: T(C); scale shift: T(N, C)", check=lambda x, G: divides(G, x.shape[1]),
     reference=reference, kernel=launch, cpu=launch,
 ), gradient, rows="x scale shift", constant="stats")
@@ -273,7 +273,7 @@ def group_norm_silu(x, groups, gamma, beta, scale=None, shift=None, eps=1e-5):
         _check.shape(name, tensor, (N, C), "(N, C) of x")
     _check.number("eps", eps, 0)
     _check.one_device(**given)
-    x, gamma, beta, scale, shift = _check.in_float32(x, gamma, beta, scale, shift)
+    x, gamma, beta, scale, shift = _check.float32_under_autocast(x, gamma, beta, scale, shift)
     _check.one_dtype(x=x, gamma=gamma, beta=beta, scale=scale, shift=shift)
     rows = x.reshape(N, C, math.prod(x.shape[2:]))
     y, _ = _forward(x=rows, gamma=gamma, beta=beta, scale=scale, shift=shift, G=groups, eps=float(eps))

@@ -183,7 +183,7 @@ def made_sample(u, weights, biases, degrees, levels=2, direct=None, x=None, know
     x = _check.begun(u, x, known, _check.NUMBERS, torch.int16, _levels)
     _network(u, weights, biases, degrees, levels, direct)
     with torch.no_grad():
-        *weights, direct = _library.in_wide(*weights, direct)
+        *weights, direct = _library.for_native(*weights, direct)
         biases = [b if b is None else b.to(weights[0].dtype) for b in biases]
         x, l = _sample(
             u=u.to(weights[-1].dtype), x=x, known=known, levels=levels, weights=weights, biases=biases,

@@ -51,8 +51,8 @@ from torch.nn.grad import conv2d_weight
 from . import _check
 from ._live_taps import channels_last, live_taps, masked, may_see, new_image, packed
 from ._masked_conv2d_cpu import cpu, cpu_dw, cpu_turned
-from ._room import differentiable, operator, room, wide
-from ._triton import TILE, chunks, index_type, options, side, tl, triton, widened
+from ._room import differentiable, operator, room, sum_dtype
+from ._triton import TILE, chunks, for_interpreter, index_type, options, side, tl, triton
 
 # ---- reference ------------------------------------------------------------------------------------------------------
 
@@ -158,7 +158,7 @@ def launch(rung, x, weight, bias, kind, colours, turned=False):
     dtype, (N, C, H, W), (_, _, kh, kw) = x.dtype, x.shape, weight.shape
     y = new_image(x, weight.shape[1 if turned else 0],
                   torch.float32 if dtype == torch.bfloat16 and x.device.type == "cpu" else dtype)
-    x, weight, bias = widened(x, weight, bias)
+    x, weight, bias = for_interpreter(x, weight, bias)
     O, P, T = y.shape[1], N * H * W, kh * kw
     k = weight.reshape(*weight.shape[:2], T)  # (o, c, t)
     if rung == "taps":
@@ -182,7 +182,7 @@ def launch_turned(rung, dy, weight, kind, colours):
 
 def launch_dw(rung, dy, x, kh, kw, kind, colours):
     dtype, (N, C, H, W), O = x.dtype, x.shape, dy.shape[1]
-    dy, x = widened(dy, x)
+    dy, x = for_interpreter(dy, x)
     P, T = N * H * W, live_taps(kh, kw, kind, colours)[1] if rung == "taps" else kh * kw
     if rung == "taps":
         dy, x = channels_last(dy), channels_last(x)
@@ -190,7 +190,7 @@ def launch_dw(rung, dy, x, kh, kw, kind, colours):
     BP, BO, BC = tile.depth, side(O, tile.rows), side(C, tile.columns)
     tiles = triton.cdiv(O, BO) * triton.cdiv(C, BC)
     count, CHUNK = chunks(P, BP, tiles * max(T, 1), programs=512, least=2048)
-    part = x.new_empty((count, T, O, C), dtype=wide(x.dtype))
+    part = x.new_empty((count, T, O, C), dtype=sum_dtype(x.dtype))
     with torch.cuda.device_of(x):
         correlate[(tiles, T, count)](
             dy, x, part, C, O, H, W, P, kh, kw, CHUNK, *dy.stride(), *x.stride(), colours,

@@ -54,8 +54,8 @@ import torch.nn.functional as F
 
 from . import _check
 from ._masked_linear_cpu import by_staircase, dw_by_staircase
-from ._room import differentiable, operator, room, wide
-from ._triton import TILE, chunks, options, tl, triton, widened
+from ._room import differentiable, operator, room, sum_dtype
+from ._triton import TILE, chunks, for_interpreter, options, tl, triton
 
 # ---- reference ------------------------------------------------------------------------------------------------------
 
@@ -175,7 +175,7 @@ def outer(dy_ptr, x_ptr, dw_ptr, in_ptr, out_ptr, N, J, K, CHUNK, dy_n, dy_j, x_
 
 def launch(rung, x, weight, bias, in_degree, out_degree, strict):
     (N, K), J, dtype = x.shape, weight.shape[0], x.dtype
-    x, weight, bias = widened(x, weight, bias)
+    x, weight, bias = for_interpreter(x, weight, bias)
     y, tile = x.new_empty(N, J), TILE[x.dtype]
     BN, BJ, BK = tile.rows, tile.columns, tile.depth
     KB = triton.cdiv(K, BK)
@@ -194,12 +194,12 @@ def launch(rung, x, weight, bias, in_degree, out_degree, strict):
 
 def launch_dw(rung, dy, x, in_degree, out_degree, strict):
     (N, J), K, dtype = dy.shape, x.shape[1], x.dtype
-    dy, x = widened(dy, x)
+    dy, x = for_interpreter(dy, x)
     tile = TILE[x.dtype]
     BN, BJ, BK = tile.depth, tile.rows, tile.columns
     tiles = triton.cdiv(J, BJ) * triton.cdiv(K, BK)
     count, CHUNK = chunks(N, BN, tiles, programs=256, least=1024)
-    dw = x.new_empty((count, J, K), dtype=x.dtype if count == 1 else wide(x.dtype))
+    dw = x.new_empty((count, J, K), dtype=x.dtype if count == 1 else sum_dtype(x.dtype))
     with torch.cuda.device_of(x):
         outer[(tiles, count)](
             dy, x, dw, in_degree, out_degree, N, J, K, CHUNK, *dy.stride(), *x.stride(),

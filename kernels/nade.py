@@ -217,4 +217,4 @@ def _weights(x, W, V, b, c):
     _check.shape("c", c, (H,), "(H,)")
     _check.one_device(x=x, W=W, V=V, b=b, c=c)
     _check.one_dtype(W=W, V=V, b=b, c=c)
-    return _library.in_wide(W, V, b, c)
+    return _library.for_native(W, V, b, c)

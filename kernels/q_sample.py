@@ -29,9 +29,7 @@ Traffic
     A number is w bytes (4 for float32). An element moves x0 in, x_t and y out = 3w with a seed (2w for the target x0),
     3w with eps (4w for v). Eager PyTorch moves 8w: randn, two products, a sum; and 7w more for v. One launch replaces
     four to seven, and the two gathers of N numbers. Memory binds a GPU: a Philox costs 20 products for four numbers.
-    On a CPU it does not: a number of csrc/cpu/noise.h takes 1.5 ns with AVX-512, 1.9 with AVX2, 7.7 portable, one of
-    torch.randn 3.4. The checks and the dispatch of an operator take some 60 us, so that a call is 0.6 times as fast as
-    eager PyTorch at 128 x 64, 1.0 to 1.25 times at 32 x 3072, 2.3 to 2.9 times at 128 x 12288 (one thread).
+    On a CPU the noise binds, and in small calls the checks and the dispatch of an operator.
 
 Tiling
     fused     BN rows x BD columns a program, BD a multiple of 4: a row's scalars are read once a tile, and BD / 4
@@ -44,14 +42,14 @@ import torch
 
 from . import _check, _library
 from ._noise import draw, noise, seed_of, tile, tile_of
-from ._room import differentiable, operator, room, wide
-from ._triton import tl, triton, triton_dtype, widened
+from ._room import differentiable, operator, room, sum_dtype
+from ._triton import for_interpreter, tl, triton, triton_dtype
 
 # ---- reference ------------------------------------------------------------------------------------------------------
 
 
 def reference(x0, t, alpha, sigma, eps, seed, target):  # (N, D), (N), (T) twice -> (N, D), (N, D); y of "none": (N, 0)
-    x = x0.to(wide(x0.dtype))
+    x = x0.to(sum_dtype(x0.dtype))
     a, s = of_rows(alpha, t, x.dtype), of_rows(sigma, t, x.dtype)
     e = noise(seed, x) if eps is None else eps.to(x.dtype)
     y = x.new_empty(len(x), 0) if target == "none" else e if target == "eps" else a * e - s * x
@@ -68,7 +66,7 @@ def inside(t, table):
     return (t >= 0) & (t < len(table))
 
 
-# ---- kernel ---------------------------------------------------------------------------------------------------------
+# ---- kernel: for CPUs in csrc/q_sample.cpp --------------------------------------------------------------------------
 
 
 @triton.jit
@@ -88,27 +86,25 @@ def fused(x0_ptr, t_ptr, alpha_ptr, sigma_ptr, eps_ptr, seed_ptr, x_t_ptr, y_ptr
         tl.store(y_ptr + at, (alpha * eps - sigma * x0).to(y_ptr.dtype.element_ty), ok)
 
 
-# csrc/q_sample.cpp is the kernel for CPUs.
-
 # ---- launcher -------------------------------------------------------------------------------------------------------
 
 
 def launch(rung, x0, t, alpha, sigma, eps, seed, target):
     (N, D), dtype = x0.shape, x0.dtype
-    x0, eps = widened(x0, eps)
+    x0, eps = for_interpreter(x0, eps)
     x_t, y = _empty(x0, target)
     BN, BD = tile_of(D)
     with torch.cuda.device_of(x0):
         fused[(triton.cdiv(N, BN) * triton.cdiv(D, BD),)](
             x0, t, alpha, sigma, eps, seed, x_t, y, N, D, len(alpha), TARGET=target,
-            SUM=triton_dtype(wide(x0.dtype)), SEEDED=eps is None, BN=BN, BD=BD,
+            SUM=triton_dtype(sum_dtype(x0.dtype)), SEEDED=eps is None, BN=BN, BD=BD,
         )
     return x_t.to(dtype), y.to(dtype)
 
 
 def launch_cpu(backend, x0, t, alpha, sigma, eps, seed, target):
     (N, D), dtype = x0.shape, x0.dtype
-    (x0, eps), alpha, sigma = _library.in_wide(x0, eps), alpha.double(), sigma.double()
+    (x0, eps), alpha, sigma = _library.for_native(x0, eps), alpha.double(), sigma.double()
     x_t, y = _empty(x0, target)
     arguments = x0, t, alpha, sigma, eps, seed, x_t, y, TARGETS.index(target), N, D, len(alpha)
     _library.call("q_sample", backend, "q_sample_cpu", x0.dtype, *arguments)
@@ -131,7 +127,7 @@ def gradient(dx_t, dy, t, alpha, sigma, target, needed):
         target = "v" if "eps" in needed else "none"
         dx0, deps = _of_noise(x0=dx_t, t=t, alpha=alpha, sigma=-sigma, eps=dy, seed=None, target=target)
     else:
-        dx0, deps = ((of_rows(table, t, wide(dx_t.dtype)) * dx_t).to(dx_t.dtype) for table in (alpha, sigma))
+        dx0, deps = ((of_rows(table, t, sum_dtype(dx_t.dtype)) * dx_t).to(dx_t.dtype) for table in (alpha, sigma))
     return dict(x0=dx0, eps=deps if "eps" in needed else None)
 
 
@@ -174,7 +170,7 @@ def q_sample(x0, t, alpha, sigma, eps=None, seed=None, target="eps"):
         if seed is not None:
             raise ValueError("eps is the noise itself: give eps or a seed, not both")
     _check.one_device(x0=x0, t=t, alpha=alpha, sigma=sigma, eps=eps)
-    (x0,) = _check.in_float32(x0)
+    (x0,) = _check.float32_under_autocast(x0)
     eps = eps if eps is None else eps.to(x0.dtype)
     y = {"x0": x0, "eps": eps}.get(target)
     inputs = dict(x0=_check.as_rows(x0), t=t.long(), alpha=alpha, sigma=sigma, target=target if y is None else "none")

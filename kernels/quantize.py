@@ -36,19 +36,19 @@ import math
 import torch
 
 from . import _check, _library
-from ._room import differentiable, operator, room, wide
+from ._room import differentiable, operator, room, sum_dtype
 
 # ---- reference ------------------------------------------------------------------------------------------------------
 
 
 def reference(z, e, index, beta):  # (N, D), (K, D), (N,) -> (N, D), (N,)
     square = (z.double() - e[index].double()).square().sum(1)
-    return e[index].to(z.dtype), ((1 + beta) * square).to(wide(z.dtype, e.dtype))
+    return e[index].to(z.dtype), ((1 + beta) * square).to(sum_dtype(z.dtype, e.dtype))
 
 
 def reference_dz(dz_q, dloss, z, e, index, beta):  # -> (N, D)
     # forward was: z_q = z + sg[e - z], loss = |sg[z] - e|^2 + beta |z - sg[e]|^2
-    sums = wide(z.dtype, e.dtype)
+    sums = sum_dtype(z.dtype, e.dtype)
     pull = 2 * beta * (z.to(sums) - e[index].detach().to(sums)) * dloss[:, None]
     return (dz_q.to(sums) + pull).to(z.dtype)
 
@@ -68,7 +68,7 @@ def reference_de(dloss, z, e, index):  # -> (K, D)
 
 
 def launch(backend, rung, z, e, index, beta):
-    z_q, loss = torch.empty_like(z), z.new_empty(len(z), dtype=wide(z.dtype, e.dtype))
+    z_q, loss = torch.empty_like(z), z.new_empty(len(z), dtype=sum_dtype(z.dtype, e.dtype))
     arguments = z.dtype, e.dtype, z, e, index, z_q, loss, beta, len(z), *e.shape
     _library.call("quantize", backend, f"quantize_forward_{rung}", *arguments)
     return z_q, loss
@@ -104,7 +104,7 @@ QUANTIZE = room("quantize", "cuda", ("naive", "fused"))
 
 _step = differentiable(operator(
     QUANTIZE, "quantize(Tensor z, Tensor e, Tensor index, float beta) -> (Tensor z_q, Tensor loss)",
-    fake=lambda z, e: (z.new_empty(z.shape), z.new_empty(z.shape[0], dtype=wide(z.dtype, e.dtype))),
+    fake=lambda z, e: (z.new_empty(z.shape), z.new_empty(z.shape[0], dtype=sum_dtype(z.dtype, e.dtype))),
     check=lambda e, index: _check.in_range("index", index, len(e), "K"),
     takes="z: T(N, D); e: U(K, D); index: int64(N)", reference=reference, kernel=launch,
 ), gradient, rows="z index")

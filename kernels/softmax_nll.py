@@ -43,14 +43,14 @@ Tiling
 import torch
 
 from . import _check
-from ._room import differentiable, operator, room, wide
-from ._triton import tl, triton, triton_dtype, widened
+from ._room import differentiable, operator, room, sum_dtype
+from ._triton import for_interpreter, tl, triton, triton_dtype
 
 # ---- reference ------------------------------------------------------------------------------------------------------
 
 
 def reference(logits, target):  # (N, L, P), (N, P) -> nll, m, log s, each (N, P)
-    a, L = logits.to(wide(logits.dtype)), logits.shape[1]
+    a, L = logits.to(sum_dtype(logits.dtype)), logits.shape[1]
     m = a.amax(1)
     log_s = (a - m[:, None]).exp().sum(1).log()
     a_t = a.gather(1, target.long().clamp(0, L - 1)[:, None])[:, 0]
@@ -149,25 +149,25 @@ TILE = {"naive": (128, 8), "online": (64, 32)}  # pixels, levels
 
 
 def launch(rung, logits, target):
-    (N, L, P), (logits,) = logits.shape, widened(logits)
-    nll, m, log_s = (logits.new_empty((N, P), dtype=wide(logits.dtype)) for _ in range(3))
+    (N, L, P), (logits,) = logits.shape, for_interpreter(logits)
+    nll, m, log_s = (logits.new_empty((N, P), dtype=sum_dtype(logits.dtype)) for _ in range(3))
     BP, BL = TILE[rung]
     with torch.cuda.device_of(logits):
         nll_of[(triton.cdiv(N * P, BP),)](
             logits, target, nll, m, log_s, L, P, N * P, *logits.stride(), *target.stride(),
-            ONLINE=rung == "online", SUM=triton_dtype(wide(logits.dtype)), BP=BP, BL=BL, num_warps=4,
+            ONLINE=rung == "online", SUM=triton_dtype(sum_dtype(logits.dtype)), BP=BP, BL=BL, num_warps=4,
         )
     return nll, m, log_s
 
 
 def launch_backward(rung, dnll, logits, target, m, log_s):
-    (N, L, P), dtype, (logits,) = logits.shape, logits.dtype, widened(logits)
+    (N, L, P), dtype, (logits,) = logits.shape, logits.dtype, for_interpreter(logits)
     da, (BP, BL) = torch.empty_like(logits), TILE[rung]
     with torch.cuda.device_of(logits):
         backward[(triton.cdiv(N * P, BP), triton.cdiv(L, BL))](
             dnll, logits, target, m, log_s, da, L, P, N * P,
             *logits.stride(), *target.stride(), *dnll.stride(), *da.stride(),
-            SUM=triton_dtype(wide(logits.dtype)), BP=BP, BL=BL, num_warps=4,
+            SUM=triton_dtype(sum_dtype(logits.dtype)), BP=BP, BL=BL, num_warps=4,
         )
     return da.to(dtype)
 
@@ -186,7 +186,7 @@ NLL = room("softmax_nll", "triton", ("naive", "online"), cpu="PyTorch")
 
 _forward = differentiable(operator(
     NLL, "softmax_nll(Tensor logits, Tensor target) -> (Tensor nll, Tensor m, Tensor log_s)",
-    fake=lambda logits, target: tuple(target.new_empty(target.shape, dtype=wide(logits.dtype)) for _ in range(3)),
+    fake=lambda logits, target: tuple(target.new_empty(target.shape, dtype=sum_dtype(logits.dtype)) for _ in range(3)),
     check=lambda logits, target: _check.in_range("target", target, logits.shape[1], "L"),
     takes="logits: T(N, L, P); target: int(N, P)", reference=reference, kernel=launch, strided="logits target",
 ), gradient, rows="logits target", constant="m log_s")
@@ -211,7 +211,7 @@ def softmax_nll(logits, target):
     if L < 1:
         raise ValueError(f"logits must have at least 1 level along dimension 1, got shape {tuple(logits.shape)}")
     _check.one_device(logits=logits, target=target)
-    (logits,) = _check.in_float32(logits)
+    (logits,) = _check.float32_under_autocast(logits)
     a, t = (logits.flatten(2), target.flatten(1)) if rest else (logits[..., None], target[:, None])  # (N, L, P), (N, P)
     nll, *_ = _forward(logits=a, target=t)
     return nll.reshape(target.shape)

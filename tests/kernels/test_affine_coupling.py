@@ -29,13 +29,13 @@ def inputs(*shape, seed=0, scale=1.0):
 
 def definition(x, s, t):
     y = x * s.exp() + t
-    return y, s.reshape(s.shape[0], math.prod(s.shape[1:])).sum(1, dtype=torch.float64).to(room.wide(s.dtype))
+    return y, s.reshape(s.shape[0], math.prod(s.shape[1:])).sum(1, dtype=torch.float64).to(room.sum_dtype(s.dtype))
 
 
 def inverse_definition(y, s, t):
     return (
         (y - t) * (-s).exp(),
-        -s.reshape(s.shape[0], math.prod(s.shape[1:])).sum(1, dtype=torch.float64).to(room.wide(s.dtype)),
+        -s.reshape(s.shape[0], math.prod(s.shape[1:])).sum(1, dtype=torch.float64).to(room.sum_dtype(s.dtype)),
     )
 
 

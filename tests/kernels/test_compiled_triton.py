@@ -83,7 +83,7 @@ def convolution_of_one(room, rung, dtype):
 
 
 def nll(room, rung, dtype, logits=(4, 256, 1024)):
-    (N, L, P), wide = logits, room.wide(dtype)
+    (N, L, P), wide = logits, room.sum_dtype(dtype)
     a, target = torch.empty(N, L, P, dtype=dtype, device="meta"), torch.empty(N, P, dtype=torch.int64, device="meta")
     dnll, m, log_s = (torch.empty(N, P, dtype=wide, device="meta") for _ in range(3))
     room.launch(rung, a, target)
@@ -93,7 +93,7 @@ def nll(room, rung, dtype, logits=(4, 256, 1024)):
 def nll_of_levels_last(room, rung, dtype):
     a, target = (torch.empty(512, 256, 1, dtype=dtype, device="meta"),
                  torch.empty(512, 1, dtype=torch.uint8, device="meta"))
-    dnll = torch.empty(512, 1, dtype=room.wide(dtype), device="meta")
+    dnll = torch.empty(512, 1, dtype=room.sum_dtype(dtype), device="meta")
     room.launch(rung, a, target)
     room.launch_backward(rung, dnll, a, target, dnll, dnll)
 
@@ -108,7 +108,8 @@ def nll_of_one(room, rung, dtype):
 
 def gaussian(room, rung, dtype, N=512, D=64):
     mu, l, eps, dz = (torch.empty(N, D, dtype=dtype, device="meta") for _ in range(4))
-    seed, dkl = torch.empty((), dtype=torch.int64, device="meta"), torch.empty(N, dtype=room.wide(dtype), device="meta")
+    seed = torch.empty((), dtype=torch.int64, device="meta")
+    dkl = torch.empty(N, dtype=room.sum_dtype(dtype), device="meta")
     for noise in ((eps, None), (None, seed)):
         room.launch(rung, mu, l, *noise)
         room.launch_backward(dz, dkl, mu, l, *noise)
@@ -126,7 +127,7 @@ def normed(room, rung, dtype, N=32, C=64, P=256, G=8):
     x, dy = (torch.empty(N, C, P, dtype=dtype, device="meta") for _ in range(2))
     gamma, beta = (torch.empty(C, dtype=dtype, device="meta") for _ in range(2))
     scale, shift = (torch.empty(N, C, dtype=dtype, device="meta") for _ in range(2))
-    stats = torch.empty(N, G, 3, dtype=room.wide(dtype), device="meta")
+    stats = torch.empty(N, G, 3, dtype=room.sum_dtype(dtype), device="meta")
     for modulation in ((scale, shift), (None, None)):
         room.launch("triton", rung, x, gamma, beta, *modulation, G, 1e-5)
         room.launch_backward("triton", rung, dy, x, gamma, beta, *modulation, stats, G)

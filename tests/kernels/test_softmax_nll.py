@@ -30,7 +30,7 @@ def inputs(shape, L, seed=0, scale=1.0):
 
 
 def definition(logits, target):
-    return F.cross_entropy(logits.to(room.wide(logits.dtype)), target.long(), reduction="none")
+    return F.cross_entropy(logits.to(room.sum_dtype(logits.dtype)), target.long(), reduction="none")
 
 
 def nll_and_gradient(logits, target, dnll=None):
@@ -71,7 +71,7 @@ def test_within_its_roundings(run, shape, L, dtype, layout, seed, scale):
     dnll = numbers(*shape, seed=9)
     with run.use():
         nll, da = (got.cpu().double()
-                   for got in nll_and_gradient(*on(run, logits, target), dnll.to(run.device, room.wide(dtype))))
+                   for got in nll_and_gradient(*on(run, logits, target), dnll.to(run.device, room.sum_dtype(dtype))))
     u, width = (2.0**-53 if dtype == torch.float64 else 2.0**-24), a.abs().amax() * 2 if a.numel() else 0
     assert ((nll - exact).abs() <= u * (2 * L + 16 + 8 * width)).all()
     rounding = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}.get(dtype, u)
