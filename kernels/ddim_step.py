@@ -4,8 +4,8 @@ One step of DDIM (Song, Meng, Ermon, "Denoising diffusion implicit models", 2021
 ancestral step is the case eta = 1, with classifier-free guidance (Ho, Salimans 2022, eq. 6) and the thresholds of
 Imagen (Saharia et al. 2022, section 2.3).
 
+    kernels: below, kernels/_noise.py, csrc/ddim_step.cpp    model: genmini/models/diffusion.py
     test: tests/kernels/test_ddim_step.py    bench: bench/bench_ddim_step.py
-    cpu: csrc/ddim_step.cpp
 
 Math
     out  = u + w (o - u)                                  of the outputs with and without a condition; w = 1 is o alone

@@ -4,7 +4,8 @@ These are the two halves of the evidence lower bound of a variational autoencode
 appendix B; the course's "reparametrization trick" and "terme de régularisation"). Both read the same mu and
 log sigma^2, so one pass over them gives both.
 
-    model: genmini/models/vae.py    test: tests/kernels/test_gaussian_kl.py    bench: bench/bench_gaussian_kl.py
+    kernels: below, kernels/_noise.py    model: genmini/models/vae.py
+    test: tests/kernels/test_gaussian_kl.py    bench: bench/bench_gaussian_kl.py
 
 Math
     z_nd = mu_nd + sigma_nd eps_nd,    sigma = e^(l/2),  l = log sigma^2,  eps ~ N(0, 1)

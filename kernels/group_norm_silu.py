@@ -3,7 +3,7 @@
 Group normalisation (Wu, He 2018, eq. 1 and 6) and then silu, u sigma(u) (Hendrycks, Gimpel 2016), before each
 convolution of a U-Net. Between them the time of a diffusion may scale and shift channels (Dhariwal, Nichol 2021, 4.1).
 
-    layer: layers.GroupNormSiLU    used by: genmini/nets/unet.py    cpu: csrc/group_norm_silu.cpp
+    kernels: below, kernels/_groups.py, csrc/group_norm_silu.cpp    layer: genmini.layers.GroupNormSiLU
     test: tests/kernels/test_group_norm_silu.py    bench: bench/bench_group_norm_silu.py
 
 Math

@@ -4,8 +4,8 @@ The masked convolution of PixelCNN (van den Oord, Kalchbrenner, Kavukcuoglu 2016
 "PixelCNN"): pixels are ordered row by row, the colours of a pixel one after the other. The taps of the filter that
 would read a later pixel are dead: they count as 0.
 
-    mask: kernels/_live_taps.py    in PyTorch for CPUs: kernels/_masked_conv2d_cpu.py
-    layer: genmini.layers.MaskedConv2d   test: tests/kernels/test_masked_conv2d.py   bench: bench/bench_masked_conv2d.py
+    kernels: below, kernels/_live_taps.py, kernels/_masked_conv2d_cpu.py    layer: genmini.layers.MaskedConv2d
+    test: tests/kernels/test_masked_conv2d.py    bench: bench/bench_masked_conv2d.py
 
 Math
     the filter is K (O, C, kh, kw), odd, with centre (ph, pw) = (kh//2, kw//2); its taps in reading order are

@@ -4,7 +4,7 @@ The masked layer of MADE (Germain, Gregor, Murray, Larochelle 2015, eq. 8 and se
 principe"): every unit has a number, its degree. A weight is kept only if the degree of its output is at least the
 degree of its input; the others are masked.
 
-    in PyTorch for CPUs: kernels/_masked_linear_cpu.py    layer: genmini.layers.MaskedLinear
+    kernels: below, kernels/_masked_linear_cpu.py    layer: genmini.layers.MaskedLinear
     test: tests/kernels/test_masked_linear.py    bench: bench/bench_masked_linear.py
 
 Math

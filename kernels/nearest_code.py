@@ -3,9 +3,8 @@
 Vector quantisation of VQ-VAE (van den Oord, Vinyals, Kavukcuoglu 2017, eq. 1; the course's "VQ-VAE"): a vector z is
 replaced by the nearest of K codes e_k. What the network then learns from is the room quantize.
 
-    kernels: csrc/nearest_code.cu; csrc/nearest_code.cpp for CPUs    next: kernels/quantize.py
-    layer: genmini.layers.VectorQuantizer    test: tests/kernels/test_nearest_code.py
-    bench: bench/bench_nearest_code.py    proof: docs/exact-argmin.md
+    kernels: csrc/nearest_code.cu, csrc/nearest_code.cpp    layer: genmini.layers.VectorQuantizer
+    test: tests/kernels/test_nearest_code.py    bench: bench/bench_nearest_code.py    proof: docs/exact-argmin.md
 
 Math
     k_n = lowest k of minimal d_nk,    d_nk = sum_d (z_nd - e_kd)^2

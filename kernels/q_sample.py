@@ -4,8 +4,8 @@ The forward process of a diffusion model in closed form (Ho, Jain, Abbeel, "Deno
 2020, eq. 4), with the three targets of its training: eps (there, eq. 14), x0, and v (Salimans, Ho, "Progressive
 distillation", 2022, section 4).
 
+    kernels: below, kernels/_noise.py, csrc/q_sample.cpp    model: genmini/models/diffusion.py
     test: tests/kernels/test_q_sample.py    bench: bench/bench_q_sample.py
-    cpu: csrc/q_sample.cpp
 
 Math
     x_t = alpha x0 + sigma eps,    alpha = alpha[t_n], sigma = sigma[t_n] of row n,    eps ~ N(0, 1)

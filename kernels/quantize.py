@@ -1,10 +1,10 @@
 """How does a network learn, if its output is replaced by the nearest code, and the choice of a code has no gradient?
 
-The step of VQ-VAE once the nearest codes are known (van den Oord, Vinyals, Kavukcuoglu 2017, eq. 2-3; the course's
-"VQ-VAE"): the network behind the codes learns as if they were z, and the codes move towards the vectors that they
-replace.
+The step of VQ-VAE once the room nearest_code has found the codes (van den Oord, Vinyals, Kavukcuoglu 2017, eq. 2-3;
+the course's "VQ-VAE"): the network behind the codes learns as if they were z, and the codes move towards the vectors
+that they replace.
 
-    kernels: csrc/quantize.cu    before: kernels/nearest_code.py    layer: genmini.layers.VectorQuantizer
+    kernels: csrc/quantize.cu    layer: genmini.layers.VectorQuantizer
     test: tests/kernels/test_quantize.py    bench: bench/bench_quantize.py
 
 Math

@@ -4,8 +4,8 @@ The loss of every L-way softmax: PixelCNN and PixelRNN over 256 levels (van den 
 section 3.3), MADE and NADE over a few. The running maximum is that of Milakov, Gimelshein, "Online normalizer
 calculation for softmax", 2018.
 
-    model: genmini/models/pixelcnn.py, equation (3)    test: tests/kernels/test_softmax_nll.py
-    bench: bench/bench_softmax_nll.py
+    kernels: below    model: genmini/models/pixelcnn.py
+    test: tests/kernels/test_softmax_nll.py    bench: bench/bench_softmax_nll.py
 
 Math
     forward     nll_np = (m_np - a_ntp) + log s_np,  m_np = max_l a_nlp,  s_np = sum_l exp(a_nlp - m_np),  t = target_np

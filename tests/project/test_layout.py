@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from genmini import kernels, ops
+from genmini import kernels, layers, ops
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(path for path in (ROOT / "kernels").glob("[a-z]*.py"))
@@ -35,6 +35,28 @@ def test_a_room_has_its_siblings(path):
     assert ("cuda" in languages) == (ROOT / "csrc" / f"{name}.cu").exists()
     assert (any(room.cpu == "C++" for room in kernels.ROOMS.values() if room.source == name)
             == (ROOT / "csrc" / f"{name}.cpp").exists())
+
+
+@each_room
+def test_a_room_names_its_relatives_in_one_form(path):
+    """kernels: files, a layer or a model that uses them, test, bench, and perhaps a proof."""
+    name, text = path.stem, path.read_text()
+    lines = docstring(path).partition("\n\nMath\n")[0].rpartition("\n\n")[2].splitlines()
+    named = [part.partition(": ") for line in lines for part in re.split(r" {4}", line.removeprefix("    "))]
+    assert re.fullmatch(r"kernels( layer| model)? test bench( proof)?", " ".join(label for label, *_ in named)), lines
+    relatives = {label: value for label, _, value in named}
+    sources = [source for kind in ("cu", "cpp") if (ROOT / (source := f"csrc/{name}.{kind}")).exists()]
+    helpers = [f"kernels/{module.rpartition('.')[2]}.py" for module in imported(path)
+               if re.fullmatch(r"genmini\.kernels\._\w+", module)]
+    helpers = [file for file in dict.fromkeys(helpers) if file.endswith("_cpu.py") or "\n@triton.jit\n" in
+               (ROOT / file).read_text()]
+    here = ["below"] if "\n@triton.jit\n" in text else []
+    assert relatives["kernels"] == ", ".join([*here, *helpers, *sources])
+    assert relatives["test"] == f"tests/kernels/test_{name}.py" and relatives["bench"] == f"bench/bench_{name}.py"
+    users = [ROOT / "genmini" / "layers.py", *MODELS]
+    assert {"layer", "model"} & {*relatives} or not any(f"ops.{name}" in user.read_text() for user in users)
+    assert "layer" not in relatives or hasattr(layers, relatives["layer"].removeprefix("genmini.layers."))
+    assert "model" not in relatives or ROOT / relatives["model"] in MODELS
 
 
 def test_every_cuda_source_has_a_room():
