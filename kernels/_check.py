@@ -115,8 +115,8 @@ def values(tensor):
     return tensor.device.type == "cpu" or (tensor.device.type == "cuda" and os.environ.get("GENMINI_CHECK") == "1")
 
 
-def begun(u, x, known, dtypes, dtype, kept):
-    """What a sampler with noise u (N, D) goes on from: kept(x), which has this dtype; zeros if no number is known."""
+def x_to_complete(u, x, known, dtypes, dtype, converted):
+    """The x that a sampler with noise u (N, D) completes: converted(x), which has this dtype, or zeros without an x."""
     tensors(u=u)
     dimensions("u", u, 2, "(N, D)")
     whole("known", known, 0, u.shape[1], "from 0 to the count of numbers")
@@ -127,7 +127,7 @@ def begun(u, x, known, dtypes, dtype, kept):
     tensors(dtypes, x=x)
     shape("x", x, u.shape, "that of u")
     one_device(u=u, x=x)
-    return kept(x)
+    return converted(x)
 
 
 def in_range(name, tensor, count, letter):

@@ -47,6 +47,7 @@ import torch
 import torch.nn.functional as F
 
 from . import _check, _library
+from ._levels import cumulative, outputs_of
 from ._room import operator, room
 
 DEEPEST = 64  # hidden layers and V that a launch carries; A comes behind them
@@ -79,7 +80,7 @@ def reference(u, x, known, levels, weights, biases, degrees, direct):
     """x drawn from `known` on, and the logits of all, (N, D, 1 or L): one whole pass for every pixel that is drawn."""
     x, D = x.to(torch.uint8, copy=True, memory_format=torch.contiguous_format), x.shape[1]
     d = torch.arange(1, D + 1, device=x.device)
-    m, rows = [d.repeat_interleave(levels - 1), *degrees], d.repeat_interleave(_rows(levels))
+    m, rows = [d.repeat_interleave(levels - 1), *degrees], d.repeat_interleave(outputs_of(levels))
     masked = [W.masked_fill(m_j[:, None] < m_k, 0) for W, m_j, m_k in zip(weights, degrees, m, strict=False)]
     V, A = (
         None if W is None else W.masked_fill(rows[:, None] <= m_k, 0)
@@ -91,18 +92,13 @@ def reference(u, x, known, levels, weights, biases, degrees, direct):
         for W, b in zip(masked, biases, strict=False):
             z = F.relu(F.linear(z, W, b))
         l = F.linear(z, V, biases[-1])
-        return (l if A is None else l + F.linear(bits, A)).reshape(len(x), D, _rows(levels))
+        return (l if A is None else l + F.linear(bits, A)).reshape(len(x), D, outputs_of(levels))
 
     l = logits() if known == D else None
     for d in range(known, D):
         l = logits()  # l_d does not depend on x_d and later pixels: the last logits are those of every step
-        below = torch.sigmoid(-l[:, d]) if levels == 2 else l[:, d].softmax(1).cumsum(1)[:, :-1]
-        x[:, d] = (u[:, d, None] >= below).sum(1)
+        x[:, d] = (u[:, d, None] >= cumulative(l[:, d], levels)).sum(1)
     return x, l
-
-
-def _rows(levels):  # of V a pixel
-    return 1 if levels == 2 else levels
 
 
 # ---- kernel: in csrc/made_sample.cu and csrc/made_sample.cpp, by these names ----------------------------------------
@@ -128,7 +124,7 @@ def launch(backend, rung, u, x, known, levels, weights, biases, degrees, direct)
     direct = LayerRow(W=address(direct), b=0, degrees=0, K=D * (levels - 1))
     layers = _library.table(LayerRow, [*layers, direct])
     ends = x.new_empty(I + 1, D + 1, dtype=torch.int64)  # how many of z^i have a degree <= d; the kernel writes it
-    logits, units = u.new_empty(N, D, _rows(levels)), D * (levels - 1) + sum(len(m) for m in degrees)
+    logits, units = u.new_empty(N, D, outputs_of(levels)), D * (levels - 1) + sum(len(m) for m in degrees)
     sizes = _library.table(Sizes, [Sizes(known=known, I=I, L=levels, N=N, D=D, units=units)])
     if backend == "cpu":
         bytes = _library.size("made_sample", "cpu", "made_sample_cpu_workspace", u.dtype, sizes, threads=threads)
@@ -148,7 +144,7 @@ SAMPLE = room("made_sample", "cuda", ("naive", "tiles"), cpu="C++")
 
 
 def _fits(x, known, levels, weights, biases, degrees, direct):
-    units = [x.shape[1] * (levels - 1), *map(len, degrees), x.shape[1] * _rows(levels)]
+    units = [x.shape[1] * (levels - 1), *map(len, degrees), x.shape[1] * outputs_of(levels)]
     fit = len(weights) == len(biases) == len(units) - 1
     for W, b, K, J in zip(weights, biases, units, units[1:], strict=False):
         fit = fit and W.shape == (J, K) and (b is None or len(b) == J)
@@ -163,7 +159,7 @@ def _fits(x, known, levels, weights, biases, degrees, direct):
 _sample = operator(
     SAMPLE, "made_sample(Tensor u, Tensor x, int known, int levels, Tensor[] weights, Tensor?[] biases, "
     "Tensor[] degrees, Tensor? direct) -> (Tensor drawn, Tensor l)",
-    fake=lambda u, x, levels: (x.new_empty(x.shape, dtype=torch.uint8), u.new_empty(*x.shape, _rows(levels))),
+    fake=lambda u, x, levels: (x.new_empty(x.shape, dtype=torch.uint8), u.new_empty(*x.shape, outputs_of(levels))),
     takes="u: T(N, D); x: int16(N, D); weights: T(*, *); biases: T(*); degrees: int(*); direct: T(*, *)",
     check=_fits, reference=reference, kernel=launch, cpu=launch,
 )
@@ -180,7 +176,7 @@ def made_sample(u, weights, biases, degrees, levels=2, direct=None, x=None, know
     constants.
     """
     _check.whole("levels", levels, 2, 256, "what a byte can tell apart")
-    x = _check.begun(u, x, known, _check.NUMBERS, torch.int16, _levels)
+    x = _check.x_to_complete(u, x, known, _check.NUMBERS, torch.int16, _whole_levels)
     _network(u, weights, biases, degrees, levels, direct)
     with torch.no_grad():
         *weights, direct = _library.for_native(*weights, direct)
@@ -192,7 +188,7 @@ def made_sample(u, weights, biases, degrees, levels=2, direct=None, x=None, know
     return (x, l[..., 0] if levels == 2 else l) if logits else x
 
 
-def _levels(x):
+def _whole_levels(x):
     """x as int16. What is no whole number from 0 to 255 becomes 256, which the operator refuses."""
     if x.dtype in (torch.uint8, torch.bool):
         return x.to(torch.int16)
@@ -210,7 +206,7 @@ def _network(u, weights, biases, degrees, levels, direct):
         )
     if len(weights) >= DEEPEST:
         raise ValueError(f"weights must be of at most {DEEPEST - 1} layers, got {len(weights)}")
-    D, J, named = u.shape[1], u.shape[1] * _rows(levels), {}
+    D, J, named = u.shape[1], u.shape[1] * outputs_of(levels), {}
     K = D * (levels - 1)
     for i, (W, b) in enumerate(zip(weights, biases, strict=True)):
         named |= {f"weights[{i}]": W} | ({} if b is None else {f"biases[{i}]": b})

@@ -193,7 +193,7 @@ def nade_sample(u, W, V, b, c, x=None, known=0, logits=False):
     x (N, D) and known: x[:, :known] is given, the rest is drawn after it. logits=True also returns the logits of all
     steps, (N, D), as constants.
     """
-    x = _check.begun(u, x, known, _check.NUMBERS, torch.uint8, _data)
+    x = _check.x_to_complete(u, x, known, _check.NUMBERS, torch.uint8, _data)
     with torch.no_grad():
         W, V, b, c = _weights(x, W, V, b, c)
         x, l = _sample(u=u.to(W.dtype), x=x, known=known, W=W.t(), V=V, b=b, c=c)

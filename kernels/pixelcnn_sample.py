@@ -47,6 +47,7 @@ import torch
 import torch.nn.functional as F
 
 from . import _check, _library
+from ._levels import cumulative, outputs_of
 from ._pixel_layers import ACTS, ALL, EARLIER, UP_TO, LayerRow, Sizes, StreamRow, Tap, TapRow, packed, rows_of
 from ._pixel_layers import Layer as Layer  # for callers
 from ._room import operator, room
@@ -93,15 +94,6 @@ def reference(u, x, known, components, shape, E, streams, layers, taps, weights,
         below = cumulative(logits_of(x, shape, E, *network)[:, d], len(E), components)
         x[:, d] = (u[:, d, None] >= below).sum(1)
     return x, logits_of(x, shape, E, *network)
-
-
-def cumulative(l, levels, components):
-    """(N, F) -> P(x <= 0), ..., P(x <= L-2), (N, L-1)"""
-    if not components:
-        return torch.sigmoid(-l) if levels == 2 else l.softmax(1).cumsum(1)[:, :-1]
-    pi, mu, log_s = l.unflatten(1, (3, 1, components)).unbind(1)
-    edge = (2 * torch.arange(levels - 1, device=l.device, dtype=l.dtype)[:, None] + 1) / (levels - 1) - 1
-    return (pi.softmax(-1) * torch.sigmoid((edge - mu) * torch.exp(-log_s.clamp(min=-7)))).sum(-1)
 
 
 def logits_of(x, shape, E, streams, layers, taps, weights, bias):
@@ -190,10 +182,6 @@ def check(x, known, shape, E, biases, y):
         raise ValueError(f"y must hold classes 0 ... {classes - 1}, and it holds other values")
 
 
-def outputs_of(levels, components):  # F
-    return 3 * components if components else 1 if levels == 2 else levels
-
-
 _sample = operator(
     SAMPLE, "pixelcnn_sample(Tensor u, Tensor x, int known, int components, int[] shape, Tensor E, Tensor streams, "
     "Tensor layers, Tensor taps, Tensor weights, Tensor biases, Tensor y) -> (Tensor drawn, Tensor l)",
@@ -213,7 +201,7 @@ def pixelcnn_sample(u, layers, shape, levels, components=0, y=None, x=None, know
     logits=True also gives the numbers that decided at every step, (N, D, F), as constants.
     """
     C, H, W = shape = check_shape(shape)
-    x = _check.begun(u, x, known, _check.INTEGERS, torch.int64, torch.Tensor.long)
+    x = _check.x_to_complete(u, x, known, _check.INTEGERS, torch.int64, torch.Tensor.long)
     _check.shape("u", u, (len(u), C * H * W), "(N, D) with D = C H W")
     _check.whole("levels", levels, 2, 65536, "at least two")
     _check.whole("components", components, 0, 1024, "none or a few")

@@ -157,8 +157,7 @@ MUTANTS = [
           "reference"),
     Wrong("made_sample", DRAWN, "below += exp(l[k]", "below = exp(l[k]", "= for +="),
     Wrong("made_sample", DRAW, "level >= k ? T(1) : T(0)", "level > k ? T(1) : T(0)", "an off-by-one bit"),
-    Wrong("made_sample", "kernels/made_sample.py", "below = torch.sigmoid(-l[:, d])", "below = torch.sigmoid(l[:, d])",
-          "a sign", "reference"),
+    Wrong("made_sample", "kernels/_levels.py", "torch.sigmoid(-l)", "torch.sigmoid(l)", "a sign", "reference"),
 ]
 NATIVE = [
     Wrong("group_norm_silu", NORMED_CPU, "w * stats[2] + zero, offset = b - stats[1] * (w * stats[2]) + zero",
