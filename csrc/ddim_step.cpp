@@ -11,7 +11,7 @@
 
 namespace {
 
-enum Threshold { UNBOUND,
+enum Threshold { NONE,
                  STATIC,
                  DYNAMIC };
 
@@ -70,7 +70,7 @@ template <class T> static void step(const Problem<T>& p, int64_t n0, int64_t n1,
         each_vector<T>(d1 - d0, [&](int64_t d, int64_t count) {
             int64_t at = n * p.D + d0 + d;
             vec<T> x = load(p.x + at, count), x0 = predicted(p, at, count, x);
-            if (p.threshold != UNBOUND) x0 = x0 > most ? most : x0, x0 = x0 < least ? least : x0;    // NaN stays NaN
+            if (p.threshold != NONE) x0 = x0 > most ? most : x0, x0 = x0 < least ? least : x0;    // NaN stays NaN
             if (p.threshold == DYNAMIC) x0 = x0 / most;
             vec<T> x_s = a * x0 + k * x;
             if (noise) x_s += c * load(noise + at, count);

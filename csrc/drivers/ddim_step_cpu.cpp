@@ -10,7 +10,7 @@ extern "C" int ddim_step_cpu(int dtype, const void* x, const void* output, const
 
 namespace {
 
-enum Threshold { UNBOUND,
+enum Threshold { NONE,
                  STATIC,
                  DYNAMIC };
 
@@ -44,7 +44,7 @@ void drive(int dtype, const std::string& type, double precision, int64_t N, int6
         double s = threshold == DYNAMIC && D && size[rank] > 1 ? size[rank] : 1;
         for (int64_t d = 0; d < D; d++) {
             int64_t i = n * D + d;
-            if (threshold != UNBOUND) x0[d] = fmin(fmax(x0[d], -s), s) / s;
+            if (threshold != NONE) x0[d] = fmin(fmax(x0[d], -s), s) / s;
             double e = noise == GIVEN ? double(eps[i]) : 0;
             if (noise == SEEDED) e = normal_of(seed[0], n, d);
             double off = 3e-6 * (noise == SEEDED) + 32 * precision;
@@ -61,7 +61,7 @@ int main() {
         setenv("GENMINI_CPU", set, 1);
         for (auto& s : shapes)
             for (int threads : {1, 3})
-                for (Threshold threshold : {UNBOUND, STATIC, DYNAMIC})
+                for (Threshold threshold : {NONE, STATIC, DYNAMIC})
                     for (Noise noise : {STILL, GIVEN, SEEDED}) {
                         std::string name(set);
                         bool guided = (threshold + noise + threads) % 2;
