@@ -1,0 +1,160 @@
+"""Make an operator of PyTorch, genmini::<name>, from the functions of a room.   kernels/_room.py says what they are.
+
+A backend is chosen inside the operator, where nothing is traced and no gradient is recorded. kernels/_gradient.py puts
+the gradient around it.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import itemgetter
+
+import torch
+
+from . import _backend, _library
+from ._takes import Remembered, agreement
+
+LIBRARY = torch.library.Library("genmini", "DEF")
+GRADIENTS = {}  # overload -> its autograd.Function, for an operator called by itself, as in an exported graph
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """genmini::<name>, called with the request of the moment, below autograd: `differentiable` adds the gradient."""
+
+    name: str
+    inputs: tuple  # their names in the schema, without the request
+    outputs: tuple
+    reference: Callable  # of all inputs, in the order of the schema
+    overload: Callable  # torch.ops.genmini.<name>.default
+
+    def __call__(self, **named):
+        return self.overload(*self.in_order(named), _backend.requested())
+
+    def in_order(self, named):
+        """The values of these names, in the order of the schema."""
+        if named.keys() != set(self.inputs):
+            raise TypeError(f"genmini::{self.name} takes {', '.join(self.inputs)}, got {', '.join(named)}")
+        return [named[name] for name in self.inputs]
+
+
+def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, strided="", takes=None):
+    """Define genmini::<schema>, which runs on the backend of its request."""
+    overload = defined(schema)
+    name = schema.partition("(")[0]
+    where = f"genmini::{name}"
+    *parsed, _ = overload._schema.arguments  # the last is the request
+    inputs, outputs = tuple(a.name for a in parsed), tuple(r.name for r in overload._schema.returns)
+    if not all(outputs) or len({*inputs, *outputs}) < len(inputs + outputs):
+        raise NameError(f"{where} must name every output, and no two arguments alike: {schema}")
+    tensors = [a.name for a in parsed if "Tensor" in str(a.type)]
+    keep_strides = known(strided, inputs + outputs, f"strided of {where}")
+
+    # the functions of the room, called with the values of all inputs in the order of the schema
+    of_inputs = lambda function, *more: function and by_name(function, (*inputs, *more), where)
+    empty_outputs = like(fake, inputs, where) if isinstance(fake, str) else of_inputs(fake)
+    define, check_values = of_inputs(reference), of_inputs(check)
+    launch, compute = of_inputs(kernel, "backend", "rung"), of_inputs(cpu, "backend", "rung")
+    check_kinds = agreement(takes, inputs, tensors, where) if takes else lambda values: None
+    check_new_kinds = Remembered(check_kinds, [inputs.index(n) for n in tensors]) if takes else check_kinds
+
+    decides = next(i for i, a in enumerate(parsed) if str(a.type) == "Tensor")  # the first: its device and dtype
+    to_plain = [inputs.index(n) for n in tensors if n not in keep_strides]
+    strides_of_fake = bool({*keep_strides} & {*outputs})
+
+    def laid_out(found, values):
+        """What PyTorch computed, contiguous or with the strides of the fake's outputs."""
+        many = isinstance(found, tuple)
+        outs = found if many else (found,)
+        if strides_of_fake:
+            wanted = empty_outputs(*values) if many else (empty_outputs(*values),)
+            outs = [o if o.stride() == w.stride() else w.copy_(o) for o, w in zip(outs, wanted, strict=True)]
+        else:
+            outs = [o.contiguous() for o in outs]
+        return tuple(outs) if many else outs[0]
+
+    def on_backend(*arguments):
+        *values, request = arguments
+        check_new_kinds(values)
+        if check_values:
+            check_values(*values)
+        choice = _backend.chosen(room.name, values[decides].device, values[decides].dtype, request)
+        if choice.backend == "reference" or (choice.backend == "cpu" and not compute):
+            return laid_out(define(*values), values)
+        for i in to_plain:
+            values[i] = plain(values[i])
+        if choice.backend != "cpu":
+            return launch(*values, choice.backend, choice.rung)
+        found = compute(*values, choice.backend, choice.rung)
+        return laid_out(found, arguments[:-1]) if room.cpu == "PyTorch" else found
+
+    def by_itself(*arguments):
+        """The call of the operator without its front door, with autograd."""
+        if not wants_gradient(arguments):
+            with torch._C._AutoDispatchBelowAutograd():
+                return overload(*arguments)
+        if overload not in GRADIENTS or torch._C._are_functorch_transforms_active():
+            # a gradient would be dropped in silence
+            raise RuntimeError(f"{where} has no gradient here: call its front door in genmini.ops")
+        return GRADIENTS[overload].apply(*arguments)
+
+    def checked_fake(*arguments):
+        check_kinds(arguments[:-1])
+        return empty_outputs(*arguments[:-1])
+
+    LIBRARY.impl(name, on_backend, "CompositeExplicitAutograd")
+    LIBRARY.impl(name, by_itself, "Autograd")
+    torch.library.register_fake(where, checked_fake, lib=LIBRARY)
+    return Operator(name, inputs, outputs, define, overload)
+
+
+def defined(schema):
+    """The schema, defined with a request as its last argument -> torch.ops.genmini.<name>.default"""
+    arguments, _, results = schema.rpartition(") -> ")
+    LIBRARY.define(f"{arguments}, str request) -> {results}", tags=[torch.Tag.pt2_compliant_tag])
+    return getattr(torch.ops.genmini, schema.partition("(")[0]).default
+
+
+def plain(value):
+    return list(map(_library.plain, value)) if isinstance(value, list) else _library.plain(value)
+
+
+def like(names, inputs, where):
+    """A fake whose outputs have the shapes and dtypes of these inputs."""
+    places = [inputs.index(name) for name in known(names, inputs, f"fake of {where}")]
+    empty = lambda a: a.new_empty(a.shape)
+    return lambda *values: empty(values[places[0]]) if len(places) == 1 else tuple(empty(values[i]) for i in places)
+
+
+def by_name(function, names, where):
+    """The function, called with a value for each of the names: it gets those that its own parameters name."""
+    places = [names.index(name) for name in parameters(function, names, where)]
+    if len(places) < 2:
+        return lambda *values: function(*[values[i] for i in places])
+    pick = itemgetter(*places)
+    return lambda *values: function(*pick(values))
+
+
+def parameters(function, names, where):
+    """The names of the function's parameters; one that is none of `names` must have a default."""
+    its = inspect.signature(function).parameters
+    needed = [name for name, p in its.items() if name in names or p.default is p.empty]
+    return known(needed, names, f"{function.__name__} of {where}")
+
+
+def known(names, all_names, where):
+    """These names, or those of a string, if all are known."""
+    names = names.split() if isinstance(names, str) else list(names)
+    for name in names:
+        if name not in all_names:
+            raise NameError(f"{where} names {name!r}, which is none of {', '.join(all_names)}")
+    return names
+
+
+def wants_gradient(arguments):
+    """Whether a gradient is wanted of one of these, or of a tensor in a list of them."""
+    return torch.is_grad_enabled() and any(map(requires_gradient, arguments))
+
+
+def requires_gradient(a):
+    return any(map(requires_gradient, a)) if isinstance(a, list | tuple) else getattr(a, "requires_grad", False)
