@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from genmini import files, given, plots
+from genmini import conditions, files, plots
 
 
 def draw(model, n, seed=0, **how):
@@ -35,7 +35,7 @@ def halves(model, test, n):
 def parts(model, test, n):
     """The first n test images, of which the model is given what it is made for -> the same two."""
     known = _first(model, test, n, "images are to be restored")
-    return known, {f"data ({test.split})": test.x[:n], "what is given": given.pictured(test.x[:n], model.given)}
+    return known, {f"data ({test.split})": test.x[:n], "what is given": conditions.pictured(test.x[:n], model.given)}
 
 
 def _first(model, test, n, what):

@@ -91,7 +91,7 @@ class Model(nn.Module):
     has_normal_prior = False  # true if z is drawn from N(0, I)
     attributes = ()  # names of the attributes that the first numbers z follow
     divergence = ""  # that the discriminator estimates, a name of DIVERGENCES in genmini/models/gan.py; "": none
-    given = ""  # what of an image the model is given, a name of genmini/given.py; "": nothing
+    given = ""  # what of an image the model is given, a name of genmini/conditions.py; "": nothing
     sample_note = ""  # a sentence that belongs beside samples
     judged_by_samples = False  # true if `valid_loss` is taken of samples; the metrics then count modes, too
 

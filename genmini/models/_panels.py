@@ -7,7 +7,7 @@ import math
 
 import torch
 
-from genmini import given
+from genmini import conditions
 
 
 def panels_of(model, splits):
@@ -20,7 +20,8 @@ def panels_of(model, splits):
         x = test.x[: rows * rows]
         y = dict(y=test.y[: len(x)].to(model.device)) if model.classes else {}
         made = model.restore(x.to(model.device), **y).cpu()
-        return {"data (test)": x, "what is given": given.pictured(x, model.given), f"restored by {name}": made}, rows
+        c = conditions.pictured(x, model.given)
+        return {"data (test)": x, "what is given": c, f"restored by {name}": made}, rows
     by_class = bool(model.classes) and not model.cannot("reconstruct")
     columns = model.classes if by_class else rows
     title = f", classes 0 ... {columns - 1} by column" if by_class else ""

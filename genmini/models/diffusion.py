@@ -25,9 +25,9 @@ A model with classes learns p(x | y), and p(x) from the share `hide` of the imag
 (10) with w = 1 is the conditional model; w > 1 goes further away from p(x). A model without classes is led to one by a
 classifier (genmini/guidance.py).
 
-A model that is `given` a part c of an image (genmini/given.py) has it as further channels of its input (11), and draws
-images that have this part: it colours a picture, or enlarges it. Any model completes images of which some pixels are
-`known`; it needs no training for that (samplers.repaint).
+A model that is `given` a part c of an image (genmini/conditions.py) has it as further channels of its input (11), and
+draws images that have this part: it colours a picture, or enlarges it. Any model completes images of which some pixels
+are `known`; it needs no training for that (samplers.repaint).
 
 loss "bound" trains on one uniform t of (6). `log_prob` and `figures` sum (6) over k stratified times for each image,
 unbiased, and over all T where k >= T. In eval mode `loss` takes the same times and noise at each call, so that valid
@@ -41,8 +41,7 @@ from itertools import pairwise
 
 import torch
 
-from genmini import given as parts
-from genmini import ops
+from genmini import conditions, ops
 from genmini.guidance import guided
 from genmini.models._model import Cannot, Model
 from genmini.nets.unet import UNet
@@ -80,7 +79,7 @@ class Diffusion(Model):
         self.unit = "nats" if loss == "bound" else "squared error"
         self.default = sampling(T, classes, sampler, draws, guidance, threshold)
         self.given = given
-        c = parts.channels(given, shape) if given else 0
+        c = conditions.channels(given, shape) if given else 0
         self.net = UNet(C + c, C, width, multiples, blocks, attention, classes, upsample=upsample, dropout=dropout)
         self.place(device, dtype)
         a, s = tables(schedule, T)  # (1), (2)
@@ -102,7 +101,7 @@ class Diffusion(Model):
 
     def part(self, x_0):
         """The c of (11), enlarged to the sides of x_0; None where the model is given nothing"""
-        return parts.shown(x_0, self.given) if self.given else None
+        return conditions.shown(x_0, self.given) if self.given else None
 
     def F(self, x_t, a, s, y, c=None):
         """x_t (N, C, H, W) at the time a, s, each (N,) or (1,), y (N,), -1 for no class, c (N, c, H, W) or None
@@ -234,7 +233,7 @@ class Diffusion(Model):
         """
         if classifier is not None and self.classes:
             raise ValueError("a classifier guides a model without classes: this one takes y itself")
-        known = parts.mask(known, self.shape, self.pixel_order()).to(self.device)
+        known = conditions.mask(known, self.shape, self.pixel_order()).to(self.device)
         if known.any() and how not in (None, "ddpm"):
             raise ValueError(f"known pixels are completed by how='ddpm' alone, got {how!r}")
         chosen = how or ("ddpm" if classifier else None), steps, guidance, threshold
@@ -265,7 +264,7 @@ class Diffusion(Model):
     def restore(self, x, y=None):
         """(N, *shape) -> (N, *shape): a draw for each, given c(x) alone"""
         if not self.given:
-            raise Cannot(f"this Diffusion is given no part of an image: set given to {' or '.join(parts.GIVEN)}")
+            raise Cannot(f"this Diffusion is given no part of an image: set given to {' or '.join(conditions.GIVEN)}")
         return self.sample(len(x), y, x=x)
 
     @torch.no_grad()

@@ -16,12 +16,12 @@ the same `given`, has twice the error: with x' and x_0 two draws from p(x_0 | c)
 and so the distance between two draws, x' and x'', is that between a draw and the truth. `genmini study restore` prints
 all three. x_0 = 2 x / (L-1) - 1 are the levels on [-1, 1]; U is the U-Net of the diffusion, at the time 0.
 
-    c: genmini/given.py    network: genmini/nets/unet.py    test: tests/models/test_regressor.py
+    c: genmini/conditions.py    network: genmini/nets/unet.py    test: tests/models/test_regressor.py
 """
 
 import torch
 
-from genmini import given as parts
+from genmini import conditions
 from genmini.models._model import Model
 from genmini.nets.unet import UNet
 from genmini.settings import image, whole
@@ -34,7 +34,7 @@ class Regressor(Model):
                  upsample="nearest", dropout=0.0, device=None, dtype=None):
         """given: c of (1), "dark", "grey", "half" or "quarter"; width to dropout: of the U-Net."""
         whole(2, 256, levels=levels)
-        c, C = parts.channels(given, shape), image(shape)[0]
+        c, C = conditions.channels(given, shape), image(shape)[0]
         super().__init__(shape, levels)
         self.given = given
         self.net = UNet(c, C, width, multiples, blocks, attention, upsample=upsample, dropout=dropout)
@@ -46,7 +46,7 @@ class Regressor(Model):
 
     def f(self, x_0):
         """x_0 (N, C, H, W), of which only c is seen -> the mean image, (N, C, H, W)"""
-        c = parts.shown(x_0, self.given)  # (1)
+        c = conditions.shown(x_0, self.given)  # (1)
         return self.net(c, torch.zeros(len(c), device=c.device))  # (2)
 
     def loss(self, x, y=None):

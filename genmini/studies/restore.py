@@ -1,7 +1,7 @@
 """What does a model make of a part of an image: of a picture without colours, of a small one? A mean, or one of many?
 
 The rows show what is given of test images, what each run makes of it (one row of a regressor, five draws of a model
-that draws), and the images. The runs are given the same part (genmini/given.py) of the same data.
+that draws), and the images. The runs are given the same part (genmini/conditions.py) of the same data.
 
     PSNR = 10 log10((L-1)^2 / mean |x' - x|^2)      of what is made, x', against the image x                     (1)
     |x' - x''|    between two draws for the same image; like |x' - x| if both are draws from p(x | c)            (2)
@@ -16,7 +16,7 @@ import math
 
 import torch
 
-from genmini import given, plots
+from genmini import conditions, plots
 from genmini.data import shapes_reader
 from genmini.data.shapes import COLOURS
 from genmini.studies._run import Misfit
@@ -37,7 +37,7 @@ def study(runs, path):
             one, other = (f"{each.model.given!r} of images {each.model.shape}" for each in (run, first))
             raise Misfit(f"{run.folder} is given {one}, and {first.folder} {other}: choose runs given the same")
     x, what = test.x[:IMAGES], first.model.given
-    c = given.pictured(x, what)
+    c = conditions.pictured(x, what)
     answers, images, labels = [f"given {what}: {measured(c[None], x, test, what)}"], [c[:COLUMNS]], [f"given: {what}"]
     for run in runs:
         torch.manual_seed(run.seed)
@@ -61,7 +61,7 @@ def measured(made, x, test, what, run=None):
         words.append(f"two draws are {distance(made):.1f} levels apart, a draw and the image {error:.1f}")  # (2)
     if run:
         flat = made.flatten(0, 1).float()
-        apart = given.pictured(flat, what).view(made.shape) - given.pictured(x, what)
+        apart = conditions.pictured(flat, what).view(made.shape) - conditions.pictured(x, what)
         words.append(f"what is given of them differs by {length(apart):.1f} levels")
     if test.scenes is not None:
         words.append(of_scenes(made, test, what))
@@ -107,7 +107,7 @@ def of_scenes(made, test, what):
 
 def allowed(what):
     """sum_k p_k^2 where all colours with the same c on a black ground are as likely, the mean over colours"""
-    c = given.of(torch.tensor([*COLOURS.values()], dtype=torch.float64)[:, :, None, None], what).flatten()
+    c = conditions.part(torch.tensor([*COLOURS.values()], dtype=torch.float64)[:, :, None, None], what).flatten()
     return (1 / (c[:, None] == c).double().sum(1)).mean().item()
 
 

@@ -12,7 +12,7 @@ from check_models import resumes
 from PIL import Image
 from torch.distributions import Normal, kl_divergence
 
-from genmini import checkpoint, data, given, ops, plots
+from genmini import checkpoint, conditions, data, ops, plots
 from genmini.guidance import guided
 from genmini.metrics import network
 from genmini.models._model import Cannot
@@ -452,11 +452,11 @@ def of_parts(what, **settings):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("what", given.GIVEN)
+@pytest.mark.parametrize("what", conditions.GIVEN)
 def test_the_network_sees_c_beside_the_noise(what, loss):
     """In the loss, in every term of the bound and in each step of a sampler, with guidance as without."""
     model, seen = of_parts(what, loss=loss, classes=3), []
-    net, C = model.net.forward, 3 + given.channels(what, (3, 8, 8))
+    net, C = model.net.forward, 3 + conditions.channels(what, (3, 8, 8))
     model.net.forward = lambda x, log_snr, y: (seen.append(x), net(x, log_snr, y))[1]
     x, y = torch.randint(17, (4, 3, 8, 8)), torch.tensor([0, 1, 2, 0])
     model.loss(x, y=y)
@@ -465,7 +465,7 @@ def test_the_network_sees_c_beside_the_noise(what, loss):
     guided = len(seen)
     model.sample(4, y, x=x, guidance=2.0)
     model.process(x, y, times=2)
-    c = given.shown(x / 8.0 - 1, what).double()
+    c = conditions.shown(x / 8.0 - 1, what).double()
     assert len(seen) > 20
     for n, images in enumerate(seen):
         assert images.shape[1:] == (C, 8, 8)
@@ -473,7 +473,7 @@ def test_the_network_sees_c_beside_the_noise(what, loss):
         torch.testing.assert_close(images[:, 3:], torch.cat([c, c]) if twice else c, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("what", given.GIVEN)
+@pytest.mark.parametrize("what", conditions.GIVEN)
 def test_a_sample_depends_on_c_alone(what):
     model, noise = of_parts(what), torch.randn(4, 3, 8, 8).double()
     x = torch.randint(17, (4, 3, 8, 8))

@@ -9,32 +9,32 @@ import torch
 import torch.nn.functional as F
 from check import command
 
-from genmini import data, given
+from genmini import conditions, data
 from genmini.data import shapes
 from genmini.data.shapes import COLOURS, GROUNDS, Object, Scene
 from genmini.models.regressor import Regressor
 from genmini.train import fit
 
-each_given = pytest.mark.parametrize("what", given.GIVEN)
+each_given = pytest.mark.parametrize("what", conditions.GIVEN)
 
 
 @pytest.mark.parametrize("C", [1, 3])
 def test_what_is_given_by_hand(C):
     x = torch.randn(2, C, 8, 4, dtype=torch.float64)
     for what, k in (("half", 2), ("quarter", 4)):
-        c = given.of(x, what)
-        assert c.shape == (2, C, 8 // k, 4 // k) and given.channels(what, x.shape[1:]) == C
+        c = conditions.part(x, what)
+        assert c.shape == (2, C, 8 // k, 4 // k) and conditions.channels(what, x.shape[1:]) == C
         for n, i, j in itertools.product(range(2), range(8 // k), range(4 // k)):
             square = x[n, :, k * i : k * (i + 1), k * j : k * (j + 1)].flatten(1)
             torch.testing.assert_close(c[n, :, i, j], square.mean(1))
         repeated = c.repeat_interleave(k, 2).repeat_interleave(k, 3)
-        torch.testing.assert_close(given.of(repeated, what), c)  # a small image is given by its pixels repeated
+        torch.testing.assert_close(conditions.part(repeated, what), c)  # a small image is given by its pixels repeated
     for what, of in (("dark", lambda v: v.min()), ("grey", lambda v: v.mean())):
-        c = given.of(x, what)
-        assert c.shape == (2, 1, 8, 4) and given.channels(what, x.shape[1:]) == 1
+        c = conditions.part(x, what)
+        assert c.shape == (2, 1, 8, 4) and conditions.channels(what, x.shape[1:]) == 1
         assert all(abs(c[n, 0, i, j] - of(x[n, :, i, j])) < 1e-15
                    for n, i, j in itertools.product(range(2), range(8), range(4)))
-        assert torch.equal(given.shown(x, what), c)
+        assert torch.equal(conditions.shown(x, what), c)
 
 
 def test_enlarging_keeps_planes_away_from_the_border():
@@ -43,7 +43,7 @@ def test_enlarging_keeps_planes_away_from_the_border():
     ramp = (3 * h - 2 * w + 5)[None, None]
     for what, edge in (("half", 1), ("quarter", 2)):
         inner = slice(edge, 16 - edge)
-        shown = given.shown(ramp, what)
+        shown = conditions.shown(ramp, what)
         assert shown.shape == ramp.shape
         torch.testing.assert_close(shown[..., inner, inner], ramp[..., inner, inner])
         assert abs(shown[..., 0, 0] - ramp[..., 0, 0]) > 0.3, "where nothing lies beyond, the nearest mean stands"
@@ -55,7 +55,7 @@ def test_dark_says_nothing_of_the_colour_and_grey_tells_it(side):
     for ground, shape in itertools.product(GROUNDS, shapes.SHAPES):
         scenes = [Scene((Object(colour, shape, "big", 31, 29),), ground) for colour in COLOURS]
         x = torch.from_numpy(shapes.draw(scenes, side)).float()
-        dark, grey = given.of(x, "dark"), given.of(x, "grey")
+        dark, grey = conditions.part(x, "dark"), conditions.part(x, "grey")
         assert (dark == dark[:1]).all() and len(dark.unique()) > 1, "the scene is seen"
         assert all((a - b).abs().max() > 8 for a, b in itertools.combinations(grey, 2))
 
@@ -63,11 +63,11 @@ def test_dark_says_nothing_of_the_colour_and_grey_tells_it(side):
 def test_a_picture_of_what_is_given_has_the_shape_of_the_images():
     for shape in ((3, 16, 16), (16, 16)):
         x = torch.randint(256, (2, *shape), dtype=torch.uint8)
-        for what in given.GIVEN:
-            shown = given.pictured(x, what)
+        for what in conditions.GIVEN:
+            shown = conditions.pictured(x, what)
             assert shown.shape == x.shape and shown.min() >= 0 and shown.max() <= 255
     x = torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8)
-    assert torch.equal(given.pictured(x, "dark"), x.float().amin(1, keepdim=True).expand(-1, 3, -1, -1))
+    assert torch.equal(conditions.pictured(x, "dark"), x.float().amin(1, keepdim=True).expand(-1, 3, -1, -1))
 
 
 @each_given
@@ -80,8 +80,8 @@ def test_it_is_its_equations(what):
     x = torch.randint(17, (4, 3, 8, 8))
     x_0 = x / 8.0 - 1
     c = x_0.double().amin(1, keepdim=True) if what == "dark" else x_0.double().mean(1, keepdim=True)
-    if what in given.SQUARE:
-        k = given.SQUARE[what]
+    if what in conditions.SQUARE:
+        k = conditions.SQUARE[what]
         c = x_0.double().unfold(2, k, k).unfold(3, k, k).mean((4, 5))
         c = F.interpolate(c, (8, 8), mode="bilinear")
     mean = model.net(c, torch.zeros(4))

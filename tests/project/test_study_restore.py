@@ -8,7 +8,7 @@ import pytest
 import torch
 from check import command
 
-from genmini import checkpoint, data, given, plots, studies
+from genmini import checkpoint, conditions, data, plots, studies
 from genmini.data import shapes
 from genmini.data.shapes import COLOURS, Object, Scene
 from genmini.models._model import Model
@@ -82,7 +82,7 @@ def test_draws_from_the_conditional_have_the_figures_that_the_laws_say(drawn, mo
     assert of_draws.endswith("16.7% where each colour that fits is as likely")
     ((_, images, labels, levels),) = drawn
     assert labels == ["given: dark", "Mean", *["Draws"] * 5, "the image"] and levels == 256
-    assert images.shape == (8, 10, 3, 16, 16) and torch.equal(images[0], given.pictured(x[:10], "dark"))
+    assert images.shape == (8, 10, 3, 16, 16) and torch.equal(images[0], conditions.pictured(x[:10], "dark"))
     assert torch.equal(images[-1], x[:10]) and torch.equal(images[2], made[0, :10])
 
 

@@ -36,7 +36,7 @@ def channels(given, shape):
     return C if given in SQUARE else 1
 
 
-def of(x, given):
+def part(x, given):
     """c of images (N, C, H, W), (N, c, h, w)"""
     if given in SQUARE:
         return F.avg_pool2d(x, SQUARE[given])
@@ -45,7 +45,7 @@ def of(x, given):
 
 def shown(x, given):
     """c of images (N, C, H, W), enlarged to their sides, (N, c, H, W)"""
-    c = of(x, given)
+    c = part(x, given)
     return F.interpolate(c, x.shape[-2:], mode="bilinear", align_corners=False) if given in SQUARE else c
 
 
