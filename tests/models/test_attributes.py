@@ -22,13 +22,13 @@ def test_a_box_is_exact(height, width, ink):
     """Of whole pixels, up to the edge of the image. Of a pale one the area counts the ink."""
     v = blank()
     v[:height, 28 - width :] = ink
-    said = measured(v)
-    assert said["area"] == pytest.approx(ink * height * width, abs=1e-9)
-    assert said["width"] == pytest.approx(width, abs=1e-9) and said["height"] == pytest.approx(height, abs=1e-9)
-    assert said["slant"] == pytest.approx(0, abs=1e-9)
+    measures = measured(v)
+    assert measures["area"] == pytest.approx(ink * height * width, abs=1e-9)
+    assert measures["width"] == pytest.approx(width, abs=1e-9) and measures["height"] == pytest.approx(height, abs=1e-9)
+    assert measures["slant"] == pytest.approx(0, abs=1e-9)
     if ink == 1:
-        assert said["length"] == pytest.approx(max(height, width), abs=1e-6)  # a square is where a root begins
-        assert said["thickness"] == pytest.approx(min(height, width), abs=1e-6)
+        assert measures["length"] == pytest.approx(max(height, width), abs=1e-6)  # a square is where a root begins
+        assert measures["thickness"] == pytest.approx(min(height, width), abs=1e-6)
 
 
 @pytest.mark.parametrize("columns", [-2, -1, 0, 1, 2])
@@ -50,19 +50,19 @@ def test_a_line_of_any_direction_has_its_length_and_thickness(angle, thickness):
     along = column * math.cos(math.radians(angle)) - row * math.sin(math.radians(angle))
     across = column * math.sin(math.radians(angle)) + row * math.cos(math.radians(angle))
     inside = lambda off, half: (half + 0.5 - off.abs()).clamp(0, 1)
-    said = measured(inside(along, length / 2) * inside(across, thickness / 2))
-    assert said["area"] == pytest.approx(length * thickness, rel=0.03)
-    assert -1.5 < said["length"] - length < 0.085 * length + 1.5
-    assert thickness * 0.85 < said["thickness"] + 0.1 and said["thickness"] < thickness * 1.1 + 0.1
+    measures = measured(inside(along, length / 2) * inside(across, thickness / 2))
+    assert measures["area"] == pytest.approx(length * thickness, rel=0.03)
+    assert -1.5 < measures["length"] - length < 0.085 * length + 1.5
+    assert thickness * 0.85 < measures["thickness"] + 0.1 and measures["thickness"] < thickness * 1.1 + 0.1
     if 30 <= angle <= 150 and thickness == 2:
-        assert said["slant"] == pytest.approx(1 / math.tan(math.radians(angle)), abs=0.1)
+        assert measures["slant"] == pytest.approx(1 / math.tan(math.radians(angle)), abs=0.1)
 
 
 def test_a_disc_is_as_long_as_it_is_thick():
     row, column = torch.meshgrid(torch.arange(28) - 13.5, torch.arange(28) - 13.5, indexing="ij")
-    said = measured((8.5 - (row.square() + column.square()).sqrt()).clamp(0, 1))
-    assert said["length"] == said["thickness"] == pytest.approx(2 * math.pi * 8 / 4, rel=0.1)
-    assert said["width"] == pytest.approx(said["height"], abs=1e-9)
+    measures = measured((8.5 - (row.square() + column.square()).sqrt()).clamp(0, 1))
+    assert measures["length"] == measures["thickness"] == pytest.approx(2 * math.pi * 8 / 4, rel=0.1)
+    assert measures["width"] == pytest.approx(measures["height"], abs=1e-9)
 
 
 def test_a_move_changes_nothing_and_images_stand_apart():

@@ -236,15 +236,15 @@ def rows(n=4, **last):
     return [well] * (n - 3) + [well | last] * 3
 
 
-@pytest.mark.parametrize("said, last", [
+@pytest.mark.parametrize("warning, last", [
     ("", dict()), ("", dict(valid=1.9)), ("training diverges: the distance is 2.1, and was 1", dict(valid=2.1)),
     ("mode collapse: samples leave out 5 of 8 modes", dict(modes=3, missing=5)),
     ("the discriminator wins: it ranks 97% of unseen data above samples", dict(accuracy=0.97)),
     ("the generator wins: the discriminator ranks 70% of samples above unseen data", dict(accuracy=0.3)),
 ])
-def test_what_goes_wrong_is_said(said, last):
+def test_what_goes_wrong_is_said(warning, last):
     words = small().warning(rows(**last))
-    assert words.startswith(said) and bool(words) == bool(said)
+    assert words.startswith(warning) and bool(words) == bool(warning)
     assert small().warning(rows(**last)[-2:]) == "", "two evaluations are too few to tell"
     assert small().warning(rows()[:1] + rows(**last)[-2:] + rows()[:1]) == "", "it is over"
 

@@ -410,8 +410,8 @@ def test_unseen_data_judge_as_the_model_says_and_what_goes_wrong_stands_in_the_m
     assert [row["g"] for row in history.rows][0] == pytest.approx(game.g.item()) != history.rows[-1]["g"]
     assert [row.get("warning") for row in history.rows] == [None, *(f"{n} rows, the last of step {4 * n}"
                                                                     for n in (2, 3))]
-    told = capsys.readouterr().err
-    assert told.count("warning   step 8: 2 rows, the last of step 8") == 1 and "warning   step 12" not in told
+    errors = capsys.readouterr().err
+    assert errors.count("warning   step 8: 2 rows, the last of step 8") == 1 and "warning   step 12" not in errors
 
 
 def test_a_measure_may_judge_in_the_place_of_the_model():
@@ -542,15 +542,16 @@ def test_a_class_that_a_split_lacks_leaves_its_column_empty():
 
 
 def test_a_column_of_a_conditional_model_is_one_class():
-    splits, told = {split: data.load("digits-threshold", split) for split in data.SPLITS}, []
+    splits, classes = {split: data.load("digits-threshold", split) for split in data.SPLITS}, []
     model, _ = small("cvae")
     decode, sample = model.decode, model.sample
-    model.decode = lambda z, y=None: (told.append(y.argmax(1) if y.dim() > 1 else y), decode(z, y))[1]
-    model.sample = lambda n, y=None: (told.append(y), sample(n, y=y))[1]
+    model.decode = lambda z, y=None: (classes.append(y.argmax(1) if y.dim() > 1 else y), decode(z, y))[1]
+    model.sample = lambda n, y=None: (classes.append(y), sample(n, y=y))[1]
     shown, columns = model.eval().panels(splits)
     by_column = torch.arange(80) % 10
-    assert columns == 10 and all(len(x) == 80 for x in shown.values()) and all(torch.equal(y, by_column) for y in told)
-    assert list(shown)[-1] == "samples of CVAE, classes 0 ... 9 by column" and len(told) == 3
+    assert columns == 10 and all(len(x) == 80 for x in shown.values())
+    assert all(torch.equal(y, by_column) for y in classes)
+    assert list(shown)[-1] == "samples of CVAE, classes 0 ... 9 by column" and len(classes) == 3
     test = splits["test"]
     first = [int((test.y == k).nonzero()[0]) for k in range(10)]
     assert torch.equal(shown["data (test, classes 0 ... 9 by column)"][:10], test.x[first])

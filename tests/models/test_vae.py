@@ -106,18 +106,18 @@ def test_the_estimate_of_log_p_has_the_error_that_it_says(monkeypatch):
 
     def estimates(K):
         all_of_them = log_w(x, K * repeats).detach().view(repeats, K, len(x))
-        said = []
+        pairs = []
         for each in all_of_them:
             monkeypatch.setattr(model, "log_weights", lambda x, k, y, each=each: each)
-            said.append(model.log_prob_with_error(x, k=K))
+            pairs.append(model.log_prob_with_error(x, k=K))
         monkeypatch.undo()
-        return (torch.stack(part) for part in zip(*said, strict=True))
+        return (torch.stack(part) for part in zip(*pairs, strict=True))
 
     estimate, error = estimates(K)
     off = estimate - log_p
     assert (off.abs() < 5 * error).double().mean() > 0.999
-    deviation, said = off.square().mean(0).sqrt(), error.square().mean(0).sqrt()
-    assert (deviation / said - 1).abs().max() < 0.25
+    deviation, reported = off.square().mean(0).sqrt(), error.square().mean(0).sqrt()
+    assert (deviation / reported - 1).abs().max() < 0.25
     _, more = estimates(4 * K)
     assert ((more.mean(0) / error.mean(0)).log2() + 1).abs().max() < 0.1
     monkeypatch.setattr(file, "AT_ONCE", 100)  # a few draws at a time

@@ -284,10 +284,10 @@ def test_interrupted_in_either_stage_and_resumed_equals_uninterrupted(tmp_path, 
     with ctrl_c() as press:
         _, history = staged(tmp_path, at, press)
     stage, last = ("codes", at) if at <= 10 else ("prior", at - 10)
-    said = checkpoint.read(tmp_path)
-    assert history.stopped == "interrupted" and history.last == last and said["stage"] == stage
-    assert (said["state"]["tensors"] == f"state-{stage}-{last}.safetensors"
-            and said["later"] == (["prior"] if at <= 10 else []))
+    metadata = checkpoint.read(tmp_path)
+    assert history.stopped == "interrupted" and history.last == last and metadata["stage"] == stage
+    assert (metadata["state"]["tensors"] == f"state-{stage}-{last}.safetensors"
+            and metadata["later"] == (["prior"] if at <= 10 else []))
     model, history = staged(tmp_path, resume=True)
     assert not history.stopped
     same(tmp_path, model, whole)
@@ -297,8 +297,8 @@ def test_killed_between_the_stages_and_resumed_equals_uninterrupted(tmp_path, wh
     """The files hold the best weights of the first stage, and that the second stage follows."""
     with pytest.raises(Killed):
         staged(tmp_path, 11, kill)
-    said = checkpoint.read(tmp_path)
-    assert said["stage"] == "codes" and said["later"] == ["prior"] and "state" not in said
+    metadata = checkpoint.read(tmp_path)
+    assert metadata["stage"] == "codes" and metadata["later"] == ["prior"] and "state" not in metadata
     assert not genmini.load(tmp_path).with_prior and genmini.load(tmp_path).sample(3).shape == (3, 8, 8)
     model, _ = staged(tmp_path, resume=True)
     same(tmp_path, model, whole)
@@ -379,7 +379,7 @@ def test_the_command_line_trains_both_stages_and_resumes_the_second(capsys, tmp_
     assert status == 0 and "nothing left to resume" in again
     assert (tmp_path / "parts" / "samples.png").stat().st_size > 1000
     status, out, _ = command(capsys, "eval", "parts")
-    tests = [[line for line in said.splitlines() if line.startswith("test")] for said in (again, out)]
+    tests = [[line for line in output.splitlines() if line.startswith("test")] for output in (again, out)]
     assert status == 0 and tests[0] == tests[1] and len(tests[0]) == 7
     assert all(word in out for word in ("elbo", "reconstruction", "kl", "kl-uniform", "perplexity", "usage",
                                         "dead", "given the class"))

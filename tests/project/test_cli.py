@@ -77,8 +77,9 @@ def test_train_sample_eval(capsys, tmp_path):
     folder = tmp_path / "runs" / "made-digits"
     assert ((folder / "samples.png").stat().st_size > 1000
             and len((folder / "metrics.jsonl").read_text().splitlines()) == 2)
-    said = json.loads((folder / "run.json").read_text())
-    assert said["data"] == "digits-threshold" and said["settings"]["hidden"] == [16] and said["recipe"]["steps"] == 20
+    metadata = json.loads((folder / "run.json").read_text())
+    assert metadata["data"] == "digits-threshold" and metadata["settings"]["hidden"] == [16]
+    assert metadata["recipe"]["steps"] == 20
 
     status, again, _ = run(capsys, "eval", str(folder))
     assert status == 0 and [line for line in out.splitlines() if line.startswith("test")] == again.splitlines()

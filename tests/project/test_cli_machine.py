@@ -133,7 +133,7 @@ def test_tensorboard_is_an_extra(capsys, monkeypatch):
     assert status == 2 and "pip install genmini[tensorboard]" in err.splitlines()[-1] and not os.path.exists("runs")
 
     written = []
-    writer = lambda folder: SimpleNamespace(add_scalar=lambda *said: written.append(said),
+    writer = lambda folder: SimpleNamespace(add_scalar=lambda *scalar: written.append(scalar),
                                             flush=lambda: written.append(folder.name))
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=writer))
     assert run(capsys, "train", "made", "--data", "digits", *FAST, "--tensorboard", "--out", "r")[0] == 0

@@ -99,16 +99,16 @@ def test_nan_and_memory_are_one_line(capsys, monkeypatch):
     assert status == 1 and "out of memory" in err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("words, said", [
+@pytest.mark.parametrize("words, message", [
     ([*MADE, "--set", "hidden=(3.5,)"], "--set hidden takes a value like"),
     ([*MADE, "--set", f"batch={10**20}"], "--set batch takes a value like"),
     ([*MADE, "--set", "foo=1"], "--set knows no key 'foo'"),
     (["train", "cvae", "--data", "digits", "--set", "context=3"], "--set knows no key 'context'"),
     (["train", "ar", "--data", "series", "--tensorboard"], "it takes no --tensorboard"),
 ])
-def test_a_mistake_in_a_setting_is_one_line(capsys, words, said):
+def test_a_mistake_in_a_setting_is_one_line(capsys, words, message):
     status, _, err = run(capsys, *words)
-    assert status == 2 and said in err and len(err.strip().splitlines()) == 1
+    assert status == 2 and message in err and len(err.strip().splitlines()) == 1
 
 
 def test_a_run_that_kept_nothing_leaves_no_run(capsys, monkeypatch):
@@ -133,11 +133,11 @@ def test_more_samples_than_fit_are_refused_and_memory_that_runs_out_names_the_op
         assert status == 2 and "1,000,000,000 samples of MADE take 512.0 GB or more, and " in err
         assert err.endswith("ask for fewer (-n)\n")
 
-    def hungry(*arguments, **settings):
+    def out_of_memory(*arguments, **settings):
         raise MemoryError
 
     made = models.find("made")
-    monkeypatch.setattr(made, "sample", hungry)
+    monkeypatch.setattr(made, "sample", out_of_memory)
     for command in ("sample", "score"):
         status, _, err = run(capsys, command, "r", "-n", "9")
         assert status == 1 and "out of memory: fewer samples (-n) may fit" in err and "--set" not in err

@@ -29,9 +29,9 @@ def changed(caption):
         yield from (replace(caption, ground=other) for other in shapes.GROUNDS if other != caption.ground)
     for n, thing in enumerate(caption.things):
         for kind in ("count", "size", "colour", "shape", "place"):
-            said = getattr(thing, kind)
-            for other in WAYS[kind] if said else ():
-                if other not in (said, None):
+            word = getattr(thing, kind)
+            for other in WAYS[kind] if word else ():
+                if other not in (word, None):
                     things = [*caption.things]
                     things[n] = replace(thing, **{kind: other})
                     yield replace(caption, things=tuple(things))

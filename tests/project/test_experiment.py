@@ -69,11 +69,11 @@ def test_running_out_of_memory_says_what_is_saved(capsys, monkeypatch):
     made, step = models.find("made"), [0]
     log_prob = made.log_prob
 
-    def hungry(model, x, y=None):
+    def out_of_memory(model, x, y=None):
         step[0] += model.training
         return log_prob(model, x) if step[0] < 15 else torch.empty(2**60)
 
-    monkeypatch.setattr(made, "log_prob", hungry)
+    monkeypatch.setattr(made, "log_prob", out_of_memory)
     status, _, err = run(capsys, "train", "made", "--data", "digits", *FAST, "--out", "r")
     line = err.splitlines()[-1]
     assert (status == 1 and "out of memory: a smaller batch" in line

@@ -175,24 +175,24 @@ def test_files_of_others_are_neither_replaced_nor_removed(capsys):
     for name in ("model-00001-of-00002.safetensors", "samples.png", "metrics.jsonl"):
         of_others = Path(name.partition(".")[0])
         of_others.mkdir()
-        (of_others / name).write_text("precious")
+        (of_others / name).write_text("not of genmini")
         for more in ([], ["--overwrite"]):
             status, _, err = run(capsys, *words, *more, "--out", str(of_others))
             assert status == 2 and f"holds no run, and a training would replace its {name}: choose another" in err
-        assert (of_others / name).read_text() == "precious"
+        assert (of_others / name).read_text() == "not of genmini"
     assert run(capsys, *words, "--out", "r")[0] == 0
     for name in ("model-00001-of-00002.safetensors", "notes.1999999.part"):
-        (Path("r") / name).write_text("precious")
+        (Path("r") / name).write_text("not of genmini")
     assert run(capsys, *words, "--out", "r", "--overwrite")[0] == 0
     assert (Path("r") / "notes.1999999.part").exists() and (Path("r") / "model-00001-of-00002.safetensors").exists()
 
 
 def test_a_lock_is_not_written_through_a_link(capsys):
-    Path("target").write_text("precious")
+    Path("target").write_text("not of genmini")
     os.mkdir("r")
     os.symlink("../target", "r/.lock")
     status, _, err = run(capsys, "train", "made", "--data", "digits", *FAST, "--out", "r")
-    assert status == 2 and "could not write to r" in err and Path("target").read_text() == "precious"
+    assert status == 2 and "could not write to r" in err and Path("target").read_text() == "not of genmini"
 
 
 def test_a_file_whose_name_is_a_pattern_is_written():

@@ -70,13 +70,13 @@ def drawn(monkeypatch):
 
 
 def test_reconstructions_stand_below_their_images_and_the_error_is_theirs(drawn):
-    said = reconstruct.study(Linear(), "x.png")
+    line = reconstruct.study(Linear(), "x.png")
     x = TEST.x.float()
     back = torch.zeros_like(x)
     back[:, 3, 2], back[:, 3, 3] = x[:, 3, 2], x[:, 3, 3] / 2
     error = ((x - back) / 16).square().mean((1, 2))
-    assert (f"test {error.mean():.4f} +- {error.std() / math.sqrt(300):.4f}" in said
-            and said.startswith("squared error of a pixel: train 0."))
+    assert (f"test {error.mean():.4f} +- {error.std() / math.sqrt(300):.4f}" in line
+            and line.startswith("squared error of a pixel: train 0."))
     ((panels, levels, _),) = drawn
     shown = panels["test: images over their reconstructions"]
     assert (levels == 17 and torch.equal(shown[:8], x[:8]) and torch.equal(shown[8:16], back[:8])
@@ -88,9 +88,9 @@ def test_interpolations_are_of_different_classes_or_of_one_and_straight_in_the_c
         ends = interpolate.pairs(TEST.y[:200], conditional)
         assert (ends.shape == (6, 2) and len(ends.unique()) == 12
                 and ((TEST.y[ends[:, 0]] == TEST.y[ends[:, 1]]) == conditional).all())
-    said = interpolate.study(Linear(), "x.png")
+    line = interpolate.study(Linear(), "x.png")
     # a linear decoder
-    assert said == "6 pairs: the way through the latent space is 1.00 times as long in pixels as the straight one"
+    assert line == "6 pairs: the way through the latent space is 1.00 times as long in pixels as the straight one"
     ((panels, _, columns),) = drawn
     row = next(iter(panels.values())).unflatten(0, (6, columns))
     ends = interpolate.pairs(TEST.y[:200], False)
@@ -116,12 +116,12 @@ def test_the_plane_of_codes_is_the_latent_one_or_that_of_most_variance():
 
 
 def test_a_dimension_that_moves_nothing_is_said_to(drawn):
-    said = traverse.study(Linear(), "x.png")
+    line = traverse.study(Linear(), "x.png")
     ((_, images, labels, levels),) = drawn
     z = data.load("digits").x[:, 3, 2:5].float()
     low, high = torch.quantile(z, 0.01, dim=0), torch.quantile(z, 0.99, dim=0)
     first, second = (high - low)[0] / 16, (high - low)[1] / 32
-    assert said == f"z_1 moves the image most, by {first:.2f}; 1 of 3 dimensions by less than a tenth of that"
+    assert line == f"z_1 moves the image most, by {first:.2f}; 1 of 3 dimensions by less than a tenth of that"
     assert (labels == [f"z$_{{1}}$, moves {first:.1f}", f"z$_{{2}}$, moves {second:.1f}", "z$_{3}$, moves 0.0"]
             and images.shape == (3, 11, 8, 8))
     torch.testing.assert_close(images[0, :, 3, 2], torch.linspace(low[0], high[0], 11))
@@ -133,13 +133,13 @@ def test_dimensions_that_follow_attributes_come_first_with_what_they_reach(drawn
     names, half = ("left", "right"), lambda self, x: dict.fromkeys(names, 0.5)
     run = Linear(attributes=names, measure=lambda self, x: x[:, 3, 2:4], correlations=half)
     run.device = "cpu"
-    said = traverse.study(run, "x.png")
+    line = traverse.study(run, "x.png")
     ((_, images, labels, _),) = drawn
     z = data.load("digits").x[:, 3, 2:5].float()
     low, high = torch.quantile(z, 0.01, dim=0), torch.quantile(z, 0.99, dim=0)
     assert labels[0] == f"left, ρ = 0.50: {low[0]:.3g} to {high[0]:.3g}"
     assert labels[1] == f"right, ρ = 0.50: {low[1] / 2:.3g} to {high[1] / 2:.3g}" and labels[2].startswith("z$_{3}$")
-    assert said.endswith("rank correlation of a dimension with its attribute: left 0.500, right 0.500")
+    assert line.endswith("rank correlation of a dimension with its attribute: left 0.500, right 0.500")
 
 
 def test_the_few_label_classifier_is_at_its_least_and_learns():

@@ -45,8 +45,8 @@ def test_codes_and_their_patches_are_counted():
 def test_the_picture_of_a_run_and_a_run_that_does_not_fit(tmp_path):
     for classes in (0, 10):
         checkpoint.save(tmp_path / "codes", vqvae(classes=classes), {"step": 1, "data": "digits"})
-        said = studies.study("codes", tmp_path / "codes")
-        assert "of 9 codes are used, perplexity" in said and (tmp_path / "codes" / "codes.png").stat().st_size > 20_000
+        line = studies.study("codes", tmp_path / "codes")
+        assert "of 9 codes are used, perplexity" in line and (tmp_path / "codes" / "codes.png").stat().st_size > 20_000
     checkpoint.save(tmp_path / "made", MADE((8, 8), hidden=4), {"step": 1, "data": "digits-threshold"})
     with pytest.raises(studies.Misfit, match="made does not fit: MADE has no codebook: codes is for vqvae"):
         studies.study("codes", tmp_path / "made")

@@ -86,8 +86,9 @@ def test_the_best_weights_stay(tmp_path):
     assert history.valid == min(losses) < losses[-1] and history.rows[losses.index(min(losses))]["step"] == history.step
     assert evaluate(model, VALID)[0] == pytest.approx(history.valid, rel=1e-6)
     assert evaluate(genmini.load(tmp_path), VALID)[0] == pytest.approx(history.valid, rel=1e-6)
-    said = checkpoint.read(tmp_path)
-    assert said["step"] == history.step and [p.name for p in tmp_path.glob("*.safetensors")] == [said["weights"]]
+    metadata = checkpoint.read(tmp_path)
+    assert metadata["step"] == history.step
+    assert [p.name for p in tmp_path.glob("*.safetensors")] == [metadata["weights"]]
     assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == history.rows
 
 

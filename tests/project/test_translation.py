@@ -67,21 +67,21 @@ def test_undoing_finds_the_image_again():
 # ---- the measure -----------------------------------------------------------------------------------------------------
 
 
-class Told(Model):
-    """Translates as told: F gives f(x), G gives g(y), of the true x and y of the test split."""
+class Fixed(Model):
+    """Translates by two known maps: F gives f(x), G gives g(y), of the true x and y of the test split."""
 
     def __init__(self, f=lambda x: x, g=lambda y: y):
         super().__init__((8, 8), 17, classes=2)
-        self.told, self.one = (g, f), torch.nn.Parameter(torch.zeros(()))
+        self.maps, self.one = (g, f), torch.nn.Parameter(torch.zeros(()))
 
     def translate(self, x, y=None):
         real = REAL["test"].x
         assert torch.equal(x, (real, unpaired.change(real, 17))[y])
-        return self.told[y]((unpaired.change(real, 17), real)[y].float())
+        return self.maps[y]((unpaired.change(real, 17), real)[y].float())
 
 
-def means(**told):
-    return {name: each.mean().item() for name, each in metrics.translation(Told(**told), SETS["test"]).items()}
+def means(**maps):
+    return {name: each.mean().item() for name, each in metrics.translation(Fixed(**maps), SETS["test"]).items()}
 
 
 def test_true_translations_are_right_and_those_of_other_images_are_not():
@@ -141,7 +141,7 @@ def test_what_a_translator_does_not_do_is_said(run, capsys):
 def test_the_study_shows_each_image_its_translation_the_truth_and_the_way_back(run, monkeypatch):
     shown = []
     monkeypatch.setattr(plots, "rows", lambda path, *given: shown.append(given))
-    said = studies.study("translate", run)
+    line = studies.study("translate", run)
     ((_, images, labels, levels),) = shown
     assert labels == ["x", "G(x)", "true y", "F(G(x))", "y", "F(y)", "true x", "G(F(y))"] and levels == 17
     test, real, model = SETS["test"], REAL["test"], checkpoint.load(run)
@@ -155,7 +155,7 @@ def test_the_study_shows_each_image_its_translation_the_truth_and_the_way_back(r
             torch.testing.assert_close(row, each.float(), rtol=1e-5, atol=1e-5)
     with torch.no_grad():
         lost = (model.reconstruct(test.x, test.y) - test.x).abs().mean()
-    assert said.startswith(f"there and back a pixel is off by {lost:.3f} +- ")
+    assert line.startswith(f"there and back a pixel is off by {lost:.3f} +- ")
 
 
 def test_without_a_known_truth_the_study_leaves_it_out(monkeypatch):
@@ -169,5 +169,5 @@ def test_without_a_known_truth_the_study_leaves_it_out(monkeypatch):
         split = staticmethod(lambda split: data.Data("images", split, test.x[:60], test.y[:60], 17))
 
     Own.model = model
-    said = translate.study(Own, "x.png")
-    assert shown[0][2] == ["x", "G(x)", "F(G(x))", "y", "F(y)", "G(F(y))"] and "right class" not in said
+    line = translate.study(Own, "x.png")
+    assert shown[0][2] == ["x", "G(x)", "F(G(x))", "y", "F(y)", "G(F(y))"] and "right class" not in line
