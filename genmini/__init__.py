@@ -5,11 +5,14 @@
     genmini.ops         the operators: affine_coupling, nearest_code, masked_linear, ...
     genmini.kernels     the kernels of the operators, and the choice of a backend
     genmini.outputs     p(x | numbers that a network gives)
+    genmini.samplers    a denoiser draws images from noise, step by step
     genmini.train       training: fit, evaluate
     genmini.experiment  from a recipe to a run
     genmini.samples     samples of a run, and completions
     genmini.data        named data sets with fixed splits
     genmini.load        loads a trained model from its run
+    genmini.checkpoint  what a run keeps: weights, metadata
+    genmini.plots       pictures of images, points, series and trainings
     genmini.metrics     FID, KID, inception score, precision, recall, accuracy
     genmini.studies     pictures of what a run has learnt
 
@@ -26,7 +29,7 @@ from ._version import version as __version__
 
 __all__ = [
     "__version__", "checkpoint", "data", "experiment", "kernels", "layers", "load", "metrics", "models", "ops",
-    "outputs", "plots", "samples", "studies", "train",
+    "outputs", "plots", "samplers", "samples", "studies", "train",
 ]
 
 # kernels/ lies beside genmini/ in a checkout and inside it in an installed package; `import genmini.kernels` finds

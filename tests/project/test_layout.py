@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import genmini
 from genmini import kernels, layers, ops
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,19 +109,41 @@ def test_a_room_imports_no_room(path):
     assert not others & set(imported(path))
 
 
-LAYERS = [f"genmini.{name}" for name in ("kernels", "ops", "layers", "outputs", "models", "loop", "train", "metrics",
-                                         "experiment", "studies", "cli")]
+LAYERS = (  # of genmini: each imports only those before it
+    "_version", "kernels", "settings", "files", "means", "attributes", "schedule", "descent", "data", "ops", "layers",
+    "outputs", "samplers", "guidance", "conditions", "nets", "models", "checkpoint", "info", "folder", "loop", "train",
+    "metrics", "plots", "samples", "watch", "experiment", "studies", "cli", "__main__",
+)
+
+
+def upwards(layer, modules):
+    """Those of the modules that lie above the layer."""
+    above = {f"genmini.{name}" for name in LAYERS[LAYERS.index(layer) + 1 :]}
+    above |= {"genmini.load"} if "genmini.checkpoint" in above else set()
+    return {module for module in modules if ".".join(module.split(".")[:2]) in above}
+
+
+def test_every_module_has_its_place_among_the_layers():
+    inside = (ROOT / "genmini").iterdir()
+    found = {path.stem for path in inside if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert sorted(LAYERS) == sorted(found - {"__init__"} | {"kernels"})
+    modules = "genmini.models.vae", "genmini.experiment", "genmini.load", "torch.train", "genmini.loops"
+    assert upwards("models", modules) == {"genmini.experiment", "genmini.load"} and not upwards("__main__", modules)
 
 
 @pytest.mark.parametrize("path", sorted([*ROOT.glob("kernels/*.py"), *ROOT.glob("genmini/**/*.py")]),
                          ids=lambda p: str(p.relative_to(ROOT)))
 def test_arrows_run_one_way(path):
-    name = ("genmini.kernels" if path.parent.name == "kernels"
-            else ".".join(path.relative_to(ROOT).with_suffix("").parts))
-    mine = [i for i, layer in enumerate(LAYERS) if name.startswith(layer)]
-    if mine:
-        above = LAYERS[mine[0] + 1 :]
-        assert not [module for module in imported(path) if module.startswith(tuple(above))]
+    names = path.relative_to(ROOT).with_suffix("").parts
+    layer = "kernels" if names[0] == "kernels" else names[1]
+    if layer != "__init__":  # of genmini, which hands on what is above it when it is asked for
+        assert not upwards(layer, imported(path))
+
+
+def test_the_package_lists_what_it_offers_once():
+    shown = re.findall(r"^    genmini\.(\w+)  ", genmini.__doc__, re.M)
+    assert sorted(shown) == sorted({*genmini.__all__} - {"__version__"})
+    assert all(getattr(genmini, name) is not None for name in genmini.__all__)
 
 
 def test_csrc_and_the_build_know_no_framework():
