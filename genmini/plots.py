@@ -177,9 +177,9 @@ def duel(path, model, data, n=4000):
         each = [dict(y=k) for k in range(model.classes)] or [{}]
         d = None if model.cannot("d") else torch.stack([model.d(points, **given) for given in each]).amax(0).cpu()
     figure, panels = new_figure(1, 2 if d is None else 3, 4.0, 4.2)
-    for panel, some in zip(panels[0, :2], (x, samples), strict=True):
+    for panel, drawn in zip(panels[0, :2], (x, samples), strict=True):
         painted = dict(c=y, cmap="tab10", vmin=0, vmax=9) if model.classes else dict(color="0.25")
-        panel.scatter(*some.T, s=2, linewidths=0, **painted)
+        panel.scatter(*drawn.T, s=2, linewidths=0, **painted)
     if d is not None:
         shown = panels[0, 2].imshow(d.view(300, 300), origin="lower", extent=[-reach, reach] * 2, cmap="RdBu", vmin=0,
                                     vmax=1)

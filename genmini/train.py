@@ -148,5 +148,5 @@ def _check_same_kind(model, *sets):
         if not len(data):
             raise ValueError(f"the {data.split} split of {data.name} is empty")
         if not fits or model.levels != data.levels:
-            takes, has = (f"{tuple(some.shape)} with {some.levels} levels" for some in (model, data))
+            takes, has = (f"{tuple(each.shape)} with {each.levels} levels" for each in (model, data))
             raise ValueError(f"the model takes {takes}, and {data.name} has {has}")

@@ -137,9 +137,9 @@ def read(name, split, n=None):
     index, parts, found = list(COUNT).index(split), [], 0
     while not parts or found < n:
         random = np.random.RandomState([list(MIXES).index(name), index, len(parts)])  # NumPy keeps this stream
-        some = invent(mix, random, 1024)
-        of_split = split_of(some) == index
-        parts.append((some.objects[of_split], some.ground[of_split]))
+        invented = invent(mix, random, 1024)
+        of_split = split_of(invented) == index
+        parts.append((invented.objects[of_split], invented.ground[of_split]))
         found += of_split.sum()
     scenes = Scenes(*(np.concatenate(each)[:n] for each in zip(*parts, strict=True)))
     if mix.class_is == "shape":
@@ -221,17 +221,17 @@ def draw(scenes, side, colour=True):
     palette = _palette(full) if colour else _palette(full, dict.fromkeys(COLOURS, (255,)), dict.fromkeys(GROUNDS, (0,)))
     x = np.empty((len(scenes), len(palette), side, side), np.uint8)
     for first in range(0, len(scenes), 500):  # what lies between stays small
-        some = scenes[first : first + 500]
-        tone = np.zeros((len(some), side + w, side + w), np.int32)  # windows may reach over the border
-        tone += (some.ground * len(COLOURS) * (full + 1)).astype(np.int32)[:, None, None]
-        for m in range(some.objects.shape[1]):
-            n = np.flatnonzero(some.objects[:, m, 0] >= 0)
-            c, shape, size, *centre = some.objects[n, m].T
+        part = scenes[first : first + 500]
+        tone = np.zeros((len(part), side + w, side + w), np.int32)  # windows may reach over the border
+        tone += (part.ground * len(COLOURS) * (full + 1)).astype(np.int32)[:, None, None]
+        for m in range(part.objects.shape[1]):
+            n = np.flatnonzero(part.objects[:, m, 0] >= 0)
+            c, shape, size, *centre = part.objects[n, m].T
             corner = [(v - np.array([*RADIUS.values()])[size]) * PER_UNIT for v in centre]  # x, y in samples
             (j, i), (b, a) = zip(*(divmod(v, FINE // side) for v in corner), strict=True)  # the pixel, the place in it
             mask = masks[shape, size, a // period, b // period]  # (n, w, w)
             at = n[:, None, None], (i[:, None] + np.arange(w))[:, :, None], (j[:, None] + np.arange(w))[:, None]
-            of_colour = ((some.ground[n] * len(COLOURS) + c) * (full + 1)).astype(np.int32)[:, None, None]
+            of_colour = ((part.ground[n] * len(COLOURS) + c) * (full + 1)).astype(np.int32)[:, None, None]
             tone[at] = np.where(mask, of_colour + mask, tone[at])  # no two objects in a pixel
         for channel, values in enumerate(palette):
             np.take(values, tone[:, :side, :side], out=x[first : first + 500, channel])

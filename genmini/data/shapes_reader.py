@@ -42,7 +42,7 @@ def read(x, tolerance=TOLERANCE):
         raise ValueError("the reader takes images (N, 3, side, side), or (N, side, side) if they are grey, with a side "
                          f"of {', '.join(map(str, SIDES))}, got {tuple(x.shape)}")
     x = x[:, None] if grey else x
-    return [scene for some in x.split(32) if len(some) for scene in _read(some, grey, tolerance)]
+    return [scene for part in x.split(32) if len(part) for scene in _read(part, grey, tolerance)]
 
 
 @torch.no_grad()

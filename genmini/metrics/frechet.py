@@ -50,8 +50,8 @@ def fid_by_count(a, b, draws=8):
     """
     a, b = two(a, b, least=4)
     gaussian, noise, n = _gaussian(a), np.random.RandomState(0), len(b)
-    some = lambda m: _distance(gaussian, _gaussian(b[np.sort(noise.permutation(n)[:m])]))
-    by_count = {m: float(np.mean([some(m) for _ in range(draws)])) for m in (n * k // 8 for k in range(4, 8))}
+    fid_of = lambda m: _distance(gaussian, _gaussian(b[np.sort(noise.permutation(n)[:m])]))
+    by_count = {m: float(np.mean([fid_of(m) for _ in range(draws)])) for m in (n * k // 8 for k in range(4, 8))}
     by_count[n] = _distance(gaussian, _gaussian(b))
     c, limit = np.polyfit([1 / m for m in by_count], list(by_count.values()), 1)  # (3)
     return by_count, float(limit)

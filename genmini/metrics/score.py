@@ -34,12 +34,12 @@ def score(model, network, reference, held_out, n=1000, seed=0, **how):
     """
     check(model, reference, held_out, n)
     x, y = draw(model, n, seed, network.classes, **how)
-    some = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[:n]
+    rows = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[:n]
     judge = against(reference, network)
     columns = {"samples": judge(x, model.levels, y)}
-    if len(some) < n:
-        columns["samples, fewer"] = judge(x[: len(some)], model.levels, None if y is None else y[: len(some)])
-    columns["real"] = judge(held_out.x[some], held_out.levels, held_out.y[some] if network.classes else None)
+    if len(rows) < n:
+        columns["samples, fewer"] = judge(x[: len(rows)], model.levels, None if y is None else y[: len(rows)])
+    columns["real"] = judge(held_out.x[rows], held_out.levels, held_out.y[rows] if network.classes else None)
     return columns
 
 
@@ -117,7 +117,7 @@ def draw(model, n, seed, classes, **how):
     has = how["classifier"].classes if how.get("classifier") else model.classes
     known = classes and has == classes
     y = torch.arange(n) % classes if known else None
-    requested = [dict(y=some.to(model.device)) for some in y.split(AT_ONCE)] if known else [{}] * -(-n // AT_ONCE)
+    requested = [dict(y=part.to(model.device)) for part in y.split(AT_ONCE)] if known else [{}] * -(-n // AT_ONCE)
     sizes = [min(AT_ONCE, n - i) for i in range(0, n, AT_ONCE)]
     return torch.cat([model.sample(size, **how, **one).cpu() for size, one in zip(sizes, requested, strict=True)]), y
 

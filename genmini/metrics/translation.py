@@ -27,7 +27,7 @@ def translation(model, split):
     """{name: (n,)}: (1) to (4) of each image of a split of `data.unpaired.OF`, whichever set it is in."""
     real = data.load(unpaired.OF[split.name], split.split)
     x, y = real.x, unpaired.change(real.x, real.levels)
-    to = [model.translate(some.to(model.device), y=k).cpu().double() for k, some in enumerate((x, y))]
+    to = [model.translate(images.to(model.device), y=k).cpu().double() for k, images in enumerate((x, y))]
     judge, found = network(), {}
     for name, made, true in (("F", to[1], x), ("G", to[0], y)):
         plain = unpaired.undo(made.round(), real.levels) if name == "G" else made

@@ -192,7 +192,7 @@ class Diffusion(Model):
     def step(self, y, guidance=1.0, threshold="static", x_0=None):
         """The `step` of genmini/samplers.py: x_t, its time, the next time -> x at the next time. x_0: of c"""
         threshold, c = None if threshold == "none" else threshold, self.part(x_0)
-        twice = lambda some: None if some is None else torch.cat([some, some])
+        twice = lambda a: None if a is None else torch.cat([a, a])
 
         @torch.no_grad()
         def step(x, t, r, eta=0.0):
@@ -281,9 +281,9 @@ class Diffusion(Model):
             if t in kept:
                 back.append(x_t)
             x_t = step(x_t, t, r)
-        x0 = lambda some, at: [step(x_t, t, DATA) for x_t, t in zip(some, at, strict=True)]
+        x0 = lambda frames, times: [step(x_t, t, DATA) for x_t, t in zip(frames, times, strict=True)]
         four = there, x0(there, kept[::-1]), back, x0(back, kept)
-        return tuple(torch.stack([self.in_levels(each) for each in some]) for some in four)
+        return tuple(torch.stack([self.in_levels(each) for each in frames]) for frames in four)
 
 
 RECIPES = {  # mnist and colour are not tuned

@@ -39,8 +39,8 @@ def count(model, x, y=None):
 
 
 @torch.no_grad()
-def draw(path, model, some):
-    counts, patches = count(model, some.x, some.y if model.classes else None)
+def draw(path, model, data):
+    counts, patches = count(model, data.x, data.y if model.classes else None)
     total = counts.sum((0, 1))
     order, p = total.argsort(descending=True, stable=True), total / total.sum()
     perplexity, used = torch.special.entr(p).sum().exp().item(), (total > 0).sum().item()
@@ -52,9 +52,9 @@ def draw(path, model, some):
     bars.bar(range(model.K), p[order].tolist(), width=1.0, color="tab:blue")
     bars.axhline(1 / model.K, color="0.5", linewidth=0.8, linestyle="--")
     bars.set(xlim=(-0.5, model.K - 0.5), ylabel="share of all choices")
-    answer = f"{used} of {model.K} codes are used, perplexity {perplexity:.1f} ({len(some)} images, {some.split})"
+    answer = f"{used} of {model.K} codes are used, perplexity {perplexity:.1f} ({len(data)} images, {data.split})"
     bars.set_title(answer, fontsize=11)
-    share = counts.flatten(0, 1)[:, order] / len(some)
+    share = counts.flatten(0, 1)[:, order] / len(data)
     shown = places.imshow(share.numpy(), aspect="auto", cmap="Blues", interpolation="nearest", vmin=0)
     names = [f"{i}, {j}" for i in range(model.grid[0]) for j in range(model.grid[1])]
     step = math.ceil(len(names) / 16)

@@ -31,10 +31,10 @@ def study(run, path):
     known = ~kept.isnan()
     same = ((made == x) | ~known).flatten(2).all(2)
     missing = ~known.expand_as(made)
-    drawn, truth = (some.expand_as(made)[missing].view(DRAWS, -1).double() for some in (made, x))
+    drawn, truth = (images.expand_as(made)[missing].view(DRAWS, -1).double() for images in (made, x))
     rows = [kept, *made[:ROWS], x]
     labels = ["known", *[run.model.title] * ROWS, "the image"]
-    plots.rows(path, f"the missing half, drawn ({test.split})", torch.stack([some[:COLUMNS].float() for some in rows]),
+    plots.rows(path, f"the missing half, drawn ({test.split})", torch.stack([row[:COLUMNS].float() for row in rows]),
                labels, test.levels)
     answer = (f"{same.double().mean():.1%} of {same.numel()} completions keep every known pixel; in the half that is "
               f"drawn, two of an image are {distance(drawn):.1f} levels apart, one and the image "
@@ -46,7 +46,7 @@ def of_scenes(made, test):
     """How many completions the reader reads; how many of these have every object of the upper half, and how many have
     as many objects as a scene of the data can have"""
     counts = {len(scene.objects) for scene in test.scenes[:1000]}
-    read = [(i, scene) for some in made for i, scene in enumerate(shapes_reader.read(some)) if scene is not None]
+    read = [(i, scene) for images in made for i, scene in enumerate(shapes_reader.read(images)) if scene is not None]
     share = lambda right: f"{sum(right) / max(1, len(read)):.1%}"
     kept = share(upper(test.scenes[i]) <= set(scene.objects) for i, scene in read)
     possible = share(len(scene.objects) in counts for _, scene in read)

@@ -16,11 +16,12 @@ def study(run, path):
     test = run.split("test")
     torch.manual_seed(run.seed)
     x, y = test.x[:100].to(run.device), test.y[:100].to(run.device)
-    there, seen, back, expected = (some.cpu() for some in run.model.process(x, y if run.conditional else None, TIMES))
+    process = run.model.process(x, y if run.conditional else None, TIMES)
+    there, seen, back, expected = (frames.cpu() for frames in process)
     name, rows, labels = type(run.model).__name__, [], []
-    for some, estimates, what in ((there, seen, "image to noise"), (back, expected, "noise to image")):
+    for noisy, estimates, what in ((there, seen, "image to noise"), (back, expected, "noise to image")):
         for n in range(SHOWN):
-            rows += [some[:, n], estimates[:, n]]
+            rows += [noisy[:, n], estimates[:, n]]
             labels += [what, "estimated x$_0$"]
     plots.rows(path, f"{name}: {TIMES} times between an image and noise", torch.stack(rows), labels, test.levels)
     error = ((seen - x.cpu()) / (test.levels - 1)).square().flatten(2).mean((1, 2))

@@ -12,15 +12,15 @@ FIRST = 1000  # images of a split that the error is taken of
 def study(run, path):
     panels, errors = {}, []
     for split in ("train", "test"):
-        some = run.split(split)
-        x, y = some.x[:FIRST], some.y[:FIRST]
-        back, top = run.reconstruct(x, y), some.levels - 1
+        images = run.split(split)
+        x, y = images.x[:FIRST], images.y[:FIRST]
+        back, top = run.reconstruct(x, y), images.levels - 1
         error, deviation = mean_and_error(((x - back) / top).square().flatten(1).mean(1))
         errors.append(f"{split} {error:.4f} +- {deviation:.4f}")
         columns = min(8, len(x))
         rows = lambda a: a[: min(4, len(x) // columns) * columns].float().unflatten(0, (-1, columns))
         panels[f"{split}: images over their reconstructions"] = torch.stack([rows(x), rows(back)], 1).flatten(0, 2)
-    plots.side_by_side(path, panels, some.levels, columns)
+    plots.side_by_side(path, panels, images.levels, columns)
     train = run.split("train").x[:FIRST] / top
     return (f"squared error of a pixel: {', '.join(errors)}; "
             f"the mean image of train would give {(train - train.mean(0)).square().mean():.4f}")

@@ -46,7 +46,7 @@ def study(runs, path):
         answers.append(f"{run.name}: {measured(made, x, test, what, run)}")
         images += made[:ROWS, :COLUMNS]
         labels += [run.model.title] * min(n, ROWS)
-    rows = torch.stack([some.float() for some in (*images, x[:COLUMNS])])
+    rows = torch.stack([row.float() for row in (*images, x[:COLUMNS])])
     plots.rows(path, f"what is made of a part of an image ({test.split})", rows, [*labels, "the image"], test.levels)
     return "\n".join(answers)
 
@@ -81,11 +81,11 @@ def of_scenes(made, test, what):
     """How many scenes are read right, and, where they are right up to their colours, what colours they have"""
     n, N = made.shape[:2]
     truth = [test.scenes[i] for i in range(N)]
-    read = [shapes_reader.read(some) for some in made]
+    read = [shapes_reader.read(images) for images in made]
     if what not in ("dark", "grey"):
         return f"{sum(read[d][i] == truth[i] for d in range(n) for i in range(N)) / (n * N):.1%} of scenes read right"
-    right = [[scene is not None and colourless(scene) == colourless(truth[i]) for i, scene in enumerate(some)]
-             for some in read]
+    right = [[scene is not None and colourless(scene) == colourless(truth[i]) for i, scene in enumerate(scenes)]
+             for scenes in read]
     words = f"{sum(map(sum, right)) / (n * N):.1%} of scenes read right up to colour"
     if n == 1 or not any(map(any, right)):
         return words

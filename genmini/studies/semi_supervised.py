@@ -56,12 +56,12 @@ def accuracy(f, y, labelled, classes):
 
 def study(run, path):
     splits = {split: run.split(split) for split in ("train", "valid", "test")}
-    y = {split: some.y for split, some in splits.items()}
+    y = {split: images.y for split, images in splits.items()}
     run.check_labels()
     classes, noise = int(y["train"].max()) + 1, np.random.RandomState(run.seed % 2**32)
-    kinds = {f"codes of {type(run.model).__name__}": {split: run.encode(some.x, some.y).double()
-                                                      for split, some in splits.items()},
-             "pixels": {split: some.x.flatten(1).double() for split, some in splits.items()}}
+    kinds = {f"codes of {type(run.model).__name__}": {split: run.encode(images.x, images.y).double()
+                                                      for split, images in splits.items()},
+             "pixels": {split: images.x.flatten(1).double() for split, images in splits.items()}}
     for f in kinds.values():
         mean = f["train"].mean(0)
         scale = (f["train"] - mean).square().sum(1).mean().sqrt()
