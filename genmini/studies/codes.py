@@ -15,7 +15,7 @@ NEEDS = ("codes", "decode_codes")  # and, of the model, its `K` and `grid`
 
 
 def study(run, path):
-    return draw(path, run.model.cpu(), run.split("train"))
+    return picture(path, run.model.cpu(), run.split("train"))
 
 
 @torch.no_grad()
@@ -39,7 +39,7 @@ def count(model, x, y=None):
 
 
 @torch.no_grad()
-def draw(path, model, data):
+def picture(path, model, data):
     counts, patches = count(model, data.x, data.y if model.classes else None)
     total = counts.sum((0, 1))
     order, p = total.argsort(descending=True, stable=True), total / total.sum()
