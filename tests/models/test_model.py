@@ -17,15 +17,14 @@ from genmini.train import fit, judge
 
 TRAIN, VALID = (data.load("digits-threshold", split) for split in ("train", "valid"))
 each_family = pytest.mark.parametrize("name", models.MODELS)
-FAST = {  # settings that make a small model of a family
-    "ar": {}, "fvsbn": {}, "made": dict(hidden=4), "nade": dict(hidden=4), "pixelcnn": dict(width=4, blocks=1),
-    "pixelrnn": dict(width=4, layers=1), "realnvp": dict(couplings=1, hidden=4, width=2, blocks=1),
-    "vqvae": dict(width=4, K=4, dim=2, prior_width=4, prior_blocks=1), "classifier": dict(width=2, features=4),
-    "diffusion": dict(width=8, draws=2), "regressor": dict(width=8),
-    **dict.fromkeys(("vae", "cvae", "autoencoder"), dict(latent=2, hidden=4)),
-    "arvae": dict(latent=2, hidden=4, attributes="area"),
-    **dict.fromkeys(("gan", "cgan"), dict(latent=2, hidden=4)), "cyclegan": dict(width=2, blocks=0, pool=3),
-}
+FAST = dict(hidden=4, width=8, blocks=1, layers=1, latent=2, couplings=1, K=4, dim=2, prior_width=4, prior_blocks=1,
+            features=4, draws=2, pool=3, attributes="area")  # of settings that a family takes, those of a small model
+
+
+def fast(family):
+    """Settings that make a small model of the family: its own of FAST, and those of its bases."""
+    taken = set().union(*(inspect.signature(base.__init__).parameters for base in family.__mro__ if base is not object))
+    return {setting: value for setting, value in FAST.items() if setting in taken}
 
 
 def small(name, **settings):
@@ -33,7 +32,7 @@ def small(name, **settings):
     family = models.find(name)
     shape = 9 if name == "ar" else (8, 8)
     levels = {} if name == "ar" else dict(levels=2)
-    model = family(shape, **levels, **FAST.get(name, {}) | settings)
+    model = family(shape, **levels, **fast(family) | settings)
     return model, torch.randn(5, 9) if name == "ar" else TRAIN.x[:5]
 
 
@@ -47,7 +46,7 @@ def test_settings_are_all_arguments_and_make_the_same_model_again(name):
     assert again.settings == model.settings and again.state_dict().keys() == model.state_dict().keys()
     assert all(one.shape == other.shape for one, other in zip(again.parameters(), model.parameters(), strict=True))
     assert not {"device", "dtype", "self"} & model.settings.keys() and isinstance(model.settings["shape"], tuple)
-    assert FAST.get(name, {}).keys() <= model.settings.keys()
+    assert fast(type(model)).keys() <= model.settings.keys()
 
 
 def test_settings_of_a_base_and_of_what_is_handed_on_to_it():
@@ -137,7 +136,7 @@ def test_x_of_another_shape_or_kind_is_refused(name):
 @pytest.mark.parametrize("levels", [2, 17, 256])
 def test_levels_are_centred_and_come_back(name, levels):
     """Three roundings of numbers up to 2 may each miss by 2^-24 of them; in_levels enlarges that (L - 1) / 2 times."""
-    model = models.find(name)((8, 8), levels=levels, **FAST[name])
+    model = models.find(name)((8, 8), levels=levels, **fast(models.find(name)))
     x = torch.arange(64).view(1, 8, 8) * (levels - 1) // 63
     x_0 = model.centred(x)
     assert x_0.shape == (1, 8, 8) and (x_0.amin(), x_0.amax()) == (-1, 1)
@@ -301,7 +300,7 @@ def test_the_order_in_which_numbers_are_drawn():
     """The first known numbers in pixel_order stay, whatever the rest of x holds."""
     torch.manual_seed(0)
     colours = models.find("pixelcnn")((3, 4, 4), levels=3, width=6, blocks=1)
-    orders = [models.find(name)((4, 4), order="random", **FAST[name]) for name in ("fvsbn", "nade", "made")]
+    orders = [family((4, 4), order="random", **fast(family)) for family in map(models.find, ("fvsbn", "nade", "made"))]
     for model in (*orders, colours, small("pixelrnn")[0]):
         x = torch.randint(model.levels, (6, model.D))
         order, half = model.pixel_order(), model.D // 2

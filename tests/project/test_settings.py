@@ -3,7 +3,7 @@
 import pytest
 
 from genmini import models
-from genmini.settings import image, number, one_of, share, whole
+from genmini.settings import REPEATED, SEVERAL, image, number, one_of, share, whole
 from genmini.train import Loop
 
 INF, NAN = float("inf"), float("nan")
@@ -90,20 +90,19 @@ def test_the_loop_refuses_what_no_training_can_have():
             Loop(**dict(steps=1) | wrong).check(None)
 
 
-@pytest.mark.parametrize("name, setting", [("made", "masks"), ("pixelcnn", "blocks"), ("vqvae", "halvings"),
-                                           ("vqvae", "prior_blocks"), ("pixelrnn", "layers"), ("realnvp", "scales")])
-def test_what_a_model_makes_one_by_one_has_a_bound(name, setting):
-    """2^70 blocks would be made without end."""
-    with pytest.raises(ValueError, match=f"{setting} must be at most 1000, got {2**70}"):
-        models.find(name)((8, 8), **{setting: 2**70})
-    whole(**{setting: 1000})
-
-
-@pytest.mark.parametrize("name, setting", [("made", "hidden"), ("gan", "hidden"), ("realnvp", "hidden"),
-                                           ("diffusion", "multiples"), ("regressor", "multiples")])
-def test_a_model_has_no_more_than_a_thousand_layers(name, setting):
-    with pytest.raises(ValueError, match=f"{setting} must be at most 1000 numbers, got 100000"):
-        models.find(name)((8, 8), **{setting: (1,) * 100_000})
+@pytest.mark.parametrize("name", models.MODELS)
+def test_what_a_model_makes_one_by_one_has_a_bound(name):
+    """2^70 blocks, or a tuple of 100,000 layers, would be made without end."""
+    family, shape = models.find(name), (100,) if name == "ar" else (8, 8)
+    settings = family(shape).settings
+    for setting in REPEATED & settings.keys():
+        with pytest.raises(ValueError, match=f"{setting} must be at most 1000, got {2**70}"):
+            family(shape, **{setting: 2**70})
+        whole(**{setting: 1000})
+    for setting in SEVERAL & settings.keys() - {"shape"}:
+        if isinstance(settings[setting], tuple):
+            with pytest.raises(ValueError, match=f"{setting} must be at most 1000 numbers, got 100000"):
+                family(shape, **{setting: (1,) * 100_000})
 
 
 def test_a_diffusion_has_a_bounded_number_of_times():
