@@ -6,6 +6,7 @@ and of a training that is interrupted and resumed.
 """
 
 import contextlib
+import inspect
 import itertools
 import json
 import signal
@@ -15,7 +16,25 @@ import torch
 from check import drawn_from
 
 from genmini import checkpoint
+from genmini.models._model import Model
 from genmini.train import fit
+
+FAST = dict(  # by the name of a setting, its value in a small model
+    hidden=4, width=8, blocks=1, layers=1, latent=2, couplings=1, scales=1, K=4, dim=2, prior_width=4, prior_blocks=1,
+    features=4, draws=2, pool=3, attributes="area",
+)
+
+
+def taken(family):
+    """The settings that a family takes, {name: default}: its own, and those of its bases."""
+    bases = [base for base in family.__mro__[::-1] if issubclass(base, Model)]
+    own = [inspect.signature(base.__init__).parameters.items() for base in bases]
+    return {name: each.default for parameters in own for name, each in parameters}
+
+
+def fast(family, **settings):
+    """Settings that make a small model of the family: those of FAST, and of `settings`, that it takes."""
+    return {name: value for name, value in (FAST | settings).items() if name in taken(family)}
 
 
 def space(model):

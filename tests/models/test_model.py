@@ -8,7 +8,7 @@ import json
 
 import pytest
 import torch
-from check_models import resumes
+from check_models import fast, resumes
 from torch import nn
 
 from genmini import data, experiment, models, studies, watch
@@ -17,14 +17,6 @@ from genmini.train import fit, judge
 
 TRAIN, VALID = (data.load("digits-threshold", split) for split in ("train", "valid"))
 each_family = pytest.mark.parametrize("name", models.MODELS)
-FAST = dict(hidden=4, width=8, blocks=1, layers=1, latent=2, couplings=1, K=4, dim=2, prior_width=4, prior_blocks=1,
-            features=4, draws=2, pool=3, attributes="area")  # of settings that a family takes, those of a small model
-
-
-def fast(family):
-    """Settings that make a small model of the family: its own of FAST, and those of its bases."""
-    taken = set().union(*(inspect.signature(base.__init__).parameters for base in family.__mro__ if base is not object))
-    return {setting: value for setting, value in FAST.items() if setting in taken}
 
 
 def small(name, **settings):

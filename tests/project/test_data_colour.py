@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from check_models import fast, taken
 from PIL import Image
 from test_data_idx import lay
 
@@ -22,15 +23,6 @@ pytestmark = pytest.mark.usefixtures("folder_of_its_own")  # one thread: the mod
 KINDS = ("grey", "binary", "colour")
 TAKEN = [(name, kind) for name, row in ROWS.items() for kind, cell in zip(KINDS, row, strict=True) if cell == "yes"]
 COLOUR = [name for name, kind in TAKEN if kind == "colour"]
-SMALL = {  # a small model of each family
-    "fvsbn": dict(), "nade": dict(hidden=4), "made": dict(hidden=(4,)), "pixelcnn": dict(width=12, blocks=1),
-    "pixelrnn": dict(width=12, layers=1), "realnvp": dict(couplings=1, scales=1, width=8, blocks=1),
-    "autoencoder": dict(latent=4, body="conv", width=4), "vae": dict(latent=4, body="conv", width=4),
-    "cvae": dict(latent=4, body="conv", width=4), "arvae": dict(latent=6, hidden=8),
-    "vqvae": dict(K=8, halvings=2, width=8, prior_width=8), "classifier": dict(width=4),
-    **dict.fromkeys(("gan", "cgan"), dict(latent=4, body="conv", width=4)),
-    "diffusion": dict(width=8), "regressor": dict(width=8), "cyclegan": dict(width=4, blocks=0),
-}
 
 
 def some(kind, N=24, side=4, classes=3):
@@ -59,16 +51,17 @@ def test_the_table_names_every_model():
 @pytest.mark.parametrize("name, kind", TAKEN)
 def test_a_model_learns_what_its_row_says(name, kind):
     """A few steps bring its loss on the images down."""
-    train = some(kind, classes=2 if name == "cyclegan" else 3)
-    settings = dict(SMALL[name])
-    if name in ("vae", "cvae", "arvae") and kind != "binary":
-        settings["decoder"] = "gaussian-learned"
-    if name in ("cvae", "cgan", "classifier"):
-        settings["classes"] = 3
+    family = models.find(name)
+    defaults, settings = taken(family), fast(family, width=24)  # by 6 for PixelCNN's colours, by 8 for a U-Net's groups
+    settings |= dict(body="conv") if defaults.get("body") == "mlp" and name != "arvae" else {}  # of single numbers
+    settings |= dict(decoder="gaussian-learned") if "decoder" in defaults and kind != "binary" else {}
+    settings |= dict(classes=3) if defaults.get("classes") else {}
+    train = some(kind)
     torch.manual_seed(0)
-    model = models.find(name)(train.shape, levels=train.levels, **settings)
-    if name == "vqvae":
-        model.begin("codes", train)
+    model = family(train.shape, levels=train.levels, **settings)
+    train = some(kind, classes=model.classes or 3)
+    if model.stages:
+        model.begin(model.stages[0], train)
     torch.manual_seed(0)
     before = evaluate(model, train)[0]
     fit(model, train, train, steps=8, batch=12, rate=5e-3, every=8, progress=False)
@@ -90,7 +83,7 @@ def photos(folder, classes=("a", "b"), each=12):
 @pytest.mark.parametrize("name", COLOUR)
 def test_the_recipe_for_colour_is_trained_and_drawn(name, tmp_path, capsys):
     photos(tmp_path / "photos")
-    classes = ["--set", "classes=2"] if name in ("cvae", "cgan", "classifier") else []
+    classes = ["--set", "classes=2"] if taken(models.find(name)).get("classes") else []
     words = ["train", name, "--data", "images", "--data-dir", "photos", "--size", "4", "--colour", "--out", "r"]
     assert main([*words, "--steps", "1", "--set", "batch=2", *classes]) == 0, capsys.readouterr().err
     saved = checkpoint.read("r")
