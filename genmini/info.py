@@ -54,7 +54,8 @@ def _compiler(kind):
 
     words = build.compiler(kind)
     if not words or not shutil.which(words[0]):
-        without = "CUDA kernels still run as `emulated`" if kind == "cuda" else "nothing of csrc/ can be compiled"
+        without = {"cuda": "nothing can be compiled for GPUs; g++ compiles CUDA kernels for `emulated`",
+                   "cpu": "nothing of csrc/ can be compiled; what is built runs all the same"}[kind]
         return f"missing: {without}"
     lines = subprocess.run([*words, "--version"], capture_output=True, text=True).stdout.strip().splitlines()
     line = next((line for line in lines if "release" in line), lines[0] if lines else "?")
