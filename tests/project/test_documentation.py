@@ -12,6 +12,8 @@ import pytest
 from check import command
 from PIL import Image
 
+from genmini import models
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUN = [page for page in PAGES if page.stem != "extend"]  # its blocks are files: tests/project/test_extend.py
@@ -31,6 +33,13 @@ def test_text_is_at_most_120_columns_wide(page):
     """Rows of a table and links cannot be broken; README's lines are short all the same."""
     for number, line in enumerate(page.read_text().splitlines(), 1):
         assert len(line) <= 120 or (page.name != "README.md" and (line.startswith("|") or "](" in line)), number
+
+
+def test_models_stand_in_the_order_of_the_course():
+    """In README's map and in the table of docs/data.md, as in `genmini list`."""
+    readme, table = (ROOT / "README.md").read_text(), (ROOT / "docs" / "data.md").read_text()
+    assert tuple(re.findall(r"^\| .*\[\w+\]\(genmini/models/(\w+)\.py\)", readme, re.M)) == models.MODELS
+    assert tuple(re.findall(r"^\| `(\w+)` \| (?:yes|no) \|", table, re.M)) == models.MODELS
 
 
 def test_the_readme_is_short():
