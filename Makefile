@@ -53,6 +53,9 @@ table-latent: build ## train every latent model on the digits, three seeds each 
 table-samples: build ## train every model that draws digits, three seeds each (an hour), and write docs/results.md
 	$(PY) bench/table_samples.py
 
+table-translate: build ## train every CycleGAN of the digits, three seeds each (15 minutes), and write docs/results.md
+	$(PY) bench/table_translate.py
+
 table-mnist: build ## train on the MNIST images in the folder $$GENMINI_MNIST10K (two hours), and write docs/results.md
 	$(PY) bench/table_mnist.py
 
@@ -76,5 +79,5 @@ clean:           ## remove what was built
 	rm -rf .venv .venv-oldest build kernels/lib *.egg-info .cache .pytest_cache .ruff_cache .hypothesis
 
 .PHONY: help build demo test test-docs test-thorough test-oldest sanitize bench gpu lint clean
-.PHONY: table-likelihood table-latent table-samples table-mnist table-mnist-samples
+.PHONY: table-likelihood table-latent table-samples table-translate table-mnist table-mnist-samples
 .DEFAULT_GOAL := help

@@ -19,7 +19,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
-from trained import SETS, Table, train, without_label  # noqa: E402  (bench/trained.py)
+from trained import SETS, Table, cell, train, without_label  # noqa: E402  (bench/trained.py)
 
 BOUNDS = ["elbo", "iwae", "elbo_given_y", "iwae_given_y"]
 
@@ -86,9 +86,9 @@ class Latent(Table):
         lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
         for (who, key), group in sorted(groups.items(), key=order):
             name = f"`{who}` ({key})" + (f", {len(group)} seed{'s' * (len(group) > 1)}" if len(group) < 3 else "")
-            cells = [name, *(_cell(group, bound, 2, -1) for bound in BOUNDS)]
-            cells += [_cell(group, "reconstruction", 2), _cell(group, "squared_error", 2)]
-            cells += [_cell(group, "fid", 1), _cell(group, "right_class", 3), _cell(group, "perplexity", 1)]
+            cells = [name, *(_nats(group, bound, -1) for bound in BOUNDS)]
+            cells += [_nats(group, "reconstruction"), cell(group, "squared_error", 2)]
+            cells += [cell(group, "fid", 1), cell(group, "right_class", 3), cell(group, "perplexity", 1)]
             seconds = statistics.mean(float(row["cpu_seconds"]) for row in group)
             cells += [f"{int(group[0]['parameters']):,}", f"{seconds:.0f}"]
             lines.append("| " + " | ".join(cells) + " |")
@@ -98,14 +98,10 @@ class Latent(Table):
         return lines
 
 
-def _cell(group, column, digits, sign=1):
-    """Mean and deviation over the seeds; nats of a density are marked."""
-    values = [sign * float(row[column]) for row in group if row[column]]
-    if not values:
-        return ""
-    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    density = "density " * ("density" in group[0]["unit"] and column in (*BOUNDS, "reconstruction"))
-    return f"{density}{statistics.mean(values):.{digits}f}{spread}"
+def _nats(group, column, sign=1):
+    """Mean and deviation of nats; those of a density are marked."""
+    nats = cell(group, column, 2, sign)
+    return "density " * bool(nats and "density" in group[0]["unit"]) + nats
 
 
 if __name__ == "__main__":

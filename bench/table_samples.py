@@ -20,7 +20,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
-from trained import KEYS, Table, train  # noqa: E402  (bench/trained.py)
+from trained import KEYS, Table, cell, train  # noqa: E402  (bench/trained.py)
 
 FEW, MANY = 300, 1000  # samples; test has 300 images
 STEPS = 5, 10, 20, 50, 250  # of a diffusion's samplers
@@ -107,11 +107,11 @@ class Samples(Table):
             mean = lambda column: [float(row[column]) for row in group if row[column]]  # noqa: B023
             shares = " to ".join(f"{statistics.mean(mean(f'{end}_{MANY}')):.2f}" if mean(f"{end}_{MANY}") else ""
                                  for end in ("rarest", "commonest"))
-            cells = [name, _cell(group, "fid", 1), _cell(group, f"fid_{MANY}", 1), _cell(group, f"kid_{MANY}", 2),
-                     _cell(group, f"precision_{MANY}", 2), _cell(group, f"recall_{MANY}", 2),
-                     _cell(group, "nearest", 1), shares.strip(" to") and shares, _cell(group, "right_class", 3),
-                     _cell(group, "ms_a_sample", 1, spread=False), f"{int(group[0]['parameters']):,}" if key else "",
-                     _cell(group, "cpu_seconds", 0, spread=False)]
+            cells = [name, cell(group, "fid", 1), cell(group, f"fid_{MANY}", 1), cell(group, f"kid_{MANY}", 2),
+                     cell(group, f"precision_{MANY}", 2), cell(group, f"recall_{MANY}", 2),
+                     cell(group, "nearest", 1), shares.strip(" to") and shares, cell(group, "right_class", 3),
+                     cell(group, "ms_a_sample", 1, spread=False), f"{int(group[0]['parameters']):,}" if key else "",
+                     cell(group, "cpu_seconds", 0, spread=False)]
             lines.append("| " + " | ".join(cells) + " |")
         return lines
 
@@ -122,7 +122,7 @@ class Samples(Table):
             lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
             for how in dict.fromkeys(row["how"].split()[0] for row in group):
                 of = lambda steps: [row for row in group if row["how"] == f"{how} {steps}"]  # noqa: B023
-                lines.append("| " + " | ".join([how, *(_cell(of(steps), "fid", 1) for steps in STEPS)]) + " |")
+                lines.append("| " + " | ".join([how, *(cell(of(steps), "fid", 1) for steps in STEPS)]) + " |")
             yield lines
 
 
@@ -138,15 +138,6 @@ def _figures(column):
     found = column | dict(kid=column["kid"][0], rarest=rarest, commonest=commonest,
                           right_class=column["accuracy"] and column["accuracy"][0])
     return {name: "" if found[name] is None else f"{found[name]:.4f}" for name in METRICS}
-
-
-def _cell(group, column, digits, spread=True):
-    """Mean and deviation over the seeds"""
-    values = [float(row[column]) for row in group if row[column]]
-    if not values:
-        return ""
-    over = f" ± {statistics.stdev(values):.{digits}f}" if spread and len(values) > 1 else ""
-    return f"{statistics.mean(values):.{digits}f}{over}"
 
 
 if __name__ == "__main__":

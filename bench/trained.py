@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import re
+import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,15 @@ def without_label(model, x, frequency, draws):
             figures[f"iwae-{draws}"] = weighed(first, f"iwae-{draws // C}").logsumexp(0)
         parts.append(figures)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def cell(group, column, digits, scale=1, spread=True):
+    """Of the rows of all seeds: the mean of a column, and its deviation; empty where no row has the number"""
+    values = [scale * float(row[column]) for row in group if row[column]]
+    if not values:
+        return ""
+    over = f" ± {statistics.stdev(values):.{digits}f}" if spread and len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{over}"
 
 
 class Table:
