@@ -137,3 +137,20 @@ def test_the_document_shows_mean_and_deviation_best_first(table, recipes):
     assert nats == sorted(nats) and "histogram of each pixel" in text and "zlib" in text
     table.write()
     assert table.document.read_text() == text
+
+
+def test_the_text_says_that_mixture_and_softmax_differ_in_more_than_the_output():
+    """By how much the mixture is better, as stored, and the rates and steps of both recipes"""
+    table = table_likelihood.Likelihood()
+    text, recipes = " ".join(table.document.read_text().split()), models.recipes("pixelcnn")
+    nats = {key: [float(row["nats"]) for row in table.of_today() if (row["who"], row["recipe"]) == ("pixelcnn", key)]
+            for key in ("digits-levels", "digits-mixture")}
+    softmax, mixture = (sum(each) / 3 for each in nats.values())
+    assert all(len(each) == 3 for each in nats.values())
+    assert f"The logistic mixture is better than the softmax by {softmax - mixture:.1f} nats." in text
+    assert "the two recipes differ in more than the output" in text
+    rate = lambda key: f"{recipes[key]['train']['rate']:.0e}".replace("e-0", "e-")
+    steps = lambda key: recipes[key]["train"]["steps"]
+    assert (f"the mixture learns at a rate of {rate('digits-mixture')} for {steps('digits-mixture')} steps, "
+            f"the softmax at {rate('digits-levels')} for {steps('digits-levels')}") in text
+    assert f"So the {softmax - mixture:.1f} nats are those of output and training together." in text
