@@ -97,7 +97,7 @@ def test_opaque(run):
     opaque(torch.ops.genmini.softmax_nll.default, (logits, target, request))
     with run.use():
         nll, m, log_s = torch.ops.genmini.softmax_nll.default(logits, target, request)
-    opaque(torch.ops.genmini.softmax_nll_gradient.default, (nll, logits, target, m, log_s, request))
+    opaque(torch.ops.genmini.softmax_nll_backward.default, (nll, logits, target, m, log_s, request))
 
 
 @of_backends
