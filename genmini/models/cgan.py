@@ -55,7 +55,7 @@ RECIPES = {  # tuned on the valid split alone
     "digits": {
         "data": "digits",
         "model": dict(latent=32, hidden=(128, 128), loss="relativistic", r1=3.0, r2=3.0, noise=1.0),
-        "train": dict(steps=2700, batch=64, rate=1e-3, betas=(0.0, 0.99), ema=0.995, every=500),
+        "train": dict(steps=2400, batch=64, rate=1e-3, betas=(0.0, 0.99), ema=0.995, every=500),
         "threads": 1,
     },
     "gaussians": {
