@@ -59,7 +59,7 @@ table-translate: build ## train every CycleGAN of the digits, three seeds each (
 table-mnist: build ## train on the MNIST images in the folder $$GENMINI_MNIST10K (two hours), and write docs/results.md
 	$(PY) bench/table_mnist.py
 
-table-mnist-samples: build ## train GANs and a diffusion on the MNIST images in $$GENMINI_MNIST10K (an hour), and write docs/results.md
+table-mnist-samples: build ## train GANs and a diffusion on the same images, and write docs/results.md
 	$(PY) bench/table_mnist_samples.py
 
 gpu:             ## on a machine with an NVIDIA GPU, with the python3 that has its PyTorch: tests, sanitizers, benches

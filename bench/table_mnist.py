@@ -62,11 +62,7 @@ class Mnist(Table):
 
         from genmini import experiment
 
-        folder = os.environ.get(FOLDER)
-        if not folder:
-            raise ValueError(f"{FOLDER} is not set: it names a folder with MNIST's first 10,000 training images "
-                             "and its test set, in IDX files")
-        trained = train(*run, data="idx", folder=folder)
+        trained = train(*run, data="idx", folder=folder())
         model, test = trained.model, trained.splits["test"]
         found = {each.name or "nll": (each.mean, each.error) for each in experiment.figures(model, test, self.draws)}
         what = next(what for what in (f"iwae-{self.draws}", "elbo", "nll") if what in found)
@@ -138,6 +134,14 @@ def _classes(name, key):
 
     parameter = inspect.signature(models.find(name)).parameters.get("classes")
     return models.recipes(name)[key]["model"].get("classes", parameter.default if parameter else 0)
+
+
+def folder():
+    """That of the images, by the environment."""
+    if not os.environ.get(FOLDER):
+        raise ValueError(f"{FOLDER} is not set: it names a folder with MNIST's first 10,000 training images "
+                         "and its test set, in IDX files")
+    return os.environ[FOLDER]
 
 
 def picture(path, x, levels, columns=8):

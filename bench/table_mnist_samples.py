@@ -6,14 +6,13 @@
     python bench/table_mnist_samples.py --fresh    runs all again
     python bench/table_mnist_samples.py --write    only writes docs/results.md from the stored rows
 
-The judge is a classifier, trained on the same images, and kept in .cache/. A sample is good if
-the judge is sure of its class, p(y | x) > 0.9. The features of FID, precision and recall are the judge's, so these
-figures compare with no others. Every set is compared with images of the train split: with the first 2000, or with the
-nearest of all. One run is one process with one thread and the seed 0. A sheet of samples over their nearest train
+The judge is a classifier, trained on the same images, and kept in .cache/: remove it to train it again. A sample is
+good if the judge is sure of its class, p(y | x) > 0.9. The features of FID, precision and recall are the judge's, so
+these figures compare with no others. Every set is compared with images of the train split: with the first 2000, or with
+the nearest of all. One run is one process with one thread and the seed 0. A sheet of samples over their nearest train
 images is drawn into docs/mnist/.
 """
 
-import os
 import sys
 import time
 from dataclasses import replace
@@ -21,7 +20,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
-from table_mnist import FOLDER, picture  # noqa: E402  (bench/table_mnist.py)
+from table_mnist import folder, picture  # noqa: E402  (bench/table_mnist.py)
+from table_samples import figures  # noqa: E402  (bench/table_samples.py)
 from trained import Table, train  # noqa: E402  (bench/trained.py)
 
 N = 1000  # samples, and real images
@@ -54,8 +54,8 @@ class MnistSamples(Table):
         judge = judge_of(splits["train"])
         for split in ("test", "train"):
             x, y = splits[split].x[:N], splits[split].y[:N]
-            figures = judge(x, y) | (dict(nearest="") if split == "train" else {})
-            yield dict(who=f"{split} images", data="idx", recipe="", seed=0, commit=commit(), **figures)
+            found = judge(x, y) | (dict(nearest="") if split == "train" else {})
+            yield dict(who=f"{split} images", data="idx", recipe="", seed=0, commit=commit(), **found)
 
     def measure(self, run):
         """Trains one model, draws the sheet -> its row."""
@@ -63,7 +63,7 @@ class MnistSamples(Table):
 
         from genmini import metrics
 
-        trained = train(*run, data="idx", folder=_folder())
+        trained = train(*run, data="idx", folder=folder())
         real, since = trained.splits["train"], time.process_time()
         x, y = metrics.draw(trained.model, N, 0, real.classes)
         ms = 1000 * (time.process_time() - since) / N
@@ -113,28 +113,17 @@ def judge_of(real):
 
     def judge(x, y=None):
         _, a = network(x, real.levels)
-        column = against(x, real.levels, y)
-        rarest, commonest = column["shares"]
-        figures = column | dict(rarest=rarest, commonest=commonest, right_class=column["accuracy"] and
-                                column["accuracy"][0], **coverage.count(*coverage.of_images(a), a.shape[1]))
-        figures["nearest"] = metrics.nearest(real.x, x)[1].median().item()
-        return {name: "" if figures[name] is None else f"{figures[name]:.4f}" for name in METRICS}
+        of_all = coverage.count(*coverage.of_images(a), a.shape[1])
+        of_all["nearest"] = metrics.nearest(real.x, x)[1].median().item()
+        return figures(against(x, real.levels, y) | of_all, METRICS)
 
     return judge
-
-
-def _folder():
-    folder = os.environ.get(FOLDER)
-    if not folder:
-        raise ValueError(f"{FOLDER} is not set: it names a folder with MNIST's first 10,000 training images "
-                         "and its test set, in IDX files")
-    return folder
 
 
 def _splits():
     from genmini import data
 
-    return {split: data.load("idx", split, _folder()) for split in data.SPLITS}
+    return {split: data.load("idx", split, folder()) for split in data.SPLITS}
 
 
 if __name__ == "__main__":

@@ -53,15 +53,15 @@ class Samples(Table):
             since = time.process_time()
             x, y = metrics.draw(trained.model, n, 0, 10, **how)
             seconds = time.process_time() - since
-            return _figures(judge(x, trained.model.levels, y)), seconds
+            return figures(judge(x, trained.model.levels, y)), seconds
 
         def row(ways, *counts):
             parts = [judged(n, **ways) for n in counts]
-            figures = parts[0][0] | {f"{name}_{n}": v for (each, _), n in zip(parts[1:], counts[1:], strict=True)
-                                     for name, v in each.items()}
+            found = parts[0][0] | {f"{name}_{n}": v for (each, _), n in zip(parts[1:], counts[1:], strict=True)
+                                   for name, v in each.items()}
             ms = 1000 * sum(seconds for _, seconds in parts) / sum(counts)
             how = " ".join(map(str, ways.values()))
-            return self.row(run, trained, how=how, **figures, ms_a_sample=f"{ms:.2f}")
+            return self.row(run, trained, how=how, **found, ms_a_sample=f"{ms:.2f}")
 
         rows = [row({}, FEW, MANY)]
         if not trained.model.cannot("steps"):
@@ -79,8 +79,8 @@ class Samples(Table):
         train, test = data.load("digits", "train"), data.load("digits", "test")
         judge = metrics.against(train, metrics.network("digits-v1"))
         each = lambda split, n: torch.cat([(split.y == k).nonzero()[: n // 10, 0] for k in range(10)])
-        judged = lambda split, some: _figures(judge(split.x[some], split.levels, split.y[some]))
-        named = lambda figures: {f"{name}_{MANY}": value for name, value in figures.items()}
+        judged = lambda split, some: figures(judge(split.x[some], split.levels, split.y[some]))
+        named = lambda found: {f"{name}_{MANY}": value for name, value in found.items()}
         same = dict(data="digits", recipe="", seed=0, how="", commit=commit())
         few, many = slice(FEW), slice(MANY)
         yield same | dict(who="test images") | judged(test, few)
@@ -132,12 +132,12 @@ def _samplers():
     return SAMPLERS
 
 
-def _figures(column):
+def figures(column, names=METRICS):
     """Of one column of `metrics.score`, as text"""
     rarest, commonest = column["shares"]
     found = column | dict(kid=column["kid"][0], rarest=rarest, commonest=commonest,
                           right_class=column["accuracy"] and column["accuracy"][0])
-    return {name: "" if found[name] is None else f"{found[name]:.4f}" for name in METRICS}
+    return {name: "" if found[name] is None else f"{found[name]:.4f}" for name in names}
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import table_mnist
 import table_mnist_samples
 import torch
 from PIL import Image
@@ -19,7 +20,7 @@ QUICK = dict(steps=2, every=2, batch=8)
 def table(tmp_path, monkeypatch, folder_of_its_own, only_these):
     """Data with three classes, a judge and a document of the test's own; quick recipes, few samples."""
     lay(tmp_path / "own", some(60, shape=(8, 8)), some(70, seed=1, shape=(8, 8)))
-    monkeypatch.setenv(table_mnist_samples.FOLDER, str(tmp_path / "own"))
+    monkeypatch.setenv(table_mnist.FOLDER, str(tmp_path / "own"))
     quick = lambda **model: {"mnist": dict(data="mnist", model=model, train=QUICK)}
     only_these({"gan": quick(hidden=(4,), latent=2), "cgan": quick(hidden=(4,), latent=2, classes=3),
                 "diffusion": quick(width=8, multiples=(1,), attention=0),
@@ -74,6 +75,6 @@ def test_the_sheet_shows_the_nearest_train_image_below_each_sample(table, tmp_pa
 
 
 def test_without_the_folder_it_says_what_to_set(table, monkeypatch):
-    monkeypatch.delenv(table_mnist_samples.FOLDER)
+    monkeypatch.delenv(table_mnist.FOLDER)
     with pytest.raises(ValueError, match="GENMINI_MNIST10K is not set"):
         table.measure(("gan", "mnist", 0))
