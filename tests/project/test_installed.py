@@ -2,7 +2,6 @@
 environment without this checkout. There it trains, draws and evaluates in another folder: with all that it can use;
 without g++, Triton and matplotlib; and where it was built without g++, so that it has no libraries."""
 
-import importlib.util
 import json
 import os
 import re
@@ -49,8 +48,10 @@ def environment(compiler=True, **more):
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory):
     """-> the source distribution of a copy of this checkout: the copy has no list of files of an earlier build."""
-    assert importlib.util.find_spec("setuptools"), "setuptools is not installed here: pip install -e '.[test]'"
-    assert importlib.util.find_spec("pip"), "pip is not installed here: python -m ensurepip"
+    for module, remedy in (("setuptools", "pip install -e '.[test]'"), ("pip", "python -m ensurepip")):
+        # in a process of its own: in one that has looked for pip, setuptools cannot be imported any more
+        there = subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True).returncode == 0
+        assert there, f"{module} is not installed here: {remedy}"
     copy = tmp_path_factory.mktemp("checkout")
     for folder in (*INSTALLED, *BESIDE):
         for path in files(folder):
