@@ -44,7 +44,10 @@ class MnistSamples(Table):
         return self.document.parent / "mnist"
 
     def runs(self, only=None):
-        return ((name, "mnist", 0) for name in only or self.models)
+        from genmini import models
+
+        for name in only or self.models:
+            yield from ((name, key, 0) for key, recipe in models.recipes(name).items() if recipe["data"] == "mnist")
 
     def anchors(self):
         """Real images: those of test, and of train, whose nearest train images are themselves."""
@@ -71,8 +74,9 @@ class MnistSamples(Table):
         near = real.x[metrics.nearest(real.x, shown)[0]]
         rows = lambda images: images.float().unflatten(0, (ROWS, COLUMNS))
         sheet = torch.stack([rows(shown), rows(near)], 1).flatten(0, 2)
-        picture(self.pictures / f"{run[0]}-nearest.png", sheet, real.levels, COLUMNS)
-        return self.row(run, trained, **judge_of(real)(x, y), ms_a_sample=f"{ms:.2f}")
+        row = self.row(run, trained, **judge_of(real)(x, y), ms_a_sample=f"{ms:.2f}")
+        picture(self.pictures / sheet_of(row), sheet, real.levels, COLUMNS)
+        return row
 
     def lines(self, rows):
         heads = ["256 levels", "good", "rarest, commonest class", "right class", f"FID, n = {N}", "precision", "recall",
@@ -82,7 +86,7 @@ class MnistSamples(Table):
             trained = bool(row["recipe"])
             number = lambda name, digits: f"{float(row[name]):.{digits}f}" if row[name] else ""  # noqa: B023
             share = lambda name: f"{float(row[name]):.1%}" if row[name] else ""  # noqa: B023
-            cells = [f"`{row['who']}`" if trained else row["who"], share("good"),
+            cells = [f"`{row['who']}` ({row['recipe']})" if trained else row["who"], share("good"),
                      f"{number('rarest', 2)} to {number('commonest', 2)}", share("right_class"), number("fid", 1),
                      number("precision", 2), number("recall", 2), number("nearest", 0), number("ms_a_sample", 1),
                      f"{int(row['parameters']):,}" if trained else "", number("cpu_seconds", 0)]
@@ -90,12 +94,17 @@ class MnistSamples(Table):
         return lines
 
     def sheets(self, rows):
-        names = [row["who"] for row in rows if row["recipe"]]
-        title = lambda name: f"`{name}`: samples over the train images nearest to them"
-        return [line for name in names for line in (f"![{title(name)}](mnist/{name}-nearest.png)", "")][:-1]
+        title = lambda row: f"`{row['who']}` ({row['recipe']}): samples over the train images nearest to them"
+        rows = [row for row in rows if row["recipe"]]
+        return [line for row in rows for line in (f"![{title(row)}](mnist/{sheet_of(row)})", "")][:-1]
 
     def tables(self, rows):
         return [part(rows) for part in (self.lines, self.sheets) if rows]
+
+
+def sheet_of(row):
+    """The file of a row's picture: gan-nearest.png of the recipe mnist, gan-x-nearest.png of mnist-x"""
+    return row["recipe"].replace("mnist", row["who"], 1) + "-nearest.png"
 
 
 def judge_of(real):

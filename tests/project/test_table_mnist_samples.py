@@ -14,6 +14,8 @@ from test_data_idx import lay, some
 from genmini import data, metrics
 
 QUICK = dict(steps=2, every=2, batch=8)
+U_NET = dict(width=8, multiples=(1,), attention=0)
+RUNS = [("gan", "mnist"), ("cgan", "mnist"), ("diffusion", "mnist"), ("diffusion", "mnist-classes")]
 
 
 @pytest.fixture
@@ -23,7 +25,8 @@ def table(tmp_path, monkeypatch, folder_of_its_own, only_these):
     monkeypatch.setenv(table_mnist.FOLDER, str(tmp_path / "own"))
     quick = lambda **model: {"mnist": dict(data="mnist", model=model, train=QUICK)}
     only_these({"gan": quick(hidden=(4,), latent=2), "cgan": quick(hidden=(4,), latent=2, classes=3),
-                "diffusion": quick(width=8, multiples=(1,), attention=0),
+                "diffusion": {key: dict(data=key.split("-")[0], model=dict(U_NET, classes=classes), train=QUICK)
+                              for key, classes in (("digits", 0), ("mnist", 0), ("mnist-classes", 3))},
                 "classifier": quick(width=2, features=4, classes=3)})
     of_test = dict(N=30, FEW=40, COLUMNS=3, ROWS=2, JUDGE=tmp_path / "judge", JUDGE_SETTINGS=["steps=2"])
     for name, value in of_test.items():
@@ -39,12 +42,13 @@ def test_samples_and_real_images_are_judged_and_shown(table, tmp_path):
     for row in real:
         table.store(row)
     todo = table.missing()
-    assert todo == [(name, "mnist", 0) for name in ("gan", "cgan", "diffusion")]
+    assert todo == [(*run, 0) for run in RUNS]
     for run in todo:
         table.store(table.measure(run))
     assert table.missing() == [] and judge.stat().st_mtime_ns == written  # trained once
     rows = {row["who"]: row for row in table.stored()}
-    assert [row["who"] for row in table.stored() if row["right_class"]] == ["cgan", "test images", "train images"]
+    assert [row["recipe"] or row["who"] for row in table.stored() if row["right_class"]] == [
+        "mnist", "mnist-classes", "test images", "train images"]  # the first is that of cgan
 
     network = metrics.network(str(tmp_path / "judge"))
     train, test = (data.load("idx", split, tmp_path / "own") for split in ("train", "test"))
@@ -60,9 +64,9 @@ def test_samples_and_real_images_are_judged_and_shown(table, tmp_path):
     text = table.document.read_text()
     assert text.startswith("before\n<!-- mnist-samples -->\n\n| 256 levels | good |") and text.endswith("-->\nafter\n")
     assert "old" not in text and "| test images | " in text and "(mnist/test images" not in text
-    for name in ("gan", "cgan", "diffusion"):
-        assert f"| `{name}` | " in text and f"(mnist/{name}-nearest.png)" in text
-        pixels = np.asarray(Image.open(tmp_path / "mnist" / f"{name}-nearest.png").convert("L"))
+    for (name, recipe), sheet in zip(RUNS, ("gan", "cgan", "diffusion", "diffusion-classes"), strict=True):
+        assert f"| `{name}` ({recipe}) | " in text and f"(mnist/{sheet}-nearest.png)" in text
+        pixels = np.asarray(Image.open(tmp_path / "mnist" / f"{sheet}-nearest.png").convert("L"))
         assert pixels.shape == (4 * 9 - 1, 3 * 9 - 1)  # two rows of samples, each over one of train images
 
 
