@@ -306,6 +306,12 @@ RECIPES = {  # mnist and colour are not tuned
         "model": dict(width=16, multiples=(1, 2, 4)),
         "train": dict(steps=10_000, batch=32, rate=1e-3, ema=0.999, every=1000),
     },
+    "mnist-classes": {  # led by its own classes, w = 2: half an hour of a core
+        "data": "mnist",
+        "model": dict(width=16, multiples=(1, 2, 4), classes=10, guidance=2.0),
+        "train": dict(steps=12_000, batch=32, rate=1e-3, ema=0.999, every=1000),
+        "threads": 1,
+    },
     "colour": {  # not tuned
         "data": "images",
         "model": dict(width=32, multiples=(1, 2, 2)),
