@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from check import command as run
 
-from genmini import checkpoint, models, watch
+from genmini import checkpoint, data, models, watch
 from genmini.cli import main
 
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")
@@ -63,6 +63,7 @@ def test_every_model_trains_samples_and_is_judged(capsys, monkeypatch, name):
     monkeypatch.setattr(watch, "picture", lambda path, model, splits: None)
     recipe = next(iter(models.recipes(name).values()))
     words = [] if not models.find(name).cannot("fit") else ["--steps", "1", "--set", "batch=4"]
+    words += ["--size", "16"] if data.family(recipe["data"]) == "shapes" else []
     status, out, err = run(capsys, "train", name, "--data", recipe["data"], *words, "--out", "r")
     assert status == 0 and err.count("\n") <= 2 and checkpoint.load("r").unit in out
     assert run(capsys, "eval", "r", "-k", "5")[0] == 0
