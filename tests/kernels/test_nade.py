@@ -1,4 +1,4 @@
-"""Proofs and laws of the NADE room (kernels/nade.py)."""
+"""Proofs and laws of the NADE room (kernels/nade.py): the likelihood. test_nade_sample.py has the sampler."""
 
 import itertools
 import math
@@ -11,7 +11,6 @@ import pytest
 import torch
 from check import (
     DTYPES,
-    drawn_from,
     gradient,
     laid_out,
     layouts,
@@ -175,79 +174,7 @@ def test_extreme_activations(run, dtype):
         assert ops.nade(x, W, V, b, c).isnan().all() and ops.nade_logits(x, W, V, b, c).isnan().all()
 
 
-# ---- laws: the sampler -----------------------------------------------------------------------------------------------
-
-
-def naive_sample(u, W, V, b, c, x=None, known=0):
-    """A whole new network for every pixel."""
-    x = torch.zeros(u.shape, dtype=torch.uint8) if x is None else x.clone()
-    logits = torch.zeros_like(u)
-    for d in range(u.shape[1]):
-        logits[:, d] = b[d] + torch.sigmoid(c + x[:, :d].to(W.dtype) @ W[:, :d].T) @ V[d]
-        if d >= known:
-            x[:, d] = u[:, d] >= torch.sigmoid(-logits[:, d])
-    return x, logits
-
-
-@everywhere
-@pytest.mark.parametrize("known", [0, 5, 41])
-@pytest.mark.parametrize("shape", [(1, 41, 3), (19, 41, 40), (40, 41, 70)], ids=str)
-def test_the_same_noise_gives_the_naive_sample(run, shape, known):
-    N, D, H = shape
-    u = torch.rand(N, D, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    given_x, rest = pixels(N, D, seed=9), weights(D, H, seed=3)
-    wanted, logits = naive_sample(u, *rest, given_x, known)
-    with run.use():
-        got, l = ops.nade_sample(u.to(run.device), *(a.to(run.device) for a in rest), given_x.to(run.device), known,
-                                 logits=True)
-    assert got.dtype == torch.uint8 and torch.equal(got.cpu(), wanted)
-    assert torch.equal(got.cpu()[:, :known], given_x[:, :known])
-    torch.testing.assert_close(l.cpu(), logits, rtol=0, atol=1e-12)
-    narrow = [a.float() for a in rest]
-    with run.use():
-        x, l = ops.nade_sample(u.float().to(run.device), *(a.to(run.device) for a in narrow), logits=True)
-        assert torch.equal(
-            ops.nade_logits(x, *(a.to(run.device) for a in narrow)), l
-        ), "the likelihood sees what the sampler saw"
-    exact = torch.stack([naive_sample(u, *rest, x.cpu(), D)[1]])[0]
-    assert (l.cpu() - exact).abs().max() < 1e-5
-
-
-@on_each_backend
-def test_samples_follow_log_prob(run):
-    """The sampler draws from the distribution that log_prob reports: chi-square over the whole space."""
-    D, N = 4, 4000 if run.backend == "emulated" else 20000
-    rest = [a.to(run.device) for a in weights(D, 6, seed=4, scale=1.5, dtype=torch.float32)]
-    with run.use():
-        x = ops.nade_sample(torch.rand(N, D, device=run.device), *rest)
-        wanted = N * ops.nade(space(D).to(run.device), *rest).double().exp().cpu()
-    seen = torch.bincount((x.cpu().long() * 2 ** torch.arange(D - 1, -1, -1)).sum(1), minlength=2**D)
-    drawn_from(seen, wanted)
-
-
-def test_the_noise_decides_upwards():
-    """u_d below p(x_d = 0) gives 0, above gives 1, as in every model here."""
-    zero = [torch.zeros(s) for s in ((2, 3), (3, 2), (3,), (2,))]
-    assert ops.nade_sample(torch.tensor([[0.4, 0.5, 0.6]]), *zero).tolist() == [[0, 1, 1]]
-
-
 # ---- laws: how it is computed ----------------------------------------------------------------------------------------
-
-
-def test_the_same_bits_with_any_number_of_threads():
-    x, *rest = inputs(37, 40, 70)
-    rest = [a.float().requires_grad_() for a in rest]
-    before, seen = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3, 7):
-            torch.set_num_threads(threads)
-            with kernels.use("cpu"):
-                l = ops.nade_logits(x, *rest)
-                seen.append((l, *torch.autograd.grad(l, rest, x - 0.5)[:2]))
-    finally:
-        torch.set_num_threads(before)
-    for other in seen[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(seen[0], other, strict=True))
 
 
 @pytest.mark.parametrize("run", [r for r in RUNS if r.backend != "reference"], ids=str)
@@ -346,17 +273,6 @@ def test_errors_name_the_argument():
         ops.nade(x[:, :2], W, V, b, c)
     with pytest.raises(TypeError, match="V must have the dtype of W"):
         ops.nade(x, W, V.float(), b, c)
-    with pytest.raises(ValueError, match="known must be from 0 to the count of numbers, 0 to 3, got 4"):
-        ops.nade_sample(torch.rand(2, 3), W, V, b, c, x, 4)
-    with pytest.raises(ValueError, match="known = 2 needs x, which holds the known numbers, and x is None"):
-        ops.nade_sample(torch.rand(2, 3), W, V, b, c, known=2)
-    for known, name in ((torch.tensor([1, 2]), "Tensor"), ("3", "str"), (1.0, "float")):
-        with pytest.raises(TypeError, match=f"known must be an int, got {name}"):
-            ops.nade_sample(torch.rand(2, 3), W, V, b, c, known=known)
-    with pytest.raises(ValueError, match="x must have shape that of u"):
-        ops.nade_sample(torch.rand(3, 3), W, V, b, c, x, 1)
-    # pixels that are not given are not checked
-    ops.nade_sample(torch.rand(2, 3), W, V, b, c, x + 7 * (torch.arange(3) == 2).to(torch.uint8), 2)
 
 
 def test_meta_tensors_pass():
@@ -364,8 +280,8 @@ def test_meta_tensors_pass():
     assert ops.nade(x, *rest).shape == (2,)
 
 
-def test_the_reference_recomputes_in_the_order_of_the_recursion():
-    """gradient_formula adds a_d up as the pass does: the same bits, so its h is the pass's h."""
+def test_the_gradient_recomputes_h_in_the_order_of_the_pass():
+    """reference_backward adds a_d up as the pass does: the same bits, so its h is the pass's h."""
     x, W, _, _, c = inputs(5, 9, 7)
     with kernels.use("reference"):
         V = torch.zeros(9, 7, dtype=torch.float64)

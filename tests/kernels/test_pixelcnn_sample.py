@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit
 
-from genmini import kernels, ops
+from genmini import ops
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = runs("pixelcnn_sample")
@@ -197,47 +197,6 @@ def test_a_row_does_not_depend_on_its_neighbours(run):
         assert torch.equal(alone[0][0], together[0][n]) and torch.equal(alone[1][0], together[1][n])
 
 
-def test_the_same_bits_with_any_number_of_threads():
-    shape, u = (1, 4, 4), noise(29, 16).float()
-    layers = program(shape, 2, 0, 20, 3, 1, dtype=torch.float32)
-    before, seen = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3, 7):
-            torch.set_num_threads(threads)
-            with kernels.use("cpu"):
-                seen.append(ops.pixelcnn_sample(u, layers, shape, 2, logits=True))
-    finally:
-        torch.set_num_threads(before)
-    for x, l in seen[1:]:
-        assert torch.equal(x, seen[0][0]) and torch.equal(l, seen[0][1])
-
-
-def test_the_workspace_is_for_the_threads_that_use_it(monkeypatch):
-    """Another thread may change torch.get_num_threads() during a call: the kernel uses as many threads as its workspace
-    is for."""
-    shape, u = (1, 2, 2), noise(3, 4).float()
-    layers = program(shape, 2, 0, 20, 3, 1, dtype=torch.float32)
-    readings, threads_of, call, size = [1], [], _library.call, _library.size
-
-    def read():
-        readings[0] += 1
-        return readings[0]
-
-    def spied(function):
-        def spy(*arguments, threads=None):
-            threads_of.append(torch.get_num_threads() if threads is None else threads)
-            return function(*arguments, threads=threads_of[-1])
-
-        return spy
-
-    monkeypatch.setattr(torch, "get_num_threads", read)
-    monkeypatch.setattr(_library, "size", spied(size))
-    monkeypatch.setattr(_library, "call", spied(call))
-    with kernels.use("cpu"):
-        ops.pixelcnn_sample(u, layers, shape, 2)
-    assert len(threads_of) == 2 and threads_of[0] == threads_of[1], "of the workspace, and of the kernel"
-
-
 @each_kernel
 def test_numbers_out_of_range_touch_no_memory(run, monkeypatch):
     """On a GPU values are not looked at: there a level or a class out of range is taken for the nearest one."""
@@ -357,84 +316,5 @@ def test_errors_name_the_argument():
             draw(u, layers, shape, 2, known=known)
     with pytest.raises(ValueError, match="known must be from 0 to the count of numbers, 0 to 4, got 5"):
         draw(u, layers, shape, 2, x=x, known=5)
-    with pytest.raises(ValueError, match=r"layers\[5\], the last, must have 3 outputs, .* got 1"):
-        draw(u, layers, shape, 2, 1)
-    ahead = r"taps\[0\] must look back at a stream that is computed before it"
-    weight, bias = torch.zeros(2, 1), torch.zeros(1)
-    for tap in [(0, 0, 1, ALL), (0, 1, 0, ALL), (0, 0, 0, ALL), (0, 0, 0, UP_TO), (1, 0, -1, ALL)]:
-        with pytest.raises(ValueError, match=rf"layers\[0\].{ahead}, got stream {tap[0]} at \({tap[1]}, {tap[2]}\)"):
-            draw(u, [Layer([(*tap, weight)], bias)], shape, 2)
-    for tap in [(0, 0, -1, ALL), (0, 0, 0, EARLIER), (1, -1, 0, ALL)]:
-        with pytest.raises(ValueError, match=rf"layers\[\d\].{ahead}"):
-            first = Layer([(0, 0, -1, ALL, weight)], bias)
-            draw(u, [first, Layer([(*tap, weight[: 2 - tap[0]])], bias, rows=True)], shape, 2)
-    wanted = r"W of layers\[0\].taps\[0\] must have shape \(channels, outputs\) = \(2, 1\), got \(3, 1\)"
-    with pytest.raises(ValueError, match=wanted):
-        draw(u, [Layer([(0, 0, -1, ALL, torch.zeros(3, 1))], bias)], shape, 2)
-    with pytest.raises(ValueError, match=r"layers\[0\] must have as many outputs for each of 2 colours"):
-        draw(u, [Layer([(0, 0, -1, ALL, torch.zeros(4, 3))], torch.zeros(3))], (2, 1, 2), 2)
     with pytest.raises(ValueError, match=r"u must have shape \(N, D\), got \(\)"):
         draw(torch.tensor(0.5), layers, shape, 2)
-
-
-SEES_NOTHING = {
-    "no taps": [],
-    "dead": masked_taps(0, torch.ones(3, 3, 1, 1), "A"),
-    "far": [(0, -9, 0, ALL, torch.ones(3, 3))],
-}
-
-
-@everywhere
-@pytest.mark.parametrize("taps", SEES_NOTHING.values(), ids=SEES_NOTHING)
-def test_a_layer_that_sees_nothing_gives_its_bias(run, taps):
-    """No taps, the lone tap of a 1 x 1 convolution of kind "A", a tap that reaches above every image: s_a = b_a."""
-    bias = torch.tensor([[0.1, 0.2, -0.3], [1.0, 2.0, 3.0]])
-    l = draw(run, noise(2, 4), [Layer(taps, bias)], (1, 2, 2), 3, y=torch.tensor([1, 0]))[1]
-    assert torch.equal(l, bias[[1, 0], None].expand(2, 4, 3))
-
-
-@everywhere
-def test_a_layer_may_have_any_number_of_taps(run):
-    """A filter of 35 x 35 has 613, more than the native kernel sums at a time."""
-    weight = torch.randn(2 * 613, 2, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64) / 30
-    first = [(0, -1 if t % 3 else 0, -1, ALL, weight[t]) for t in range(613)]
-    second = [(2, -1 if t % 3 else 0, -1, ALL, weight[t, :, :1]) for t in range(613, 2 * 613)]
-    zeros = lambda n: torch.zeros(n, dtype=torch.float64)
-    layers = [Layer(first, zeros(4), "gate"), Layer(second, zeros(1))]
-    x = numbers(3, 6, 2)
-    l = draw(run, noise(3, 6), layers, (1, 2, 3), 2, x=x, known=6)[1]
-    wanted = definition(x, layers, (1, 2, 3), 2, torch.zeros(3, dtype=torch.long))
-    torch.testing.assert_close(l, wanted, rtol=0, atol=1e-12)
-    assert l.std() > 0.1, "the test wants sums that are not zero"
-
-
-@everywhere
-def test_a_gate_follows_the_residual(run):
-    """z_{2a+2} is the gate of s_a, and s_a includes the residual."""
-    g = torch.Generator().manual_seed(4)
-    normal = lambda *size: torch.randn(*size, generator=g, dtype=torch.float64)
-    layers = [Layer(masked_taps(0, normal(8, 2, 1, 3), "A"), normal(8), "relu")]
-    layers.append(Layer(masked_taps(2, normal(8, 8, 1, 1), "B"), normal(8), "gate", residual=1))
-    layers.append(Layer(masked_taps(4, normal(1, 4, 1, 1), "B"), normal(1)))
-    x, l = draw(run, noise(5, 4), layers, (1, 2, 2), 2)
-    wanted = definition(x, layers, (1, 2, 2), 2, torch.zeros(5, dtype=torch.long))
-    torch.testing.assert_close(l, wanted, rtol=0, atol=1e-12)
-
-
-MIXED = [(torch.float64, torch.float32), (torch.float32, torch.float64), (torch.float32, torch.bfloat16)]
-
-
-@everywhere
-@pytest.mark.parametrize("part", ["W", "bias"])
-@pytest.mark.parametrize("dtypes", MIXED, ids=str)
-def test_weights_and_biases_of_different_dtypes_become_the_widest(run, part, dtypes):
-    mixed, wide = (program((1, 2, 2), 2, 0, 2, 3, 1, dtype=dtypes[0]) for _ in range(2))
-    taps, dtype = mixed[2].taps, torch.promote_types(*dtypes)
-    if part == "W":
-        taps[0] = (*taps[0][:4], taps[0][4].to(dtypes[1]))
-    else:
-        mixed[2].bias = mixed[2].bias.to(dtypes[1])
-    for layer, its in zip(wide, mixed, strict=True):
-        layer.taps, layer.bias = [(*tap[:4], tap[4].to(dtype)) for tap in its.taps], its.bias.to(dtype)
-    got, wanted = (draw(run, noise(2, 4), layers, (1, 2, 2), 2) for layers in (mixed, wide))
-    assert got[1].dtype == dtype and all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))

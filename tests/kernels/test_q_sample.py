@@ -157,16 +157,6 @@ def test_without_a_seed_torchs_generator_decides():
     assert torch.equal(operator(x0, None)[0], first) and not torch.equal(first, second)
 
 
-def test_threads_change_nothing_of_the_cpu():
-    x0, operator = numbers(70, 1100).float(), of(times(70), "v")[0]
-    before, found = torch.get_num_threads(), []
-    for threads in (1, 3):
-        torch.set_num_threads(threads)
-        found.append(operator(x0, None, 3))
-    torch.set_num_threads(before)
-    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
-
-
 # ---- laws ------------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,105 @@
+"""A native kernel computes the same bits with any number of threads, and its workspace is for those that use it."""
+
+import pytest
+import torch
+from check import numbers
+from genmini.kernels import _library
+from test_made_sample import net
+from test_nade import inputs
+from test_pixelcnn_sample import noise, program
+
+from genmini import kernels, ops
+
+
+def with_gradients(operator, *arguments):
+    """The outputs of the operator, and the gradients of its float inputs."""
+    given = [a.float().requires_grad_() if torch.is_tensor(a) and a.is_floating_point() else a for a in arguments]
+    out = operator(*given)
+    moving = [a for a in given if torch.is_tensor(a) and a.requires_grad]
+    return out, *torch.autograd.grad(out, moving, torch.ones_like(out) / 2)
+
+
+def made_sample():
+    return ops.made_sample(noise(150, 20).float(), *net(20, (70, 50), 3, dtype=torch.float32)[:3], 3, logits=True)
+
+
+def pixelcnn_sample():
+    layers = program((1, 4, 4), 2, 0, 20, 3, 1, dtype=torch.float32)
+    return ops.pixelcnn_sample(noise(29, 16).float(), layers, (1, 4, 4), 2, logits=True)
+
+
+def nade_sample():
+    _, *weights = inputs(1, 40, 70)
+    return ops.nade_sample(noise(37, 40).float(), *(a.float() for a in weights), logits=True)
+
+
+def ddim_step():
+    x, output = numbers(40, 301).float(), numbers(40, 301, seed=1).float()
+    return ops.ddim_step(x, output, 0.6, 0.8, 0.8, 0.6, threshold="dynamic", quantile=0.9, eta=1.0, seed=4)
+
+
+def q_sample():
+    alpha = torch.linspace(1, 0, 50, dtype=torch.float64)
+    t = torch.arange(70) % 50
+    return ops.q_sample(numbers(70, 1100).float(), t, alpha, (1 - alpha.square()).sqrt(), seed=3, target="v")
+
+
+NATIVE = {
+    "ddim_step": ddim_step,
+    "group_norm_silu": lambda: with_gradients(
+        lambda x, *rest: ops.group_norm_silu(x, 4, *rest), numbers(40, 16, 49), numbers(16), numbers(16, seed=1)
+    ),
+    "made_sample": made_sample,
+    "nade": lambda: with_gradients(ops.nade_logits, *inputs(37, 40, 70)),
+    "nade_sample": nade_sample,
+    "nearest_code": lambda: ops.nearest_code(numbers(500, 16).float(), numbers(600, 16, seed=1).float()),
+    "pixelcnn_sample": pixelcnn_sample,
+    "q_sample": q_sample,
+}
+each = pytest.mark.parametrize("call", NATIVE.values(), ids=NATIVE)
+
+
+def test_every_native_kernel_is_here():
+    assert [*NATIVE] == sorted(name for name, room in kernels.ROOMS.items() if room.cpu == "C++")
+
+
+@each
+def test_the_same_bits_with_any_number_of_threads(call):
+    before, seen = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            with kernels.use("cpu"):
+                found = call()
+            seen.append(found if isinstance(found, tuple) else (found,))
+    finally:
+        torch.set_num_threads(before)
+    for other in seen[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(seen[0], other, strict=True))
+
+
+@each
+def test_the_workspace_is_for_the_threads_that_use_it(call, monkeypatch):
+    """Another thread may change torch.get_num_threads() during a call. A launch reads it once, and its kernel uses as
+    many threads as the workspace is for."""
+    readings, sized, launched, native, size = [], [], [], _library.call, _library.size
+
+    def read():
+        readings.append(2 + len(readings))
+        return readings[-1]
+
+    def spied_size(*arguments, threads=None):
+        sized.append((len(launched), threads))
+        return size(*arguments, threads=threads)
+
+    def spied_call(*arguments, threads=None):
+        launched.append(threads or torch.get_num_threads())
+        return native(*arguments, threads=launched[-1])
+
+    monkeypatch.setattr(torch, "get_num_threads", read)
+    monkeypatch.setattr(_library, "size", spied_size)
+    monkeypatch.setattr(_library, "call", spied_call)
+    with kernels.use("cpu"):
+        call()
+    assert launched == readings, "each launch has a reading of its own, and one alone"
+    assert all(threads == launched[launch] for launch, threads in sized), "a workspace is for other threads"
