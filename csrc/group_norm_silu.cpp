@@ -139,9 +139,9 @@ template <class T> static void backward(const Gradient<T>& p, int64_t ng) {
 namespace {
 
 template <class T, class F> void each_group(const Problem<T>& p, int threads, F group) {
-    int64_t groups = p.N * p.G, R = p.C / p.G * p.P, some = rows_of_a_task(R);
-    parallel(ceil_div(groups, some), worth_waking(threads, groups * R), [&](int64_t task, int) {
-        for (int64_t ng = task * some; ng < std::min(groups, (task + 1) * some); ng++) group(ng);
+    int64_t groups = p.N * p.G, R = p.C / p.G * p.P, of_a_task = rows_of_a_task(R);
+    parallel(ceil_div(groups, of_a_task), worth_waking(threads, groups * R), [&](int64_t task, int) {
+        for (int64_t ng = task * of_a_task; ng < std::min(groups, (task + 1) * of_a_task); ng++) group(ng);
     });
 }
 

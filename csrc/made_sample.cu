@@ -190,8 +190,10 @@ int walk(bool naive, const Sizes& sizes, const void* layers, const void* u, void
 static int made_sample(bool naive, int dtype, const void* sizes, const void* layers, const void* u, void* x,
                        void* ends, void* logits, void* z, void* stream) {
     const Sizes& s = *(const Sizes*)sizes;
-    if (s.I < 0 || s.I + 1 > DEEPEST || s.L < 2 || s.L > 256 || (dtype != 0 && dtype != 3)) return 1;
-    return (dtype == 0 ? walk<float> : walk<double>)(naive, s, layers, u, x, ends, logits, z, stream);
+    if (s.I < 0 || s.I + 1 > DEEPEST || s.L < 2 || s.L > 256) return 1;
+    return with_float_or_double(dtype, [&](auto zero) {
+        return walk<decltype(zero)>(naive, s, layers, u, x, ends, logits, z, stream);
+    });
 }
 
 #define RUNG(rung, naive)                                                                                       \

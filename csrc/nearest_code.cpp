@@ -92,7 +92,7 @@ bool choose_centre(const Problem& p, Book& book) {
 
 }    // namespace
 
-extern "C" int64_t nearest_code_cpu_workspace(int64_t, int64_t K, int64_t D, int threads) {
+extern "C" int64_t nearest_code_cpu_workspace(int64_t K, int64_t D, int threads) {
     Arena arena;
     layout(arena, K, D);
     for (int t = 0; t < threads; t++) layout_scratch(arena, K, D);

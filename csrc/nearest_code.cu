@@ -225,29 +225,21 @@ static int64_t lay_out(Tables& w, void* workspace, bool half, int64_t N, int64_t
 
 template <class P, class Z, class E> int screened(const Z* z, const E* e, int64_t* index, Tables w, void* stream) {
     const dim3 block(THREADS), grid(w.NP / BN, w.S);
-    auto then = [code = 0](auto go) mutable { return code = code ? code : go(); };    // until the first error
-    then([&] {
-        return launch(centre_of_codes<E>, dim3(ceil_div(w.D, 32)), block, 0, stream, e, w.centre, w.unit, w.K, w.D);
-    });
-    then([&] {
-        return launch(pack<E, P>, dim3(w.KP * 32 / THREADS), block, 0, stream, e, w.centre, (P*)w.e, w.about_code,
-                      w.unit, w.K, w.D, w.DP);
-    });
-    then([&] {
-        return launch(place_codes, dim3(w.KP / BK), dim3(BK), 0, stream, w.about_code, w.unit, w.code, w.widest);
-    });
-    then([&] {
-        int* none = nullptr;
-        return launch(pack<Z, P>, dim3(w.NP * 32 / THREADS), block, 0, stream, z, w.centre, (P*)w.z, w.about_row, none,
-                      w.N, w.D, w.DP);
-    });
-    then([&] {
-        if (sizeof(P) == 4) return launch(screen_tiled, grid, block, 0, stream, w);
-        return launch(screen_tensor_core, grid, block, STAGED, stream, w);
-    });
-    return then([&] {
-        return launch(settle<Z, E>, dim3(ceil_div(w.N, THREADS / 32)), block, 0, stream, z, e, index, w);
-    });
+    int* none = nullptr;
+    int code = launch(centre_of_codes<E>, dim3(ceil_div(w.D, 32)), block, 0, stream, e, w.centre, w.unit, w.K, w.D);
+    if (code) return code;
+    code = launch(pack<E, P>, dim3(w.KP * 32 / THREADS), block, 0, stream, e, w.centre, (P*)w.e, w.about_code, w.unit,
+                  w.K, w.D, w.DP);
+    if (code) return code;
+    code = launch(place_codes, dim3(w.KP / BK), dim3(BK), 0, stream, w.about_code, w.unit, w.code, w.widest);
+    if (code) return code;
+    code = launch(pack<Z, P>, dim3(w.NP * 32 / THREADS), block, 0, stream, z, w.centre, (P*)w.z, w.about_row, none,
+                  w.N, w.D, w.DP);
+    if (code) return code;
+    if (sizeof(P) == 4) code = launch(screen_tiled, grid, block, 0, stream, w);
+    else code = launch(screen_tensor_core, grid, block, STAGED, stream, w);
+    if (code) return code;
+    return launch(settle<Z, E>, dim3(ceil_div(w.N, THREADS / 32)), block, 0, stream, z, e, index, w);
 }
 
 // half: of the rung tensor_core, else of tiled

@@ -63,7 +63,7 @@ def rungs(operator):
 def _valid(backend, rung):
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r}; the backends are {', '.join(BACKENDS)}")
-    known = sorted({r for some in ROOMS.values() for r in some.rungs})
+    known = sorted({name for this in ROOMS.values() for name in this.rungs})
     if rung is not None and rung not in known:
         raise ValueError(f"unknown rung {rung!r}; the rungs are {', '.join(known)}")
     return backend, rung

@@ -88,13 +88,13 @@ def whole(name, value, least, most, meaning):
 
 
 def number(name, value, least=-math.inf, most=math.inf):
-    """A finite int or float within bounds: from least, which is 0 where it is given, to most."""
+    """A finite int or float from least to most."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     if not -math.inf < value < math.inf:  # torch.compile cannot trace math.isfinite
         raise ValueError(f"{name} must be finite, got {value}")
     if not least <= value <= most:
-        bounds = "not be negative" if most == math.inf else f"lie in {least} to {most}"
+        bounds = "not be negative" if (least, most) == (0, math.inf) else f"lie in {least} to {most}"
         raise ValueError(f"{name} must {bounds}, got {value}")
 
 

@@ -36,7 +36,6 @@ Tiling
 import math
 
 import torch
-import torch.nn.functional as F
 
 from . import _check, _library
 from ._groups import held_statistics, normalised, place, walked_statistics
@@ -48,7 +47,7 @@ from ._triton import for_interpreter, tl, triton, triton_dtype
 
 def reference(x, gamma, beta, scale, shift, G, eps):  # (N, C, P), (C), (C), (N, C), (N, C) -> y, stats (N, G, 3)
     (z, stats), (w, b) = normalised(x, G, eps), affine(gamma, beta, scale, shift)
-    return F.silu(w * z + b).to(x.dtype), stats
+    return torch.nn.functional.silu(w * z + b).to(x.dtype), stats
 
 
 def affine(gamma, beta, scale, shift):
@@ -194,7 +193,7 @@ def launch(backend, rung, x, gamma, beta, scale, shift, G, eps):
         constants = dict(SUM=triton_dtype(sum_dtype(dtype)), MODULATED=scale is not None) | _tile(rung, C // G, P)
         with torch.cuda.device_of(x):
             forward[(N * G,)](x, *channels, y, stats, eps, float(max(1, C // G * P)), C, P, G, **constants)
-    return y if y.dtype == dtype else y.to(dtype), stats
+    return y.to(dtype), stats
 
 
 def launch_backward(backend, rung, dy, x, gamma, beta, scale, shift, stats, G):
@@ -211,7 +210,7 @@ def launch_backward(backend, rung, dy, x, gamma, beta, scale, shift, stats, G):
         with torch.cuda.device_of(x):
             backward[(N * G,)](dy, x, *channels, stats, dx, A, B, float(max(1, C // G * P)), C, P, G, **sums, **tile)
             over_rows[(triton.cdiv(C, 64),)](A, B, *channels[:3], dgamma, dbeta, N, C, **sums, BC=64)
-    return tuple(d if d.dtype == dtype else d.to(dtype) for d in (dx, dgamma, dbeta, A, B))  # A is ds now, B is db
+    return tuple(d.to(dtype) for d in (dx, dgamma, dbeta, A, B))  # A is ds now, B is db
 
 
 def _tile(rung, M, P):
@@ -225,8 +224,9 @@ def _tile(rung, M, P):
 
 
 def gradient(dy, x, gamma, beta, scale, shift, stats, G, eps):
-    found = _backward(dy=dy, x=x, gamma=gamma, beta=beta, scale=scale, shift=shift, stats=stats, G=G, eps=eps)
-    return dict(zip(("x", "gamma", "beta", "scale", "shift")[: 3 if scale is None else 5], found, strict=False))
+    dx, dgamma, dbeta, dscale, dshift = _backward(
+        dy=dy, x=x, gamma=gamma, beta=beta, scale=scale, shift=shift, stats=stats, G=G, eps=eps)
+    return dict(x=dx, gamma=dgamma, beta=dbeta) | ({} if scale is None else dict(scale=dscale, shift=dshift))
 
 
 # ---- registration ---------------------------------------------------------------------------------------------------

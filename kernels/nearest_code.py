@@ -68,7 +68,7 @@ def reference(z, e):  # (N, D), (K, D) -> (N,)
 
 def launch_cpu(z, e):
     (N, D), K, threads = z.shape, len(e), torch.get_num_threads()  # read once: the workspace is for so many
-    bytes = _library.size("nearest_code", "cpu", "nearest_code_cpu_workspace", N, K, D, threads=threads)
+    bytes = _library.size("nearest_code", "cpu", "nearest_code_cpu_workspace", K, D, threads=threads)
     index, workspace = z.new_empty(N, dtype=torch.int64), torch.empty(bytes, dtype=torch.uint8)
     arguments = z.dtype, e.dtype, z, e, index, N, K, D, workspace
     _library.call("nearest_code", "cpu", "nearest_code_cpu", *arguments, threads=threads)

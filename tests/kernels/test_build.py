@@ -46,7 +46,7 @@ def test_a_failing_compiler_leaves_its_log_and_no_library(csrc):
     assert "error: expected" in result.path.with_suffix(".log").read_text() and "error: expected" in result.report()
 
 
-def test_a_missing_compiler_is_said_and_is_no_error(csrc, monkeypatch):
+def test_a_missing_compiler_is_reported_and_is_no_error(csrc, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     result = built(csrc)
     assert not result.ok and "no-such-compiler was not found" in result.report()

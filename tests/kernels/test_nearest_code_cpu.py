@@ -43,7 +43,7 @@ def search(z, e, threads=1, instructions=None):
     """The index by the native kernel, in a workspace that is poisoned, and guarded beyond its end."""
     (N, D), K = z.shape, e.shape[0]
     z, e = z.contiguous(), e.contiguous()
-    bytes = library().nearest_code_cpu_workspace(*map(ctypes.c_int64, (N, K, D)), threads)
+    bytes = library().nearest_code_cpu_workspace(*map(ctypes.c_int64, (K, D)), threads)
     workspace = torch.full((bytes + 64,), 0xCB, dtype=torch.uint8)
     index = torch.full((N + 2,), -7)
     if instructions:
