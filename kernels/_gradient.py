@@ -102,9 +102,9 @@ def by_formula(operator, gradient, where):
     def pullback(values, grads, needed):
         named = dict(zip(kept, values, strict=True)) | {f"d{o}": g for o, g in zip(outputs, grads, strict=True)}
         named["needed"] = {name for name, wants in zip(inputs, needed, strict=True) if wants}
-        found = gradient(**{name: named[name] for name in names})
-        known(found, inputs, f"the result of {gradient.__name__} of {where}")
-        return [found.get(name) for name in inputs]
+        gradients = gradient(**{name: named[name] for name in names})
+        known(gradients, inputs, f"the result of {gradient.__name__} of {where}")
+        return [gradients.get(name) for name in inputs]
 
     return [(*inputs, *outputs).index(name) for name in kept], pullback
 
@@ -122,8 +122,8 @@ def by_autograd(operator):
             return operator.reference(*arguments)
 
         out, pull = torch.func.vjp(reference, *(values[i] for i in moving))
-        found = dict(zip(moving, pull(grads if isinstance(out, tuple) else grads[0]), strict=True))
-        return [found.get(i) for i in range(len(values))]
+        gradients = dict(zip(moving, pull(grads if isinstance(out, tuple) else grads[0]), strict=True))
+        return [gradients.get(i) for i in range(len(values))]
 
     return range(len(operator.inputs)), pullback
 

@@ -62,10 +62,10 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
     to_plain = [inputs.index(n) for n in tensors if n not in keep_strides]
     strides_of_fake = bool({*keep_strides} & {*outputs})
 
-    def laid_out(found, values):
+    def laid_out(result, values):
         """What PyTorch computed, contiguous or with the strides of the fake's outputs."""
-        many = isinstance(found, tuple)
-        outs = found if many else (found,)
+        many = isinstance(result, tuple)
+        outs = result if many else (result,)
         if strides_of_fake:
             wanted = empty_outputs(*values) if many else (empty_outputs(*values),)
             outs = [o if o.stride() == w.stride() else w.copy_(o) for o, w in zip(outs, wanted, strict=True)]
@@ -85,8 +85,8 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
             values[i] = plain(values[i])
         if choice.backend != "cpu":
             return launch(*values, choice.backend, choice.rung)
-        found = compute(*values, choice.backend, choice.rung)
-        return laid_out(found, arguments[:-1]) if room.cpu == "PyTorch" else found
+        result = compute(*values, choice.backend, choice.rung)
+        return laid_out(result, arguments[:-1]) if room.cpu == "PyTorch" else result
 
     def by_itself(*arguments):
         """The call of the operator without its front door, with autograd."""

@@ -175,7 +175,7 @@ def made_sample(u, weights, biases, degrees, levels=2, direct=None, x=None, know
     logits=True also returns the logits of all steps, (N, D), or (N, D, levels) for more than two levels, as
     constants.
     """
-    _check.whole("levels", levels, 2, 256, "what a byte can tell apart")
+    _check.whole("levels", levels, 2, 256, "the number of levels, which a byte holds")
     x = _check.x_to_complete(u, x, known, _check.NUMBERS, torch.int16, _whole_levels)
     _network(u, weights, biases, degrees, levels, direct)
     with torch.no_grad():

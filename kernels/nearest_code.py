@@ -84,9 +84,9 @@ def launch(backend, rung, z, e, effort=None):
         bytes = _library.size("nearest_code", backend, "nearest_code_workspace", half, min(N, ROWS), K, D, S)
         workspace = torch.empty(bytes, dtype=torch.uint8, device=z.device)
     for n in range(0, N, ROWS):
-        rows, found = z[n : n + ROWS], index[n : n + ROWS]
+        rows, their_index = z[n : n + ROWS], index[n : n + ROWS]
         sizes = len(rows), K, D
-        arguments = z.dtype, e.dtype, rows, e, found, *sizes, workspace, S
+        arguments = z.dtype, e.dtype, rows, e, their_index, *sizes, workspace, S
         _library.call("nearest_code", backend, f"nearest_code_{rung}", *arguments)
         if effort is not None:
             counting = half, workspace.cpu(), effort[n : n + ROWS], *sizes, S

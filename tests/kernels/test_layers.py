@@ -33,6 +33,7 @@ MAKERS = {
     "average codes": (lambda: VectorQuantizer(8, 3, decay=0.9), (5, 3)),
     "codes that come back": (lambda: VectorQuantizer(8, 3, decay=0.9, revive=2), (5, 3)),
     "coupling": (lambda: coupling(dtype=torch.float32), (5, 6)),
+    "group norm": (lambda: GroupNormSiLU(2, 6), (3, 6, 4)),
 }
 each = pytest.mark.parametrize("make, shape", MAKERS.values(), ids=MAKERS)
 

@@ -86,7 +86,7 @@ def test_errors_name_the_argument():
             draw(u, weights, biases, degrees, known=known)
     with pytest.raises(ValueError, match="known must be from 0 to the count of numbers, 0 to 3, got 4"):
         draw(u, weights, biases, degrees, x=x, known=4)
-    with pytest.raises(ValueError, match="levels must be what a byte can tell apart, 2 to 256, got 257"):
+    with pytest.raises(ValueError, match="levels must be the number of levels, which a byte holds, 2 to 256, got 257"):
         draw(u, weights, biases, degrees, levels=257)
     with pytest.raises(ValueError, match=f"at most {room.DEEPEST - 1} layers"):
         draw(u, [torch.zeros(3, 3)] * room.DEEPEST, [None] * room.DEEPEST, [torch.zeros(3).long()] * (room.DEEPEST - 1))

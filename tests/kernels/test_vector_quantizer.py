@@ -21,6 +21,24 @@ def test_vector_quantizer_is_the_step_of_the_course():
         torch.testing.assert_close(got, want)
 
 
+@pytest.mark.parametrize("dynamic", [True, None])
+@pytest.mark.parametrize("settings", [dict(), dict(decay=0.9), dict(beta=0.5)], ids=str)
+def test_a_compiled_step_is_the_step(settings, dynamic):
+    """In one graph, and again for other numbers of vectors; averages move as they do without it."""
+    torch._dynamo.reset()
+    layers = [VectorQuantizer(8, 3, **settings) for _ in range(2)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    compiled = torch.compile(layers[0], fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for N in (5, 7, 5):
+        z = torch.randn(N, 3, requires_grad=True)
+        found = []
+        for layer in (compiled, layers[1]):
+            z_q, index, loss = layer(z)
+            found.append((z_q, index, loss, torch.autograd.grad(loss.sum() + z_q.pow(2).sum(), z)[0]))
+        torch.testing.assert_close(*found)
+    torch.testing.assert_close(layers[0].state_dict(), layers[1].state_dict())
+
+
 def test_average_codes_follow_their_vectors():
     """Averages over several batches equal those by hand; a code never chosen stays; gradients are of the codes used."""
     layer = VectorQuantizer(6, 2, decay=0.8)
