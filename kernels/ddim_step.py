@@ -202,7 +202,7 @@ def launch_cpu(backend, x, output, unconditional, noise, seed, w, p, q, a, k, c,
 
 THRESHOLDS = ("none", "static", "dynamic")  # their numbers in csrc/ddim_step.cpp
 
-# ---- gradient: none; a sampler needs none, and the front door refuses an input that wants one -----------------------
+# ---- gradient: none; a sampler needs none, and the front door refuses an input that requires one --------------------
 
 # ---- registration ---------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@
 //   #include "cpu/each_set.h"
 //   #endif
 //
-//   #ifdef SET    // ---- 2. the arithmetic, once for each instruction set, in the words of csrc/cpu/vectors.h
+//   #ifdef SET    // ---- 2. the arithmetic, once for each instruction set, by the functions of csrc/cpu/vectors.h
 //   template <class T> static void scale_row(const Scale<T>& p, int64_t n) {
 //       each_vector<T>(p.D, [&](int64_t d, int64_t count) {    // `count` of the lanes hold numbers of this row
 //           store(p.y + n * p.D + d, p.factor * load(p.x + n * p.D + d, count), count);
@@ -34,8 +34,8 @@
 //   #endif
 //
 // GENMINI_CPU=avx512, avx2 or portable chooses the instruction set, where the processor has it. Standard headers belong
-// to part 1: in part 2 they would be compiled for one instruction set and might be linked for all. A header of
-// words that needs instructions beyond those below names their feature in AVX512_ALSO before this header is read, and
+// to part 1: in part 2 they would be compiled for one instruction set and might be linked for all. A header whose
+// functions need instructions beyond those below names their feature in AVX512_ALSO before this header is read, and
 // enables them in part 2 (integers.h does). csrc/build.py needs to know nothing of this.
 //
 // Results do not depend on the number of threads where each task writes its own numbers. They may depend on the

@@ -1,4 +1,4 @@
-// Words for products of 16-bit integers, beside those of vectors.h:
+// Functions for products of 16-bit integers, beside those of vectors.h:
 //
 //   dot2(acc, x, y)        acc + the two products of the 16-bit halves of x and y, in each lane of 32 bits
 //   both(p)                the two 16-bit integers at p, in every lane
@@ -60,7 +60,7 @@ inline ints rotated(ints v, ints from) { return __builtin_shuffle(v, from); }
 inline ints blended(ints a, ints b, ints from) { return __builtin_shuffle(a, b, from); }
 #endif
 
-// After two meetings of halves one vector holds all four sums
+// After halves were added twice, one vector holds all four sums
 static void totals(const ints (&p)[4], int32_t (&sums)[4]) {
     ints lane;
     for (int l = 0; l < L; l++) lane[l] = l;
@@ -77,7 +77,7 @@ static void totals(const ints (&p)[4], int32_t (&sums)[4]) {
     for (int v = 0; v < 4; v++) sums[v] = sum[v * Q];
 }
 
-// L rows of L words: to[w][l] = from[l][w] for w < W. Halves of the square change places, then quarters, down to single
+// L rows of L words: to[w][l] = from[l][w] for w < W. Halves of the square are exchanged, then quarters, down to single
 // words.
 static void transpose(const int32_t* from, int64_t from_stride, int32_t* to, int64_t to_stride, int64_t W) {
     ints square[L], lane;

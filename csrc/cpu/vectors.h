@@ -1,4 +1,5 @@
-// Vectors of numbers: the words in which a native kernel is written once, and their meaning for each instruction set.
+// Vectors of numbers and the functions on them: a native kernel is written once in these, and this file has their code
+// for each instruction set.
 //
 //   vec<T>, LANES<T>           a vector of T (float or double), and how many numbers it holds;  BYTES of a vector
 //   load(p), store(p, v)       at any address
@@ -114,7 +115,7 @@ template <class T> static inline void store(T* p, vec<T> v, int64_t count) {
     else store_part(p, v, int(count));
 }
 
-// One number of all lanes: halves meet, in registers
+// One number of all lanes: of both halves, then of both halves of the result, ..., in registers
 template <class T, int N, class V, class F> static inline T halves(V v, F meet) {    // v has N lanes
     if constexpr (N == 2) {
         return meet(v[0], v[1]);

@@ -22,7 +22,7 @@
 // promises is declared to it: __syncthreads and __syncwarp order memory, shuffles and votes do not. So it reports a
 // missing barrier, and a shuffle used as one.
 //
-// Chapters: words.h (dim3, float4, __half, ...), fibers.h (stacks), block.h (a block, its threads, how they meet),
+// Files: words.h (dim3, float4, __half, ...), fibers.h (stacks), block.h (a block, its threads, how they meet),
 // atomics.h (atomicAdd ...), warp.h (__syncthreads, __shfl_sync ...), and this one: how blocks are run.
 // docs/emulator.md shows kernels in a debugger.
 #pragma once
@@ -36,7 +36,7 @@
 // g++ warns of "hidden" in a namespace without a name
 #pragma GCC diagnostic ignored "-Wattributes"
 
-// ---- the words that shape a program ---------------------------------------------------------------------------------
+// ---- CUDA's qualifiers ----------------------------------------------------------------------------------------------
 // hidden: otherwise shared arrays of the same name in two libraries would be one array
 #define __global__ __attribute__((visibility("hidden")))
 #define __device__ __attribute__((visibility("hidden")))

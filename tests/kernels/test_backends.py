@@ -97,7 +97,7 @@ def test_a_missing_library_names_the_command_that_mends_it(monkeypatch, tmp_path
         _library.load.cache_clear()
 
 
-@pytest.mark.skipif(GPU, reason="speaks of a machine without a CUDA device")
+@pytest.mark.skipif(GPU, reason="needs a machine without a CUDA device")
 def test_a_cuda_library_loads_without_a_driver_and_says_what_is_missing():
     if _library.missing("affine_coupling", "cuda"):
         pytest.skip("nvcc is not on this machine, so there is no CUDA library to load")
@@ -120,7 +120,7 @@ def test_the_environment_sets_the_default():
     assert wrong.returncode and "GENMINI_BACKEND='fast' is unknown; the backends are auto" in wrong.stderr
 
 
-def test_values_are_looked_at_on_a_cpu_and_on_a_gpu_where_asked(monkeypatch):
+def test_values_are_checked_on_a_cpu_and_on_a_gpu_where_asked(monkeypatch):
     """Values on a GPU are checked, which waits for it, only where GENMINI_CHECK=1.
 
     `values` reads nothing but the device, so that a stand-in without memory is enough.

@@ -272,7 +272,7 @@ def test_errors(change, kind, words):
         ops.ddim_step(**arguments)
 
 
-def test_an_input_that_wants_a_gradient_is_taken_where_none_is_recorded():
+def test_an_input_that_requires_a_gradient_is_taken_where_none_is_recorded():
     with torch.no_grad():
         assert torch.equal(step(ONE.clone().requires_grad_(), ONE), step(ONE, ONE))
 

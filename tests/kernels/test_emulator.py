@@ -262,7 +262,7 @@ MISTAKES = {
 @pytest.mark.parametrize("which", MISTAKES)
 def test_mistakes_are_reported_with_block_and_threads(library, which):
     library.gpu_order(0, ctypes.c_uint64(0))
-    for _ in range(2):  # and the emulator is none the worse
+    for _ in range(2):  # the emulator goes on after a mistake
         report = error(library, "run_mistake", which, np.zeros(64, np.int32))
         assert report.startswith("block (") and "of grid (3,2,1): " in report
         for words in MISTAKES[which]:

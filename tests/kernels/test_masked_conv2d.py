@@ -303,7 +303,7 @@ def test_the_memory_order_is_that_of_x(run):
 
 @pytest.mark.parametrize("run", [run for run in KERNELS if run.device == "cpu"], ids=str)
 def test_offsets_of_more_than_31_bits(run):
-    """Two images 2^31 + 16 numbers apart, then two channels, in memory that is promised and not yet given."""
+    """Two images 2^31 + 16 numbers apart, then two channels, in memory that is reserved and hardly used."""
     stride = 2**31 + 16
     memory = mmap.mmap(-1, 4 * (stride + 64),
                        flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0))

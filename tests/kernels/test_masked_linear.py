@@ -38,7 +38,7 @@ orders = st.sampled_from(["ascending", "descending", "random", "constant", "roun
 
 
 def degrees(K, J, order="random", seed=0):
-    """in_degree (K), out_degree (J) from 1 ... 9, in an order that a staircase likes or hates."""
+    """in_degree (K), out_degree (J) from 1 ... 9, in an order that makes a staircase of the mask, or does not."""
     generator = torch.Generator().manual_seed(seed)
     both = [torch.randint(1, 10, (size,), generator=generator) for size in (K, J)]
     if order == "constant":
@@ -265,7 +265,7 @@ def test_the_same_bits_wherever_the_numbers_lie(run):
 
 @pytest.mark.parametrize("run", [run for run in KERNELS if run.device == "cpu"], ids=str)
 def test_offsets_of_more_than_31_bits(run):
-    """Two rows 2^31 + 16 numbers apart, in memory that is promised and not yet given."""
+    """Two rows 2^31 + 16 numbers apart, in memory that is reserved and hardly used."""
     stride = 2**31 + 16
     memory = mmap.mmap(-1, 4 * (stride + 64),
                        flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0))

@@ -41,7 +41,7 @@ def test_a_gradient_runs_where_its_forward_ran_and_only_if_wanted(run, monkeypat
     monkeypatch.setattr(_backend, "chosen", lambda *a: names.append(chosen(*a)) or names[-1])
     with kernels.use("reference"):
         y.sum().backward()
-    assert [(name.backend, name.rung) for name in names] == [(run.backend, run.rung)]  # dW alone: x wants none
+    assert [(name.backend, name.rung) for name in names] == [(run.backend, run.rung)]  # dW alone: x needs none
 
 
 @everywhere

@@ -134,7 +134,7 @@ def space(D):
 def test_probabilities_sum_to_one(run, dtype):
     with run.use():
         log_p = ops.nade(space(7).to(run.device), *(a.to(run.device) for a in weights(7, 20, scale=2.0, dtype=dtype)))
-    assert log_p.dtype == dtype and log_p.exp().max() > 3 / 2**7, "the test wants a distribution that is not flat"
+    assert log_p.dtype == dtype and log_p.exp().max() > 3 / 2**7, "a flat distribution proves little"
     assert abs(log_p.double().exp().sum().item() - 1) < (1e-12 if dtype == torch.float64 else 1e-5)
 
 
@@ -211,7 +211,7 @@ for dtype, bound in ((torch.float64, 1e-12), (torch.float32, 2e-3)):
 
 
 @pytest.mark.parametrize("run", [r for r in RUNS if r.backend != "reference"], ids=str)
-def test_nobody_stores_every_activation(run):
+def test_no_kernel_stores_every_activation(run):
     """The largest tensor of forward and backward is far below N D H."""
     from torch.utils._python_dispatch import TorchDispatchMode
 

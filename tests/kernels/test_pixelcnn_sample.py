@@ -133,7 +133,7 @@ def test_float64_is_the_definition(run, sizes, share):
     wanted = definition(got, layers, shape, levels, y)
     assert got.dtype == torch.int64 and torch.equal(got[:, :known], x[:, :known])
     torch.testing.assert_close(l, wanted, rtol=0, atol=1e-12)
-    assert N < 3 or (wanted.amax(0) - wanted.amin(0)).max() > 0.1, "the test wants logits that depend on what was drawn"
+    assert N < 3 or (wanted.amax(0) - wanted.amin(0)).max() > 0.1, "the logits do not depend on what was drawn"
     assert torch.equal(got[:, known:], (u[..., None] >= below(wanted, levels, K)).sum(-1)[:, known:])
 
 
@@ -199,7 +199,7 @@ def test_a_row_does_not_depend_on_its_neighbours(run):
 
 @each_kernel
 def test_numbers_out_of_range_touch_no_memory(run, monkeypatch):
-    """On a GPU values are not looked at: there a level or a class out of range is taken for the nearest one."""
+    """On a GPU values are not checked: there a level or a class out of range is taken for the nearest one."""
     monkeypatch.setattr(_check, "values", lambda tensor: False)
     shape, far = (1, 2, 2), 2**40
     layers, u = program(shape, 3, 0, 2, 3, 2), noise(2, 4)

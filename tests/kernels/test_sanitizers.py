@@ -56,7 +56,7 @@ def test_every_kernel_has_a_driver_that_calls_every_entry_point():
             entries |= {template + rung for rung in re.findall(r"^RUNG\((\w+),", code, re.M)}
         assert entries, source.name
         for entry in entries:
-            assert entry in driver, f"nobody drives {entry} of {source.name}"
+            assert entry in driver, f"no driver calls {entry} of {source.name}"
 
 
 def test_every_triton_kernel_is_launched_by_the_program_for_compute_sanitizer():
@@ -71,9 +71,9 @@ def test_every_triton_kernel_is_launched_by_the_program_for_compute_sanitizer():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_bug_that_nobody_finds_is_a_failure():
+def test_a_bug_that_is_not_found_is_a_failure():
     """The runner must be able to fail: a wrong result is no crash, and a right kernel no bug."""
-    passed, output = sanitize.find("shared_uninitialised", "plain", "words that nobody says")
+    passed, output = sanitize.find("shared_uninitialised", "plain", "words of no report")
     assert not passed and "NOT found" in output
 
 

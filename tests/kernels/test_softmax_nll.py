@@ -242,7 +242,7 @@ def test_a_uint8_target_reaches_all_256_levels(run):
 @everywhere
 @pytest.mark.parametrize("bad", [-1, 5, 2**40])
 def test_a_target_out_of_range(run, bad, monkeypatch):
-    """Raises where values are looked at; elsewhere (a GPU) its pixel costs nothing, and touches no memory beyond."""
+    """Raises where values are checked; elsewhere (a GPU) its pixel costs nothing, and touches no memory beyond."""
     logits, target = on(run, *inputs((4, 3), 5))
     target[2, 1] = bad
     with run.use():

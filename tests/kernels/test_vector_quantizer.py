@@ -43,7 +43,7 @@ def test_average_codes_follow_their_vectors():
     """Averages over several batches equal those by hand; a code never chosen stays; gradients are of the codes used."""
     layer = VectorQuantizer(6, 2, decay=0.8)
     with torch.no_grad():
-        layer.weight[5] = 1e3  # nobody chooses it
+        layer.weight[5] = 1e3  # no vector is near it
         layer.total.copy_(layer.weight)
     start, count, total = layer.weight.clone(), torch.ones(6), layer.weight.clone()
     for _ in range(4):

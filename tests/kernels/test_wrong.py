@@ -288,7 +288,7 @@ def red():
 @pytest.mark.parametrize("wrong", CASES, ids=str)
 def test_wrong_fails(wrong, tmp_path, red):
     planted(wrong, tmp_path)
-    assert red(tmp_path, [wrong.room], wrong.runs), f"nobody noticed {wrong.what} in {wrong.file}"
+    assert red(tmp_path, [wrong.room], wrong.runs), f"no test noticed {wrong.what} in {wrong.file}"
 
 
 @pytest.mark.parametrize("room", sorted({wrong.room.removesuffix("_cpu") for wrong in FIRST.values()}))
