@@ -59,7 +59,7 @@ def rows():
             naive["PyTorch, dense"] = dense(model, half)
             last = naive["PyTorch, own passes"]()[:, 0, :, -1:, -1:]
             assert (naive["PyTorch, dense"]() - last).abs().max() < 1e-4
-        draw = lambda model=model, N=N, u=u: model.sample_cached(N, u)
+        draw = lambda model=model, N=N, u=u: model.sample_cached(N, u=u)
         draws = {name: in_rung(draw, rung) for name, rung in ours("pixelcnn_sample").items()}
         exact = copy.deepcopy(model).double().logits(image).view(N, D)
         error, wanted = (a[..., 0] - exact).abs().max().item(), u >= torch.sigmoid(-exact)

@@ -11,10 +11,10 @@
 
 The constructor's arguments are converted to plain Python values (a tensor to a list, a shape to a tuple) and kept in
 `settings`. x are N examples (N, *shape): whole levels 0 ... levels - 1, or real numbers where levels is None. y are
-their classes (N,), or one class for all; callers pass it by name, and only to a model that has `classes`. A method that
-a model does not have raises `Cannot` with the reason; `cannot(name)` gives the reason without a call. Whether VAE has
-`begin_at_marginals` depends on its settings: `cannot` does not know them, and the call raises. docs/extend.md adds a
-model step by step.
+their classes (N,), or one class for all, of a model that has `classes`; of others it is None. What comes after x and y
+is passed by name. A method that a model does not have raises `Cannot` with the reason; `cannot(name)` gives the reason
+without a call. Whether VAE has `begin_at_marginals` depends on its settings: `cannot` does not know them, and the call
+raises. docs/extend.md adds a model step by step.
 """
 
 import inspect
@@ -245,7 +245,7 @@ class Model(nn.Module):
         """(N, *shape) -> (N, ...): its parts, where an example is a series of them."""
         raise Cannot(self.cannot("log_prob_each"))
 
-    def figures(self, x, y=None, k=0):
+    def figures(self, x, y=None, *, k=0):
         """{name: (N,)}, what `genmini eval` shows; "nll" is -log p in nats. k: draws for an example, of models that
         bound log p by draws."""
         return {"loss": self.loss(x, y=y)} if self.cannot("log_prob") else {"nll": -self.log_prob(x, y=y)}
@@ -253,8 +253,8 @@ class Model(nn.Module):
     # ---- samples and codes -------------------------------------------------------------------------------------------
 
     def sample(self, n, y=None):
-        """n draws, (n, *shape). Some models take further arguments, by name alone: u, x and known, mean, how, T,
-        steps, guidance."""
+        """n draws, (n, *shape). Some models take further arguments: those of SAMPLING, x beside known, and others that
+        the rest of genmini does not use."""
         raise Cannot(self.cannot("sample"))
 
     def pixel_order(self):
@@ -323,7 +323,7 @@ class Model(nn.Module):
         """gamma_0 ... gamma_lags of the series that the model draws, (lags + 1,)"""
         raise Cannot(self.cannot("autocovariance"))
 
-    def process(self, x, y=None, times=8):
+    def process(self, x, y=None, *, times=8):
         """(N, *shape) -> four of (times, N, *shape), in levels: x_t while x becomes noise and the x_0 estimated from
         it; x_t while noise becomes other images and the x_0 estimated from it."""
         raise Cannot(self.cannot("process"))

@@ -96,7 +96,7 @@ class AR(Model):
                              f"a root has |z| = {closest:.4f}, not above 1")
         return _log_prob_each(x.to(self.phi.dtype), self.mu, *_lower_orders(self.phi, self.sigma**2))
 
-    def figures(self, x, y=None, k=0):
+    def figures(self, x, y=None, *, k=0):
         """-log p(x_t | x_1 ... x_t-1) of each number, (N T,)"""
         self.check_y(y, len(x))
         return {"nll": -self.log_prob_each(x).flatten()}

@@ -55,8 +55,8 @@ class ARVAE(VAE):
         D_r = z[:, None] - z  # (2)
         return ((self.delta * D_r).tanh() - D_a.sign()).abs().mean(1).sum(1)  # (3)
 
-    def loss(self, x, y=None, eps=None):
-        reconstruction, kl, z = self.terms(x, y, eps)
+    def loss(self, x, y=None, *, eps=None):
+        reconstruction, kl, z = self.terms(x, y, eps=eps)
         return self.cost(reconstruction, kl) + self.gamma * self.disorder(z, self.measure(x))  # (4)
 
     @torch.no_grad()

@@ -57,7 +57,7 @@ class Autoencoder(Model):
             self._follow(z.detach())
         return (v - self.f(z)[:, 0]).square().flatten(1).sum(1)  # (2)
 
-    def figures(self, x, y=None, k=0):
+    def figures(self, x, y=None, *, k=0):
         return {"squared error": self.loss(x, y)}
 
     @torch.no_grad()

@@ -80,7 +80,7 @@ class Classifier(Model):
         threshold = torch.where(each(0.5), 0.5, 1 - torch.rand_like(v))  # v >= 1 - u with the probability v
         return torch.where(each(self.binary), (v >= threshold).float(), v) * (self.levels - 1)
 
-    def figures(self, x, y=None, k=0):
+    def figures(self, x, y=None, *, k=0):
         """1 where the likeliest class is the right one, else 0; and the loss."""
         a, y = self.logits(x), self.check_y(y, len(x), needed=True)
         return {"accuracy": (a.argmax(1) == y).to(a.dtype), "cross entropy": F.cross_entropy(a, y, reduction="none")}

@@ -49,10 +49,10 @@ class CVAE(VAE):
         """The vector (C,) of an even mixture of classes"""
         return self.check_y(torch.tensor(classes), len(classes)).mean(0)
 
-    def loss(self, x, y=None, eps=None):
+    def loss(self, x, y=None, *, eps=None):
         if self.training:
             self._keep(self.check_y(y, len(x)))
-        return super().loss(x, y, eps)  # (2)
+        return super().loss(x, y, eps=eps)  # (2)
 
     @torch.no_grad()
     def _keep(self, y):

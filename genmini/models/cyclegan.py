@@ -165,7 +165,7 @@ class CycleGAN(Model):
         """(N, *shape) -> (N,): what the translators descend."""
         return self.weighted(self.figures(x, y))
 
-    def figures(self, x, y=None, k=0):
+    def figures(self, x, y=None, *, k=0):
         """The terms of (4), {name: (N,)}"""
         x_0, y = self.x_0_and_y(x, y)
         return self.parts(x_0, self.w(x_0, y), y)

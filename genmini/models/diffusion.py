@@ -121,7 +121,7 @@ class Diffusion(Model):
 
     # ---- learning ----------------------------------------------------------------------------------------------------
 
-    def loss(self, x, y=None, t=None, noise=None):
+    def loss(self, x, y=None, *, t=None, noise=None):
         """(N, *shape) -> (N,): (5), or a one-time estimate of (6); t (N,) and noise (N, *shape) are drawn if None."""
         x, y = self.checked(x, y)
         generator = None if self.training else torch.Generator(x.device).manual_seed(0)
@@ -156,7 +156,7 @@ class Diffusion(Model):
         last = log_mass(x, x0.flatten(1), (self.s[1] / self.a[1]), self.levels).sum(1)
         return torch.where(t == 1, -last, kl).to(x_t.dtype)  # (9)
 
-    def terms(self, x, y=None, k=20):
+    def terms(self, x, y=None, *, k=20):
         """-> L_1, the sum over t = 2 ... T of L_t, and L_T, each (N,); the sum by k times, one from each of k strata"""
         whole(k=k)
         x, y = self.checked(x, y)
@@ -174,11 +174,11 @@ class Diffusion(Model):
 
     def log_prob(self, x, y=None, *, k=20):
         """(N, *shape) -> (N,): an unbiased estimate of the lower bound (6) of log P(x | y), without y of log P(x)"""
-        return -sum(self.terms(x, y, k))  # (6)
+        return -sum(self.terms(x, y, k=k))  # (6)
 
-    def figures(self, x, y=None, k=0):
+    def figures(self, x, y=None, *, k=0):
         """The bound and its parts, each (N,); k: how many times t of an image are drawn, 0: 20 of them."""
-        reconstruction, kl, prior = self.terms(x, y, k or 20)
+        reconstruction, kl, prior = self.terms(x, y, k=k or 20)
         return {"elbo": -(reconstruction + kl + prior), "reconstruction": reconstruction, "kl": kl + prior,
                 "kl-prior": prior}
 
@@ -268,7 +268,7 @@ class Diffusion(Model):
         return self.sample(len(x), y, x=x)
 
     @torch.no_grad()
-    def process(self, x, y=None, times=8):
+    def process(self, x, y=None, *, times=8):
         """Images as they become noise, and noise as it becomes images: what `Model.process` says"""
         whole(1, self.T, times=times)
         x, y = self.checked(x, y)

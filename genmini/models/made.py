@@ -126,8 +126,9 @@ class MADE(Model):
         self.check_y(y, n)
         return self._sample(n, u, x, known, self._draw)
 
-    def sample_naive(self, n, u=None, x=None, known=0):
+    def sample_naive(self, n, y=None, *, u=None, x=None, known=0):
         """The same draws, by D passes of the network; tests and benches compare `sample` with it."""
+        self.check_y(y, n)
         return self._sample(n, u, x, known, self._draw_naive)
 
     @torch.no_grad()

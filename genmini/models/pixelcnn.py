@@ -89,7 +89,7 @@ class Raster(Model):
     @property
     def samplers(self):
         """The ways to draw, by the name of each; all give the same samples."""
-        return {"naive": self.sample_naive, "jacobi": lambda *a: self.sample_jacobi(*a)[0]}
+        return {"naive": self.sample_naive, "jacobi": lambda n, y, **given: self.sample_jacobi(n, y, **given)[0]}
 
     @torch.no_grad()
     def sample(self, n, y=None, *, u=None, x=None, known=0, how=None):
@@ -102,12 +102,12 @@ class Raster(Model):
         how = how or next(iter(self.samplers))
         if how not in self.samplers:
             raise ValueError(f"how must be {' or '.join(map(repr, self.samplers))}, got {how!r}")
-        return self.samplers[how](n, u, x, known, y)
+        return self.samplers[how](n, y, u=u, x=x, known=known)
 
     @torch.no_grad()
-    def sample_naive(self, n, u=None, x=None, known=0, y=None):
+    def sample_naive(self, n, y=None, *, u=None, x=None, known=0):
         """Draws with one pass for each number, over the rows down to its own: the measure of the other samplers."""
-        u, x, y = self._begin(n, u, x, known, y)
+        y, u, x = self._begin(n, y, u, x, known)
         for d in range(known, self.D):
             i, j, c = d // (self.W * self.C), d // self.C % self.W, d % self.C
             a = self.features(x[:, :, : i + 1], y)[:, c, :, i, j]  # the next factor of (2)
@@ -115,12 +115,12 @@ class Raster(Model):
         return x.reshape(n, *self.shape)
 
     @torch.no_grad()
-    def sample_jacobi(self, n, u=None, x=None, known=0, y=None):
+    def sample_jacobi(self, n, y=None, *, u=None, x=None, known=0):
         """Draws all numbers at once, again and again until none changes -> the draws, and the number of passes.
 
         Only one x fulfils (7) everywhere: the sample of this noise. After d passes its first d numbers are right.
         """
-        u, x, y = self._begin(n, u, x, known, y)
+        y, u, x = self._begin(n, y, u, x, known)
         free = self._spread(torch.arange(self.D, device=u.device)[None] >= known)
         passes, before = 0, None
         while before is None or not torch.equal(before, x):
@@ -128,12 +128,12 @@ class Raster(Model):
             before, x, passes = x, torch.where(free, drawn, x), passes + 1
         return x.reshape(n, *self.shape), passes
 
-    def _begin(self, n, u, x, known, y):
-        """-> noise (n, C, H, W), x (n, C, H, W) with its first `known` numbers and 0 elsewhere, the classes (n)."""
+    def _begin(self, n, y, u, x, known):
+        """-> the classes (n), noise (n, C, H, W), x (n, C, H, W) with its first `known` numbers and 0 elsewhere"""
         u, given = noise_and_start(n, self.D, u, x, known, self.like, self.p.dtype)
         given = self._image(checked(given, self.shape, self.levels))
         x = torch.where(self._spread(torch.arange(self.D, device=u.device)[None] < known), given, 0)
-        return self._spread(u), x, self.classes_or_drawn(y, n)
+        return self.classes_or_drawn(y, n), self._spread(u), x
 
     def _spread(self, u):  # (n, D) in order -> (n, C, H, W)
         return u.view(len(u), self.H, self.W, self.C).movedim(-1, 1)
@@ -193,10 +193,10 @@ class PixelCNN(Raster):
         return {"cached": self.sample_cached} | super().samplers
 
     @torch.no_grad()
-    def sample_cached(self, n, u=None, x=None, known=0, y=None):
+    def sample_cached(self, n, y=None, *, u=None, x=None, known=0):
         """Draws for the arithmetic of one pass: the sampler keeps what the layers give for a pixel as long as a filter
         looks back at it."""
-        u, x, y = self._begin(n, u, x, known, y)
+        y, u, x = self._begin(n, y, u, x, known)
         u, x = (a.movedim(1, 3).flatten(1) for a in (u, x))
         shape = self.C, self.H, self.W
         x = ops.pixelcnn_sample(u, self.program(), shape, self.levels, self.components, y, x, known)  # (7)

@@ -89,7 +89,7 @@ class VAE(Model):
         """log p(x|z), (N,), of levels x"""
         return self.p.log_p(self.f(z, self.check_y(y, len(z))), x.reshape(len(x), *self.shape)).flatten(1).sum(1)
 
-    def terms(self, x, y=None, eps=None):
+    def terms(self, x, y=None, *, eps=None):
         """-log p(x|z) (N,), KL (N,) or (N, d), z (N, d)"""
         mu, log_var = self.q(x, y)
         z, kl = self.draw(mu, log_var, eps)
@@ -97,19 +97,19 @@ class VAE(Model):
 
     # ---- bounds of log p(x), (N,) ------------------------------------------------------------------------------------
 
-    def elbo(self, x, y=None, eps=None):
-        reconstruction, kl, _ = self.terms(x, y, eps)
+    def elbo(self, x, y=None, *, eps=None):
+        reconstruction, kl, _ = self.terms(x, y, eps=eps)
         return -reconstruction - kl.reshape(len(kl), -1).sum(1)  # (3)
 
-    def loss(self, x, y=None, eps=None):
-        return self.cost(*self.terms(x, y, eps)[:2])
+    def loss(self, x, y=None, *, eps=None):
+        return self.cost(*self.terms(x, y, eps=eps)[:2])
 
     def cost(self, reconstruction, kl):
         if self.free_bits:
             kl = kl.mean(0).clamp(min=self.free_bits).sum()
         return reconstruction + self.beta * kl  # (4)
 
-    def log_weights(self, x, k, y=None):
+    def log_weights(self, x, y=None, *, k):
         """log w_k of (5), (k, N)"""
         if k < 1:
             raise ValueError(f"k must be at least 1 draw, got {k}")
@@ -125,27 +125,27 @@ class VAE(Model):
             parts.append(log_p + (eps.square() + log_var - z.square()).sum(2) / 2)  # (5)
         return torch.cat(parts)
 
-    def iwae(self, x, k, y=None):
-        return self.log_weights(x, k, y).logsumexp(0) - math.log(k)  # (6)
+    def iwae(self, x, y=None, *, k):
+        return self.log_weights(x, y, k=k).logsumexp(0) - math.log(k)  # (6)
 
     def log_prob(self, x, y=None, *, k=100):
         """(N, *shape) -> (N,): importance sampling with k draws; in expectation low by half the square of its error."""
-        return self.iwae(x, k, y)
+        return self.iwae(x, y, k=k)
 
-    def log_prob_with_error(self, x, y=None, k=100):
+    def log_prob_with_error(self, x, y=None, *, k=100):
         """log p(x), and the standard error of each: that of the mean of w, divided by that mean. If the error is
         1/2 or more, neither number is reliable."""
         if k < 2:
             raise ValueError(f"an error takes k of at least 2 draws, got {k}")
-        log_w = self.log_weights(x, k, y)
+        log_w = self.log_weights(x, y, k=k)
         log_p = log_w.logsumexp(0) - math.log(k)
         return log_p, (log_w - log_p).exp().std(0) / math.sqrt(k)
 
-    def figures(self, x, y=None, k=0):
+    def figures(self, x, y=None, *, k=0):
         """What `genmini eval` prints, each (N,). The ELBO takes one draw for each image."""
         reconstruction, kl, _ = self.terms(x, y)
         kl = kl.reshape(len(kl), -1).sum(1)
-        many = {f"iwae-{k}": self.iwae(x, k, y)} if k else {}
+        many = {f"iwae-{k}": self.iwae(x, y, k=k)} if k else {}
         return {"elbo": -reconstruction - kl, **many, "reconstruction": reconstruction, "kl": kl}
 
     # ---- images ------------------------------------------------------------------------------------------------------

@@ -144,7 +144,7 @@ class VQVAE(Model):
         return self.nll(x, self.codebook.weight[k], y), -self.log_p(k, y)  # (4)
 
     @torch.no_grad()
-    def figures(self, x, y=None, k=0):
+    def figures(self, x, y=None, *, k=0):
         """The bound, its parts, and what the KL is without a prior; each (N,)."""
         reconstruction, kl = self.terms(x, y)
         uniform = torch.full_like(kl, self.N * math.log(self.K))

@@ -16,7 +16,7 @@ def study(run, path):
     test = run.split("test")
     torch.manual_seed(run.seed)
     x, y = test.x[:100].to(run.device), test.y[:100].to(run.device)
-    process = run.model.process(x, y if run.conditional else None, TIMES)
+    process = run.model.process(x, y if run.conditional else None, times=TIMES)
     there, seen, back, expected = (frames.cpu() for frames in process)
     name, rows, labels = type(run.model).__name__, [], []
     for noisy, estimates, what in ((there, seen, "image to noise"), (back, expected, "noise to image")):

@@ -42,18 +42,18 @@ def test_given_any_y_it_is_a_probability_and_its_bounds_are_below_it(y):
     assert (drawn.mean(0) < log_p_x + 5 * drawn.std(0) / 500**0.5).all()
     estimate, error = model.log_prob_with_error(x, y, k=5000)
     assert ((estimate - log_p_x).abs() < 5 * error).all()
-    assert model.iwae(x, 3, y).shape == (8,)
+    assert model.iwae(x, y, k=3).shape == (8,)
 
 
 def test_a_class_is_its_one_hot_vector():
     model, x, eps = cvae(), torch.randint(2, (4, 3)), torch.randn(4, 1, dtype=torch.float64)
     y = torch.tensor([0, 2, 1, 2])
     hot = torch.eye(3, dtype=torch.float64)[y]
-    assert (torch.equal(model.loss(x, y, eps), model.loss(x, hot, eps))
+    assert (torch.equal(model.loss(x, y, eps=eps), model.loss(x, hot, eps=eps))
             and torch.equal(model.decode(eps, y), model.decode(eps, hot)))
     assert torch.equal(model.decode(eps, 2), model.decode(eps, torch.tensor([2, 2, 2, 2])))
     assert torch.equal(model.mixture([0, 2]), torch.tensor([0.5, 0, 0.5], dtype=torch.float64))
-    assert not torch.equal(model.loss(x, y, eps), model.loss(x, y.flip(0), eps))
+    assert not torch.equal(model.loss(x, y, eps=eps), model.loss(x, y.flip(0), eps=eps))
     between = model.decode(eps, model.mixture([0, 2]))
     assert not torch.equal(between, model.decode(eps, 0)) and model.sample(5, model.mixture([0, 2])).shape == (5, 3)
 

@@ -72,7 +72,7 @@ def test_the_same_noise_gives_the_naive_sample(settings):
     """A pixel is the number of levels whose cumulative probability its u passes."""
     model, u = made(**settings), torch.rand(50, 5, dtype=torch.float64)
     x = model.sample(50, u=u)
-    assert torch.equal(x, model.sample(50, u=u)) and torch.equal(x, model.sample_naive(50, u))
+    assert torch.equal(x, model.sample(50, u=u)) and torch.equal(x, model.sample_naive(50, u=u))
     for d, pixel in enumerate(model.orders[0].tolist()):
         a = model.logits(x)[:, pixel]
         below = torch.sigmoid(-a)[:, None] if model.levels == 2 else a.softmax(-1).cumsum(-1)[:, :-1]
@@ -84,7 +84,7 @@ def test_completion_keeps_what_is_known(settings):
     model = made(**settings)
     completes(model)
     u, x = torch.rand(50, 5, dtype=torch.float64), torch.randint(model.levels, (50, 5))
-    assert torch.equal(model.sample(50, u=u, x=x, known=3), model.sample_naive(50, u, x, known=3))
+    assert torch.equal(model.sample(50, u=u, x=x, known=3), model.sample_naive(50, u=u, x=x, known=3))
 
 
 # ---- several masks ---------------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_samples_follow_the_mixture(settings):
 def test_a_mixture_draws_as_the_naive_sampler(settings):
     model, u = made(**settings), torch.rand(60, 6, dtype=torch.float64)
     x = model.sample(60, u=u)
-    assert torch.equal(x, model.sample_naive(60, u)) and torch.equal(x, model.sample(60, u=u))
+    assert torch.equal(x, model.sample_naive(60, u=u)) and torch.equal(x, model.sample(60, u=u))
     mask = (u[:, -1] * settings["masks"]).long()
     assert len(mask.unique()) == settings["masks"]
     for n in (0, 7, 31):  # each row from its own mask alone

@@ -105,10 +105,21 @@ def test_y_is_checked_in_one_way(name):
 
 @each_family
 def test_y_comes_second_and_the_rest_by_name(name):
-    for method in ("sample", "log_prob"):
-        first, y, *others = list(inspect.signature(getattr(models.find(name), method)).parameters.values())[1:]
-        assert (first.name, y.name, y.default) == ("n" if method == "sample" else "x", "y", None)
-        assert all(each.kind is inspect.Parameter.KEYWORD_ONLY for each in others), method
+    """In every method of Model that takes both x and y, or n and y, in every sampler of one model alone, and in what
+    else takes y second."""
+    family = models.find(name)
+    methods = [method for method in dir(family) if not method.startswith("_") and not hasattr(nn.Module, method)
+               and method != "check" and callable(getattr(family, method))]
+    parameters = {method: [*inspect.signature(getattr(family, method)).parameters.values()][1:] for method in methods}
+    names = {method: [each.name for each in taken] for method, taken in parameters.items()}
+    of_all = [method for method in methods if "y" in names[method] and names[method][0] in ("x", "n")
+              and (hasattr(Model, method) or method.startswith("sample_"))]
+    assert {"sample", "log_prob", "loss", "valid_loss", "figures", "report"} <= {*of_all}
+    for method in of_all:
+        assert names[method][1] == "y", method
+    for method, taken in parameters.items():
+        if names[method][1:2] == ["y"] and taken[1].default is None:
+            assert all(each.kind is each.KEYWORD_ONLY for each in taken[2:]), method
 
 
 @each_family

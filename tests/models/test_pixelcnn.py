@@ -184,8 +184,8 @@ def noise_decides(model, n=40):
         a = torch.stack([torch.zeros_like(a), a], -1)
     below = in_order(model, a.softmax(-1).cumsum(-1)[..., :-1])
     assert torch.equal(in_order(model, x).long(), (u[..., None] >= below).sum(-1))
-    parallel, passes = model.sample_jacobi(n, u, y=y)
-    assert torch.equal(parallel, x) and 1 < passes <= model.D + 1 and torch.equal(model.sample_naive(n, u, y=y), x)
+    parallel, passes = model.sample_jacobi(n, y, u=u)
+    assert torch.equal(parallel, x) and 1 < passes <= model.D + 1 and torch.equal(model.sample_naive(n, y, u=u), x)
 
 
 @each
@@ -211,8 +211,8 @@ def test_the_caches_hold_what_a_pass_computes(settings):
 def test_jacobi_takes_fewer_passes_than_there_are_pixels():
     model = pixelcnn(shape=(6, 6), width=8, blocks=2, first=3, scale=1.0)
     u = torch.rand(10, 36, dtype=torch.float64)
-    x, passes = model.sample_jacobi(10, u)
-    assert torch.equal(x, model.sample_naive(10, u)) and passes < 36
+    x, passes = model.sample_jacobi(10, u=u)
+    assert torch.equal(x, model.sample_naive(10, u=u)) and passes < 36
 
 
 @each

@@ -83,7 +83,7 @@ def test_more_draws_are_a_higher_bound():
     model = vae(seed=2)
     x = space(model)
     log_p, repeats = integral(joint(model, x)), 2000
-    log_w = model.log_weights(x, 50 * repeats).detach().view(repeats, 50, len(x))
+    log_w = model.log_weights(x, k=50 * repeats).detach().view(repeats, 50, len(x))
     L = {K: (log_w.unflatten(1, (-1, K)).logsumexp(2) - math.log(K)).mean(1) for K in (1, 5, 50)}  # (repeats, N)
     for low, high in ((1, 5), (5, 50)):
         assert (L[low] <= L[high] + 1e-12).all()
@@ -91,9 +91,9 @@ def test_more_draws_are_a_higher_bound():
         assert (gain.mean(0) > 5 * gain.std(0) / repeats**0.5).all()
     assert (L[50].mean(0) < log_p + 5 * L[50].std(0) / repeats**0.5).all()
     torch.manual_seed(5)
-    one = model.iwae(x, 50)
+    one = model.iwae(x, k=50)
     torch.manual_seed(5)
-    assert torch.equal(one, model.log_weights(x, 50).logsumexp(0) - math.log(50))
+    assert torch.equal(one, model.log_weights(x, k=50).logsumexp(0) - math.log(50))
 
 
 def test_the_estimate_of_log_p_has_the_error_that_it_says(monkeypatch):
@@ -105,10 +105,10 @@ def test_the_estimate_of_log_p_has_the_error_that_it_says(monkeypatch):
     log_p, log_w = integral(joint(model, x)), model.log_weights
 
     def estimates(K):
-        all_of_them = log_w(x, K * repeats).detach().view(repeats, K, len(x))
+        all_of_them = log_w(x, k=K * repeats).detach().view(repeats, K, len(x))
         pairs = []
         for each in all_of_them:
-            monkeypatch.setattr(model, "log_weights", lambda x, k, y, each=each: each)
+            monkeypatch.setattr(model, "log_weights", lambda x, y, k, each=each: each)
             pairs.append(model.log_prob_with_error(x, k=K))
         monkeypatch.undo()
         return (torch.stack(part) for part in zip(*pairs, strict=True))
@@ -122,7 +122,7 @@ def test_the_estimate_of_log_p_has_the_error_that_it_says(monkeypatch):
     assert ((more.mean(0) / error.mean(0)).log2() + 1).abs().max() < 0.1
     monkeypatch.setattr(file, "AT_ONCE", 100)  # a few draws at a time
     apart, error = model.log_prob_with_error(x, k=5 * K)
-    assert ((apart - log_p).abs() < 5 * error).all() and model.log_weights(x, 7).shape == (7, 8)
+    assert ((apart - log_p).abs() < 5 * error).all() and model.log_weights(x, k=7).shape == (7, 8)
     assert model.log_prob(x).shape == (8,)
 
 
@@ -288,7 +288,7 @@ def test_on_a_gpu_the_noise_comes_from_a_seed():
     torch.manual_seed(1)
     assert torch.equal(first, model.loss(x)) and not torch.equal(first, model.loss(x))
     first.sum().backward()
-    assert (all(p.grad.isfinite().all() for p in model.parameters()) and model.iwae(x, 5).shape == (9,)
+    assert (all(p.grad.isfinite().all() for p in model.parameters()) and model.iwae(x, k=5).shape == (9,)
             and model.sample(3).is_cuda)
 
 
