@@ -1,7 +1,7 @@
 """The proofs that several models pass: of a probability over a small space, of its samples, completions and gradients,
 and of a training that is interrupted and resumed.
 
-    probability(model);  follows(model);  completes(model);  differentiable(model, x)
+    model, x = small("made");  probability(model);  follows(model);  completes(model);  differentiable(model, x)
     whole, again, state = resumes(make, train, valid, LOOP, stop=7, folder=tmp_path)
 """
 
@@ -15,7 +15,7 @@ import pytest
 import torch
 from check import drawn_from
 
-from genmini import checkpoint
+from genmini import checkpoint, data, models
 from genmini.models._model import Model
 from genmini.train import fit
 
@@ -35,6 +35,19 @@ def taken(family):
 def fast(family, **settings):
     """Settings that make a small model of the family: those of FAST, and of `settings`, that it takes."""
     return {name: value for name, value in (FAST | settings).items() if name in taken(family)}
+
+
+def of_series(family):
+    """Whether the family models series of numbers, and not images."""
+    return not family.cannot("log_prob_each")
+
+
+def small(name, **settings):
+    """A small model of the family, and five examples of its kind."""
+    family = models.find(name)
+    if of_series(family):
+        return family(9, **fast(family) | settings), torch.randn(5, 9)
+    return family((8, 8), levels=2, **fast(family) | settings), data.load("digits-threshold").x[:5]
 
 
 def space(model):

@@ -65,7 +65,7 @@ def test_every_command_of_genmini_is_shown():
 
 def short(words):
     """The command, with a training of few steps."""
-    trains = words[0] == "train" and words[1] != "ar" or words[:2] == ["study", "latent-dim"]
+    trains = words[0] == "train" and models.find(words[1]).cannot("fit") or words[:2] == ["study", "latent-dim"]
     words = [word for i, word in enumerate(words) if word != "--steps" and (i == 0 or words[i - 1] != "--steps")]
     return [*words, "--steps", "2"] if trains else words
 

@@ -1,6 +1,7 @@
 """Tests of the checks of settings: what is allowed passes, and what is not is named, with what is allowed."""
 
 import pytest
+from check_models import of_series
 
 from genmini import models
 from genmini.settings import REPEATED, SEVERAL, image, number, one_of, share, whole
@@ -49,6 +50,11 @@ def test_what_is_not_is_named(check, message):
     assert str(error.value) == message
 
 
+def family_and_shape(name):
+    family = models.find(name)
+    return family, (100,) if of_series(family) else (8, 8)
+
+
 # what no model can be made with, by the name of the setting
 WRONG = {
     **dict.fromkeys(("hidden", "width", "latent", "K", "dim", "layers", "couplings", "components", "features", "masks",
@@ -65,9 +71,9 @@ WRONG = {
 @pytest.mark.parametrize("name", models.MODELS)
 def test_every_model_refuses_what_no_network_can_have(name):
     """Python and the command line refuse the same settings: those of the constructor."""
-    family, shape = models.find(name), (100,) if name == "ar" else (8, 8)
+    family, shape = family_and_shape(name)
     taken = family(shape).settings.keys()
-    for key in WRONG.keys() & taken - ({"levels"} if name == "ar" else set()):
+    for key in WRONG.keys() & taken - ({"levels"} if of_series(family) else set()):
         for value in WRONG[key]:
             with pytest.raises(ValueError, match=f"{key} must be .*, got "):
                 family(shape, **{key: value})
@@ -75,7 +81,7 @@ def test_every_model_refuses_what_no_network_can_have(name):
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_every_model_refuses_several_numbers_where_it_takes_one(name):
-    family, shape = models.find(name), (100,) if name == "ar" else (8, 8)
+    family, shape = family_and_shape(name)
     for key, value in family(shape).settings.items():
         if isinstance(value, int | float):
             for several in ((value, value), [value]):
@@ -93,7 +99,7 @@ def test_the_loop_refuses_what_no_training_can_have():
 @pytest.mark.parametrize("name", models.MODELS)
 def test_what_a_model_makes_one_by_one_has_a_bound(name):
     """2^70 blocks, or a tuple of 100,000 layers, would be made without end."""
-    family, shape = models.find(name), (100,) if name == "ar" else (8, 8)
+    family, shape = family_and_shape(name)
     settings = family(shape).settings
     for setting in REPEATED & settings.keys():
         with pytest.raises(ValueError, match=f"{setting} must be at most 1000, got {2**70}"):
