@@ -36,7 +36,7 @@ test-oldest: .venv/ready ## a few tests with the oldest PyTorch promised, in .ve
 	$(PY) csrc/build.py --strict
 	.venv-oldest/bin/python -m pytest -q tests/kernels -k "registered and not thorough"
 	.venv-oldest/bin/python -m pytest -q tests/kernels/test_layers.py tests/kernels/test_vector_quantizer.py \
-		tests/project/test_train.py tests/project/test_resume.py
+		tests/project/test_train.py tests/project/test_runs.py tests/project/test_resume.py
 
 sanitize: .venv/ready ## every kernel, every rung, under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
 	$(PY) csrc/sanitize.py --thorough

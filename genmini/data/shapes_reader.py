@@ -13,7 +13,7 @@ The answer is checked by drawing it: where the image of the scene differs from t
 levels, as the root of the mean square over any square of a quarter of the side, the image is unreadable, None. What
 differs by less is taken for noise: a faint stain, or at 64 pixels a speck of one pixel.
 
-tests/project/test_data_shapes.py: every scene drawn is read without a mistake, and how much noise that survives.
+tests/project/test_data_shapes_reader.py: every scene drawn is read without a mistake, and how much noise that survives.
 """
 
 import functools

@@ -1,5 +1,4 @@
-"""Tests of the studies: what each one computes, for models whose answer is known; then all of them by the command line,
-and what is refused."""
+"""Tests of what each study computes and draws, for models whose answer is known."""
 
 import dataclasses
 import math
@@ -7,25 +6,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from check import command
 
-from genmini import checkpoint, data, experiment, plots, studies
-from genmini.loop import History
+from genmini import data, plots, studies
 from genmini.models._model import Model
-from genmini.models.arvae import ARVAE
-from genmini.models.autoencoder import Autoencoder
-from genmini.models.cgan import CGAN
-from genmini.models.cvae import CVAE
-from genmini.models.gan import GAN
-from genmini.models.made import MADE
-from genmini.models.vae import VAE
 from genmini.studies import (
     embed,
     grid,
     interpolate,
     latent_dim,
-    neighbours,
-    optimum,
     reconstruct,
     semi_supervised,
     spectrum,
@@ -305,82 +293,6 @@ def test_figures_are_drawn_at_their_latent_dimension(figures):
     assert line == "elbo: d=2 4.000 +- 2.000, d=10 20.000 +- 10.000\nkl: d=2 5.000 +- 0.000, d=10 5.000 +- 0.000"
 
 
-# ---- the command line ------------------------------------------------------------------------------------------------
-
-
-def save(folder, model, name="digits"):
-    checkpoint.save(folder, model, {"step": 1, "data": name})
-    return str(folder)
-
-
-def test_every_study_draws_its_picture_of_runs_that_fit(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(semi_supervised, "DRAWS", 2)
-    monkeypatch.setattr(semi_supervised, "LAMBDAS", (1e-2,))
-    torch.manual_seed(0)
-    vae, ae = (VAE((8, 8), latent=2, hidden=8, levels=17, decoder="categorical"),
-               Autoencoder((8, 8), levels=17, latent=5, hidden=8))
-    runs = [save("vae", vae), save("ae", ae), save("made", MADE((8, 8), hidden=4), "digits-threshold")]
-    tried = [name for name in studies.STUDIES if name != "latent-dim"  # which trains runs of its own
-             and not studies.misfit(name, vae) and studies.lacks(studies.find(name), MADE)]
-    assert {"reconstruct", "interpolate", "embed", "grid", "traverse", "semi-supervised"} <= {*tried}
-    for name in tried:
-        status, out, err = command(capsys, "study", name, *runs)
-        assert (status == 0 and f"picture   vae/{name}.png" in out
-                and (tmp_path / "vae" / f"{name}.png").stat().st_size > 10_000)
-        assert (err.startswith("genmini: ") and "made does not fit: MADE has no " in err
-                and err.rstrip().endswith("is for " + fitting(name)))
-        assert (tmp_path / "ae" / f"{name}.png").exists() == (name != "grid")
-        assert ("ae does not fit: its latent space has 5 dimensions" in err) == (name == "grid")
-    status, out, err = command(capsys, "study", "reconstruct", "nowhere", "vae")
-    assert status == 0 and "nowhere holds no run" in err and "picture   vae/reconstruct.png" in out
-    words = ["study", "embed", "ae", "--out", "some/where.png"]
-    assert command(capsys, *words)[:2] == command(capsys, *words)[:2] and (tmp_path / "some/where.png").exists()
-
-
-def fitting(name):
-    from genmini import models
-
-    return ", ".join(each for each in models.MODELS if not studies.lacks(studies.find(name), models.find(each)))
-
-
-def test_a_gan_is_studied_between_two_draws_and_on_the_line(capsys, tmp_path, monkeypatch):
-    """It codes no images: the ends are what two z decode to. Its discriminator learns known densities."""
-    torch.manual_seed(0)
-    gan, cgan = (model((8, 8), 17, latent=3, hidden=(8, 8), r1=0.5) for model in (GAN, CGAN))
-    save("gan", gan), save("cgan", cgan), save("points", GAN((2,), hidden=(4,)), "gaussians")
-    shown = []
-    monkeypatch.setattr(interpolate.plots, "side_by_side", lambda path, panels, *_, **how: shown.append((panels, how)))
-    assert command(capsys, "study", "interpolate", "gan", "cgan", "points")[2].count("it draws points") == 1
-    for model, (panels, how) in zip((gan, cgan), shown, strict=True):
-        z = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)).unflatten(0, (6, 2))
-        y = TEST.y[interpolate.pairs(TEST.y[:200], bool(model.classes))]
-        given = lambda k: dict(y=y[:, k]) if model.classes else {}  # noqa: B023
-        row = panels["between two codes (first and last: the images)"].unflatten(0, (6, 11))
-        torch.testing.assert_close(row[:, 0], model.eval().decode(z[:, 0], **given(0)).detach())
-        torch.testing.assert_close(row[:, 10], model.decode(z[:, 1], **given(1)).detach())
-        torch.testing.assert_close(row[:, 5], model.decode(z.mean(1), **given(0)).detach())
-        assert how == dict(columns=11)
-    monkeypatch.setattr(optimum, "STEPS", 20)
-    status, out, err = command(capsys, "study", "optimum", "gan", "cgan")
-    assert status == 0 and "q = p: -1.3" in out and "R1 = 0.5" in out and "is given the class" in err
-    assert (tmp_path / "gan" / "optimum.png").stat().st_size > 10_000
-
-
-def test_samples_stand_over_the_train_images_nearest_to_them(capsys, tmp_path, monkeypatch):
-    save("made", MADE((8, 8), hidden=4), "digits-threshold"), save("points", GAN((2,), hidden=(4,)), "gaussians")
-    shown = []
-    monkeypatch.setattr(neighbours.plots, "side_by_side", lambda path, panels, *_: shown.append(panels))
-    status, out, err = command(capsys, "study", "neighbours", "made", "points")
-    assert status == 0 and "points does not fit: neighbours is for models that draw images" in err
-    (pairs,) = (panels["samples over their nearest train images"].unflatten(0, (3, 2, 8)) for panels in shown)
-    train, test = (data.load("digits-threshold", split) for split in ("train", "test"))
-    distances = torch.cdist(pairs[:, 0].flatten(0, 1).flatten(1), train.x.float().flatten(1))
-    taken = (pairs[:, 0] - pairs[:, 1]).flatten(0, 1).flatten(1).norm(dim=1)
-    torch.testing.assert_close(taken, distances.amin(1))  # float32, of distances up to 8
-    real = torch.cdist(test.x.double().flatten(1), train.x.double().flatten(1)).amin(1)
-    assert f"{real.median():.2f} of test images; 0.0% of 1000 samples lie nearer" in out
-
-
 def test_the_power_of_all_frequencies_is_the_variance_and_a_checkerboard_is_one_of_them():
     x = torch.randint(256, (5, 3, 8, 6), generator=torch.Generator().manual_seed(0))
     P = spectrum.power(x, 256)
@@ -398,69 +310,3 @@ def test_the_power_of_all_frequencies_is_the_variance_and_a_checkerboard_is_one_
     assert spectrum.checkerboard(spectrum.power(noise, 2)) == pytest.approx(3 / 15, rel=0.01)
     with pytest.raises(ValueError, match="at least 2x2"):
         spectrum.power(torch.zeros(3, 1, 8), 2)
-
-
-def test_the_checkerboard_of_samples_stands_beside_that_of_images(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(MADE, "sample", lambda self, n: (torch.arange(8)[:, None] + torch.arange(8)).remainder(2)
-                        .to(torch.uint8).expand(n, 8, 8))
-    save("made", MADE((8, 8), hidden=4), "digits-threshold"), save("points", GAN((2,), hidden=(4,)), "gaussians")
-    status, out, err = command(capsys, "study", "spectrum", "made", "points")
-    assert status == 0 and "100.000% of samples; of white noise 4.762%" in out and "points does not fit" in err
-    assert (tmp_path / "made" / "spectrum.png").stat().st_size > 10_000
-
-
-def test_conditional_models_are_told_the_class_and_attributes_are_followed(capsys, tmp_path):
-    """Studies pass y to a CVAE, and grid shows four classes; the study of few labels refuses it. The correlations of an
-    AR-VAE are those of eval."""
-    torch.manual_seed(0)
-    cvae, arvae = (model((8, 8), latent=2, hidden=8, levels=17, decoder="categorical", **more)
-                   for model, more in ((CVAE, {}), (ARVAE, dict(attributes=("slant", "area")))))
-    save("cvae", cvae), save("arvae", arvae)
-    for name in ("reconstruct", "interpolate", "embed", "grid", "traverse"):
-        assert (command(capsys, "study", name, "cvae")[0] == 0
-                and (tmp_path / "cvae" / f"{name}.png").stat().st_size > 10_000)
-    status, _, err = command(capsys, "study", "semi-supervised", "cvae")
-    assert status == 2 and "cvae does not fit: its encoder is given the class" in err
-    back = studies.Run("cvae").reconstruct(TEST.x, TEST.y)
-    torch.testing.assert_close(back, cvae.eval().reconstruct(TEST.x, TEST.y).detach())
-    assert not torch.equal(back, studies.Run("cvae").reconstruct(TEST.x, (TEST.y + 1) % 10))
-    rho = arvae.eval().correlations(TEST.x)
-    assert (f"attribute: slant {rho['slant']:.3f}, area {rho['area']:.3f}"
-            in command(capsys, "study", "traverse", "arvae")[1])
-
-
-def test_what_does_not_fit_is_said(capsys):
-    made = save("made", MADE((8, 8), hidden=4), "digits-threshold")
-    for words, says in ((["embed", made], "made does not fit: MADE has no latent code: embed is for"),
-                        (["codes", made], "made does not fit"),
-                        (["embed", made, made], "none of these 2 runs fits embed"), (["embed", "x"], "holds no run"),
-                        (["portrait", made], "unknown study 'portrait'; the studies are reconstruct"),
-                        (["embed", made, made, "--out", "x.png"], "--out names one picture, and there are 2 runs"),
-                        (["embed", made, "--data", "digits"], "--data is for `genmini study latent-dim`"),
-                        (["latent-dim", made], "genmini study latent-dim MODEL --data D"),
-                        (["latent-dim", "made", "--data", "digits"],
-                         "made does not fit: MADE has no latent code")):
-        status, _, err = command(capsys, "study", *words)
-        assert status == 2 and says in err.splitlines()[-1], err
-
-
-def test_latent_dim_trains_what_is_missing_and_continues(capsys, tmp_path, monkeypatch):
-    words = ["study", "latent-dim", "autoencoder", "--data", "digits", "--recipe", "pca", "--steps", "3", "--out", "d",
-             "--dimensions"]
-    status, out, _ = command(capsys, *words, "2")
-    assert (status == 0 and out.splitlines()[-2].startswith("squared error: d=2 ")
-            and (tmp_path / "d/latent-dim.png").stat().st_size > 5_000)
-    before = (tmp_path / "d/latent-2/run.json").read_bytes()
-    status, again, _ = command(capsys, *words, "4", "2")
-    line = again.splitlines()[-2]
-    assert (status == 0 and "d/latent-2: there is nothing left to resume" in again
-            and (tmp_path / "d/latent-2/run.json").read_bytes() == before)
-    assert line.startswith(out.splitlines()[-2] + ", d=4 ")
-    model, test = checkpoint.load("d/latent-4"), TEST.x
-    error = model.figures(test)["squared error"].double()
-    assert (line.endswith(f"d=4 {error.mean():.3f} +- {error.std() / math.sqrt(300):.3f}")
-            and np.isfinite(error.detach().numpy()).all())
-    assert (tmp_path / "d/latent-4/samples.png").stat().st_size > 5_000
-    monkeypatch.setattr(experiment, "train", lambda *_, **how: History(stopped="interrupted"))
-    status, out, err = command(capsys, *words, "2", "3", "5")
-    assert status == 130 and err.startswith("genmini: interrupted") and "3 latent" in out and "5 latent" not in out

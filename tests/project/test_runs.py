@@ -1,0 +1,84 @@
+"""Tests of runs and pictures: a run comes back, a failed write leaves the old one whole, a damaged one is refused."""
+
+import json
+
+import pytest
+import torch
+from test_train import TEST, small
+
+import genmini
+from genmini import checkpoint, files, plots
+from genmini.models.made import MADE
+
+
+def test_a_run_comes_back(tmp_path):
+    model = small(order="random", direct=True).eval()
+    checkpoint.save(tmp_path, model, {"step": 7, "data": "digits-threshold"})
+    back, u = genmini.load(tmp_path), torch.rand(5, 64)
+    assert (torch.equal(back.log_prob(TEST.x), model.log_prob(TEST.x))
+            and torch.equal(back.sample(5, u=u), model.sample(5, u=u)))
+    assert not back.training and back.settings == {**model.settings, "shape": [8, 8],
+                                                   "hidden": [16]} | {"shape": (8, 8), "hidden": (16,)}
+
+
+def test_a_run_holds_only_models_that_can_come_back(tmp_path):
+    class Mine(MADE):
+        pass
+
+    with pytest.raises(ValueError, match="Mine"):
+        checkpoint.save(tmp_path, Mine(4), {"step": 1})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_leaves_the_old_run_whole(tmp_path, monkeypatch):
+    old, new = small(1), small(2)
+    checkpoint.save(tmp_path, old, {"step": 1})
+
+    def full(fd):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(tmp_path, new, {"step": 2})
+    monkeypatch.undo()
+    assert torch.equal(genmini.load(tmp_path).log_prob(TEST.x), old.eval().log_prob(TEST.x))
+    assert not list(tmp_path.glob("*.part"))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+DAMAGE = {
+    "no run": lambda run: (run / "run.json").unlink(),
+    "weights cut": lambda run: cut(next(run.glob("*.safetensors"))),
+    "weights gone": lambda run: next(run.glob("*.safetensors")).unlink(),
+    "json cut": lambda run: cut(run / "run.json"),
+    "other settings": lambda run: edit(run, settings={"shape": [8, 8], "hidden": [17]}),
+    "unknown model": lambda run: edit(run, model="os"),
+    "other format": lambda run: edit(run, format=99),
+    "no settings": lambda run: edit(run, settings=None),
+}
+
+
+def edit(run, **changes):
+    path = run / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_run_is_refused_in_one_line(tmp_path, damage):
+    checkpoint.save(tmp_path, small(), {"step": 1})
+    damage(tmp_path)
+    with pytest.raises((ValueError, OSError)) as caught:
+        genmini.load(tmp_path)
+    assert str(tmp_path) in str(caught.value) or "unknown model" in str(caught.value)
+
+
+def test_pictures(tmp_path):
+    cells = plots.grid(torch.arange(5 * 6).view(5, 2, 3), columns=3)
+    assert cells.shape == (5, 11) and cells[0, :3].tolist() == [0, 1, 2] and cells[3, 4:7].tolist() == [24, 25, 26]
+    assert cells[2].isnan().all() and cells[:, 3].isnan().all() and cells[3:, 8:].isnan().all()
+    path = tmp_path / "deeper" / "p.png"
+    plots.side_by_side(path, {"data": TEST.x[:9], "samples": TEST.x[:3]}, 2)
+    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and [p.name for p in path.parent.iterdir()] == ["p.png"]
