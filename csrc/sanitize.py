@@ -34,7 +34,7 @@ FLAGS += ["-g1"]  # line numbers alone: enough for a report, and compiled in hal
 FORWARD = {"GENMINI_EMULATOR_ORDER": "forward"}
 ORDERS = [FORWARD, *({"GENMINI_EMULATOR_ORDER": order} for order in ("reverse", "1", "2"))]
 BUILDS = {
-    "plain": (["-O2"], ORDERS),
+    "plain": (["-O1"], ORDERS),
     "address": (["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"], ORDERS),
     "thread": (["-O1", "-fsanitize=thread", "-DEMULATOR_OS_THREADS"], [FORWARD]),
     "blocks": (["-O1", "-fsanitize=thread"], [{**FORWARD, "GENMINI_EMULATOR_THREADS": "4"}]),
