@@ -1,6 +1,5 @@
 """Proofs and laws of the nearest code room (kernels/nearest_code.py): the index is the true argmin."""
 
-import numpy as np
 import pytest
 import torch
 from check import DTYPES, dtypes, laid_out, layouts, numbers, opaque, runs, seeds
@@ -14,6 +13,7 @@ from nearest_code_data import (
     NAN,
     SINGLE,
     WIDE,
+    definition,
     duplicates,
     equal_codes,
     gaussian,
@@ -37,21 +37,6 @@ from genmini import kernels, ops
 
 RUNS = runs("nearest_code")
 everywhere = pytest.mark.parametrize("run", RUNS, ids=str)
-
-
-def definition(z, e):
-    """Return the index of the contract, in NumPy.
-
-    Double, d ascending, every operation rounded on its own, NaN counts as infinity, the lowest of equals.
-    """
-    z, e = z.double().numpy(), e.double().numpy()
-    distance = np.zeros((len(z), len(e)))
-    with np.errstate(all="ignore"):
-        for d in range(z.shape[1]):
-            t = z[:, d, None] - e[None, :, d]
-            distance = distance + t * t
-    distance[np.isnan(distance)] = INF
-    return torch.from_numpy(distance.argmin(1))
 
 
 def check_exact(run, z, e):
