@@ -188,7 +188,7 @@ extern "C" int pixelcnn_sample_cpu(int dtype, const void* sizes, const void* u, 
         using T = decltype(zero);
         Problem<T> p = {s, (const T*)u, (int64_t*)x, (const int64_t*)y, (const T*)E, (const Stream*)streams,
                         (const Layer*)layers, (const Tap*)taps, (const T*)weights, (const T*)biases, (T*)logits,
-                        (T*)workspace};
+                        nullptr};    // the workspace is divided below
         all_samples(p, workspace, threads);
     };
     dtype == 0 ? walk(float()) : walk(double());

@@ -98,13 +98,15 @@ def packed(layers, shape, inputs, outputs):
             if (tap.sight, C) == (EARLIER, 1) or -tap.di >= H or abs(tap.dj) >= W:
                 continue  # it sees nothing
             depth[tap.stream] = max(depth.get(tap.stream, 1), 1 - tap.di)
-            tap_rows.append(TapRow(*tap[:4], weight))
+            tap_rows.append(TapRow(stream=tap.stream, di=tap.di, dj=tap.dj, sight=tap.sight, weight=weight))
             weights.append(tap.W.reshape(-1))
             weight += tap.W.numel()
         if layer.residual is not None:
             depth.setdefault(layer.residual, 1)
-        residual = -1 if layer.residual is None else layer.residual
-        layer_rows.append(LayerRow(O, act, 2 * a + 1, 2 * a + 2, residual, bias, begin, len(tap_rows), int(layer.rows)))
+        layer_rows.append(LayerRow(
+            outputs=O, act=act, raw=2 * a + 1, after=2 * a + 2, bias=bias, tap=begin, taps_end=len(tap_rows),
+            residual=-1 if layer.residual is None else layer.residual, rows=int(layer.rows),
+        ))
         channels += [O, (0, O, O // 2)[act]]
         biases.append(layer.bias)
         bias += O
@@ -114,7 +116,7 @@ def packed(layers, shape, inputs, outputs):
     depth.setdefault(2 * a + 1, 1)  # the last s_a decides
     stream_rows, offset = [], 0
     for r, count in enumerate(channels):
-        stream_rows.append(StreamRow(count, depth.get(r, 0), offset))
+        stream_rows.append(StreamRow(channels=count, depth=depth.get(r, 0), offset=offset))
         offset += count * depth.get(r, 0) * W
     read = lambda r: r if r in depth else -1
     layer_rows = [row._replace(raw=read(row.raw), after=read(row.after)) for row in layer_rows]
