@@ -40,7 +40,7 @@ def measure(v):
 
     mass = area.clamp(min=torch.finfo(v.dtype).tiny)
     row, column = (torch.arange(side, device=v.device, dtype=v.dtype) for side in v.shape[1:])
-    mean = lambda of: (v * of).sum((1, 2)) / mass
+    mean = lambda a: (v * a).sum((1, 2)) / mass
     up, right = mean(-row[:, None]), mean(column)
     up, right = -row[:, None] - up[:, None, None], column - right[:, None, None]  # from the middle of the ink
     slant = mean(up * right) / mean(up.square()).clamp(min=torch.finfo(v.dtype).tiny)

@@ -130,12 +130,12 @@ def _value(name, text, like):
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # the last three: nested without end
         value = text
     kinds = (int, float) if isinstance(like, float) else tuple | int if isinstance(like, tuple) else type(like)
-    each = value if isinstance(value, tuple) else (value,)
+    values = value if isinstance(value, tuple) else (value,)
     fits = isinstance(value, kinds) and not (isinstance(value, bool) and not isinstance(like, bool))
-    fits = fits and (not isinstance(like, tuple) or all(type(v) is type(like[0]) for v in each))
-    if not fits or any(isinstance(v, int) and abs(v) >= 2**63 for v in each):
+    fits = fits and (not isinstance(like, tuple) or all(type(v) is type(like[0]) for v in values))
+    if not fits or any(isinstance(v, int) and abs(v) >= 2**63 for v in values):
         raise ValueError(f"--set {name} takes a value like {like!r}, got {text[:60]!r}")
-    wrong = next((v for v in each if isinstance(v, float) and not math.isfinite(v)), None)
+    wrong = next((v for v in values if isinstance(v, float) and not math.isfinite(v)), None)
     if wrong is not None:
         raise ValueError(f"--set {name} takes a finite number, got {text!r}, which is {wrong}")
     return value
@@ -201,7 +201,7 @@ def _measure(model, valid):
     if model.judged_by_samples:
         return metrics.measure(valid)
     if _is_known(model, valid):
-        return lambda model: {name: each.mean().item() for name, each in metrics.translation(model, valid).items()}
+        return lambda model: {name: v.mean().item() for name, v in metrics.translation(model, valid).items()}
     return None
 
 
@@ -287,21 +287,21 @@ def figures(model, split, k=0):
     to = lambda tensor: None if tensor is None else tensor.to(model.device)
     with torch.no_grad():
         parts = [model.figures(to(x_b), y=to(y_b), k=k) for x_b, y_b in zip(x, y, strict=False)]
-    every, found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, []
+    of_examples, shown = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, []
     if _is_known(model, split):
-        every |= metrics.translation(model, split)
-    for name, values in every.items():
+        of_examples |= metrics.translation(model, split)
+    for name, values in of_examples.items():
         mean, error = mean_and_error(values)
         error = None if math.isnan(error) and len(values) == 1 else error
         if not math.isfinite(mean):
             what = "likelihood" if name == "nll" else name
             raise FloatingPointError(f"the {what} of the {split.split} split of {split.name} is not finite: {mean}")
-        found.append(Figure("" if name == "nll" else name, mean, error, *_units(model, name, mean, error, split)))
-    if found[0].name == "" and split.name in toys.TOYS:
+        shown.append(Figure("" if name == "nll" else name, mean, error, *_units(model, name, mean, error, split)))
+    if shown[0].name == "" and split.name in toys.TOYS:
         y = split.y if model.classes else None
-        found.append(Figure("truth", -toys.TOYS[split.name].log_prob(split.x, y).mean().item(), None, "nats"))
+        shown.append(Figure("truth", -toys.TOYS[split.name].log_prob(split.x, y).mean().item(), None, "nats"))
     report = model.report(to(split.x), y=to(split.y) if model.classes else None)
-    return found + [Figure(name, value) for name, value in report.items()]
+    return shown + [Figure(name, value) for name, value in report.items()]
 
 
 def _units(model, name, mean, error, split):

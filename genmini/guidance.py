@@ -12,7 +12,8 @@ through the classifier and the denoiser, so a step costs about three times as mu
 log p(y | x_0) linear in x_0; in general it takes the classifier's answer to the mean for its mean answer.
 
 w = 1 is Bayes' rule; w > 1 gives samples of which the classifier is surer, and that are less diverse. Classifier-free
-guidance (models/diffusion.py) needs no gradient and no second network, but a model that was trained with the classes.
+guidance (genmini/models/diffusion.py) needs no gradient and no second network, but a model that was trained with the
+classes.
 
     used by: genmini/models/diffusion.py    test: tests/project/test_samplers.py
 """

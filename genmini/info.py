@@ -66,11 +66,11 @@ def devices():
     """-> {"cpu": what it is, "cuda:0": ...}"""
     import torch
 
-    found = {"cpu": f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"}
+    here = {"cpu": f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"}
     for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         card = torch.cuda.get_device_properties(i)
-        found[f"cuda:{i}"] = f"{card.name}, sm_{card.major}{card.minor}, {card.total_memory / 2**30:.0f} GiB"
-    return found
+        here[f"cuda:{i}"] = f"{card.name}, sm_{card.major}{card.minor}, {card.total_memory / 2**30:.0f} GiB"
+    return here
 
 
 def interpreter_broken():

@@ -1,4 +1,4 @@
-"""nn.Modules over the operators, with the constructors and the default initialisation of PyTorch's own.
+"""nn.Modules over the operators, with constructors and default initialisations like those of PyTorch's own.
 
     MaskedLinear      an nn.Linear whose weights are masked by degrees (MADE)
     MaskedConv2d      an nn.Conv2d that reads only the pixels before (PixelCNN)
@@ -6,7 +6,7 @@
     GroupNormSiLU     an nn.GroupNorm and silu, with a scale and a shift between them if wanted (the U-Net)
     AffineCoupling    scales and shifts half of the variables by what a network computes from the others (RealNVP)
 
-The state_dict of a layer holds all that it needs.
+The state_dict of a layer holds its weights, degrees, mask and moving averages.
 """
 
 import torch

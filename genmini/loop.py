@@ -189,8 +189,8 @@ class Training:
         self.judged.eval()
         with torch.no_grad():
             y = self.valid_data.y if self.model.classes else None
-            found = {"valid": self.judged.valid_loss(self.valid_data.x, y)}
-        return found | (self.measure(self.judged) if self.measure else {})
+            row = {"valid": self.judged.valid_loss(self.valid_data.x, y)}
+        return row | (self.measure(self.judged) if self.measure else {})
 
     def _judge(self, row):
         """Keep the weights if they are the best so far; stop if patience is at its end."""
@@ -199,11 +199,11 @@ class Training:
         warning = self.judged.warning(self.history.rows)
         if warning:
             row["warning"] = warning
-            if self.progress and not any("warning" in each for each in self.history.rows[:-1]):
+            if self.progress and not any("warning" in before for before in self.history.rows[:-1]):
                 tqdm.write(f"warning   step {row['step']}: {warning}", file=sys.stderr)
         if row["valid"] < self.history.valid:
             self._keep(row["valid"])
-        waited = sum(each["step"] > self.history.step for each in self.history.rows)
+        waited = sum(row["step"] > self.history.step for row in self.history.rows)
         if self.loop.patience and waited >= self.loop.patience:
             self.history.stopped = "early"
 

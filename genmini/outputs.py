@@ -65,7 +65,7 @@ class Output(nn.Module):
     def __init__(self, levels, rows, dim=1):
         super().__init__()
         self.levels, self.rows, self.dim = levels, rows, dim
-        self.dtype = torch.uint8 if levels <= 256 else torch.int64
+        self.dtype = level_dtype(levels)
 
     def mean(self, a):
         return (1 - self.cumulative(a)).sum(-1)  # E x = sum_l p(x > l)
@@ -213,6 +213,11 @@ class Gaussian(Output):
     def draw(self, a, u):  # the same without the L-1 numbers of cumulative
         v = at_least_float32(a).select(self.dim, 0).sigmoid() + self.variance(a).sqrt() * torch.special.ndtri(u)
         return (self.brightest * v).round().clamp(0, self.brightest).to(self.dtype)
+
+
+def level_dtype(levels):
+    """In which levels are drawn: uint8 up to 256 of them, else int64"""
+    return torch.uint8 if levels <= 256 else torch.int64
 
 
 def at_least_float32(a):

@@ -123,15 +123,15 @@ def plane(path, model, data, truth, n=4000):
 
     data: points x (N, 2) with their classes y; truth: log p(x), a function.
     """
-    x, y, like, flows = data.x[:n].float(), data.y[:n], model.like, not model.cannot("inverse")
+    x, y, flows = data.x[:n].float(), data.y[:n], not model.cannot("inverse")
     reach = x.abs().max().item() + 0.3
     side = torch.linspace(-reach, reach, 300)
     points = torch.stack(torch.meshgrid(side, side, indexing="xy"), -1).flatten(0, 1)
     circle, ray = torch.linspace(0, 2 * math.pi, 721), torch.linspace(0, 3, 300)
     polar = lambda r, angle: torch.stack([r * angle.cos(), r * angle.sin()], -1)
     lines = [polar(r, circle) for r in (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)] + [polar(ray, angle) for angle in circle[:-1:30]]
-    here = lambda x: x.to(like.device, like.dtype)
-    of_class = lambda k: k.to(like.device) if model.classes else None
+    here = lambda x: x.to(model.device, model.dtype)
+    of_class = lambda k: k.to(model.device) if model.classes else None
     with torch.no_grad():
         p = [truth(points).exp(), torch.cat([model.log_prob(part) for part in here(points).split(10000)]).exp().cpu()]
         samples = model.sample(len(x)).cpu()
@@ -163,19 +163,19 @@ def plane(path, model, data, truth, n=4000):
     save(figure, path)
 
 
-def duel(path, model, data, n=4000):
+def points(path, model, data, n=4000):
     """Write points of the plane beside samples, and what the discriminator takes for data, if the model has one.
 
     data: points x (N, 2) with their classes y. Of a model with classes, each player is given those of the data.
     """
     x, y, reach = data.x[:n].float(), data.y[:n], data.x[:n].abs().max().item() + 0.3
-    of_class = dict(y=y.to(model.device)) if model.classes else {}
+    classes = dict(y=y.to(model.device)) if model.classes else {}
     side = torch.linspace(-reach, reach, 300)
-    points = torch.stack(torch.meshgrid(side, side, indexing="xy"), -1).flatten(0, 1).to(model.like)
+    places = torch.stack(torch.meshgrid(side, side, indexing="xy"), -1).flatten(0, 1).to(model.device, model.dtype)
     with torch.no_grad():
-        samples = model.sample(len(x), **of_class).cpu()
-        each = [dict(y=k) for k in range(model.classes)] or [{}]
-        d = None if model.cannot("d") else torch.stack([model.d(points, **given) for given in each]).amax(0).cpu()
+        samples = model.sample(len(x), **classes).cpu()
+        every = range(model.classes) if model.classes else [None]
+        d = None if model.cannot("d") else torch.stack([model.d(places, y=k) for k in every]).amax(0).cpu()
     figure, panels = new_figure(1, 2 if d is None else 3, 4.0, 4.2)
     for panel, drawn in zip(panels[0, :2], (x, samples), strict=True):
         painted = dict(c=y, cmap="tab10", vmin=0, vmax=9) if model.classes else dict(color="0.25")

@@ -52,10 +52,10 @@ def of(denoiser):
     return lambda x, t, r, eta=0.0: lead(x, denoiser(x, t), t, r, eta)
 
 
-def start(noise, n, shape, like):
-    """x_T, (n, *shape): this noise, or drawn if it is None; like: a tensor of its device and dtype"""
+def start(noise, n, shape, device, dtype):
+    """x_T, (n, *shape): this noise, or drawn if it is None"""
     if noise is None:
-        return torch.randn(n, *shape, device=like.device, dtype=like.dtype)
+        return torch.randn(n, *shape, device=device, dtype=dtype)
     if noise.numel() != n * math.prod(shape):
         raise ValueError(f"noise must have shape {(n, *shape)}, got {tuple(noise.shape)}")
     return noise.view(n, *shape)

@@ -50,7 +50,7 @@ def fit(model, train, valid, *, later=None, method=None, seed=0, run=None, metad
         raise ValueError(f"{type(model).__name__} is solved at once: it takes no {', '.join(settings)}")
     if not solved and method is not None:
         raise ValueError(f"method is for models that are solved: {model.cannot('fit')}")
-    loops = [] if solved else [Loop(**dict(steps=None) | each) for each in (settings, *(later or {}).values())]
+    loops = [] if solved else [Loop(**dict(steps=None) | own) for own in (settings, *(later or {}).values())]
     for stage, loop in zip(("", *(later or {})), loops, strict=not solved):
         try:
             loop.check(train)
@@ -76,7 +76,7 @@ def _check_rest(seed, run, metadata, later, **functions):
         json.dumps(metadata)  # now rather than after hours
     except (TypeError, ValueError) as error:
         raise ValueError(f"metadata must be JSON: {error}") from None
-    if later is not None and not (isinstance(later, dict) and all(isinstance(each, dict) for each in later.values())):
+    if later is not None and not (isinstance(later, dict) and all(isinstance(own, dict) for own in later.values())):
         raise ValueError(f"later must be the settings of each later stage, {{stage: dict(steps=...)}}, got {later!r}")
     for name, function in functions.items():
         if function is not None and not callable(function):
@@ -148,5 +148,5 @@ def _check_same_kind(model, *sets):
         if not len(data):
             raise ValueError(f"the {data.split} split of {data.name} is empty")
         if not fits or model.levels != data.levels:
-            takes, has = (f"{tuple(each.shape)} with {each.levels} levels" for each in (model, data))
+            takes, has = (f"{tuple(one.shape)} with {one.levels} levels" for one in (model, data))
             raise ValueError(f"the model takes {takes}, and {data.name} has {has}")

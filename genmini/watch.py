@@ -15,7 +15,7 @@ def picture(path, model, splits):
         panels, columns = model.panels(splits)
         plots.side_by_side(path, panels, test.levels, columns)
     elif test.name in toys.TOYS and model.cannot("log_prob"):
-        plots.duel(path, model, test)
+        plots.points(path, model, test)
     elif test.name in toys.TOYS:
         plots.plane(path, model, test, toys.TOYS[test.name].log_prob)
     else:

@@ -25,8 +25,8 @@ def where_it_runs(parser):
     parser.add_argument("--threads", type=positive, help="CPU threads (default: the recipe's, else PyTorch's)")
 
 
-def run_folder(parser, of="a folder that `genmini train` wrote"):
-    parser.add_argument("run_folder", metavar="RUN", help=of)
+def run_folder(parser, help="a folder that `genmini train` wrote"):
+    parser.add_argument("run_folder", metavar="RUN", help=help)
 
 
 def seed(parser):
@@ -55,10 +55,10 @@ def chosen(arguments, model):
     """What these options say -> arguments of `sample`; ValueError if one of them is not for this model."""
     from genmini import metrics
 
-    given = dict(how=arguments.how, steps=arguments.sampling_steps, guidance=arguments.guidance,
+    chosen = dict(how=arguments.how, steps=arguments.sampling_steps, guidance=arguments.guidance,
                  classifier=arguments.classifier, mean=arguments.mean or None)
-    given = {name: value for name, value in given.items() if value is not None}
-    for name in given:
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    for name in chosen:
         if model.cannot(name):
             option = "sampling-steps" if name == "steps" else name
             raise ValueError(f"--{option} does not fit: {model.cannot(name)}")
@@ -66,8 +66,8 @@ def chosen(arguments, model):
         if arguments.classifier == "inception":
             raise ValueError("--classifier takes digits-v1 or the RUN of a classifier: inception has none of the "
                              "classes of the data")
-        given["classifier"] = metrics.network(arguments.classifier, model.device)
-    return given
+        chosen["classifier"] = metrics.network(arguments.classifier, model.device)
+    return chosen
 
 
 def positive(text):
@@ -101,12 +101,12 @@ def device(arguments, threads=None):
         kernels.use(arguments.backend)
     kernels.requested()  # raises if GENMINI_BACKEND is unknown
     try:
-        found = torch.device(arguments.device)
-        torch.empty(1, device=found).item()
+        chosen = torch.device(arguments.device)
+        torch.empty(1, device=chosen).item()
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"no device {arguments.device!r} here: {one_line(error)[:200]}") from None
-    _check_backend(found)
-    return found
+    _check_backend(chosen)
+    return chosen
 
 
 def _check_backend(device):

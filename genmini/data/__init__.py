@@ -251,6 +251,6 @@ def check_same(data, record):
         return
     then, now = record["splits"][data.split], data.source
     if (then["count"], then["sha256"]) != (now["count"], now["sha256"]):
-        has, had = (f"{each['count']} images with SHA-256 {each['sha256'][:12]}..." for each in (now, then))
+        has, had = (f"{one['count']} images with SHA-256 {one['sha256'][:12]}..." for one in (now, then))
         raise ValueError(f"{now['folder']} does not hold the data of this run: its {data.split} split has {has}, "
                          f"and the run's had {had}; it lay in {record['folder']}: name the right folder by --data-dir")

@@ -46,7 +46,7 @@ def read(split, folder):
 
 def find(folder, part):
     """-> {"images": path, "labels": path}, without labels if there are none; {} if there are no images"""
-    found = {}
+    paths = {}
     for kind in ("images", "labels"):
         fits = re.compile(rf"(?=.*(?<![a-z])({PARTS[part]})(?![a-z]))(?=.*{kind})(?=.*idx)", re.I).match
         names = sorted(path.name for path in folder.iterdir() if fits(path.name) and path.is_file())
@@ -56,8 +56,8 @@ def find(folder, part):
             raise ValueError(f"{folder} holds several files of {part} {kind}, {' and '.join(names[:2])}: "
                              "give each set a folder of its own")
         if names:
-            found[kind] = folder / names[0]
-    return found if "images" in found else {}
+            paths[kind] = folder / names[0]
+    return paths if "images" in paths else {}
 
 
 def _classes(train, files, N):

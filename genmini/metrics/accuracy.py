@@ -26,6 +26,6 @@ def class_accuracy(logits, y):
     if not 0 <= y.min() <= y.max() < logits.shape[1]:
         raise ValueError(f"y must hold classes 0 ... {logits.shape[1] - 1}, got {y.min()} ... {y.max()}")
     right = (logits.argmax(1) == y).double()  # (1)
-    each = [right[y == k].mean() if (y == k).any() else torch.tensor(math.nan) for k in range(logits.shape[1])]
+    of_class = [right[y == k].mean() if (y == k).any() else torch.tensor(math.nan) for k in range(logits.shape[1])]
     share = right.mean().item()
-    return share, math.sqrt(share * (1 - share) / len(y)), torch.stack(each).double()
+    return share, math.sqrt(share * (1 - share) / len(y)), torch.stack(of_class).double()

@@ -48,9 +48,9 @@ class Network:
 
     @torch.no_grad()
     def __call__(self, x, levels):
-        x = as_seen_by(self.classifier, x, levels).to(self.classifier.like)
-        each = [self.classifier.classify(one) for one in x.split(1)]  # one at a time: no result depends on the batch
-        return tuple(torch.cat(part).double().cpu() for part in zip(*each, strict=True))
+        x = as_seen_by(self.classifier, x, levels).to(self.classifier.device, self.classifier.dtype)
+        pairs = [self.classifier.classify(one) for one in x.split(1)]  # one at a time: no result depends on the batch
+        return tuple(torch.cat(part).double().cpu() for part in zip(*pairs, strict=True))
 
     def labels(self, y, n):
         """Classes of n images, as the classifier's `check_y` takes them -> (n,); of None, all of them evenly"""
@@ -58,7 +58,7 @@ class Network:
 
     def log_p(self, x, levels, y):
         """log p(y | x), (n,), of images (n, *shape) of real levels, from which gradients flow back"""
-        x = as_seen_by(self.classifier, x, levels).to(self.classifier.like)
+        x = as_seen_by(self.classifier, x, levels).to(self.classifier.device, self.classifier.dtype)
         return self.classifier.classify(x)[1].log_softmax(1).gather(1, y[:, None])[:, 0]
 
 

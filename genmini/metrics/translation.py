@@ -28,14 +28,14 @@ def translation(model, split):
     real = data.load(unpaired.OF[split.name], split.split)
     x, y = real.x, unpaired.change(real.x, real.levels)
     to = [model.translate(images.to(model.device), y=k).cpu().double() for k, images in enumerate((x, y))]
-    judge, found = network(), {}
+    judge, values = network(), {}
     for name, made, true in (("F", to[1], x), ("G", to[0], y)):
         plain = unpaired.undo(made.round(), real.levels) if name == "G" else made
         _, logits = judge(plain, real.levels)
         apart = torch.cdist(made.flatten(1), true.double().flatten(1))
-        found |= {
+        values |= {
             f"{name} right": (logits.argmax(1) == real.y).double(),  # (1), (2)
             f"{name} off": (made - true).abs().flatten(1).mean(1),  # (3)
             f"{name} own": (apart.argmin(1) == torch.arange(len(apart))).double(),  # (4)
         }
-    return found
+    return values

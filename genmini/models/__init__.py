@@ -20,7 +20,7 @@ def find(name):
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; the models are {', '.join(MODELS)}")
     module = importlib.import_module(f"{__name__}.{name}")
-    return next(each for called, each in inspect.getmembers(module, inspect.isclass) if called.lower() == name)
+    return next(family for called, family in inspect.getmembers(module, inspect.isclass) if called.lower() == name)
 
 
 def recipes(name):

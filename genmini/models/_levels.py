@@ -24,12 +24,12 @@ def checked(x, shape, levels):
     return x.reshape(len(x), D)
 
 
-def noise_and_start(n, D, u, x, known, like, dtype=torch.uint8):
-    """-> the noise u (n, D), drawn on the device of `like` if it is None, and x (n, D), zeros if it is None.
+def noise_and_start(n, D, u, x, known, device, dtype=torch.uint8):
+    """-> the noise u (n, D), drawn on the device if it is None, and x (n, D), zeros if it is None.
 
     The sampler keeps the first `known` numbers of x, in the model's order.
     """
-    u = noise(u, n, D, like.device)
+    u = noise(u, n, D, device)
     whole(0, known=known)
     if not 0 <= known <= D or (known and x is None):
         raise ValueError(f"known must count numbers of x, 0 to {D}, got {known}" + (" and no x" if x is None else ""))

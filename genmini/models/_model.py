@@ -24,45 +24,11 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from genmini.models._lacks import LACKS, SAMPLING
 from genmini.models._levels import checked
 from genmini.models._panels import panels_of
 from genmini.models._recorded import counted, recorded
 from genmini.settings import whole
-
-LACKS = {  # method, or argument of `sample` -> what a model without it does not do
-    "log_prob": "gives no likelihood",
-    "log_prob_each": "gives no likelihood of the single numbers of an example",
-    "sample": "draws no samples",
-    "encode": "has no latent code",
-    "decode": "has no latent code",
-    "reconstruct": "has no latent code",
-    "translate": "does not translate images of one set into another",
-    "d": "has no discriminator",
-    "divergence": "estimates no divergence of two densities by a discriminator",
-    "classify": "tells no classes of images apart",
-    "codes": "has no codebook",
-    "decode_codes": "has no codebook",
-    "mixture": "takes one class",
-    "correlations": "follows no attributes",
-    "process": "does not turn images into noise and back",
-    "measure": "follows no attributes",
-    "forward": "carries no examples to noise",
-    "inverse": "carries no noise to examples",
-    "forecast": "forecasts no series",
-    "autocovariance": "has no autocovariance of its own",
-    "restore": "is given no part of an image",
-    "fit": "is trained step by step",
-    "begin_at_marginals": "has no bias for each level of each pixel",
-    "mean": "draws its pixels directly, so there is no mean image behind them",
-    "known": "keeps no known pixels, so it cannot complete an image",
-    "how": "has one way to draw",
-    "T": "draws examples of one length",
-    "steps": "draws in a number of steps of its own",
-    "guidance": "is not guided towards a class",
-    "classifier": "is not guided by a classifier",
-    "film": "does not draw step by step from noise",
-}
-SAMPLING = "mean", "known", "how", "T", "steps", "guidance", "classifier", "film"  # arguments that some `sample`s take
 
 
 class Cannot(ValueError):
@@ -91,6 +57,7 @@ class Model(nn.Module):
     has_normal_prior = False  # true if z is drawn from N(0, I)
     attributes = ()  # names of the attributes that the first numbers z follow
     divergence = ""  # that the discriminator estimates, a name of DIVERGENCES in genmini/models/gan.py; "": none
+    r1 = 0.0  # the weight of the penalty on the discriminator's slopes where the data are
     given = ""  # what of an image the model is given, a name of genmini/conditions.py; "": nothing
     sample_note = ""  # a sentence that belongs beside samples
     judged_by_samples = False  # true if `valid_loss` is taken of samples; the metrics then count modes, too
@@ -126,14 +93,14 @@ class Model(nn.Module):
         return type(self).__name__
 
     @property
-    def like(self):
-        """A parameter: its device and dtype are those of what the model computes."""
-        return next(self.parameters())
-
-    @property
     def device(self):
         """Where the model computes."""
-        return self.like.device
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self):
+        """In which the model computes: that of its weights."""
+        return next(self.parameters()).dtype
 
     @property
     def parameter_count(self):
@@ -167,25 +134,25 @@ class Model(nn.Module):
             raise ValueError(f"y must hold classes 0 ... {self.classes - 1}, got {y.min()} ... {y.max()}")
         return y.to(self.device).long().expand(n)
 
-    def check_z(self, z):
-        """Codes (N, d), as they are."""
-        if z.dim() != 2 or z.shape[1] != self.latent:
-            raise ValueError(f"z must have shape (N, {self.latent}), got {tuple(z.shape)}")
-        return z
-
     def classes_or_drawn(self, y, n):
         """The same; for None, a model with classes draws them evenly."""
         if self.classes and y is None:
             y = torch.randint(self.classes, (n,), device=self.device)
         return self.check_y(y, n)
 
+    def check_z(self, z):
+        """Codes (N, d), as they are."""
+        if z.dim() != 2 or z.shape[1] != self.latent:
+            raise ValueError(f"z must have shape (N, {self.latent}), got {tuple(z.shape)}")
+        return z
+
     def v_of(self, x):
         """Levels (N, *shape), or flat -> v = x / (L - 1), (N, *shape), in the model's dtype"""
-        return x.reshape(len(x), *self.shape).to(self.like.dtype) / (self.levels - 1)
+        return x.reshape(len(x), *self.shape).to(self.dtype) / (self.levels - 1)
 
     def centred(self, x):
         """Examples (N, *shape), or flat -> x_0 = 2 v - 1, (N, *shape), levels on [-1, 1]; real numbers stay"""
-        return x.reshape(len(x), *self.shape).to(self.like.dtype) if self.levels is None else 2 * self.v_of(x) - 1
+        return x.reshape(len(x), *self.shape).to(self.dtype) if self.levels is None else 2 * self.v_of(x) - 1
 
     def in_levels(self, x_0):
         """x_0 -> x, (N, *shape), not rounded: what `centred` made of levels, in levels; real numbers stay"""
@@ -236,10 +203,10 @@ class Model(nn.Module):
 
     def over_classes(self, log_p, frequency=None):
         """log sum_y p(y) p(x | y), (N,), where log_p(y) gives log p(x | y). p(y) is `frequency` (classes,), or even."""
-        each = torch.stack([log_p(y) for y in range(self.classes)])
+        of_class = torch.stack([log_p(y) for y in range(self.classes)])
         if frequency is None:
-            return each.logsumexp(0) - math.log(self.classes)
-        return (each + frequency.log()[:, None]).logsumexp(0)
+            return of_class.logsumexp(0) - math.log(self.classes)
+        return (of_class + frequency.log()[:, None]).logsumexp(0)
 
     def log_prob_each(self, x):
         """(N, *shape) -> (N, ...): its parts, where an example is a series of them."""
@@ -284,6 +251,11 @@ class Model(nn.Module):
     def d(self, x, y=None):
         """(N, *shape) -> (N,), what the discriminator gives for examples: near 1 where they look like data."""
         raise Cannot(self.cannot("d"))
+
+    def on_the_line(self, draw, r1):
+        """A model of single numbers (1,) whose discriminator has this one's layers and the penalty r1; in the place of
+        a generator it has draw(n), (n, 1). Its first update is the discriminator's."""
+        raise Cannot(self.cannot("on_the_line"))
 
     def classify(self, x):
         """(N, *shape), of levels or numbers between them -> features (N, F) and logits (N, classes): log p(y | x) but

@@ -15,7 +15,7 @@ def panels_of(model, splits):
 
     Where a model with classes reconstructs, each column shows one class; it is NaN if the split has none of it.
     """
-    test, name, rows = splits["test"], type(model).__name__, min(8, len(splits["test"]))
+    test, name, rows = splits["test"], model.title, min(8, len(splits["test"]))
     if model.given:
         x = test.x[: rows * rows]
         y = dict(y=test.y[: len(x)].to(model.device)) if model.classes else {}
@@ -46,5 +46,5 @@ def _first(split, rows, classes):
     """Indices of the first examples of each class, in turn: at most `rows` of each, and as many of all that occur; -1
     for a class that does not."""
     of_class = [(split.y == k).nonzero()[:rows, 0] for k in range(classes)]
-    rows = min(len(each) for each in of_class if len(each))
-    return torch.stack([each[:rows] if len(each) else torch.full((rows,), -1) for each in of_class], 1).flatten()
+    rows = min(len(n) for n in of_class if len(n))
+    return torch.stack([n[:rows] if len(n) else torch.full((rows,), -1) for n in of_class], 1).flatten()

@@ -105,7 +105,7 @@ class AR(Model):
     def sample(self, n, y=None, *, T=None, e=None):
         """n series of T numbers, (n, T), stationary from the first on. e (n, T): the standard normal noise to use."""
         self.check_y(y, n)
-        e = torch.randn(n, T or self.T, device=self.phi.device, dtype=self.phi.dtype) if e is None else e
+        e = torch.randn(n, T or self.T, device=self.device, dtype=self.dtype) if e is None else e
         phis, v = _lower_orders(self.phi, self.sigma**2)
         x = torch.zeros_like(e)
         for t in range(e.shape[1]):
@@ -127,8 +127,8 @@ class AR(Model):
             x = torch.cat([x, self.c + x[:, x.shape[1] - self.p :].flip(1) @ self.phi[:, None]], 1)  # (1)
         mean = x[:, x.shape[1] - steps :]
         deviation = self.sigma * torch.stack(psi).square().cumsum(0).sqrt()  # (9)
-        wide = torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=mean.dtype)).to(mean.device) * deviation
-        return mean, mean - wide, mean + wide
+        half = torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=mean.dtype)).to(mean.device) * deviation
+        return mean, mean - half, mean + half
 
     # ---- fitting -----------------------------------------------------------------------------------------------------
 
@@ -224,8 +224,8 @@ def _likelihood(x, p):
 
     start = torch.cat([x.new_zeros(1), kappas.atanh(), 0.5 * v.log()[None]]).numpy()
     options = dict(maxiter=1000, ftol=1e-15, gtol=1e-9)
-    found = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
-    mu, phi, v = process(torch.from_numpy(found.x))
+    best = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
+    mu, phi, v = process(torch.from_numpy(best.x))
     return mu * (1 - phi.sum()), phi, v
 
 

@@ -17,12 +17,11 @@ that one network judges grey and binary images.
     test: tests/models/test_classifier.py    used by: genmini/metrics, with the trained run in genmini/metrics/digits-v1
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from genmini.models._levels import checked
 from genmini.models._model import Model
 from genmini.settings import image, number, share, whole
 
@@ -51,8 +50,7 @@ class Classifier(Model):
 
     def features(self, x):
         """f: levels (N, *shape), whole or not -> (N, F)"""
-        if math.prod(x.shape[1:]) != math.prod(self.shape):
-            raise ValueError(f"x must have shape (N, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
+        x = checked(x, self.shape, None)  # of a sample, or of a mean image
         h = self.centred(x).view(len(x), *image(self.shape))  # (1)
         for W, V in zip(self.W, self.V, strict=True):
             h = F.max_pool2d(F.relu(V(F.relu(W(h)))), 2, ceil_mode=True)  # (2)
@@ -76,9 +74,9 @@ class Classifier(Model):
 
     def _partly_binary(self, x):
         v = x.float() / (self.levels - 1)
-        each = lambda share: (torch.rand(len(x), device=x.device) < share).view(-1, *(1 for _ in x.shape[1:]))
-        threshold = torch.where(each(0.5), 0.5, 1 - torch.rand_like(v))  # v >= 1 - u with the probability v
-        return torch.where(each(self.binary), (v >= threshold).float(), v) * (self.levels - 1)
+        chosen = lambda share: (torch.rand(len(x), device=x.device) < share).view(-1, *(1 for _ in x.shape[1:]))
+        threshold = torch.where(chosen(0.5), 0.5, 1 - torch.rand_like(v))  # v >= 1 - u with the probability v
+        return torch.where(chosen(self.binary), (v >= threshold).float(), v) * (self.levels - 1)
 
     def figures(self, x, y=None, *, k=0):
         """1 where the likeliest class is the right one, else 0; and the loss."""
@@ -92,7 +90,7 @@ class Classifier(Model):
         batches = zip(test.x.split(1000), test.y.split(1000), strict=True)
         loss = torch.cat([self.loss(x.to(self.device), y.to(self.device)) for x, y in batches])
         hardest = loss.argsort(descending=True)[:64].cpu()
-        return {"data (test)": test.x[:64], f"hardest for {type(self).__name__} (test)": test.x[hardest]}, 8
+        return {"data (test)": test.x[:64], f"hardest for {self.title} (test)": test.x[hardest]}, 8
 
 
 RECIPES = {  # tuned on the valid split alone, on its grey images and on both ways of making them binary

@@ -39,11 +39,11 @@ class CVAE(VAE):
         """A class, classes (n,), a vector (C,) or vectors (n, C) -> (n, C): what is concatenated in (1)"""
         y = None if y is None else torch.as_tensor(y)
         if y is None or not y.is_floating_point():
-            return F.one_hot(super().check_y(y, n, needed=True), self.classes).to(self.like.dtype)  # (1)
+            return F.one_hot(super().check_y(y, n, needed=True), self.classes).to(self.dtype)  # (1)
         if y.shape not in ((self.classes,), (n, self.classes)):
             raise ValueError(f"y must be classes, (N,) whole numbers, or vectors, (N, {self.classes}), "
                              f"got {tuple(y.shape)} of {y.dtype}")
-        return y.to(self.like).expand(n, self.classes)
+        return y.to(self.device, self.dtype).expand(n, self.classes)
 
     def mixture(self, classes):
         """The vector (C,) of an even mixture of classes"""

@@ -191,7 +191,7 @@ class CycleGAN(Model):
     def warning(self, rows):
         """What the last three evaluations have in common."""
         last = rows[-3:]
-        if len(last) == 3 and min(each["accuracy"] for each in last) > 0.95:
+        if len(last) == 3 and min(row["accuracy"] for row in last) > 0.95:
             return (f"the discriminators win: they rank {rows[-1]['accuracy']:.0%} of unseen images above "
                     "translations; a larger r1 or noise, or a smaller identity, may help")
         return ""
@@ -205,7 +205,7 @@ class CycleGAN(Model):
         """Images of test, their translations, and what comes back: X in the upper half, Y in the lower one."""
         test, columns = splits["test"], 8
         n = [(test.y == k).nonzero()[: 4 * columns, 0] for k in range(2)]
-        n = torch.cat([each[: min(map(len, n)) // columns * columns or None] for each in n])
+        n = torch.cat([rows[: min(map(len, n)) // columns * columns or None] for rows in n])
         x, y = test.x[n].to(self.device), test.y[n].to(self.device)
         return {"X and Y (test)": x.cpu(), f"translated by {self.title}": self.translate(x, y).cpu(),
                 "and back": self.reconstruct(x, y).cpu()}, columns

@@ -88,7 +88,7 @@ class Diffusion(Model):
 
     def centred(self, x):
         """x_0 as of every model, but by one product: the last bit may differ, and stored figures have these bits"""
-        return (x.to(self.like.dtype) * (2 / (self.levels - 1)) - 1).view(len(x), *self.shape)
+        return (x.to(self.dtype) * (2 / (self.levels - 1)) - 1).view(len(x), *self.shape)
 
     def x_0(self, x):
         """Levels (N, D) -> x_0, (N, C, H, W)"""
@@ -250,7 +250,7 @@ class Diffusion(Model):
             step = self.led(classifier, classifier.labels(y, n), guidance, threshold, x_0)
         else:
             step = self.step(self.classes_or_drawn(y, n), guidance, threshold, x_0)
-        noise, path, frames = start(noise, n, image(self.shape), self.like), self.path(steps), {}
+        noise, path, frames = start(noise, n, image(self.shape), self.device, self.dtype), self.path(steps), {}
         step = step if film is None else watched(step, frames)
         x = repaint(step, noise, path, x_0, known) if known.any() else SAMPLERS[how](step, noise, path)
         if film is not None:
@@ -283,7 +283,7 @@ class Diffusion(Model):
             x_t = step(x_t, t, r)
         x0 = lambda frames, times: [step(x_t, t, DATA) for x_t, t in zip(frames, times, strict=True)]
         four = there, x0(there, kept[::-1]), back, x0(back, kept)
-        return tuple(torch.stack([self.in_levels(each) for each in frames]) for frames in four)
+        return tuple(torch.stack([self.in_levels(x) for x in frames]) for frames in four)
 
 
 RECIPES = {  # mnist and colour are not tuned

@@ -44,7 +44,7 @@ class FVSBN(Model):
     def logits(self, x):
         """(N, *shape) -> (N, D), or (N, D, L) with L > 2 levels, in pixel order; a row depends on earlier pixels."""
         x = x.reshape(len(x), self.D)[:, self.order]  # x_1 ... x_D
-        a = self.alpha(self.dropout(steps(x, self.levels, self.like.dtype)))  # inside sigma: (2)
+        a = self.alpha(self.dropout(steps(x, self.levels, self.dtype)))  # inside sigma: (2)
         return a.unflatten(1, (self.D, self.p.rows))[:, self.order.argsort()].squeeze(2)
 
     def log_prob(self, x, y=None):
@@ -66,7 +66,7 @@ class FVSBN(Model):
         x (n, *shape), known: the first `known` pixels in `order` are those of x, and the rest is drawn after them.
         """
         self.check_y(y, n)
-        u, x = noise_and_start(n, self.D, u, x, known, self.order, self.p.dtype)
+        u, x = noise_and_start(n, self.D, u, x, known, self.device, self.p.dtype)
         x = x[:, self.order]
         a = self.alpha.bias.expand(n, -1).clone()  # alpha_d0; the column of a pixel is added once it is known
         bits, rows = self.levels - 1, self.p.rows

@@ -89,7 +89,7 @@ class GAN(Model):
         return self.discriminator["w"](self.discriminator["phi"](x_0))[:, 0]
 
     def generate(self, n, y=None):
-        z = torch.randn(n, self.latent, device=self.device, dtype=self.like.dtype)
+        z = torch.randn(n, self.latent, device=self.device, dtype=self.dtype)
         return self.w(z, y)  # (1)
 
     def w(self, z, y=None):
@@ -114,7 +114,7 @@ class GAN(Model):
     def discriminator_loss(self, x_0, y=None):
         with torch.no_grad():
             w = self.generate(len(x_0), y)
-        x_0, w = (self.seen(each).detach().requires_grad_() for each in (x_0, w))
+        x_0, w = (self.seen(v).detach().requires_grad_() for v in (x_0, w))
         a, b = self.a(x_0, y), self.a(w, y)
         loss = self.versus(a, b).mean()
         for r, at, x in ((self.r1, a, x_0), (self.r2, b, w)):
@@ -169,20 +169,21 @@ class GAN(Model):
 
     def warning(self, rows):
         """What the last three evaluations have in common."""
-        row, last, best = rows[-1], rows[-3:], min(rows, key=lambda each: each["valid"])
+        newest, last, best = rows[-1], rows[-3:], min(rows, key=lambda row: row["valid"])
         if len(last) < 3:
             return ""  # too early to tell
-        if min(each["valid"] for each in last) > 2 * best["valid"]:
-            return (f"training diverges: the {self.unit} is {row['valid']:.3g}, and was {best['valid']:.3g} at step "
+        if min(row["valid"] for row in last) > 2 * best["valid"]:
+            return (f"training diverges: the {self.unit} is {newest['valid']:.3g}, and was {best['valid']:.3g} at step "
                     f"{best['step']}, whose weights are kept; a larger r1 or a lower rate may help")
-        if all(each.get("missing") and each["modes"] for each in last):
-            return (f"mode collapse: samples leave out {row['missing']} of {row['modes'] + row['missing']} modes; "
+        if all(row.get("missing") and row["modes"] for row in last):
+            modes = newest["modes"] + newest["missing"]
+            return (f"mode collapse: samples leave out {newest['missing']} of {modes} modes; "
                     "r1, or loss=relativistic with r1 and r2, may help")
-        if min(each["accuracy"] for each in last) > 0.95:
-            return (f"the discriminator wins: it ranks {row['accuracy']:.0%} of unseen data above samples; "
+        if min(row["accuracy"] for row in last) > 0.95:
+            return (f"the discriminator wins: it ranks {newest['accuracy']:.0%} of unseen data above samples; "
                     "a larger r1, or k=1, may help")
-        if max(each["accuracy"] for each in last) < 0.4:
-            return (f"the generator wins: the discriminator ranks {1 - row['accuracy']:.0%} of samples above unseen "
+        if max(row["accuracy"] for row in last) < 0.4:
+            return (f"the generator wins: the discriminator ranks {1 - newest['accuracy']:.0%} of samples above unseen "
                     "data; a smaller r1, or a larger k, may help")
         return ""
 
@@ -193,6 +194,13 @@ class GAN(Model):
         x, y = self.check(x, y, needed=True)
         return self.a(self.centred(x), y).sigmoid()
 
+    def on_the_line(self, draw, r1):
+        """What `Model.on_the_line` says, with the loss (2)."""
+        layers = {name: self.settings[name] for name in ("hidden", "spectral")}
+        model = GAN((1,), latent=1, divergence=self.divergence, r1=r1, **layers)
+        model.generate = lambda n, y=None: draw(n)
+        return model
+
     def decode(self, z, y=None):
         """f(z) in levels, not rounded, or as points, (N, *shape)"""
         return self.in_levels(self.w(self.check_z(z), self.check_y(y, len(z), needed=True)))
@@ -200,7 +208,7 @@ class GAN(Model):
     @torch.no_grad()
     def sample(self, n, y=None):
         """n draws, (n, *shape): float, or whole levels."""
-        x = self.decode(torch.randn(n, self.latent, device=self.device, dtype=self.like.dtype), y)
+        x = self.decode(torch.randn(n, self.latent, device=self.device, dtype=self.dtype), y)
         return x if self.levels is None else x.round().to(torch.uint8)
 
 

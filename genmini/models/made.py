@@ -55,8 +55,8 @@ class MADE(Model):
         # rooms have a fast path for this
         hidden_degrees = map(torch.stack, zip(*(degrees for _, degrees in drawn), strict=True))
         m = [1 + self.orders.argsort(1)[:, self.orders[0]], *hidden_degrees]
-        for i, each in enumerate(m):
-            self.register_buffer(f"m{i}", each.to(place))
+        for i, degrees in enumerate(m):
+            self.register_buffer(f"m{i}", degrees.to(place))
         sizes = [self.D * (levels - 1), *hidden]
         self.W = nn.ModuleList(nn.Linear(K, J, **to) for K, J in zip(sizes, hidden, strict=False))
         self.p = outputs.softmax(levels, dim=-1)  # sigma of (3)
@@ -78,7 +78,7 @@ class MADE(Model):
         mask: its number, or the degrees of the pixels (in the order of mask 0) and of each hidden layer."""
         x = x.reshape(len(x), self.D)[:, self.orders[0]]
         m, d = self._degrees(mask)
-        z = x = steps(x, self.levels, self.like.dtype)
+        z = x = steps(x, self.levels, self.dtype)
         for W, below, m_i in zip(self.W, m, m[1:], strict=False):
             z = self.dropout(F.relu(ops.masked_linear(z, W.weight, W.bias, below, m_i)))  # (2), (4)
         a = ops.masked_linear(z, self.V.weight, self.V.bias, m[-1], d, strict=True)  # inside sigma: (3)
@@ -103,8 +103,8 @@ class MADE(Model):
         elif mask is None and self.training:
             mask = torch.randint(self.masks, ()).item() if self.masks > 1 else 0
         elif mask is None and self.masks > 1:
-            each = torch.stack([self.log_prob(x, mask=k) for k in range(self.masks)])
-            return each.logsumexp(0) - math.log(self.masks)  # log of (6)
+            of_masks = torch.stack([self.log_prob(x, mask=k) for k in range(self.masks)])
+            return of_masks.logsumexp(0) - math.log(self.masks)  # log of (6)
         return self._log_p(x, 0 if mask is None else mask).sum(1)  # (5)
 
     def _log_p(self, x, mask):  # (N, D) -> log p(x_d | x_<d), (N, D)
@@ -134,13 +134,13 @@ class MADE(Model):
     @torch.no_grad()
     def _sample(self, n, u, x, known, draw):
         K, D = self.masks, self.D
-        u = noise(u, n, D + (K > 1), self.orders.device)
-        whole = noise_and_start(n, D, u[:, :D], x, known, u)[1].clone()
-        given = self.orders[0, :known]
-        if known and any(set(order[:known].tolist()) != set(given.tolist()) for order in self.orders[1:]):
+        u = noise(u, n, D + (K > 1), self.device)
+        whole = noise_and_start(n, D, u[:, :D], x, known, u.device)[1].clone()
+        first = self.orders[0, :known]
+        if known and any(set(order[:known].tolist()) != set(first.tolist()) for order in self.orders[1:]):
             raise ValueError(f"known = {known} pixels: the orders of the masks differ in which these are")
         # the mask is drawn from p(k | what is known): for nothing, evenly
-        log_p = torch.stack([self._log_p(whole, k)[:, given].sum(1) if K > 1 else u.new_zeros(n) for k in range(K)], 1)
+        log_p = torch.stack([self._log_p(whole, k)[:, first].sum(1) if K > 1 else u.new_zeros(n) for k in range(K)], 1)
         mask = outputs.Levels(K, dim=-1).draw(log_p, u[:, -1])
         for k in mask.unique().tolist():
             of_k, order = (mask == k).nonzero(), self.orders[k]

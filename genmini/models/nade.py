@@ -73,7 +73,7 @@ class NADE(Model):
         x (n, *shape), known: the first `known` pixels in `order` are those of x, and the rest is drawn after them.
         """
         self.check_y(y, n)
-        u, x = noise_and_start(n, self.D, u, x, known, self.order, self.p.dtype)
+        u, x = noise_and_start(n, self.D, u, x, known, self.device, self.p.dtype)
         x = x[:, self.order]
         if self.levels == 2:
             x = ops.nade_sample(u, self.W, self.V, self.b, self.c, x, known)

@@ -21,7 +21,7 @@ pixels, above and to the right, stay unseen however deep it is. `gated` has none
 one that sees all rows above, and a horizontal one that sees its own row to the left and takes in the vertical one. A
 class y adds a bias to every layer.
 
-`PixelCNN.layers` lists the network once, layer by layer: `features` computes it for whole images, and the sampler
+`PixelCNN.network` lists the layers once: `features` computes them for whole images, and the sampler
 (kernels/pixelcnn_sample.py) pixel by pixel.
 
     layer: genmini.layers.MaskedConv2d    test: tests/models/test_pixelcnn.py
@@ -36,7 +36,7 @@ from torch import nn
 from genmini import ops, outputs
 from genmini.kernels import pixelcnn_sample as sampler
 from genmini.layers import MaskedConv2d
-from genmini.models._levels import checked, noise_and_start
+from genmini.models._levels import noise_and_start
 from genmini.models._model import Model
 from genmini.nets.pixels import Network, RowsAbove
 from genmini.settings import image, one_of, share, whole
@@ -58,7 +58,7 @@ class Raster(Model):
 
     def embed(self, x):
         """(N, C, h, W) -> (N, C M, h, W): of every level the M numbers that the network sees."""
-        return sampler.embed(x, self.levels, self.like.dtype, dim=-3).flatten(1, 2)
+        return sampler.embed(x, self.levels, self.dtype, dim=-3).flatten(1, 2)
 
     def log_prob(self, x, y=None):
         """(N, *shape) -> (N,) in nats. Without y, a model with classes averages p(x | y) over all of them."""
@@ -89,7 +89,7 @@ class Raster(Model):
     @property
     def samplers(self):
         """The ways to draw, by the name of each; all give the same samples."""
-        return {"naive": self.sample_naive, "jacobi": lambda n, y, **given: self.sample_jacobi(n, y, **given)[0]}
+        return {"naive": self.sample_naive, "jacobi": lambda n, y, **how: self.sample_jacobi(n, y, **how)[0]}
 
     @torch.no_grad()
     def sample(self, n, y=None, *, u=None, x=None, known=0, how=None):
@@ -130,9 +130,9 @@ class Raster(Model):
 
     def _begin(self, n, y, u, x, known):
         """-> the classes (n), noise (n, C, H, W), x (n, C, H, W) with its first `known` numbers and 0 elsewhere"""
-        u, given = noise_and_start(n, self.D, u, x, known, self.like, self.p.dtype)
-        given = self._image(checked(given, self.shape, self.levels))
-        x = torch.where(self._spread(torch.arange(self.D, device=u.device)[None] < known), given, 0)
+        u, x = noise_and_start(n, self.D, u, x, known, self.device, self.p.dtype)
+        is_known = self._spread(torch.arange(self.D, device=u.device)[None] < known)
+        x = torch.where(is_known, self._image(self.check(x)[0]), 0)
         return self.classes_or_drawn(y, n), self._spread(u), x
 
     def _spread(self, u):  # (n, D) in order -> (n, C, H, W)
@@ -166,8 +166,8 @@ class PixelCNN(Raster):
         if self.components:
             spread_logistics(self.out, self.C, components)
 
-    def layers(self):
-        """The network, layer by layer."""
+    def network(self):
+        """The layers, in their order."""
         network = Network()
         if self.gated:
             v = h = 0
@@ -182,11 +182,11 @@ class PixelCNN(Raster):
         return network
 
     def features(self, x, y):
-        return self.layers()(self.embed(x), y).unflatten(1, (self.C, self.p.rows))
+        return self.network()(self.embed(x), y).unflatten(1, (self.C, self.p.rows))
 
     def program(self):
         """The layers as ops.pixelcnn_sample takes them."""
-        return self.layers().of_taps()
+        return self.network().of_taps()
 
     @property
     def samplers(self):

@@ -8,7 +8,7 @@ is Kingma and Dhariwal's (Glow, 2018), variational dequantisation Ho et al.'s (F
     s = b tanh(s~ / b)                                                                      (3)
     x' = exp(s) o x + t                                   log |det| = sum s                 (4)
     z = (z_1, ..., z_I):   (z_i, h_i) = f_i(h_i-1)                                          (5)
-    r = logit(a + (1 - 2a) v / L)                                                           (6)
+    r = logit(a + (1 - 2a) (x + u) / L)                                                       (6)
     log P(x) = log int_[0,1)^D p(x + u) du  >=  E_q(u|x) [log p(x + u) - log q(u|x)]        (7)
     u = sigmoid(g(e; x)),   log q(u|x) = log N(e; 0, I) - log |det du/de|                   (8)
 
@@ -38,6 +38,7 @@ from genmini.models._model import Model
 from genmini.nets.conv import ResNet
 from genmini.nets.mlp import MLP
 from genmini.nets.recomputed import Recomputed
+from genmini.outputs import level_dtype
 from genmini.settings import number, one_of, share, whole
 
 
@@ -134,7 +135,7 @@ class RealNVP(Model):
         x, y = self.check(x, y)
         x = x.reshape(len(x), *self.shape)
         if self.levels is None:
-            return self._log_p(x.to(self.like.dtype), y)
+            return self._log_p(x.to(self.dtype), y)
         bounds = []
         for _ in range(draws):
             u, log_q = self.dequantise(x)
@@ -148,17 +149,17 @@ class RealNVP(Model):
         z, logdet = self(x, y)
         return _log_normal(z) + logdet  # (1)
 
-    def _to_the_line(self, v):
-        p = self.margin + (1 - 2 * self.margin) * v / self.levels
+    def _to_the_line(self, x):
+        """x + u, in [0, L) (N, *shape) -> r, log of the slopes (N,)"""
+        p = self.margin + (1 - 2 * self.margin) * x / self.levels
         slope = math.log((1 - 2 * self.margin) / self.levels) - p.log() - (-p).log1p()
         return p.log() - (-p).log1p(), slope.flatten(1).sum(1)  # (6)
 
     def dequantise(self, x):
         """Levels x (N, *shape) -> u in [0, 1) (N, *shape), log q(u | x) (N,)"""
-        like = self.like
         if self.g is None:
-            return torch.rand(x.shape, device=x.device, dtype=like.dtype), 0.0
-        e = w = torch.randn(len(x), *self.inner, device=x.device, dtype=like.dtype)
+            return torch.rand(x.shape, device=x.device, dtype=self.dtype), 0.0
+        e = w = torch.randn(len(x), *self.inner, device=x.device, dtype=self.dtype)
         context, logdet = self.centred(x).reshape(e.shape), 0
         for step in self.g:
             w, part = step(w, None, context)
@@ -170,11 +171,11 @@ class RealNVP(Model):
     def sample(self, n, y=None):
         """n draws, (n, *shape): float, or whole levels. y: a class for all, or one each; None draws classes evenly."""
         y = self.classes_or_drawn(y, n)
-        x, _ = self.inverse(torch.randn(n, self.D, device=self.device, dtype=self.like.dtype), y)
+        x, _ = self.inverse(torch.randn(n, self.D, device=self.device, dtype=self.dtype), y)
         if self.levels is None:
             return x
-        v = self.levels * (x.sigmoid() - self.margin) / (1 - 2 * self.margin)
-        return v.floor().clamp(0, self.levels - 1).to(torch.uint8 if self.levels <= 256 else torch.int64)
+        x = self.levels * (x.sigmoid() - self.margin) / (1 - 2 * self.margin)
+        return x.floor().clamp(0, self.levels - 1).to(level_dtype(self.levels))
 
 
 def _log_normal(z):  # (N, D) -> (N,)

@@ -164,7 +164,7 @@ class VAE(Model):
     @torch.no_grad()
     def sample(self, n, y=None, *, mean=False):
         """n draws, (n, *shape) uint8: z from p(z), x from p(x|z); mean: not x, but its mean given z, float levels."""
-        z = torch.randn(n, self.latent, device=self.device, dtype=self.like.dtype)  # (1)
+        z = torch.randn(n, self.latent, device=self.device, dtype=self.dtype)  # (1)
         if mean:
             return self.decode(z, y)
         return self.p.draw(self.f(z, self.check_y(y, n)), torch.rand(n, *self.shape, device=z.device))

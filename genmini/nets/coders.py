@@ -89,11 +89,15 @@ class Up(nn.Module):
     def forward(self, z, y=None):
         h = F.relu(self.small(self.dropout(self.enter(z if y is None else torch.cat([z, y], 1)))))
         for layer in self.doublings:
-            if self.upsample != "transposed":
-                h = F.interpolate(h, scale_factor=2, mode=self.upsample,
-                                  align_corners=False if self.upsample == "bilinear" else None)
-            h = F.relu(layer(h))
+            h = F.relu(layer(enlarged(h, self.upsample)))
         return self.out(h).reshape(len(z), self.rows, *self.shape)
+
+
+def enlarged(h, upsample):
+    """h (N, C, H, W) with its sides doubled; as it is for "transposed", where the next convolution doubles them"""
+    if upsample == "transposed":
+        return h
+    return F.interpolate(h, scale_factor=2, mode=upsample, align_corners=False if upsample == "bilinear" else None)
 
 
 def _he(*parts):

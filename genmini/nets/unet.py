@@ -12,7 +12,7 @@ Diffusion Probabilistic Models", 2020, and Dhariwal, Nichol, "Diffusion Models B
 The time is a real number, for a diffusion the log of its signal-to-noise ratio; y (N,) is a class, or -1 for none;
 context (N, L, E) is a sequence of L vectors, of a text for example, which each pixel reads by cross-attention.
 
-    used by: genmini/models/diffusion.py    test: tests/models/test_unet.py
+    used by: genmini/models/diffusion.py, genmini/models/regressor.py    test: tests/models/test_unet.py
 """
 
 import torch
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini.layers import GroupNormSiLU
-from genmini.nets.coders import UPSAMPLE
+from genmini.nets.coders import UPSAMPLE, enlarged
 from genmini.settings import one_of, share, whole
 
 GROUP = 8  # channels that are normalised together
@@ -154,14 +154,11 @@ class Double(nn.Module):
 
     def __init__(self, K, J, upsample):
         super().__init__()
-        self.mode = upsample
+        self.upsample = upsample
         self.W = nn.ConvTranspose2d(K, J, 4, 2, 1) if upsample == "transposed" else nn.Conv2d(K, J, 3, padding=1)
 
     def forward(self, h):
-        if self.mode != "transposed":
-            h = F.interpolate(h, scale_factor=2, mode=self.mode,
-                              align_corners=False if self.mode == "bilinear" else None)
-        return self.W(h)
+        return self.W(enlarged(h, self.upsample))
 
 
 def sinusoids(time, F):

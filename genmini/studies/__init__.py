@@ -50,7 +50,7 @@ def misfit(name, model):
 
     module = find(name)
     if lacks(module, model):
-        fitting = ", ".join(each for each in models.MODELS if not lacks(module, models.find(each)))
+        fitting = ", ".join(other for other in models.MODELS if not lacks(module, models.find(other)))
         return f"{lacks(module, model)}: {name} is for {fitting}"
     return module.misfit(model) if "misfit" in vars(module) else ""
 
@@ -59,7 +59,7 @@ def study(name, folder, out=None, data_dir=None, device="cpu", seed=0):
     """-> what the picture shows, in a line. out: the picture's path (default: NAME.png in the run's folder); folder: of
     a run, or those of several for a study of runs together."""
     module, folders = find(name), [folder] if isinstance(folder, str | Path) else list(folder)
-    runs = [Run(each, data_dir, device, seed) for each in folders]
+    runs = [Run(folder, data_dir, device, seed) for folder in folders]
     for run in runs:
         why = misfit(name, run.model)
         if why:

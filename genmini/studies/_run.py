@@ -15,7 +15,7 @@ class Run:
     def __init__(self, folder, data_dir=None, device="cpu", seed=0):
         self.folder, self.data_dir, self.device, self.seed = folder, data_dir, device, seed
         self.metadata, self.model = checkpoint.read(folder), checkpoint.load(folder, device)
-        self.name = f"{type(self.model).__name__} in {folder}"
+        self.name = f"{self.model.title} in {folder}"
 
     def split(self, split):
         return data.of_run(self.metadata, split, self.data_dir)

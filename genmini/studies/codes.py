@@ -29,11 +29,11 @@ def count(model, x, y=None):
     counts = torch.zeros(h * w, model.K, dtype=torch.int64)
     patches = torch.zeros(model.K, C, H // h, W // w, dtype=torch.float64)
     for n in torch.arange(len(x)).split(1000):
-        given = (y[n],) if y is not None else ()
-        k = model.codes(x[n], *given)
+        classes = (y[n],) if y is not None else ()
+        k = model.codes(x[n], *classes)
         counts += torch.stack([torch.bincount(at, minlength=model.K) for at in k.flatten(1).T])
         # (N, h, w, C, a, b)
-        image = model.decode_codes(k, *given).view(-1, C, h, H // h, w, W // w).permute(0, 2, 4, 1, 3, 5)
+        image = model.decode_codes(k, *classes).view(-1, C, h, H // h, w, W // w).permute(0, 2, 4, 1, 3, 5)
         patches.index_add_(0, k.flatten(), image.flatten(0, 2).double())
     return counts.view(h, w, model.K), patches / counts.sum(0).clamp(min=1).view(-1, 1, 1, 1)
 

@@ -18,12 +18,13 @@ def study(run, path):
     x, y = test.x[:100].to(run.device), test.y[:100].to(run.device)
     process = run.model.process(x, y if run.conditional else None, times=TIMES)
     there, seen, back, expected = (frames.cpu() for frames in process)
-    name, rows, labels = type(run.model).__name__, [], []
+    rows, labels = [], []
     for noisy, estimates, what in ((there, seen, "image to noise"), (back, expected, "noise to image")):
         for n in range(SHOWN):
             rows += [noisy[:, n], estimates[:, n]]
             labels += [what, "estimated x$_0$"]
-    plots.rows(path, f"{name}: {TIMES} times between an image and noise", torch.stack(rows), labels, test.levels)
+    title = f"{run.model.title}: {TIMES} times between an image and noise"
+    plots.rows(path, title, torch.stack(rows), labels, test.levels)
     error = ((seen - x.cpu()) / (test.levels - 1)).square().flatten(2).mean((1, 2))
     return ("squared error of a pixel of x_0, estimated from more and more noise: "
             f"{', '.join(f'{e:.4f}' for e in error)}; of the mean image: "

@@ -42,10 +42,10 @@ def study(run, path):
     colours = dict(cmap="tab10" if classes == 10 else plots.colours(classes), vmin=-0.5, vmax=classes - 0.5)
     of_class = panel.scatter(*points.T, c=y, s=14 if len(z) <= 500 else 6, linewidths=0, **colours)
     figure.colorbar(of_class, ax=panel, ticks=range(0, classes, math.ceil(classes / 26)), label="class", shrink=0.8)
-    panel.set_title(f"codes of {len(z)} images ({test.split}) by {type(run.model).__name__}\n{axes}", fontsize=11)
+    panel.set_title(f"codes of {len(z)} images ({test.split}) by {run.model.title}\n{axes}", fontsize=11)
     panel.set_aspect("equal", adjustable="datalim")
     plots.save(figure, path)
     shares = (like_its_neighbour(a, y) for a in (z, points, x.flatten(1).float()))
-    found = ", ".join(f"{share:.1%} by {what}"
+    shown = ", ".join(f"{share:.1%} by {what}"
                       for share, what in zip(shares, ("codes", "the plane shown", "pixels"), strict=True))
-    return f"{axes}; images whose nearest neighbour is of their class: {found} ({len(z)} of {test.split})"
+    return f"{axes}; images whose nearest neighbour is of their class: {shown} ({len(z)} of {test.split})"

@@ -30,7 +30,7 @@ def study(run, path):
     cells = torch.stack(torch.meshgrid(across, down.flip(0), indexing="xy"), -1).flatten(0, 1)
     panels = {}
     for k in range(min(4, run.model.classes)) if run.conditional else (0,):
-        named = f"the latent plane of {type(run.model).__name__}" + f", class {k}" * run.conditional
+        named = f"the latent plane of {run.model.title}" + f", class {k}" * run.conditional
         panels[named] = run.decode(cells, torch.full((len(cells),), k))
     plots.side_by_side(path, panels, train.levels, columns=SIDE)
     inside = ((z > torch.stack([across[0], down[0]]))

@@ -14,15 +14,15 @@ PAIRS, STEPS = 6, 9
 
 def pairs(y, conditional):
     """(N,) -> indices (PAIRS, 2), of images of two classes, or of one class if the model is conditional"""
-    found, used = [], set()
+    chosen, used = [], set()
     for i in range(len(y)):
         j = next((j for j in range(i + 1, len(y)) if j not in used and (y[i] == y[j]) == conditional), None)
-        if i not in used and j is not None and len(found) < PAIRS:
-            found.append((i, j))
+        if i not in used and j is not None and len(chosen) < PAIRS:
+            chosen.append((i, j))
             used |= {i, j}
-    if not found:
+    if not chosen:
         raise ValueError(f"among {len(y)} images there are no two of {'one class' if conditional else 'two classes'}")
-    return torch.tensor(found)
+    return torch.tensor(chosen)
 
 
 def misfit(model):
@@ -35,14 +35,14 @@ def study(run, path):
     x, y = test.x[ends].float(), test.y[ends]  # (P, 2, *shape)
     if run.model.cannot("encode"):
         z = torch.randn(2 * len(ends), run.model.latent, generator=torch.Generator().manual_seed(run.seed))
-        x = run.decode(z.to(run.model.like.dtype), y.flatten()).unflatten(0, (-1, 2))
+        x = run.decode(z.to(run.model.dtype), y.flatten()).unflatten(0, (-1, 2))
     else:
         z = run.encode(x.flatten(0, 1), y.flatten())
     z = z.unflatten(0, (-1, 2))
     t = torch.linspace(0, 1, STEPS)
     along = lambda a: a[:, :1] + t.view(1, -1, *(1 for _ in a.shape[2:])) * (a[:, 1:] - a[:, :1])  # t a_1 + (1 - t) a_0
-    of = y[:, :1].expand(-1, STEPS).flatten()  # if the model is conditional, both ends are of this class
-    between = run.decode(along(z).flatten(0, 1), of).unflatten(0, (-1, STEPS))
+    classes = y[:, :1].expand(-1, STEPS).flatten()  # if the model is conditional, both ends are of this class
+    between = run.decode(along(z).flatten(0, 1), classes).unflatten(0, (-1, STEPS))
     lines = torch.cat([x[:, :1], between, x[:, 1:]], 1)
     blends = torch.cat([x[:, :1], along(x), x[:, 1:]], 1)
     panels = {"between two codes (first and last: the images)": lines.flatten(0, 1),

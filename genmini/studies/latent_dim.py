@@ -50,8 +50,8 @@ def study(runs, path):
         test = run.split("test")
         torch.manual_seed(run.seed)
         figures = run.figures(test.x, test.y)
-        for name, each in figures.items():
-            values.setdefault(name, []).append((d, *mean_and_error(each)))
+        for name, of_examples in figures.items():
+            values.setdefault(name, []).append((d, *mean_and_error(of_examples)))
     figure, panels = plots.new_figure(1, len(values), 4.2, 3.6)
     for panel, (name, points) in zip(panels[0], values.items(), strict=True):
         d, mean, error = zip(*points, strict=True)
@@ -60,5 +60,5 @@ def study(runs, path):
         panel.minorticks_off()
         panel.set_title(f"{name} ({test.split})", fontsize=11)
     plots.save(figure, path)
-    of = lambda points: ", ".join(f"d={d} {mean:.3f} +- {error:.3f}" for d, mean, error in points)
-    return "\n".join(f"{name}: {of(points)}" for name, points in values.items())
+    line = lambda points: ", ".join(f"d={d} {mean:.3f} +- {error:.3f}" for d, mean, error in points)
+    return "\n".join(f"{name}: {line(points)}" for name, points in values.items())

@@ -13,9 +13,9 @@ import math
 import torch
 
 from genmini import plots
-from genmini.models.gan import GAN
+from genmini.models._model import Batch
 
-NEEDS = ("divergence",)
+NEEDS = ("on_the_line",)
 STEPS, BATCH = 1500, 512
 LINE = torch.linspace(-6, 6, 2401, dtype=torch.float64)  # where p and q are below 1e-8 at both ends
 
@@ -28,40 +28,33 @@ def misfit(model):
 
 def density(x, centres, sigma):
     """Mean of the normal densities of these centres, and one sigma, at x"""
-    each = [torch.exp(-(x - centre).square() / (2 * sigma**2)) / (sigma * math.sqrt(2 * math.pi)) for centre in centres]
-    return sum(each) / len(each)
+    normals = [torch.exp(-(x - centre).square() / (2 * sigma**2)) for centre in centres]
+    return sum(normals) / (sigma * math.sqrt(2 * math.pi) * len(normals))
 
 
 P, Q = ((-1.5, 1.5), 0.5), ((0.0,), 1.0)
-
-
-class Against(GAN):
-    """A GAN whose generator is replaced by draws of known density."""
-
-    def generate(self, n, y=None):
-        return drawn(n, *self.q)
 
 
 def drawn(n, centres, sigma):
     return torch.tensor(centres)[torch.randint(len(centres), (n, 1))] + sigma * torch.randn(n, 1)
 
 
-def learnt(settings, q, r1, seed, steps):
-    """d on LINE, of a discriminator that learns p from q."""
-    settings = settings | dict(loss="non-saturating", r1=r1, r2=0.0)
+def learnt(model, q, r1, seed, steps):
+    """d on LINE, of a discriminator like the model's that learns p from q."""
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        gan = Against((1,), latent=1, **settings)
-        gan.q = q
-        optimiser = torch.optim.Adam(gan.discriminator.parameters(), lr=2e-3)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-        for _ in range(steps):
+        model = model.on_the_line(lambda n: drawn(n, *q), r1)
+        for step in range(steps):
+            _, loss, parameters = next(model.updates(Batch(drawn(BATCH, *P), None)))
+            if step == 0:
+                optimiser = torch.optim.Adam(parameters, lr=2e-3)
+                schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
             optimiser.zero_grad()
-            gan.discriminator_loss(drawn(BATCH, *P)).backward()
+            loss.backward()
             optimiser.step()
             schedule.step()
     with torch.no_grad():
-        return gan.d(LINE[:, None].float()).double()
+        return model.d(LINE[:, None].float()).double()
 
 
 def value(d, q):
@@ -76,13 +69,12 @@ def optimal(q):
 
 
 def study(run, path):
-    settings = {name: run.model.settings[name] for name in ("hidden", "spectral", "divergence")}
-    r1 = run.model.settings["r1"] or 1.0
+    r1 = run.model.r1 or 1.0
     cases = {"q is not p": (Q, 0.0), f"the same, with R1 = {r1:g}": (Q, r1), "q = p": (P, 0.0)}
     figure, panels = plots.new_figure(1, len(cases), 4.6, 3.4)
     reached_of = []
     for panel, (name, (q, penalty)) in zip(panels[0], cases.items(), strict=True):
-        d, best = learnt(settings, q, penalty, run.seed, STEPS), optimal(q)
+        d, best = learnt(run.model, q, penalty, run.seed, STEPS), optimal(q)
         panel.fill_between(LINE, density(LINE, *P), color="tab:blue", alpha=0.25, linewidth=0, label="p, of the data")
         panel.fill_between(LINE, density(LINE, *q), color="tab:red", alpha=0.25, linewidth=0, label="q, drawn")
         panel.plot(LINE, best, color="0.2", linewidth=0.8, linestyle="--", label="d* = p / (p + q)")

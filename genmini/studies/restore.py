@@ -34,8 +34,8 @@ def study(runs, path):
     first, test = runs[0], runs[0].split("test")
     for run in runs[1:]:
         if run.model.given != first.model.given or run.model.shape != first.model.shape:
-            one, other = (f"{each.model.given!r} of images {each.model.shape}" for each in (run, first))
-            raise Misfit(f"{run.folder} is given {one}, and {first.folder} {other}: choose runs given the same")
+            this, that = (f"{one.model.given!r} of images {one.model.shape}" for one in (run, first))
+            raise Misfit(f"{run.folder} is given {this}, and {first.folder} {that}: choose runs given the same")
     x, what = test.x[:IMAGES], first.model.given
     c = conditions.pictured(x, what)
     answers, images, labels = [f"given {what}: {measured(c[None], x, test, what)}"], [c[:COLUMNS]], [f"given: {what}"]

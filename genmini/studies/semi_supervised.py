@@ -51,7 +51,7 @@ def accuracy(f, y, labelled, classes):
         share = lambda split: np.array([((f[split] @ W.T + b).argmax(1) == y[split]).double().mean().item()
                                         for W, b in fits])
         right[weight] = share("valid").mean(), share("test")
-    return max(right.values(), key=lambda each: each[0])[1]
+    return max(right.values(), key=lambda shares: shares[0])[1]
 
 
 def study(run, path):
@@ -59,20 +59,20 @@ def study(run, path):
     y = {split: images.y for split, images in splits.items()}
     run.check_labels()
     classes, noise = int(y["train"].max()) + 1, np.random.RandomState(run.seed % 2**32)
-    kinds = {f"codes of {type(run.model).__name__}": {split: run.encode(images.x, images.y).double()
+    kinds = {f"codes of {run.model.title}": {split: run.encode(images.x, images.y).double()
                                                       for split, images in splits.items()},
              "pixels": {split: images.x.flatten(1).double() for split, images in splits.items()}}
     for f in kinds.values():
         mean = f["train"].mean(0)
         scale = (f["train"] - mean).square().sum(1).mean().sqrt()
-        f.update({split: (each - mean) / scale for split, each in f.items()})
+        f.update({split: (rows - mean) / scale for split, rows in f.items()})
     of_class = [np.flatnonzero(y["train"].numpy() == k) for k in range(classes)]
     if min(map(len, of_class)) < max(LABELS):
         raise ValueError(f"the study takes {max(LABELS)} images of each class, "
                          f"and train has {min(map(len, of_class))} of one")
     results = {kind: [] for kind in kinds}
     for n in LABELS:
-        labelled = [torch.from_numpy(np.concatenate([noise.choice(of, n, replace=False) for of in of_class]))
+        labelled = [torch.from_numpy(np.concatenate([noise.choice(rows, n, replace=False) for rows in of_class]))
                     for _ in range(DRAWS)]
         for kind, f in kinds.items():
             right = accuracy(f, y, labelled, classes)
@@ -87,5 +87,5 @@ def study(run, path):
     panel.set_title(f"a linear classifier of few labels, mean and error over {DRAWS} draws", fontsize=11)
     panel.legend(frameon=False)
     plots.save(figure, path)
-    of = lambda i: ", ".join(f"{kind} {values[i][0]:.1%} +- {values[i][1]:.1%}" for kind, values in results.items())
-    return "; ".join(f"{n} labels: {of(i)}" for i, n in enumerate(counts))
+    line = lambda i: ", ".join(f"{kind} {values[i][0]:.1%} +- {values[i][1]:.1%}" for kind, values in results.items())
+    return "; ".join(f"{n} labels: {line(i)}" for i, n in enumerate(counts))

@@ -53,8 +53,8 @@ def study(run, path):
     x, _ = draw(run.model, N, run.seed, run.model.classes)
     P = {f"images ({test.split})": power(test.x[:N], test.levels), "samples": power(x, test.levels)}
     figure, panels = plots.new_figure(1, 3, 4.0, 4.0)
-    shades = [torch.fft.fftshift(each).clamp(min=1e-12).log10() for each in P.values()]
-    least, most = min(each[each > -12].min() for each in shades), max(each.max() for each in shades)
+    shades = [torch.fft.fftshift(power).clamp(min=1e-12).log10() for power in P.values()]
+    least, most = min(shade[shade > -12].min() for shade in shades), max(shade.max() for shade in shades)
     for panel, (name, shade) in zip(panels[0], zip(P, shades, strict=True), strict=False):
         ends = [end - 0.5 / side for side in reversed(shade.shape) for end in (-0.5, 0.5)]  # of the cells
         panel.imshow(shade.numpy(), cmap="viridis", vmin=least, vmax=most, extent=ends, origin="lower", aspect="auto")

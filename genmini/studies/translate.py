@@ -31,8 +31,8 @@ def study(run, path):
     lost, error = mean_and_error((run.reconstruct(test.x, test.y) - test.x).abs().flatten(1).mean(1))
     answer = [f"there and back a pixel is off by {lost:.3f} +- {error:.3f} levels"]
     if true is not None:
-        found = {name: values.mean().item() for name, values in metrics.translation(run.model, test).items()}
-        answer += [f"{T} has the right class in {found[f'{T} right']:.1%} of {len(test)}, is nearest to the image "
-                   f"itself in {found[f'{T} own']:.1%}, and off by {found[f'{T} off']:.3f} levels"
+        figures = {name: values.mean().item() for name, values in metrics.translation(run.model, test).items()}
+        answer += [f"{T} has the right class in {figures[f'{T} right']:.1%} of {len(test)}, is nearest to the image "
+                   f"itself in {figures[f'{T} own']:.1%}, and off by {figures[f'{T} off']:.3f} levels"
                    for T in "GF"]
     return "; ".join(answer)

@@ -37,7 +37,7 @@ def study(run, path):
         labels[: len(tied)] = [f"{name}, ρ = {r:.2f}: {a:.3g} to {b:.3g}"
                                for name, r, a, b in zip(tied, rho, *ends, strict=True)]
         follows = [f"{name} {r:.3f}" for name, r in zip(tied, rho, strict=True)]
-    plots.rows(path, f"{type(run.model).__name__}: one latent dimension moves", images[shown], labels, test.levels)
+    plots.rows(path, f"{run.model.title}: one latent dimension moves", images[shown], labels, test.levels)
     unused = (reach < 0.1 * reach.max()).sum().item()
     answer = (f"z_{free[0] + 1} moves the image most, by {reach.max():.2f}; "
               f"{unused} of {len(reach)} dimensions by less than a tenth of that")

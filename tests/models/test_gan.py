@@ -182,7 +182,7 @@ def test_the_value_is_minus_log_4_where_both_are_equal_and_d_one_half():
 @pytest.mark.parametrize("q, error", [(optimum.Q, 0.02), (optimum.P, 0.01)])
 def test_a_discriminator_on_the_line_learns_d_star(q, error):
     """From draws of two known densities; its value, an integral, comes within `error` of the maximum, not above it."""
-    d, best = optimum.learnt(dict(hidden=(32, 32)), q, 0.0, seed=0, steps=400), optimum.optimal(q)
+    d, best = optimum.learnt(GAN((3,), hidden=(32, 32)), q, 0.0, seed=0, steps=400), optimum.optimal(q)
     weight = (optimum.density(optimum.LINE, *optimum.P) + optimum.density(optimum.LINE, *q)) / 2
     assert torch.trapezoid(weight, optimum.LINE).item() == pytest.approx(1, abs=1e-6)
     most = optimum.value(best, q)

@@ -11,6 +11,7 @@ from check_models import fast, of_series, small, taken
 from torch import nn
 
 from genmini import data, experiment, models, studies, watch
+from genmini.models._lacks import LACKS, SAMPLING
 from genmini.models._model import Cannot, Model
 from genmini.train import fit, judge
 
@@ -204,10 +205,12 @@ CALLS = {
     "d": lambda model, x: model.d(x), "codes": lambda model, x: model.codes(x),
     "decode_codes": lambda model, x: model.decode_codes(model.codes(x)),
     "mixture": lambda model, x: model.mixture([0, 1]), "correlations": lambda model, x: model.correlations(x),
-    "measure": lambda model, x: model.measure(x), "forward": lambda model, x: model(x.to(model.like)),
+    "measure": lambda model, x: model.measure(x), "forward": lambda model, x: model(x.to(model.dtype)),
     "inverse": lambda model, x: model.inverse(torch.zeros(2, model.D)),
     "forecast": lambda model, x: model.forecast(x, 2), "autocovariance": lambda model, x: model.autocovariance(2),
     "process": lambda model, x: model.process(x, times=2),
+    "classify": lambda model, x: model.classify(x),
+    "on_the_line": lambda model, x: model.on_the_line(lambda n: torch.randn(n, 1), 0.5),
     "fit": lambda model, x: model.fit(x), "begin_at_marginals": lambda model, x: model.begin_at_marginals(x),
 }
 
@@ -216,6 +219,7 @@ CALLS = {
 def test_what_a_model_cannot_do_it_says_and_the_rest_it_does(name):
     family = models.find(name)
     model, x = small(name)
+    assert CALLS.keys() == LACKS.keys() - {*SAMPLING, "restore"}  # which a Diffusion can by its setting `given`
     for method, call in CALLS.items():
         reason = family.cannot(method)
         assert reason == model.cannot(method)

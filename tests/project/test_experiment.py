@@ -142,7 +142,7 @@ def test_a_command_computes_nothing_and_the_rest_prints_nothing():
         assert path.name == "__init__.py" or beside <= {"_options", "_output", "one_line"}, path  # no other command
         assert of_import <= modules | ({"torch"} if path.name == "_options.py" else set()), path
         assert {call for call in calls(path) if call.startswith("torch.")} <= {
-            "torch.set_num_threads", "torch.device", "torch.empty", "torch.empty(1, device=found).item",
+            "torch.set_num_threads", "torch.device", "torch.empty", "torch.empty(1, device=chosen).item",
         }, path
         called = {call.rpartition(".")[2] for call in calls(path)}
         assert not called & {"sample", "log_prob", "numel", "manual_seed", "perf_counter"}, path

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from check import command as run
+from check_models import at_step, ctrl_c
 
 from genmini import checkpoint, experiment, files, folder, models
 
@@ -51,7 +52,7 @@ def test_a_folder_is_held_by_one_process_and_free_when_it_is_killed(other_proces
     assert os.listdir("r") == []
 
 
-def test_a_folder_in_use_is_neither_trained_in_nor_overwritten_nor_resumed(capsys, other_process):
+def test_a_folder_in_use_is_neither_trained_in_nor_overwritten(capsys, other_process):
     words = ["train", "made", "--data", "digits", *FAST, "--out", "r"]
     assert run(capsys, *words)[0] == 0
     before = {path.name: path.read_bytes() for path in Path("r").iterdir()}
@@ -70,7 +71,22 @@ def test_a_folder_in_use_is_neither_trained_in_nor_overwritten_nor_resumed(capsy
     assert run(capsys, *words, "--overwrite")[0] == 0
 
 
-def test_the_second_of_two_trainings_is_told_what_it_finds_once_it_is_alone(monkeypatch):
+def test_an_unfinished_training_is_not_resumed_twice_at_a_time(capsys, other_process):
+    words = ["train", "made", "--data", "digits", *FAST, "--out", "r"]
+    with ctrl_c() as press, at_step(models.find("made"), 15, press):
+        assert run(capsys, *words)[0] == 130
+    before = {path.name: path.read_bytes() for path in Path("r").iterdir()}
+    holder = other_process(HOLD)
+    assert holder.stdout.readline() == "held\n"
+    status, _, err = run(capsys, *words, "--resume")
+    assert status == 2 and f"r is in use: process {holder.pid} trains there" in err
+    assert {path.name: path.read_bytes() for path in Path("r").iterdir() if path.name != ".lock"} == before
+    holder.kill()
+    holder.wait()
+    assert run(capsys, *words, "--resume")[0] == 0
+
+
+def test_the_second_of_two_trainings_is_told_what_it_finds_once_it_is_alone():
     """The folder was free when the second one looked, and holds a run when it has the lock."""
     plan = experiment.plan("made", "digits", assignments=["hidden=4"], steps=2)
     splits = experiment.splits(plan)

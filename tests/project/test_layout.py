@@ -60,6 +60,12 @@ def test_a_room_names_its_relatives_in_one_form(path):
     assert "model" not in relatives or ROOT / relatives["model"] in MODELS
 
 
+@pytest.mark.parametrize("folder", ["genmini", "tests/models", "tests/project"])
+def test_files_have_at_most_340_lines(folder):
+    lines = {path.name: len(path.read_text().splitlines()) for path in (ROOT / folder).rglob("*.py")}
+    assert {name: count for name, count in lines.items() if count > 340} == {} and len(lines) > 20
+
+
 def test_every_cuda_source_has_a_room():
     assert {p.stem for p in (ROOT / "csrc").glob("*.cu")} <= {room.source for room in kernels.ROOMS.values()}
 

@@ -72,14 +72,14 @@ def test_a_model_with_classes_is_asked_for_them_evenly(network):
 
 
 def test_means_are_scored_in_place_of_samples(network):
-    """mean_images gives the mean of the samples for the same z or codes, so many samples of one have this mean."""
+    """`sample(mean=True)` gives the mean images of the z or codes that `sample` draws, by the same noise."""
     train, test = SPLITS["train"], SPLITS["test"]
     torch.manual_seed(0)
     vae = VAE((8, 8), levels=17, latent=3, hidden=9, decoder="categorical").eval()
     cvae = CVAE((8, 8), levels=17, latent=3, hidden=9, decoder="categorical").eval()
     vqvae = VQVAE((8, 8), levels=17, K=9, dim=3, width=4, prior_width=4, prior_blocks=1, classes=10).eval()
     for model in (vae, cvae, vqvae):
-        y = torch.arange(20) % 10 if getattr(model, "classes", 0) else None
+        y = torch.arange(20) % 10 if model.classes else None
         torch.manual_seed(5)
         means, asked = draw(model, 20, 5, 10, mean=True)
         torch.manual_seed(5)

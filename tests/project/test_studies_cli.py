@@ -1,6 +1,8 @@
 """Tests of all studies by the command line: each draws its picture of runs that fit, and says why others do not."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +51,25 @@ def test_every_study_draws_its_picture_of_runs_that_fit(capsys, tmp_path, monkey
     assert status == 0 and "nowhere holds no run" in err and "picture   vae/reconstruct.png" in out
     words = ["study", "embed", "ae", "--out", "some/where.png"]
     assert command(capsys, *words)[:2] == command(capsys, *words)[:2] and (tmp_path / "some/where.png").exists()
+
+
+def test_each_study_is_a_file_and_a_row_of_the_documentation():
+    """genmini/studies/, `genmini list` and the table of docs/commands.md hold the same studies, in one order."""
+    files = {path.stem.replace("_", "-") for path in Path(studies.__file__).parent.glob("[a-z]*.py")}
+    page = Path(__file__).resolve().parents[2] / "docs" / "commands.md"
+    rows = re.findall(r"^\| \[([\w-]+)\]\(../genmini/studies/(\w+)\.py\)", page.read_text(), re.M)
+    assert files == {*studies.STUDIES} and [name for name, _ in rows] == [*studies.STUDIES]
+    assert all(file == name.replace("-", "_") for name, file in rows)
+
+
+def test_samples_and_the_grid_of_one_run_are_two_pictures(capsys, tmp_path):
+    run = save("vae", VAE((8, 8), latent=2, hidden=8), "digits-threshold")
+    assert command(capsys, "study", "grid", run)[0] == 0
+    grid = (tmp_path / "vae/grid.png").read_bytes()
+    assert command(capsys, "sample", run, "-n", "4")[0] == 0 and (tmp_path / "vae/drawn.png").stat().st_size > 1000
+    assert (tmp_path / "vae/grid.png").read_bytes() == grid
+    drawn = (tmp_path / "vae/drawn.png").read_bytes()
+    assert command(capsys, "study", "grid", run)[0] == 0 and (tmp_path / "vae/drawn.png").read_bytes() == drawn
 
 
 def fitting(name):
