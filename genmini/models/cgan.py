@@ -64,7 +64,7 @@ RECIPES = {  # tuned on the valid split alone
         "train": dict(steps=1500, batch=256, rate=1e-3, betas=(0.0, 0.99), ema=0.99, every=250),
         "threads": 1,
     },
-    "mnist": {  # that of GAN
+    "mnist": {  # as that of GAN
         "data": "mnist",
         "model": dict(latent=64, hidden=(512, 512), r1=1.0, noise=16.0),
         "train": dict(steps=40_000, batch=64, rate=1e-3, betas=(0.0, 0.99), ema=0.999, every=2000),

@@ -265,7 +265,7 @@ RECIPES = {  # tuned on the valid split alone
         "train": _POINTS | dict(steps=5000),
         "threads": 1,
     },
-    "mnist": {  # half an hour of a core; for so long, convolutions learn less
+    "mnist": {  # 20 minutes of a core; for so long, convolutions learn less
         "data": "mnist",
         "model": dict(latent=64, hidden=(512, 512), r1=1.0, noise=16.0),
         "train": dict(steps=40_000, batch=64, rate=1e-3, betas=_BETAS, ema=0.999, every=2000),
