@@ -101,7 +101,8 @@ def program(source, kind):
         return compiled(source, [*flags, "-x", "cu"], f"{source.stem}.gpu", "cuda")
     kernel = drives(source)  # a driver includes a .cu, and is linked with a .cpp
     others = [kernel] if kernel.suffix == ".cpp" else []
-    return compiled(source, [*FLAGS, *BUILDS[kind][0], "-x", "c++"], f"{source.stem}.{kind}", others=others)
+    flags = BUILDS[kind][0] + (["-Og"] if others else [])  # a native kernel is compiled once for each instruction set
+    return compiled(source, [*FLAGS, *flags, "-x", "c++"], f"{source.stem}.{kind}", others=others)
 
 
 def run(command, environment):
