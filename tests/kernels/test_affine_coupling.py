@@ -184,6 +184,19 @@ def test_logdet_of_a_million_terms(run, dtype):
     assert abs(Fraction(got) - exact) <= within
 
 
+@pytest.mark.parametrize("run", [r for r in RUNS if r.backend != "reference"], ids=str)
+def test_logdet_in_two_doubles_keeps_what_one_would_lose(run):
+    """Beside 2^60 a double loses all below 2^7. The low double is the sum of at most D such losses; each of its own D
+    roundings is below 2^-53 of that."""
+    D = 5000
+    s = numbers(2, D, seed=4)
+    s[:, 0], s[:, -1] = 2.0**60, -(2.0**60)
+    with run.use():
+        logdet = ops.affine_coupling(*(a.to(run.device) for a in (s, s, s)))[1].tolist()
+    for got, exact in zip(logdet, exact_sums(s), strict=True):
+        assert abs(Fraction(got) - exact) <= 2.0**-53 * abs(exact) + D * 2.0**-53 * (D * 2.0**7)
+
+
 @everywhere
 def test_save_y_is_as_wrong_as_it_says(run):
     """ds through y - t is off by a rounding of y and one of the difference, times |dy|; x e^s by 2^-24 |x e^s|."""
