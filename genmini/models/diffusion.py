@@ -57,10 +57,10 @@ class Diffusion(Model):
     is_bound = True
 
     def __init__(self, shape, levels=2, T=1000, schedule="cosine", target="v", deviation=1.0, loss="simple", width=32,
-                 multiples=(1, 2), blocks=1, attention=1, upsample="nearest", classes=0, hide=0.1, dropout=0.0,
-                 sampler="dpm", draws=20, guidance=1.0, threshold="static", given="", device=None,
+                 multiples=(1, 2), blocks=1, attention=1, upsample="nearest", patch=1, classes=0, hide=0.1,
+                 dropout=0.0, sampler="dpm", draws=20, guidance=1.0, threshold="static", given="", device=None,
                  dtype=None):
-        """T, schedule, target, loss: of (1) to (6); deviation: of x_0, for the target "edm"; width to upsample: of the
+        """T, schedule, target, loss: of (1) to (6); deviation: of x_0, for the target "edm"; width to patch: of the
         U-Net; hide: the share of y that is hidden in training; given: c of (11), "dark", "grey", "half" or "quarter".
         sampler, draws, guidance, threshold: the defaults of `sample`: the sampler, its steps, w of (10), and what keeps
         x0 in [-1, 1], "none", "static" or "dynamic".
@@ -80,7 +80,8 @@ class Diffusion(Model):
         self.default = sampling(T, classes, sampler, draws, guidance, threshold)
         self.given = given
         c = conditions.channels(given, shape) if given else 0
-        self.net = UNet(C + c, C, width, multiples, blocks, attention, classes, upsample=upsample, dropout=dropout)
+        self.net = UNet(C + c, C, width, multiples, blocks, attention, classes, upsample=upsample, dropout=dropout,
+                        patch=patch)
         self.place(device, dtype)
         a, s = tables(schedule, T)  # (1), (2)
         self.register_buffer("a", a.to(self.device), persistent=False)

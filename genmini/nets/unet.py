@@ -30,26 +30,28 @@ class UNet(nn.Module):
     """width, multiples: width * multiples[i] channels where the sides are halved i times; blocks: at each size, on each
     side; attention: the number of smallest sizes whose blocks attend; classes: of y; context: the length E.
 
-    upsample: as in genmini/nets/coders.py; with "transposed" the halving convolution has 4x4 weights, too. The output
-    is 0 at initialisation, and so is what each block and each attention adds.
+    patch: P, squares of P x P pixels enter as the channels of one pixel, and leave as them: an image has fewer pixels
+    to compute, and the width can be larger. upsample: as in genmini/nets/coders.py; with "transposed" the halving
+    convolution has 4x4 weights, too. The output is 0 at initialisation, and so is what each block and each attention
+    adds.
     """
 
     def __init__(self, C, O, width=32, multiples=(1, 2), blocks=1, attention=1, classes=0, context=0,
-                 upsample="nearest", dropout=0.0):
+                 upsample="nearest", dropout=0.0, patch=1):
         super().__init__()
         one_of(UPSAMPLE, upsample=upsample)
-        whole(multiples=multiples, blocks=blocks)
+        whole(multiples=multiples, blocks=blocks, patch=patch)
         whole(0, len(multiples), attention=attention)
         share(dropout=dropout)
         if width < GROUP or width % GROUP:
             raise ValueError(f"width must be a multiple of {GROUP}, got {width}")
         widths, E = [width * m for m in multiples], 4 * width
-        self.halvings, self.frequencies = len(widths) - 1, width // 2
+        self.halvings, self.frequencies, self.patch = len(widths) - 1, width // 2, patch
         self.of_time = nn.Sequential(nn.Linear(width, E), nn.SiLU(), nn.Linear(E, E))
         self.of_class = nn.Embedding(classes, E) if classes else None
         attends = [len(widths) - i <= attention for i in range(len(widths))]
         unit = lambda K, J, i: Unit(K, J, E, attends[i], context, dropout)
-        self.enter = nn.Conv2d(C, width, 3, padding=1)
+        self.enter = nn.Conv2d(C * patch**2, width, 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()  # of each size
         self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()  # between them
         K = width
@@ -63,16 +65,19 @@ class UNet(nn.Module):
             self.up.append(nn.ModuleList(unit(2 * J, J, i) for _ in range(blocks)))
             if i > 0:
                 self.grow.append(Double(J, widths[i - 1], upsample))
-        self.norm, self.out = GroupNormSiLU(widths[0] // GROUP, widths[0]), zero(nn.Conv2d(widths[0], O, 3, padding=1))
+        self.norm = GroupNormSiLU(widths[0] // GROUP, widths[0])
+        self.out = zero(nn.Conv2d(widths[0], O * patch**2, 3, padding=1))
 
     def forward(self, x, time, y=None, context=None):
-        if x.shape[2] % 2**self.halvings or x.shape[3] % 2**self.halvings:
-            raise ValueError(f"a U-Net with {self.halvings + 1} multiples halves the sides {self.halvings} times: they "
-                             f"must be divisible by {2**self.halvings}, got {tuple(x.shape[2:])}")
+        least = self.patch * 2**self.halvings
+        if x.shape[2] % least or x.shape[3] % least:
+            raise ValueError(f"a U-Net with {self.halvings + 1} multiples halves the sides {self.halvings} times"
+                             + f", after patches of {self.patch}x{self.patch}" * (self.patch > 1)
+                             + f": they must be divisible by {least}, got {tuple(x.shape[2:])}")
         e = self.of_time(sinusoids(time, self.frequencies).to(x.dtype))  # (N, E)
         if y is not None:
             e = e + F.embedding(y.clamp(min=0), self.of_class.weight) * (y >= 0)[:, None]
-        e, h, skips = F.silu(e), self.enter(x), []
+        e, h, skips = F.silu(e), self.enter(F.pixel_unshuffle(x, self.patch)), []
         for i, units in enumerate(self.down):
             for unit in units:
                 h = unit(h, e, context)
@@ -86,7 +91,7 @@ class UNet(nn.Module):
                 h = unit(torch.cat([h, skips.pop()], 1), e, context)
             if i < self.halvings:
                 h = self.grow[i](h)
-        return self.out(self.norm(h))
+        return F.pixel_shuffle(self.out(self.norm(h)), self.patch)
 
 
 class Unit(nn.Module):

@@ -34,6 +34,21 @@ def test_images_keep_their_size(upsample, channels, sides, multiples, blocks, at
     assert gradient[0].any() and not gradient[1].any(), "examples stand apart"
 
 
+def test_patches_are_channels():
+    """A U-Net by patches is the one whose images have P^2 times the channels, and its patches stay where they were."""
+    net, x, time = unet(2, 1, patch=2, classes=3), numbers(2, 2, 8, 12), numbers(2)
+    of_channels = unet(8, 4, classes=3)
+    assert net.state_dict().keys() == of_channels.state_dict().keys()
+    of_channels.load_state_dict(net.state_dict())
+    squares = x.unfold(2, 2, 2).unfold(3, 2, 2)  # (N, C, H/2, W/2, 2, 2)
+    out = of_channels(squares.permute(0, 1, 4, 5, 2, 3).reshape(2, 8, 4, 6), time)
+    expected = torch.empty(2, 1, 8, 12, dtype=torch.float64)
+    for i in range(2):
+        for j in range(2):
+            expected[:, 0, i::2, j::2] = out[:, 2 * i + j]
+    assert torch.equal(net(x, time), expected)
+
+
 def test_the_output_is_0_at_initialisation_and_every_weight_learns():
     torch.manual_seed(0)
     fresh = UNet(1, 1, width=8, classes=3, context=5)
@@ -113,3 +128,5 @@ def test_what_cannot_be_is_refused():
             UNet(1, 1, **settings)
     with pytest.raises(ValueError, match=r"divisible by 4, got \(8, 6\)"):
         unet(1, 1, multiples=(1, 1, 1))(numbers(1, 1, 8, 6), torch.zeros(1))
+    with pytest.raises(ValueError, match=r"after patches of 2x2: they must be divisible by 4, got \(8, 6\)"):
+        unet(1, 1, patch=2)(numbers(1, 1, 8, 6), torch.zeros(1))
