@@ -7,8 +7,11 @@
     load("idx", "train", "fashion/")                             any set in MNIST's file format: genmini/data/idx.py
     load("images", "train", "photos/", size=32, colour=True)     PNG and JPEG images: genmini/data/images.py
     load("shapes", "train", size=32)                             drawn scenes with captions: genmini/data/shapes.py
+    load("captions", "train")                                    sentences without images: genmini/data/captions.py
 
 Points of the plane and series of numbers are floating and have no levels (None). toys.TOYS holds the toys' densities.
+Text is x (N, L), the numbers of words (genmini/data/text.py): 0 ends a text and fills its row, levels is how many
+numbers there are, and `words` has the words.
 
 A name ends in how its levels were made binary, because likelihoods of different versions do not compare. `digits` has
 17 levels. `digits-threshold` is 1 where a pixel reaches half of the highest level: the same bits at every epoch.
@@ -25,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import digits, home, idx, images, mnist, series, shapes, shapes_captions, toys, unpaired
+from . import captions, digits, home, idx, images, mnist, series, shapes, shapes_captions, text, toys, unpaired
 
 SPLITS = ("train", "valid", "test")
 OWN = ("idx", "images")  # the user's own data: always from a folder
@@ -44,6 +47,7 @@ class Data:
     classes: int | None = None  # how many y tells apart: 0 without labels; None: it is not known
     source: dict | None = None  # of the user's own data: its folder, and the count and SHA-256 that identify it
     scenes: shapes.Scenes | None = None  # of shapes, what each image shows
+    words: text.Words | None = None  # of text, what its numbers mean
 
     def __len__(self):
         return len(self.x)
@@ -131,6 +135,12 @@ def _toy(name):
     return read
 
 
+def _captions(split, folder):
+    words = text.Words(shapes_captions.VOCABULARY)
+    x = words.encode(captions.read(split), captions.LENGTH).to(torch.uint8)
+    return Data("captions", split, x, torch.zeros(len(x), dtype=torch.int64), len(words), classes=0, words=words)
+
+
 def _series(split, folder):
     x, year = series.read(split)  # one series; y is the year that it begins in
     return Data("series", split, torch.from_numpy(x)[None], torch.tensor([year]), None, classes=0)
@@ -166,6 +176,7 @@ SETS = {  # name -> (what it is, the function that reads a split from a folder; 
     **_binary("images", "PNG and JPEG images, --size N, grey or --colour", _images, 255, "from --data-dir"),
     **{name: (f"{mix.what}, --size N (drawn)", _shapes(name)) for name, mix in shapes.MIXES.items()},
     **_binary("shapes-grey", "`shapes` without colours, --size N", _shapes("shapes", False), 255, "drawn"),
+    "captions": ("sentences about scenes of `shapes` and its kin, without images (made)", _captions),
     **{name: (f"points of the plane: {toy.what} (made, density known)", _toy(name)) for name, toy in toys.TOYS.items()},
     "series": ("yearly sunspot numbers 1700-1919, -1954, -2008 (embedded)", _series),
 }
@@ -177,7 +188,9 @@ def check(name):
 
 
 def kind(name):
-    return "points of the plane" if name in toys.TOYS else "a series" if name == "series" else "images"
+    if name in toys.TOYS:
+        return "points of the plane"
+    return {"series": "a series", "captions": "text"}.get(name, "images")
 
 
 def family(name):
