@@ -10,8 +10,8 @@ Three kinds of library, all plain C functions:
     <x>.cu   -> <x>.emulated.so   g++ compiles the same source with emulator/emulator.h: the GPU kernel runs on a CPU
     <x>.cpp  -> <x>.cpu.so        g++: the native CPU kernel, where it is faster than PyTorch
 
-A library is rebuilt when its source, a header that it includes, the command or the compiler changes. Its key and the
-compiler's log are stored beside it.
+A library is rebuilt when its source, a header that it includes, the command or the compiler changes. Beside it are
+stored its key, the hash of its sources, by which kernels/_library.py knows that they changed, and the compiler's log.
 """
 
 import argparse
@@ -88,11 +88,23 @@ def reads(source):
     return found
 
 
-def key(kind, source, debug=False):
-    """A hash of all that a library is made of. A library with another key is built again."""
+def contents(source):
+    """A hash of the source and of all that it includes."""
     digest = hashlib.sha256()
     for path in reads(source):
         digest.update(path.name.encode() + path.read_bytes())
+    return digest
+
+
+def stale(library, source):
+    """Whether the library was built from other contents of this source. False where nobody recorded that."""
+    record = library.with_suffix(".sources")
+    return record.exists() and record.read_text() != contents(source).hexdigest()
+
+
+def key(kind, source, debug=False):
+    """A hash of all that a library is made of. A library with another key is built again."""
+    digest = contents(source)
     words = [*command(kind, Path(source.name), "", debug)]
     digest.update(" ".join(words).encode())
     digest.update(subprocess.run([*compiler(kind), "--version"], capture_output=True).stdout)
@@ -105,13 +117,15 @@ def compile_one(kind, source, out, debug=False):
     if compiler(kind) is None:
         name = "nvcc" if kind == "cuda" else cxx()[0]
         log = f"{name} was not found on PATH" + (" or in CUDA_HOME" if kind == "cuda" else "")
-        if library.exists() and library.stat().st_mtime >= max(path.stat().st_mtime for path in reads(source)):
+        if library.exists() and not stale(library, source):
             return Result(source.stem, kind, library, True, log)  # built elsewhere, from these sources
         library.unlink(missing_ok=True)
         log_file.write_text(log)
         return Result(source.stem, kind, library, False, log)
-    wanted = key(kind, source, debug)
+    record, sources, wanted = library.with_suffix(".sources"), contents(source).hexdigest(), key(kind, source, debug)
     if library.exists() and key_file.exists() and key_file.read_text() == wanted:
+        if not record.exists():
+            record.write_text(sources)
         return Result(source.stem, kind, library, True, log_file.read_text() if log_file.exists() else "")
     library.unlink(missing_ok=True)
     fresh = out / f"{library.name}.{os.getpid()}"  # renamed when it is whole: no process loads half a library
@@ -121,7 +135,8 @@ def compile_one(kind, source, out, debug=False):
     log_file.write_text(log)
     if done.returncode == 0:
         os.replace(fresh, library)
-        key_file.write_text(wanted)
+        record.write_text(sources)
+        key_file.write_text(wanted)  # last: after an interruption the library is built again
     else:
         fresh.unlink(missing_ok=True)
     return Result(source.stem, kind, library, done.returncode == 0, log)

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import torch
 
+from ..csrc import build
+
 FOLDER = Path(__file__).resolve().parent / "lib"
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}  # the codes of csrc/gpu.h
 
@@ -27,23 +29,28 @@ class Library:
     path: Path
     built: bool
     log: str  # the compiler's output
+    stale: bool = False  # built from other sources than csrc/ has now
 
 
 def libraries():
     """Every library that csrc/ has a source for, built or not; `genmini info` shows them."""
     found = []
-    csrc = _csrc()
-    for kind, pattern in (("cpu", "*.cpp"), ("emulated", "*.cu"), ("cuda", "*.cu")):
-        for source in sorted(csrc.glob(pattern)):
+    for kind in build.KINDS:
+        for source in build.sources(kind):
             path = FOLDER / f"{source.stem}.{kind}.so"
-            log = path.with_suffix(".log")
-            found.append(Library(source.stem, kind, path, path.exists(), log.read_text() if log.exists() else ""))
+            log, built = path.with_suffix(".log"), path.exists()
+            found.append(Library(
+                source.stem, kind, path, built, log.read_text() if log.exists() else "",
+                stale=built and stale(path, path.stat().st_mtime_ns),
+            ))
     return found
 
 
-def _csrc():
-    here = Path(__file__).resolve().parent
-    return next((path for path in (here.parent / "csrc", here / "csrc") if path.is_dir()), here.parent / "csrc")
+@functools.cache  # hashing the sources takes a few milliseconds, and `auto` asks at each call while it cannot load
+def stale(path, built):
+    """Whether the library, built at this time, is of other sources than csrc/ has now: it may take other arguments."""
+    name, kind = path.stem.split(".")
+    return build.stale(path, build.CSRC / (name + (".cpp" if kind == "cpu" else ".cu")))
 
 
 def missing(name, kind):
@@ -56,8 +63,8 @@ def missing(name, kind):
 
 
 def mend():
-    """The command that builds what is missing, in a checkout and in an installed package."""
-    return f"{sys.executable} {_csrc() / 'build.py'} --out {FOLDER}"
+    """The command that builds what is missing or stale, in a checkout and in an installed package."""
+    return f"{sys.executable} {build.CSRC / 'build.py'} --out {FOLDER}"
 
 
 @functools.cache
@@ -68,6 +75,8 @@ def load(name, kind):
         last = log.read_text().strip().splitlines()[-1:] if log.exists() else []
         output = f"; the compiler's last line: {last[0]}" if last else ""
         raise FileNotFoundError(f"{path.name} is not built{output}; to build it: {mend()}")
+    if stale(path, path.stat().st_mtime_ns):
+        raise OSError(f"{path.name} is built from other sources than csrc/ has now; to build it again: {mend()}")
     return ctypes.CDLL(str(path))
 
 

@@ -28,11 +28,12 @@ def run(arguments):
     libraries = kernels.libraries()
     print("\nlibraries (csrc/, compiled)")
     for library in libraries:
-        print(f"  {library.name + '.' + library.kind:<28} {'built' if library.built else 'NOT built'}")
+        state = "built from other sources" if library.stale else "built" if library.built else "NOT built"
+        print(f"  {library.name + '.' + library.kind:<28} {state}")
         if not library.built:
             for line in library.log.strip().splitlines()[-6:]:
                 print(f"      {line}")
-    if not all(library.built for library in libraries):
+    if not all(library.built and not library.stale for library in libraries):
         print(f"  to build what is missing: {kernels.mend()}")
 
     print(f"\noperators (backend: {kernels.requested()})")

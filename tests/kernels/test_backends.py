@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -93,6 +95,36 @@ def test_a_missing_library_names_the_command_that_mends_it(monkeypatch, tmp_path
         missing = [library for library in kernels.libraries()
                    if library.name == "affine_coupling" and library.kind == "emulated"]
         assert not missing[0].built and "no input files" in missing[0].log
+    finally:
+        _library.load.cache_clear()
+
+
+def test_a_library_of_other_sources_is_not_loaded(monkeypatch, tmp_path):
+    """Its functions may take other arguments: a call could read anywhere. Built again, or without a record of its
+    sources, it is loaded."""
+    csrc, lib = shutil.copytree(ROOT / "csrc", tmp_path / "csrc"), tmp_path / "lib"
+    shutil.copytree(_library.FOLDER, lib, ignore=lambda _, names: [n for n in names if not n.startswith("q_sample.")])
+    monkeypatch.setattr(_library, "FOLDER", lib)
+    monkeypatch.setattr(_library.build, "CSRC", csrc)
+    draw = lambda: ops.q_sample(torch.ones(2, 3), torch.zeros(2, dtype=torch.long), *torch.ones(2, 1), seed=0)
+    header, library = csrc / "cpu" / "noise.h", lib / "q_sample.cpu.so"
+    header.write_text(header.read_text() + "// edited\n")
+    _library.load.cache_clear()
+    try:
+        why = "q_sample.cpu.so is built from other sources than csrc/ has now; to build it again: .*csrc.build.py"
+        with kernels.use("cpu"), pytest.raises(RuntimeError, match=why):
+            draw()
+        chosen = kernels.chosen("q_sample", "cpu")
+        assert chosen.backend == "reference" and re.match(why, chosen.why)
+        draw()
+        assert [found.stale for found in kernels.libraries() if found.path == library] == [True]
+        library.with_suffix(".sources").write_text(_library.build.contents(csrc / "q_sample.cpp").hexdigest())
+        os.utime(library)  # as when it is built again
+        assert not _library.missing("q_sample", "cpu")
+        _library.load.cache_clear()
+        library.with_suffix(".sources").unlink()
+        os.utime(library)
+        assert kernels.chosen("q_sample", "cpu").backend == "cpu"
     finally:
         _library.load.cache_clear()
 

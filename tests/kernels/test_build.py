@@ -53,12 +53,25 @@ def test_a_missing_compiler_is_reported_and_is_no_error(csrc, monkeypatch):
 
 
 def test_a_missing_compiler_leaves_a_library_of_the_present_sources(csrc, monkeypatch):
-    """It may have been built on another machine. One that is older than a source goes."""
+    """It may have been built on another machine. One of other sources goes; a file that only looks newer does not
+    count."""
     library = built(csrc).path
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert built(csrc).ok and library.exists()
     os.utime(csrc / "words.h", ns=(library.stat().st_mtime_ns + 10**9,) * 2)
+    assert built(csrc).ok and library.exists()
+    (csrc / "words.h").write_text("#define ANSWER 43\n")
     assert not built(csrc).ok and not library.exists()
+
+
+def test_a_library_knows_its_sources_and_learns_them_without_being_built_again(csrc):
+    library, source = built(csrc).path, csrc / "answer.cpp"
+    assert not build.stale(library, source)
+    library.with_suffix(".sources").unlink()
+    stamp = library.stat().st_mtime_ns
+    assert built(csrc).path.stat().st_mtime_ns == stamp
+    (csrc / "words.h").write_text("#define ANSWER 43\n")
+    assert build.stale(library, source)
+    assert not build.stale(built(csrc).path, source)
 
 
 def test_a_library_without_its_log_is_not_built_again(csrc):

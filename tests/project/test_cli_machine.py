@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -77,6 +78,10 @@ def test_info_shows_the_compilers_last_words(capsys, monkeypatch):
     monkeypatch.setattr(kernels, "libraries", lambda: [broken])
     out = run(capsys, "info")[1]
     assert "NOT built" in out and "expected ';'" in out and "csrc/build.py --out" in out
+    stale = Library("nade", "cpu", Path("nade.cpu.so"), True, "g++ ...", stale=True)
+    monkeypatch.setattr(kernels, "libraries", lambda: [stale])
+    out = run(capsys, "info")[1]
+    assert re.search(r"nade\.cpu +built from other sources\n", out) and "csrc/build.py --out" in out
 
 
 def test_ctrl_c_is_one_line_and_130(capsys, monkeypatch):
