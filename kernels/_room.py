@@ -24,8 +24,9 @@ whichever of these they need, in any order, under these names:
                                        held before every backend and in the fake
     check(inputs)                      raises if values inside the tensors are not allowed; runs before every backend
     reference(inputs)                  the definition, in plain PyTorch
-    cpu(inputs, backend)               what is fast on CPU tensors; an operator without it takes its reference there
     kernel(inputs, backend, rung)      launches the GPU kernel, real or emulated
+    cpu(inputs, backend, rung)         what is fast on CPU tensors: a function of PyTorch's, or `kernel` again, which
+                                       launches the native one. Without it an operator takes its reference there
     gradient(inputs, outputs, d<output>, needed)
                                        -> dict(input=gradient). The inputs and outputs that it names are kept for the
                                        backward pass; `needed` is the set of inputs that want a gradient

@@ -163,14 +163,22 @@ def held(x_ptr, out_ptr, u_ptr, noise_ptr, seed_ptr, x_s_ptr, w: tl.float64, p: 
 LONGEST = 16384  # numbers of a row that a program holds, 32 a thread
 
 
-def launch(rung, x, output, unconditional, noise, seed, w, p, q, a, k, c, threshold, quantile):
-    (N, D), dtype = x.shape, x.dtype
-    x, output, unconditional, noise = for_interpreter(x, output, unconditional, noise)
-    x_s, rank, (BN, BD) = torch.empty_like(x), rank_of(quantile, D), tile_of(D)
-    wider = sum_dtype(x.dtype)
-    both = dict(GUIDED=unconditional is not None, SUM=triton_dtype(wider))
+def launch(backend, rung, x, output, unconditional, noise, seed, w, p, q, a, k, c, threshold, quantile):
+    (N, D), dtype, sums = x.shape, x.dtype, sum_dtype(x.dtype)
+    ready = _library.for_native if backend == "cpu" else for_interpreter
+    x, output, unconditional, noise = ready(x, output, unconditional, noise)
+    x_s, rank = torch.empty_like(x), rank_of(quantile, D)
+    if backend == "cpu":
+        threads = torch.get_num_threads()  # read once: the workspace is for so many
+        work = x.new_empty(threads, D if threshold == "dynamic" else 0)
+        tensors = x, output, unconditional, noise, seed, x_s, work
+        numbers = w, p, q, a, k, c, THRESHOLDS.index(threshold), rank, N, D
+        _library.call("ddim_step", "cpu", "ddim_step_cpu", x.dtype, *tensors, *numbers, threads=threads)
+        return x_s.to(dtype)
+    (BN, BD), s = tile_of(D), None
+    both = dict(GUIDED=unconditional is not None, SUM=triton_dtype(sums))
     noisy = dict(NOISE="none" if not c else "seed" if noise is None else "given")
-    keys = (dict(KEY=tl.int32, MOST=2**31 - 1, ONE=0x3F800000, BITS=31) if wider == torch.float32 else
+    keys = (dict(KEY=tl.int32, MOST=2**31 - 1, ONE=0x3F800000, BITS=31) if sums == torch.float32 else
             dict(KEY=tl.int64, MOST=2**63 - 1, ONE=0x3FF << 52, BITS=63))
     with torch.cuda.device_of(x):
         if threshold == "dynamic" and rung == "held" and D <= LONGEST:
@@ -180,23 +188,13 @@ def launch(rung, x, output, unconditional, noise, seed, w, p, q, a, k, c, thresh
                 **both, **noisy, **keys, BN=BN, BD=BD, num_warps=min(16, max(4, BD // 512)),
             )
             return x_s.to(dtype)
-        s = x.new_empty(N, dtype=wider) if threshold == "dynamic" else None
         if threshold == "dynamic":
+            s = x.new_empty(N, dtype=sums)
             ranked[(N,)](x, output, unconditional, s, w, p, q, D, rank, **both, **keys, BD=BD)
         step[(triton.cdiv(N, BN) * triton.cdiv(D, BD),)](
             x, output, unconditional, noise, seed, s, x_s, w, p, q, a, k, c, N, D, THRESHOLD=threshold,
             **both, **noisy, BN=BN, BD=BD,
         )
-    return x_s.to(dtype)
-
-
-def launch_cpu(backend, x, output, unconditional, noise, seed, w, p, q, a, k, c, threshold, quantile):
-    (N, D), dtype, threads = x.shape, x.dtype, torch.get_num_threads()  # read once: the workspace is for so many
-    x, output, unconditional, noise = _library.for_native(x, output, unconditional, noise)
-    x_s, work = torch.empty_like(x), x.new_empty(threads, D if threshold == "dynamic" else 0)
-    arguments = x, output, unconditional, noise, seed, x_s, work, w, p, q, a, k, c
-    numbers = THRESHOLDS.index(threshold), rank_of(quantile, D), N, D
-    _library.call("ddim_step", backend, "ddim_step_cpu", x.dtype, *arguments, *numbers, threads=threads)
     return x_s.to(dtype)
 
 
@@ -212,7 +210,7 @@ _step = operator(
     DDIM, "ddim_step(Tensor x, Tensor output, Tensor? unconditional, Tensor? noise, Tensor? seed, float w, float p, "
     "float q, float a, float k, float c, str threshold, float quantile) -> Tensor x_s",
     fake="x", takes="x output unconditional noise: T(N, D); seed: int64()",
-    reference=reference, kernel=launch, cpu=launch_cpu,
+    reference=reference, kernel=launch, cpu=launch,
 )
 
 

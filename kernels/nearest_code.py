@@ -66,20 +66,17 @@ def reference(z, e):  # (N, D), (K, D) -> (N,)
 # ---- launcher -------------------------------------------------------------------------------------------------------
 
 
-def launch_cpu(z, e):
-    (N, D), K, threads = z.shape, len(e), torch.get_num_threads()  # read once: the workspace is for so many
-    bytes = _library.size("nearest_code", "cpu", "nearest_code_cpu_workspace", K, D, threads=threads)
-    index, workspace = z.new_empty(N, dtype=torch.int64), torch.empty(bytes, dtype=torch.uint8)
-    arguments = z.dtype, e.dtype, z, e, index, N, K, D, workspace
-    _library.call("nearest_code", "cpu", "nearest_code_cpu", *arguments, threads=threads)
-    return index
-
-
 def launch(backend, rung, z, e, effort=None):
-    """effort (N,) int64 on the CPU, if given, receives how many codes of each row were scored again, or -1 for all."""
-    (N, D), K = z.shape, len(e)
-    S = splits(backend, z.device, min(N, ROWS), K)
-    half, index, workspace = rung == "tensor_core", z.new_empty(N, dtype=torch.int64), None
+    """effort (N,) int64 on the CPU, if given, receives how many codes of each row a GPU kernel scored again, or -1 for
+    all."""
+    (N, D), K, threads = z.shape, len(e), torch.get_num_threads()  # read once: the workspace is for so many
+    index, workspace = z.new_empty(N, dtype=torch.int64), None
+    if backend == "cpu":
+        bytes = _library.size("nearest_code", "cpu", "nearest_code_cpu_workspace", K, D, threads=threads)
+        arguments = z.dtype, e.dtype, z, e, index, N, K, D, torch.empty(bytes, dtype=torch.uint8)
+        _library.call("nearest_code", "cpu", "nearest_code_cpu", *arguments, threads=threads)
+        return index
+    half, S = rung == "tensor_core", splits(backend, z.device, min(N, ROWS), K)
     if rung != "naive":
         bytes = _library.size("nearest_code", backend, "nearest_code_workspace", half, min(N, ROWS), K, D, S)
         workspace = torch.empty(bytes, dtype=torch.uint8, device=z.device)
@@ -109,7 +106,7 @@ NEAREST = room("nearest_code", "cuda", ("naive", "tiled", "tensor_core"), cpu="C
 _index = differentiable(operator(
     NEAREST, "nearest_code(Tensor z, Tensor e) -> Tensor index",
     fake=lambda z: z.new_empty(z.shape[0], dtype=torch.int64), takes="z: T(N, D); e: U(K, D)",
-    reference=reference, kernel=launch, cpu=launch_cpu,
+    reference=reference, kernel=launch, cpu=launch,
 ), lambda: {}, rows="z")
 
 

@@ -89,25 +89,20 @@ def fused(x0_ptr, t_ptr, alpha_ptr, sigma_ptr, eps_ptr, seed_ptr, x_t_ptr, y_ptr
 # ---- launcher -------------------------------------------------------------------------------------------------------
 
 
-def launch(rung, x0, t, alpha, sigma, eps, seed, target):
+def launch(backend, rung, x0, t, alpha, sigma, eps, seed, target):
     (N, D), dtype = x0.shape, x0.dtype
-    x0, eps = for_interpreter(x0, eps)
+    x0, eps = (_library.for_native if backend == "cpu" else for_interpreter)(x0, eps)
     x_t, y = _empty(x0, target)
+    if backend == "cpu":
+        tensors = x0, t, alpha.double(), sigma.double(), eps, seed, x_t, y
+        _library.call("q_sample", "cpu", "q_sample_cpu", x0.dtype, *tensors, TARGETS.index(target), N, D, len(alpha))
+        return x_t.to(dtype), y.to(dtype)
     BN, BD = tile_of(D)
     with torch.cuda.device_of(x0):
         fused[(triton.cdiv(N, BN) * triton.cdiv(D, BD),)](
             x0, t, alpha, sigma, eps, seed, x_t, y, N, D, len(alpha), TARGET=target,
             SUM=triton_dtype(sum_dtype(x0.dtype)), SEEDED=eps is None, BN=BN, BD=BD,
         )
-    return x_t.to(dtype), y.to(dtype)
-
-
-def launch_cpu(backend, x0, t, alpha, sigma, eps, seed, target):
-    (N, D), dtype = x0.shape, x0.dtype
-    (x0, eps), alpha, sigma = _library.for_native(x0, eps), alpha.double(), sigma.double()
-    x_t, y = _empty(x0, target)
-    arguments = x0, t, alpha, sigma, eps, seed, x_t, y, TARGETS.index(target), N, D, len(alpha)
-    _library.call("q_sample", backend, "q_sample_cpu", x0.dtype, *arguments)
     return x_t.to(dtype), y.to(dtype)
 
 
@@ -140,7 +135,7 @@ _op = operator(
     " -> (Tensor x_t, Tensor y)",
     fake=_empty, check=lambda t, alpha: _check.in_range("t", t, len(alpha), "T"),
     takes="x0 eps: T(N, D); t: int64(N); alpha sigma: U(times); seed: int64()",
-    reference=reference, kernel=launch, cpu=launch_cpu,
+    reference=reference, kernel=launch, cpu=launch,
 )
 _of_noise = differentiable(_op, gradient, rows="x0 t eps")
 _of_seed = differentiable(_op, gradient)  # noise depends on the row's number in its call: no rows are folded

@@ -148,7 +148,7 @@ def noised(room, rung, dtype, N=512, D=64):
     alpha, sigma = (torch.empty(50, dtype=torch.float64, device="meta") for _ in range(2))
     t, seed = (torch.empty(size, dtype=torch.int64, device="meta") for size in ((N,), ()))
     for noise in ((eps, None, "none"), (eps, None, "v"), (None, seed, "eps"), (None, seed, "v")):
-        room.launch(rung, x0, t, alpha, sigma, *noise)
+        room.launch("triton", rung, x0, t, alpha, sigma, *noise)
 
 
 def noised_long(room, rung, dtype):
@@ -164,20 +164,20 @@ def stepped(room, rung, dtype, N=512, D=64):
     seed, scalars = torch.empty((), dtype=torch.int64, device="meta"), (2.0, 1.5, -0.5, 0.75, 0.5)
     for c, noise in ((0.0, (None, None)), (0.25, (None, seed))):
         for threshold in ("none", "static", "dynamic"):
-            room.launch(rung, x, o, u, *noise, *scalars, c, threshold, 0.995)
-    room.launch(rung, x, o, None, eps, None, *scalars, 0.25, "dynamic", 0.995)
+            room.launch("triton", rung, x, o, u, *noise, *scalars, c, threshold, 0.995)
+    room.launch("triton", rung, x, o, None, eps, None, *scalars, 0.25, "dynamic", 0.995)
 
 
 def stepped_long(room, rung, dtype):
     """Rows that a program just holds, and rows that it does not."""
     for D in (3 * 64 * 64, room.LONGEST + 1):
         x, o, u, eps = (torch.empty(3, D, dtype=dtype, device="meta") for _ in range(4))
-        room.launch(rung, x, o, u, eps, None, 2.0, 1.5, -0.5, 0.75, 0.5, 0.25, "dynamic", 0.995)
+        room.launch("triton", rung, x, o, u, eps, None, 2.0, 1.5, -0.5, 0.75, 0.5, 0.25, "dynamic", 0.995)
 
 
 def stepped_of_one(room, rung, dtype):
     one = torch.empty(1, 1, dtype=dtype, device="meta")
-    room.launch(rung, one, one, one, one, None, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, "dynamic", 1.0)
+    room.launch("triton", rung, one, one, one, one, None, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, "dynamic", 1.0)
 
 
 LAUNCHES = {
