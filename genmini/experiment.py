@@ -22,7 +22,7 @@ import torch
 from genmini import checkpoint, data, info, kernels, metrics, models
 from genmini.data import toys, unpaired
 from genmini.means import mean_and_error
-from genmini.models._recorded import NOT_STORED
+from genmini.models._recorded import NOT_STORED, OF_DATA
 from genmini.train import Loop, fit
 
 # ---- plan ----------------------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def _settings(assignments, model_class, loop, recipe):
     """The recipe's settings with "KEY=VALUE" over them: the model's, the loop's, and STAGE.KEY of later stages."""
     later = model_class.stages[1:]
     chosen = [dict(recipe[part]) for part in ("model", "train", *later)]
-    fixed = {"self", "x", "shape", "levels", *NOT_STORED}
+    fixed = {"self", "x", *OF_DATA, *NOT_STORED}
     known = [{k: default for k, default in _parameters(f).items() if k not in fixed} for f in (model_class, loop)]
     known += known[1:] * len(later)
     for assignment in assignments:
@@ -160,7 +160,7 @@ def build(plan, train, device="cpu"):
     """The model with the weights that the seed gives; train: the split that it will learn from."""
     torch.manual_seed(plan.seed)
     with torch.device(device):
-        model = plan.model_class(train.shape, levels=train.levels, **plan.settings)
+        model = plan.model_class.of_data(train, **plan.settings)
     classes, where = model.classes, train.source["folder"] if train.source else train.name
     if classes and train.classes == 0:
         raise ValueError(f"this {plan.model} learns from classes, and {where} has none: "
@@ -312,6 +312,6 @@ def _units(model, name, mean, error, split):
     of_z = kind in ("kl", "cross entropy")  # no part of it is a density of x
     unit = model.unit if model.unit.startswith("nats") and name != "nll" and not of_z else "nats"
     # bits of a density would depend on the unit of x
-    is_code = split.levels and kind != "cross entropy" and "density" not in model.unit
+    is_code = split.levels and not model.of_text and kind != "cross entropy" and "density" not in model.unit
     bits = 1 / (math.prod(split.shape) * math.log(2))
     return unit, (abs(mean) * bits, None if error is None else error * bits) if is_code else None

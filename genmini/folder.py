@@ -31,7 +31,7 @@ def held(run, resume=False, overwrite=False):
         with files.lock(run):
             if not resume and not overwrite:
                 check_free(run)
-            files.remove_stale(run, "run.json.*.part", "model-*.part", "state-*.part", "*.png.*.part")
+            files.remove_stale(run, "run.json.*.part", "model-*.part", "state-*.part", "*.png.*.part", "*.txt.*.part")
             old = _bytes(run / "run.json"), _bytes(run / "metrics.jsonl")
             if old[0] is None:
                 _check_foreign(run)
@@ -51,7 +51,8 @@ def _bytes(path):
     return path.read_bytes() if path.exists() else None
 
 
-WRITTEN = "metrics.jsonl", "samples.png", "model-*.safetensors", "state-*.safetensors", "tensorboard/events.*"
+WRITTEN = ("metrics.jsonl", "samples.png", "samples.txt", "model-*.safetensors", "state-*.safetensors",
+           "tensorboard/events.*")
 
 
 def _check_foreign(run):

@@ -1,7 +1,7 @@
-"""Samples of a trained model, and completions of test images: drawn by a seed, written as an array or a picture.
+"""Samples of a trained model, and completions of test images: drawn by a seed, written as an array, a picture or text.
 
     x = samples.draw(model, 64, seed=1)                       (64, *shape) on the CPU
-    samples.write("samples.png", x, model, "samples")         or an array, "samples.npy"
+    samples.write("samples.png", x, model, "samples")         or an array, "samples.npy"; of text "samples.txt"
 """
 
 import io
@@ -70,21 +70,48 @@ def check_file(path, film=False):
     files.check_name(path)
     if film and Path(path).suffix != ".gif":
         raise ValueError(f"--out takes a .gif file for a film, got {path}")
-    if not film and Path(path).suffix not in (".png", ".npy"):
-        raise ValueError(f"--out takes a .png or a .npy file, got {path}")
+    if not film and Path(path).suffix not in (".png", ".npy", ".txt"):
+        raise ValueError(f"--out takes a .png or a .npy file, of text a .txt or a .npy file, got {path}")
+
+
+def suffix(model, film=False):
+    """Of the file that shows samples of the model."""
+    return ".gif" if film else ".txt" if model.of_text else ".png"
+
+
+def check_fits(path, model):
+    """ValueError for a file that does not show what the model draws."""
+    what, other = ("texts", ".png") if model.of_text else ("no texts", ".txt")
+    if Path(path).suffix == other:
+        raise ValueError(f"{type(model).__name__} draws {what}: --out takes a {suffix(model)} or a .npy file, "
+                         f"got {path}")
 
 
 def write(path, x, model, what, beside=None):
     """Write x as an array of NumPy, or as a picture. beside: {title: images} that a picture shows with them."""
     check_file(path)
+    check_fits(path, model)
     if Path(path).suffix == ".npy":
         content = io.BytesIO()
         np.save(content, x.numpy(), allow_pickle=False)
         files.write(path, content.getvalue())
+    elif model.of_text:
+        write_texts(path, {f"{len(x)} {what} of {model.title}": x}, model)
     elif beside:
         plots.side_by_side(path, {**beside, f"{what} of {model.title}": x}, model.levels)
     else:
         plots.samples(path, f"{len(x)} {what} of {model.title}", x, model.levels)
+
+
+def texts(x, model):
+    """Rows of numbers -> a list of texts; the numbers themselves, of a model without a vocabulary"""
+    return model.words.decode(x) if model.words else [" ".join(map(str, row)) for row in x.tolist()]
+
+
+def write_texts(path, panels, model):
+    """Write {title: numbers of words (N, L)} as text, a line each."""
+    lines = [line for title, x in panels.items() for line in (f"# {title}", *texts(x, model), "")]
+    files.write(path, "\n".join(lines).encode())
 
 
 def write_film(path, frames, levels):

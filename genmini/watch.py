@@ -1,17 +1,30 @@
-"""What is seen of a training while it goes on: a picture of the model beside data, and curves in TensorBoard."""
+"""What is seen of a training while it goes on: a picture of the model beside data, or texts, and curves in TensorBoard.
+"""
 
 import time
 
 import torch
 
-from genmini import plots
+from genmini import plots, samples
 from genmini.data import toys
+
+
+def place(folder, model):
+    """Where the picture of a run lies; of a model of text, its texts."""
+    return folder / ("samples.txt" if model.of_text else "samples.png")
+
+
+def missing(model):
+    """Why nothing can be shown of the model here, or an empty string."""
+    return "" if model.of_text else plots.missing()
 
 
 def picture(path, model, splits):
     """Write a picture of data beside what the model makes of it."""
     test = splits["test"]
-    if test.levels:
+    if model.of_text:
+        samples.write_texts(path, model.panels(splits)[0], model)
+    elif test.levels:
         panels, columns = model.panels(splits)
         plots.side_by_side(path, panels, test.levels, columns)
     elif test.name in toys.TOYS and model.cannot("log_prob"):
@@ -44,9 +57,9 @@ class Watch:
         if self.tensorboard:
             self._write_metrics(row, model)
         before = time.perf_counter()
-        if self.spent <= (before - self.began) / 20 and not plots.missing():
+        if self.spent <= (before - self.began) / 20 and not missing(model):
             torch.manual_seed(self.seed)  # the same noise each time: the same samples, getting better
-            picture(self.folder / "samples.png", model, self.splits)
+            picture(place(self.folder, model), model, self.splits)
             self.spent += time.perf_counter() - before
 
     def _write_metrics(self, row, model):

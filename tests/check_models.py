@@ -21,7 +21,7 @@ from genmini.train import fit
 
 FAST = dict(  # by the name of a setting, its value in a small model
     hidden=4, width=8, blocks=1, layers=1, latent=2, couplings=1, scales=1, K=4, dim=2, prior_width=4, prior_blocks=1,
-    features=4, draws=2, pool=3, attributes="area",
+    features=4, draws=2, pool=3, attributes="area", heads=2,
 )
 
 
@@ -45,6 +45,8 @@ def of_series(family):
 def small(name, **settings):
     """A small model of the family, and five examples of its kind."""
     family = models.find(name)
+    if family.of_text:
+        return family((9,), **fast(family, levels=5) | settings), torch.randint(1, 5, (5, 9)).tril(2)
     if of_series(family):
         return family(9, **fast(family) | settings), torch.randn(5, 9)
     return family((8, 8), levels=2, **fast(family) | settings), data.load("digits-threshold").x[:5]

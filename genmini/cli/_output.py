@@ -1,11 +1,17 @@
 """What several commands print of a model: the lines of its figures."""
 
+NOUNS = {"images": "images", "points of the plane": "points", "a series": "series", "text": "texts"}
+OF_ALL = {  # figures of a split beside its likelihood
+    "truth": "of the density that these points were drawn from",
+    "perplexity": "of a word, the end of a text counted as one",
+}
+
 
 def figures(model, split, k=0):
     """Print the model's figures on the split, each on a line. k: draws for an image, where log p is bounded by them."""
-    from genmini import experiment
-    from genmini.data import toys
+    from genmini import data, experiment
 
+    kind, examples = data.kind(split.name), f"{len(split)} {NOUNS[data.kind(split.name)]}"
     shown = experiment.figures(model, split, k)
     # a model that draws nothing, as a classifier, finds the class itself
     condition = ", given the class" * bool(model.classes and not model.cannot("sample"))
@@ -13,18 +19,14 @@ def figures(model, split, k=0):
         widest = max(len(figure.name) for figure in shown if figure.error is not None)
         for figure in shown:
             print(f"{split.split:<9} {figure.name:<{widest}} {_number(figure)}")
-        what = "images" if split.levels else "points"
-        print(f"{'':<9} mean and standard error over {len(split)} {what} of {split.name}{condition}")
+        print(f"{'':<9} mean and standard error over {examples} of {split.name}{condition}")
         return
-    if split.levels:
-        counted = f"{len(split)} images"
-    else:
-        counted = f"{len(split)} points" if split.name in toys.TOYS else f"{split.count} numbers"
+    counted = f"{split.count} numbers" if kind == "a series" else examples
     at_most = ", at most" * bool(shown[0].bits and model.is_bound)
     mean = f"(mean and standard error over {counted} of {split.name})"
     print(f"{split.split:<9} {_number(shown[0])}{at_most}{condition}   {mean}")
-    for truth in shown[1:]:
-        print(f"{truth.name:<9} {_number(truth)}   (of the density that these points were drawn from)")
+    for figure in shown[1:]:
+        print(f"{figure.name:<9} {_number(figure)}   ({OF_ALL[figure.name]})")
 
 
 def _number(figure):

@@ -6,6 +6,7 @@ from pathlib import Path
 from . import _options
 
 HELP = "draw samples from a trained run"
+SHOWN = 8  # texts that are printed, at most
 
 
 def options(parser):
@@ -14,10 +15,12 @@ def options(parser):
     parser.add_argument("-y", type=_classes, metavar="CLASS",
                         help="of one class, from a model with classes; 3,8: of both at once (default: of all)")
     _options.how_to_sample(parser)
+    parser.add_argument("--begin", metavar="TEXT", help="of Language: the words that each text begins with")
     parser.add_argument("--complete", action="store_true", help="keep the first half of test images, draw the rest")
     parser.add_argument("--film", action="store_true", help="of Diffusion: a .gif of the way from noise to the samples")
     parser.add_argument("--out", metavar="FILE",
-                        help="a .png picture, a .npy array, or a film (default: RUN/drawn.png, drawn-2.png, ...)")
+                        help="a .png picture, a .txt of text, a .npy array, or a film (default: RUN/drawn.png, "
+                             "drawn-2.png, ...)")
     _options.seed(parser)
     _options.where_data_lies(parser)
     _options.where_it_runs(parser)
@@ -34,10 +37,12 @@ def run(arguments):
     from genmini import checkpoint, data, samples
 
     folder = arguments.run_folder
-    out = Path(arguments.out or samples.free_picture(folder, ".gif" if arguments.film else ".png"))
-    samples.check_file(out, arguments.film)
+    if arguments.out:
+        samples.check_file(arguments.out, arguments.film)
     saved = checkpoint.read(folder)
     model = checkpoint.load(folder, _options.device(arguments))
+    out = Path(arguments.out or samples.free_picture(folder, samples.suffix(model, arguments.film)))
+    samples.check_fits(out, model)
     name, how, beside, n = type(model).__name__, {}, {}, arguments.n
     if model.cannot("sample"):
         raise ValueError(f"{folder} does not fit: {model.cannot('sample')}")
@@ -56,6 +61,10 @@ def run(arguments):
         if len(arguments.y) > 1 and model.cannot("mixture"):
             raise ValueError(f"-y with several classes does not fit: {model.cannot('mixture')}")
         how["y"] = arguments.y[0] if len(arguments.y) == 1 else model.mixture(arguments.y)
+    if arguments.begin is not None:
+        if model.cannot("begin"):
+            raise ValueError(f"--begin does not fit: {model.cannot('begin')}")
+        how["begin"] = arguments.begin
     what = "completions" if arguments.complete else "means" if arguments.mean else "samples"
     if arguments.film:
         if model.cannot("film"):
@@ -67,5 +76,7 @@ def run(arguments):
     else:
         samples.write(out, x, model, what, beside)
     print(f"{n} {what} in {out}")
+    for line in samples.texts(x[:SHOWN], model) if model.of_text else ():
+        print(f"  {line}")
     if not how.keys() & {"x", "y"} and model.sample_note:
         print(f"note      {model.sample_note}")

@@ -32,7 +32,7 @@ def options(parser):
 
 
 def run(arguments):
-    from genmini import checkpoint, data, experiment, info, plots, watch
+    from genmini import checkpoint, data, experiment, info, watch
     from genmini import folder as runs
     from genmini.loop import short
 
@@ -79,9 +79,9 @@ def run(arguments):
     print(f"saved     {kept}")
     with experiment.what_is_kept(folder):
         _output.figures(model, splits["test"])
-        if not plots.missing():
-            watch.picture(folder / "samples.png", model, splits)
-    print(f"picture   {plots.missing() or folder / 'samples.png'}")
+        if not watch.missing(model):
+            watch.picture(watch.place(folder, model), model, splits)
+    print(f"{'texts' if model.of_text else 'picture':<9} {watch.missing(model) or watch.place(folder, model)}")
     if model.sample_note and not model.classes:  # of classes, the picture shows each
         print(f"note      {model.sample_note}")
 

@@ -60,6 +60,8 @@ def draws_no_images(model):
     name = type(model).__name__
     if not model.levels or model.cannot("sample"):
         return f"{name} draws none"
+    if model.of_text:
+        return f"{name} draws texts"
     if model.given:
         return (f"{name} draws what is missing of images, of which it is given {model.given}: see the studies restore "
                 "and complete")

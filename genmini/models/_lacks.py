@@ -28,6 +28,7 @@ LACKS = {  # method, or argument of `sample` -> what a model without it does not
     "fit": "is trained step by step",
     "begin_at_marginals": "has no bias for each level of each pixel",
     "mean": "draws its pixels directly, so there is no mean image behind them",
+    "begin": "does not go on from the beginning of a text",
     "known": "keeps no known pixels, so it cannot complete an image",
     "how": "has one way to draw",
     "T": "draws examples of one length",
@@ -36,4 +37,5 @@ LACKS = {  # method, or argument of `sample` -> what a model without it does not
     "classifier": "is not guided by a classifier",
     "film": "does not draw step by step from noise",
 }
-SAMPLING = "mean", "known", "how", "T", "steps", "guidance", "classifier", "film"  # arguments that some `sample`s take
+# arguments that some `sample`s take
+SAMPLING = "mean", "begin", "known", "how", "T", "steps", "guidance", "classifier", "film"

@@ -17,6 +17,7 @@ without a call. Whether VAE has `begin_at_marginals` depends on its settings: `c
 raises. docs/extend.md adds a model step by step.
 """
 
+import functools
 import inspect
 import math
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from genmini.data.text import Words
 from genmini.models._lacks import LACKS, SAMPLING
 from genmini.models._levels import checked
 from genmini.models._panels import panels_of
@@ -59,6 +61,8 @@ class Model(nn.Module):
     divergence = ""  # that the discriminator estimates, a name of DIVERGENCES in genmini/models/gan.py; "": none
     r1 = 0.0  # the weight of the penalty on the discriminator's slopes where the data are
     given = ""  # what of an image the model is given, a name of genmini/conditions.py; "": nothing
+    of_text = False  # true if x is text: numbers of words
+    vocabulary = ()  # the words that it reads, of a model of text
     sample_note = ""  # a sentence that belongs beside samples
     judged_by_samples = False  # true if `valid_loss` is taken of samples; the metrics then count modes, too
 
@@ -75,6 +79,11 @@ class Model(nn.Module):
         self.shape, self.levels, self.D, self.classes = shape, levels, math.prod(shape), classes
 
     @classmethod
+    def of_data(cls, train, **settings):
+        """A new model for data like these. A model that reads text takes their words, too."""
+        return cls(train.shape, levels=train.levels, **settings)
+
+    @classmethod
     def cannot(cls, name):
         """Why the model lacks this method, or this argument of `sample`, in a sentence; "" if it has it."""
         if name in SAMPLING:
@@ -86,6 +95,11 @@ class Model(nn.Module):
         if not has and name in ("encode", "decode") and not cls.cannot("codes"):
             return f"{cls.__name__} codes an image by numbers of a codebook, not by a vector z"
         return "" if has else f"{cls.__name__} {LACKS[name]}"
+
+    @functools.cached_property
+    def words(self):
+        """What turns text into the numbers that the model reads, and back; None without a vocabulary."""
+        return Words(self.vocabulary) if self.vocabulary else None
 
     @property
     def title(self):

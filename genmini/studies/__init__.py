@@ -41,6 +41,8 @@ def find(name):
 
 def lacks(study, model):
     """What a model, or its class, lacks for the module `study`, in words; "" if nothing."""
+    if model.of_text:
+        return "its samples are texts, and no images"
     return "; ".join(dict.fromkeys(model.cannot(need) for need in study.NEEDS if model.cannot(need)))
 
 

@@ -50,7 +50,7 @@ def values(name, recipe):
     first, valid = (data.load(settings["data"], split) for split in ("train", "valid"))
     with one_thread():
         torch.manual_seed(0)
-        model = models.find(name)(first.shape, levels=first.levels, **settings["model"])
+        model = models.find(name).of_data(first, **settings["model"])
         few_valid = few(valid, 8)
         loop = {**settings["train"], "steps": STEPS, "every": 1, "batch": min(16, settings["train"].get("batch", 16)),
                 "ema": 0.0}

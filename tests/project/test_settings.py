@@ -52,13 +52,13 @@ def test_what_is_not_is_named(check, message):
 
 def family_and_shape(name):
     family = models.find(name)
-    return family, (100,) if of_series(family) else (8, 8)
+    return family, (100,) if of_series(family) or family.of_text else (8, 8)
 
 
 # what no model can be made with, by the name of the setting
 WRONG = {
-    **dict.fromkeys(("hidden", "width", "latent", "K", "dim", "layers", "couplings", "components", "features", "masks",
-                     "prior_width"), (0, -1)),
+    **dict.fromkeys(("hidden", "width", "heads", "latent", "K", "dim", "layers", "couplings", "components", "features",
+                     "masks", "prior_width"), (0, -1)),
     **dict.fromkeys(("blocks", "prior_blocks", "scales", "halvings", "classes", "revive", "p"), (-1, -2)),
     **dict.fromkeys(("dropout", "prior_dropout", "average"), (-0.1, 1.0, NAN)),
     **dict.fromkeys(("binary", "miss"), (-0.1, 1.1, NAN)),

@@ -1,0 +1,72 @@
+"""A transformer: each vector of a sequence reads the others by attention, and then passes through a perceptron.
+
+Vaswani et al., "Attention Is All You Need", 2017; with the norms before what they are for (Xiong et al., "On Layer
+Normalization in the Transformer Architecture", 2020).
+
+    Transformer(L, width)    h (N, l, width), l <= L -> (N, l, width)
+
+    h <- h + position                                             one vector for each of L places, learnt
+    h <- h + W softmax(q k^T / sqrt(d)) v                         in each block; q, k, v are linear in norm(h), and
+                                                                  `heads` such sums of d numbers lie side by side
+    h <- h + W gelu(V norm(h))
+    norm(h)
+
+`causal`: a vector reads itself and those before it, as MADE's masks have it, and its result depends on no later one.
+mask (N, l) is true where there is something to read: in each row somewhere, or its result is not a number. A causal
+transformer needs none for what fills the end of a row, because nothing before reads that.
+
+Attention is PyTorch's own, which stores no l x l matrix where it can do without: there is no room for it here.
+
+    used by: genmini/models/language.py    test: tests/models/test_transformer.py
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from genmini.nets.unet import zero
+from genmini.settings import share, whole
+
+
+class Transformer(nn.Module):
+    """blocks: how many; heads: sums that each attention takes, of width / heads numbers. What a block adds is 0 at
+    initialisation."""
+
+    def __init__(self, L, width=96, blocks=4, heads=4, causal=False, dropout=0.0):
+        super().__init__()
+        whole(L=L, width=width, heads=heads)
+        whole(0, blocks=blocks)
+        share(dropout=dropout)
+        if width % heads:
+            raise ValueError(f"width must be a multiple of heads = {heads}, got {width}")
+        self.position = nn.Parameter(0.02 * torch.randn(L, width))
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(blocks))
+        self.norm, self.causal = nn.LayerNorm(width), causal
+
+    def forward(self, h, mask=None):
+        l = h.shape[1]
+        h = h + self.position[:l]
+        reads, causal = None, self.causal
+        if mask is not None:
+            reads, causal = mask[:, None, None], False  # (N, heads, l that reads, l that is read)
+            if self.causal:
+                reads = reads & torch.ones(l, l, dtype=torch.bool, device=h.device).tril()
+        for block in self.blocks:
+            h = block(h, reads, causal)
+        return self.norm(h)
+
+
+class Block(nn.Module):
+    def __init__(self, width, heads, dropout):
+        super().__init__()
+        self.heads = heads
+        self.norm, self.qkv, self.out = nn.LayerNorm(width), nn.Linear(width, 3 * width), zero(nn.Linear(width, width))
+        self.between, self.V, self.W = (nn.LayerNorm(width), nn.Linear(width, 4 * width),
+                                        zero(nn.Linear(4 * width, width)))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, h, reads, causal):
+        q, k, v = self.qkv(self.norm(h)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (N, heads, l, d)
+        a = F.scaled_dot_product_attention(q, k, v, attn_mask=reads, is_causal=causal)
+        h = h + self.dropout(self.out(a.transpose(1, 2).flatten(2)))
+        return h + self.dropout(self.W(F.gelu(self.V(self.between(h)))))
