@@ -7,6 +7,7 @@
 #ifndef SET    // ---- the problem, once for all instruction sets ------------------------------------------------------
 #include <algorithm>
 #include <type_traits>
+#include "cpu/numbers.h"
 #include "cpu/threads.h"
 
 namespace {
@@ -112,16 +113,14 @@ template <class T> void run_steps(const Problem<T>& p, Key<T>* work, int threads
 extern "C" int ddim_step_cpu(int dtype, const void* x, const void* output, const void* unconditional, const void* noise,
                              const void* seed, void* x_s, void* work, double w, double p, double q, double a, double k,
                              double c, int64_t threshold, int64_t rank, int64_t N, int64_t D, int threads) {
-    if ((dtype != 0 && dtype != 3) || N < 0 || D < 0 || threads < 1 || threshold < 0 || threshold > DYNAMIC) return 1;
+    if (N < 0 || D < 0 || threads < 1 || threshold < 0 || threshold > DYNAMIC) return 1;
     if (N && D && (rank < 0 || rank >= D || (c && !noise == !seed))) return 1;
-    auto fill = [&](auto zero) {
+    return with_float_or_double(dtype, [&](auto zero) {
         using T = decltype(zero);
         run_steps(Problem<T>{(const T*)x, (const T*)output, (const T*)unconditional, c ? (const T*)noise : nullptr,
                              c ? (const uint64_t*)seed : nullptr, (T*)x_s, T(w), T(p), T(q), T(a), T(k), T(c),
                              Threshold(threshold), rank, N, D},
                   (Key<T>*)work, threads);
-    };
-    dtype == 0 ? fill(float()) : fill(double());
-    return 0;
+    });
 }
 #endif

@@ -5,6 +5,7 @@
 
 #ifndef SET    // ---- the problem, once for all instruction sets ------------------------------------------------------
 #include <cmath>
+#include "cpu/numbers.h"
 #include "cpu/threads.h"
 
 namespace {
@@ -160,8 +161,8 @@ template <class T> void over_rows(const Gradient<T>& p, int64_t c0, int64_t c1) 
     for (int64_t c = c0; c < c1; c++) p.dgamma[c] = T(dgamma[c - c0]), p.dbeta[c] = T(dbeta[c - c0]);
 }
 
-bool possible(int dtype, int64_t N, int64_t C, int64_t P, int64_t G, int threads) {
-    return (dtype == 0 || dtype == 3) && N >= 0 && C >= 1 && P >= 0 && G >= 1 && C % G == 0 && threads >= 1;
+bool possible(int64_t N, int64_t C, int64_t P, int64_t G, int threads) {
+    return N >= 0 && C >= 1 && P >= 0 && G >= 1 && C % G == 0 && threads >= 1;
 }
 
 template <class T> Problem<T> problem(const void* x, const void* gamma, const void* beta, const void* scale,
@@ -175,23 +176,21 @@ template <class T> Problem<T> problem(const void* x, const void* gamma, const vo
 extern "C" int group_norm_silu_cpu(int dtype, const void* x, const void* gamma, const void* beta, const void* scale,
                                    const void* shift, void* y, void* stats, double eps, int64_t N, int64_t C,
                                    int64_t P, int64_t G, int threads) {
-    if (!possible(dtype, N, C, P, G, threads)) return 1;
-    auto fill = [&](auto zero) {
+    if (!possible(N, C, P, G, threads)) return 1;
+    return with_float_or_double(dtype, [&](auto zero) {
         using T = decltype(zero);
         Forward<T> p = {problem<T>(x, gamma, beta, scale, shift, N, C, P, G), (T*)y, (T*)stats, eps};
         auto group = BEST(forward<T>);
         each_group(p, threads, [&](int64_t ng) { group(p, ng); });
-    };
-    dtype == 0 ? fill(float()) : fill(double());
-    return 0;
+    });
 }
 
 extern "C" int group_norm_silu_backward_cpu(int dtype, const void* dy, const void* x, const void* gamma,
                                             const void* beta, const void* scale, const void* shift, const void* stats,
                                             void* dx, void* dgamma, void* dbeta, void* dscale, void* dshift, int64_t N,
                                             int64_t C, int64_t P, int64_t G, int threads) {
-    if (!possible(dtype, N, C, P, G, threads)) return 1;
-    auto fill = [&](auto zero) {
+    if (!possible(N, C, P, G, threads)) return 1;
+    return with_float_or_double(dtype, [&](auto zero) {
         using T = decltype(zero);
         Gradient<T> p = {problem<T>(x, gamma, beta, scale, shift, N, C, P, G), (const T*)dy, (const T*)stats, (T*)dx,
                          (T*)dgamma, (T*)dbeta, (T*)dscale, (T*)dshift};
@@ -199,8 +198,6 @@ extern "C" int group_norm_silu_backward_cpu(int dtype, const void* dy, const voi
         each_group(p, threads, [&](int64_t ng) { group(p, ng); });
         parallel(ceil_div(C, CHANNELS), worth_waking(threads, N * C),
                  [&](int64_t task, int) { over_rows(p, task * CHANNELS, std::min(C, (task + 1) * CHANNELS)); });
-    };
-    dtype == 0 ? fill(float()) : fill(double());
-    return 0;
+    });
 }
 #endif

@@ -5,6 +5,7 @@
 // read in order. The order of a sample's sums depends neither on its neighbours nor on the number of threads.
 
 #ifndef SET    // ---- the problem, once for all instruction sets ------------------------------------------------------
+#include "cpu/numbers.h"
 #include "cpu/threads.h"
 #include "made_sample.h"
 
@@ -178,16 +179,12 @@ extern "C" int64_t made_sample_cpu_workspace(int dtype, const void* sizes, int t
 extern "C" int made_sample_cpu(int dtype, const void* sizes, const void* layers, const void* u, void* x,
                                void* ends, void* logits, void* workspace, int threads) {
     const Sizes& s = *(const Sizes*)sizes;
-    if ((dtype != 0 && dtype != 3) || s.I < 0 || s.L < 2 || s.L > 256 || s.N < 0 || s.D < 0 || s.known < 0 ||
-        s.known > s.D || threads < 1)
-        return 1;
-    auto walk = [&](auto zero) {
+    if (s.I < 0 || s.L < 2 || s.L > 256 || s.N < 0 || s.D < 0 || s.known < 0 || s.known > s.D || threads < 1) return 1;
+    return with_float_or_double(dtype, [&](auto zero) {
         using T = decltype(zero);
         Made<T> m = {s, (const Layer<T>*)layers, (const T*)u, (uint8_t*)x, (int64_t*)ends, (T*)logits};
         find_ends(m);
         all_samples(m, workspace, threads);
-    };
-    dtype == 0 ? walk(float()) : walk(double());
-    return 0;
+    });
 }
 #endif

@@ -6,6 +6,7 @@
 // The order of each sum does not depend on the number of threads.
 
 #ifndef SET    // ---- the problem, once for all instruction sets ------------------------------------------------------
+#include "cpu/numbers.h"
 #include "cpu/threads.h"
 
 namespace {
@@ -233,29 +234,25 @@ extern "C" int64_t nade_cpu_workspace(int dtype, int64_t D, int64_t H, int threa
 // argument.
 extern "C" int nade_cpu(int dtype, const void* u, void* x, int64_t known, const void* W, const void* V, const void* b,
                         const void* c, void* logits, void* workspace, int64_t N, int64_t D, int64_t H, int threads) {
-    if ((dtype != 0 && dtype != 3) || N < 0 || D < 0 || H < 0 || threads < 1 || known < 0 || known > D) return 1;
-    auto run = [&](auto zero) {
+    if (N < 0 || D < 0 || H < 0 || threads < 1 || known < 0 || known > D) return 1;
+    return with_float_or_double(dtype, [&](auto zero) {
         using T = decltype(zero);
         Pass<T> p = {(const T*)u, (uint8_t*)x, known, (const T*)W, (const T*)V, (const T*)b, (const T*)c, (T*)logits,
                      N, D, H};
         run_pass(p, workspace, threads);
-    };
-    dtype == 0 ? run(float()) : run(double());
-    return 0;
+    });
 }
 
 // dW (transposed, (D, H)), dV (D, H), dc (H) from dl (N, D)
 extern "C" int nade_backward_cpu(int dtype, const void* dl, const void* x, const void* W, const void* V, const void* c,
                                  void* dW, void* dV, void* dc, void* workspace, int64_t N, int64_t D, int64_t H,
                                  int threads) {
-    if ((dtype != 0 && dtype != 3) || N < 0 || D < 0 || H < 0 || threads < 1) return 1;
-    auto run = [&](auto zero) {
+    if (N < 0 || D < 0 || H < 0 || threads < 1) return 1;
+    return with_float_or_double(dtype, [&](auto zero) {
         using T = decltype(zero);
         Gradient<T> g = {
             (const T*)dl, (const uint8_t*)x, (const T*)W, (const T*)V, (const T*)c, (T*)dW, (T*)dV, (T*)dc, N, D, H};
         run_gradient(g, workspace, threads);
-    };
-    dtype == 0 ? run(float()) : run(double());
-    return 0;
+    });
 }
 #endif

@@ -6,6 +6,7 @@
 
 #ifndef SET    // ---- the problem, once for all instruction sets ---------------------------------------------------
 #include <algorithm>
+#include "cpu/numbers.h"
 #include "cpu/threads.h"
 #include "pixelcnn_sample.h"
 
@@ -183,15 +184,13 @@ extern "C" int pixelcnn_sample_cpu(int dtype, const void* sizes, const void* u, 
                                    const void* streams, const void* layers, const void* taps, const void* weights,
                                    const void* biases, void* logits, void* workspace, int threads) {
     const Sizes& s = *(const Sizes*)sizes;
-    if ((dtype != 0 && dtype != 3) || s.N < 0 || s.L < 2 || s.K < 0 || s.C < 1 || threads < 1) return 1;
-    auto walk = [&](auto zero) {
+    if (s.N < 0 || s.L < 2 || s.K < 0 || s.C < 1 || threads < 1) return 1;
+    return with_float_or_double(dtype, [&](auto zero) {
         using T = decltype(zero);
         Problem<T> p = {s, (const T*)u, (int64_t*)x, (const int64_t*)y, (const T*)E, (const Stream*)streams,
                         (const Layer*)layers, (const Tap*)taps, (const T*)weights, (const T*)biases, (T*)logits,
                         nullptr};    // the workspace is divided below
         all_samples(p, workspace, threads);
-    };
-    dtype == 0 ? walk(float()) : walk(double());
-    return 0;
+    });
 }
 #endif

@@ -5,6 +5,7 @@
 
 #ifndef SET    // ---- the problem, once for all instruction sets ------------------------------------------------------
 #include <algorithm>
+#include "cpu/numbers.h"
 #include "cpu/threads.h"
 
 namespace {
@@ -68,15 +69,13 @@ template <class T> void run_parts(const Problem<T>& p, int threads) {
 extern "C" int q_sample_cpu(int dtype, const void* x0, const void* t, const void* alpha, const void* sigma,
                             const void* eps, const void* seed, void* x_t, void* y, int64_t target, int64_t N, int64_t D,
                             int64_t T, int threads) {
-    if ((dtype != 0 && dtype != 3) || N < 0 || D < 0 || T < 1 || threads < 1 || target < NONE || target > V) return 1;
+    if (N < 0 || D < 0 || T < 1 || threads < 1 || target < NONE || target > V) return 1;
     if (N && D && !eps == !seed) return 1;    // what is empty has no address
-    auto fill = [&](auto zero) {
+    return with_float_or_double(dtype, [&](auto zero) {
         using X = decltype(zero);
         run_parts(Problem<X>{(const X*)x0, (const int64_t*)t, (const double*)alpha, (const double*)sigma, (const X*)eps,
                              seed ? *(const uint64_t*)seed : 0, (X*)x_t, (X*)y, N, D, T, Target(target)},
                   threads);
-    };
-    dtype == 0 ? fill(float()) : fill(double());
-    return 0;
+    });
 }
 #endif

@@ -35,4 +35,11 @@ template <class F> void with_dtype(int dtype, F f) {
     if (dtype == 3) f(double());
 }
 
+// f(zero of the type) -> 0, or 1 for another type, as native kernels say of a bad argument
+template <class F> int with_float_or_double(int dtype, F f) {
+    if (dtype == 0) return f(float()), 0;
+    if (dtype == 3) return f(double()), 0;
+    return 1;
+}
+
 }    // namespace
