@@ -39,7 +39,7 @@ class Plan:
     loops: list  # the settings of the loop, a dict for each stage
     seed: int
     threads: int | None  # of the recipe
-    options: dict  # of the data: size and colour of images, {} of all else
+    options: dict  # of the data: size and colour of images, how many captions of each; {} of all else
 
     @property
     def model_class(self):
@@ -69,6 +69,8 @@ def plan(model, data_name, recipe=None, assignments=(), steps=None, seed=0, size
     model_class = models.find(model)
     options = data.options(data_name, size, colour)
     name, chosen, data_name = _recipe(model, data_name, recipe, colour)
+    if model_class.captions:
+        options = data.options(data_name, size, colour, model_class.captions)
     at_once = not model_class.cannot("fit")
     settings, *loops = _settings(assignments, model_class, model_class.fit if at_once else Loop, chosen)
     if steps and at_once:
@@ -283,7 +285,7 @@ def figures(model, split, k=0):
     Draws are those of seed 0, so that the figures are the same each time.
     """
     torch.manual_seed(0)
-    x, y = split.x.split(1000), split.y.split(1000) if model.classes else itertools.repeat(None)
+    x, y = split.x.split(1000), split.y.split(1000) if model.takes_y else itertools.repeat(None)
     to = lambda tensor: None if tensor is None else tensor.to(model.device)
     with torch.no_grad():
         parts = [model.figures(to(x_b), y=to(y_b), k=k) for x_b, y_b in zip(x, y, strict=False)]
@@ -300,7 +302,7 @@ def figures(model, split, k=0):
     if shown[0].name == "" and split.name in toys.TOYS:
         y = split.y if model.classes else None
         shown.append(Figure("truth", -toys.TOYS[split.name].log_prob(split.x, y).mean().item(), None, "nats"))
-    report = model.report(to(split.x), y=to(split.y) if model.classes else None)
+    report = model.report(to(split.x), y=to(split.y) if model.takes_y else None)
     return shown + [Figure(name, value) for name, value in report.items()]
 
 

@@ -99,11 +99,11 @@ class Training:
 
     def step(self):
         n = torch.randint(len(self.train_data), (self.loop.batch,), generator=self.random.noise).to(self.device)
-        x = self.train_data.batch(n, self.random.noise)
+        x, y = self.train_data.batch(n, self.random.noise)
         if self.loop.shift:
             x = shifted(x, self.loop.shift, self.random.noise)
         self.model.train()
-        names, updates = set(), self.model.updates(Batch(x, self.train_data.y[n]))
+        names, updates = set(), self.model.updates(Batch(x, y))
         while (update := self._next(updates)) is not None:
             name, loss, parameters = update
             self._descent(name, list(parameters)).step(loss)
@@ -175,7 +175,7 @@ class Training:
         row |= {_in_metrics(name): torch.stack(losses).mean().item() for name, losses in self.losses.items()}
         if evaluated:
             row |= self._on_valid() | dict(seconds=round(time.perf_counter() - self.began, 2))
-            row |= self.judged.report(self.valid_data.x, self.valid_data.y if self.model.classes else None)
+            row |= self.judged.report(self.valid_data.x, self.valid_data.y if self.model.takes_y else None)
         losses = {name: row[name] for name in (*map(_in_metrics, self.losses), "valid") if name in row}
         if not math.isfinite(sum(losses.values())):
             saved = self.saved > -math.inf  # by this training
@@ -188,7 +188,7 @@ class Training:
         """{"valid": what the weights are judged by, ...} and what `measure` adds, or puts in its place."""
         self.judged.eval()
         with torch.no_grad():
-            y = self.valid_data.y if self.model.classes else None
+            y = self.valid_data.y if self.model.takes_y else None
             row = {"valid": self.judged.valid_loss(self.valid_data.x, y)}
         return row | (self.measure(self.judged) if self.measure else {})
 

@@ -39,11 +39,11 @@ def parts(model, test, n):
 
 
 def _first(model, test, n, what):
-    """n test images, and their classes for a model that takes them"""
+    """n test images, and their classes or captions for a model that takes them"""
     if n > len(test):
         raise ValueError(f"{n} {what}, and the {test.split} split of {test.name} "
                          f"has {len(test)} images: ask for fewer (-n)")
-    of_class = dict(y=test.y[:n].to(model.device)) if model.classes else {}
+    of_class = dict(y=test.y[:n].to(model.device)) if model.takes_y else {}
     return dict(x=test.x[:n].to(model.device), **of_class)
 
 

@@ -14,7 +14,8 @@ def figures(model, split, k=0):
     kind, examples = data.kind(split.name), f"{len(split)} {NOUNS[data.kind(split.name)]}"
     shown = experiment.figures(model, split, k)
     # a model that draws nothing, as a classifier, finds the class itself
-    condition = ", given the class" * bool(model.classes and not model.cannot("sample"))
+    condition = f", given the {'caption' if model.captions else 'class'}"
+    condition *= model.takes_y and not model.cannot("sample")
     if shown[0].name:
         widest = max(len(figure.name) for figure in shown if figure.error is not None)
         for figure in shown:

@@ -11,6 +11,7 @@ SHOWN = 8  # texts that are printed, at most
 
 def options(parser):
     _options.run_folder(parser)
+    parser.add_argument("caption", nargs="?", metavar="CAPTION", help="what to draw, of a model that reads captions")
     parser.add_argument("-n", type=_options.positive, default=64, metavar="N", help="how many (default: 64)")
     parser.add_argument("-y", type=_classes, metavar="CLASS",
                         help="of one class, from a model with classes; 3,8: of both at once (default: of all)")
@@ -61,6 +62,10 @@ def run(arguments):
         if len(arguments.y) > 1 and model.cannot("mixture"):
             raise ValueError(f"-y with several classes does not fit: {model.cannot('mixture')}")
         how["y"] = arguments.y[0] if len(arguments.y) == 1 else model.mixture(arguments.y)
+    if arguments.caption is not None:
+        if not model.captions:
+            raise ValueError(f"{arguments.caption[:60]!r} would be a caption, and the {name} in {folder} reads none")
+        how["y"] = arguments.caption
     if arguments.begin is not None:
         if model.cannot("begin"):
             raise ValueError(f"--begin does not fit: {model.cannot('begin')}")

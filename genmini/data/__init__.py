@@ -7,6 +7,7 @@
     load("idx", "train", "fashion/")                             any set in MNIST's file format: genmini/data/idx.py
     load("images", "train", "photos/", size=32, colour=True)     PNG and JPEG images: genmini/data/images.py
     load("shapes", "train", size=32)                             drawn scenes with captions: genmini/data/shapes.py
+    load("shapes", "train", size=32, captions=4)                 y are captions, of 4 sentences of each image
     load("captions", "train")                                    sentences without images: genmini/data/captions.py
 
 Points of the plane and series of numbers are floating and have no levels (None). toys.TOYS holds the toys' densities.
@@ -32,6 +33,7 @@ from . import captions, digits, home, idx, images, mnist, series, shapes, shapes
 
 SPLITS = ("train", "valid", "test")
 OWN = ("idx", "images")  # the user's own data: always from a folder
+MOST_CAPTIONS = 16  # of an image
 SIZE = 32  # of `images` and `shapes`, if no other is chosen
 
 
@@ -40,14 +42,15 @@ class Data:
     name: str
     split: str
     x: torch.Tensor  # (N, *shape)
-    y: torch.Tensor  # (N,)
+    y: torch.Tensor  # (N,) classes, or (N, L) numbers of words
     levels: int | None  # None: real numbers
     grey: torch.Tensor | None = None  # (N, *shape): of dynamic data, the levels that x was drawn from
     brightest: int = 1  # the highest level of grey
     classes: int | None = None  # how many y tells apart: 0 without labels; None: it is not known
     source: dict | None = None  # of the user's own data: its folder, and the count and SHA-256 that identify it
     scenes: shapes.Scenes | None = None  # of shapes, what each image shows
-    words: text.Words | None = None  # of text, what its numbers mean
+    words: text.Words | None = None  # of text, and of captioned images, what the numbers mean
+    ways: torch.Tensor | None = None  # (N, K, L): of captioned images, K captions of each; y is the first, (N, L)
 
     def __len__(self):
         return len(self.x)
@@ -83,16 +86,29 @@ class Data:
         """Binary: the one draw of `dynamic`, for all epochs."""
         return replace(self.dynamic(), name=f"{self.name}-drawn", grey=None)
 
+    def captioned(self, K):
+        """Of shapes, with captions for y: the first of each image is that of `captions`, and K - 1 are other sentences
+        that are true of it; some may be the same."""
+        said = [self.captions] + [shapes_captions.captions(self.scenes, seed=[SPLITS.index(self.split), k])
+                                  for k in range(1, K)]
+        ways = torch.stack([captions.WORDS.encode(each, captions.LENGTH) for each in said], 1).to(torch.uint8)
+        return replace(self, y=ways[:, 0], classes=0, words=captions.WORDS, ways=ways)
+
     def batch(self, n, noise):
-        """The rows n of x; of dynamic data, new draws of them by `noise`, a generator of the CPU."""
-        if self.grey is None:
-            return self.x[n]
-        u = torch.randint(self.brightest, (len(n), *self.shape), generator=noise, dtype=torch.uint8)
-        return (u.to(self.grey.device) < self.grey[n]).to(torch.uint8)
+        """The rows n of x and y. Of dynamic data, x are new draws, and of captioned images, y is one of the captions of
+        each: drawn by `noise`, a generator of the CPU."""
+        x, y = self.x[n] if self.grey is None else None, self.y[n] if self.ways is None else None
+        if x is None:
+            u = torch.randint(self.brightest, (len(n), *self.shape), generator=noise, dtype=torch.uint8)
+            x = (u.to(self.grey.device) < self.grey[n]).to(torch.uint8)
+        if y is None:
+            k = torch.randint(self.ways.shape[1], (len(n),), generator=noise)
+            y = self.ways[n, k.to(n.device)]
+        return x, y
 
     def to(self, device):
-        grey = None if self.grey is None else self.grey.to(device)
-        return replace(self, x=self.x.to(device), y=self.y.to(device), grey=grey)
+        to = lambda tensor: None if tensor is None else tensor.to(device)
+        return replace(self, x=to(self.x), y=to(self.y), grey=to(self.grey), ways=to(self.ways))
 
 
 def _digits(split, folder):
@@ -202,9 +218,11 @@ def in_colour(name, colour=False):
     return colour or family(name) == "shapes" and not name.startswith("shapes-grey")
 
 
-def options(name, size=None, colour=False):
+def options(name, size=None, colour=False, captions=0):
     """What `load` takes beside name, split and folder, checked: {} of all data but `images` and `shapes`."""
     check(name)
+    if captions:
+        return options(name, size, colour) | _captions_option(name, captions)
     if family(name) not in ("images", "shapes"):
         if size is not None or colour:
             raise ValueError("size and colour are chosen for the data `images`, a size for `shapes`, "
@@ -219,20 +237,31 @@ def options(name, size=None, colour=False):
     return dict(size=SIZE if size is None else size, colour=colour)
 
 
-def load(name, split="train", folder=None, size=None, colour=False):
+def _captions_option(name, captions):
+    if family(name) != "shapes":
+        raise ValueError(f"captions are chosen for the data `shapes`, and {name} has none")
+    if type(captions) is not int or not 0 < captions <= MOST_CAPTIONS:
+        raise ValueError(f"captions must be how many of an image there are, 1 to {MOST_CAPTIONS}, got {captions!r}")
+    return dict(captions=captions)
+
+
+def load(name, split="train", folder=None, size=None, colour=False, captions=0):
     """A split of a data set.
 
     folder: where data lies that is not embedded (default: GENMINI_DATA; of MNIST, else the user's cache).
     size: of the data `images` and `shapes`, the side in pixels (default: 32). colour: whether `images` keep theirs.
+    captions: of `shapes`, how many sentences of each image y is drawn from; 0: y is a class.
     """
-    chosen = options(name, size, colour)
+    chosen = options(name, size, colour, captions)
+    said = chosen.pop("captions", 0)
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
     if folder is not None and family(name) not in (*OWN, "mnist"):
         raise ValueError(f"{name} lies in no folder, and {str(folder)!r} is given: leave --data-dir out")
     if family(name) in OWN:
         folder = home.find(folder, needed_by=name)
-    return SETS[name][1](split, folder, **chosen)
+    read = SETS[name][1](split, folder, **chosen)
+    return read.captioned(said) if said else read
 
 
 def of_run(metadata, split, folder=None):

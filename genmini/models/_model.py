@@ -11,10 +11,10 @@
 
 The constructor's arguments are converted to plain Python values (a tensor to a list, a shape to a tuple) and kept in
 `settings`. x are N examples (N, *shape): whole levels 0 ... levels - 1, or real numbers where levels is None. y are
-their classes (N,), or one class for all, of a model that has `classes`; of others it is None. What comes after x and y
-is passed by name. A method that a model does not have raises `Cannot` with the reason; `cannot(name)` gives the reason
-without a call. Whether VAE has `begin_at_marginals` depends on its settings: `cannot` does not know them, and the call
-raises. docs/extend.md adds a model step by step.
+their classes (N,), or one class for all, of a model that has `classes`; of one with `captions`, text
+(genmini/models/_captioned.py); of others None. What comes after x and y is passed by name. A method that a model does
+not have, or not with its settings, raises `Cannot` with the reason; `cannot(name)` tells what a family does not have,
+without a call. docs/extend.md adds a model step by step.
 """
 
 import functools
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
     """What one step of training learns from."""
 
     x: torch.Tensor  # (N, *shape)
-    y: torch.Tensor  # (N,) classes
+    y: torch.Tensor  # (N,) classes, or (N, L) captions
 
 
 class Model(nn.Module):
@@ -52,6 +52,7 @@ class Model(nn.Module):
     unit = "nats"  # of `loss`
     is_bound = False  # true if log_prob is a lower bound of log p(x)
     classes = 0  # how many classes y tells apart; 0: the model takes no y
+    captions = 0  # from how many captions of an image training draws y; 0: y is no text
     stages = ()  # names of the parts that are learnt one after another
     latent = 0  # how many numbers z code an example; 0: none
     K = 0  # how many codes a codebook has; 0: there is none
@@ -62,7 +63,7 @@ class Model(nn.Module):
     r1 = 0.0  # the weight of the penalty on the discriminator's slopes where the data are
     given = ""  # what of an image the model is given, a name of genmini/conditions.py; "": nothing
     of_text = False  # true if x is text: numbers of words
-    vocabulary = ()  # the words that it reads, of a model of text
+    vocabulary = ()  # the words that it reads
     sample_note = ""  # a sentence that belongs beside samples
     judged_by_samples = False  # true if `valid_loss` is taken of samples; the metrics then count modes, too
 
@@ -105,6 +106,11 @@ class Model(nn.Module):
     def title(self):
         """What pictures call the model."""
         return type(self).__name__
+
+    @property
+    def takes_y(self):
+        """Whether it learns x given y."""
+        return bool(self.classes or self.captions)
 
     @property
     def device(self):
@@ -190,9 +196,8 @@ class Model(nn.Module):
 
     def updates(self, batch):
         """Yields (name, loss, parameters), one update after another: the loop steps these parameters down this loss
-        before it takes the next, so that a later loss sees the earlier steps. Each name has an optimiser of its own.
-        Two players: yield ("critic", ..., self.critic.parameters()), then ("generator", ...)."""
-        yield "loss", self.loss(batch.x, y=batch.y if self.classes else None).mean(), self.parameters()
+        before it takes the next, so that a later loss sees the earlier steps; each name has an optimiser of its own."""
+        yield "loss", self.loss(batch.x, y=batch.y if self.takes_y else None).mean(), self.parameters()
 
     def begin(self, stage, train):
         """Called before each of `stages`: from here on `loss` and `updates` are those of this stage."""
@@ -331,5 +336,5 @@ def judge(model, x, y=None, batch=1000):
     """The model's loss of each example, (N,), in eval mode, a batch at a time."""
     model.eval()
     x = x.split(batch)
-    y = y.split(batch) if model.classes and y is not None else [None] * len(x)
+    y = y.split(batch) if model.takes_y and y is not None else [None] * len(x)
     return torch.cat([model.loss(x_b, y=y_b) for x_b, y_b in zip(x, y, strict=True)])

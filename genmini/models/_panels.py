@@ -18,7 +18,7 @@ def panels_of(model, splits):
     test, name, rows = splits["test"], model.title, min(8, len(splits["test"]))
     if model.given:
         x = test.x[: rows * rows]
-        y = dict(y=test.y[: len(x)].to(model.device)) if model.classes else {}
+        y = dict(y=test.y[: len(x)].to(model.device)) if model.takes_y else {}
         made = model.restore(x.to(model.device), **y).cpu()
         c = conditions.pictured(x, model.given)
         return {"data (test)": x, "what is given": c, f"restored by {name}": made}, rows

@@ -12,7 +12,7 @@ import torch
 
 from genmini.settings import whole
 
-OF_DATA = "shape", "levels", "vocabulary"  # arguments that the data decide
+OF_DATA = "shape", "levels", "vocabulary", "length"  # arguments that the data decide
 NOT_STORED = "device", "dtype", "context"  # arguments that are no settings; a model hands `context` to its base
 
 

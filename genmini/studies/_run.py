@@ -27,7 +27,7 @@ class Run:
 
     @property
     def conditional(self):
-        return bool(self.model.classes)
+        return self.model.takes_y
 
     def encode(self, x, y):
         """(N, *shape), (N,) -> (N, d) on the CPU; y is for a model with classes."""
