@@ -57,9 +57,8 @@ def channels_last(x):
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def new_image(x, channels, dtype=None):
+def new_image(x, channels):
     """An empty image in the memory order of x: channels last, or channels first."""
     last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     order = torch.channels_last if last else torch.contiguous_format
-    return torch.empty((x.shape[0], channels, *x.shape[2:]), dtype=dtype or x.dtype, device=x.device,
-                       memory_format=order)
+    return torch.empty((x.shape[0], channels, *x.shape[2:]), dtype=x.dtype, device=x.device, memory_format=order)

@@ -111,9 +111,7 @@ def finished(x, x0, s, n, start, at, ok, noise_ptr, seed_ptr, x_s_ptr, a, k, c, 
     tl.store(x_s_ptr + at, x_s.to(x_s_ptr.dtype.element_ty), ok)
 
 
-# The numbers come as float64: without its name Triton takes a Python float as float32.
-
-
+# The numbers are declared as float64: Triton would take a Python float as float32
 @triton.jit
 def step(x_ptr, out_ptr, u_ptr, noise_ptr, seed_ptr, s_ptr, x_s_ptr, w: tl.float64, p: tl.float64, q: tl.float64,
          a: tl.float64, k: tl.float64, c: tl.float64, N, D, GUIDED: tl.constexpr, THRESHOLD: tl.constexpr,
@@ -226,8 +224,8 @@ def ddim_step(x, output, alpha_t, sigma_t, alpha_s, sigma_s, target="eps", uncon
     _check.one_of("target", target, ("eps", "x0", "v"))
     if threshold is not None:
         _check.one_of("threshold", threshold, ("static", "dynamic"))
-    given = {"x": x, "output": output, "unconditional": unconditional, "noise": noise}
-    given = {name: tensor for name, tensor in given.items() if tensor is not None or name in ("x", "output")}
+    more = dict(unconditional=unconditional, noise=noise)
+    given = dict(x=x, output=output) | {name: tensor for name, tensor in more.items() if tensor is not None}
     _check.tensors(**given)
     _check.at_least("x", x, 1, "(N, ...), dimension 0 the batch")
     for name, tensor in given.items():
@@ -240,18 +238,14 @@ def ddim_step(x, output, alpha_t, sigma_t, alpha_s, sigma_s, target="eps", uncon
     w, p, q, a, k, c = numbers_of(alpha_t, sigma_t, alpha_s, sigma_s, target, weight, quantile, eta)
     given = dict(zip(given, _check.float32_under_autocast(*given.values()), strict=True))
     x = given["x"]
-    rows = {name: _check.as_rows(tensor.to(x.dtype)) for name, tensor in given.items()}
-    noise = rows.get("noise") if c else None
+    rows = more | {name: _check.as_rows(tensor.to(x.dtype)) for name, tensor in given.items()}
     seed = seed_of(seed, x.device) if c and noise is None else None
-    x_s = _step(
-        x=rows["x"], output=rows["output"], unconditional=rows.get("unconditional"), noise=noise, seed=seed, w=w, p=p,
-        q=q, a=a, k=k, c=c, threshold=threshold or "none", quantile=float(quantile),
-    )
-    return x_s.reshape(x.shape)
+    numbers = dict(w=w, p=p, q=q, a=a, k=k, c=c, quantile=float(quantile))
+    return _step(**rows, seed=seed, **numbers, threshold=threshold or "none").reshape(x.shape)
 
 
 def numbers_of(alpha_t, sigma_t, alpha_s, sigma_s, target, weight, quantile, eta):
-    """w, p, q, a, k, c, checked."""
+    """w, p, q, a, k, c of the math above, from checked arguments."""
     named = dict(alpha_t=alpha_t, sigma_t=sigma_t, alpha_s=alpha_s, sigma_s=sigma_s, quantile=quantile, eta=eta)
     _check.number("weight", weight)
     for name, value in named.items():

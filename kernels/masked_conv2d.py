@@ -156,9 +156,8 @@ def correlate(dy_ptr, x_ptr, dk_ptr, C, O, H, W, P, kh, kw, CHUNK, dy_n, dy_o, d
 
 def launch(rung, x, weight, bias, kind, colours, turned=False):
     dtype, (N, C, H, W), (_, _, kh, kw) = x.dtype, x.shape, weight.shape
-    y = new_image(x, weight.shape[1 if turned else 0],
-                  torch.float32 if dtype == torch.bfloat16 and x.device.type == "cpu" else dtype)
     x, weight, bias = for_interpreter(x, weight, bias)
+    y = new_image(x, weight.shape[1 if turned else 0])
     O, P, T = y.shape[1], N * H * W, kh * kw
     k = weight.reshape(*weight.shape[:2], T)  # (o, c, t)
     if rung == "taps":
