@@ -6,7 +6,7 @@
 A study of runs together, as `restore`, makes one picture of all that it is given.
 
 A study names the methods of `Model` that it calls, NEEDS: any run whose model has them fits, unless `misfit(model)`
-gives a reason against it.
+gives a reason against it. A study of text is marked OF_TEXT; all others are of images, points or series.
 """
 
 import importlib
@@ -29,6 +29,7 @@ STUDIES = {  # of runs; `latent-dim` trains runs of its own
     "restore": "colours or detail that runs make of a part of an image: a regressor's mean, and draws",
     "complete": "the missing half of test images, drawn several times: of models that can complete",
     "semi-supervised": "a classifier that learns from 1, 5 or 10 labels of each class, on codes and on pixels",
+    "words": "nats a text beside counts of words and of pairs of words, and what samples are: of models of text",
     "latent-dim": "reconstruction and bound against the latent dimension: takes MODEL --data D, and trains runs",
 }
 
@@ -41,8 +42,8 @@ def find(name):
 
 def lacks(study, model):
     """What a model, or its class, lacks for the module `study`, in words; "" if nothing."""
-    if model.of_text:
-        return "its samples are texts, and no images"
+    if model.of_text != ("OF_TEXT" in vars(study)):
+        return "its samples are texts, and no images" if model.of_text else "its samples are no texts"
     return "; ".join(dict.fromkeys(model.cannot(need) for need in study.NEEDS if model.cannot(need)))
 
 
