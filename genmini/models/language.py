@@ -131,8 +131,8 @@ _recipe = lambda steps, rate, **model: {
     "train": dict(steps=steps, batch=64, rate=rate, every=200),
     "threads": 1,
 }
-RECIPES = {  # M, S and L: what an encoder's size is worth to Imagen
+RECIPES = {  # M, S and L: what the size of an encoder is worth to those who read its states
     "captions": _recipe(2000, 2e-3, width=96, blocks=4, heads=4),
-    "captions-s": _recipe(2000, 4e-3, width=32, blocks=2, heads=2),
+    "captions-s": _recipe(2000, 4e-3, width=16, blocks=1, heads=1),
     "captions-l": _recipe(2000, 1e-3, width=192, blocks=6, heads=6),
 }
