@@ -23,17 +23,31 @@ sets of images, to translate between: genmini/data/unpaired.py.
 
 import functools
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from . import captions, digits, home, idx, images, mnist, series, shapes, shapes_captions, text, toys, unpaired
+from . import (
+    captions,
+    captions_file,
+    digits,
+    home,
+    idx,
+    images,
+    mnist,
+    series,
+    shapes,
+    shapes_captions,
+    text,
+    toys,
+    unpaired,
+)
 
 SPLITS = ("train", "valid", "test")
 OWN = ("idx", "images")  # the user's own data: always from a folder
-MOST_CAPTIONS = 16  # of an image
 SIZE = 32  # of `images` and `shapes`, if no other is chosen
 
 
@@ -66,7 +80,10 @@ class Data:
 
     @functools.cached_property
     def captions(self):
-        """Of shapes, a sentence that is true of each image: always the same, a list of N."""
+        """Of shapes, a sentence that is true of each image, and of images that were loaded with captions the first of
+        each: always the same, a list of N."""
+        if self.scenes is None and self.ways is not None:
+            return self.words.decode(self.y)
         if self.scenes is None:
             raise ValueError(f"{self.name} has no captions: shapes has")
         return shapes_captions.captions(self.scenes, seed=SPLITS.index(self.split))
@@ -87,12 +104,24 @@ class Data:
         return replace(self.dynamic(), name=f"{self.name}-drawn", grey=None)
 
     def captioned(self, K):
-        """Of shapes, with captions for y: the first of each image is that of `captions`, and K - 1 are other sentences
-        that are true of it; some may be the same."""
+        """With captions for y. Of shapes, the first of each image is that of `captions`, and K - 1 are other sentences
+        that are true of it; some may be the same. Of images, they are those of a file: genmini/data/captions_file.py.
+        """
+        if self.scenes is None:
+            return self._captioned_by_file(K)
         said = [self.captions] + [shapes_captions.captions(self.scenes, seed=[SPLITS.index(self.split), k])
                                   for k in range(1, K)]
         ways = torch.stack([captions.WORDS.encode(each, captions.LENGTH) for each in said], 1).to(torch.uint8)
         return replace(self, y=ways[:, 0], classes=0, words=captions.WORDS, ways=ways)
+
+    def _captioned_by_file(self, K):
+        folder = self.source["folder"]
+        (paths, own), (_, train) = (images.find(split, folder) for split in (self.split, "train"))
+        said = captions_file.read(folder, paths)
+        words, ways = captions_file.ways(said, train, own, K)
+        content = json.dumps([self.source["sha256"], [said[image] for image in own]])
+        source = self.source | dict(sha256=hashlib.sha256(content.encode()).hexdigest())
+        return replace(self, y=ways[:, 0], classes=0, words=words, ways=ways, source=source)
 
     def batch(self, n, noise):
         """The rows n of x and y. Of dynamic data, x are new draws, and of captioned images, y is one of the captions of
@@ -238,10 +267,11 @@ def options(name, size=None, colour=False, captions=0):
 
 
 def _captions_option(name, captions):
-    if family(name) != "shapes":
-        raise ValueError(f"captions are chosen for the data `shapes`, and {name} has none")
-    if type(captions) is not int or not 0 < captions <= MOST_CAPTIONS:
-        raise ValueError(f"captions must be how many of an image there are, 1 to {MOST_CAPTIONS}, got {captions!r}")
+    if family(name) not in ("images", "shapes"):
+        raise ValueError(f"captions are chosen for the data `shapes` and `images`, and {name} has none")
+    if type(captions) is not int or not 0 < captions <= captions_file.MOST_CAPTIONS:
+        raise ValueError("captions must be how many of an image there are, 1 to "
+                         f"{captions_file.MOST_CAPTIONS}, got {captions!r}")
     return dict(captions=captions)
 
 
@@ -250,7 +280,7 @@ def load(name, split="train", folder=None, size=None, colour=False, captions=0):
 
     folder: where data lies that is not embedded (default: GENMINI_DATA; of MNIST, else the user's cache).
     size: of the data `images` and `shapes`, the side in pixels (default: 32). colour: whether `images` keep theirs.
-    captions: of `shapes`, how many sentences of each image y is drawn from; 0: y is a class.
+    captions: of `images` and `shapes`, how many sentences of each image y is drawn from; 0: y is a class.
     """
     chosen = options(name, size, colour, captions)
     said = chosen.pop("captions", 0)

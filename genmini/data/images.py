@@ -33,23 +33,27 @@ SIZES = range(4, 1025)
 
 def read(split, folder, size, colour):
     """-> images (N, [3,] size, size) uint8, classes (N,) int64, the number of classes, SHA-256 of names and files"""
-    root = Path(folder)
-    paths = sorted(_paths(root))
-    if not paths:
-        raise ValueError(f"{folder} holds no PNG or JPEG image: they are known by {', '.join(SUFFIXES)}")
-    rows = rows_of(split, len(paths), False, folder)
+    root, (paths, chosen) = Path(folder), find(split, folder)
     classes = _classes(root, paths)
-    chosen = np.random.RandomState(0).permutation(len(paths))[rows]  # a stream that NumPy promises never to change
     x = np.empty((len(chosen), *((3,) if colour else ()), size, size), np.uint8)
     y = np.empty(len(chosen), np.int64)
     digest = hashlib.sha256()
-    for i, n in enumerate(chosen):
-        parts = paths[n]
+    for i, parts in enumerate(chosen):
         content = _content(root.joinpath(*parts))
         digest.update(f"{'/'.join(parts)}\0{len(content)}\0".encode("utf-8", "surrogateescape") + content)
         x[i] = image(content, size, colour, root.joinpath(*parts))
         y[i] = classes.index(parts[0]) if classes else 0
     return x, y, len(classes), digest.hexdigest()
+
+
+def find(split, folder):
+    """-> all images of the folder, and those of the split in its order, each as the names on the way to it"""
+    paths = sorted(_paths(Path(folder)))
+    if not paths:
+        raise ValueError(f"{folder} holds no PNG or JPEG image: they are known by {', '.join(SUFFIXES)}")
+    rows = rows_of(split, len(paths), False, folder)
+    chosen = np.random.RandomState(0).permutation(len(paths))[rows]  # a stream that NumPy promises never to change
+    return paths, [paths[n] for n in chosen]
 
 
 def check_size(size):

@@ -12,6 +12,7 @@ numbers has room for L - 1 words and the 0 that ends them.
 """
 
 import difflib
+import functools
 import re
 from dataclasses import dataclass
 
@@ -42,7 +43,11 @@ class Words:
             what = f"{strange[0]!r:.60} among {len(self.vocabulary)}" if strange else f"{len(self.vocabulary)}"
             raise ValueError(f"a vocabulary is 1 to {MOST_WORDS} different words in small letters, got {what}"
                              + ", of which some are twice" * (len(set(self.vocabulary)) < len(self.vocabulary)))
-        object.__setattr__(self, "_number", {word: n for n, word in enumerate(self.vocabulary, 1)})
+
+    @functools.cached_property
+    def number(self):
+        """{word: its number}"""
+        return {word: n for n, word in enumerate(self.vocabulary, 1)}
 
     def __len__(self):
         """How many numbers there are, with 0."""
@@ -67,9 +72,9 @@ class Words:
         if not words:
             raise ValueError(f"the text {text[:30]!r} has no word; known are {self._known()}")
         try:
-            return [self._number[word] for word in words]
+            return [self.number[word] for word in words]
         except KeyError:
-            unknown = next(word for word in words if word not in self._number)[:40]
+            unknown = next(word for word in words if word not in self.number)[:40]
             near = difflib.get_close_matches(unknown, self.vocabulary, 1, 0)[0]
             raise ValueError(f"there is no word {unknown!r} here; the nearest is {near!r}, "
                              f"and known are {self._known()}") from None

@@ -93,8 +93,8 @@ def test_classes_and_other_noise_are_as_they_were():
 
 
 @pytest.mark.parametrize("name, captions, message", [
-    ("digits", 2, "captions are chosen for the data `shapes`, and digits has none"),
-    ("captions", 2, "captions are chosen for the data `shapes`, and captions has none"),
+    ("digits", 2, "captions are chosen for the data `shapes` and `images`, and digits has none"),
+    ("captions", 2, "captions are chosen for the data `shapes` and `images`, and captions has none"),
     ("shapes", 17, "captions must be how many of an image there are, 1 to 16, got 17"),
     ("shapes", -1, "1 to 16, got -1"), ("shapes", 1.0, "1 to 16, got 1.0"), ("shapes", True, "1 to 16, got True"),
 ])
@@ -178,4 +178,4 @@ def test_a_model_without_captions_reads_none(family, capsys):
     status, _, err = command(capsys, "sample", "m", "two red circles")
     assert status == 2 and "'two red circles' would be a caption, and the MADE in m reads none" in err
     status, _, err = command(capsys, "train", "test_captioned", "--data", "digits", "--recipe", "shapes")
-    assert status == 2 and "captions are chosen for the data `shapes`, and digits has none" in err
+    assert status == 2 and "captions are chosen for the data `shapes` and `images`, and digits has none" in err
