@@ -10,7 +10,8 @@ Diffusion Probabilistic Models", 2020, and Dhariwal, Nichol, "Diffusion Models B
                                   `-- block, attention, block -'                        the middle
 
 The time is a real number, for a diffusion the log of its signal-to-noise ratio; y (N,) is a class, or -1 for none;
-context (N, L, E) is a sequence of L vectors, of a text for example, which each pixel reads by cross-attention.
+context (N, L, E) is a sequence of L vectors, of a text for example, which each pixel reads by cross-attention: of each
+sequence those that mask (N, L) marks, one or more, or all without it.
 
     used by: genmini/models/diffusion.py, genmini/models/regressor.py    test: tests/models/test_unet.py
 """
@@ -68,7 +69,7 @@ class UNet(nn.Module):
         self.norm = GroupNormSiLU(widths[0] // GROUP, widths[0])
         self.out = zero(nn.Conv2d(widths[0], O * patch**2, 3, padding=1))
 
-    def forward(self, x, time, y=None, context=None):
+    def forward(self, x, time, y=None, context=None, mask=None):
         least = self.patch * 2**self.halvings
         if x.shape[2] % least or x.shape[3] % least:
             raise ValueError(f"a U-Net with {self.halvings + 1} multiples halves the sides {self.halvings} times"
@@ -80,15 +81,15 @@ class UNet(nn.Module):
         e, h, skips = F.silu(e), self.enter(F.pixel_unshuffle(x, self.patch)), []
         for i, units in enumerate(self.down):
             for unit in units:
-                h = unit(h, e, context)
+                h = unit(h, e, context, mask)
                 skips.append(h)
             if i < self.halvings:
                 h = self.shrink[i](h)
         for unit in self.middle:
-            h = unit(h, e, context)
+            h = unit(h, e, context, mask)
         for i, units in enumerate(self.up):
             for unit in units:
-                h = unit(torch.cat([h, skips.pop()], 1), e, context)
+                h = unit(torch.cat([h, skips.pop()], 1), e, context, mask)
             if i < self.halvings:
                 h = self.grow[i](h)
         return F.pixel_shuffle(self.out(self.norm(h)), self.patch)
@@ -103,12 +104,12 @@ class Unit(nn.Module):
         self.itself = Attention(J) if attends else None
         self.across = Attention(J, context) if attends and context else None
 
-    def forward(self, h, e, context=None):
+    def forward(self, h, e, context=None, mask=None):
         h = self.block(h, e)
         if self.itself is not None:
             h = self.itself(h)
         if self.across is not None and context is not None:
-            h = self.across(h, context)
+            h = self.across(h, context, mask)
         return h
 
 
@@ -135,7 +136,7 @@ class Block(nn.Module):
 class Attention(nn.Module):
     """h <- h + W softmax(q k^T / sqrt(d)) v over the pixels, or over the L vectors of a context.
 
-    The queries q are of the pixels, the keys k and the values v of the pixels or of the context.
+    The queries q are of the pixels, the keys k and the values v of the pixels or of the context, where mask is true.
     """
 
     def __init__(self, K, context=0, head=32):
@@ -146,11 +147,12 @@ class Attention(nn.Module):
         self.kv = nn.Linear(context or K, 2 * K)
         self.out = zero(nn.Linear(K, K))
 
-    def forward(self, h, context=None):
+    def forward(self, h, context=None, mask=None):
         x = self.norm(h).flatten(2).mT  # (N, H W, K)
         heads = lambda a: a.unflatten(2, (self.heads, -1)).transpose(1, 2)  # (N, heads, ., d)
         k, v = self.kv(x if context is None else context).chunk(2, 2)
-        a = F.scaled_dot_product_attention(heads(self.q(x)), heads(k), heads(v))
+        reads = None if mask is None else mask[:, None, None]  # (N, heads, pixels, L)
+        a = F.scaled_dot_product_attention(heads(self.q(x)), heads(k), heads(v), attn_mask=reads)
         return h + self.out(a.transpose(1, 2).flatten(2)).mT.view_as(h)
 
 

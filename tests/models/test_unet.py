@@ -88,6 +88,18 @@ def test_a_context_is_a_set_of_vectors_and_self_attention_one_of_pixels():
     torch.testing.assert_close(itself(one).flatten(1), one.flatten(1) + itself.out(v), atol=1e-12, rtol=1e-12)
 
 
+def test_what_a_mask_hides_of_a_context_has_no_effect():
+    """Each row reads its own vectors: to the bit whatever stands beside them, and as if they were alone."""
+    net, x, context = unet(1, 1, context=5), numbers(2, 1, 8, 8), numbers(2, 6, 5)
+    mask, t = torch.tensor([[1, 1, 1, 1, 1, 0], [0, 1, 0, 1, 0, 0]]).bool(), torch.tensor([0.0, 1.0])
+    now = net(x, t, context=context, mask=mask)
+    other = torch.where(mask[:, :, None], context, 100 * numbers(2, 6, 5))
+    assert torch.equal(net(x, t, context=other, mask=mask), now) and not torch.equal(net(x, t, context=context), now)
+    for n in range(2):
+        alone = net(x[n : n + 1], t[n : n + 1], context=context[n : n + 1, mask[n]])
+        torch.testing.assert_close(alone[0], now[n], atol=1e-12, rtol=1e-12)
+
+
 def test_attention_is_softmax_of_products():
     torch.manual_seed(0)
     layer = Attention(64, head=32).double()
