@@ -5,9 +5,11 @@
     def test_matches(run): check.matches(run, ops.affine_coupling, inputs)
 
 `matches` sets the tolerance: the definition in float64 is the truth, and the error of a kernel may be at most twice
-the error of PyTorch evaluating the same definition in the same dtype, plus one rounding of the largest number.
+the error of PyTorch evaluating the same definition in the same dtype, plus one rounding of the largest number. By luck
+PyTorch may be exact there, where numbers are few; then its error is the largest of those near these inputs.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,12 +131,15 @@ def error(got, exact):
     return (got - exact)[finite].abs().max().item() if finite.any() else 0.0
 
 
-def fair(got, exact, pytorch, dtype, name=""):
-    """|got - exact| <= 2 |pytorch - exact| + one rounding of the largest number."""
+def fair(got, exact, pytorch, dtype, name="", near=lambda: ()):
+    """|got - exact| <= 2 |pytorch - exact| + one rounding of the largest number. near() gives further errors of
+    PyTorch, and is called where this one is too small."""
     exact = exact.detach().cpu().double()
     finite = exact[exact.isfinite()]
     rounding = torch.finfo(dtype).eps * finite.abs().max().item() if finite.numel() else 0.0
     ours, theirs = error(got, exact), error(pytorch, exact)
+    if ours > 2 * theirs + rounding:
+        theirs = max([theirs, *(e for e in near() if math.isfinite(e))])
     assert ours <= 2 * theirs + rounding, (
         f"{name} is off by {ours:.3g}; PyTorch in {dtype} by {theirs:.3g}, one rounding is {rounding:.3g}"
     )
@@ -161,9 +166,25 @@ def matches(run, operator, inputs, dtype=torch.float32, definition=None, gradien
         assert (not isinstance(now, torch.Tensor)
                 or torch.equal(now.nan_to_num(7.0), then.nan_to_num(7.0))), "an input was overwritten"
     assert len(ours) == len(exact)
-    for (name, got), (_, truth), (_, pytorch) in zip(ours, exact, theirs, strict=True):
+    for i, ((name, got), (_, truth), (_, pytorch)) in enumerate(zip(ours, exact, theirs, strict=True)):
         assert got.dtype == pytorch.dtype, (name, got.dtype, pytorch.dtype)
-        fair(got, truth, pytorch, got.dtype if got.dtype.is_floating_point else dtype, name)
+        near = lambda: _errors_near(plain, rounded, dtype, gradients, i)  # noqa: B023
+        fair(got, truth, pytorch, got.dtype if got.dtype.is_floating_point else dtype, name, near)
+
+
+def _errors_near(plain, inputs, dtype, gradients, i, tries=32):
+    """PyTorch's errors in output or gradient i at inputs that differ from these by up to 1/64 of each number."""
+    noise, cpu = torch.Generator().manual_seed(0), Run("reference", None, "cpu")
+
+    def moved(a):
+        if not isinstance(a, torch.Tensor) or not a.is_floating_point():
+            return a
+        return ((1 + (torch.rand(a.shape, generator=noise) - 0.5) / 32) * a).to(a.dtype)
+
+    for _ in range(tries):
+        beside = tree_map(moved, inputs)
+        exact, theirs = (_out_and_gradients(plain, to(cpu, d, beside), gradients) for d in (torch.float64, dtype))
+        yield error(theirs[i][1], exact[i][1])
 
 
 def _out_and_gradients(operator, inputs, gradients):

@@ -8,7 +8,7 @@ import torch
 from check import DTYPES, edges, gradient, laid_out, layouts, matches, numbers, opaque, registered, runs, scales, seeds
 from genmini.kernels import _backend
 from genmini.kernels import affine_coupling as room
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from genmini import kernels, ops
@@ -53,6 +53,7 @@ each_operator = pytest.mark.parametrize("name", OPERATORS)
 @everywhere
 @each_operator
 @given(shape=shapes, dtype=st.sampled_from(DTYPES[:3]), layout=layouts, seed=seeds, scale=scales)
+@example(shape=(63,), dtype=torch.float32, layout="contiguous", seed=1054, scale=1.0)  # PyTorch is exact by luck
 def test_matches(run, name, shape, dtype, layout, seed, scale):
     operator, plain = OPERATORS[name]
     if name == "forward, y saved":  # y - t loses what t covers: its own law is below

@@ -238,7 +238,7 @@ def machine_code(tools, cubin):
         file.flush()
         show = lambda *tool: subprocess.run([*tool, file.name], capture_output=True, text=True, check=True).stdout
         usage, listing = show(tools / "cuobjdump", "-res-usage"), show(tools / "nvdisasm", "-c")
-    words = Counter(re.findall(r"\b(HMMA|HGMMA|DMMA|FFMA|LDGSTS|LDL|STL)\b", listing))
+    words = Counter(re.findall(r"\b(HMMA|HGMMA|DMMA|FFMA|LDGSTS|LDL|STL|CALL)\b", listing))
     return {"registers": int(re.search(r"REG:(\d+)", usage)[1]), "stack": int(re.search(r"STACK:(\d+)", usage)[1]),
             **words}
 
@@ -282,10 +282,13 @@ def test_every_kernel_of_every_rung_is_there(compiled):
 def test_nothing_spills(compiled):
     """No kernel spills where a row is a multiple of 16 bytes.
 
-    Elsewhere a tile of 16-bit numbers needs an address for each of them, and some spill.
+    Elsewhere a tile of 16-bit numbers needs an address for each of them, and some spill. A division of float64 is a
+    subroutine; around its calls ptxas may keep one number on the stack, which is written and read once.
     """
     for case in (case for case in compiled[1] if case["launch"] not in ODD):
-        assert case["stack"] == 0 and "LDL" not in case and "STL" not in case and case["registers"] <= 255, case
+        kept = 1 if case["dtype"] == "float64" and "CALL" in case else 0
+        assert case["stack"] <= 8 * kept and case.get("STL", 0) <= kept and case.get("LDL", 0) <= kept, case
+        assert case["registers"] <= 255, case
 
 
 def test_products_run_on_tensor_cores_unless_float32_means_ieee(compiled):

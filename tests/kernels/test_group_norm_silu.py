@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from check import DTYPES, error, gradient, laid_out, layouts, numbers, opaque, registered, runs, seeds
-from hypothesis import given
+from check import DTYPES, error, gradient, laid_out, layouts, matches, numbers, opaque, registered, runs, seeds
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from genmini import ops
@@ -56,25 +56,32 @@ def all_of(f, given, device="cpu", dtype=torch.float64):
     return [y, *torch.autograd.grad(y, moving, numbers(*y.shape, seed=7).to(y))]
 
 
+anywhere = dict(shape=st.sampled_from(SHAPES), layout=layouts, seed=seeds, scale=st.sampled_from([1.0, 1e-3, 1e3]))
+
+
 @everywhere
 @modulated
-@given(dtype=st.sampled_from(DTYPES), shape=st.sampled_from(SHAPES), layout=layouts, seed=seeds,
-       scale=st.sampled_from([1.0, 1e-3, 1e3]))
+@given(dtype=st.sampled_from(DTYPES[:3]), **anywhere)
+@example(dtype=torch.float32, shape=((2, 4, 3, 11), 4), layout="contiguous", seed=2561, scale=1e-3)  # PyTorch is exact
+@example(dtype=torch.float32, shape=((1, 2, 17, 2, 2), 1), layout="contiguous", seed=27, scale=1.0)  # by luck
 def test_matches(run, modulated, dtype, shape, layout, seed, scale):
-    """At most twice as wrong as PyTorch, and one rounding, each relative to the largest number of the tensor.
+    shape, G = shape
+    tensors = [laid_out(a, layout) for a in inputs(*shape, modulated=modulated, seed=seed, scale=scale)]
+    matches(run, operator(G), tensors, dtype, definition(G))
 
-    PyTorch's error is its largest of all tensors: the few numbers of one, sums of the same du, are exact by chance.
-    float64 has no more exact truth: 64 roundings, for sums of up to 9003 numbers.
-    """
-    (shape, G), eps = shape, torch.finfo(dtype).eps
-    given = [a.to(dtype) for a in inputs(*shape, modulated=modulated, seed=seed, scale=scale)]
-    exact, theirs = (all_of(definition(G), given, dtype=d) for d in (torch.float64, dtype))
+
+@everywhere
+@modulated
+@given(**anywhere)
+def test_float64_is_within_its_roundings(run, modulated, shape, layout, seed, scale):
+    """64 roundings, for sums of up to 9003 numbers, relative to the largest number of each tensor"""
+    shape, G = shape
+    tensors = inputs(*shape, modulated=modulated, seed=seed, scale=scale)
+    exact = all_of(definition(G), tensors)
     with run.use():
-        found = all_of(operator(G), [laid_out(a, layout) for a in given], run.device, dtype)
-    largest = [a.abs().max() if a.numel() else torch.ones(()) for a in exact]
-    own = max(error(one, want) / size for one, want, size in zip(theirs, exact, largest, strict=True))
-    for got, want, size in zip(found, exact, largest, strict=True):
-        assert error(got, want) <= (64 * eps if dtype == torch.float64 else 2 * own + eps) * size
+        found = all_of(operator(G), [laid_out(a, layout) for a in tensors], run.device)
+    for got, want in zip(found, exact, strict=True):
+        assert error(got, want) <= 64 * 2.0**-52 * (want.abs().max() if want.numel() else 1)
 
 
 @everywhere
