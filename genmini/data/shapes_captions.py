@@ -90,11 +90,11 @@ def true_of(caption, scene):
     caption = parse(caption) if isinstance(caption, str) else caption
     if caption.ground not in (None, scene.ground):
         return False
-    dealt = _dealt(caption.things, scene.objects)
-    return any(not caption.relation or relation(*given) == caption.relation for given in dealt)
+    deals = dealt(caption.things, scene.objects)
+    return any(not caption.relation or relation(*given) == caption.relation for given in deals)
 
 
-def _dealt(things, objects):
+def dealt(things, objects):
     """Every way to give each thing as many objects as it counts, which fit it, so that none is left."""
     if not things:
         if not objects:
@@ -103,7 +103,7 @@ def _dealt(things, objects):
     fitting = [n for n, object in enumerate(objects) if things[0].fits(object)]
     for given in itertools.combinations(fitting, things[0].count):
         rest = tuple(object for n, object in enumerate(objects) if n not in given)
-        for others in _dealt(things[1:], rest):
+        for others in dealt(things[1:], rest):
             yield (tuple(objects[n] for n in given), *others)
 
 
