@@ -183,12 +183,12 @@ def write(caption, random=None):
 
 def _write_thing(thing, choose):
     noun = choose(WAYS["shape"][thing.shape])
-    noun = noun if thing.count == 1 else _plural(noun)
+    noun = noun if thing.count == 1 else plural(noun)
     before = [choose(WAYS[kind][getattr(thing, kind)]) for kind in ("count", "size", "colour") if getattr(thing, kind)]
     return " ".join([*before, noun, *([choose(WAYS["place"][thing.place])] if thing.place else [])])
 
 
-def _plural(noun):
+def plural(noun):
     return PLURAL.get(noun, f"{noun}s")
 
 
@@ -196,7 +196,7 @@ def _plural(noun):
 
 _READ = {  # kind -> {the words, as a tuple: what they mean}, the longest first
     kind: dict(sorted(((tuple(way.split()), meaning) for meaning, ways in meanings.items()
-                       for way in (*ways, *(map(_plural, ways) if kind == "shape" else ()))),
+                       for way in (*ways, *(map(plural, ways) if kind == "shape" else ()))),
                       key=lambda item: -len(item[0])))
     for kind, meanings in WAYS.items()
 }

@@ -9,7 +9,7 @@ import torch
 from check import command
 
 from genmini import checkpoint, data
-from genmini.data import captions
+from genmini.data import captions, captions_density
 from genmini.models.language import Language
 from genmini.models.made import MADE
 from genmini.studies import words
@@ -35,6 +35,8 @@ def test_counts_are_those_of_the_formula():
 def test_it_tells_sentences_and_copies_and_fits_text_alone(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(captions, "COUNT", {"train": 60, "valid": 20, "test": 70})
     monkeypatch.setattr(words, "N", 4)
+    monkeypatch.setattr(captions_density, "N", 500)
+    captions_density._places.cache_clear()
     test = data.load("captions", "test")
     model = Language.of_data(test, width=8, blocks=1, heads=2)
     checkpoint.save("r", model, {"step": 1, "data": "captions"})
@@ -46,6 +48,9 @@ def test_it_tells_sentences_and_copies_and_fits_text_alone(capsys, monkeypatch, 
     monkeypatch.setattr(Language, "sample", lambda self, n, y=None: drawn)
     status, out, err = command(capsys, "study", "words", "r", "made")
     assert status == 0 and (tmp_path / "r" / "words.png").stat().st_size > 10_000
-    assert f"r: {own:.2f} +- " in out and "by counts of words and " in out
+    truth = -sum(map(captions_density.log_prob, captions.read("test", 70))) / 70
+    assert f"r: {own:.2f} +- " in out and "by counts of words, " in out
+    assert f", {truth:.2f} by their own density;" in out
     assert "75.0% of 4 samples are of the grammar; 50.0% of them are texts of train, of unseen texts" in out
+    captions_density._places.cache_clear()
     assert err.strip() == "genmini: made does not fit: its samples are no texts: words is for language"
