@@ -69,15 +69,6 @@ class ARVAE(VAE):
     def report(self, x, y=None):
         return {f"rank correlation, {name}": rho for name, rho in self.correlations(x).items()}
 
-    @torch.no_grad()
-    def traverse(self, x, dimension, values):
-        """x (N, H, W), a dimension or an attribute's name, values (V,) for it -> the mean images (N, V, H, W); the rest
-        of z stays."""
-        r = self.attributes.index(dimension) if isinstance(dimension, str) else dimension
-        z = self.encode(x)[:, None].repeat(1, len(values), 1)
-        z[:, :, r] = torch.as_tensor(values, device=z.device, dtype=z.dtype)
-        return self.decode(z.flatten(0, 1)).unflatten(0, z.shape[:2])
-
 
 def ranks(a):
     """(N,) -> their ranks, those of equals the same, with mean 0 and deviation 1; 0 where all are equal"""

@@ -132,15 +132,6 @@ class VAE(Model):
         """(N, *shape) -> (N,): importance sampling with k draws; in expectation low by half the square of its error."""
         return self.iwae(x, y, k=k)
 
-    def log_prob_with_error(self, x, y=None, *, k=100):
-        """log p(x), and the standard error of each: that of the mean of w, divided by that mean. If the error is
-        1/2 or more, neither number is reliable."""
-        if k < 2:
-            raise ValueError(f"an error takes k of at least 2 draws, got {k}")
-        log_w = self.log_weights(x, y, k=k)
-        log_p = log_w.logsumexp(0) - math.log(k)
-        return log_p, (log_w - log_p).exp().std(0) / math.sqrt(k)
-
     def figures(self, x, y=None, *, k=0):
         """What `genmini eval` prints, each (N,). The ELBO takes one draw for each image."""
         reconstruction, kl, _ = self.terms(x, y)
