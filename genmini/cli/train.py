@@ -33,7 +33,7 @@ def options(parser):
 
 def run(arguments):
     from genmini import checkpoint, data, experiment, info, watch
-    from genmini import folder as runs
+    from genmini.folder import new as new_folder
     from genmini.loop import short
 
     plan = experiment.plan(arguments.model, arguments.data, arguments.recipe, arguments.set, arguments.steps,
@@ -64,7 +64,7 @@ def run(arguments):
                 print(f"note      begun with {saved.get('versions')}: other versions, perhaps other bits")
         if arguments.tensorboard:
             watch.check_tensorboard()
-        folder = folder or runs.new(f"{arguments.model}-{arguments.data}")
+        folder = folder or new_folder(f"{arguments.model}-{arguments.data}")
         seen = None if plan.at_once else watch.Watch(folder, splits, plan.seed, arguments.tensorboard)
         history = experiment.train(plan, model, splits, folder, seen, bool(saved), arguments.overwrite)
         kept = f"the weights of step {history.step}, valid {short(history.valid)} {model.unit}, are in {folder}"
@@ -89,7 +89,7 @@ def run(arguments):
 def _named_folder(arguments):
     """The folder of --out, if this training may write there; None without --out."""
     from genmini import files
-    from genmini import folder as runs
+    from genmini.folder import check_free
 
     if arguments.out:
         files.check_name(arguments.out)
@@ -97,7 +97,7 @@ def _named_folder(arguments):
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--out takes a folder, and {folder} is a file")
         if not arguments.overwrite and not arguments.resume:
-            runs.check_free(folder)
+            check_free(folder)
         return folder
     if arguments.resume:
         raise ValueError("--resume continues the run in --out, and none is given")

@@ -25,7 +25,7 @@ def small(shape=(4, 4), levels=5, **settings):
     return model
 
 
-def some(n=6, shape=(4, 4), levels=5):
+def two_sets(n=6, shape=(4, 4), levels=5):
     x = torch.randint(levels, (n, *shape), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
     return x, torch.arange(n) % 2
 
@@ -52,7 +52,7 @@ def by_hand(model, x, k):
 def test_the_translators_loss_is_that_of_the_formulas(shape, body, loss):
     """(1) to (4), (6) and (7), image by image; and the update is the mean over a batch of both sets."""
     model = small(shape, loss=loss, body=body)
-    x, y = some(shape=shape)
+    x, y = two_sets(shape=shape)
     expected = torch.tensor([by_hand(model, each, k) for each, k in zip(x, y.tolist(), strict=True)]).double()
     parts = model.figures(x, y)
     assert list(parts) == ["adversarial", "cycle", "identity"]
@@ -66,7 +66,7 @@ def test_the_translators_loss_is_that_of_the_formulas(shape, body, loss):
 def test_the_discriminators_loss_is_that_of_the_formula(loss):
     """(5): each image against its own set, each w against the set that it is to be of, and the penalty of the slope."""
     model = small(loss=loss)
-    x, y = some()
+    x, y = two_sets()
     v, y = model.x_0_and_y(x, y)
     w = torch.rand(6, 4, 4, dtype=torch.float64)
     found = model.discriminator_loss(v, w, y)
@@ -85,7 +85,7 @@ def test_each_player_alone_gets_the_gradient_of_its_loss():
     """Each update names all weights of one player, and its loss moves them; the discriminators' loss does not depend on
     the translators' weights."""
     model, names = small(), []
-    for name, loss, parameters in model.updates(Batch(*some())):
+    for name, loss, parameters in model.updates(Batch(*two_sets())):
         parameters, names = list(parameters), [*names, name]
         mine, other = model.T, model.discriminators
         if name == "discriminators":
@@ -100,7 +100,7 @@ def test_each_player_alone_gets_the_gradient_of_its_loss():
 def test_without_weights_the_terms_move_nothing():
     """With lambda_cycle = lambda_identity = 0 the gradient is that of the adversarial term alone."""
     model = small(cycle=0.0, identity=0.0)
-    x, y = some()
+    x, y = two_sets()
     grads = [torch.autograd.grad(loss, list(model.T.parameters()), retain_graph=True)
              for loss in (model.loss(x, y).sum(), model.figures(x, y)["adversarial"].sum())]
     assert all(torch.equal(one, other) for one, other in zip(*grads, strict=True))
@@ -110,7 +110,7 @@ def test_a_batch_of_one_set_is_learnt_from():
     """The other set's networks get a gradient of 0 from the terms that they are not in, and no NaN."""
     for k in range(2):
         model = small()
-        for _, loss, parameters in model.updates(Batch(some()[0], torch.full((6,), k))):
+        for _, loss, parameters in model.updates(Batch(two_sets()[0], torch.full((6,), k))):
             grads = torch.autograd.grad(loss, list(parameters))
             assert loss.isfinite() and all(grad.isfinite().all() for grad in grads)
 
@@ -129,7 +129,7 @@ def test_noise_is_as_wide_as_its_levels():
 def test_an_image_goes_to_the_other_set_alone_or_among_others():
     """The way is that of its own y, whatever the order and the others of the batch; levels there and back."""
     model = small((8, 8), 17)
-    x, y = some(10, (8, 8), 17)
+    x, y = two_sets(10, (8, 8), 17)
     w, back = model.translate(x, y), model.reconstruct(x, y)
     assert 0 <= w.min() and w.max() <= 16 and w.shape == x.shape
     order = torch.randperm(10)
@@ -143,7 +143,7 @@ def test_an_image_goes_to_the_other_set_alone_or_among_others():
 
 
 def test_d_is_what_the_discriminator_of_the_set_gives():
-    x, y = some()
+    x, y = two_sets()
     for loss, f in (("least-squares", lambda a: a), ("non-saturating", torch.sigmoid)):
         model = small(loss=loss)
         v, _ = model.x_0_and_y(x, y)
@@ -197,7 +197,7 @@ def test_the_discriminators_see_the_pool():
     model, seen = small(pool=4), []
     loss = model.discriminator_loss
     model.discriminator_loss = lambda v, w, y: seen.append(w) or loss(v, w, y)
-    x, y = some()
+    x, y = two_sets()
     with torch.no_grad():
         w = model.w(*model.x_0_and_y(x, y))
     updates = model.updates(Batch(x, y))

@@ -43,7 +43,7 @@ BY_HAND = {  # name -> h', h'' of one a
 }
 
 
-class Told(GAN):
+class OfNumbers(GAN):
     """A GAN whose discriminator is the first number of v, and whose samples have the numbers B."""
 
     def a(self, v, y=None):
@@ -57,7 +57,7 @@ class Told(GAN):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_losses_are_those_of_the_formulas(loss, divergence):
     torch.manual_seed(0)
-    model = Told((1,), latent=1, hidden=(2,), loss=loss, divergence=divergence, dtype=torch.float64)
+    model = OfNumbers((1,), latent=1, hidden=(2,), loss=loss, divergence=divergence, dtype=torch.float64)
     x = torch.tensor(A, dtype=torch.float64)[:, None]
     h1, h2 = BY_HAND[divergence]
     if loss == "relativistic":
@@ -222,7 +222,7 @@ def test_judging_leaves_the_noise_alone_and_repeats():
 
 def test_accuracy_is_a_half_of_what_is_alike_and_one_of_what_is_told_apart():
     """With the samples B: of -3.0, 1.1, 0.4 and -0.7 the number of B below is 0, 3, 2 and 1; all are below 2.0."""
-    model = Told((1,), latent=1, hidden=(2,), dtype=torch.float64)
+    model = OfNumbers((1,), latent=1, hidden=(2,), dtype=torch.float64)
     model.sample = lambda n, y=None: model.generate(n)
     x = lambda *numbers: torch.tensor(numbers, dtype=torch.float64)[:, None]
     assert model.report(x(-3.0, 1.1, 0.4, -0.7))["accuracy"] == 6 / 16

@@ -97,7 +97,7 @@ def of_families(code):
             and is_model(node.args[0], names) and ast.unparse(node.args[1]) != "Model"}
 
 
-@pytest.mark.parametrize(("code", "asked"), [
+@pytest.mark.parametrize(("code", "names"), [
     ("run.model.phi + model.sample(2) + model._f() + self.judged.p", {"run.model.phi", "model._f", "self.judged.p"}),
     ("c = self.classifier\nf = [c.features(x) for x in X]\na = [c.W_y(h) for h in f]", {"c.features", "c.W_y"}),
     ("network.classifier.logits(x)", {"network.classifier.logits"}),
@@ -111,8 +111,8 @@ def of_families(code):
     ("if (m := run.model or None):\n    m.f", {"m.f"}),
     ("with_model.f, models.f, the.model.settings", set()),
 ])
-def test_a_model_is_followed_under_every_name(code, asked):
-    assert undocumented(code) == asked
+def test_a_model_is_followed_under_every_name(code, names):
+    assert undocumented(code) == names
 
 
 def test_nobody_outside_the_models_asks_for_what_model_does_not_document():
@@ -121,13 +121,13 @@ def test_nobody_outside_the_models_asks_for_what_model_does_not_document():
         if not name.startswith("_") and not isinstance(member, str | int | tuple):
             assert getattr(member, "__func__", member).__doc__, name
     paths = [path for path in PATHS if not path.name.startswith("bench_")]
-    assert {path.name: asked for path in paths if (asked := undocumented(path.read_text()))} == {}
+    assert {path.name: names for path in paths if (names := undocumented(path.read_text()))} == {}
 
 
 def test_nobody_outside_the_models_asks_of_which_family_a_model_is():
     assert of_families("m = run.model\nisinstance(m, GAN), isinstance(m, Model), isinstance(x, GAN)") == {
         "isinstance(m, GAN)"}
-    assert {path.name: asked for path in PATHS if (asked := of_families(path.read_text()))} == {}
+    assert {path.name: names for path in PATHS if (names := of_families(path.read_text()))} == {}
 
 
 def test_nobody_outside_the_models_asks_what_attributes_a_model_has():
@@ -139,5 +139,5 @@ def test_nobody_outside_the_models_asks_what_attributes_a_model_has():
         for node in ast.walk(ast.parse(path.read_text())):
             if (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
                     and node.func.id in ("hasattr", "getattr")):
-                asked = ast.unparse(node.args[0])
-                assert asked.split(".")[0] in others, f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+                owner = ast.unparse(node.args[0])
+                assert owner.split(".")[0] in others, f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"

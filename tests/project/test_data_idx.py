@@ -21,7 +21,7 @@ def file_of(array):
     return magic + array.tobytes()
 
 
-def some(N, seed=0, labels=(1, 4, 9), shape=SHAPE):
+def labelled(N, seed=0, labels=(1, 4, 9), shape=SHAPE):
     """N images, and labels of which each occurs."""
     random = np.random.RandomState(seed)
     y = np.resize(np.array(labels, np.uint8), N)
@@ -42,7 +42,7 @@ def lay(folder, train=None, test=None, gz=True, prefix="", t10k="t10k"):
 
 @pytest.mark.parametrize("gz", [False, True], ids=["raw", "gz"])
 def test_a_set_is_read_and_split_by_the_rule(tmp_path, gz):
-    (x, y), (x_test, y_test) = some(50), some(9, seed=1)
+    (x, y), (x_test, y_test) = labelled(50), labelled(9, seed=1)
     lay(tmp_path, (x, y), (x_test, y_test), gz)
     train, valid, test = (data.load("idx", split, tmp_path) for split in data.SPLITS)
     assert [len(each) for each in (train, valid, test)] == [42, 8, 9]  # 50 // 6 = 8
@@ -70,7 +70,7 @@ def test_every_image_is_in_one_split(N, has_test):
 
 
 def test_labels_and_the_test_file_are_optional(tmp_path):
-    x, _ = some(36)
+    x, _ = labelled(36)
     lay(tmp_path, x)
     splits = [data.load("idx", split, tmp_path) for split in data.SPLITS]
     assert [len(each) for each in splits] == [25, 5, 6]  # 36 // 6 = 6 for test, 30 // 6 = 5 for valid
@@ -83,7 +83,7 @@ PREFIXES = [("emnist-letters-", "test"), ("", "t10k"), ("FASHION.", "Test"), ("l
 
 @pytest.mark.parametrize("prefix, t10k", PREFIXES)
 def test_published_names_are_found(tmp_path, prefix, t10k):
-    (x, y), (x_test, y_test) = some(12), some(7, seed=1)
+    (x, y), (x_test, y_test) = labelled(12), labelled(7, seed=1)
     lay(tmp_path, (x, y), (x_test, y_test), prefix=prefix, t10k=t10k)
     (tmp_path / "README").write_text("train images idx")
     (tmp_path / "train-images-idx-folder").mkdir()
@@ -92,14 +92,14 @@ def test_published_names_are_found(tmp_path, prefix, t10k):
 
 
 def test_of_a_file_and_its_compressed_copy_the_first_is_read(tmp_path):
-    x, _ = some(12)
+    x, _ = labelled(12)
     lay(tmp_path, x, gz=True)
     lay(tmp_path, 255 - x, gz=False)
     assert np.array_equal(data.load("idx", "train", tmp_path).x, 255 - x[:9])
 
 
 def test_binary_versions_are_those_of_other_data(tmp_path):
-    lay(tmp_path, *[some(12)] * 2)
+    lay(tmp_path, *[labelled(12)] * 2)
     names = "idx", "idx-threshold", "idx-drawn", "idx-dynamic"
     grey, static, drawn, dynamic = (data.load(name, "train", tmp_path) for name in names)
     assert torch.equal(static.x, (grey.x >= 128).to(torch.uint8)) and torch.equal(drawn.x, dynamic.x)
@@ -114,19 +114,19 @@ def header(*sides, magic=(0, 0, 8)):
     return bytes([*magic, len(sides)]) + b"".join(side.to_bytes(4, "big") for side in sides)
 
 
-IMAGES = file_of(some(12)[0])
+IMAGES = file_of(labelled(12)[0])
 HOSTILE = {
     "empty": (b"", "has 0 bytes, fewer than the 16"),
     "cut in its header": (IMAGES[:10], "fewer than the 16"),
     "cut": (IMAGES[:-1], "instead of|holds less"),
     "too long": (IMAGES + b"\0", "instead of|holds more"),
-    "labels": (file_of(some(12)[1]) * 2, "begins with 00000801 and not with 00000803"),
+    "labels": (file_of(labelled(12)[1]) * 2, "begins with 00000801 and not with 00000803"),
     "float": (header(12, *SHAPE, magic=(0, 0, 13)) + IMAGES[16:], "begins with 00000d03"),
     "huge count": (header(2**32 - 1, *SHAPE) + IMAGES[16:], "at most 2147483648 are read"),
     "huge sides": (header(12, 2**32 - 1, 2**32 - 1) + IMAGES[16:], "at most 2147483648 are read"),
     "large count": (header(2**24, *SHAPE) + IMAGES[16:], "instead of|holds less"),
     "no images": (header(0, *SHAPE), "holds 0 images: at least 7"),
-    "few images": (file_of(some(6)[0]), "holds 6 images: at least 7"),
+    "few images": (file_of(labelled(6)[0]), "holds 6 images: at least 7"),
     "no pixels": (header(12, 0, 7), "its images have 0 x 7 pixels"),
     "no image": (b"\x89PNG" * 100, "begins with 89504e47"),
 }
@@ -161,7 +161,7 @@ def test_a_damaged_gz_is_refused(tmp_path, damage):
 
 def test_a_bomb_is_not_unpacked(tmp_path):
     """Of a .gz that holds a hundred thousand times what its header says, reading ends at the first byte too many."""
-    lay(tmp_path, some(12)[0])
+    lay(tmp_path, labelled(12)[0])
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(IMAGES + bytes(10**8), 1))
     tracemalloc.start()
     with pytest.raises(ValueError, match="holds more"):
@@ -179,7 +179,7 @@ def test_a_compressed_file_cannot_claim_more_than_deflate_gives(tmp_path):
 
 
 def test_labels_must_be_those_of_the_images(tmp_path):
-    (x, y), test = some(12), some(7, seed=1)
+    (x, y), test = labelled(12), labelled(7, seed=1)
     lay(tmp_path / "count", (x, y[:11]), test)
     lay(tmp_path / "strange", (x, y), (test[0], test[1] + 1))
     lay(tmp_path / "missing", (x, y), test[0])
@@ -197,10 +197,10 @@ def test_labels_must_be_those_of_the_images(tmp_path):
 
 def test_what_is_ambiguous_or_absent_is_named(tmp_path, monkeypatch):
     monkeypatch.delenv("GENMINI_DATA", raising=False)
-    x, _ = some(12)
+    x, _ = labelled(12)
     lay(tmp_path / "two", x, prefix="a-")
     lay(tmp_path / "two", x, prefix="b-")
-    lay(tmp_path / "sizes", x, some(7, shape=(7, 5))[0])
+    lay(tmp_path / "sizes", x, labelled(7, shape=(7, 5))[0])
     (tmp_path / "nothing").mkdir()
     lay(tmp_path / "both", x, prefix="test-")
     wrong = {
@@ -246,7 +246,7 @@ def test_real_mnist_is_read(mnist10k):
 
 
 def test_the_command_line_trains_on_it_and_finds_it_again(tmp_path, folder_of_its_own, capsys):
-    (x, y), (x_test, y_test) = some(50, shape=(8, 8)), some(20, seed=1, shape=(8, 8))
+    (x, y), (x_test, y_test) = labelled(50, shape=(8, 8)), labelled(20, seed=1, shape=(8, 8))
     own = lay(tmp_path / "own", (x, y), (x_test, y_test))
     words = ["train", "nade", "--data", "idx", "--data-dir", str(own), "--steps", "2", "--set", "hidden=4",
              "--out", "r"]
@@ -267,7 +267,7 @@ def test_the_command_line_trains_on_it_and_finds_it_again(tmp_path, folder_of_it
 
 
 def test_classes_are_those_of_the_labels(tmp_path, folder_of_its_own, capsys):
-    (x, y) = some(50, shape=(8, 8))
+    (x, y) = labelled(50, shape=(8, 8))
     lay(tmp_path / "three", (x, y))
     lay(tmp_path / "none", x)
     words = ["train", "classifier", "--data", "idx", "--steps", "1", "--set", "width=2", "--data-dir"]

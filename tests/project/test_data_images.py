@@ -32,12 +32,12 @@ def lay(folder, files):
     return folder
 
 
-def some(N, side=8, seed=0):
+def pictures(N, side=8, seed=0):
     random = np.random.RandomState(seed)
     return {f"{n:02}.png": png(random.randint(256, size=(side, side, 3), dtype=np.uint8)) for n in range(N)}
 
 
-GOOD = some(1, seed=5)["00.png"]
+GOOD = pictures(1, seed=5)["00.png"]
 
 
 def whole(folder, **options):
@@ -55,7 +55,7 @@ def test_a_thousand_folders_in_each_other(tmp_path):
     for n in range(1, 1101):
         tmp_path.joinpath(*n * ["a"]).mkdir()
     try:
-        lay(deepest, some(12))
+        lay(deepest, pictures(12))
         assert len(whole(tmp_path, size=8)[0]) == 12
     finally:  # pytest's own way to remove folders is recursive
         for path in deepest.iterdir():
@@ -150,7 +150,7 @@ def test_every_mode_of_both_formats_is_read():
 
 
 def test_binary_versions_are_of_grey(tmp_path):
-    lay(tmp_path, some(8))
+    lay(tmp_path, pictures(8))
     names = "images", "images-threshold", "images-dynamic"
     grey, static, dynamic = (data.load(name, "train", tmp_path, size=8) for name in names)
     assert torch.equal(static.x, (grey.x >= 128).to(torch.uint8)) and torch.equal(dynamic.grey, grey.x)
@@ -164,7 +164,7 @@ def test_binary_versions_are_of_grey(tmp_path):
 
 
 def test_a_run_finds_its_data_again(tmp_path):
-    folder = lay(tmp_path / "a", some(12))
+    folder = lay(tmp_path / "a", pictures(12))
     splits = {split: data.load("images", split, folder, size=8, colour=True) for split in data.SPLITS}
     metadata = {"data": "images", "options": dict(size=8, colour=True), "source": data.record(splits)}
     for split in data.SPLITS:
@@ -228,10 +228,10 @@ def test_a_hostile_image_is_refused_in_one_line(tmp_path, content, message):
 
 
 def test_links_do_not_lead_out(tmp_path):
-    outside = lay(tmp_path / "outside", some(8))
+    outside = lay(tmp_path / "outside", pictures(8))
     links = {"secret.png": outside / "00.png", "linked": outside, "inside.jpg": "00.png", "loop": "loop", "bad": "/no"}
     for name, target in links.items():
-        folder = lay(tmp_path / f"with-{name}", some(8))
+        folder = lay(tmp_path / f"with-{name}", pictures(8))
         (folder / name).symlink_to(target)
         with pytest.raises(ValueError, match=f"{name} is a link"):
             data.load("images", "train", folder, size=8)
@@ -241,7 +241,7 @@ def test_links_do_not_lead_out(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_pipe_does_not_hang(tmp_path):
-    os.mkfifo(lay(tmp_path, some(8)) / "pipe.png")
+    os.mkfifo(lay(tmp_path, pictures(8)) / "pipe.png")
     with pytest.raises(ValueError, match="pipe.png is named as an image and is no file"):
         data.load("images", "train", tmp_path, size=8)
 
@@ -249,9 +249,9 @@ def test_a_pipe_does_not_hang(tmp_path):
 def test_what_cannot_be_split_or_labelled_is_named(tmp_path, monkeypatch):
     monkeypatch.delenv("GENMINI_DATA", raising=False)
     lay(tmp_path / "none", {"a.txt": b"", "b.gif": b""})
-    lay(tmp_path / "few", some(6))
-    lay(tmp_path / "mixed", some(8) | {"class/a.png": GOOD})
-    large = lay(tmp_path / "large", some(8)) / "00.png"
+    lay(tmp_path / "few", pictures(6))
+    lay(tmp_path / "mixed", pictures(8) | {"class/a.png": GOOD})
+    large = lay(tmp_path / "large", pictures(8)) / "00.png"
     with open(large, "wb") as file:
         file.truncate(images.MOST_BYTES + 1)
     wrong = {
@@ -275,7 +275,7 @@ def test_what_cannot_be_split_or_labelled_is_named(tmp_path, monkeypatch):
 
 
 def test_the_command_line_trains_on_it_and_finds_it_again(tmp_path, folder_of_its_own, capsys):
-    lay(tmp_path / "own", some(30, side=11))
+    lay(tmp_path / "own", pictures(30, side=11))
     words = ["train", "vae", "--data", "images", "--data-dir", "own", "--steps", "1", "--set", "hidden=4", "--out", "r"]
     assert main([*words, "--size", "8"]) == 0
     assert ("images is taken as images-dynamic" in (out := capsys.readouterr().out)

@@ -17,7 +17,7 @@ from genmini.data.shapes_captions import CONVERSE, PLACES, RELATIONS, WAYS, Capt
 each = pytest.mark.parametrize("name", shapes.MIXES)
 
 
-def some(name, n=150):
+def scenes_of(name, n=150):
     return [*shapes.read(name, "test", n)[0]]
 
 
@@ -42,7 +42,7 @@ def changed(caption):
 
 @each
 def test_a_caption_is_true_of_its_scene_and_false_with_a_word_changed(name):
-    of, random, kinds = some(name), np.random.RandomState(1), 0
+    of, random, kinds = scenes_of(name), np.random.RandomState(1), 0
     for scene in of:
         caption = captions.describe(scene, random)
         assert true_of(caption, scene) and true_of(write(caption, random), scene)
@@ -65,7 +65,7 @@ def test_so_is_one_of_any_scene(scene, seed):
 
 @each
 def test_a_caption_counts_every_object(name):
-    for scene, text in zip(some(name), captions.captions(some(name)), strict=True):
+    for scene, text in zip(scenes_of(name), captions.captions(scenes_of(name)), strict=True):
         assert true_of(text, scene)
         assert not true_of(text, Scene(scene.objects[1:], scene.ground))
         assert not true_of(text, Scene((*scene.objects, scene.objects[0]), scene.ground))
@@ -86,7 +86,7 @@ def test_the_captions_of_a_set_say_everything_now_and_then():
 def test_only_what_is_clear_is_said():
     near = lambda v: min(abs(2 * v - 47), abs(2 * v - 81)) < 4  # a place ends between 23 and 24, and 40 and 41
     random = np.random.RandomState(0)
-    for scene in some("shapes", 400):
+    for scene in scenes_of("shapes", 400):
         caption = captions.describe(scene, random)
         for thing in caption.things:
             for o in scene.objects:

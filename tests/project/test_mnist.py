@@ -123,7 +123,7 @@ def test_a_header_is_checked_before_anything_is_allocated(contents, tmp_path, mo
 def served(contents, tmp_path, monkeypatch):
     """-> (the folder, the paths requested) of a server of the .gz files on this machine; its first mirror has no
     file."""
-    folder, asked = tmp_path / "served", []
+    folder, paths = tmp_path / "served", []
     lay(folder, contents, gz=True)
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -131,7 +131,7 @@ def served(contents, tmp_path, monkeypatch):
             super().__init__(*arguments, directory=folder)
 
         def log_message(self, *_):
-            asked.append(self.path)
+            paths.append(self.path)
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -139,7 +139,7 @@ def served(contents, tmp_path, monkeypatch):
     monkeypatch.setattr(mnist, "MIRRORS", (address + "nothing/", address))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    yield folder, asked
+    yield folder, paths
     server.shutdown()
     server.server_close()
 

@@ -26,13 +26,14 @@ class Copies(Model):
 
     def __init__(self, split, classes=0):
         super().__init__(split.shape, split.levels, classes)
-        self.W, self.x, self.y, self.given, self.asked = torch.nn.Parameter(torch.zeros(1)), split.x, split.y, 0, []
+        self.W, self.x, self.y = torch.nn.Parameter(torch.zeros(1)), split.x, split.y
+        self.given, self.classes_drawn = 0, []
 
     def sample(self, n, y=None):
         if y is None:
             self.given += n
             return self.x[self.given - n : self.given]
-        self.asked.append(y)
+        self.classes_drawn.append(y)
         return torch.stack([self.x[self.y == k][0] for k in y.tolist()])
 
 
@@ -62,7 +63,8 @@ def test_a_model_with_classes_is_asked_for_them_evenly(network):
     train, test = SPLITS["train"], SPLITS["test"]
     model = Copies(train, classes=10)
     columns = metrics.score(model, network, train, test, n=1205)
-    assert [len(y) for y in model.asked] == [1000, 205] and torch.equal(torch.cat(model.asked), torch.arange(1205) % 10)
+    assert [len(y) for y in model.classes_drawn] == [1000, 205]
+    assert torch.equal(torch.cat(model.classes_drawn), torch.arange(1205) % 10)
     share, error, each = columns["samples"]["accuracy"]
     # ten images, again and again
     assert share == 1 and error == 0 and each.eq(1).all() and columns["samples"]["recall"] < 0.5
@@ -81,13 +83,13 @@ def test_means_are_scored_in_place_of_samples(network):
     for model in (vae, cvae, vqvae):
         y = torch.arange(20) % 10 if model.classes else None
         torch.manual_seed(5)
-        means, asked = draw(model, 20, 5, 10, mean=True)
+        means, classes = draw(model, 20, 5, 10, mean=True)
         torch.manual_seed(5)
         if isinstance(model, VAE):
             wanted = model.decode(torch.randn(20, 3), y)
         else:
             wanted = model.decode_codes(torch.randint(9, (20, *model.grid)), y)
-        assert torch.equal(means, wanted) and means.is_floating_point() and (y is None or torch.equal(asked, y))
+        assert torch.equal(means, wanted) and means.is_floating_point() and (y is None or torch.equal(classes, y))
         assert not torch.equal(means, draw(model, 20, 5, 10)[0].float())
         columns = metrics.score(model, network, train, test, n=20, seed=5, mean=True)
         assert columns["samples"]["inception_score"] == metrics.inception_score(network(means, 17)[1])

@@ -7,7 +7,7 @@ import pytest
 import table_mnist
 import torch
 from PIL import Image
-from test_data_idx import lay, some
+from test_data_idx import labelled, lay
 
 from genmini import data
 
@@ -18,7 +18,7 @@ COLUMNS = ["data", "who", "recipe", "seed", "nats", "bits_per_dim", "standard_er
 @pytest.fixture
 def recipes(tmp_path, monkeypatch, folder_of_its_own, only_these):
     """Data of the test's own with three classes; models of one quick recipe; a commit that is not dirty."""
-    lay(tmp_path / "own", some(60, shape=(8, 8)), some(70, seed=1, shape=(8, 8)))
+    lay(tmp_path / "own", labelled(60, shape=(8, 8)), labelled(70, seed=1, shape=(8, 8)))
     monkeypatch.setenv(table_mnist.FOLDER, str(tmp_path / "own"))
     quick = lambda data, **model: {"mnist": dict(data=data, model=model, train=dict(steps=2, every=2, batch=8))}
     recipes = {"nade": quick("mnist-dynamic", hidden=4), "vae": quick("mnist-dynamic", hidden=4, latent=2),

@@ -9,7 +9,7 @@ import table_mnist
 import table_mnist_samples
 import torch
 from PIL import Image
-from test_data_idx import lay, some
+from test_data_idx import labelled, lay
 
 from genmini import data, metrics
 
@@ -21,7 +21,7 @@ RUNS = [("gan", "mnist"), ("cgan", "mnist"), ("diffusion", "mnist"), ("diffusion
 @pytest.fixture
 def table(tmp_path, monkeypatch, folder_of_its_own, only_these):
     """Data with three classes, a judge and a document of the test's own; quick recipes, few samples."""
-    lay(tmp_path / "own", some(60, shape=(8, 8)), some(70, seed=1, shape=(8, 8)))
+    lay(tmp_path / "own", labelled(60, shape=(8, 8)), labelled(70, seed=1, shape=(8, 8)))
     monkeypatch.setenv(table_mnist.FOLDER, str(tmp_path / "own"))
     quick = lambda **model: {"mnist": dict(data="mnist", model=model, train=QUICK)}
     only_these({"gan": quick(hidden=(4,), latent=2), "cgan": quick(hidden=(4,), latent=2, classes=3),
