@@ -20,7 +20,8 @@ from genmini import checkpoint, files, folder
 from genmini.data import Data
 from genmini.loop import History, Loop, Training
 from genmini.means import mean_and_error
-from genmini.models._model import Model, judge
+from genmini.models._judge import judge
+from genmini.models._model import Model
 from genmini.settings import whole
 
 

@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from genmini.data.text import Words
+from genmini.models._judge import judge
 from genmini.models._lacks import LACKS, SAMPLING
 from genmini.models._levels import checked
 from genmini.models._panels import panels_of
@@ -329,12 +330,3 @@ class Model(nn.Module):
     def panels(self, splits):
         """Images to look at side by side -> {title: images}, and the columns of a panel."""
         return panels_of(self, splits)
-
-
-@torch.no_grad()
-def judge(model, x, y=None, batch=1000):
-    """The model's loss of each example, (N,), in eval mode, a batch at a time."""
-    model.eval()
-    x = x.split(batch)
-    y = y.split(batch) if model.takes_y and y is not None else [None] * len(x)
-    return torch.cat([model.loss(x_b, y=y_b) for x_b, y_b in zip(x, y, strict=True)])

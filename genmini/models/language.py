@@ -30,8 +30,9 @@ from torch import nn
 
 from genmini import outputs
 from genmini.data import text
+from genmini.models._judge import judge
 from genmini.models._levels import noise
-from genmini.models._model import Model, judge
+from genmini.models._model import Model
 from genmini.nets.transformer import Transformer
 from genmini.settings import whole
 
