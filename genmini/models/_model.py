@@ -31,7 +31,7 @@ from genmini.models._lacks import LACKS, SAMPLING
 from genmini.models._levels import checked
 from genmini.models._panels import panels_of
 from genmini.models._recorded import counted, recorded
-from genmini.settings import whole
+from genmini.settings import image, whole
 
 
 class Cannot(ValueError):
@@ -174,6 +174,10 @@ class Model(nn.Module):
     def centred(self, x):
         """Examples (N, *shape), or flat -> x_0 = 2 v - 1, (N, *shape), levels on [-1, 1]; real numbers stay"""
         return x.reshape(len(x), *self.shape).to(self.dtype) if self.levels is None else 2 * self.v_of(x) - 1
+
+    def x_0(self, x):
+        """The same of images, with colours: (N, C, H, W)"""
+        return self.centred(x).view(len(x), *image(self.shape))
 
     def in_levels(self, x_0):
         """x_0 -> x, (N, *shape), not rounded: what `centred` made of levels, in levels; real numbers stay"""

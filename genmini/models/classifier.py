@@ -51,7 +51,7 @@ class Classifier(Model):
     def features(self, x):
         """f: levels (N, *shape), whole or not -> (N, F)"""
         x = checked(x, self.shape, None)  # of a sample, or of a mean image
-        h = self.centred(x).view(len(x), *image(self.shape))  # (1)
+        h = self.x_0(x)  # (1)
         for W, V in zip(self.W, self.V, strict=True):
             h = F.max_pool2d(F.relu(V(F.relu(W(h)))), 2, ceil_mode=True)  # (2)
         return F.relu(self.W_f(self.dropout(h.flatten(1))))  # (3)

@@ -91,11 +91,7 @@ class Diffusion(Model):
         """x_0 as of every model, but by one product: the last bit may differ, and stored figures have these bits"""
         return (x.to(self.dtype) * (2 / (self.levels - 1)) - 1).view(len(x), *self.shape)
 
-    def x_0(self, x):
-        """Levels (N, D) -> x_0, (N, C, H, W)"""
-        return self.centred(x).view(len(x), *image(self.shape))
-
-    def checked(self, x, y):
+    def x_and_y(self, x, y):
         """The same as `check`, but a class that is not given is -1."""
         x, y = self.check(x, y)
         return x, torch.full((len(x),), -1, device=x.device) if self.classes and y is None else y
@@ -124,7 +120,7 @@ class Diffusion(Model):
 
     def loss(self, x, y=None, *, t=None, noise=None):
         """(N, *shape) -> (N,): (5), or a one-time estimate of (6); t (N,) and noise (N, *shape) are drawn if None."""
-        x, y = self.checked(x, y)
+        x, y = self.x_and_y(x, y)
         generator = None if self.training else torch.Generator(x.device).manual_seed(0)
         rand = lambda n: torch.rand(n, generator=generator, device=x.device)
         if self.classes and self.training:
@@ -160,7 +156,7 @@ class Diffusion(Model):
     def terms(self, x, y=None, *, k=20):
         """-> L_1, the sum over t = 2 ... T of L_t, and L_T, each (N,); the sum by k times, one from each of k strata"""
         whole(k=k)
-        x, y = self.checked(x, y)
+        x, y = self.x_and_y(x, y)
         x_0, N, k = self.x_0(x), len(x), min(k, self.T - 1)
 
         def cost(t):
@@ -272,7 +268,7 @@ class Diffusion(Model):
     def process(self, x, y=None, *, times=8):
         """Images as they become noise, and noise as it becomes images: what `Model.process` says"""
         whole(1, self.T, times=times)
-        x, y = self.checked(x, y)
+        x, y = self.x_and_y(x, y)
         x_0, between = self.x_0(x), 10  # steps of the way back between two times that are kept
         step, noise, path = self.step(y, x_0=x_0), torch.randn_like(x_0), self.path(min(self.T, times * between))
         kept = path[:: max(1, len(path) // times)][:times]

@@ -170,9 +170,9 @@ class PixelCNN(Raster):
         """The layers, in their order."""
         network = Network()
         if self.gated:
-            v = h = 0
+            above = h = 0
             for block in (self.enter, *self.blocks):
-                v, h, after = block.add_to(network, v, h)
+                above, h, after = block.add_to(network, above, h)
         else:
             h, after = network.add([(self.enter, 0)])
             for block in self.blocks:
@@ -237,9 +237,9 @@ class Residual(nn.Module):
 
 
 class Gated(nn.Module):
-    """The layer (6), for two stacks: v sees the rows above; h sees its row to the left, and v. In the first layer, kind
-    "A", h does not see its own pixel and v does not see its own row; in later layers, kind "B", both may, because those
-    features hold nothing of later pixels."""
+    """The layer (6), for two stacks: `above` sees the rows above; h sees its row to the left, and `above`. In the first
+    layer, kind "A", h does not see its own pixel and `above` not its own row; in later layers, kind "B", both may,
+    because those features hold nothing of later pixels."""
 
     def __init__(self, inputs, width, kernel, kind, classes, dropout, to):
         super().__init__()
@@ -251,14 +251,14 @@ class Gated(nn.Module):
         self.of_class = nn.Embedding(classes, 4 * width, **plain) if classes else None
         self.dropout = nn.Dropout(dropout)
 
-    def add_to(self, network, v, h):
-        """The streams v and h -> those of the next v, h and relu(h)."""
-        V_v, V_h = (None, None) if self.of_class is None else self.of_class.weight.chunk(2, 1)
-        above, v = network.add([(self.V, v)], act="gate", rows=True)
-        if V_v is not None:  # V_to_H reads the sum without it
-            _, v = network.add([], act="gate", V=V_v, residual=above, rows=True)
-        _, left = network.add([(self.H, h), (self.V_to_H, above)], act="gate", V=V_h, dropout=self.dropout)  # (6)
-        return v, *network.add([(self.W, left)], residual=None if self.kind == "A" else h)
+    def add_to(self, network, above, h):
+        """The streams above and h -> those of the next above, h and relu(h)."""
+        V_above, V_h = (None, None) if self.of_class is None else self.of_class.weight.chunk(2, 1)
+        s, above = network.add([(self.V, above)], act="gate", rows=True)
+        if V_above is not None:  # V_to_H reads the sum s without it
+            _, above = network.add([], act="gate", V=V_above, residual=s, rows=True)
+        _, left = network.add([(self.H, h), (self.V_to_H, s)], act="gate", V=V_h, dropout=self.dropout)  # (6)
+        return above, *network.add([(self.W, left)], residual=None if self.kind == "A" else h)
 
 
 RECIPES = {  # tuned on the valid split alone; a thousand steps overfit its 1297 training images

@@ -40,10 +40,6 @@ class Regressor(Model):
         self.net = UNet(c, C, width, multiples, blocks, attention, upsample=upsample, dropout=dropout)
         self.place(device, dtype)
 
-    def x_0(self, x):
-        """Levels -> x_0, (N, C, H, W)"""
-        return self.centred(x).view(len(x), *image(self.shape))
-
     def f(self, x_0):
         """x_0 (N, C, H, W), of which only c is seen -> the mean image, (N, C, H, W)"""
         c = conditions.shown(x_0, self.given)  # (1)

@@ -135,7 +135,7 @@ def test_levels_are_centred_and_come_back(name, levels):
     assert x_0.shape == (1, 8, 8) and (x_0.amin(), x_0.amax()) == (-1, 1)
     torch.testing.assert_close(x_0.double(), x.double() * 2 / (levels - 1) - 1, rtol=0, atol=3 * 2**-23)
     torch.testing.assert_close(model.in_levels(x_0), x.float(), rtol=0, atol=(levels + 1) * 2 * 2**-23)
-    assert torch.equal(model.centred(x.flatten(1)), x_0)
+    assert torch.equal(model.centred(x.flatten(1)), x_0) and torch.equal(model.x_0(x), x_0[:, None])
 
 
 def test_a_density_checks_the_shape_of_its_points():
