@@ -75,7 +75,7 @@ def garbage(side):
 
 @pytest.mark.parametrize("side, as_another", [(16, 0.25), (64, 0)])
 def test_garbage_is_unreadable(side, as_another):
-    """With 16 pixels some halves of objects are too like another object; docs/data.md says how many."""
+    """With 16 pixels up to a quarter of the halves of objects are too like another object, as docs/data.md says."""
     for what, x in garbage(side).items():
         found = shapes_reader.read(x)
         read = sum(scene is not None for scene in found) / len(found)

@@ -59,6 +59,14 @@ def test_copies_of_the_train_split_are_perfect_and_count_for_each_number(network
     assert list(metrics.score(Copies(train), network, train, test, n=200)) == ["samples", "real"]
 
 
+@pytest.mark.parametrize("name, says", [("digits", "{:.1%} of the grey test digits"),
+                                        ("digits-threshold", "{:.1%} of the binary ones")])
+def test_the_page_says_how_often_the_network_is_right(network, name, says):
+    test = data.load(name, "test")
+    share, _, _ = metrics.class_accuracy(network(test.x, test.levels)[1], test.y)
+    assert says.format(share) in (Path(__file__).resolve().parents[2] / "docs" / "commands.md").read_text()
+
+
 def test_a_model_with_classes_is_asked_for_them_evenly(network):
     train, test = SPLITS["train"], SPLITS["test"]
     model = Copies(train, classes=10)
