@@ -62,7 +62,7 @@ def chosen(arguments, model):
         if model.cannot(name):
             option = "sampling-steps" if name == "steps" else name
             raise ValueError(f"--{option} does not fit: {model.cannot(name)}")
-    if arguments.classifier:
+    if arguments.classifier is not None:
         if arguments.classifier == "inception":
             raise ValueError("--classifier takes digits-v1 or the RUN of a classifier: inception has none of the "
                              "classes of the data")

@@ -54,7 +54,7 @@ def run(arguments):
     elif model.given:
         how, beside = samples.parts(model, data.of_run(saved, "test", arguments.data_dir), n)
     how |= _options.chosen(arguments, model)
-    if arguments.y is not None and arguments.classifier:
+    if arguments.y is not None and arguments.classifier is not None:
         how["y"] = samples.in_turn(arguments.y, n)
     elif arguments.y is not None:
         if not model.classes:

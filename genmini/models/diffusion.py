@@ -233,7 +233,8 @@ class Diffusion(Model):
         known = conditions.mask(known, self.shape, self.pixel_order()).to(self.device)
         if known.any() and how not in (None, "ddpm"):
             raise ValueError(f"known pixels are completed by how='ddpm' alone, got {how!r}")
-        chosen = how or ("ddpm" if classifier else None), steps, guidance, threshold
+        how = "ddpm" if how is None and classifier is not None else how
+        chosen = how, steps, guidance, threshold
         chosen = (own if value is None else value for own, value in zip(self.default, chosen, strict=True))
         how, steps, guidance, threshold = sampling(self.T, self.classes or classifier, *chosen)
         if x is None and (self.given or known.any()):
@@ -250,6 +251,9 @@ class Diffusion(Model):
         noise, path, frames = start(noise, n, image(self.shape), self.device, self.dtype), self.path(steps), {}
         step = step if film is None else watched(step, frames)
         x = repaint(step, noise, path, x_0, known) if known.any() else SAMPLERS[how](step, noise, path)
+        if not x.isfinite().all():
+            raise ArithmeticError(f"samples are no longer finite: a guidance nearer to 1 (it is {guidance:g}), or a "
+                                  f"threshold (it is {threshold!r}), may help")
         if film is not None:
             film += [self.in_levels(x_t) for x_t in (*frames.values(), x)]
         return self.in_levels(x).round().clamp(0, self.levels - 1).to(torch.uint8)

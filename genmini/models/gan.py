@@ -105,8 +105,10 @@ class GAN(Model):
 
     def updates(self, batch):
         x, y = self.check(batch.x, batch.y if self.classes else None)
+        if self.k > len(x):
+            raise ValueError(f"k must be at most the batch, of which each step takes a part, got {self.k} of {len(x)}")
         x_0 = self.centred(x)
-        for n in torch.arange(len(x)).chunk(self.k):
+        for n in torch.arange(len(x)).tensor_split(self.k):
             loss = self.discriminator_loss(x_0[n], y if y is None else y[n])
             yield "discriminator", loss, self.discriminator.parameters()
         yield "generator", self.generator_loss(x_0, y), self.f.parameters()

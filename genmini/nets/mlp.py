@@ -13,6 +13,8 @@ class MLP(nn.Module):
 
     def __init__(self, D, O, hidden=(128, 128), classes=0, context=0, dropout=0.0):
         super().__init__()
+        if classes and not hidden:
+            raise ValueError("hidden must be one layer or more where there are classes, got ()")
         widths = [D + context, *hidden]
         self.layers = nn.ModuleList(nn.Linear(K, J) for K, J in zip(widths[:-1], widths[1:], strict=True))
         self.of_class = nn.Embedding(classes, hidden[0]) if classes else None

@@ -25,6 +25,8 @@ def players(body, shape, d, hidden=(128, 128), width=16, context=0, spectral=Fal
     of the features by its largest singular value."""
     one_of(("mlp", "conv"), body=body)
     whole(hidden=hidden, width=width)
+    if body == "mlp" and not hidden:
+        raise ValueError("hidden must be one layer or more of body 'mlp', got ()")
     D = math.prod(shape)
     if body == "conv":
         generator = Up(shape, d, 1, width, "nearest", context)

@@ -42,6 +42,8 @@ class UNet(nn.Module):
         super().__init__()
         one_of(UPSAMPLE, upsample=upsample)
         whole(multiples=multiples, blocks=blocks, patch=patch)
+        if not multiples:
+            raise ValueError("multiples must be one number or more, got ()")
         whole(0, len(multiples), attention=attention)
         share(dropout=dropout)
         if width < GROUP or width % GROUP:

@@ -1,6 +1,6 @@
 """Tests of the bodies MLP and ResNet (genmini/nets): zero at first, and then steered by all that they are given."""
 
-
+import pytest
 import torch
 from torch import nn
 
@@ -20,3 +20,9 @@ def test_bodies_give_0_at_first_and_then_depend_on_every_input():
         out = body(x, y, context)
         for other in (body(x + 1, y, context), body(x, 1 - y, context), body(x, y, -context)):
             assert (other - out).abs().max() > 1e-3
+
+
+def test_a_class_needs_a_hidden_layer():
+    with pytest.raises(ValueError, match=r"hidden must be one layer or more where there are classes, got \(\)"):
+        MLP(3, 5, hidden=(), classes=2)
+    assert MLP(3, 5, hidden=())(torch.ones(4, 3)).shape == (4, 5)

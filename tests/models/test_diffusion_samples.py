@@ -95,6 +95,14 @@ def test_a_classifier_leads_a_model_without_classes():
         model.sample(2, y=10, classifier=judge)
 
 
+def test_samples_that_are_not_finite_are_no_images():
+    """NaN would become level 0, a black or a white image; the guidance overflows float32 and nothing limits x0."""
+    model = diffusion(classes=3, dtype=torch.float32)
+    with pytest.raises(ArithmeticError, match=r"no longer finite: a guidance nearer to 1 \(it is 1e\+38\), or a thr"):
+        model.sample(2, y=1, steps=3, guidance=1e38, threshold="none")
+    assert model.sample(2, y=1, steps=3, guidance=1e30).shape == (2, 8, 8)  # "static" holds
+
+
 @pytest.mark.parametrize("how", SAMPLERS)
 def test_a_film_has_every_x_t_and_ends_with_the_samples(how):
     model, film = diffusion(draws=4), []
@@ -179,3 +187,6 @@ def test_the_command_line_guides_by_a_classifier_and_makes_a_film(capsys, folder
         status, _, err = command(capsys, "sample", "made", *option)
         assert status == 2 and f"{option[0]} does not fit: {reason}" in err
     assert "inception has none of the classes" in command(capsys, "sample", "run", "--classifier", "inception")[2]
+    for option, says in (("--classifier", "features must be digits-v1"), ("--how", "how must be 'ddim'")):
+        status, _, err = command(capsys, "sample", "run", option, "")
+        assert status == 2 and says in err and err.endswith("got ''\n")

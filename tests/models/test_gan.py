@@ -100,12 +100,18 @@ def test_each_player_alone_gets_the_gradient_of_its_loss(loss):
     assert names == ["discriminator", "discriminator", "generator"]
 
 
-def test_the_batch_is_cut_into_one_part_for_each_step_of_the_discriminator():
-    seen, model = [], small(k=3)
+@pytest.mark.parametrize("k, parts", [(3, [4, 3, 3]), (7, [2, 2, 2, 1, 1, 1, 1]), (10, 10 * [1])])
+def test_the_batch_is_cut_into_one_part_for_each_step_of_the_discriminator(k, parts):
+    seen, model = [], small(k=k)
     model.discriminator_loss = lambda v, y=None: seen.append(v) or v.sum() * 0
     x = torch.randn(10, 3, dtype=torch.float64)
-    assert len(list(model.updates(Batch(x, torch.zeros(10))))) == 4 and torch.equal(torch.cat(seen), x)
-    assert [len(part) for part in seen] == [4, 4, 2]
+    assert len(list(model.updates(Batch(x, torch.zeros(10))))) == k + 1 and torch.equal(torch.cat(seen), x)
+    assert [len(part) for part in seen] == parts
+
+
+def test_more_steps_than_the_batch_has_examples_are_refused():
+    with pytest.raises(ValueError, match="k must be at most the batch, of which each step takes a part, got 11 of 10"):
+        next(small(k=11).updates(Batch(torch.randn(10, 3, dtype=torch.float64), torch.zeros(10))))
 
 
 # ---- penalties and norms ---------------------------------------------------------------------------------------------
@@ -283,6 +289,7 @@ def test_noise_is_as_wide_as_its_levels_and_points_have_none():
     (dict(r2=math.inf), "r2 must be at least 0, got inf"), (dict(noise=-0.5), "noise must be at least 0, got -0.5"),
     (dict(k=0), "k must be at least 1, got 0"), (dict(levels=1), "levels must be 2 to 256, got 1"),
     (dict(hidden=(4, 0)), r"hidden must be at least 1, got \(4, 0\)"),
+    (dict(hidden=()), r"hidden must be one layer or more of body 'mlp', got \(\)"),
 ])
 def test_settings_that_cannot_be_are_refused(settings, words):
     with pytest.raises(ValueError, match=words):

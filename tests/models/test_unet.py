@@ -134,6 +134,7 @@ def test_what_cannot_be_is_refused():
     for settings, words in (
         (dict(width=12), "width must be a multiple of 8, got 12"), (dict(blocks=0), "blocks must be at least 1"),
         (dict(attention=3), "attention must be 0 to 2, got 3"),
+        (dict(multiples=(), attention=0), r"multiples must be one number or more, got \(\)"),
         (dict(upsample="cubic"), "upsample must be 'transposed', 'nearest' or 'bilinear', got 'cubic'"),
     ):
         with pytest.raises(ValueError, match=words):
