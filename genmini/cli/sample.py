@@ -58,13 +58,15 @@ def run(arguments):
         how["y"] = samples.in_turn(arguments.y, n)
     elif arguments.y is not None:
         if not model.classes:
-            raise ValueError(f"-y names a class, and the {name} in {folder} was made without classes")
+            raise ValueError(f"-y names a class, and the {name} in {folder} was made without classes: "
+                             "leave -y out")
         if len(arguments.y) > 1 and model.cannot("mixture"):
             raise ValueError(f"-y with several classes does not fit: {model.cannot('mixture')}")
         how["y"] = arguments.y[0] if len(arguments.y) == 1 else model.mixture(arguments.y)
     if arguments.caption is not None:
         if not model.captions:
-            raise ValueError(f"{arguments.caption[:60]!r} would be a caption, and the {name} in {folder} reads none")
+            raise ValueError(f"{arguments.caption[:60]!r} would be a caption, and the {name} in {folder} reads none: "
+                             "leave it out")
         how["y"] = arguments.caption
     if arguments.begin is not None:
         if model.cannot("begin"):

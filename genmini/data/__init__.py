@@ -109,17 +109,17 @@ class Data:
         """
         if self.scenes is None:
             return self._captioned_by_file(K)
-        said = [self.captions] + [shapes_captions.captions(self.scenes, seed=[SPLITS.index(self.split), k])
-                                  for k in range(1, K)]
-        ways = torch.stack([captions.WORDS.encode(each, captions.LENGTH) for each in said], 1).to(torch.uint8)
+        others = [shapes_captions.captions(self.scenes, seed=[SPLITS.index(self.split), k]) for k in range(1, K)]
+        ways = [captions.WORDS.encode(each, captions.LENGTH) for each in (self.captions, *others)]
+        ways = torch.stack(ways, 1).to(torch.uint8)
         return replace(self, y=ways[:, 0], classes=0, words=captions.WORDS, ways=ways)
 
     def _captioned_by_file(self, K):
         folder = self.source["folder"]
         (paths, own), (_, train) = (images.find(split, folder) for split in (self.split, "train"))
-        said = captions_file.read(folder, paths)
-        words, ways = captions_file.ways(said, train, own, K)
-        content = json.dumps([self.source["sha256"], [said[image] for image in own]])
+        of_image = captions_file.read(folder, paths)
+        words, ways = captions_file.ways(of_image, train, own, K)
+        content = json.dumps([self.source["sha256"], [of_image[image] for image in own]])
         source = self.source | dict(sha256=hashlib.sha256(content.encode()).hexdigest())
         return replace(self, y=ways[:, 0], classes=0, words=words, ways=ways, source=source)
 
@@ -283,7 +283,7 @@ def load(name, split="train", folder=None, size=None, colour=False, captions=0):
     captions: of `images` and `shapes`, how many sentences of each image y is drawn from; 0: y is a class.
     """
     chosen = options(name, size, colour, captions)
-    said = chosen.pop("captions", 0)
+    K = chosen.pop("captions", 0)
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
     if folder is not None and family(name) not in (*OWN, "mnist"):
@@ -291,7 +291,7 @@ def load(name, split="train", folder=None, size=None, colour=False, captions=0):
     if family(name) in OWN:
         folder = home.find(folder, needed_by=name)
     read = SETS[name][1](split, folder, **chosen)
-    return read.captioned(said) if said else read
+    return read.captioned(K) if K else read
 
 
 def of_run(metadata, split, folder=None):

@@ -1,4 +1,4 @@
-"""Sentences without images, from which a language model learns: captions of scenes that nobody draws.
+"""Sentences without images, from which a language model learns: captions of scenes of which there is no image.
 
 Of ten sentences 6 are of scenes of `shapes`, 2 of `shapes-pairs` and 2 of `shapes-counts`. So the text also speaks of
 green circles and of four triangles, which no image of `shapes` shows: an encoder that has learnt from text alone has

@@ -147,7 +147,7 @@ class Model(nn.Module):
                 raise ValueError(f"y is missing: a class 0 ... {self.classes - 1} for all, or one each")
             return None
         if not self.classes:
-            raise ValueError("y is given, and this model was made without classes")
+            raise ValueError("y is given, and this model was made without classes: leave it out")
         y = torch.as_tensor(y)
         if y.is_floating_point() or y.dtype == torch.bool or y.shape not in ((), (n,)):
             raise ValueError(f"y must be one class, or {n} classes, whole numbers; got {tuple(y.shape)} of {y.dtype}")

@@ -1,4 +1,4 @@
-"""How does an image become noise, how does noise become an image, and what does the model see in either on the way?
+"""How does an image become noise, how does noise become an image, and which x_0 does the model estimate on the way?
 
 Two test images, at eight times with more and more noise, over the images x_0 that the model estimates from them. Below
 two samples, drawn from pure noise by DDIM, at the same times back, over the estimates that led them there.

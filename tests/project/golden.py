@@ -47,8 +47,8 @@ def values(name, recipe):
     """-> {"losses": 20 numbers, "valid": 8 numbers of eight images, "samples": counts of levels, digest, or means of
     points}"""
     settings = models.recipes(name)[recipe]
-    said = dict(captions=models.find(name).captions)
-    first, valid = (data.load(settings["data"], split, **said) for split in ("train", "valid"))
+    options = dict(captions=models.find(name).captions)
+    first, valid = (data.load(settings["data"], split, **options) for split in ("train", "valid"))
     with one_thread():
         torch.manual_seed(0)
         model = models.find(name).of_data(first, **settings["model"])
