@@ -287,7 +287,7 @@ class Diffusion(Model):
         return tuple(torch.stack([self.in_levels(x) for x in frames]) for frames in four)
 
 
-RECIPES = {  # mnist and colour are not tuned
+RECIPES = {
     # Of digits: as many steps, and so much dropout, that samples lie no nearer to train images than unseen images do.
     # After more steps their FID is lower, and they do.
     "digits": {
