@@ -96,7 +96,7 @@ class Diffusion(Model):
         x, y = self.check(x, y)
         return x, torch.full((len(x),), -1, device=x.device) if self.classes and y is None else y
 
-    def part(self, x_0):
+    def shown(self, x_0):
         """The c of (11), enlarged to the sides of x_0; None where the model is given nothing"""
         return conditions.shown(x_0, self.given) if self.given else None
 
@@ -132,7 +132,7 @@ class Diffusion(Model):
         if noise is None:
             noise = torch.randn(x_0.shape, generator=generator, device=x.device, dtype=x_0.dtype)
         x_t, target = self.noised(x_0, t, noise.view_as(x_0))
-        out = self.F(x_t, self.a[t], self.s[t], y, self.part(x_0))
+        out = self.F(x_t, self.a[t], self.s[t], y, self.shown(x_0))
         if self.objective == "simple":
             return (out - target).square().flatten(1).mean(1)  # (5)
         return self.prior_kl(x_0) + self.T * self.cost(x, x_0, x_t, t, out)
@@ -161,7 +161,7 @@ class Diffusion(Model):
 
         def cost(t):
             x_t, _ = self.noised(x_0, t, torch.randn_like(x_0))
-            return self.cost(x, x_0, x_t, t, self.F(x_t, self.a[t], self.s[t], y, self.part(x_0)))
+            return self.cost(x, x_0, x_t, t, self.F(x_t, self.a[t], self.s[t], y, self.shown(x_0)))
 
         kl = torch.zeros(N, device=x.device, dtype=x_0.dtype)
         for j in range(k):
@@ -188,7 +188,7 @@ class Diffusion(Model):
 
     def step(self, y, guidance=1.0, threshold="static", x_0=None):
         """The `step` of genmini/samplers.py: x_t, its time, the next time -> x at the next time. x_0: of c"""
-        threshold, c = None if threshold == "none" else threshold, self.part(x_0)
+        threshold, c = None if threshold == "none" else threshold, self.shown(x_0)
         twice = lambda a: None if a is None else torch.cat([a, a])
 
         @torch.no_grad()
@@ -207,7 +207,7 @@ class Diffusion(Model):
 
     def led(self, classifier, y, w, threshold, x_0=None):
         """`step`, led to the classes y (N,) by a network of genmini/metrics/features.py: genmini/guidance.py"""
-        c = self.part(x_0)
+        c = self.shown(x_0)
 
         def denoiser(x, t):
             a, s = (torch.full((1,), v, dtype=torch.float64, device=x.device) for v in t)

@@ -92,7 +92,7 @@ class VQVAE(Model):
 
     @torch.no_grad()
     def _number_codes(self):
-        """Along the principal axis of the codes: PixelCNN treats neighbouring code numbers as similar."""
+        """Number the codes along their principal axis: PixelCNN treats neighbouring numbers as similar."""
         e = self.codebook.weight.double().cpu()
         axis = torch.linalg.eigh(torch.cov(e.T).view(e.shape[1], -1))[1][:, -1]
         order = (e @ axis * axis[axis.abs().argmax()].sign()).argsort(stable=True).to(self.device)
