@@ -5,6 +5,7 @@ from genmini.kernels.code_stats import code_stats
 from genmini.kernels.ddim_step import ddim_step
 from genmini.kernels.gaussian_kl import gaussian_kl
 from genmini.kernels.group_norm_silu import group_norm_silu
+from genmini.kernels.info_nce import info_nce
 from genmini.kernels.made_sample import made_sample
 from genmini.kernels.masked_conv2d import masked_conv2d
 from genmini.kernels.masked_linear import masked_linear
@@ -17,7 +18,7 @@ from genmini.kernels.softmax_nll import softmax_nll
 
 __all__ = [
     "affine_coupling", "affine_coupling_inverse", "code_stats", "ddim_step", "gaussian_kl", "group_norm_silu",
-    "made_sample", "masked_conv2d", "masked_linear", "nade", "nade_logits", "nade_sample", "nearest_code",
+    "info_nce", "made_sample", "masked_conv2d", "masked_linear", "nade", "nade_logits", "nade_sample", "nearest_code",
     "pixelcnn_sample", "q_sample", "quantize", "quantize_step", "softmax_nll",
 ]
 

@@ -26,7 +26,8 @@ NAIVE = ("float16", "float32")  # the best rung is compiled for all of these, th
 COMPILED_FOR = {80: ("float16", "float32", "float64"), 90: ("float16", "bfloat16", "float32", "tf32")}
 if os.environ.get("GENMINI_THOROUGH") == "1":
     NAIVE, COMPILED_FOR = tuple(DTYPES), {80: tuple(DTYPES), 90: tuple(DTYPES)}
-PRODUCTS = ("product", "outer", "convolve", "correlate")  # the kernels whose inner loop is a matrix product
+# the kernels whose inner loop is a matrix product
+PRODUCTS = ("product", "outer", "convolve", "correlate", "walk", "walk_back")
 
 # ---- the child: what is launched -------------------------------------------------------------------------------------
 
@@ -104,6 +105,21 @@ def nll_oddly(room, rung, dtype):
 
 def nll_of_one(room, rung, dtype):
     nll(room, rung, dtype, (1, 1, 1))
+
+
+def contrasted(room, rung, dtype, N=1024, D=256):
+    a, b = (torch.empty(N, D, dtype=dtype, device="meta") for _ in range(2))
+    scale, dloss, stats = (torch.empty(shape, dtype=room.sum_dtype(dtype), device="meta") for shape in ((), N, (4, N)))
+    room.launch("triton", rung, a, b, scale)
+    room.launch_backward("triton", rung, dloss, a, b, scale, stats)
+
+
+def contrasted_oddly(room, rung, dtype):
+    contrasted(room, rung, dtype, 77, 131)
+
+
+def contrasted_of_one(room, rung, dtype):
+    contrasted(room, rung, dtype, 1, 1)
 
 
 def gaussian(room, rung, dtype, N=512, D=64):
@@ -184,14 +200,16 @@ LAUNCHES = {
     "ddim_step": (stepped, stepped_long, stepped_of_one),
     "gaussian_kl": (gaussian, gaussian_long, gaussian_of_one),
     "group_norm_silu": (normed, normed_long, normed_of_one),
+    "info_nce": (contrasted, contrasted_oddly, contrasted_of_one),
     "masked_linear": (linear, linear_oddly, linear_of_one),
     "masked_conv2d": (convolution, convolution_without_colours, convolution_oddly, convolution_of_one),
     "q_sample": (noised, noised_long, noised_of_one),
     "softmax_nll": (nll, nll_of_levels_last, nll_oddly, nll_of_one),
 }
 # kernels that one rung alone launches; the key says whether the rung is the best
-OTHER_RUNG = {True: {"reparameterise", "divergence"}, False: {"extremes", "fused", "held"}}
-ODD = ("linear_oddly", "linear_of_one", "convolution_oddly", "convolution_of_one")
+OTHER_RUNG = {True: {"reparameterise", "divergence"}, False: {"extremes", "fused", "held", "join"}}
+ODD = ("linear_oddly", "linear_of_one", "convolution_oddly", "convolution_of_one", "contrasted_oddly",
+       "contrasted_of_one")
 
 
 def child(capability):

@@ -49,6 +49,9 @@ NATIVE = {
     "group_norm_silu": lambda: with_gradients(
         lambda x, *rest: ops.group_norm_silu(x, 4, *rest), numbers(40, 16, 49), numbers(16), numbers(16, seed=1)
     ),
+    "info_nce": lambda: with_gradients(
+        ops.info_nce, numbers(300, 33), numbers(300, 33, seed=1), numbers(1, seed=2)[0]
+    ),
     "made_sample": made_sample,
     "nade": lambda: with_gradients(ops.nade_logits, *inputs(37, 40, 70)),
     "nade_sample": nade_sample,

@@ -52,6 +52,7 @@ NOISE, NOISE_CPU = "kernels/_noise.py", "csrc/cpu/noise.h"
 STEP_BACK, STEP_BACK_CPU = "kernels/ddim_step.py", "csrc/ddim_step.cpp"
 NOISED, NOISED_CPU = "kernels/q_sample.py", "csrc/q_sample.cpp"
 NORMED, NORMED_CPU, GROUPS = "kernels/group_norm_silu.py", "csrc/group_norm_silu.cpp", "kernels/_groups.py"
+NCE, NCE_CPU = "kernels/info_nce.py", "csrc/info_nce.cpp"
 MUTANTS = [
     Wrong("affine_coupling", AFFINE, "(x - t) * exp(-s)", "(x - t) * exp(s)", "a sign in the inverse"),
     Wrong("affine_coupling", AFFINE, "if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = mine;\n    __syncthreads();",
@@ -140,6 +141,10 @@ MUTANTS = [
           "the last image for the sum of all"),
     Wrong("group_norm_silu", NORMED, "dz - dz.mean(2, keepdim=True) - z", "dz - z",
           "a gradient that moves the mean", "reference"),
+    Wrong("info_nce", NCE, "v[None, :]) - log_t[None, :])", "u[:, None]) - log_t[None, :])",
+          "one direction's maximum for the other's"),
+    Wrong("info_nce", NCE, "dl = (dloss[:, None] * P + dloss * Q) / 2", "dl = (dloss[:, None] * P + dloss * Q)",
+          "a missing 1/2", "reference"),
     Wrong("softmax_nll", NLL, "s = s * tl.exp(m - finite(top)) + tl.sum", "s = s + tl.sum",
           "a sum that does not shrink"),
     Wrong("softmax_nll", NLL, "(q - tl.where(l == t[None, :], 1, 0))", "(q - tl.where(l == t[None, :] + 1, 1, 0))",
@@ -160,6 +165,10 @@ MUTANTS = [
     Wrong("made_sample", "kernels/_levels.py", "torch.sigmoid(-l)", "torch.sigmoid(l)", "a sign", "reference"),
 ]
 NATIVE = [
+    Wrong("info_nce", NCE_CPU, "p.D, slab > 0);", "p.D, false);", "the last slab for the sum of all", "cpu"),
+    Wrong("info_nce", NCE_CPU, "std::max(columns, j); h <", "std::max(columns + 1, j); h <",
+          "a column beyond the last", "cpu"),
+    Wrong("info_nce", NCE_CPU, "n0 % SLAB) * BLOCK", "n0 % BLOCK) * BLOCK", "rows of another half of the slab", "cpu"),
     Wrong("group_norm_silu", NORMED_CPU, "w * stats[2] + zero, offset = b - stats[1] * (w * stats[2]) + zero",
           "w * stats[2] + zero, offset = b + zero", "a mean that is rounded", "cpu"),
     Wrong("group_norm_silu", NORMED_CPU, "vec<T> d = kept<T>(load(x + h, count) - m, count);",
@@ -198,6 +207,9 @@ NATIVE = [
           "a pixel of 0 that adds its column", "cpu"),
 ]
 THOROUGH = [
+    Wrong("info_nce", NCE, "s = s * tl.exp(u - finite(top)) + tl.sum", "s = s + tl.sum", "a sum that does not shrink"),
+    Wrong("info_nce", NCE, "at = tl.program_id(0).to(tl.int64) * N + m", "at = m", "the last rows for all parts",
+          "emulated-shared"),
     Wrong("nearest_code", SIEVE, "g1 = x.rest + x.norm", "g1 = x.norm", "a margin without R_x N_k"),
     Wrong("nearest_code", SIEVE, "r.g2 * c.rest", "0 * c.rest", "a margin without N_x R_k"),
     Wrong("nearest_code", SIEVE, "x.norm * (gamma + 0x1p-22f)", "x.norm * 0x1p-22f", "a margin without gamma"),

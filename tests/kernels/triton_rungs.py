@@ -69,6 +69,11 @@ def normalised(x, gamma, beta, *rest):
     return ops.group_norm_silu(x, G, gamma, beta, *modulation)
 
 
+def info_nce():
+    for N, D in ((1, 1), (33, 70), (130, 17)):
+        yield ops.info_nce, (numbers(N, D), numbers(D, N).T, numbers(1)[0]), ()
+
+
 def ddim_step():
     for N, D in ((1, 1), (33, 65), (3, 5000)):
         tensors = numbers(N, D), numbers(N, D).flip(0), 2 * numbers(D, N).T
@@ -92,7 +97,7 @@ def q_sample():
 
 
 CASES = {"ddim_step": ddim_step, "gaussian_kl": gaussian_kl, "group_norm_silu": group_norm_silu,
-         "masked_linear": masked_linear, "masked_conv2d": masked_conv2d, "q_sample": q_sample,
+         "info_nce": info_nce, "masked_linear": masked_linear, "masked_conv2d": masked_conv2d, "q_sample": q_sample,
          "softmax_nll": softmax_nll}
 
 
