@@ -39,7 +39,7 @@ def run(arguments):
     plan = experiment.plan(arguments.model, arguments.data, arguments.recipe, arguments.set, arguments.steps,
                            arguments.seed, arguments.size, arguments.colour)
     if arguments.tensorboard and plan.at_once:
-        raise ValueError(f"{plan.model} is fitted at once: it takes no --tensorboard")
+        raise ValueError(f"{plan.model} is fitted at once: it takes no --tensorboard, leave it out")
     folder = _named_folder(arguments)
     saved = checkpoint.read(folder) if arguments.resume else {}
     device = _options.device(arguments, saved.get("threads") or plan.threads)
@@ -100,5 +100,5 @@ def _named_folder(arguments):
             check_free(folder)
         return folder
     if arguments.resume:
-        raise ValueError("--resume continues the run in --out, and none is given")
+        raise ValueError("--resume continues the run in --out, and none is given: add --out RUN")
     return None

@@ -85,7 +85,7 @@ class Data:
         if self.scenes is None and self.ways is not None:
             return self.words.decode(self.y)
         if self.scenes is None:
-            raise ValueError(f"{self.name} has no captions: shapes has")
+            raise ValueError(f"{self.name} has no captions: shapes has, and images that are loaded with captions=K")
         return shapes_captions.captions(self.scenes, seed=SPLITS.index(self.split))
 
     def threshold(self):
@@ -300,7 +300,7 @@ def of_run(metadata, split, folder=None):
     folder: where the data lies now (default: where it lay in training).
     """
     if "data" not in metadata:
-        raise ValueError("run.json does not name the run's data")
+        raise ValueError("run.json does not name the data of the run: load them by genmini.data.load")
     source = metadata.get("source")
     lay_in = source["folder"] if source else None
     data = load(metadata["data"], split, folder or lay_in, **metadata.get("options", {}))
