@@ -38,7 +38,7 @@ def run(arguments):
     from genmini import checkpoint, data, samples
 
     folder = arguments.run_folder
-    if arguments.out:
+    if arguments.out is not None:
         samples.check_file(arguments.out, arguments.film)
     saved = checkpoint.read(folder)
     model = checkpoint.load(folder, _options.device(arguments))
@@ -76,13 +76,13 @@ def run(arguments):
     if arguments.film:
         if model.cannot("film"):
             raise ValueError(f"--film does not fit: {model.cannot('film')}")
-        how["film"], what = [], "films"
+        how["film"] = []
     x = samples.draw(model, n, arguments.seed, **how)
     if arguments.film:
         samples.write_film(out, how["film"], model.levels)
     else:
         samples.write(out, x, model, what, beside)
-    print(f"{n} {what} in {out}")
+    print(f"{'film of ' if arguments.film else ''}{n} {what} in {out}")
     for line in samples.texts(x[:SHOWN], model) if model.of_text else ():
         print(f"  {line}")
     if not how.keys() & {"x", "y"} and model.sample_note:

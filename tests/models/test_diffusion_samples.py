@@ -177,7 +177,9 @@ def test_the_command_line_guides_by_a_classifier_and_makes_a_film(capsys, folder
     status, out, _ = command(capsys, "score", "run", "-n", "10", "--classifier", "digits-v1", *words)
     assert status == 0 and "seed 0, steps 4, guidance 3.0, classifier digits-v1" in out
     assert "+-" in next(line for line in out.splitlines() if line.startswith("right class"))
-    assert command(capsys, "sample", "run", "-n", "4", "--film", "--sampling-steps", "3")[0] == 0
+    status, out, _ = command(capsys, "sample", "run", "-n", "4", "--film", "--sampling-steps", "3")
+    assert status == 0 and out == "film of 4 samples in run/drawn.gif\n"
+    assert "--out takes a .gif" in command(capsys, "sample", "run", "--film", "--out", "")[2]
     with Image.open("run/drawn.gif") as film:
         assert film.n_frames == 4 and film.size == (17 * 28, 17 * 28)  # two images of 8 pixels, and a line between
     assert command(capsys, "sample", "run", "--film", "--out", "x.png")[0] == 2
