@@ -4,7 +4,7 @@ CLIP's symmetric contrastive loss with its learned temperature (Radford et al. 2
 Li, Vinyals 2018, eq. 4) in both directions. The running maximum is that of Milakov, Gimelshein 2018.
 
     kernels: below, csrc/info_nce.cpp
-    test: tests/kernels/test_info_nce.py    bench: bench/bench_info_nce.py
+    model: genmini/models/clip.py    test: tests/kernels/test_info_nce.py    bench: bench/bench_info_nce.py
 
 Math
     l_nm = scale x_nm,   x_nm = a_n . b_m,   scale = exp(a learned number);   row n of a belongs to row n of b

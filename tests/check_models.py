@@ -21,7 +21,7 @@ from genmini.train import fit
 
 FAST = dict(  # by the name of a setting, its value in a small model
     hidden=4, width=8, blocks=1, layers=1, latent=2, couplings=1, scales=1, K=4, dim=2, prior_width=4, prior_blocks=1,
-    features=4, draws=2, pool=3, attributes="area", heads=2,
+    features=4, draws=2, pool=3, attributes="area", heads=2, text_width=8,
 )
 
 
@@ -50,6 +50,13 @@ def small(name, **settings):
     if of_series(family):
         return family(9, **fast(family) | settings), torch.randn(5, 9)
     return family((8, 8), levels=2, **fast(family) | settings), data.load("digits-threshold").x[:5]
+
+
+def condition(model, n):
+    """What `loss` and `figures` of n examples must be given, {} or {"y": ...}."""
+    if model.captions:  # "a", "a a", ...
+        return dict(y=(torch.arange(model.length) < 1 + torch.arange(n)[:, None] % (model.length - 1)).long())
+    return dict(y=torch.zeros(n, dtype=torch.int64)) if model.classes else {}
 
 
 def space(model):

@@ -205,7 +205,7 @@ VOCABULARY = tuple(sorted({"and", ","} | {word for words in _READ.values() for w
 
 def parse(text):
     """Text -> Caption; ValueError, with what the grammar takes, if it is none."""
-    words = re.findall(r"[^\s,.]+|,", text.lower())
+    words = _split(text)
     unknown = next((word for word in words if word not in VOCABULARY), None)
     if unknown:
         near = difflib.get_close_matches(unknown, VOCABULARY, 1, 0)[0]
@@ -235,6 +235,28 @@ def _parse_thing(rest):
     return Thing(count, size, colour, rest.take("shape"), rest.take("place"))
 
 
+def exchanged(text):
+    """A caption with the two things of its relation exchanged, in its own words: false wherever the caption is true. ""
+    if it has no relation, or is no caption."""
+    try:
+        caption = parse(text)
+    except ValueError:
+        return ""
+    if not caption.relation:
+        return ""
+    rest = _Words(_split(text))
+    opening, one, related, other = (rest.took(take) for take in (
+        lambda: rest.take("opening"), lambda: _parse_thing(rest), lambda: rest.take("relation"),
+        lambda: _parse_thing(rest)))
+    if opening[:1] == ["there"]:
+        opening = ["there", "is" if caption.things[1].count == 1 else "are"]
+    return " ".join([*opening, *other, *related, *one, *rest.words])
+
+
+def _split(text):
+    return re.findall(r"[^\s,.]+|,", text.lower())
+
+
 class _Words:
     """What is left of a caption's words."""
 
@@ -249,6 +271,12 @@ class _Words:
         way = self.starts(kind)
         del self.words[: len(way or ())]
         return _READ[kind].get(way)
+
+    def took(self, take):
+        """The words that take() takes."""
+        before = list(self.words)
+        take()
+        return before[: len(before) - len(self.words)]
 
     def wrong(self, wanted):
         before = " ".join(self.all[: len(self.all) - len(self.words)]).replace(" ,", ",")

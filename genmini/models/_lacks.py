@@ -8,6 +8,7 @@ LACKS = {  # method, or argument of `sample` -> what a model without it does not
     "log_prob_each": "gives no likelihood of the single numbers of an example",
     "sample": "draws no samples",
     "encode": "has no latent code",
+    "encode_text": "gives texts no vectors beside those of images",
     "decode": "has no latent code",
     "reconstruct": "has no latent code",
     "translate": "does not translate images of one set into another",

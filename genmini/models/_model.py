@@ -260,6 +260,10 @@ class Model(nn.Module):
         """(N, *shape) -> (N, d)"""
         raise Cannot(self.cannot("encode"))
 
+    def encode_text(self, y):
+        """A text, a list of M, or numbers of words (M, L) -> (M, d), vectors beside those of images"""
+        raise Cannot(self.cannot("encode_text"))
+
     def decode(self, z, y=None):
         """(N, d) -> (N, *shape), the mean image in levels."""
         raise Cannot(self.cannot("decode"))

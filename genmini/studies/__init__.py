@@ -30,6 +30,7 @@ STUDIES = {  # of runs; `latent-dim` trains runs of its own
     "complete": "the missing half of test images, drawn several times: of models that can complete",
     "semi-supervised": "a classifier that learns from 1, 5 or 10 labels of each class, on codes and on pixels",
     "words": "nats a text beside counts of words and of pairs of words, and what samples are: of models of text",
+    "retrieve": "captions of images and images of captions, found among 64; colours and shapes told by captions",
     "latent-dim": "reconstruction and bound against the latent dimension: takes MODEL --data D, and trains runs",
 }
 

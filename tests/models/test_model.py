@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torch
-from check_models import fast, of_series, small
+from check_models import condition, fast, of_series, small
 from torch import nn
 
 from genmini import data, experiment, models, studies, watch
@@ -65,6 +65,8 @@ def test_settings_of_a_base_and_of_what_is_handed_on_to_it():
 def test_y_is_checked_in_one_way(name):
     """Without classes no y, with classes whole numbers among them: one for all, or one each."""
     model, x = small(name)
+    if model.captions:
+        return  # y is text: tests/models/test_captioned.py
     if "classes" in model.settings:
         model, x = small(name, classes=3)
     model.eval()
@@ -117,7 +119,7 @@ def test_x_of_another_shape_or_kind_is_refused(name):
     model, x = small(name)
     if of_series(type(model)) or model.of_text:
         return  # of any length; of another one
-    y = dict(y=0) if model.classes else {}
+    y = condition(model, 5)
     with pytest.raises(ValueError, match=r"x must have shape \(N, 8, 8\), got \(5, 8, 7\)"):
         model.loss(x[..., :7], **y)
     if model.cannot("classify"):  # a classifier judges what is drawn, levels or not
@@ -151,11 +153,12 @@ def test_figures_are_of_the_split_alone(name):
     if of_series(type(model)) or model.of_text:
         return  # it takes other data
     test = data.load("digits-threshold", "test")
-    few, valid = (dataclasses.replace(split, x=split.x[:n], y=split.y[:n] % (model.classes or 10))
+    few, valid = (dataclasses.replace(split, x=split.x[:n], y=condition(model, n)["y"] if model.captions
+                                      else split.y[:n] % (model.classes or 10))
                   for split, n in ((test, 40), (VALID, 60)))
     alone = experiment.figures(model.eval(), few)
     judge(model, valid.x, valid.y)
-    model.figures(valid.x, y=valid.y if model.classes else None)
+    model.figures(valid.x, y=valid.y if model.takes_y else None)
     assert experiment.figures(model, few) == alone
 
 
@@ -202,6 +205,7 @@ def few_images(levels):
 CALLS = {
     "log_prob": lambda model, x: model.log_prob(x), "log_prob_each": lambda model, x: model.log_prob_each(x),
     "sample": lambda model, x: model.sample(2), "encode": lambda model, x: model.encode(x),
+    "encode_text": lambda model, x: model.encode_text("a"),
     "decode": lambda model, x: model.decode(torch.zeros(2, 2)), "reconstruct": lambda model, x: model.reconstruct(x),
     "translate": lambda model, x: model.translate(x),
     "d": lambda model, x: model.d(x), "codes": lambda model, x: model.codes(x),

@@ -223,11 +223,12 @@ def test_every_model_of_colour_takes_its_recipe_for_shapes():
     chosen = lambda model, name: experiment.plan(model, name, size=16)
     for model in models.MODELS:
         own = [key for key, recipe in models.recipes(model).items() if recipe["data"] == "shapes"]  # before "colour"
+        options = {"size": 16} | ({"captions": 4} if models.find(model).captions else {})
         if own or "colour" in models.recipes(model):
             for name in ("shapes", "shapes-one", "shapes-circles"):
                 plan = chosen(model, name)
                 recipe = own[0] if own else "colour"
-                assert (plan.recipe_name, plan.data, plan.options) == (recipe, name, {"size": 16})
+                assert (plan.recipe_name, plan.data, plan.options) == (recipe, name, options)
     for model, name in (("nade", "shapes-grey-dynamic"), ("realnvp", "shapes-grey")):
         plan = chosen(model, "shapes-grey")
         assert (plan.recipe_name, plan.data) == ("mnist", name)
