@@ -75,6 +75,10 @@ class Caption:
     relation: str | None = None  # of the first of two things to the second
     ground: str | None = None
 
+    def says(self, kind):
+        """What its things say of a kind, as "colour", a list: None where one says nothing"""
+        return [getattr(thing, kind) for thing in self.things]
+
     def only(self, *kept):
         """The caption with no more than its counts and these of size, colour, shape, place, relation and ground."""
         dropped = {key: None for key in ("size", "colour", "shape", "place") if key not in kept}

@@ -51,17 +51,16 @@ def shares(values):
 def _judged(caption, scene):
     """{name: whether it is right}, of what the caption says and can be asked of the scene; scene: None if unread"""
     right = lambda *kinds: scene is not None and true_of(caption.only(*kinds), scene)
-    says = {kind: [getattr(thing, kind) for thing in caption.things] for kind in ("size", "colour", "shape", "place")}
     found = {"unread": scene is None}
     found["count"] = scene is not None and len(scene.objects) == sum(thing.count for thing in caption.things)  # (1)
-    found |= {kind: right(kind) for kind in ("colour", "shape") if any(says[kind])}  # (2)
+    found |= {kind: right(kind) for kind in ("colour", "shape") if any(caption.says(kind))}  # (2)
     found["whole"] = scene is not None and true_of(caption, scene)  # (7)
-    if not all(says["colour"]) or not all(says["shape"]):
+    if not all(caption.says("colour") + caption.says("shape")):
         return found
     found["bound"] = right("colour", "shape")  # (3)
     if not found["bound"]:
         return found
-    found |= {kind: right("colour", "shape", kind) for kind in ("size", "place") if any(says[kind])}  # (4)
+    found |= {kind: right("colour", "shape", kind) for kind in ("size", "place") if any(caption.says(kind))}  # (4)
     if caption.relation and len({(thing.colour, thing.shape) for thing in caption.things}) == 2:
         found |= _related(caption, scene)
     return found
@@ -70,9 +69,9 @@ def _judged(caption, scene):
 def _related(caption, scene):
     """(5) and (6), of two things that differ in colour or shape: the deals then differ within things alone"""
     A, B = next(dealt(caption.only("colour", "shape").things, scene.objects))
-    mean = lambda objects, v: sum(getattr(o, v) for o in objects) / len(objects)
-    apart = {v: mean(A, v) - mean(B, v) for v in "xy"}
-    along, across = ("x", "y") if caption.relation in RELATIONS[:2] else ("y", "x")
-    axis = abs(apart[along]) > abs(apart[across])  # (5)
+    mean = lambda objects: torch.tensor([(o.x, o.y) for o in objects], dtype=torch.float64).mean(0)
+    x, y = (mean(A) - mean(B)).tolist()
+    along, across = (x, y) if caption.relation in RELATIONS[:2] else (y, x)
+    axis = abs(along) > abs(across)  # (5)
     first = caption.relation in (RELATIONS[0], RELATIONS[2])  # left of, above
-    return {"axis": True, "order": (apart[along] < 0) == first} if axis else {"axis": False}  # (6)
+    return {"axis": True, "order": (along < 0) == first} if axis else {"axis": False}  # (6)
