@@ -58,12 +58,12 @@ class Diffusion(Model):
 
     def __init__(self, shape, levels=2, T=1000, schedule="cosine", target="v", deviation=1.0, loss="simple", width=32,
                  multiples=(1, 2), blocks=1, attention=1, upsample="nearest", patch=1, classes=0, hide=0.1,
-                 dropout=0.0, sampler="dpm", draws=20, guidance=1.0, threshold="static", given="", device=None,
-                 dtype=None):
+                 dropout=0.0, sampler="dpm", draws=20, guidance=1.0, threshold="static", given="", context=0,
+                 device=None, dtype=None):
         """T, schedule, target, loss: of (1) to (6); deviation: of x_0, for the target "edm"; width to patch: of the
         U-Net; hide: the share of y that is hidden in training; given: c of (11), "dark", "grey", "half" or "quarter".
         sampler, draws, guidance, threshold: the defaults of `sample`: the sampler, its steps, w of (10), and what keeps
-        x0 in [-1, 1], "none", "static" or "dynamic".
+        x0 in [-1, 1], "none", "static" or "dynamic". context: of Imagen, how long the vectors are that the U-Net reads.
         """
         whole(2, 256, levels=levels)
         whole(2, 100_000, T=T)
@@ -77,11 +77,10 @@ class Diffusion(Model):
         super().__init__(shape, levels, classes)
         self.T, self.target, self.spread, self.objective, self.hide = T, target, deviation, loss, hide
         self.unit = "nats" if loss == "bound" else "squared error"
-        self.default = sampling(T, classes, sampler, draws, guidance, threshold)
+        self.default = sampling(T, self.takes_y, sampler, draws, guidance, threshold)
         self.given = given
         c = conditions.channels(given, shape) if given else 0
-        self.net = UNet(C + c, C, width, multiples, blocks, attention, classes, upsample=upsample, dropout=dropout,
-                        patch=patch)
+        self.net = UNet(C + c, C, width, multiples, blocks, attention, classes, context, upsample, dropout, patch)
         self.place(device, dtype)
         a, s = tables(schedule, T)  # (1), (2)
         self.register_buffer("a", a.to(self.device), persistent=False)
@@ -96,6 +95,17 @@ class Diffusion(Model):
         x, y = self.check(x, y)
         return x, torch.full((len(x),), -1, device=x.device) if self.classes and y is None else y
 
+    def hidden(self, y, which):
+        """y, hidden in the rows that `which` (N,) marks"""
+        return torch.where(which, -1, y)
+
+    def read(self, y):
+        """What `F` takes of y: the same at all times"""
+        return y
+
+    def estimate(self, x, log_snr, y):
+        return self.net(x, log_snr, y)
+
     def shown(self, x_0):
         """The c of (11), enlarged to the sides of x_0; None where the model is given nothing"""
         return conditions.shown(x_0, self.given) if self.given else None
@@ -106,7 +116,7 @@ class Diffusion(Model):
         log_snr = (2 * (a / s).log()).expand(len(x_t))
         if self.target == "edm":
             x_t = x_t / deviation(a, s, self.spread).to(x_t.dtype).view(-1, 1, 1, 1)
-        return self.net(x_t if c is None else torch.cat([x_t, c], 1), log_snr, y)  # (4), (11)
+        return self.estimate(x_t if c is None else torch.cat([x_t, c], 1), log_snr, y)  # (4), (11)
 
     def noised(self, x_0, t, noise):
         """x_t, and what F is to give there"""
@@ -123,8 +133,8 @@ class Diffusion(Model):
         x, y = self.x_and_y(x, y)
         generator = None if self.training else torch.Generator(x.device).manual_seed(0)
         rand = lambda n: torch.rand(n, generator=generator, device=x.device)
-        if self.classes and self.training:
-            y = torch.where(rand(len(x)) < self.hide, -1, y)
+        if self.takes_y and self.training:
+            y = self.hidden(y, rand(len(x)) < self.hide)
         if t is None:  # one from each of N strata, so that the mean over the batch varies less
             u = (torch.arange(len(x), device=x.device) + rand(len(x))) / max(1, len(x))
             t = 1 + (self.T * u).long().clamp(max=self.T - 1)
@@ -132,7 +142,7 @@ class Diffusion(Model):
         if noise is None:
             noise = torch.randn(x_0.shape, generator=generator, device=x.device, dtype=x_0.dtype)
         x_t, target = self.noised(x_0, t, noise.view_as(x_0))
-        out = self.F(x_t, self.a[t], self.s[t], y, self.shown(x_0))
+        out = self.F(x_t, self.a[t], self.s[t], self.read(y), self.shown(x_0))
         if self.objective == "simple":
             return (out - target).square().flatten(1).mean(1)  # (5)
         return self.prior_kl(x_0) + self.T * self.cost(x, x_0, x_t, t, out)
@@ -157,7 +167,7 @@ class Diffusion(Model):
         """-> L_1, the sum over t = 2 ... T of L_t, and L_T, each (N,); the sum by k times, one from each of k strata"""
         whole(k=k)
         x, y = self.x_and_y(x, y)
-        x_0, N, k = self.x_0(x), len(x), min(k, self.T - 1)
+        x_0, y, N, k = self.x_0(x), self.read(y), len(x), min(k, self.T - 1)
 
         def cost(t):
             x_t, _ = self.noised(x_0, t, torch.randn_like(x_0))
@@ -190,6 +200,9 @@ class Diffusion(Model):
         """The `step` of genmini/samplers.py: x_t, its time, the next time -> x at the next time. x_0: of c"""
         threshold, c = None if threshold == "none" else threshold, self.shown(x_0)
         twice = lambda a: None if a is None else torch.cat([a, a])
+        if guidance != 1:
+            y = torch.cat([y, self.hidden(y, torch.ones(len(y), dtype=torch.bool, device=y.device))])
+        y = self.read(y)
 
         @torch.no_grad()
         def step(x, t, r, eta=0.0):
@@ -198,7 +211,7 @@ class Diffusion(Model):
             if guidance == 1:
                 outs = [self.F(x, a, s, y, c), *outs]
             else:
-                outs = self.F(twice(x), a, s, torch.cat([y, torch.full_like(y, -1)]), twice(c)).chunk(2)
+                outs = self.F(twice(x), a, s, y, twice(c)).chunk(2)
             if target == "edm":
                 target, outs = "x0", [None if out is None else x0_of("edm", x, out, *t, self.spread) for out in outs]
             return ops.ddim_step(x, outs[0], *t, *r, target, outs[1], guidance, threshold, eta=eta)  # (10)
@@ -236,7 +249,7 @@ class Diffusion(Model):
         how = "ddpm" if how is None and classifier is not None else how
         chosen = how, steps, guidance, threshold
         chosen = (own if value is None else value for own, value in zip(self.default, chosen, strict=True))
-        how, steps, guidance, threshold = sampling(self.T, self.classes or classifier, *chosen)
+        how, steps, guidance, threshold = sampling(self.T, self.takes_y or classifier, *chosen)
         if x is None and (self.given or known.any()):
             raise ValueError(f"x is missing: the images of which this model is given {self.given or 'known pixels'}")
         x_0 = None if x is None else self.x_0(self.check(x)[0])
@@ -287,12 +300,12 @@ class Diffusion(Model):
         return tuple(torch.stack([self.in_levels(x) for x in frames]) for frames in four)
 
 
+_THREE, _LONG = dict(width=16, multiples=(1, 2, 4)), dict(batch=32, rate=1e-3, ema=0.999, every=1000)
 RECIPES = {
     # Of digits: as many steps, and so much dropout, that samples lie no nearer to train images than unseen images do.
     # After more steps their FID is lower, and they do.
     "digits": {
-        "data": "digits",
-        "model": dict(width=32, dropout=0.4),
+        "data": "digits", "model": dict(width=32, dropout=0.4),
         "train": dict(steps=4500, batch=32, rate=1.5e-3, ema=0.999, every=500),
         "threads": 1,
     },
@@ -302,26 +315,20 @@ RECIPES = {
         "train": dict(steps=2800, batch=32, rate=1.5e-3, ema=0.999, every=500),
         "threads": 1,
     },
-    "mnist": {  # not tuned
-        "data": "mnist",
-        "model": dict(width=16, multiples=(1, 2, 4)),
-        "train": dict(steps=10_000, batch=32, rate=1e-3, ema=0.999, every=1000),
-    },
+    "mnist": {"data": "mnist", "model": _THREE, "train": dict(steps=10_000, **_LONG)},  # not tuned
     "mnist-classes": {  # led by its own classes, w = 2: half an hour of a core
         "data": "mnist",
-        "model": dict(width=16, multiples=(1, 2, 4), classes=10, guidance=2.0),
-        "train": dict(steps=12_000, batch=32, rate=1e-3, ema=0.999, every=1000),
+        "model": dict(_THREE, classes=10, guidance=2.0), "train": dict(steps=12_000, **_LONG),
         "threads": 1,
     },
     "colour": {  # not tuned
         "data": "images",
-        "model": dict(width=32, multiples=(1, 2, 2)),
-        "train": dict(steps=10_000, batch=32, rate=1e-3, ema=0.999, every=1000),
+        "model": dict(width=32, multiples=(1, 2, 2)), "train": dict(steps=10_000, **_LONG),
     },
     **{
         name: {  # one core, about five minutes; the size was chosen by the time of a step
             "data": "shapes",
-            "model": dict(width=16, multiples=(1, 2, 4), attention=attention, given=given),
+            "model": dict(_THREE, attention=attention, given=given),
             "train": dict(steps=steps, batch=batch, rate=2e-3, ema=0.999, every=500),
             "threads": 1,
         }

@@ -79,18 +79,21 @@ class Language(Model):
 
     # ---- the network -------------------------------------------------------------------------------------------------
 
-    def h(self, x):
-        """x_1 ... x_l-1 of texts, (N, l - 1) -> h_1 ... h_l, (N, l, E)"""
+    def h(self, x, read=None):
+        """x_1 ... x_l-1 of texts, (N, l - 1) -> h_1 ... h_l, (N, l, E); read: as of a Transformer"""
         start = torch.full((len(x), 1), self.levels, device=x.device)
-        return self.T(self.E(torch.cat([start, x], 1)))  # (2)
+        return self.T(self.E(torch.cat([start, x], 1)), read=read)  # (2)
 
-    def states(self, x):
+    def states(self, x, layers=False):
         """Texts (N, L), or a list of N -> h (N, L, E), and mask (N, L): true for h_1 and for each h that has read one
-        word more, from which a word or the end was predicted in training. The others are 0."""
+        word more, from which a word or the end was predicted in training. The others are 0. layers: with what each
+        block of T reads before them, (N, L, (blocks + 1) E)."""
         x, _ = self.check(x)
         mask = torch.cat([torch.ones_like(x[:, :1], dtype=torch.bool), x[:, :-1] != 0], 1)
         longest = int(mask.sum(1).max()) if len(x) else 1
-        h = self.h(x[:, : longest - 1]) * mask[:, :longest, None]
+        read = []
+        h = self.h(x[:, : longest - 1], read)
+        h = (torch.cat([*read, h], 2) if layers else h) * mask[:, :longest, None]
         return F.pad(h, (0, 0, 0, self.D - longest)), mask
 
     # ---- probability -------------------------------------------------------------------------------------------------

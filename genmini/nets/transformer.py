@@ -17,7 +17,7 @@ transformer needs none for what fills the end of a row, because nothing before r
 
 Attention is PyTorch's own, which stores no l x l matrix where it can do without: there is no room for it here.
 
-    used by: genmini/models/language.py    test: tests/models/test_transformer.py
+    used by: genmini/models/language.py, genmini/models/imagen.py    test: tests/models/test_transformer.py
 """
 
 import torch
@@ -43,7 +43,8 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(blocks))
         self.norm, self.causal = nn.LayerNorm(width), causal
 
-    def forward(self, h, mask=None):
+    def forward(self, h, mask=None, read=None):
+        """read: a list, which gets what each block reads"""
         l = h.shape[1]
         h = h + self.position[:l]
         reads, causal = None, self.causal
@@ -52,6 +53,8 @@ class Transformer(nn.Module):
             if self.causal:
                 reads = reads & torch.ones(l, l, dtype=torch.bool, device=h.device).tril()
         for block in self.blocks:
+            if read is not None:
+                read.append(h)
             h = block(h, reads, causal)
         return self.norm(h)
 

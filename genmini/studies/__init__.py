@@ -31,6 +31,7 @@ STUDIES = {  # of runs; `latent-dim` trains runs of its own
     "semi-supervised": "a classifier that learns from 1, 5 or 10 labels of each class, on codes and on pixels",
     "words": "nats a text beside counts of words and of pairs of words, and what samples are: of models of text",
     "retrieve": "captions of images and images of captions, found among 64; colours and shapes told by captions",
+    "caption": "what samples show of their captions, seen and unseen: of models that draw shapes by captions",
     "latent-dim": "reconstruction and bound against the latent dimension: takes MODEL --data D, and trains runs",
 }
 
