@@ -25,7 +25,8 @@ def test_what_is_encoded_is_decoded(texts, more):
 
 @pytest.mark.parametrize("text, words", [
     ("A RED  circle.", ["a", "red", "circle"]), ("red,blue;a\n'it's'", ["red", ",", "blue", "a", "it's'"]),
-    ("x-ray -- _a_ \0 (red)!", ["x-ray", "a", "red"]), ("été 3 日本", ["été", "3", "日本"]), ("", []), ("...", []),
+    ("x-ray -- _a_ \0 (red)!", ["x-ray", "a", "red"]), ("été 3 日本", ["été", "3", "日本"]), ("", []),
+    ("...", []),
 ])
 def test_words_of_a_text(text, words):
     assert split(text) == words
