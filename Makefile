@@ -21,14 +21,14 @@ demo: build      ## train a MADE on the embedded digits for about a minute, and 
 test: build      ## everything that proves the project (needs no GPU)
 	$(PY) -m pytest -n auto --dist worksteal
 
-test-docs: build  ## every command that README.md and docs/ show, one after the other
+test-docs: build  ## every `genmini` command that README.md and docs/ show, one after the other
 	$(PY) -m pytest -q -m docs
 
 test-thorough: build ## every mutant, ThreadSanitizer, hypothesis at length
 	HYPOTHESIS_PROFILE=thorough GENMINI_THOROUGH=1 $(PY) -m pytest -n auto --dist worksteal
 	$(PY) csrc/sanitize.py --thorough
 
-# The first release of each library that pyproject.toml promises. PyPI has PyTorch 2.11 for Linux with CUDA alone (3 GB).
+# The first release of each library that pyproject.toml promises. On Linux PyTorch 2.11 comes with CUDA alone (3 GB).
 OLDEST = "torch==2.11.*" "triton==3.6.*" "pillow==11.*" "numpy<2.4" scipy safetensors tqdm matplotlib pytest hypothesis
 test-oldest: .venv/ready ## a few tests with the oldest PyTorch promised, in .venv-oldest (3 GB, downloaded once)
 	@.venv-oldest/bin/python -c "import torch, pytest" 2>/dev/null || ($(PYTHON3) -m venv --clear .venv-oldest && \
@@ -38,17 +38,17 @@ test-oldest: .venv/ready ## a few tests with the oldest PyTorch promised, in .ve
 	.venv-oldest/bin/python -m pytest -q tests/kernels/test_layers.py tests/kernels/test_vector_quantizer.py \
 		tests/project/test_train.py tests/project/test_runs.py tests/project/test_resume.py
 
-sanitize: .venv/ready ## every kernel, every rung, under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
+sanitize: .venv/ready ## all kernels and rungs under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
 	$(PY) csrc/sanitize.py --thorough
 
 bench: build     ## time every room beside its peers, and store the table of this machine
 	.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(PY) bench/run.py
 
-table-likelihood: build ## train every likelihood model on the digits, three seeds each (an hour), and write docs/results.md
+table-likelihood: build ## train likelihood models on the digits, three seeds each (an hour), and write docs/results.md
 	$(PY) bench/table_likelihood.py
 
-table-latent: build ## train every latent model on the digits, three seeds each (half an hour), and write docs/results.md
+table-latent: build ## train all latent models on the digits, three seeds each (half an hour), and write docs/results.md
 	$(PY) bench/table_latent.py
 
 table-samples: build ## train every model that draws digits, three seeds each (an hour), and write docs/results.md
@@ -57,7 +57,7 @@ table-samples: build ## train every model that draws digits, three seeds each (a
 table-translate: build ## train every CycleGAN of the digits, three seeds each (15 minutes), and write docs/results.md
 	$(PY) bench/table_translate.py
 
-table-mnist: build ## train on the MNIST images in the folder $$GENMINI_MNIST10K (two hours), and write docs/results.md
+table-mnist: build ## train on MNIST in the folder that GENMINI_MNIST10K names (two hours), and write docs/results.md
 	$(PY) bench/table_mnist.py
 
 table-mnist-samples: build ## train GANs and a diffusion on the same images, and write docs/results.md

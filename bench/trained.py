@@ -77,7 +77,7 @@ def without_label(model, x, frequency, draws):
 
 
 def cell(group, column, digits, scale=1, spread=True):
-    """Of the rows of all seeds: the mean of a column, and its deviation; empty where no row has the number"""
+    """The mean and the deviation of a column over the rows of all seeds; empty where no row has the number"""
     values = [scale * float(row[column]) for row in group if row[column]]
     if not values:
         return ""

@@ -75,7 +75,7 @@ def check_file(path, film=False):
 
 
 def suffix(model, film=False):
-    """Of the file that shows samples of the model."""
+    """The end of the name of a file that shows samples of the model."""
     return ".gif" if film else ".txt" if model.of_text else ".png"
 
 

@@ -41,7 +41,7 @@ def check_tensorboard():
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError:
-        raise ValueError("--tensorboard needs the package tensorboard: pip install genmini[tensorboard]") from None
+        raise ValueError("--tensorboard needs the package tensorboard: pip install .[tensorboard]") from None
 
 
 class Watch:

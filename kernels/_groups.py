@@ -29,7 +29,7 @@ def place(ng, C, P, G, BM: tl.constexpr, BP: tl.constexpr):
 
 @triton.jit
 def held_statistics(x, ok, count, eps):
-    """Of a group in registers: x minus its mean, m, the mean of x - m, and 1 / deviation"""
+    """x minus its mean, m, the mean of x - m, and 1 / deviation, of a group in registers"""
     mean = tl.sum(x) / count
     d = tl.where(ok, x - mean, 0)
     rest = tl.sum(d) / count
@@ -39,7 +39,7 @@ def held_statistics(x, ok, count, eps):
 
 @triton.jit
 def walked_statistics(x_ptr, R, count, eps, SUM: tl.constexpr, BP: tl.constexpr):
-    """Of a group in memory: m, the mean of x - m, and 1 / deviation"""
+    """m, the mean of x - m, and 1 / deviation, of a group in memory"""
     sums, rests, squares = tl.zeros((BP,), SUM), tl.zeros((BP,), SUM), tl.zeros((BP,), SUM)
     for start in range(0, R, BP):
         i = start + tl.arange(0, BP)

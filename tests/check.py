@@ -5,8 +5,8 @@
     def test_matches(run): check.matches(run, ops.affine_coupling, inputs)
 
 `matches` sets the tolerance: the definition in float64 is the truth, and the error of a kernel may be at most twice
-the error of PyTorch evaluating the same definition in the same dtype, plus one rounding of the largest number. By luck
-PyTorch may be exact there, where numbers are few; then its error is the largest of those near these inputs.
+the error of PyTorch evaluating the same definition in the same dtype, plus one rounding of the largest number. Of few
+numbers PyTorch may happen to be exact; then the largest of its errors at inputs near these counts instead.
 """
 
 import math

@@ -115,7 +115,7 @@ def kill():
 
 @contextlib.contextmanager
 def ctrl_c():
-    """-> a function that presses Ctrl-C; a job in the background is born without the handler that it needs."""
+    """Give a function that sends SIGINT. A background job ignores SIGINT from its start, so Python's handler is set."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield lambda: signal.raise_signal(signal.SIGINT)
@@ -139,7 +139,7 @@ def at_step(family, at, event):
 
 
 def rows(run):
-    """What the metrics of a run tell, but for the time that they took."""
+    """The rows of a run's metrics without their seconds."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 

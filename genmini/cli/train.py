@@ -26,7 +26,7 @@ def options(parser):
                           help="continue the run in --out to the same bits: repeat the command that began it")
     existing.add_argument("--overwrite", action="store_true", help="replace the run that is in --out")
     parser.add_argument("--tensorboard", action="store_true",
-                        help="the metrics for TensorBoard, too (pip install genmini[tensorboard])")
+                        help="the metrics for TensorBoard, too (pip install .[tensorboard])")
     _options.where_data_lies(parser)
     _options.where_it_runs(parser)
 

@@ -2,7 +2,7 @@
 
     digits-v1    a small classifier of 8x8 digits, by `genmini train classifier --data digits`: 200 kB, always the same
     RUN          the folder of another classifier, as `genmini train classifier --data mnist` writes it
-    inception    Inception v3 of torch-fidelity (pip install genmini[inception]), which downloads the weights behind
+    inception    Inception v3 of torch-fidelity (pip install .[inception]), which downloads the weights behind
                  published FIDs
 
 A score compares only with scores by the same network; so the network's `name` is printed beside each score.
@@ -93,7 +93,7 @@ class Inception:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except ImportError:
             raise ValueError("--features inception needs the package torch-fidelity: "
-                             "pip install genmini[inception]") from None
+                             "pip install .[inception]") from None
         self.net = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"]).to(device)
         self.name, self.device = "Inception v3 of torch-fidelity (inception-v3-compat)", device
 

@@ -120,7 +120,7 @@ class VQVAE(Model):
 
     @torch.no_grad()
     def report(self, x, y=None):
-        """Of the codes of these images: their perplexity, the share of all codes that they are, and the number of the
+        """The perplexity of the codes of these images, the share of all codes that they are, and the number of the
         others."""
         parts = zip(x.split(1000), [None] * len(x) if y is None else y.split(1000), strict=False)
         count = sum(torch.bincount(self.codes(x_b, y_b).flatten(), minlength=self.K) for x_b, y_b in parts)

@@ -152,7 +152,7 @@ def test_classes_are_as_frequent_as_in_the_data():
 @each
 @pytest.mark.parametrize("with_prior", [False, True])
 def test_samples_follow_p_of_x(settings, with_prior):
-    """Of the last class, too."""
+    """It holds for the last class, too."""
     model = vqvae(with_prior=with_prior, **settings)
     n = 8000
     for y in [None, model.classes - 1][: 1 + bool(model.classes)]:

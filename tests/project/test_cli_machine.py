@@ -135,7 +135,7 @@ def test_tensorboard_is_an_extra(capsys, monkeypatch):
     status, _, err = 0, "", ""
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as if the package were missing
     status, _, err = run(capsys, "train", "made", "--data", "digits", *FAST, "--tensorboard")
-    assert status == 2 and "pip install genmini[tensorboard]" in err.splitlines()[-1] and not os.path.exists("runs")
+    assert status == 2 and "pip install .[tensorboard]" in err.splitlines()[-1] and not os.path.exists("runs")
 
     written = []
     writer = lambda folder: SimpleNamespace(add_scalar=lambda *scalar: written.append(scalar),

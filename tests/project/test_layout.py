@@ -218,6 +218,12 @@ def test_the_debugger_of_the_documentation_shows_what_the_source_says():
         source = (ROOT / path).resolve().read_text()
         assert re.search(rf"\b{function}\(", source), (function, path)
         assert not code or code.strip() in source, (path, code)
+    planted = (ROOT / "csrc/drivers/planted/barrier_missing_in_a_reduction.cu").read_text().splitlines()
+    listed = re.findall(r"^(\d+)\t(.*)$", text, re.M)
+    shown = listed + [(number, code) for code, number in re.findall(r"^(.*?) *// line (\d+)$", text, re.M)]
+    assert shown
+    for number, code in shown:
+        assert planted[int(number) - 1].strip() == code.strip(), number
 
 
 def texts():

@@ -305,7 +305,7 @@ def test_digits_as_large_as_mnists_are_still_read():
 def test_inception_is_an_extra(monkeypatch):
     # as if the package were missing
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
-    with pytest.raises(ValueError, match=r"pip install genmini\[inception\]"):
+    with pytest.raises(ValueError, match=r"pip install \.\[inception\]"):
         metrics.network("inception")
 
 

@@ -106,7 +106,7 @@ def test_a_damaged_file_is_refused(contents, tmp_path, damage, gz, says):
 
 
 def test_a_header_is_checked_before_anything_is_allocated(contents, tmp_path, monkeypatch):
-    """Of a .gz that unpacks to ten megabytes behind a wrong header, no more than the header is unpacked."""
+    """No more than the header is unpacked of a .gz with ten megabytes behind a wrong header."""
     lay(tmp_path, contents, gz=True)
     unpacked, read = [], gzip.GzipFile.read
     monkeypatch.setattr(gzip.GzipFile, "read", lambda self, size=-1: unpacked.append(size) or read(self, size))
