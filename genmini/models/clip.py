@@ -51,7 +51,7 @@ def nearer(s, same=None, among=AMONG):
     N = len(s)
     n = torch.arange(N, device=s.device)[:, None]
     m = (n + torch.arange(1, min(among, N), device=s.device)) % N
-    wrong = s[n, m] >= s.diagonal()[:, None]
+    wrong = ~(s[n, m] < s.diagonal()[:, None])  # NaN finds nothing
     return (wrong if same is None else wrong & ~same[n, m]).sum(1)
 
 

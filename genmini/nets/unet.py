@@ -45,6 +45,8 @@ class UNet(nn.Module):
         if not multiples:
             raise ValueError("multiples must be one number or more, got ()")
         whole(0, len(multiples), attention=attention)
+        if context and not attention:  # nothing else reads it
+            raise ValueError(f"attention must be 1 or more where there is a context, got {attention}")
         share(dropout=dropout)
         if width < GROUP or width % GROUP:
             raise ValueError(f"width must be a multiple of {GROUP}, got {width}")
@@ -143,7 +145,7 @@ class Attention(nn.Module):
 
     def __init__(self, K, context=0, head=32):
         super().__init__()
-        self.heads = max(1, K // head)
+        self.heads = next(n for n in range(max(1, K // head), 0, -1) if K % n == 0)
         self.norm = nn.GroupNorm(max(1, K // GROUP), K)
         self.q = nn.Linear(K, K)
         self.kv = nn.Linear(context or K, 2 * K)

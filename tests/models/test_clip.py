@@ -140,6 +140,10 @@ def test_the_right_answer_is_asked_among_those_that_follow():
     assert nearer(s.T).tolist() == [1, 2, 0, 2]  # of images of a caption
 
 
+def test_nothing_is_found_where_cosines_are_no_numbers():
+    assert (nearer(torch.full((5, 5), math.nan)) == 4).all()
+
+
 def test_figures_count_what_is_found():
     """An image of a caption that comes again is found by either caption, as they are the same."""
     model, again = clip(), torch.cat([Y[:10], Y[:10]])

@@ -130,10 +130,17 @@ def test_sinusoids_tell_times_apart():
     assert distance.argmin(1).sub(torch.arange(len(t))).abs().max() == 1, "the nearest is a neighbour in time"
 
 
+def test_every_multiple_of_8_is_a_width():
+    """112 channels are not divided by three heads: there are two."""
+    assert unet(1, 1, width=56, multiples=(1, 2))(numbers(1, 1, 2, 2), numbers(1)).isfinite().all()
+    assert [Attention(K).heads for K in (8, 32, 64, 96, 112)] == [1, 1, 2, 3, 2]
+
+
 def test_what_cannot_be_is_refused():
     for settings, words in (
         (dict(width=12), "width must be a multiple of 8, got 12"), (dict(blocks=0), "blocks must be at least 1"),
         (dict(attention=3), "attention must be 0 to 2, got 3"),
+        (dict(attention=0, context=5), "attention must be 1 or more where there is a context, got 0"),
         (dict(multiples=(), attention=0), r"multiples must be one number or more, got \(\)"),
         (dict(upsample="cubic"), "upsample must be 'transposed', 'nearest' or 'bilinear', got 'cubic'"),
     ):
