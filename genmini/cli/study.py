@@ -34,12 +34,12 @@ def run(arguments):
     if arguments.out:
         files.check_name(arguments.out)
     if arguments.study == "latent-dim":
-        return _latent_dim(arguments, study)
+        return _latent_dim(arguments)
     for option in ("data", "size", "colour", "recipe", "steps", "set", "dimensions"):
         if getattr(arguments, option):
             raise ValueError(f"--{option} is for `genmini study latent-dim`, which trains; "
                              f"{arguments.study} takes runs")
-    if "TOGETHER" in vars(study):
+    if study.together:
         folders = [folders]
     if arguments.out and len(folders) > 1:
         raise ValueError(f"--out names one picture, and there are {len(folders)} runs: without it each gets its own")
@@ -55,28 +55,29 @@ def run(arguments):
             print(f"genmini: {why}", file=sys.stderr)
             continue
         fits += 1
-        first, heading = (folder[0], "") if "TOGETHER" in vars(study) else (folder, f"{folder}: ")
+        first, heading = (folder[0], "") if study.together else (folder, f"{folder}: ")
         print(f"{heading}{answer}\npicture   {arguments.out or Path(first) / f'{arguments.study}.png'}")
     if not fits:
         raise ValueError(f"none of these {len(folders)} runs fits {arguments.study}")
 
 
-def _latent_dim(arguments, study):
+def _latent_dim(arguments):
     """Train what is missing in --out, continue what is not at its end, then study all of it."""
     from genmini import studies
+    from genmini.studies import latent_dim
 
     if len(arguments.of) > 1 or not arguments.data:
         raise ValueError("latent-dim trains models of its own: genmini study latent-dim MODEL --data D")
     name = arguments.of[0]
-    plans = study.plans(name, arguments.data, arguments.dimensions or study.DIMENSIONS, arguments.set,
-                        recipe=arguments.recipe, steps=arguments.steps, seed=arguments.seed, size=arguments.size,
-                        colour=arguments.colour)
+    plans = latent_dim.plans(name, arguments.data, arguments.dimensions or latent_dim.DIMENSIONS, arguments.set,
+                             recipe=arguments.recipe, steps=arguments.steps, seed=arguments.seed, size=arguments.size,
+                             colour=arguments.colour)
     out = Path(arguments.out or Path("runs") / f"latent-dim-{name}-{arguments.data}")
     folders = {d: out / f"latent-{d}" for d in plans}
     for d, plan in plans.items():
         device = _options.device(arguments, plan.threads)
         print(f"{name} on {plan.data}, {d} latent dimensions, in {folders[d]}", flush=True)
-        history = study.train(plan, folders[d], arguments.data_dir, device)
+        history = latent_dim.train(plan, folders[d], arguments.data_dir, device)
         if history is None:
             print(f"finished  {folders[d]}: there is nothing left to resume")
         elif history.stopped == "interrupted":
@@ -84,5 +85,6 @@ def _latent_dim(arguments, study):
             return 130
         else:
             print(f"saved     the weights of step {history.step} are in {folders[d]}")
-    runs = {d: studies.Run(folder, arguments.data_dir, device, arguments.seed) for d, folder in folders.items()}
-    print(f"{study.study(runs, out / 'latent-dim.png')}\npicture   {out / 'latent-dim.png'}")
+    picture = out / "latent-dim.png"
+    answer = studies.study("latent-dim", folders.values(), picture, arguments.data_dir, device, arguments.seed)
+    print(f"{answer}\npicture   {picture}")

@@ -3,10 +3,8 @@
     genmini study reconstruct runs/vae-digits            writes runs/vae-digits/reconstruct.png
     studies.study("embed", "runs/vae-digits")            the same from Python -> the line
 
-A study of runs together, as `restore`, makes one picture of all that it is given.
-
-A study names the methods of `Model` that it calls, NEEDS: any run whose model has them fits, unless `misfit(model)`
-gives a reason against it. A study of text is marked OF_TEXT; all others are of images, points or series.
+A study of runs together, as `restore`, makes one picture of all that it is given. What a study needs of a model, and
+which fit, its `STUDY` says (_study.py).
 """
 
 import importlib
@@ -37,36 +35,30 @@ STUDIES = {  # of runs; `latent-dim` trains runs of its own
 
 
 def find(name):
+    """-> Study"""
     if name not in STUDIES:
         raise ValueError(f"unknown study {name!r}; the studies are {', '.join(STUDIES)}")
-    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
-
-
-def lacks(study, model):
-    """What a model, or its class, lacks for the module `study`, in words; "" if nothing."""
-    if model.of_text != ("OF_TEXT" in vars(study)):
-        return "its samples are texts, and no images" if model.of_text else "its samples are no texts"
-    return "; ".join(dict.fromkeys(model.cannot(need) for need in study.NEEDS if model.cannot(need)))
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}").STUDY
 
 
 def misfit(name, model):
     """The reason why the study cannot be made of this model; "" if it can."""
     from genmini import models
 
-    module = find(name)
-    if lacks(module, model):
-        fitting = ", ".join(other for other in models.MODELS if not lacks(module, models.find(other)))
-        return f"{lacks(module, model)}: {name} is for {fitting}"
-    return module.misfit(model) if "misfit" in vars(module) else ""
+    its, why = find(name), find(name).lacks(model)
+    if why:
+        fitting = ", ".join(other for other in models.MODELS if not its.lacks(models.find(other)))
+        return f"{why}: {name} is for {fitting}"
+    return its.misfit(model)
 
 
 def study(name, folder, out=None, data_dir=None, device="cpu", seed=0):
     """-> what the picture shows, in a line. out: the picture's path (default: NAME.png in the run's folder); folder: of
     a run, or those of several for a study of runs together."""
-    module, folders = find(name), [folder] if isinstance(folder, str | Path) else list(folder)
+    its, folders = find(name), [folder] if isinstance(folder, str | Path) else list(folder)
     runs = [Run(folder, data_dir, device, seed) for folder in folders]
     for run in runs:
         why = misfit(name, run.model)
         if why:
             raise Misfit(f"{run.folder} does not fit: {why}")
-    return module.study(runs if "TOGETHER" in vars(module) else runs[0], Path(out or Path(folders[0]) / f"{name}.png"))
+    return its.make(runs if its.together else runs[0], Path(out or Path(folders[0]) / f"{name}.png"))

@@ -12,8 +12,8 @@ import torch
 
 from genmini import metrics, plots
 from genmini.data import shapes, shapes_captions
+from genmini.studies._study import Study
 
-NEEDS = ("sample",)
 N, COLUMNS, AT_ONCE = 100, 8, 50  # captions of a kind; samples of a row; samples that are drawn together
 TOLD = "bound", "count", "size", "place", "axis", "order", "whole"  # of the kinds of words
 
@@ -66,3 +66,6 @@ def measured(model, captions):
     found = metrics.shares(metrics.captions(captions, torch.cat([model.sample(len(p), p).cpu() for p in parts])))
     told = [f"{name} {share:.0%} +- {error:.1%}" for name, (share, error, _) in found.items() if name in TOLD]
     return f"{', '.join(told)} ({len(texts)} captions, {found['unread'][0]:.0%} of the samples unreadable)"
+
+
+STUDY = Study(study, needs=("sample",), misfit=misfit)

@@ -10,8 +10,7 @@ import math
 import torch
 
 from genmini import plots
-
-NEEDS = ("codes", "decode_codes")  # and, of the model, its `K` and `grid`
+from genmini.studies._study import Study
 
 
 def study(run, path):
@@ -71,3 +70,6 @@ def picture(path, model, data):
         panel.set_title(title, fontsize=11)
     plots.save(figure, path)
     return answer
+
+
+STUDY = Study(study, needs=("codes", "decode_codes"))  # and, of the model, its `K` and `grid`

@@ -13,9 +13,9 @@ import torch
 from genmini import plots, samples
 from genmini.data import shapes_reader
 from genmini.data.shapes import RADIUS, UNITS
+from genmini.studies._study import Study
 from genmini.studies.restore import distance, length
 
-NEEDS = ("known",)
 IMAGES, DRAWS, COLUMNS, ROWS = 40, 8, 10, 5  # measured: images, draws of each; shown: images, draws of each
 
 
@@ -57,3 +57,6 @@ def of_scenes(made, test):
 def upper(scene):
     """The objects whose boxes lie in the upper half"""
     return {o for o in scene.objects if o.y + RADIUS[o.size] <= UNITS // 2}
+
+
+STUDY = Study(study, needs=("known",), misfit=misfit)

@@ -7,8 +7,8 @@ two samples, drawn from pure noise by DDIM, at the same times back, over the est
 import torch
 
 from genmini import plots
+from genmini.studies._study import Study
 
-NEEDS = ("process",)
 SHOWN, TIMES = 2, 8
 
 
@@ -29,3 +29,6 @@ def study(run, path):
     return ("squared error of a pixel of x_0, estimated from more and more noise: "
             f"{', '.join(f'{e:.4f}' for e in error)}; of the mean image: "
             f"{((x.float() - x.float().mean(0)) / (test.levels - 1)).square().mean():.4f}")
+
+
+STUDY = Study(study, needs=("process",))

@@ -8,8 +8,8 @@ import math
 import torch
 
 from genmini import plots
+from genmini.studies._study import Study
 
-NEEDS = ("encode",)
 FIRST = 2000
 
 
@@ -49,3 +49,6 @@ def study(run, path):
     shown = ", ".join(f"{share:.1%} by {what}"
                       for share, what in zip(shares, ("codes", "the plane shown", "pixels"), strict=True))
     return f"{axes}; images whose nearest neighbour is of their class: {shown} ({len(z)} of {test.split})"
+
+
+STUDY = Study(study, needs=("encode",))

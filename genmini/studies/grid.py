@@ -8,8 +8,8 @@ split, one axis at a time.
 import torch
 
 from genmini import plots
+from genmini.studies._study import Study
 
-NEEDS = ("encode", "decode")
 SIDE = 15
 
 
@@ -37,3 +37,6 @@ def study(run, path):
               & (z < torch.stack([across[-1], down[-1]]))).all(1).double().mean()
     return (f"z_1 from {across[0]:.2f} to {across[-1]:.2f}, z_2 from {down[0]:.2f} to {down[-1]:.2f}: "
             f"{inside:.1%} of the train codes lie there")
+
+
+STUDY = Study(study, needs=("encode", "decode"), misfit=misfit)

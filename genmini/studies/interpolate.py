@@ -7,8 +7,8 @@ drawn from its prior N(0, I), and the images at both ends are what they decode t
 import torch
 
 from genmini import plots
+from genmini.studies._study import Study
 
-NEEDS = ("decode",)
 PAIRS, STEPS = 6, 9
 
 
@@ -52,3 +52,6 @@ def study(run, path):
     longer = (length(between) / (between[:, -1] - between[:, 0]).flatten(1).norm(dim=1)).mean()
     return (f"{len(ends)} pairs: the way through the latent space "
             f"is {longer:.2f} times as long in pixels as the straight one")
+
+
+STUDY = Study(study, needs=("decode",), misfit=misfit)

@@ -12,15 +12,15 @@ import torch
 
 from genmini import checkpoint, experiment, models, plots, watch
 from genmini.means import mean_and_error
+from genmini.studies._study import Study
 
-NEEDS = ("encode", "decode")
 DIMENSIONS = (2, 5, 10, 20, 50)
 
 
 def plans(name, data_name, dimensions=DIMENSIONS, assignments=(), **how):
     """A plan for each dimension, {d: Plan}. how: what `experiment.plan` takes beside these."""
     model = models.find(name)
-    missing = [model.cannot(need) for need in NEEDS if model.cannot(need)]
+    missing = [model.cannot(need) for need in STUDY.needs if model.cannot(need)]
     if missing:
         raise ValueError(f"{name} does not fit: {missing[0]}")
     plan = lambda d: experiment.plan(name, data_name, assignments=[*assignments, f"latent={d}"], **how)
@@ -43,11 +43,15 @@ def train(plan, folder, data_dir=None, device="cpu"):
     return history
 
 
+def misfit(model):
+    return "" if "latent" in model.settings else "it has no setting `latent`"
+
+
 def study(runs, path):
-    """runs: {d: Run}, of one model but for d."""
+    """runs: of one model but for d, in any order"""
     values = {}  # figure -> [(d, mean, error)]
-    for d, run in sorted(runs.items()):
-        test = run.split("test")
+    for run in sorted(runs, key=lambda run: run.model.latent):
+        d, test = run.model.latent, run.split("test")
         torch.manual_seed(run.seed)
         figures = run.figures(test.x, test.y)
         for name, of_examples in figures.items():
@@ -62,3 +66,6 @@ def study(runs, path):
     plots.save(figure, path)
     line = lambda points: ", ".join(f"d={d} {mean:.3f} +- {error:.3f}" for d, mean, error in points)
     return "\n".join(f"{name}: {line(points)}" for name, points in values.items())
+
+
+STUDY = Study(study, needs=("encode", "decode"), misfit=misfit, together=True)

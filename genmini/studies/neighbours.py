@@ -5,8 +5,8 @@ import torch
 from genmini import plots
 from genmini.metrics import nearest
 from genmini.metrics.score import draw, draws_no_images
+from genmini.studies._study import Study
 
-NEEDS = ("sample",)
 N = 1000  # samples whose distances are taken
 COLUMNS, ROWS = 8, 3  # of samples that are shown
 
@@ -26,3 +26,6 @@ def study(run, path):
     near = (distance < real.quantile(0.1)).double().mean()
     return (f"median distance to the nearest train image: {distance.median():.2f} of samples, {real.median():.2f} of "
             f"test images; {near:.1%} of {N} samples lie nearer than 90% of the test images do")
+
+
+STUDY = Study(study, needs=("sample",), misfit=misfit)

@@ -14,8 +14,8 @@ import torch
 
 from genmini import plots
 from genmini.models._model import Batch
+from genmini.studies._study import Study
 
-NEEDS = ("on_the_line",)
 STEPS, BATCH = 1500, 512
 LINE = torch.linspace(-6, 6, 2401, dtype=torch.float64)  # where p and q are below 1e-8 at both ends
 
@@ -86,3 +86,6 @@ def study(run, path):
     panels[0, 0].legend(fontsize=8, frameon=False, loc="upper center")
     plots.save(figure, path)
     return f"E_q ln(1 - d) + E_p ln d, learnt and of d*: {', '.join(reached_of)} (-ln 4 = {-math.log(4):.4f})"
+
+
+STUDY = Study(study, needs=("on_the_line",), misfit=misfit)

@@ -4,8 +4,8 @@ import torch
 
 from genmini import plots
 from genmini.means import mean_and_error
+from genmini.studies._study import Study
 
-NEEDS = ("reconstruct",)
 FIRST = 1000  # images of a split that the error is taken of
 
 
@@ -24,3 +24,6 @@ def study(run, path):
     train = run.split("train").x[:FIRST] / top
     return (f"squared error of a pixel: {', '.join(errors)}; "
             f"the mean image of train would give {(train - train.mean(0)).square().mean():.4f}")
+
+
+STUDY = Study(study, needs=("reconstruct",))

@@ -20,9 +20,8 @@ from genmini import conditions, plots
 from genmini.data import shapes_reader
 from genmini.data.shapes import COLOURS
 from genmini.studies._run import Misfit
+from genmini.studies._study import Study
 
-NEEDS = ("restore",)
-TOGETHER = True  # one picture and one answer for all runs
 IMAGES, DRAWS, COLUMNS, ROWS = 60, 12, 10, 5  # measured: images, draws of each; shown: images, draws of each
 
 
@@ -113,3 +112,6 @@ def allowed(what):
 
 def colourless(scene):
     return scene.ground, [(o.shape, o.size, o.x, o.y) for o in scene.objects]
+
+
+STUDY = Study(study, needs=("restore",), misfit=misfit, together=True)

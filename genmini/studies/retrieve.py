@@ -16,8 +16,8 @@ from genmini import data, plots
 from genmini.data import captions, shapes, shapes_captions
 from genmini.means import mean_and_error
 from genmini.models.clip import AMONG, nearer
+from genmini.studies._study import Study
 
-NEEDS = ("encode", "encode_text")
 SHOWN, CAPTIONS, IMAGES = 6, 3, 5  # rows of the picture, and what is shown of each
 OTHER = "shapes-pairs"  # beside `shapes`
 
@@ -115,3 +115,6 @@ def _folded(text, width=60):
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
     return "\n".join(lines)
+
+
+STUDY = Study(study, needs=("encode", "encode_text"))

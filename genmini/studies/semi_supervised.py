@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from genmini import plots
+from genmini.studies._study import Study
 
-NEEDS = ("encode",)
 LABELS, DRAWS, LAMBDAS = (1, 5, 10), 10, (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
@@ -89,3 +89,6 @@ def study(run, path):
     plots.save(figure, path)
     line = lambda i: ", ".join(f"{kind} {values[i][0]:.1%} +- {values[i][1]:.1%}" for kind, values in results.items())
     return "; ".join(f"{n} labels: {line(i)}" for i, n in enumerate(counts))
+
+
+STUDY = Study(study, needs=("encode",), misfit=misfit)

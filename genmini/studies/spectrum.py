@@ -12,8 +12,8 @@ import torch
 
 from genmini import plots
 from genmini.metrics.score import draw, draws_no_images
+from genmini.studies._study import Study
 
-NEEDS = ("sample",)
 N = 1000  # samples, and real images at most
 
 
@@ -67,3 +67,6 @@ def study(run, path):
     shares = ", ".join(f"{checkerboard(each):.3%} of {name}" for name, each in P.items())
     noise = 3 / (P["samples"].numel() - 1)
     return f"the share of the power that is a checkerboard: {shares}; of white noise {noise:.3%}"
+
+
+STUDY = Study(study, needs=("sample",), misfit=misfit)

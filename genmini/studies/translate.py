@@ -9,8 +9,8 @@ import torch
 from genmini import data, metrics, plots
 from genmini.data import unpaired
 from genmini.means import mean_and_error
+from genmini.studies._study import Study
 
-NEEDS = ("translate", "reconstruct")
 COLUMNS = 10
 
 
@@ -36,3 +36,6 @@ def study(run, path):
                    f"itself in {figures[f'{T} own']:.1%}, and off by {figures[f'{T} off']:.3f} levels"
                    for T in "GF"]
     return "; ".join(answer)
+
+
+STUDY = Study(study, needs=("translate", "reconstruct"))

@@ -9,8 +9,8 @@ last image.
 import torch
 
 from genmini import plots
+from genmini.studies._study import Study
 
-NEEDS = ("encode", "decode")
 ROWS, STEPS = 10, 11
 
 
@@ -42,3 +42,6 @@ def study(run, path):
     answer = (f"z_{free[0] + 1} moves the image most, by {reach.max():.2f}; "
               f"{unused} of {len(reach)} dimensions by less than a tenth of that")
     return answer + (f"; rank correlation of a dimension with its attribute: {', '.join(follows)}" if tied else "")
+
+
+STUDY = Study(study, needs=("encode", "decode"))

@@ -13,9 +13,8 @@ import torch
 from genmini import plots
 from genmini.data import captions, captions_density, shapes_captions
 from genmini.means import mean_and_error
+from genmini.studies._study import Study
 
-NEEDS = ("log_prob", "sample")
-OF_TEXT = True
 N = 1000  # samples
 
 
@@ -79,3 +78,6 @@ def _of_samples(run, train, test, words):
         yield f"{share:.1%} of {N} samples are of the grammar"
     yield f"{among(x):.1%} of them are texts of train, of unseen texts {among(test.x):.1%}"
     yield f"words of a sample {(x != 0).sum(1).double().mean():.2f}, of a text {words.double().mean():.2f}"
+
+
+STUDY = Study(study, needs=("log_prob", "sample"), of_text=True)

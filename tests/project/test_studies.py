@@ -285,7 +285,7 @@ def test_figures_are_drawn_at_their_latent_dimension(figures):
         def figures(self, x, y):
             return {"elbo": torch.tensor([1.0, 3.0]) * self.model.latent, "kl": torch.tensor([5.0, 5.0])}
 
-    line = latent_dim.study({d: Fixed(latent=d) for d in (10, 2)}, "x.png")
+    line = latent_dim.study([Fixed(latent=d) for d in (10, 2)], "x.png")
     elbo, kl = figures[0].axes
     assert (elbo.lines[0].get_xydata().tolist() == [[2, 4], [10, 20]]
             and kl.lines[0].get_xydata().tolist() == [[2, 5], [10, 5]])

@@ -37,7 +37,7 @@ def test_every_study_draws_its_picture_of_runs_that_fit(capsys, tmp_path, monkey
                Autoencoder((8, 8), levels=17, latent=5, hidden=8))
     runs = [save("vae", vae), save("ae", ae), save("made", MADE((8, 8), hidden=4), "digits-threshold")]
     tried = [name for name in studies.STUDIES if name != "latent-dim"  # which trains runs of its own
-             and not studies.misfit(name, vae) and studies.lacks(studies.find(name), MADE)]
+             and not studies.misfit(name, vae) and studies.find(name).lacks(MADE)]
     assert {"reconstruct", "interpolate", "embed", "grid", "traverse", "semi-supervised"} <= {*tried}
     for name in tried:
         status, out, err = command(capsys, "study", name, *runs)
@@ -75,7 +75,7 @@ def test_samples_and_the_grid_of_one_run_are_two_pictures(capsys, tmp_path):
 def fitting(name):
     from genmini import models
 
-    return ", ".join(each for each in models.MODELS if not studies.lacks(studies.find(name), models.find(each)))
+    return ", ".join(each for each in models.MODELS if not studies.find(name).lacks(models.find(each)))
 
 
 def test_a_gan_is_studied_between_two_draws_and_on_the_line(capsys, tmp_path, monkeypatch):
@@ -177,6 +177,7 @@ def test_latent_dim_trains_what_is_missing_and_continues(capsys, tmp_path, monke
     assert (line.endswith(f"d=4 {error.mean():.3f} +- {error.std() / math.sqrt(300):.3f}")
             and np.isfinite(error.detach().numpy()).all())
     assert (tmp_path / "d/latent-4/samples.png").stat().st_size > 5_000
+    assert line in studies.study("latent-dim", ["d/latent-4", "d/latent-2"], "again.png")
     monkeypatch.setattr(experiment, "train", lambda *_, **how: History(stopped="interrupted"))
     status, out, err = command(capsys, *words, "2", "3", "5")
     assert status == 130 and err.startswith("genmini: interrupted") and "3 latent" in out and "5 latent" not in out

@@ -1,0 +1,19 @@
+"""What a study is: the one question of a module of genmini/studies, which ends in `STUDY = Study(study, needs=...)`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Study:
+    make: Callable  # (run, path) -> what the picture shows, in a line: it draws the picture in path
+    needs: tuple  # the methods of `Model` that it calls
+    misfit: Callable = lambda model: ""  # model -> why it does not fit though it has them; "" if it fits
+    together: bool = False  # true: `make` takes all runs at once
+    of_text: bool = False  # true: of models of text, and of no others
+
+    def lacks(self, model):
+        """What a model, or its class, lacks for this study, in words; "" if nothing."""
+        if model.of_text != self.of_text:
+            return "its samples are texts, and no images" if model.of_text else "its samples are no texts"
+        return "; ".join(dict.fromkeys(model.cannot(need) for need in self.needs if model.cannot(need)))
