@@ -204,6 +204,8 @@ template <class T> static void columns(const Gradient<T>& p, int64_t slab, int64
         v[j / L] = load(p.v + m0 + j, count), log_t[j / L] = load(p.log_t + m0 + j, count);
         g[j / L] = load(p.g + m0 + j, count);
     });
+    T beyond[BLOCK];    // what l has beyond N: exp gives 0 there, however low u is
+    for (int64_t j = 0; j < BLOCK; j++) beyond[j] = j < here ? T(0) : -T(INFINITY);
     const vec<T> scale = p.scale - vec<T>{}, half = T(0.5) - vec<T>{};
     vec<T> sum = {};
     for (int64_t i = 0; i < rows; i++) {
@@ -211,7 +213,7 @@ template <class T> static void columns(const Gradient<T>& p, int64_t slab, int64
         const vec<T> u = p.u[n] - vec<T>{}, log_s = p.log_s[n] - vec<T>{}, g_n = p.g[n] - vec<T>{};
         T* row = dl + i * BLOCK;
         for (int64_t j = 0; j < here; j += L) {
-            const vec<T> x = load(row + j), l = scale * x;
+            const vec<T> x = load(row + j), l = scale * x + load(beyond + j);
             const vec<T> P = exponential<T>((l - u) - log_s), Q = exponential<T>((l - v[j / L]) - log_t[j / L]);
             vec<T> dl_nm = half * fused(g_n, P, g[j / L] * Q);
             if (j <= match && match < j + L) {
@@ -219,7 +221,7 @@ template <class T> static void columns(const Gradient<T>& p, int64_t slab, int64
                 row[match] -= p.g[n];
                 dl_nm = load(row + j);
             }
-            sum = fused(dl_nm, x, sum);    // beyond N, where g is 0, x is 0
+            sum = fused(dl_nm, x, sum);    // beyond N both are 0
             store(row + j, scale * dl_nm);
         }
     }

@@ -34,14 +34,18 @@ Not finite
     l = +inf makes the losses of its row and column NaN; l = -inf has probability 0.
 
 Tiling
-    A program owns BN rows n, walks along all m, BM at a time, and sums x over d, BD at a time.
-        naive     the columns are another walk, with a and b exchanged
+    A program owns BN rows n, walks along all m, BN at a time, and sums x over d, BD at a time.
+        naive     the columns are another walk: a program owns BN of them, and walks along all n
         shared    one walk: each tile gives its part of the rows, which are online, and of the columns, (max, sum) over
                   its BN rows; a last kernel joins the parts of a column in the order of n
         cpu       as shared, in blocks of 64 x 64. The gradient has 128 rows of dl at a time: a task computes 64 columns
                   and adds to their db, then others take rows of da
-    The gradient of both rungs: a program owns BN rows n and BE numbers e of da_n; db is da with a and b exchanged. All
-    sums have one order: the same bits every time. Over processes: gather a and b, and let each compute all N losses.
+    The gradient of both rungs: a program owns BN rows n and BE numbers e of da_n, or BN columns m and as many of db_m.
+    Sums have one order: the same bits every time. Over processes: gather a and b, and let each compute all N losses.
+
+Rounding
+    Where one l_nm is far above the others, P_nm = 1 and dl nearly 0. An l = 400 whose last bit is not that of the
+    forward pass makes dl wrong by 3e-5. So all passes compute a_n . b_m, no b_m . a_n, and round scale x before - u.
 """
 
 import torch
@@ -61,7 +65,7 @@ def times(x, y):
 
 def log_sum(l, dim):
     """The maximum along dim and log sum exp(l - maximum), each (N)"""
-    top = l.amax(dim, keepdim=True) if l.numel() else l.sum(dim, keepdim=True)  # amax refuses no numbers
+    top = l.amax(dim, keepdim=True) if l.numel() else l.sum(dim, keepdim=True)  # an empty l has no amax
     return top.squeeze(dim), (l - top).exp().sum(dim).log()
 
 
@@ -90,7 +94,7 @@ def reference_backward(dloss, a, b, scale):
 
 @triton.jit
 def tile(n, m, a_ptr, b_ptr, N, D, PRECISION: tl.constexpr, SUM: tl.constexpr, BD: tl.constexpr):
-    """x_nm = a_n . b_m, (BN, BM); 0 beyond N"""
+    """x_nm = a_n . b_m, (BN, BN); 0 beyond N"""
     x = tl.zeros((n.shape[0], m.shape[0]), SUM)
     for start in range(0, D, BD):
         d = start + tl.arange(0, BD)
@@ -106,18 +110,19 @@ def finite(top):
 
 
 @triton.jit
-def walk(a_ptr, b_ptr, scale_ptr, l_nn_ptr, u_ptr, log_s_ptr, part_v_ptr, part_t_ptr, N, D, SHARED: tl.constexpr,
-         PRECISION: tl.constexpr, SUM: tl.constexpr, BN: tl.constexpr, BM: tl.constexpr, BD: tl.constexpr):
-    """u, log s and l_nn of BN rows; SHARED: their part of v and t."""
-    n, scale = tl.program_id(0) * BN + tl.arange(0, BN), tl.load(scale_ptr)
+def walk(a_ptr, b_ptr, scale_ptr, l_nn_ptr, u_ptr, log_s_ptr, part_v_ptr, part_t_ptr, N, D, AXIS: tl.constexpr,
+         SHARED: tl.constexpr, PRECISION: tl.constexpr, SUM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr):
+    """AXIS 1: u, log s and l_nn of BN rows; SHARED: their part of v and t. AXIS 0: v, log t and l_nn of BN columns."""
+    own, scale = tl.program_id(0) * BN + tl.arange(0, BN), tl.load(scale_ptr)
     u, s, l_nn = tl.full((BN,), float("-inf"), SUM), tl.zeros((BN,), SUM), tl.zeros((BN,), SUM)
-    for start in range(0, N, BM):
-        m = start + tl.arange(0, BM)
+    for start in range(0, N, BN):
+        along = start + tl.arange(0, BN)
+        n, m = (own, along) if AXIS == 1 else (along, own)
         l = scale * tile(n, m, a_ptr, b_ptr, N, D, PRECISION, SUM, BD)
-        l_nn += tl.sum(tl.where(n[:, None] == m[None, :], l, 0), 1)
-        l = tl.where((m < N)[None, :], l, float("-inf"))
-        top = tl.maximum(u, tl.max(l, 1))
-        s = s * tl.exp(u - finite(top)) + tl.sum(tl.exp(l - finite(top)[:, None]), 1)
+        l_nn += tl.sum(tl.where(n[:, None] == m[None, :], l, 0), AXIS)
+        l = tl.where(tl.expand_dims(along < N, 1 - AXIS), l, float("-inf"))
+        top = tl.maximum(u, tl.max(l, AXIS))
+        s = s * tl.exp(u - finite(top)) + tl.sum(tl.exp(l - tl.expand_dims(finite(top), AXIS)), AXIS)
         u = top
         if SHARED:
             l = tl.where((n < N)[:, None], l, float("-inf"))
@@ -125,9 +130,9 @@ def walk(a_ptr, b_ptr, scale_ptr, l_nn_ptr, u_ptr, log_s_ptr, part_v_ptr, part_t
             at = tl.program_id(0).to(tl.int64) * N + m
             tl.store(part_v_ptr + at, v, m < N)
             tl.store(part_t_ptr + at, tl.sum(tl.exp(l - finite(v)[None, :]), 0), m < N)
-    tl.store(l_nn_ptr + n, l_nn, n < N)
-    tl.store(u_ptr + n, u, n < N)
-    tl.store(log_s_ptr + n, tl.log(s), n < N)
+    tl.store(l_nn_ptr + own, l_nn, own < N)
+    tl.store(u_ptr + own, u, own < N)
+    tl.store(log_s_ptr + own, tl.log(s), own < N)
 
 
 @triton.jit
@@ -147,34 +152,37 @@ def join(part_v_ptr, part_t_ptr, v_ptr, log_t_ptr, parts, N, SUM: tl.constexpr, 
 
 @triton.jit
 def walk_back(g_ptr, a_ptr, b_ptr, scale_ptr, u_ptr, log_s_ptr, v_ptr, log_t_ptr, da_ptr, sums_ptr, N, D,
-              PRECISION: tl.constexpr, PRECISION_OF_DL: tl.constexpr, SUM: tl.constexpr, BN: tl.constexpr,
-              BM: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr):
-    """da_ne = scale sum_m dl_nm b_me for BN rows, and sum_m dl_nm x_nm."""
-    n, e = tl.program_id(0) * BN + tl.arange(0, BN), tl.program_id(1) * BE + tl.arange(0, BE)
-    n_ok, scale = n < N, tl.load(scale_ptr)
-    u, log_s = tl.load(u_ptr + n, n_ok, other=0), tl.load(log_s_ptr + n, n_ok, other=0)
-    g_n, sums, da = tl.load(g_ptr + n, n_ok, other=0), tl.zeros((BN,), SUM), tl.zeros((BN, BE), SUM)
-    for start in range(0, N, BM):
-        m = start + tl.arange(0, BM)
-        m_ok = m < N
+              AXIS: tl.constexpr, PRECISION: tl.constexpr, PRECISION_OF_DL: tl.constexpr, SUM: tl.constexpr,
+              BN: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr):
+    """AXIS 1: da_ne = scale sum_m dl_nm b_me for BN rows, and sum_m dl_nm x_nm; 0: db of BN columns, in da_ptr."""
+    own, e = tl.program_id(0) * BN + tl.arange(0, BN), tl.program_id(1) * BE + tl.arange(0, BE)
+    scale, sums, da = tl.load(scale_ptr), tl.zeros((BN,), SUM), tl.zeros((BN, BE), SUM)
+    for start in range(0, N, BN):
+        along = start + tl.arange(0, BN)
+        n, m = (own, along) if AXIS == 1 else (along, own)
+        n_ok, m_ok = n < N, m < N
+        u, log_s = tl.load(u_ptr + n, n_ok, other=0), tl.load(log_s_ptr + n, n_ok, other=0)
         v, log_t = tl.load(v_ptr + m, m_ok, other=0), tl.load(log_t_ptr + m, m_ok, other=0)
-        g_m = tl.load(g_ptr + m, m_ok, other=0)
+        g_n, g_m = tl.load(g_ptr + n, n_ok, other=0), tl.load(g_ptr + m, m_ok, other=0)
         x = tile(n, m, a_ptr, b_ptr, N, D, PRECISION, SUM, BD)
         P = tl.exp((scale * x - u[:, None]) - log_s[:, None])
         Q = tl.exp((scale * x - v[None, :]) - log_t[None, :])
         dl = (g_n[:, None] * P + g_m[None, :] * Q) / 2 - tl.where(n[:, None] == m[None, :], g_n[:, None], 0)
         dl = tl.where(n_ok[:, None] & m_ok[None, :], dl, 0)
-        sums += tl.sum(dl * x, 1)
-        b = tl.load(b_ptr + m.to(tl.int64)[:, None] * D + e[None, :], m_ok[:, None] & (e < D)[None, :], other=0)
-        da = tl.dot(dl, b.to(SUM), da, input_precision=PRECISION_OF_DL, out_dtype=SUM)
-    da_ptrs = da_ptr + n.to(tl.int64)[:, None] * D + e[None, :]
-    tl.store(da_ptrs, (scale * da).to(da_ptr.dtype.element_ty), n_ok[:, None] & (e < D)[None, :])
-    tl.store(sums_ptr + n, sums, n_ok & (tl.program_id(1) == 0))
+        if AXIS == 1:
+            sums += tl.sum(dl * x, 1)
+        at, at_ok = along.to(tl.int64)[:, None] * D + e[None, :], (along < N)[:, None] & (e < D)[None, :]
+        y = tl.load((b_ptr if AXIS == 1 else a_ptr) + at, at_ok, other=0).to(SUM)
+        da = tl.dot(dl if AXIS == 1 else tl.trans(dl), y, da, input_precision=PRECISION_OF_DL, out_dtype=SUM)
+    da_ptrs = da_ptr + own.to(tl.int64)[:, None] * D + e[None, :]
+    tl.store(da_ptrs, (scale * da).to(da_ptr.dtype.element_ty), (own < N)[:, None] & (e < D)[None, :])
+    if AXIS == 1:
+        tl.store(sums_ptr + own, sums, (own < N) & (tl.program_id(1) == 0))
 
 
 # ---- launcher -------------------------------------------------------------------------------------------------------
 
-TILE = {torch.float16: Tile(64, 64, 64, 4, 3), torch.bfloat16: Tile(64, 64, 64, 4, 3),
+TILE = {torch.float16: Tile(64, 64, 64, 8, 3), torch.bfloat16: Tile(64, 64, 64, 8, 3),
         torch.float32: Tile(64, 64, 32, 8, 3), torch.float64: Tile(32, 32, 32, 4, 2)}
 OWNED = {2: 128, 4: 128, 8: 32}  # the most of BE, by the bytes of a number
 
@@ -192,8 +200,8 @@ def launch(backend, rung, a, b, scale):
     part_v, part_t = scale.new_empty(2, parts, N) if rung == "shared" else (None, None)
     with torch.cuda.device_of(a):
         if rung == "naive":
-            walk[(parts,)](b, a, scale, l_nn, v, log_t, None, None, N, D, SHARED=False, **constants)
-        walk[(parts,)](a, b, scale, l_nn, u, log_s, part_v, part_t, N, D, SHARED=rung == "shared", **constants)
+            walk[(parts,)](a, b, scale, l_nn, v, log_t, None, None, N, D, AXIS=0, SHARED=False, **constants)
+        walk[(parts,)](a, b, scale, l_nn, u, log_s, part_v, part_t, N, D, AXIS=1, SHARED=rung == "shared", **constants)
         if rung == "shared":
             join[(triton.cdiv(N, 128),)](part_v, part_t, v, log_t, parts, N, SUM=constants["SUM"], BM=128)
     return loss_of(l_nn, *stats), stats
@@ -208,20 +216,20 @@ def launch_backward(backend, rung, dloss, a, b, scale, stats):
         tensors = dloss, a, b, scale, stats, da, db, dscale, _workspace(a, threads)
         _library.call("info_nce", "cpu", "info_nce_backward_cpu", a.dtype, *tensors, N, D, threads=threads)
         return da.to(dtype), db.to(dtype), dscale
-    constants, BE = _constants(dtype, rung), side(D, OWNED[dtype.itemsize])
+    constants, BE, sums = _constants(dtype, rung), side(D, OWNED[dtype.itemsize]), scale.new_empty(N)
     # tf32 holds a 16-bit b exactly, and dl as exactly as float16, without its underflow
     precision = "tf32" if dtype.itemsize == 2 else constants["PRECISION"]
-    (u, log_s, v, log_t), sums = stats, scale.new_empty(N)
     with torch.cuda.device_of(a):
         grid = triton.cdiv(N, constants["BN"]), max(1, triton.cdiv(D, BE))  # sums are there without a dimension, too
-        for tensors in ((b, a, scale, v, log_t, u, log_s, db), (a, b, scale, u, log_s, v, log_t, da)):
-            walk_back[grid](dloss, *tensors, sums, N, D, PRECISION_OF_DL=precision, BE=BE, **constants)
+        for axis, gradient in ((0, db), (1, da)):
+            walk_back[grid](dloss, a, b, scale, *stats, gradient, sums, N, D, AXIS=axis, PRECISION_OF_DL=precision,
+                            BE=BE, **constants)
     return da.to(dtype), db.to(dtype), sums.sum()
 
 
 def _constants(dtype, rung):
     tile = TILE[dtype]
-    return dict(BN=tile.rows, BM=tile.columns, BD=tile.depth,
+    return dict(BN=tile.rows, BD=tile.depth, enable_fp_fusion=False,
                 **options(tile, dtype, torch.backends.cuda.matmul, rung == "shared"))
 
 
