@@ -57,7 +57,7 @@ def _table(columns):
         "right class": lambda c: pair(c["accuracy"][:2]) if c["accuracy"] else "-",
     }
     if columns["samples"]["accuracy"]:
-        of_class = lambda k: lambda c: share(c["accuracy"][2][k].item())
+        of_class = lambda k: lambda c: share(c["accuracy"][2][k].item()) if c["accuracy"] else "-"
         rows |= {f"  of class {k}": of_class(k) for k in range(len(columns["samples"]["accuracy"][2]))}
     heads = ["", *(f"{name.partition(',')[0]}, n = {column['n']}" for name, column in columns.items())]
     table = [heads] + [[name, *(cell(column) for column in columns.values())] for name, cell in rows.items()]

@@ -33,13 +33,14 @@ def score(model, network, reference, held_out, n=1000, seed=0, **how):
     step would draw it, as pictures of VAEs often do.
     """
     check(model, reference, held_out, n)
+    judge = against(reference, network)  # first: it refuses images that the network does not take
     x, y = draw(model, n, seed, network.classes, **how)
     rows = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[:n]
-    judge = against(reference, network)
+    named = network.classes and held_out.classes == network.classes
     columns = {"samples": judge(x, model.levels, y)}
     if len(rows) < n:
         columns["samples, fewer"] = judge(x[: len(rows)], model.levels, None if y is None else y[: len(rows)])
-    columns["real"] = judge(held_out.x[rows], held_out.levels, held_out.y[rows] if network.classes else None)
+    columns["real"] = judge(held_out.x[rows], held_out.levels, held_out.y[rows] if named else None)
     return columns
 
 

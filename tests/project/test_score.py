@@ -11,6 +11,7 @@ import torch
 from check import command
 
 from genmini import data, metrics
+from genmini.cli.score import _table
 from genmini.metrics.score import draw
 from genmini.models._model import Model
 from genmini.models.cvae import CVAE
@@ -79,6 +80,26 @@ def test_a_model_with_classes_is_asked_for_them_evenly(network):
     wrong = metrics.score(Copies(dataclasses.replace(train, y=(train.y + 1) % 10), classes=10), network, train, test,
                           n=100)
     assert wrong["samples"]["accuracy"][0] == 0 and wrong["real"]["accuracy"][0] > 0.9
+
+
+def test_classes_that_are_not_the_networks_judge_nothing(network):
+    """Data without labels, or with others, have numbers for y, too."""
+    train, test = (dataclasses.replace(SPLITS[name], y=SPLITS[name].y // 5, classes=2) for name in ("train", "test"))
+    columns = metrics.score(Copies(train, classes=2), network, train, test, n=400)
+    assert len(columns) == 3 and not any(column["accuracy"] for column in columns.values())
+    train, test = (dataclasses.replace(SPLITS[name], y=0 * SPLITS[name].y, classes=0) for name in ("train", "test"))
+    columns = metrics.score(Copies(SPLITS["train"], classes=10), network, train, test, n=400)
+    assert [column["accuracy"] is None for column in columns.values()] == [False, False, True]
+    rows = {line.strip().partition("   ")[0]: line.split() for line in _table(columns)}
+    assert rows["right class"][-1] == rows["of class 3"][-1] == "-" != rows["of class 3"][-2]
+
+
+def test_images_that_the_network_does_not_take_are_refused_before_any_is_drawn(network):
+    one = dataclasses.replace(SPLITS["test"], x=SPLITS["test"].x[:, 1:])
+    model = Copies(one)
+    with pytest.raises(ValueError, match=r"takes images of shape \(8, 8\), these have \(7, 8\)"):
+        metrics.score(model, network, one, one, n=20)
+    assert model.given == 0
 
 
 def test_means_are_scored_in_place_of_samples(network):
