@@ -35,7 +35,7 @@ def _classes(text):
 
 
 def run(arguments):
-    from genmini import checkpoint, data, samples
+    from genmini import checkpoint, data, experiment, samples
 
     folder = arguments.run_folder
     if arguments.out is not None:
@@ -87,3 +87,6 @@ def run(arguments):
         print(f"  {line}")
     if not how.keys() & {"x", "y"} and model.sample_note:
         print(f"note      {model.sample_note}")
+    if not experiment.is_finished(saved):
+        at = experiment.resumes_at(saved)
+        print(f"note      the training of {folder} is not at its end: `train --resume` continues from {at}")

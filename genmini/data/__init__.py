@@ -119,7 +119,8 @@ class Data:
         (paths, own), (_, train) = (images.find(split, folder) for split in (self.split, "train"))
         of_image = captions_file.read(folder, paths)
         words, ways = captions_file.ways(of_image, train, own, K)
-        content = json.dumps([self.source["sha256"], [of_image[image] for image in own]])
+        # the vocabulary and the length of a row, which are of train, say what the numbers mean
+        content = json.dumps([self.source["sha256"], [of_image[each] for each in own], words.vocabulary, ways.shape[2]])
         source = self.source | dict(sha256=hashlib.sha256(content.encode()).hexdigest())
         return replace(self, y=ways[:, 0], classes=0, words=words, ways=ways, source=source)
 

@@ -80,8 +80,8 @@ def _of_mix(caption, mix):
         return 0.0
     orders = len({*itertools.permutations(counts)})  # in which things are named
     dropped = 0.2 / 2 if len(counts) == 1 else 0.0  # of one thing the colour, or the shape, is left out
-    said = caption.things[0]
-    p = (1 - 2 * dropped if said.colour and said.shape else dropped) * _pairs(caption.things, mix, layout)
+    thing = caption.things[0]
+    p = (1 - 2 * dropped if thing.colour and thing.shape else dropped) * _pairs(caption.things, mix, layout)
     return mix.things[layout] / total / orders * p * _where(caption, counts, mix.sizes)
 
 

@@ -5,7 +5,7 @@
     count    = "a" | "two" | ... | "nine"                     size     = "small" | "big"
     colour   = "red" | "green" | ... | "cyan"                 shape    = "circle" | ... | "cross" | "shape"
     place    = "in the top left" | ... | "in the centre" ...  relation = "left of" | "right of" | "above" | "below"
-    ground   = "on a white ground" | ...                      opening  = "a picture of" | "there is"
+    ground   = "on a white ground" | ...                      opening  = "a picture of" | "there is" | "there are"
 
 Several words mean the same (WAYS): "disc" is "circle", "to the left of" is "left of". Every other word is an error that
 names the nearest one that the grammar has.
@@ -23,12 +23,12 @@ for another of its kind and leave it true.
 
 import difflib
 import itertools
-import re
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .shapes import COLOURS, GROUNDS
+from .text import split
 
 COUNTS = "a", "two", "three", "four", "five", "six", "seven", "eight", "nine"
 PLACES = ("in the top left", "at the top", "in the top right", "on the left", "in the centre", "on the right",
@@ -209,7 +209,7 @@ VOCABULARY = tuple(sorted({"and", ","} | {word for words in _READ.values() for w
 
 def parse(text):
     """Text -> Caption; ValueError, with what the grammar takes, if it is none."""
-    words = _split(text)
+    words = split(text)
     unknown = next((word for word in words if word not in VOCABULARY), None)
     if unknown:
         near = difflib.get_close_matches(unknown, VOCABULARY, 1, 0)[0]
@@ -241,24 +241,22 @@ def _parse_thing(rest):
 
 def exchanged(text):
     """A caption with the two things of its relation exchanged, in its own words: false wherever the caption is true. ""
-    if it has no relation, or is no caption."""
+    if it has no relation, is no caption, or says nothing that tells the things apart: counts alone do not, as the first
+    of three circles in a row is left of the other two, and the first two are left of the last."""
     try:
         caption = parse(text)
     except ValueError:
         return ""
-    if not caption.relation:
+    words = (set(caption.says(kind)) - {None} for kind in ("size", "colour", "shape", "place"))
+    if not caption.relation or not any(len(each) == 2 for each in words):
         return ""
-    rest = _Words(_split(text))
+    rest = _Words(split(text))
     opening, one, related, other = (rest.took(take) for take in (
         lambda: rest.take("opening"), lambda: _parse_thing(rest), lambda: rest.take("relation"),
         lambda: _parse_thing(rest)))
     if opening[:1] == ["there"]:
         opening = ["there", "is" if caption.things[1].count == 1 else "are"]
     return " ".join([*opening, *other, *related, *one, *rest.words])
-
-
-def _split(text):
-    return re.findall(r"[^\s,.]+|,", text.lower())
 
 
 class _Words:

@@ -25,7 +25,7 @@ FEW = 100  # words that an error lists, at most
 
 
 def split(text):
-    """A text -> its words, a list of str; ValueError if it is none, or has none."""
+    """A text -> its words, a list of str, which may be empty; ValueError if it is no text."""
     if not isinstance(text, str):
         raise ValueError(f"a text must be a str, got {type(text).__name__}")
     if len(text) > MOST_CHARACTERS:

@@ -103,6 +103,8 @@ def test_the_command_line_trains_both_stages_and_resumes_the_second(capsys, tmp_
     with ctrl_c() as press, at_step(VQVAE, 10, press):
         status, _, err = command(capsys, *words, "--out", "parts")
     assert status == 130 and err.splitlines()[-1].endswith("--resume continues from step 4 of the stage prior"), err
+    assert "is not at its end: `train --resume` continues from step 4 of the stage prior" in command(
+        capsys, "sample", "parts", "-n", "2", "--out", "x.npy")[1]
     status, _, err = command(capsys, *words, "--set", "prior.rate=0.1", "--out", "parts", "--resume")
     assert status == 2 and "prior.rate" in err
     status, out, _ = command(capsys, *words, "--out", "parts", "--resume")
@@ -121,6 +123,7 @@ def test_the_command_line_trains_both_stages_and_resumes_the_second(capsys, tmp_
     for words in (["-y", "3"], []):
         status, out, _ = command(capsys, "sample", "parts", "-n", "5", "--out", "x.npy", *words)
         assert status == 0 and np.load("x.npy").shape == (5, 8, 8) and ("as frequent" in out) == (not words)
+        assert "not at its end" not in out
 
 
 @pytest.mark.parametrize("pair, says", [("prior.stepz=3", "'prior.stepz'"), ("codes.steps=3", "'codes.steps'"),

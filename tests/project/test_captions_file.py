@@ -65,6 +65,12 @@ def test_a_run_knows_its_captions_again(tmp_path):
     with pytest.raises(ValueError, match="does not hold the data of this run: its test split has 3 images"):
         data.of_run(saved, "test")
     assert data.load("images", "test", tmp_path, size=8, colour=True).source["count"] == 3
+    trained = {(image[0, 0, 0]).item() for image in splits["train"].x}
+    for more in (" aardvark", " number number"):  # a word that shifts the numbers of all others, and a longer row
+        lay(tmp_path, {file: [*texts[:-1], texts[-1] + more * (n in trained)] for n, (file, texts) in
+                       enumerate(CAPTIONS.items())})
+        with pytest.raises(ValueError, match="its test split has 3 images"):
+            data.of_run(saved, "test")
 
 
 def test_the_vocabulary_and_the_length_are_those_of_train(monkeypatch):

@@ -11,6 +11,7 @@ from test_data_shapes import scenes
 
 from genmini.data import shapes
 from genmini.data import shapes_captions as captions
+from genmini.data.captions import WORDS
 from genmini.data.shapes import Object, Scene
 from genmini.data.shapes_captions import CONVERSE, PLACES, RELATIONS, WAYS, Caption, Thing, parse, true_of, write
 
@@ -175,6 +176,12 @@ def test_a_caption_can_be_judged_part_by_part():
     assert caption.only() == Caption((Thing(1), Thing(1)))
 
 
+def test_where_nothing_tells_the_things_apart_both_orders_may_be_true():
+    for text, other in (("two triangles left of a triangle", "a triangle left of two triangles"),
+                        ("two green shapes left of a triangle", "a triangle left of two green shapes")):
+        assert true_of(text, GREEN) and true_of(other, GREEN) and captions.exchanged(text) == ""
+
+
 # ---- text ----------------------------------------------------------------------------------------------------------
 
 things = st.builds(Thing, *(st.sampled_from([*WAYS[kind]]) if kind in ("count", "shape")
@@ -191,6 +198,12 @@ any_caption = st.one_of(
 def test_what_is_written_is_read(caption, seed):
     assert parse(write(caption)) == caption
     assert parse(write(caption, np.random.RandomState(seed)).upper() + ".") == caption
+
+
+def test_words_are_those_of_text():
+    for text in ("A red circle!", "a (red) circle", "a red circle?"):
+        assert parse(text) == parse("a red circle")
+        assert WORDS.decode(WORDS.encode([text])) == ["a red circle"]
 
 
 def test_no_two_meanings_are_said_in_one_way():
