@@ -133,7 +133,7 @@ def _samplers():
 
 
 def figures(column, names=METRICS):
-    """Of one column of `metrics.score`, as text"""
+    """The figures of one column of `metrics.score`, as text"""
     rarest, commonest = column["shares"]
     found = column | dict(kid=column["kid"][0], rarest=rarest, commonest=commonest,
                           right_class=column["accuracy"] and column["accuracy"][0])

@@ -143,7 +143,7 @@ class Mixture(Output):
     so that no digits cancel where both are near 0 or 1.
     """
 
-    LOG_S = -7, 60  # range of log s: below -7 one level has nearly all; above 60 exp(-log s) would underflow to 0
+    LOG_S = -7, 60  # of log s: at -7 one level has nearly all; exp(-log s) underflows in float32 above 87
 
     def __init__(self, levels, components=5, dim=1):
         super().__init__(levels, 3 * components, dim)

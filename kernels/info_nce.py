@@ -1,4 +1,4 @@
-"""How surprised is a text that its image is this one of N, and the image that its text is?
+"""How improbable is each image, given its text, among N images, and each text, given its image, among N texts?
 
 CLIP's symmetric contrastive loss with its learned temperature (Radford et al. 2021, figure 3): InfoNCE (van den Oord,
 Li, Vinyals 2018, eq. 4) in both directions. The running maximum is that of Milakov, Gimelshein 2018.

@@ -27,7 +27,8 @@ def figures(model, split, k=0):
     mean = f"(mean and standard error over {counted} of {split.name})"
     print(f"{split.split:<9} {_number(shown[0])}{at_most}{condition}   {mean}")
     for figure in shown[1:]:
-        print(f"{figure.name:<9} {_number(figure)}   ({OF_ALL[figure.name]})")
+        of_all = f"   ({OF_ALL[figure.name]})" if figure.name in OF_ALL else ""
+        print(f"{figure.name:<9} {_number(figure)}{of_all}")
 
 
 def _number(figure):

@@ -33,7 +33,7 @@ def numbers(split, n):
 
 
 def read(split, n):
-    """-> a list of n sentences, always the same; more begin with the fewer"""
+    """-> a list of n sentences, always the same: the first n of any longer list"""
     index = list(COUNT).index(split)
     of_mix = {}
     for k, (name, share) in enumerate(OF_TEN.items()):

@@ -17,8 +17,6 @@ import sys
 import urllib.request
 from dataclasses import dataclass
 
-import numpy as np
-
 from genmini import files
 
 from . import home, idx
@@ -42,10 +40,6 @@ class File:
     @property
     def header(self):
         return struct.pack(f">HBB{len(self.shape)}I", 0, 8, len(self.shape), *self.shape)
-
-    @property
-    def bytes(self):
-        return int(np.prod(self.shape))
 
 
 FILES = {

@@ -57,5 +57,5 @@ def halves(x, levels, seed):
 
 
 def counterparts(x, y, original, levels):
-    """Of rows x with their sets y, made of `original`: what a true translation of each is"""
+    """The true translation of each row x, of the set y, that was made of the row of `original`"""
     return torch.where(y[:, None, None] == 1, original, change(x, levels))

@@ -1,4 +1,4 @@
-"""How good are samples? One metric a file; each takes features or logits (n, F), rows in any order, to the same bits.
+"""How good are samples? One metric a file; rows of features or logits (n, F) may be in any order, to the same bits.
 
     network = genmini.metrics.network("digits-v1")       a classifier that is shipped here; or the run of another
     f, a = network(x, levels)                            features (n, F) and logits (n, classes) of images

@@ -53,5 +53,5 @@ def fid_by_count(a, b, draws=8):
     fid_of = lambda m: _distance(gaussian, _gaussian(b[np.sort(noise.permutation(n)[:m])]))
     by_count = {m: float(np.mean([fid_of(m) for _ in range(draws)])) for m in (n * k // 8 for k in range(4, 8))}
     by_count[n] = _distance(gaussian, _gaussian(b))
-    c, limit = np.polyfit([1 / m for m in by_count], list(by_count.values()), 1)  # (3)
+    _, limit = np.polyfit([1 / m for m in by_count], list(by_count.values()), 1)  # (3)
     return by_count, float(limit)

@@ -11,7 +11,7 @@ The course, "CLIP"; Radford et al., "Learning Transferable Visual Models From Na
 
 x_n, y_n are the N images and captions of a batch: (3) is the cross entropy of finding the caption among those of the
 batch, and the image among its images. So the loss of an example depends on the others of its batch, and losses of
-batches of different N do not compare: it is log N for towers that know nothing. A split is judged in blocks of 1000.
+batches of different N do not compare: it is log N where all vectors are equal. A split is judged in blocks of 1000.
 
 (5): random captions do not teach which thing stands left and which right, because other words tell them apart. w'_n is
 of y'_n, the caption with its two things exchanged, which is false of the image: "a blue square left of a red circle".

@@ -1,4 +1,4 @@
-"""Imagen: a diffusion draws what a text says, as a language model understands it that has never seen an image.
+"""Imagen: a diffusion of images, given texts as a language model represents them that was trained on text alone.
 
 The course, "Imagen"; Saharia et al., "Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding",
 2022.
@@ -113,7 +113,7 @@ class Imagen(Captioned):
             parameter.requires_grad_(name.startswith("language.") == (not self.stage))
 
     def _texts_of(self, train):
-        """Of shapes the texts of `captions`, which speak of more than the images show; else all captions of train"""
+        """-> (T, L): for shapes those of `captions`, which say more than the images show; else all captions of train"""
         if train.scenes is not None and self.vocabulary == captions.WORDS.vocabulary:
             return captions.numbers("train", captions.COUNT["train"]).to(self.device)
         return train.ways.flatten(0, 1)

@@ -79,10 +79,10 @@ class Language(Model):
 
     # ---- the network -------------------------------------------------------------------------------------------------
 
-    def h(self, x, read=None):
-        """x_1 ... x_l-1 of texts, (N, l - 1) -> h_1 ... h_l, (N, l, E); read: as of a Transformer"""
+    def h(self, x, inputs=None):
+        """x_1 ... x_l-1 of texts, (N, l - 1) -> h_1 ... h_l, (N, l, E); inputs: as of a Transformer"""
         start = torch.full((len(x), 1), self.levels, device=x.device)
-        return self.T(self.E(torch.cat([start, x], 1)), read=read)  # (2)
+        return self.T(self.E(torch.cat([start, x], 1)), inputs=inputs)  # (2)
 
     def states(self, x, layers=False):
         """Texts (N, L), or a list of N -> h (N, L, E), and mask (N, L): true for h_1 and for each h that has read one
@@ -91,9 +91,9 @@ class Language(Model):
         x, _ = self.check(x)
         mask = torch.cat([torch.ones_like(x[:, :1], dtype=torch.bool), x[:, :-1] != 0], 1)
         longest = int(mask.sum(1).max()) if len(x) else 1
-        read = []
-        h = self.h(x[:, : longest - 1], read)
-        h = (torch.cat([*read, h], 2) if layers else h) * mask[:, :longest, None]
+        inputs = []
+        h = self.h(x[:, : longest - 1], inputs)
+        h = (torch.cat([*inputs, h], 2) if layers else h) * mask[:, :longest, None]
         return F.pad(h, (0, 0, 0, self.D - longest)), mask
 
     # ---- probability -------------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ _recipe = lambda steps, rate, **model: {
     "train": dict(steps=steps, batch=64, rate=rate, every=200),
     "threads": 1,
 }
-RECIPES = {  # M, S and L: what the size of an encoder is worth to those who read its states
+RECIPES = {  # sizes M, S and L of an encoder, whose states other models take
     "captions": _recipe(2000, 2e-3, width=96, blocks=4, heads=4),
     "captions-s": _recipe(2000, 4e-3, width=16, blocks=1, heads=1),
     "captions-l": _recipe(2000, 1e-3, width=192, blocks=6, heads=6),

@@ -87,7 +87,7 @@ class MADE(Model):
         return a.unflatten(1, (self.D, self.p.rows))[:, self.orders[0].argsort()].squeeze(2)
 
     def _degrees(self, mask):
-        """Of the bits, of the hidden layers; and of the outputs."""
+        """-> the degrees of the bits and of each hidden layer, a list, and those of the outputs"""
         if isinstance(mask, int):
             mask = [getattr(self, f"m{i}")[mask] for i in range(len(self.W) + 1)]
         pixels, *hidden = mask

@@ -1,6 +1,6 @@
 """The encoder and the decoder of an autoencoder, by name: "linear", "mlp" or "conv".
 
-    encoder    (N, *shape) in [0, 1] -> (N, O)
+    encoder    (N, *shape) -> (N, O)
     decoder    (N, d) -> (N, rows, *shape)
 
 Both can be conditioned on a vector y (N, C): it is concatenated to the input, for convolutions as C constant planes.

@@ -30,16 +30,16 @@ def players(body, shape, d, hidden=(128, 128), width=16, context=0, spectral=Fal
     D = math.prod(shape)
     if body == "conv":
         generator = Up(shape, d, 1, width, "nearest", context)
-        features, F = mirror(shape, width)
+        features, count = mirror(shape, width)
     else:
         layers = perceptron(d + context, hidden)
         generator = Steered(*layers, nn.Linear(hidden[-1], D), nn.Unflatten(1, (1, *shape)))
-        features, F = nn.Sequential(nn.Flatten(), *perceptron(D, hidden)), hidden[-1]
+        features, count = nn.Sequential(nn.Flatten(), *perceptron(D, hidden)), hidden[-1]
     if spectral:
         for layer in features:
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 spectral_norm(layer)
-    return generator, features, F
+    return generator, features, count
 
 
 def perceptron(D, hidden):

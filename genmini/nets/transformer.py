@@ -1,4 +1,4 @@
-"""A transformer: each vector of a sequence reads the others by attention, and then passes through a perceptron.
+"""A transformer: attention adds to each vector of a sequence a mean of the others, and a perceptron changes it.
 
 Vaswani et al., "Attention Is All You Need", 2017; with the norms before what they are for (Xiong et al., "On Layer
 Normalization in the Transformer Architecture", 2020).
@@ -17,7 +17,7 @@ transformer needs none for what fills the end of a row, because nothing before r
 
 Attention is PyTorch's own, which stores no l x l matrix where it can do without: there is no room for it here.
 
-    used by: genmini/models/language.py, genmini/models/imagen.py    test: tests/models/test_transformer.py
+    used by: language.py, clip.py and imagen.py of genmini/models    test: tests/models/test_transformer.py
 """
 
 import torch
@@ -43,19 +43,19 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(blocks))
         self.norm, self.causal = nn.LayerNorm(width), causal
 
-    def forward(self, h, mask=None, read=None):
-        """read: a list, which gets what each block reads"""
+    def forward(self, h, mask=None, inputs=None):
+        """inputs: a list, which gets the input of each block"""
         l = h.shape[1]
         h = h + self.position[:l]
-        reads, causal = None, self.causal
+        seen, causal = None, self.causal
         if mask is not None:
-            reads, causal = mask[:, None, None], False  # (N, heads, l that reads, l that is read)
+            seen, causal = mask[:, None, None], False  # (N, heads, l that reads, l that is read)
             if self.causal:
-                reads = reads & torch.ones(l, l, dtype=torch.bool, device=h.device).tril()
+                seen = seen & torch.ones(l, l, dtype=torch.bool, device=h.device).tril()
         for block in self.blocks:
-            if read is not None:
-                read.append(h)
-            h = block(h, reads, causal)
+            if inputs is not None:
+                inputs.append(h)
+            h = block(h, seen, causal)
         return self.norm(h)
 
 
@@ -68,8 +68,8 @@ class Block(nn.Module):
                                         zero(nn.Linear(4 * width, width)))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, h, reads, causal):
+    def forward(self, h, seen, causal):
         q, k, v = self.qkv(self.norm(h)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (N, heads, l, d)
-        a = F.scaled_dot_product_attention(q, k, v, attn_mask=reads, is_causal=causal)
+        a = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=causal)
         h = h + self.dropout(self.out(a.transpose(1, 2).flatten(2)))
         return h + self.dropout(self.W(F.gelu(self.V(self.between(h)))))

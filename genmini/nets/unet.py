@@ -172,10 +172,10 @@ class Double(nn.Module):
         return self.W(enlarged(h, self.upsample))
 
 
-def sinusoids(time, F):
-    """(N,) -> (N, 2 F): sines and cosines of the time at F frequencies, from 1/30 to 3, each a constant times the
+def sinusoids(time, K):
+    """(N,) -> (N, 2 K): sines and cosines of the time at K frequencies, from 1/30 to 3, each a constant times the
     one before."""
-    f = torch.logspace(-1.5, 0.5, F, dtype=torch.float64, device=time.device)
+    f = torch.logspace(-1.5, 0.5, K, dtype=torch.float64, device=time.device)
     angle = time.double()[:, None] * f
     return torch.cat([angle.sin(), angle.cos()], 1)
 

@@ -92,7 +92,7 @@ def test_the_order_of_words_changes_a_vector():
     ("a red circle left of a blue square", "a blue square left of a red circle"),
     ("there is a little disc over two big red boxes on a white background",
      "there are two big red boxes over a little disc on a white background"),
-    ("a picture of a pair of crosses to the right of one box", "a picture of one box to the right of a pair of crosses"),
+    ("a picture of a pair of crosses over one box", "a picture of one box over a pair of crosses"),
     ("a picture of a pair of crosses to the right of one thing", ""), ("a red shape left of a square", ""),
     ("a circle left of a circle", ""), ("two shapes left of a shape", ""),
     ("a red circle and a blue square", ""), ("a red circle", ""), ("left of", ""), ("", ""), ("a purpel cat", ""),

@@ -19,6 +19,14 @@ VALID = data.load("digits-threshold", "valid")
 each_family = pytest.mark.parametrize("name", models.MODELS)
 
 
+def each(fits):
+    """The families of which fits(family) is true"""
+    return pytest.mark.parametrize("name", [name for name in models.MODELS if fits(models.find(name))])
+
+
+each_of_images = each(lambda family: not family.of_text and not of_series(family))
+
+
 # ---- settings --------------------------------------------------------------------------------------------------------
 
 
@@ -61,12 +69,10 @@ def test_settings_of_a_base_and_of_what_is_handed_on_to_it():
 # ---- x and y ---------------------------------------------------------------------------------------------------------
 
 
-@each_family
+@each(lambda family: not family.captions)  # there y is text: tests/models/test_captioned.py
 def test_y_is_checked_in_one_way(name):
     """Without classes no y, with classes whole numbers among them: one for all, or one each."""
     model, x = small(name)
-    if model.captions:
-        return  # y is text: tests/models/test_captioned.py
     if "classes" in model.settings:
         model, x = small(name, classes=3)
     model.eval()
@@ -114,11 +120,9 @@ def test_y_comes_second_and_the_rest_by_name(name):
             assert all(each.kind is each.KEYWORD_ONLY for each in others[1:]), method
 
 
-@each_family
+@each_of_images
 def test_x_of_another_shape_or_kind_is_refused(name):
     model, x = small(name)
-    if of_series(type(model)) or model.of_text:
-        return  # of any length; of another one
     y = condition(model, 5)
     with pytest.raises(ValueError, match=r"x must have shape \(N, 8, 8\), got \(5, 8, 7\)"):
         model.loss(x[..., :7], **y)
@@ -146,12 +150,10 @@ def test_a_density_checks_the_shape_of_its_points():
         model.log_prob(torch.randn(4, 3))
 
 
-@each_family
+@each_of_images
 def test_figures_are_of_the_split_alone(name):
     """Whatever was judged before, the figures of a split are the same."""
     model, _ = small(name)
-    if of_series(type(model)) or model.of_text:
-        return  # it takes other data
     test = data.load("digits-threshold", "test")
     few, valid = (dataclasses.replace(split, x=split.x[:n], y=condition(model, n)["y"] if model.captions
                                       else split.y[:n] % (model.classes or 10))
@@ -166,12 +168,14 @@ def test_figures_are_of_the_split_alone(name):
 
 
 @pytest.mark.parametrize("levels", [2, 5])
-@pytest.mark.parametrize("name", ["fvsbn", "nade", "made", "vae"])
+@each(lambda family: not family.cannot("begin_at_marginals"))
 def test_training_begins_at_the_marginals(name, levels):
     """Without the weights, p(x_d) are the shares of the levels of pixel d, each level counted half an example more."""
     train = few_images(levels)
-    settings = dict(latent=2, decoder="categorical") if name == "vae" else dict(order="random")
-    model = models.find(name)(train.shape, levels=levels, **settings)
+    family = models.find(name)
+    settings = dict(order="random") if family.cannot("decode") else dict(latent=6, decoder="categorical")
+    model = family(train.shape, levels=levels, **settings)
+    y = dict(y=torch.zeros(7, dtype=torch.long)) if model.classes else {}
     fit(model, train, train, steps=1, rate=1e-12, marginals=True, progress=False)
     for parameter in model.parameters():
         if parameter.ndim > 1:
@@ -180,7 +184,7 @@ def test_training_begins_at_the_marginals(name, levels):
     shares = (counts + 0.5) / (len(train.x) + levels / 2)  # (levels, *shape)
     x = torch.randint(levels, (7, *train.shape), dtype=torch.uint8)
     expected = shares.log().gather(0, x.long()).flatten(1).sum(1)
-    log_p = model.log_p(x, torch.randn(7, 2)) if name == "vae" else model.log_prob(x)
+    log_p = model.log_prob(x, **y) if family.cannot("decode") else model.log_p(x, torch.randn(7, 6), **y)
     torch.testing.assert_close(log_p.double(), expected, rtol=1e-6, atol=1e-5)
 
 
@@ -243,11 +247,9 @@ def test_what_a_model_cannot_do_it_says_and_the_rest_it_does(name):
             assert len(model.sample(2, **{argument: value})) == 2
 
 
-@each_family
+@each(lambda family: not family.cannot("sample"))
 def test_how_many_samples_is_a_whole_number(name):
     model, _ = small(name)
-    if model.cannot("sample"):
-        return
     for n in (-1, 2.5, "x", True, None):
         with pytest.raises(ValueError, match=f"^n must be .*, got {n!r}$"):
             model.sample(n)
@@ -311,7 +313,7 @@ def test_the_order_in_which_numbers_are_drawn():
         assert torch.equal(one, two) and torch.equal(one[:, order[:half]].long(), x[:, order[:half]])
 
 
-@pytest.mark.parametrize("name", [name for name in models.MODELS if not models.find(name).cannot("decode")])
+@each(lambda family: not family.cannot("decode"))
 def test_codes_of_another_length_are_named(name):
     model, _ = small(name)
     for z in (torch.zeros(3, 5), torch.zeros(2), torch.zeros(1, 2, 2)):
