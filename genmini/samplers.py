@@ -36,6 +36,7 @@ follows, so that a model can do both in one kernel; step(x, t, DATA) is x0(x). `
     room: kernels/ddim_step.py    used by: genmini/models/diffusion.py    test: tests/project/test_samplers.py
 """
 
+import functools
 import math
 from itertools import pairwise
 
@@ -122,6 +123,16 @@ def log_ratio(t):
 
 
 SAMPLERS, THRESHOLDS = {"ddim": ddim, "ddpm": ddpm, "dpm": dpm, "heun": heun}, ("none", "static", "dynamic")
+
+
+def sampler(how, eta=None):
+    """That of this name; eta: of ddim alone, what it takes as eta"""
+    if eta is None:
+        return SAMPLERS[how]
+    number(least=0, most=1, eta=eta)
+    if how != "ddim":
+        raise ValueError(f"eta is for how='ddim', got how={how!r}: ddpm has eta = 1, the others draw no noise")
+    return functools.partial(ddim, eta=eta)
 
 
 def sampling(T, is_led, how, steps, guidance, threshold):

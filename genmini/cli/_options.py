@@ -42,6 +42,8 @@ def how_to_sample(parser):
     parser.add_argument("--how", metavar="SAMPLER",
                         help="how PixelCNN (cached, naive, jacobi) and PixelRNN (naive, jacobi) draw the same samples; "
                              "how Diffusion draws (ddim, ddpm, dpm, heun)")
+    parser.add_argument("--eta", type=float, metavar="E",
+                        help="of Diffusion with --how ddim: from 0, no noise at its steps (default), to 1, as ddpm")
     parser.add_argument("--sampling-steps", type=positive, metavar="N", help="steps of Diffusion from noise to image")
     parser.add_argument("--guidance", type=float, metavar="W",
                         help="of Diffusion with classes or --classifier: 1 draws from p(x | y), a larger W goes "
@@ -55,8 +57,8 @@ def chosen(arguments, model):
     """What these options say -> arguments of `sample`; ValueError if one of them is not for this model."""
     from genmini import metrics
 
-    chosen = dict(how=arguments.how, steps=arguments.sampling_steps, guidance=arguments.guidance,
-                 classifier=arguments.classifier, mean=arguments.mean or None)
+    chosen = dict(how=arguments.how, eta=arguments.eta, steps=arguments.sampling_steps,
+                  guidance=arguments.guidance, classifier=arguments.classifier, mean=arguments.mean or None)
     chosen = {name: value for name, value in chosen.items() if value is not None}
     for name in chosen:
         if model.cannot(name):

@@ -33,10 +33,11 @@ LACKS = {  # method, or argument of `sample` -> what a model without it does not
     "known": "keeps no known pixels, so it cannot complete an image",
     "how": "has one way to draw",
     "T": "draws examples of one length",
+    "eta": "has no sampler that draws a share of noise",
     "steps": "draws in a number of steps of its own",
     "guidance": "is not guided towards a class",
     "classifier": "is not guided by a classifier",
     "film": "does not draw step by step from noise",
 }
 # arguments that some `sample`s take
-SAMPLING = "mean", "begin", "known", "how", "T", "steps", "guidance", "classifier", "film"
+SAMPLING = "mean", "begin", "known", "how", "T", "eta", "steps", "guidance", "classifier", "film"

@@ -46,7 +46,7 @@ from genmini.guidance import guided
 from genmini.models._model import Cannot, Model
 from genmini.nets.unet import UNet
 from genmini.outputs import log_mass
-from genmini.samplers import DATA, SAMPLERS, repaint, sampling, start, watched
+from genmini.samplers import DATA, repaint, sampler, sampling, start, watched
 from genmini.schedule import SCHEDULES, TARGETS, deviation, edm, tables, x0_of
 from genmini.settings import image, number, one_of, whole
 
@@ -231,7 +231,7 @@ class Diffusion(Model):
 
     @torch.no_grad()
     def sample(self, n, y=None, *, how=None, steps=None, guidance=None, threshold=None, noise=None, x=None, known=0,
-               classifier=None, film=None):
+               classifier=None, film=None, eta=None):
         """n draws, (n, *shape) uint8. y: a class for all, or one each; None draws them evenly. how: "ddim", "ddpm",
         "dpm" or "heun"; steps, guidance, threshold: as in the constructor. noise: x_T, (n, *shape), drawn if None.
 
@@ -239,13 +239,13 @@ class Diffusion(Model):
         of a small one repeated, will do. known: how many numbers of x stay, the first in `pixel_order`, or which, a
         mask (*shape); samplers.repaint draws the rest by steps of ddpm. classifier: of genmini.metrics.network, leads a
         model without classes to y; then how is "ddpm" if None. film: a list, which gets x_t in levels (n, *shape) at
-        every time.
+        every time. eta: of "ddim", which share of ddpm's noise it draws, 0 to 1; 0 if None.
         """
         if classifier is not None and self.classes:
             raise ValueError("a classifier guides a model without classes: this one takes y itself")
         known = conditions.mask(known, self.shape, self.pixel_order()).to(self.device)
-        if known.any() and how not in (None, "ddpm"):
-            raise ValueError(f"known pixels are completed by how='ddpm' alone, got {how!r}")
+        if known.any() and (how not in (None, "ddpm") or eta is not None):
+            raise ValueError(f"known pixels are completed by how='ddpm' alone, got {how!r}" + f", eta {eta}" * (eta is not None))
         how = "ddpm" if how is None and classifier is not None else how
         chosen = how, steps, guidance, threshold
         chosen = (own if value is None else value for own, value in zip(self.default, chosen, strict=True))
@@ -263,7 +263,7 @@ class Diffusion(Model):
             step = self.step(self.classes_or_drawn(y, n), guidance, threshold, x_0)
         noise, path, frames = start(noise, n, image(self.shape), self.device, self.dtype), self.path(steps), {}
         step = step if film is None else watched(step, frames)
-        x = repaint(step, noise, path, x_0, known) if known.any() else SAMPLERS[how](step, noise, path)
+        x = repaint(step, noise, path, x_0, known) if known.any() else sampler(how, eta)(step, noise, path)
         if not x.isfinite().all():
             raise ArithmeticError(f"samples are no longer finite: a guidance nearer to 1 (it is {guidance:g}), or a "
                                   f"threshold (it is {threshold!r}), may help")

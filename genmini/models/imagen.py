@@ -173,14 +173,15 @@ class Imagen(Captioned):
     # ---- samples -----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def sample(self, n, y=None, *, how=None, steps=None, guidance=None, threshold=None, noise=None, film=None):
+    def sample(self, n, y=None, *, how=None, steps=None, guidance=None, threshold=None, noise=None, film=None,
+               eta=None):
         """n draws, (n, *shape) uint8, of a text for all, of a list of n, or of their numbers; None draws captions of
-        the training data. how, ..., film: as of Diffusion; guidance: w of (5)."""
+        the training data. how, ..., eta: as of Diffusion; guidance: w of (5)."""
         if y is None:
             y = self.examples[torch.randint(EXAMPLES, (n,), device=self.device)]
         y = self.states(self.check_y(y, n))
         return self.base.sample(n, y, how=how, steps=steps, guidance=guidance, threshold=threshold, noise=noise,
-                                film=film)  # (5)
+                                film=film, eta=eta)  # (5)
 
     @torch.no_grad()
     def panels(self, splits):

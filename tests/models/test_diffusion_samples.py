@@ -32,6 +32,20 @@ def test_samples_are_levels_and_follow_the_seed(how, shape, levels):
     assert torch.equal(draw(0, noise=noise), draw(1, noise=noise)) == (how != "ddpm")
 
 
+def test_ddim_with_eta_1_is_ddpm_and_with_0_draws_no_noise():
+    model = diffusion(dtype=torch.float32)
+    draw = lambda seed, **how: (torch.manual_seed(seed), model.sample(3, steps=4, noise=noise, **how))[1]
+    noise = torch.randn(3, 8, 8)
+    assert torch.equal(draw(1, how="ddim", eta=1.0), draw(1, how="ddpm"))
+    assert torch.equal(draw(1, how="ddim", eta=0.0), draw(2, how="ddim"))
+    half = draw(1, how="ddim", eta=0.5)
+    assert not torch.equal(half, draw(2, how="ddim", eta=0.5)) and not torch.equal(half, draw(1, how="ddpm"))
+    for how, wrong, says in (("ddim", 1.1, "eta must be at least 0 and at most 1, got 1.1"),
+                             ("ddpm", 1.0, "eta is for how='ddim'"), (None, 0.5, "eta is for how='ddim'")):
+        with pytest.raises(ValueError, match=says):
+            model.sample(3, how=how, eta=wrong)
+
+
 def test_the_path_ends_at_the_data_in_any_number_of_steps():
     model = diffusion()
     for steps in (1, 7, 999, 1000):
@@ -157,8 +171,13 @@ def test_the_command_line_chooses_sampler_steps_and_guidance(capsys, folder_of_i
     assert np.array_equal(np.load("x.npy"), model.sample(4, y=7, how="heun", steps=3, guidance=2.5).numpy())
     status, out, _ = command(capsys, "score", "run", "-n", "8", *words)
     assert status == 0 and "seed 0, how heun, steps 3, guidance 2.5" in out
+    words = ["--how", "ddim", "--eta", "0.5", "--sampling-steps", "3"]
+    assert command(capsys, "sample", "run", "-n", "4", "-y", "7", *words, "--out", "x.npy")[0] == 0
+    torch.manual_seed(0)
+    assert np.array_equal(np.load("x.npy"), model.sample(4, y=7, how="ddim", eta=0.5, steps=3).numpy())
     checkpoint.save("made", MADE((8, 8), hidden=4), {"step": 1, "data": "digits-threshold"})
-    for option, reason in (("--how", "MADE has one way to draw"), ("--guidance", "MADE is not guided towards a class"),
+    for option, reason in (("--how", "MADE has one way to draw"), ("--eta", "MADE has no sampler that draws a share"),
+                           ("--guidance", "MADE is not guided towards a class"),
                            ("--sampling-steps", "MADE draws in a number of steps of its own")):
         for verb in ("sample", "score"):
             status, _, err = command(capsys, verb, "made", option, "2")
