@@ -31,7 +31,8 @@ def held(run, resume=False, overwrite=False):
         with files.lock(run):
             if not resume and not overwrite:
                 check_free(run)
-            files.remove_stale(run, "run.json.*.part", "model-*.part", "state-*.part", "*.png.*.part", "*.txt.*.part")
+            files.remove_stale(run, "run.json.*.part", "model-*.part", "state-*.part", "*.png.*.part", "*.txt.*.part",
+                               "progress/*.part")
             old = _bytes(run / "run.json"), _bytes(run / "metrics.jsonl")
             if old[0] is None:
                 _check_foreign(run)
@@ -51,8 +52,9 @@ def _bytes(path):
     return path.read_bytes() if path.exists() else None
 
 
+PROGRESS = "progress/*[0-9].png", "progress/*[0-9].txt"  # pictures along the training: of genmini/watch.py
 WRITTEN = ("metrics.jsonl", "samples.png", "samples.txt", "model-*.safetensors", "state-*.safetensors",
-           "tensorboard/events.*")
+           "tensorboard/events.*", *PROGRESS)
 
 
 def _check_foreign(run):
@@ -67,5 +69,6 @@ def _remove(run):
     """Remove what a training writes."""
     for path in (path for pattern in WRITTEN for path in run.glob(pattern)):
         path.unlink()
-    with contextlib.suppress(OSError):
-        (run / "tensorboard").rmdir()
+    for folder in ("tensorboard", "progress"):
+        with contextlib.suppress(OSError):
+            (run / folder).rmdir()

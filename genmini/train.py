@@ -96,7 +96,7 @@ def _stages(model, train, valid, loops, metadata, resume, more):
             continue  # the run is past this stage
         if saved and "state" not in saved:  # it came to the end of this stage
             model.load_state_dict(checkpoint.load(run).state_dict())
-            before, saved = _rows(run), {}
+            before, saved = rows_of(run), {}
             continue
         model.begin(stage, train)
         here = {**(metadata or {}), "stage": stage, "later": model.stages[i + 1 :]}
@@ -108,7 +108,8 @@ def _stages(model, train, valid, loops, metadata, resume, more):
     return history
 
 
-def _rows(run):
+def rows_of(run):
+    """What metrics.jsonl of this run holds: a dict for each evaluation"""
     try:
         return [json.loads(row) for row in (Path(run) / "metrics.jsonl").read_text().splitlines()]
     except (ValueError, OSError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors

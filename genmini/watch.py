@@ -5,8 +5,9 @@ import time
 
 import torch
 
-from genmini import plots, samples
+from genmini import files, plots, samples
 from genmini.data import toys
+from genmini.folder import PROGRESS
 
 
 def place(folder, model):
@@ -46,12 +47,16 @@ def check_tensorboard():
 
 class Watch:
     """Called at each evaluation of a training: renews the picture in its folder, if pictures took at most 1/20 of the
-    time, and writes the metrics for TensorBoard, if that is wanted."""
+    time, and writes the metrics for TensorBoard, if that is wanted. A picture whose step is at least twice that of the
+    one kept before stays as progress/STEP.png, so that few show how the model learns.
 
-    def __init__(self, folder, splits, seed=0, tensorboard=False):
+    resume: the training goes on, so that what is in progress/ is its own; else that of an older run is removed.
+    """
+
+    def __init__(self, folder, splits, seed=0, tensorboard=False, resume=False):
         self.folder, self.splits, self.seed, self.tensorboard = folder, splits, seed, tensorboard
         self.began, self.spent = time.perf_counter(), 0.25  # seconds, a guess: the first picture comes after five
-        self.writer = None
+        self.writer, self.kept, self.stale = None, {}, not resume  # kept: stage -> step of the last in progress/
 
     def __call__(self, row, model):
         if self.tensorboard:
@@ -59,8 +64,19 @@ class Watch:
         before = time.perf_counter()
         if self.spent <= (before - self.began) / 20 and not missing(model):
             torch.manual_seed(self.seed)  # the same noise each time: the same samples, getting better
-            picture(place(self.folder, model), model, self.splits)
+            shown = place(self.folder, model)
+            picture(shown, model, self.splits)
+            self._keep(shown, row)
             self.spent += time.perf_counter() - before
+
+    def _keep(self, shown, row):
+        for old in (path for pattern in PROGRESS for path in self.folder.glob(pattern) if self.stale):
+            old.unlink()
+        stage, self.stale = row.get("stage", ""), False
+        if row["step"] >= 2 * self.kept.get(stage, 0):
+            name = f"{stage}-{row['step']}" if stage else str(row["step"])
+            files.write(self.folder / "progress" / (name + shown.suffix), shown.read_bytes())
+            self.kept[stage] = row["step"]
 
     def _write_metrics(self, row, model):
         from torch.utils.tensorboard import SummaryWriter

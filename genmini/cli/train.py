@@ -65,7 +65,7 @@ def run(arguments):
         if arguments.tensorboard:
             watch.check_tensorboard()
         folder = folder or new_folder(f"{arguments.model}-{arguments.data}")
-        seen = None if plan.at_once else watch.Watch(folder, splits, plan.seed, arguments.tensorboard)
+        seen = None if plan.at_once else watch.Watch(folder, splits, plan.seed, arguments.tensorboard, bool(saved))
         history = experiment.train(plan, model, splits, folder, seen, bool(saved), arguments.overwrite)
         kept = f"the weights of step {history.step}, valid {short(history.valid)} {model.unit}, are in {folder}"
         if history.stopped == "interrupted":

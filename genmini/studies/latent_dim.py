@@ -36,7 +36,7 @@ def train(plan, folder, data_dir=None, device="cpu"):
     if saved and experiment.is_finished(saved):
         return None
     model = experiment.build(plan, splits["train"], device)
-    seen = watch.Watch(Path(folder), splits, plan.seed)
+    seen = watch.Watch(Path(folder), splits, plan.seed, resume=bool(saved))
     history = experiment.train(plan, model, splits, folder, seen, resume=bool(saved))
     if history.stopped != "interrupted" and not plots.missing():
         watch.picture(Path(folder) / "samples.png", model, splits)

@@ -82,13 +82,18 @@ def test_running_out_of_memory_says_what_is_saved(capsys, monkeypatch):
 
 def test_pictures_are_drawn_as_it_goes(capsys, monkeypatch, tmp_path):
     """Pictures are drawn at the first evaluation after five seconds, and again only after twenty times what that took;
-    they do not change the training."""
+    they do not change the training. Those whose step is at least twice that of the last one kept stay in progress/, for
+    each stage anew; a training that is not resumed removes what an older one left there, and nothing else."""
     now, drawn = [0.0], []
     monkeypatch.setattr(watch.time, "perf_counter", lambda: now[0])
 
     def picture(path, model, splits):
         drawn.append((path.name, now[0], model.sample(2).sum().item()))
+        path.write_text(f"at {now[0]}")
         now[0] += 1
+
+    def progress():
+        return {path.name: path.read_text() for path in (tmp_path / "progress").iterdir()}
 
     monkeypatch.setattr(watch, "picture", picture)
     seen = watch.Watch(tmp_path, None)
@@ -98,6 +103,13 @@ def test_pictures_are_drawn_as_it_goes(capsys, monkeypatch, tmp_path):
         seen(dict(step=second), model)
     # 5 = 20 * 0.25, 25 = 20 * 1.25
     assert [at for _, at, _ in drawn] == [6, 26, 46] and len({total for *_, total in drawn}) == 1
+    assert progress() == {"6.png": "at 6", "26.png": "at 26"}
+    (tmp_path / "progress" / "mine.png").write_text("mine")
+    for resume, stage, kept in ((True, "prior", {"6.png", "26.png", "prior-9.png"}), (False, "", {"9.png"})):
+        seen = watch.Watch(tmp_path, None, resume=resume)
+        now[0] += 10
+        seen(dict(step=9, **dict(stage=stage) if stage else {}), model)
+        assert {*progress()} == {*kept, "mine.png"}
 
 
 @pytest.mark.parametrize("wanted", ["digits", "mnist", "idx", "images"])

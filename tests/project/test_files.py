@@ -196,6 +196,8 @@ def test_files_of_others_are_neither_replaced_nor_removed(capsys):
             status, _, err = run(capsys, *words, *more, "--out", str(of_others))
             assert status == 2 and f"holds no run, and a training would replace its {name}: choose another" in err
         assert (of_others / name).read_text() == "not of genmini"
+    files.write("drawn/progress/3.png", b"not of genmini")
+    assert "a training would replace its 3.png" in run(capsys, *words, "--out", "drawn")[2]
     assert run(capsys, *words, "--out", "r")[0] == 0
     for name in ("model-00001-of-00002.safetensors", "notes.1999999.part"):
         (Path("r") / name).write_text("not of genmini")

@@ -1,5 +1,6 @@
 """Tests of all studies by the command line: each draws its picture of runs that fit, and says why others do not."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -18,7 +19,8 @@ from genmini.models.cvae import CVAE
 from genmini.models.gan import GAN
 from genmini.models.made import MADE
 from genmini.models.vae import VAE
-from genmini.studies import interpolate, neighbours, optimum, semi_supervised
+from genmini.studies import interpolate, neighbours, optimum, progress, semi_supervised
+from genmini.train import rows_of
 
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 TEST = data.load("digits", "test")
@@ -60,6 +62,26 @@ def test_each_study_is_a_file_and_a_row_of_the_documentation():
     rows = re.findall(r"^\| \[([\w-]+)\]\(../genmini/studies/(\w+)\.py\)", page.read_text(), re.M)
     assert files == {*studies.STUDIES} and [name for name, _ in rows] == [*studies.STUDIES]
     assert all(file == name.replace("-", "_") for name, file in rows)
+
+
+def test_the_metrics_of_trainings_are_drawn_along_their_steps(capsys, tmp_path):
+    """Numbers that all runs have, each in its panel; a later stage follows the one before."""
+    for name, rows in (("a", [dict(step=10, valid=3.0, modes=2, seconds=1.0), dict(step=20, valid=1.0, modes=8),
+                              dict(step=30, valid=2.0, modes=7, warning="it diverges")]),
+                       ("b", [dict(stage="codes", step=4, valid=5.0), dict(stage="prior", step=2, valid=500.0)])):
+        save(name, MADE((8, 8), hidden=4), "digits-threshold")
+        Path(name, "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = rows_of("b")
+    assert progress.curves(rows) == {"valid": [(4, 5.0), (6, 500.0)]}
+    checkpoint.save("a", MADE((8, 8), hidden=4), {"step": 20, "data": "digits-threshold"})
+    assert command(capsys, "study", "progress", "a")[1] == (
+        "MADE in a: at step 20, and in the second half: valid 1, late 1 to 2; modes 8, late 7 to 8\n"
+        "picture   a/progress.png\n")
+    assert (tmp_path / "a/progress.png").stat().st_size > 10_000
+    status, out, _ = command(capsys, "study", "progress", "a", "b", "--out", "both.png")
+    assert status == 0 and out.count("valid") == 2 and "modes" not in out and Path("both.png").exists()
+    Path("b/metrics.jsonl").write_text("")
+    assert "have no number in common" in command(capsys, "study", "progress", "b")[2]
 
 
 def test_samples_and_the_grid_of_one_run_are_two_pictures(capsys, tmp_path):

@@ -1,0 +1,56 @@
+"""How did trainings go? The numbers of their metrics along the steps: a panel for each number, a line for each run.
+
+Each number that all of these runs have is shown, apart from the time. The steps of a later stage follow those of the
+one before. A GAN's `modes` and `good` are those of genmini/metrics/coverage.py: they tell whether modes collapse, and
+whether they come back. The pictures along the training stand in RUN/progress.
+"""
+
+from genmini import plots
+from genmini.studies._run import Misfit
+from genmini.train import rows_of
+
+NEEDS = ()
+TOGETHER = True  # one picture and one answer for all runs
+APART = "stage", "step", "seconds", "warning", "missing"  # `missing` is all modes but those of `modes`
+COLUMNS = 3
+
+
+def study(runs, path):
+    lines = {run.name: curves(rows_of(run.folder)) for run in runs}
+    common = [name for name in next(iter(lines.values())) if all(name in of_run for of_run in lines.values())]
+    if not common:
+        raise Misfit(f"the metrics of {' and '.join(str(run.folder) for run in runs)} have no number in common")
+    columns = min(COLUMNS, len(common))
+    figure, panels = plots.new_figure(-(-len(common) // columns), columns, 4.0, 2.6)
+    for panel, name in zip(panels.flat, common, strict=False):
+        for run, of_run in lines.items():
+            panel.plot(*zip(*of_run[name], strict=True), ".-", markersize=4, linewidth=1, label=run)
+        numbers = [number for of_run in lines.values() for _, number in of_run[name]]
+        panel.set(title=name, xlabel="step", yscale="log" if 0 < 100 * min(numbers) < max(numbers) else "linear")
+    panels[0, 0].legend(fontsize=7)
+    for panel in panels.flat[len(common) :]:
+        panel.set_axis_off()
+    plots.save(figure, path)
+    return "\n".join(f"{run.name}: {told(run.metadata, lines[run.name], common)}" for run in runs)
+
+
+def curves(rows):
+    """Rows of metrics -> {name: [(step, number)]}"""
+    found, before, last = {}, 0, {"step": 0}
+    for row in rows:
+        before += last["step"] if row.get("stage") != last.get("stage", row.get("stage")) else 0
+        for name in row.keys() - {*APART}:
+            found.setdefault(name, []).append((before + row["step"], row[name]))
+        last = row
+    return {name: found[name] for row in rows for name in row if name in found}
+
+
+def told(metadata, of_run, names):
+    """The numbers at the step whose weights are kept, and the least and the most of the second half of the steps"""
+    end, words = max(step for points in of_run.values() for step, _ in points), []
+    kept = metadata["step"]
+    for name in names:
+        late = [number for step, number in of_run[name] if 2 * step > end]
+        at = dict(of_run[name]).get(kept)
+        words.append(f"{name} " + ("" if at is None else f"{at:.4g}, ") + f"late {min(late):.4g} to {max(late):.4g}")
+    return f"at step {kept}, and in the second half: " + "; ".join(words)
