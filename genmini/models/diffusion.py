@@ -245,7 +245,7 @@ class Diffusion(Model):
             raise ValueError("a classifier guides a model without classes: this one takes y itself")
         known = conditions.mask(known, self.shape, self.pixel_order()).to(self.device)
         if known.any() and (how not in (None, "ddpm") or eta is not None):
-            raise ValueError(f"known pixels are completed by how='ddpm' alone, got {how!r}" + f", eta {eta}" * (eta is not None))
+            raise ValueError(f"known pixels are completed by how='ddpm' alone, got {how!r} and eta={eta}")
         how = "ddpm" if how is None and classifier is not None else how
         chosen = how, steps, guidance, threshold
         chosen = (own if value is None else value for own, value in zip(self.default, chosen, strict=True))
