@@ -7,10 +7,9 @@ whether they come back. The pictures along the training stand in RUN/progress.
 
 from genmini import plots
 from genmini.studies._run import Misfit
+from genmini.studies._study import Study
 from genmini.train import rows_of
 
-NEEDS = ()
-TOGETHER = True  # one picture and one answer for all runs
 APART = "stage", "step", "seconds", "warning", "missing"  # `missing` is all modes but those of `modes`
 COLUMNS = 3
 
@@ -54,3 +53,6 @@ def told(metadata, of_run, names):
         at = dict(of_run[name]).get(kept)
         words.append(f"{name} " + ("" if at is None else f"{at:.4g}, ") + f"late {min(late):.4g} to {max(late):.4g}")
     return f"at step {kept}, and in the second half: " + "; ".join(words)
+
+
+STUDY = Study(study, needs=(), together=True)
