@@ -59,7 +59,9 @@ def test_a_binary_recipe_takes_the_version_with_two_levels(capsys):
 @pytest.mark.parametrize("name", models.MODELS)
 def test_every_model_trains_samples_and_is_judged(capsys, monkeypatch, name):
     """Every model takes one step of its first recipe, with smaller batches; then each command works on the run. The
-    pictures themselves are tested elsewhere."""
+    pictures, and the whole sets of scenes and sentences, are tested elsewhere."""
+    for drawn in (data.shapes, data.captions):
+        monkeypatch.setattr(drawn, "COUNT", dict(train=400, valid=100, test=100))
     monkeypatch.setattr(watch, "picture", lambda path, model, splits: path.write_bytes(b""))
     recipe = next(iter(models.recipes(name).values()))
     words = [] if not models.find(name).cannot("fit") else ["--steps", "1", "--set", "batch=4"]
