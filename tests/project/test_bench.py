@@ -1,15 +1,19 @@
-"""Tests of what the benches share: wrong candidates are refused, and the table shows no ratio where no kernel ran."""
+"""Tests of what the benches share: wrong candidates are refused, the table shows no ratio where no kernel ran, and the
+tables of the documentation are those of the stored rows."""
 
 import importlib
 import subprocess
+from pathlib import Path
 
 import measure
 import pytest
 import run
 import torch
+import trained
 
 from genmini import kernels
 
+DOCS = Path(run.__file__).parents[1] / "docs"
 on_cpu = pytest.mark.skipif(measure.GPU, reason="on a GPU the rungs of a room have no other name")
 
 
@@ -95,3 +99,24 @@ def test_a_commit_is_dirty_only_where_code_differs_from_it(tmp_path, monkeypatch
     for file in files[3:]:
         file.write_text("2")
     assert measure.commit() == f"{name}-dirty" and measure.changed() == ["bench/run.py", "genmini/models/vae.py"]
+
+
+def test_the_measured_page_is_that_of_the_stored_rows(tmp_path, monkeypatch):
+    page = tmp_path / "measured.md"
+    page.write_text(run.MEASURED.read_text())
+    monkeypatch.setattr(run, "MEASURED", page)
+    run.document()
+    assert page.read_text() == (DOCS / "measured.md").read_text(), "python bench/run.py --write"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in Path(run.__file__).parent.glob("table_*.py")))
+def test_the_tables_of_results_are_those_of_the_stored_rows(tmp_path, name):
+    """Rows of other settings than the recipes of today are not shown."""
+    page, module = tmp_path / "results.md", importlib.import_module(name)
+    (of_it,) = (each for each in vars(module).values() if isinstance(each, type) and each.__module__ == name
+                and issubclass(each, trained.Table))
+    page.write_text((DOCS / "results.md").read_text())
+    table = of_it(document=page)
+    assert f"<!-- {table.name} -->" in page.read_text()
+    table.write()
+    assert page.read_text() == (DOCS / "results.md").read_text(), f"python bench/{name}.py --write"
