@@ -30,6 +30,7 @@ STUDIES = {  # of runs; `latent-dim` trains runs of its own
     "words": "nats a text beside counts of words and of pairs of words, and what samples are: of models of text",
     "retrieve": "captions of images and images of captions, found among 64; colours and shapes told by captions",
     "caption": "what samples show of their captions, seen and unseen: of models that draw shapes by captions",
+    "guide": "guidance towards classes by several weights: by a diffusion's own classes, by a classifier",
     "progress": "the numbers of the metrics along the steps of trainings, a panel each",
     "latent-dim": "reconstruction and bound against the latent dimension: takes MODEL --data D, and trains runs",
 }

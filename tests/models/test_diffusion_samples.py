@@ -10,12 +10,13 @@ from check import command
 from PIL import Image
 from test_diffusion import diffusion
 
-from genmini import checkpoint, plots
+from genmini import checkpoint, data, plots
 from genmini.guidance import guided
-from genmini.metrics import network
+from genmini.metrics import against, draw, network
 from genmini.models.made import MADE
 from genmini.samplers import DATA, SAMPLERS
 from genmini.schedule import x0_of
+from genmini.studies import guide
 
 # ---- samples ---------------------------------------------------------------------------------------------------------
 
@@ -159,6 +160,28 @@ def test_the_study_draws_the_process(capsys, folder_of_its_own, classes):
     status, out, _ = command(capsys, "study", "diffuse", "run")
     assert status == 0 and out.count("0.") >= 9 and "picture   run/diffuse.png" in out
     assert len(plots.missing()) or Path("run/diffuse.png").stat().st_size > 10_000
+
+
+def test_a_study_guides_by_classes_and_by_a_classifier(capsys, folder_of_its_own, monkeypatch):
+    """In one picture, for each weight; runs that draw no digits, or are given a part of them, do not fit."""
+    monkeypatch.setattr(guide, "N", 10)
+    monkeypatch.setattr(guide, "WEIGHTS", (0.0, 2.0))
+    for name, model, of in (("own", diffusion(classes=10, T=20, dtype=torch.float32), "digits"),
+                            ("led", diffusion(T=20, dtype=torch.float32), "digits"),
+                            ("given", diffusion(given="half", T=20), "digits"), ("big", diffusion((16, 16)), "mnist")):
+        checkpoint.save(name, model, {"step": 1, "data": of})
+    status, out, _ = command(capsys, "study", "guide", "own", "led")
+    own, led, picture = out.splitlines()
+    assert status == 0 and own.startswith("own, by own classes: w = 0: right class ") and own.count("; w = 2: ") == 1
+    assert led.startswith("led, by digits-v1: w = 0: right class ") and picture == "picture   own/guide.png"
+    assert Path("own/guide.png").stat().st_size > 10_000
+    x, y = draw(checkpoint.load("led"), 10, 0, 10, how="ddpm", guidance=2.0, classifier=network())
+    found = against(data.load("digits", "train"), network())(x, 17, y)
+    assert led.endswith(f"w = 2: right class {found['accuracy'][0]:.1%}, FID {found['fid']:.1f}, "
+                        f"recall {found['recall']:.2f}")
+    for name in ("given", "big"):
+        status, _, err = command(capsys, "study", "guide", name)
+        assert status == 2 and f"{name} does not fit: guide is for diffusions of the digits" in err
 
 
 def test_the_command_line_chooses_sampler_steps_and_guidance(capsys, folder_of_its_own):
