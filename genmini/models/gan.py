@@ -63,11 +63,11 @@ class GAN(Model):
 
     def __init__(self, shape, levels=None, latent=32, body="mlp", hidden=(128, 128), width=16,
                  loss="non-saturating", divergence="jensen-shannon", k=1, r1=0.0, r2=0.0, spectral=False, noise=0.0,
-                 context=0, device=None, dtype=None):
+                 context=0, upsample="nearest", device=None, dtype=None):
         """levels: L of images, None for points. latent: d numbers z. body "mlp" of `hidden` units a layer, or "conv" of
         `width` channels; loss: (4), (5) or (6); k: steps of the discriminator, each on its part of the batch; r1, r2:
         of (7); spectral: its weights have the spectral norm 1; noise: in levels; context: of CGAN, how many classes y
-        tells apart."""
+        tells apart; upsample: how the generator "conv" doubles an image, as in genmini/nets/coders.py."""
         one_of(LOSSES, loss=loss)
         one_of(DIVERGENCES, divergence=divergence)
         whole(latent=latent, k=k)
@@ -78,7 +78,7 @@ class GAN(Model):
         self.latent, self.k, self.r1, self.r2, self.noise = latent, k, r1, r2, 0 if levels is None else noise
         self.divergence = divergence
         self.pairing, (self.h1, self.h2) = loss, DIVERGENCES[divergence]
-        self.f, phi, features = players(body, shape, latent, hidden, width, context, spectral)
+        self.f, phi, features = players(body, shape, latent, hidden, width, context, spectral, upsample)
         self.discriminator = nn.ModuleDict({"phi": phi, "w": nn.Linear(features, 1)})
         self.place(device, dtype)
 

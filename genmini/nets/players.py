@@ -14,22 +14,23 @@ import math
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from genmini.nets.coders import Steered, Up
+from genmini.nets.coders import UPSAMPLE, Steered, Up
 from genmini.settings import image, one_of, whole
 
 SLOPE = 0.2  # of LeakyReLU below 0
 
 
-def players(body, shape, d, hidden=(128, 128), width=16, context=0, spectral=False):
+def players(body, shape, d, hidden=(128, 128), width=16, context=0, spectral=False, upsample="nearest"):
     """Return the generator, the features and their number F. context: the length C of y; spectral: divide each weight
-    of the features by its largest singular value."""
+    of the features by its largest singular value; upsample: of the generator "conv", as in genmini/nets/coders.py."""
     one_of(("mlp", "conv"), body=body)
+    one_of(UPSAMPLE, upsample=upsample)
     whole(hidden=hidden, width=width)
     if body == "mlp" and not hidden:
         raise ValueError("hidden must be one layer or more of body 'mlp', got ()")
     D = math.prod(shape)
     if body == "conv":
-        generator = Up(shape, d, 1, width, "nearest", context)
+        generator = Up(shape, d, 1, width, upsample, context)
         features, count = mirror(shape, width)
     else:
         layers = perceptron(d + context, hidden)

@@ -12,6 +12,7 @@ import torch
 
 from genmini import plots
 from genmini.metrics.score import draw, draws_no_images
+from genmini.studies._run import Misfit
 from genmini.studies._study import Study
 
 N = 1000  # samples, and real images at most
@@ -48,11 +49,16 @@ def radial(P):
     return kept / min(P.shape), mean[kept]
 
 
-def study(run, path):
-    test = run.split("test")
-    x, _ = draw(run.model, N, run.seed, run.model.classes)
-    P = {f"images ({test.split})": power(test.x[:N], test.levels), "samples": power(x, test.levels)}
-    figure, panels = plots.new_figure(1, 3, 4.0, 4.0)
+def study(runs, path):
+    test = runs[0].split("test")
+    for run in runs[1:]:
+        if run.split("test").name != test.name or run.model.shape != runs[0].model.shape:
+            raise Misfit(f"{run.folder} and {runs[0].folder} have other images: choose runs of the same data")
+    P = {f"images ({test.split})": power(test.x[:N], test.levels)}
+    for run in runs:
+        x, _ = draw(run.model, N, run.seed, run.model.classes)
+        P["samples" if len(runs) == 1 else str(run.folder)] = power(x, test.levels)
+    figure, panels = plots.new_figure(1, len(P) + 1, 4.0, 4.0)
     shades = [torch.fft.fftshift(power).clamp(min=1e-12).log10() for power in P.values()]
     least, most = min(shade[shade > -12].min() for shade in shades), max(shade.max() for shade in shades)
     for panel, (name, shade) in zip(panels[0], zip(P, shades, strict=True), strict=False):
@@ -60,13 +66,13 @@ def study(run, path):
         panel.imshow(shade.numpy(), cmap="viridis", vmin=least, vmax=most, extent=ends, origin="lower", aspect="auto")
         panel.set(title=f"log$_{{10}}$ power: {name}", xlabel="cycles a pixel")
     for name, each in P.items():
-        panels[0, 2].semilogy(*radial(each), "o-", label=name)
-    panels[0, 2].set(title="by the frequency's length", xlabel="cycles a pixel")
-    panels[0, 2].legend()
+        panels[0, -1].semilogy(*radial(each), "o-", label=name)
+    panels[0, -1].set(title="by the frequency's length", xlabel="cycles a pixel")
+    panels[0, -1].legend()
     plots.save(figure, path)
     shares = ", ".join(f"{checkerboard(each):.3%} of {name}" for name, each in P.items())
-    noise = 3 / (P["samples"].numel() - 1)
+    noise = 3 / (P[f"images ({test.split})"].numel() - 1)
     return f"the share of the power that is a checkerboard: {shares}; of white noise {noise:.3%}"
 
 
-STUDY = Study(study, needs=("sample",), misfit=misfit)
+STUDY = Study(study, needs=("sample",), misfit=misfit, together=True)

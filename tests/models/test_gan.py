@@ -282,12 +282,20 @@ def test_noise_is_as_wide_as_its_levels_and_points_have_none():
     assert torch.equal(images().seen(v), v) and small(noise=1.0).sample(3).dtype == torch.float64
 
 
+@pytest.mark.parametrize("upsample, weights", [("nearest", 3), ("transposed", 4)])
+def test_the_generator_doubles_an_image_by_transposed_convolutions_if_wanted(upsample, weights):
+    model = images(body="conv", width=4, upsample=upsample)
+    assert {layer.weight.shape[-1] for layer in model.f.doublings} == {weights}
+    assert model.sample(3).shape == (3, 8, 8)
+
+
 @pytest.mark.parametrize("settings, words", [
     (dict(loss="wgan"), "loss must be 'minimax', 'non-saturating' or 'relativistic', got 'wgan'"),
     (dict(divergence="tv"), "divergence must be 'jensen-shannon', 'kl', 'reverse-kl', 'pearson', 'hinge' or 'wasserst"),
     (dict(body="unet"), "body must be 'mlp' or 'conv', got 'unet'"), (dict(r1=-1.0), "r1 must be at least 0, got -1.0"),
     (dict(r2=math.inf), "r2 must be at least 0, got inf"), (dict(noise=-0.5), "noise must be at least 0, got -0.5"),
     (dict(k=0), "k must be at least 1, got 0"), (dict(levels=1), "levels must be 2 to 256, got 1"),
+    (dict(upsample="cubic"), "upsample must be 'transposed', 'nearest' or 'bilinear', got 'cubic'"),
     (dict(hidden=(4, 0)), r"hidden must be at least 1, got \(4, 0\)"),
     (dict(hidden=()), r"hidden must be one layer or more of body 'mlp', got \(\)"),
 ])

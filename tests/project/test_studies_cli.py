@@ -142,9 +142,14 @@ def test_the_checkerboard_of_samples_stands_beside_that_of_images(capsys, tmp_pa
     monkeypatch.setattr(MADE, "sample", lambda self, n: (torch.arange(8)[:, None] + torch.arange(8)).remainder(2)
                         .to(torch.uint8).expand(n, 8, 8))
     save("made", MADE((8, 8), hidden=4), "digits-threshold"), save("points", GAN((2,), hidden=(4,)), "gaussians")
-    status, out, err = command(capsys, "study", "spectrum", "made", "points")
-    assert status == 0 and "100.000% of samples; of white noise 4.762%" in out and "points does not fit" in err
+    status, out, _ = command(capsys, "study", "spectrum", "made")
+    assert status == 0 and "100.000% of samples; of white noise 4.762%" in out
     assert (tmp_path / "made" / "spectrum.png").stat().st_size > 10_000
+    save("too", MADE((8, 8), hidden=4), "digits-threshold"), save("other", GAN((8, 8), 17, hidden=(4,)))
+    status, out, _ = command(capsys, "study", "spectrum", "made", "too", "--out", "both.png")
+    assert status == 0 and "100.000% of made, 100.000% of too; of white" in out and Path("both.png").exists()
+    for run, why in (("points", "points does not fit"), ("other", "other and made have other images")):
+        assert why in command(capsys, "study", "spectrum", "made", run)[2]
 
 
 def test_conditional_models_are_told_the_class_and_attributes_are_followed(capsys, tmp_path):
