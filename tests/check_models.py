@@ -22,6 +22,7 @@ from genmini.train import fit
 FAST = dict(  # by the name of a setting, its value in a small model
     hidden=4, width=8, blocks=1, layers=1, latent=2, couplings=1, scales=1, K=4, dim=2, prior_width=4, prior_blocks=1,
     features=4, draws=2, pool=3, attributes="area", heads=2, text_width=8, text_blocks=1, vector=8, adapter=1,
+    clip_width=4, directions=2, bins=3,
 )
 
 

@@ -26,6 +26,8 @@ LACKS = {  # method, or argument of `sample` -> what a model without it does not
     "forecast": "forecasts no series",
     "autocovariance": "has no autocovariance of its own",
     "restore": "is given no part of an image",
+    "variations": "draws no other images of a code",
+    "interpolate": "draws no images of codes between two",
     "fit": "is trained step by step",
     "begin_at_marginals": "has no bias for each level of each pixel",
     "mean": "draws its pixels directly, so there is no mean image behind them",

@@ -1,4 +1,7 @@
-"""Checks of levels x, noise u and orders of pixels that the models share.   x (N, *shape): whole numbers 0 ... L-1"""
+"""Checks of levels x, classes y, noise u and orders of pixels that the models share.
+
+x (N, *shape) are whole numbers 0 ... L-1.
+"""
 
 import math
 
@@ -22,6 +25,22 @@ def checked(x, shape, levels):
         if x.is_floating_point() and not torch.equal(x, x.floor()):
             raise ValueError(f"x must hold whole levels 0 ... {levels - 1}, got {x[x != x.floor()][0]}")
     return x.reshape(len(x), D)
+
+
+def checked_classes(y, n, classes, needed, device):
+    """A class for all, or one each -> (n,) int64 on the device; None stays None, unless it is needed."""
+    if y is None:
+        if needed and classes:
+            raise ValueError(f"y is missing: a class 0 ... {classes - 1} for all, or one each")
+        return None
+    if not classes:
+        raise ValueError("y is given, and this model was made without classes: leave it out")
+    y = torch.as_tensor(y)
+    if y.is_floating_point() or y.dtype == torch.bool or y.shape not in ((), (n,)):
+        raise ValueError(f"y must be one class, or {n} classes, whole numbers; got {tuple(y.shape)} of {y.dtype}")
+    if y.device.type == "cpu" and y.numel() and not 0 <= y.min() <= y.max() < classes:
+        raise ValueError(f"y must hold classes 0 ... {classes - 1}, got {y.min()} ... {y.max()}")
+    return y.to(device).long().expand(n)
 
 
 def noise_and_start(n, D, u, x, known, device, dtype=torch.uint8):

@@ -28,7 +28,7 @@ from torch import nn
 from genmini.data.text import Words
 from genmini.models._judge import judge
 from genmini.models._lacks import LACKS, SAMPLING
-from genmini.models._levels import checked
+from genmini.models._levels import checked, checked_classes
 from genmini.models._panels import panels_of
 from genmini.models._recorded import counted, recorded
 from genmini.settings import image, whole
@@ -142,18 +142,7 @@ class Model(nn.Module):
 
     def check_y(self, y, n, needed=False):
         """A class for all, or one each -> (n,) int64 on the model's device; None stays None, unless it is needed."""
-        if y is None:
-            if needed and self.classes:
-                raise ValueError(f"y is missing: a class 0 ... {self.classes - 1} for all, or one each")
-            return None
-        if not self.classes:
-            raise ValueError("y is given, and this model was made without classes: leave it out")
-        y = torch.as_tensor(y)
-        if y.is_floating_point() or y.dtype == torch.bool or y.shape not in ((), (n,)):
-            raise ValueError(f"y must be one class, or {n} classes, whole numbers; got {tuple(y.shape)} of {y.dtype}")
-        if y.device.type == "cpu" and y.numel() and not 0 <= y.min() <= y.max() < self.classes:
-            raise ValueError(f"y must hold classes 0 ... {self.classes - 1}, got {y.min()} ... {y.max()}")
-        return y.to(self.device).long().expand(n)
+        return checked_classes(y, n, self.classes, needed, self.device)
 
     def classes_or_drawn(self, y, n):
         """The same; for None, a model with classes draws them evenly."""
@@ -331,6 +320,14 @@ class Model(nn.Module):
     def restore(self, x, y=None):
         """(N, *shape) -> (N, *shape) in levels, one image for each: what the model makes of what it is `given` of x."""
         raise Cannot(self.cannot("restore"))
+
+    def variations(self, x, n):
+        """(N, *shape) -> (N, n, *shape): other images that have the code of each"""
+        raise Cannot(self.cannot("variations"))
+
+    def interpolate(self, a, b, n):
+        """M images, or a list of M texts, twice -> (M, n, *shape): images of the codes from those of a to those of b"""
+        raise Cannot(self.cannot("interpolate"))
 
     # ---- pictures ----------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ of these is taken. The paper reads the end alone; there the blocks of genmini/ne
 initialisation, have read no word yet, and learning was slow.
 
     room: kernels/info_nce.py, (2) and (3)    networks: genmini/nets/coders.py, genmini/nets/transformer.py
-    used by: genmini/studies/retrieve.py    test: tests/models/test_clip.py
+    used by: genmini/models/dalle2.py, genmini/studies/retrieve.py    test: tests/models/test_clip.py
 """
 
 import math
@@ -84,13 +84,20 @@ class CLIP(Captioned):
         count = len(y) if isinstance(y, list | tuple) or isinstance(y, torch.Tensor) and y.dim() == 2 else 1
         return self._w(self.check_y(y, count, needed=True))
 
-    def _w(self, y):
-        """(M, L) int64 -> w (M, d)"""
+    def states(self, y):
+        """Numbers of words (M, L) -> what g has of the words and the end of each text, (M, l, E), and which of them
+        there are, (M, l); l: the most that one text has"""
         mask = torch.cat([torch.ones_like(y[:, :1], dtype=torch.bool), y[:, :-1] != 0], 1)  # the words and the end
         longest = int(mask.sum(1).max()) if len(y) else 1
-        y, mask = y[:, :longest], mask[:, :longest, None]
-        h = self.T(self.E(y))  # (M, l, E): no word reads what fills the row
+        return self.T(self.E(y[:, :longest])), mask[:, :longest]  # no word reads what fills the row
+
+    def w(self, h, mask):
+        """What `states` gives -> w (M, d)"""
+        mask = mask[:, :, None]
         return F.normalize(self.G((h * mask).sum(1) / mask.sum(1)), dim=1)  # (1)
+
+    def _w(self, y):
+        return self.w(*self.states(y))
 
     def similarity(self, x, texts):
         """N images and M texts -> their cosines, (N, M)"""

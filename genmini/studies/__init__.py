@@ -31,6 +31,7 @@ STUDIES = {  # of runs; `latent-dim` trains runs of its own
     "retrieve": "captions of images and images of captions, found among 64; colours and shapes told by captions",
     "caption": "what samples show of their captions, seen and unseen: of models that draw shapes by captions",
     "guide": "guidance towards classes by several weights: by a diffusion's own classes, by a classifier",
+    "vary": "other images of the code of an image, and images between two codes: of models that draw codes of CLIP",
     "progress": "the numbers of the metrics along the steps of trainings, a panel each",
     "latent-dim": "reconstruction and bound against the latent dimension: takes MODEL --data D, and trains runs",
 }

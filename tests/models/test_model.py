@@ -221,6 +221,8 @@ CALLS = {
     "process": lambda model, x: model.process(x, times=2),
     "classify": lambda model, x: model.classify(x),
     "on_the_line": lambda model, x: model.on_the_line(lambda n: torch.randn(n, 1), 0.5),
+    "variations": lambda model, x: model.variations(x, 2),
+    "interpolate": lambda model, x: model.interpolate(x[:2], x[2:4], 3),
     "fit": lambda model, x: model.fit(x), "begin_at_marginals": lambda model, x: model.begin_at_marginals(x),
 }
 
