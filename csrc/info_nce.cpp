@@ -8,6 +8,7 @@
 
 #ifndef SET    // ---- the problem, once for all instruction sets ------------------------------------------------------
 #include <cmath>
+#include "cpu/numbers.h"
 #include "cpu/threads.h"
 
 namespace {
@@ -121,7 +122,10 @@ template <class T> static inline void dots(const Problem<T>& p, int64_t n0, int6
 
 // ---- the pass -------------------------------------------------------------------------------------------------------
 
-// 0 where the maximum is -inf: then exp gives 0 and not NaN
+// exp(x), and 0 where x is far below 0 or -inf: `exponential` gives exp(-CUT) there
+template <class T> static inline vec<T> weight(vec<T> x) { return x < -CUT<T> ? vec<T>{} : exponential<T>(x); }
+
+// 0 where the maximum is -inf: then `weight` gives 0 and not NaN
 template <class T> static inline vec<T> finite(vec<T> top) {
     return top == -T(INFINITY) - vec<T>{} ? vec<T>{} : top;
 }
@@ -152,8 +156,8 @@ template <class T> static void walk(const Forward<T>& p, int64_t strip, T* scrat
                 }
                 top = most(top, l_nm), v[j / L] = most(v[j / L], l_nm);
             }
-            vec<T> sum = load(row_sums + i * L) * exponential<T>(before - finite<T>(top));
-            for (int64_t j = 0; j < BLOCK; j += L) sum += exponential<T>(load(l + j) - finite<T>(top));
+            vec<T> sum = load(row_sums + i * L) * weight<T>(before - finite<T>(top));
+            for (int64_t j = 0; j < BLOCK; j += L) sum += weight<T>(load(l + j) - finite<T>(top));
             store(tops + i * L, top), store(row_sums + i * L, sum);
         }
         if (block == strip)
@@ -161,19 +165,19 @@ template <class T> static void walk(const Forward<T>& p, int64_t strip, T* scrat
         for (auto& sum : t) sum = vec<T>{};
         for (int64_t i = 0; i < rows; i++)
             for (int64_t j = 0; j < BLOCK; j += L)
-                t[j / L] += exponential<T>(load(block_of_l + i * BLOCK + j) - finite<T>(v[j / L]));
+                t[j / L] += weight<T>(load(block_of_l + i * BLOCK + j) - finite<T>(v[j / L]));
         for (int64_t j = 0, at = strip * stride + block * BLOCK; j < BLOCK; j += L, at += L)
             store(p.part_v + at, v[j / L]), store(p.part_t + at, t[j / L]);
     }
-    for (int64_t i = 0; i < rows; i++) {    // the lanes of a row meet
+    for (int64_t i = 0; i < rows; i++) {    // the lanes of a row are joined
         const vec<T> top = load(tops + i * L);
         p.u[n0 + i] = -lowest<T>(-top);
         const vec<T> u = p.u[n0 + i] - vec<T>{};
-        p.log_s[n0 + i] = std::log(total<T>(load(row_sums + i * L) * exponential<T>(top - finite<T>(u))));
+        p.log_s[n0 + i] = std::log(total<T>(load(row_sums + i * L) * weight<T>(top - finite<T>(u))));
     }
 }
 
-// The strips of a block of columns meet, in their order; and the loss
+// The strips of a block of columns are joined in their order; then the loss
 template <class T> static void join(const Forward<T>& p, int64_t block) {
     const int64_t stride = p.blocks() * BLOCK, columns = p.rows(block), m0 = block * BLOCK;
     each_vector<T>(columns, [&](int64_t j, int64_t count) {
@@ -181,7 +185,7 @@ template <class T> static void join(const Forward<T>& p, int64_t block) {
         for (int64_t strip = 0; strip < p.blocks(); strip++) v = most(v, load(p.part_v + strip * stride + m0 + j));
         for (int64_t strip = 0; strip < p.blocks(); strip++) {
             const int64_t at = strip * stride + m0 + j;
-            t += load(p.part_t + at) * exponential<T>(load(p.part_v + at) - finite<T>(v));
+            t += load(p.part_t + at) * weight<T>(load(p.part_v + at) - finite<T>(v));
         }
         store(p.v + m0 + j, v, count), store(p.log_t + m0 + j, t, count);
     });
@@ -204,7 +208,7 @@ template <class T> static void columns(const Gradient<T>& p, int64_t slab, int64
         v[j / L] = load(p.v + m0 + j, count), log_t[j / L] = load(p.log_t + m0 + j, count);
         g[j / L] = load(p.g + m0 + j, count);
     });
-    T beyond[BLOCK];    // what l has beyond N: exp gives 0 there, however low u is
+    T beyond[BLOCK];    // what l has beyond N: P and Q are 0 there, however low u is
     for (int64_t j = 0; j < BLOCK; j++) beyond[j] = j < here ? T(0) : -T(INFINITY);
     const vec<T> scale = p.scale - vec<T>{}, half = T(0.5) - vec<T>{};
     vec<T> sum = {};
@@ -214,7 +218,7 @@ template <class T> static void columns(const Gradient<T>& p, int64_t slab, int64
         T* row = dl + i * BLOCK;
         for (int64_t j = 0; j < here; j += L) {
             const vec<T> x = load(row + j), l = scale * x + load(beyond + j);
-            const vec<T> P = exponential<T>((l - u) - log_s), Q = exponential<T>((l - v[j / L]) - log_t[j / L]);
+            const vec<T> P = weight<T>((l - u) - log_s), Q = weight<T>((l - v[j / L]) - log_t[j / L]);
             vec<T> dl_nm = half * fused(g_n, P, g[j / L] * Q);
             if (j <= match && match < j + L) {
                 store(row + j, dl_nm);
@@ -291,9 +295,7 @@ template <class T> void run(Gradient<T>& p, T* dscale, void* workspace, int thre
     *dscale = T(sum);
 }
 
-bool possible(int dtype, int64_t N, int64_t D, int threads) {
-    return (dtype == 0 || dtype == 3) && N >= 0 && D >= 0 && threads >= 1;
-}
+bool possible(int64_t N, int64_t D, int threads) { return N >= 0 && D >= 0 && threads >= 1; }
 
 template <class T> Problem<T> problem(const void* a, const void* b, const void* scale, int64_t N, int64_t D) {
     return {(const T*)a, (const T*)b, *(const T*)scale, N, D, nullptr};
@@ -303,7 +305,8 @@ template <class T> Problem<T> problem(const void* a, const void* b, const void* 
 
 // Bytes of the workspace of info_nce_cpu and of info_nce_backward_cpu. dtype: 0 float32, 3 float64
 extern "C" int64_t info_nce_cpu_workspace(int dtype, int64_t N, int64_t D, int threads) {
-    auto bytes = [&](auto zero) {
+    int64_t bytes = 0;
+    with_float_or_double(dtype, [&](auto zero) {
         using T = decltype(zero);
         Forward<T> forward = {};
         Gradient<T> gradient = {};
@@ -311,37 +314,33 @@ extern "C" int64_t info_nce_cpu_workspace(int dtype, int64_t N, int64_t D, int t
         Arena one, other;
         T* scratch;
         layout(one, forward, scratch, threads), layout(other, gradient);
-        return std::max(one.bytes(), other.bytes());
-    };
-    return dtype == 0 ? bytes(float()) : bytes(double());
+        bytes = std::max(one.bytes(), other.bytes());
+    });
+    return bytes;
 }
 
 // loss (N), and stats (4, N): u, log s, v, log t. Both functions return 0, or 1 for a bad argument.
 extern "C" int info_nce_cpu(int dtype, const void* a, const void* b, const void* scale, void* loss, void* stats,
                             void* workspace, int64_t N, int64_t D, int threads) {
-    if (!possible(dtype, N, D, threads)) return 1;
-    auto fill = [&](auto zero) {
+    if (!possible(N, D, threads)) return 1;
+    return with_float_or_double(dtype, [&](auto zero) {
         using T = decltype(zero);
         T* s = (T*)stats;
         Forward<T> p = {problem<T>(a, b, scale, N, D), (T*)loss, s, s + N, s + 2 * N, s + 3 * N, nullptr, nullptr};
         run(p, workspace, threads);
-    };
-    dtype == 0 ? fill(float()) : fill(double());
-    return 0;
+    });
 }
 
 extern "C" int info_nce_backward_cpu(int dtype, const void* dloss, const void* a, const void* b, const void* scale,
                                      const void* stats, void* da, void* db, void* dscale, void* workspace, int64_t N,
                                      int64_t D, int threads) {
-    if (!possible(dtype, N, D, threads)) return 1;
-    auto fill = [&](auto zero) {
+    if (!possible(N, D, threads)) return 1;
+    return with_float_or_double(dtype, [&](auto zero) {
         using T = decltype(zero);
         const T* s = (const T*)stats;
         Gradient<T> p = {problem<T>(a, b, scale, N, D), (const T*)dloss, s, s + N, s + 2 * N, s + 3 * N,
                          (T*)da, (T*)db, nullptr, nullptr};
         run(p, (T*)dscale, workspace, threads);
-    };
-    dtype == 0 ? fill(float()) : fill(double());
-    return 0;
+    });
 }
 #endif

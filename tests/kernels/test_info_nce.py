@@ -260,6 +260,18 @@ def test_what_is_not_finite_means_what_it_means_to_pytorch(run, N, poison):
         torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
+@everywhere
+def test_what_is_far_below_or_infinitely_far_has_probability_0(run):
+    """Exactly, or a large gradient would make much of it; 0 times an x of -inf is NaN in dscale, as in PyTorch."""
+    far, one = 100 * torch.eye(3), torch.tensor(1.0)
+    below = torch.tensor([[1e20, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [-1e20, 1.0]]), one
+    with run.use():
+        loss, *gradients = all_of(lambda *moving: 1e30 * ops.info_nce(*moving), (far, far / 100, 10 * one), run.device)
+        assert not any(each.any() for each in (loss, *gradients))
+        _, da, _, dscale = (each.cpu() for each in all_of(ops.info_nce, below, run.device))
+    assert dscale.isnan() and not da[0].any()
+
+
 @of_backends
 def test_a_row_with_nan_makes_all_gradients_nan(run):
     a, b, scale = inputs(37, 3)
