@@ -209,8 +209,8 @@ def _processor():
     versions of a kernel do."""
     try:
         lines = [line.split(":", 1) for line in open("/proc/cpuinfo") if ":" in line]
-        told = {key.strip(): value.strip() for key, value in lines}
+        fields = {key.strip(): value.strip() for key, value in lines}
         cores = sum(key.strip() == "model name" for key, _ in lines)
-        return f"{told['model name']} (family {told['cpu family']}, model {told['model']}), {cores} cores"
+        return f"{fields['model name']} (family {fields['cpu family']}, model {fields['model']}), {cores} cores"
     except (OSError, KeyError, ValueError):
         return platform.processor() or platform.machine()

@@ -56,7 +56,8 @@ class Watch:
     def __init__(self, folder, splits, seed=0, tensorboard=False, resume=False):
         self.folder, self.splits, self.seed, self.tensorboard = folder, splits, seed, tensorboard
         self.began, self.spent = time.perf_counter(), 0.25  # seconds, a guess: the first picture comes after five
-        self.writer, self.kept, self.stale = None, {}, not resume  # kept: stage -> step of the last in progress/
+        self.writer, self.stale = None, not resume
+        self.kept = self._kept() if resume else {}  # stage -> step of the last in progress/
 
     def __call__(self, row, model):
         if self.tensorboard:
@@ -68,6 +69,10 @@ class Watch:
             picture(shown, model, self.splits)
             self._keep(shown, row)
             self.spent += time.perf_counter() - before
+
+    def _kept(self):
+        parts = (path.stem.rpartition("-") for pattern in PROGRESS for path in self.folder.glob(pattern))
+        return {stage: int(step) for stage, _, step in sorted(parts, key=lambda part: int(part[2]))}
 
     def _keep(self, shown, row):
         for old in (path for pattern in PROGRESS for path in self.folder.glob(pattern) if self.stale):

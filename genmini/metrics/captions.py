@@ -44,8 +44,8 @@ def captions(texts, x):
 
 def shares(values):
     """{name: (n,)} -> {name: the share that is right, its standard error, and of how many}, where any was asked"""
-    asked = {name: each[~each.isnan()] for name, each in values.items()}
-    return {name: (*mean_and_error(each), len(each)) for name, each in asked.items() if len(each)}
+    answered = {name: each[~each.isnan()] for name, each in values.items()}
+    return {name: (*mean_and_error(each), len(each)) for name, each in answered.items() if len(each)}
 
 
 def _judged(caption, scene):

@@ -10,10 +10,10 @@ class Study:
     needs: tuple  # the methods of `Model` that it calls
     misfit: Callable = lambda model: ""  # model -> why it does not fit though it has them; "" if it fits
     together: bool = False  # true: `make` takes all runs at once
-    of_text: bool = False  # true: of models of text, and of no others
+    of_text: bool | None = False  # true: of models of text alone; false: of all others; None: of all
 
     def lacks(self, model):
         """What a model, or its class, lacks for this study, in words; "" if nothing."""
-        if model.of_text != self.of_text:
+        if self.of_text not in (None, model.of_text):
             return "its samples are texts, and no images" if model.of_text else "its samples are no texts"
         return "; ".join(dict.fromkeys(model.cannot(need) for need in self.needs if model.cannot(need)))

@@ -15,7 +15,7 @@ from genmini.data import shapes, shapes_captions
 from genmini.studies._study import Study
 
 N, COLUMNS, AT_ONCE = 100, 8, 50  # captions of a kind; samples of a row; samples that are drawn together
-TOLD = "bound", "count", "size", "place", "axis", "order", "whole"  # of the kinds of words
+MEASURES = "bound", "count", "size", "place", "axis", "order", "whole"  # of the kinds of words
 
 KINDS = {  # of captions: the scenes, and the counts of their things
     "one object": ("shapes", [(1,)]),
@@ -39,7 +39,7 @@ def misfit(model):
     return ""
 
 
-def asked(kind, n):
+def captions_of(kind, n):
     """n captions of test scenes, which name the colour and the shape of each thing; always the same"""
     name, counts = KINDS[kind]
     scenes, _ = shapes.read(name, "test", 20 * n)
@@ -51,7 +51,7 @@ def asked(kind, n):
 
 def study(run, path):
     torch.manual_seed(run.seed)
-    answers = [f"{kind}: {measured(run.model, asked(kind, N))}" for kind in KINDS]
+    answers = [f"{kind}: {measured(run.model, captions_of(kind, N))}" for kind in KINDS]
     noise = torch.randn(COLUMNS, *run.model.shape, device=run.model.device, dtype=run.model.dtype)
     how = {} if run.model.cannot("steps") else dict(noise=noise)  # of a diffusion: the same noise in each row
     rows = torch.stack([run.model.sample(COLUMNS, text, **how).cpu() for text in SHOWN])
@@ -64,8 +64,8 @@ def measured(model, captions):
     texts = [shapes_captions.write(caption) for caption in captions]
     parts = [texts[i : i + AT_ONCE] for i in range(0, len(texts), AT_ONCE)]
     found = metrics.shares(metrics.captions(captions, torch.cat([model.sample(len(p), p).cpu() for p in parts])))
-    told = [f"{name} {share:.0%} +- {error:.1%}" for name, (share, error, _) in found.items() if name in TOLD]
-    return f"{', '.join(told)} ({len(texts)} captions, {found['unread'][0]:.0%} of the samples unreadable)"
+    words = [f"{name} {share:.0%} +- {error:.1%}" for name, (share, error, _) in found.items() if name in MEASURES]
+    return f"{', '.join(words)} ({len(texts)} captions, {found['unread'][0]:.0%} of the samples unreadable)"
 
 
 STUDY = Study(study, needs=("sample",), misfit=misfit)

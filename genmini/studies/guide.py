@@ -51,9 +51,9 @@ def study(runs, path):
         panel.set(title=name, xlabel="w")
     panels[0, 1].legend(fontsize=7)
     plots.save(figure, path)
-    told = lambda w, point: (f"w = {w:g}: right class {point['right class']:.1%}, FID {point['FID']:.1f}, "
+    line = lambda w, point: (f"w = {w:g}: right class {point['right class']:.1%}, FID {point['FID']:.1f}, "
                              f"recall {point['recall']:.2f}")
-    return "\n".join(f"{of}: {'; '.join(map(told, WEIGHTS, points))}" for of, points in curves.items())
+    return "\n".join(f"{of}: {'; '.join(map(line, WEIGHTS, points))}" for of, points in curves.items())
 
 
 STUDY = Study(study, needs=("guidance", "classifier"), misfit=misfit, together=True)

@@ -1,8 +1,8 @@
 """How did trainings go? The numbers of their metrics along the steps: a panel for each number, a line for each run.
 
 Each number that all of these runs have is shown, apart from the time. The steps of a later stage follow those of the
-one before. A GAN's `modes` and `good` are those of genmini/metrics/coverage.py: they tell whether modes collapse, and
-whether they come back. The pictures along the training stand in RUN/progress.
+one before; the words are of the last stage alone. A GAN's `modes` and `good` are those of genmini/metrics/coverage.py:
+they tell whether modes collapse, and whether they come back. The pictures along the training stand in RUN/progress.
 """
 
 from genmini import plots
@@ -15,7 +15,8 @@ COLUMNS = 3
 
 
 def study(runs, path):
-    lines = {run.name: curves(rows_of(run.folder)) for run in runs}
+    rows = {run.name: rows_of(run.folder) for run in runs}
+    lines = {name: curves(of_run) for name, of_run in rows.items()}
     common = [name for name in next(iter(lines.values())) if all(name in of_run for of_run in lines.values())]
     if not common:
         raise Misfit(f"the metrics of {' and '.join(str(run.folder) for run in runs)} have no number in common")
@@ -30,7 +31,8 @@ def study(runs, path):
     for panel in panels.flat[len(common) :]:
         panel.set_axis_off()
     plots.save(figure, path)
-    return "\n".join(f"{run.name}: {told(run.metadata, lines[run.name], common)}" for run in runs)
+    words = {run.name: of_last_stage(rows[run.name], run.metadata["step"], common) for run in runs}
+    return "\n".join(f"{name}: {of_run}" for name, of_run in words.items())
 
 
 def curves(rows):
@@ -44,15 +46,16 @@ def curves(rows):
     return {name: found[name] for row in rows for name in row if name in found}
 
 
-def told(metadata, of_run, names):
-    """The numbers at the step whose weights are kept, and the least and the most of the second half of the steps"""
-    end, words = max(step for points in of_run.values() for step, _ in points), []
-    kept = metadata["step"]
+def of_last_stage(rows, kept, names):
+    """Its numbers at the step whose weights are kept, and the least and the most of the second half of its steps"""
+    rows, words = [row for row in rows if row.get("stage") == rows[-1].get("stage")], []
     for name in names:
-        late = [number for step, number in of_run[name] if 2 * step > end]
-        at = dict(of_run[name]).get(kept)
-        words.append(f"{name} " + ("" if at is None else f"{at:.4g}, ") + f"late {min(late):.4g} to {max(late):.4g}")
-    return f"at step {kept}, and in the second half: " + "; ".join(words)
+        at = [row[name] for row in rows if row["step"] == kept and name in row]
+        late = [row[name] for row in rows if 2 * row["step"] > rows[-1]["step"] and name in row]
+        found = [f"{number:.4g}" for number in at] + ([f"late {min(late):.4g} to {max(late):.4g}"] if late else [])
+        words += [f"{name} {', '.join(found)}"] * bool(found)
+    where = f"step {kept}" + (f" of the stage {rows[-1]['stage']}" if "stage" in rows[-1] else "")
+    return f"at {where}, and in the second half: " + "; ".join(words)
 
 
-STUDY = Study(study, needs=(), together=True)
+STUDY = Study(study, needs=(), together=True, of_text=None)

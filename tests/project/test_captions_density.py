@@ -1,4 +1,4 @@
-"""The density of `captions` is that of its sentences: as frequent as they are, and none where none is said."""
+"""The density of `captions` is that of its sentences: as frequent as they are, and none where none is of_relation."""
 
 import itertools
 import math
@@ -44,18 +44,18 @@ def test_the_ways_to_write_a_caption_are_as_probable_as_they_are_written(text):
 @pytest.mark.parametrize("counts", [(1, 1), (1, 2), (2, 1), (1,), (3,)])
 def test_all_that_may_be_said_of_where_things_are_has_the_probability_one(counts):
     """And what has a relation is as frequent as among captions: 5 standard deviations of 2000 of them"""
-    sizes, said = (None, "small", "big"), Counter()
+    sizes, of_relation = (None, "small", "big"), Counter()
     for size in itertools.product(sizes, repeat=len(counts)):
         for place in itertools.product((None, *PLACES), repeat=len(counts)):
             for relation in RELATIONS if len(counts) == 2 and not any(place) else ():
-                said[relation] += _where(Caption((*map(Thing, counts, size),), relation), counts, sizes[1:])
+                of_relation[relation] += _where(Caption((*map(Thing, counts, size),), relation), counts, sizes[1:])
             things = tuple(Thing(n, s, place=at) for n, s, at in zip(counts, size, place, strict=True))
-            said[None] += _where(Caption(things), counts, sizes[1:])
-    assert sum(said.values()) == pytest.approx(1, abs=1e-9)
+            of_relation[None] += _where(Caption(things), counts, sizes[1:])
+    assert sum(of_relation.values()) == pytest.approx(1, abs=1e-9)
     mix = shapes.Mix("", {tuple(sorted(counts, reverse=True)): 100})
     texts = shapes_captions.captions(shapes.invent(mix, np.random.RandomState(5), 2000))
     found = Counter(caption.relation for caption in map(parse, texts))
-    for relation, p in said.items():
+    for relation, p in of_relation.items():
         assert abs(found[relation] - 2000 * p) <= 5 * math.sqrt(2000 * p * (1 - p) + 1e-9) + 1e-6, relation
 
 

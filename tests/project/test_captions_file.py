@@ -43,8 +43,9 @@ def test_every_image_keeps_its_captions_in_every_split(tmp_path):
         assert some.classes == 0 and some.ways.shape[:2] == (len(some), 2) and torch.equal(some.y, some.ways[:, 0])
         known = {*some.words.vocabulary}
         for n, image in enumerate(some.x):
-            said = CAPTIONS[files[image[0, 0, 0]]]  # one caption is there twice
-            wanted = [" ".join(w for w in words_of(text) if w in known).replace(" ,", ",") for text in (*said, said[0])]
+            texts = CAPTIONS[files[image[0, 0, 0]]]
+            texts = [*texts, texts[0]]  # one caption is there twice
+            wanted = [" ".join(w for w in words_of(text) if w in known).replace(" ,", ",") for text in texts]
             assert some.words.decode(some.ways[n]) == wanted[:2] and some.captions[n] == wanted[0]
         assert some.words == load(tmp_path, "train").words and some.ways.dtype == torch.uint8
         x, y = some.batch(torch.arange(len(some)), torch.Generator().manual_seed(0))
@@ -76,16 +77,17 @@ def test_a_run_knows_its_captions_again(tmp_path):
 def test_the_vocabulary_and_the_length_are_those_of_train(monkeypatch):
     monkeypatch.setattr(captions_file, "MOST_WORDS", 3)
     monkeypatch.setattr(captions_file, "MOST_LENGTH", 5)
-    said = {("a",): [["d", "b", "a", "b"], ["c", "c"]], ("b",): [["a"] * 9], ("c",): [["x", "y"], ["y", "c", "a", "d"]]}
-    words, ways = captions_file.ways(said, [("a",), ("b",)], [("c",), ("b",), ("a",)], 3)
+    texts = {("a",): [["d", "b", "a", "b"], ["c", "c"]], ("b",): [["a"] * 9],
+             ("c",): [["x", "y"], ["y", "c", "a", "d"]]}
+    words, ways = captions_file.ways(texts, [("a",), ("b",)], [("c",), ("b",), ("a",)], 3)
     assert words.vocabulary == ("a", "b", "c")  # a is there ten times, b and c twice, d once, x and y in train never
     assert ways.tolist() == [[[0] * 5, [3, 1, 0, 0, 0], [0] * 5], [[1, 1, 1, 1, 0]] * 3,
                              [[2, 1, 2, 0, 0], [3, 3, 0, 0, 0], [2, 1, 2, 0, 0]]]
 
 
 def test_many_words_take_wider_numbers():
-    said = {("a",): [[f"w{n}" for n in range(300)]]}
-    words, ways = captions_file.ways(said, [("a",)], [("a",)], 1)
+    texts = {("a",): [[f"w{n}" for n in range(300)]]}
+    words, ways = captions_file.ways(texts, [("a",)], [("a",)], 1)
     assert len(words) == 301 and ways.dtype == torch.int16 and ways.shape == (1, 1, 64)
     assert words.decode(ways[0]) == [" ".join(f"w{n}" for n in range(63))]
 

@@ -105,7 +105,8 @@ def test_pictures_are_drawn_as_it_goes(capsys, monkeypatch, tmp_path):
     assert [at for _, at, _ in drawn] == [6, 26, 46] and len({total for *_, total in drawn}) == 1
     assert progress() == {"6.png": "at 6", "26.png": "at 26"}
     (tmp_path / "progress" / "mine.png").write_text("mine")
-    for resume, stage, kept in ((True, "prior", {"6.png", "26.png", "prior-9.png"}), (False, "", {"9.png"})):
+    for resume, stage, kept in ((True, "", {"6.png", "26.png"}), (True, "prior", {"6.png", "26.png", "prior-9.png"}),
+                                (False, "", {"9.png"})):
         seen = watch.Watch(tmp_path, None, resume=resume)
         now[0] += 10
         seen(dict(step=9, **dict(stage=stage) if stage else {}), model)

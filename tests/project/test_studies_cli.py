@@ -10,7 +10,7 @@ import pytest
 import torch
 from check import command
 
-from genmini import checkpoint, data, experiment, studies
+from genmini import checkpoint, data, experiment, models, studies
 from genmini.loop import History
 from genmini.models.arvae import ARVAE
 from genmini.models.autoencoder import Autoencoder
@@ -71,13 +71,20 @@ def test_the_metrics_of_trainings_are_drawn_along_their_steps(capsys, tmp_path):
                        ("b", [dict(stage="codes", step=4, valid=5.0), dict(stage="prior", step=2, valid=500.0)])):
         save(name, MADE((8, 8), hidden=4), "digits-threshold")
         Path(name, "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    rows = rows_of("b")
+    rows = [*rows_of("b")]
     assert progress.curves(rows) == {"valid": [(4, 5.0), (6, 500.0)]}
     checkpoint.save("a", MADE((8, 8), hidden=4), {"step": 20, "data": "digits-threshold"})
     assert command(capsys, "study", "progress", "a")[1] == (
         "MADE in a: at step 20, and in the second half: valid 1, late 1 to 2; modes 8, late 7 to 8\n"
         "picture   a/progress.png\n")
     assert (tmp_path / "a/progress.png").stat().st_size > 10_000
+    assert progress.of_last_stage(rows, 2, ["valid"]) == (
+        "at step 2 of the stage prior, and in the second half: valid 500, late 500 to 500")
+    staged = [dict(stage="codes", step=step, valid=1.7, perplexity=3.0) for step in (100, 200, 300, 400)]
+    staged += [dict(stage="prior", step=step, valid=5.0 + step / 1000) for step in (100, 200, 300, 400)]
+    assert progress.of_last_stage(staged, 300, ["valid", "perplexity"]) == (
+        "at step 300 of the stage prior, and in the second half: valid 5.3, late 5.3 to 5.4")
+    assert all(not studies.find("progress").lacks(models.find(name)) for name in models.MODELS)
     status, out, _ = command(capsys, "study", "progress", "a", "b", "--out", "both.png")
     assert status == 0 and out.count("valid") == 2 and "modes" not in out and Path("both.png").exists()
     Path("b/metrics.jsonl").write_text("")

@@ -33,8 +33,8 @@ class Painter:
 
 @pytest.mark.parametrize("kind", caption.KINDS)
 def test_captions_are_of_their_kind_and_of_what_shapes_never_shows(kind):
-    some, (name, counts) = caption.asked(kind, 30), caption.KINDS[kind]
-    assert len(some) == 30 and some == caption.asked(kind, 30)
+    some, (name, counts) = caption.captions_of(kind, 30), caption.KINDS[kind]
+    assert len(some) == 30 and some == caption.captions_of(kind, 30)
     assert {tuple(thing.count for thing in each.things) for each in some} == {*counts}
     pairs = [{(thing.colour, thing.shape) for thing in each.things} for each in some]
     assert all(bool(each & {*shapes.HELD_OUT}) == (name == "shapes-pairs") or name == "shapes-counts" for each in pairs)
@@ -46,15 +46,15 @@ def test_what_is_right_is_told(monkeypatch):
     monkeypatch.setattr(plots, "rows", lambda path, *given: shown.append(given))
     run = type("Run", (), dict(model=Painter(), seed=0))
     answer = caption.study(run, "x.png").splitlines()
-    said = dict(line.split(": ") for line in answer)
-    assert [*said] == [*caption.KINDS]
-    assert said["one object"].startswith("count 100% +- 0.0%, bound 100% +- 0.0%, size 100% +- 0.0%, place ")
-    assert said["one object"].endswith("(60 captions, 0% of the samples unreadable)")
-    some = [each.relation for each in caption.asked("two objects", 60) if each.relation]
+    answers = dict(line.split(": ") for line in answer)
+    assert [*answers] == [*caption.KINDS]
+    assert answers["one object"].startswith("count 100% +- 0.0%, bound 100% +- 0.0%, size 100% +- 0.0%, place ")
+    assert answers["one object"].endswith("(60 captions, 0% of the samples unreadable)")
+    some = [each.relation for each in caption.captions_of("two objects", 60) if each.relation]
     across = [relation for relation in some if relation in ("left of", "right of")]
     axis, order = len(across) / len(some), across.count("left of") / len(across)
-    assert f"axis {axis:.0%} +- " in said["two objects"] and f"order {order:.0%} +- " in said["two objects"]
-    assert "count 0% +- 0.0%" in said["four or five equal objects, which is unseen"]
+    assert f"axis {axis:.0%} +- " in answers["two objects"] and f"order {order:.0%} +- " in answers["two objects"]
+    assert "count 0% +- 0.0%" in answers["four or five equal objects, which is unseen"]
     ((_, rows, labels, levels),) = shown
     assert rows.shape == (len(caption.SHOWN), 8, 3, 16, 16) and labels == caption.SHOWN and levels == 256
     assert torch.equal(rows[3], Painter().sample(8, "a blue square left of a red circle"))
