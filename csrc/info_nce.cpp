@@ -14,6 +14,7 @@
 namespace {
 
 constexpr int64_t BLOCK = 64;
+constexpr int64_t CHAIN = 128;    // numbers that are added one after another
 constexpr int64_t SLAB = 2 * BLOCK;
 constexpr int ROWS = 4;           // whose sums are in registers at once: a divisor of BLOCK
 constexpr int64_t DA_ROWS = 16;    // of a task, a multiple of ROWS
@@ -68,9 +69,6 @@ static inline void sums(const T* x, int64_t x_r, int64_t x_k, const T* y, int64_
     constexpr int L = LANES<T>;
     auto count = [=](int v) { return WHOLE || v < V - 1 ? int64_t(L) : last; };
     vec<T> sum[R][V] = {};
-    if (add)
-        for (int r = 0; r < R; r++)
-            for (int v = 0; v < V; v++) sum[r][v] = load(c + r * c_r + v * L, count(v));
     for (int64_t k = 0; k < K; k++) {
         vec<T> y_kj[V];
         for (int v = 0; v < V; v++) y_kj[v] = load(y + k * y_k + v * L, count(v));
@@ -80,13 +78,16 @@ static inline void sums(const T* x, int64_t x_r, int64_t x_k, const T* y, int64_
         }
     }
     for (int r = 0; r < R; r++)
-        for (int v = 0; v < V; v++) store(c + r * c_r + v * L, sum[r][v], count(v));
+        for (int v = 0; v < V; v++) {
+            T* c_rv = c + r * c_r + v * L;
+            store(c_rv, add ? load(c_rv, count(v)) + sum[r][v] : sum[r][v], count(v));
+        }
 }
 
-// c (rows, columns) (+)= x (rows, K) y (K, columns); x_rk = x[r x_r + k x_k]
+// c (rows, columns) (+)= x (rows, K) y (K, columns), of at most CHAIN k
 template <class T>
-static void product(const T* x, int64_t x_r, int64_t x_k, Right<T> y, int64_t rows, int64_t K, int64_t columns, T* c,
-                    int64_t c_r, bool add) {
+static void part(const T* x, int64_t x_r, int64_t x_k, Right<T> y, int64_t rows, int64_t K, int64_t columns, T* c,
+                 int64_t c_r, bool add) {
     constexpr int L = LANES<T>;
     for (int64_t j = 0, width; j < columns; j += width) {
         const T* y_j = y.y + j * y.j;
@@ -102,6 +103,18 @@ static void product(const T* x, int64_t x_r, int64_t x_k, Right<T> y, int64_t ro
             of_row(x + r * x_r, x_r, x_k, y_j, y.k, K, c + r * c_r + j, c_r, width, add);
         }
     }
+}
+
+// The same of any K; x_rk = x[r x_r + k x_k]. The sums of parts are added: rounding grows with CHAIN + K / CHAIN
+template <class T>
+static void product(const T* x, int64_t x_r, int64_t x_k, Right<T> y, int64_t rows, int64_t K, int64_t columns, T* c,
+                    int64_t c_r, bool add) {
+    int64_t k = 0;
+    do {
+        part<T>(x + k * x_k, x_r, x_k, {y.y + k * y.k, y.k, y.j}, rows, std::min(CHAIN, K - k), columns, c, c_r,
+                add || k > 0);
+        k += CHAIN;
+    } while (k < K);
 }
 
 // Rows m of b, as the columns of l need them

@@ -13,8 +13,8 @@ The scene of an image is read exactly (genmini/data/shapes_reader.py), and a cap
 
 (5) is of images that are (3), and (6) of those that are (5), by the means of a thing's objects: a model that draws both
 things, and does not know which comes first, is right in half of (6). Both are left out where the things have one
-colour and shape. An image that cannot be read is wrong in (1), (2), (3) and (7). What a caption does not say, or what
-cannot be asked of this image, is NaN.
+colour and shape. An image that cannot be read is wrong in (1), (2), (3) and (7). A number is NaN where the
+caption does not speak of it, or where the image is not of those that it is of.
 
     values = metrics.captions(texts, x)                 {"count": (n,), ..., "whole": (n,), "unread": (n,)}
     metrics.shares(values)                              {"count": (share, its standard error, of how many), ...}

@@ -1,4 +1,4 @@
-"""What models of images and their captions share: y is text, given as one does, and the words are those of the data.
+"""What models of images and their captions share: y is a text, or its numbers, and the words are those of the data.
 
     class Mine(Captioned):
         def __init__(self, shape, levels=2, vocabulary=(), length=40, ...):

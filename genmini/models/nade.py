@@ -51,6 +51,7 @@ class NADE(Model):
         """(N, *shape) -> (N, D), or (N, D, L) with L > 2 levels, in pixel order; a row depends on earlier pixels."""
         x = x.reshape(len(x), self.D)[:, self.order]  # x_1 ... x_D
         V = self.V * self.dropout(torch.ones_like(self.c))
+        # the room is for bits: it needs one column of V for each pixel
         l = ops.nade_logits(x, self.W, V, self.b, self.c) if self.levels == 2 else self._walk(x, V)[1]
         return l[:, self.order.argsort()]
 

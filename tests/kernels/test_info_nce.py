@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from check import DTYPES, error, gradient, laid_out, layouts, numbers, opaque, registered, runs, seeds
+from check import DTYPES, Run, error, gradient, laid_out, layouts, numbers, opaque, registered, runs, seeds
 from genmini.kernels import info_nce as room
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,6 +115,12 @@ def test_at_most_twice_as_wrong_as_pytorch(run, shape, scale, dtype):
         wrong += [(error(got, want) / size - torch.finfo(got.dtype).eps, seed, i)
                   for i, (got, want, size) in enumerate(zip(found, exact, sizes, strict=True))]
     assert max(wrong)[0] <= 2 * own, max(wrong)
+
+
+@pytest.mark.skipif(room.NCE.cpu is None, reason="there is no native kernel")
+def test_at_most_twice_as_wrong_as_pytorch_at_the_size_of_a_batch():
+    """Sums of long rows are those of parts, as PyTorch's."""
+    test_at_most_twice_as_wrong_as_pytorch(Run("cpu", None, "cpu"), (1024, 512), 20.0, torch.float32)
 
 
 @of_backends

@@ -227,7 +227,7 @@ def test_every_tensor_must_be_named_once(toy):
 
 @pytest.mark.parametrize("backend", ["reference", "cpu", "emulated"])
 def test_no_operator_reads_beyond_its_tensors_or_takes_their_bytes_for_other_numbers(backend):
-    """Calls by themselves that read foreign memory once, or bytes of one type as those of another."""
+    """Calls past the front door that read the memory of others before, or bytes of one type as those of another."""
     op, f = torch.ops.genmini, torch.zeros
     with pytest.raises(ValueError, match=r"s must have shape \(N, D\) with N = 4, D = 8, got \(1, 8\)"):
         op.affine_coupling(f(4, 8), f(1, 8), f(1, 8), backend)

@@ -17,6 +17,8 @@ from genmini import models
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUN = [page for page in PAGES if page.stem != "extend"]  # its blocks are files: tests/project/test_extend.py
+MAKEFILE = (ROOT / "Makefile").read_text()
+(DEMO,) = (shlex.split(line) for line in re.findall(r"^demo:.*\n\t\$\(PY\) -m genmini (.*)", MAKEFILE, re.M))
 EXAMPLES = [(page.name, i, text) for page in RUN
             for i, text in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.S))]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -63,6 +65,12 @@ def test_every_command_of_genmini_is_shown():
     assert {path.stem for path in (ROOT / "genmini" / "cli").glob("[a-z]*.py")} <= shown
 
 
+def test_every_make_target_that_a_page_shows_is_there():
+    targets = {*re.findall(r"^([a-z-]+):", MAKEFILE, re.M)}
+    shown = {target for page in PAGES for target in re.findall(r"(?:`|^|> )make ([a-z-]+)", page.read_text(), re.M)}
+    assert {"demo", "test", "bench", "gpu"} <= shown and shown - {"table-"} <= targets  # `make table-...`
+
+
 def short(words):
     """The command, with a training of few steps."""
     trains = words[0] == "train" and models.find(words[1]).cannot("fit") or words[:2] == ["study", "latent-dim"]
@@ -90,6 +98,6 @@ def own_data(folder):
 def test_the_commands_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     own_data(tmp_path)
-    for words in commands(page):
+    for words in [*commands(page), *([DEMO] if page.name == "README.md" else [])]:
         status, _, err = command(capsys, *short(words))
         assert status == 0, f"genmini {shlex.join(words)}: {err}"
