@@ -15,7 +15,7 @@ Ho, 2022 (v); Karras et al., "Elucidating the Design Space of Diffusion-Based Ge
 In (6) d is the deviation of the data, n^2 = a^2 d^2 + s^2 is the variance of x_t, and the network sees x_t / n: its
 input and its target have variance 1 at every time, whatever d is. With d = 1, (6) is (5) but for the sign of F.
 
-    used by: genmini/models/diffusion.py    test: tests/models/test_diffusion.py
+    used by: genmini/models/diffusion.py, genmini/models/dalle2.py    test: tests/models/test_diffusion.py
 """
 
 import math
