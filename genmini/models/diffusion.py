@@ -328,7 +328,7 @@ RECIPES = {
     **{
         name: {  # one core, about five minutes; the size was chosen by the time of a step
             "data": "shapes",
-            "model": dict(_THREE, attention=attention, given=given),
+            "model": dict(_THREE, attention=attention, given=given, sampler="dpm" if given else "ddpm"),
             "train": dict(steps=steps, batch=batch, rate=2e-3, ema=0.999, every=500),
             "threads": 1,
         }
