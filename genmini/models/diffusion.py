@@ -59,12 +59,12 @@ class Diffusion(Model):
     def __init__(self, shape, levels=2, T=1000, schedule="cosine", target="v", deviation=1.0, loss="simple", width=32,
                  multiples=(1, 2), blocks=1, attention=1, upsample="nearest", patch=1, classes=0, hide=0.1,
                  dropout=0.0, sampler="dpm", draws=20, guidance=1.0, threshold="static", given="", context=0,
-                 device=None, dtype=None):
+                 placed=False, device=None, dtype=None):
         """T, schedule, target, loss: of (1) to (6); deviation: of x_0, for the target "edm"; width to patch: of the
         U-Net; hide: the share of y that is hidden in training; given: c of (11), "dark", "grey", "half" or "quarter".
         sampler, draws, guidance, threshold: the defaults of `sample`: the sampler, its steps, w of (10), and what keeps
-        x0 in [-1, 1], "none", "static" or "dynamic". context: of Imagen, how long the vectors are that the U-Net reads.
-        """
+        x0 in [-1, 1], "none", "static" or "dynamic". context: of Imagen, how long the vectors are that the U-Net reads;
+        placed: its attention knows where a pixel lies."""
         whole(2, 256, levels=levels)
         whole(2, 100_000, T=T)
         whole(0, classes=classes)
@@ -79,8 +79,8 @@ class Diffusion(Model):
         self.unit = "nats" if loss == "bound" else "squared error"
         self.default = sampling(T, self.takes_y, sampler, draws, guidance, threshold)
         self.given = given
-        c = conditions.channels(given, shape) if given else 0
-        self.net = UNet(C + c, C, width, multiples, blocks, attention, classes, context, upsample, dropout, patch)
+        K = C + conditions.channels(given, shape) if given else C
+        self.net = UNet(K, C, width, multiples, blocks, attention, classes, context, upsample, dropout, patch, placed)
         self.place(device, dtype)
         a, s = tables(schedule, T)  # (1), (2)
         self.register_buffer("a", a.to(self.device), persistent=False)

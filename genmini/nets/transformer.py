@@ -15,10 +15,20 @@ Normalization in the Transformer Architecture", 2020).
 mask (N, l) is true where there is something to read: in each row somewhere, or its result is not a number. A causal
 transformer needs none for what fills the end of a row, because nothing before reads that.
 
+`sided`: of the heads, one half reads a vector itself and those before it, the other half itself and those after it.
+Head i of each half takes |l - m| / (2 4^i) from the score of vector m for vector l, i = 0, 1, ..., so that near vectors
+count for more (Press, Smith, Lewis, "Train Short, Test Long", 2022). In "a circle left of a square" the words "left of"
+stand after the circle and before the square. The two halves read them by other weights, so that what they say of either
+noun is linear in what is read. To heads that read both sides it is an exclusive or, of the side and of the word, and
+the gradient of that is small for a long time. For the same reason the attention of a sided block adds something at
+initialisation. A vector that the mask leaves out reads itself.
+
 Attention is PyTorch's own, which stores no l x l matrix where it can do without: there is no room for it here.
 
     used by: language.py, clip.py and imagen.py of genmini/models    test: tests/models/test_transformer.py
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -30,18 +40,25 @@ from genmini.settings import share, whole
 
 class Transformer(nn.Module):
     """blocks: how many; heads: sums that each attention takes, of width / heads numbers. What a block adds is 0 at
-    initialisation."""
+    initialisation, unless it is sided."""
 
-    def __init__(self, L, width=96, blocks=4, heads=4, causal=False, dropout=0.0):
+    def __init__(self, L, width=96, blocks=4, heads=4, causal=False, dropout=0.0, sided=False):
         super().__init__()
         whole(L=L, width=width, heads=heads)
         whole(0, blocks=blocks)
         share(dropout=dropout)
         if width % heads:
             raise ValueError(f"width must be a multiple of heads = {heads}, got {width}")
+        if sided and (causal or heads % 2):
+            raise ValueError(f"sided needs an even number of heads that are not causal, got heads = {heads}"
+                             + " and causal" * causal)
         self.position = nn.Parameter(0.02 * torch.randn(L, width))
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(blocks))
-        self.norm, self.causal = nn.LayerNorm(width), causal
+        self.norm, self.causal, self.sided, self.heads = nn.LayerNorm(width), causal, sided, heads
+        if sided:
+            for block in self.blocks:
+                nn.init.normal_(block.qkv.weight[2 * width :], std=width**-0.5)  # of v
+                nn.init.normal_(block.out.weight, std=2 * width**-0.5)
 
     def forward(self, h, mask=None, inputs=None):
         """inputs: a list, which gets the input of each block"""
@@ -52,11 +69,23 @@ class Transformer(nn.Module):
             seen, causal = mask[:, None, None], False  # (N, heads, l that reads, l that is read)
             if self.causal:
                 seen = seen & torch.ones(l, l, dtype=torch.bool, device=h.device).tril()
+        if self.sided:
+            seen, causal = sides(l, self.heads, h, seen), False
         for block in self.blocks:
             if inputs is not None:
                 inputs.append(h)
             h = block(h, seen, causal)
         return self.norm(h)
+
+
+def sides(l, heads, like, seen=None):
+    """What is added to the scores of sided heads, (1 or N, heads, l, l): -infinity where nothing is read"""
+    place = torch.arange(l, device=like.device)
+    after = place[:, None] - place  # by how much the one that reads comes later
+    slope = (0.5 / 4.0 ** torch.arange(heads // 2, device=like.device)).repeat(2)[:, None, None]
+    may = torch.stack([after >= 0, after <= 0]).repeat_interleave(heads // 2, 0)[None]
+    may = may if seen is None else may & seen | (after == 0)
+    return (-after.abs() * slope).to(like).where(may, -math.inf)
 
 
 class Block(nn.Module):

@@ -25,6 +25,7 @@ from genmini.nets.coders import UPSAMPLE, enlarged
 from genmini.settings import one_of, share, whole
 
 GROUP = 8  # channels that are normalised together
+COSINES = 3  # of the row of a pixel, and as many of its column: left or right, in the middle or at a side, and finer
 
 
 class UNet(nn.Module):
@@ -33,12 +34,13 @@ class UNet(nn.Module):
 
     patch: P, squares of P x P pixels enter as the channels of one pixel, and leave as them: an image has fewer pixels
     to compute, and the width can be larger. upsample: as in genmini/nets/coders.py; with "transposed" the halving
-    convolution has 4x4 weights, too. The output is 0 at initialisation, and so is what each block and each attention
-    adds.
+    convolution has 4x4 weights, too. placed: attention knows where a pixel lies, by cosines of its place; a text says
+    what shall be on the left, and noise does not tell where that is. The output is 0 at initialisation, and so is what
+    each block and each attention adds.
     """
 
     def __init__(self, C, O, width=32, multiples=(1, 2), blocks=1, attention=1, classes=0, context=0,
-                 upsample="nearest", dropout=0.0, patch=1):
+                 upsample="nearest", dropout=0.0, patch=1, placed=False):
         super().__init__()
         one_of(UPSAMPLE, upsample=upsample)
         whole(multiples=multiples, blocks=blocks, patch=patch)
@@ -48,6 +50,8 @@ class UNet(nn.Module):
         if context and not attention:  # nothing else reads it
             raise ValueError(f"attention must be 1 or more where there is a context, got {attention}")
         share(dropout=dropout)
+        if not isinstance(placed, bool):
+            raise ValueError(f"placed must be True or False, got {placed!r}")
         if width < GROUP or width % GROUP:
             raise ValueError(f"width must be a multiple of {GROUP}, got {width}")
         widths, E = [width * m for m in multiples], 4 * width
@@ -55,7 +59,7 @@ class UNet(nn.Module):
         self.of_time = nn.Sequential(nn.Linear(width, E), nn.SiLU(), nn.Linear(E, E))
         self.of_class = nn.Embedding(classes, E) if classes else None
         attends = [len(widths) - i <= attention for i in range(len(widths))]
-        unit = lambda K, J, i: Unit(K, J, E, attends[i], context, dropout)
+        unit = lambda K, J, i: Unit(K, J, E, attends[i], context, dropout, placed)
         self.enter = nn.Conv2d(C * patch**2, width, 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()  # of each size
         self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()  # between them
@@ -65,7 +69,8 @@ class UNet(nn.Module):
             if i < self.halvings:
                 self.shrink.append(nn.Conv2d(J, J, 4, 2, 1) if upsample == "transposed" else nn.Conv2d(J, J, 3, 2, 1))
             K = J
-        self.middle = nn.ModuleList([Unit(K, K, E, attention > 0, context, dropout), Unit(K, K, E, False, 0, dropout)])
+        self.middle = nn.ModuleList([Unit(K, K, E, attention > 0, context, dropout, placed),
+                                     Unit(K, K, E, False, 0, dropout)])
         for i, J in reversed(list(enumerate(widths))):
             self.up.append(nn.ModuleList(unit(2 * J, J, i) for _ in range(blocks)))
             if i > 0:
@@ -102,11 +107,11 @@ class UNet(nn.Module):
 class Unit(nn.Module):
     """A residual block; then, where wanted, self-attention, and cross-attention to the context."""
 
-    def __init__(self, K, J, E, attends=False, context=0, dropout=0.0):
+    def __init__(self, K, J, E, attends=False, context=0, dropout=0.0, placed=False):
         super().__init__()
         self.block = Block(K, J, E, dropout)
-        self.itself = Attention(J) if attends else None
-        self.across = Attention(J, context) if attends and context else None
+        self.itself = Attention(J, placed=placed) if attends else None
+        self.across = Attention(J, context, placed=placed) if attends and context else None
 
     def forward(self, h, e, context=None, mask=None):
         h = self.block(h, e)
@@ -141,23 +146,36 @@ class Attention(nn.Module):
     """h <- h + W softmax(q k^T / sqrt(d)) v over the pixels, or over the L vectors of a context.
 
     The queries q are of the pixels, the keys k and the values v of the pixels or of the context, where mask is true.
+    placed: the pixels are norm(h) + P cosines, of their places.
     """
 
-    def __init__(self, K, context=0, head=32):
+    def __init__(self, K, context=0, head=32, placed=False):
         super().__init__()
         self.heads = next(n for n in range(max(1, K // head), 0, -1) if K % n == 0)
         self.norm = nn.GroupNorm(max(1, K // GROUP), K)
         self.q = nn.Linear(K, K)
         self.kv = nn.Linear(context or K, 2 * K)
         self.out = zero(nn.Linear(K, K))
+        self.P = nn.Linear(2 * COSINES, K, bias=False) if placed else None
+        if placed:
+            nn.init.normal_(self.P.weight, std=COSINES**-0.5)  # P cosines then vary as norm(h) does
 
     def forward(self, h, context=None, mask=None):
         x = self.norm(h).flatten(2).mT  # (N, H W, K)
+        x = x if self.P is None else x + self.P(cosines(h))
         heads = lambda a: a.unflatten(2, (self.heads, -1)).transpose(1, 2)  # (N, heads, ., d)
         k, v = self.kv(x if context is None else context).chunk(2, 2)
         reads = None if mask is None else mask[:, None, None]  # (N, heads, pixels, L)
         a = F.scaled_dot_product_attention(heads(self.q(x)), heads(k), heads(v), attn_mask=reads)
         return h + self.out(a.transpose(1, 2).flatten(2)).mT.view_as(h)
+
+
+def cosines(h):
+    """(N, K, H, W) -> cos(pi k (i + 1/2) / H), cos(pi k (j + 1/2) / W), k = 1 ... COSINES, of pixel i, j: (H W, .)"""
+    k = torch.arange(1, COSINES + 1, dtype=torch.float64, device=h.device)
+    i, j = (torch.cos(torch.pi / n * (torch.arange(n, device=h.device).to(k) + 0.5)[:, None] * k) for n in h.shape[2:])
+    both = torch.cat([i[:, None].expand(-1, len(j), -1), j.expand(len(i), -1, -1)], 2)
+    return both.flatten(0, 1).to(h)
 
 
 class Double(nn.Module):

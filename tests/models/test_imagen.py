@@ -14,6 +14,7 @@ from genmini import checkpoint, data
 from genmini.data import captions, shapes
 from genmini.data.text import Words
 from genmini.models.imagen import Imagen
+from genmini.nets.unet import Attention
 from genmini.train import fit
 
 SMALL = dict(text_width=8, text_blocks=1, text_heads=2, directions=6, vector=8, adapter=1, width=8, draws=3)
@@ -59,6 +60,17 @@ def test_each_word_and_its_place_matter():
     model, x = imagen(), torch.randint(17, (1, 8, 8))
     losses = {text: model.loss(x, text).item() for text in ("a red circle", "red a circle", "a circle red", "circle")}
     assert len({*losses.values()}) == 4
+
+
+def test_all_attention_knows_where_a_pixel_lies():
+    model, x = imagen(), torch.randint(17, (1, 8, 8))
+    layers = [layer for layer in model.base.net.modules() if isinstance(layer, Attention)]
+    now = model.loss(x, "a red circle")
+    for layer in layers:
+        before = layer.P.weight.clone()
+        torch.nn.init.zeros_(layer.P.weight)
+        assert model.loss(x, "a red circle") != now
+        layer.P.weight.data.copy_(before)
 
 
 def test_a_text_may_be_given_in_any_form():

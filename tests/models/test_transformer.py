@@ -66,6 +66,43 @@ def test_a_vector_depends_on_what_it_may_read_and_on_nothing_else(causal, mask):
         assert not jacobian[n, :, [m for m in range(3) if m != n]].any()
 
 
+def test_sided_heads_read_one_side_each_and_near_vectors_more():
+    """The docstring's formula, head by head: the first half reads what stands before, the second what stands after."""
+    torch.manual_seed(0)
+    net, mask = Transformer(7, 8, blocks=1, heads=4, sided=True).double(), MASK
+    block = net.blocks[0]
+    norm = lambda layer, v: F.layer_norm(v, (8,), layer.weight, layer.bias)
+    h = H + net.position
+    q, k, v = block.qkv(norm(block.norm, h)).chunk(3, 2)
+    wanted = torch.zeros_like(h)
+    for n in range(3):
+        for l in range(7):
+            for head, (before, slope) in enumerate([(True, 1 / 2), (True, 1 / 8), (False, 1 / 2), (False, 1 / 8)]):
+                read = [m for m in range(7) if m == l or (mask[n, m] and (m < l) == before)]
+                part = slice(2 * head, 2 * head + 2)
+                scores = [q[n, l, part] @ k[n, m, part] / math.sqrt(2) - slope * abs(l - m) for m in read]
+                weights = torch.stack(scores).softmax(0)
+                wanted[n, l, part] = sum(w * v[n, m, part] for w, m in zip(weights, read, strict=True))
+    wanted = norm(net.norm, h + block.out(wanted))  # W is 0 in a new block
+    torch.testing.assert_close(net(H, mask), wanted, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(net(H), net(H, torch.ones_like(mask)), rtol=1e-10, atol=1e-10)
+
+
+def test_a_new_sided_block_tells_on_which_side_a_word_stands():
+    """What the first of three vectors gets of the second, and the third of it, differ; without sides both are 0."""
+    h = H[:1, :3].clone()
+    other = h.clone()
+    other[:, 1] = H[1, 1]
+    change = {}
+    for sided in (False, True):
+        torch.manual_seed(0)
+        net = Transformer(7, 8, blocks=1, heads=4, sided=sided).double()
+        change[sided] = (net(other) - net(h))[0]
+    assert not change[False][[0, 2]].any()
+    first, last = change[True][0], change[True][2]
+    assert min(first.norm(), last.norm()) > 0.05 and F.cosine_similarity(first, last, dim=0).abs() < 0.9
+
+
 def test_a_new_block_adds_nothing_and_dropout_is_for_training():
     net = Transformer(7, 8, blocks=3, heads=2)
     h = H.float()
@@ -74,6 +111,9 @@ def test_a_new_block_adds_nothing_and_dropout_is_for_training():
     assert not torch.equal(net(H), net(H)) and torch.equal(net.eval()(H), net(H))
 
 
-def test_a_width_that_heads_do_not_divide_is_refused():
+def test_heads_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="width must be a multiple of heads = 3, got 8"):
         Transformer(7, 8, heads=3)
+    for settings in (dict(heads=1), dict(heads=4, causal=True)):
+        with pytest.raises(ValueError, match="sided needs an even number of heads that are not causal, got heads = "):
+            Transformer(7, 8, sided=True, **settings)

@@ -4,7 +4,7 @@ context reach every pixel."""
 import pytest
 import torch
 
-from genmini.nets.unet import Attention, UNet, sinusoids
+from genmini.nets.unet import COSINES, Attention, UNet, cosines, sinusoids
 
 
 def unet(*channels, seed=0, **settings):
@@ -112,6 +112,27 @@ def test_attention_is_softmax_of_products():
     torch.testing.assert_close(layer(h), expected, atol=1e-10, rtol=1e-10)
 
 
+def test_attention_knows_where_a_pixel_lies_if_it_is_placed():
+    """Of an image that is the same everywhere no pixel differs from another, unless attention is told the places."""
+    context, h = numbers(1, 5, 4), numbers(1, 8, 1, 1).expand(1, 8, 4, 6)
+    for placed in (False, True):
+        torch.manual_seed(0)
+        layer = Attention(8, 4, placed=placed).double()
+        torch.nn.init.normal_(layer.out.weight)
+        added = (layer(h, context) - h).flatten(2)[0].T  # (pixels, 8)
+        apart = torch.pdist(added)
+        assert apart.min() > 1e-4 if placed else apart.max() < 1e-12
+
+
+def test_cosines_tell_the_sides_of_an_image_apart_whatever_its_size():
+    for sides in ((4, 6), (8, 12)):
+        c = cosines(numbers(1, 1, *sides)).view(*sides, 2 * COSINES)
+        rows, columns = c[:, :, 0], c[:, :, COSINES]
+        assert (rows.diff(dim=0) < 0).all() and (columns.diff(dim=1) < 0).all()
+        assert not rows.diff(dim=1).any() and not columns.diff(dim=0).any()
+        torch.testing.assert_close(c.mean((0, 1)), torch.zeros(2 * COSINES).double(), atol=1e-12, rtol=0)
+
+
 def test_skip_connections_bring_details():
     """Where nothing comes from the smaller sizes, the output still depends on the input."""
     net = unet(1, 1, multiples=(1, 1, 1), attention=0)
@@ -142,6 +163,7 @@ def test_what_cannot_be_is_refused():
         (dict(attention=3), "attention must be 0 to 2, got 3"),
         (dict(attention=0, context=5), "attention must be 1 or more where there is a context, got 0"),
         (dict(multiples=(), attention=0), r"multiples must be one number or more, got \(\)"),
+        (dict(placed=3), "placed must be True or False, got 3"),
         (dict(upsample="cubic"), "upsample must be 'transposed', 'nearest' or 'bilinear', got 'cubic'"),
     ):
         with pytest.raises(ValueError, match=words):
