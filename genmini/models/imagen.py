@@ -9,13 +9,13 @@ The course, "Imagen"; Saharia et al., "Photorealistic Text-to-Image Diffusion Mo
     F(x_t, t, c) = x_0,   by attention of pixels to c_1 ... c_l                             (4)
     F <- F(x_t, t) + w (F(x_t, t, c) - F(x_t, t))                                           (5)
 
-h_l is what the layers of the language model (genmini/models/language.py) have of a text up to its word l - 1, side by
-side: the words themselves, and what the model makes of them in order to tell the next one. Of these numbers few vary
-much, and they follow the word that comes next; what tells which colour belongs to which noun varies little. In (2) all
-directions vary alike. m and V are taken of texts, when the language model has learnt, and stay, too. The states have
-read only what stands before them. A in (3) is a small transformer; it is learnt with the diffusion, and so is W. One
-half of its heads reads what stands before a word, the other half what stands after it ("sided"), because "left of" says
-one thing of the noun before it and the converse of the noun after it.
+h_l holds the outputs of all layers of the language model (genmini/models/language.py) at place l, side by side. They
+depend on the words before place l alone. Most of the variance of h lies in a few directions, which tell the next word;
+those that tell which colour belongs to which noun vary little. After (2) all directions vary alike. m and V are
+computed from texts once, when the language model has been trained, and do not change afterwards. A in (3) is a small
+transformer; it is learnt with the diffusion, and so is W. One half of its heads reads what stands before a word, the
+other half what stands after it ("sided"), because "left of" says one thing of the noun before it and the converse of
+the noun after it.
 
 (4) is genmini/models/diffusion.py's: the loss, the noise, guidance (5), samplers and thresholds. Where a text is hidden
 in training, the network reads h_1 alone, the state before any word. So does F(x_t, t) in (5). With a large w estimates

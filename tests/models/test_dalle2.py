@@ -1,6 +1,6 @@
-"""DALL-E 2's laws: what has learnt rests to the bit, and its three stages are one training, which resumes in each to
-the same bits; padding has no effect; what is hidden, and guided; variations keep the code, and what lies between two
-codes lies on the sphere. The laws of its priors stand in test_dalle2_priors.py.
+"""DALL-E 2's laws: weights of a stage that is over do not change, and its three stages are one training, which resumes
+in each to the same bits; padding has no effect; what is hidden, and guided; variations keep the code, and what lies
+between two codes lies on the sphere. The laws of its priors stand in test_dalle2_priors.py.
 """
 
 import hashlib

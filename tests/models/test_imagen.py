@@ -1,5 +1,5 @@
-"""Imagen's laws: attention ignores padding, the language model rests to the bit once it has learnt, what is hidden and
-guided; texts in any form; its stages are one training, which resumes in each to the same bits."""
+"""Imagen's laws: attention ignores padding, the weights of the language model do not change once it has learnt, what is
+hidden and guided; texts in any form; its stages are one training, which resumes in each to the same bits."""
 
 import hashlib
 import math
