@@ -15,7 +15,9 @@ those that tell which colour belongs to which noun vary little. After (2) all di
 computed from texts once, when the language model has been trained, and do not change afterwards. A in (3) is a small
 transformer; it is learnt with the diffusion, and so is W. One half of its heads reads what stands before a word, the
 other half what stands after it ("sided"), because "left of" says one thing of the noun before it and the converse of
-the noun after it.
+the noun after it. With heads that read both sides the diffusion learns which colours there are and not which belongs
+where: after 6000 steps of 32 channels, with noise of t = 700, the error was smaller for the caption than for it with
+its two things exchanged for 56% of 200 valid images of a relation, and with sided heads for 84%.
 
 (4) is genmini/models/diffusion.py's: the loss, the noise, guidance (5), samplers and thresholds. Where a text is hidden
 in training, the network reads h_1 alone, the state before any word. So does F(x_t, t) in (5). With a large w estimates
