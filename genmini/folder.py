@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import re
 from pathlib import Path
 
 from genmini import checkpoint, files
@@ -52,14 +53,29 @@ def _bytes(path):
     return path.read_bytes() if path.exists() else None
 
 
-PROGRESS = "progress/*[0-9].png", "progress/*[0-9].txt"  # pictures along the training: of genmini/watch.py
 WRITTEN = ("metrics.jsonl", "samples.png", "samples.txt", "model-*.safetensors", "state-*.safetensors",
-           "tensorboard/events.*", *PROGRESS)
+           "tensorboard/events.*")
+PICTURE = re.compile(r"(?:([\w-]+)-)?(\d+)\.(?:png|txt)")  # of a stage and a step
+
+
+def pictures_of(run):
+    """The pictures along a training that genmini/watch.py kept: {path: (stage, step)}"""
+    folder = Path(run) / "progress"
+    if folder.is_symlink() or not folder.is_dir():
+        return {}
+    inside = (path for path in folder.iterdir() if path.is_file() and not path.is_symlink())
+    names = {path: PICTURE.fullmatch(path.name) for path in inside}
+    return {path: (name[1] or "", int(name[2])) for path, name in names.items() if name}
+
+
+def _written(run):
+    """What a training wrote into this folder"""
+    return [*(path for pattern in WRITTEN for path in run.glob(pattern)), *pictures_of(run)]
 
 
 def _check_foreign(run):
     """ValueError if a training would replace files of a folder that holds no run."""
-    for path in (path for pattern in WRITTEN for path in run.glob(pattern)):
+    for path in _written(run):
         if path.stat().st_size and not checkpoint.is_weights(path.name):  # a kill may leave weights of ours
             raise ValueError(f"{run} holds no run, and a training would replace its {path.name}: "
                              "choose another folder (--out)")
@@ -67,7 +83,7 @@ def _check_foreign(run):
 
 def _remove(run):
     """Remove what a training writes."""
-    for path in (path for pattern in WRITTEN for path in run.glob(pattern)):
+    for path in _written(run):
         path.unlink()
     for folder in ("tensorboard", "progress"):
         with contextlib.suppress(OSError):

@@ -111,7 +111,11 @@ def _stages(model, train, valid, loops, metadata, resume, more):
 def rows_of(run):
     """What metrics.jsonl of this run holds: a dict for each evaluation"""
     try:
-        return [json.loads(row) for row in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+        rows = [json.loads(row) for row in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+        strange = [row for row in rows if not isinstance(row, dict) or type(row.get("step")) is not int]
+        if strange:
+            raise ValueError(f"{strange[0]!r:.40} has no step")
+        return rows
     except (ValueError, OSError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise ValueError(f"{run} is damaged: metrics.jsonl holds no rows of metrics ({str(error)[:80]})") from None
 

@@ -7,7 +7,7 @@ import torch
 
 from genmini import files, plots, samples
 from genmini.data import toys
-from genmini.folder import PROGRESS
+from genmini.folder import pictures_of
 
 
 def place(folder, model):
@@ -55,6 +55,9 @@ class Watch:
 
     def __init__(self, folder, splits, seed=0, tensorboard=False, resume=False):
         self.folder, self.splits, self.seed, self.tensorboard = folder, splits, seed, tensorboard
+        pictures = self.folder / "progress"
+        if pictures.is_symlink() or pictures.exists() and not pictures.is_dir():
+            raise ValueError(f"{pictures} is no folder, and pictures along the training are kept there: move it away")
         self.began, self.spent = time.perf_counter(), 0.25  # seconds, a guess: the first picture comes after five
         self.writer, self.stale = None, not resume
         self.kept = self._kept() if resume else {}  # stage -> step of the last in progress/
@@ -71,11 +74,10 @@ class Watch:
             self.spent += time.perf_counter() - before
 
     def _kept(self):
-        parts = (path.stem.rpartition("-") for pattern in PROGRESS for path in self.folder.glob(pattern))
-        return {stage: int(step) for stage, _, step in sorted(parts, key=lambda part: int(part[2]))}
+        return dict(sorted(pictures_of(self.folder).values(), key=lambda picture: picture[1]))
 
     def _keep(self, shown, row):
-        for old in (path for pattern in PROGRESS for path in self.folder.glob(pattern) if self.stale):
+        for old in pictures_of(self.folder) if self.stale else ():
             old.unlink()
         stage, self.stale = row.get("stage", ""), False
         if row["step"] >= 2 * self.kept.get(stage, 0):

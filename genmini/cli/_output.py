@@ -17,7 +17,7 @@ def figures(model, split, k=0):
     condition = f", given the {'caption' if model.captions else 'class'}"
     condition *= model.takes_y and not model.cannot("sample")
     if shown[0].name:
-        widest = max(len(figure.name) for figure in shown if figure.error is not None)
+        widest = max((len(figure.name) for figure in shown if figure.error is not None), default=0)
         for figure in shown:
             print(f"{split.split:<9} {figure.name:<{widest}} {_number(figure)}")
         print(f"{'':<9} mean and standard error over {examples} of {split.name}{condition}")

@@ -152,6 +152,8 @@ class Model(nn.Module):
 
     def check_z(self, z):
         """Codes (N, d), as they are."""
+        if not isinstance(z, torch.Tensor) or z.is_complex():
+            raise ValueError(f"z must be a tensor of real numbers, got {getattr(z, 'dtype', type(z).__name__)}")
         if z.dim() != 2 or z.shape[1] != self.latent:
             raise ValueError(f"z must have shape (N, {self.latent}), got {tuple(z.shape)}")
         return z

@@ -217,6 +217,7 @@ class DALLE2(Captioned):
     def sample_z(self, n, y=None, *, guidance=None):
         """n draws of the prior, z (n, d), of length 1. y: as in `sample`; guidance: g of the prior"""
         guidance = self.prior_guidance if guidance is None else guidance
+        number(guidance=guidance)
         return self.prior.sample(self.text(self._captions(y, n)), guidance)  # (3)
 
     @torch.no_grad()
@@ -242,12 +243,16 @@ class DALLE2(Captioned):
 
     def variations(self, x, n):
         """(N, *shape) -> (N, n, *shape): draws of the decoder of the code of each image, without a text"""
+        whole(0, n=n)
         z = self.encode(x).repeat_interleave(n, 0)
         return self.sample(len(z), z=z).unflatten(0, (len(x), n))
 
     def interpolate(self, a, b, n):
         """M images, or a list of M texts, twice -> (M, n, *shape): draws of n codes from those of a to those of b, by
         (7) and from the same noise. The code of a text is a draw of the prior."""
+        whole(0, n=n)
+        if len(a) != len(b):
+            raise ValueError(f"there must be as many ends as beginnings, got {len(a)} and {len(b)}")
         a, b = (self.sample_z(len(each), each) if isinstance(each, list) else self.encode(each) for each in (a, b))
         z = slerp(a[:, None], b[:, None], torch.linspace(0, 1, n, device=a.device, dtype=a.dtype)[:, None])
         noise = torch.randn(len(a), *self.shape, device=a.device, dtype=a.dtype).repeat_interleave(n, 0)

@@ -87,7 +87,7 @@ class UNet(nn.Module):
         e = self.of_time(sinusoids(time, self.frequencies).to(x.dtype))  # (N, E)
         if y is not None:
             e = e + F.embedding(y.clamp(min=0), self.of_class.weight) * (y >= 0)[:, None]
-        e, h, skips = F.silu(e), self.enter(F.pixel_unshuffle(x, self.patch)), []
+        e, h, skips = F.silu(e), self.enter(self.patches(x)), []
         for i, units in enumerate(self.down):
             for unit in units:
                 h = unit(h, e, context, mask)
@@ -101,7 +101,13 @@ class UNet(nn.Module):
                 h = unit(torch.cat([h, skips.pop()], 1), e, context, mask)
             if i < self.halvings:
                 h = self.grow[i](h)
-        return F.pixel_shuffle(self.out(self.norm(h)), self.patch)
+        h = self.out(self.norm(h))
+        return F.pixel_shuffle(h, self.patch) if len(h) else h.reshape(0, h.shape[1] // self.patch**2, *x.shape[2:])
+
+    def patches(self, x):
+        """(N, C, H, W) -> (N, C P P, H / P, W / P); PyTorch's own function leaves an empty batch as it is"""
+        (N, C, H, W), P = x.shape, self.patch
+        return F.pixel_unshuffle(x, P) if N else x.reshape(N, C * P * P, H // P, W // P)
 
 
 class Unit(nn.Module):

@@ -59,6 +59,10 @@ def study(name, folder, out=None, data_dir=None, device="cpu", seed=0):
     """-> what the picture shows, in a line. out: the picture's path (default: NAME.png in the run's folder); folder: of
     a run, or those of several for a study of runs together."""
     its, folders = find(name), [folder] if isinstance(folder, str | Path) else list(folder)
+    if not folders or len(folders) > 1 and not its.together:
+        raise ValueError(f"{name} takes one run" + " or more" * its.together + f", got {len(folders)}")
+    if len({Path(each).resolve() for each in folders}) < len(folders):
+        raise ValueError(f"{name} takes each run once, got {', '.join(map(str, folders))}")
     runs = [Run(folder, data_dir, device, seed) for folder in folders]
     for run in runs:
         why = misfit(name, run.model)

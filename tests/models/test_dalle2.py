@@ -184,6 +184,19 @@ def test_variations_keep_the_code_and_read_no_text():
     assert not torch.equal(drawn[0, 0], drawn[0, 1])  # other noise
 
 
+def test_no_images_and_arguments_that_do_not_fit():
+    model, x = dalle2(patch=2), torch.randint(17, (3, 8, 8))
+    assert model.sample(0).shape == (0, 8, 8) and model.variations(x, 0).shape == (3, 0, 8, 8)
+    assert model.variations(x[:0], 3).shape == (0, 3, 8, 8) and model.interpolate(x, x, 0).shape == (3, 0, 8, 8)
+    for call, says in ((lambda: model.interpolate(x, x[:2], 3), "as many ends as beginnings, got 3 and 2"),
+                       (lambda: model.variations(x, -1), "n must be"), (lambda: model.variations(x, 1.5), "n must be"),
+                       (lambda: model.sample(2, z=[1.0]), "z must be a tensor of real numbers, got list"),
+                       (lambda: model.sample(2, z=torch.zeros(2, 4, dtype=torch.cfloat)), "got torch.complex64"),
+                       (lambda: model.sample_z(2, "red", guidance=math.nan), "guidance must be")):
+        with pytest.raises(ValueError, match=says):
+            call()
+
+
 def test_between_two_images_and_two_texts_the_noise_stays():
     model, x = dalle2(), torch.randint(17, (4, 8, 8))
     drawn, z, there, noise = codes_of(model, lambda: model.interpolate(x[:2], x[2:], 5))

@@ -172,3 +172,9 @@ def test_what_cannot_be_is_refused():
         unet(1, 1, multiples=(1, 1, 1))(numbers(1, 1, 8, 6), torch.zeros(1))
     with pytest.raises(ValueError, match=r"after patches of 2x2: they must be divisible by 4, got \(8, 6\)"):
         unet(1, 1, patch=2)(numbers(1, 1, 8, 6), torch.zeros(1))
+
+
+def test_no_images_give_none_whatever_the_patch():
+    for patch in (1, 2):
+        net = UNet(3, 6, width=8, patch=patch)
+        assert net(torch.zeros(0, 3, 8, 12), torch.zeros(0)).shape == (0, 6, 8, 12)

@@ -104,13 +104,18 @@ def test_pictures_are_drawn_as_it_goes(capsys, monkeypatch, tmp_path):
     # 5 = 20 * 0.25, 25 = 20 * 1.25
     assert [at for _, at, _ in drawn] == [6, 26, 46] and len({total for *_, total in drawn}) == 1
     assert progress() == {"6.png": "at 6", "26.png": "at 26"}
-    (tmp_path / "progress" / "mine.png").write_text("mine")
+    for mine in ("mine.png", "a1.png", "holiday2024.png"):
+        (tmp_path / "progress" / mine).write_text("mine")
     for resume, stage, kept in ((True, "", {"6.png", "26.png"}), (True, "prior", {"6.png", "26.png", "prior-9.png"}),
                                 (False, "", {"9.png"})):
         seen = watch.Watch(tmp_path, None, resume=resume)
         now[0] += 10
         seen(dict(step=9, **dict(stage=stage) if stage else {}), model)
-        assert {*progress()} == {*kept, "mine.png"}
+        assert {*progress()} == {*kept, "mine.png", "a1.png", "holiday2024.png"}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "progress").symlink_to(tmp_path / "progress")
+    with pytest.raises(ValueError, match="other/progress is no folder, and pictures along the training are kept there"):
+        watch.Watch(tmp_path / "other", None)
 
 
 @pytest.mark.parametrize("wanted", ["digits", "mnist", "idx", "images"])

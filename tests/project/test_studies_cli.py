@@ -87,6 +87,17 @@ def test_the_metrics_of_trainings_are_drawn_along_their_steps(capsys, tmp_path):
     assert all(not studies.find("progress").lacks(models.find(name)) for name in models.MODELS)
     status, out, _ = command(capsys, "study", "progress", "a", "b", "--out", "both.png")
     assert status == 0 and out.count("valid") == 2 and "modes" not in out and Path("both.png").exists()
+    for row in ("[1]", "null", '{"train": 1}', '{"step": "a"}'):
+        Path("b/metrics.jsonl").write_text(row)
+        assert "b is damaged: metrics.jsonl holds no rows of metrics" in command(capsys, "study", "progress", "b")[2]
+    Path("b/metrics.jsonl").write_text('{"step": 1, "valid": 1e308, "train": [2]}\n{"step": 2, "valid": 1}\n')
+    assert progress.curves(rows_of("b")) == {"valid": [(2, 1)]}
+    for runs, says in ((["a", "a"], "progress takes each run once, got a, a"),
+                       ([], "progress takes one run or more, got 0")):
+        with pytest.raises(ValueError, match=says):
+            studies.study("progress", runs)
+    with pytest.raises(ValueError, match="reconstruct takes one run, got 2"):
+        studies.study("reconstruct", ["a", "b"])
     Path("b/metrics.jsonl").write_text("")
     assert "have no number in common" in command(capsys, "study", "progress", "b")[2]
 
