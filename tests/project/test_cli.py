@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from check import command as run
 
 from genmini import checkpoint, data, models, watch
-from genmini.cli import main
+from genmini.cli import _output, main
 
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 FAST = ["--steps", "20", "--set", "hidden=16", "--set", "every=10", "--threads", "1"]
@@ -73,6 +74,12 @@ def test_every_model_trains_samples_and_is_judged(capsys, monkeypatch, name):
     if models.find(name).cannot("sample"):
         return
     assert run(capsys, "sample", "r", "-n", "2", "--out", "x.npy")[0] == 0 and len(np.load("x.npy")) == 2
+
+
+def test_the_figures_of_one_example_have_no_error(capsys):
+    test = data.load("digits-threshold", "test")
+    _output.figures(models.find("vae")((8, 8), latent=2, hidden=4).eval(), replace(test, x=test.x[:1], y=test.y[:1]))
+    assert "elbo" in capsys.readouterr().out
 
 
 def test_train_sample_eval(capsys, tmp_path):
