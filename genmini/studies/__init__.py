@@ -61,9 +61,9 @@ def study(name, folder, out=None, data_dir=None, device="cpu", seed=0):
     its, folders = find(name), [folder] if isinstance(folder, str | Path) else list(folder)
     if not folders or len(folders) > 1 and not its.together:
         raise ValueError(f"{name} takes one run" + " or more" * its.together + f", got {len(folders)}")
+    runs = [Run(folder, data_dir, device, seed) for folder in folders]
     if len({Path(each).resolve() for each in folders}) < len(folders):
         raise ValueError(f"{name} takes each run once, got {', '.join(map(str, folders))}")
-    runs = [Run(folder, data_dir, device, seed) for folder in folders]
     for run in runs:
         why = misfit(name, run.model)
         if why:
