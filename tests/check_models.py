@@ -60,6 +60,21 @@ def condition(model, n):
     return dict(y=torch.zeros(n, dtype=torch.int64)) if model.classes else {}
 
 
+def takes_text_in_any_form(model, x, draw):
+    """Its words are "a", "red" and "circle". draw(y): two samples by the same noise"""
+    numbers = model.words.encode(["a Red circle."] * 2, 7)
+    every = "a red circle", ["a red circle"] * 2, numbers, numbers[0]
+    assert len({tuple(model.loss(x, y).tolist()) for y in every}) == 1
+    drawn = [draw(y) for y in every]
+    assert all(torch.equal(each, drawn[0]) for each in drawn) and drawn[0].dtype == torch.uint8
+    for wrong, says in (("a rde circle", "no word 'rde' here; the nearest is 'red'"), ("", "the text '' has no word"),
+                        (["red"], "one text for all, or 2 of them, got 1"), (3, "must be a str, a list of str")):
+        with pytest.raises(ValueError, match=says):
+            model.sample(2, wrong)
+    with pytest.raises(ValueError, match="y is missing: a caption for all"):
+        model.loss(x)
+
+
 def space(model):
     """Every x of the model, (levels^D, *shape)"""
     every = list(itertools.product(range(model.levels), repeat=model.D))

@@ -20,8 +20,8 @@ N, WEIGHTS = 500, (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 def misfit(model):
-    if model.given or model.captions or model.shape != (8, 8):
-        return "guide is for diffusions of the digits"
+    if model.given or model.captions or model.shape != (8, 8) or model.classes not in (0, 10):
+        return "guide is for diffusions of the digits, with their 10 classes or without classes"
     return ""
 
 

@@ -12,7 +12,7 @@ from genmini.train import rows_of
 
 APART = "stage", "step", "seconds", "warning", "missing"  # `missing` is all modes but those of `modes`
 COLUMNS = 3
-LARGEST = 1e30  # beyond it a panel has no scale
+LARGEST = 1e30  # beyond it a panel has no scale, and so it is of numbers that are not finite
 
 
 def study(runs, path):
@@ -42,19 +42,23 @@ def curves(rows):
     for row in rows:
         before += last["step"] if row.get("stage") != last.get("stage", row.get("stage")) else 0
         for name in row.keys() - {*APART}:
-            if isinstance(row[name], int | float) and abs(row[name]) < LARGEST:  # one that is not finite has no place
+            if shown(row[name]):
                 found.setdefault(name, []).append((before + row["step"], row[name]))
         last = row
     return {name: found[name] for row in rows for name in row if name in found}
+
+
+def shown(value):
+    return isinstance(value, int | float) and abs(value) < LARGEST
 
 
 def of_last_stage(rows, kept, names):
     """Its numbers at the step whose weights are kept, and the least and the most of the second half of its steps"""
     rows, words = [row for row in rows if row.get("stage") == rows[-1].get("stage")], []
     for name in names:
-        at = [row[name] for row in rows if row["step"] == kept and isinstance(row.get(name), int | float)]
-        late = [row[name] for row in rows if 2 * row["step"] > rows[-1]["step"]
-                and isinstance(row.get(name), int | float)]
+        has = [row for row in rows if shown(row.get(name))]
+        at = [row[name] for row in has if row["step"] == kept]
+        late = [row[name] for row in has if 2 * row["step"] > rows[-1]["step"]]
         found = [f"{number:.4g}" for number in at] + ([f"late {min(late):.4g} to {max(late):.4g}"] if late else [])
         words += [f"{name} {', '.join(found)}"] * bool(found)
     where = f"step {kept}" + (f" of the stage {rows[-1]['stage']}" if "stage" in rows[-1] else "")

@@ -117,7 +117,6 @@ def test_at_most_twice_as_wrong_as_pytorch(run, shape, scale, dtype):
     assert max(wrong)[0] <= 2 * own, max(wrong)
 
 
-@pytest.mark.skipif(room.NCE.cpu is None, reason="there is no native kernel")
 def test_at_most_twice_as_wrong_as_pytorch_at_the_size_of_a_batch():
     """Sums of long rows are those of parts, as PyTorch's."""
     test_at_most_twice_as_wrong_as_pytorch(Run("cpu", None, "cpu"), (1024, 512), 20.0, torch.float32)

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from check import command
-from check_models import at_step, ctrl_c, rows, same_runs, same_weights
+from check_models import at_step, ctrl_c, rows, same_runs, same_weights, takes_text_in_any_form
 
 from genmini import checkpoint, data
 from genmini.data import shapes
@@ -66,17 +66,8 @@ def test_what_stands_beside_a_text_and_fills_its_row_has_no_effect(prior):
 
 def test_a_text_may_be_given_in_any_form():
     model, x, noise = dalle2(), torch.randint(17, (2, 8, 8)), torch.randn(2, 8, 8).double()
-    numbers = model.words.encode(["a Red circle."] * 2, 7)
-    every = "a red circle", ["a red circle"] * 2, numbers, numbers[0]
-    assert len({tuple(model.loss(x, y).tolist()) for y in every}) == 1
     draw = lambda y: (torch.manual_seed(1), model.sample(2, y, noise=noise))[1]
-    assert all(torch.equal(draw(y), draw(every[0])) for y in every) and draw(numbers).dtype == torch.uint8
-    for wrong, says in (("a rde circle", "no word 'rde' here; the nearest is 'red'"), ("", "the text '' has no word"),
-                        (["red"], "one text for all, or 2 of them, got 1"), (3, "must be a str, a list of str")):
-        with pytest.raises(ValueError, match=says):
-            model.sample(2, wrong)
-    with pytest.raises(ValueError, match="y is missing: a caption for all"):
-        model.loss(x)
+    takes_text_in_any_form(model, x, draw)
 
 
 def test_a_code_may_take_the_place_of_the_prior():

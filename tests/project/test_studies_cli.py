@@ -16,6 +16,7 @@ from genmini.models.arvae import ARVAE
 from genmini.models.autoencoder import Autoencoder
 from genmini.models.cgan import CGAN
 from genmini.models.cvae import CVAE
+from genmini.models.diffusion import Diffusion
 from genmini.models.gan import GAN
 from genmini.models.made import MADE
 from genmini.models.vae import VAE
@@ -84,6 +85,9 @@ def test_the_metrics_of_trainings_are_drawn_along_their_steps(capsys, tmp_path):
     staged += [dict(stage="prior", step=step, valid=5.0 + step / 1000) for step in (100, 200, 300, 400)]
     assert progress.of_last_stage(staged, 300, ["valid", "perplexity"]) == (
         "at step 300 of the stage prior, and in the second half: valid 5.3, late 5.3 to 5.4")
+    diverged = [dict(step=1, valid=1.0), dict(step=2, valid=math.nan), dict(step=3, valid=2.0)]
+    assert progress.of_last_stage(diverged, 2, ["valid"]) == "at step 2, and in the second half: valid late 2 to 2"
+    assert "with their 10 classes or without" in studies.misfit("guide", Diffusion((8, 8), 17, classes=3, width=8))
     assert all(not studies.find("progress").lacks(models.find(name)) for name in models.MODELS)
     status, out, _ = command(capsys, "study", "progress", "a", "b", "--out", "both.png")
     assert status == 0 and out.count("valid") == 2 and "modes" not in out and Path("both.png").exists()
