@@ -12,7 +12,7 @@ How many images have the same c decides what can be learnt. The six colours of g
 means, 90, 102, 117, 127, 155 and 168 of 255: "grey" tells each colour from the others. Their least channel is 40 in
 all of them, and every ground has equal channels: "dark" shows the scene and says nothing about its colours.
 
-    used by: genmini/models/diffusion.py, genmini/models/regressor.py    test: tests/models/test_regressor.py
+    used by: diffusion.py, _painters.py and regressor.py of genmini/models    test: tests/models/test_regressor.py
 """
 
 import math
@@ -27,7 +27,9 @@ GIVEN = ("dark", "grey", *SQUARE)
 
 
 def channels(given, shape):
-    """How many channels c has, of images of this shape; ValueError if they have no such c."""
+    """How many channels c has, of images of this shape; ValueError if they have no such c. given: "" is nothing"""
+    if not given:
+        return 0
     one_of(GIVEN, given=given)
     C, H, W = image(shape)
     k = SQUARE.get(given, 1)
@@ -46,7 +48,12 @@ def part(x, given):
 def shown(x, given):
     """c of images (N, C, H, W), enlarged to their sides, (N, c, H, W)"""
     c = part(x, given)
-    return F.interpolate(c, x.shape[-2:], mode="bilinear", align_corners=False) if given in SQUARE else c
+    return enlarged(c, x.shape[-2:]) if given in SQUARE else c
+
+
+def enlarged(c, sides):
+    """(N, c, h, w) -> (N, c, *sides), bilinearly"""
+    return F.interpolate(c, sides, mode="bilinear", align_corners=False)
 
 
 def pictured(x, given):

@@ -179,7 +179,7 @@ def train(plan, model, splits, run=None, watch=None, resume=False, overwrite=Fal
     No other process trains in `run` meanwhile. An error carries a note of what `run` keeps; if that is nothing, what
     was written is removed.
     """
-    later = dict(zip(plan.stages[1:], plan.loops[1:], strict=True)) if plan.stages else None
+    later = dict(zip(model.stages[1:], plan.loops[1:], strict=False)) if model.stages else None
     measure = _measure(model, splits["valid"])
     settings = dict(**plan.loops[0], later=later, seed=plan.seed, watch=watch, measure=measure, resume=resume,
                     progress=progress)

@@ -15,6 +15,13 @@ Ho, 2022 (v); Karras et al., "Elucidating the Design Space of Diffusion-Based Ge
 In (6) d is the deviation of the data, n^2 = a^2 d^2 + s^2 is the variance of x_t, and the network sees x_t / n: its
 input and its target have variance 1 at every time, whatever d is. With d = 1, (6) is (5) but for the sign of F.
 
+How much an error of x_0 counts at each time decides what is learnt first. If F gives x_0, |F - x_0|^2 counts it alike,
+and what an image shows at large is learnt soon; |F - v|^2 = (1 + a^2 / s^2) |x_0 - x0|^2 counts the fine lines most,
+which are lost last. Between them (Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", 2023;
+Salimans, Ho, 2022) lies
+
+    |x_0 - x0|^2 min(max(a^2 / s^2, 1), 25)                                                 (7)
+
     used by: genmini/models/diffusion.py, genmini/models/dalle2.py    test: tests/models/test_diffusion.py
 """
 
@@ -23,6 +30,7 @@ import math
 import torch
 
 SCHEDULES, TARGETS = ("linear", "cosine"), ("eps", "x0", "v", "edm")
+HEAVIEST = 25  # an error of x_0, times that of much noise
 
 
 def tables(schedule, T):
@@ -57,3 +65,8 @@ def x0_of(target, x_t, out, a, s, d=1.0):
     return {"eps": lambda: (x_t - s * out) / a,  # (3)
             "x0": lambda: out,  # (4)
             "v": lambda: a * x_t - s * out}[target]()  # (5)
+
+
+def weighted(error, a, s):
+    """(7), of the error x_0 - x0"""
+    return (a / s).square().clamp(1, HEAVIEST) * error.square()

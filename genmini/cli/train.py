@@ -50,7 +50,8 @@ def run(arguments):
     if plan.data != arguments.data:
         print(f"{arguments.data} is taken as {plan.data} ({data.SETS[plan.data][0]})")
     sizes = " / ".join(f"{split.count} {name}" for name, split in splits.items())
-    how = "fitted at once" if plan.at_once else " + ".join(str(loop["steps"]) for loop in plan.loops) + " steps"
+    loops = plan.loops[: max(1, len(model.stages))]
+    how = "fitted at once" if plan.at_once else " + ".join(str(loop["steps"]) for loop in loops) + " steps"
     print(f"{plan.model} on {plan.data}: {sizes}, {model.parameter_count:,} parameters, {how} on {device}")
 
     if saved and experiment.is_finished(saved):
@@ -75,7 +76,7 @@ def run(arguments):
         if history.rows and "warning" in history.rows[-1]:
             print(f"warning   {history.rows[-1]['warning']}")
         if history.stopped == "early":
-            print(f"stopped   at step {history.last}: {plan.loops[-1]['patience']} evaluations without an improvement")
+            print(f"stopped   at step {history.last}: {loops[-1]['patience']} evaluations without an improvement")
     print(f"saved     {kept}")
     with experiment.what_is_kept(folder):
         _output.figures(model, splits["test"])

@@ -54,7 +54,7 @@ class Model(nn.Module):
     is_bound = False  # true if log_prob is a lower bound of log p(x)
     classes = 0  # how many classes y tells apart; 0: the model takes no y
     captions = 0  # from how many captions of an image training draws y; 0: y is no text
-    stages = ()  # names of the parts that are learnt one after another
+    stages = ()  # names of the parts that are learnt one after another; a model of small images may have the first ones
     latent = 0  # how many numbers z code an example; 0: none
     K = 0  # how many codes a codebook has; 0: there is none
     grid = ()  # (h, w), the places of an example's codes

@@ -2,36 +2,31 @@
 
 The course, "Modèles de diffusion", "Classifier-free guidance"; Sohl-Dickstein et al., "Deep Unsupervised Learning
 using Nonequilibrium Thermodynamics", 2015; Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020 (DDPM);
-Nichol, Dhariwal, 2021 (the cosine); Salimans, Ho, 2022 (v); Kingma et al., "Variational Diffusion Models", 2021 (the
-bound by signal-to-noise ratios); Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022; Saharia et al., "Imagen",
-2022 (the dynamic threshold).
+Nichol, Dhariwal, 2021 (the cosine); Salimans, Ho, 2022 (v); Ho, Salimans, "Classifier-Free Diffusion Guidance", 2022;
+Saharia et al., "Imagen", 2022 (the dynamic threshold).
 
     q(x_t | x_0) = N(a_t x_0, s_t^2 I),   a_t^2 = prod_{r <= t} 1 - beta_r,   a_t^2 + s_t^2 = 1,   t = 1 ... T    (1)
     linear: beta_t from 0.1 / T to 20 / T;   cosine: a_t ~ cos(pi/2 (t/T + 0.008) / 1.008)                        (2)
     x_t = a_t x_0 + s_t e,   e ~ N(0, I)                                                    (3)
     F(x_t, t) is trained to give e, x_0, v = a_t e - s_t x_0, or EDM's target; hence the estimate x0              (4)
     loss = |F - target|^2 / D,   t uniform on 1 ... T                                       (5)
-    -log P(x) <= L_T + sum_{t=2}^T L_t + L_1                                                (6)
-    L_T = KL(q(x_T | x_0) || N(0, I))                                                       (7)
-    L_t = KL(q(x_t-1 | x_t, x_0) || q(x_t-1 | x_t, x0)) = 1/2 (SNR_t-1 - SNR_t) |x_0 - x0|^2,   SNR = a^2 / s^2   (8)
-    L_1 = -sum_d log int over level x_d of N(x0_d, (s_1 / a_1)^2)                           (9)
-    F <- F(x_t, t) + w (F(x_t, t, y) - F(x_t, t))                                           (10)
-    x_0 ~ p(x_0 | c),   c = c(x_0):   F(x_t, t) <- F((x_t, c), t)                           (11)
+    -log P(x) <= sum_t L_t,   of genmini/models/_bound.py                                   (6)
+    F <- F(x_t, t) + w (F(x_t, t, y) - F(x_t, t))                                           (7)
+    x_0 ~ p(x_0 | c),   c = c(x_0):   F(x_t, t) <- F((x_t, c), t)                           (8)
 
-x_0 = 2 x / (L-1) - 1 are the levels on [-1, 1]; in (9) level l reaches half way to its neighbours, the first and the
-last one to infinity. The network sees the time as log SNR_t. genmini/schedule.py has (2) and the targets of (4).
+x_0 = 2 x / (L-1) - 1 are the levels on [-1, 1]. The network sees the time as log SNR_t = log a_t^2 / s_t^2.
+genmini/schedule.py has (2) and the targets of (4).
 
 A model with classes learns p(x | y), and p(x) from the share `hide` of the images, whose y it does not see. Guidance
-(10) with w = 1 is the conditional model; w > 1 goes further away from p(x). A model without classes is led to one by a
+(7) with w = 1 is the conditional model; w > 1 goes further away from p(x). A model without classes is led to one by a
 classifier (genmini/guidance.py).
 
-A model that is `given` a part c of an image (genmini/conditions.py) has it as further channels of its input (11), and
+A model that is `given` a part c of an image (genmini/conditions.py) has it as further channels of its input (8), and
 draws images that have this part: it colours a picture, or enlarges it. Any model completes images of which some pixels
 are `known`; it needs no training for that (samplers.repaint).
 
-loss "bound" trains on one uniform t of (6). `log_prob` and `figures` sum (6) over k stratified times for each image,
-unbiased, and over all T where k >= T. In eval mode `loss` takes the same times and noise at each call, so that valid
-compares weights and not draws.
+loss "weighted" is (7) of genmini/schedule.py in the place of (5); loss "bound" trains on one uniform t of (6). In eval
+mode `loss` takes the same times and noise at each call, so that valid compares weights and not draws.
 
     rooms: kernels/q_sample.py, kernels/ddim_step.py
     network: genmini/nets/unet.py    samplers: genmini/samplers.py    test: tests/models/test_diffusion.py
@@ -43,26 +38,24 @@ import torch
 
 from genmini import conditions, ops
 from genmini.guidance import guided
-from genmini.models._model import Cannot, Model
+from genmini.models._bound import Bounded
+from genmini.models._model import Cannot
 from genmini.nets.unet import UNet
-from genmini.outputs import log_mass
 from genmini.samplers import DATA, repaint, sampler, sampling, start, watched
-from genmini.schedule import SCHEDULES, TARGETS, deviation, edm, tables, x0_of
+from genmini.schedule import SCHEDULES, TARGETS, deviation, edm, tables, weighted, x0_of
 from genmini.settings import image, number, one_of, whole
 
-LOSSES = "simple", "bound"
+LOSSES = "simple", "weighted", "bound"
 
 
-class Diffusion(Model):
-    is_bound = True
-
+class Diffusion(Bounded):
     def __init__(self, shape, levels=2, T=1000, schedule="cosine", target="v", deviation=1.0, loss="simple", width=32,
                  multiples=(1, 2), blocks=1, attention=1, upsample="nearest", patch=1, classes=0, hide=0.1,
                  dropout=0.0, sampler="dpm", draws=20, guidance=1.0, threshold="static", given="", context=0,
                  placed=False, device=None, dtype=None):
         """T, schedule, target, loss: of (1) to (6); deviation: of x_0, for the target "edm"; width to patch: of the
-        U-Net; hide: the share of y that is hidden in training; given: c of (11), "dark", "grey", "half" or "quarter".
-        sampler, draws, guidance, threshold: the defaults of `sample`: the sampler, its steps, w of (10), and what keeps
+        U-Net; hide: the share of y that is hidden in training; given: c of (8), "dark", "grey", "half" or "quarter".
+        sampler, draws, guidance, threshold: the defaults of `sample`: the sampler, its steps, w of (7), and what keeps
         x0 in [-1, 1], "none", "static" or "dynamic". context: of Imagen, how long the vectors are that the U-Net reads;
         placed: its attention knows where a pixel lies."""
         whole(2, 256, levels=levels)
@@ -71,16 +64,18 @@ class Diffusion(Model):
         one_of(SCHEDULES, schedule=schedule)
         one_of(TARGETS, target=target)
         one_of(LOSSES, loss=loss)
+        if loss == "weighted":  # of eps an error is one of x_0 s/a times as large, near T 1e5 times
+            one_of(TARGETS[1:], target=target)
         number(least=0, most=1, hide=hide)
         number(above=0, deviation=deviation)
         C = image(shape)[0]
         super().__init__(shape, levels, classes)
         self.T, self.target, self.spread, self.objective, self.hide = T, target, deviation, loss, hide
-        self.unit = "nats" if loss == "bound" else "squared error"
+        self.unit = {"simple": "squared error", "weighted": "weighted error", "bound": "nats"}[loss]
         self.default = sampling(T, self.takes_y, sampler, draws, guidance, threshold)
         self.given = given
-        K = C + conditions.channels(given, shape) if given else C
-        self.net = UNet(K, C, width, multiples, blocks, attention, classes, context, upsample, dropout, patch, placed)
+        self.net = UNet(C + self.further(), C, width, multiples, blocks, attention, classes, context, upsample,
+                        dropout, patch, placed)
         self.place(device, dtype)
         a, s = tables(schedule, T)  # (1), (2)
         self.register_buffer("a", a.to(self.device), persistent=False)
@@ -106,8 +101,12 @@ class Diffusion(Model):
     def estimate(self, x, log_snr, y):
         return self.net(x, log_snr, y)
 
-    def shown(self, x_0):
-        """The c of (11), enlarged to the sides of x_0; None where the model is given nothing"""
+    def further(self):
+        """How many channels `shown` has"""
+        return conditions.channels(self.given, self.shape)
+
+    def shown(self, x_0, generator=None):
+        """The c of (8), enlarged to the sides of x_0; None where the model is given nothing"""
         return conditions.shown(x_0, self.given) if self.given else None
 
     def F(self, x_t, a, s, y, c=None):
@@ -116,7 +115,7 @@ class Diffusion(Model):
         log_snr = (2 * (a / s).log()).expand(len(x_t))
         if self.target == "edm":
             x_t = x_t / deviation(a, s, self.spread).to(x_t.dtype).view(-1, 1, 1, 1)
-        return self.estimate(x_t if c is None else torch.cat([x_t, c], 1), log_snr, y)  # (4), (11)
+        return self.estimate(x_t if c is None else torch.cat([x_t, c], 1), log_snr, y)  # (4), (8)
 
     def noised(self, x_0, t, noise):
         """x_t, and what F is to give there"""
@@ -142,52 +141,14 @@ class Diffusion(Model):
         if noise is None:
             noise = torch.randn(x_0.shape, generator=generator, device=x.device, dtype=x_0.dtype)
         x_t, target = self.noised(x_0, t, noise.view_as(x_0))
-        out = self.F(x_t, self.a[t], self.s[t], self.read(y), self.shown(x_0))
+        a, s = self.a[t], self.s[t]
+        out = self.F(x_t, a, s, self.read(y), self.shown(x_0, generator))
         if self.objective == "simple":
             return (out - target).square().flatten(1).mean(1)  # (5)
-        return self.prior_kl(x_0) + self.T * self.cost(x, x_0, x_t, t, out)
-
-    # ---- the bound, (N,) in nats -------------------------------------------------------------------------------------
-
-    def prior_kl(self, x_0):
-        a, s = self.a[-1], self.s[-1]
-        return ((a * x_0).square() + (s.square() - 1 - 2 * s.log())).flatten(1).sum(1) / 2  # (7)
-
-    def cost(self, x, x_0, x_t, t, out):
-        """L_t of levels x for each row, from the network's output at x_t"""
-        a, s = (table[t].view(-1, 1, 1, 1).to(x_t.dtype) for table in (self.a, self.s))
-        x0 = x0_of(self.target, x_t, out, a, s, self.spread)
-        snr = (self.a / self.s).square()
-        before = torch.where(t == 1, snr[1], snr[t - 1])  # not SNR_0: infinite, its gradient would be NaN
-        kl = (before - snr[t]) / 2 * (x_0 - x0).square().flatten(1).sum(1)  # (8)
-        last = log_mass(x, x0.flatten(1), (self.s[1] / self.a[1]), self.levels).sum(1)
-        return torch.where(t == 1, -last, kl).to(x_t.dtype)  # (9)
-
-    def terms(self, x, y=None, *, k=20):
-        """-> L_1, the sum over t = 2 ... T of L_t, and L_T, each (N,); the sum by k times, one from each of k strata"""
-        whole(k=k)
-        x, y = self.x_and_y(x, y)
-        x_0, y, N, k = self.x_0(x), self.read(y), len(x), min(k, self.T - 1)
-
-        def cost(t):
-            x_t, _ = self.noised(x_0, t, torch.randn_like(x_0))
-            return self.cost(x, x_0, x_t, t, self.F(x_t, self.a[t], self.s[t], y, self.shown(x_0)))
-
-        kl = torch.zeros(N, device=x.device, dtype=x_0.dtype)
-        for j in range(k):
-            u = (j + torch.rand(N, device=x.device, dtype=torch.float64)) / k
-            kl += cost(2 + ((self.T - 1) * u).long().clamp(max=self.T - 2)) * ((self.T - 1) / k)
-        return cost(torch.ones(N, device=x.device, dtype=torch.long)), kl, self.prior_kl(x_0)
-
-    def log_prob(self, x, y=None, *, k=20):
-        """(N, *shape) -> (N,): an unbiased estimate of the lower bound (6) of log P(x | y), without y of log P(x)"""
-        return -sum(self.terms(x, y, k=k))  # (6)
-
-    def figures(self, x, y=None, *, k=0):
-        """The bound and its parts, each (N,); k: how many times t of an image are drawn, 0: 20 of them."""
-        reconstruction, kl, prior = self.terms(x, y, k=k or 20)
-        return {"elbo": -(reconstruction + kl + prior), "reconstruction": reconstruction, "kl": kl + prior,
-                "kl-prior": prior}
+        if self.objective == "weighted":
+            a, s = (each.view(-1, 1, 1, 1).to(x_t.dtype) for each in (a, s))
+            return weighted(x_0 - x0_of(self.target, x_t, out, a, s, self.spread), a, s).flatten(1).mean(1)
+        return self.prior_kl(x_0) + self.T * self.cost(x, x_0, x_t, t, out)  # (6)
 
     # ---- samples -----------------------------------------------------------------------------------------------------
 
@@ -214,7 +175,7 @@ class Diffusion(Model):
                 outs = self.F(twice(x), a, s, y, twice(c)).chunk(2)
             if target == "edm":
                 target, outs = "x0", [None if out is None else x0_of("edm", x, out, *t, self.spread) for out in outs]
-            return ops.ddim_step(x, outs[0], *t, *r, target, outs[1], guidance, threshold, eta=eta)  # (10)
+            return ops.ddim_step(x, outs[0], *t, *r, target, outs[1], guidance, threshold, eta=eta)  # (7)
 
         return step
 

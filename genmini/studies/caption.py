@@ -10,7 +10,7 @@ The picture shows samples of one seed for captions that differ in little.
 
 import torch
 
-from genmini import metrics, plots
+from genmini import metrics, plots, samples
 from genmini.data import shapes, shapes_captions
 from genmini.studies._study import Study
 
@@ -52,9 +52,7 @@ def captions_of(kind, n):
 def study(run, path):
     torch.manual_seed(run.seed)
     answers = [f"{kind}: {measured(run.model, captions_of(kind, N))}" for kind in KINDS]
-    noise = torch.randn(COLUMNS, *run.model.shape, device=run.model.device, dtype=run.model.dtype)
-    how = {} if run.model.cannot("steps") else dict(noise=noise)  # of a diffusion: the same noise in each row
-    rows = torch.stack([run.model.sample(COLUMNS, text, **how).cpu() for text in SHOWN])
+    rows = torch.stack([samples.draw(run.model, COLUMNS, run.seed, y=text) for text in SHOWN])  # of the same noise
     plots.rows(path, f"samples of {run.model.title}", rows, SHOWN, run.model.levels)
     return "\n".join(answers)
 

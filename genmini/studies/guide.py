@@ -1,6 +1,6 @@
 """What does guidance do to samples of a class, by the model's own classes and by a classifier?
 
-A diffusion with classes is guided without a classifier, (10) of genmini/models/diffusion.py; one without classes is led
+A diffusion with classes is guided without a classifier, (7) of genmini/models/diffusion.py; one without classes is led
 by digits-v1, (3) of genmini/guidance.py. For each weight w the rows show a sample of each class; the curves have, of N
 samples, the share whose class digits-v1 names as asked, their FID against the train split, and the recall: how much of
 the data the samples reach. All samples are drawn by ddpm, from the same noise.

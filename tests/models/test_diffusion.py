@@ -135,8 +135,12 @@ def test_the_step_of_a_sampler_takes_the_same_estimate(target, t):
 @each_target
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_loss_is_what_it_says(target, loss):
+    if (target, loss) == ("eps", "weighted"):
+        with pytest.raises(ValueError, match="target must be 'x0', 'v' or 'edm', got 'eps'"):
+            diffusion(target=target, loss=loss)
+        return
     model = diffusion(target=target, loss=loss, deviation=0.5)
-    x, t = torch.randint(17, (4, 8, 8)), torch.tensor([1, 2, 500, 1000])
+    x, t = torch.randint(17, (4, 8, 8)), torch.tensor([1, 2, 400, 1000])
     noise = torch.randn(4, 8, 8, dtype=torch.float64)
     x_0, a, s = x / 8 - 1, model.a[t].view(-1, 1, 1), model.s[t].view(-1, 1, 1)
     x_t = a * x_0 + s * noise
@@ -145,6 +149,11 @@ def test_the_loss_is_what_it_says(target, loss):
         n = (a.square() / 4 + s.square()).sqrt()
         wanted = {"eps": noise, "x0": x_0, "v": a * noise - s * x_0, "edm": (2 * s * x_0 - a * noise / 2) / n}[target]
         expected = (out - wanted).square().mean((1, 2))
+    elif loss == "weighted":
+        weight = [min(max((model.a[i] / model.s[i]).square().item(), 1), 25) for i in t]
+        error = (x0_of(target, x_t, out, a, s, 0.5) - x_0).square().mean((1, 2))
+        assert weight[0] == 25 > weight[2] > weight[3] == 1
+        expected = torch.tensor(weight, dtype=torch.float64) * error
     else:
         snr, x0 = (model.a / model.s).square(), x0_of(target, x_t, out, a, s, 0.5)
         expected = 500 * (snr[t - 1] - snr[t]) * (x0 - x_0).square().sum((1, 2))
@@ -197,7 +206,7 @@ def test_what_cannot_be_is_refused():
         (dict(target="score"), "target must be 'eps', 'x0', 'v' or 'edm', got 'score'"),
         (dict(T=1), "T must be 2 to 100000"), (dict(deviation=0.0), "deviation must be above 0"),
         (dict(schedule="flat"), "schedule must be 'linear' or 'cosine'"), (dict(hide=1.5), "hide must be at least 0"),
-        (dict(loss="l1"), "loss must be 'simple' or 'bound'"),
+        (dict(loss="l1"), "loss must be 'simple', 'weighted' or 'bound'"),
         (dict(sampler="euler"), "how must be 'ddim', 'ddpm', 'dpm' or 'heun', got 'euler'"),
         (dict(guidance=2.0), "guidance is towards a class, and this model was made without: got 2.0"),
     ):

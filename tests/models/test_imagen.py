@@ -4,29 +4,32 @@ hidden and guided; texts in any form; its stages are one training, which resumes
 import hashlib
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 from check import command
 from check_models import at_step, ctrl_c, rows, same_runs, same_weights, takes_text_in_any_form
 
-from genmini import checkpoint, data
+from genmini import checkpoint, conditions, data
+from genmini.conditions import enlarged
 from genmini.data import captions, shapes
 from genmini.data.text import Words
 from genmini.models.imagen import Imagen
 from genmini.nets.unet import Attention
 from genmini.train import fit
 
-SMALL = dict(text_width=8, text_blocks=1, text_heads=2, directions=6, vector=8, adapter=1, width=8, draws=3)
+SMALL = dict(text_width=8, text_blocks=1, text_heads=2, directions=6, vector=8, adapter=1, width=8, larger_width=8,
+             draws=3)
 VALID = data.load("shapes", "valid", size=16, captions=4)
 FEW = replace(VALID, x=VALID.x[:30], y=VALID.y[:30], ways=VALID.ways[:30], scenes=None)
 WORDS = "a", "red", "circle"
 
 
-def imagen(**settings):
+def imagen(shape=(8, 8), **settings):
     """In float64 at the stage "base", with random weights everywhere"""
     torch.manual_seed(0)
-    model = Imagen((8, 8), 17, WORDS, 7, **SMALL | dict(dtype=torch.float64) | settings)
+    model = Imagen(shape, 17, WORDS, 7, **SMALL | dict(dtype=torch.float64) | settings)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
@@ -129,24 +132,97 @@ def test_guidance_1_is_the_model_of_the_text_and_0_that_of_none():
         far = unconditional + 3 * (conditional - unconditional)
         torch.testing.assert_close(at(y, 3.0), far, atol=1e-11, rtol=1e-11)
     noise = torch.randn(2, 8, 8).double()
-    draw = lambda **how: model.sample(2, "a red circle", noise=noise, **how)
+    draw = lambda **how: model.sample(2, "a red circle", noise=noise, how="ddim", **how)
     assert torch.equal(draw(), draw(guidance=3.0)) and not torch.equal(draw(), draw(guidance=8.0))
     assert not torch.equal(draw(guidance=8.0, threshold="static"), draw(guidance=8.0, threshold="dynamic"))
 
 
+# ---- larger images -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape, sides", [
+    ((3, 16, 16), [16]), ((31, 32), [32]), ((32, 32), [16, 32]), ((3, 48, 48), [24, 48]), ((3, 64, 64), [16, 32, 64]),
+    ((64, 128), [32, 64, 128]), ((256, 256), [64, 128, 256]),
+])
+def test_images_are_drawn_in_halves_of_their_sides(shape, sides):
+    model = Imagen(shape, 17, WORDS, 7, **SMALL)
+    assert [part.shape[-1] for part in model.parts[1:]] == sides
+    assert model.stages == ("language", "base", "twice", "again")[: 1 + len(sides)]
+
+
+def test_each_network_learns_from_the_means_of_squares_of_the_image():
+    model, x = imagen(shape=(3, 64, 64)), torch.randint(17, (2, 3, 64, 64))
+    seen = []
+    for part in model.parts[1:]:
+        part.loss = lambda x, y: seen.append(x) or torch.zeros(len(x))
+    for stage in (1, 2, 3):
+        model.stage.fill_(stage)
+        model.loss(x, "red")
+    for k, means in zip((4, 2, 1), seen, strict=True):
+        direct = x.double().unflatten(3, (-1, k)).unflatten(2, (-1, k)).mean((3, 5))
+        assert torch.equal(means.double(), direct.round())
+
+
+def test_what_is_enlarged_is_a_little_noisy_and_the_network_is_told_how_much():
+    enlarger, N = imagen(shape=(32, 32), noise=0.2).larger[0], 20_000
+    x_0 = torch.full((N, 1, 4, 4), 0.5).double()
+    torch.manual_seed(0)
+    for training in (False, True):
+        seen = enlarger.train(training).shown(x_0)
+        u, d = seen[:, 1, 0, 0], seen[:, 0, 0, 0]  # a corner is no mean of pixels
+        assert torch.equal(seen[:, 1], u[:, None, None].expand(-1, 4, 4))
+        e = (d - (1 - u**2).sqrt() * 0.5) / u
+        assert abs(e.mean()) < 5 / N**0.5 and abs(e.var() - 1) < 5 * (2 / N) ** 0.5
+        if training:
+            assert 0 <= u.min() < 0.01 and 0.49 < u.max() <= 0.5 and abs(u.mean() - 0.25) < 5 * 0.5 / (12 * N) ** 0.5
+        else:
+            assert (u == 0.2).all()
+    generator = torch.Generator().manual_seed(3)
+    assert torch.equal(enlarger.shown(x_0, generator), enlarger.shown(x_0, generator.manual_seed(3)))
+
+
+def test_without_noise_half_of_an_image_is_shown_as_it_is():
+    model = imagen(shape=(3, 32, 32), noise=0.0)
+    x = torch.randn(2, 3, 16, 16).double()
+    seen = model.larger[0].shown(x.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    assert seen.shape == (2, 4, 32, 32) and (seen[:, 3] == 0).all()
+    torch.testing.assert_close(seen[:, :3], enlarged(x, (32, 32)), atol=1e-15, rtol=1e-15)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_sample_is_enlarged_by_what_has_been_learnt(stage):
+    model, film, shown = imagen(shape=(3, 64, 64), sampler="ddim", noise=0.0), [], []
+    model.stage.fill_(stage)
+    for part in model.larger:
+        part.shown = lambda x_0, generator=None, kept=part.shown: shown.append(x_0) or kept(x_0, generator)
+    torch.manual_seed(0)
+    x = model.sample(2, "a red circle", film=film)
+    small = model.means(x, (3, 16, 16))
+    assert x.shape == (2, 3, 64, 64) and x.dtype == torch.uint8
+    assert len(film) == 1 + 3 + sum(1 + 10 for _ in shown) and all(frame.shape == x.shape for frame in film)
+    assert [x_0.shape[-1] for x_0 in shown] == [32, 64][: max(0, stage - 1)]
+    torch.manual_seed(0)
+    base = model.base.sample(2, model.states(model.check_y("a red circle", 2)))
+    if stage < 2:
+        assert torch.equal(small, base) and torch.equal(x, base.repeat_interleave(4, 2).repeat_interleave(4, 3))
+    else:  # what is enlarged is the sample of the base
+        assert torch.equal(conditions.part(model.larger[0].in_levels(shown[0]), "half").round(), base)
+
+
 # ---- the stages ------------------------------------------------------------------------------------------------------
 
-LOOPS = dict(steps=6, every=3, batch=8, rate=1e-2, ema=0.9, progress=False,
-             later={"base": dict(steps=8, every=4, batch=8, rate=1e-2, decay=0.1, ema=0.9)})
+LOOP = dict(steps=8, every=4, batch=8, rate=1e-2, decay=0.1, ema=0.9)
+LOOPS = dict(steps=6, every=3, batch=8, rate=1e-2, ema=0.9, progress=False, later={"base": LOOP, "twice": LOOP})
+LARGER = replace(FEW, x=FEW.x.repeat_interleave(2, 2).repeat_interleave(2, 3))
 
 
 def staged(run=None, at=None, event=None, resume=False):
     torch.manual_seed(7)
-    model = Imagen.of_data(FEW, dropout=0.1, **SMALL)
+    model = Imagen.of_data(LARGER, dropout=0.1, **SMALL)
     if resume:
         torch.rand(100)
     with at_step(Imagen, at, event):
-        return model, fit(model, FEW, FEW, **LOOPS, run=run, resume=resume)
+        return model, fit(model, LARGER, LARGER, **LOOPS, run=run, resume=resume)
 
 
 @pytest.fixture(scope="module")
@@ -155,16 +231,17 @@ def whole(tmp_path_factory):
     return run, *staged(run)
 
 
-@pytest.mark.parametrize("at", [4, 11])
-def test_interrupted_in_either_stage_and_resumed_equals_uninterrupted(tmp_path, whole, at):
+@pytest.mark.parametrize("at", [4, 11, 20])
+def test_interrupted_in_each_stage_and_resumed_equals_uninterrupted(tmp_path, whole, at):
     with ctrl_c() as press:
         _, history = staged(tmp_path, at, press)
-    assert history.last == (at if at < 6 else at - 6)
-    assert checkpoint.read(tmp_path)["stage"] == ("language" if at < 6 else "base")
+    stage, before = {4: ("language", 0), 11: ("base", 6), 20: ("twice", 14)}[at]
+    assert history.last == at - before
+    assert checkpoint.read(tmp_path)["stage"] == stage
     model, history = staged(tmp_path, resume=True)
     same_weights(whole[1], model)
     same_runs(tmp_path, whole[0])
-    assert [row["stage"] for row in rows(tmp_path)] == ["language"] * 2 + ["base"] * 2
+    assert [row["stage"] for row in rows(tmp_path)] == ["language"] * 2 + ["base"] * 2 + ["twice"] * 2
 
 
 def test_it_learns_what_the_order_of_words_says():
@@ -186,17 +263,18 @@ def digest(module):
     return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in module.state_dict().values())).hexdigest()
 
 
-def test_what_has_learnt_language_rests_to_the_bit(monkeypatch):
-    """From the stage "base" on, whatever the decay of weights and their averages; and the diffusion before it."""
-    seen, begin = {}, Imagen.begin
+def test_what_has_learnt_rests_to_the_bit(monkeypatch):
+    """In all later stages, whatever the decay of weights and their averages; and what learns later, before."""
+    seen, begin = [], Imagen.begin
     monkeypatch.setattr(Imagen, "begin", lambda model, stage, train: (
-        seen.update({stage: (digest(model.language), digest(model.base))}), begin(model, stage, train)))
+        seen.append([digest(part) for part in model.parts]), begin(model, stage, train)))
     model, _ = staged()
-    after = digest(model.language), digest(model.base)
-    assert seen["language"][0] != seen["base"][0] == after[0]
-    assert seen["language"][1] == seen["base"][1] != after[1]
-    assert not any(parameter.requires_grad for parameter in model.language.parameters())
-    assert not model.train().language.T.training and model.base.net.training
+    seen.append([digest(part) for part in model.parts])
+    for i, part in enumerate(zip(*seen, strict=True)):  # part i changes in stage i alone
+        assert [a != b for a, b in pairwise(part)] == [stage == i for stage in range(3)]
+    for part in model.train().parts:
+        learns = part is model.learnt
+        assert part.training == learns and all(parameter.requires_grad == learns for parameter in part.parameters())
 
 
 def test_the_language_model_learns_from_more_text_than_the_images_have(monkeypatch):

@@ -11,7 +11,8 @@ from genmini.models.imagen import Imagen
 from genmini.models.made import MADE
 from genmini.studies import caption
 
-SMALL = dict(text_width=8, text_blocks=1, text_heads=2, directions=6, vector=8, adapter=1, width=8, draws=1)
+SMALL = dict(text_width=8, text_blocks=1, text_heads=2, directions=6, vector=8, adapter=1, width=8, larger_width=8,
+             draws=1)
 
 
 class Painter:
