@@ -13,7 +13,8 @@ The course, "DALL.E (2)"; Ramesh et al., "Hierarchical Text-Conditional Image Ge
 
 z is a function of x, hence (2): a sample is a draw of the prior, and then one of the decoder (5). CLIP is
 genmini/models/clip.py, (3) is genmini/models/_priors.py, and the decoder is genmini/models/diffusion.py, with a U-Net
-that reads z and the text. A in (4) is a small transformer. Codes have the length 1, and d numbers.
+that reads z and the text. A in (4) is a small transformer, "sided" as Imagen's (genmini/models/_painters.py). Codes
+have the length 1, and d numbers.
 
 In training the decoder does not see the text of a half of the images (`hide_text`), and neither z nor the text of a
 tenth (`hide`), for which learnt vectors c_1 ... c_M stand. So it can also draw of z alone. `variations` of an image are
@@ -59,10 +60,10 @@ class Decoder(Diffusion):
     def __init__(self, shape, levels, length, latent, words, vector, adapter, heads, device=None, dtype=None,
                  **settings):
         """length: of the longest text; latent: d; words: E; vector: the length of c; adapter, heads: of A."""
-        super().__init__(shape, levels, context=vector, device=device, dtype=dtype, **settings)
+        super().__init__(shape, levels, context=vector, placed=True, device=device, dtype=dtype, **settings)
         self.latent = latent
         self.W, self.V = nn.Linear(latent, M * vector), nn.Linear(words, vector)
-        self.A = Transformer(M + length, vector, adapter, heads)
+        self.A = Transformer(M + length, vector, adapter, heads, sided=True)
         for part in (self.W, self.V, self.A):
             part.to(device=self.device, dtype=self.dtype)
         self.none = nn.Parameter(torch.randn(M, vector).to(self.W.weight))  # in the place of a hidden z
@@ -95,8 +96,9 @@ class DALLE2(Captioned):
     def __init__(self, shape, levels=2, vocabulary=("a",), length=40, latent=64, clip_width=32, text_width=64,
                  text_blocks=2, heads=4, swapped=1.0, prior="diffusion", prior_width=64, prior_blocks=2,
                  prior_guidance=1.0, directions=16, bins=16, vector=64, adapter=1, width=48, multiples=(1, 2), blocks=1,
-                 attention=2, patch=2, T=1000, schedule="cosine", target="x0", hide=0.1, hide_text=0.5, dropout=0.0,
-                 sampler="dpm", draws=20, guidance=2.0, threshold="static", device=None, dtype=None):
+                 attention=2, patch=2, T=1000, schedule="cosine", target="x0", loss="weighted", hide=0.1,
+                 hide_text=0.5, dropout=0.0, sampler="ddpm", draws=50, guidance=2.0, threshold="static", device=None,
+                 dtype=None):
         """latent: d; clip_width, text_width, text_blocks, swapped: width, text_width, blocks, swapped of CLIP; heads:
         of each transformer; prior: "diffusion" or "autoregressive", by a transformer of prior_width numbers a vector;
         prior_guidance: its g; directions, bins: D' and B of the autoregressive one; vector, adapter: length of c and
@@ -115,8 +117,9 @@ class DALLE2(Captioned):
                          dropout, swapped, **on)
         times = dict(T=T, schedule=schedule, sampler=sampler, draws=draws)
         self.decoder = Decoder(shape, levels, length, latent, text_width, vector, adapter, heads, target=target,
-                               width=width, multiples=multiples, blocks=blocks, attention=attention, patch=patch,
-                               hide=hide, dropout=dropout, guidance=guidance, threshold=threshold, **times, **on)
+                               loss=loss, width=width, multiples=multiples, blocks=blocks, attention=attention,
+                               patch=patch, hide=hide, dropout=dropout, guidance=guidance, threshold=threshold,
+                               **times, **on)
         own = latent, text_width, length, prior_width, prior_blocks, heads, dropout, hide
         numbers = dict(directions=directions, bins=bins)
         self.prior = Denoiser(*own, **times, **on) if prior == "diffusion" else Numbers(*own, **numbers, **on)
@@ -249,14 +252,14 @@ class DALLE2(Captioned):
 
     def interpolate(self, a, b, n):
         """M images, or a list of M texts, twice -> (M, n, *shape): draws of n codes from those of a to those of b, by
-        (7) and from the same noise. The code of a text is a draw of the prior."""
+        (7), from the same noise and by dpm, which draws no more. The code of a text is a draw of the prior."""
         whole(0, n=n)
         if len(a) != len(b):
             raise ValueError(f"there must be as many ends as beginnings, got {len(a)} and {len(b)}")
         a, b = (self.sample_z(len(each), each) if isinstance(each, list) else self.encode(each) for each in (a, b))
         z = slerp(a[:, None], b[:, None], torch.linspace(0, 1, n, device=a.device, dtype=a.dtype)[:, None])
         noise = torch.randn(len(a), *self.shape, device=a.device, dtype=a.dtype).repeat_interleave(n, 0)
-        return self.sample(len(a) * n, z=z.flatten(0, 1), noise=noise).unflatten(0, (len(a), n))
+        return self.sample(len(a) * n, z=z.flatten(0, 1), noise=noise, how="dpm").unflatten(0, (len(a), n))
 
     @torch.no_grad()
     def panels(self, splits):
