@@ -57,6 +57,9 @@ table-samples: build ## train every model that draws digits, three seeds each (a
 table-translate: build ## train every CycleGAN of the digits, three seeds each (15 minutes), and write docs/results.md
 	$(PY) bench/table_translate.py
 
+table-text: build ## train imagen with encoders of three sizes, and clip (80 minutes), and write docs/results.md
+	$(PY) bench/table_text.py
+
 table-mnist: build ## train on MNIST in the folder that GENMINI_MNIST10K names (two hours), and write docs/results.md
 	$(PY) bench/table_mnist.py
 
@@ -80,5 +83,5 @@ clean:           ## remove what was built
 	rm -rf .venv .venv-oldest build kernels/lib *.egg-info .cache .pytest_cache .ruff_cache .hypothesis
 
 .PHONY: help build demo test test-docs test-thorough test-oldest sanitize bench gpu lint clean
-.PHONY: table-likelihood table-latent table-samples table-translate table-mnist table-mnist-samples
+.PHONY: table-likelihood table-latent table-samples table-translate table-text table-mnist table-mnist-samples
 .DEFAULT_GOAL := help

@@ -31,8 +31,8 @@ class Trained:
     commit: str
 
 
-def train(name, key, seed, data=None, folder=None):
-    """Trains the model by this recipe, on its data or other `data`, with one thread."""
+def train(name, key, seed, data=None, folder=None, size=None):
+    """Trains the model by this recipe, on its data or other `data`, with one thread. size: of `images` and `shapes`."""
     import torch
     from measure import commit
 
@@ -40,7 +40,8 @@ def train(name, key, seed, data=None, folder=None):
 
     torch.set_num_threads(1)
     before = commit()
-    plan = experiment.plan(name, data or models.recipes(name)[key]["data"], key, seed=seed)
+    plan = experiment.plan(name, data or models.recipes(name)[key]["data"], key, seed=seed,
+                           size=size)
     splits = experiment.splits(plan, folder)
     model = experiment.build(plan, splits["train"])
     since = time.process_time()

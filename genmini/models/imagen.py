@@ -59,15 +59,15 @@ class Imagen(Captioned):
     sample_note = "no caption was given: they are drawn from those of the training data"
 
     def __init__(self, shape, levels=2, vocabulary=("a",), length=40, text_width=96, text_blocks=4, text_heads=4,
-                 directions=64, vector=64, adapter=1, width=64, multiples=(1, 2), blocks=1, attention=2, patch=2,
-                 larger_width=48, noise=0.1, larger_draws=10, T=1000, schedule="cosine", target="x0", loss="weighted",
-                 hide=0.1, dropout=0.0, sampler="ddpm", draws=50, guidance=3.0, threshold="static", device=None,
-                 dtype=None):
+                 directions=64, vector=64, adapter=1, heads=4, width=64, multiples=(1, 2), blocks=1, attention=2,
+                 patch=2, larger_width=48, noise=0.1, larger_draws=10, T=1000, schedule="cosine", target="x0",
+                 loss="weighted", hide=0.1, dropout=0.0, sampler="ddpm", draws=50, guidance=3.0, threshold="static",
+                 device=None, dtype=None):
         """text_...: of the language model; directions: how many numbers e_l has, at most; vector: how many c_l has;
-        adapter: blocks of A; width to patch: of the U-Net of (3); larger_width: of those of (5), which attend at their
-        smallest size, and whose patches grow with the image; noise: of d, where images are drawn; larger_draws: steps
-        of (5). hide: the share of captions hidden in training. T, schedule, target and the rest: as in Diffusion;
-        guidance: w of (4), and 1 of (5)."""
+        adapter, heads: blocks and heads of A; width to patch: of the U-Net of (3); larger_width: of those of (5), which
+        attend at their smallest size, and whose patches grow with the image; noise: of d, where images are drawn;
+        larger_draws: steps of (5). hide: the share of captions hidden in training. T, schedule, target and the rest: as
+        in Diffusion; guidance: w of (4), and 1 of (5)."""
         whole(directions=directions, vector=vector)
         super().__init__(shape, levels, vocabulary, length)
         on = dict(device=device, dtype=dtype)
@@ -76,7 +76,7 @@ class Imagen(Captioned):
         E = min(directions, H)
         shapes = halved(shape)
         self.stages = Imagen.stages[: 1 + len(shapes)]
-        same = dict(levels=levels, length=length, E=E, vector=vector, adapter=adapter, heads=text_heads, T=T,
+        same = dict(levels=levels, length=length, E=E, vector=vector, adapter=adapter, heads=heads, T=T,
                     schedule=schedule, target=target, loss=loss, multiples=multiples, blocks=blocks, hide=hide,
                     dropout=dropout, sampler=sampler, threshold=threshold, **on)
         self.base = Painter(shapes[0], width=width, attention=attention, patch=patch, draws=draws, guidance=guidance,
@@ -211,14 +211,24 @@ class Imagen(Captioned):
         return shown, rows
 
 
-RECIPES = {
-    "shapes": {  # of 64x64 images four stages, of 16x16 the first two
+def _recipe(rate, base, **model):
+    """Of 64x64 images four stages, of 16x16 the first two"""
+    larger = dict(steps=5000, batch=16, rate=1e-3, ema=0.999, every=1000)
+    return {
         "data": "shapes",
-        "model": {},
-        "train": dict(steps=1000, batch=64, rate=2e-3, every=250),
-        "base": dict(steps=14_000, batch=32, rate=1e-3, ema=0.999, every=1000),
-        "twice": dict(steps=5000, batch=16, rate=1e-3, ema=0.999, every=1000),
-        "again": dict(steps=5000, batch=16, rate=1e-3, ema=0.999, every=1000),
+        "model": model,
+        "train": dict(steps=1000, batch=64, rate=rate, every=250),
+        "base": dict(steps=base, batch=32, rate=1e-3, ema=0.999, every=1000),
+        "twice": larger,
+        "again": larger,
         "threads": 1,
-    },
+    }
+
+
+RECIPES = {
+    "shapes": _recipe(2e-3, 14_000),
+    # sizes S, M and L of the language model, with the rates of its own recipes; what draws is the same
+    "encoder-s": _recipe(4e-3, 8000, text_width=16, text_blocks=1, text_heads=1),
+    "encoder-m": _recipe(2e-3, 8000, text_width=96, text_blocks=4, text_heads=4),
+    "encoder-l": _recipe(1e-3, 8000, text_width=192, text_blocks=6, text_heads=6),
 }

@@ -1,0 +1,286 @@
+"""Measures what texts become in images of shapes, 16x16 pixels: by imagen with three encoders, and by clip.
+
+    python bench/table_text.py               runs what is missing or has other settings, and writes docs/results.md
+    python bench/table_text.py --only clip   the same for this model
+    python bench/table_text.py --fresh       runs all again
+    python bench/table_text.py --write       only writes docs/results.md and docs/encoder.png from the stored rows
+
+One run is one process with one thread and the seed 0; the seconds are those of the processor. A run of imagen has a row
+for each kind of captions (genmini/studies/caption.py): one sample each of N captions of test scenes, drawn with the
+model's defaults, and which kinds of words they show (genmini/metrics/captions.py). Of encoder M there is also a row
+for each w of GUIDANCE and kind of SWEPT, of two samples each of FEW captions; shares are those of the first ones.
+
+    diversity = sum_c |x_c - x'_c| / sum_c |d_c - d'_c|
+
+of guidance: x_c and x'_c are the two samples of the caption c, d_c and d'_c images of train scenes of which c is true
+(the mean over all pairs of DATA of them at most), and |.| is the mean difference of a level. The sum is over the
+captions c for which x_c and x'_c are both right ("bound"), so that errors do not count as diversity, and for which
+there are two such scenes. 1: samples differ as data does.
+
+Of clip the rows are those of the study `retrieve`, on the test splits of `shapes` and `shapes-pairs`. Errors are the
+standard errors of the choice of captions and images. They do not tell how much another seed of training would change.
+"""
+
+import functools
+import math
+import sys
+from itertools import combinations
+from pathlib import Path
+from types import SimpleNamespace
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+from trained import BATCH, KEYS, Table, train  # noqa: E402  (bench/trained.py)
+
+SIDE = 16
+N = 500  # captions of a kind
+FEW = 200  # captions of a kind, by each guidance
+AT_ONCE = 100  # samples that are drawn together
+GUIDANCE = 1, 2, 3, 5, 10
+SWEPT = "one object", "two objects"
+DATA = 8  # images of train scenes that are compared for a caption
+SIZES = {"encoder-s": "S", "encoder-m": "M", "encoder-l": "L"}
+SHARES = ["count", "colour", "shape", "bound", "size", "place", "axis", "order", "whole", "unread"]  # of metrics
+FOUND = ["caption", "image", "exchanged"]  # of clip
+
+
+class Text(Table):
+    name = "text"
+    description = "Imagen with encoders of three sizes, and CLIP: what texts become, and docs/results.md."
+    keys = [*KEYS, "captions", "guidance"]
+    figures = [*(f"{name}{part}" for name in [*SHARES, "diversity", *FOUND] for part in ("", " error", " of")),
+               "encoder", "text", "error"]
+    shown = ["captions", "guidance", "bound", "order", "whole", "unread", "diversity", *FOUND]
+
+    @property
+    def picture(self):
+        return self.document.parent / "encoder.png"
+
+    def runs(self, only=None):
+        from genmini import models
+
+        of = {"imagen": [*SIZES], "clip": ["shapes"]}
+        for name in only or of:
+            yield from ((name, key, 0) for key in of[name] if key in models.recipes(name))
+
+    def rows(self, run):
+        name, key, seed = run
+        trained = train(*run, size=SIDE)
+        trained.model.eval()
+        return list((self.of_clip if name == "clip" else self.of_imagen)(run, trained))
+
+    def of_imagen(self, run, trained):
+        """A row for each kind of captions, then for each guidance."""
+        from genmini import experiment
+        from genmini.studies.caption import KINDS
+
+        model, seed = trained.model, run[2]
+        errors = {figure.name: f"{figure.mean:.4f}" for figure in experiment.figures(model, trained.splits["test"])}
+        same = dict(encoder=model.language.parameter_count, text=errors["text"], error=errors["error of base"])
+        for kind in KINDS:
+            yield self.row(run, trained, captions=kind, guidance="", **same, **judged(model, kind, N, seed))
+        if run[1] == "encoder-m":
+            for kind in SWEPT:
+                for w in GUIDANCE:
+                    found = judged(model, kind, FEW, seed, 2, guidance=float(w))
+                    yield self.row(run, trained, captions=kind, guidance=w, **same, **found)
+
+    def of_clip(self, run, trained):
+        """A row of `shapes`, and one of `shapes-pairs`."""
+        import torch
+
+        from genmini import data
+        from genmini.studies import retrieve
+
+        model = trained.model
+        encode = torch.no_grad()(lambda x, y: torch.cat([model.encode(part) for part in x.split(BATCH)]))
+        as_run = SimpleNamespace(model=model, encode=encode)
+        for split in (trained.splits["test"], data.load(retrieve.OTHER, "test", **trained.plan.options)):
+            seen = retrieve.Seen(as_run, split)
+            right = {name: (wrong < 1).double() for name, wrong in seen.found().items()}  # R@1
+            yield self.row(run, trained, captions=split.name, guidance="",
+                           **as_text(right | {"exchanged": seen.ordered()}))
+
+    # ---- the document ------------------------------------------------------------------------------------------------
+
+    def tables(self, rows):
+        plain = [row for row in rows if row["who"] == "imagen" and not row["guidance"]]
+        swept = [row for row in rows if row["guidance"]]
+        clip = [row for row in rows if row["who"] == "clip"]
+        if plain:
+            draw(self.picture, plain)
+        parts = (of_encoders, plain), (of_captions, plain), (self.of_picture, plain), (of_guidance, swept), (of_clip,
+                                                                                                         clip)
+        return [part(some) for part, some in parts if some]
+
+    def of_picture(self, rows):
+        return [f"![Shares that are right by the weights of the encoder, with standard errors]({self.picture.name})"]
+
+
+# ---- what is measured ------------------------------------------------------------------------------------------------
+
+
+def judged(model, kind, n, seed, each=1, **how):
+    """{figure: text} of n captions of this kind: `each` samples of each are drawn, and the first ones are judged."""
+    import torch
+
+    from genmini import metrics
+    from genmini.data import shapes_captions
+    from genmini.studies.caption import captions_of
+
+    captions = captions_of(kind, n)
+    texts = [shapes_captions.write(caption) for caption in captions]
+    torch.manual_seed(seed)
+    x = torch.stack([torch.cat([model.sample(len(part), part, **how) for part in
+                                (texts[i : i + AT_ONCE] for i in range(0, len(texts), AT_ONCE))])
+                     for _ in range(each)])  # (each, n, *shape)
+    values = [metrics.captions(captions, part) for part in x]
+    found = as_text({name: values[0][name] for name in SHARES})
+    if each > 1:
+        right = torch.stack([part["bound"] for part in values]).eq(1).all(0)
+        found |= dict(zip(("diversity", "diversity error", "diversity of"), diversity(captions, x, right), strict=True))
+    return found
+
+
+def as_text(values):
+    """{name: (n,)} -> {name: the mean of those that are numbers, "... error", "... of": of how many}, as text"""
+    from genmini import metrics
+
+    found = {}
+    for name, (share, error, n) in metrics.shares(values).items():
+        found |= {name: f"{share:.4f}", f"{name} error": "" if math.isnan(error) else f"{error:.4f}", f"{name} of": n}
+    return found
+
+
+def diversity(captions, x, right):
+    """n captions, their samples (each, n, *shape), and which are right (n,) -> as in the docstring above, with its
+    standard error, and of how many captions; "" where there are none."""
+    import torch
+
+    fits = fitting(captions)
+    pairs = torch.tensor([(distance(x[:, n]), distance(fits[n])) for n in right.nonzero()[:, 0].tolist()
+                          if len(fits[n]) > 1], dtype=torch.float64).view(-1, 2)
+    if len(pairs) < 2:
+        return "", "", len(pairs)
+    samples, real = pairs.T
+    ratio = samples.mean() / real.mean()
+    error = (samples - ratio * real).std() / len(pairs) ** 0.5 / real.mean()  # of a ratio of means
+    return f"{ratio:.4f}", f"{error:.4f}", len(pairs)
+
+
+def distance(x):
+    """Images (k, *shape) -> the mean difference of a level, of all pairs"""
+    return sum((a - b).abs().mean().item() for a, b in combinations(x.double(), 2)) / math.comb(len(x), 2)
+
+
+def fitting(captions):
+    """For each caption images of at most DATA scenes of train of which it is true, (k, 3, SIDE, SIDE) each"""
+    import torch
+
+    from genmini.data import shapes
+    from genmini.data.shapes_captions import true_of
+
+    of_objects, found = by_objects(), []
+    for caption in captions:
+        things = sorted((thing.colour, thing.shape) for thing in caption.things for _ in range(thing.count))
+        fit = [scene for scene in of_objects.get(tuple(things), []) if true_of(caption, scene)][:DATA]
+        found.append(torch.from_numpy(shapes.draw(fit, SIDE)) if fit else torch.zeros(0, 3, SIDE, SIDE))
+    return found
+
+
+@functools.cache
+def by_objects():
+    """{colours and shapes of a scene's objects: scenes of train}; captions name both, so no other scene fits them"""
+    from genmini.data import shapes
+
+    scenes = {}
+    for scene in shapes.read("shapes", "train")[0]:
+        scenes.setdefault(tuple(sorted((o.colour, o.shape) for o in scene.objects)), []).append(scene)
+    return scenes
+
+
+# ---- what is shown ---------------------------------------------------------------------------------------------------
+
+
+def share(row, name):
+    """The share of a row in percent, with its standard error"""
+    if not row[name]:
+        return ""
+    error = f" ± {100 * float(row[f'{name} error']):.1f}" if row[f"{name} error"] else ""
+    return f"{100 * float(row[name]):.1f}{error}"
+
+
+def table(heads, lines):
+    return ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|", *("| " + " | ".join(c) + " |" for c in lines)]
+
+
+def by_size(rows):
+    """The rows of the smallest encoder first"""
+    return sorted(rows, key=lambda row: int(row["encoder"]))
+
+
+def of_encoders(rows):
+    """A line for each size of the encoder"""
+    runs = {row["recipe"]: row for row in by_size(rows)}
+    heads = ["encoder", "its weights", "nats of a test caption", "error of what draws", "weights in all",
+             "seconds of training"]
+    return table(heads, ([f"{SIZES[key]}, `imagen` ({key})", f"{int(row['encoder']):,}", f"{float(row['text']):.2f}",
+                          f"{float(row['error']):.2f}", f"{int(row['parameters']):,}",
+                          f"{float(row['cpu_seconds']):.0f}"]
+                         for key, row in runs.items()))
+
+
+def of_captions(rows):
+    """A line for each kind of captions and size of the encoder"""
+    from genmini.studies.caption import KINDS
+
+    heads = [f"captions, {rows[0]['bound of']} of a kind; % right", "encoder", *SHARES[:-2], "of", "whole", "unread"]
+    return table(heads, ([kind, SIZES[row["recipe"]], *(share(row, name) for name in SHARES[:-2]), row["order of"],
+                          *(share(row, name) for name in SHARES[-2:])]
+                         for kind in KINDS for row in by_size(rows) if row["captions"] == kind))
+
+
+def of_guidance(rows):
+    """A line for each kind of captions and guidance"""
+    heads = [f"captions, {rows[0]['bound of']} of a kind", "w", "bound, %", "order, %", "of", "whole, %", "diversity",
+             "of"]
+    number = lambda row, name: f"{float(row[name]):.2f}" if row[name] else ""
+    ratio = lambda row: " ± ".join(filter(None, (number(row, "diversity"), number(row, "diversity error"))))
+    return table(heads, ([kind, row["guidance"], share(row, "bound"), share(row, "order"), row["order of"],
+                          share(row, "whole"), ratio(row), row["diversity of"]]
+                         for kind in SWEPT for row in sorted(rows, key=lambda row: int(row["guidance"]))
+                         if row["captions"] == kind))
+
+
+def of_clip(rows):
+    heads = ["`clip`, % right", "caption of an image, R@1", "image of a caption, R@1",
+             "its caption rather than with its things exchanged", "of", "seconds of training"]
+    return table(heads, ([f"`{row['captions']}`", *(share(row, name) for name in FOUND), row["exchanged of"],
+                          f"{float(row['cpu_seconds']):.0f}"] for row in sorted(rows, key=lambda row: row["captions"])))
+
+
+def draw(path, rows):
+    """The shares `bound` and `order` by the weights of the encoder, a line for each kind of captions that has them"""
+    from genmini import plots
+    from genmini.studies.caption import KINDS
+
+    figure, ((bound, order),) = plots.new_figure(1, 2, 5.5, 4.2)
+    for panel, name, title in ((bound, "bound", "colour and shape of each thing"),
+                               (order, "order", "which of two things comes first, on the right axis")):
+        for kind in KINDS:
+            of_kind = [row for row in by_size(rows) if row["captions"] == kind and row[name]]
+            if of_kind:
+                values, errors = ([100 * float(row[column] or "nan") for row in of_kind]
+                                  for column in (name, f"{name} error"))
+                panel.errorbar([int(row["encoder"]) for row in of_kind], values, errors, marker="o", capsize=3,
+                               label=kind)
+        panel.set(xscale="log", xlabel="weights of the encoder", ylabel="% right", ylim=(-3, 103), title=title)
+        panel.grid(alpha=0.3)
+        if panel.lines:
+            panel.legend(fontsize=7)
+    order.axhline(50, color="0.6", linewidth=0.8, linestyle="--")  # by chance
+    plots.save(figure, path)
+
+
+if __name__ == "__main__":
+    Text().main()

@@ -1,0 +1,124 @@
+"""Tests of the table of texts and images: one training gives the rows of all captions and guidances, the figures are
+those of the studies, diversity has known answers, and docs/results.md shows rows and picture."""
+
+import math
+
+import pytest
+import table_text
+import torch
+from PIL import Image
+from trained import train
+
+from genmini import data, metrics
+from genmini.data import shapes_captions
+from genmini.models.clip import nearer
+from genmini.studies.caption import KINDS, captions_of
+
+QUICK = dict(steps=2, every=2, batch=8)
+SMALL = dict(directions=6, vector=8, width=8, draws=2)
+TEXT = dict(text_width=8, text_heads=2)
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch, only_these):
+    """The table with quick recipes, few captions, and results and a document of the test's own."""
+    stages = dict.fromkeys(("train", "base", "twice", "again"), QUICK)
+    imagen = lambda blocks: dict(data="shapes", model=SMALL | TEXT | dict(text_blocks=blocks), **stages)
+    clip = dict(data="shapes", model=dict(width=4, text_width=8, blocks=1, latent=4), train=QUICK)
+    only_these({"imagen": {"shapes": imagen(1), "encoder-m": imagen(2), "encoder-s": imagen(1)},
+                "clip": {"shapes": clip}, "made": {"digits": dict(data="digits", model={}, train=QUICK)}})
+    for name, value in dict(N=6, FEW=4, AT_ONCE=3, GUIDANCE=(1, 3)).items():
+        monkeypatch.setattr(table_text, name, value)
+    (tmp_path / "results.md").write_text("before\n<!-- text -->\nold\n<!-- /text -->\nafter\n")
+    return table_text.Text(tmp_path / "results", tmp_path / "results.md")
+
+
+def test_one_training_gives_the_rows_of_all_captions_and_guidances(table, tmp_path):
+    todo = table.missing()
+    assert todo == [("imagen", "encoder-s", 0), ("imagen", "encoder-m", 0), ("clip", "shapes", 0)]
+    rows = {run: table.rows(run) for run in todo}
+    of_s, of_m, _ = rows.values()
+    assert [(row["captions"], row["guidance"]) for row in of_s] == [(kind, "") for kind in KINDS]
+    swept = [(kind, w) for kind in table_text.SWEPT for w in (1, 3)]
+    assert [(row["captions"], row["guidance"]) for row in of_m] == [(kind, "") for kind in KINDS] + swept
+    assert of_m[0]["bound of"] == 6 and of_m[-1]["bound of"] == 4 and "diversity" not in of_m[0]
+    assert int(of_s[0]["encoder"]) < int(of_m[0]["encoder"]) < int(of_m[0]["parameters"])
+
+    trained = train("imagen", "encoder-s", 0, size=16)
+    model, kind = trained.model.eval(), [*KINDS][4]
+    assert model.shape == (3, 16, 16)
+    captions = captions_of(kind, 6)
+    texts = [shapes_captions.write(caption) for caption in captions]
+    torch.manual_seed(0)
+    x = torch.cat([model.sample(3, texts[:3]), model.sample(3, texts[3:])])
+    found = metrics.shares(metrics.captions(captions, x))
+    for name in table_text.SHARES:
+        assert of_s[4].get(name) == (f"{found[name][0]:.4f}" if name in found else None)
+    assert of_s[4]["unread of"] == 6
+
+    for of_run in rows.values():
+        for row in of_run:
+            table.store(row)
+    assert table.missing() == []
+    table.write()
+    text = table.document.read_text()
+    assert text.startswith("before\n<!-- text -->\n\n| encoder |") and text.endswith("<!-- /text -->\nafter\n")
+    lines = text.splitlines()
+    assert [line.split(" | ")[0] for line in lines if "`imagen`" in line] == [
+        "| S, `imagen` (encoder-s)", "| M, `imagen` (encoder-m)"]
+    assert sum(line.startswith("| four or five equal objects") for line in lines) == 2
+    assert "![" in text and Image.open(tmp_path / "encoder.png").size[0] > 500 and "old" not in text
+
+
+def test_clip_is_judged_on_seen_and_unseen_pairs(table):
+    seen, pairs = table.rows(("clip", "shapes", 0))
+    assert (seen["captions"], pairs["captions"]) == ("shapes", "shapes-pairs")
+    model = train("clip", "shapes", 0, size=16).model.eval()
+    test = data.load("shapes-pairs", "test", size=16, captions=4)
+    with torch.no_grad():
+        s = torch.cat([model.encode(x) for x in test.x.split(500)]) @ torch.cat(
+            [model.encode_text(y) for y in test.y.split(500)]).T
+    same = (test.y[:, None] == test.y).all(2)
+    assert pairs["caption"] == f"{(nearer(s, same) < 1).double().mean():.4f}" and pairs["caption of"] == len(test)
+    assert pairs["image"] == f"{(nearer(s.T, same) < 1).double().mean():.4f}"
+    assert 0 < float(seen["exchanged"]) < 1 and 500 < seen["exchanged of"] < 2000
+
+
+def test_diversity_is_1_of_data_and_0_of_one_image():
+    captions = captions_of("one object", 300)
+    fits = table_text.fitting(captions)
+    judged = [metrics.captions([caption] * len(fit), fit)["whole"] for caption, fit in zip(captions, fits, strict=True)]
+    assert torch.cat(judged).eq(1).all() and max(map(len, fits)) == table_text.DATA
+    kept = [n for n, fit in enumerate(fits) if len(fit) > 1]
+    chosen, right = [captions[n] for n in kept], torch.ones(len(kept), dtype=torch.bool)
+    x = torch.stack([torch.stack([fits[n][0], fits[n][1]]) for n in kept], 1)
+    ratio, error, n = table_text.diversity(chosen, x, right)
+    assert n == len(kept) > 200 and 0 < float(error) < 0.1
+    assert abs(float(ratio) - 1) < 4 * float(error)
+    assert table_text.diversity(chosen, x[:1].expand(2, -1, -1, -1, -1), right) == ("0.0000", "0.0000", n)
+    right[10:] = False  # the others do not count
+    few = table_text.diversity(chosen, x, right)
+    assert few == table_text.diversity(chosen[:10], x[:, :10], right[:10]) and few[2] == 10
+    assert table_text.diversity(chosen, x, right & False) == ("", "", 0)
+
+
+def test_a_distance_is_the_mean_of_all_pairs():
+    x = torch.tensor([[0, 0], [2, 4], [0, 10]], dtype=torch.uint8)
+    assert table_text.distance(x) == pytest.approx((3 + 5 + 4) / 3)
+
+
+def test_captions_of_two_equal_objects_fit_scenes_of_two():
+    captions = [shapes_captions.parse("two red circles"), shapes_captions.parse("a red circle")]
+    two, one = table_text.fitting(captions)
+    assert metrics.captions(["two red circles"] * len(two), two)["count"].eq(1).all()
+    assert metrics.captions(["a red circle"] * len(one), one)["count"].eq(1).all()
+    assert len(two) == len(one) == table_text.DATA
+
+
+def test_shares_without_an_answer_are_left_out():
+    values = {"bound": torch.tensor([1.0, 0.0]), "order": torch.tensor([math.nan, 1.0]),
+              "size": torch.tensor([math.nan])}
+    assert table_text.as_text(values) == {"bound": "0.5000", "bound error": "0.5000", "bound of": 2, "order": "1.0000",
+                                          "order error": "", "order of": 1}
+    row = {"size": "", "bound": "0.5", "bound error": "0.012", "order": "1.0", "order error": ""}
+    assert [table_text.share(row, name) for name in ("size", "bound", "order")] == ["", "50.0 ± 1.2", "100.0"]
