@@ -20,7 +20,11 @@ and what an image shows at large is learnt soon; |F - v|^2 = (1 + a^2 / s^2) |x_
 which are lost last. Between them (Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", 2023;
 Salimans, Ho, 2022) lies
 
-    |x_0 - x0|^2 min(max(a^2 / s^2, 1), 25)                                                 (7)
+    |x_0 - x0|^2 min(max(a^2 / s^2, 1), 5)                                                  (7)
+
+With 25 in the place of 5 lines are sharp sooner still, but Imagen had not begun to learn the order of two things after
+6000 steps, of 8000, and with 5 it had: of 200 valid captions the error was smaller than with the things exchanged for
+48%, and for 72%, with noise of t = 700.
 
     used by: genmini/models/diffusion.py, genmini/models/dalle2.py    test: tests/models/test_diffusion.py
 """
@@ -30,7 +34,7 @@ import math
 import torch
 
 SCHEDULES, TARGETS = ("linear", "cosine"), ("eps", "x0", "v", "edm")
-HEAVIEST = 25  # an error of x_0, times that of much noise
+HEAVIEST = 5  # what an error of x_0 counts, times that of much noise
 
 
 def tables(schedule, T):

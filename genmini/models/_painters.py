@@ -28,7 +28,7 @@ from torch import nn
 from genmini import conditions
 from genmini.models.diffusion import Diffusion
 from genmini.nets.transformer import Transformer
-from genmini.settings import number
+from genmini.settings import image, number
 
 MOST = 0.5  # the u of training
 
@@ -78,6 +78,11 @@ class Enlarger(Painter):
 
     def further(self):
         return super().further() + 1
+
+    def estimate(self, x, log_snr, y):
+        """What the network gives is added to d, so that it begins with an image that is only blurred."""
+        C = image(self.shape)[0]
+        return super().estimate(x, log_snr, y) + (x[:, C : 2 * C] if self.target == "x0" else 0)
 
     def shown(self, x_0, generator=None):
         half = conditions.part(x_0, self.given)

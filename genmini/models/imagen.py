@@ -213,7 +213,7 @@ class Imagen(Captioned):
 
 def _recipe(rate, base, **model):
     """Of 64x64 images four stages, of 16x16 the first two"""
-    larger = dict(steps=5000, batch=16, rate=1e-3, ema=0.999, every=1000)
+    larger = dict(steps=4000, batch=16, rate=1e-3, ema=0.999, every=1000)
     return {
         "data": "shapes",
         "model": model,
@@ -226,7 +226,7 @@ def _recipe(rate, base, **model):
 
 
 RECIPES = {
-    "shapes": _recipe(2e-3, 14_000),
+    "shapes": _recipe(2e-3, 10_000),
     # sizes S, M and L of the language model, with the rates of its own recipes; what draws is the same
     "encoder-s": _recipe(4e-3, 8000, text_width=16, text_blocks=1, text_heads=1),
     "encoder-m": _recipe(2e-3, 8000, text_width=96, text_blocks=4, text_heads=4),
