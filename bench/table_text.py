@@ -267,17 +267,16 @@ def draw(path, rows):
     figure, ((bound, order),) = plots.new_figure(1, 2, 5.5, 4.2)
     for panel, name, title in ((bound, "bound", "colour and shape of each thing"),
                                (order, "order", "which of two things comes first, on the right axis")):
-        for kind in KINDS:
+        for k, kind in enumerate(KINDS):
             of_kind = [row for row in by_size(rows) if row["captions"] == kind and row[name]]
             if of_kind:
                 values, errors = ([100 * float(row[column] or "nan") for row in of_kind]
                                   for column in (name, f"{name} error"))
                 panel.errorbar([int(row["encoder"]) for row in of_kind], values, errors, marker="o", capsize=3,
-                               label=kind)
+                               color=f"C{k}", label=kind)
         panel.set(xscale="log", xlabel="weights of the encoder", ylabel="% right", ylim=(-3, 103), title=title)
         panel.grid(alpha=0.3)
-        if panel.lines:
-            panel.legend(fontsize=7)
+    figure.legend(*bound.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     order.axhline(50, color="0.6", linewidth=0.8, linestyle="--")  # by chance
     plots.save(figure, path)
 
