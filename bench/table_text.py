@@ -39,7 +39,7 @@ AT_ONCE = 100  # samples that are drawn together
 GUIDANCE = 1, 2, 3, 5, 10
 SWEPT = "one object", "two objects"
 DATA = 8  # images of train scenes that are compared for a caption
-SIZES = {"encoder-s": "S", "encoder-m": "M", "encoder-l": "L"}
+SIZES = {"encoder-m": "M", "encoder-s": "S", "encoder-l": "L"}  # in the order of their runs
 SHARES = ["count", "colour", "shape", "bound", "size", "place", "axis", "order", "whole", "unread"]  # of metrics
 FOUND = ["caption", "image", "exchanged"]  # of clip
 
@@ -62,6 +62,10 @@ class Text(Table):
         of = {"imagen": [*SIZES], "clip": ["shapes"]}
         for name in only or of:
             yield from ((name, key, 0) for key in of[name] if key in models.recipes(name))
+
+    def parts(self, recipe):
+        """Without the stages that enlarge: images of this side are drawn at once."""
+        return {part: each for part, each in super().parts(recipe).items() if part not in ("twice", "again")}
 
     def rows(self, run):
         name, key, seed = run
