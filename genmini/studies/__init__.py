@@ -30,6 +30,8 @@ STUDIES = {  # of runs; `latent-dim` trains runs of its own
     "words": "nats a text beside counts of words and of pairs of words, and what samples are: of models of text",
     "retrieve": "captions of images and images of captions, found among 64; colours and shapes told by captions",
     "caption": "what samples show of their captions, seen and unseen: of models that draw shapes by captions",
+    "edit": "one word of a caption replaced, the noise kept: what changes in the sample, and what else",
+    "sweep": "guidance towards captions by several weights and thresholds: what is right, and how much is left open",
     "guide": "guidance towards classes by several weights: by a diffusion's own classes, by a classifier",
     "vary": "other images of the code of an image, and images between two codes: of models that draw codes of CLIP",
     "progress": "the numbers of the metrics along the steps of trainings, a panel each",
