@@ -12,7 +12,7 @@ drawn of each caption, always from the same noise. The curves have
 line has the same of scenes of the train split, of which the captions are true: below it samples are less diverse than
 the data.
 
-In the picture are a sample of each caption by the default threshold as w grows, then by each threshold at the largest
+In the picture are a sample of each caption by the static threshold as w grows, then by each threshold at the largest
 w. Without a threshold a large w can make numbers that are no longer finite; the answer says so, and the row is empty.
 FID is left out: genmini has no network that judges scenes. In DALL-E 2 w is that of the decoder; the prior keeps its
 own.
@@ -34,6 +34,7 @@ TEXTS = ("a red circle", "a red cross", "a green square", "a green triangle", "a
          "a yellow triangle", "a yellow cross", "a purple square", "a cyan circle")
 NAMES = {"right": "right {:.0%} +- {:.1%}", "nearest": "nearest {:.0%} +- {:.1%}",
          "apart": "{:.1f} +- {:.1f} units apart", "ground": "other grounds {:.0%} +- {:.1%}"}
+TITLES = "right", "right by the nearest scene", "units between two samples", "two samples with other grounds"
 
 
 def study(run, path):
@@ -101,15 +102,17 @@ def picture(path, model, rows, found, data):
     middle = lambda n: [k * H + H / 2 - 1 for k in range(n)]
     left.set(yticks=middle(len(shown)), yticklabels=shown, xticks=middle(len(TEXTS)))
     left.set_xticklabels([text.removeprefix("a ").replace(" ", "\n") for text in TEXTS], fontsize=7)
-    for panel, name in zip(panels[:, 2:].flat, NAMES, strict=True):
+    for panel, name, title in zip(panels[:, 2:].flat, NAMES, TITLES, strict=True):
         for threshold in THRESHOLDS:
             means, errors, *_ = zip(*(found[threshold, w].get(name, [math.nan] * 3) for w in WEIGHTS), strict=True)
             panel.errorbar(WEIGHTS, means, errors, fmt="o-", capsize=2, label=threshold)
         if name in data:
             panel.axhline(data[name][0], color="0.5", linestyle="--", label="data")
-        panel.set(title=name)
+        panel.set_title(title, fontsize=10)
         panel.set_ylim(bottom=0)
-    panels[0, -1].legend(fontsize=7)
+    for panel in panels[1, 2:]:
+        panel.set_xlabel("w")
+    panels[1, 2].legend(fontsize=7)
     figure.suptitle(f"{model.title}: guidance by captions of one object", fontsize=11)
     plots.save(figure, path)
 

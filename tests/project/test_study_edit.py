@@ -12,12 +12,15 @@ from check import command
 from genmini import checkpoint, plots
 from genmini.data import shapes, shapes_captions
 from genmini.data.shapes import Object, Scene
+from genmini.models.dalle2 import DALLE2
 from genmini.models.imagen import Imagen
 from genmini.models.made import MADE
 from genmini.studies import edit
 
 SMALL = dict(text_width=8, text_blocks=1, text_heads=2, directions=6, vector=8, adapter=1, width=8, larger_width=8,
              draws=1)
+DALLE = dict(latent=4, clip_width=4, text_width=8, text_blocks=1, heads=2, prior_width=8, prior_blocks=1, directions=3,
+             vector=8, width=8, draws=1)
 
 
 class Exact:
@@ -149,10 +152,11 @@ def test_the_command_line_and_what_does_not_fit(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(edit, "N", 3)
     words = shapes_captions.VOCABULARY
     checkpoint.save("r", Imagen((3, 16, 16), 256, words, 40, **SMALL), {"step": 1, "data": "shapes"})
+    checkpoint.save("dalle", DALLE2((3, 32, 32), 256, words, 40, **DALLE), {"step": 1, "data": "shapes"})
     checkpoint.save("other", Imagen((3, 16, 16), 256, **SMALL), {"step": 1, "data": "shapes"})
     checkpoint.save("made", MADE((8, 8), hidden=4), {"step": 1, "data": "digits-threshold"})
-    status, out, err = command(capsys, "study", "edit", "r", "other", "made")
-    assert status == 0 and (tmp_path / "r" / "edit.png").stat().st_size > 10_000, err
+    status, out, err = command(capsys, "study", "edit", "r", "dalle", "other", "made")
+    assert status == 0 and all((tmp_path / run / "edit.png").stat().st_size > 10_000 for run in ("r", "dalle")), err
     assert "r: of 3 pairs with the same noise right: 0% +- 0.0%, colour 0% +- nan%" in out
     assert "with other noise the ground stayed in" in out and "nan levels" not in out
     for says in ("other does not fit: it reads no captions of shapes", "made does not fit: it reads no captions"):

@@ -10,12 +10,15 @@ from check import command
 from genmini import checkpoint
 from genmini.data import shapes, shapes_captions
 from genmini.data.shapes import Object, Scene
+from genmini.models.dalle2 import DALLE2
 from genmini.models.imagen import Imagen
 from genmini.models.made import MADE
 from genmini.studies import sweep
 
 SMALL = dict(text_width=8, text_blocks=1, text_heads=2, directions=6, vector=8, adapter=1, width=8, larger_width=8,
              draws=1)
+DALLE = dict(latent=4, clip_width=4, text_width=8, text_blocks=1, heads=2, prior_width=8, prior_blocks=1, directions=3,
+             vector=8, width=8, draws=1)
 
 
 class Painter:
@@ -89,10 +92,11 @@ def test_the_command_line_and_what_does_not_fit(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(sweep, "EACH", 2)
     words = shapes_captions.VOCABULARY
     checkpoint.save("r", Imagen((3, 16, 16), 256, words, 40, **SMALL), {"step": 1, "data": "shapes"})
+    checkpoint.save("dalle", DALLE2((3, 32, 32), 256, words, 40, **DALLE), {"step": 1, "data": "shapes"})
     checkpoint.save("small", Imagen((3, 8, 8), 256, words, 40, **SMALL), {"step": 1, "data": "shapes"})
     checkpoint.save("made", MADE((8, 8), hidden=4), {"step": 1, "data": "digits-threshold"})
-    status, out, err = command(capsys, "study", "sweep", "r", "small", "made")
-    assert status == 0 and (tmp_path / "r" / "sweep.png").stat().st_size > 10_000, err
+    status, out, err = command(capsys, "study", "sweep", "r", "dalle", "small", "made")
+    assert status == 0 and all((tmp_path / run / "sweep.png").stat().st_size > 10_000 for run in ("r", "dalle")), err
     assert "static, w = 1: right 0% +- 0.0%, nearest 0% +- 0.0%, " in out
     for says in ("small does not fit: it draws images of shape (3, 8, 8)",
                  "made does not fit: MADE is not guided towards a class: sweep is for diffusion, dalle2, imagen"):
