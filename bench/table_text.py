@@ -80,7 +80,8 @@ class Text(Table):
 
         model, seed = trained.model, run[2]
         errors = {figure.name: f"{figure.mean:.4f}" for figure in experiment.figures(model, trained.splits["test"])}
-        same = dict(encoder=model.language.parameter_count, text=errors["text"], error=errors["error of base"])
+        encoder = sum(p.numel() for name, p in model.named_parameters() if name.startswith("language."))
+        same = dict(encoder=encoder, text=errors["text"], error=errors["error of base"])
         for kind in KINDS:
             yield self.row(run, trained, captions=kind, guidance="", **same, **judged(model, kind, N, seed))
         if run[1] == "encoder-m":

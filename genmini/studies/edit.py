@@ -44,8 +44,8 @@ def pairs(n):
     found = []
     for i, o in enumerate(objects):
         kind, before = [*KINDS][i % len(KINDS)], Thing(1, o.size, o.colour, o.shape)
-        others = [replace(before, **{kind: word}) for word in KINDS[kind] if word != getattr(before, kind)]
-        others = [thing for thing in others if (thing.colour, thing.shape) in shapes.SEEN]
+        others = [replace(before, **{kind: word}) for word in KINDS[kind]]
+        others = [thing for thing in others if thing != before and (thing.colour, thing.shape) in shapes.SEEN]
         found.append((kind, Caption((before,)), Caption((others[i // len(KINDS) % len(others)],))))
     return found
 

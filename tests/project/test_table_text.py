@@ -46,7 +46,7 @@ def test_one_training_gives_the_rows_of_all_captions_and_guidances(table, tmp_pa
 
     trained = train("imagen", "encoder-s", 0, size=16)
     model, kind = trained.model.eval(), [*KINDS][4]
-    assert model.shape == (3, 16, 16)
+    assert model.shape == (3, 16, 16) and of_s[0]["encoder"] == model.language.parameter_count
     captions = captions_of(kind, 6)
     texts = [shapes_captions.write(caption) for caption in captions]
     torch.manual_seed(0)
