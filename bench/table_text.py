@@ -10,12 +10,16 @@ for each kind of captions (genmini/studies/caption.py): one sample each of N cap
 model's defaults, and which kinds of words they show (genmini/metrics/captions.py). Of encoder M there is also a row
 for each w of GUIDANCE and kind of SWEPT, of two samples each of FEW captions; shares are those of the first ones.
 
+In samples lines are blurred, and for many the exact reader finds no scene. So the same is asked of the scene that the
+reader takes for the nearest, however far it is ("nearest ..."): count, colour, shape, bound; and axis and order of two
+things of two colours, of samples whose nearest scene has the right colours, whatever the shapes.
+
     diversity = sum_c |x_c - x'_c| / sum_c |d_c - d'_c|
 
 of guidance: x_c and x'_c are the two samples of the caption c, d_c and d'_c images of train scenes of which c is true
 (the mean over all pairs of DATA of them at most), and |.| is the mean difference of a level. The sum is over the
-captions c for which x_c and x'_c are both right ("bound"), so that errors do not count as diversity, and for which
-there are two such scenes. 1: samples differ as data does.
+captions c for which x_c and x'_c both have the right colours ("nearest colour"), so that errors count less, and for
+which there are two such scenes. 1: samples differ as data does.
 
 Of clip the rows are those of the study `retrieve`, on the test splits of `shapes` and `shapes-pairs`. Errors are the
 standard errors of the choice of captions and images. They do not tell how much another seed of training would change.
@@ -41,6 +45,7 @@ SWEPT = "one object", "two objects"
 DATA = 8  # images of train scenes that are compared for a caption
 SIZES = {"encoder-m": "M", "encoder-s": "S", "encoder-l": "L"}  # in the order of their runs
 SHARES = ["count", "colour", "shape", "bound", "size", "place", "axis", "order", "whole", "unread"]  # of metrics
+NEAREST = [f"nearest {name}" for name in ("count", "colour", "shape", "bound", "axis", "order")]
 FOUND = ["caption", "image", "exchanged"]  # of clip
 
 
@@ -48,9 +53,9 @@ class Text(Table):
     name = "text"
     description = "Imagen with encoders of three sizes, and CLIP: what texts become, and docs/results.md."
     keys = [*KEYS, "captions", "guidance"]
-    figures = [*(f"{name}{part}" for name in [*SHARES, "diversity", *FOUND] for part in ("", " error", " of")),
-               "encoder", "text", "error"]
-    shown = ["captions", "guidance", "bound", "order", "whole", "unread", "diversity", *FOUND]
+    figures = [f"{name}{part}" for name in [*SHARES, *NEAREST, "diversity", *FOUND] for part in ("", " error", " of")]
+    figures += ["encoder", "text", "error"]
+    shown = ["bound", "unread", *NEAREST, "diversity", *FOUND]
 
     @property
     def picture(self):
@@ -114,8 +119,8 @@ class Text(Table):
         clip = [row for row in rows if row["who"] == "clip"]
         if plain:
             draw(self.picture, plain)
-        parts = (of_encoders, plain), (of_captions, plain), (self.of_picture, plain), (of_guidance, swept), (of_clip,
-                                                                                                         clip)
+        parts = ((of_encoders, plain), (of_captions, plain), (of_nearest_scenes, plain), (self.of_picture, plain),
+                 (of_guidance, swept), (of_clip, clip))
         return [part(some) for part, some in parts if some]
 
     def of_picture(self, rows):
@@ -139,12 +144,30 @@ def judged(model, kind, n, seed, each=1, **how):
     x = torch.stack([torch.cat([model.sample(len(part), part, **how) for part in
                                 (texts[i : i + AT_ONCE] for i in range(0, len(texts), AT_ONCE))])
                      for _ in range(each)])  # (each, n, *shape)
-    values = [metrics.captions(captions, part) for part in x]
-    found = as_text({name: values[0][name] for name in SHARES})
+    values = [metrics.captions(captions, part) | of_nearest(captions, part) for part in x]
+    found = as_text({name: values[0][name] for name in (*SHARES, *NEAREST)})
     if each > 1:
-        right = torch.stack([part["bound"] for part in values]).eq(1).all(0)
+        right = torch.stack([part["nearest colour"] for part in values]).eq(1).all(0)
         found |= dict(zip(("diversity", "diversity error", "diversity of"), diversity(captions, x, right), strict=True))
     return found
+
+
+def of_nearest(captions, x):
+    """n captions and samples -> {name of NEAREST: (n,) float64, 0, 1 or NaN}"""
+    import torch
+
+    from genmini.data import shapes_reader
+    from genmini.data.shapes_captions import true_of
+    from genmini.metrics.captions import related
+
+    judged = []
+    for caption, scene in zip(captions, shapes_reader.read(x, tolerance=math.inf), strict=True):
+        true = lambda *kinds: scene is not None and true_of(caption.only(*kinds), scene)  # noqa: B023
+        found = {"count": true(), "colour": true("colour"), "shape": true("shape"), "bound": true("colour", "shape")}
+        if found["colour"] and caption.relation and len(set(caption.says("colour"))) == 2:
+            found |= related(caption.only("colour", "relation"), scene)
+        judged.append({f"nearest {name}": value for name, value in found.items()})
+    return {name: torch.tensor([each.get(name, math.nan) for each in judged], dtype=torch.float64) for name in NEAREST}
 
 
 def as_text(values):
@@ -245,14 +268,24 @@ def of_captions(rows):
                          for kind in KINDS for row in by_size(rows) if row["captions"] == kind))
 
 
+def of_nearest_scenes(rows):
+    """The same, of the scenes nearest to the samples"""
+    from genmini.studies.caption import KINDS
+
+    heads = ["captions; % right by the nearest scene", "encoder", *(name.split()[1] for name in NEAREST), "of"]
+    return table(heads, ([kind, SIZES[row["recipe"]], *(share(row, name) for name in NEAREST), row["nearest order of"]]
+                         for kind in KINDS for row in by_size(rows) if row["captions"] == kind))
+
+
 def of_guidance(rows):
     """A line for each kind of captions and guidance"""
-    heads = [f"captions, {rows[0]['bound of']} of a kind", "w", "bound, %", "order, %", "of", "whole, %", "diversity",
-             "of"]
+    heads = [f"captions, {rows[0]['bound of']} of a kind", "w", "unread, %", "bound, %", "nearest colour, %",
+             "nearest bound, %", "nearest order, %", "of", "diversity", "of"]
     number = lambda row, name: f"{float(row[name]):.2f}" if row[name] else ""
     ratio = lambda row: " ± ".join(filter(None, (number(row, "diversity"), number(row, "diversity error"))))
-    return table(heads, ([kind, row["guidance"], share(row, "bound"), share(row, "order"), row["order of"],
-                          share(row, "whole"), ratio(row), row["diversity of"]]
+    shown = "unread", "bound", "nearest colour", "nearest bound", "nearest order"
+    return table(heads, ([kind, row["guidance"], *(share(row, name) for name in shown), row["nearest order of"],
+                          ratio(row), row["diversity of"]]
                          for kind in SWEPT for row in sorted(rows, key=lambda row: int(row["guidance"]))
                          if row["captions"] == kind))
 
@@ -265,13 +298,13 @@ def of_clip(rows):
 
 
 def draw(path, rows):
-    """The shares `bound` and `order` by the weights of the encoder, a line for each kind of captions that has them"""
+    """The shares `bound` and `order` of nearest scenes by the weights of the encoder, a line for each of the kinds"""
     from genmini import plots
     from genmini.studies.caption import KINDS
 
     figure, ((bound, order),) = plots.new_figure(1, 2, 5.5, 4.2)
-    for panel, name, title in ((bound, "bound", "colour and shape of each thing"),
-                               (order, "order", "which of two things comes first, on the right axis")):
+    for panel, name, title in ((bound, "nearest bound", "colour and shape of each thing"),
+                               (order, "nearest order", "which of two colours comes first, on the right axis")):
         for k, kind in enumerate(KINDS):
             of_kind = [row for row in by_size(rows) if row["captions"] == kind and row[name]]
             if of_kind:

@@ -62,12 +62,13 @@ def _judged(caption, scene):
         return found
     found |= {kind: right("colour", "shape", kind) for kind in ("size", "place") if any(caption.says(kind))}  # (4)
     if caption.relation and len({(thing.colour, thing.shape) for thing in caption.things}) == 2:
-        found |= _related(caption, scene)
+        found |= related(caption, scene)
     return found
 
 
-def _related(caption, scene):
-    """(5) and (6), of two things that differ in colour or shape: the deals then differ within things alone"""
+def related(caption, scene):
+    """(5) and (6) of two things, as {"axis": ..., "order": ...}. They differ in colour or shape: the deals then differ
+    within things alone."""
     A, B = next(dealt(caption.only("colour", "shape").things, scene.objects))
     mean = lambda objects: torch.tensor([(o.x, o.y) for o in objects], dtype=torch.float64).mean(0)
     x, y = (mean(A) - mean(B)).tolist()

@@ -68,7 +68,7 @@ def test_one_training_gives_the_rows_of_all_captions_and_guidances(table, tmp_pa
     lines = text.splitlines()
     assert [line.split(" | ")[0] for line in lines if "`imagen`" in line] == [
         "| S, `imagen` (encoder-s)", "| M, `imagen` (encoder-m)"]
-    assert sum(line.startswith("| four or five equal objects") for line in lines) == 2
+    assert sum(line.startswith("| four or five equal objects") for line in lines) == 4  # in two tables
     assert "![" in text and Image.open(tmp_path / "encoder.png").size[0] > 500 and "old" not in text
 
 
@@ -84,6 +84,23 @@ def test_clip_is_judged_on_seen_and_unseen_pairs(table):
     assert pairs["caption"] == f"{(nearer(s, same) < 1).double().mean():.4f}" and pairs["caption of"] == len(test)
     assert pairs["image"] == f"{(nearer(s.T, same) < 1).double().mean():.4f}"
     assert 0 < float(seen["exchanged"]) < 1 and 500 < seen["exchanged of"] < 2000
+
+
+def test_the_nearest_scene_is_judged_where_no_scene_is_read():
+    """Of captions with things of two colours: of true ones, of exchanged ones, and of images too faint to read"""
+    test = data.load("shapes", "test", size=16)
+    parsed = [shapes_captions.parse(caption) for caption in test.captions]
+    n = [n for n, caption in enumerate(parsed) if caption.relation and len(set(caption.says("colour"))) == 2][:40]
+    captions, x = [parsed[k] for k in n], test.x[n]
+    faint = (0.5 * x.float() + 0.5 * x.float().mean((2, 3), keepdim=True)).to(torch.uint8)
+    assert metrics.captions(captions, faint)["unread"].all()
+    true = table_text.of_nearest(captions, x)
+    assert list(true) == table_text.NEAREST and all(values.eq(1).all() for values in true.values())
+    exchanged = [shapes_captions.parse(shapes_captions.exchanged(test.captions[k])) for k in n]
+    found = table_text.of_nearest(exchanged, x)
+    assert found["nearest axis"].eq(1).all() and found["nearest order"].eq(0).all() and found["nearest bound"].all()
+    found = table_text.of_nearest(captions, faint)
+    assert not any(values.isnan().all() for values in found.values())
 
 
 def test_diversity_is_1_of_data_and_0_of_one_image():
