@@ -19,11 +19,16 @@ import torch
 
 from . import shapes, shapes_captions, text
 
-WORDS = text.Words(shapes_captions.VOCABULARY)
+WORDS = text.Words(shapes_captions.VOCABULARY, shapes_captions.GRAMMAR)
 
 COUNT = {"train": 100_000, "valid": 1_000, "test": 2_000}  # sentences; 100,000 take 4 seconds of one core
 OF_TEN = {"shapes": 6, "shapes-pairs": 2, "shapes-counts": 2}
 LENGTH = 40  # words of the longest sentence of three things, "a pair of small red circles in the top left", and its end
+
+
+def words(vocabulary):
+    """Words of this vocabulary, which know the grammar of captions if they are its words"""
+    return WORDS if vocabulary == WORDS.vocabulary else text.Words(vocabulary)
 
 
 @functools.cache

@@ -21,14 +21,13 @@ things differ in colour or shape and it names both, unless there is one thing. T
 for another of its kind and leave it true.
 """
 
-import difflib
 import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .shapes import COLOURS, GROUNDS
-from .text import split
+from .text import nearest, split
 
 COUNTS = "a", "two", "three", "four", "five", "six", "seven", "eight", "nine"
 PLACES = ("in the top left", "at the top", "in the top right", "on the left", "in the centre", "on the right",
@@ -52,6 +51,9 @@ WAYS = {  # kind -> {meaning: how it is said, the plain way first}
     "ground": {ground: tuple(f"on a {ground} {word}" for word in ("ground", "background")) for ground in GROUNDS},
     "opening": {True: ("a picture of", "there is", "there are")},
 }
+EXAMPLE = "a small red circle left of two blue squares"
+GRAMMAR = "; ".join(f"the {kind}s " + ", ".join(ways[0] for ways in WAYS[kind].values()) for kind in (
+    "colour", "shape", "size", "count", "relation", "place", "ground")) + f"; an example: {EXAMPLE!r}"
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,7 @@ def parse(text):
     words = split(text)
     unknown = next((word for word in words if word not in VOCABULARY), None)
     if unknown:
-        near = difflib.get_close_matches(unknown, VOCABULARY, 1, 0)[0]
+        near = nearest(unknown, VOCABULARY)
         raise ValueError(f"captions of shapes have no word {unknown!r}; the nearest that they have is {near!r} "
                          f"among {', '.join(word for word in VOCABULARY if word != ',')}")
     rest = _Words(words)
@@ -284,4 +286,4 @@ class _Words:
         before = " ".join(self.all[: len(self.all) - len(self.words)]).replace(" ,", ",")
         begins = f"after {before!r} a caption goes on with" if before else "a caption begins with"
         found = repr(self.words[0]) if self.words else "its end"
-        raise ValueError(f"{begins} {wanted}, got {found}; an example: 'a small red circle left of two blue squares'")
+        raise ValueError(f"{begins} {wanted}, got {found}; an example: {EXAMPLE!r}")

@@ -14,7 +14,7 @@ numbers has room for L - 1 words and the 0 that ends them.
 import difflib
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ import torch
 MOST_CHARACTERS = 10_000  # of one text
 MOST_WORDS = 2**15  # of a vocabulary
 FEW = 100  # words that an error lists, at most
+DIGITS = "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"
 
 
 def split(text):
@@ -33,9 +34,16 @@ def split(text):
     return re.findall(r"[^\W_](?:[^\W_]|['-])*|,", text.lower())
 
 
+def nearest(word, vocabulary):
+    """The word of the vocabulary that is spelt most like this one; of a digit its name, if that is there."""
+    named = DIGITS[int(word)] if re.fullmatch("[0-9]", word) else ""
+    return named if named in vocabulary else difflib.get_close_matches(word, vocabulary, 1, 0)[0]
+
+
 @dataclass(frozen=True)
 class Words:
     vocabulary: tuple  # of str: word n has the number n + 1
+    grammar: str = field(default="", compare=False)  # what an error says of them; "": it lists them
 
     def __post_init__(self):
         strange = [word for word in self.vocabulary if not isinstance(word, str) or split(word) != [word]]
@@ -75,11 +83,13 @@ class Words:
             return [self.number[word] for word in words]
         except KeyError:
             unknown = next(word for word in words if word not in self.number)[:40]
-            near = difflib.get_close_matches(unknown, self.vocabulary, 1, 0)[0]
+            near = nearest(unknown, self.vocabulary)
             raise ValueError(f"there is no word {unknown!r} here; the nearest is {near!r}, "
                              f"and known are {self._known()}") from None
 
     def _known(self):
+        if self.grammar:
+            return self.grammar
         if len(self.vocabulary) > FEW:
             return f"{len(self.vocabulary)} words"
         return ", ".join(word for word in self.vocabulary if word != ",")

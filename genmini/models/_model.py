@@ -25,7 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from genmini.data.text import Words
+from genmini.data import captions
 from genmini.models._judge import judge
 from genmini.models._lacks import LACKS, SAMPLING
 from genmini.models._levels import checked, checked_classes
@@ -101,7 +101,7 @@ class Model(nn.Module):
     @functools.cached_property
     def words(self):
         """What turns text into the numbers that the model reads, and back; None without a vocabulary."""
-        return Words(self.vocabulary) if self.vocabulary else None
+        return captions.words(self.vocabulary) if self.vocabulary else None
 
     @property
     def title(self):

@@ -115,7 +115,7 @@ def test_y_is_text_or_numbers():
     assert torch.equal(model.loss(x, "a red circle"), model.loss(x, y[0]))
     assert model.check_y(None, 3) is None and model.takes_y and not model.classes
     for wrong, words in ((None, "y is missing: a caption for all, or one each"), ("a rad circle", "nearest is 'red'"),
-                         ("", "has no word; known are a, above"), (["a"], "one text for all, or 2 of them, got 1"),
+                         ("", "has no word; known are the colours"), (["a"], "one text for all, or 2 of them, got 1"),
                          ("a red circle and a red cross", "at most 5 words here"), (3, "text must be a str"),
                          (torch.zeros(2), "a str, a list of str, or the numbers of words, got torch.float")):
         with pytest.raises(ValueError, match=words):

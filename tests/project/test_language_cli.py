@@ -56,7 +56,7 @@ def test_it_is_trained_drawn_and_judged(run, capsys, tmp_path):
     (["sample", "r", "--film"], "--film does not fit: Language does not draw step by step from noise"),
     (["sample", "r", "--out", "x.png"], "Language draws texts: --out takes a .txt or a .npy file, got x.png"),
     (["sample", "r", "--begin", "a purpel"], "there is no word 'purpel' here; the nearest is 'purple', and known"),
-    (["sample", "r", "--begin", ""], "the text '' has no word; known are a, above, and"),
+    (["sample", "r", "--begin", ""], "the text '' has no word; known are the colours red, "),
     (["sample", "r", "--begin", 40 * "red "], "a text has at most 39 words here, a comma is one, and 'red red red"),
     (["sample", "r", "--begin", "\0"], "the text '\\x00' has no word"),
     (["train", "made", "--data", "captions"], "made has no recipe for 'captions'; its recipes are digits"),

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genmini.data.text import Words, check, split
+from genmini.data.text import Words, check, nearest, split
 
 WORDS = Words(("a", "and", ",", "blue", "circle", "red", "x-ray", "it's"))
 texts = st.lists(st.lists(st.sampled_from(WORDS.vocabulary), min_size=1, max_size=9), max_size=5)
@@ -49,6 +49,19 @@ def test_an_error_lists_few_words_and_counts_many():
     many = Words(tuple(f"w{n}" for n in range(3000)))
     with pytest.raises(ValueError, match="no word 'w3001' here; the nearest is 'w.*', and known are 3000 words$"):
         many.encode(["w3001"])
+
+
+def test_an_error_says_the_grammar_where_there_is_one():
+    words = Words(WORDS.vocabulary, "the colours blue, red")
+    assert words == WORDS
+    for text in ("purple", ""):
+        with pytest.raises(ValueError, match="known are the colours blue, red$"):
+            words.encode([text])
+
+
+@pytest.mark.parametrize("word, near", [("2", "two"), ("3", "zed"), ("²", "zed"), ("tow", "two"), ("zde", "zed")])
+def test_the_nearest_word_of_a_digit_is_its_name(word, near):
+    assert nearest(word, ("two", "zed")) == near
 
 
 @pytest.mark.parametrize("vocabulary", [(), ("a", "a"), ("Red",), ("a b",), ("",), ("a,",), (3,), (None,), ("-",)])
