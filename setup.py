@@ -37,9 +37,8 @@ setup(
     package_dir={"genmini": "genmini", "genmini.kernels": "kernels", "genmini.csrc": "csrc"},
     packages=[*find_packages(HERE, include=["genmini", "genmini.*"]), "genmini.kernels", "genmini.csrc"],
     package_data={
-        "genmini": ["py.typed"],
+        "genmini": ["py.typed", "shipped/*/*"],
         "genmini.data": ["*.npz", "*.txt"],
-        "genmini.metrics": ["digits-v1/*"],
         "genmini.csrc": ["**/*.cu", "**/*.cpp", "**/*.h", "**/*.gdb"],  # whatever folders it has
     },
 )

@@ -2,6 +2,7 @@
 
     checkpoint.save("runs/made", model, {"step": 800, "valid": 17.0})      each call replaces what the one before saved
     model = genmini.load("runs/made");  model.log_prob(x);  model.sample(64)
+    model = genmini.load("digits-v1")                               a run that comes with genmini, of genmini/shipped
 
 The weights are written first, under a name of their own, and with them the state of a training that is not at its end;
 then run.json, which names them, replaces the old one in one step: the folder always holds the old run or the new one.
@@ -25,6 +26,7 @@ from genmini.files import check_name, write
 
 FORMAT = 2
 FORMAT_1_KEYS = {"then": "later"}  # key in run.json of format 1 -> the key now
+SHIPPED = Path(__file__).with_name("shipped")  # the folder of the runs that come with genmini
 SINCE_FORMAT_2 = ("digests", "options", "source")
 
 # What run.json may hold besides the user's own keys: key -> its type, and whether it must be there
@@ -108,8 +110,23 @@ def _rebuilt(value, tensors):
     return value
 
 
+def shipped():
+    """The names of the runs that come with genmini. `python -m genmini.ship` adds one."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/run.json"))
+
+
+def is_shipped(run):
+    """Whether this is the name of a run that comes with genmini, and of no folder here."""
+    return str(run) in shipped() and not Path(run).is_dir()
+
+
+def place(run):
+    """What a command calls RUN, a folder or the name of a run that comes with genmini -> the folder."""
+    return SHIPPED / str(run) if is_shipped(run) else Path(run)
+
+
 def read(run):
-    """The metadata in run.json, in the keys of the present format."""
+    """The metadata in run.json of this folder, in the keys of the present format."""
     return _metadata(run, _bytes(run))
 
 
@@ -149,7 +166,8 @@ def _metadata(run, text):
 
 
 def load(run, device="cpu"):
-    """The trained model of a run, in eval mode."""
+    """The trained model of a run, in eval mode. run: its folder, or the name of one that comes with genmini."""
+    run = place(run)
 
     def build(metadata):
         make = lambda: models.find(metadata["model"])(**metadata["settings"])

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import glob
+import itertools
 import os
 from pathlib import Path
 
@@ -24,6 +25,13 @@ def check_name(path):
         if error.errno == errno.ENAMETOOLONG:
             raise ValueError(f"{shown} is too long a name for the file system, {len(os.fsencode(text))} bytes: "
                              "choose a shorter one") from None
+
+
+def free(path):
+    """The path, numbered if it is taken: drawn.png, drawn-2.png, ..."""
+    check_name(path)
+    names = (path if i == 1 else path.with_stem(f"{path.stem}-{i}") for i in itertools.count(1))
+    return next(name for name in names if not name.exists())
 
 
 def write(path, content):

@@ -5,14 +5,13 @@
 """
 
 import io
-import itertools
 import math
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from genmini import conditions, files, plots
+from genmini import checkpoint, conditions, files, plots
 
 
 def draw(model, n, seed=0, **how):
@@ -120,8 +119,7 @@ def write_film(path, frames, levels):
     plots.film(path, [frame.cpu() for frame in frames], levels)
 
 
-def free_picture(folder, suffix=".png"):
-    """FOLDER/drawn.png, numbered if that is taken."""
-    files.check_name(folder)
-    names = (f"drawn{suffix}" if i == 1 else f"drawn-{i}{suffix}" for i in itertools.count(1))
-    return next(Path(folder) / name for name in names if not (Path(folder) / name).exists())
+def free_picture(run, suffix=".png"):
+    """RUN/drawn.png, of a run that comes with genmini RUN.png in the working directory; numbered if that is taken."""
+    files.check_name(run)
+    return files.free(Path(f"{run}{suffix}") if checkpoint.is_shipped(run) else Path(run) / f"drawn{suffix}")

@@ -25,7 +25,7 @@ def where_it_runs(parser):
     parser.add_argument("--threads", type=positive, help="CPU threads (default: the recipe's, else PyTorch's)")
 
 
-def run_folder(parser, help="a folder that `genmini train` wrote"):
+def run_folder(parser, help="a folder that `genmini train` wrote, or a shipped run of `genmini list`"):
     parser.add_argument("run_folder", metavar="RUN", help=help)
 
 

@@ -18,6 +18,6 @@ def run(arguments):
     from genmini import checkpoint, data
 
     folder = arguments.run_folder
-    split = data.of_run(checkpoint.read(folder), arguments.split, arguments.data_dir)
+    split = data.of_run(checkpoint.read(checkpoint.place(folder)), arguments.split, arguments.data_dir)
     model = checkpoint.load(folder, _options.device(arguments))
     _output.figures(model, split, arguments.k)

@@ -1,8 +1,8 @@
-"""`genmini list`: the models with their recipes, the data sets, the studies, the operators with their rungs."""
+"""`genmini list`: the models with their recipes, the data sets, the studies, the shipped runs, the operators."""
 
 import inspect
 
-HELP = "the models with their recipes, the data sets, the studies, the operators with their rungs"
+HELP = "the models with their recipes, the data sets, the studies, the shipped runs, the operators with their rungs"
 
 
 def options(parser):
@@ -10,7 +10,7 @@ def options(parser):
 
 
 def run(arguments):
-    from genmini import data, kernels, models, ops, studies  # noqa: F401  ops imports every room
+    from genmini import checkpoint, data, kernels, models, ops, studies  # noqa: F401  ops imports every room
 
     print("models       (genmini train MODEL --data D)")
     for name in models.MODELS:
@@ -22,6 +22,10 @@ def run(arguments):
     print("\nstudies      (genmini study STUDY RUN)")
     for name, what in studies.STUDIES.items():
         print(f"  {name:<18} {what}")
+    print("\nshipped runs (a RUN of sample, eval, score, study)")
+    for name in checkpoint.shipped():
+        saved = checkpoint.read(checkpoint.SHIPPED / name)
+        print(f"  {name:<18} {saved['model']}, trained on {saved['data']}")
     print("\noperators    (genmini.ops; rungs of the GPU kernel, slowest first)")
     for name, room in kernels.ROOMS.items():
         native = f"; cpu: {room.cpu}" if room.cpu else ""

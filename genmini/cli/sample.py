@@ -21,7 +21,7 @@ def options(parser):
     parser.add_argument("--film", action="store_true", help="of Diffusion: a .gif of the way from noise to the samples")
     parser.add_argument("--out", metavar="FILE",
                         help="a .png picture, a .txt of text, a .npy array, or a film (default: RUN/drawn.png, "
-                             "drawn-2.png, ...)")
+                             "drawn-2.png, ...; of a run that comes with genmini NAME.png here)")
     _options.seed(parser)
     _options.where_data_lies(parser)
     _options.where_it_runs(parser)
@@ -40,7 +40,7 @@ def run(arguments):
     folder = arguments.run_folder
     if arguments.out is not None:
         samples.check_file(arguments.out, arguments.film)
-    saved = checkpoint.read(folder)
+    saved = checkpoint.read(checkpoint.place(folder))
     model = checkpoint.load(folder, _options.device(arguments))
     out = Path(arguments.out or samples.free_picture(folder, samples.suffix(model, arguments.film)))
     samples.check_fits(out, model)

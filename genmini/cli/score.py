@@ -6,7 +6,7 @@ HELP = "how good samples are: FID, KID, inception score, precision, recall, clas
 
 
 def options(parser):
-    _options.run_folder(parser, "a folder that `genmini train` wrote, of a model that draws images")
+    _options.run_folder(parser, "a run of a model that draws images")
     parser.add_argument("-n", type=_options.positive, default=1000, metavar="N",
                         help="how many samples (default: 1000)")
     _options.how_to_sample(parser)
@@ -22,7 +22,7 @@ def run(arguments):
     from genmini.metrics.score import check
 
     folder, device = arguments.run_folder, _options.device(arguments)
-    saved = checkpoint.read(folder)
+    saved = checkpoint.read(checkpoint.place(folder))
     model, network = checkpoint.load(folder, device), metrics.network(arguments.features, device)
     train, test = (data.of_run(saved, split, arguments.data_dir) for split in ("train", "test"))
     how = {} if model.cannot("sample") else _options.chosen(arguments, model)

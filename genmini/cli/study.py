@@ -11,9 +11,10 @@ HELP = "one question about what a trained run has learnt: a picture and a line"
 def options(parser):
     parser.add_argument("study", metavar="STUDY", help="one of `genmini list`, as reconstruct")
     parser.add_argument("of", nargs="+", metavar="RUN",
-                        help="folders that `genmini train` wrote; of latent-dim, a model")
+                        help="folders that `genmini train` wrote, or shipped runs; of latent-dim, a model")
     parser.add_argument("--out", metavar="FILE",
-                        help="the picture of one run (default: RUN/STUDY.png); of latent-dim, a folder for runs")
+                        help="the picture of one run (default: RUN/STUDY.png, of a shipped run RUN-STUDY.png here); of "
+                             "latent-dim, a folder for runs")
     _options.seed(parser)
     trains = parser.add_argument_group("of latent-dim, which trains")
     trains.add_argument("--dimensions", type=_options.positive, nargs="+", metavar="d", help="default: 2 5 10 20 50")
@@ -47,16 +48,17 @@ def run(arguments):
         raise ValueError(f"--out takes a .png file, got {arguments.out}")
     device, fits = _options.device(arguments), 0
     for folder in folders:
+        first, heading = (folder[0], "") if study.together else (folder, f"{folder}: ")
         try:
-            answer = studies.study(arguments.study, folder, arguments.out, arguments.data_dir, device, arguments.seed)
+            picture = arguments.out or studies.picture(arguments.study, first)
+            answer = studies.study(arguments.study, folder, picture, arguments.data_dir, device, arguments.seed)
         except (ValueError, OSError) as why:  # of several runs, the others are still studied
             if len(folders) == 1:
                 raise
             print(f"genmini: {why}", file=sys.stderr)
             continue
         fits += 1
-        first, heading = (folder[0], "") if study.together else (folder, f"{folder}: ")
-        print(f"{heading}{answer}\npicture   {arguments.out or Path(first) / f'{arguments.study}.png'}")
+        print(f"{heading}{answer}\npicture   {picture}")
     if not fits:
         raise ValueError(f"none of these {len(folders)} runs fits {arguments.study}")
 

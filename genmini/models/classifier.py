@@ -14,7 +14,7 @@ x has the levels 0 ... L-1, or real numbers between them. In training, units of 
 `binary` of the images is made binary, half of these by a threshold, half drawn with the probability x / (L - 1), so
 that one network judges grey and binary images.
 
-    test: tests/models/test_classifier.py    used by: genmini/metrics, with the trained run in genmini/metrics/digits-v1
+    test: tests/models/test_classifier.py    used by: genmini/metrics, with the trained run in genmini/shipped/digits-v1
 """
 
 import torch

@@ -10,6 +10,8 @@ which fit, its `STUDY` says (_study.py).
 import importlib
 from pathlib import Path
 
+from genmini import checkpoint, files
+
 from ._run import Misfit, Run
 
 STUDIES = {  # of runs; `latent-dim` trains runs of its own
@@ -57,9 +59,15 @@ def misfit(name, model):
     return its.misfit(model)
 
 
+def picture(name, run):
+    """Where the picture of this study of the run goes: RUN/NAME.png; of a run that comes with genmini RUN-NAME.png in
+    the working directory, numbered if that is taken."""
+    return files.free(Path(f"{run}-{name}.png")) if checkpoint.is_shipped(run) else Path(run) / f"{name}.png"
+
+
 def study(name, folder, out=None, data_dir=None, device="cpu", seed=0):
-    """-> what the picture shows, in a line. out: the picture's path (default: NAME.png in the run's folder); folder: of
-    a run, or those of several for a study of runs together."""
+    """-> what the picture shows, in a line. out: the picture's path (default: that of `picture`); folder: of a run, or
+    those of several for a study of runs together."""
     its, folders = find(name), [folder] if isinstance(folder, str | Path) else list(folder)
     if not folders or len(folders) > 1 and not its.together:
         raise ValueError(f"{name} takes one run" + " or more" * its.together + f", got {len(folders)}")
@@ -70,4 +78,4 @@ def study(name, folder, out=None, data_dir=None, device="cpu", seed=0):
         why = misfit(name, run.model)
         if why:
             raise Misfit(f"{run.folder} does not fit: {why}")
-    return its.make(runs if its.together else runs[0], Path(out or Path(folders[0]) / f"{name}.png"))
+    return its.make(runs if its.together else runs[0], Path(out or picture(name, folders[0])))

@@ -14,7 +14,8 @@ class Misfit(ValueError):
 class Run:
     def __init__(self, folder, data_dir=None, device="cpu", seed=0):
         self.folder, self.data_dir, self.device, self.seed = folder, data_dir, device, seed
-        self.metadata, self.model = checkpoint.read(folder), checkpoint.load(folder, device)
+        self.metadata = checkpoint.read(checkpoint.place(folder))
+        self.model = checkpoint.load(folder, device)
         self.name = f"{self.model.title} in {folder}"
 
     def split(self, split):

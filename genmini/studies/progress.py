@@ -5,7 +5,7 @@ one before; the words are of the last stage alone. A GAN's `modes` and `good` ar
 they tell whether modes collapse, and whether they come back. The pictures along the training stand in RUN/progress.
 """
 
-from genmini import plots
+from genmini import checkpoint, plots
 from genmini.studies._run import Misfit
 from genmini.studies._study import Study
 from genmini.train import rows_of
@@ -16,6 +16,9 @@ LARGEST = 1e30  # beyond it a panel has no scale, and so it is of numbers that a
 
 
 def study(runs, path):
+    for run in runs:
+        if checkpoint.is_shipped(run.folder):
+            raise Misfit(f"{run.folder} does not fit: a run that comes with genmini keeps no metrics of its training")
     rows = {run.name: rows_of(run.folder) for run in runs}
     lines = {name: curves(of_run) for name, of_run in rows.items()}
     common = [name for name in next(iter(lines.values())) if all(name in of_run for of_run in lines.values())]

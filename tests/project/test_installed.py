@@ -165,6 +165,20 @@ def test_it_trains_in_another_folder(installed, trained):
         assert Path(path).is_relative_to(site), path
 
 
+def test_runs_that_come_with_genmini_are_installed_and_nothing_is_written_to_them(installed, tmp_path):
+    python, site = installed
+    shipped = {path.name for path in (ROOT / "genmini" / "shipped").iterdir()}
+    (evaluate, evaluated), (_, listed) = genmini(python, tmp_path, "eval digits-v1", "list")
+    assert evaluate == 0 and re.search(r"^test +accuracy +0\.970 ", evaluated)
+    assert all(re.search(rf"\n  {name} +\w+, trained on ", listed) for name in shipped)
+    if "imagen" in shipped:
+        (status, printed), = genmini(python, tmp_path, "sample imagen -n 1")
+        assert status == 0 and "1 samples in imagen.png" in printed and (tmp_path / "imagen.png").exists()
+    at = site / "genmini" / "shipped"
+    assert {path.relative_to(at) for path in at.rglob("*")} == {
+        path.relative_to(ROOT / "genmini" / "shipped") for path in (ROOT / "genmini" / "shipped").rglob("*")}
+
+
 def test_without_a_compiler_triton_and_matplotlib_only_pictures_are_missing(installed, trained, tmp_path):
     """The wheel brings its libraries along. What the run gave with all packages, it gives without them."""
     python, _ = installed
