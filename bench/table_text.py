@@ -160,14 +160,14 @@ def of_nearest(captions, x):
     from genmini.data.shapes_captions import true_of
     from genmini.metrics.captions import related
 
-    judged = []
+    values = []
     for caption, scene in zip(captions, shapes_reader.read(x, tolerance=math.inf), strict=True):
         true = lambda *kinds: scene is not None and true_of(caption.only(*kinds), scene)  # noqa: B023
         found = {"count": true(), "colour": true("colour"), "shape": true("shape"), "bound": true("colour", "shape")}
         if found["colour"] and caption.relation and len(set(caption.says("colour"))) == 2:
             found |= related(caption.only("colour", "relation"), scene)
-        judged.append({f"nearest {name}": value for name, value in found.items()})
-    return {name: torch.tensor([each.get(name, math.nan) for each in judged], dtype=torch.float64) for name in NEAREST}
+        values.append({f"nearest {name}": value for name, value in found.items()})
+    return {name: torch.tensor([each.get(name, math.nan) for each in values], dtype=torch.float64) for name in NEAREST}
 
 
 def as_text(values):

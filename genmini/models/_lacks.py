@@ -38,8 +38,9 @@ LACKS = {  # method, or argument of `sample` -> what a model without it does not
     "eta": "has no sampler that draws a share of noise",
     "steps": "draws in a number of steps of its own",
     "guidance": "is not guided towards a class",
+    "threshold": "is not guided towards a class",  # which can lead estimates out of the range of data
     "classifier": "is not guided by a classifier",
     "film": "does not draw step by step from noise",
 }
 # arguments that some `sample`s take
-SAMPLING = "mean", "begin", "known", "how", "T", "eta", "steps", "guidance", "classifier", "film"
+SAMPLING = "mean", "begin", "known", "how", "T", "eta", "steps", "guidance", "threshold", "classifier", "film"

@@ -12,10 +12,9 @@ drawn of each caption, always from the same noise. The curves have
 line has the same of scenes of the train split, of which the captions are true: below it samples are less diverse than
 the data.
 
-In the picture are a sample of each caption by the static threshold as w grows, then by each threshold at the largest
-w. Without a threshold a large w can make numbers that are no longer finite; the answer says so, and the row is empty.
-FID is left out: genmini has no network that judges scenes. In DALL-E 2 w is that of the decoder; the prior keeps its
-own.
+The picture shows a sample of each caption by the static threshold as w grows, then by each threshold at the largest w.
+Without a threshold a large w can make numbers that are no longer finite; the answer says so, and the row is empty. FID
+is left out: genmini has no network that judges scenes. In DALL-E 2 w is that of the decoder; the prior keeps its own.
 """
 
 import itertools
@@ -117,4 +116,4 @@ def picture(path, model, rows, found, data):
     plots.save(figure, path)
 
 
-STUDY = Study(study, needs=("guidance",), misfit=misfit)
+STUDY = Study(study, needs=("guidance", "threshold"), misfit=misfit)

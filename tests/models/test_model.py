@@ -241,7 +241,8 @@ def test_what_a_model_cannot_do_it_says_and_the_rest_it_does(name):
                 call(model, x)
         elif not model.classes:
             call(model, x)
-    for argument, value in dict(mean=False, known=0, how=None, T=None, steps=None, guidance=None).items():
+    optional = dict(mean=False, known=0, how=None, T=None, steps=None, guidance=None, threshold=None)
+    for argument, value in optional.items():
         if family.cannot(argument):
             with pytest.raises((TypeError, Cannot)):
                 model.sample(2, **{argument: value})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from genmini.models._lacks import SAMPLING
 from genmini.models._model import Model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,6 +129,26 @@ def test_nobody_outside_the_models_asks_of_which_family_a_model_is():
     assert of_families("m = run.model\nisinstance(m, GAN), isinstance(m, Model), isinstance(x, GAN)") == {
         "isinstance(m, GAN)"}
     assert {path.name: names for path in PATHS if (names := of_families(path.read_text()))} == {}
+
+
+def arguments_of_sample(code):
+    """The names of what the code hands to `sample`, of a model or through samples.draw and metrics.draw."""
+    for place, names in of_models(ast.parse(code)).items():
+        for node in inside(place):
+            match node:
+                case ast.Call(func=ast.Attribute(value=value, attr="sample")) if is_model(value, names):
+                    yield from (each.arg for each in node.keywords if each.arg)
+                case ast.Call(func=ast.Attribute(attr="draw") | ast.Name("draw"), args=[one, *_]) if (
+                        is_model(one, names)):
+                    yield from (each.arg for each in node.keywords if each.arg)
+
+
+def test_nobody_outside_the_models_samples_by_arguments_that_the_contract_does_not_have():
+    assert [*arguments_of_sample("run.model.sample(2, u=3, **how)\nsamples.draw(model, 2, w=1)\nx.sample(2, v=1)")] == [
+        "u", "w"]
+    found = {path.name: {*arguments_of_sample(path.read_text())} - {*SAMPLING, "x", "y"} for path in PATHS
+             if not path.name.startswith("bench_")}
+    assert {name: others for name, others in found.items() if others} == {}
 
 
 def test_nobody_outside_the_models_asks_what_attributes_a_model_has():
