@@ -33,7 +33,6 @@ COUNTS = "a", "two", "three", "four", "five", "six", "seven", "eight", "nine"
 PLACES = ("in the top left", "at the top", "in the top right", "on the left", "in the centre", "on the right",
           "in the bottom left", "at the bottom", "in the bottom right")  # by row, then by column
 RELATIONS = "left of", "right of", "above", "below"
-CONVERSE = dict(zip(RELATIONS, ("right of", "left of", "below", "above"), strict=True))
 PLURAL = {"box": "boxes", "cross": "crosses", "plus": "pluses"}
 UPPER = {"top": "upper", "bottom": "lower"}
 

@@ -13,9 +13,10 @@ from genmini.data import shapes
 from genmini.data import shapes_captions as captions
 from genmini.data.captions import WORDS
 from genmini.data.shapes import Object, Scene
-from genmini.data.shapes_captions import CONVERSE, PLACES, RELATIONS, WAYS, Caption, Thing, parse, true_of, write
+from genmini.data.shapes_captions import PLACES, RELATIONS, WAYS, Caption, Thing, parse, true_of, write
 
 each = pytest.mark.parametrize("name", shapes.MIXES)
+CONVERSE = dict(zip(RELATIONS, ("right of", "left of", "below", "above"), strict=True))
 
 
 def scenes_of(name, n=150):
