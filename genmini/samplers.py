@@ -33,7 +33,7 @@ x_0 tends to a draw from p(x_0 | k). With few it lies nearer to what the model d
 A time is a pair (a, s); a path is a list of times. `step(x, t, r, eta)` is (2) by (3): the denoiser and the step that
 follows, so that a model can do both in one kernel; step(x, t, DATA) is x0(x). `of(denoiser)` makes it from a function.
 
-    room: kernels/ddim_step.py    used by: genmini/models/diffusion.py, genmini/models/dalle2.py
+    room: kernels/ddim_step.py    used by: genmini/models/diffusion.py, genmini/models/_priors.py
     test: tests/project/test_samplers.py
 """
 

@@ -22,11 +22,11 @@ Salimans, Ho, 2022) lies
 
     |x_0 - x0|^2 min(max(a^2 / s^2, 1), 5)                                                  (7)
 
-With 25 in the place of 5 lines are sharp sooner still, but Imagen had not begun to learn the order of two things after
-6000 steps, of 8000, and with 5 it had: of 200 valid captions the error was smaller than with the things exchanged for
-48%, and for 72%, with noise of t = 700.
+With 25 in the place of 5 lines are sharp sooner still, but after 6000 of 8000 steps Imagen had not begun to learn the
+order of two things: with noise of t = 700, 48% of 200 valid captions had a smaller error than with their things
+exchanged, and with 5 it was 72%.
 
-    used by: genmini/models/diffusion.py, genmini/models/dalle2.py    test: tests/models/test_diffusion.py
+    used by: diffusion.py, _bound.py and _priors.py of genmini/models    test: tests/models/test_diffusion.py
 """
 
 import math

@@ -41,13 +41,13 @@ def mean(parser):
 def how_to_sample(parser):
     parser.add_argument("--how", metavar="SAMPLER",
                         help="how PixelCNN (cached, naive, jacobi) and PixelRNN (naive, jacobi) draw the same samples; "
-                             "how Diffusion draws (ddim, ddpm, dpm, heun)")
+                             "how Diffusion, DALLE2 and Imagen draw (ddim, ddpm, dpm, heun)")
     parser.add_argument("--eta", type=float, metavar="E",
-                        help="of Diffusion with --how ddim: from 0, no noise at its steps (default), to 1, as ddpm")
-    parser.add_argument("--sampling-steps", type=positive, metavar="N", help="steps of Diffusion from noise to image")
+                        help="of --how ddim: from 0, no noise at its steps (default), to 1, as ddpm")
+    parser.add_argument("--sampling-steps", type=positive, metavar="N", help="steps of a diffusion from noise to image")
     parser.add_argument("--guidance", type=float, metavar="W",
-                        help="of Diffusion with classes or --classifier: 1 draws from p(x | y), a larger W goes "
-                             "further from p(x)")
+                        help="of Diffusion with classes or --classifier, of DALLE2 and Imagen: 1 draws from p(x | y), "
+                             "a larger W goes further from p(x)")
     parser.add_argument("--classifier", metavar="C",
                         help="leads a Diffusion without classes to classes: digits-v1, or the RUN of a classifier")
     mean(parser)

@@ -18,7 +18,7 @@ def options(parser):
     _options.how_to_sample(parser)
     parser.add_argument("--begin", metavar="TEXT", help="of Language: the words that each text begins with")
     parser.add_argument("--complete", action="store_true", help="keep the first half of test images, draw the rest")
-    parser.add_argument("--film", action="store_true", help="of Diffusion: a .gif of the way from noise to the samples")
+    parser.add_argument("--film", action="store_true", help="of diffusions: a .gif of the way from noise to samples")
     parser.add_argument("--out", metavar="FILE",
                         help="a .png picture, a .txt of text, a .npy array, or a film (default: RUN/drawn.png, "
                              "drawn-2.png, ...; of a run that comes with genmini NAME.png here)")

@@ -21,7 +21,7 @@ tenth (`hide`), for which learnt vectors c_1 ... c_M stand. So it can also draw 
 draws of its z: what CLIP keeps of an image stays, and the rest is drawn anew. `interpolate` goes from z_0 to z_1 on
 the sphere, by (7), from the same noise. Imagen has no z: its decoder reads the text alone, as a language model has it.
 
-    networks: genmini/nets/transformer.py, genmini/nets/unet.py    used by: genmini/studies/vary.py
+    networks: genmini/nets/transformer.py, genmini/nets/unet.py    study: genmini/studies/vary.py
     test: tests/models/test_dalle2.py
 """
 
@@ -55,7 +55,7 @@ class Decoder(Diffusion):
     """A diffusion with a code and a text in the place of a class: y (N, l, d + E + 1) is z beside each vector of the
     text, and 1 where there is one. A z of zeros is hidden."""
 
-    captions = 1
+    captions = 1  # it takes y
 
     def __init__(self, shape, levels, length, latent, words, vector, adapter, heads, device=None, dtype=None,
                  **settings):

@@ -56,8 +56,8 @@ class Diffusion(Bounded):
         """T, schedule, target, loss: of (1) to (6); deviation: of x_0, for the target "edm"; width to patch: of the
         U-Net; hide: the share of y that is hidden in training; given: c of (8), "dark", "grey", "half" or "quarter".
         sampler, draws, guidance, threshold: the defaults of `sample`: the sampler, its steps, w of (7), and what keeps
-        x0 in [-1, 1], "none", "static" or "dynamic". context: of Imagen, how long the vectors are that the U-Net reads;
-        placed: its attention knows where a pixel lies."""
+        x0 in [-1, 1], "none", "static" or "dynamic". context: of Imagen and DALL-E 2, how long the vectors are that the
+        U-Net reads; placed: its attention knows where a pixel lies."""
         whole(2, 256, levels=levels)
         whole(2, 100_000, T=T)
         whole(0, classes=classes)

@@ -25,7 +25,7 @@ initialisation. A vector that the mask leaves out reads itself.
 
 Attention is PyTorch's own, which stores no l x l matrix where it can do without: there is no room for it here.
 
-    used by: language.py, clip.py, dalle2.py and imagen.py of genmini/models
+    used by: language.py, clip.py, dalle2.py, _priors.py and _painters.py of genmini/models
     test: tests/models/test_transformer.py
 """
 

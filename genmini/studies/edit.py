@@ -11,8 +11,8 @@ that was replaced alone, whatever the other two are.
 
 What these captions do not say, the place and the ground, is up to the noise. The last two lines compare it by the
 nearest scenes, where the noise is the same and where it is another: how often the ground stayed, how much the pixels
-differ where neither sample has an object, and how far the object moved where each has one. In brackets stands of how
-many pairs.
+differ where neither sample has an object, and how far the object moved where each has one. The number in brackets says
+of how many pairs.
 """
 
 import math

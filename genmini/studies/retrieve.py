@@ -2,7 +2,7 @@
 
 The picture: images of the test split with the three nearest of 64 captions, and captions with the five nearest of 64
 images; the right one is framed, or black where the others are grey. R@k: the share in which it is among the k nearest.
-A caption is asked among those of the N images that follow it, and one of the same words is right, too.
+The 64 are the right answer and those of the images that follow in the split; one of the same words is right, too.
 
 Of `shapes` also: the same for pairs of colour and shape that no train image shows (`shapes-pairs`); how often an image
 is nearer to its caption than to the one with its two things exchanged, 50% for who reads no order; and colour and shape

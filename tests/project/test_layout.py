@@ -146,6 +146,18 @@ def test_arrows_run_one_way(path):
         assert not upwards(layer, imported(path))
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("genmini/**/*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_docstring_names_files_that_are_there_and_users_that_import_it(path):
+    text = docstring(path) or ""
+    for name in re.findall(r"\b(?:genmini|kernels|csrc|tests|bench|docs)/[\w./-]+\.\w+", text):
+        assert (ROOT / name).exists(), name
+    own = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for users in re.findall(r"used by: (.*?)(?: {4}|$)", text, re.M):
+        for user in re.findall(r"[\w/]+\.py", users):
+            user = ROOT / user if "/" in user else ROOT / "genmini" / "models" / user
+            assert own in set(imported(user)), user
+
+
 def test_the_package_lists_what_it_offers_once():
     shown = re.findall(r"^    genmini\.(\w+)  ", genmini.__doc__, re.M)
     assert sorted(shown) == sorted({*genmini.__all__} - {"__version__"})
