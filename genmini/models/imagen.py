@@ -108,6 +108,7 @@ class Imagen(Captioned):
         self.texts = self._texts_of(train)
         if self.stage:
             self.examples.copy_(train.y[torch.arange(EXAMPLES) % len(train)])
+        if stage == "base":
             self._whiten()
         for part in self.parts:
             part.requires_grad_(part is self.learnt)

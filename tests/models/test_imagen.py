@@ -277,6 +277,15 @@ def test_what_has_learnt_rests_to_the_bit(monkeypatch):
         assert part.training == learns and all(parameter.requires_grad == learns for parameter in part.parameters())
 
 
+def test_what_makes_states_vary_alike_is_computed_once():
+    model = Imagen.of_data(LARGER, **SMALL)
+    model.begin("base", LARGER)
+    assert model.V.any()
+    model.V.zero_()
+    model.begin("twice", LARGER)
+    assert not model.V.any()
+
+
 def test_the_language_model_learns_from_more_text_than_the_images_have(monkeypatch):
     monkeypatch.setattr(captions, "COUNT", {"train": 40, "valid": 10, "test": 10})
     model = Imagen.of_data(VALID, **SMALL)
