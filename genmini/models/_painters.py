@@ -52,7 +52,7 @@ class Painter(Diffusion):
 
     def hidden(self, y, which):
         there = y[:, :, -1:] * ~which[:, None, None]
-        there[:, :1] = 1  # h_1 stays
+        there[:, :1] = 1  # e_1 stays
         return torch.cat([y[:, :, :-1], there], 2)
 
     def read(self, y):
