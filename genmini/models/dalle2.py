@@ -276,8 +276,8 @@ class DALLE2(Captioned):
 RECIPES = {
     # Not tuned, and no whole training was measured: by the time of a step it takes three quarters of an hour of a core.
     # After 220, 500 and 700 steps of batch 64, 64 and 32, 100 seconds, draws of the prior have the cosine 0.90 with the
-    # codes of the valid images of their captions, and two images 0.46; samples have the colours, and no shapes yet. That
-    # was before the decoder read the sides of words and learnt by the loss "weighted", and with 20 steps of dpm.
+    # codes of the valid images of their captions, and two images 0.46; samples have the colours, and no shapes yet:
+    # before the decoder read the sides of words and learnt by the loss "weighted", and with 20 steps of dpm.
     "shapes": {
         "data": "shapes",
         "model": {},

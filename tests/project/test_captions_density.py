@@ -1,4 +1,4 @@
-"""The density of `captions` is that of its sentences: as frequent as they are, and none where none is of_relation."""
+"""The density of `captions` is that of its sentences: as frequent as they are, and none where none is due."""
 
 import itertools
 import math
