@@ -140,7 +140,7 @@ def main(words=None):
         print(f"genmini.ship: {error}", file=sys.stderr)
         return 2
     for what, value in shown.items():
-        print(f"{what:<9} {value}")
+        print(f"{what}: {value}", file=sys.stderr)
     return 0
 
 

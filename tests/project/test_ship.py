@@ -175,8 +175,8 @@ def test_runs_made_without_a_recipe_too_large_or_badly_named_are_refused(trained
 
 def test_the_command_of_maintainers(trained, place, capsys):
     assert ship.main([str(trained), "tiny"]) == 0
-    out = capsys.readouterr().out
-    assert "run       tiny, " in out and re.search(r"^size      \d\.\d\d MB$", out, re.M) and "\nmoved     " in out
+    told = capsys.readouterr().err
+    assert "run: tiny, " in told and re.search(r"^size: \d\.\d\d MB$", told, re.M) and "\nmoved: " in told
     assert ship.main([str(trained), "tiny"]) == 2
     assert capsys.readouterr().err.startswith("genmini.ship: ")
     assert ship.main([str(trained), "tiny", "--overwrite"]) == 0
