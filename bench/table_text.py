@@ -7,12 +7,12 @@
 
 One run is one process with one thread and the seed 0; the seconds are those of the processor. A run of imagen has a row
 for each kind of captions (genmini/studies/caption.py): one sample each of N captions of test scenes, drawn with the
-model's defaults, and which kinds of words they show (genmini/metrics/captions.py). Of encoder M there is also a row
-for each w of GUIDANCE and kind of SWEPT, of two samples each of FEW captions; shares are those of the first ones.
+model's defaults, and which kinds of words they show (genmini/metrics/captions.py). Encoder M also has a row for each w
+of GUIDANCE and kind of SWEPT, of two samples each of FEW captions; shares are those of the first ones.
 
-In samples lines are blurred, and for many the exact reader finds no scene. So the same is asked of the scene that the
-reader takes for the nearest, however far it is ("nearest ..."): count, colour, shape, bound; and axis and order of two
-things of two colours, of samples whose nearest scene has the right colours, whatever the shapes.
+Samples have blurred lines, and the exact reader finds no scene in many of them. So the same is asked of the scene that
+the reader takes for the nearest, however far it is ("nearest ..."): count, colour, shape, bound; and axis and order of
+two things of two colours, of samples whose nearest scene has the right colours, whatever the shapes.
 
     diversity = sum_c |x_c - x'_c| / sum_c |d_c - d'_c|
 
@@ -21,7 +21,7 @@ of guidance: x_c and x'_c are the two samples of the caption c, d_c and d'_c ima
 captions c for which x_c and x'_c both have the right colours ("nearest colour"), so that errors count less, and for
 which there are two such scenes. 1: samples differ as data does.
 
-Of clip the rows are those of the study `retrieve`, on the test splits of `shapes` and `shapes-pairs`. Errors are the
+The rows of clip are those of the study `retrieve`, on the test splits of `shapes` and `shapes-pairs`. Errors are the
 standard errors of the choice of captions and images. They do not tell how much another seed of training would change.
 """
 
