@@ -60,6 +60,9 @@ table-translate: build ## train every CycleGAN of the digits, three seeds each (
 table-text: build ## train imagen with encoders of three sizes, and clip (80 minutes), and write docs/results.md
 	$(PY) bench/table_text.py
 
+sheet: build       ## train a model of each family on the digits (15 minutes), and draw docs/families.png
+	$(PY) bench/sheet.py
+
 table-mnist: build ## train on MNIST in the folder that GENMINI_MNIST10K names (two hours), and write docs/results.md
 	$(PY) bench/table_mnist.py
 
@@ -83,5 +86,5 @@ clean:           ## remove what was built
 	rm -rf .venv .venv-oldest build kernels/lib *.egg-info .cache .pytest_cache .ruff_cache .hypothesis
 
 .PHONY: help build demo test test-docs test-thorough test-oldest sanitize bench gpu lint clean
-.PHONY: table-likelihood table-latent table-samples table-translate table-text table-mnist table-mnist-samples
+.PHONY: sheet table-likelihood table-latent table-samples table-translate table-text table-mnist table-mnist-samples
 .DEFAULT_GOAL := help
