@@ -97,13 +97,13 @@ class DALLE2(Captioned):
                  text_blocks=2, heads=4, swapped=1.0, prior="diffusion", prior_width=64, prior_blocks=2,
                  prior_guidance=1.0, directions=16, bins=16, vector=64, adapter=1, width=48, multiples=(1, 2), blocks=1,
                  attention=2, patch=2, T=1000, schedule="cosine", target="x0", loss="weighted", hide=0.1,
-                 hide_text=0.5, dropout=0.0, sampler="ddpm", draws=50, guidance=2.0, threshold="static", device=None,
-                 dtype=None):
+                 hide_text=0.5, dropout=0.0, sampler="ddpm", draws=50, guidance=2.0, guided=0.7,
+                 threshold="static", device=None, dtype=None):
         """latent: d; clip_width, text_width, text_blocks, swapped: width, text_width, blocks, swapped of CLIP; heads:
         of each transformer; prior: "diffusion" or "autoregressive", by a transformer of prior_width numbers a vector;
         prior_guidance: its g; directions, bins: D' and B of the autoregressive one; vector, adapter: length of c and
         blocks of A; width to patch: of the U-Net; hide, hide_text: as above. T to threshold: as in Diffusion; T,
-        schedule, sampler and draws are the prior's, too; guidance: g of (6)."""
+        schedule, sampler and draws are the prior's, too; guidance, guided: g of (6), and where."""
         whole(latent=latent, prior_width=prior_width, directions=directions, vector=vector)
         whole(0, prior_blocks=prior_blocks)
         whole(2, bins=bins)
@@ -118,8 +118,8 @@ class DALLE2(Captioned):
         times = dict(T=T, schedule=schedule, sampler=sampler, draws=draws)
         self.decoder = Decoder(shape, levels, length, latent, text_width, vector, adapter, heads, target=target,
                                loss=loss, width=width, multiples=multiples, blocks=blocks, attention=attention,
-                               patch=patch, hide=hide, dropout=dropout, guidance=guidance, threshold=threshold,
-                               **times, **on)
+                               patch=patch, hide=hide, dropout=dropout, guidance=guidance, guided=guided,
+                               threshold=threshold, **times, **on)
         own = latent, text_width, length, prior_width, prior_blocks, heads, dropout, hide
         numbers = dict(directions=directions, bins=bins)
         self.prior = Denoiser(*own, **times, **on) if prior == "diffusion" else Numbers(*own, **numbers, **on)

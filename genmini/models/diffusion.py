@@ -51,13 +51,14 @@ LOSSES = "simple", "weighted", "bound"
 class Diffusion(Bounded):
     def __init__(self, shape, levels=2, T=1000, schedule="cosine", target="v", deviation=1.0, loss="simple", width=32,
                  multiples=(1, 2), blocks=1, attention=1, upsample="nearest", patch=1, classes=0, hide=0.1,
-                 dropout=0.0, sampler="dpm", draws=20, guidance=1.0, threshold="static", given="", context=0,
-                 placed=False, device=None, dtype=None):
+                 dropout=0.0, sampler="dpm", draws=20, guidance=1.0, guided=0.0, threshold="static", given="",
+                 context=0, placed=False, device=None, dtype=None):
         """T, schedule, target, loss: of (1) to (6); deviation: of x_0, for the target "edm"; width to patch: of the
         U-Net; hide: the share of y that is hidden in training; given: c of (8), "dark", "grey", "half" or "quarter".
         sampler, draws, guidance, threshold: the defaults of `sample`: the sampler, its steps, w of (7), and what keeps
-        x0 in [-1, 1], "none", "static" or "dynamic". context: of Imagen and DALL-E 2, how long the vectors are that the
-        U-Net reads; placed: its attention knows where a pixel lies."""
+        x0 in [-1, 1], "none", "static" or "dynamic". guided: w counts where s_t > guided, and is 1 at less noise.
+        context: of Imagen and DALL-E 2, how long the vectors are that the U-Net reads; placed: its attention knows
+        where a pixel lies."""
         whole(2, 256, levels=levels)
         whole(2, 100_000, T=T)
         whole(0, classes=classes)
@@ -66,14 +67,14 @@ class Diffusion(Bounded):
         one_of(LOSSES, loss=loss)
         if loss == "weighted":  # of eps an error is one of x_0 s/a times as large, near T 1e5 times
             one_of(TARGETS[1:], target=target)
-        number(least=0, most=1, hide=hide)
+        number(least=0, most=1, hide=hide, guided=guided)
         number(above=0, deviation=deviation)
         C = image(shape)[0]
         super().__init__(shape, levels, classes)
         self.T, self.target, self.spread, self.objective, self.hide = T, target, deviation, loss, hide
         self.unit = {"simple": "squared error", "weighted": "weighted error", "bound": "nats"}[loss]
         self.default = sampling(T, self.takes_y, sampler, draws, guidance, threshold)
-        self.given = given
+        self.given, self.guided = given, guided
         self.net = UNet(C + self.further(), C, width, multiples, blocks, attention, classes, context, upsample,
                         dropout, patch, placed)
         self.place(device, dtype)
@@ -161,21 +162,23 @@ class Diffusion(Bounded):
         """The `step` of genmini/samplers.py: x_t, its time, the next time -> x at the next time. x_0: of c"""
         threshold, c = None if threshold == "none" else threshold, self.shown(x_0)
         twice = lambda a: None if a is None else torch.cat([a, a])
+        alone = self.read(y)
         if guidance != 1:
-            y = torch.cat([y, self.hidden(y, torch.ones(len(y), dtype=torch.bool, device=y.device))])
-        y = self.read(y)
+            hidden = self.hidden(y, torch.ones(len(y), dtype=torch.bool, device=y.device))
+            both = self.read(torch.cat([y, hidden]))
 
         @torch.no_grad()
         def step(x, t, r, eta=0.0):
             a, s = (torch.full((1,), v, dtype=torch.float64, device=x.device) for v in t)
             target, outs = self.target, [None]
-            if guidance == 1:
-                outs = [self.F(x, a, s, y, c), *outs]
+            w = guidance if t[1] > self.guided else 1
+            if w == 1:
+                outs = [self.F(x, a, s, alone, c), *outs]
             else:
-                outs = self.F(twice(x), a, s, y, twice(c)).chunk(2)
+                outs = self.F(twice(x), a, s, both, twice(c)).chunk(2)
             if target == "edm":
                 target, outs = "x0", [None if out is None else x0_of("edm", x, out, *t, self.spread) for out in outs]
-            return ops.ddim_step(x, outs[0], *t, *r, target, outs[1], guidance, threshold, eta=eta)  # (7)
+            return ops.ddim_step(x, outs[0], *t, *r, target, outs[1], w, threshold, eta=eta)  # (7)
 
         return step
 

@@ -18,7 +18,9 @@ computed from texts once, when the language model has been trained, and do not c
 pixels of images of 16, 32 and 64; (5) makes 16x16 to 32x32, and another network by the same rule 32x32 to 64x64. Each
 is a stage of its own, and learns from the images of the data, not from samples. Where a text is hidden in training, a
 network reads e_1 alone, of the state before any word. So does F(x_t, t) in (4). With a large w estimates of x_0 leave
-[-1, 1]; "static" clips them, "dynamic" divides by a quantile of their size (kernels/ddim_step.py).
+[-1, 1]; "static" clips them, "dynamic" divides by a quantile of their size (kernels/ddim_step.py). w counts where s_t >
+0.7, where it is decided which things there are and where; at less noise it would blur and break their edges
+(Kynkäänniemi et al., "Applying Guidance in a Limited Interval Improves Sample and Distribution Quality", 2024).
 
     network: genmini/nets/unet.py    text: genmini/data/captions.py    measure: genmini/metrics/captions.py
     test: tests/models/test_imagen.py
@@ -61,13 +63,13 @@ class Imagen(Captioned):
     def __init__(self, shape, levels=2, vocabulary=("a",), length=40, text_width=96, text_blocks=4, text_heads=4,
                  directions=64, vector=64, adapter=1, heads=4, width=64, multiples=(1, 2), blocks=1, attention=2,
                  patch=2, larger_width=48, noise=0.1, larger_draws=10, T=1000, schedule="cosine", target="x0",
-                 loss="weighted", hide=0.1, dropout=0.0, sampler="ddpm", draws=50, guidance=3.0, threshold="static",
-                 device=None, dtype=None):
+                 loss="weighted", hide=0.1, dropout=0.0, sampler="ddpm", draws=50, guidance=3.0, guided=0.7,
+                 threshold="static", device=None, dtype=None):
         """text_...: of the language model; directions: how many numbers e_l has, at most; vector: how many c_l has;
         adapter, heads: blocks and heads of A; width to patch: of the U-Net of (3); larger_width: of those of (5), which
         attend at their smallest size, and whose patches grow with the image; noise: of d, where images are drawn;
         larger_draws: steps of (5). hide: the share of captions hidden in training. T, schedule, target and the rest: as
-        in Diffusion; guidance: w of (4), and 1 of (5)."""
+        in Diffusion; guidance, guided: w of (4), and where; (5) has none."""
         whole(directions=directions, vector=vector)
         super().__init__(shape, levels, vocabulary, length)
         on = dict(device=device, dtype=dtype)
@@ -80,7 +82,7 @@ class Imagen(Captioned):
                     schedule=schedule, target=target, loss=loss, multiples=multiples, blocks=blocks, hide=hide,
                     dropout=dropout, sampler=sampler, threshold=threshold, **on)
         self.base = Painter(shapes[0], width=width, attention=attention, patch=patch, draws=draws, guidance=guidance,
-                            **same)
+                            guided=guided, **same)
         self.larger = nn.ModuleList(
             Enlarger(each, noise=noise, width=larger_width, attention=1, patch=each[-1] // shapes[0][-1],
                      draws=larger_draws, **same) for each in shapes[1:])

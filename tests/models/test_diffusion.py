@@ -200,6 +200,18 @@ def test_it_learns_and_its_classes_matter():
     assert right < 0.6 * untrained and right < 0.98 * wrong
 
 
+@pytest.mark.parametrize("guided", [0.0, 0.5, 1.0])
+def test_guidance_counts_where_there_is_more_noise_than_guided(guided):
+    model, x, y = diffusion(classes=3, guided=guided), torch.randn(2, 1, 8, 8).double(), torch.tensor([0, 2])
+    for s in (0.3, 0.5, 0.7, 0.9):
+        t, r = (math.sqrt(1 - s * s), s), (1.0, 0.0)
+        one, led = model.step(y, 1.0, "none")(x, t, r), model.step(y, 4.0, "none")(x, t, r)
+        none = model.step(torch.tensor([-1, -1]), 1.0, "none")(x, t, r)
+        wanted = none + 4 * (one - none) if s > guided else one
+        torch.testing.assert_close(led, wanted, atol=1e-10, rtol=1e-10)
+        assert not torch.allclose(one, none)
+
+
 def test_what_cannot_be_is_refused():
     for settings, words in (
         (dict(levels=None), "levels must be a whole number, 2 to 256"), (dict(shape=(8,)), r"shape must be \(H, W\)"),
