@@ -1,10 +1,9 @@
 """One picture of all families: digits that each has drawn, and scenes that captions say; docs/families.png.
 
-    python bench/sheet.py            trains what is missing in runs/sheet (a quarter of an hour of a core), and draws
-    python bench/sheet.py --draw     only draws
+    python bench/sheet.py            trains what is missing in runs/sheet (an hour and a quarter of a core), and draws
 
 Each model is trained by its recipe and draws ten digits by the noise of seed 0: none is chosen. A model with classes
-draws one of each. The scenes are by the shipped Imagen, of captions that stand under them.
+draws one of each. The scenes are by Imagen, of captions that stand under them.
 """
 
 import sys
@@ -19,7 +18,7 @@ RUNS, PICTURE = HERE.parent / "runs" / "sheet", HERE.parent / "docs" / "families
 COLUMNS, ACROSS = 10, 5  # digits of a row, scenes of a row
 FAMILIES = {  # (model, recipe): what it is called
     ("made", "digits-levels"): "MADE, pixel after pixel", ("pixelcnn", "digits-levels"): "PixelCNN, by convolutions",
-    ("realnvp", "digits"): "RealNVP, a flow", ("vae", "digits-gaussian"): "VAE",
+    ("realnvp", "digits"): "RealNVP, a flow", ("vae", "digits-levels"): "VAE",
     ("vqvae", "digits"): "VQ-VAE and a prior of its codes", ("cgan", "digits"): "conditional GAN",
     ("diffusion", "digits-classes"): "diffusion, led to each class",
 }
@@ -29,13 +28,13 @@ CAPTIONS = ("a small red circle", "a big blue square", "a yellow triangle left o
             "a big green cross on a black ground", "a small yellow circle below a big red square")
 
 
-def trained(name, recipe):
+def trained(name, recipe, size=None):
     """The model of this recipe, from its run, which is trained if it is not there"""
     from genmini import checkpoint, experiment, models
 
     run = RUNS / f"{name}-{recipe}"
     if not (run / "run.json").exists():
-        plan = experiment.plan(name, models.recipes(name)[recipe]["data"], recipe)
+        plan = experiment.plan(name, models.recipes(name)[recipe]["data"], recipe, size=size)
         torch.set_num_threads(plan.threads or 1)
         splits = experiment.splits(plan)
         experiment.train(plan, experiment.build(plan, splits["train"]), splits, run)
@@ -51,11 +50,10 @@ def digits(model):
 
 
 def scenes():
-    """A draw of each caption by the shipped Imagen, (10, 3, 64, 64)"""
-    import genmini
+    """A draw of each caption, (10, 3, 64, 64)"""
     from genmini import samples
 
-    return samples.draw(genmini.load("imagen"), len(CAPTIONS), y=list(CAPTIONS))
+    return samples.draw(trained("imagen", "shapes", size=64), len(CAPTIONS), y=list(CAPTIONS))
 
 
 def draw(path, rows, pictures):
@@ -79,10 +77,7 @@ def draw(path, rows, pictures):
 
 
 def main():
-    rows = {}
-    for (name, recipe), title in FAMILIES.items():
-        if "--draw" not in sys.argv or (RUNS / f"{name}-{recipe}" / "run.json").exists():
-            rows[title] = digits(trained(name, recipe))
+    rows = {title: digits(trained(name, recipe)) for (name, recipe), title in FAMILIES.items()}
     draw(PICTURE, rows, scenes())
     print(f"{len(rows)} families and {len(CAPTIONS)} captions in {PICTURE}")
 

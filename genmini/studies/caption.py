@@ -2,11 +2,14 @@
 
 Captions of test scenes are given, N of each kind, one sample is drawn of each and read (genmini/metrics/captions.py).
 Pairs of a colour and a shape that no image of `shapes` shows are those of `shapes-pairs`; four and five equal things
-are in no image of `shapes` either. The line tells the shares that are right, each of the captions that ask for it:
-"order" is of samples with the right things apart along the right axis, and half of it is luck.
+are in no image of `shapes` either. The line tells the shares that are right, each of the samples that can show it, and
+how many these are if not all: "order" is of samples with the right things apart along the right axis, and half of it is
+luck.
 
 The picture shows samples of one seed for captions that differ in little.
 """
+
+import math
 
 import torch
 
@@ -62,8 +65,13 @@ def measured(model, captions):
     texts = [shapes_captions.write(caption) for caption in captions]
     parts = [texts[i : i + AT_ONCE] for i in range(0, len(texts), AT_ONCE)]
     found = metrics.shares(metrics.captions(captions, torch.cat([model.sample(len(p), p).cpu() for p in parts])))
-    words = [f"{name} {share:.0%} +- {error:.1%}" for name, (share, error, _) in found.items() if name in MEASURES]
+    words = [f"{name} {share_of(len(texts), *found[name])}" for name in found if name in MEASURES]
     return f"{', '.join(words)} ({len(texts)} captions, {found['unread'][0]:.0%} of the samples unreadable)"
+
+
+def share_of(all_, share, error, n):
+    """A share of n samples, with its standard error if it has one, and with n if it is not all of them"""
+    return f"{share:.0%}" + f" +- {error:.1%}" * math.isfinite(error) + f" of {n}" * (n != all_)
 
 
 STUDY = Study(study, needs=("sample",), misfit=misfit)

@@ -41,6 +41,13 @@ def test_captions_are_of_their_kind_and_of_what_shapes_never_shows(kind):
     assert all(bool(each & {*shapes.HELD_OUT}) == (name == "shapes-pairs") or name == "shapes-counts" for each in pairs)
 
 
+@pytest.mark.parametrize("share, words", [
+    ((0.5, 0.05, 100), "50% +- 5.0%"), ((0.5, 0.25, 4), "50% +- 25.0% of 4"), ((1.0, float("nan"), 1), "100% of 1"),
+])
+def test_a_share_says_of_how_many_it_is_and_has_no_error_of_one(share, words):
+    assert caption.share_of(100, *share) == words
+
+
 def test_what_is_right_is_told(monkeypatch):
     monkeypatch.setattr(caption, "N", 60)
     shown = []
@@ -49,7 +56,9 @@ def test_what_is_right_is_told(monkeypatch):
     answer = caption.study(run, "x.png").splitlines()
     answers = dict(line.split(": ") for line in answer)
     assert [*answers] == [*caption.KINDS]
-    assert answers["one object"].startswith("count 100% +- 0.0%, bound 100% +- 0.0%, size 100% +- 0.0%, place ")
+    sized = sum(each.things[0].size is not None for each in caption.captions_of("one object", 60))
+    start = f"count 100% +- 0.0%, bound 100% +- 0.0%, size 100% +- 0.0% of {sized}, place "
+    assert 1 < sized < 60 and answers["one object"].startswith(start)
     assert answers["one object"].endswith("(60 captions, 0% of the samples unreadable)")
     some = [each.relation for each in caption.captions_of("two objects", 60) if each.relation]
     across = [relation for relation in some if relation in ("left of", "right of")]
