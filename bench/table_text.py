@@ -117,9 +117,10 @@ class Text(Table):
         plain = [row for row in rows if row["who"] == "imagen" and not row["guidance"]]
         swept = [row for row in rows if row["guidance"]]
         clip = [row for row in rows if row["who"] == "clip"]
-        if plain:
-            draw(self.picture, plain)
-        parts = ((of_encoders, plain), (of_captions, plain), (of_nearest_scenes, plain), (self.of_picture, plain),
+        curve = plain if len({row["recipe"] for row in plain}) > 1 else []  # one encoder makes no curve
+        if curve:
+            draw(self.picture, curve)
+        parts = ((of_encoders, plain), (of_captions, plain), (of_nearest_scenes, plain), (self.of_picture, curve),
                  (of_guidance, swept), (of_clip, clip))
         return [part(some) for part, some in parts if some]
 
