@@ -52,10 +52,10 @@ def run(arguments):
         try:
             picture = arguments.out or studies.picture(arguments.study, first)
             answer = studies.study(arguments.study, folder, picture, arguments.data_dir, device, arguments.seed)
-        except (ValueError, OSError) as why:  # of several runs, the others are still studied
+        except (ValueError, OSError, ArithmeticError) as why:  # of several runs, the others are still studied
             if len(folders) == 1:
                 raise
-            print(f"genmini: {why}", file=sys.stderr)
+            print(f"genmini: {heading * isinstance(why, ArithmeticError)}{why}", file=sys.stderr)
             continue
         fits += 1
         print(f"{heading}{answer}\npicture   {picture}")

@@ -209,6 +209,19 @@ def test_what_does_not_fit_is_said(capsys):
         assert status == 2 and says in err.splitlines()[-1], err
 
 
+def test_of_several_runs_one_whose_numbers_are_not_finite_is_named_and_the_other_studied(capsys, monkeypatch):
+    def study(name, run, *rest):
+        if run == "a":
+            raise ArithmeticError("samples are no longer finite")
+        return "fine"
+
+    for folder in "ab":
+        save(folder, MADE((8, 8), hidden=4), "digits-threshold")
+    monkeypatch.setattr(studies, "study", study)
+    status, out, err = command(capsys, "study", "neighbours", "a", "b")
+    assert status == 0 and "genmini: a: samples are no longer finite" in err and out.startswith("b: fine")
+
+
 def test_latent_dim_trains_what_is_missing_and_continues(capsys, tmp_path, monkeypatch):
     words = ["study", "latent-dim", "autoencoder", "--data", "digits", "--recipe", "pca", "--steps", "3", "--out", "d",
              "--dimensions"]
