@@ -60,7 +60,10 @@ def start(noise, n, shape, device, dtype):
         return torch.randn(n, *shape, device=device, dtype=dtype)
     if noise.numel() != n * math.prod(shape):
         raise ValueError(f"noise must have shape {(n, *shape)}, got {tuple(noise.shape)}")
-    return noise.view(n, *shape)
+    noise = noise.view(n, *shape).to(device, dtype)
+    if not noise.isfinite().all():
+        raise ValueError(f"noise must be finite numbers of {dtype}: {(~noise.isfinite()).sum()} are not")
+    return noise
 
 
 def watched(step, frames):

@@ -148,6 +148,8 @@ class Numbers(Prior):
         self.to(device=device, dtype=dtype)
 
     def begin(self, z):
+        if len(z) < 2:
+            raise ValueError(f"the autoregressive prior needs the codes of 2 images or more, got {len(z)}")
         z = z.double()
         variance, U = torch.linalg.eigh(z.T.cov().view(self.latent, self.latent))  # rising
         V = U[:, variance.argsort(descending=True)[: self.J]].T

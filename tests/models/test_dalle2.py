@@ -265,6 +265,12 @@ def test_what_has_learnt_rests_to_the_bit_and_what_follows_waits(monkeypatch, pr
     assert model.prior.training and not model.clip.training and model.unit == model.prior.unit
 
 
+def test_a_prior_of_numbers_refuses_one_image():
+    model = dalle2(prior="autoregressive")
+    with pytest.raises(ValueError, match="needs the codes of 2 images or more, got 1"):
+        model.prior.begin(torch.ones(1, 4).double())
+
+
 def test_it_learns_what_the_text_says():
     """Two images and two captions of one word: each caption becomes its image, and an image another one of its kind."""
     left = torch.zeros(8, 8, dtype=torch.uint8)

@@ -1,5 +1,6 @@
 """Tests of a diffusion that makes the rest of an image: its network sees what is given of it, and known pixels stay."""
 
+import math
 
 import numpy as np
 import pytest
@@ -85,10 +86,16 @@ def test_known_pixels_stay_to_the_bit_and_the_rest_is_drawn(settings):
             model.sample(5, x=x, known=wrong)
     for wrong, words in ((dict(x=x[:2], known=3), r"x must hold n = 5 images, got 2"),
                          (dict(noise=torch.zeros(5, 3, 3)), r"noise must have shape \(5, 3, 8, 8\), got \(5, 3, 3\)"),
+                         (dict(noise=torch.full((5, 3, 8, 8), math.nan)), "noise must be finite .*: 960 are not"),
                          (dict(film=()), r"film must be a list, got \(\)"),
                          (dict(known=torch.ones(3, 3)), r"known must be a mask of shape \(3, 8, 8\), got \(3, 3\)")):
         with pytest.raises(ValueError, match=words):
             model.sample(5, **dict(x=x) | wrong)
+    noise, drawn = torch.randn(5, 3, 8, 8), []
+    for same in (noise, noise.double()):  # whatever the dtype that it is given in
+        torch.manual_seed(3)
+        drawn.append(model.sample(5, x=x, noise=same))
+    assert torch.equal(*drawn)
     for times in (0, 1001):
         with pytest.raises(ValueError, match=f"times must be 1 to 1000, got {times}"):
             model.process(x, times=times)
