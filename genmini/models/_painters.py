@@ -19,7 +19,8 @@ and such as (3) has never seen. So (3) learns from images with noise, u uniform 
 input has as one more channel; where a sample is enlarged a little noise hides its mistakes (Ho et al., "Cascaded
 Diffusion Models for High Fidelity Image Generation", 2022: conditioning augmentation).
 
-    network: genmini/nets/unet.py    used by: genmini/models/imagen.py    test: tests/models/test_imagen.py
+    network: genmini/nets/unet.py    used by: imagen.py and dalle2.py of genmini/models
+    test: tests/models/test_imagen.py
 """
 
 import torch
@@ -33,10 +34,25 @@ from genmini.settings import image, number
 MOST = 0.5  # the u of training
 
 
-class Painter(Diffusion):
-    """A diffusion with vectors in the place of a class: y (N, L, E + 1), the last number 1 where there is a vector."""
+class Reader(Diffusion):
+    """A diffusion whose pixels attend to vectors: `read` makes of y what `estimate` takes, c (N, l, vector) and which
+    of them there are. It is part of a model, which gives it every y."""
 
     captions = 1  # it takes y
+
+    def x_and_y(self, x, y):
+        return self.check(x)[0], y
+
+    def classes_or_drawn(self, y, n):
+        return y
+
+    def estimate(self, x, log_snr, y):
+        c, mask = y
+        return self.net(x, log_snr, context=c, mask=mask)  # (2)
+
+
+class Painter(Reader):
+    """A Reader of texts: y (N, L, E + 1), the last number 1 where there is a vector."""
 
     def __init__(self, shape, levels, length, E, vector, adapter, heads, device=None, dtype=None, **settings):
         """E: of y; vector: the length of c_l; adapter, heads: blocks and heads of A."""
@@ -47,9 +63,6 @@ class Painter(Diffusion):
         for part in (self.W, self.A):
             part.to(device=self.device, dtype=self.dtype)
 
-    def x_and_y(self, x, y):
-        return self.check(x)[0], y
-
     def hidden(self, y, which):
         there = y[:, :, -1:] * ~which[:, None, None]
         there[:, :1] = 1  # e_1 stays
@@ -58,13 +71,6 @@ class Painter(Diffusion):
     def read(self, y):
         mask = y[:, :, -1] > 0
         return self.A(self.W(y[:, :, :-1]), mask), mask  # (1)
-
-    def estimate(self, x, log_snr, y):
-        c, mask = y
-        return self.net(x, log_snr, context=c, mask=mask)  # (2)
-
-    def classes_or_drawn(self, y, n):
-        return y
 
 
 class Enlarger(Painter):

@@ -32,9 +32,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini.models._captioned import Captioned
+from genmini.models._painters import Reader
 from genmini.models._priors import Denoiser, Numbers, Text
 from genmini.models.clip import CLIP
-from genmini.models.diffusion import Diffusion
 from genmini.nets.transformer import Transformer
 from genmini.settings import number, one_of, whole
 
@@ -51,11 +51,9 @@ def slerp(z_0, z_1, u):
     return (u * q).cos() * z_0 + (u * q).sin() * F.normalize(across, dim=-1)  # (7)
 
 
-class Decoder(Diffusion):
-    """A diffusion with a code and a text in the place of a class: y (N, l, d + E + 1) is z beside each vector of the
-    text, and 1 where there is one. A z of zeros is hidden."""
-
-    captions = 1  # it takes y
+class Decoder(Reader):
+    """A Reader of a code and a text: y (N, l, d + E + 1) is z beside each vector of the text, and 1 where there is one.
+    A z of zeros is hidden."""
 
     def __init__(self, shape, levels, length, latent, words, vector, adapter, heads, device=None, dtype=None,
                  **settings):
@@ -68,9 +66,6 @@ class Decoder(Diffusion):
             part.to(device=self.device, dtype=self.dtype)
         self.none = nn.Parameter(torch.randn(M, vector).to(self.W.weight))  # in the place of a hidden z
 
-    def x_and_y(self, x, y):
-        return self.check(x)[0], y
-
     def hidden(self, y, which):
         return y * ~which[:, None, None]
 
@@ -80,13 +75,6 @@ class Decoder(Diffusion):
         c = torch.where(z.any(1)[:, None, None], c, self.none)
         mask = torch.cat([torch.ones_like(there[:, :1]).expand(-1, M), there], 1)
         return self.A(torch.cat([c, self.V(h)], 1), mask), mask  # (4)
-
-    def estimate(self, x, log_snr, y):
-        c, mask = y
-        return self.net(x, log_snr, context=c, mask=mask)  # (5)
-
-    def classes_or_drawn(self, y, n):
-        return y
 
 
 class DALLE2(Captioned):
@@ -176,7 +164,7 @@ class DALLE2(Captioned):
         if self.training:
             shown = torch.rand(len(z), 1, device=z.device) >= self.hide_text
             text = text._replace(mask=text.mask & shown)
-        return self.decoder.loss(x, self.joined(z, text))
+        return self.decoder.loss(x, self.joined(z, text))  # (5)
 
     def figures(self, x, y=None, *, k=0):
         """Of what has been learnt: the error of (5), the loss of the prior, the cosine of its draw with the code of the
