@@ -189,6 +189,13 @@ def test_without_noise_half_of_an_image_is_shown_as_it_is():
     torch.testing.assert_close(seen[:, :3], enlarged(x, (32, 32)), atol=1e-15, rtol=1e-15)
 
 
+def test_an_enlarger_that_has_not_learnt_gives_the_blurred_image():
+    enlarger = Imagen((3, 32, 32), 17, WORDS, 7, dtype=torch.float64, noise=0.0, **SMALL).larger[0].eval()
+    x_0, y = torch.randn(2, 3, 32, 32).double(), torch.ones(2, 1, 7).double()
+    x0 = enlarger.step(y, threshold="none", x_0=x_0)(torch.randn_like(x_0), (0.6, 0.8), (1.0, 0.0))
+    torch.testing.assert_close(x0, enlarged(conditions.part(x_0, "half"), (32, 32)), atol=1e-12, rtol=1e-12)
+
+
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_a_sample_is_enlarged_by_what_has_been_learnt(stage):
     model, film, shown = imagen(shape=(3, 64, 64), sampler="ddim", noise=0.0), [], []
