@@ -42,19 +42,20 @@ from genmini.models._bound import Bounded
 from genmini.models._model import Cannot
 from genmini.nets.unet import UNet
 from genmini.samplers import DATA, repaint, sampler, sampling, start, watched
-from genmini.schedule import SCHEDULES, TARGETS, deviation, edm, tables, weighted, x0_of
+from genmini.schedule import SCHEDULES, TARGETS, TIMES, deviation, drawn, edm, tables, weighted, x0_of
 from genmini.settings import image, number, one_of, whole
 
 LOSSES = "simple", "weighted", "bound"
 
 
 class Diffusion(Bounded):
-    def __init__(self, shape, levels=2, T=1000, schedule="cosine", target="v", deviation=1.0, loss="simple", width=32,
-                 multiples=(1, 2), blocks=1, attention=1, upsample="nearest", patch=1, classes=0, hide=0.1,
-                 dropout=0.0, sampler="dpm", draws=20, guidance=1.0, guided=0.0, threshold="static", given="",
-                 context=0, placed=False, device=None, dtype=None):
-        """T, schedule, target, loss: of (1) to (6); deviation: of x_0, for the target "edm"; width to patch: of the
-        U-Net; hide: the share of y that is hidden in training; given: c of (8), "dark", "grey", "half" or "quarter".
+    def __init__(self, shape, levels=2, T=1000, schedule="cosine", target="v", deviation=1.0, loss="simple",
+                 times="even", width=32, multiples=(1, 2), blocks=1, attention=1, upsample="nearest", patch=1,
+                 classes=0, hide=0.1, dropout=0.0, sampler="dpm", draws=20, guidance=1.0, guided=0.0,
+                 threshold="static", given="", context=0, placed=False, device=None, dtype=None):
+        """T, schedule, target, loss: of (1) to (6); deviation: of x_0, for the target "edm"; times: of training, "even"
+        as in (5) or "middle", (8) of genmini/schedule.py; width to patch: of the U-Net; hide: the share of y that is
+        hidden in training; given: c of (8), "dark", "grey", "half" or "quarter".
         sampler, draws, guidance, threshold: the defaults of `sample`: the sampler, its steps, w of (7), and what keeps
         x0 in [-1, 1], "none", "static" or "dynamic". guided: w counts where s_t > guided, and is 1 at less noise.
         context: of Imagen and DALL-E 2, how long the vectors are that the U-Net reads; placed: its attention knows
@@ -65,16 +66,19 @@ class Diffusion(Bounded):
         one_of(SCHEDULES, schedule=schedule)
         one_of(TARGETS, target=target)
         one_of(LOSSES, loss=loss)
+        one_of(TIMES, times=times)
+        if loss == "bound" and times != "even":
+            raise ValueError(f"the loss 'bound' is a sum over all times: times must be 'even', got {times!r}")
         if loss == "weighted":  # of eps an error is one of x_0 s/a times as large, near T 1e5 times
             one_of(TARGETS[1:], target=target)
         number(least=0, most=1, hide=hide, guided=guided)
         number(above=0, deviation=deviation)
         C = image(shape)[0]
         super().__init__(shape, levels, classes)
-        self.T, self.target, self.spread, self.objective, self.hide = T, target, deviation, loss, hide
+        self.T, self.target, self.spread, self.objective, self.times = T, target, deviation, loss, times
         self.unit = {"simple": "squared error", "weighted": "weighted error", "bound": "nats"}[loss]
         self.default = sampling(T, self.takes_y, sampler, draws, guidance, threshold)
-        self.given, self.guided = given, guided
+        self.given, self.guided, self.hide = given, guided, hide
         self.net = UNet(C + self.further(), C, width, multiples, blocks, attention, classes, context, upsample,
                         dropout, patch, placed)
         self.place(device, dtype)
@@ -137,7 +141,7 @@ class Diffusion(Bounded):
             y = self.hidden(y, rand(len(x)) < self.hide)
         if t is None:  # one from each of N strata, so that the mean over the batch varies less
             u = (torch.arange(len(x), device=x.device) + rand(len(x))) / max(1, len(x))
-            t = 1 + (self.T * u).long().clamp(max=self.T - 1)
+            t = drawn(self.times, u, self.T)
         x_0 = self.x_0(x)
         if noise is None:
             noise = torch.randn(x_0.shape, generator=generator, device=x.device, dtype=x_0.dtype)

@@ -12,7 +12,7 @@ from genmini import data, ops
 from genmini.models.diffusion import LOSSES, Diffusion
 from genmini.outputs import log_mass
 from genmini.samplers import DATA
-from genmini.schedule import SCHEDULES, TARGETS, deviation, edm, tables, x0_of
+from genmini.schedule import SCHEDULES, SHARE, TARGETS, TIMES, deviation, drawn, edm, tables, x0_of
 from genmini.train import fit
 
 each_target = pytest.mark.parametrize("target", TARGETS)
@@ -130,6 +130,32 @@ def test_the_step_of_a_sampler_takes_the_same_estimate(target, t):
     torch.testing.assert_close(x0, expected, atol=1e-11 / a.item(), rtol=1e-11)
 
 
+def test_middle_times_have_the_density_that_is_said():
+    """Against its distribution function, and one time in each of N strata; even times as they were."""
+    n, T = 100_000, 1000
+    u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    t = drawn("middle", u, T)
+    assert t.min() == 1 and t.max() == T
+    x = torch.tensor([0.1, 0.3, 0.45, 0.55, 0.7, 0.9], dtype=torch.float64)
+    normal = torch.distributions.Normal(0.5, 0.6)
+    expected = 0.8 * normal.cdf((x / (1 - x)).log()) + 0.2 * x
+    below = (t[:, None] <= T * x).double().mean(0)
+    torch.testing.assert_close(below, expected, atol=2 / n, rtol=0)
+    assert torch.equal(drawn("even", u, T), 1 + (T * u).long())
+    ends = torch.tensor([0.0, SHARE, 1 - 2**-24])
+    for times in TIMES:
+        assert 1 <= drawn(times, ends, 7).min() and drawn(times, ends, 7).max() <= 7
+
+
+def test_the_times_of_training_are_those_that_are_said(monkeypatch):
+    seen, x = [], torch.randint(17, (400, 8, 8))
+    monkeypatch.setattr(ops, "q_sample", lambda x_0, t, *args, **kw: (seen.append(t), (x_0, x_0))[1])
+    for times in TIMES:
+        diffusion(times=times).train().loss(x)
+    even, middle = (((t > 300) & (t <= 750)).double().mean() for t in seen)
+    assert abs(even - 0.45) < 0.01 and abs(middle - (0.8 * 0.8284 + 0.2 * 0.45)) < 0.01
+
+
 # ---- learning --------------------------------------------------------------------------------------------------------
 
 
@@ -216,6 +242,8 @@ def test_what_cannot_be_is_refused():
         (dict(target="eps", loss="weighted"), "target must be 'x0', 'v' or 'edm', got 'eps'"),
         (dict(T=1), "T must be 2 to 100000"), (dict(deviation=0.0), "deviation must be above 0"),
         (dict(schedule="flat"), "schedule must be 'linear' or 'cosine'"), (dict(hide=1.5), "hide must be at least 0"),
+        (dict(times="late"), "times must be 'even' or 'middle', got 'late'"),
+        (dict(times="middle", loss="bound"), "the loss 'bound' is a sum over all times: times must be 'even'"),
         (dict(loss="l1"), "loss must be 'simple', 'weighted' or 'bound'"),
         (dict(sampler="euler"), "how must be 'ddim', 'ddpm', 'dpm' or 'heun', got 'euler'"),
         (dict(guidance=2.0), "guidance is towards a class, and this model was made without: got 2.0"),
