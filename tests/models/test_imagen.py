@@ -260,7 +260,7 @@ def test_it_learns_what_the_order_of_words_says():
     torch.manual_seed(0)
     model = Imagen.of_data(some, **SMALL)
     fit(model, some, some, steps=30, rate=2e-2, batch=16, progress=False,
-        later={"base": dict(steps=70, rate=1e-2, batch=16)})
+        later={"base": dict(steps=200, rate=1e-2, batch=16)})
     drawn = model.sample(16, ["left right", "right left"] * 8).float()
     apart = torch.cdist(drawn.flatten(1), x[:2].float().flatten(1))
     assert (apart.argmin(1) == torch.arange(16) % 2).all()
