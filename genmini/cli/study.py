@@ -44,8 +44,6 @@ def run(arguments):
         folders = [folders]
     if arguments.out and len(folders) > 1:
         raise ValueError(f"--out names one picture, and there are {len(folders)} runs: without it each gets its own")
-    if arguments.out and Path(arguments.out).suffix != ".png":
-        raise ValueError(f"--out takes a .png file, got {arguments.out}")
     device, fits = _options.device(arguments), 0
     for folder in folders:
         first, heading = (folder[0], "") if study.together else (folder, f"{folder}: ")

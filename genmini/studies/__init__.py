@@ -68,6 +68,8 @@ def picture(name, run):
 def study(name, folder, out=None, data_dir=None, device="cpu", seed=0):
     """-> what the picture shows, in a line. out: the picture's path (default: that of `picture`); folder: of a run, or
     those of several for a study of runs together."""
+    if out and Path(out).suffix != ".png":
+        raise ValueError(f"a study draws a .png file, got {out}")
     its, folders = find(name), [folder] if isinstance(folder, str | Path) else list(folder)
     if not folders or len(folders) > 1 and not its.together:
         raise ValueError(f"{name} takes one run" + " or more" * its.together + f", got {len(folders)}")

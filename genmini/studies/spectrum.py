@@ -34,9 +34,9 @@ def power(x, levels):
 
 
 def checkerboard(P):
-    """The share (2) of P (H, W)"""
+    """The share (2) of P (H, W); 0 of constant images, which have no power"""
     H, W = (side // 2 for side in P.shape)
-    return ((P[H, 0] + P[0, W] + P[H, W]) / P.sum()).item()  # (2)
+    return ((P[H, 0] + P[0, W] + P[H, W]) / P.sum().clamp(min=1e-300)).item()  # (2)
 
 
 def radial(P):
@@ -60,7 +60,8 @@ def study(runs, path):
         P["samples" if len(runs) == 1 else str(run.folder)] = power(x, test.levels)
     figure, panels = plots.new_figure(1, len(P) + 1, 4.0, 4.0)
     shades = [torch.fft.fftshift(power).clamp(min=1e-12).log10() for power in P.values()]
-    least, most = min(shade[shade > -12].min() for shade in shades), max(shade.max() for shade in shades)
+    seen = torch.cat([shade[shade > -12] for shade in shades])  # nothing, if all images are constant
+    least, most = seen.aminmax() if len(seen) else (-12, 0)
     for panel, (name, shade) in zip(panels[0], zip(P, shades, strict=True), strict=False):
         ends = [end - 0.5 / side for side in reversed(shade.shape) for end in (-0.5, 0.5)]  # of the cells
         panel.imshow(shade.numpy(), cmap="viridis", vmin=least, vmax=most, extent=ends, origin="lower", aspect="auto")

@@ -308,5 +308,6 @@ def test_the_power_of_all_frequencies_is_the_variance_and_a_checkerboard_is_one_
         assert name == "both" or frequency[mean.argmax()] == (1 / 6 if name == "slow" else 1 / 2)
     noise = torch.rand(20000, 4, 4, generator=torch.Generator().manual_seed(0))
     assert spectrum.checkerboard(spectrum.power(noise, 2)) == pytest.approx(3 / 15, rel=0.01)
+    assert spectrum.checkerboard(spectrum.power(torch.ones(3, 4, 4), 2)) == 0  # no power, and no share of it
     with pytest.raises(ValueError, match="at least 2x2"):
         spectrum.power(torch.zeros(3, 1, 8), 2)

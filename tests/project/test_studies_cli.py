@@ -172,6 +172,8 @@ def test_the_checkerboard_of_samples_stands_beside_that_of_images(capsys, tmp_pa
     assert status == 0 and "100.000% of made, 100.000% of too; of white" in out and Path("both.png").exists()
     for run, why in (("points", "points does not fit"), ("other", "other and made have other images")):
         assert why in command(capsys, "study", "spectrum", "made", run)[2]
+    monkeypatch.setattr(MADE, "sample", lambda self, n: torch.ones(n, 8, 8, dtype=torch.uint8))
+    assert "0.000% of samples" in command(capsys, "study", "spectrum", "made", "--out", "constant.png")[1]
 
 
 def test_conditional_models_are_told_the_class_and_attributes_are_followed(capsys, tmp_path):
