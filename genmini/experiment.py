@@ -39,7 +39,7 @@ class Plan:
     loops: list  # the settings of the loop, a dict for each stage
     seed: int
     threads: int | None  # of the recipe
-    options: dict  # of the data: size and colour of images, how many captions of each; {} of all else
+    options: dict  # of the data: size, colour, captions and scenes of images; {} of all else
 
     @property
     def model_class(self):
@@ -61,16 +61,17 @@ class Plan:
         return self.settings | self.loops[0] | {f"{stage}.{key}": loop[key] for stage, loop in later for key in loop}
 
 
-def plan(model, data_name, recipe=None, assignments=(), steps=None, seed=0, size=None, colour=False):
+def plan(model, data_name, recipe=None, assignments=(), steps=None, seed=0, size=None, colour=False, scenes=None):
     """The recipe of this name (default: the one for the data) with `assignments` "KEY=VALUE" and `steps` over it.
 
-    size, colour: of the data `images` and `shapes`.
+    size, colour: of the data `images` and `shapes`; scenes: of `shapes`, how many to learn from (default: the recipe's)
     """
     model_class = models.find(model)
-    options = data.options(data_name, size, colour)
+    options = data.options(data_name, size, colour, scenes=scenes or 0)
     name, chosen, data_name = _recipe(model, data_name, recipe, colour)
-    if model_class.captions:
-        options = data.options(data_name, size, colour, model_class.captions)
+    if data.family(data_name) == "shapes":
+        scenes = scenes or chosen.get("scenes")
+    options = data.options(data_name, size, colour, model_class.captions, scenes or 0)
     at_once = not model_class.cannot("fit")
     settings, *loops = _settings(assignments, model_class, model_class.fit if at_once else Loop, chosen)
     if steps and at_once:

@@ -15,6 +15,8 @@ def where_data_lies(parser):
 def of_images(parser):
     parser.add_argument("--size", type=positive, metavar="N",
                         help="with --data images and shapes: their side in pixels (default: 32)")
+    parser.add_argument("--scenes", type=positive, metavar="N",
+                        help="with --data shapes: how many to learn from (default: the recipe's, else 20000)")
     parser.add_argument("--colour", action="store_true", help="with --data images: keep their colours (default: grey)")
 
 

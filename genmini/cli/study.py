@@ -36,7 +36,7 @@ def run(arguments):
         files.check_name(arguments.out)
     if arguments.study == "latent-dim":
         return _latent_dim(arguments)
-    for option in ("data", "size", "colour", "recipe", "steps", "set", "dimensions"):
+    for option in ("data", "size", "scenes", "colour", "recipe", "steps", "set", "dimensions"):
         if getattr(arguments, option):
             raise ValueError(f"--{option} is for `genmini study latent-dim`, which trains; "
                              f"{arguments.study} takes runs")
@@ -71,7 +71,7 @@ def _latent_dim(arguments):
     name = arguments.of[0]
     plans = latent_dim.plans(name, arguments.data, arguments.dimensions or latent_dim.DIMENSIONS, arguments.set,
                              recipe=arguments.recipe, steps=arguments.steps, seed=arguments.seed, size=arguments.size,
-                             colour=arguments.colour)
+                             colour=arguments.colour, scenes=arguments.scenes)
     out = Path(arguments.out or Path("runs") / f"latent-dim-{name}-{arguments.data}")
     folders = {d: out / f"latent-{d}" for d in plans}
     for d, plan in plans.items():

@@ -37,7 +37,7 @@ def run(arguments):
     from genmini.loop import short
 
     plan = experiment.plan(arguments.model, arguments.data, arguments.recipe, arguments.set, arguments.steps,
-                           arguments.seed, arguments.size, arguments.colour)
+                           arguments.seed, arguments.size, arguments.colour, arguments.scenes)
     if arguments.tensorboard and plan.at_once:
         raise ValueError(f"{plan.model} is fitted at once: it takes no --tensorboard, leave it out")
     folder = _named_folder(arguments)

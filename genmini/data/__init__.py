@@ -192,8 +192,8 @@ def _series(split, folder):
 
 
 def _shapes(name, colour=True):
-    def read(split, folder, size):
-        scenes, y = shapes.read(name, split)
+    def read(split, folder, size, scenes=0):
+        scenes, y = shapes.read(name, split, scenes if scenes and split == "train" else None)
         x = torch.from_numpy(shapes.draw(scenes, size, colour))
         return Data(name if colour else f"{name}-grey", split, x, torch.from_numpy(y), 256,
                     classes=shapes.MIXES[name].classes, scenes=scenes)
@@ -248,11 +248,12 @@ def in_colour(name, colour=False):
     return colour or family(name) == "shapes" and not name.startswith("shapes-grey")
 
 
-def options(name, size=None, colour=False, captions=0):
+def options(name, size=None, colour=False, captions=0, scenes=0):
     """What `load` takes beside name, split and folder, checked: {} of all data but `images` and `shapes`."""
     check(name)
-    if captions:
-        return options(name, size, colour) | _captions_option(name, captions)
+    if captions or scenes:
+        more = _captions_option(name, captions) if captions else {}
+        return options(name, size, colour) | more | (_scenes_option(name, scenes) if scenes else {})
     if family(name) not in ("images", "shapes"):
         if size is not None or colour:
             raise ValueError("size and colour are chosen for the data `images`, a size for `shapes`, "
@@ -276,14 +277,23 @@ def _captions_option(name, captions):
     return dict(captions=captions)
 
 
-def load(name, split="train", folder=None, size=None, colour=False, captions=0):
+def _scenes_option(name, scenes):
+    if family(name) != "shapes":
+        raise ValueError(f"a number of scenes is chosen for the data `shapes`, and {name} has none")
+    if type(scenes) is not int or not 0 < scenes <= shapes.MOST:
+        raise ValueError(f"scenes must be how many the train split has, 1 to {shapes.MOST}, got {scenes!r}")
+    return dict(scenes=scenes)
+
+
+def load(name, split="train", folder=None, size=None, colour=False, captions=0, scenes=0):
     """A split of a data set.
 
     folder: where data lies that is not embedded (default: GENMINI_DATA; of MNIST, else the user's cache).
     size: of the data `images` and `shapes`, the side in pixels (default: 32). colour: whether `images` keep theirs.
     captions: of `images` and `shapes`, how many sentences of each image y is drawn from; 0: y is a class.
+    scenes: of `shapes`, how many the train split has; 0: shapes.COUNT.
     """
-    chosen = options(name, size, colour, captions)
+    chosen = options(name, size, colour, captions, scenes)
     K = chosen.pop("captions", 0)
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")

@@ -94,6 +94,7 @@ HELD_OUT = ("green", "circle"), ("yellow", "square"), ("red", "triangle"), ("blu
 SEEN = tuple(pair for pair in PAIRS if pair not in HELD_OUT)
 FEW = {(1,): 25, (1, 1): 40, (2,): 8, (3,): 7, (2, 1): 10, (1, 1, 1): 10}
 COUNT = {"train": 20_000, "valid": 1_000, "test": 2_000}  # scenes of a split, where no other number is given
+MOST = 1_000_000  # scenes of a split
 
 
 @dataclass(frozen=True)

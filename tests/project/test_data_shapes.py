@@ -13,6 +13,7 @@ from genmini import data, experiment, models
 from genmini.cli import main
 from genmini.data import shapes
 from genmini.data.shapes import COLOURS, GROUNDS, HELD_OUT, PAIRS, RADIUS, SHAPES, Object, Scene, Scenes
+from genmini.models import clip
 
 each = pytest.mark.parametrize("name", shapes.MIXES)
 each_side = pytest.mark.parametrize("side", shapes.SIDES)
@@ -217,6 +218,23 @@ def test_a_wrong_size_or_colour_is_refused():
         with pytest.raises(ValueError, match=message):
             data.load(name, "valid", **given_)
     assert data.options("shapes", colour=True) == dict(size=32)  # they are in colour
+
+
+def test_more_scenes_begin_with_the_fewer_and_are_of_train_alone(monkeypatch):
+    monkeypatch.setattr(shapes, "COUNT", {"train": 64, "valid": 16, "test": 16})
+    usual, more = data.load("shapes", size=16), data.load("shapes", size=16, scenes=100)
+    assert len(usual) == 64 and len(more) == 100 and torch.equal(more.x[:64], usual.x)
+    assert len(data.load("shapes", "valid", size=16, scenes=100)) == 16
+    assert len(data.load("shapes-grey-dynamic", size=16, scenes=5)) == 5
+    assert experiment.plan("diffusion", "shapes", scenes=7).options == dict(size=32, scenes=7)
+    monkeypatch.setitem(clip.RECIPES, "shapes", clip.RECIPES["shapes"] | {"scenes": 50})
+    assert experiment.plan("clip", "shapes", size=16).options == dict(size=16, captions=4, scenes=50)
+    assert experiment.plan("clip", "shapes", scenes=9).options["scenes"] == 9
+    assert "scenes" not in experiment.plan("clip", "images", "shapes", colour=True).options
+    for name, n, message in (("digits", 5, "chosen for the data `shapes`, and digits has none"),
+                             ("shapes", 10**7, "1 to 1000000, got 10000000"), ("shapes", 0.5, "got 0.5")):
+        with pytest.raises(ValueError, match=message):
+            data.load(name, scenes=n)
 
 
 def test_every_model_of_colour_takes_its_recipe_for_shapes():

@@ -118,6 +118,8 @@ def test_the_readme_says_the_command_that_made_the_run(trained, tiny, place, tmp
 def test_the_command_names_settings_whose_defaults_have_changed(trained):
     saved = checkpoint.read(trained)
     assert "guidance" not in ship.command(saved, "r")
+    more = saved | {"options": saved["options"] | {"scenes": 40}}
+    assert " --size 16 --scenes 40 --recipe" in ship.command(more, "r")
     saved["settings"] = saved["settings"] | {"guidance": 4.5}
     assert " --set guidance=4.5 " in ship.command(saved, "r")
     del saved["settings"]["guidance"]  # as if this version had added it
