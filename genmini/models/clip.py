@@ -166,10 +166,11 @@ class CLIP(Captioned):
 
 
 RECIPES = {
-    "shapes": {
+    "shapes": {  # at 16 pixels five minutes of a core. Of 20,000 scenes it learnt no shapes in 1200 steps
         "data": "shapes",
+        "scenes": 100_000,
         "model": dict(swapped=1.0),
-        "train": dict(steps=1200, batch=128, rate=2e-3, every=200),
+        "train": dict(steps=4000, batch=128, rate=2e-3, ema=0.99, every=500),
         "threads": 1,
     },
 }

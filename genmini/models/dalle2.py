@@ -83,15 +83,15 @@ class DALLE2(Captioned):
 
     def __init__(self, shape, levels=2, vocabulary=("a",), length=40, latent=64, clip_width=32, text_width=64,
                  text_blocks=2, heads=4, swapped=1.0, prior="diffusion", prior_width=64, prior_blocks=2,
-                 prior_guidance=1.0, directions=16, bins=16, vector=64, adapter=1, width=48, multiples=(1, 2), blocks=1,
-                 attention=2, patch=2, T=1000, schedule="cosine", target="x0", loss="weighted", hide=0.1,
-                 hide_text=0.5, dropout=0.0, sampler="ddpm", draws=50, guidance=2.0, guided=0.7,
-                 threshold="static", device=None, dtype=None):
+                 prior_guidance=1.0, directions=16, bins=16, vector=64, adapter=1, width=32, multiples=(1, 2, 2),
+                 blocks=2, attention=2, patch=1, T=1000, schedule="cosine", target="x0", loss="weighted",
+                 times="middle", hide=0.1, hide_text=0.5, dropout=0.0, sampler="ddpm", draws=50, guidance=2.0,
+                 guided=0.7, threshold="static", device=None, dtype=None):
         """latent: d; clip_width, text_width, text_blocks, swapped: width, text_width, blocks, swapped of CLIP; heads:
         of each transformer; prior: "diffusion" or "autoregressive", by a transformer of prior_width numbers a vector;
         prior_guidance: its g; directions, bins: D' and B of the autoregressive one; vector, adapter: length of c and
         blocks of A; width to patch: of the U-Net; hide, hide_text: as above. T to threshold: as in Diffusion; T,
-        schedule, sampler and draws are the prior's, too; guidance, guided: g of (6), and where."""
+        schedule, sampler and draws are the prior's, too; times: of (5); guidance, guided: g of (6), and where."""
         whole(latent=latent, prior_width=prior_width, directions=directions, vector=vector)
         whole(0, prior_blocks=prior_blocks)
         whole(2, bins=bins)
@@ -103,14 +103,14 @@ class DALLE2(Captioned):
         on = dict(device=device, dtype=dtype)
         self.clip = CLIP(shape, levels, vocabulary, length, latent, clip_width, text_width, text_blocks, heads,
                          dropout, swapped, **on)
-        times = dict(T=T, schedule=schedule, sampler=sampler, draws=draws)
+        path = dict(T=T, schedule=schedule, sampler=sampler, draws=draws)
         self.decoder = Decoder(shape, levels, length, latent, text_width, vector, adapter, heads, target=target,
-                               loss=loss, width=width, multiples=multiples, blocks=blocks, attention=attention,
-                               patch=patch, hide=hide, dropout=dropout, guidance=guidance, guided=guided,
-                               threshold=threshold, **times, **on)
+                               loss=loss, times=times, width=width, multiples=multiples, blocks=blocks,
+                               attention=attention, patch=patch, hide=hide, dropout=dropout, guidance=guidance,
+                               guided=guided, threshold=threshold, **path, **on)
         own = latent, text_width, length, prior_width, prior_blocks, heads, dropout, hide
         numbers = dict(directions=directions, bins=bins)
-        self.prior = Denoiser(*own, **times, **on) if prior == "diffusion" else Numbers(*own, **numbers, **on)
+        self.prior = Denoiser(*own, **path, **on) if prior == "diffusion" else Numbers(*own, **numbers, **on)
         self.register_buffer("stage", torch.tensor(0, device=device))  # the number of the one that is learnt
         self.register_buffer("examples", torch.zeros(EXAMPLES, length, dtype=torch.int64, device=device))
 
@@ -262,16 +262,14 @@ class DALLE2(Captioned):
 
 
 RECIPES = {
-    # Not tuned, and no whole training was measured: by the time of a step it takes three quarters of an hour of a core.
-    # After 220, 500 and 700 steps of batch 64, 64 and 32, 100 seconds, draws of the prior have the cosine 0.90 with the
-    # codes of the valid images of their captions, and two images 0.46; samples have the colours, and no shapes yet:
-    # before the decoder read the sides of words and learnt by the loss "weighted", and with 20 steps of dpm.
+    # by the time of a step three quarters of an hour of a core; no whole training was measured
     "shapes": {
         "data": "shapes",
+        "scenes": 100_000,
         "model": {},
-        "train": dict(steps=1200, batch=128, rate=2e-3, every=200),
-        "prior": dict(steps=2000, batch=64, rate=2e-3, ema=0.99, every=500),
-        "decoder": dict(steps=12_000, batch=32, rate=1e-3, ema=0.999, every=1000),
+        "train": dict(steps=4000, batch=128, rate=2e-3, ema=0.99, every=500),
+        "prior": dict(steps=4000, batch=64, rate=2e-3, ema=0.99, every=500),
+        "decoder": dict(steps=8000, batch=32, rate=1e-3, ema=0.999, every=1000),
         "threads": 1,
     },
 }

@@ -281,7 +281,7 @@ def test_it_learns_what_the_text_says():
     model = DALLE2.of_data(some, loss="simple", **SMALL)  # which learns an image at large sooner
     loop = dict(rate=1e-2, batch=16)
     fit(model, some, some, steps=60, **loop, progress=False,
-        later={"prior": dict(steps=250, **loop), "decoder": dict(steps=100, **loop)})
+        later={"prior": dict(steps=250, **loop), "decoder": dict(steps=200, **loop)})
     nearest = lambda drawn: torch.cdist(drawn.flatten(1).float(), x[:2].flatten(1).float()).argmin(1)
     assert torch.equal(nearest(model.sample(16, ["left", "right"] * 8)), torch.arange(16) % 2)
     assert torch.equal(nearest(model.variations(x[:2], 3).flatten(0, 1)), torch.arange(6) // 3)
@@ -313,7 +313,7 @@ def test_settings_that_cannot_be_are_refused(settings, message):
 @pytest.mark.usefixtures("folder_of_its_own")
 def test_the_command_line_trains_all_stages_draws_what_is_said_and_varies_it(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(shapes, "COUNT", {"train": 30, "valid": 10, "test": 12})
-    words = ["train", "dalle2", "--data", "shapes", "--size", "16", "--steps", "2", "--out", "r"]
+    words = ["train", "dalle2", "--data", "shapes", "--size", "16", "--scenes", "30", "--steps", "2", "--out", "r"]
     words += [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
     status, out, err = command(capsys, *words)
     assert status == 0 and "2 + 2 + 2 steps" in out, err

@@ -242,6 +242,7 @@ def test_every_model_of_colour_takes_its_recipe_for_shapes():
     for model in models.MODELS:
         own = [key for key, recipe in models.recipes(model).items() if recipe["data"] == "shapes"]  # before "colour"
         options = {"size": 16} | ({"captions": 4} if models.find(model).captions else {})
+        options |= {"scenes": 100_000} if model in ("clip", "dalle2") else {}  # of their recipes
         if own or "colour" in models.recipes(model):
             for name in ("shapes", "shapes-one", "shapes-circles"):
                 plan = chosen(model, name)

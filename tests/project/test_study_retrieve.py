@@ -10,8 +10,8 @@ from genmini.studies import retrieve
 from genmini.studies._run import Run
 
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")
-TRAIN = ["train", "clip", "--data", "shapes", "--size", "16", "--steps", "2", "--set", "batch=4", "--set", "width=4",
-         "--set", "text_width=8", "--set", "blocks=1", "--threads", "1"]
+TRAIN = ["train", "clip", "--data", "shapes", "--size", "16", "--scenes", "40", "--steps", "2", "--threads", "1",
+         "--set", "batch=4", "--set", "width=4", "--set", "text_width=8", "--set", "blocks=1"]
 
 
 @pytest.fixture
