@@ -1,4 +1,5 @@
-"""Measures what texts become in images of shapes, 16x16 pixels: by imagen with three encoders, and by clip.
+"""Measures what texts become in images of shapes: by the shipped imagen, and, of 16x16 pixels, by imagen with three
+encoders and by clip.
 
     python bench/table_text.py               runs what is missing or has other settings, and writes docs/results.md
     python bench/table_text.py --only clip   the same for this model
@@ -10,8 +11,10 @@ for each kind of captions (genmini/studies/caption.py): one sample each of N cap
 model's defaults, and which kinds of words they show (genmini/metrics/captions.py). Encoder M also has a row for each w
 of GUIDANCE and kind of SWEPT, of two samples each of FEW captions; shares are those of the first ones.
 
-Samples have blurred lines, and the exact reader finds no scene in many of them. So the same is asked of the scene that
-the reader takes for the nearest, however far it is ("nearest ..."): count, colour, shape, bound; and axis and order of
+The shipped run draws in its own size; it is measured once for its weights, and trained by nobody here.
+
+Where samples have blurred lines, the exact reader finds no scene in them. So the same is asked of the scene that the
+reader takes for the nearest, however far it is ("nearest ..."): count, colour, shape, bound; and axis and order of
 two things of two colours, of samples whose nearest scene has the right colours, whatever the shapes.
 
     diversity = sum_c |x_c - x'_c| / sum_c |d_c - d'_c|
@@ -36,7 +39,8 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 from trained import BATCH, KEYS, Table, train  # noqa: E402  (bench/trained.py)
 
-SIDE = 16
+SIDE = 16  # of the images that are learnt here
+SHIPPED = "imagen"  # the name of the shipped run
 N = 500  # captions of a kind
 FEW = 200  # captions of a kind, by each guidance
 AT_ONCE = 100  # samples that are drawn together
@@ -67,6 +71,26 @@ class Text(Table):
         of = {"imagen": [*SIZES], "clip": ["shapes"]}
         for name in only or of:
             yield from ((name, key, 0) for key in of[name] if key in models.recipes(name))
+
+    def anchors(self):
+        """The shipped run: a row for each kind of captions, unless there are some of the same weights"""
+        import torch
+        from measure import commit
+
+        from genmini import checkpoint
+        from genmini.studies.caption import KINDS
+
+        if SHIPPED not in checkpoint.shipped():
+            return
+        saved = checkpoint.read(checkpoint.place(SHIPPED))
+        weights = saved["digests"][saved["weights"]][:16]
+        if {row["settings"] for row in self.stored() if row["who"] == "shipped"} == {weights}:
+            return
+        torch.set_num_threads(1)
+        model = checkpoint.load(SHIPPED)
+        for kind in KINDS:
+            yield dict(data="shapes", who="shipped", recipe="", seed=0, captions=kind, guidance="", settings=weights,
+                       commit=commit(), torch=torch.__version__, **judged(model, kind, N, 0))
 
     def parts(self, recipe):
         """Without the stages that enlarge: images of this side are drawn at once."""
@@ -117,11 +141,12 @@ class Text(Table):
         plain = [row for row in rows if row["who"] == "imagen" and not row["guidance"]]
         swept = [row for row in rows if row["guidance"]]
         clip = [row for row in rows if row["who"] == "clip"]
+        shipped = [row for row in rows if row["who"] == "shipped"]
         curve = plain if len({row["recipe"] for row in plain}) > 1 else []  # one encoder makes no curve
         if curve:
             draw(self.picture, curve)
-        parts = ((of_encoders, plain), (of_captions, plain), (of_nearest_scenes, plain), (self.of_picture, curve),
-                 (of_guidance, swept), (of_clip, clip))
+        parts = ((of_shipped, shipped), (of_encoders, plain), (of_captions, plain), (of_nearest_scenes, plain),
+                 (self.of_picture, curve), (of_guidance, swept), (of_clip, clip))
         return [part(some) for part, some in parts if some]
 
     def of_picture(self, rows):
@@ -246,6 +271,16 @@ def table(heads, lines):
 def by_size(rows):
     """The rows of the smallest encoder first"""
     return sorted(rows, key=lambda row: int(row["encoder"]))
+
+
+def of_shipped(rows):
+    """A line for each kind of captions"""
+    from genmini.studies.caption import KINDS
+
+    heads = [f"captions, {rows[0]['bound of']} of a kind; % right, shipped run", *SHARES[:-2], "of", *SHARES[-2:]]
+    return table(heads, ([kind, *(share(row, name) for name in SHARES[:-2]), row["order of"],
+                          *(share(row, name) for name in SHARES[-2:])]
+                         for kind in KINDS for row in rows if row["captions"] == kind))
 
 
 def of_encoders(rows):

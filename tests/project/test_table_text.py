@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from trained import train
 
-from genmini import data, metrics, models
+from genmini import checkpoint, data, metrics, models
 from genmini.data import shapes_captions
 from genmini.models.clip import nearer
 from genmini.studies.caption import KINDS, captions_of
@@ -70,6 +70,24 @@ def test_one_training_gives_the_rows_of_all_captions_and_guidances(table, tmp_pa
         "| S, `imagen` (encoder-s)", "| M, `imagen` (encoder-m)"]
     assert sum(line.startswith("| four or five equal objects") for line in lines) == 4  # in two tables
     assert "![" in text and Image.open(tmp_path / "encoder.png").size[0] > 500 and "old" not in text
+
+
+def test_the_shipped_run_is_measured_once_for_its_weights(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path / "shipped")
+    assert list(table.anchors()) == []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        model = models.find("imagen")((3, 16, 16), 256, shapes_captions.VOCABULARY, **SMALL, **TEXT)
+        model.stage.fill_(1)
+        checkpoint.save(tmp_path / "shipped" / "imagen", model, dict(step=1))
+        rows = list(table.anchors())
+        assert [row["captions"] for row in rows] == [*KINDS] and {row["unread of"] for row in rows} == {6}
+        for row in rows:
+            table.store(row)
+        assert list(table.anchors()) == []
+    assert len(table.of_today()) == len(KINDS) and table.of_today()[0]["settings"] == rows[0]["settings"]
+    table.write()
+    assert table.document.read_text().count("6 of a kind; % right, shipped run") == 1
 
 
 def test_clip_is_judged_on_seen_and_unseen_pairs(table):
