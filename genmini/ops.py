@@ -15,11 +15,13 @@ from genmini.kernels.pixelcnn_sample import pixelcnn_sample
 from genmini.kernels.q_sample import q_sample
 from genmini.kernels.quantize import quantize_step
 from genmini.kernels.softmax_nll import softmax_nll
+from genmini.kernels.spline_coupling import spline_coupling, spline_coupling_inverse
 
 __all__ = [
     "affine_coupling", "affine_coupling_inverse", "code_stats", "ddim_step", "gaussian_kl", "group_norm_silu",
     "info_nce", "made_sample", "masked_conv2d", "masked_linear", "nade", "nade_logits", "nade_sample", "nearest_code",
     "pixelcnn_sample", "q_sample", "quantize", "quantize_step", "softmax_nll",
+    "spline_coupling", "spline_coupling_inverse",
 ]
 
 

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from genmini.kernels import _library, affine_coupling, ddim_step, made_sample, q_sample
+from genmini.kernels import _library, affine_coupling, ddim_step, made_sample, q_sample, spline_coupling
 
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 
 
 @pytest.mark.parametrize("room, name, file", [(affine_coupling, "CHUNK", "affine_coupling.cu"),
-                                              (made_sample, "DEEPEST", "made_sample.cu")])
+                                              (made_sample, "DEEPEST", "made_sample.cu"),
+                                              (spline_coupling, "MOST_BINS", "spline_coupling.cu"),
+                                              (spline_coupling, "MOST_BINS", "spline_coupling.cpp")])
 def test_a_number_is_that_of_the_source(room, name, file):
     (value,) = re.findall(rf"^constexpr int {name} = (\d+);", (CSRC / file).read_text(), re.M)
     assert getattr(room, name) == int(value)

@@ -58,6 +58,9 @@ NATIVE = {
     "nearest_code": lambda: ops.nearest_code(numbers(500, 16).float(), numbers(600, 16, seed=1).float()),
     "pixelcnn_sample": pixelcnn_sample,
     "q_sample": q_sample,
+    "spline_coupling": lambda: with_gradients(
+        lambda x, w: torch.cat([a.flatten() for a in ops.spline_coupling(x, w)]), numbers(900, 7), numbers(900, 7, 23)
+    ),
 }
 each = pytest.mark.parametrize("call", NATIVE.values(), ids=NATIVE)
 

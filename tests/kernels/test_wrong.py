@@ -53,6 +53,8 @@ STEP_BACK, STEP_BACK_CPU = "kernels/ddim_step.py", "csrc/ddim_step.cpp"
 NOISED, NOISED_CPU = "kernels/q_sample.py", "csrc/q_sample.cpp"
 NORMED, NORMED_CPU, GROUPS = "kernels/group_norm_silu.py", "csrc/group_norm_silu.cpp", "kernels/_groups.py"
 NCE, NCE_CPU = "kernels/info_nce.py", "csrc/info_nce.cpp"
+SPLINE, SPLINE_ROOM = "csrc/spline_coupling.cu", "kernels/spline_coupling.py"
+SPLINE_CPU, SPLINE_BOTH = "csrc/spline_coupling.cpp", "csrc/spline_coupling.h"
 MUTANTS = [
     Wrong("affine_coupling", AFFINE, "(x - t) * exp(-s)", "(x - t) * exp(s)", "a sign in the inverse"),
     Wrong("affine_coupling", AFFINE, "if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = mine;\n    __syncthreads();",
@@ -69,6 +71,16 @@ MUTANTS = [
     Wrong("affine_coupling", ROOM, "xes = kept * s.exp() if t is None else kept - t",
           "xes = kept * s.exp() if t is None else kept",
           "a forgotten term in a second derivative", "reference"),
+    Wrong("spline_coupling", SPLINE_BOTH, "g = -d.input, e = -e;", "g = -d.input;", "a sign in the inverse's gradient",
+          "emulated"),
+    Wrong("spline_coupling", SPLINE, "__syncthreads();    // what follows reads", "// reads", "a dropped barrier"),
+    Wrong("spline_coupling", SPLINE, "for (int64_t d = threadIdx.x; d < D; d += 32)",
+          "for (int64_t d = threadIdx.x; d < D - 1; d += 32)", "an off-by-one end"),
+    Wrong("spline_coupling", SPLINE, "shared[i / J * stride_of(K) + i % J]);", "shared[i]);", "one stride for another"),
+    Wrong("spline_coupling", SPLINE_ROOM, "dv, dx, e = (g - e * dl) / slope, -g, -e", "dv, dx, e = g / slope, -g, -e",
+          "a forgotten term in a gradient", "reference"),
+    Wrong("spline_coupling", SPLINE_ROOM, "(share * d).sum(-1, keepdim=True)", "d.sum(-1, keepdim=True)",
+          "a forgotten factor in a gradient", "reference"),
     Wrong("nearest_code", SEARCH, "(d == distance && other < k)", "(d == distance && other > k)",
           "the wrong one of two equals"),
     Wrong("nearest_code", SEARCH,
@@ -174,6 +186,12 @@ NATIVE = [
     Wrong("group_norm_silu", NORMED_CPU, "vec<T> d = kept<T>(load(x + h, count) - m, count);",
           "vec<T> d = load(x + h, count) - m;", "lanes beyond the group", "cpu"),
     Wrong("group_norm_silu", NORMED_CPU, "dgamma[c - c0] += s * A[c]", "dgamma[c - c0] = s * A[c]", "= for +=", "cpu"),
+    Wrong("spline_coupling", SPLINE_CPU, "const V f = (m - 1) / (m + 1)", "const V f = m - 1",
+          "a series of another number", "cpu"),
+    Wrong("spline_coupling", SPLINE_CPU, "if (++d == p.D) n++, d = 0;", "if (++d == p.D) n++;",
+          "every element with a row of its own", "cpu"),
+    Wrong("spline_coupling", SPLINE_CPU, "std::min(p.N, (task + 1) * of_a_task)",
+          "std::min(p.N - 1, (task + 1) * of_a_task)", "the last row forgotten", "cpu"),
     Wrong("ddim_step", STEP_BACK_CPU, "p.rank - (p.D - found)", "p.rank - (p.D - found) - 1",
           "an off-by-one rank", "cpu"),
     Wrong("q_sample", NOISED_CPU, "T(known ? p.sigma[p.t[n]] : 0)", "T(known ? p.sigma[p.t[n0]] : 0)",
