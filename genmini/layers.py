@@ -5,6 +5,7 @@
     VectorQuantizer   replaces a vector by the nearest of K codes (VQ-VAE)
     GroupNormSiLU     an nn.GroupNorm and silu, with a scale and a shift between them if wanted (the U-Net)
     AffineCoupling    scales and shifts half of the variables by what a network computes from the others (RealNVP)
+    SplineCoupling    bends each of that half by a spline instead
 
 The state_dict of a layer holds its weights, degrees, mask and moving averages.
 """
@@ -209,3 +210,41 @@ class AffineCoupling(nn.Module):
 
     def extra_repr(self):
         return f"mask={tuple(self.mask.shape)}, save={self.save!r}"
+
+
+class SplineCoupling(nn.Module):
+    """y = x where the mask is true, and a monotonic spline of x elsewhere.   (N, ...) -> (N, ...), logdet (N,)
+
+    The mask has the shape of one x and is true where x passes through unchanged; the network reads x there. A spline
+    has `bins` bins on [-reach, reach] and is the identity beyond. net(x, *condition) gives its 3 bins - 1 parameters,
+    those of a channel side by side: (N, C (3 bins - 1), ...) of x (N, C, ...); they are used where the mask is false.
+    All parameters 0 are the identity. `inverse` undoes `forward`.
+    """
+
+    def __init__(self, net, mask, bins=8, reach=5.0):
+        super().__init__()
+        if mask is None:
+            raise TypeError("mask must be an array shaped like one x, true where x passes through, got None")
+        _check.whole("bins", bins, 2, 64, "a number of bins")
+        _check.number("reach", reach, 1e-3, 1e3)
+        self.net, self.bins, self.reach = net, bins, reach
+        self.register_buffer("mask", torch.as_tensor(mask).bool())
+
+    def forward(self, x, *condition):
+        return self._couple(ops.spline_coupling, x, condition)
+
+    def inverse(self, y, *condition):
+        return self._couple(ops.spline_coupling_inverse, y, condition)  # m y = m x: the same parameters
+
+    def _couple(self, operator, x, condition):
+        if x.shape[1:] != self.mask.shape:
+            raise ValueError(
+                f"x must have shape (N, {', '.join(map(str, self.mask.shape))}) as the mask says, got {tuple(x.shape)}"
+            )
+        w = self.net(x.masked_fill(~self.mask, 0), *condition).unflatten(1, (x.shape[1], 3 * self.bins - 1))
+        beyond = x.masked_fill(self.mask, 2 * self.reach)  # what passes through has slope 1, and no gradient of w
+        y, logdet = operator(beyond, w.movedim(2, -1), self.reach)
+        return torch.where(self.mask, x, y), logdet
+
+    def extra_repr(self):
+        return f"mask={tuple(self.mask.shape)}, bins={self.bins}, reach={self.reach}"

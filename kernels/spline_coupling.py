@@ -4,7 +4,7 @@ Neural spline flows (Durkan, Bekasov, Murray, Papamakarios 2019, eq. 4-8; the cu
 half of the variables passes through, and each of the others by a curve of its own, whose knots a network computes from
 the first half. This room computes the second half.
 
-    kernels: csrc/spline_coupling.cu, csrc/spline_coupling.cpp
+    kernels: csrc/spline_coupling.cu, csrc/spline_coupling.cpp    layer: genmini.layers.SplineCoupling
     test: tests/kernels/test_spline_coupling.py    bench: bench/bench_spline_coupling.py
 
 Math

@@ -1,7 +1,8 @@
 """RealNVP: an invertible network maps data to noise, and gives the determinant of that map.
 
 The course, "Réseau inversible (NF)"; Dinh, Sohl-Dickstein, Bengio, "Density estimation using Real NVP", 2017. Actnorm
-is Kingma and Dhariwal's (Glow, 2018), variational dequantisation Ho et al.'s (Flow++, 2019).
+is Kingma and Dhariwal's (Glow, 2018), variational dequantisation Ho et al.'s (Flow++, 2019), splines are those of
+Durkan, Bekasov, Murray and Papamakarios (neural spline flows, 2019).
 
     log p(x) = log N(h(x); 0, I) + log |det dh/dx|                                          (1)
     x_1' = x_1,   x_2' = exp(s(x_1)) o x_2 + t(x_1)       log |det| = sum s(x_1)            (2)
@@ -11,18 +12,22 @@ is Kingma and Dhariwal's (Glow, 2018), variational dequantisation Ho et al.'s (F
     r = logit(a + (1 - 2a) (x + u) / L)                                                       (6)
     log P(x) = log int_[0,1)^D p(x + u) du  >=  E_q(u|x) [log p(x + u) - log q(u|x)]        (7)
     u = sigmoid(g(e; x)),   log q(u|x) = log N(e; 0, I) - log |det du/de|                   (8)
+    x_1' = x_1,   x_2' = c(x_2; w(x_1))                   log |det| = sum log c'(x_2)       (9)
 
 h is a chain of steps: affine couplings (2), whose halves change roles from one to the next, with a bounded s (3), so
 that the inverse is as well-conditioned as the forward; before each an actnorm (4), one s and t a channel, which the
 first batch sets to give mean 0 and deviation 1. A vector is halved into even and odd numbers. An image is halved as a
 checkerboard, squeezed (2x2 pixels become 4 channels), and halved by channels; at each scale (5) half of the channels
-end as z_i, the others go on. A class y can steer every s and t.
+end as z_i, the others go on. A class y can steer every s and t. With splines (9) stands in the place of (2): each
+number of x_2 goes through an increasing curve c of its own, on an interval that actnorm fills; so few steps make holes
+and separate pieces, which an affine coupling can only stretch.
 
 An image x of L levels has a probability P(x), the integral of the density over its cell [x, x + 1)^D. u spreads x over
 that cell, uniformly (log q = 0) or by a flow of its own (8). (6) maps [0, L) to the line, and its slope is part of the
 determinant of (1), so that bits/dim is that of P.
 
-    layer: genmini.layers.AffineCoupling    room: kernels/affine_coupling.py    bodies: genmini/nets
+    layers: genmini.layers.AffineCoupling, SplineCoupling    bodies: genmini/nets
+    rooms: kernels/affine_coupling.py, kernels/spline_coupling.py
     test: tests/models/test_realnvp.py
 """
 
@@ -33,7 +38,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from genmini.layers import AffineCoupling
+from genmini.layers import AffineCoupling, SplineCoupling
 from genmini.models._model import Model
 from genmini.nets.conv import ResNet
 from genmini.nets.mlp import MLP
@@ -44,20 +49,24 @@ from genmini.settings import number, one_of, share, whole
 
 class RealNVP(Model):
     def __init__(self, shape, levels=None, couplings=4, scales=0, hidden=(128, 128), width=32, blocks=2, dropout=0.0,
-                 classes=0, bound=1.0, dequantise="uniform", margin=0.01, save="x",
-                 device=None, dtype=None):
+                 classes=0, bound=1.0, dequantise="uniform", margin=0.01, save="x", coupling="affine",
+                 bins=8, reach=5.0, device=None, dtype=None):
         """shape of one x: (D,), (H, W) or (C, H, W); levels: None for a density, L for images of levels 0 ... L-1.
 
         couplings: of a vector, or of an image at each scale and in each way of halving; scales: how often an image is
         squeezed. Bodies have `hidden` units a layer for vectors, `blocks` of `width` channels for images. classes:
         log_prob and sample take a class y. dequantise "uniform" or "variational"; margin: a of (6). save="y": the
-        backward pass recomputes each step from its output, so that memory does not grow with depth.
+        backward pass recomputes each step from its output, so that memory does not grow with depth. coupling "spline":
+        of so many bins from -reach to reach; bound, of s, is for "affine".
         """
         whole(hidden=hidden, width=width, couplings=couplings)
         whole(0, scales=scales, blocks=blocks, classes=classes)
         number(above=0, bound=bound)
         share(dropout=dropout)
         one_of(("x", "y"), save=save)
+        one_of(("affine", "spline"), coupling=coupling)
+        whole(2, 64, bins=bins)
+        number(least=1e-3, most=1e3, reach=reach)
         one_of(("uniform", "variational"), dequantise=dequantise)
         if levels is not None:
             whole(2, levels=levels)
@@ -74,7 +83,9 @@ class RealNVP(Model):
 
         body = dict(hidden=hidden) if len(shape) == 1 else dict(width=width, blocks=blocks)
         body["dropout"] = dropout
-        couple = partial(_couple, couplings=couplings, body=body, bound=bound, save=save)
+        make = (partial(_affine, bound=bound, save=save) if coupling == "affine"
+                else partial(_spline, bins=bins, reach=reach))
+        couple = partial(_couple, make=make, couplings=couplings, body=body)
         self.inner = shape if len(shape) != 2 else (1, *shape)  # an image has channels
         self.f, self.shapes, h = nn.ModuleList(), [], self.inner  # f_i of (5), the shapes of z_i, that of h_i
         for _ in range(scales):
@@ -185,13 +196,22 @@ def _log_normal(z):  # (N, D) -> (N,)
 # ---- steps: forward(x, y) and inverse(x, y) give (x', logdet) --------------------------------------------------------
 
 
-def _couple(shape, kind, classes=0, context=0, *, couplings, body, bound, save):
-    """actnorm, coupling, actnorm, coupling ...; the halves of a coupling change roles each time."""
+def _couple(shape, kind, classes=0, context=0, *, make, couplings, body):
+    """actnorm, coupling, actnorm, coupling ...; the halves of a coupling change roles each time. make: _affine or
+    _spline, with all but the body, still without its outputs, and the mask."""
     C, steps = shape[0], []
     for i in range(couplings):
-        net = (MLP if len(shape) == 1 else ResNet)(C, 2 * C, classes=classes, context=context, **body)
-        steps += [ActNorm(shape), AffineCoupling(Bounded(net, bound), half(shape, kind) ^ bool(i % 2), save)]  # (2)
+        net = partial(MLP if len(shape) == 1 else ResNet, C, classes=classes, context=context, **body)
+        steps += [ActNorm(shape), make(net, C, half(shape, kind) ^ bool(i % 2))]
     return steps
+
+
+def _affine(net, C, mask, bound, save):
+    return AffineCoupling(Bounded(net(2 * C), bound), mask, save)  # (2)
+
+
+def _spline(net, C, mask, bins, reach):
+    return SplineCoupling(net((3 * bins - 1) * C), mask, bins, reach)  # (9)
 
 
 def half(shape, kind):

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from genmini.layers import AffineCoupling, GroupNormSiLU, MaskedConv2d, MaskedLinear, VectorQuantizer
+from genmini import ops
+from genmini.layers import AffineCoupling, GroupNormSiLU, MaskedConv2d, MaskedLinear, SplineCoupling, VectorQuantizer
 
 IN, OUT = [3, 1, 2, 2], [1, 2, 3, 0, 2]
 
@@ -214,6 +215,46 @@ def test_coupling_of_images_with_a_checkerboard_and_a_condition():
         layer(x[:, :1], condition)
 
 
+# ---- SplineCoupling --------------------------------------------------------------------------------------------------
+
+
+def spline(body, mask, **settings):
+    """A coupling whose splines bend, in float64"""
+    for p in body.parameters():
+        nn.init.normal_(p, std=0.5)
+    return SplineCoupling(body, mask, bins=4, **settings).double()
+
+
+def test_spline_coupling_is_invertible_and_knows_its_volume():
+    torch.manual_seed(0)
+    layer = spline(nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 6 * 11)), halves())
+    x = 3 * torch.randn(4, 6, dtype=torch.float64)
+    y, logdet = layer(x)
+    back, inverse_logdet = layer.inverse(y)
+    torch.testing.assert_close(back, x)
+    torch.testing.assert_close(inverse_logdet, -logdet)
+    assert torch.equal(y[:, :3], x[:, :3]) and (y[:, 3:] != x[:, 3:]).any()
+    for n in range(4):
+        jacobian = torch.autograd.functional.jacobian(lambda row: layer(row[None])[0][0], x[n])
+        torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, logdet[n])
+
+
+def test_spline_coupling_of_images_bends_a_channel_by_its_own_parameters():
+    torch.manual_seed(0)
+    mask = ((torch.arange(4)[:, None] + torch.arange(4)) % 2 == 0).expand(2, 4, 4)
+    layer = spline(nn.Conv2d(2, 2 * 11, 3, padding="same"), mask, reach=2.0)
+    x = torch.randn(3, 2, 4, 4, dtype=torch.float64)
+    y, logdet = layer(x)
+    torch.testing.assert_close(layer.inverse(y)[0], x)
+    assert logdet.shape == (3,) and torch.equal(y[:, mask], x[:, mask])
+    w = layer.net(x.masked_fill(~mask, 0))
+    one, _ = ops.spline_coupling(x[2:, 1, 2, 3], w[2:, 11:, 2, 3], bound=2.0)
+    torch.testing.assert_close(y[2:, 1, 2, 3], one)
+    nn.init.zeros_(layer.net.weight), nn.init.zeros_(layer.net.bias)
+    torch.testing.assert_close(layer(x)[0], x)
+    assert "bins=4, reach=2.0" in repr(layer)
+
+
 def test_group_norm_silu_takes_the_weights_of_a_group_norm():
     norm, layer, x = nn.GroupNorm(2, 6, eps=1e-3), GroupNormSiLU(2, 6, eps=1e-3), torch.randn(3, 6, 4, 5)
     nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
@@ -229,5 +270,11 @@ def test_what_a_coupling_and_a_convolution_are_made_of_is_checked():
         AffineCoupling(nn.Linear(6, 12), None)
     with pytest.raises(TypeError, match="save must be 'x' or 'y', got Tensor"):
         AffineCoupling(nn.Linear(6, 12), halves(), save=torch.ones(2))
+    with pytest.raises(TypeError, match="mask must be an array shaped like one x.*, got None"):
+        SplineCoupling(nn.Linear(6, 66), None)
+    with pytest.raises(ValueError, match="bins must be a number of bins, 2 to 64, got 1"):
+        SplineCoupling(nn.Linear(6, 12), halves(), bins=1)
+    with pytest.raises(ValueError, match=r"x must have shape \(N, 6\)"):
+        SplineCoupling(nn.Linear(6, 66), halves())(torch.zeros(2, 5))
     with pytest.raises(TypeError, match="kind must be 'A' or 'B', got Tensor"):
         MaskedConv2d(1, 1, 3, torch.ones(2))

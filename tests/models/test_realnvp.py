@@ -24,6 +24,10 @@ MODELS = {
     "image, one scale": dict(shape=(3, 5), **SMALL),
     "image, two scales": dict(shape=(4, 4), scales=1, **SMALL),
     "colours, three scales, classes": dict(shape=(3, 4, 8), scales=2, classes=2, **SMALL),
+    "splines of the plane": dict(shape=(2,), hidden=(16, 16), coupling="spline"),
+    "splines of an odd vector, classes": dict(shape=(5,), hidden=(12,), couplings=3, classes=3, coupling="spline",
+                                              bins=5, reach=3.0),
+    "splines of images": dict(shape=(2, 4, 4), scales=1, classes=2, coupling="spline", bins=4, **SMALL),
     "tight bound": dict(shape=(2, 4, 4), scales=1, bound=0.3, **{**SMALL, "couplings": 1}),
 }
 each = pytest.mark.parametrize("settings", MODELS.values(), ids=MODELS)
@@ -142,15 +146,16 @@ def test_actnorm_is_set_by_the_first_batch_in_training():
 # ---- the density -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("classes", [0, 2])
-def test_the_density_integrates_to_one(classes):
+@pytest.mark.parametrize("classes, coupling", [(0, "affine"), (2, "affine"), (0, "spline")])
+def test_the_density_integrates_to_one(classes, coupling):
     """On a grid of the plane, for each class and for their mean; and samples follow it."""
-    model = flow(scale=0.3, shape=(2,), couplings=4, hidden=(8,), classes=classes)
+    model = flow(scale=0.3, shape=(2,), couplings=4, hidden=(8,), classes=classes, coupling=coupling)
     torch.manual_seed(3)
     n, cells = 40_000, 20
     x, y = model.sample(n), None
     low, high = x.amin(0) - 3, x.amax(0) + 3
-    side = [torch.linspace(0, 1, 401, dtype=torch.float64)[:-1] * (b - a) + a for a, b in zip(low, high, strict=True)]
+    middles = (torch.arange(400, dtype=torch.float64) + 0.5) / 400
+    side = [middles * (b - a) + a for a, b in zip(low, high, strict=True)]
     grid = torch.stack(torch.meshgrid(*side, indexing="ij"), -1).flatten(0, 1)
     area = ((high - low) / 400).prod()
     with torch.no_grad():
@@ -160,7 +165,7 @@ def test_the_density_integrates_to_one(classes):
             y = torch.full((len(grid),), k)
             assert (model.log_prob(grid, y).exp() * area).sum().item() == pytest.approx(1, abs=1e-3)
     cell = lambda x: ((x - low) / (high - low) * cells).long().clamp(0, cells - 1) @ torch.tensor([cells, 1])
-    wanted = n * torch.zeros(cells**2, dtype=torch.float64).index_add_(0, cell(grid + (high - low) / 800), p)
+    wanted = n * torch.zeros(cells**2, dtype=torch.float64).index_add_(0, cell(grid), p)
     seen = torch.bincount(cell(x), minlength=cells**2)
     often = wanted >= 20
     chi2 = ((seen - wanted).square() / wanted)[often].sum().item()
@@ -273,6 +278,9 @@ def test_a_training_step_with_save_y_sets_actnorm_first():
         (dict(shape=(2,), save="y", dropout=0.1), "dropout"),
         (dict(shape=(2,), save="z"), "save"),
         (dict(shape=(2,), dequantise="no"), "dequantise"),
+        (dict(shape=(2,), coupling="linear"), "coupling must be 'affine' or 'spline', got 'linear'"),
+        (dict(shape=(2,), bins=1), "bins"),
+        (dict(shape=(2,), reach=0.0), "reach"),
         (dict(shape=(2,), levels=1), "levels"),
         (dict(shape=(2,), levels=4, margin=0.0), "margin"),
     ],
@@ -282,8 +290,9 @@ def test_wrong_settings_are_named(wrong, words):
         RealNVP(**wrong)
 
 
-def test_a_run_comes_back(tmp_path):
-    model = flow(shape=(4, 4), levels=3, scales=1, classes=2, dequantise="variational", **SMALL)
+@pytest.mark.parametrize("coupling", ["affine", "spline"])
+def test_a_run_comes_back(tmp_path, coupling):
+    model = flow(shape=(4, 4), levels=3, scales=1, classes=2, dequantise="variational", coupling=coupling, **SMALL)
     model = model.float()
     genmini.checkpoint.save(tmp_path, model, {"step": 1, "valid": 0.0})
     again = genmini.load(tmp_path)

@@ -32,7 +32,8 @@ def bounds(model, x, draws):
 
 
 @pytest.mark.parametrize("settings",
-                         [dict(shape=(3,), levels=5), dict(shape=(2, 2), levels=256, width=4, blocks=1, couplings=1)])
+                         [dict(shape=(3,), levels=5), dict(shape=(3,), levels=5, coupling="spline"),
+                          dict(shape=(2, 2), levels=256, width=4, blocks=1, couplings=1)])
 def test_bits_are_right_to_the_constant(settings):
     """With the identity for h, P is known: p(x + u) has the mean P, and the mean bound lies a little below log P
     (Jensen)."""
