@@ -4,10 +4,11 @@ The picture: images of the test split with the three nearest of 64 captions, and
 images; the right one is framed, or black where the others are grey. R@k: the share in which it is among the k nearest.
 The 64 are the right answer and those of the images that follow in the split; one of the same words is right, too.
 
-Of `shapes` also: the same for pairs of colour and shape that no train image shows (`shapes-pairs`); how often an image
-is nearer to its caption than to the one with its two things exchanged, 50% for who reads no order; and colour and shape
-of the object of a scene of one, by the nearest of the 24 captions "a red circle", "a red square", ...: a classifier
-that saw no label.
+Of `shapes` also: R@1 of one who knows which captions are true of which images and guesses among these, because several
+may be true of an image; the same for pairs of colour and shape that no train image shows (`shapes-pairs`); how often an
+image is nearer to its caption than to the one with its two things exchanged, 50% for who reads no order; and colour and
+shape of the object of a scene of one, by the nearest of the 24 captions "a red circle", "a red square", ...: a
+classifier that saw no label.
 """
 
 import torch
@@ -42,6 +43,17 @@ class Seen:
         w = vectors(self.run, captions.WORDS.encode([*other.values()], captions.LENGTH))
         return (self.s.diagonal()[n] > (self.z[n] * w).sum(1)).double()
 
+    def by_truth(self):
+        """{what is found: the chance of who knows what is true and guesses among the true answers, (N,)}"""
+        N, said = len(self.z), [shapes_captions.parse(caption) for caption in self.split.captions]
+        true = torch.zeros(N, N, dtype=torch.bool)  # caption m of image n
+        for n, scene in enumerate(self.split.scenes):
+            for k in range(1 - AMONG, AMONG):
+                m = (n + k) % N
+                true[n, m] = shapes_captions.true_of(said[m], scene)
+        wrong = {"caption": true, "image": true.T}
+        return {what: 1 / (1 + nearer(known.double(), self.same)) for what, known in wrong.items()}
+
     def zero_shot(self):
         """{"colour": 1 where the nearest of the 24 captions has the colour, else 0; "shape", "both"}, of scenes of one
         object"""
@@ -66,7 +78,7 @@ def study(run, path):
     parts = [_retrieval(seen)]
     if seen.split.name == "shapes":
         pairs = Seen(run, data.load(OTHER, "test", **run.metadata["options"]))
-        parts.append(f"of {OTHER} {_retrieval(pairs)}")
+        parts = [f"{_retrieval(seen)} ({_truth(seen)})", f"of {OTHER} {_retrieval(pairs)} ({_truth(pairs)})"]
         for name, each in (("", seen), (f" of {OTHER}", pairs)):
             parts.append(f"{_share(each.ordered())}{name} nearer to their caption than with its things exchanged")
             shares = [f"{what} {_share(right)}" for what, right in each.zero_shot().items()]
@@ -77,6 +89,11 @@ def study(run, path):
 def _retrieval(seen):
     shares = [f"{what} R@{k} {_share((wrong < k).double())}" for what, wrong in seen.found().items() for k in (1, 5)]
     return f"among {min(AMONG, len(seen.z))} {', '.join(shares)}"
+
+
+def _truth(seen):
+    found = (f"{what} {_share(chance)}" for what, chance in seen.by_truth().items())
+    return f"R@1 by a guess among what is true: {', '.join(found)}"
 
 
 def _share(right):

@@ -37,6 +37,10 @@ def test_it_is_trained_judged_and_studied(run, capsys, tmp_path):
     wrong = [sum(bool(s[n, m] >= s[n, n]) and not y[m].equal(y[n]) for m in [(n + i) % 70 for i in range(1, 64)])
              for n in range(70)]
     assert seen.found()["caption"].tolist() == wrong
+    true = [[not y[m].equal(y[n]) and shapes_captions.true_of(a, b) for m in [(n + i) % 70 for i in range(1, 64)]
+             for a, b in [(seen.split.captions[m], seen.split.scenes[n])]] for n in range(70)]
+    assert seen.by_truth()["caption"].tolist() == [1 / (1 + sum(row)) for row in true] and max(map(sum, true)) > 0
+    assert (0.5 < seen.by_truth()["image"]).any() and "by a guess among what is true: caption" in out
     assert f"r: among 64 caption R@1 {wrong.count(0) / 70:.1%} +- " in out and out.count("of shapes-pairs") == 3
 
     one = [n for n, scene in enumerate(seen.split.scenes) if len(scene.objects) == 1]
