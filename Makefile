@@ -48,6 +48,9 @@ bench: build     ## time every room beside its peers, and store the table of thi
 table-likelihood: build ## train likelihood models on the digits, three seeds each (an hour), and write docs/results.md
 	$(PY) bench/table_likelihood.py
 
+table-plane: build ## train RealNVP on points of the plane, affine and by splines (9 minutes), write docs/results.md
+	$(PY) bench/table_plane.py
+
 table-latent: build ## train all latent models on the digits, three seeds each (half an hour), and write docs/results.md
 	$(PY) bench/table_latent.py
 
@@ -86,5 +89,6 @@ clean:           ## remove what was built
 	rm -rf .venv .venv-oldest build kernels/lib *.egg-info .cache .pytest_cache .ruff_cache .hypothesis
 
 .PHONY: help build demo test test-docs test-thorough test-oldest sanitize bench gpu lint clean
-.PHONY: sheet table-likelihood table-latent table-samples table-translate table-text table-mnist table-mnist-samples
+.PHONY: sheet table-likelihood table-plane table-latent table-samples table-translate table-text
+.PHONY: table-mnist table-mnist-samples
 .DEFAULT_GOAL := help
