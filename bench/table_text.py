@@ -11,7 +11,8 @@ for each kind of captions (genmini/studies/caption.py): one sample each of N cap
 model's defaults, and which kinds of words they show (genmini/metrics/captions.py). Encoder M also has a row for each w
 of GUIDANCE and kind of SWEPT, of two samples each of FEW captions; shares are those of the first ones.
 
-The shipped run draws in its own size; it is measured once for its weights, and trained by nobody here.
+The shipped run is not trained here. It is measured once for its weights, in its own size and by the images of 16x16
+that it enlarges.
 
 Where samples have blurred lines, the exact reader finds no scene in them. So the same is asked of the scene that the
 reader takes for the nearest, however far it is ("nearest ..."): count, colour, shape, bound; and axis and order of
@@ -73,7 +74,7 @@ class Text(Table):
             yield from ((name, key, 0) for key in of[name] if key in models.recipes(name))
 
     def anchors(self):
-        """The shipped run: a row for each kind of captions, unless there are some of the same weights"""
+        """The shipped run: a row for each side and kind of captions, unless there are some of the same weights"""
         import torch
         from measure import commit
 
@@ -84,13 +85,15 @@ class Text(Table):
             return
         saved = checkpoint.read(checkpoint.place(SHIPPED))
         weights = saved["digests"][saved["weights"]][:16]
-        if {row["settings"] for row in self.stored() if row["who"] == "shipped"} == {weights}:
+        if {row["settings"] for row in self.stored() if row["who"].startswith("shipped")} == {weights}:
             return
         torch.set_num_threads(1)
         model = checkpoint.load(SHIPPED)
-        for kind in KINDS:
-            yield dict(data="shapes", who="shipped", recipe="", seed=0, captions=kind, guidance="", settings=weights,
-                       commit=commit(), torch=torch.__version__, **judged(model, kind, N, 0))
+        small = SimpleNamespace(sample=lambda n, y: model.base.sample(n, model.states(model.check_y(y, n))))
+        for who, drawing in (("shipped, 16x16", small), (f"shipped, {model.shape[1]}x{model.shape[2]}", model)):
+            for kind in KINDS:
+                yield dict(data="shapes", who=who, recipe="", seed=0, captions=kind, guidance="", settings=weights,
+                           commit=commit(), torch=torch.__version__, **judged(drawing, kind, N, 0))
 
     def parts(self, recipe):
         """Without the stages that enlarge: images of this side are drawn at once."""
@@ -141,7 +144,7 @@ class Text(Table):
         plain = [row for row in rows if row["who"] == "imagen" and not row["guidance"]]
         swept = [row for row in rows if row["guidance"]]
         clip = [row for row in rows if row["who"] == "clip"]
-        shipped = [row for row in rows if row["who"] == "shipped"]
+        shipped = [row for row in rows if row["who"].startswith("shipped")]
         curve = plain if len({row["recipe"] for row in plain}) > 1 else []  # one encoder makes no curve
         if curve:
             draw(self.picture, curve)
@@ -274,12 +277,13 @@ def by_size(rows):
 
 
 def of_shipped(rows):
-    """A line for each kind of captions"""
+    """A line for each kind of captions and size of images"""
     from genmini.studies.caption import KINDS
 
-    heads = [f"captions, {rows[0]['bound of']} of a kind; % right, shipped run", *SHARES[:-2], "of", *SHARES[-2:]]
-    return table(heads, ([kind, *(share(row, name) for name in SHARES[:-2]), row["order of"],
-                          *(share(row, name) for name in SHARES[-2:])]
+    heads = [f"captions, {rows[0]['bound of']} of a kind; % right", "run", *SHARES[:-2], "of", *SHARES[-2:],
+             "nearest bound"]
+    return table(heads, ([kind, row["who"], *(share(row, name) for name in SHARES[:-2]), row["order of"],
+                          *(share(row, name) for name in (*SHARES[-2:], "nearest bound"))]
                          for kind in KINDS for row in rows if row["captions"] == kind))
 
 

@@ -77,17 +77,18 @@ def test_the_shipped_run_is_measured_once_for_its_weights(table, tmp_path, monke
     assert list(table.anchors()) == []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        model = models.find("imagen")((3, 16, 16), 256, shapes_captions.VOCABULARY, **SMALL, **TEXT)
-        model.stage.fill_(1)
+        model = models.find("imagen")((3, 32, 32), 256, shapes_captions.VOCABULARY, **SMALL, **TEXT)
+        model.stage.fill_(2)
         checkpoint.save(tmp_path / "shipped" / "imagen", model, dict(step=1))
         rows = list(table.anchors())
-        assert [row["captions"] for row in rows] == [*KINDS] and {row["unread of"] for row in rows} == {6}
+        assert [row["captions"] for row in rows] == [*KINDS] * 2 and {row["unread of"] for row in rows} == {6}
+        assert {row["who"] for row in rows} == {"shipped, 16x16", "shipped, 32x32"}
         for row in rows:
             table.store(row)
         assert list(table.anchors()) == []
-    assert len(table.of_today()) == len(KINDS) and table.of_today()[0]["settings"] == rows[0]["settings"]
+    assert len(table.of_today()) == 2 * len(KINDS) and table.of_today()[0]["settings"] == rows[0]["settings"]
     table.write()
-    assert table.document.read_text().count("6 of a kind; % right, shipped run") == 1
+    assert table.document.read_text().count("| shipped, 32x32 |") == len(KINDS)
 
 
 def test_clip_is_judged_on_seen_and_unseen_pairs(table):
