@@ -62,14 +62,14 @@ class Imagen(Captioned):
 
     def __init__(self, shape, levels=2, vocabulary=("a",), length=40, text_width=96, text_blocks=4, text_heads=4,
                  directions=64, vector=64, adapter=1, heads=4, width=32, multiples=(1, 2, 2), blocks=2,
-                 attention=2, patch=1, larger_width=48, noise=0.1, larger_draws=10, T=1000, schedule="cosine",
+                 attention=2, patch=1, larger_width=16, noise=0.1, larger_draws=10, T=1000, schedule="cosine",
                  target="x0", loss="weighted", times="middle", hide=0.1, dropout=0.0, sampler="ddpm", draws=50,
                  guidance=3.0, guided=0.7, threshold="static", device=None, dtype=None):
         """text_...: of the language model; directions: how many numbers e_l has, at most; vector: how many c_l has;
         adapter, heads: blocks and heads of A; width to patch: of the U-Net of (3); larger_width: of those of (5), which
-        have two sizes, attend at the smaller one, and have patches that grow with the image; noise: of d, where images
-        are drawn; larger_draws: steps of (5). times: of (3); hide: the share of captions hidden in training. T,
-        schedule, target and the rest: as in Diffusion; guidance, guided: w of (4), and where; (5) has none."""
+        halve an image down to half of the smallest one, and attend there; noise: of d, where images are drawn;
+        larger_draws: steps of (5). times: of (3); hide: the share of captions hidden in training. T, schedule, target
+        and the rest: as in Diffusion; guidance, guided: w of (4), and where; (5) has none."""
         whole(directions=directions, vector=vector)
         super().__init__(shape, levels, vocabulary, length)
         on = dict(device=device, dtype=dtype)
@@ -84,8 +84,8 @@ class Imagen(Captioned):
         self.base = Painter(shapes[0], width=width, multiples=multiples, blocks=blocks, attention=attention,
                             patch=patch, times=times, draws=draws, guidance=guidance, guided=guided, **same)
         self.larger = nn.ModuleList(
-            Enlarger(each, noise=noise, width=larger_width, attention=1, patch=each[-1] // shapes[0][-1],
-                     draws=larger_draws, **same) for each in shapes[1:])
+            Enlarger(each, noise=noise, width=larger_width, multiples=(1, 2, *[2] * i), attention=1,
+                     draws=larger_draws, **same) for i, each in enumerate(shapes) if i)
         self.register_buffer("m", torch.zeros(H, **on))
         self.register_buffer("V", torch.eye(E, H, **on))
         self.register_buffer("stage", torch.tensor(0, device=device))  # the number of the one that is learnt
@@ -224,12 +224,11 @@ def _recipe(rate, base, **model):
         "base": dict(steps=base, batch=32, rate=1e-3, ema=0.999, every=1000),
         "twice": larger,
         "again": larger,
-        "threads": 2,
+        "threads": 1,
     }
 
 
 RECIPES = {
-    # by the time of a step an hour of two cores; no whole training was measured
     "shapes": _recipe(2e-3, 16_000),
     # sizes S, M and L of the language model, with the rates of its own recipes; what draws is the same
     "encoder-s": _recipe(4e-3, 8000, text_width=16, text_blocks=1, text_heads=1),
