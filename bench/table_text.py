@@ -11,8 +11,8 @@ for each kind of captions (genmini/studies/caption.py): one sample each of N cap
 model's defaults, and which kinds of words they show (genmini/metrics/captions.py). Encoder M also has a row for each w
 of GUIDANCE and kind of SWEPT, of two samples each of FEW captions; shares are those of the first ones.
 
-The shipped run is not trained here. It is measured once for its weights, in its own size and by the images of 16x16
-that it enlarges.
+The shipped run is not trained here. It is measured once for its weights, in its own size and by means of squares,
+images of 16x16.
 
 Where samples have blurred lines, the exact reader finds no scene in them. So the same is asked of the scene that the
 reader takes for the nearest, however far it is ("nearest ..."): count, colour, shape, bound; and axis and order of
@@ -79,7 +79,7 @@ class Text(Table):
         from measure import commit
 
         from genmini import checkpoint
-        from genmini.studies.caption import KINDS
+        from genmini.studies.caption import KINDS, captions_of
 
         if SHIPPED not in checkpoint.shipped():
             return
@@ -89,11 +89,13 @@ class Text(Table):
             return
         torch.set_num_threads(1)
         model = checkpoint.load(SHIPPED)
-        small = SimpleNamespace(sample=lambda n, y: model.base.sample(n, model.states(model.check_y(y, n))))
-        for who, drawing in (("shipped, 16x16", small), (f"shipped, {model.shape[1]}x{model.shape[2]}", model)):
-            for kind in KINDS:
-                yield dict(data="shapes", who=who, recipe="", seed=0, captions=kind, guidance="", settings=weights,
-                           commit=commit(), torch=torch.__version__, **judged(drawing, kind, N, 0))
+        for kind in KINDS:
+            captions = captions_of(kind, N)
+            x = drawn(model, captions, 0)
+            for side in (SIDE, x.shape[-1]):
+                yield dict(data="shapes", who=f"shipped, {side}x{side}", recipe="", seed=0, captions=kind, guidance="",
+                           settings=weights, commit=commit(), torch=torch.__version__,
+                           **judged(captions, means(x, side)))
 
     def parts(self, recipe):
         """Without the stages that enlarge: images of this side are drawn at once."""
@@ -108,18 +110,21 @@ class Text(Table):
     def of_imagen(self, run, trained):
         """A row for each kind of captions, then for each guidance."""
         from genmini import experiment
-        from genmini.studies.caption import KINDS
+        from genmini.studies.caption import KINDS, captions_of
 
         model, seed = trained.model, run[2]
         errors = {figure.name: f"{figure.mean:.4f}" for figure in experiment.figures(model, trained.splits["test"])}
         encoder = sum(p.numel() for name, p in model.named_parameters() if name.startswith("language."))
         same = dict(encoder=encoder, text=errors["text"], error=errors["error of base"])
         for kind in KINDS:
-            yield self.row(run, trained, captions=kind, guidance="", **same, **judged(model, kind, N, seed))
+            captions = captions_of(kind, N)
+            found = judged(captions, drawn(model, captions, seed))
+            yield self.row(run, trained, captions=kind, guidance="", **same, **found)
         if run[1] == "encoder-m":
             for kind in SWEPT:
+                captions = captions_of(kind, FEW)
                 for w in GUIDANCE:
-                    found = judged(model, kind, FEW, seed, 2, guidance=float(w))
+                    found = judged(captions, drawn(model, captions, seed, 2, guidance=float(w)))
                     yield self.row(run, trained, captions=kind, guidance=w, **same, **found)
 
     def of_clip(self, run, trained):
@@ -159,23 +164,34 @@ class Text(Table):
 # ---- what is measured ------------------------------------------------------------------------------------------------
 
 
-def judged(model, kind, n, seed, each=1, **how):
-    """{figure: text} of n captions of this kind: `each` samples of each are drawn, and the first ones are judged."""
+def drawn(model, captions, seed, each=1, **how):
+    """n captions -> `each` samples of each, (each, n, *shape)"""
+    import torch
+
+    from genmini.data import shapes_captions
+
+    texts = [shapes_captions.write(caption) for caption in captions]
+    parts = [texts[i : i + AT_ONCE] for i in range(0, len(texts), AT_ONCE)]
+    torch.manual_seed(seed)
+    return torch.stack([torch.cat([model.sample(len(part), part, **how) for part in parts]) for _ in range(each)])
+
+
+def means(x, side):
+    """Images (each, n, 3, S, S) -> (each, n, 3, side, side), the means of squares"""
+    import torch
+
+    return torch.nn.functional.avg_pool2d(x.flatten(0, 1).float(), x.shape[-1] // side).unflatten(0, x.shape[:2])
+
+
+def judged(captions, x):
+    """{figure: text} of n captions and samples of them, x (each, n, *shape): the first of each are judged."""
     import torch
 
     from genmini import metrics
-    from genmini.data import shapes_captions
-    from genmini.studies.caption import captions_of
 
-    captions = captions_of(kind, n)
-    texts = [shapes_captions.write(caption) for caption in captions]
-    torch.manual_seed(seed)
-    x = torch.stack([torch.cat([model.sample(len(part), part, **how) for part in
-                                (texts[i : i + AT_ONCE] for i in range(0, len(texts), AT_ONCE))])
-                     for _ in range(each)])  # (each, n, *shape)
     values = [metrics.captions(captions, part) | of_nearest(captions, part) for part in x]
     found = as_text({name: values[0][name] for name in (*SHARES, *NEAREST)})
-    if each > 1:
+    if len(x) > 1:
         right = torch.stack([part["nearest colour"] for part in values]).eq(1).all(0)
         found |= dict(zip(("diversity", "diversity error", "diversity of"), diversity(captions, x, right), strict=True))
     return found
