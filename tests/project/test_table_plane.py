@@ -41,3 +41,12 @@ def test_the_document_shows_both_couplings_of_a_density(table):
     text = table.document.read_text()
     assert "| moons | 0.990 | 1.000 | 0.010 ± 0.001 | 40 | 1.300 | 0.310 ± 0.001 | 52 |" in text
     assert text.startswith("before\n") and text.endswith("after\n")
+
+
+def test_the_table_of_the_project_is_that_of_its_rows(tmp_path):
+    stored = table_plane.Plane()
+    copy = table_plane.Plane(stored.csv.parent, tmp_path / "results.md")
+    copy.document.write_text(stored.document.read_text())
+    copy.write()
+    assert copy.document.read_text() == stored.document.read_text()
+    assert {row["data"] for row in stored.of_today() if row["recipe"].endswith("-spline")} == set(stored.sets)
