@@ -166,7 +166,7 @@ class CLIP(Captioned):
 
 
 RECIPES = {
-    "shapes": {  # at 16 pixels five minutes of a core. Of 20,000 scenes it learnt no shapes in 1200 steps
+    "shapes": {  # at 16 pixels six minutes of a core. Of 20,000 scenes it learnt no shapes in 1200 steps
         "data": "shapes",
         "scenes": 100_000,
         "model": dict(swapped=1.0),
