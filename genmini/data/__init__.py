@@ -252,8 +252,9 @@ def options(name, size=None, colour=False, captions=0, scenes=0):
     """What `load` takes beside name, split and folder, checked: {} of all data but `images` and `shapes`."""
     check(name)
     if captions or scenes:
-        more = _captions_option(name, captions) if captions else {}
-        return options(name, size, colour) | more | (_scenes_option(name, scenes) if scenes else {})
+        chosen = options(name, size, colour)
+        chosen |= _captions_option(name, captions) if captions else {}
+        return chosen | (_scenes_option(name, scenes) if scenes else {})
     if family(name) not in ("images", "shapes"):
         if size is not None or colour:
             raise ValueError("size and colour are chosen for the data `images`, a size for `shapes`, "
