@@ -63,7 +63,7 @@ table-translate: build ## train every CycleGAN of the digits, three seeds each (
 table-text: build ## train imagen with encoders of three sizes, and clip (80 minutes), and write docs/results.md
 	$(PY) bench/table_text.py
 
-sheet: build       ## train a model of each family, and imagen (75 minutes of a core), and draw docs/families.png
+sheet: build       ## train a model of each family of digits (half an hour of a core), and draw docs/families.png
 	$(PY) bench/sheet.py
 
 table-mnist: build ## train on MNIST in the folder that GENMINI_MNIST10K names (two hours), and write docs/results.md

@@ -1,9 +1,9 @@
 """One picture of all families: digits that each has drawn, and scenes that captions say; docs/families.png.
 
-    python bench/sheet.py            trains what is missing in runs/sheet (an hour and a quarter of a core), and draws
+    python bench/sheet.py            trains what is missing in runs/sheet (half an hour of a core), and draws
 
 Each model is trained by its recipe and draws ten digits by the noise of seed 0: none is chosen. A model with classes
-draws one of each. The scenes are by Imagen, of captions that stand under them.
+draws one of each. The scenes are by the Imagen that is shipped, of captions that stand under them.
 """
 
 import sys
@@ -28,13 +28,13 @@ CAPTIONS = ("a small red circle", "a big blue square", "a yellow triangle left o
             "a big green cross on a black ground", "a small yellow circle below a big red square")
 
 
-def trained(name, recipe, size=None):
+def trained(name, recipe):
     """The model of this recipe, from its run, which is trained if it is not there"""
     from genmini import checkpoint, experiment, models
 
     run = RUNS / f"{name}-{recipe}"
     if not (run / "run.json").exists():
-        plan = experiment.plan(name, models.recipes(name)[recipe]["data"], recipe, size=size)
+        plan = experiment.plan(name, models.recipes(name)[recipe]["data"], recipe)
         torch.set_num_threads(plan.threads or 1)
         splits = experiment.splits(plan)
         experiment.train(plan, experiment.build(plan, splits["train"]), splits, run)
@@ -51,9 +51,9 @@ def digits(model):
 
 def scenes():
     """A draw of each caption, (10, 3, 64, 64)"""
-    from genmini import samples
+    from genmini import checkpoint, samples
 
-    return samples.draw(trained("imagen", "shapes", size=64), len(CAPTIONS), y=list(CAPTIONS))
+    return samples.draw(checkpoint.load("imagen"), len(CAPTIONS), y=list(CAPTIONS))
 
 
 def draw(path, rows, pictures):
