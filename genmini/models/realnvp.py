@@ -1,30 +1,23 @@
 """RealNVP: an invertible network maps data to noise, and gives the determinant of that map.
 
-The course, "Réseau inversible (NF)"; Dinh, Sohl-Dickstein, Bengio, "Density estimation using Real NVP", 2017. Actnorm
-is Kingma and Dhariwal's (Glow, 2018), variational dequantisation Ho et al.'s (Flow++, 2019), splines are those of
-Durkan, Bekasov, Murray and Papamakarios (neural spline flows, 2019).
+The course, "Réseau inversible (NF)"; Dinh, Sohl-Dickstein, Bengio, "Density estimation using Real NVP", 2017.
+Variational dequantisation is Ho et al.'s (Flow++, 2019), splines are those of Durkan, Bekasov, Murray and Papamakarios
+(neural spline flows, 2019). genmini/models/_flow.py has log p(x) = log N(h(x); 0, I) + log |det dh/dx|; here is h:
 
-    log p(x) = log N(h(x); 0, I) + log |det dh/dx|                                          (1)
-    x_1' = x_1,   x_2' = exp(s(x_1)) o x_2 + t(x_1)       log |det| = sum s(x_1)            (2)
-    s = b tanh(s~ / b)                                                                      (3)
-    x' = exp(s) o x + t                                   log |det| = sum s                 (4)
-    z = (z_1, ..., z_I):   (z_i, h_i) = f_i(h_i-1)                                          (5)
-    r = logit(a + (1 - 2a) (x + u) / L)                                                       (6)
-    log P(x) = log int_[0,1)^D p(x + u) du  >=  E_q(u|x) [log p(x + u) - log q(u|x)]        (7)
-    u = sigmoid(g(e; x)),   log q(u|x) = log N(e; 0, I) - log |det du/de|                   (8)
-    x_1' = x_1,   x_2' = c(x_2; w(x_1))                   log |det| = sum log c'(x_2)       (9)
+    x_1' = x_1,   x_2' = exp(s(x_1)) o x_2 + t(x_1)       log |det| = sum s(x_1)            (1)
+    s = b tanh(s~ / b)                                                                      (2)
+    z = (z_1, ..., z_I):   (z_i, h_i) = f_i(h_i-1)                                          (3)
+    u = sigmoid(g(e; x)),   log q(u|x) = log N(e; 0, I) - log |det du/de|                   (4)
+    x_1' = x_1,   x_2' = c(x_2; w(x_1))                   log |det| = sum log c'(x_2)       (5)
 
-h is a chain of steps: affine couplings (2), whose halves change roles from one to the next, with a bounded s (3), so
-that the inverse is as well-conditioned as the forward; before each an actnorm (4), one s and t a channel, which the
-first batch sets to give mean 0 and deviation 1. A vector is halved into even and odd numbers. An image is halved as a
-checkerboard, squeezed (2x2 pixels become 4 channels), and halved by channels; at each scale (5) half of the channels
-end as z_i, the others go on. A class y can steer every s and t. With splines (9) stands in the place of (2): each
-number of x_2 goes through an increasing curve c of its own, on an interval that actnorm fills; so few steps make holes
-and separate pieces, which an affine coupling can only stretch.
+h is a chain of steps: affine couplings (1), whose halves change roles from one to the next, with a bounded s (2), so
+that the inverse is as well-conditioned as the forward; before each an actnorm. A vector is halved into even and odd
+numbers. An image is halved as a checkerboard, squeezed (2x2 pixels become 4 channels), and halved by channels; at each
+scale (3) half of the channels end as z_i, the others go on. A class y can steer every s and t. With splines (5) stands
+in the place of (1): each number of x_2 goes through an increasing curve c of its own, on an interval that actnorm
+fills; so few steps make holes and separate pieces, which an affine coupling can only stretch.
 
-An image x of L levels has a probability P(x), the integral of the density over its cell [x, x + 1)^D. u spreads x over
-that cell, uniformly (log q = 0) or by a flow of its own (8). (6) maps [0, L) to the line, and its slope is part of the
-determinant of (1), so that bits/dim is that of P.
+The noise u that dequantises an image x of L levels is uniform, or comes from a flow g of its own (4).
 
     layers: genmini.layers.AffineCoupling, SplineCoupling    bodies: genmini/nets
     rooms: kernels/affine_coupling.py, kernels/spline_coupling.py
@@ -39,15 +32,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini.layers import AffineCoupling, SplineCoupling
-from genmini.models._model import Model
+from genmini.models._flow import ActNorm, Flow, log_normal
 from genmini.nets.conv import ResNet
 from genmini.nets.mlp import MLP
 from genmini.nets.recomputed import Recomputed
-from genmini.outputs import level_dtype
 from genmini.settings import number, one_of, share, whole
 
 
-class RealNVP(Model):
+class RealNVP(Flow):
     def __init__(self, shape, levels=None, couplings=4, scales=0, hidden=(128, 128), width=32, blocks=2, dropout=0.0,
                  classes=0, bound=1.0, dequantise="uniform", margin=0.01, save="x", coupling="affine",
                  bins=8, reach=5.0, device=None, dtype=None):
@@ -55,9 +47,9 @@ class RealNVP(Model):
 
         couplings: of a vector, or of an image at each scale and in each way of halving; scales: how often an image is
         squeezed. Bodies have `hidden` units a layer for vectors, `blocks` of `width` channels for images. classes:
-        log_prob and sample take a class y. dequantise "uniform" or "variational"; margin: a of (6). save="y": the
-        backward pass recomputes each step from its output, so that memory does not grow with depth. coupling "spline":
-        of so many bins from -reach to reach; bound, of s, is for "affine".
+        log_prob and sample take a class y. dequantise "uniform" or "variational"; margin: a of Flow's logit. save="y":
+        the backward pass recomputes each step from its output, so that memory does not grow with depth. coupling
+        "spline": of so many bins from -reach to reach; bound, of s, is for "affine".
         """
         whole(hidden=hidden, width=width, couplings=couplings)
         whole(0, scales=scales, blocks=blocks, classes=classes)
@@ -112,7 +104,7 @@ class RealNVP(Model):
             h, part = self._chain(f, h, y)
             logdet = logdet + part
             if i + 1 < len(self.f):
-                z_i, h = h.chunk(2, 1)  # (5)
+                z_i, h = h.chunk(2, 1)  # (3)
                 z.append(z_i.flatten(1))
         return torch.cat([*z, h.flatten(1)], 1), logdet
 
@@ -123,7 +115,7 @@ class RealNVP(Model):
         logdet = 0
         for i, f in reversed(list(enumerate(self.f))):
             if i < len(z):
-                h = torch.cat([z[i], h], 1)  # (5)
+                h = torch.cat([z[i], h], 1)  # (3)
             for step in reversed(f):
                 h, part = step.inverse(h, y)
                 logdet = logdet + part
@@ -140,57 +132,17 @@ class RealNVP(Model):
 
     # ---- the probability ---------------------------------------------------------------------------------------------
 
-    def log_prob(self, x, y=None, *, draws=1):
-        """(N, *shape) -> (N,) in nats. With levels it is the bound (7), drawn anew each time; more draws are tighter:
-        log 1/k sum_k p(x + u_k) / q(u_k | x). Without y, a model with classes averages p(x | y) over all of them."""
-        x, y = self.check(x, y)
-        x = x.reshape(len(x), *self.shape)
-        if self.levels is None:
-            return self._log_p(x.to(self.dtype), y)
-        bounds = []
-        for _ in range(draws):
-            u, log_q = self.dequantise(x)
-            r, slope = self._to_the_line(x + u)
-            bounds.append(self._log_p(r, y) + slope - log_q)  # (7)
-        return torch.stack(bounds).logsumexp(0) - math.log(draws)
-
-    def _log_p(self, x, y):
-        if self.classes and y is None:  # p(x) = 1/K sum_y p(x | y)
-            return self.over_classes(lambda k: self._log_p(x, torch.full((len(x),), k, device=x.device)))
-        z, logdet = self(x, y)
-        return _log_normal(z) + logdet  # (1)
-
-    def _to_the_line(self, x):
-        """x + u, in [0, L) (N, *shape) -> r, log of the slopes (N,)"""
-        p = self.margin + (1 - 2 * self.margin) * x / self.levels
-        slope = math.log((1 - 2 * self.margin) / self.levels) - p.log() - (-p).log1p()
-        return p.log() - (-p).log1p(), slope.flatten(1).sum(1)  # (6)
-
     def dequantise(self, x):
         """Levels x (N, *shape) -> u in [0, 1) (N, *shape), log q(u | x) (N,)"""
         if self.g is None:
-            return torch.rand(x.shape, device=x.device, dtype=self.dtype), 0.0
+            return super().dequantise(x)
         e = w = torch.randn(len(x), *self.inner, device=x.device, dtype=self.dtype)
         context, logdet = self.centred(x).reshape(e.shape), 0
         for step in self.g:
             w, part = step(w, None, context)
             logdet = logdet + part
         logdet = logdet + (F.logsigmoid(w) + F.logsigmoid(-w)).flatten(1).sum(1)  # of the sigmoid
-        return w.sigmoid().reshape(x.shape), _log_normal(e.flatten(1)) - logdet  # (8)
-
-    @torch.no_grad()
-    def sample(self, n, y=None):
-        """n draws, (n, *shape): float, or whole levels. y: a class for all, or one each; None draws classes evenly."""
-        y = self.classes_or_drawn(y, n)
-        x, _ = self.inverse(torch.randn(n, self.D, device=self.device, dtype=self.dtype), y)
-        if self.levels is None:
-            return x
-        x = self.levels * (x.sigmoid() - self.margin) / (1 - 2 * self.margin)
-        return x.floor().clamp(0, self.levels - 1).to(level_dtype(self.levels))
-
-
-def _log_normal(z):  # (N, D) -> (N,)
-    return -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
+        return w.sigmoid().reshape(x.shape), log_normal(e.flatten(1)) - logdet  # (4)
 
 
 # ---- steps: forward(x, y) and inverse(x, y) give (x', logdet) --------------------------------------------------------
@@ -207,11 +159,11 @@ def _couple(shape, kind, classes=0, context=0, *, make, couplings, body):
 
 
 def _affine(net, C, mask, bound, save):
-    return AffineCoupling(Bounded(net(2 * C), bound), mask, save)  # (2)
+    return AffineCoupling(Bounded(net(2 * C), bound), mask, save)  # (1)
 
 
 def _spline(net, C, mask, bins, reach):
-    return SplineCoupling(net((3 * bins - 1) * C), mask, bins, reach)  # (9)
+    return SplineCoupling(net((3 * bins - 1) * C), mask, bins, reach)  # (5)
 
 
 def half(shape, kind):
@@ -232,37 +184,7 @@ class Bounded(nn.Module):
 
     def forward(self, x, *condition):
         s, t = self.body(x, *condition).chunk(2, 1)
-        return self.b * (s / self.b).tanh(), t  # (3)
-
-
-class ActNorm(nn.Module):
-    """x exp(s) + t with one s and t a channel, set by the first batch seen in training."""
-
-    def __init__(self, shape):
-        super().__init__()
-        self.s = nn.Parameter(torch.zeros(shape[0], *(1 for _ in shape[1:])))
-        self.t = nn.Parameter(torch.zeros_like(self.s))
-        self.register_buffer("ready", torch.tensor(False))
-        self.sites = math.prod(shape[1:])  # of one channel
-
-    def forward(self, x, y=None):
-        if self.training and not self.ready:
-            self._set_by(x.detach())
-        return x * self.s.exp() + self.t, self._logdet(x)  # (4)
-
-    def inverse(self, x, y=None):
-        return (x - self.t) * (-self.s).exp(), -self._logdet(x)
-
-    def _logdet(self, x):
-        return (self.s.sum() * self.sites).expand(len(x))
-
-    @torch.no_grad()
-    def _set_by(self, x):
-        dims = [0, *range(2, x.dim())]
-        deviation, mean = torch.std_mean(x, dims, correction=0, keepdim=True)
-        self.s.copy_(-deviation.clamp_min(1e-3).log()[0])
-        self.t.copy_(-mean[0] * self.s.exp())
-        self.ready.fill_(True)
+        return self.b * (s / self.b).tanh(), t  # (2)
 
 
 class Squeeze(nn.Module):
@@ -314,7 +236,7 @@ RECIPES = {
         "model": dict(couplings=2, scales=1, width=32, blocks=1, dropout=0.2, dequantise="variational"),
         "train": dict(steps=3000, batch=64, rate=2e-3, shift=0.2),
     },
-    "digits-threshold": {  # two levels: (7) holds for these too
+    "digits-threshold": {  # two levels: the bound holds for these too
         "data": "digits-threshold",
         "model": dict(couplings=2, scales=1, width=32, blocks=1, dropout=0.2, dequantise="variational"),
         "train": dict(steps=2500, batch=64, rate=2e-3, shift=0.2),

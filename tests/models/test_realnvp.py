@@ -12,7 +12,8 @@ import genmini
 from genmini import data
 from genmini.data import toys
 from genmini.layers import AffineCoupling
-from genmini.models.realnvp import RECIPES, ActNorm, RealNVP, Squeeze, half
+from genmini.models._flow import ActNorm
+from genmini.models.realnvp import RECIPES, RealNVP, Squeeze, half
 from genmini.nets.conv import ResNet
 from genmini.train import Loop, evaluate, fit
 
