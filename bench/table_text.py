@@ -1,4 +1,4 @@
-"""Measures what texts become in images of shapes: by the shipped imagen, and, of 16x16 pixels, by imagen with three
+"""Measures what texts become in images of shapes: by the shipped runs, and, of 16x16 pixels, by imagen with three
 encoders and by clip.
 
     python bench/table_text.py               runs what is missing or has other settings, and writes docs/results.md
@@ -11,8 +11,8 @@ for each kind of captions (genmini/studies/caption.py): one sample each of N cap
 model's defaults, and which kinds of words they show (genmini/metrics/captions.py). Encoder M also has a row for each w
 of GUIDANCE and kind of SWEPT, of two samples each of FEW captions; shares are those of the first ones.
 
-The shipped run is not trained here. It is measured once for its weights, in its own size and by means of squares,
-images of 16x16.
+The shipped runs are not trained here. They are measured once for their weights: in their own size, as means of squares
+of this, images of 16x16, and, where the smallest images are enlarged, these as they are before.
 
 Where samples have blurred lines, the exact reader finds no scene in them. So the same is asked of the scene that the
 reader takes for the nearest, however far it is ("nearest ..."): count, colour, shape, bound; and axis and order of
@@ -41,7 +41,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 from trained import BATCH, KEYS, Table, train  # noqa: E402  (bench/trained.py)
 
 SIDE = 16  # of the images that are learnt here
-SHIPPED = "imagen"  # the name of the shipped run
+SHIPPED = "imagen", "dalle2"  # names of shipped runs
 N = 500  # captions of a kind
 FEW = 200  # captions of a kind, by each guidance
 AT_ONCE = 100  # samples that are drawn together
@@ -74,28 +74,31 @@ class Text(Table):
             yield from ((name, key, 0) for key in of[name] if key in models.recipes(name))
 
     def anchors(self):
-        """The shipped run: a row for each side and kind of captions, unless there are some of the same weights"""
+        """The shipped runs: a row for each view and kind of captions, unless there is one of the same weights"""
         import torch
         from measure import commit
 
         from genmini import checkpoint
         from genmini.studies.caption import KINDS, captions_of
 
-        if SHIPPED not in checkpoint.shipped():
-            return
-        saved = checkpoint.read(checkpoint.place(SHIPPED))
-        weights = saved["digests"][saved["weights"]][:16]
-        if {row["settings"] for row in self.stored() if row["who"].startswith("shipped")} == {weights}:
-            return
+        stored = {(row["who"], row["settings"]) for row in self.stored()}
         torch.set_num_threads(1)
-        model = checkpoint.load(SHIPPED)
-        for kind in KINDS:
-            captions = captions_of(kind, N)
-            x = drawn(model, captions, 0)
-            for side in (SIDE, x.shape[-1]):
-                yield dict(data="shapes", who=f"shipped, {side}x{side}", recipe="", seed=0, captions=kind, guidance="",
-                           settings=weights, commit=commit(), torch=torch.__version__,
-                           **judged(captions, means(x, side)))
+        for name in SHIPPED:
+            if name not in checkpoint.shipped():
+                continue
+            saved = checkpoint.read(checkpoint.place(name))
+            weights = saved["digests"][saved["weights"]][:16]
+            model = checkpoint.load(name)
+            todo = {who: view for who, view in views(name, model).items() if (who, weights) not in stored}
+            for kind in KINDS:
+                captions = captions_of(kind, N)
+                for stage in sorted({stage for stage, _ in todo.values()}):
+                    model.stage.fill_(stage)
+                    x = drawn(model, captions, 0)
+                    for who, (_, side) in [(who, view) for who, view in todo.items() if view[0] == stage]:
+                        yield dict(data="shapes", who=who, recipe="", seed=0, captions=kind, guidance="",
+                                   settings=weights, commit=commit(), torch=torch.__version__,
+                                   **judged(captions, means(x, side)))
 
     def parts(self, recipe):
         """Without the stages that enlarge: images of this side are drawn at once."""
@@ -149,7 +152,7 @@ class Text(Table):
         plain = [row for row in rows if row["who"] == "imagen" and not row["guidance"]]
         swept = [row for row in rows if row["guidance"]]
         clip = [row for row in rows if row["who"] == "clip"]
-        shipped = [row for row in rows if row["who"].startswith("shipped")]
+        shipped = [row for row in rows if row["who"].startswith(SHIPPED) and not row["recipe"]]
         curve = plain if len({row["recipe"] for row in plain}) > 1 else []  # one encoder makes no curve
         if curve:
             draw(self.picture, curve)
@@ -162,6 +165,13 @@ class Text(Table):
 
 
 # ---- what is measured ------------------------------------------------------------------------------------------------
+
+
+def views(name, model):
+    """{what is looked at: (the last stage that draws, the side to which its images are reduced)}"""
+    last, side = len(model.stages) - 1, model.shape[-1]
+    found = {f"{name}, {each}x{each}": (last, each) for each in sorted({SIDE, side})}
+    return found | ({f"{name}, {SIDE}x{SIDE}, not enlarged": (1, SIDE)} if side > SIDE else {})
 
 
 def drawn(model, captions, seed, each=1, **how):
@@ -293,10 +303,10 @@ def by_size(rows):
 
 
 def of_shipped(rows):
-    """A line for each kind of captions and size of images"""
+    """A line for each kind of captions and view of a shipped run"""
     from genmini.studies.caption import KINDS
 
-    heads = [f"captions, {rows[0]['bound of']} of a kind; % right", "run", *SHARES[:-2], "of", *SHARES[-2:],
+    heads = [f"captions, {rows[0]['bound of']} of a kind; % right", "shipped run", *SHARES[:-2], "of", *SHARES[-2:],
              "nearest bound"]
     return table(heads, ([kind, row["who"], *(share(row, name) for name in SHARES[:-2]), row["order of"],
                           *(share(row, name) for name in (*SHARES[-2:], "nearest bound"))]
