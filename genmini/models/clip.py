@@ -12,6 +12,7 @@ The course, "CLIP"; Radford et al., "Learning Transferable Visual Models From Na
 x_n, y_n are the N images and captions of a batch: (3) is the cross entropy of finding the caption among those of the
 batch, and the image among its images. So the loss of an example depends on the others of its batch, and losses of
 batches of different N do not compare: it is log N where all vectors are equal. A split is judged in blocks of 1000.
+Where torchrun's processes share a batch, N is that of all of them: each learns from its own rows of (3).
 
 (5): random captions do not teach which thing stands left and which right, because other words tell them apart. w'_n is
 of y'_n, the caption with its two things exchanged, which is false of the image: "a blue square left of a red circle".
@@ -29,7 +30,8 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import distributed, nn
+from torch.distributed.nn.functional import all_gather
 
 from genmini import ops
 from genmini.data import shapes_captions
@@ -53,6 +55,14 @@ def nearer(s, same=None, among=AMONG):
     m = (n + torch.arange(1, min(among, N), device=s.device)) % N
     wrong = ~(s[n, m] < s.diagonal()[:, None])  # NaN finds nothing
     return (wrong if same is None else wrong & ~same[n, m]).sum(1)
+
+
+def gathered(v):
+    """(N, d) of this process -> n, the number of its first row among those of all processes, and all (P N, d), whose
+    gradients go back to where they came from. Each process has as many rows."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 0, v
+    return len(v) * distributed.get_rank(), torch.cat(all_gather(v))
 
 
 class CLIP(Captioned):
@@ -121,7 +131,10 @@ class CLIP(Captioned):
         return self._loss(self.encode(x), self._w(y), y)
 
     def _loss(self, z, w, y):
-        loss = ops.info_nce(z, w, self.s)  # (2), (3)
+        n, z_all, w_all = 0, z, w
+        if self.training:
+            (n, z_all), (_, w_all) = gathered(z), gathered(w)
+        loss = ops.info_nce(z_all, w_all, self.s)[n : n + len(z)]  # (2), (3)
         n, other = self.exchanged(y) if self.swapped else ([], None)
         if not len(n):
             return loss
