@@ -12,7 +12,9 @@ model's defaults, and which kinds of words they show (genmini/metrics/captions.p
 of GUIDANCE and kind of SWEPT, of two samples each of FEW captions; shares are those of the first ones.
 
 The shipped runs are not trained here. They are measured once for their weights: in their own size, as means of squares
-of this, images of 16x16, and, where the smallest images are enlarged, these as they are before.
+of this, images of 16x16, and, where the smallest images are enlarged, these as they are before. FID is the distance
+between their codes, by the CLIP of the shipped dalle2, and those of the N images whose captions were given. Beside them
+stand these images themselves, and FID between them and the next N.
 
 Where samples have blurred lines, the exact reader finds no scene in them. So the same is asked of the scene that the
 reader takes for the nearest, however far it is ("nearest ..."): count, colour, shape, bound; and axis and order of
@@ -42,6 +44,7 @@ from trained import BATCH, KEYS, Table, train  # noqa: E402  (bench/trained.py)
 
 SIDE = 16  # of the images that are learnt here
 SHIPPED = "imagen", "dalle2"  # names of shipped runs
+REAL = f"test images, {SIDE}x{SIDE}"
 N = 500  # captions of a kind
 FEW = 200  # captions of a kind, by each guidance
 AT_ONCE = 100  # samples that are drawn together
@@ -59,7 +62,7 @@ class Text(Table):
     description = "Imagen with encoders of three sizes, and CLIP: what texts become, and docs/results.md."
     keys = [*KEYS, "captions", "guidance"]
     figures = [f"{name}{part}" for name in [*SHARES, *NEAREST, "diversity", *FOUND] for part in ("", " error", " of")]
-    figures += ["encoder", "text", "error"]
+    figures += ["encoder", "text", "error", "fid", "fid by"]
     shown = ["bound", "unread", *NEAREST, "diversity", *FOUND]
 
     @property
@@ -74,31 +77,37 @@ class Text(Table):
             yield from ((name, key, 0) for key in of[name] if key in models.recipes(name))
 
     def anchors(self):
-        """The shipped runs: a row for each view and kind of captions, unless there is one of the same weights"""
+        """The shipped runs: a row for each view and kind of captions, unless there is one of the same weights; and real
+        images, if there are codes."""
         import torch
         from measure import commit
 
         from genmini import checkpoint
-        from genmini.studies.caption import KINDS, captions_of
+        from genmini.studies.caption import KINDS, scenes_of
 
-        stored = {(row["who"], row["settings"]) for row in self.stored()}
+        def row(who, weights, kind, captions, x, other):
+            fid = dict(fid=distance_of_codes(x[0], other)) if codes and x.shape[-1] == SIDE else {}
+            return dict(data="shapes", who=who, recipe="", seed=0, captions=kind, guidance="", settings=weights,
+                        commit=commit(), torch=torch.__version__, **judged(captions, x), **fid, **{"fid by": codes})
+
         torch.set_num_threads(1)
-        for name in SHIPPED:
-            if name not in checkpoint.shipped():
-                continue
-            saved = checkpoint.read(checkpoint.place(name))
-            weights = saved["digests"][saved["weights"]][:16]
-            model = checkpoint.load(name)
-            todo = {who: view for who, view in views(name, model).items() if (who, weights) not in stored}
-            for kind in KINDS:
-                captions = captions_of(kind, N)
+        shipped = {name: weights_of(name) for name in SHIPPED if name in checkpoint.shipped()}
+        codes = shipped.get("dalle2", "")
+        stored = {(each["who"], each["settings"], each["fid by"]) for each in self.stored()}
+        models = {name: checkpoint.load(name) for name in shipped}
+        for kind in KINDS:
+            scenes, captions = zip(*scenes_of(kind, 2 * N), strict=True)
+            real = images(scenes)
+            if codes and (REAL, "", codes) not in stored:
+                yield row(REAL, "", kind, captions[:N], real[None, :N], real[N:])
+            for name, weights in shipped.items():
+                model = models[name]
+                todo = {who: view for who, view in views(name, model).items() if (who, weights, codes) not in stored}
                 for stage in sorted({stage for stage, _ in todo.values()}):
                     model.stage.fill_(stage)
-                    x = drawn(model, captions, 0)
+                    x = drawn(model, captions[:N], 0)
                     for who, (_, side) in [(who, view) for who, view in todo.items() if view[0] == stage]:
-                        yield dict(data="shapes", who=who, recipe="", seed=0, captions=kind, guidance="",
-                                   settings=weights, commit=commit(), torch=torch.__version__,
-                                   **judged(captions, means(x, side)))
+                        yield row(who, weights, kind, captions[:N], means(x, side), real[:N])
 
     def parts(self, recipe):
         """Without the stages that enlarge: images of this side are drawn at once."""
@@ -152,7 +161,7 @@ class Text(Table):
         plain = [row for row in rows if row["who"] == "imagen" and not row["guidance"]]
         swept = [row for row in rows if row["guidance"]]
         clip = [row for row in rows if row["who"] == "clip"]
-        shipped = [row for row in rows if row["who"].startswith(SHIPPED) and not row["recipe"]]
+        shipped = [row for row in rows if not row["recipe"]]
         curve = plain if len({row["recipe"] for row in plain}) > 1 else []  # one encoder makes no curve
         if curve:
             draw(self.picture, curve)
@@ -165,6 +174,40 @@ class Text(Table):
 
 
 # ---- what is measured ------------------------------------------------------------------------------------------------
+
+
+def weights_of(name):
+    """What tells the weights of this shipped run from others"""
+    from genmini import checkpoint
+
+    saved = checkpoint.read(checkpoint.place(name))
+    return saved["digests"][saved["weights"]][:16]
+
+
+def images(scenes):
+    """n scenes -> (n, 3, SIDE, SIDE)"""
+    import torch
+
+    from genmini.data import shapes
+
+    return torch.from_numpy(shapes.draw(scenes, SIDE))
+
+
+@functools.cache
+def clip():
+    from genmini import checkpoint
+
+    return checkpoint.load("dalle2").clip
+
+
+def distance_of_codes(x, other):
+    """Two sets of images (n, 3, SIDE, SIDE), in levels -> FID between their codes, as text"""
+    import torch
+
+    from genmini import metrics
+
+    with torch.no_grad():
+        return f"{metrics.fid(*(clip().encode(each.round()).double() for each in (x, other))):.4f}"
 
 
 def views(name, model):
@@ -307,9 +350,9 @@ def of_shipped(rows):
     from genmini.studies.caption import KINDS
 
     heads = [f"captions, {rows[0]['bound of']} of a kind; % right", "shipped run", *SHARES[:-2], "of", *SHARES[-2:],
-             "nearest bound"]
+             "nearest bound", "FID"]
     return table(heads, ([kind, row["who"], *(share(row, name) for name in SHARES[:-2]), row["order of"],
-                          *(share(row, name) for name in (*SHARES[-2:], "nearest bound"))]
+                          *(share(row, name) for name in (*SHARES[-2:], "nearest bound")), row["fid"]]
                          for kind in KINDS for row in rows if row["captions"] == kind))
 
 

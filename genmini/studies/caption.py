@@ -42,14 +42,20 @@ def misfit(model):
     return ""
 
 
-def captions_of(kind, n):
-    """n captions of test scenes, which name the colour and the shape of each thing; always the same"""
+def scenes_of(kind, n):
+    """n test scenes, each with a caption that names the colour and the shape of each thing; always the same"""
     name, counts = KINDS[kind]
     scenes, _ = shapes.read(name, "test", 20 * n)
     captions = map(shapes_captions.parse, shapes_captions.captions(scenes, seed=2))
-    full = (c for c in captions if tuple(thing.count for thing in c.things) in counts
+    full = ((scene, c) for scene, c in zip(scenes, captions, strict=True)
+            if tuple(thing.count for thing in c.things) in counts
             and all(thing.colour and thing.shape for thing in c.things))
-    return [caption for _, caption in zip(range(n), full, strict=False)]
+    return [each for _, each in zip(range(n), full, strict=False)]
+
+
+def captions_of(kind, n):
+    """The captions of these scenes"""
+    return [caption for _, caption in scenes_of(kind, n)]
 
 
 def study(run, path):
