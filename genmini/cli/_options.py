@@ -50,6 +50,9 @@ def how_to_sample(parser):
     parser.add_argument("--guidance", type=float, metavar="W",
                         help="of Diffusion with classes or --classifier, of DALLE2 and Imagen: 1 draws from p(x | y), "
                              "a larger W goes further from p(x)")
+    parser.add_argument("--temperature", type=float, metavar="T",
+                        help="of flows: z is drawn from N(0, T^2 I); 0 shows what the mode of p(z) decodes to "
+                             "(default: 1)")
     parser.add_argument("--classifier", metavar="C",
                         help="leads a Diffusion without classes to classes: digits-v1, or the RUN of a classifier")
     mean(parser)
@@ -60,7 +63,8 @@ def chosen(arguments, model):
     from genmini import metrics
 
     chosen = dict(how=arguments.how, eta=arguments.eta, steps=arguments.sampling_steps,
-                  guidance=arguments.guidance, classifier=arguments.classifier, mean=arguments.mean or None)
+                  guidance=arguments.guidance, classifier=arguments.classifier, mean=arguments.mean or None,
+                  temperature=arguments.temperature)
     chosen = {name: value for name, value in chosen.items() if value is not None}
     for name in chosen:
         if model.cannot(name):

@@ -22,12 +22,20 @@ from torch import nn
 
 from genmini.models._model import Model
 from genmini.outputs import level_dtype
+from genmini.settings import number
 
 
 class Flow(Model):
     """A model that has h, `forward`, and its `inverse`"""
 
+    has_normal_prior = True
     margin = 0.01  # a of (2)
+
+    @classmethod
+    def cannot(cls, name):
+        if name == "reconstruct":
+            return f"{cls.__name__} is invertible, so what it decodes of the code of an image is that image"
+        return super().cannot(name)
 
     def log_prob(self, x, y=None, *, draws=1):
         """(N, *shape) -> (N,) in nats. With levels it is the bound (3), drawn anew each time; more draws are tighter:
@@ -59,15 +67,33 @@ class Flow(Model):
         """Levels x (N, *shape) -> u in [0, 1) (N, *shape), log q(u | x) (N,)"""
         return torch.rand(x.shape, device=x.device, dtype=self.dtype), 0.0
 
-    @torch.no_grad()
-    def sample(self, n, y=None):
-        """n draws, (n, *shape): float, or whole levels. y: a class for all, or one each; None draws classes evenly."""
-        y = self.classes_or_drawn(y, n)
-        x, _ = self.inverse(torch.randn(n, self.D, device=self.device, dtype=self.dtype), y)
+    @property
+    def latent(self):
+        """z has as many numbers as x."""
+        return self.D
+
+    def encode(self, x, y=None):
+        """h(x), (N, D); of levels at the middle of the cell, u = 1/2, and so the same each time"""
+        x, y = self.check(x, y, needed=True)
+        x = x.reshape(len(x), *self.shape).to(self.dtype)
+        return self(x if self.levels is None else self._to_the_line(x + 0.5)[0], y)[0]
+
+    def decode(self, z, y=None):
+        """h^-1(z), (N, *shape); of levels the x in whose cell it lies, so that decode(encode(x)) is x"""
+        r, _ = self.inverse(self.check_z(z), self.check_y(y, len(z), needed=True))
         if self.levels is None:
-            return x
-        x = self.levels * (x.sigmoid() - self.margin) / (1 - 2 * self.margin)
-        return x.floor().clamp(0, self.levels - 1).to(level_dtype(self.levels))
+            return r
+        x = self.levels * (r.sigmoid() - self.margin) / (1 - 2 * self.margin)
+        return x.floor().clamp(0, self.levels - 1)
+
+    @torch.no_grad()
+    def sample(self, n, y=None, *, temperature=1.0):
+        """n draws, (n, *shape): float, or whole levels. y: a class for all, or one each; None draws classes evenly.
+        z ~ N(0, T^2 I) at the temperature T: below 1 nearer to the mode of p(z), which T = 0 decodes."""
+        number(least=0, temperature=temperature)
+        y = self.classes_or_drawn(y, n)
+        x = self.decode(temperature * torch.randn(n, self.D, device=self.device, dtype=self.dtype), y)
+        return x if self.levels is None else x.to(level_dtype(self.levels))
 
 
 def log_normal(z):  # (N, D) -> (N,)

@@ -40,7 +40,9 @@ LACKS = {  # method, or argument of `sample` -> what a model without it does not
     "guidance": "is not guided towards a class",
     "threshold": "is not guided towards a class",  # which can lead estimates out of the range of data
     "classifier": "is not guided by a classifier",
+    "temperature": "draws its noise at one temperature",
     "film": "does not draw step by step from noise",
 }
 # arguments that some `sample`s take
-SAMPLING = "mean", "begin", "known", "how", "T", "eta", "steps", "guidance", "threshold", "classifier", "film"
+SAMPLING = ("mean", "begin", "known", "how", "T", "eta", "steps", "guidance", "threshold", "classifier", "temperature",
+            "film")

@@ -256,7 +256,7 @@ class Model(nn.Module):
         raise Cannot(self.cannot("encode_text"))
 
     def decode(self, z, y=None):
-        """(N, d) -> (N, *shape), the mean image in levels."""
+        """(N, d) -> (N, *shape), the mean image in levels; of a flow the one example that has this code."""
         raise Cannot(self.cannot("decode"))
 
     def reconstruct(self, x, y=None):

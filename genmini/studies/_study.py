@@ -4,6 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
+def lacks_images(model):
+    """Why a study of images does not fit; "" if it does."""
+    return "" if model.levels else "it draws points, and a picture takes images"
+
+
 @dataclass(frozen=True)
 class Study:
     make: Callable  # (run, path) -> what the picture shows, in a line: it draws the picture in path

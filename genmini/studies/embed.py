@@ -8,7 +8,7 @@ import math
 import torch
 
 from genmini import plots
-from genmini.studies._study import Study
+from genmini.studies._study import Study, lacks_images
 
 FIRST = 2000
 
@@ -51,4 +51,4 @@ def study(run, path):
     return f"{axes}; images whose nearest neighbour is of their class: {shown} ({len(z)} of {test.split})"
 
 
-STUDY = Study(study, needs=("encode",))
+STUDY = Study(study, needs=("encode",), misfit=lacks_images)

@@ -8,14 +8,14 @@ split, one axis at a time.
 import torch
 
 from genmini import plots
-from genmini.studies._study import Study
+from genmini.studies._study import Study, lacks_images
 
 SIDE = 15
 
 
 def misfit(model):
-    return "" if model.latent == 2 else (f"its latent space has {model.latent} dimensions; "
-                                         "one trained with --set latent=2 has a plane")
+    return lacks_images(model) or ("" if model.latent == 2 else (f"its latent space has {model.latent} dimensions; "
+                                                                 "one trained with --set latent=2 has a plane"))
 
 
 def study(run, path):

@@ -7,7 +7,7 @@ drawn from its prior N(0, I), and the images at both ends are what they decode t
 import torch
 
 from genmini import plots
-from genmini.studies._study import Study
+from genmini.studies._study import Study, lacks_images
 
 PAIRS, STEPS = 6, 9
 
@@ -23,10 +23,6 @@ def pairs(y, conditional):
     if not chosen:
         raise ValueError(f"among {len(y)} images there are no two of {'one class' if conditional else 'two classes'}")
     return torch.tensor(chosen)
-
-
-def misfit(model):
-    return "" if model.levels else "it draws points, and a picture takes images"
 
 
 def study(run, path):
@@ -54,4 +50,4 @@ def study(run, path):
             f"is {longer:.2f} times as long in pixels as the straight one")
 
 
-STUDY = Study(study, needs=("decode",), misfit=misfit)
+STUDY = Study(study, needs=("decode",), misfit=lacks_images)

@@ -16,13 +16,14 @@ import torch
 import torch.nn.functional as F
 
 from genmini import plots
-from genmini.studies._study import Study
+from genmini.studies._study import Study, lacks_images
 
 LABELS, DRAWS, LAMBDAS = (1, 5, 10), 10, (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
 def misfit(model):
-    return "its encoder is given the class, which the classifier has to predict" if model.classes else ""
+    given = "its encoder is given the class, which the classifier has to predict"
+    return lacks_images(model) or (given if model.classes else "")
 
 
 def fit(f, y, classes, weight):

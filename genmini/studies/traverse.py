@@ -9,7 +9,7 @@ last image.
 import torch
 
 from genmini import plots
-from genmini.studies._study import Study
+from genmini.studies._study import Study, lacks_images
 
 ROWS, STEPS = 10, 11
 
@@ -44,4 +44,4 @@ def study(run, path):
     return answer + (f"; rank correlation of a dimension with its attribute: {', '.join(follows)}" if tied else "")
 
 
-STUDY = Study(study, needs=("encode", "decode"))
+STUDY = Study(study, needs=("encode", "decode"), misfit=lacks_images)

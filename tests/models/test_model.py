@@ -210,7 +210,8 @@ CALLS = {
     "log_prob": lambda model, x: model.log_prob(x), "log_prob_each": lambda model, x: model.log_prob_each(x),
     "sample": lambda model, x: model.sample(2), "encode": lambda model, x: model.encode(x),
     "encode_text": lambda model, x: model.encode_text("a"),
-    "decode": lambda model, x: model.decode(torch.zeros(2, 2)), "reconstruct": lambda model, x: model.reconstruct(x),
+    "decode": lambda model, x: model.decode(torch.zeros(2, model.latent)),
+    "reconstruct": lambda model, x: model.reconstruct(x),
     "translate": lambda model, x: model.translate(x),
     "d": lambda model, x: model.d(x), "codes": lambda model, x: model.codes(x),
     "decode_codes": lambda model, x: model.decode_codes(model.codes(x)),
@@ -241,7 +242,7 @@ def test_what_a_model_cannot_do_it_says_and_the_rest_it_does(name):
                 call(model, x)
         elif not model.classes:
             call(model, x)
-    optional = dict(mean=False, known=0, how=None, T=None, steps=None, guidance=None, threshold=None)
+    optional = dict(mean=False, known=0, how=None, T=None, steps=None, guidance=None, threshold=None, temperature=1.0)
     for argument, value in optional.items():
         if family.cannot(argument):
             with pytest.raises((TypeError, Cannot)):
@@ -320,5 +321,5 @@ def test_the_order_in_which_numbers_are_drawn():
 def test_codes_of_another_length_are_named(name):
     model, _ = small(name)
     for z in (torch.zeros(3, 5), torch.zeros(2), torch.zeros(1, 2, 2)):
-        with pytest.raises(ValueError, match=r"z must have shape \(N, 2\), got \("):
+        with pytest.raises(ValueError, match=rf"z must have shape \(N, {model.latent}\), got \("):
             model.decode(z, **dict(y=torch.zeros(len(z), dtype=torch.long)) if model.classes else {})
