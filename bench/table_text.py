@@ -104,7 +104,7 @@ class Text(Table):
                 model = models[name]
                 todo = {who: view for who, view in views(name, model).items() if (who, weights, codes) not in stored}
                 for stage in sorted({stage for stage, _ in todo.values()}):
-                    model.stage.fill_(stage)
+                    model.get_buffer("stage").fill_(stage)
                     x = drawn(model, captions[:N], 0)
                     for who, (_, side) in [(who, view) for who, view in todo.items() if view[0] == stage]:
                         yield row(who, weights, kind, captions[:N], means(x, side), real[:N])
@@ -197,7 +197,7 @@ def images(scenes):
 def clip():
     from genmini import checkpoint
 
-    return checkpoint.load("dalle2").clip
+    return checkpoint.load("dalle2")
 
 
 def distance_of_codes(x, other):
