@@ -1,6 +1,7 @@
-"""Measures log p of unseen points under RealNVP, by affine couplings and by splines, beside their true density.
+"""Measures log p of unseen points under RealNVP and MAF, affine and by splines, beside their true density.
 
     python bench/table_plane.py                    runs what is missing or has other settings, writes docs/results.md
+    python bench/table_plane.py --only maf         the same for this model
     python bench/table_plane.py --fresh            runs all again
     python bench/table_plane.py --write            only writes docs/results.md from the stored rows
 
@@ -15,19 +16,20 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 from trained import Table, train  # noqa: E402  (bench/trained.py)
 
+MODELS = {"realnvp": "RealNVP", "maf": "MAF"}
 SPLINE = "-spline"  # of the data's name, the recipe
 
 
 class Plane(Table):
     name = "plane"
-    description = "RealNVP on the densities of the plane, beside the truth, and docs/results.md."
+    description = "Flows on the densities of the plane, beside the truth, and docs/results.md."
     sets = {"moons": "moons", "spirals": "spirals", "rings": "rings", "gaussians": "8 Gaussians",
             "checkerboard": "checkerboard"}
     figures = ["nats", "truth", "behind", "error"]
     shown = ["nats", "truth", "behind"]
 
     def runs(self, only=None):
-        yield from (("realnvp", key, 0) for data in self.sets for key in (data, data + SPLINE))
+        yield from ((name, key, 0) for name in only or MODELS for data in self.sets for key in (data, data + SPLINE))
 
     def measure(self, run):
         import torch
@@ -45,14 +47,16 @@ class Plane(Table):
         return self.row(run, trained, **{name: f"{value.item():.4f}" for name, value in figures.items()})
 
     def tables(self, rows):
-        """One table, a line for each density."""
-        lines = ["| density | truth | by splines | behind | seconds | affine | behind | seconds |",
-                 "|---|---|---|---|---|---|---|---|"]
+        """One table, a line for each model on each density."""
+        lines = ["| density | truth | model | by splines | behind | seconds | affine | behind | seconds |",
+                 "|---|---|---|---|---|---|---|---|---|"]
+        found = {(row["who"], row["recipe"]): row for row in rows}
         for data, title in self.sets.items():
-            found = {row["recipe"]: row for row in rows if row["data"] == data}
-            if data + SPLINE in found:
-                shown = [self.part(found.get(key)) for key in (data + SPLINE, data)]
-                lines.append(f"| {title} | {float(found[data + SPLINE]['truth']):.3f} | " + " | ".join(shown) + " |")
+            for name, model in MODELS.items():
+                both = [found.get((name, key)) for key in (data + SPLINE, data)]
+                if any(both):
+                    truth = next(float(row["truth"]) for row in both if row)
+                    lines.append(f"| {title} | {truth:.3f} | {model} | " + " | ".join(map(self.part, both)) + " |")
         return [lines]
 
     @staticmethod

@@ -9,6 +9,7 @@ import contextlib
 import inspect
 import itertools
 import json
+import math
 import signal
 
 import pytest
@@ -97,6 +98,30 @@ def follows(model, n=20_000, **how):
     drawn_from(torch.bincount(cell, minlength=model.levels**model.D), wanted)
 
 
+def density_of_the_plane(model):
+    """p(x) integrates to one on a grid of the plane, for each class and for their mean; and samples follow it."""
+    torch.manual_seed(3)
+    n, cells = 40_000, 20
+    x = model.sample(n)
+    low, high = x.amin(0) - 3, x.amax(0) + 3
+    middles = (torch.arange(400, dtype=torch.float64) + 0.5) / 400
+    side = [middles * (b - a) + a for a, b in zip(low, high, strict=True)]
+    grid = torch.stack(torch.meshgrid(*side, indexing="ij"), -1).flatten(0, 1)
+    area = ((high - low) / 400).prod()
+    with torch.no_grad():
+        p = model.log_prob(grid).exp() * area
+        assert p.sum().item() == pytest.approx(1, abs=1e-3)
+        for k in range(model.classes):
+            y = torch.full((len(grid),), k)
+            assert (model.log_prob(grid, y).exp() * area).sum().item() == pytest.approx(1, abs=1e-3)
+    cell = lambda x: ((x - low) / (high - low) * cells).long().clamp(0, cells - 1) @ torch.tensor([cells, 1])
+    wanted = n * torch.zeros(cells**2, dtype=torch.float64).index_add_(0, cell(grid), p)
+    seen = torch.bincount(cell(x), minlength=cells**2)
+    often = wanted >= 20
+    chi2 = ((seen - wanted).square() / wanted)[often].sum().item()
+    assert often.sum() > 10 and chi2 < often.sum() + 5 * math.sqrt(2 * often.sum()), (chi2, often.sum())
+
+
 def completes(model, n=50, **how):
     """Known numbers are kept, what stands in the place of the others has no effect, and a sample is completed to itself
     by its own noise. how: what `sample` takes beside it."""
@@ -112,9 +137,10 @@ def completes(model, n=50, **how):
 
 def differentiable(model, *arguments, **how):
     """The gradients of log_prob(*arguments) by every parameter, against finite differences. how: of gradcheck."""
-    names, values = zip(*model.named_parameters(), strict=True)
-    function = lambda *values: torch.func.functional_call(model, dict(zip(names, values, strict=True)), arguments)
-    model.forward = model.log_prob
+    module = torch.nn.Module()  # whose forward is log_prob: that of a flow is h
+    module.model, module.forward = model, model.log_prob
+    names, values = zip(*module.named_parameters(), strict=True)
+    function = lambda *values: torch.func.functional_call(module, dict(zip(names, values, strict=True)), arguments)
     assert torch.autograd.gradcheck(function, values, **how)
 
 

@@ -7,8 +7,8 @@ import importlib
 import inspect
 import pkgutil
 
-COURSE = ("ar", "fvsbn", "nade", "made", "pixelrnn", "pixelcnn", "realnvp", "autoencoder", "vae", "cvae", "arvae",
-          "vqvae", "gan", "cgan", "cyclegan", "diffusion", "regressor", "classifier", "language", "clip",
+COURSE = ("ar", "fvsbn", "nade", "made", "pixelrnn", "pixelcnn", "realnvp", "maf", "autoencoder", "vae", "cvae",
+          "arvae", "vqvae", "gan", "cgan", "cyclegan", "diffusion", "regressor", "classifier", "language", "clip",
           "dalle2", "imagen")
 _found = {name for _, name, _ in pkgutil.iter_modules(__path__) if not name.startswith("_")}
 

@@ -12,7 +12,7 @@ that cell: uniformly (log q = 0), unless a flow has its own `dequantise`. (2) ma
 part of the determinant of (1), so that bits/dim is that of P. Actnorm (4) has one s and t a channel, which the first
 batch sets to give mean 0 and deviation 1.
 
-    used by: genmini/models/realnvp.py    test: tests/models/test_realnvp.py
+    used by: genmini/models/realnvp.py, genmini/models/maf.py    test: tests/models/test_realnvp.py
 """
 
 import math

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from check_models import density_of_the_plane
 from torch import nn
 
 import genmini
@@ -151,26 +152,7 @@ def test_actnorm_is_set_by_the_first_batch_in_training():
 def test_the_density_integrates_to_one(classes, coupling):
     """On a grid of the plane, for each class and for their mean; and samples follow it."""
     model = flow(scale=0.3, shape=(2,), couplings=4, hidden=(8,), classes=classes, coupling=coupling)
-    torch.manual_seed(3)
-    n, cells = 40_000, 20
-    x, y = model.sample(n), None
-    low, high = x.amin(0) - 3, x.amax(0) + 3
-    middles = (torch.arange(400, dtype=torch.float64) + 0.5) / 400
-    side = [middles * (b - a) + a for a, b in zip(low, high, strict=True)]
-    grid = torch.stack(torch.meshgrid(*side, indexing="ij"), -1).flatten(0, 1)
-    area = ((high - low) / 400).prod()
-    with torch.no_grad():
-        p = model.log_prob(grid).exp() * area
-        assert p.sum().item() == pytest.approx(1, abs=1e-3)
-        for k in range(classes):
-            y = torch.full((len(grid),), k)
-            assert (model.log_prob(grid, y).exp() * area).sum().item() == pytest.approx(1, abs=1e-3)
-    cell = lambda x: ((x - low) / (high - low) * cells).long().clamp(0, cells - 1) @ torch.tensor([cells, 1])
-    wanted = n * torch.zeros(cells**2, dtype=torch.float64).index_add_(0, cell(grid), p)
-    seen = torch.bincount(cell(x), minlength=cells**2)
-    often = wanted >= 20
-    chi2 = ((seen - wanted).square() / wanted)[often].sum().item()
-    assert often.sum() > 10 and chi2 < often.sum() + 5 * math.sqrt(2 * often.sum()), (chi2, often.sum())
+    density_of_the_plane(model)
 
 
 @each

@@ -18,6 +18,8 @@ CASES = {  # model, its settings, data, settings of the loop
     "realnvp, levels": ("realnvp", dict(couplings=1, width=4, dropout=0.2, dequantise="variational"), "digits",
                         dict(ema=0.5)),
     "realnvp, classes": ("realnvp", dict(couplings=2, hidden=8, classes=2), "moons", dict()),
+    "maf": ("maf", dict(hidden=8, layers=2, order="random", dropout=0.2), "digits", dict()),
+    "maf, splines": ("maf", dict(hidden=8, layers=2, coupling="spline"), "moons", dict(ema=0.5)),
     "vae": ("vae", dict(hidden=8, latent=3, dropout=0.2), "digits-threshold", dict(shift=0.5)),
     "cvae": ("cvae", dict(hidden=8, latent=3, free_bits=0.1), "digits-threshold", dict()),
     "arvae, half precision": ("arvae", dict(hidden=8, latent=6, decoder="gaussian-learned"), "digits",
