@@ -21,6 +21,7 @@ STUDIES = {  # of runs; `latent-dim` trains runs of its own
     "grid": "the latent plane, decoded: of models with 2 latent dimensions",
     "traverse": "one latent dimension moves, the others stand still",
     "warp": "p(z) with a straight grid, and p(x) with the grid carried by the flow: of flows on the plane",
+    "continuity": "draws of z around the code of a test image, decoded, farther and farther: do they stay alike?",
     "neighbours": "samples over the train images nearest to them: does the model copy?",
     "spectrum": "the spatial frequencies of samples beside those of images: is there a checkerboard?",
     "codes": "the codebook: how often each code is chosen, where, and what it decodes to",

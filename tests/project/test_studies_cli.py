@@ -42,7 +42,14 @@ def test_every_study_draws_its_picture_of_runs_that_fit(capsys, tmp_path, monkey
     tried = [name for name in studies.STUDIES if name != "latent-dim"  # which trains runs of its own
              and not studies.misfit(name, vae) and studies.find(name).lacks(MADE)]
     assert {"reconstruct", "interpolate", "embed", "grid", "traverse", "semi-supervised"} <= {*tried}
+    assert {"continuity"} <= {name for name in tried if studies.find(name).together}
     for name in tried:
+        if studies.find(name).together:
+            status, out, err = command(capsys, "study", name, "ae", "vae")
+            assert (status == 0 and out.endswith(f"picture   ae/{name}.png\n") and " in vae: " in out
+                    and (tmp_path / "ae" / f"{name}.png").stat().st_size > 10_000)
+            assert "made does not fit: MADE has no " in command(capsys, "study", name, *runs)[2]
+            continue
         status, out, err = command(capsys, "study", name, *runs)
         assert (status == 0 and f"picture   vae/{name}.png" in out
                 and (tmp_path / "vae" / f"{name}.png").stat().st_size > 10_000)
