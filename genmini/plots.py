@@ -34,6 +34,12 @@ def colours(n):
     return ListedColormap(colormaps["turbo"](torch.linspace(0, 1, n).numpy()))
 
 
+def by_class(y, classes):
+    """What `scatter` takes to colour points by classes y: ten that are told apart at a glance, or as many as are."""
+    n = max(10, classes or int(y.max()) + 1)
+    return dict(c=y, cmap="tab10" if n == 10 else colours(n), vmin=-0.5, vmax=n - 0.5)
+
+
 def grid(x, columns=8):
     """Images (N, H, W) in rows of `columns`, with a line of NaN between them -> (rows (H+1) - 1, columns (W+1) - 1)
 

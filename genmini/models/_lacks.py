@@ -8,6 +8,7 @@ LACKS = {  # method, or argument of `sample` -> what a model without it does not
     "log_prob_each": "gives no likelihood of the single numbers of an example",
     "sample": "draws no samples",
     "encode": "has no latent code",
+    "q": "has no distribution of codes for an example",
     "encode_text": "gives texts no vectors beside those of images",
     "decode": "has no latent code",
     "reconstruct": "has no latent code",

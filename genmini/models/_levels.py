@@ -1,4 +1,4 @@
-"""Checks of levels x, classes y, noise u and orders of pixels that the models share.
+"""Checks of levels x, classes y, codes z, noise u and orders of pixels that the models share.
 
 x (N, *shape) are whole numbers 0 ... L-1.
 """
@@ -41,6 +41,15 @@ def checked_classes(y, n, classes, needed, device):
     if y.device.type == "cpu" and y.numel() and not 0 <= y.min() <= y.max() < classes:
         raise ValueError(f"y must hold classes 0 ... {classes - 1}, got {y.min()} ... {y.max()}")
     return y.to(device).long().expand(n)
+
+
+def checked_codes(z, d):
+    """z (N, d), as it is."""
+    if not isinstance(z, torch.Tensor) or z.is_complex():
+        raise ValueError(f"z must be a tensor of real numbers, got {_kind(z)}")
+    if z.dim() != 2 or z.shape[1] != d:
+        raise ValueError(f"z must have shape (N, {d}), got {tuple(z.shape)}")
+    return z
 
 
 def noise_and_start(n, D, u, x, known, device, dtype=torch.uint8):

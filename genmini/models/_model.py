@@ -28,7 +28,7 @@ from torch import nn
 from genmini.data import captions
 from genmini.models._judge import judge
 from genmini.models._lacks import LACKS, SAMPLING
-from genmini.models._levels import checked, checked_classes
+from genmini.models._levels import checked, checked_classes, checked_codes
 from genmini.models._panels import panels_of
 from genmini.models._recorded import counted, recorded
 from genmini.settings import image, whole
@@ -152,11 +152,7 @@ class Model(nn.Module):
 
     def check_z(self, z):
         """Codes (N, d), as they are."""
-        if not isinstance(z, torch.Tensor) or z.is_complex():
-            raise ValueError(f"z must be a tensor of real numbers, got {getattr(z, 'dtype', type(z).__name__)}")
-        if z.dim() != 2 or z.shape[1] != self.latent:
-            raise ValueError(f"z must have shape (N, {self.latent}), got {tuple(z.shape)}")
-        return z
+        return checked_codes(z, self.latent)
 
     def v_of(self, x):
         """Levels (N, *shape), or flat -> v = x / (L - 1), (N, *shape), in the model's dtype"""
@@ -250,6 +246,10 @@ class Model(nn.Module):
     def encode(self, x, y=None):
         """(N, *shape) -> (N, d)"""
         raise Cannot(self.cannot("encode"))
+
+    def q(self, x, y=None):
+        """(N, *shape) -> mu, log sigma^2 of q(z|x), each (N, d)"""
+        raise Cannot(self.cannot("q"))
 
     def encode_text(self, y):
         """A text, a list of M, or numbers of words (M, L) -> (M, d), vectors beside those of images"""

@@ -22,6 +22,7 @@ STUDIES = {  # of runs; `latent-dim` trains runs of its own
     "traverse": "one latent dimension moves, the others stand still",
     "warp": "p(z) with a straight grid, and p(x) with the grid carried by the flow: of flows on the plane",
     "continuity": "draws of z around the code of a test image, decoded, farther and farther: do they stay alike?",
+    "aggregate": "the sum of q(z|x) over images against p(z): which draws lie in holes, and what they decode to",
     "neighbours": "samples over the train images nearest to them: does the model copy?",
     "spectrum": "the spatial frequencies of samples beside those of images: is there a checkerboard?",
     "codes": "the codebook: how often each code is chosen, where, and what it decodes to",

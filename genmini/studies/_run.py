@@ -34,6 +34,10 @@ class Run:
         """(N, *shape), (N,) -> (N, d) on the CPU; y is for a model with classes."""
         return torch.cat(self._batches(self.model.encode, x, y)).cpu()
 
+    def q(self, x, y):
+        """(N, *shape), (N,) -> mu, log sigma^2 of q(z|x), each (N, d)"""
+        return tuple(torch.cat(part).cpu() for part in zip(*self._batches(self.model.q, x, y), strict=True))
+
     def decode(self, z, y):
         """(N, d), (N,) -> (N, *shape) in levels"""
         return torch.cat(self._batches(self.model.decode, z, y)).cpu()

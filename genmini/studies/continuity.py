@@ -16,7 +16,7 @@ import torch
 
 from genmini import plots
 from genmini.means import mean_and_error
-from genmini.studies._study import Study
+from genmini.studies._study import Study, lacks_images
 
 RADII = 0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1
 NAMES = "0", "1/16", "1/8", "1/4", "1/2", "1"
@@ -80,4 +80,4 @@ def study(runs, path):
     return "\n".join(answers)
 
 
-STUDY = Study(study, needs=("encode", "decode"), together=True)
+STUDY = Study(study, needs=("encode", "decode"), misfit=lacks_images, together=True)

@@ -209,7 +209,7 @@ def few_images(levels):
 CALLS = {
     "log_prob": lambda model, x: model.log_prob(x), "log_prob_each": lambda model, x: model.log_prob_each(x),
     "sample": lambda model, x: model.sample(2), "encode": lambda model, x: model.encode(x),
-    "encode_text": lambda model, x: model.encode_text("a"),
+    "q": lambda model, x: model.q(x), "encode_text": lambda model, x: model.encode_text("a"),
     "decode": lambda model, x: model.decode(torch.zeros(2, model.latent)),
     "reconstruct": lambda model, x: model.reconstruct(x),
     "translate": lambda model, x: model.translate(x),

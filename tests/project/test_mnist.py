@@ -265,7 +265,7 @@ def test_what_it_trains_is_scored_and_studied(contents, tmp_path, monkeypatch, c
             assert main(["score", "vae", "-n", "12", "--features", features, *at]) == 0
             out = capsys.readouterr().out
             assert named in out and "samples, n = 12 samples, n = 10 real, n = 10" in " ".join(out.split())
-        for study in ("reconstruct", "interpolate", "embed", "grid", "traverse", "continuity"):
+        for study in ("reconstruct", "interpolate", "embed", "grid", "traverse", "continuity", "aggregate"):
             assert main(["study", study, "vae", *at]) == 0 and (tmp_path / "vae" / f"{study}.png").stat().st_size > 5000
         assert (main(["study", "semi-supervised", "vae", *at]) == 2
                 and "10 images of each class, and train has" in capsys.readouterr().err)

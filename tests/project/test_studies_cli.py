@@ -42,7 +42,7 @@ def test_every_study_draws_its_picture_of_runs_that_fit(capsys, tmp_path, monkey
     tried = [name for name in studies.STUDIES if name != "latent-dim"  # which trains runs of its own
              and not studies.misfit(name, vae) and studies.find(name).lacks(MADE)]
     assert {"reconstruct", "interpolate", "embed", "grid", "traverse", "semi-supervised"} <= {*tried}
-    assert {"continuity"} <= {name for name in tried if studies.find(name).together}
+    assert {"continuity", "aggregate"} <= {name for name in tried if studies.find(name).together}
     for name in tried:
         if studies.find(name).together:
             status, out, err = command(capsys, "study", name, "ae", "vae")

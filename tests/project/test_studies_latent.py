@@ -10,7 +10,7 @@ import torch
 from genmini import plots
 from genmini.data import Data
 from genmini.models._model import Model
-from genmini.studies import continuity
+from genmini.studies import aggregate, continuity
 
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 
@@ -23,22 +23,25 @@ class Pixels:
 
     def __init__(self, name="Pixels in runs/pixels", wrong=0, **of_model):
         self.name, self.wrong = name, wrong
-        self.model = type("Pixels", (Model,), {"latent": 2, **of_model})((3, 4), 256)
+        self.model = type("Pixels", (Model,), {"latent": 2, **of_model})((3, 4), 20_001)
 
     def split(self, split):
         noise = torch.Generator().manual_seed(len(split))
         z = torch.randn(400, 2, generator=noise) * torch.tensor([3.0, 9.0]) * (2 if split == "test" else 1)
         x = torch.zeros(400, 3, 4)
-        x[:, 1, 2:] = (100 + z).round()
-        y = (x[:, 1, 2] > 100).long()
-        return Data("pixels", split, x.to(torch.uint8), y if split == "test" else (y + self.wrong) % 2, 256, classes=2)
+        x[:, 1, 2:] = (10_000 + 100 * z).round()
+        y = (x[:, 1, 2] > 10_000).long()
+        return Data("pixels", split, x.int(), y if split == "test" else (y + self.wrong) % 2, 20_001, classes=2)
 
     def encode(self, x, y):
-        return x[:, 1, 2:].float() - 100
+        return x[:, 1, 2:].float() / 100 - 100
+
+    def q(self, x, y):
+        return self.encode(x, y), torch.full((len(x), 2), math.log(4.0))  # sigma = 2
 
     def decode(self, z, y):
         x = torch.zeros(len(z), 3, 4)
-        x[:, 1, 2:] = 100 + z
+        x[:, 1, 2:] = 10_000 + 100 * z
         return x
 
 
@@ -69,7 +72,7 @@ def test_through_a_linear_decoder_an_image_moves_as_far_as_its_code(figures):
         assert list(r) == list(continuity.RADII) and values == pytest.approx(r, rel=0.1)
     assert moved.containers[0].get_label() == "right" and moved.containers[1].get_label() == "wrong"
     of_class = [curve.lines[0].get_ydata() for curve in kept.containers]
-    assert of_class[0][0] > 0.9 and of_class[1][0] < 0.1 and 0.5 < of_class[0][-1] < 0.9
+    assert of_class[0][0] > 0.85 and of_class[1][0] < 0.15 and 0.5 < of_class[0][-1] < 0.8
     assert of_class[0] + of_class[1] == pytest.approx(np.ones(6)) and (np.diff(of_class[0]) < 0.01).all()
     assert f"right: at 1/4 of the distance of two codes an image moves by {moved.lines[0].get_ydata()[3]:.1%}" in line
     assert "right" in shown.get_title() and "wrong" in other.get_title()
@@ -79,7 +82,7 @@ def test_through_a_linear_decoder_an_image_moves_as_far_as_its_code(figures):
     assert cells.shape == (6, 8, 3, 4) and [each.get_text() for each in shown.get_yticklabels()][4] == "1/2"
     assert torch.equal(cells[0], test.x[:1].float().expand(8, 3, 4))
     z, sigma = right.encode(test.x, None)[:200], right.encode(test.x[:200], None).std(0)
-    lengths = ((cells[:, :, 1, 2:] - 100 - z[0]) / sigma).norm(dim=2)
+    lengths = ((cells[:, :, 1, 2:] / 100 - 100 - z[0]) / sigma).norm(dim=2)
     torch.testing.assert_close(lengths, 2 * torch.tensor(continuity.RADII)[:, None].expand(6, 8), rtol=1e-3, atol=1e-3)
 
 
@@ -87,3 +90,67 @@ def test_images_without_classes_are_measured_by_their_distance_alone(figures, mo
     split = Pixels.split
     monkeypatch.setattr(Pixels, "split", lambda self, name: dataclasses.replace(split(self, name), classes=0))
     assert "class" not in continuity.study([Pixels()], "x.png") and not figures[0].axes[2].get_visible()
+
+
+def test_draws_far_from_all_codes_lie_in_holes():
+    """Codes are a ring: its middle is a hole. Where codes and draws are of one distribution, a twentieth is."""
+    noise = torch.Generator().manual_seed(0)
+    ring = lambda n: torch.nn.functional.normalize(torch.randn(n, 2, generator=noise)) * 2
+    some = torch.tensor([[0.0, 0.0], [0.5, 0.5], [2.0, 0.0], [9.0, 9.0]])
+    assert aggregate.holes(ring(500), ring(500), some).tolist() == [True, True, False, True]
+    same = [torch.randn(2000, 3, generator=noise) for _ in range(3)]
+    assert aggregate.holes(*same).double().mean().item() == pytest.approx(0.05, abs=0.015)
+
+
+def test_the_divergence_of_draws_is_that_of_their_densities():
+    """KL(N(a, s^2 I) || N(0, I)) = d/2 (s^2 + a^2 - 1 - log s^2), and not that of N(0, I) to N(a, s^2 I)."""
+    noise = torch.Generator().manual_seed(0)
+    for d, a, s in ((2, 1.0, 1.0), (2, 0.0, 0.5), (3, 0.0, 1.0)):
+        z, draws = (torch.randn(3000, d, generator=noise, dtype=torch.float64) for _ in range(2))
+        value, error = aggregate.divergence(a + s * z, draws)
+        assert value == pytest.approx(d / 2 * (s**2 + a**2 - 1 - math.log(s**2)), abs=0.1) and 0 < error < 0.05
+
+
+def test_what_z_tells_and_how_far_the_sum_is_from_the_prior_are_the_mean_kl():
+    noise, N = torch.Generator().manual_seed(0), 500
+    mu, log_var = torch.full((N, 2), 0.5, dtype=torch.float64), torch.zeros(N, 2, dtype=torch.float64)
+    told, apart = aggregate.parts(mu, log_var, noise)  # all alike: z tells nothing
+    assert told[0] == pytest.approx(0, abs=1e-9) and apart[0] == pytest.approx(0.25, abs=3 * apart[1])
+    far = 100 * torch.arange(N, dtype=torch.float64)[:, None].expand(N, 2)
+    assert aggregate.parts(far, log_var, noise)[0][0] == pytest.approx(math.log(N))  # z tells which one
+    mu, log_var = torch.randn(N, 2, generator=noise).double(), torch.randn(N, 2, generator=noise).double() - 1
+    told, apart = aggregate.parts(mu, log_var, noise)
+    kl = ((mu.square() + log_var.exp() - 1 - log_var) / 2).sum(1).mean().item()
+    assert told[0] + apart[0] == pytest.approx(kl, abs=0.2) and told[0] > 0.5 and apart[0] > 0.1
+
+
+@pytest.mark.parametrize("of_model", [{}, dict(q=True), dict(q=True, elbo=True, has_normal_prior=True)])
+def test_the_codes_stand_in_coordinates_of_the_prior_and_its_draws_are_decoded(figures, of_model):
+    """Codes have the deviations 3 and 9, and of a q 2 more: to N(0, I) they are far, to their Gaussian they are not."""
+    run = Pixels(**of_model)
+    line = aggregate.study([run, Pixels("again")], "x.png")
+    codes, draws, among, inside = figures[0].axes[:4]
+    z, y = run.encode(run.split("train").x, None), run.split("train").y
+    shown, prior = torch.tensor(codes.collections[0].get_offsets()), run.model.has_normal_prior
+    wide = (z.var(0) + (4 if of_model else 0)).sqrt()
+    assert torch.equal(torch.tensor(codes.collections[0].get_array()), y)
+    torch.testing.assert_close(shown.std(0), (wide if prior else torch.ones(2)).double(), rtol=0.1, atol=0)
+    assert (torch.stack([*shown.T, *z.double().T]).corrcoef()[[0, 1], [2, 3]] > 0.7).all()  # an axis stays where it is
+    scale = torch.ones(2) if prior else shown.new_tensor([*wide])
+    centre = torch.zeros(2) if prior else z.mean(0)
+    for panel, dots in zip((among, inside), draws.collections, strict=True):
+        p = torch.tensor(dots.get_offsets())
+        cells = torch.tensor(panel.images[0].get_array().filled(math.nan)).unfold(0, 3, 4).unfold(1, 4, 5).flatten(0, 1)
+        some = min(36, len(p))
+        torch.testing.assert_close(cells[:some, 1, 2:] / 100 - 100, (centre + scale * p[:36]).float(), rtol=0.1, atol=1)
+        assert cells[some:].isnan().all() and cells.shape == (36, 3, 4)
+    assert [len(dots.get_offsets()) for dots in draws.collections] == [2000 - (far := holes_told(line)), far]
+    assert far < 200  # the codes of test lie as those of train do
+    kl = float(line.split("about ")[1].split(" ")[0])
+    assert kl > 1.5 if prior else abs(kl) < 0.1
+    assert ("of the sum itself" in line) == bool(of_model) and "\nagain: " in line
+
+
+def holes_told(line):
+    """How many of 2000 draws a line says to lie in holes"""
+    return round(20 * float(line.partition(": ")[2].partition("%")[0]))
