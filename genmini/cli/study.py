@@ -10,11 +10,12 @@ HELP = "one question about what a trained run has learnt: a picture and a line"
 
 def options(parser):
     parser.add_argument("study", metavar="STUDY", help="one of `genmini list`, as reconstruct")
-    parser.add_argument("of", nargs="+", metavar="RUN",
-                        help="folders that `genmini train` wrote, or shipped runs; of latent-dim, a model")
+    parser.add_argument("of", nargs="*", metavar="RUN",
+                        help="folders that `genmini train` wrote, or shipped runs; of latent-dim, a model; of kl and "
+                             "upsample, none")
     parser.add_argument("--out", metavar="FILE",
-                        help="the picture of one run (default: RUN/STUDY.png, of a shipped run RUN-STUDY.png here); of "
-                             "latent-dim, a folder for runs")
+                        help="the picture of one run (default: RUN/STUDY.png, of a shipped run RUN-STUDY.png here, "
+                             "without a run STUDY.png here); of latent-dim, a folder for runs")
     _options.seed(parser)
     trains = parser.add_argument_group("of latent-dim, which trains")
     trains.add_argument("--dimensions", type=_options.positive, nargs="+", metavar="d", help="default: 2 5 10 20 50")
@@ -31,7 +32,7 @@ def options(parser):
 def run(arguments):
     from genmini import files, studies
 
-    study, folders = studies.find(arguments.study), arguments.of
+    study, folders = studies.find(arguments.study), arguments.of or [None]
     if arguments.out:
         files.check_name(arguments.out)
     if arguments.study == "latent-dim":
@@ -40,13 +41,17 @@ def run(arguments):
         if getattr(arguments, option):
             raise ValueError(f"--{option} is for `genmini study latent-dim`, which trains; "
                              f"{arguments.study} takes runs")
+    if study.alone and arguments.of:
+        raise ValueError(f"{arguments.study} takes no run, got {' '.join(arguments.of)}")
+    if not study.alone and not arguments.of:
+        raise ValueError(f"{arguments.study} takes a RUN, and none is given")
     if study.together:
         folders = [folders]
     if arguments.out and len(folders) > 1:
         raise ValueError(f"--out names one picture, and there are {len(folders)} runs: without it each gets its own")
     device, fits = _options.device(arguments), 0
     for folder in folders:
-        first, heading = (folder[0], "") if study.together else (folder, f"{folder}: ")
+        first, heading = (folder[0], "") if study.together else (folder, f"{folder}: " * bool(folder))
         try:
             picture = arguments.out or studies.picture(arguments.study, first)
             answer = studies.study(arguments.study, folder, picture, arguments.data_dir, device, arguments.seed)

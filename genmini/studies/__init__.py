@@ -3,8 +3,8 @@
     genmini study reconstruct runs/vae-digits            writes runs/vae-digits/reconstruct.png
     studies.study("embed", "runs/vae-digits")            the same from Python -> the line
 
-A study of runs together, as `restore`, makes one picture of all that it is given. What a study needs of a model, and
-which fit, its `STUDY` says (_study.py).
+A study of runs together, as `restore`, makes one picture of all that it is given; `kl` and `upsample` take no run. What
+a study needs of a model, and which fit, its `STUDY` says (_study.py).
 """
 
 import importlib
@@ -14,7 +14,7 @@ from genmini import checkpoint, files
 
 from ._run import Misfit, Run
 
-STUDIES = {  # of runs; `latent-dim` trains runs of its own
+STUDIES = {  # of runs, but for the last ones: `latent-dim` trains runs of its own, `kl` and `upsample` take none
     "reconstruct": "originals over their reconstructions, of the train and of the test split",
     "interpolate": "the images on the line between the codes of two images",
     "embed": "the codes of test images on a plane, coloured by class",
@@ -41,6 +41,8 @@ STUDIES = {  # of runs; `latent-dim` trains runs of its own
     "vary": "other images of the code of an image, and images between two codes: of models that draw codes of CLIP",
     "progress": "the numbers of the metrics along the steps of trainings, a panel each",
     "latent-dim": "reconstruction and bound against the latent dimension: takes MODEL --data D, and trains runs",
+    "kl": "what the divergence of two densities is, and is not: not negative, not symmetric, no distance; takes no run",
+    "upsample": "transposed convolutions as transposed matrices, their checkerboard, interpolation: takes no run",
 }
 
 
@@ -62,18 +64,25 @@ def misfit(name, model):
     return its.misfit(model)
 
 
-def picture(name, run):
-    """Where the picture of this study of the run goes: RUN/NAME.png; of a run that comes with genmini RUN-NAME.png in
-    the working directory, numbered if that is taken."""
+def picture(name, run=None):
+    """Where the picture of this study of the run goes: RUN/NAME.png; of a run that comes with genmini RUN-NAME.png, and
+    without a run NAME.png, in the working directory, numbered if that is taken."""
+    if run is None:
+        return files.free(Path(f"{name}.png"))
     return files.free(Path(f"{run}-{name}.png")) if checkpoint.is_shipped(run) else Path(run) / f"{name}.png"
 
 
-def study(name, folder, out=None, data_dir=None, device="cpu", seed=0):
+def study(name, folder=None, out=None, data_dir=None, device="cpu", seed=0):
     """-> what the picture shows, in a line. out: the picture's path (default: that of `picture`); folder: of a run, or
-    those of several for a study of runs together."""
+    those of several for a study of runs together, or None for a study of none."""
     if out and Path(out).suffix != ".png":
         raise ValueError(f"a study draws a .png file, got {out}")
-    its, folders = find(name), [folder] if isinstance(folder, str | Path) else list(folder)
+    its = find(name)
+    if its.alone != (folder is None):
+        raise ValueError(f"{name} takes no run" if its.alone else f"{name} takes a run, and none is given")
+    if its.alone:
+        return its.make(Path(out or picture(name)))
+    folders = [folder] if isinstance(folder, str | Path) else list(folder)
     if not folders or len(folders) > 1 and not its.together:
         raise ValueError(f"{name} takes one run" + " or more" * its.together + f", got {len(folders)}")
     runs = [Run(folder, data_dir, device, seed) for folder in folders]

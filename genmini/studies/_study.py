@@ -15,6 +15,7 @@ class Study:
     needs: tuple  # the methods of `Model` that it calls
     misfit: Callable = lambda model: ""  # model -> why it does not fit though it has them; "" if it fits
     together: bool = False  # true: `make` takes all runs at once
+    alone: bool = False  # true: of no run; `make` takes the path alone
     of_text: bool | None = False  # true: of models of text alone; false: of all others; None: of all
 
     def lacks(self, model):
