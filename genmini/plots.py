@@ -66,6 +66,15 @@ def show(panel, x, levels, columns=8):
     panel.set(xticks=[], yticks=[])
 
 
+def ticks(panel, sides, across, up):
+    """Write the numbers at the middle of cells of images (H, W) beside a grid of them: each third column, from the
+    left, and each third row, from below."""
+    H, W = sides
+    rows, columns = range(0, len(up), 3), range(0, len(across), 3)
+    panel.set_xticks([i * (W + 1) + W / 2 - 0.5 for i in columns], [f"{across[i]:.2g}" for i in columns])
+    panel.set_yticks([(len(up) - 1 - i) * (H + 1) + H / 2 - 0.5 for i in rows], [f"{up[i]:.2g}" for i in rows])
+
+
 def side_by_side(path, panels, levels, columns=8, title=None):
     """Write panels of images side by side, {"data": (N, [3,] H, W), "samples": ...}."""
     rows, columns_ = (max(sizes) for sizes in zip(*(grid(x, columns).shape[:2] for x in panels.values()), strict=True))

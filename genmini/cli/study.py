@@ -1,5 +1,6 @@
 """`genmini study`: one question about what trained runs have learnt."""
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -17,6 +18,13 @@ def options(parser):
                         help="the picture of one run (default: RUN/STUDY.png, of a shipped run RUN-STUDY.png here, "
                              "without a run STUDY.png here); of latent-dim, a folder for runs")
     _options.seed(parser)
+    ways = parser.add_argument_group("of some studies")
+    ways.add_argument("--axes", type=_pair, metavar="A,B",
+                      help="of embed and traverse: two of the numbers z, counted from 0, or names of attributes")
+    ways.add_argument("--between", type=_classes, metavar="A,B",
+                      help="of interpolate: the classes of both ends, as 0,7")
+    ways.add_argument("--pick", choices=("first", "nearest"),
+                      help="of interpolate: the first pairs of images (default), or those with the nearest codes")
     trains = parser.add_argument_group("of latent-dim, which trains")
     trains.add_argument("--dimensions", type=_options.positive, nargs="+", metavar="d", help="default: 2 5 10 20 50")
     trains.add_argument("--data", metavar="D", help="a data set of `genmini list`")
@@ -27,6 +35,20 @@ def options(parser):
                         help="any other setting of the recipe")
     _options.where_data_lies(parser)
     _options.where_it_runs(parser)
+
+
+def _pair(text):
+    parts = text.split(",")
+    if len(parts) != 2 or not all(parts):
+        raise argparse.ArgumentTypeError(f"it takes two, as 0,1, got {text!r}")
+    return tuple(parts)
+
+
+def _classes(text):
+    parts = _pair(text)
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise argparse.ArgumentTypeError(f"it takes two classes, as 0,7, got {text!r}")
+    return tuple(map(int, parts))
 
 
 def run(arguments):
@@ -49,12 +71,15 @@ def run(arguments):
         folders = [folders]
     if arguments.out and len(folders) > 1:
         raise ValueError(f"--out names one picture, and there are {len(folders)} runs: without it each gets its own")
+    given = {option: getattr(arguments, option) for option in ("axes", "between", "pick")}
+    given = {option: value for option, value in given.items() if value is not None}
     device, fits = _options.device(arguments), 0
     for folder in folders:
         first, heading = (folder[0], "") if study.together else (folder, f"{folder}: " * bool(folder))
         try:
             picture = arguments.out or studies.picture(arguments.study, first)
-            answer = studies.study(arguments.study, folder, picture, arguments.data_dir, device, arguments.seed)
+            answer = studies.study(arguments.study, folder, picture, arguments.data_dir, device, arguments.seed,
+                                   **given)
         except (ValueError, OSError, ArithmeticError) as why:  # of several runs, the others are still studied
             if len(folders) == 1:
                 raise

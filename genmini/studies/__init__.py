@@ -16,10 +16,10 @@ from ._run import Misfit, Run
 
 STUDIES = {  # of runs, but for the last ones: `latent-dim` trains runs of its own, `kl` and `upsample` take none
     "reconstruct": "originals over their reconstructions, of the train and of the test split",
-    "interpolate": "the images on the line between the codes of two images",
-    "embed": "the codes of test images on a plane, coloured by class",
-    "grid": "the latent plane, decoded: of models with 2 latent dimensions",
-    "traverse": "one latent dimension moves, the others stand still",
+    "interpolate": "the images on the line between the codes of two images; --between two classes, --pick nearest",
+    "embed": "the codes of test images on a plane, coloured by class; --axes: of two coordinates",
+    "grid": "the latent planes of runs, decoded side by side: of models with 2 latent dimensions",
+    "traverse": "one latent dimension moves, the others stand still; --axes: two of them, in a plane",
     "warp": "p(z) with a straight grid, and p(x) with the grid carried by the flow: of flows on the plane",
     "continuity": "draws of z around the code of a test image, decoded, farther and farther: do they stay alike?",
     "aggregate": "the sum of q(z|x) over images against p(z): which draws lie in holes, and what they decode to",
@@ -72,14 +72,17 @@ def picture(name, run=None):
     return files.free(Path(f"{run}-{name}.png")) if checkpoint.is_shipped(run) else Path(run) / f"{name}.png"
 
 
-def study(name, folder=None, out=None, data_dir=None, device="cpu", seed=0):
+def study(name, folder=None, out=None, data_dir=None, device="cpu", seed=0, **options):
     """-> what the picture shows, in a line. out: the picture's path (default: that of `picture`); folder: of a run, or
-    those of several for a study of runs together, or None for a study of none."""
+    those of several for a study of runs together, or None for a study of none; options: those that the study has."""
     if out and Path(out).suffix != ".png":
         raise ValueError(f"a study draws a .png file, got {out}")
     its = find(name)
     if its.alone != (folder is None):
         raise ValueError(f"{name} takes no run" if its.alone else f"{name} takes a run, and none is given")
+    for option in options.keys() - {*its.options}:
+        having = ", ".join(other for other in STUDIES if option in find(other).options)
+        raise ValueError(f"--{option} is for {having or 'no study'}: {name} does not take it")
     if its.alone:
         return its.make(Path(out or picture(name)))
     folders = [folder] if isinstance(folder, str | Path) else list(folder)
@@ -92,4 +95,4 @@ def study(name, folder=None, out=None, data_dir=None, device="cpu", seed=0):
         why = misfit(name, run.model)
         if why:
             raise Misfit(f"{run.folder} does not fit: {why}")
-    return its.make(runs if its.together else runs[0], Path(out or picture(name, folders[0])))
+    return its.make(runs if its.together else runs[0], Path(out or picture(name, folders[0])), **options)

@@ -11,6 +11,23 @@ class Misfit(ValueError):
     """A run that a study cannot be made of."""
 
 
+def coordinates(model, axes):
+    """Two different ones of the numbers z, counted from 0 or called by the attributes that they follow -> [i, j]"""
+    names = {str(i): i for i in range(model.latent)} | {name: i for i, name in enumerate(model.attributes)}
+    unknown = [str(axis) for axis in axes if str(axis) not in names]
+    if unknown:
+        raise Misfit(f"--axes takes two of {', '.join(names)}, got {', '.join(map(str, axes))}")
+    chosen = [names[str(axis)] for axis in axes]
+    if len(chosen) != 2 or chosen[0] == chosen[1]:
+        raise Misfit(f"--axes takes two different numbers z, got {', '.join(map(str, axes))}")
+    return chosen
+
+
+def called(model, i):
+    """What a picture calls the number z_i, counted from 0."""
+    return f"z$_{{{i + 1}}}$" + (f", {model.attributes[i]}" if i < len(model.attributes) else "")
+
+
 class Run:
     def __init__(self, folder, data_dir=None, device="cpu", seed=0):
         self.folder, self.data_dir, self.device, self.seed = folder, data_dir, device, seed

@@ -16,6 +16,7 @@ class Study:
     misfit: Callable = lambda model: ""  # model -> why it does not fit though it has them; "" if it fits
     together: bool = False  # true: `make` takes all runs at once
     alone: bool = False  # true: of no run; `make` takes the path alone
+    options: tuple = ()  # the keywords that `make` takes, each an option of the command line
     of_text: bool | None = False  # true: of models of text alone; false: of all others; None: of all
 
     def lacks(self, model):

@@ -11,7 +11,6 @@ from genmini import data, plots, studies
 from genmini.models._model import Model
 from genmini.studies import (
     embed,
-    grid,
     interpolate,
     latent_dim,
     reconstruct,
@@ -27,7 +26,8 @@ TEST = data.load("digits", "test")
 class Linear:
     """A run of a model that decodes three numbers into three pixels, the third one not at all."""
 
-    conditional, seed, check_labels = False, 0, studies.Run.check_labels
+    conditional, seed, check_labels, folder, device = False, 0, studies.Run.check_labels, "runs/linear", "cpu"
+    name = "Linear in runs/linear"
 
     def __init__(self, **of_model):
         self.model = type("Linear", (Model,), {"latent": 3, "encode": lambda self, x: self, **of_model})((8, 8), 17)
@@ -219,42 +219,6 @@ def test_a_study_of_classes_refuses_images_without(study, monkeypatch):
     monkeypatch.setattr(Letters, "split", lambda self, split: dataclasses.replace(load("digits", split), classes=0))
     with pytest.raises(studies.Misfit, match="runs/letters does not fit: its images have no classes"):
         study.study(run, "x.png")
-
-
-class Plane(Linear):
-    def encode(self, x, y):
-        return x[:, 3, 2:4].float()
-
-
-@pytest.mark.parametrize("normal", [True, False])
-def test_the_grid_runs_rightwards_along_z_1_and_upwards_along_z_2(drawn, normal):
-    """Column j decodes the j-th quantile of z_1, row i the i-th largest of z_2, of N(0, 1) or of the codes of train."""
-    run = Plane(latent=2, **({"elbo": True, "has_normal_prior": True} if normal else {}))
-    line = grid.study(run, "x.png")
-    ((panels, levels, columns),) = drawn
-    quantiles = (torch.arange(15) + 0.5) / 15
-    z = data.load("digits").x[:, 3, 2:4].float()
-    if normal:
-        across = down = torch.distributions.Normal(0, 1).icdf(quantiles)
-    else:
-        across, down = torch.quantile(z, quantiles, dim=0).T
-    (cells,) = (x.unflatten(0, (15, 15)) for x in panels.values())
-    assert levels == 17 and columns == 15
-    torch.testing.assert_close(cells[:, :, 3, 2], across.expand(15, 15))
-    # Linear decodes half of z_2
-    torch.testing.assert_close(cells[:, :, 3, 3], down.flip(0)[:, None].expand(15, 15) / 2)
-    inside = ((z > torch.stack([across[0], down[0]]))
-              & (z < torch.stack([across[-1], down[-1]]))).all(1).double().mean()
-    assert line == (f"z_1 from {across[0]:.2f} to {across[-1]:.2f}, z_2 from {down[0]:.2f} to {down[-1]:.2f}: "
-                    f"{inside:.1%} of the train codes lie there")
-
-
-def test_a_picture_of_the_plane_shows_each_code_in_the_colour_of_its_class(figures):
-    embed.study(Plane(latent=2), "x.png")
-    dots = figures[0].axes[0].collections[0]
-    assert (np.array_equal(dots.get_offsets(), TEST.x[:, 3, 2:4].numpy())
-            and np.array_equal(dots.get_array(), TEST.y.numpy()))
-    assert dots.norm.vmin == -0.5 and dots.norm.vmax == 9.5
 
 
 def test_the_second_row_of_an_interpolation_blends_the_pixels(drawn):

@@ -11,6 +11,7 @@ import torch
 from check import command
 
 from genmini import checkpoint, data, experiment, models, studies
+from genmini.cli import main
 from genmini.loop import History
 from genmini.models.arvae import ARVAE
 from genmini.models.autoencoder import Autoencoder
@@ -38,25 +39,29 @@ def test_every_study_draws_its_picture_of_runs_that_fit(capsys, tmp_path, monkey
     torch.manual_seed(0)
     vae, ae = (VAE((8, 8), latent=2, hidden=8, levels=17, decoder="categorical"),
                Autoencoder((8, 8), levels=17, latent=5, hidden=8))
+    save("flat", Autoencoder((8, 8), levels=17, latent=2, hidden=8))
     runs = [save("vae", vae), save("ae", ae), save("made", MADE((8, 8), hidden=4), "digits-threshold")]
     tried = [name for name in studies.STUDIES if name != "latent-dim"  # which trains runs of its own
              and not studies.misfit(name, vae) and studies.find(name).lacks(MADE)]
     assert {"reconstruct", "interpolate", "embed", "grid", "traverse", "semi-supervised"} <= {*tried}
-    assert {"continuity", "aggregate"} <= {name for name in tried if studies.find(name).together}
+    assert {"continuity", "aggregate", "grid"} <= {name for name in tried if studies.find(name).together}
     for name in tried:
         if studies.find(name).together:
-            status, out, err = command(capsys, "study", name, "ae", "vae")
-            assert (status == 0 and out.endswith(f"picture   ae/{name}.png\n") and " in vae: " in out
-                    and (tmp_path / "ae" / f"{name}.png").stat().st_size > 10_000)
-            assert "made does not fit: MADE has no " in command(capsys, "study", name, *runs)[2]
+            status, out, err = command(capsys, "study", name, "flat", "vae")
+            assert (status == 0 and out.endswith(f"picture   flat/{name}.png\n") and " in vae: " in out
+                    and (tmp_path / "flat" / f"{name}.png").stat().st_size > 10_000)
+            assert "made does not fit: MADE has no " in command(capsys, "study", name, "vae", "made")[2]
             continue
         status, out, err = command(capsys, "study", name, *runs)
         assert (status == 0 and f"picture   vae/{name}.png" in out
                 and (tmp_path / "vae" / f"{name}.png").stat().st_size > 10_000)
         assert (err.startswith("genmini: ") and "made does not fit: MADE has no " in err
                 and err.rstrip().endswith("is for " + fitting(name)))
-        assert (tmp_path / "ae" / f"{name}.png").exists() == (name != "grid")
-        assert ("ae does not fit: its latent space has 5 dimensions" in err) == (name == "grid")
+        assert (tmp_path / "ae" / f"{name}.png").exists()
+    assert "ae does not fit: its latent space has 5 dimensions" in command(capsys, "study", "grid", "ae", "vae")[2]
+    for words in (["embed", "--axes", "4,1"], ["traverse", "--axes", "0,3"],
+                  ["interpolate", "--between", "0,7", "--pick", "nearest"]):
+        assert command(capsys, "study", words[0], "ae", *words[1:])[0] == 0
     status, out, err = command(capsys, "study", "reconstruct", "nowhere", "vae")
     assert status == 0 and "nowhere holds no run" in err and "picture   vae/reconstruct.png" in out
     words = ["study", "embed", "ae", "--out", "some/where.png"]
@@ -210,12 +215,21 @@ def test_what_does_not_fit_is_said(capsys):
                         (["embed", made, made], "none of these 2 runs fits embed"), (["embed", "x"], "holds no run"),
                         (["portrait", made], "unknown study 'portrait'; the studies are reconstruct"),
                         (["embed", made, made, "--out", "x.png"], "--out names one picture, and there are 2 runs"),
+                        (["codes", "x", "--axes", "0,1"], "--axes is for embed, traverse: codes does not take it"),
                         (["embed", made, "--data", "digits"], "--data is for `genmini study latent-dim`"),
                         (["latent-dim", made], "genmini study latent-dim MODEL --data D"),
                         (["latent-dim", "made", "--data", "digits"],
                          "made does not fit: MADE has no latent code")):
         status, _, err = command(capsys, "study", *words)
         assert status == 2 and says in err.splitlines()[-1], err
+
+
+def test_two_of_something_are_two(capsys):
+    for words, says in ((["embed", "x", "--axes", "0"], "it takes two, as 0,1, got '0'"),
+                        (["interpolate", "x", "--between", "a,7"], "it takes two classes, as 0,7, got 'a,7'")):
+        with pytest.raises(SystemExit, match="2"):
+            main(["study", *words])
+        assert says in capsys.readouterr().err
 
 
 def test_of_several_runs_one_whose_numbers_are_not_finite_is_named_and_the_other_studied(capsys, monkeypatch):
