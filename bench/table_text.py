@@ -1,4 +1,4 @@
-"""Measures what texts become in images of shapes: by the shipped runs, and, of 16x16 pixels, by imagen with three
+"""Measures what texts become in images of shapes: by the shipped imagen, and, of 16x16 pixels, by imagen with three
 encoders and by clip.
 
     python bench/table_text.py               runs what is missing or has other settings, and writes docs/results.md
@@ -11,10 +11,9 @@ for each kind of captions (genmini/studies/caption.py): one sample each of N cap
 model's defaults, and which kinds of words they show (genmini/metrics/captions.py). Encoder M also has a row for each w
 of GUIDANCE and kind of SWEPT, of two samples each of FEW captions; shares are those of the first ones.
 
-The shipped runs are not trained here. They are measured once for their weights: in their own size, as means of squares
-of this, images of 16x16, and, where the smallest images are enlarged, these as they are before. FID is the distance
-between their codes, by the CLIP of the shipped dalle2, and those of the N images whose captions were given. Beside them
-stand these images themselves, and FID between them and the next N.
+The shipped runs are not trained here. Imagen is measured once for its weights: in its own size, and as means of squares
+of this, images of 16x16. FID is the distance between their codes, by the shipped clip, and those of the N images whose
+captions were given. Beside them stand these images themselves, and FID between them and the next N.
 
 Where samples have blurred lines, the exact reader finds no scene in them. So the same is asked of the scene that the
 reader takes for the nearest, however far it is ("nearest ..."): count, colour, shape, bound; and axis and order of
@@ -43,7 +42,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 from trained import BATCH, KEYS, Table, train  # noqa: E402  (bench/trained.py)
 
 SIDE = 16  # of the images that are learnt here
-SHIPPED = "imagen", "dalle2"  # names of shipped runs
+SHIPPED, CODES = "imagen", "clip"  # names of shipped runs: that which draws, and that which codes what was drawn
 REAL = f"test images, {SIDE}x{SIDE}"
 N = 500  # captions of a kind
 FEW = 200  # captions of a kind, by each guidance
@@ -77,37 +76,37 @@ class Text(Table):
             yield from ((name, key, 0) for key in of[name] if key in models.recipes(name))
 
     def anchors(self):
-        """The shipped runs: a row for each view and kind of captions, unless there is one of the same weights; and real
-        images, if there are codes."""
+        """The shipped run: a row for each side and kind of captions, unless there is one of the same weights; and of
+        real images."""
         import torch
         from measure import commit
 
         from genmini import checkpoint
         from genmini.studies.caption import KINDS, scenes_of
 
-        def row(who, weights, kind, captions, x, other):
-            fid = dict(fid=distance_of_codes(x[0], other)) if codes and x.shape[-1] == SIDE else {}
-            return dict(data="shapes", who=who, recipe="", seed=0, captions=kind, guidance="", settings=weights,
-                        commit=commit(), torch=torch.__version__, **judged(captions, x), **fid, **{"fid by": codes})
+        if not {SHIPPED, CODES} <= {*checkpoint.shipped()}:
+            return
+        by = weights_of(CODES)
+        of = {f"{SHIPPED}, {SIDE}x{SIDE}": weights_of(SHIPPED), REAL: ""}
+        if {(who, settings, by) for who, settings in of.items()} <= {
+                (each["who"], each["settings"], each["fid by"]) for each in self.stored()}:
+            return
+
+        def row(who, kind, captions, x, **fid):
+            return dict(data="shapes", who=who, recipe="", seed=0, captions=kind, guidance="", settings=of.get(who, ""),
+                        commit=commit(), torch=torch.__version__, **judged(captions, x), **fid, **{"fid by": by})
 
         torch.set_num_threads(1)
-        shipped = {name: weights_of(name) for name in SHIPPED if name in checkpoint.shipped()}
-        codes = shipped.get("dalle2", "")
-        stored = {(each["who"], each["settings"], each["fid by"]) for each in self.stored()}
-        models = {name: checkpoint.load(name) for name in shipped}
+        model = checkpoint.load(SHIPPED)
         for kind in KINDS:
             scenes, captions = zip(*scenes_of(kind, 2 * N), strict=True)
-            real = images(scenes)
-            if codes and (REAL, "", codes) not in stored:
-                yield row(REAL, "", kind, captions[:N], real[None, :N], real[N:])
-            for name, weights in shipped.items():
-                model = models[name]
-                todo = {who: view for who, view in views(name, model).items() if (who, weights, codes) not in stored}
-                for stage in sorted({stage for stage, _ in todo.values()}):
-                    model.get_buffer("stage").fill_(stage)
-                    x = drawn(model, captions[:N], 0)
-                    for who, (_, side) in [(who, view) for who, view in todo.items() if view[0] == stage]:
-                        yield row(who, weights, kind, captions[:N], means(x, side), real[:N])
+            real, captions = images(scenes), captions[:N]
+            yield row(REAL, kind, captions, real[None, :N], fid=distance_of_codes(real[:N], real[N:]))
+            x = drawn(model, captions, 0)
+            for side in sorted({SIDE, x.shape[-1]}):
+                seen = means(x, side)
+                fid = dict(fid=distance_of_codes(seen[0], real[:N])) if side == SIDE else {}
+                yield row(f"{SHIPPED}, {side}x{side}", kind, captions, seen, **fid)
 
     def parts(self, recipe):
         """Without the stages that enlarge: images of this side are drawn at once."""
@@ -197,7 +196,7 @@ def images(scenes):
 def clip():
     from genmini import checkpoint
 
-    return checkpoint.load("dalle2")
+    return checkpoint.load(CODES)
 
 
 def distance_of_codes(x, other):
@@ -208,13 +207,6 @@ def distance_of_codes(x, other):
 
     with torch.no_grad():
         return f"{metrics.fid(*(clip().encode(each.round()).double() for each in (x, other))):.4f}"
-
-
-def views(name, model):
-    """{what is looked at: (the last stage that draws, the side to which its images are reduced)}"""
-    last, side = len(model.stages) - 1, model.shape[-1]
-    found = {f"{name}, {each}x{each}": (last, each) for each in sorted({SIDE, side})}
-    return found | ({f"{name}, {SIDE}x{SIDE}, not enlarged": (1, SIDE)} if side > SIDE else {})
 
 
 def drawn(model, captions, seed, each=1, **how):

@@ -8,6 +8,7 @@ The course, "Imagen"; Saharia et al., "Photorealistic Text-to-Image Diffusion Mo
     F(x_t, t, e_1 ... e_l) = x_0,   of small images                                         (3)
     F <- F(x_t, t) + w (F(x_t, t, e) - F(x_t, t))                                           (4)
     F'(x_t, t, e, d) = x_0,   d the half of x_0 with a little noise: images twice as large  (5)
+    x <- x + up(x' - half(x)),   x' the image that was enlarged: then half(x) = x'          (6)
 
 h_l holds the outputs of all layers of the language model (genmini/models/language.py) at place l, side by side. They
 depend on the words before place l alone. Most of the variance of h lies in a few directions, which tell the next word;
@@ -16,7 +17,9 @@ computed from texts once, when the language model has been trained, and do not c
 
 (3) and (5) are diffusions that read e: genmini/models/_painters.py. The smallest images are those that (3) draws, 16x16
 pixels of images of 16, 32 and 64; (5) makes 16x16 to 32x32, and another network by the same rule 32x32 to 64x64. Each
-is a stage of its own, and learns from the images of the data, not from samples. Where a text is hidden in training, a
+is a stage of its own, and learns from the images of the data, not from samples. By (6) a network that enlarges cannot
+change what is there (Wang et al., "Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model", 2023),
+apart from rounding and from what would leave the range of levels. Where a text is hidden in training, a
 network reads e_1 alone, of the state before any word. So does F(x_t, t) in (4). With a large w estimates of x_0 leave
 [-1, 1]; "static" clips them, "dynamic" divides by a quantile of their size (kernels/ddim_step.py). w counts where s_t >
 0.7, where it is decided which things there are and where; at less noise it would blur and break their edges
@@ -159,8 +162,16 @@ class Imagen(Captioned):
 
     def means(self, x, shape):
         """(N, *self.shape) in levels -> (N, *shape): the means of squares of pixels, in levels"""
-        x = F.adaptive_avg_pool2d(x.to(self.dtype).view(-1, *image(self.shape)), image(shape)[1:])
-        return x.round().view(-1, *shape)
+        return self._means(x.view(-1, *self.shape), shape).round()
+
+    def _means(self, x, shape):
+        x = x.to(self.dtype).view(-1, *image(x.shape[1:]))
+        return F.adaptive_avg_pool2d(x, image(shape)[1:]).view(-1, *shape)
+
+    def fitted(self, x, small):
+        """(N, *) and smaller images (N, *), in levels -> x with the means `small`"""
+        moved = x.to(self.dtype) + repeated(small - self._means(x, small.shape[1:]), x.shape)  # (6)
+        return moved.round().clamp(0, self.levels - 1).to(x.dtype)
 
     def report(self, x, y=None):
         return {} if self.stage else self.language.report(y)
@@ -198,7 +209,8 @@ class Imagen(Captioned):
         for part in self.parts[1 : max(1, self.stage) + 1]:
             given = dict(noise=noise, guidance=guidance) if x is None else dict(x=repeated(x, part.shape))
             frames = None if film is None else []
-            x = part.sample(n, e, film=frames, **same, **given)  # (4), (5)
+            drawn = part.sample(n, e, film=frames, **same, **given)  # (4), (5)
+            x = drawn if x is None else self.fitted(drawn, x)
             if film is not None:
                 film += [repeated(frame, self.shape) for frame in frames]
         return repeated(x, self.shape)

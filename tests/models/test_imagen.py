@@ -10,6 +10,7 @@ import pytest
 import torch
 from check import command
 from check_models import at_step, ctrl_c, rows, same_runs, same_weights, takes_text_in_any_form
+from torch.nn.functional import avg_pool2d
 
 from genmini import checkpoint, conditions, data
 from genmini.conditions import enlarged
@@ -214,6 +215,22 @@ def test_a_sample_is_enlarged_by_what_has_been_learnt(stage):
         assert torch.equal(small, base) and torch.equal(x, base.repeat_interleave(4, 2).repeat_interleave(4, 3))
     else:  # what is enlarged is the sample of the base
         assert torch.equal(conditions.part(model.larger[0].in_levels(shown[0]), "half").round(), base)
+
+
+@pytest.mark.parametrize("shape, sides", [((3, 32, 64), (16, 32)), ((32, 32), (16, 16))])
+def test_what_is_enlarged_has_the_means_of_what_was_there(shape, sides):
+    """Of x within [60, 200) and means within 40 of its own: half a level of rounding each. The details do not move."""
+    model, draw = Imagen(shape, 256, WORDS, 7, **SMALL), torch.Generator().manual_seed(3)
+    x = torch.randint(60, 200, (4, *shape), generator=draw).to(torch.uint8)
+    small = model.means(x, (*shape[:-2], *sides)) + torch.randint(-40, 41, (4, *shape[:-2], *sides), generator=draw)
+    fitted = model.fitted(x, small.to(torch.uint8))
+    assert fitted.shape == x.shape and fitted.dtype == torch.uint8
+    means = avg_pool2d(fitted.double().view(4, -1, *shape[-2:]), 2).view(small.shape)
+    assert (means - small).abs().max() <= 0.5 and (model.means(x, small.shape[1:]) - small).abs().max() == 40
+    moved = (fitted.float() - x.float()).unflatten(-1, (-1, 2)).unflatten(-3, (-1, 2))
+    assert (moved.amax((-1, -3)) - moved.amin((-1, -3))).max() <= 1  # a square moves as a whole
+    for level in (0, 255):
+        assert (model.fitted(x, torch.full_like(small, level)) == level).float().mean() > 0.2  # and stays in range
 
 
 # ---- the stages ------------------------------------------------------------------------------------------------------
