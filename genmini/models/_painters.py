@@ -20,7 +20,7 @@ input has as one more channel; where a sample is enlarged a little noise hides i
 Diffusion Models for High Fidelity Image Generation", 2022: conditioning augmentation).
 
     network: genmini/nets/unet.py    used by: imagen.py and dalle2.py of genmini/models
-    test: tests/models/test_imagen.py
+    test: tests/models/test_imagen_larger.py
 """
 
 import torch

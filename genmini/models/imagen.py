@@ -26,7 +26,7 @@ network reads e_1 alone, of the state before any word. So does F(x_t, t) in (4).
 (Kynkäänniemi et al., "Applying Guidance in a Limited Interval Improves Sample and Distribution Quality", 2024).
 
     network: genmini/nets/unet.py    text: genmini/data/captions.py    measure: genmini/metrics/captions.py
-    test: tests/models/test_imagen.py
+    test: tests/models/test_imagen.py, tests/models/test_imagen_larger.py
 """
 
 import torch
