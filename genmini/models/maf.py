@@ -195,4 +195,16 @@ RECIPES = {
             ("checkerboard", 32, 3.0, 5000), ("gaussians", 16, 3.0, 3000),
         )
     },
+    "digits": {
+        "data": "digits",
+        "model": dict(layers=5, hidden=(256,), dropout=0.2),
+        "train": dict(steps=2000, batch=64, rate=2e-3, shift=0.2),
+        "threads": 1,
+    },
+    "digits-spline": {  # 86.3 nats of valid after 800 steps, 84.7 after 2400; affine 92.9 after 1200
+        "data": "digits",
+        "model": dict(layers=3, hidden=(256,), dropout=0.2, coupling="spline"),
+        "train": dict(steps=1800, batch=64, rate=2e-3, shift=0.2),
+        "threads": 1,
+    },
 }
