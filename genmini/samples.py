@@ -96,7 +96,7 @@ def write(path, x, model, what, beside=None):
         files.write(path, content.getvalue())
     elif model.of_text:
         write_texts(path, {f"{len(x)} {what} of {model.title}": x}, model)
-    elif beside:
+    elif beside and model.levels:
         plots.side_by_side(path, {**beside, f"{what} of {model.title}": x}, model.levels)
     else:
         plots.samples(path, f"{len(x)} {what} of {model.title}", x, model.levels)

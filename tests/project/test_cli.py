@@ -57,6 +57,16 @@ def test_a_binary_recipe_takes_the_version_with_two_levels(capsys):
         assert ("is taken as" in out) == (wanted != name)
 
 
+def test_the_second_number_of_points_is_drawn_after_the_first(capsys, monkeypatch):
+    """--complete keeps x_1 of test points; a picture shows the points, an array holds them."""
+    monkeypatch.setattr(watch, "picture", lambda path, model, splits: path.write_bytes(b""))
+    assert run(capsys, "train", "rnade", "--data", "moons", "--steps", "1", "--set", "hidden=4", "--out", "r")[0] == 0
+    for out in ("x.npy", "x.png"):
+        assert run(capsys, "sample", "r", "-n", "20", "--complete", "--out", out)[0] == 0
+    drawn, test = np.load("x.npy"), data.load("moons", "test").x[:20].numpy()
+    assert (drawn[:, 0] == test[:, 0]).all() and not (drawn[:, 1] == test[:, 1]).any()
+
+
 @pytest.mark.parametrize("name", models.MODELS)
 def test_every_model_trains_samples_and_is_judged(capsys, monkeypatch, name):
     """Every model takes one step of its first recipe, with smaller batches; then each command works on the run. The

@@ -15,6 +15,8 @@ CASES = {  # model, its settings, data, settings of the loop
     "made": ("made", dict(hidden=(16,), dropout=0.5), "digits-threshold", dict(shift=0.5)),
     "fvsbn, dynamic, average": ("fvsbn", dict(dropout=0.1), "digits-dynamic", dict(ema=0.9, decay=0.1)),
     "nade": ("nade", dict(hidden=8, dropout=0.5), "digits-threshold", dict(patience=100)),
+    "rnade": ("rnade", dict(hidden=8, components=2, dropout=0.2), "moons", dict(ema=0.9)),
+    "rnade, levels": ("rnade", dict(hidden=8, components=2, order="random"), "digits", dict()),
     "realnvp, levels": ("realnvp", dict(couplings=1, width=4, dropout=0.2, dequantise="variational"), "digits",
                         dict(ema=0.5)),
     "realnvp, classes": ("realnvp", dict(couplings=2, hidden=8, classes=2), "moons", dict()),
