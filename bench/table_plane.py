@@ -1,4 +1,4 @@
-"""Measures log p of unseen points under RealNVP and MAF, affine and by splines, beside their true density.
+"""Measures log p of unseen points under RealNVP and MAF, affine and by splines, and RNADE, beside their true density.
 
     python bench/table_plane.py                    runs what is missing or has other settings, writes docs/results.md
     python bench/table_plane.py --only maf         the same for this model
@@ -16,20 +16,23 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 from trained import Table, train  # noqa: E402  (bench/trained.py)
 
-MODELS = {"realnvp": "RealNVP", "maf": "MAF"}
-SPLINE = "-spline"  # of the data's name, the recipe
+MODELS = {  # how a line calls it: the model, and what the recipe adds to the name of the data
+    "RealNVP, splines": ("realnvp", "-spline"), "RealNVP, affine": ("realnvp", ""),
+    "MAF, splines": ("maf", "-spline"), "MAF, affine": ("maf", ""), "RNADE, mixtures": ("rnade", ""),
+}
 
 
 class Plane(Table):
     name = "plane"
-    description = "Flows on the densities of the plane, beside the truth, and docs/results.md."
+    description = "Flows and RNADE on the densities of the plane, beside the truth, and docs/results.md."
     sets = {"moons": "moons", "spirals": "spirals", "rings": "rings", "gaussians": "8 Gaussians",
             "checkerboard": "checkerboard"}
     figures = ["nats", "truth", "behind", "error"]
     shown = ["nats", "truth", "behind"]
 
     def runs(self, only=None):
-        yield from ((name, key, 0) for name in only or MODELS for data in self.sets for key in (data, data + SPLINE))
+        yield from ((name, data + end, 0) for data in self.sets for name, end in MODELS.values()
+                    if not only or name in only)
 
     def measure(self, run):
         import torch
@@ -48,23 +51,16 @@ class Plane(Table):
 
     def tables(self, rows):
         """One table, a line for each model on each density."""
-        lines = ["| density | truth | model | by splines | behind | seconds | affine | behind | seconds |",
-                 "|---|---|---|---|---|---|---|---|---|"]
+        lines = ["| density | truth | model | nats | behind | seconds |", "|---|---|---|---|---|---|"]
         found = {(row["who"], row["recipe"]): row for row in rows}
         for data, title in self.sets.items():
-            for name, model in MODELS.items():
-                both = [found.get((name, key)) for key in (data + SPLINE, data)]
-                if any(both):
-                    truth = next(float(row["truth"]) for row in both if row)
-                    lines.append(f"| {title} | {truth:.3f} | {model} | " + " | ".join(map(self.part, both)) + " |")
+            for model, (name, end) in MODELS.items():
+                if row := found.get((name, data + end)):
+                    truth, nats, behind, error, seconds = (
+                        float(row[column]) for column in ("truth", "nats", "behind", "error", "cpu_seconds"))
+                    lines.append(f"| {title} | {truth:.3f} | {model} | {nats:.3f} | {behind:.3f} ± {error:.3f} "
+                                 f"| {seconds:.0f} |")
         return [lines]
-
-    @staticmethod
-    def part(row):
-        if row is None:
-            return " | | "
-        number = {name: float(row[name]) for name in ("nats", "behind", "error", "cpu_seconds")}
-        return "{nats:.3f} | {behind:.3f} ± {error:.3f} | {cpu_seconds:.0f}".format(**number)
 
 
 if __name__ == "__main__":
