@@ -3,7 +3,6 @@
     Bits          p(x = 1) = sigma(a),   L = 2                                             one number a
     Levels        p(x = l) = exp(a_l) / sum_k exp(a_k)                                     L numbers
     Mixture       p(x = l) = sum_k pi_k [sigma((e_l - mu_k)/s_k) - sigma((e_l-1 - mu_k)/s_k)]   3 K numbers
-    Gaussian      a density of v = x / (L-1): N(sigma(a), variance)                        one number, or two
 
 Every class has these members:
 
@@ -14,14 +13,14 @@ Every class has these members:
     draw(a, u)    the number of levels l < L-1 with p(x <= l | a) <= u, for uniform noise 0 <= u < 1
     marginals(x)  the a of given shares of the levels, where `has_marginals`: of Bits and Levels
     levels        L
-    discrete      true if log_p is a probability of levels, false if it is a density
+    unit          of log_p: "nats", of a probability of levels; the densities of genmini/densities.py have others
     dtype         of draws: uint8 up to 256 levels
 
 Layout: `dim` is the dimension of a that holds the rows; x, u and all results have the shape of a without it. dim=1 is
 for images, as in ops.softmax_nll: a (N, rows, H, W). dim=-1 is for logits (N, D, rows): the rows of each x_d are last.
 float16 and bfloat16 are widened to float32 first, so log_p is float32 (float64 for float64).
 
-    used by: genmini/models    room: kernels/softmax_nll.py    test: tests/project/test_outputs.py
+    used by: genmini/models, genmini/densities.py    room: kernels/softmax_nll.py    test: tests/project/test_outputs.py
 """
 
 import math
@@ -31,7 +30,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini import ops
-from genmini.settings import number, one_of
 
 
 def softmax(levels, dim=1):
@@ -39,27 +37,10 @@ def softmax(levels, dim=1):
     return Bits(dim) if levels == 2 else Levels(levels, dim)
 
 
-def decoder(name, levels, alpha=20.0, variance="shared"):
-    """p(x|z) of a VAE: "bernoulli", "categorical", "gaussian" with alpha, or "gaussian-learned" with variance."""
-    kinds = {
-        "bernoulli": lambda: Bits(),
-        "categorical": lambda: Levels(levels),
-        "gaussian": lambda: Gaussian(levels, alpha=alpha),
-        "gaussian-learned": lambda: Gaussian(levels, variance=variance),
-    }
-    one_of(kinds, decoder=name)
-    one_of(("shared", "pixel"), variance=variance)
-    number(above=0, alpha=alpha)
-    if name == "bernoulli" and levels != 2:
-        raise ValueError(f"decoder 'bernoulli' is for two levels, got {levels}: take 'categorical' or a 'gaussian', "
-                         "or binary data")
-    return kinds[name]()
-
-
 class Output(nn.Module):
-    """What the four classes share: discrete levels, drawn by inverting their cumulative distribution."""
+    """What the classes share: levels, drawn by inverting their cumulative distribution."""
 
-    discrete = True
+    unit = "nats"
     has_marginals = False
 
     def __init__(self, levels, rows, dim=1):
@@ -169,50 +150,6 @@ class Mixture(Output):
         log_pi, mu, log_s = (part[..., None, :] for part in self.logistics(a))  # (N, ..., 1, K)
         edge = (2 * torch.arange(self.levels - 1, device=a.device, dtype=mu.dtype) + 1) / (self.levels - 1) - 1
         return (log_pi.exp() * torch.sigmoid((edge[:, None] - mu) * torch.exp(-log_s))).sum(-1)
-
-
-class Gaussian(Output):
-    """A density of v = x / (L-1):   log_p = log N(v; sigma(a), variance)
-
-    alpha      variance = 1 / (2 alpha), fixed
-    "shared"   variance = s^2 + e^b, b one parameter for all
-    "pixel"    the same, b the second row of a
-
-    s = 1/((L-1) sqrt 12) is the deviation of a uniform number within one level: without it, a pixel that is always
-    empty would have an unbounded density. draw gives the level nearest to v, and cumulative is that of these draws.
-    """
-
-    discrete = False
-
-    def __init__(self, levels, alpha=None, variance=None, dim=1):
-        super().__init__(levels, 2 if variance == "pixel" else 1, dim)
-        self.brightest, self.alpha, self.floor = levels - 1, alpha, 1 / (12 * (levels - 1) ** 2)  # floor: s^2
-        self.b = nn.Parameter(torch.tensor(-3.0)) if variance == "shared" else None
-
-    def variance(self, a):
-        """(N, ...), or one number"""
-        a = at_least_float32(a)
-        if self.alpha is not None:
-            return torch.full((), 1 / (2 * self.alpha), device=a.device, dtype=a.dtype)
-        return self.floor + (a.select(self.dim, 1) if self.b is None else self.b).exp()
-
-    def log_p(self, a, x):
-        a, variance = at_least_float32(a), self.variance(a)
-        v, mean = x.to(a.dtype) / self.brightest, a.select(self.dim, 0).sigmoid()
-        return -0.5 * ((v - mean).square() / variance + (2 * math.pi * variance).log())
-
-    def mean(self, a):
-        return self.brightest * at_least_float32(a).select(self.dim, 0).sigmoid()
-
-    def cumulative(self, a):
-        mean = at_least_float32(a).select(self.dim, 0).sigmoid()[..., None]
-        deviation = self.variance(a).sqrt()[..., None]
-        edge = (torch.arange(self.brightest, device=a.device, dtype=mean.dtype) + 0.5) / self.brightest  # above level l
-        return torch.special.ndtr((edge - mean) / deviation)
-
-    def draw(self, a, u):  # the same without the L-1 numbers of cumulative
-        v = at_least_float32(a).select(self.dim, 0).sigmoid() + self.variance(a).sqrt() * torch.special.ndtri(u)
-        return (self.brightest * v).round().clamp(0, self.brightest).to(self.dtype)
 
 
 def level_dtype(levels):

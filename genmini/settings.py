@@ -7,7 +7,7 @@
     one_of(("x", "y"), save=save)
     image(shape)                                       (H, W) or (C, H, W)
 
-    used by: genmini/models, genmini/nets, genmini/outputs.py    test: tests/project/test_settings.py
+    used by: genmini/models, genmini/nets, genmini/densities.py    test: tests/project/test_settings.py
 """
 
 import math

@@ -182,6 +182,6 @@ RECIPES = {
         "train": dict(steps=steps, batch=256, rate=5e-3, ema=0.99, every=1000),
         "threads": 1,
     }
-    for toy, K, steps in (("moons", 20, 5000), ("spirals", 20, 8000), ("rings", 20, 5000), ("checkerboard", 30, 10_000),
-                          ("gaussians", 20, 2000))
+    for toy, K, steps in (("moons", 20, 3000), ("spirals", 20, 4000), ("rings", 20, 3000), ("checkerboard", 30, 5000),
+                          ("gaussians", 20, 1000))
 }

@@ -15,10 +15,12 @@ The expectation in (3) is estimated by one draw of eps, a new one at each step. 
 batch; lambda is the number of nats of each dimension that are not penalised. (6) also estimates log p(x); to first
 order the error of one estimate is that of the mean of w.
 
-The decoder gives p(x|z) (genmini/outputs.py). A Gaussian one is a density of v = x / (L-1), no probability of levels:
-its nats, which may be negative, compare with one another only, and are printed without bits/dim. With a fixed variance,
-the negative of (3) is the course's alpha ||v - f(z)||^2 + KL with alpha = 1/(2 sigma^2), up to the constant
-D/2 log(pi / alpha).
+The decoder gives p(x|z) (genmini/outputs.py), or a density of v = x / (L-1) (genmini/densities.py), no probability of
+levels: its nats, which may be negative, compare with one another only, and are printed without bits/dim. With a fixed
+scale, the negative of (3) is, up to a constant, the course's alpha ||v - f(z)||^2 + KL for a Gaussian, alpha = 1/(2
+sigma^2), and alpha ||v - f(z)||_1 + KL for a Laplace density. The practical takes the cross-entropy of grey v, as if
+they were bits: no density has it for its -log p, so (3) then bounds nothing, and log p is refused. With its normaliser
+it is the continuous Bernoulli.
 
 The room draws eps: by torch.randn on a CPU, where that is faster; elsewhere from a seed, so that none is stored.
 
@@ -29,7 +31,7 @@ import math
 
 import torch
 
-from genmini import ops, outputs
+from genmini import densities, ops
 from genmini.models._model import Cannot, Model
 from genmini.nets.coders import coders
 from genmini.settings import number, one_of, whole
@@ -45,8 +47,9 @@ class VAE(Model):
                  decoder="bernoulli", alpha=20.0, variance="shared", beta=1.0, free_bits=0.0, dropout=0.0,
                  context=0, device=None, dtype=None):
         """latent: d numbers z. body "mlp", the practical's, of `hidden` units, or "conv" of `width` channels,
-        `upsample` "transposed", "nearest" or "bilinear"; decoder "bernoulli", "categorical", "gaussian" with `alpha`,
-        or "gaussian-learned" with one variance "shared" by all pixels or one for each "pixel"; beta, free_bits: of (4).
+        `upsample` "transposed", "nearest" or "bilinear"; decoder "bernoulli", "categorical", "gaussian" or "laplace"
+        with `alpha`, "gaussian-learned" or "laplace-learned" with one variance (or b) "shared" by all pixels or one for
+        each "pixel", "continuous-bernoulli", or "cross-entropy"; beta, free_bits: of (4).
         context: of CVAE, how many numbers y steer both halves.
         """
         whole(2, 256, levels=levels)
@@ -55,8 +58,8 @@ class VAE(Model):
         one_of(("mlp", "conv"), body=body)
         super().__init__(shape, levels, context)
         self.latent, self.beta, self.free_bits = latent, beta, free_bits
-        self.p = outputs.decoder(decoder, levels, alpha, variance)
-        self.unit = "nats" if self.p.discrete else "nats of a density of v"
+        self.p = densities.decoder(decoder, levels, alpha, variance)
+        self.unit = self.p.unit
         numbers = 2 * latent, latent, self.p.rows
         self.encoder, self.f = coders(body, shape, *numbers, hidden, width, upsample, context, dropout)
         self.place(device, dtype)
@@ -98,8 +101,14 @@ class VAE(Model):
     # ---- bounds of log p(x), (N,) ------------------------------------------------------------------------------------
 
     def elbo(self, x, y=None, *, eps=None):
+        self._check_likelihood()
         reconstruction, kl, _ = self.terms(x, y, eps=eps)
         return -reconstruction - kl.reshape(len(kl), -1).sum(1)  # (3)
+
+    def _check_likelihood(self):
+        if not self.unit.startswith("nats"):
+            raise Cannot("the cross-entropy of grey values is no -log p, because its exponential does not integrate to "
+                         "one: decoder='continuous-bernoulli' has a likelihood")
 
     def loss(self, x, y=None, *, eps=None):
         return self.cost(*self.terms(x, y, eps=eps)[:2])
@@ -111,6 +120,7 @@ class VAE(Model):
 
     def log_weights(self, x, y=None, *, k):
         """log w_k of (5), (k, N)"""
+        self._check_likelihood()
         if k < 1:
             raise ValueError(f"k must be at least 1 draw, got {k}")
         mu, log_var = self.q(x, y)
@@ -136,6 +146,8 @@ class VAE(Model):
         """What `genmini eval` prints, each (N,). The ELBO takes one draw for each image."""
         reconstruction, kl, _ = self.terms(x, y)
         kl = kl.reshape(len(kl), -1).sum(1)
+        if not self.unit.startswith("nats"):
+            return {"cross-entropy + KL": reconstruction + kl, "cross-entropy": reconstruction, "KL": kl}
         many = {f"iwae-{k}": self.iwae(x, y, k=k)} if k else {}
         return {"elbo": -reconstruction - kl, **many, "reconstruction": reconstruction, "kl": kl}
 
@@ -191,6 +203,16 @@ RECIPES = {  # tuned on the valid split alone; "-mlp" and its sibling have as ma
         "model": dict(latent=10, body="conv", width=16, decoder="gaussian-learned"),
         "train": dict(steps=1500, batch=64, rate=2e-3, shift=0.2),
         "threads": 1,
+    },
+    **{  # what the loss of a pixel does: genmini study losses
+        f"digits-{name}": {
+            "data": "digits",
+            "model": dict(latent=10, body="conv", width=16, decoder=decoder),
+            "train": dict(steps=1500, batch=64, rate=2e-3, shift=0.2),
+            "threads": 1,
+        }
+        for name, decoder in (("laplace", "laplace-learned"), ("continuous", "continuous-bernoulli"),
+                              ("cross-entropy", "cross-entropy"))
     },
     "mnist": {  # the practical's network
         "data": "mnist-dynamic",

@@ -16,6 +16,7 @@ from ._run import Misfit, Run
 
 STUDIES = {  # of runs, but for the last ones: `latent-dim` trains runs of its own, `kl` and `upsample` take none
     "reconstruct": "originals over their reconstructions, of the train and of the test split",
+    "losses": "what runs reconstruct and draw by other losses of a pixel: how sharp, how grey",
     "interpolate": "the images on the line between the codes of two images; --between two classes, --pick nearest",
     "embed": "the codes of test images on a plane, coloured by class; --axes: of two coordinates",
     "grid": "the latent planes of runs, decoded side by side: of models with 2 latent dimensions",
