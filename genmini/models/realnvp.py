@@ -247,6 +247,11 @@ RECIPES = {
         "model": dict(couplings=2, scales=2, width=16, blocks=1),
         "train": dict(steps=15_000, batch=16, rate=2e-3, every=1000),
     },
+    "mnist-spline": {  # 55 ms a step; better after 500 steps than `mnist` at its end. Not tuned
+        "data": "mnist",
+        "model": dict(couplings=2, scales=2, width=16, blocks=1, coupling="spline", bins=8, reach=4.0),
+        "train": dict(steps=2000, batch=16, rate=2e-3, every=250),
+    },
     "paper": {  # the paper's architecture. The paper reports no MNIST; similar flows reach 1.02 to 1.08 bits/dim
         "data": "mnist",
         "model": dict(couplings=4, scales=2, width=64, blocks=4, dequantise="variational", margin=0.0001, save="y"),
