@@ -236,6 +236,12 @@ RECIPES = {
         "model": dict(couplings=2, scales=1, width=32, blocks=1, dropout=0.2, dequantise="variational"),
         "train": dict(steps=3000, batch=64, rate=2e-3, shift=0.2),
     },
+    "digits-spline": {  # as many parameters as `digits`. Not tuned
+        "data": "digits",
+        "model": dict(couplings=2, scales=1, width=31, blocks=1, dropout=0.2, dequantise="variational",
+                      coupling="spline", bins=7, reach=4.0),
+        "train": dict(steps=2000, batch=64, rate=2e-3, shift=0.2, every=200),
+    },
     "digits-threshold": {  # two levels: the bound holds for these too
         "data": "digits-threshold",
         "model": dict(couplings=2, scales=1, width=32, blocks=1, dropout=0.2, dequantise="variational"),
