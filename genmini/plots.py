@@ -9,6 +9,8 @@ import torch
 
 from genmini.files import write
 
+WIDEST = 14.4  # inches: with the labels 1600 pixels, which a screen shows
+
 
 def missing():
     """Why nothing can be drawn here, or an empty string."""
@@ -78,7 +80,8 @@ def ticks(panel, sides, across, up):
 def side_by_side(path, panels, levels, columns=8, title=None):
     """Write panels of images side by side, {"data": (N, [3,] H, W), "samples": ...}."""
     rows, columns_ = (max(sizes) for sizes in zip(*(grid(x, columns).shape[:2] for x in panels.values()), strict=True))
-    inches = lambda pixels: min(60.0, max(4.2, pixels / 100))  # a dot of the picture for each pixel, up to 6600
+    least = min(4.2, WIDEST / len(panels))
+    inches = lambda pixels: min(60.0, max(least, pixels / 100))  # a dot of the picture for each pixel, up to 6600
     figure, row = new_figure(1, len(panels), inches(columns_), inches(rows) + 0.2)
     for panel, (name, x) in zip(row[0], panels.items(), strict=True):
         show(panel, x, levels, columns)

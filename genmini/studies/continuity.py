@@ -52,7 +52,7 @@ def measured(run, noise):
 
 
 def study(runs, path):
-    figure, (panels,) = plots.new_figure(1, len(runs) + 2, min(3.6, 14.4 / (len(runs) + 2)), 3.4)
+    figure, (panels,) = plots.new_figure(1, len(runs) + 2, min(3.6, plots.WIDEST / (len(runs) + 2)), 3.4)
     answers = []
     for panel, run in zip(panels, runs, strict=False):
         shown, moved, kept = measured(run, torch.Generator().manual_seed(run.seed))

@@ -40,7 +40,7 @@ def study(runs, path):
         inside = ((z > torch.stack([across[0], up[0]])) & (z < torch.stack([across[-1], up[-1]]))).all(1)
         answers.append(f"{run.name}: z_1 from {across[0]:.2f} to {across[-1]:.2f}, z_2 from {up[0]:.2f} to "
                        f"{up[-1]:.2f}: {inside.double().mean():.1%} of the train codes lie there")
-    figure, row = plots.new_figure(1, len(panels), *[min(6.5, 14.4 / len(panels))] * 2)
+    figure, row = plots.new_figure(1, len(panels), *[min(6.5, plots.WIDEST / len(panels))] * 2)
     for panel, (title, x, across, up) in zip(row[0], panels, strict=True):
         plots.show(panel, x, 2, SIDE)
         plots.ticks(panel, x.shape[-2:], across, up)

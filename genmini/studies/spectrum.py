@@ -58,7 +58,7 @@ def study(runs, path):
     for run in runs:
         x, _ = draw(run.model, N, run.seed, run.model.classes)
         P["samples" if len(runs) == 1 else str(run.folder)] = power(x, test.levels)
-    figure, panels = plots.new_figure(1, len(P) + 1, 4.0, 4.0)
+    figure, panels = plots.new_figure(1, len(P) + 1, *[min(4.0, plots.WIDEST / (len(P) + 1))] * 2)
     shades = [torch.fft.fftshift(power).clamp(min=1e-12).log10() for power in P.values()]
     seen = torch.cat([shade[shade > -12] for shade in shades])  # nothing, if all images are constant
     least, most = seen.aminmax() if len(seen) else (-12, 0)

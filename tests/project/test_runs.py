@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from test_train import TEST, small
 
 import genmini
@@ -74,10 +75,20 @@ def test_a_damaged_run_is_refused_in_one_line(tmp_path, damage):
     assert str(tmp_path) in str(caught.value) or "unknown model" in str(caught.value)
 
 
+def wide(path, n, side):
+    """How many pixels a picture of n panels is wide, of eight images of this side in a row each"""
+    plots.side_by_side(path, {str(i): torch.zeros(8, side, side) for i in range(n)}, 2)
+    with Image.open(path) as picture:
+        return picture.width
+
+
 def test_pictures(tmp_path):
     cells = plots.grid(torch.arange(5 * 6).view(5, 2, 3), columns=3)
     assert cells.shape == (5, 11) and cells[0, :3].tolist() == [0, 1, 2] and cells[3, 4:7].tolist() == [24, 25, 26]
     assert cells[2].isnan().all() and cells[:, 3].isnan().all() and cells[3:, 8:].isnan().all()
     path = tmp_path / "deeper" / "p.png"
     plots.side_by_side(path, {"data": TEST.x[:9], "samples": TEST.x[:3]}, 2)
+    width = lambda n, side: wide(tmp_path / "wide.png", n, side)
+    assert 1400 < width(5, 8) < 1620 and 850 < width(2, 8) < 1000
+    assert 2200 < width(2, 130) < 2500  # a dot for each pixel
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and [p.name for p in path.parent.iterdir()] == ["p.png"]
