@@ -264,6 +264,17 @@ def new_figure(rows, columns, width, height):
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
+def over_sheets(n, height):
+    """A figure of n panels over two wide ones of this height in inches -> the figure, the n panels, the two."""
+    figure, _ = new_figure(1, 1, WIDEST, 3.4 + height)
+    figure.clear()
+    above, below = figure.subfigures(2, 1, height_ratios=[3.4, height])
+    panels = above.subplots(1, max(3, n), squeeze=False)[0]
+    for unused in panels[n:]:
+        unused.set_visible(False)
+    return figure, panels[:n], below.subplots(1, 2)
+
+
 def save(figure, path):
     """Write the figure as PNG, all of the file or nothing."""
     content = io.BytesIO()

@@ -7,16 +7,17 @@ from pathlib import Path
 from . import _options
 
 HELP = "one question about what a trained run has learnt: a picture and a line"
+VALUES = {"dimensions": "latent-dim", "alphas": "alpha"}  # an option -> the study that trains by it
 
 
 def options(parser):
     parser.add_argument("study", metavar="STUDY", help="one of `genmini list`, as reconstruct")
     parser.add_argument("of", nargs="*", metavar="RUN",
-                        help="folders that `genmini train` wrote, or shipped runs; of latent-dim, a model; of kl and "
-                             "upsample, none")
+                        help="folders that `genmini train` wrote, or shipped runs; of latent-dim and alpha, a model; "
+                             "of kl and upsample, none")
     parser.add_argument("--out", metavar="FILE",
                         help="the picture of one run (default: RUN/STUDY.png, of a shipped run RUN-STUDY.png here, "
-                             "without a run STUDY.png here); of latent-dim, a folder for runs")
+                             "without a run STUDY.png here); of latent-dim and alpha, a folder for runs")
     _options.seed(parser)
     ways = parser.add_argument_group("of some studies")
     ways.add_argument("--axes", type=_pair, metavar="A,B",
@@ -25,8 +26,10 @@ def options(parser):
                       help="of interpolate: the classes of both ends, as 0,7")
     ways.add_argument("--pick", choices=("first", "nearest"),
                       help="of interpolate: the first pairs of images (default), or those with the nearest codes")
-    trains = parser.add_argument_group("of latent-dim, which trains")
-    trains.add_argument("--dimensions", type=_options.positive, nargs="+", metavar="d", help="default: 2 5 10 20 50")
+    trains = parser.add_argument_group("of latent-dim and alpha, which train")
+    trains.add_argument("--dimensions", type=_options.positive, nargs="+", metavar="d",
+                        help="of latent-dim (default: 2 5 10 20 50)")
+    trains.add_argument("--alphas", type=_weight, nargs="+", metavar="a", help="of alpha (default: 1 5 20 100 500)")
     trains.add_argument("--data", metavar="D", help="a data set of `genmini list`")
     _options.of_images(trains)
     trains.add_argument("--recipe", metavar="R", help="a recipe of the model")
@@ -51,17 +54,33 @@ def _classes(text):
     return tuple(map(int, parts))
 
 
+def _weight(text):
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"it takes a number above 0, got {text!r}")
+    return value
+
+
 def run(arguments):
     from genmini import files, studies
 
     study, folders = studies.find(arguments.study), arguments.of or [None]
     if arguments.out:
         files.check_name(arguments.out)
-    if arguments.study == "latent-dim":
-        return _latent_dim(arguments)
-    for option in ("data", "size", "scenes", "colour", "recipe", "steps", "set", "dimensions"):
+    given = {option: getattr(arguments, option) for option in ("axes", "between", "pick")}
+    given = {option: value for option, value in given.items() if value is not None}
+    studies.check_options(arguments.study, given)
+    for values, its in VALUES.items():
+        if getattr(arguments, values) and arguments.study != its:
+            raise ValueError(f"--{values} is for {its}: {arguments.study} does not take it")
+    if study.plans:
+        return _trains(arguments, study)
+    for option in ("data", "size", "scenes", "colour", "recipe", "steps", "set"):
         if getattr(arguments, option):
-            raise ValueError(f"--{option} is for `genmini study latent-dim`, which trains; "
+            raise ValueError(f"--{option} is for `genmini study latent-dim` and `alpha`, which train; "
                              f"{arguments.study} takes runs")
     if study.alone and arguments.of:
         raise ValueError(f"{arguments.study} takes no run, got {' '.join(arguments.of)}")
@@ -71,8 +90,6 @@ def run(arguments):
         folders = [folders]
     if arguments.out and len(folders) > 1:
         raise ValueError(f"--out names one picture, and there are {len(folders)} runs: without it each gets its own")
-    given = {option: getattr(arguments, option) for option in ("axes", "between", "pick")}
-    given = {option: value for option, value in given.items() if value is not None}
     device, fits = _options.device(arguments), 0
     for folder in folders:
         first, heading = (folder[0], "") if study.together else (folder, f"{folder}: " * bool(folder))
@@ -91,30 +108,31 @@ def run(arguments):
         raise ValueError(f"none of these {len(folders)} runs fits {arguments.study}")
 
 
-def _latent_dim(arguments):
+def _trains(arguments, study):
     """Train what is missing in --out, continue what is not at its end, then study all of it."""
     from genmini import studies
-    from genmini.studies import latent_dim
+    from genmini.studies import _trainings
 
-    if len(arguments.of) > 1 or not arguments.data:
-        raise ValueError("latent-dim trains models of its own: genmini study latent-dim MODEL --data D")
-    name = arguments.of[0]
-    plans = latent_dim.plans(name, arguments.data, arguments.dimensions or latent_dim.DIMENSIONS, arguments.set,
-                             recipe=arguments.recipe, steps=arguments.steps, seed=arguments.seed, size=arguments.size,
-                             colour=arguments.colour, scenes=arguments.scenes)
-    out = Path(arguments.out or Path("runs") / f"latent-dim-{name}-{arguments.data}")
-    folders = {d: out / f"latent-{d}" for d in plans}
-    for d, plan in plans.items():
+    its = arguments.study
+    if len(arguments.of) != 1 or not arguments.data:
+        raise ValueError(f"{its} trains models of its own: genmini study {its} MODEL --data D")
+    name, (values,) = arguments.of[0], (getattr(arguments, values) for values, owner in VALUES.items() if owner == its)
+    plans = study.plans(name, arguments.data, *[values] * bool(values), assignments=arguments.set,
+                        recipe=arguments.recipe, steps=arguments.steps, seed=arguments.seed, size=arguments.size,
+                        colour=arguments.colour, scenes=arguments.scenes)
+    out = Path(arguments.out or Path("runs") / f"{its}-{name}-{arguments.data}")
+    folders = {value: out / f"{study.trains}-{value:g}" for value in plans}
+    for value, plan in plans.items():
         device = _options.device(arguments, plan.threads)
-        print(f"{name} on {plan.data}, {d} latent dimensions, in {folders[d]}", flush=True)
-        history = latent_dim.train(plan, folders[d], arguments.data_dir, device)
+        print(f"{name} on {plan.data}, {study.trains} = {value:g}, in {folders[value]}", flush=True)
+        history = _trainings.train(plan, folders[value], arguments.data_dir, device)
         if history is None:
-            print(f"finished  {folders[d]}: there is nothing left to resume")
+            print(f"finished  {folders[value]}: there is nothing left to resume")
         elif history.stopped == "interrupted":
             print("genmini: interrupted; the same command continues from here", file=sys.stderr)
             return 130
         else:
-            print(f"saved     the weights of step {history.step} are in {folders[d]}")
-    picture = out / "latent-dim.png"
-    answer = studies.study("latent-dim", folders.values(), picture, arguments.data_dir, device, arguments.seed)
+            print(f"saved     the weights of step {history.step} are in {folders[value]}")
+    picture = out / f"{its}.png"
+    answer = studies.study(its, folders.values(), picture, arguments.data_dir, device, arguments.seed)
     print(f"{answer}\npicture   {picture}")

@@ -14,7 +14,7 @@ from genmini import checkpoint, files
 
 from ._run import Misfit, Run
 
-STUDIES = {  # of runs, but for the last ones: `latent-dim` trains runs of its own, `kl` and `upsample` take none
+STUDIES = {  # of runs, but for the last ones: `latent-dim` and `alpha` train their own, `kl` and `upsample` take none
     "reconstruct": "originals over their reconstructions, of the train and of the test split",
     "losses": "what runs reconstruct and draw by other losses of a pixel: how sharp, how grey",
     "interpolate": "the images on the line between the codes of two images; --between two classes, --pick nearest",
@@ -41,7 +41,8 @@ STUDIES = {  # of runs, but for the last ones: `latent-dim` trains runs of its o
     "guide": "guidance towards classes by several weights: by a diffusion's own classes, by a classifier",
     "vary": "other images of the code of an image, and images between two codes: of models that draw codes of CLIP",
     "progress": "the numbers of the metrics along the steps of trainings, a panel each",
-    "latent-dim": "reconstruction and bound against the latent dimension: takes MODEL --data D, and trains runs",
+    "latent-dim": "figures and images against the latent dimension: takes MODEL --data D, and trains runs",
+    "alpha": "a VAE's two terms against their weight, and its images: takes MODEL --data D, and trains runs",
     "kl": "what the divergence of two densities is, and is not: not negative, not symmetric, no distance; takes no run",
     "upsample": "transposed convolutions as transposed matrices, their checkerboard, interpolation: takes no run",
 }
@@ -73,6 +74,14 @@ def picture(name, run=None):
     return files.free(Path(f"{run}-{name}.png")) if checkpoint.is_shipped(run) else Path(run) / f"{name}.png"
 
 
+def check_options(name, options):
+    """ValueError if the study does not take one of these options."""
+    for option in options:
+        if option not in find(name).options:
+            having = ", ".join(other for other in STUDIES if option in find(other).options)
+            raise ValueError(f"--{option} is for {having or 'no study'}: {name} does not take it")
+
+
 def study(name, folder=None, out=None, data_dir=None, device="cpu", seed=0, **options):
     """-> what the picture shows, in a line. out: the picture's path (default: that of `picture`); folder: of a run, or
     those of several for a study of runs together, or None for a study of none; options: those that the study has."""
@@ -81,9 +90,7 @@ def study(name, folder=None, out=None, data_dir=None, device="cpu", seed=0, **op
     its = find(name)
     if its.alone != (folder is None):
         raise ValueError(f"{name} takes no run" if its.alone else f"{name} takes a run, and none is given")
-    for option in options.keys() - {*its.options}:
-        having = ", ".join(other for other in STUDIES if option in find(other).options)
-        raise ValueError(f"--{option} is for {having or 'no study'}: {name} does not take it")
+    check_options(name, options)
     if its.alone:
         return its.make(Path(out or picture(name)))
     folders = [folder] if isinstance(folder, str | Path) else list(folder)

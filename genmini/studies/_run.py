@@ -14,12 +14,10 @@ class Misfit(ValueError):
 def coordinates(model, axes):
     """Two different ones of the numbers z, counted from 0 or called by the attributes that they follow -> [i, j]"""
     names = {str(i): i for i in range(model.latent)} | {name: i for i, name in enumerate(model.attributes)}
-    unknown = [str(axis) for axis in axes if str(axis) not in names]
-    if unknown:
-        raise Misfit(f"--axes takes two of {', '.join(names)}, got {', '.join(map(str, axes))}")
-    chosen = [names[str(axis)] for axis in axes]
-    if len(chosen) != 2 or chosen[0] == chosen[1]:
-        raise Misfit(f"--axes takes two different numbers z, got {', '.join(map(str, axes))}")
+    chosen = [names.get(str(axis), -1) for axis in axes]
+    if -1 in chosen or len(chosen) != 2 or chosen[0] == chosen[1]:
+        known = ", ".join([f"0 ... {model.latent - 1}", *model.attributes])
+        raise Misfit(f"--axes takes two different ones of {known}, got {', '.join(map(str, axes))}")
     return chosen
 
 

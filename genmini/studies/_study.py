@@ -16,6 +16,8 @@ class Study:
     misfit: Callable = lambda model: ""  # model -> why it does not fit though it has them; "" if it fits
     together: bool = False  # true: `make` takes all runs at once
     alone: bool = False  # true: of no run; `make` takes the path alone
+    trains: str = ""  # the setting in which runs of its own differ, of a study that trains them
+    plans: Callable | None = None  # of such a study: (model, data, values of the setting, ...) -> {value: Plan}
     options: tuple = ()  # the keywords that `make` takes, each an option of the command line
     of_text: bool | None = False  # true: of models of text alone; false: of all others; None: of all
 

@@ -73,7 +73,8 @@ def test_every_make_target_that_a_page_shows_is_there():
 
 def short(words):
     """The command, with a training of few steps."""
-    trains = words[0] == "train" and models.find(words[1]).cannot("fit") or words[:2] == ["study", "latent-dim"]
+    trains = (words[0] == "train" and models.find(words[1]).cannot("fit")
+              or words[0] == "study" and words[1] in ("latent-dim", "alpha"))
     words = [word for i, word in enumerate(words) if word != "--steps" and (i == 0 or words[i - 1] != "--steps")]
     return [*words, "--steps", "2"] if trains else words
 

@@ -12,7 +12,6 @@ from genmini.models._model import Model
 from genmini.studies import (
     embed,
     interpolate,
-    latent_dim,
     reconstruct,
     semi_supervised,
     spectrum,
@@ -240,21 +239,6 @@ def test_a_traversal_moves_rightwards_and_each_row_has_its_label(figures):
     assert [[shown[9 * r + 4, 9 * c + 4] for c in range(2)] for r in range(3)] == [[0, 1], [2, 3], [4, 5]]
     assert ([each.get_text() for each in panel.get_yticklabels()] == ["a", "b", "c"]
             and panel.get_yticks().tolist() == [3.5, 12.5, 21.5])
-
-
-def test_figures_are_drawn_at_their_latent_dimension(figures):
-    """Runs in any order: each panel's points are (d, mean) of one figure, ascending, with the error of the mean."""
-
-    class Fixed(Linear):
-        def figures(self, x, y):
-            return {"elbo": torch.tensor([1.0, 3.0]) * self.model.latent, "kl": torch.tensor([5.0, 5.0])}
-
-    line = latent_dim.study([Fixed(latent=d) for d in (10, 2)], "x.png")
-    elbo, kl = figures[0].axes
-    assert (elbo.lines[0].get_xydata().tolist() == [[2, 4], [10, 20]]
-            and kl.lines[0].get_xydata().tolist() == [[2, 5], [10, 5]])
-    assert elbo.get_title() == "elbo (test)" and kl.get_title() == "kl (test)"
-    assert line == "elbo: d=2 4.000 +- 2.000, d=10 20.000 +- 10.000\nkl: d=2 5.000 +- 0.000, d=10 5.000 +- 0.000"
 
 
 def test_the_power_of_all_frequencies_is_the_variance_and_a_checkerboard_is_one_of_them():

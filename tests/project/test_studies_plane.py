@@ -68,9 +68,9 @@ def test_codes_are_shown_along_the_axes_that_are_asked_for(figures):  # noqa: F8
     assert np.array_equal(panel.collections[0].get_offsets(), TEST.x[:, 3, [4, 2]].numpy())
     assert panel.get_xlabel() == "z$_{3}$" and panel.get_ylabel() == "z$_{1}$, slant"
     assert line.startswith("z_3 and z_1 of 3 dimensions; ")
-    for axes, why in ((("0", "3"), "takes two of 0, 1, 2, got 0, 3"), (("1", "1"), "two different numbers z, got 1")):
-        with pytest.raises(studies.Misfit, match=why):
-            embed.study(Linear(), "x.png", axes=axes)
+    for axes in (("0", "3"), ("1", "1"), ("slant", "0"), ("size", "1"), ("1",)):
+        with pytest.raises(studies.Misfit, match=f"two different ones of 0 ... 2, slant, got {', '.join(axes)}"):
+            embed.study(Linear(attributes=("slant",)), "x.png", axes=axes)
 
 
 def test_two_dimensions_move_in_a_plane_and_the_others_stand_still(figures):  # noqa: F811
