@@ -49,7 +49,7 @@ def test_it_is_trained_drawn_and_judged(run, capsys, tmp_path):
 @pytest.mark.parametrize("words, says", [
     (["score", "r"], "a score takes a model that draws images: Language draws texts"),
     (["study", "spectrum", "r"], "r does not fit: its samples are texts, and no images: spectrum is for ar, fvsbn,"),
-    (["study", "embed", "r"], "r does not fit: its samples are texts, and no images: embed is for autoencoder, vae,"),
+    (["study", "embed", "r"], "r does not fit: its samples are texts, and no images: embed is for realnvp, maf, auto"),
     (["study", "latent-dim", "language", "--data", "captions"], "language does not fit: Language has no latent code"),
     (["sample", "r", "--complete"], "--complete does not fit: Language keeps no known pixels"),
     (["sample", "r", "-y", "3"], "-y names a class, and the Language in r was made without classes"),
