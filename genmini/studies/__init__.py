@@ -41,6 +41,7 @@ STUDIES = {  # of runs, but for the last ones: `latent-dim` and `alpha` train th
     "guide": "guidance towards classes by several weights: by a diffusion's own classes, by a classifier",
     "vary": "other images of the code of an image, and images between two codes: of models that draw codes of CLIP",
     "progress": "the numbers of the metrics along the steps of trainings, a panel each",
+    "film": "the pictures along a training, one after another: a GIF",
     "latent-dim": "figures and images against the latent dimension: takes MODEL --data D, and trains runs",
     "alpha": "a VAE's two terms against their weight, and its images: takes MODEL --data D, and trains runs",
     "kl": "what the divergence of two densities is, and is not: not negative, not symmetric, no distance; takes no run",
@@ -71,7 +72,8 @@ def picture(name, run=None):
     without a run NAME.png, in the working directory, numbered if that is taken."""
     if run is None:
         return files.free(Path(f"{name}.png"))
-    return files.free(Path(f"{run}-{name}.png")) if checkpoint.is_shipped(run) else Path(run) / f"{name}.png"
+    file = f"{name}{find(name).suffix}"
+    return files.free(Path(f"{run}-{file}")) if checkpoint.is_shipped(run) else Path(run) / file
 
 
 def check_options(name, options):
@@ -85,9 +87,9 @@ def check_options(name, options):
 def study(name, folder=None, out=None, data_dir=None, device="cpu", seed=0, **options):
     """-> what the picture shows, in a line. out: the picture's path (default: that of `picture`); folder: of a run, or
     those of several for a study of runs together, or None for a study of none; options: those that the study has."""
-    if out and Path(out).suffix != ".png":
-        raise ValueError(f"a study draws a .png file, got {out}")
     its = find(name)
+    if out and Path(out).suffix != its.suffix:
+        raise ValueError(f"the study {name} draws a {its.suffix} file, got {out}")
     if its.alone != (folder is None):
         raise ValueError(f"{name} takes no run" if its.alone else f"{name} takes a run, and none is given")
     check_options(name, options)

@@ -19,6 +19,7 @@ class Study:
     trains: str = ""  # the setting in which runs of its own differ, of a study that trains them
     plans: Callable | None = None  # of such a study: (model, data, values of the setting, ...) -> {value: Plan}
     options: tuple = ()  # the keywords that `make` takes, each an option of the command line
+    suffix: str = ".png"  # of the file that `make` writes
     of_text: bool | None = False  # true: of models of text alone; false: of all others; None: of all
 
     def lacks(self, model):

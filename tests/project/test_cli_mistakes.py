@@ -47,7 +47,7 @@ MISTAKES = {
     "no share": (["train", "vqvae", "--data", "digits", "--set", "miss=2.0"],
                  "miss must be at least 0 and at most 1, got 2.0"),
     "twice": (["train", "arvae", "--data", "digits", "--set", "attributes=('area', 'area')"], "there is one twice"),
-    "no picture": (["study", "embed", "r", "--out", "x.pdf"], "a study draws a .png file, got x.pdf"),
+    "no picture": (["study", "embed", "r", "--out", "x.pdf"], "the study embed draws a .png file, got x.pdf"),
     "not finite": ([*MADE, "--set", "rate=1e400"], "--set rate takes a finite number, got '1e400'"),
     "no rate": ([*MADE, "--set", "rate=0.0"], "rate must be above 0, got 0.0"),
     "no share of batches": ([*MADE, "--set", "shift=2.0"], "shift must be at least 0 and at most 1, got 2.0"),
