@@ -28,8 +28,8 @@ def pictures(run):
 
 def study(run, path):
     named = pictures(run)
-    if len(named) < 2:
-        raise Misfit(f"{run.folder} does not fit: it keeps {len(named)} picture of its training, and a film takes two")
+    if not named:
+        raise Misfit(f"{run.folder} does not fit: it keeps no picture of its training")
     frames = [frame(picture, name) for name, picture in named]
     width, height = (max(sizes) for sizes in zip(*(each.size for each in frames), strict=True))
     first, *rest = (whole(each, width, height) for each in frames)
@@ -37,7 +37,7 @@ def study(run, path):
     first.save(content, format="GIF", save_all=True, append_images=rest, loop=0,
                duration=[MILLISECONDS] * len(rest) + [LAST])
     files.write(path, content.getvalue())
-    return f"{len(named)} pictures: {', '.join(name for name, _ in named)}"
+    return f"{len(named)} picture{'s' * (len(named) > 1)}: {', '.join(name for name, _ in named)}"
 
 
 def frame(path, name):
