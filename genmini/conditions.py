@@ -2,17 +2,20 @@
 
     dark       c = the least of the channels           what a model adds: colours
     grey       c = the mean of the channels            colours
+    upper      c = the upper half of the rows          the other half: several futures of one beginning
     half       c = the means of squares of 2x2 pixels  super-resolution x2
     quarter    c = the means of squares of 4x4 pixels  super-resolution x4
 
-The network sees c enlarged to the sides of x, bilinearly, as further channels of its input. Pixels that are known of an
-image to be completed are no c: `mask` says which they are, and a sampler keeps them.
+A U-Net sees c enlarged to the sides of x, bilinearly, as further channels of its input, a half with 0 in the place of
+the other; a CVAE as so many numbers. Pixels that are known of an image that a diffusion completes are no c: `mask` says
+which they are, and its sampler keeps them.
 
 How many images have the same c decides what can be learnt. The six colours of genmini/data/shapes.py have different
 means, 90, 102, 117, 127, 155 and 168 of 255: "grey" tells each colour from the others. Their least channel is 40 in
 all of them, and every ground has equal channels: "dark" shows the scene and says nothing about its colours.
 
-    used by: diffusion.py, _painters.py and regressor.py of genmini/models    test: tests/models/test_regressor.py
+    used by: cvae.py, diffusion.py, _painters.py and regressor.py of genmini/models
+    test: tests/models/test_regressor.py
 """
 
 import math
@@ -23,7 +26,7 @@ import torch.nn.functional as F
 from genmini.settings import image, one_of, whole
 
 SQUARE = {"half": 2, "quarter": 4}  # pixels along the side of a square
-GIVEN = ("dark", "grey", *SQUARE)
+GIVEN = ("dark", "grey", "upper", *SQUARE)
 
 
 def channels(given, shape):
@@ -35,19 +38,23 @@ def channels(given, shape):
     k = SQUARE.get(given, 1)
     if H % k or W % k:
         raise ValueError(f"given={given!r} takes images whose sides {k} divides, got {H}x{W}")
-    return C if given in SQUARE else 1
+    return C if given in SQUARE or given == "upper" else 1
 
 
 def part(x, given):
     """c of images (N, C, H, W), (N, c, h, w)"""
     if given in SQUARE:
         return F.avg_pool2d(x, SQUARE[given])
+    if given == "upper":
+        return x[..., : x.shape[-2] // 2, :]
     return x.amin(1, keepdim=True) if given == "dark" else x.mean(1, keepdim=True)
 
 
 def shown(x, given):
     """c of images (N, C, H, W), enlarged to their sides, (N, c, H, W)"""
     c = part(x, given)
+    if given == "upper":
+        return F.pad(c, (0, 0, 0, x.shape[-2] - c.shape[-2]))
     return enlarged(c, x.shape[-2:]) if given in SQUARE else c
 
 

@@ -314,7 +314,7 @@ def _units(model, name, mean, error, split):
         return "", None
     of_z = kind in ("kl", "cross entropy")  # no part of it is a density of x
     unit = model.unit if model.unit.startswith("nats") and name != "nll" and not of_z else "nats"
-    # bits of a density would depend on the unit of x
-    is_code = split.levels and not model.of_text and kind != "cross entropy" and "density" not in model.unit
+    # bits of a density would depend on the unit of x, and a part of an image has fewer dimensions
+    is_code = split.levels and not model.of_text and kind != "cross entropy" and not model.unit.startswith("nats ")
     bits = 1 / (math.prod(split.shape) * math.log(2))
     return unit, (abs(mean) * bits, None if error is None else error * bits) if is_code else None

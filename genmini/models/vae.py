@@ -45,18 +45,18 @@ class VAE(Model):
 
     def __init__(self, shape, levels=2, latent=20, body="mlp", hidden=400, width=32, upsample="nearest",
                  decoder="bernoulli", alpha=20.0, variance="shared", beta=1.0, free_bits=0.0, dropout=0.0,
-                 context=0, device=None, dtype=None):
+                 context=(0, 0), device=None, dtype=None):
         """latent: d numbers z. body "mlp", the practical's, of `hidden` units, or "conv" of `width` channels,
         `upsample` "transposed", "nearest" or "bilinear"; decoder "bernoulli", "categorical", "gaussian" or "laplace"
         with `alpha`, "gaussian-learned" or "laplace-learned" with one variance (or b) "shared" by all pixels or one for
         each "pixel", "continuous-bernoulli", or "cross-entropy"; beta, free_bits: of (4).
-        context: of CVAE, how many numbers y steer both halves.
+        context: of CVAE, how many numbers y steer the encoder, and the decoder.
         """
         whole(2, 256, levels=levels)
         whole(latent=latent)
         number(least=0, beta=beta, free_bits=free_bits)
         one_of(("mlp", "conv"), body=body)
-        super().__init__(shape, levels, context)
+        super().__init__(shape, levels)
         self.latent, self.beta, self.free_bits = latent, beta, free_bits
         self.p = densities.decoder(decoder, levels, alpha, variance)
         self.unit = self.p.unit

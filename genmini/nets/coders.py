@@ -21,20 +21,20 @@ UPSAMPLE = ("transposed", "nearest", "bilinear")
 def coders(body, shape, O, d, rows=1, hidden=400, width=32, upsample="nearest", context=0, dropout=0.0):
     """Return an encoder of `shape` to O numbers and a decoder of d numbers to `rows` numbers for each pixel.
 
-    context: the length C of y.
+    context: the length C of y, or two, of what the encoder and what the decoder gets.
     """
     one_of(BODIES, body=body)
     whole(hidden=hidden, width=width)
     share(dropout=dropout)
-    D = math.prod(shape)
+    D, (C, B) = math.prod(shape), context if isinstance(context, tuple) else (context, context)
     if body == "conv":
-        return Down(shape, O, width, context, dropout), Up(shape, d, rows, width, upsample, context, dropout)
+        return Down(shape, O, width, C, dropout), Up(shape, d, rows, width, upsample, B, dropout)
     enter, leave = nn.Flatten(), nn.Unflatten(1, (rows, *shape))
     if body == "linear":
-        return Steered(enter, nn.Linear(D + context, O)), Steered(nn.Linear(d + context, rows * D), leave)
+        return Steered(enter, nn.Linear(D + C, O)), Steered(nn.Linear(d + B, rows * D), leave)
     relu = lambda: [nn.ReLU(), nn.Dropout(dropout)] if dropout else [nn.ReLU()]
-    encoder = Steered(enter, nn.Linear(D + context, hidden), *relu(), nn.Linear(hidden, O))
-    return encoder, Steered(nn.Linear(d + context, hidden), *relu(), nn.Linear(hidden, rows * D), leave)
+    encoder = Steered(enter, nn.Linear(D + C, hidden), *relu(), nn.Linear(hidden, O))
+    return encoder, Steered(nn.Linear(d + B, hidden), *relu(), nn.Linear(hidden, rows * D), leave)
 
 
 class Steered(nn.Sequential):

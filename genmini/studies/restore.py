@@ -1,7 +1,8 @@
 """What does a model make of a part of an image: of a picture without colours, of a small one? A mean, or one of many?
 
 The rows show what is given of test images, what each run makes of it (one row of a regressor, five draws of a model
-that draws), and the images. The runs are given the same part (genmini/conditions.py) of the same data.
+that draws; of a CVAE mean images of five z), and the images. The runs are given the same part (genmini/conditions.py)
+of the same data.
 
     PSNR = 10 log10((L-1)^2 / mean |x' - x|^2)      of what is made, x', against the image x                     (1)
     |x' - x''|    between two draws for the same image; like |x' - x| if both are draws from p(x | c)            (2)
@@ -26,7 +27,8 @@ IMAGES, DRAWS, COLUMNS, ROWS = 60, 12, 10, 5  # measured: images, draws of each;
 
 
 def misfit(model):
-    return "" if model.given else "it is given no part of an image: train it by the recipe colourise or enlarge-4"
+    recipes = "colourise, enlarge-4 or digits-upper"
+    return "" if model.given else f"it is given no part of an image: train it by the recipe {recipes}"
 
 
 def study(runs, path):

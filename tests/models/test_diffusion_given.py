@@ -45,7 +45,8 @@ def test_the_network_sees_c_beside_the_noise(what, loss):
 def test_a_sample_depends_on_c_alone(what):
     model, noise = of_parts(what), torch.randn(4, 3, 8, 8).double()
     x = torch.randint(17, (4, 3, 8, 8))
-    same = x.roll(1, 1) if what in ("dark", "grey") else x[:, :, [1, 0, *range(2, 8)]]  # the channels, or two rows
+    rows = [*range(7), 0] if what == "upper" else [1, 0, *range(2, 8)]  # what is not seen, and two rows of a square
+    same = x.roll(1, 1) if what in ("dark", "grey") else x[:, :, rows]
     assert not torch.equal(same, x)
     draw = lambda x: model.sample(4, noise=noise, x=x)
     assert torch.equal(draw(same), draw(x)) and not torch.equal(draw(16 - x), draw(x))
@@ -56,7 +57,7 @@ def test_a_sample_depends_on_c_alone(what):
 
 
 def test_what_is_given_must_be_there():
-    with pytest.raises(ValueError, match="given must be 'dark', 'grey', 'half' or 'quarter', got 'sepia'"):
+    with pytest.raises(ValueError, match="given must be 'dark', 'grey', 'upper', 'half' or 'quarter', got 'sepia'"):
         of_parts("sepia")
     with pytest.raises(ValueError, match="x is missing: the images of which this model is given half"):
         of_parts("half").sample(2)

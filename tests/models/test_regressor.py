@@ -84,6 +84,8 @@ def test_it_is_its_equations(what):
         k = conditions.SQUARE[what]
         c = x_0.double().unfold(2, k, k).unfold(3, k, k).mean((4, 5))
         c = F.interpolate(c, (8, 8), mode="bilinear")
+    if what == "upper":
+        c = x_0.double() * (torch.arange(8) < 4)[:, None]
     mean = model.net(c, torch.zeros(4))
     torch.testing.assert_close(model.loss(x), (mean - x_0).square().mean((1, 2, 3)))
     torch.testing.assert_close(model.restore(x), ((mean + 1) * 8).clamp(0, 16).detach())
@@ -92,7 +94,8 @@ def test_it_is_its_equations(what):
     if what in ("dark", "grey"):  # the same c of another image: the same answer
         other = x.roll(1, 1)
     else:
-        other[:, :, [0, 1]] = x[:, :, [1, 0]]
+        rows = [6, 7] if what == "upper" else [0, 1]
+        other[:, :, rows] = x[:, :, rows[::-1]]
     assert not torch.equal(other, x)
     torch.testing.assert_close(model.restore(other), model.restore(x))
     model.loss(x).sum().backward()
@@ -115,7 +118,7 @@ def test_where_c_leaves_a_choice_it_learns_the_mean_and_its_loss_is_the_variance
 
 
 def test_what_cannot_be_is_refused():
-    for settings, words in ((dict(given="sepia"), "given must be 'dark', 'grey', 'half' or 'quarter', got 'sepia'"),
+    for settings, words in ((dict(given="sepia"), "given must be 'dark', 'grey', 'upper', 'half' or 'quarter', got"),
                             (dict(given="quarter", shape=(8, 6)), "takes images whose sides 4 divides, got 8x6"),
                             (dict(shape=(9,)), r"shape must be \(H, W\)"), (dict(levels=None), "levels must be"),
                             (dict(width=6), "width must be a multiple of 8")):

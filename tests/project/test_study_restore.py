@@ -119,7 +119,7 @@ def test_runs_are_studied_together_by_the_command_line(capsys, folder_of_its_own
     for words, says in (([*runs, other], "other is given 'dark' of images (3, 16, 16), and regressor 'quarter' of"),
                         ([save("none", Diffusion((3, 16, 16), 256, width=8))], "none does not fit: it is given no"),
                         ([save("made", MADE((8, 8), hidden=4), "digits-threshold")],
-                         "MADE is given no part of an image: restore is for diffusion, regressor")):
+                         "MADE is given no part of an image: restore is for cvae, diffusion, regressor")):
         status, _, err = command(capsys, "study", "restore", *words)
         assert status == 2 and says in err, err
 
