@@ -204,7 +204,7 @@ RECIPES = {  # tuned on the valid split alone; "-mlp" and its sibling have as ma
         "train": dict(steps=1500, batch=64, rate=2e-3, shift=0.2),
         "threads": 1,
     },
-    **{  # what the loss of a pixel does: genmini study losses
+    **{  # digits-gaussian by other losses of a pixel, not tuned: genmini study losses
         f"digits-{name}": {
             "data": "digits",
             "model": dict(latent=10, body="conv", width=16, decoder=decoder),
