@@ -59,3 +59,4 @@ def test_the_table_of_the_project_is_that_of_its_rows(tmp_path):
     copy.write()
     assert copy.document.read_text() == stored.document.read_text()
     assert {row["data"] for row in stored.of_today() if row["recipe"].endswith("-spline")} == set(stored.sets)
+    assert {row["data"] for row in stored.of_today() if row["who"] == "rnade"} == set(stored.sets)
