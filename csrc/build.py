@@ -4,11 +4,12 @@
     python csrc/build.py --debug         the emulated kernels unoptimised, for gdb (docs/emulator.md)
     python csrc/build.py --strict        a missing or failing compiler is an error
 
-Three kinds of library, all plain C functions:
+Four kinds of library, all plain C functions:
 
     <x>.cu   -> <x>.cuda.so       nvcc: machine code for sm_80 and sm_90, PTX of compute_90 for newer cards
     <x>.cu   -> <x>.emulated.so   g++ compiles the same source with emulator/emulator.h: the GPU kernel runs on a CPU
     <x>.cpp  -> <x>.cpu.so        g++: the native CPU kernel, where it is faster than PyTorch
+    <x>.cu   -> <x>.counted.so    the emulated kernel, with counters; built when it is asked for (csrc/count.py)
 
 A library is rebuilt when its source, a header that it includes, the command or the compiler changes. Beside it are
 stored its key, the hash of its sources, by which kernels/_library.py knows that they changed, and the compiler's log.
@@ -28,10 +29,16 @@ from pathlib import Path
 
 CSRC = Path(__file__).resolve().parent
 KINDS = ("cpu", "emulated", "cuda")
+COUNTERS = CSRC / "emulator" / "count.cpp"
 # Contraction is off: two operations in the source are two roundings, as docs/exact-argmin.md needs.
 GXX = ["-std=c++17", "-shared", "-fPIC", "-pthread", "-g", "-ffp-contract=off", "-Wall", "-Wextra"]
 # A kernel may read memory as another type than it was written as, as under nvcc. g++ does not know nvcc's pragmas.
 GXX += ["-fno-strict-aliasing", "-Wno-unknown-pragmas"]
+# The compiler calls a function at each access and at each basic block: COUNTERS defines them. What follows keeps
+# accesses as wide as in the source, and basic blocks in its order.
+COUNTED = ["-DEMULATOR_COUNT", "-fsanitize=thread", "-fsanitize-coverage=trace-pc", "-fno-optimize-sibling-calls"]
+COUNTED += ["-fno-reorder-blocks", "-fno-tree-sra", "-fno-ipa-sra", "-fno-ipa-icf", "-fno-tree-vectorize"]
+COUNTED += ["-fno-store-merging", "-fno-tree-loop-distribute-patterns"]
 NVCC = ["-std=c++17", "-shared", "-Xcompiler=-fPIC", "-O3", "-lineinfo", "-fmad=false"]
 NVCC += ["-gencode=arch=compute_80,code=sm_80", "-gencode=arch=compute_90,code=[sm_90,compute_90]"]
 
@@ -78,6 +85,18 @@ def command(kind, source, output, debug=False):
     return [*compiler(kind), *GXX, optimisation, *language, str(source), "-o", str(output)]
 
 
+def commands(kind, source, output, debug=False):
+    """The commands that build a library, one after the other."""
+    if kind != "counted":
+        return [command(kind, source, output, debug)]
+    flags, part = [flag for flag in GXX if flag != "-shared"], f"{output}.o"
+    compiled = [*compiler(kind), *flags, *COUNTED, "-O2", f"-I{CSRC}", "-x", "c++", "-c", str(source), "-o", part]
+    # The counters are compiled without -fsanitize=thread, and stand in the place of its library; a function that they
+    # lack is an error here, not when the library is loaded.
+    linked = [*compiler(kind), *GXX, "-O2", "-DEMULATOR_COUNT", "-fvisibility=hidden"]
+    return [compiled, [*linked, "-Wl,-z,defs", part, str(COUNTERS), "-o", str(output)]]
+
+
 def reads(source):
     """The source and all files of csrc/ that it includes, directly or indirectly."""
     found = [Path(source).resolve()]
@@ -88,25 +107,25 @@ def reads(source):
     return found
 
 
-def contents(source):
-    """A hash of the source and of all that it includes."""
+def contents(source, kind=None):
+    """A hash of all sources of a library: the source, what it includes, and the counters."""
     digest = hashlib.sha256()
-    for path in reads(source):
+    for path in (*reads(source), *(reads(COUNTERS) if kind == "counted" else ())):
         digest.update(path.name.encode() + path.read_bytes())
     return digest
 
 
 def stale(library, source):
     """Whether the library was built from other contents of this source. False where nobody recorded that."""
-    record = library.with_suffix(".sources")
-    return record.exists() and record.read_text() != contents(source).hexdigest()
+    kind, record = library.stem.rpartition(".")[2], library.with_suffix(".sources")
+    return record.exists() and record.read_text() != contents(source, kind).hexdigest()
 
 
 def key(kind, source, debug=False):
     """A hash of all that a library is made of. A library with another key is built again."""
-    digest = contents(source)
-    words = [*command(kind, Path(source.name), "", debug)]
-    digest.update(" ".join(words).encode())
+    digest = contents(source, kind)
+    for words in commands(kind, Path(source.name), "", debug):
+        digest.update(" ".join(words).encode())
     digest.update(subprocess.run([*compiler(kind), "--version"], capture_output=True).stdout)
     return digest.hexdigest()
 
@@ -122,16 +141,21 @@ def compile_one(kind, source, out, debug=False):
         library.unlink(missing_ok=True)
         log_file.write_text(log)
         return Result(source.stem, kind, library, False, log)
-    record, sources, wanted = library.with_suffix(".sources"), contents(source).hexdigest(), key(kind, source, debug)
+    record, sources = library.with_suffix(".sources"), contents(source, kind).hexdigest()
+    wanted = key(kind, source, debug)
     if library.exists() and key_file.exists() and key_file.read_text() == wanted:
         if not record.exists():
             record.write_text(sources)
         return Result(source.stem, kind, library, True, log_file.read_text() if log_file.exists() else "")
     library.unlink(missing_ok=True)
     fresh = out / f"{library.name}.{os.getpid()}"  # renamed when it is whole: no process loads half a library
-    words = command(kind, source, fresh, debug)
-    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    log = " ".join(words) + "\n" + done.stdout
+    log = ""
+    for words in commands(kind, source, fresh, debug):
+        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        log += " ".join(words) + "\n" + done.stdout
+        if done.returncode:
+            break
+    Path(f"{fresh}.o").unlink(missing_ok=True)
     log_file.write_text(log)
     if done.returncode == 0:
         os.replace(fresh, library)
@@ -159,7 +183,8 @@ def broken(results):
 def main():
     parser = argparse.ArgumentParser(description="Compile csrc/ into kernels/lib/.")
     parser.add_argument("--out", default=CSRC.parent / "kernels" / "lib", help="folder (default: kernels/lib)")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--kinds", nargs="+", choices=(*KINDS, "counted"), default=KINDS,
+                        help=f"(default: {' '.join(KINDS)})")
     parser.add_argument("--only", nargs="+", metavar="ROOM", help="rooms to build (default: all)")
     parser.add_argument("--debug", action="store_true", help="-O0, for stepping through a kernel with gdb")
     parser.add_argument("--strict", action="store_true", help="exit 1 if a library could not be built")

@@ -118,8 +118,10 @@ template <int N> __device__ __forceinline__ void copy_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 #else
-template <int BYTES> void copy_async(void* shared, const void* global, int valid_bytes = BYTES) {
+template <int BYTES> COUNTED_CALL void copy_async(void* shared, const void* global, int valid_bytes = BYTES) {
     static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "cp.async copies 4, 8 or 16 bytes");
+    COUNTED(copy_async(__builtin_return_address(0), shared, global, BYTES, valid_bytes));
+    COUNTED(Quiet quiet);
     if (((uintptr_t)shared | (uintptr_t)global) % BYTES)
         emulator::fault("copy_async: an address is not a multiple of the copy's size");
     if (valid_bytes < 0 || valid_bytes > BYTES)
@@ -131,6 +133,7 @@ template <int BYTES> void copy_async(void* shared, const void* global, int valid
 }
 static inline void copy_async_commit() { emulator::self->group++; }
 template <int N> void copy_async_wait() {
+    COUNTED(Quiet quiet);
     emulator::Thread& t = *emulator::self;
     size_t left = 0;
     for (emulator::Copy& copy : t.copies)
@@ -166,6 +169,9 @@ LOAD_MATRIX(load_matrix_x2_transposed, "x2.trans", 2, "{%0, %1}, [%2]", X2)    /
 namespace emulator {
 template <int COUNT> void load_matrix(uint32_t (&r)[COUNT], const void* shared_row, bool transposed, Place place) {
     Gathered rows = gather("ldmatrix", 0xffffffffu, (uint64_t)shared_row, place);
+    COUNTED(Quiet quiet);
+    if (lane() == __builtin_ctz(rows.lanes))    // one lane tells for all
+        COUNTED(load_matrices(rows.of, rows.lanes, COUNT, place.file, place.line));
     int row = lane() / 4, column = lane() % 4 * 2;
     for (int i = 0; i < COUNT; i++) {
         uint16_t number[2] = {0xffff, 0xffff};    // NaN, if the lane with the address has returned

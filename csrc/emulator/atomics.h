@@ -23,8 +23,9 @@ template <class T> T plus(T a, T b) { return a + b; }
 static inline int plus(int a, int b) { return int(unsigned(a) + unsigned(b)); }    // wraps around, as on a GPU
 }    // namespace emulator
 #define ATOMIC(name, result, ...)                                                               \
-    template <class T> T name(T* p, typename emulator::same<T>::type v) {                       \
+    template <class T> COUNTED_CALL T name(T* p, typename emulator::same<T>::type v) {          \
         static_assert(emulator::one_of<T, __VA_ARGS__>, "a GPU has no " #name " of this type"); \
+        COUNTED(atomic(__builtin_return_address(0), p, sizeof *p));                             \
         return emulator::atomic_update(p, [v](T old) -> T { return result; });                  \
     }
 ATOMIC(atomicAdd, emulator::plus(old, v), int, unsigned, unsigned long long, float, double)
@@ -38,9 +39,10 @@ ATOMIC(atomicXor, T(old ^ v), int, unsigned, unsigned long long)    // tests onl
 ATOMIC(atomicInc, old >= v ? 0 : old + 1, unsigned)    // tests only
 ATOMIC(atomicDec, old == 0 || old > v ? v : old - 1, unsigned)    // tests only
 #undef ATOMIC
-template <class T> T atomicCAS(T* p, typename emulator::same<T>::type expected,    // tests only
-                               typename emulator::same<T>::type desired) {
+template <class T> COUNTED_CALL T atomicCAS(T* p, typename emulator::same<T>::type expected,    // tests only
+                                            typename emulator::same<T>::type desired) {
     static_assert(emulator::one_of<T, int, unsigned, unsigned long long, unsigned short>,
                   "a GPU has no atomicCAS of this type");
+    COUNTED(atomic(__builtin_return_address(0), p, sizeof *p));
     return emulator::atomic_update(p, [=](T old) { return old == expected ? desired : old; });
 }

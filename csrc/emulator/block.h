@@ -14,6 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#include "count.h"
 #include "fibers.h"
 #include "words.h"
 
@@ -235,6 +236,8 @@ EMULATOR_UNSEEN static void try_warp(Block& b, Thread& t) {
             operand[l] = lane[l].operand;
         }
     warp.waiting &= ~lanes;
+    if (lanes == warp.alive) COUNTED(line_up(t.number / 32, 1));
+    COUNTED(together(t.what, lanes, t.place.file, t.place.line));
     t.finish(lanes, operand);
     for (int l = 0; l < 32; l++)
         if (lanes >> l & 1) go_on(b, lane[l]);
@@ -259,6 +262,9 @@ EMULATOR_UNSEEN static void try_block(Block& b) {
             return fail(b, "threads meet at different barriers: " + who_waits(b));
         votes.yes += ((Votes*)t->operand)->yes;
     }
+    COUNTED(line_up(0, (b.size + 31) / 32));
+    for (Warp* w = b.warp; w < b.warp + 32; w++)
+        if (w->alive) COUNTED(together(first->what, w->alive, first->place.file, first->place.line));
     b.at_barrier = 0;
     b.opened = true;
     for (Thread* t = b.thread; t < b.thread + b.size; t++)
@@ -270,6 +276,7 @@ EMULATOR_UNSEEN static void try_block(Block& b) {
 
 // Waits until the lanes of `mask` (0: all threads of the block) have arrived at the same operation
 EMULATOR_UNSEEN static void meet(const char* what, uint32_t mask, void* operand, Finish finish, Place place) {
+    COUNTED(Quiet quiet);
     Block& b = *block;
     Thread& t = *self;
     uint32_t bit = 1u << t.number % 32;
@@ -290,6 +297,7 @@ EMULATOR_UNSEEN static void returned(Block& b, Thread& t) {    // other threads 
     t.state = RETURNED;
     b.running--, b.alive--, b.turns = 0;
     warp.alive &= ~(1u << t.number % 32);
+    if (!warp.alive) COUNTED(line_up(t.number / 32, 1));
     for (int l = 0; l < 32; l++)
         if (warp.waiting >> l & 1) try_warp(b, b.thread[t.number / 32 * 32 + l]);
     try_block(b);
@@ -300,6 +308,7 @@ EMULATOR_UNSEEN static void returned(Block& b, Thread& t) {    // other threads 
 // of times.
 EMULATOR_UNSEEN static void spin() {
     if (!self || ++self->atomics % 1024) return;
+    COUNTED(Quiet quiet);
     bool hopeless = __atomic_add_fetch(&block->turns, 1, __ATOMIC_RELAXED) > (1 << 14) + 512 * block->running;
     if (hopeless) fault("atomic operations without end: " + who_waits(*block));
     leave();

@@ -125,7 +125,9 @@ static void enter(Block& b, Thread& t) {    // makes the OS thread this CUDA thr
 EMULATOR_UNSEEN static void fiber() {
     Block& b = *block;
     Thread& t = *self;
+    COUNTED(enter(t.number, t.stack, STACK));
     b.launch->kernel(b.launch->arguments);
+    COUNTED(leave());
     returned(b, t);
     abandon();
 }
@@ -209,9 +211,13 @@ static void work(Launch& launch, Block& b, uint64_t i) {
     if (posix_memalign(&b.dynamic_shared, 128, launch.shared_bytes)) b.dynamic_shared = nullptr;
     block = nullptr;    // a first access creates the thread_local memory of this library
     Range statics = thread_local_memory();
+    COUNTED(hide(&b, sizeof b)), COUNTED(hide(&block, sizeof block)), COUNTED(hide(&self, sizeof self));
+    COUNTED(hide(&threadIdx, sizeof threadIdx)), COUNTED(hide(&blockIdx, sizeof blockIdx));
+    COUNTED(hide(&blockDim, sizeof blockDim)), COUNTED(hide(&gridDim, sizeof gridDim));
     for (; !launch.failed && i < launch.blocks; i = launch.next.fetch_add(1, std::memory_order_relaxed)) {
         start_block(b, launch, i);
         poison(statics, b.dynamic_shared, launch.shared_bytes);
+        COUNTED(block_begins(statics.start, statics.size, b.dynamic_shared, launch.shared_bytes));
         run_block(b, launch.seed * 7919 + i);
     }
     self = nullptr, block = nullptr;
@@ -249,7 +255,7 @@ static inline int run(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)
     launch.arguments = arguments;
     launch.order = order, launch.seed = seed, launch.blocks = uint64_t(grid.x) * grid.y * grid.z;
     uint64_t workers = 1;
-#if !defined(EMULATOR_ONE_BLOCK_AT_A_TIME)
+#if !defined(EMULATOR_ONE_BLOCK_AT_A_TIME) && !defined(EMULATOR_COUNT)
     const char* wanted = getenv("GENMINI_EMULATOR_THREADS");
     int cores = wanted ? atoi(wanted) : int(std::thread::hardware_concurrency());
     workers = std::min<uint64_t>(std::max(cores, 1), launch.blocks);
@@ -278,8 +284,12 @@ static inline int run(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)
 // kernel<<<grid, block, shared_bytes, stream>>>(arguments...) in C++. Returns 0, or a code for gpu_error.
 template <class... P, class... A> int launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, void*,
                                              A... arguments) {
+    COUNTED(begin((const void*)kernel, grid, block, shared_bytes));
     auto call = [&] { kernel(static_cast<P>(arguments)...); };
-    return emulator::run(grid, block, shared_bytes, [](void* of) { (*static_cast<decltype(call)*>(of))(); }, &call);
+    int code =
+        emulator::run(grid, block, shared_bytes, [](void* of) { (*static_cast<decltype(call)*>(of))(); }, &call);
+    COUNTED(end(code));
+    return code;
 }
 
 template <class T> T* dynamic_shared() { return static_cast<T*>(emulator::block->dynamic_shared); }

@@ -17,6 +17,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "csrc"))
 import build  # noqa: E402  (csrc/build.py)
+import count  # noqa: E402, F401  (csrc/count.py)
 import sanitize  # noqa: E402  (csrc/sanitize.py)
 
 with_gxx = pytest.mark.skipif(build.compiler("emulated") is None, reason="there is no g++")

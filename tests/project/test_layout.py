@@ -189,7 +189,7 @@ def test_instructions_that_no_kernel_uses_are_marked():
     run = [ROOT / "tests" / "kernels" / "test_emulator.cu", *(ROOT / "csrc" / "drivers" / "planted").glob("*.cu")]
     run = "".join(path.read_text() for path in run)
     for header, count in (("atomics.h", 11), ("warp.h", 22), ("words.h", 18)):
-        start = r"^(?:(?:ATOMIC|REDUCE|ROUNDED)\(|(?:template <class T> )?(?:static inline )?\w+ )"
+        start = r"^(?:(?:ATOMIC|REDUCE|ROUNDED)\(|(?:template <class T> )?(?:COUNTED_CALL )?(?:static inline )?\w+ )"
         text = (ROOT / "csrc" / "emulator" / header).read_text()
         lines = re.findall(start + r"((?:__(?!attribute)|atomic[A-Z]|make_)\w+)[(,](.*)", text, re.M)
         assert len(lines) == count

@@ -1,0 +1,223 @@
+"""Read what the counters of a kernel say, by line of its source. Python's standard library alone; never imports torch.
+
+    library = count.built(source, folder)        compiles <x>.cu as <x>.counted.so, once
+    count.launches(library, source)              what was counted since the last call, a Launch for each
+
+The counters stand in csrc/emulator/count.cpp. They know an access by the address of its call in the library; addr2line
+turns that into the lines of the source, the innermost first. docs/counting.md says what each counter means.
+"""
+
+import ctypes
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+if __package__:
+    from . import build
+else:
+    import build
+
+FLOP = {"mma_16x8x16_f16": 2 * 16 * 8 * 16, "mma_16x8x16_bf16": 2 * 16 * 8 * 16, "mma_16x8x8_tf32": 2 * 16 * 8 * 8}
+BARRIERS = ("__syncthreads", "__syncthreads_count", "__syncthreads_or", "__syncthreads_and")
+DYNAMIC_SHARED = str(build.CSRC / "emulator" / "emulator.h")  # has the one function of the emulator without branches
+PER_LAUNCH = ("lts__t_sectors_op_read.sum", "lts__t_sectors_op_write.sum", "lts__t_sectors_op_atom.sum",
+              "dram__bytes_read.sum", "dram__bytes_write.sum")
+
+
+COUNTERS = ("inst_executed", "thread_inst_executed", "memory_l2_theoretical_sectors_global",
+            "memory_l2_theoretical_sectors_global_ideal", "memory_l1_wavefronts_shared",
+            "memory_l1_wavefronts_shared_ideal", "collisions")
+
+
+@dataclass
+class Row:
+    """What the warps of a launch did of one kind on one line. The long names are Nsight Compute's."""
+
+    file: str
+    line: int
+    what: str  # load, store, atomic, cp.async, ldmatrix, __syncthreads, __shfl_xor_sync, mma_16x8x16_f16, ...
+    space: str  # global, shared, or "": no memory
+    size: int  # bytes of a lane's access
+    inst_executed: int = 0  # requests: times that a warp did it
+    thread_inst_executed: int = 0  # lanes that took part, summed over the requests
+    memory_l2_theoretical_sectors_global: int = 0
+    memory_l2_theoretical_sectors_global_ideal: int = 0
+    memory_l1_wavefronts_shared: int = 0
+    memory_l1_wavefronts_shared_ideal: int = 0
+    collisions: int = 0  # lanes of an atomic operation that find another lane at their address
+
+    @property
+    def key(self):
+        return self.file, self.line, self.what, self.space, self.size
+
+    def __add__(self, other):
+        return Row(*self.key, *(getattr(self, name) + getattr(other, name) for name in COUNTERS))
+
+    # of a request, on average
+    lanes = property(lambda row: row.thread_inst_executed / row.inst_executed)
+    sectors = property(lambda row: row.memory_l2_theoretical_sectors_global / row.inst_executed)
+    sectors_ideal = property(lambda row: row.memory_l2_theoretical_sectors_global_ideal / row.inst_executed)
+    wavefronts = property(lambda row: row.memory_l1_wavefronts_shared / row.inst_executed)
+    wavefronts_ideal = property(lambda row: row.memory_l1_wavefronts_shared_ideal / row.inst_executed)
+
+    # of all requests
+    bytes = property(lambda row: row.size * row.thread_inst_executed)
+    flop = property(lambda row: FLOP.get(row.what, 0) * row.inst_executed)  # on tensor cores
+
+
+@dataclass
+class Branch:
+    """The basic blocks that begin on one line."""
+
+    file: str
+    line: int
+    executed: int = 0  # by warps
+    lanes: int = 0  # summed over these
+    divergent: int = 0  # after which the lanes went different ways
+
+    @property
+    def key(self):
+        return self.file, self.line
+
+    def __add__(self, other):
+        return Branch(*self.key, self.executed + other.executed, self.lanes + other.lanes,
+                      self.divergent + other.divergent)
+
+
+def summed(parts):
+    """Rows (or branches) of the same key as one, by file and line."""
+    found = {}
+    for part in parts:
+        found[part.key] = found[part.key] + part if part.key in found else part
+    return [found[key] for key in sorted(found)]
+
+
+@dataclass
+class Launch:
+    kernel: str  # name<template arguments>
+    grid: tuple
+    block: tuple
+    dynamic_shared: int  # bytes
+    rows: list
+    branches: list
+    counters: dict  # of the whole launch: PER_LAUNCH
+    elsewhere: int  # requests that belong to no line of the source: 0, or the counters are not to be trusted
+    launches: int = 1  # that were added
+
+    def __add__(self, other):
+        """The sum over launches of one kernel."""
+        return replace(self, rows=summed(self.rows + other.rows), branches=summed(self.branches + other.branches),
+                       counters={name: self.counters[name] + other.counters[name] for name in PER_LAUNCH},
+                       elsewhere=self.elsewhere + other.elsewhere, launches=self.launches + other.launches)
+
+    # barriers: times that a warp arrived at a barrier of its block; divergent: branches after which lanes parted
+    barriers = property(lambda launch: sum(row.inst_executed for row in launch.rows if row.what in BARRIERS))
+    divergent = property(lambda launch: sum(branch.divergent for branch in launch.branches))
+    flop = property(lambda launch: sum(row.flop for row in launch.rows))
+
+    @property
+    def lanes(self):
+        """Active lanes of a basic block, on average: 32 where every warp is full and none diverges."""
+        executed = sum(branch.executed for branch in self.branches)
+        return sum(branch.lanes for branch in self.branches) / executed if executed else 0.0
+
+
+def missing():
+    """What counting needs and this machine lacks, or an empty string."""
+    if build.compiler("counted") is None:
+        return f"counting needs g++: {build.cxx()[0]} was not found on PATH"
+    if os.uname().sysname != "Linux":
+        return "counting needs Linux: elsewhere the emulator cannot find the shared arrays of a kernel"
+    return "" if shutil.which("addr2line") else "counting needs addr2line, of GNU binutils, which was not found on PATH"
+
+
+def built(source, folder):
+    """The path of the counted library of a .cu. A source, a header or a compiler that changed builds it again."""
+    if missing():
+        raise RuntimeError(missing())
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    result = build.compile_one("counted", Path(source), Path(folder))
+    if not result.ok:
+        lines = result.log.strip().splitlines()
+        first = next((line for line in lines if "error" in line or "undefined reference" in line), lines[-1])
+        raise RuntimeError(f"{result.path.name} could not be built: {first}   (counting needs g++ with "
+                           f"-fsanitize=thread and -fsanitize-coverage=trace-pc; {result.path.with_suffix('.log')})")
+    return result.path
+
+
+def launches(path, source):
+    """The launches of this library since the last call, in order."""
+    library = ctypes.CDLL(str(path))
+    library.gpu_counts.restype = ctypes.c_char_p
+    counted = json.loads(library.gpu_counts())
+    sites = {row["site"] for launch in counted for row in (*launch["rows"], *launch["steps"])}
+    # a return address belongs to the instruction before it
+    places = frames(path, [*(launch["kernel"] for launch in counted), *(site - 1 for site in sites)])
+    files = {str(file): file.name for file in build.reads(source) if not of_the_emulator(file)}
+    return [_launch(launch, places, files) for launch in counted]
+
+
+def of_the_emulator(file):
+    return file.parent == build.CSRC / "emulator" or file == build.CSRC / "gpu.h"
+
+
+def _launch(counted, places, files):
+    rows, branches = [], []
+    for part in counted["rows"]:
+        what = "cp.async" if part["what"] == "copy" else part["what"]
+        rows.append(Row(*place(places[part["site"] - 1], files), what, part["space"], part["size"],
+                        *(part[name] for name in COUNTERS)))
+    for part in counted["together"]:
+        memory = ("shared", 16) if part["what"] == "ldmatrix" else ("", 0)
+        rows.append(Row(files.get(os.path.realpath(part["file"]), ""), part["line"], part["what"], *memory,
+                        *(part[name] for name in COUNTERS)))
+    for part in counted["steps"]:
+        at = places[part["site"] - 1]
+        if at[0][1] in files or at[0][1] == DYNAMIC_SHARED:  # else it is the emulator's own
+            branches.append(Branch(*place(at, files), part["executed"], part["lanes"], part["divergent"]))
+    return Launch(
+        short(places[counted["kernel"]][0][0]), tuple(counted["grid"]), tuple(counted["block"]),
+        counted["dynamic_shared"], summed(row for row in rows if row.file),
+        summed(branch for branch in branches if branch.file), {name: counted[name] for name in PER_LAUNCH},
+        elsewhere=sum(row.inst_executed for row in rows if not row.file),
+    )
+
+
+def place(frames, files):
+    """(file, line) of the innermost frame in the kernel's own source; ("", 0) if there is none."""
+    return next(((files[path], line) for _, path, line in frames if path in files), ("", 0))
+
+
+def frames(path, offsets):
+    """{offset: [(function, file, line)]}: what addr2line says of addresses in a library, the innermost frame first."""
+    offsets = list(dict.fromkeys(offsets))
+    words = ["addr2line", "-C", "-f", "-i", "-a", "-e", str(path)]
+    done = subprocess.run(words, input="".join(f"{offset:#x}\n" for offset in offsets), capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"addr2line failed: {done.stderr.strip()}")
+    blocks = re.split(r"^0x[0-9a-f]+\n", done.stdout, flags=re.M)[1:]
+    return {offset: _frames(block.splitlines()) for offset, block in zip(offsets, blocks, strict=True)}
+
+
+def _frames(lines):
+    found = []
+    for function, where in zip(lines[::2], lines[1::2], strict=True):
+        file, _, line = where.partition(" (discriminator")[0].rpartition(":")
+        found.append((function, os.path.realpath(file), int(line) if line.isdigit() else 0))
+    return found
+
+
+def short(function):
+    """couple<float, 4> of "void (anonymous namespace)::couple<float, 4>(float const*, long)"."""
+    function = function.replace("(anonymous namespace)::", "")
+    depth = 0
+    for i, c in enumerate(function):
+        depth += {"<": 1, ">": -1}.get(c, 0)
+        if c == "(" and depth == 0:
+            function = function[:i]
+            break
+    return function.removeprefix("void ").removeprefix("static ")

@@ -1,0 +1,297 @@
+// Counts what kernels do to memory: the build `counted` of a .cu. docs/counting.md says what each counter means.
+//
+// The .cu is compiled with -fsanitize=thread -fsanitize-coverage=trace-pc, so that it calls __tsan_read4(p) and the
+// like before each access, and __sanitizer_cov_trace_pc() at the start of each basic block. Those functions stand at
+// the end of this file, in the place of ThreadSanitizer's: the return address of a call, the `site`, is a line of the
+// source. So each lane leaves a trace. Where all lanes of a warp meet, line_up() replays their traces as a warp would
+// execute them (count_replay.h); lanes at the same site make one request, and what it costs is added up
+// (count_request.h).
+//
+// One OS thread runs all blocks. gpu_counts() hands out the launches since the last call, as JSON; csrc/count.py turns
+// sites into lines.
+#include "count.h"
+#include "count_replay.h"
+#include "count_request.h"
+#include <cstdio>
+#include <map>
+#include <pthread.h>
+#include <string>
+#include <tuple>
+#include <unordered_map>
+#include <vector>
+
+extern const char __ehdr_start __attribute__((visibility("hidden")));    // the linker's: where this library begins
+
+namespace counters {
+namespace {
+
+const char* const NAMES[] = {"load", "store", "atomic", "copy", "step"};
+
+struct Range {
+    uintptr_t start, end;
+    bool has(uintptr_t p) const { return p >= start && p < end; }
+};
+Range range(const void* start, size_t size) { return {(uintptr_t)start, (uintptr_t)start + size}; }
+
+struct Sector {    // 32 bytes of global memory
+    int64_t block = -1;                    // the last that read it through its first cache
+    bool in_cache = false, dirty = false;    // of the second one
+};
+
+struct Key {    // of a row: accesses at one site
+    uint32_t site;
+    int what, shared, size;
+    auto tied() const { return std::tie(site, what, shared, size); }
+    bool operator<(const Key& k) const { return tied() < k.tied(); }
+};
+struct Step {    // a basic block
+    uint64_t executed = 0, lanes = 0, divergent = 0;
+};
+struct Launch {
+    const void* kernel = nullptr;
+    dim3 grid, block;
+    size_t shared_bytes = 0;
+    std::map<Key, Cost> rows;
+    std::map<uint32_t, Step> steps;
+    std::map<std::tuple<std::string, std::string, int>, Cost> together;    // by what, file, line
+    uint64_t l2_read = 0, l2_write = 0, l2_atomic = 0, dram_read = 0, dram_write = 0;    // in sectors
+};
+
+struct Running {
+    int thread;    // of the block; -1: the emulator's own code
+    uintptr_t stack, stack_end;
+};
+
+Running running = {-1, 0, 0};
+Launch launch;
+std::string finished;    // the launches until now, as JSON
+Trace trace[1024];       // of each thread of the block
+Position position[1024];
+std::vector<Range> hidden;
+Range statics, dynamic;
+int64_t block_number;
+std::unordered_map<uintptr_t, Sector> memory;    // by address / 32
+
+uint32_t offset(const void* p) { return uint32_t((const char*)p - &__ehdr_start); }
+
+// ---- a lane ---------------------------------------------------------------------------------------------------------
+void record(What what, const void* site, const void* frame, uintptr_t at, size_t size) {
+    bool shared = false;
+    if (what != STEP) {
+        if (at >= running.stack && at < running.stack_end) return;
+        for (Range r : hidden)
+            if (r.has(at)) return;
+        shared = dynamic.has(at) || statics.has(at);
+    }
+    uint16_t depth = uint16_t((running.stack_end - (uintptr_t)frame) / 16);
+    trace[running.thread].push_back({at, offset(site), depth, uint16_t(what), uint16_t(shared), uint16_t(size)});
+}
+
+// A range, as the widest accesses that divide it
+void record_range(What what, const void* site, const void* frame, uintptr_t at, size_t size) {
+    size_t piece = 16;
+    while ((at | size) % piece) piece /= 2;
+    for (size_t i = 0; i < size; i += piece) record(what, site, frame, at + i, piece);
+}
+
+// ---- a warp ---------------------------------------------------------------------------------------------------------
+void through_caches(const Request& request, const Cost& cost, const uintptr_t* sector) {
+    bool past_first_cache = request.what == COPY && request.size == 16;    // cp.async.cg
+    for (uint64_t i = 0; i < cost.sectors; i++) {
+        Sector& s = memory[sector[i]];
+        if (request.what == LOAD || request.what == COPY) {
+            if (s.block != block_number || past_first_cache) launch.l2_read++;
+            if (!past_first_cache) s.block = block_number;
+        } else (request.what == STORE ? launch.l2_write : launch.l2_atomic)++;
+        if (request.what != STORE && !s.in_cache) launch.dram_read++;
+        if ((request.what == STORE || request.what == ATOMIC) && !s.dirty) launch.dram_write++, s.dirty = true;
+        s.in_cache = true;
+    }
+}
+
+struct Warp {    // what Replay calls
+    void step(const Event& block, uint32_t lanes) {
+        Step& step = launch.steps[block.site];
+        step.executed++, step.lanes += uint64_t(__builtin_popcount(lanes));
+    }
+    void part(const Event& block) { launch.steps[block.site].divergent++; }
+    void request(const Event& first, const Request& lanes) {
+        uintptr_t sector[MOST_SECTORS];
+        Cost cost = lanes.shared ? cost_of_shared(lanes) : cost_of_global(lanes, sector);
+        launch.rows[{first.site, first.what, first.shared, first.size}] += cost;
+        if (!lanes.shared) through_caches(lanes, cost, sector);
+    }
+};
+
+// ---- JSON -----------------------------------------------------------------------------------------------------------
+std::string number(const char* name, uint64_t value) {
+    return "\"" + std::string(name) + "\":" + std::to_string(value);
+}
+std::string text(const char* name, const std::string& value) {
+    std::string escaped;
+    for (char c : value) escaped += c == '"' || c == '\\' ? std::string("\\") + c : std::string(1, c);
+    return "\"" + std::string(name) + "\":\"" + escaped + "\"";
+}
+std::string triple(const char* name, dim3 v) {
+    return "\"" + std::string(name) + "\":[" + std::to_string(v.x) + "," + std::to_string(v.y) + "," +
+           std::to_string(v.z) + "]";
+}
+std::string costs(const Cost& c) {
+    return number("inst_executed", c.requests) + "," + number("thread_inst_executed", c.lanes) + "," +
+           number("memory_l2_theoretical_sectors_global", c.sectors) + "," +
+           number("memory_l2_theoretical_sectors_global_ideal", c.sectors_ideal) + "," +
+           number("memory_l1_wavefronts_shared", c.wavefronts) + "," +
+           number("memory_l1_wavefronts_shared_ideal", c.wavefronts_ideal) + "," + number("collisions", c.collisions);
+}
+template <class List, class F> std::string list(const char* name, const List& of, F write) {
+    std::string all;
+    for (auto& [key, value] : of) all += (all.empty() ? "{" : ",{") + write(key, value) + "}";
+    return "\"" + std::string(name) + "\":[" + all + "]";
+}
+
+std::string json(const Launch& l) {
+    auto row = [](const Key& k, const Cost& c) {
+        return number("site", k.site) + "," + text("what", NAMES[k.what]) + "," +
+               text("space", k.shared ? "shared" : "global") + "," + number("size", uint64_t(k.size)) + "," + costs(c);
+    };
+    auto step = [](uint32_t site, const Step& s) {
+        return number("site", site) + "," + number("executed", s.executed) + "," + number("lanes", s.lanes) + "," +
+               number("divergent", s.divergent);
+    };
+    auto together = [](const auto& key, const Cost& c) {
+        auto& [what, file, line] = key;
+        return text("what", what) + "," + text("file", file) + "," + number("line", uint64_t(line)) + "," + costs(c);
+    };
+    return "{" + number("kernel", offset(l.kernel)) + "," + triple("grid", l.grid) + "," + triple("block", l.block) +
+           "," + number("dynamic_shared", l.shared_bytes) + "," + list("rows", l.rows, row) + "," +
+           list("steps", l.steps, step) + "," + list("together", l.together, together) + "," +
+           number("lts__t_sectors_op_read.sum", l.l2_read) + "," + number("lts__t_sectors_op_write.sum", l.l2_write) +
+           "," + number("lts__t_sectors_op_atom.sum", l.l2_atomic) + "," +
+           number("dram__bytes_read.sum", 32 * l.dram_read) + "," + number("dram__bytes_write.sum", 32 * l.dram_write) +
+           "}";
+}
+
+}    // namespace
+
+// ---- what the emulator calls ----------------------------------------------------------------------------------------
+void begin(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes) {
+    launch = {}, memory.clear(), hidden.clear(), leave();
+    launch.kernel = kernel, launch.grid = grid, launch.block = block, launch.shared_bytes = shared_bytes;
+    block_number = -1;
+    pthread_attr_t attributes;    // the arguments of the launch lie on the stack of this OS thread
+    void* stack;
+    size_t size;
+    pthread_getattr_np(pthread_self(), &attributes);
+    pthread_attr_getstack(&attributes, &stack, &size);
+    pthread_attr_destroy(&attributes);
+    hide(stack, size);
+}
+void end(int code) {
+    leave();
+    if (!code && block_number >= 0) finished += (finished.empty() ? "" : ",\n") + json(launch);
+}
+void enter(int thread, void* stack, size_t size) {
+    running = {thread, (uintptr_t)stack, (uintptr_t)stack + size};
+}
+void leave() { running.thread = -1; }
+Quiet::Quiet() : thread(running.thread), stack(running.stack), stack_end(running.stack_end) { leave(); }
+Quiet::~Quiet() { running = {thread, stack, stack_end}; }
+void hide(const void* start, size_t size) { hidden.push_back(range(start, size)); }
+void block_begins(const void* static_memory, size_t static_size, const void* dynamic_memory, size_t dynamic_size) {
+    statics = range(static_memory, static_size), dynamic = range(dynamic_memory, dynamic_size);
+    for (Trace& of : trace) of.clear();
+    for (Position& of : position) of.block.clear();
+    block_number++;
+}
+void line_up(int first_warp, int warps) {
+    Warp warp;
+    for (int w = first_warp; w < first_warp + warps; w++) Replay(warp, trace + 32 * w, position + 32 * w);
+}
+void together(const char* what, uint32_t lanes, const char* file, int line) {
+    Cost& cost = launch.together[{what, file, line}];
+    cost.requests++, cost.lanes += uint64_t(__builtin_popcount(lanes));
+}
+void load_matrices(const uint64_t* row, uint32_t lanes, int matrices, const char* file, int line) {
+    Cost cost = cost_of_matrices(row, lanes, matrices);
+    launch.together[{"ldmatrix", file, line}] += cost;    // requests and lanes: together() has them
+}
+void atomic(const void* site, const void* at, size_t size) {
+    if (running.thread >= 0) record(ATOMIC, site, __builtin_frame_address(0), (uintptr_t)at, size);
+}
+void copy_async(const void* site, const void* shared, const void* global, size_t size, int valid) {
+    if (running.thread < 0) return;
+    if (valid > 0) record(COPY, site, __builtin_frame_address(0), (uintptr_t)global, size);
+    record(COPY, site, __builtin_frame_address(0), (uintptr_t)shared, size);
+}
+
+}    // namespace counters
+
+// ---- what the compiled kernels call ---------------------------------------------------------------------------------
+#define EXPORTED extern "C" __attribute__((visibility("default")))
+#define HIDDEN extern "C" __attribute__((visibility("hidden")))
+using namespace counters;
+
+EXPORTED const char* gpu_counts() {    // of the launches since the last call: a JSON list
+    static std::string text;
+    text = "[" + finished + "]", finished.clear();
+    return text.c_str();
+}
+
+#define RECORD(name, what, bytes)                                                                             \
+    HIDDEN void name(void* p) {                                                                               \
+        if (running.thread >= 0)                                                                              \
+            record_range(what, __builtin_return_address(0), __builtin_frame_address(0), (uintptr_t)p, bytes); \
+    }
+#define READ_WRITE(bytes)                               \
+    RECORD(__tsan_read##bytes, LOAD, bytes)             \
+    RECORD(__tsan_write##bytes, STORE, bytes)           \
+    RECORD(__tsan_unaligned_read##bytes, LOAD, bytes)   \
+    RECORD(__tsan_unaligned_write##bytes, STORE, bytes) \
+    RECORD(__tsan_volatile_read##bytes, LOAD, bytes)    \
+    RECORD(__tsan_volatile_write##bytes, STORE, bytes)
+READ_WRITE(1)
+READ_WRITE(2)
+READ_WRITE(4)
+READ_WRITE(8)
+READ_WRITE(16)
+HIDDEN void __tsan_read_range(void* p, size_t bytes) {
+    if (running.thread >= 0)
+        record_range(LOAD, __builtin_return_address(0), __builtin_frame_address(0), (uintptr_t)p, bytes);
+}
+HIDDEN void __tsan_write_range(void* p, size_t bytes) {
+    if (running.thread >= 0)
+        record_range(STORE, __builtin_return_address(0), __builtin_frame_address(0), (uintptr_t)p, bytes);
+}
+HIDDEN void __sanitizer_cov_trace_pc() {
+    if (running.thread >= 0) record(STEP, __builtin_return_address(0), __builtin_frame_address(0), 0, 0);
+}
+
+// Atomic operations of C++: the emulator tells of CUDA's by itself (counters::atomic)
+#define ATOMIC_OF(bits, T)                                                                                         \
+    HIDDEN T __tsan_atomic##bits##_load(const volatile T* p, int) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); } \
+    HIDDEN void __tsan_atomic##bits##_store(volatile T* p, T v, int) { __atomic_store_n(p, v, __ATOMIC_SEQ_CST); } \
+    HIDDEN T __tsan_atomic##bits##_exchange(volatile T* p, T v, int) {                                             \
+        return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST);                                                        \
+    }                                                                                                              \
+    HIDDEN T __tsan_atomic##bits##_fetch_add(volatile T* p, T v, int) {                                            \
+        return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST);                                                         \
+    }                                                                                                              \
+    HIDDEN T __tsan_atomic##bits##_fetch_sub(volatile T* p, T v, int) {                                            \
+        return __atomic_fetch_sub(p, v, __ATOMIC_SEQ_CST);                                                         \
+    }                                                                                                              \
+    HIDDEN bool __tsan_atomic##bits##_compare_exchange_strong(volatile T* p, T* old, T v, int, int) {              \
+        return __atomic_compare_exchange_n(p, old, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                  \
+    }
+ATOMIC_OF(8, uint8_t)
+ATOMIC_OF(16, uint16_t)
+ATOMIC_OF(32, uint32_t)
+ATOMIC_OF(64, uint64_t)
+
+HIDDEN void __tsan_init() {}
+HIDDEN void __tsan_func_entry(void*) {}
+HIDDEN void __tsan_func_exit() {}
+HIDDEN void __tsan_acquire(void*) {}
+HIDDEN void __tsan_release(void*) {}
+HIDDEN void __tsan_vptr_update(void**, void*) {}
+HIDDEN void __tsan_vptr_read(void**) {}
+HIDDEN void __tsan_atomic_thread_fence(int) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }

@@ -1,0 +1,46 @@
+// What the emulator tells the counters (count.cpp): who runs, where lanes meet, and what it does in their place. In the
+// build `counted` (-DEMULATOR_COUNT) COUNTED(f(...)) calls counters::f; in all others it is nothing.
+#pragma once
+#if defined(EMULATOR_COUNT)
+#include "words.h"
+#include <cstddef>
+#include <cstdint>
+
+#define COUNTED(call) counters::call
+// one site for each call in a kernel: the return address tells its line
+#define COUNTED_CALL __attribute__((noinline))
+
+namespace counters {
+
+// ---- a launch, its blocks -------------------------------------------------------------------------------------------
+void begin(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes);
+void end(int code);
+// Memory where `static thread_local` arrays lie, and dynamic shared memory. Hidden memory is neither shared nor global
+void block_begins(const void* statics, size_t statics_size, const void* dynamic, size_t dynamic_size);
+void hide(const void* start, size_t size);
+
+// ---- who runs -------------------------------------------------------------------------------------------------------
+// Defined in count.cpp, which is compiled without counters
+void enter(int thread, void* stack, size_t size);    // a thread of the block runs the kernel
+void leave();                                        // the emulator runs
+struct Quiet {    // while it lives the emulator works for the thread, and its accesses do not count
+    int thread;
+    uintptr_t stack, stack_end;
+    Quiet();
+    ~Quiet();
+};
+
+// ---- what happens ---------------------------------------------------------------------------------------------------
+// All lanes of these warps of the block have arrived here: what they did before can be lined up
+void line_up(int first_warp, int warps);
+// So many lanes of a warp execute this together: a barrier, a shuffle, a product on the tensor cores
+void together(const char* what, uint32_t lanes, const char* file, int line);
+void load_matrices(const uint64_t* row, uint32_t lanes, int matrices, const char* file, int line);
+void atomic(const void* site, const void* at, size_t size);
+void copy_async(const void* site, const void* shared, const void* global, size_t size, int valid);
+
+}    // namespace counters
+#else
+#define COUNTED(call) ((void)0)
+#define COUNTED_CALL
+#endif
