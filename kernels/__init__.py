@@ -8,9 +8,9 @@ import importlib
 import pkgutil
 
 from ._backend import BACKENDS, ROOMS, Chosen, chosen, requested, rungs, use
-from ._library import libraries, mend
+from ._library import counting, libraries, mend
 
-__all__ = ["BACKENDS", "ROOMS", "Chosen", "chosen", "libraries", "mend", "requested", "rungs", "use"]
+__all__ = ["BACKENDS", "ROOMS", "Chosen", "chosen", "counting", "libraries", "mend", "requested", "rungs", "use"]
 
 for _name in sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")):
     importlib.import_module(f"{__name__}.{_name}")  # each room registers itself

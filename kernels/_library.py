@@ -11,12 +11,13 @@ import ctypes
 import functools
 import sys
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from ..csrc import build
+from ..csrc import build, count
 
 FOLDER = Path(__file__).resolve().parent / "lib"
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}  # the codes of csrc/gpu.h
@@ -56,7 +57,7 @@ def stale(path, built):
 def missing(name, kind):
     """Why this library cannot be used, or an empty string."""
     try:
-        load(name, kind)
+        _loaded(name, kind)
     except OSError as error:
         return str(error)
     return ""
@@ -78,6 +79,28 @@ def load(name, kind):
     if stale(path, path.stat().st_mtime_ns):
         raise OSError(f"{path.name} is built from other sources than csrc/ has now; to build it again: {mend()}")
     return ctypes.CDLL(str(path))
+
+
+_counted = set()  # the sources whose counted build takes the place of the emulated one
+
+
+@contextmanager
+def counting(source):
+    """Inside, `emulated` runs the counted build of csrc/<source>.cu, which is compiled if need be. Yields a list; at
+    the end it has what each launch did (csrc/count.py: Launch)."""
+    launches, path = [], build.CSRC / f"{source}.cu"
+    library = count.built(path, FOLDER)
+    count.launches(library, path)  # those of a call that failed
+    _counted.add(source)
+    try:
+        yield launches
+    finally:
+        _counted.discard(source)
+    launches += count.launches(library, path)
+
+
+def _loaded(name, kind):
+    return load(name, "counted" if kind == "emulated" and name in _counted else kind)
 
 
 def table(kind, rows):
@@ -111,7 +134,7 @@ _lock = threading.Lock()  # the emulator runs one launch at a time
 
 
 def call(name, kind, function, *arguments, threads=None):
-    library = load(name, kind)
+    library = _loaded(name, kind)
     entry = declared(library, function, arguments, ctypes.c_int if kind == "cpu" else ctypes.c_void_p)
     values = [_value(argument) for argument in arguments]
     if kind == "cuda":
@@ -131,7 +154,7 @@ def call(name, kind, function, *arguments, threads=None):
 def size(name, kind, function, *arguments, threads=None):
     """The int64_t that a function returns: the bytes of a workspace."""
     last = () if threads is None else (threads,)
-    entry = declared(load(name, kind), function, arguments, *(ctypes.c_int for _ in last), restype=ctypes.c_int64)
+    entry = declared(_loaded(name, kind), function, arguments, *(ctypes.c_int for _ in last), restype=ctypes.c_int64)
     return entry(*map(_value, arguments), *last)
 
 

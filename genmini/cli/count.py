@@ -1,0 +1,102 @@
+"""`genmini count`: what a room's CUDA kernels do to memory, counted on a CPU, by line of their source."""
+
+import dataclasses
+import json
+
+HELP = "what a CUDA kernel does to memory, counted on a CPU: requests, sectors, bank conflicts, by line of its source"
+EXAMPLES = """examples:
+  genmini count affine_coupling                  its best rung, forward and backward
+  genmini count nearest_code --rung naive        another rung: kernels.rungs("nearest_code") has their names
+  genmini count affine_coupling --shape N=4 D=100    other sizes of the inputs
+
+The first time, the source is compiled with counters, which takes some ten seconds. Nothing is measured:
+docs/counting.md says what each counter means, what it is called in Nsight Compute, and what is not seen."""
+CONTEXT = 2  # lines of source around a line with counters
+
+
+def options(parser):
+    from argparse import RawDescriptionHelpFormatter
+
+    parser.epilog, parser.formatter_class = EXAMPLES, RawDescriptionHelpFormatter
+    parser.add_argument("room", metavar="ROOM", help="an operator of `genmini list` with CUDA kernels")
+    parser.add_argument("--rung", metavar="R", help="of its kernel (default: the best)")
+    parser.add_argument("--shape", nargs="+", default=[], metavar="NAME=SIZE",
+                        help="sizes of the inputs, by the letters of the room (default: small ones)")
+    parser.add_argument("--table", action="store_true", help="without the source")
+    parser.add_argument("--json", metavar="FILE", help="also write all counters, by Nsight Compute's names")
+
+
+def run(arguments):
+    from genmini import counting
+
+    counted = counting.count(arguments.room, arguments.rung, **_sizes(arguments.shape))
+    sizes = " ".join(f"{name}={size}" for name, size in counted.sizes.items())
+    print(f"{counted.room}, rung {counted.rung}, {sizes}: counted on a CPU, not measured (docs/counting.md)")
+    for launch in counted.launches:
+        print("\n".join(["", *_heading(launch), *_table(launch.rows)]))
+    if not arguments.table:
+        print("\n".join(["", *_source(counting.annotated(counted))]))
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump(dataclasses.asdict(counted) | {"source": counted.source.name}, file, indent=1)
+        print(f"\nsaved     {arguments.json}")
+
+
+def _sizes(words):
+    sizes = {}
+    for word in words:
+        name, _, size = word.partition("=")
+        if not size.isdecimal() or not int(size):
+            raise ValueError(f"--shape takes NAME=SIZE with a size from 1, as N=64; this is {word!r}")
+        sizes[name] = int(size)
+    return sizes
+
+
+def _heading(launch):
+    triple = lambda v: "x".join(map(str, v))
+    times = f"{launch.launches} launches of " if launch.launches > 1 else ""
+    yield f"{launch.kernel}   {times}{triple(launch.grid)} blocks of {triple(launch.block)} threads"
+    c, bytes = launch.counters, lambda n: f"{n / 1e6:.3f} MB" if n >= 1e5 else f"{n} bytes"
+    l2 = {name: 32 * c[f"lts__t_sectors_op_{name}.sum"] for name in ("read", "write", "atom")}
+    yield (f"  DRAM    read {bytes(c['dram__bytes_read.sum'])}, written {bytes(c['dram__bytes_write.sum'])}"
+           f"     L2  read {bytes(l2['read'])}, written {bytes(l2['write'])}"
+           + f", atomic {bytes(l2['atom'])}" * bool(l2["atom"]))
+    yield (f"  warps   {launch.lanes:.1f} of 32 lanes active, {launch.divergent} divergent branches, "
+           f"{launch.barriers} arrivals at barriers"
+           + f", {launch.flop / 1e6:.3g} MFLOP on tensor cores" * bool(launch.flop)
+           + f", {launch.dynamic_shared} bytes of dynamic shared memory" * bool(launch.dynamic_shared))
+    if launch.elsewhere:
+        yield f"  {launch.elsewhere} requests belong to no line of the source: do not trust these counters"
+
+
+def _table(rows):
+    """Lines of a table: sectors and wavefronts of a request, each beside the least possible; ! where there are more."""
+    yield f"  {'line':<24} {'access':<24} {'bytes':>5} {'requests':>9} {'lanes':>5} {'sectors':>14} {'wavefronts':>14}"
+    for row in rows:
+        where, collide = f"{row.file}:{row.line}", f"   {row.collisions} collisions" * bool(row.collisions)
+        yield (f"  {where:<24} {f'{row.space} {row.what}'.strip():<24} {row.size or '':>5} {row.inst_executed:>9} "
+               f"{row.lanes:>5.1f} {_pair(row.sectors, row.sectors_ideal):>14} "
+               f"{_pair(row.wavefronts, row.wavefronts_ideal):>14}{collide}").rstrip()
+
+
+def _pair(count, ideal):
+    return f"{'! ' * (count > ideal + 1e-9)}{count:.2f} / {ideal:.2f}" if count or ideal else ""
+
+
+def _source(lines):
+    """The source around lines that have counters, with these beside it."""
+    yield "requests, lanes, sectors / least possible, wavefronts / least possible; all that was counted on a line"
+    last = None
+    marked = [(line.file, line.number) for line in lines if line.requests or line.executed]
+    for line in lines:
+        if not any(line.file == file and abs(line.number - number) <= CONTEXT for file, number in marked):
+            continue
+        if last is None or last.file != line.file:
+            yield f"{line.file}"
+        elif last.number + 1 < line.number:
+            yield f"{'...':>54}"
+        last = line
+        lanes = f"{line.lanes:.1f}" if line.requests or line.executed else ""
+        counters = (f"{line.requests or '':>8} {lanes:>5} {_pair(line.sectors, line.sectors_ideal):>16} "
+                    f"{_pair(line.wavefronts, line.wavefronts_ideal):>16}")
+        yield f"{counters:<48} {line.number:>4} | {line.text}".rstrip()

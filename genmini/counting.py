@@ -1,0 +1,179 @@
+"""What a room's CUDA kernels do to memory, counted on a CPU, by line of their source.
+
+    counted = count("affine_coupling", rung="naive", N=64)     runs the room once, forward and backward
+    for launch in counted.launches: print(launch.kernel, launch.rows)
+
+The sizes are small: counts of a request (sectors, wavefronts, lanes) do not depend on how many requests there are.
+docs/counting.md says what each counter means. used by: genmini/cli/count.py
+"""
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from genmini import kernels, ops
+from genmini.csrc import count as counters
+from genmini.models.made import MADE
+from genmini.models.pixelcnn import PixelCNN
+
+
+@dataclass(frozen=True)
+class Counted:
+    room: str
+    rung: str
+    sizes: dict  # of the inputs, by name
+    launches: list  # of genmini.csrc.count.Launch
+    source: Path
+
+
+# ---- inputs: each function runs its operator once, and its gradient if it has one -----------------------------------
+
+
+def affine_coupling(N=64, D=3072):
+    x, s, t = (torch.randn(N, D, requires_grad=True) for _ in range(3))
+    _backward(*ops.affine_coupling(x, s, t))
+
+
+def spline_coupling(N=256, D=32, K=8):
+    _backward(*ops.spline_coupling((2 * torch.randn(N, D)).requires_grad_(),
+                                   torch.randn(N, D, 3 * K - 1, requires_grad=True)))
+
+
+def nearest_code(N=256, K=256, D=64):
+    ops.nearest_code(*_codes(N, K, D))
+
+
+def quantize(N=512, K=64, D=64):
+    z, e = (a.requires_grad_() for a in _codes(N, K, D))
+    _backward(*ops.quantize_step(z, e, torch.randint(K, (N,))))
+
+
+def code_stats(N=2048, K=64, D=64):
+    ops.code_stats(torch.randn(N, D), torch.randint(K, (N,)), K)
+
+
+def nade(N=8, D=64, H=100):
+    _backward(ops.nade(torch.randint(2, (N, D)), *_nade(D, H)))
+
+
+def nade_sample(N=8, D=64, H=100):
+    ops.nade_sample(torch.rand(N, D), *_nade(D, H))
+
+
+def made_sample(N=16, D=64, H=128):
+    model = MADE(D, (H,)).requires_grad_(False)
+    model.sample(N)
+
+
+def pixelcnn_sample(N=4, side=6, width=16, blocks=2):
+    model = PixelCNN((side, side), width=width, blocks=blocks).eval().requires_grad_(False)
+    model.sample(N)
+
+
+INPUTS = {function.__name__: function for function in (
+    affine_coupling, spline_coupling, nearest_code, quantize, code_stats, nade, nade_sample, made_sample,
+    pixelcnn_sample)}
+
+
+def _codes(N, K, D):
+    """A trained codebook: rows lie about their codes."""
+    e = torch.randn(K, D)
+    return e[torch.randint(K, (N,))] + 0.7 * torch.randn(N, D), e
+
+
+def _nade(D, H):
+    return [(scale * torch.randn(*size)).requires_grad_()
+            for size, scale in (((H, D), 0.05), ((D, H), 0.05), ((D,), 0.1), ((H,), 0.1))]
+
+
+def _backward(*outputs):
+    sum(out.sum() for out in outputs if out.requires_grad).backward()
+
+
+# ---- counting -------------------------------------------------------------------------------------------------------
+
+
+def count(room, rung=None, **sizes):
+    """Count one run of a room, on its best rung if none is named. The source is compiled with counters, once."""
+    run, rung, sizes = _checked(room, rung, sizes)
+    source = kernels.ROOMS[room].source
+    torch.manual_seed(0)
+    with kernels.counting(source) as launches, kernels.use("emulated", rung):
+        run(**sizes)
+    return Counted(room, rung, sizes, merged(launches), counters.build.CSRC / f"{source}.cu")
+
+
+def _checked(room, rung, sizes):
+    """-> the function that runs the room, the rung, all sizes; ValueError if the room has no counters, or no such."""
+    if room not in kernels.ROOMS:
+        raise ValueError(f"unknown room {room!r}; those with CUDA kernels are {', '.join(INPUTS)}")
+    language, rungs = kernels.ROOMS[room].language, kernels.rungs(room)
+    if language != "cuda":
+        raise ValueError(f"{room} is a {language.capitalize()} room: only CUDA kernels are counted yet, those of "
+                         f"{', '.join(INPUTS)}")
+    if room not in INPUTS:
+        raise ValueError(f"{room} has no inputs to be counted with: give it a function in genmini/counting.py")
+    if rung not in (None, *rungs):
+        raise ValueError(f"{room} has no rung {rung!r}; its rungs are {', '.join(rungs)}")
+    known = {name: parameter.default for name, parameter in inspect.signature(INPUTS[room]).parameters.items()}
+    if unknown := set(sizes) - set(known):
+        raise ValueError(f"{room} has no size {min(unknown)!r}; its sizes are "
+                         f"{', '.join(f'{name}={size}' for name, size in known.items())}")
+    return INPUTS[room], rung or rungs[-1], known | sizes
+
+
+def merged(launches):
+    """Launches of the same kernel on the same grid as one, in the order of the first."""
+    found = {}
+    for launch in launches:
+        key = launch.kernel, launch.grid, launch.block, launch.dynamic_shared
+        found[key] = found[key] + launch if key in found else launch
+    return list(found.values())
+
+
+# ---- the source -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Line:
+    """A line of the source, and the sum of what all launches did there."""
+
+    file: str
+    number: int
+    text: str
+    requests: int  # of memory
+    executed: int  # basic blocks that begin here, by warps
+    lanes: float  # of a request, or else of a basic block, on average
+    sectors: float  # of a request of global memory, on average
+    sectors_ideal: float
+    wavefronts: float  # of a request of shared memory, on average
+    wavefronts_ideal: float
+
+
+def annotated(counted):
+    """The lines of the files in which something was counted, the room's own file first."""
+    rows = [row for launch in counted.launches for row in launch.rows]
+    branches = [branch for launch in counted.launches for branch in launch.branches]
+    files = {path.name: path for path in counters.build.reads(counted.source)}
+    seen = {part.file for part in (*rows, *branches)}
+    return [_line(file, number, text, [row for row in rows if row.file == file and row.line == number],
+                  [branch for branch in branches if branch.file == file and branch.line == number])
+            for file, path in files.items() if file in seen
+            for number, text in enumerate(path.read_text().splitlines(), 1)]
+
+
+def _line(file, number, text, rows, branches):
+    """Means of the rows weigh each by its requests."""
+    mean = lambda of, rows: sum(of(row) * row.inst_executed for row in rows) / max(_executed(rows), 1)
+    of_global, of_shared = ([row for row in rows if row.space == space] for space in ("global", "shared"))
+    executed = sum(branch.executed for branch in branches)
+    lanes = mean(lambda row: row.lanes, rows) if rows else sum(b.lanes for b in branches) / max(executed, 1)
+    return Line(file, number, text, _executed(of_global + of_shared), executed, lanes,
+                mean(lambda row: row.sectors, of_global), mean(lambda row: row.sectors_ideal, of_global),
+                mean(lambda row: row.wavefronts, of_shared), mean(lambda row: row.wavefronts_ideal, of_shared))
+
+
+def _executed(rows):
+    return sum(row.inst_executed for row in rows)
