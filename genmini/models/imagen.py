@@ -17,12 +17,14 @@ computed from texts once, when the language model has been trained, and do not c
 
 (3) and (5) are diffusions that read e: genmini/models/_painters.py. The smallest images are those that (3) draws, 16x16
 pixels of images of 16, 32 and 64; (5) makes 16x16 to 32x32, and another network by the same rule 32x32 to 64x64. Each
-is a stage of its own, and learns from the images of the data, not from samples. By (6) a network that enlarges cannot
-change what is there (Wang et al., "Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model", 2023),
-apart from rounding and from what would leave the range of levels. Where a text is hidden in training, a
-network reads e_1 alone, of the state before any word. So does F(x_t, t) in (4). With a large w estimates of x_0 leave
-[-1, 1]; "static" clips them, "dynamic" divides by a quantile of their size (kernels/ddim_step.py). w counts where s_t >
-0.7, where it is decided which things there are and where; at less noise it would blur and break their edges
+is a stage of its own, and learns from the images of the data, not from samples. By (6) what is there cannot change
+where an image is enlarged once more (Wang et al., "Zero-Shot Image Restoration Using Denoising Diffusion Null-Space
+Model", 2023). The last network has the last word, since (6) leaves fringes at edges.
+
+Where a text is hidden in training, a network reads e_1 alone, of the state before any word. So does F(x_t, t) in (4).
+With a large w estimates of x_0 leave [-1, 1]; "static" clips them, "dynamic" divides by a quantile of their size
+(kernels/ddim_step.py). w counts where s_t > 0.7, where it is decided which things there are and where; at less noise it
+would blur and break their edges
 (Kynkäänniemi et al., "Applying Guidance in a Limited Interval Improves Sample and Distribution Quality", 2024).
 
     network: genmini/nets/unet.py    text: genmini/data/captions.py    measure: genmini/metrics/captions.py
@@ -206,11 +208,12 @@ class Imagen(Captioned):
             y = self.examples[torch.randint(EXAMPLES, (n,), device=self.device)]
         x, e = None, self.states(self.check_y(y, n))
         same = dict(how=how, steps=steps, threshold=threshold, eta=eta)
-        for part in self.parts[1 : max(1, self.stage) + 1]:
+        parts = self.parts[1 : max(1, self.stage) + 1]
+        for part in parts:
             given = dict(noise=noise, guidance=guidance) if x is None else dict(x=repeated(x, part.shape))
             frames = None if film is None else []
             drawn = part.sample(n, e, film=frames, **same, **given)  # (4), (5)
-            x = drawn if x is None else self.fitted(drawn, x)
+            x = drawn if x is None or part is parts[-1] else self.fitted(drawn, x)
             if film is not None:
                 film += [repeated(frame, self.shape) for frame in frames]
         return repeated(x, self.shape)

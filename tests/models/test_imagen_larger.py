@@ -82,8 +82,14 @@ def test_a_sample_is_enlarged_by_what_has_been_learnt(stage):
     base = model.base.sample(2, model.states(model.check_y("a red circle", 2)))
     if stage < 2:
         assert torch.equal(small, base) and torch.equal(x, base.repeat_interleave(4, 2).repeat_interleave(4, 3))
-    else:  # what is enlarged is the sample of the base
+    else:  # what is enlarged is the sample of the base, and what is enlarged again has its means
         assert torch.equal(conditions.part(model.larger[0].in_levels(shown[0]), "half").round(), base)
+    if stage == 3:
+        middle = conditions.part(model.larger[1].in_levels(shown[1]), "half").round()
+        inside = (middle > 0).all(1) & (middle < 16).all(1)  # whose squares no level has left its range
+        whole = inside.unflatten(2, (16, 2)).unflatten(1, (16, 2)).all(4).all(2)[:, None].expand_as(base)
+        means = avg_pool2d(middle.float(), 2)
+        assert whole.any() and (means - base)[whole].abs().max() <= 0.5
 
 
 @pytest.mark.parametrize("shape, sides", [((3, 32, 64), (16, 32)), ((32, 32), (16, 16))])
