@@ -8,12 +8,13 @@ docs/counting.md says what each counter means. used by: genmini/cli/count.py
 """
 
 import inspect
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
-from genmini import kernels, ops
+from genmini import files, kernels, ops
 from genmini.csrc import count as counters
 from genmini.models.made import MADE
 from genmini.models.pixelcnn import PixelCNN
@@ -134,6 +135,11 @@ def merged(launches):
 
 
 # ---- the source -----------------------------------------------------------------------------------------------------
+
+
+def save(path, counted):
+    """Write all counters as JSON."""
+    files.write(path, json.dumps(asdict(counted) | {"source": counted.source.name}, indent=1).encode())
 
 
 @dataclass

@@ -1,8 +1,5 @@
 """`genmini count`: what a room's CUDA kernels do to memory, counted on a CPU, by line of their source."""
 
-import dataclasses
-import json
-
 HELP = "what a CUDA kernel does to memory, counted on a CPU: requests, sectors, bank conflicts, by line of its source"
 EXAMPLES = """examples:
   genmini count affine_coupling                  its best rung, forward and backward
@@ -37,8 +34,7 @@ def run(arguments):
     if not arguments.table:
         print("\n".join(["", *_source(counting.annotated(counted))]))
     if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(dataclasses.asdict(counted) | {"source": counted.source.name}, file, indent=1)
+        counting.save(arguments.json, counted)
         print(f"\nsaved     {arguments.json}")
 
 

@@ -61,7 +61,7 @@ def test_it_is_trained_judged_and_studied(run, capsys, tmp_path):
 @pytest.mark.parametrize("words, says", [
     (["sample", "r", "a red circle"], "r does not fit: CLIP draws no samples"),
     (["score", "r"], "a score takes a model that draws images: CLIP draws none"),
-    (["study", "grid", "r"], "r does not fit: CLIP encodes images and decodes no codes: grid is for autoencoder, vae"),
+    (["study", "grid", "r"], "r does not fit: CLIP encodes images and decodes no codes: grid is for realnvp, maf"),
     (["study", "embed", "r"], "r does not fit: its images have no classes"),
     (["study", "retrieve", "made"], "made does not fit: MADE has no latent code"),
     (["train", "clip", "--data", "digits"], "clip has no recipe for 'digits'; its recipes are shapes"),
