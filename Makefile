@@ -22,7 +22,7 @@ test: build      ## everything that proves the project (needs no GPU)
 	$(PY) -m pytest -n auto --dist worksteal
 
 test-docs: build  ## every `genmini` command that README.md and docs/ show, one after the other
-	$(PY) -m pytest -q -m docs -n auto
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m docs -n auto
 
 test-thorough: build ## every mutant, ThreadSanitizer, hypothesis at length
 	HYPOTHESIS_PROFILE=thorough GENMINI_THOROUGH=1 $(PY) -m pytest -n auto --dist worksteal
