@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import copies
 import pytest
 from forks import Forks
 
@@ -264,7 +265,7 @@ CASES = MUTANTS + NATIVE + [pytest.param(wrong, marks=pytest.mark.thorough) for 
 def copied(folder):
     """A copy of the project."""
     for name in ("csrc", "kernels", "genmini", "tests"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        copies.copy(name, folder / name)
     shutil.copy(ROOT / "pyproject.toml", folder)
 
 

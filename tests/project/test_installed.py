@@ -13,6 +13,7 @@ import tarfile
 import venv
 from pathlib import Path
 
+import copies
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,7 +93,7 @@ def installed(sdist, tmp_path_factory):
     only what has changed, and fails where a source lacks something."""
     source = unpacked(sdist, tmp_path_factory.mktemp("unpacked"))
     built = source / "build" / f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
-    shutil.copytree(ROOT / "kernels" / "lib", built / "genmini" / "kernels" / "lib")
+    copies.copy(Path("kernels") / "lib", built / "genmini" / "kernels" / "lib")
     return install(source, tmp_path_factory.mktemp("installed"), environment(GENMINI_STRICT="1"))
 
 
