@@ -137,9 +137,10 @@ def merged(launches):
 # ---- the source -----------------------------------------------------------------------------------------------------
 
 
-def save(path, counted):
-    """Write all counters as JSON."""
-    files.write(path, json.dumps(asdict(counted) | {"source": counted.source.name}, indent=1).encode())
+def save(path, counted, prediction=None):
+    """Write all counters as JSON, and what is compiled and predicted (genmini/predict.py), if given."""
+    more = {} if prediction is None else prediction.as_json()
+    files.write(path, json.dumps(asdict(counted) | {"source": counted.source.name} | more, indent=1).encode())
 
 
 @dataclass

@@ -5,6 +5,7 @@ EXAMPLES = """examples:
   genmini count affine_coupling                  its best rung, forward and backward
   genmini count nearest_code --rung naive        another rung: kernels.rungs("nearest_code") has their names
   genmini count affine_coupling --shape N=4 D=100    other sizes of the inputs
+  genmini count affine_coupling --card h100      how fast a card could run it at most: predicted, not measured
 
 The first time, the source is compiled with counters, which takes some ten seconds. Nothing is measured:
 docs/counting.md says what each counter means, what it is called in Nsight Compute, and what is not seen."""
@@ -19,22 +20,28 @@ def options(parser):
     parser.add_argument("--rung", metavar="R", help="of its kernel (default: the best)")
     parser.add_argument("--shape", nargs="+", default=[], metavar="NAME=SIZE",
                         help="sizes of the inputs, by the letters of the room (default: small ones)")
+    parser.add_argument("--card", metavar="C", help="also predict: a100, h100, h200, rtx4090, or all")
     parser.add_argument("--table", action="store_true", help="without the source")
     parser.add_argument("--json", metavar="FILE", help="also write all counters, by Nsight Compute's names")
 
 
 def run(arguments):
-    from genmini import counting
+    from genmini import counting, predict
 
+    cards = predict.named(arguments.card) if arguments.card else []
     counted = counting.count(arguments.room, arguments.rung, **_sizes(arguments.shape))
     sizes = " ".join(f"{name}={size}" for name, size in counted.sizes.items())
     print(f"{counted.room}, rung {counted.rung}, {sizes}: counted on a CPU, not measured (docs/counting.md)")
-    for launch in counted.launches:
+    predicted = predict.of(counted, cards) if cards else None
+    for i, launch in enumerate(counted.launches):
         print("\n".join(["", *_heading(launch), *_table(launch.rows)]))
+        if predicted:
+            of_launch = predicted.rows[i * len(cards) : (i + 1) * len(cards)]
+            print("\n".join([*_compiled(predicted, launch), *_predicted(of_launch)]))
     if not arguments.table:
         print("\n".join(["", *_source(counting.annotated(counted))]))
     if arguments.json:
-        counting.save(arguments.json, counted)
+        counting.save(arguments.json, counted, predicted)
         print(f"\nsaved     {arguments.json}")
 
 
@@ -73,6 +80,32 @@ def _table(rows):
         yield (f"  {where:<24} {f'{row.space} {row.what}'.strip():<24} {row.size or '':>5} {row.inst_executed:>9} "
                f"{row.lanes:>5.1f} {_pair(row.sectors, row.sectors_ideal):>14} "
                f"{_pair(row.wavefronts, row.wavefronts_ideal):>14}{collide}").rstrip()
+
+
+def _compiled(predicted, launch):
+    """What nvcc says of the kernel, by architecture, or why it says nothing."""
+    if predicted.why:
+        yield f"  compiled  nothing: {predicted.why}"
+    for (architecture, kernel), usage in sorted(predicted.usage.items()):
+        if kernel == launch.kernel:
+            yield (f"  compiled  sm_{architecture}: {usage.registers} registers, {usage.shared} bytes of static shared "
+                   + (f"memory, {usage.stack + usage.local} bytes of stack: spills, or arrays"
+                      if usage.stack + usage.local else "memory, nothing spilled"))
+
+
+def _predicted(rows):
+    """A table: occupancy, the microseconds that each resource needs at least, and the one that binds."""
+    yield (f"  predicted  {'blocks':>6} {'warps':>8}  {'limited by':<27} {'waves':>7} "
+           + " ".join(f"{name:>8}" for name in rows[0].seconds) + "  at least, in us")
+    for row in rows:
+        room, us = row.occupancy, {name: 1e6 * seconds for name, seconds in row.seconds.items()}
+        waves = "" if row.waves is None else f"{row.waves:.2f}"
+        occupied = (f"{room.blocks:>6} {f'{room.active} of {room.warps}':>8}  {room.limited_by:<27} {waves:>7}"
+                    if room else f"{'-':>6} {'-':>8}  {'-':<27} {'-':>7}")
+        needs = " ".join(f"{f'{time:.2f}' if time else '-':>8}" for time in us.values())
+        yield f"  {row.card:<10} {occupied} {needs}  {us[row.binds]:.2f}{' *' * row.short}, {row.binds}"
+    if any(row.short for row in rows):
+        yield "  * less than a launch itself takes: at this size latency binds, of which nothing is predicted"
 
 
 def _pair(count, ideal):

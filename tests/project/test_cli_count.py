@@ -2,9 +2,11 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from check import command as run
+from genmini.csrc import compiled
 from genmini.csrc import count as counters
 
 from genmini import counting, kernels
@@ -16,6 +18,7 @@ MISTAKES = {
     "no room": (["softmax"], "unknown room 'softmax'; those with CUDA kernels are affine_coupling, spline_coupling"),
     "no rung": (["nade", "--rung", "tiled"], "nade has no rung 'tiled'; its rungs are naive, warp_rows"),
     "no size": (["nade", "--shape", "K=3"], "nade has no size 'K'; its sizes are N=8, D=64, H=100"),
+    "no card": (["nade", "--card", "b200"], "unknown card 'b200'; known are a100, h100, h200, rtx4090, and all"),
     "no number": (["nade", "--shape", "N"], "--shape takes NAME=SIZE with a size from 1, as N=64; this is 'N'"),
     "nothing": (["nade", "--shape", "N=0"], "--shape takes NAME=SIZE with a size from 1, as N=64; this is 'N=0'"),
 }
@@ -56,6 +59,32 @@ def test_counters_by_line(capsys):
     assert launch["elsewhere"] == 0 and launch["counters"]["dram__bytes_write.sum"] == 4 * 32 * 4 + 32  # sums, counts
     rows = {(row["what"], row["space"]): row for row in launch["rows"] if row["file"] == "code_stats.cu"}
     assert rows["load", "global"]["memory_l2_theoretical_sectors_global"] >= 4 * 64
+
+
+@pytest.mark.skipif(bool(counters.missing()), reason=counters.missing())
+def test_what_cards_could_do_is_predicted(capsys, monkeypatch):
+    """In four words, never "measured"; without nvcc's library the ceilings stand, and the reason why no more does."""
+    words = "count", "code_stats", "--shape", "N=64", "K=4", "D=32", "--table", "--json", "c.json", "--card"
+    (library,) = (library for library in kernels.libraries() if (library.name, library.kind) == ("code_stats", "cuda"))
+    if library.built and not compiled.missing():
+        status, out, err = run(capsys, *words, "all")
+        assert status == 0, err
+        assert out.count("measured") == 1 and "counted on a CPU, not measured" in out
+        of_nvcc = r"^  compiled  sm_90: \d+ registers, \d+ bytes of static shared memory, nothing spilled$"
+        assert re.search(of_nvcc, out, re.M), out
+        rows = re.findall(r"^  (A100|H100|H200|RTX 4090) +(\d+) +\d+ of \d+  [a-z ]+ (\d+\.\d+) .* (\w+)$", out, re.M)
+        assert [row[0] for row in rows] == ["A100", "H100", "H200", "RTX 4090"], out
+        saved = json.load(open("c.json"))
+        assert {"registers", "shared", "kernel"} < set(saved["compiled"][0])
+        assert [row["blocks"] for row in saved["predicted"]] == [int(row[1]) for row in rows]
+        read = saved["launches"][0]["counters"]["dram__bytes_read.sum"] + 4 * 32 * 4 + 32
+        assert saved["predicted"][1]["seconds"]["DRAM"] == pytest.approx(read / 3.35e12)
+    absent = replace(library, built=False, log="nvcc was not found on PATH or in CUDA_HOME")
+    monkeypatch.setattr(kernels, "libraries", lambda: [absent])
+    status, out, err = run(capsys, *words, "h100")
+    assert status == 0, err
+    assert "  compiled  nothing: nvcc was not found on PATH or in CUDA_HOME" in out
+    assert re.search(r"^  H100 +- +- +- +- +\d+\.\d+ +\d+\.\d+ .*, (DRAM|shared)$", out, re.M), out
 
 
 @pytest.mark.skipif(bool(counters.missing()), reason=counters.missing())
