@@ -39,7 +39,7 @@ class Plan:
     loops: list  # the settings of the loop, a dict for each stage
     seed: int
     threads: int | None  # of the recipe
-    options: dict  # of the data: size, colour, captions and scenes of images; {} of all else
+    options: dict  # of the data: size, colour, captions and scenes of images, the column of csv; {} of all else
 
     @property
     def model_class(self):
@@ -61,17 +61,19 @@ class Plan:
         return self.settings | self.loops[0] | {f"{stage}.{key}": loop[key] for stage, loop in later for key in loop}
 
 
-def plan(model, data_name, recipe=None, assignments=(), steps=None, seed=0, size=None, colour=False, scenes=None):
+def plan(model, data_name, recipe=None, assignments=(), steps=None, seed=0, size=None, colour=False, scenes=None,
+         column=None):
     """The recipe of this name (default: the one for the data) with `assignments` "KEY=VALUE" and `steps` over it.
 
-    size, colour: of the data `images` and `shapes`; scenes: of `shapes`, how many to learn from (default: the recipe's)
+    size, colour: of the data `images` and `shapes`; scenes: of `shapes`, how many to learn from (default: the
+    recipe's); column: of `csv`
     """
     model_class = models.find(model)
-    options = data.options(data_name, size, colour, scenes=scenes or 0)
+    options = data.options(data_name, size, colour, scenes=scenes or 0, column=column)
     name, chosen, data_name = _recipe(model, data_name, recipe, colour)
     if data.family(data_name) == "shapes":
         scenes = scenes or chosen.get("scenes")
-    options = data.options(data_name, size, colour, model_class.captions, scenes or 0)
+    options = data.options(data_name, size, colour, model_class.captions, scenes or 0, column)
     at_once = not model_class.cannot("fit")
     settings, *loops = _settings(assignments, model_class, model_class.fit if at_once else Loop, chosen)
     if steps and at_once:
@@ -86,11 +88,11 @@ def _recipe(model, wanted, name, colour=False):
 
     The user's own grey images, and shapes without colours, follow the recipes for MNIST; images in colour the one named
     "colour", unless there is one for shapes and they are; so do grey ones of the user's own, of a model that has none
-    for MNIST.
+    for MNIST. A series of the user's own follows that for `series`.
     """
     recipes, colour = models.recipes(model), data.in_colour(wanted, colour)
     like_mnist = not colour and data.family(wanted) in (*data.OWN, "shapes")
-    for_wanted = "mnist" if like_mnist else wanted
+    for_wanted = "mnist" if like_mnist else "series" if wanted == "csv" else wanted
     named = [key for key, recipe in recipes.items() if for_wanted in (key, recipe["data"])]
     related = [key for key, recipe in recipes.items() if data.family(recipe["data"]) == data.family(for_wanted)]
     in_any = ["colour"] * ("colour" in recipes and (colour or data.family(wanted) in data.OWN))

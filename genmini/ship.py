@@ -85,7 +85,7 @@ def command(saved, out):
     options = saved.get("options", {})
     plan = lambda *sets: experiment.plan(saved["model"], saved["data"], saved["recipe_name"], sets, seed=saved["seed"],
                                          size=options.get("size"), colour=options.get("colour", False),
-                                         scenes=options.get("scenes"))
+                                         scenes=options.get("scenes"), column=options.get("column"))
     decides = lambda plan: completed(plan.settings, saved) | json.loads(json.dumps(plan.recipe))
     wanted, known = completed(saved["settings"], saved) | saved["recipe"], decides(plan())
     sets = [f"{key}={tuple(value) if isinstance(value, list) else value}"
@@ -96,6 +96,7 @@ def command(saved, out):
     words = ["genmini", "train", saved["model"], "--data", saved["data"]]
     words += ["--size", str(options["size"])] if "size" in options else []
     words += ["--scenes", str(options["scenes"])] if "scenes" in options else []
+    words += ["--column", options["column"]] if "column" in options else []
     words += ["--colour"] if options.get("colour") else []
     words += ["--recipe", saved["recipe_name"], "--seed", str(saved["seed"]), "--threads", str(saved["threads"])]
     words += [word for each in sets for word in ("--set", each)]

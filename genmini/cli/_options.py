@@ -10,6 +10,8 @@ def where_data_lies(parser):
     parser.add_argument("--data-dir", metavar="DIR",
                         help="the folder of MNIST's files, or of your own data (default: that of the run, else "
                              "$GENMINI_DATA; MNIST is downloaded if it is nowhere)")
+    parser.add_argument("--path", dest="data_dir", metavar="FILE",
+                        help="of --data csv: the file of the series (default: that of the run)")
 
 
 def of_images(parser):

@@ -7,6 +7,7 @@ from pathlib import Path
 from . import _options
 
 HELP = "one question about what a trained run has learnt: a picture and a line"
+OPTIONS = "axes", "between", "pick", "horizon", "start"  # of some studies
 VALUES = {"dimensions": "latent-dim", "alphas": "alpha"}  # an option -> the study that trains by it
 
 
@@ -26,6 +27,10 @@ def options(parser):
                       help="of interpolate: the classes of both ends, as 0,7")
     ways.add_argument("--pick", choices=("first", "nearest"),
                       help="of interpolate: the first pairs of images (default), or those with the nearest codes")
+    ways.add_argument("--horizon", type=_options.positive, metavar="H",
+                      help="of forecast: how many numbers ahead (default: 12)")
+    ways.add_argument("--start", type=_options.positive, metavar="T",
+                      help="of forecast: the time of the first of them (default: that of the first test number)")
     trains = parser.add_argument_group("of latent-dim and alpha, which train")
     trains.add_argument("--dimensions", type=_options.positive, nargs="+", metavar="d",
                         help="of latent-dim (default: 2 5 10 20 50)")
@@ -70,7 +75,7 @@ def run(arguments):
     study, folders = studies.find(arguments.study), arguments.of or [None]
     if arguments.out:
         files.check_name(arguments.out)
-    given = {option: getattr(arguments, option) for option in ("axes", "between", "pick")}
+    given = {option: getattr(arguments, option) for option in OPTIONS}
     given = {option: value for option, value in given.items() if value is not None}
     studies.check_options(arguments.study, given)
     for values, its in VALUES.items():

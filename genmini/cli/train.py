@@ -12,6 +12,8 @@ def options(parser):
     parser.add_argument("model", metavar="MODEL", help="a model of `genmini list`, as made")
     parser.add_argument("--data", required=True, metavar="D", help="a data set of `genmini list`, as digits")
     _options.of_images(parser)
+    parser.add_argument("--column", metavar="NAME",
+                        help="with --data csv: the column to learn, by name or by number (default: the only one)")
     parser.add_argument("--recipe", metavar="R",
                         help="a recipe of the model (default: its first for the data or another version of it; "
                              "`mnist` for your own images, `colour` with --colour)")
@@ -37,7 +39,7 @@ def run(arguments):
     from genmini.loop import short
 
     plan = experiment.plan(arguments.model, arguments.data, arguments.recipe, arguments.set, arguments.steps,
-                           arguments.seed, arguments.size, arguments.colour, arguments.scenes)
+                           arguments.seed, arguments.size, arguments.colour, arguments.scenes, arguments.column)
     if arguments.tensorboard and plan.at_once:
         raise ValueError(f"{plan.model} is fitted at once: it takes no --tensorboard, leave it out")
     folder = _named_folder(arguments)

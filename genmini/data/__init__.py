@@ -9,6 +9,7 @@
     load("shapes", "train", size=32)                             drawn scenes with captions: genmini/data/shapes.py
     load("shapes", "train", size=32, captions=4)                 y are captions, of 4 sentences of each image
     load("captions", "train")                                    sentences without images: genmini/data/captions.py
+    load("csv", "train", "shop.csv", column="sold")              a column of numbers: genmini/data/series_file.py
 
 Points of the plane and series of numbers are floating and have no levels (None). toys.TOYS holds the toys' densities.
 Text is x (N, L), the numbers of words (genmini/data/text.py): 0 ends a text and fills its row, levels is how many
@@ -39,16 +40,17 @@ from . import (
     images,
     mnist,
     series,
+    series_file,
     shapes,
     shapes_captions,
     text,
     toys,
     unpaired,
 )
+from ._options import chosen, family, in_colour, kind  # noqa: F401  data.kind, data.in_colour
 
 SPLITS = ("train", "valid", "test")
-OWN = ("idx", "images")  # the user's own data: always from a folder
-SIZE = 32  # of `images` and `shapes`, if no other is chosen
+OWN = ("idx", "images")  # the user's own images: always from a folder
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,12 @@ def _series(split, folder):
     return Data("series", split, torch.from_numpy(x)[None], torch.tensor([year]), None, classes=0)
 
 
+def _csv(split, path, column=None):
+    x, before = series_file.read(split, path, column)
+    source = dict(folder=str(Path(path).resolve()), count=len(x), sha256=hashlib.sha256(x.tobytes()).hexdigest())
+    return Data("csv", split, torch.from_numpy(x)[None], torch.tensor([before]), None, classes=0, source=source)
+
+
 def _shapes(name, colour=True):
     def read(split, folder, size, scenes=0):
         scenes, y = shapes.read(name, split, scenes if scenes and split == "train" else None)
@@ -224,6 +232,7 @@ SETS = {  # name -> (what it is, the function that reads a split from a folder; 
     "captions": ("sentences about scenes of `shapes` and its kin, without images (made)", _captions),
     **{name: (f"points of the plane: {toy.what} (made, density known)", _toy(name)) for name, toy in toys.TOYS.items()},
     "series": ("yearly sunspot numbers 1700-1919, -1954, -2008 (embedded)", _series),
+    "csv": ("a series of your own, a column of numbers, --column NAME (from --path)", _csv),
 }
 
 
@@ -232,77 +241,30 @@ def check(name):
         raise ValueError(f"unknown data {name!r}; the data sets are {', '.join(SETS)}")
 
 
-def kind(name):
-    if name in toys.TOYS:
-        return "points of the plane"
-    return {"series": "a series", "captions": "text"}.get(name, "images")
-
-
-def family(name):
-    """The name without its binary version."""
-    return name.partition("-")[0]
-
-
-def in_colour(name, colour=False):
-    """Whether the images have 3 channels. colour: what was chosen for `images`."""
-    return colour or family(name) == "shapes" and not name.startswith("shapes-grey")
-
-
-def options(name, size=None, colour=False, captions=0, scenes=0):
-    """What `load` takes beside name, split and folder, checked: {} of all data but `images` and `shapes`."""
+def options(name, size=None, colour=False, captions=0, scenes=0, column=None):
+    """What `load` takes beside name, split and folder, checked: {} of all data but `images`, `shapes` and `csv`."""
     check(name)
-    if captions or scenes:
-        chosen = options(name, size, colour)
-        chosen |= _captions_option(name, captions) if captions else {}
-        return chosen | (_scenes_option(name, scenes) if scenes else {})
-    if family(name) not in ("images", "shapes"):
-        if size is not None or colour:
-            raise ValueError("size and colour are chosen for the data `images`, a size for `shapes`, "
-                             f"and {name} has its own")
-        return {}
-    if colour and not (name == "images" or in_colour(name)):
-        raise ValueError(f"{name} is made of grey images: leave colour out, or take the data `{family(name)}`")
-    if family(name) == "shapes":
-        shapes.check_side(SIZE if size is None else size)
-        return dict(size=SIZE if size is None else size)
-    images.check_size(SIZE if size is None else size)
-    return dict(size=SIZE if size is None else size, colour=colour)
+    return chosen(name, size, colour, captions, scenes, column)
 
 
-def _captions_option(name, captions):
-    if family(name) not in ("images", "shapes"):
-        raise ValueError(f"captions are chosen for the data `shapes` and `images`, and {name} has none")
-    if type(captions) is not int or not 0 < captions <= captions_file.MOST_CAPTIONS:
-        raise ValueError("captions must be how many of an image there are, 1 to "
-                         f"{captions_file.MOST_CAPTIONS}, got {captions!r}")
-    return dict(captions=captions)
-
-
-def _scenes_option(name, scenes):
-    if family(name) != "shapes":
-        raise ValueError(f"a number of scenes is chosen for the data `shapes`, and {name} has none")
-    if type(scenes) is not int or not 0 < scenes <= shapes.MOST:
-        raise ValueError(f"scenes must be how many the train split has, 1 to {shapes.MOST}, got {scenes!r}")
-    return dict(scenes=scenes)
-
-
-def load(name, split="train", folder=None, size=None, colour=False, captions=0, scenes=0):
+def load(name, split="train", folder=None, size=None, colour=False, captions=0, scenes=0, column=None):
     """A split of a data set.
 
-    folder: where data lies that is not embedded (default: GENMINI_DATA; of MNIST, else the user's cache).
+    folder: where data lies that is not embedded (default: GENMINI_DATA; of MNIST, else the user's cache); of `csv` the
+    file, and column: its column, by name or by number from 1 (default: the only one).
     size: of the data `images` and `shapes`, the side in pixels (default: 32). colour: whether `images` keep theirs.
     captions: of `images` and `shapes`, how many sentences of each image y is drawn from; 0: y is a class.
     scenes: of `shapes`, how many the train split has; 0: shapes.COUNT.
     """
-    chosen = options(name, size, colour, captions, scenes)
-    K = chosen.pop("captions", 0)
+    its = options(name, size, colour, captions, scenes, column)
+    K = its.pop("captions", 0)
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
-    if folder is not None and family(name) not in (*OWN, "mnist"):
+    if folder is not None and family(name) not in (*OWN, "mnist", "csv"):
         raise ValueError(f"{name} lies in no folder, and {str(folder)!r} is given: leave --data-dir out")
     if family(name) in OWN:
         folder = home.find(folder, needed_by=name)
-    read = SETS[name][1](split, folder, **chosen)
+    read = SETS[name][1](split, folder, **its)
     return read.captioned(K) if K else read
 
 
@@ -334,6 +296,7 @@ def check_same(data, record):
         return
     then, now = record["splits"][data.split], data.source
     if (then["count"], then["sha256"]) != (now["count"], now["sha256"]):
-        has, had = (f"{one['count']} images with SHA-256 {one['sha256'][:12]}..." for one in (now, then))
+        of, where = ("numbers", "file by --path") if data.name == "csv" else ("images", "folder by --data-dir")
+        has, had = (f"{one['count']} {of} with SHA-256 {one['sha256'][:12]}..." for one in (now, then))
         raise ValueError(f"{now['folder']} does not hold the data of this run: its {data.split} split has {has}, "
-                         f"and the run's had {had}; it lay in {record['folder']}: name the right folder by --data-dir")
+                         f"and the run's had {had}; it lay in {record['folder']}: name the right {where}")

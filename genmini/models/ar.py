@@ -137,7 +137,8 @@ class AR(Model):
         one_of(METHODS, method=method)
         x = x.detach().to("cpu", torch.float64)
         if x.dim() != 2 or x.shape[1] <= self.p + 1 or not x.isfinite().all():
-            raise ValueError(f"a fit needs finite series (N, T) with T > p + 1 = {self.p + 1}, got {tuple(x.shape)}")
+            raise ValueError(f"a fit needs finite series (N, T) with T > p + 1 = {self.p + 1}, got {tuple(x.shape)}: a "
+                             "smaller p needs fewer numbers")
         if method == "likelihood" and self.p > MOST_SEARCHED:
             raise ValueError(f"the likelihood is searched for p of at most {MOST_SEARCHED}, which takes seconds, got "
                              f"p={self.p}: method='yule-walker' or 'least-squares' solves for more")

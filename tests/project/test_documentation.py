@@ -80,8 +80,11 @@ def short(words):
 
 
 def own_data(folder):
-    """What the pages call `fashion`, an IDX set with labels, and `photos`, images in a sub-folder for each class."""
+    """What the pages call `fashion`, an IDX set with labels, `photos`, images in a sub-folder for each class, and
+    `shop.csv`, a series."""
     noise = np.random.RandomState(0)
+    sold = "\n".join(f"{day},{20 + 5 * (day % 7) + noise.randn():.2f}" for day in range(200))
+    (folder / "shop.csv").write_text(f"day,sold\n{sold}\n")
     (folder / "fashion").mkdir()
     for name, N in (("train", 60), ("t10k", 20)):
         images = struct.pack(">4I", 0x803, N, 28, 28) + noise.randint(256, size=(N, 28, 28)).astype(np.uint8).tobytes()
