@@ -38,7 +38,7 @@ GXX += ["-fno-strict-aliasing", "-Wno-unknown-pragmas"]
 # accesses as wide as in the source, and basic blocks in its order.
 COUNTED = ["-DEMULATOR_COUNT", "-fsanitize=thread", "-fsanitize-coverage=trace-pc", "-fno-optimize-sibling-calls"]
 COUNTED += ["-fno-reorder-blocks", "-fno-tree-sra", "-fno-ipa-sra", "-fno-ipa-icf", "-fno-tree-vectorize"]
-COUNTED += ["-fno-store-merging", "-fno-tree-loop-distribute-patterns"]
+COUNTED += ["-fno-tree-ch", "-fno-store-merging", "-fno-tree-loop-distribute-patterns"]
 NVCC = ["-std=c++17", "-shared", "-Xcompiler=-fPIC", "-O3", "-lineinfo", "-fmad=false"]
 NVCC += ["-gencode=arch=compute_80,code=sm_80", "-gencode=arch=compute_90,code=[sm_90,compute_90]"]
 

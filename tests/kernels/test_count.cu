@@ -102,6 +102,19 @@ __global__ void smallest(const float* x, float* y) {
     }
     y[threadIdx.x] = float(at);
 }
+// With -ftree-ch g++ copies the first loop's own condition into both arms of the other one
+__device__ __forceinline__ void softmax(float* w, int K) {
+    float top = w[0], sum = 0;
+    for (int j = 1; j < K; j++) top = w[j] > top || w[j] != w[j] ? w[j] : top;
+    for (int j = 0; j < K; j++) sum += w[j] = exp(w[j] - top);
+    for (int j = 0; j < K; j++) w[j] /= sum;
+}
+__global__ void largest(const float* x, float* y) {
+    float* w = dynamic_shared<float>() + threadIdx.x * 9;
+    for (int j = 0; j < 9; j++) w[j] = x[j + 9 * threadIdx.x];
+    softmax(w, blockDim.x / 4);
+    y[threadIdx.x] = w[0];
+}
 __global__ void sum(const float* x, float* y) {
     float v = x[threadIdx.x];
     if (threadIdx.x >= 48) return;    // half of the second warp
@@ -149,6 +162,7 @@ RUN(divergent, divergent, 1, 32, 0)
 RUN(nested, nested, 1, 32, 0)
 RUN(calls, calls, 1, 32, 0)
 RUN(smallest, smallest, 1, 32, 0)
+RUN(largest, largest, 1, 32, 4 * 32 * 9)
 RUN(sum, sum, 1, 64, 0)
 RUN(histogram, histogram, 1, 32, 0)
 RUN(histogram_in_shared, histogram_in_shared, 1, 32, 0)

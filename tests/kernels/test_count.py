@@ -186,6 +186,12 @@ def test_lanes_meet_again_after_a_condition():
     assert launch.divergent > 10
 
 
+def test_lanes_meet_again_at_the_head_of_a_loop():
+    launch = counted("largest")
+    of_shared(launch, "top = w[j] > top ||", "load", 7, 32, 1, 1)
+    of_global(launch, "y[threadIdx.x] = w[0]", "store", 1, 32, 4, 4)
+
+
 def test_shuffles_and_threads_that_return():
     launch = counted("sum")
     found = row(launch, "__shfl_down_sync", "__shfl_down_sync", "")
