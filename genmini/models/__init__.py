@@ -8,8 +8,8 @@ import inspect
 import pkgutil
 
 COURSE = ("ar", "fvsbn", "nade", "made", "rnade", "pixelrnn", "pixelcnn", "realnvp", "maf", "autoencoder", "vae",
-          "cvae", "arvae", "vqvae", "gan", "cgan", "cyclegan", "diffusion", "regressor", "classifier", "language",
-          "clip", "dalle2", "imagen")
+          "cvae", "ssvae", "arvae", "vqvae", "gan", "cgan", "cyclegan", "diffusion", "regressor", "classifier",
+          "language", "clip", "dalle2", "imagen")
 _found = {name for _, name, _ in pkgutil.iter_modules(__path__) if not name.startswith("_")}
 
 # The families, named as on the command line: in the order of the course, then those that are not in it

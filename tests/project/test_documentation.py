@@ -13,6 +13,7 @@ from check import command
 from PIL import Image
 
 from genmini import models
+from genmini.studies import _few_labels
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -102,6 +103,8 @@ def own_data(folder):
 def test_the_commands_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     own_data(tmp_path)
+    for which in (_few_labels.OF_CODES, _few_labels.OF_PIXELS):
+        monkeypatch.setitem(which, "steps", 2)
     for words in [*commands(page), *([DEMO] if page.name == "README.md" else [])]:
         status, _, err = command(capsys, *short(words))
         assert status == 0, f"genmini {shlex.join(words)}: {err}"

@@ -165,27 +165,6 @@ def figures(monkeypatch):
     return seen
 
 
-def test_the_few_labels_are_drawn_by_their_number_and_kind(figures, monkeypatch):
-    """The curves are the shares in the printed line, of codes and of pixels, at 10, 50 and 100 labels, as many of each
-    class."""
-    labels, answers = [], iter([[0.1, 0.3], [0.2, 0.2], [0.3, 0.5], [0.4, 0.4], [0.5, 0.7], [0.8, 0.8]])
-
-    def accuracy(f, y, labelled, classes):
-        labels.append((f["train"].shape[1], [y["train"][n].bincount(minlength=classes).tolist() for n in labelled]))
-        return np.array(next(answers))
-
-    monkeypatch.setattr(semi_supervised, "accuracy", accuracy)
-    monkeypatch.setattr(semi_supervised, "DRAWS", 2)
-    line = semi_supervised.study(Linear(), "x.png")
-    assert [(F, count) for F, (count, _) in labels] == [(F, [n // 10] * 10) for n in (10, 50, 100) for F in (3, 64)]
-    panel = figures[0].axes[0]
-    curves = {each.get_label(): each.lines[0].get_xydata().tolist() for each in panel.containers}
-    (codes, pixels) = curves.values()
-    assert codes == pytest.approx(np.array([[10, 0.2], [50, 0.4], [100, 0.6]])) and list(curves)[1] == "pixels"
-    assert pixels == pytest.approx(np.array([[10, 0.2], [50, 0.4], [100, 0.8]]))
-    assert line.startswith("10 labels: codes of ") and line.endswith("60.0% +- 10.0%, pixels 80.0% +- 0.0%")
-
-
 class Letters(Linear):
     """Images of 26 classes."""
 
@@ -194,16 +173,6 @@ class Letters(Linear):
     def split(self, split):
         some = super().split(split)
         return dataclasses.replace(some, y=torch.arange(len(some)) % 26, classes=26)
-
-
-def test_few_labels_are_as_many_of_each_class_whatever_the_number_of_classes(figures, monkeypatch):
-    """Of 26 classes they are 26, 130 and 260."""
-    counts = []
-    monkeypatch.setattr(semi_supervised, "accuracy",
-                        lambda f, y, labelled, classes: counts.append(len(labelled[0])) or np.zeros(2))
-    monkeypatch.setattr(semi_supervised, "DRAWS", 2)
-    line = semi_supervised.study(Letters(), "x.png")
-    assert [int(part.partition(" ")[0]) for part in line.split("; ")] == [26, 130, 260] == counts[::2]
 
 
 def test_each_of_many_classes_has_its_colour(figures):

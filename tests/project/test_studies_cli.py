@@ -21,7 +21,14 @@ from genmini.models.diffusion import Diffusion
 from genmini.models.gan import GAN
 from genmini.models.made import MADE
 from genmini.models.vae import VAE
-from genmini.studies import interpolate, neighbours, optimum, progress, semi_supervised
+from genmini.studies import (
+    _few_labels,
+    interpolate,
+    neighbours,
+    optimum,
+    progress,
+    semi_supervised,
+)
 from genmini.train import rows_of
 
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")
@@ -33,9 +40,16 @@ def save(folder, model, name="digits"):
     return str(folder)
 
 
+def few_steps(monkeypatch):
+    """The study `semi-supervised` trains for two steps."""
+    for which in (_few_labels.OF_CODES, _few_labels.OF_PIXELS):
+        monkeypatch.setitem(which, "steps", 2)
+
+
 def test_every_study_draws_its_picture_of_runs_that_fit(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(semi_supervised, "DRAWS", 2)
     monkeypatch.setattr(semi_supervised, "LAMBDAS", (1e-2,))
+    few_steps(monkeypatch)
     torch.manual_seed(0)
     vae, ae = (VAE((8, 8), latent=2, hidden=8, levels=17, decoder="categorical"),
                Autoencoder((8, 8), levels=17, latent=5, hidden=8))
