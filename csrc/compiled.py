@@ -58,17 +58,17 @@ def usage(library):
     if missing():
         raise RuntimeError(missing())
     found = {}
-    for part in re.split(r"^arch = sm_", _output([tool("cuobjdump"), "-res-usage", str(library)]), flags=re.M)[1:]:
+    for part in re.split(r"^arch = sm_", output([tool("cuobjdump"), "-res-usage", str(library)]), flags=re.M)[1:]:
         architecture = int(re.match(r"\d+", part)[0])
         kernels = FUNCTION.findall(part)
-        names = _output(["c++filt"], "".join(f"{mangled}\n" for mangled, *_ in kernels)).splitlines()
+        names = output(["c++filt"], "".join(f"{mangled}\n" for mangled, *_ in kernels)).splitlines()
         for name, (_, registers, stack, shared, local) in zip(names, kernels, strict=True):
             own = max(int(shared) - KEPT_BY_CUDA * (architecture >= 90), 0)
             found[architecture, count.short(name)] = Usage(int(registers), own, int(stack), int(local))
     return found
 
 
-def _output(words, text=None):
+def output(words, text=None):
     done = subprocess.run(words, input=text, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{Path(words[0]).name} failed: {done.stderr.strip()}")

@@ -5,7 +5,8 @@
 Sources, by the letters behind each constant:
 
 G  CUDA C++ Programming Guide, "Compute Capabilities", table of technical specifications (warps, blocks, registers and
-   shared memory of an SM), and cuda_occupancy.h, which comes with CUDA
+   shared memory of an SM; four schedulers), "Arithmetic Instructions" (a shuffle of a warp a clock), and
+   cuda_occupancy.h, which comes with CUDA
 A  NVIDIA A100 Tensor Core GPU Architecture, v1.0, tables 1 and 4; A100 data sheet for the 80 GB of the SXM card
 H  NVIDIA H100 Tensor Core GPU Architecture, v1.04, tables 1 to 3, of the SXM5 card; H100 data sheet
 H2 NVIDIA H200 data sheet: an H100 with other memory
@@ -34,6 +35,7 @@ class Card:
     fp32: float  # operations a second
     fp64: float
     tensor: dict = field(hash=False)  # operations a second on tensor cores, sums in float32, by format of the factors
+    schedulers: int = 4  # of an SM; each issues an instruction of a warp a clock (G)
     warps: int = 64  # at most on an SM at a time (G)
     blocks: int = 32  # (G)
     registers: int = 65536  # of an SM, of 32 bits (G)

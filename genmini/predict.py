@@ -15,8 +15,14 @@ Ceilings. Each resource needs at least
 
     DRAM             bytes / bandwidth
     L2               32 sectors / bandwidth
-    shared memory    wavefronts / clock, on the SM that has most blocks: of B blocks ⌈B / SMs⌉
-    tensor cores     operations / rate, on the SM that has most blocks
+
+and, on the SM that has most of the B blocks, ⌈B / SMs⌉,
+
+    shared memory    wavefronts / clock
+    shuffles         shuffles of a warp / clock
+    tensor cores     operations / rate
+    issue            instructions of a warp / 4 clock; of float32 and float64 at their own rates. Those that run in the
+                     same basic blocks as what was counted (csrc/sass.py), so that this is a lower bound
 
 and the largest of these binds: the kernel cannot take less. docs/counting.md says what this leaves out.
 used by: genmini/cli/count.py
@@ -27,7 +33,7 @@ from dataclasses import asdict, dataclass
 
 from genmini import kernels
 from genmini.cards import CARDS
-from genmini.csrc import compiled
+from genmini.csrc import build, compiled, count, sass
 
 WARP, FILES = 32, 4
 REGISTERS_AT_A_TIME, SHARED_AT_A_TIME = 256, 128
@@ -75,21 +81,30 @@ def occupancy(card, threads, registers, shared):
         "warps": card.warps // warps,
         "blocks": card.blocks,
         "registers": fits * (FILES * (card.registers // FILES // of_warp) // warps),
-        "shared memory": (shared <= card.shared_of_block) * (card.shared // of_block),
+        "shared": (shared <= card.shared_of_block) * (card.shared // of_block),
     }, warps, card.warps)
 
 
-def ceilings(card, launch):
-    """{resource: seconds that the launches need of it at least}, those of a csrc/count.py Launch."""
-    counters, blocks = launch.counters, math.prod(launch.grid)
+def ceilings(card, launch, issued=None):
+    """{resource: seconds that the launches need of it at least}, those of a csrc/count.py Launch.
+
+    `issued`: instructions by kind (csrc/sass.py), or None where nothing is compiled.
+    """
+    counters, blocks, issued = launch.counters, math.prod(launch.grid), issued or dict.fromkeys(sass.KINDS, 0)
     busiest = -(-blocks // card.sms) / blocks  # the share of the blocks on one SM
     wavefronts = sum(row.memory_l1_wavefronts_shared for row in launch.rows)
+    shuffles = sum(row.inst_executed for row in launch.rows if row.what.startswith("__shfl"))
+    of_a_warp = 2 * WARP * busiest * card.sms  # operations in place of an instruction: a rate counts a fused one as two
     of_tensor = sum(row.flop / card.tensor[row.what.rpartition("_")[2]] for row in launch.rows if row.flop)
     return {
         "DRAM": (counters["dram__bytes_read.sum"] + counters["dram__bytes_write.sum"]) / card.dram,
         "L2": 32 * sum(counters[f"lts__t_sectors_op_{op}.sum"] for op in ("read", "write", "atom")) / card.l2,
         "shared": wavefronts * busiest / card.clock,
+        "shuffle": shuffles * busiest / card.clock,
         "tensor": of_tensor * busiest * card.sms,
+        "issue": issued["issue"] * busiest / (card.schedulers * card.clock),
+        "fp32": issued["fp32"] * of_a_warp / card.fp32,
+        "fp64": issued["fp64"] * of_a_warp / card.fp64,
     }
 
 
@@ -101,8 +116,18 @@ def machine_code(card, architectures):
 @dataclass(frozen=True)
 class Prediction:
     usage: dict  # {(architecture, kernel): genmini.csrc.compiled.Usage}; empty if nothing is compiled
+    code: dict  # {(architecture, kernel): list of genmini.csrc.sass.Instruction}
     why: str  # nothing is compiled, or ""
     rows: list  # a Predicted for each launch and card
+
+    @property
+    def newest(self):
+        """The newest architecture whose instructions were read; None if there are none."""
+        return max((architecture for architecture, _ in self.code), default=None)
+
+    def made_of(self, kernel, row):
+        """What nvcc made of a row of the kernel's counters, for the newest architecture: "3 LDG.E.128"."""
+        return sass.made_of(self.code.get((self.newest, kernel), ()), row)
 
     def as_json(self):
         """{"compiled": [...], "predicted": [...]}: dictionaries of numbers and names."""
@@ -115,27 +140,36 @@ class Prediction:
 
 def of(counted, cards):
     """What these cards make of the launches of a counting.Counted."""
-    usage, why = _compiled(counted.source.stem)
-    return Prediction(usage, why, [_row(card, launch, usage) for launch in counted.launches for card in cards])
+    usage, code, why = _compiled(counted.source, cards)
+    return Prediction(usage, code, why, [_row(card, launch, usage, code)
+                                         for launch in counted.launches for card in cards])
 
 
-def _row(card, launch, usage):
-    code = machine_code(card, {architecture for architecture, _ in usage})
-    taken = usage.get((code, launch.kernel))
+def _row(card, launch, usage, code):
+    key = machine_code(card, {architecture for architecture, _ in usage}), launch.kernel
+    taken, issued = usage.get(key), sass.issued(code[key], launch) if key in code else None
     room = taken and occupancy(card, math.prod(launch.block), taken.registers, taken.shared + launch.dynamic_shared)
     waves = math.prod(launch.grid) / (card.sms * room.blocks) if room and room.blocks else None
     moved = sum(launch.counters[f"dram__bytes_{op}.sum"] for op in ("read", "write")) / launch.launches
-    return Predicted(card.name, launch.kernel, room, waves, ceilings(card, launch), cold=moved <= card.l2_size)
+    return Predicted(card.name, launch.kernel, room, waves, ceilings(card, launch, issued), moved <= card.l2_size)
 
 
-def _compiled(source):
-    """-> usage, "" of the room's library; {} and the reason where it cannot be read."""
-    (library,) = (found for found in kernels.libraries() if (found.name, found.kind) == (source, "cuda"))
+def _compiled(source, cards):
+    """-> usage, code, "" of the library of a .cu; {}, {} and the reason where it cannot be read."""
+    (library,) = (found for found in kernels.libraries() if (found.name, found.kind) == (source.stem, "cuda"))
     if not library.built:
-        return {}, (library.log.strip().splitlines() or [f"{library.path.name} was not built: {kernels.mend()}"])[-1]
+        log = library.log.strip().splitlines() or [f"{library.path.name} was not built: {kernels.mend()}"]
+        return {}, {}, log[-1]
     if library.stale:
-        return {}, f"{library.path.name} is built from other sources than csrc/ has now: {kernels.mend()}"
-    return ({}, compiled.missing()) if compiled.missing() else (compiled.usage(library.path), "")
+        return {}, {}, f"{library.path.name} is built from other sources than csrc/ has now: {kernels.mend()}"
+    if sass.missing():
+        return {}, {}, sass.missing()
+    usage = compiled.usage(library.path)
+    architectures = {machine_code(card, {architecture for architecture, _ in usage}) for card in cards} - {None}
+    files = {file.name for file in build.reads(source) if not count.of_the_emulator(file)}
+    code = {(architecture, kernel): instructions for architecture in sorted(architectures)
+            for kernel, instructions in sass.kernels(library.path, architecture, files).items()}
+    return {key: taken for key, taken in usage.items() if key[0] in architectures}, code, ""
 
 
 def named(word):

@@ -34,7 +34,7 @@ def run(arguments):
     print(f"{counted.room}, rung {counted.rung}, {sizes}: counted on a CPU, not measured (docs/counting.md)")
     predicted = predict.of(counted, cards) if cards else None
     for i, launch in enumerate(counted.launches):
-        print("\n".join(["", *_heading(launch), *_table(launch.rows)]))
+        print("\n".join(["", *_heading(launch), *_table(launch, predicted)]))
         if predicted:
             of_launch = predicted.rows[i * len(cards) : (i + 1) * len(cards)]
             print("\n".join([*_compiled(predicted, launch), *_predicted(of_launch)]))
@@ -72,14 +72,17 @@ def _heading(launch):
         yield f"  {launch.elsewhere} requests belong to no line of the source: do not trust these counters"
 
 
-def _table(rows):
+def _table(launch, predicted):
     """Lines of a table: sectors and wavefronts of a request, each beside the least possible; ! where there are more."""
-    yield f"  {'line':<24} {'access':<24} {'bytes':>5} {'requests':>9} {'lanes':>5} {'sectors':>14} {'wavefronts':>14}"
-    for row in rows:
+    compiled = f"  in sm_{predicted.newest}" if predicted and predicted.newest else ""
+    yield (f"  {'line':<24} {'access':<24} {'bytes':>5} {'requests':>9} {'lanes':>5} {'sectors':>14} {'wavefronts':>14}"
+           + compiled)
+    for row in launch.rows:
         where, collide = f"{row.file}:{row.line}", f"   {row.collisions} collisions" * bool(row.collisions)
+        made_of = predicted.made_of(launch.kernel, row) if compiled else ""
         yield (f"  {where:<24} {f'{row.space} {row.what}'.strip():<24} {row.size or '':>5} {row.inst_executed:>9} "
                f"{row.lanes:>5.1f} {_pair(row.sectors, row.sectors_ideal):>14} "
-               f"{_pair(row.wavefronts, row.wavefronts_ideal):>14}{collide}").rstrip()
+               f"{_pair(row.wavefronts, row.wavefronts_ideal):>14}  {made_of}{collide}").rstrip()
 
 
 def _compiled(predicted, launch):
@@ -88,21 +91,22 @@ def _compiled(predicted, launch):
         yield f"  compiled  nothing: {predicted.why}"
     for (architecture, kernel), usage in sorted(predicted.usage.items()):
         if kernel == launch.kernel:
+            spilled = f"{usage.stack + usage.local} bytes of stack" if usage.stack + usage.local else "nothing spilled"
             yield (f"  compiled  sm_{architecture}: {usage.registers} registers, {usage.shared} bytes of static shared "
-                   + (f"memory, {usage.stack + usage.local} bytes of stack: spills, or arrays"
-                      if usage.stack + usage.local else "memory, nothing spilled"))
+                   f"memory, {spilled}, {len(predicted.code[architecture, kernel])} instructions")
 
 
 def _predicted(rows):
     """A table: occupancy, the microseconds that each resource needs at least, and the one that binds."""
-    yield (f"  predicted  {'blocks':>6} {'warps':>8}  {'limited by':<27} {'waves':>7} "
-           + " ".join(f"{name:>8}" for name in rows[0].seconds) + "  at least, in us")
+    names = [name for name in rows[0].seconds if any(row.seconds[name] for row in rows)]
+    yield (f"  predicted  {'blocks':>6} {'warps':>8}  {'limited by':<20} {'waves':>5} "
+           + " ".join(f"{name:>7}" for name in names) + "  at least, us")
     for row in rows:
-        room, us = row.occupancy, {name: 1e6 * seconds for name, seconds in row.seconds.items()}
+        room, us = row.occupancy, {name: 1e6 * row.seconds[name] for name in names}
         waves = "" if row.waves is None else f"{row.waves:.2f}"
-        occupied = (f"{room.blocks:>6} {f'{room.active} of {room.warps}':>8}  {room.limited_by:<27} {waves:>7}"
-                    if room else f"{'-':>6} {'-':>8}  {'-':<27} {'-':>7}")
-        needs = " ".join(f"{f'{time:.2f}' if time else '-':>8}" for time in us.values())
+        occupied = (f"{room.blocks:>6} {f'{room.active} of {room.warps}':>8}  {room.limited_by:<20} {waves:>5}"
+                    if room else f"{'-':>6} {'-':>8}  {'-':<20} {'-':>5}")
+        needs = " ".join(f"{time:>7.2f}" for time in us.values())
         yield f"  {row.card:<10} {occupied} {needs}  {us[row.binds]:.2f}{' *' * row.short}, {row.binds}"
     if any(row.short for row in rows):
         yield "  * less than a launch itself takes: at this size latency binds, of which nothing is predicted"

@@ -29,13 +29,13 @@ KNOWN = {
     "not from one pool": (("h100", 32, 88, 0), 20, "registers"),  # 2816; 5 a file, 20. One pool would have 23
     "a thirty-third lane": (("a100", 33, 16, 0), 32, "warps and blocks"),  # 2 warps
     "blocks": (("h100", 32, 16, 0), 32, "blocks"),
-    "shared": (("a100", 128, 32, 40 * 1024), 4, "shared memory"),  # 41 KB with what CUDA keeps; 164 / 41
-    "shared, a byte more": (("a100", 128, 32, 40 * 1024 + 1), 3, "shared memory"),  # 41 KB + 128
-    "what CUDA keeps": (("a100", 128, 32, 54 * 1024), 2, "shared memory"),  # 164 / 55; without it 164 / 54 is 3
-    "shared by the 128": (("a100", 128, 32, 54946), 2, "shared memory"),  # 55970 -> 56064; 167936 / 55970 is 3
-    "shared of hopper": (("h100", 128, 128, 66560), 3, "shared memory"),  # 66 KB; 228 / 66
+    "shared": (("a100", 128, 32, 40 * 1024), 4, "shared"),  # 41 KB with what CUDA keeps; 164 / 41
+    "shared, a byte more": (("a100", 128, 32, 40 * 1024 + 1), 3, "shared"),  # 41 KB + 128
+    "what CUDA keeps": (("a100", 128, 32, 54 * 1024), 2, "shared"),  # 164 / 55; without it 164 / 54 is 3
+    "shared by the 128": (("a100", 128, 32, 54946), 2, "shared"),  # 55970 -> 56064; 167936 / 55970 is 3
+    "shared of hopper": (("h100", 128, 128, 66560), 3, "shared"),  # 66 KB; 228 / 66
     "a small card": (("rtx4090", 256, 32, 0), 6, "warps"),  # 48 warps
-    "too much shared": (("rtx4090", 32, 32, 100 * 1024), 0, "shared memory"),  # 99 KB a block
+    "too much shared": (("rtx4090", 32, 32, 100 * 1024), 0, "shared"),  # 99 KB a block
     "too many registers": (("h100", 1024, 96, 0), 0, "registers"),  # 32 warps x 3072 = 98304
 }
 
@@ -80,7 +80,7 @@ int main() {
     }
 }
 """
-LIMITS = {1: "warps", 2: "registers", 4: "shared memory", 8: "blocks", 16: "barriers"}
+LIMITS = {1: "warps", 2: "registers", 4: "shared", 8: "blocks", 16: "barriers"}
 
 
 @pytest.mark.skipif(header() is None, reason="no cuda_occupancy.h: Triton brings one")
@@ -188,7 +188,7 @@ def of_tensor_cores(what, times):
 def test_ceilings_by_hand():
     near = pytest.approx
     copies = predict.ceilings(CARD, launch(read=3000, written=1000, sectors=250))
-    assert copies == {"DRAM": near(4e-6), "L2": near(2e-6), "shared": 0, "tensor": 0}
+    assert {name: s for name, s in copies.items() if s} == {"DRAM": near(4e-6), "L2": near(2e-6)}
     # 20 blocks on 10 SMs: a tenth on each; 21 blocks: one SM has 3 of 21
     assert predict.ceilings(CARD, launch(20, rows=[shared(2100)]))["shared"] == near(210e-9)
     assert predict.ceilings(CARD, launch(21, rows=[shared(2100)]))["shared"] == near(300e-9)
@@ -199,21 +199,32 @@ def test_ceilings_by_hand():
     assert predict.ceilings(CARD, launch(5, rows=rows))["tensor"] == near(4e-6)  # on 5 of the 10 SMs
 
 
+def test_instructions_by_hand():
+    """10 SMs at 1 GHz issue 4 instructions each a nanosecond; 2 x 32 operations of float32 at 3200 a nanosecond on
+    10 SMs are 0.2 ns an instruction, of float64 at 640 a nanosecond 1 ns."""
+    near, card = pytest.approx, replace(CARD, fp32=3200e9, fp64=640e9)
+    rows = [Row("k.cu", 1, "__shfl_xor_sync", "", 0, 300), Row("k.cu", 2, "__syncthreads", "", 0, 9)]
+    found = predict.ceilings(card, launch(20, rows=rows), {"issue": 4000, "fp32": 1000, "fp64": 1000})
+    assert {name: s for name, s in found.items() if s} == {
+        "shuffle": near(30e-9), "issue": near(100e-9), "fp32": near(20e-9), "fp64": near(100e-9)}
+    assert predict.ceilings(card, launch(1), {"issue": 4000, "fp32": 0, "fp64": 0})["issue"] == near(1000e-9)
+
+
 def test_what_needs_most_binds():
-    row = predict._row(CARD, launch(read=4000, sectors=2500), {})
+    row = predict._row(CARD, launch(read=4000, sectors=2500), {}, {})
     assert (row.binds, row.at_least, row.short) == ("L2", pytest.approx(2e-5), False)
     assert row.occupancy is None and row.waves is None and row.cold
-    row = predict._row(CARD, launch(read=2 * CARD.l2_size, sectors=2500), {})
+    row = predict._row(CARD, launch(read=2 * CARD.l2_size, sectors=2500), {}, {})
     assert row.binds == "DRAM" and not row.cold
-    assert predict._row(CARD, launch(read=4000), {}).short  # 4 us
+    assert predict._row(CARD, launch(read=4000), {}, {}).short  # 4 us
 
 
 def test_occupancy_of_a_launch():
     """Static and dynamic shared memory add up; waves are blocks over what the card holds."""
     usage = {(90, "kernel<float>"): compiled.Usage(32, 30 * 1024, 0, 0)}
-    row = predict._row(CARD, replace(launch(84), dynamic_shared=6 * 1024), usage)  # 37 KB: 228 / 37 = 6 blocks
-    assert (row.occupancy.blocks, row.occupancy.limited_by, row.waves) == (6, "shared memory", 1.4)
-    assert predict._row(CARD, launch(84), {(80, "kernel<float>"): usage[90, "kernel<float>"]}).occupancy is None
+    row = predict._row(CARD, replace(launch(84), dynamic_shared=6 * 1024), usage, {})  # 37 KB: 228 / 37 = 6 blocks
+    assert (row.occupancy.blocks, row.occupancy.limited_by, row.waves) == (6, "shared", 1.4)
+    assert predict._row(CARD, launch(84), {(80, "kernel<float>"): usage[90, "kernel<float>"]}, {}).occupancy is None
 
 
 @pytest.mark.parametrize("right, wrong, law", [
@@ -223,7 +234,9 @@ def test_occupancy_of_a_launch():
     ("up(shared + compiled.KEPT_BY_CUDA, SHARED_AT_A_TIME)", "shared + compiled.KEPT_BY_CUDA", "shared by the 128"),
     ("warps = -(-threads // WARP)", "warps = threads // WARP", "a thirty-third lane"),
     ("busiest = -(-blocks // card.sms) / blocks", "busiest = 1 / card.sms", "hand"),
-    ("32 * sum(", "sum(", "hand"),
+    ("32 * sum(", "sum(", "hand"), ("2 * WARP * busiest", "WARP * busiest", "instructions"),
+    ("(card.schedulers * card.clock)", "card.clock", "instructions"),
+    ('row.what.startswith("__shfl")', 'row.what.startswith("__s")', "instructions"),
     ("taken.shared + launch", "launch", "launch"), ("max(p.seconds, key", "min(p.seconds, key", "binds"),
 ])
 def test_a_planted_mistake_is_seen(right, wrong, law, monkeypatch):
@@ -233,7 +246,8 @@ def test_a_planted_mistake_is_seen(right, wrong, law, monkeypatch):
     monkeypatch.setitem(sys.modules, "mutant", mutant)
     exec(text.replace(right, wrong), mutant.__dict__)
     monkeypatch.setitem(globals(), "predict", mutant)
-    laws = {"hand": test_ceilings_by_hand, "launch": test_occupancy_of_a_launch, "binds": test_what_needs_most_binds}
+    laws = {"hand": test_ceilings_by_hand, "instructions": test_instructions_by_hand,
+            "launch": test_occupancy_of_a_launch, "binds": test_what_needs_most_binds}
     with pytest.raises(AssertionError):
         laws.get(law, lambda: test_occupancy_by_hand(*KNOWN[law]))()
 
