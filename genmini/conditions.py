@@ -7,8 +7,8 @@
     quarter    c = the means of squares of 4x4 pixels  super-resolution x4
 
 A U-Net sees c enlarged to the sides of x, bilinearly, as further channels of its input, a half with 0 in the place of
-the other; a CVAE as so many numbers. Pixels that are known of an image that a diffusion completes are no c: `mask` says
-which they are, and its sampler keeps them.
+the other; a CVAE as so many numbers. Pixels that are known of an image of which a model draws the rest are no c: `mask`
+says which they are, and what is drawn keeps them. `unmasked` names some masks by what they hide.
 
 How many images have the same c decides what can be learnt. The six colours of genmini/data/shapes.py have different
 means, 90, 102, 117, 127, 155 and 168 of 255: "grey" tells each colour from the others. Their least channel is 40 in
@@ -19,14 +19,17 @@ all of them, and every ground has equal channels: "dark" shows the scene and say
 """
 
 import math
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
+from genmini.data import images
 from genmini.settings import image, one_of, whole
 
 SQUARE = {"half": 2, "quarter": 4}  # pixels along the side of a square
 GIVEN = ("dark", "grey", "upper", *SQUARE)
+MASKS = ("upper", "lower", "left", "right", "centre", "stripes")  # what they hide
 
 
 def channels(given, shape):
@@ -80,3 +83,37 @@ def mask(known, shape, order):
     D = math.prod(shape)
     whole(0, D, known=known)
     return torch.zeros(D, dtype=torch.bool).index_fill(0, order[:known], True).view(image(shape))
+
+
+def unmasked(name, shape):
+    """The pixels of images of this shape that a mask leaves, (*shape) bool. name: of MASKS; "random:SHARE", the same
+    pixels every time; or a PNG or JPEG file, whose dark pixels hide what lies below them."""
+    C, H, W = image(shape)
+    hidden = torch.zeros(H, W, dtype=torch.bool)
+    if name.startswith("random:"):
+        hidden.view(-1)[torch.randperm(H * W, generator=torch.Generator().manual_seed(0))[: _count(name, H * W)]] = True
+    elif Path(name).suffix.lower() in images.SUFFIXES:
+        if H != W:
+            raise ValueError(f"a mask from a file is square, and these images have {H}x{W} pixels")
+        hidden = torch.from_numpy(images.image(Path(name).read_bytes(), H, False, name) >= 128)  # dark ink is 255
+    elif name not in MASKS:
+        raise ValueError(f"mask must be {', '.join(MASKS)}, random:SHARE, or a .png or .jpg file, got {name!r}")
+    else:
+        rows, columns = {"upper": (slice(H // 2), slice(W)), "lower": (slice(H // 2, H), slice(W)),
+                         "left": (slice(H), slice(W // 2)), "right": (slice(H), slice(W // 2, W)),
+                         "centre": (slice(H // 4, H - H // 4), slice(W // 4, W - W // 4)),
+                         "stripes": (slice(H), torch.arange(W) // max(1, W // 8) % 2 == 1)}[name]
+        hidden[rows, columns] = True
+    if not hidden.any():
+        raise ValueError(f"the mask {name} hides nothing of {H}x{W} pixels")
+    return ~hidden.expand(C, H, W).reshape(shape)
+
+
+def _count(name, pixels):
+    try:
+        share = float(name.partition(":")[2])
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise ValueError(f"random:SHARE hides a share above 0 and at most 1, got {name!r}")
+    return round(share * pixels)

@@ -7,7 +7,7 @@ from pathlib import Path
 from . import _options
 
 HELP = "one question about what a trained run has learnt: a picture and a line"
-OPTIONS = "axes", "between", "pick", "horizon", "start"  # of some studies
+OPTIONS = "axes", "between", "pick", "mask", "horizon", "start"  # of some studies
 VALUES = {"dimensions": "latent-dim", "alphas": "alpha"}  # an option -> the study that trains by it
 
 
@@ -31,6 +31,9 @@ def options(parser):
                       help="of forecast: how many numbers ahead (default: 12)")
     ways.add_argument("--start", type=_options.positive, metavar="T",
                       help="of forecast: the time of the first of them (default: that of the first test number)")
+    ways.add_argument("--mask", metavar="M",
+                      help="of inpaint, what is hidden: upper, lower, left, right, centre (default), stripes, "
+                           "random:SHARE, or a picture's dark pixels, FILE.png")
     trains = parser.add_argument_group("of latent-dim and alpha, which train")
     trains.add_argument("--dimensions", type=_options.positive, nargs="+", metavar="d",
                         help="of latent-dim (default: 2 5 10 20 50)")

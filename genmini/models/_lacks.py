@@ -27,6 +27,8 @@ LACKS = {  # method, or argument of `sample` -> what a model without it does not
     "forecast": "forecasts no series",
     "autocovariance": "has no autocovariance of its own",
     "restore": "is given no part of an image",
+    "inpaint": "does not draw what a mask hides, wherever it lies",
+    "log_hidden": "gives no likelihood of what a mask hides",
     "variations": "draws no other images of a code",
     "interpolate": "draws no images of codes between two",
     "fit": "is trained step by step",

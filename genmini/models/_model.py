@@ -135,8 +135,7 @@ class Model(nn.Module):
     # ---- checks ------------------------------------------------------------------------------------------------------
 
     def check(self, x, y=None, needed=False):
-        """Examples (N, *shape), or flat, (N, D), and their classes -> (N, D); (N,) or None. Values are checked on a
-        CPU only: reading them on a GPU would make the host wait for it."""
+        """Examples (N, *shape), or flat, and their classes -> (N, D), (N,) or None. Values are checked on a CPU only"""
         x = checked(x, self.shape, self.levels)
         return x, self.check_y(y, len(x), needed)
 
@@ -224,15 +223,13 @@ class Model(nn.Module):
         raise Cannot(self.cannot("log_prob_each"))
 
     def figures(self, x, y=None, *, k=0):
-        """{name: (N,)}, what `genmini eval` shows; "nll" is -log p in nats. k: draws for an example, of models that
-        bound log p by draws."""
+        """{name: (N,)}, what `genmini eval` shows; "nll" is -log p in nats. k: draws for an example, of some bounds"""
         return {"loss": self.loss(x, y=y)} if self.cannot("log_prob") else {"nll": -self.log_prob(x, y=y)}
 
     # ---- samples and codes -------------------------------------------------------------------------------------------
 
     def sample(self, n, y=None):
-        """n draws, (n, *shape). Some models take further arguments: those of SAMPLING, x beside known, and others that
-        the rest of genmini does not use."""
+        """n draws, (n, *shape). Some models take more: those of SAMPLING, x beside known, and what only they use."""
         raise Cannot(self.cannot("sample"))
 
     def pixel_order(self):
@@ -277,8 +274,7 @@ class Model(nn.Module):
         raise Cannot(self.cannot("on_the_line"))
 
     def classify(self, x):
-        """(N, *shape), of levels or numbers between them -> features (N, F) and logits (N, classes): log p(y | x) but
-        for a constant of each x"""
+        """(N, *shape), perhaps between levels -> features (N, F); log p(y | x) + c(x), the logits (N, classes)"""
         raise Cannot(self.cannot("classify"))
 
     def codes(self, x, y=None):
@@ -306,8 +302,7 @@ class Model(nn.Module):
         raise Cannot(self.cannot("inverse"))
 
     def forecast(self, x, steps, level=0.95):
-        """The next numbers after series x (N, T) -> mean, lower, upper, each (N, steps): with probability `level` the
-        number lies between lower and upper."""
+        """(N, T) -> mean, lower, upper of the next numbers, each (N, steps). level: the probability to lie between"""
         raise Cannot(self.cannot("forecast"))
 
     def autocovariance(self, lags):
@@ -323,6 +318,14 @@ class Model(nn.Module):
         """(N, *shape) -> (N, *shape) in levels, one image for each: what the model makes of what it is `given` of x."""
         raise Cannot(self.cannot("restore"))
 
+    def inpaint(self, x, known, n, y=None):
+        """(N, *shape), a mask (*shape) of what is known -> (n, N, *shape): draws of the rest, which is not read"""
+        raise Cannot(self.cannot("inpaint"))
+
+    def log_hidden(self, x, known, y=None):
+        """The same -> log p(x_hidden | x_known) in nats, (N,): exact, or estimated by draws"""
+        raise Cannot(self.cannot("log_hidden"))
+
     def variations(self, x, n):
         """(N, *shape) -> (N, n, *shape): other images that have the code of each"""
         raise Cannot(self.cannot("variations"))
@@ -330,8 +333,6 @@ class Model(nn.Module):
     def interpolate(self, a, b, n):
         """M images, or a list of M texts, twice -> (M, n, *shape): images of the codes from those of a to those of b"""
         raise Cannot(self.cannot("interpolate"))
-
-    # ---- pictures ----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def panels(self, splits):

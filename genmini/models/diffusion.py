@@ -243,6 +243,15 @@ class Diffusion(Bounded):
         """Pixel after pixel, each with all its channels: what `known` counts"""
         return torch.arange(self.D).view(image(self.shape)[0], -1).T.flatten()
 
+    def inpaint(self, x, known, n, y=None):
+        """(N, *shape) -> (n, N, *shape), as `Model.inpaint` says, but nearly: by samplers.repaint"""
+        if self.given:
+            raise Cannot(f"this Diffusion is given {self.given} of an image, and would see what a mask hides")
+        whole(n=n)
+        known = conditions.mask(known, self.shape, self.pixel_order()).view(self.shape).to(x.device)
+        x = torch.where(known, x.view(-1, *self.shape), 0)  # what is hidden is not read
+        return torch.stack([self.sample(len(x), y, x=x, known=known) for _ in range(n)])
+
     def restore(self, x, y=None):
         """(N, *shape) -> (N, *shape): a draw for each, given c(x) alone"""
         if not self.given:

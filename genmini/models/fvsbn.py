@@ -20,11 +20,11 @@ from torch import nn
 from genmini import outputs
 from genmini.layers import MaskedLinear
 from genmini.models._levels import noise_and_start, ordered, steps
-from genmini.models._model import Model
+from genmini.models._ordered import Ordered
 from genmini.settings import share, whole
 
 
-class FVSBN(Model):
+class FVSBN(Ordered):
     def __init__(self, shape, levels=2, order="natural", dropout=0.0, device=None, dtype=None):
         """shape of one x (8, 8); order "natural", "random" or a list of pixels; dropout: of x_i in (2), in training."""
         whole(2, levels=levels)

@@ -9,6 +9,7 @@ Estimation", 2015.
     M^W_kd = [m(k) >= d],   M^V_dk = [d > m(k)]                                             (4)
     log p(x) = sum_d x_d log x^_d + (1 - x_d) log(1 - x^_d)                                 (5)
     p(x) = 1/K sum_k p_k(x)                                                                 (6)
+    p(x_h | x_k) = 1/R sum_r prod_{d in h} p_r(x_d | x_<d)                                  (7)
 
 x_d has the degree d = 1 ... D, a hidden unit k the degree m(k) = 1 ... D-1: the last input that it may see. With more
 hidden layers, (2) is repeated, and d in M^W is the degree of the unit below. With direct connections, (3) has a further
@@ -21,6 +22,11 @@ mask k, on the same weights. A batch in training takes one mask at random, or wi
 the weights learn all orders at once; (6) averages the probabilities of the K masks, not their logits: an average of
 logits defines no probability over x.
 
+A model that learns all orders (random, and `resample`) draws what any mask hides, exactly and in one pass: in an order
+with the known pixels first, then the hidden ones at random (Uria, Murray, Larochelle, "A Deep and Tractable Density
+Estimator", 2014). The orders r are different densities p_r on the same weights, and (7) averages R of them; each draw
+takes an order of its own. A model of one order does what _ordered.py says.
+
     rooms: kernels/masked_linear.py, kernels/made_sample.py    test: tests/models/test_made.py
 """
 
@@ -30,13 +36,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from genmini import ops, outputs
+from genmini import conditions, ops, outputs
 from genmini.models._levels import noise, noise_and_start, ordered, steps
-from genmini.models._model import Model
+from genmini.models._model import Cannot
+from genmini.models._ordered import Ordered
 from genmini.settings import share, whole
 
 
-class MADE(Model):
+class MADE(Ordered):
     def __init__(self, shape, hidden=(500,), levels=2, order="natural", masks=1, resample=False, direct=False,
                  dropout=0.0, device=None, dtype=None):
         """shape of one x (8, 8); hidden: units of each layer; order "natural", "random" or a list of pixels; masks: K;
@@ -71,6 +78,11 @@ class MADE(Model):
             order = ordered(self._order, self.D)
         return order, even if first else [m[torch.randperm(len(m), device="cpu")] for m in even]
 
+    def _as_mask(self, order, hidden):
+        """An order of the pixels, degrees of each hidden layer -> the degrees that `logits` takes"""
+        place = self.orders.device
+        return [1 + order.to(place).argsort()[self.orders[0]], *(m.to(place) for m in hidden)]
+
     def logits(self, x, mask=0):
         """(N, *shape) -> (N, D), or (N, D, L) with L > 2 levels, in pixel order. A row depends on the pixels before it
         in `orders[mask]` only.
@@ -97,9 +109,7 @@ class MADE(Model):
         """(N, *shape) -> (N,) in nats: of all masks; in training, of one that is drawn; or of the one given."""
         x, _ = self.check(x, y)
         if mask is None and self.training and self.resample:
-            order, hidden = self._new_mask([layer.out_features for layer in self.W])
-            place = self.orders.device
-            mask = [1 + order.to(place).argsort()[self.orders[0]], *(m.to(place) for m in hidden)]
+            mask = self._as_mask(*self._new_mask([layer.out_features for layer in self.W]))
         elif mask is None and self.training:
             mask = torch.randint(self.masks, ()).item() if self.masks > 1 else 0
         elif mask is None and self.masks > 1:
@@ -147,7 +157,7 @@ class MADE(Model):
             whole[of_k, order] = draw(k, u[of_k[:, 0], :D], whole[of_k, order], known)
         return whole.reshape(n, *self.shape)
 
-    def _draw(self, k, u, x, known):  # (n, D), in the order of mask k
+    def _draw(self, k, u, x, known):  # (n, D), in the order of mask k, which is a number or degrees
         m, d = self._degrees(k)
         sort = [m_i.argsort(stable=True) for m_i in (*m, d)]
         ascending = (lambda W, i, j: W) if k == 0 else lambda W, i, j: W[j][:, i]  # mask 0 is sorted as it is
@@ -164,6 +174,58 @@ class MADE(Model):
             x[:, d] = self.p.draw(a.view(len(x), self.p.rows), u[:, d])  # (1)
         return x
 
+    # ---- what a mask hides -------------------------------------------------------------------------------------------
+
+    @property
+    def learns_orders(self):
+        return self.resample and isinstance(self._order, str) and self._order == "random"
+
+    def log_levels(self, x, y=None):
+        """(N, *shape) -> (N, D, L), as `Ordered.log_levels` says; of several masks by (6)"""
+        if self.masks == 1:
+            return super().log_levels(x)
+        if (self.orders != self.orders[0]).any():
+            raise Cannot("the orders of this MADE differ: set resample=True, so that it learns all orders")
+        x, order = self.check(x)[0], self.orders[0]
+        a = torch.stack([self.logits(x, k).reshape(len(x), self.D, -1)[:, order] for k in range(self.masks)])
+        log_p = F.logsigmoid(torch.cat([-a, a], -1)) if a.shape[-1] == 1 else a.log_softmax(-1)  # (K, N, D, L)
+        each = log_p.gather(3, x[None, :, order, None].long().expand(self.masks, -1, -1, 1))
+        before = each.cumsum(2) - each  # log p_k(x_<d)
+        return (before + log_p).logsumexp(0) - before.logsumexp(0)
+
+    @torch.no_grad()
+    def inpaint(self, x, known, n, y=None, **how):
+        """(N, *shape) -> (n, N, *shape), as `Model.inpaint` says. how: of `Ordered`, for a model of one order."""
+        if not self.learns_orders:
+            return super().inpaint(x, known, n, y, **how)
+        whole(n=n)
+        x, drawn = self.check(x, y)[0], []
+        for _ in range(n):
+            order, first, mask = self._known_first(known)
+            each = x.index_fill(1, order[first:], 0).to(self.p.dtype)  # what is hidden is not read
+            each[:, order] = self._draw(mask, torch.rand(len(x), self.D, device=x.device), each[:, order], first)
+            drawn.append(each.view(-1, *self.shape))
+        return torch.stack(drawn)
+
+    @torch.no_grad()
+    def log_hidden(self, x, known, y=None, *, orders=16, **how):
+        """(N,), as `Model.log_hidden` says: (7), or for a model of one order that of `Ordered`"""
+        if not self.learns_orders:
+            return super().log_hidden(x, known, y, **how)
+        x, log_p = self.check(x, y)[0], []
+        for _ in range(orders):
+            order, first, mask = self._known_first(known)
+            log_p.append(self._log_p(x, mask)[:, order[first:]].sum(1))
+        return torch.stack(log_p).logsumexp(0) - math.log(orders)  # log of (7)
+
+    def _known_first(self, known):
+        """-> an order with the known pixels first, how many these are, and a mask of this order"""
+        known = conditions.mask(known, self.shape, self.orders[0].cpu()).flatten()
+        parts = [part.nonzero().flatten() for part in (known, ~known)]
+        order = torch.cat([part[torch.randperm(len(part))] for part in parts])
+        _, hidden = self._new_mask([layer.out_features for layer in self.W])
+        return order.to(self.orders.device), len(parts[0]), self._as_mask(order, hidden)
+
 
 RECIPES = {  # tuned on the valid split alone; without dropout and shifts the 1297 images are overfitted within seconds
     "digits": {
@@ -176,6 +238,11 @@ RECIPES = {  # tuned on the valid split alone; without dropout and shifts the 12
         "data": "digits",
         "model": dict(hidden=(500,), dropout=0.5),
         "train": dict(steps=2500, batch=64, rate=2e-3, shift=0.2),
+    },
+    "digits-orders": {  # learns all orders, so that it draws what any mask hides
+        "data": "digits",
+        "model": dict(hidden=(500,), order="random", masks=8, resample=True),
+        "train": dict(steps=5000, batch=64, rate=2e-3, every=500, shift=0.2),
     },
     "mnist": {  # tuned on 10,000 images: 96.1 nats on their valid split; with dropout 0.1 it has 98.4
         "data": "mnist-dynamic",

@@ -23,11 +23,11 @@ from torch import nn
 
 from genmini import ops, outputs
 from genmini.models._levels import noise_and_start, ordered, steps
-from genmini.models._model import Model
+from genmini.models._ordered import Ordered
 from genmini.settings import share, whole
 
 
-class NADE(Model):
+class NADE(Ordered):
     def __init__(self, shape, hidden=500, levels=2, order="natural", dropout=0.0, device=None, dtype=None):
         """shape of one x (8, 8); order "natural", "random" or the pixels in the order wanted.
 

@@ -37,12 +37,12 @@ from genmini import ops, outputs
 from genmini.kernels import pixelcnn_sample as sampler
 from genmini.layers import MaskedConv2d
 from genmini.models._levels import noise_and_start
-from genmini.models._model import Model
+from genmini.models._ordered import Ordered
 from genmini.nets.pixels import Network, RowsAbove
 from genmini.settings import image, one_of, share, whole
 
 
-class Raster(Model):
+class Raster(Ordered):
     """Models of images, number after number, that have `features(x, y)`: levels (N, C, h, W) of the first h rows ->
     (N, C, F, h, W). features[:, c, :, i, j] are the F parameters of p(x_ijc | earlier numbers)."""
 

@@ -32,14 +32,15 @@ import math
 import torch
 
 from genmini import densities, ops
-from genmini.models._model import Cannot, Model
+from genmini.models._model import Cannot
+from genmini.models._search import Searched
 from genmini.nets.coders import coders
 from genmini.settings import number, one_of, whole
 
 AT_ONCE = 2**21  # numbers of the decoder's output, for many z of one x: its layers hold up to 64 times as many
 
 
-class VAE(Model):
+class VAE(Searched):
     is_bound = True  # in expectation
     has_normal_prior = True
 

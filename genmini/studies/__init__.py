@@ -34,6 +34,7 @@ STUDIES = {  # of runs, but for the last ones: `latent-dim` and `alpha` train th
     "complete": "the missing half of test images, drawn several times: of models that can complete",
     "forecast": "the numbers ahead of a series: intervals, paths, and how many test numbers they cover",
     "semi-supervised": "classifiers that learn from 1, 5, 10 or 100 labels of each class, on codes and on pixels",
+    "inpaint": "what a --mask hides, drawn by several runs: how far off, and how probable; of models that can inpaint",
     "words": "nats a text beside counts of words and of pairs of words, and what samples are: of models of text",
     "retrieve": "captions of images and images of captions, found among 64; colours and shapes told by captions",
     "caption": "what samples show of their captions, seen and unseen: of models that draw shapes by captions",

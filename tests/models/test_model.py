@@ -221,6 +221,7 @@ CALLS = {
     "forecast": lambda model, x: model.forecast(x, 2), "autocovariance": lambda model, x: model.autocovariance(2),
     "process": lambda model, x: model.process(x, times=2),
     "classify": lambda model, x: model.classify(x),
+    "inpaint": lambda model, x: model.inpaint(x, 32, 2), "log_hidden": lambda model, x: model.log_hidden(x, 32),
     "on_the_line": lambda model, x: model.on_the_line(lambda n: torch.randn(n, 1), 0.5),
     "variations": lambda model, x: model.variations(x, 2),
     "interpolate": lambda model, x: model.interpolate(x[:2], x[2:4], 3),
