@@ -1,6 +1,6 @@
 """What do models draw where a mask hides a part of an image, wherever it lies, and how well do they know it?
 
-The rows show what is known of test images, three draws of each run and the mean of all its draws, and the images. Over
+The rows show what is known of test images, two draws of each run and the mean of all its draws, and the images. Over
 the numbers that are hidden, x_h, beside those that are known, x_k, the line says of each run
 
     off = root mean (m - x)^2          of the mean m of n draws; the plain mean of the train images is beside it   (1)
@@ -21,7 +21,7 @@ from genmini.studies._run import Misfit
 from genmini.studies._study import Study, lacks_images
 from genmini.studies.restore import distance, length
 
-IMAGES, DRAWS, COLUMNS, ROWS = 40, 8, 10, 3  # measured: images, draws of each; shown: images, draws of each
+IMAGES, DRAWS, COLUMNS, ROWS = 40, 8, 10, 2  # measured: images, draws of each; shown: images, draws of each
 
 
 def misfit(model):
