@@ -1,4 +1,4 @@
-"""What several commands print of a model: the lines of its figures."""
+"""What commands print of a model: the lines of its figures, and of images that it is asked about."""
 
 NOUNS = {"images": "images", "points of the plane": "points", "a series": "series", "text": "texts"}
 OF_ALL = {  # figures of a split beside its likelihood
@@ -29,6 +29,18 @@ def figures(model, split, k=0):
     for figure in shown[1:]:
         of_all = f"   ({OF_ALL[figure.name]})" if figure.name in OF_ALL else ""
         print(f"{figure.name:<9} {_number(figure)}{of_all}")
+
+
+def images(ranked):
+    """Print what was done to images of the user's own, then how likely they are, the likeliest first."""
+    width = max(len(each.path) for each in ranked)
+    for each in ranked:
+        print(f"{each.path:<{width}}  {each.words}")
+    for place, each in enumerate(ranked, 1):
+        bits = "" if each.bits is None else f", {each.bits:.4f} bits/dim"
+        bits += ", at most" * each.at_most
+        bits += "" if each.y is None else f"   (likeliest as class {each.y})"
+        print(f"{place:>3}. {each.path:<{width}}  {each.nats:.3f} {each.unit}{bits}")
 
 
 def _number(figure):

@@ -14,6 +14,7 @@ The split: the sorted paths are put into one fixed random order. The last sixth 
 for valid, the rest for train.
 """
 
+import contextlib
 import hashlib
 import io
 import os
@@ -39,7 +40,7 @@ def read(split, folder, size, colour):
     y = np.empty(len(chosen), np.int64)
     digest = hashlib.sha256()
     for i, parts in enumerate(chosen):
-        content = _content(root.joinpath(*parts))
+        content = content_of(root.joinpath(*parts))
         digest.update(f"{'/'.join(parts)}\0{len(content)}\0".encode("utf-8", "surrogateescape") + content)
         x[i] = image(content, size, colour, root.joinpath(*parts))
         y[i] = classes.index(parts[0]) if classes else 0
@@ -96,7 +97,8 @@ def _classes(root, paths):
     return classes
 
 
-def _content(path):
+def content_of(path):
+    """The bytes of an image file"""
     size = path.stat().st_size
     if size > MOST_BYTES:
         raise ValueError(f"{path} has {size} bytes, and at most {MOST_BYTES} are read of an image")
@@ -105,21 +107,46 @@ def _content(path):
 
 def image(content, size, colour, name="the image"):
     """The bytes of a PNG or JPEG file -> (size, size) or (3, size, size) uint8"""
+    with errors_name(name):
+        pixels, _ = cut(decoded(content), (size, size), colour)
+    return pixels if colour else 255 - pixels
+
+
+def decoded(content):
+    """The bytes of a PNG or JPEG file -> an image of Pillow, grey or RGB, upright and opaque"""
     from PIL import Image, ImageOps
 
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own limit is a warning; ours, below, is an error
+        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as opened:
+            width, height = opened.size
+            if width * height > MOST_PIXELS:
+                raise _TooLarge(f"{width} x {height} pixels")
+            return _upright_and_opaque(opened, Image, ImageOps)
+
+
+def cut(whole, sides, colour):
+    """The largest part in the middle with the form of these sides (H, W), scaled to them
+    -> brightness (H, W) or (3, H, W) uint8; the width and the height of the part"""
+    from PIL import Image
+
+    H, W = sides
+    width, height = min(whole.width, max(1, whole.height * W // H)), min(whole.height, max(1, whole.width * H // W))
+    left, top = (whole.width - width) // 2, (whole.height - height) // 2
+    box = left, top, left + width, top + height
+    same = (width, height) == (W, H)
+    part = whole.crop(box) if same else whole.resize((W, H), Image.Resampling.BICUBIC, box)
+    pixels = np.asarray(part.convert("RGB" if colour else "L"))
+    return pixels.transpose(2, 0, 1) if colour else pixels, (width, height)
+
+
+@contextlib.contextmanager
+def errors_name(name):
+    """What goes wrong with an image becomes a ValueError that names it."""
+    from PIL import Image
+
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own limit is a warning; ours, below, is an error
-            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as opened:
-                width, height = opened.size
-                if width * height > MOST_PIXELS:
-                    raise _TooLarge(f"{width} x {height} pixels")
-                whole = _upright_and_opaque(opened, Image, ImageOps)
-        side = min(whole.size)
-        left, top = ((s - side) // 2 for s in whole.size)
-        box = left, top, left + side, top + side
-        square = whole.crop(box) if side == size else whole.resize((size, size), Image.Resampling.BICUBIC, box)
-        pixels = np.asarray(square.convert("RGB" if colour else "L"))
+        yield
     except (_TooLarge, Image.DecompressionBombError) as error:
         many = error if isinstance(error, _TooLarge) else "more pixels than Pillow opens"
         raise ValueError(f"{name} has {many}, and at most {MOST_PIXELS} are read") from None
@@ -130,7 +157,6 @@ def image(content, size, colour, name="the image"):
     except Exception as error:  # a damaged file can make Pillow raise nearly anything
         why = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{name} is damaged or no image: {why}") from None
-    return pixels.transpose(2, 0, 1) if colour else 255 - pixels
 
 
 class _TooLarge(Exception):
