@@ -7,7 +7,7 @@ from pathlib import Path
 from . import _options
 
 HELP = "one question about what a trained run has learnt: a picture and a line"
-OPTIONS = "axes", "between", "pick", "mask", "horizon", "start"  # of some studies
+OPTIONS = "axes", "between", "pick", "by", "swap", "mask", "horizon", "start"  # of some studies
 VALUES = {"dimensions": "latent-dim", "alphas": "alpha"}  # an option -> the study that trains by it
 
 
@@ -27,6 +27,10 @@ def options(parser):
                       help="of interpolate: the classes of both ends, as 0,7")
     ways.add_argument("--pick", choices=("first", "nearest"),
                       help="of interpolate: the first pairs of images (default), or those with the nearest codes")
+    ways.add_argument("--by", choices=("graph", "tsne"),
+                      help="of embed: lines between nearest codes, or a map by t-SNE of scikit-learn")
+    ways.add_argument("--swap", action="store_true", default=None,
+                      help="of codes: codes of one image moved into another, decoded")
     ways.add_argument("--horizon", type=_options.positive, metavar="H",
                       help="of forecast: how many numbers ahead (default: 12)")
     ways.add_argument("--start", type=_options.positive, metavar="T",

@@ -2,7 +2,8 @@
 
 Bars: how often each code is chosen, the most frequent first. Below them the same for each place of the grid: a row is a
 place, a column a code. Images: what a code decodes to if it stands at every place (with classes, the mean over them),
-and the mean of the patches that it decodes to among its neighbours in real images.
+and the mean of the patches that it decodes to among its neighbours in real images. With swap=True, another picture:
+_swap.py.
 """
 
 import math
@@ -10,11 +11,12 @@ import math
 import torch
 
 from genmini import plots
+from genmini.studies import _swap
 from genmini.studies._study import Study
 
 
-def study(run, path):
-    return picture(path, run.model.cpu(), run.split("train"))
+def study(run, path, swap=False):
+    return _swap.study(run, path) if swap else picture(path, run.model.cpu(), run.split("train"))
 
 
 @torch.no_grad()
@@ -72,4 +74,4 @@ def picture(path, model, data):
     return answer
 
 
-STUDY = Study(study, needs=("codes", "decode_codes"))  # and, of the model, its `K` and `grid`
+STUDY = Study(study, needs=("codes", "decode_codes"), options=("swap",))  # and, of the model, its `K` and `grid`

@@ -6,14 +6,14 @@ from genmini import plots
 from genmini.means import mean_and_error
 from genmini.studies._study import Study
 
-FIRST = 1000  # images of a split that the error is taken of
+LEAST = 1000  # images of train that the error is taken of, if test has not more
 
 
 def study(run, path):
-    panels, errors = {}, []
+    panels, errors, N = {}, [], len(run.split("test"))
     for split in ("train", "test"):
         images = run.split(split)
-        x, y = images.x[:FIRST], images.y[:FIRST]
+        x, y = images.x[: max(N, LEAST)], images.y[: max(N, LEAST)]
         back, top = run.reconstruct(x, y), images.levels - 1
         error, deviation = mean_and_error(((x - back) / top).square().flatten(1).mean(1))
         errors.append(f"{split} {error:.4f} +- {deviation:.4f}")
@@ -21,9 +21,10 @@ def study(run, path):
         rows = lambda a: a[: min(4, len(x) // columns) * columns].float().unflatten(0, (-1, columns))
         panels[f"{split}: images over their reconstructions"] = torch.stack([rows(x), rows(back)], 1).flatten(0, 2)
     plots.side_by_side(path, panels, images.levels, columns)
-    train = run.split("train").x[:FIRST] / top
+    train = run.split("train").x[: max(N, LEAST)] / top
     return (f"squared error of a pixel: {', '.join(errors)}; "
-            f"the mean image of train would give {(train - train.mean(0)).square().mean():.4f}")
+            f"the mean image of train would give {(train - train.mean(0)).square().mean():.4f}; "
+            f"of {len(train)} images of train, {N} of test")
 
 
 STUDY = Study(study, needs=("reconstruct",))
