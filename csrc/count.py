@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 if __package__:
@@ -88,8 +88,24 @@ class Branch:
                       self.divergent + other.divergent)
 
 
+@dataclass
+class Race:
+    """Two accesses of the same shared memory by different threads, one of them a write, with no barrier between."""
+
+    one: tuple  # file, line, what: load, store, atomic, cp.async
+    other: tuple
+    threads: tuple  # of the first such pair, in the block
+    block: int
+    times: int = 1
+
+    key = property(lambda race: (race.one, race.other))
+
+    def __add__(self, other):
+        return replace(self, times=self.times + other.times)
+
+
 def summed(parts):
-    """Rows (or branches) of the same key as one, by file and line."""
+    """Rows (or branches, or races) of the same key as one, by file and line."""
     found = {}
     for part in parts:
         found[part.key] = found[part.key] + part if part.key in found else part
@@ -106,13 +122,15 @@ class Launch:
     branches: list
     counters: dict  # of the whole launch: PER_LAUNCH
     elsewhere: int  # requests that belong to no line of the source: 0, or the counters are not to be trusted
+    races: list = field(default_factory=list)
     launches: int = 1  # that were added
 
     def __add__(self, other):
         """The sum over launches of one kernel."""
         return replace(self, rows=summed(self.rows + other.rows), branches=summed(self.branches + other.branches),
                        counters={name: self.counters[name] + other.counters[name] for name in PER_LAUNCH},
-                       elsewhere=self.elsewhere + other.elsewhere, launches=self.launches + other.launches)
+                       elsewhere=self.elsewhere + other.elsewhere, races=summed(self.races + other.races),
+                       launches=self.launches + other.launches)
 
     # barriers: times that a warp arrived at a barrier of its block; divergent: branches after which lanes parted
     barriers = property(lambda launch: sum(row.inst_executed for row in launch.rows if row.what in BARRIERS))
@@ -155,6 +173,7 @@ def launches(path, source):
     library.gpu_counts.restype = ctypes.c_char_p
     counted = json.loads(library.gpu_counts())
     sites = {row["site"] for launch in counted for row in (*launch["rows"], *launch["steps"])}
+    sites |= {race[part]["site"] for launch in counted for race in launch["races"] for part in ("one", "other")} - {0}
     # a return address belongs to the instruction before it
     places = frames(path, [*(launch["kernel"] for launch in counted), *(site - 1 for site in sites)])
     files = {str(file): file.name for file in build.reads(source) if not of_the_emulator(file)}
@@ -184,7 +203,18 @@ def _launch(counted, places, files):
         counted["dynamic_shared"], summed(row for row in rows if row.file),
         summed(branch for branch in branches if branch.file), {name: counted[name] for name in PER_LAUNCH},
         elsewhere=sum(row.inst_executed for row in rows if not row.file),
+        races=summed(_race(race, places, files) for race in counted["races"]),
     )
+
+
+def _race(race, places, files):
+    def access(part):
+        at = (place(places[part["site"] - 1], files) if part["site"]
+              else (files.get(os.path.realpath(part["file"]), ""), part["line"]))
+        return *at, "cp.async" if part["what"] == "copy" else part["what"]
+
+    one, other = race["one"], race["other"]
+    return Race(access(one), access(other), (one["thread"], other["thread"]), race["block"], race["times"])
 
 
 def place(frames, files):

@@ -10,9 +10,11 @@
 // One OS thread runs all blocks. gpu_counts() hands out the launches since the last call, as JSON; csrc/count.py turns
 // sites into lines.
 #include "count.h"
+#include "count_races.h"
 #include "count_replay.h"
 #include "count_request.h"
 #include <cstdio>
+#include <cstring>
 #include <map>
 #include <pthread.h>
 #include <string>
@@ -70,6 +72,8 @@ Position position[1024];
 std::vector<Range> hidden;
 Range statics, dynamic;
 int64_t block_number;
+Races races;
+int last;    // the thread that ran before the emulator did
 std::unordered_map<uintptr_t, Sector> memory;    // by address / 32
 
 uint32_t offset(const void* p) { return uint32_t((const char*)p - &__ehdr_start); }
@@ -83,6 +87,7 @@ void record(What what, const void* site, const void* frame, uintptr_t at, size_t
             if (r.has(at)) return;
         shared = dynamic.has(at) || statics.has(at);
     }
+    if (shared) races.access(running.thread, what, {offset(site), "", 0}, at, size, block_number);
     uint16_t depth = uint16_t((running.stack_end - (uintptr_t)frame) / 16);
     trace[running.thread].push_back({at, offset(site), depth, uint16_t(what), uint16_t(shared), uint16_t(size)});
 }
@@ -149,6 +154,12 @@ template <class List, class F> std::string list(const char* name, const List& of
     return "\"" + std::string(name) + "\":[" + all + "]";
 }
 
+std::string access(const char* name, const Access& a) {
+    return "\"" + std::string(name) + "\":{" + number("site", a.site.offset) + "," + text("file", a.site.file) + "," +
+           number("line", uint64_t(a.site.line)) + "," + text("what", NAMES[a.what]) + "," +
+           number("thread", uint64_t(a.thread)) + "}";
+}
+
 std::string json(const Launch& l) {
     auto row = [](const Key& k, const Cost& c) {
         return number("site", k.site) + "," + text("what", NAMES[k.what]) + "," +
@@ -162,9 +173,14 @@ std::string json(const Launch& l) {
         auto& [what, file, line] = key;
         return text("what", what) + "," + text("file", file) + "," + number("line", uint64_t(line)) + "," + costs(c);
     };
+    auto race = [](const auto&, const Race& r) {
+        return access("one", r.one) + "," + access("other", r.other) + "," + number("block", uint64_t(r.block)) +
+               "," + number("times", r.times);
+    };
     return "{" + number("kernel", offset(l.kernel)) + "," + triple("grid", l.grid) + "," + triple("block", l.block) +
            "," + number("dynamic_shared", l.shared_bytes) + "," + list("rows", l.rows, row) + "," +
            list("steps", l.steps, step) + "," + list("together", l.together, together) + "," +
+           list("races", races.found, race) + "," +
            number("lts__t_sectors_op_read.sum", l.l2_read) + "," + number("lts__t_sectors_op_write.sum", l.l2_write) +
            "," + number("lts__t_sectors_op_atom.sum", l.l2_atomic) + "," +
            number("dram__bytes_read.sum", 32 * l.dram_read) + "," + number("dram__bytes_write.sum", 32 * l.dram_write) +
@@ -175,7 +191,7 @@ std::string json(const Launch& l) {
 
 // ---- what the emulator calls ----------------------------------------------------------------------------------------
 void begin(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes) {
-    launch = {}, memory.clear(), hidden.clear(), leave();
+    launch = {}, memory.clear(), hidden.clear(), races = {}, leave();
     launch.kernel = kernel, launch.grid = grid, launch.block = block, launch.shared_bytes = shared_bytes;
     block_number = -1;
     pthread_attr_t attributes;    // the arguments of the launch lie on the stack of this OS thread
@@ -193,7 +209,10 @@ void end(int code) {
 void enter(int thread, void* stack, size_t size) {
     running = {thread, (uintptr_t)stack, (uintptr_t)stack + size};
 }
-void leave() { running.thread = -1; }
+void leave() {
+    if (running.thread >= 0) last = running.thread;
+    running.thread = -1;
+}
 Quiet::Quiet() : thread(running.thread), stack(running.stack), stack_end(running.stack_end) { leave(); }
 Quiet::~Quiet() { running = {thread, stack, stack_end}; }
 void hide(const void* start, size_t size) { hidden.push_back(range(start, size)); }
@@ -202,6 +221,7 @@ void block_begins(const void* static_memory, size_t static_size, const void* dyn
     for (Trace& of : trace) of.clear();
     for (Position& of : position) of.block.clear();
     block_number++;
+    races.block_begins();
 }
 void line_up(int first_warp, int warps) {
     Warp warp;
@@ -210,8 +230,12 @@ void line_up(int first_warp, int warps) {
 void together(const char* what, uint32_t lanes, const char* file, int line) {
     Cost& cost = launch.together[{what, file, line}];
     cost.requests++, cost.lanes += uint64_t(__builtin_popcount(lanes));
+    if (!strncmp(what, "__syncthreads", 13)) races.barrier();
+    if (!strcmp(what, "__syncwarp")) races.warp_meets(last / 32, lanes);
 }
 void load_matrices(const uint64_t* row, uint32_t lanes, int matrices, const char* file, int line) {
+    for (int l = 0; l < 8 * matrices; l++)
+        if (lanes >> l & 1) races.access(last / 32 * 32 + l, LOAD, {0, file, line}, row[l], 16, block_number);
     Cost cost = cost_of_matrices(row, lanes, matrices);
     launch.together[{"ldmatrix", file, line}] += cost;    // requests and lanes: together() has them
 }

@@ -68,6 +68,11 @@ def _heading(launch):
            f"{launch.barriers} arrivals at barriers"
            + f", {launch.flop / 1e6:.3g} MFLOP on tensor cores" * bool(launch.flop)
            + f", {launch.dynamic_shared} bytes of dynamic shared memory" * bool(launch.dynamic_shared))
+    for race in launch.races:
+        places = " and ".join(f"{what} in {file}:{line}" for file, line, what in (race.one, race.other))
+        threads = " and ".join(map(str, race.threads))
+        yield (f"  race    shared {places}: threads {threads} of block {race.block}, {race.times} times, "
+               "no barrier between")
     if launch.elsewhere:
         yield f"  {launch.elsewhere} requests belong to no line of the source: do not trust these counters"
 

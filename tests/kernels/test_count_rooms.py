@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(bool(count.missing()), reason=count.missing())
 def launched(counted, kernel):
     """The launch of this kernel, whatever its template arguments."""
     (launch,) = (launch for launch in counted.launches if launch.kernel.partition("<")[0] == kernel)
-    assert launch.elsewhere == 0
+    assert launch.elsewhere == 0 and launch.races == []
     return launch
 
 
