@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALLED = {"genmini": "genmini", "kernels": "genmini/kernels", "csrc": "genmini/csrc"}  # folder: where it is then
-BESIDE = ("bench", "docs", "tests")  # folders of the source distribution that are not installed
+BESIDE = ("bench", "docs", "examples", "tests")  # folders of the source distribution that are not installed
 FILES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "Makefile",
          "constraints.txt")
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
