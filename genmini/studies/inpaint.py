@@ -14,6 +14,8 @@ order exactly (MADE of all orders: always), else by particles and sweeps (genmin
 particles it is too low in the mean, and of a search an estimate.
 """
 
+from pathlib import Path
+
 import torch
 
 from genmini import conditions, plots
@@ -50,7 +52,7 @@ def study(runs, path, mask="centre"):
         mean = made.double().mean(0)
         answers.append(f"{run.name}: {measured(made, mean, x, known)}{told(run, x, known, y)}")
         shown += [*made[:ROWS].float(), mean.float()]
-        labels += [run.model.title] * ROWS + [f"mean of {DRAWS}"]
+        labels += [Path(run.folder).name] * ROWS + [f"mean of {DRAWS}"]
     rows = torch.stack([row[:COLUMNS] for row in (*shown, x.float())])
     plots.rows(path, f"hidden: {mask} ({test.split})", rows, [*labels, "the image"], test.levels)
     return "\n".join(answers)

@@ -47,7 +47,7 @@ class Unsure(Others):
 def run_of(model, name="digits"):
     split = lambda self, split: data.load(name, split)
     return type("Run", (), dict(model=model, seed=0, device="cpu", split=split, conditional=bool(model.classes),
-                                name=f"{model.title} in r", folder="r"))()
+                                name=f"{model.title} in r", folder=f"r/{model.title.lower()}"))()
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def check(study, drawn):
     assert other == f"Unsure in r: {figures}"
     ((title, images, labels, levels),) = drawn
     assert (title, levels) == ("hidden: left (test)", 17) and images.shape == (8, 10, 8, 8)
-    assert labels == ["known", *["Others"] * 2, "mean of 8", *["Unsure"] * 2, "mean of 8", "the image"]
+    assert labels == ["known", *["others"] * 2, "mean of 8", *["unsure"] * 2, "mean of 8", "the image"]
     assert images[0, :, :, :4].isnan().all() and torch.equal(images[0, :, :, 4:], x[:10, :, 4:].float())
     assert torch.equal(images[2, ..., :4], made[1, :10].float()) and torch.equal(images[-1], x[:10].float())
     torch.testing.assert_close(images[3, ..., :4], made.mean(0)[:10].float())
@@ -102,7 +102,7 @@ PLANTED = {
     "log p for -log p": ("nats(-log_p, ~known)", "nats(log_p, ~known)"),
     "shares of all places": ("counts / counts.sum(0)", "counts / counts.sum()"),
     "no class": ("if run.conditional else None", "if False else None"),
-    "a label for two rows": ("labels += [run.model.title] * ROWS", "labels += [run.model.title]"),
+    "a label for two rows": ("labels += [Path(run.folder).name] * ROWS", "labels += [Path(run.folder).name]"),
 }
 
 
