@@ -16,7 +16,7 @@ from genmini.loop import shifted
 from genmini.models.ssvae import M2
 
 BATCH = 64
-OF_CODES = dict(steps=1000, rate=3e-3)
+OF_CODES = dict(steps=600, rate=3e-3)
 OF_PIXELS = dict(steps=400, rate=2e-3)
 SHIFT = 0.8  # the share of batches that of_pixels moves
 

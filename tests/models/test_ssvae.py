@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from check import command
+from check_models import at_step, ctrl_c, same_runs, same_weights
 from torch.distributions import Normal
 
 from genmini import checkpoint, data
@@ -206,6 +207,23 @@ def test_the_stages_learn_apart():
     moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, between[name])}
     assert moved == {name for name in before if name.startswith("m2.")}
     assert model.n_of_all == torch.tensor(10 / len(TRAIN))
+
+
+@pytest.mark.parametrize("at", [2, 7])
+def test_interrupted_in_either_stage_and_resumed_equals_uninterrupted(tmp_path, at):
+    def staged(run, event=None, resume=False):
+        torch.manual_seed(7)
+        model = SSVAE((8, 8), labels=20, dropout=0.2, **SMALL)
+        later = {"classes": dict(steps=6, every=3, batch=16, ema=0.5)}
+        with at_step(SSVAE, at, event):
+            fit(model, TRAIN, VALID, steps=4, every=2, batch=16, later=later, run=run, resume=resume, progress=False)
+        return model
+
+    whole = staged(tmp_path / "whole", lambda: None)
+    with ctrl_c() as press:
+        staged(tmp_path / "parts", press)
+    same_weights(whole, staged(tmp_path / "parts", lambda: None, resume=True))
+    same_runs(tmp_path / "parts", tmp_path / "whole")
 
 
 def test_few_labels_are_as_many_of_each_class_by_a_seed():
