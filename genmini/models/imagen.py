@@ -244,7 +244,7 @@ def _recipe(rate, base, **model):
 
 
 RECIPES = {
-    "shapes": _recipe(2e-3, 24_000),  # of 64x64 in 82 minutes of one thread, on a machine that others used, too
+    "shapes": _recipe(2e-3, 24_000),  # of 64x64 in 107 minutes of one thread, on a machine that others used, too
     # sizes S, M and L of the language model, with the rates of its own recipes; what draws is the same
     "encoder-s": _recipe(4e-3, 8000, text_width=16, text_blocks=1, text_heads=1),
     "encoder-m": _recipe(2e-3, 8000, text_width=96, text_blocks=4, text_heads=4),
