@@ -41,7 +41,7 @@ def follows(made, every, p):
 
 def check_draws(model, known, x, log_p=None, **how):
     """A draw for each of n copies of x: they are independent of each other."""
-    made = model.inpaint(x.expand(n := 1000, *x.shape), known, 1, **how)
+    made = model.inpaint(x.expand(n := 1000, *x.shape), known=known, n=1, **how)
     assert made.shape == (1, n, *model.shape) and made.dtype == torch.uint8
     follows(made[0], *truth(model, x, known, log_p))
 
@@ -51,7 +51,7 @@ def check_hidden(model, known, x, n=1000, **how):
     every, p = truth(model, x, known)
     p_x = model.log_prob(x[None]).exp().item()
     exact = p_x / p[(every == x).flatten(1).all(1)].item()
-    found = p_x * (-model.log_hidden(x.expand(n, *x.shape), known, **how)).exp()
+    found = p_x * (-model.log_hidden(x.expand(n, *x.shape), known=known, **how)).exp()
     assert found.mean().item() == pytest.approx(exact, abs=4 * found.std().item() / n**0.5 + 1e-9 * exact)
 
 

@@ -318,11 +318,11 @@ class Model(nn.Module):
         """(N, *shape) -> (N, *shape) in levels, one image for each: what the model makes of what it is `given` of x."""
         raise Cannot(self.cannot("restore"))
 
-    def inpaint(self, x, known, n, y=None):
+    def inpaint(self, x, y=None, *, known, n):
         """(N, *shape), a mask (*shape) of what is known -> (n, N, *shape): draws of the rest, which is not read"""
         raise Cannot(self.cannot("inpaint"))
 
-    def log_hidden(self, x, known, y=None):
+    def log_hidden(self, x, y=None, *, known):
         """The same -> log p(x_hidden | x_known) in nats, (N,): exact, or estimated by draws"""
         raise Cannot(self.cannot("log_hidden"))
 

@@ -47,7 +47,7 @@ class Ordered(Model):
         return F.logsigmoid(torch.cat([-a, a], 2)) if a.shape[2] == 1 else a.log_softmax(2)
 
     @torch.no_grad()
-    def inpaint(self, x, known, n, y=None, *, particles=64, sweeps=4):
+    def inpaint(self, x, y=None, *, known, n, particles=64, sweeps=4):
         """(N, *shape) -> (n, N, *shape), as `Model.inpaint` says; exact where the known numbers come first."""
         whole(n=n, particles=particles)
         whole(0, sweeps=sweeps)
@@ -64,7 +64,7 @@ class Ordered(Model):
         return torch.cat(drawn, 1)
 
     @torch.no_grad()
-    def log_hidden(self, x, known, y=None, *, particles=256):
+    def log_hidden(self, x, y=None, *, known, particles=256):
         """(N,), as `Model.log_hidden` says; exact where the known numbers come first."""
         is_known, exact = self._in_order(known, y)
         P = 1 if exact else particles

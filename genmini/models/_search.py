@@ -30,7 +30,7 @@ AT_ONCE = 2**21  # numbers of the decoder's output, of all draws together
 class Searched(Model):
     """A model with a decoder f(z, y), p(x | f), and p(z) = N(0, I)."""
 
-    def inpaint(self, x, known, n, y=None):
+    def inpaint(self, x, y=None, *, known, n):
         """(N, *shape) -> (n, N, *shape), as `Model.inpaint` says."""
         whole(n=n)
         parts = []
@@ -43,7 +43,7 @@ class Searched(Model):
             parts.append(torch.where(mask, x_b.to(drawn.dtype), drawn.view(n, *x_b.shape)))
         return torch.cat(parts, 1)
 
-    def log_hidden(self, x, known, y=None):
+    def log_hidden(self, x, y=None, *, known):
         """(N,), as `Model.log_hidden` says: log p(x) - log p(x_k), each by a search."""
         everything = torch.ones(self.shape, dtype=torch.bool)
         log_p = [torch.cat([log_mean(self._search(*batch)[1]) for batch in self._batches(x, y, of)])

@@ -135,11 +135,11 @@ class CVAE(VAE):
             y = self.seen[(torch.rand(n, device=self.seen.device) * known).long()]
         return super().sample(n, y, mean=mean)  # (3)
 
-    def inpaint(self, x, known, n, y=None):
+    def inpaint(self, x, y=None, *, known, n):
         """(N, *shape) -> (n, N, *shape), as `Model.inpaint` says, given the class y"""
         if self.given:
             raise Cannot(f"this CVAE is given {self.given} of an image, and no mask: take a model of whole images")
-        return super().inpaint(x, known, n, y)
+        return super().inpaint(x, y, known=known, n=n)
 
     def restore(self, x, y=None):
         """(N, *shape) -> (N, *shape), for each image the mean image of one z and of what the model is given of it."""

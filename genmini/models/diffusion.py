@@ -243,7 +243,7 @@ class Diffusion(Bounded):
         """Pixel after pixel, each with all its channels: what `known` counts"""
         return torch.arange(self.D).view(image(self.shape)[0], -1).T.flatten()
 
-    def inpaint(self, x, known, n, y=None):
+    def inpaint(self, x, y=None, *, known, n):
         """(N, *shape) -> (n, N, *shape), as `Model.inpaint` says, but nearly: by samplers.repaint"""
         if self.given:
             raise Cannot(f"this Diffusion is given {self.given} of an image, and would see what a mask hides")

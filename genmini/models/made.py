@@ -194,10 +194,10 @@ class MADE(Ordered):
         return (before + log_p).logsumexp(0) - before.logsumexp(0)
 
     @torch.no_grad()
-    def inpaint(self, x, known, n, y=None, **how):
-        """(N, *shape) -> (n, N, *shape), as `Model.inpaint` says. how: of `Ordered`, for a model of one order."""
+    def inpaint(self, x, y=None, *, known, n, particles=64, sweeps=4):
+        """(N, *shape) -> (n, N, *shape), as `Model.inpaint` says. particles, sweeps: of a model of one order."""
         if not self.learns_orders:
-            return super().inpaint(x, known, n, y, **how)
+            return super().inpaint(x, y, known=known, n=n, particles=particles, sweeps=sweeps)
         whole(n=n)
         x, drawn = self.check(x, y)[0], []
         for _ in range(n):
@@ -208,10 +208,10 @@ class MADE(Ordered):
         return torch.stack(drawn)
 
     @torch.no_grad()
-    def log_hidden(self, x, known, y=None, *, orders=16, **how):
+    def log_hidden(self, x, y=None, *, known, orders=16, particles=256):
         """(N,), as `Model.log_hidden` says: (7), or for a model of one order that of `Ordered`"""
         if not self.learns_orders:
-            return super().log_hidden(x, known, y, **how)
+            return super().log_hidden(x, y, known=known, particles=particles)
         x, log_p = self.check(x, y)[0], []
         for _ in range(orders):
             order, first, mask = self._known_first(known)

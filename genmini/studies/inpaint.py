@@ -48,7 +48,7 @@ def study(runs, path, mask="centre"):
     for run in runs:
         y = test.y[:IMAGES].to(run.device) if run.conditional else None
         torch.manual_seed(run.seed)
-        made = run.model.inpaint(x.to(run.device), known.to(run.device), DRAWS, y=y).cpu()
+        made = run.model.inpaint(x.to(run.device), y, known=known.to(run.device), n=DRAWS).cpu()
         mean = made.double().mean(0)
         answers.append(f"{run.name}: {measured(made, mean, x, known)}{told(run, x, known, y)}")
         shown += [*made[:ROWS].float(), mean.float()]
@@ -72,7 +72,7 @@ def told(run, x, known, y):
     """", ... nats" of models with probabilities of levels, else "" """
     if run.model.cannot("log_hidden") or run.model.unit != "nats":
         return ""
-    log_p = run.model.log_hidden(x.to(run.device), known.to(run.device), y=y).cpu()
+    log_p = run.model.log_hidden(x.to(run.device), y, known=known.to(run.device)).cpu()
     return f", {nats(-log_p, ~known)}"
 
 

@@ -68,9 +68,9 @@ def test_where_the_known_come_first_the_probability_is_exact(name):
     for k in range(model.D + 1):
         known = torch.zeros(model.D, dtype=torch.bool).index_fill(0, order[:k], True).view(model.shape)
         every, p = truth(model, x, known)
-        log_p = model.log_hidden(x[None], known).item()
+        log_p = model.log_hidden(x[None], known=known).item()
         assert log_p == pytest.approx(p[(every == x).flatten(1).all(1)].log().item(), abs=1e-9)
-        assert log_p == model.log_hidden(x[None], k).item()
+        assert log_p == model.log_hidden(x[None], known=k).item()
 
 
 def test_a_class_that_is_not_given_is_found():
@@ -101,11 +101,11 @@ def test_made_of_all_orders_draws_exactly_in_one_with_the_known_first(hides):
     every = every[((every == x) | ~known).flatten(1).all(1)]
     for seed in range(3):
         torch.manual_seed(seed)
-        p = model.log_hidden(every, known, orders=1).exp()
+        p = model.log_hidden(every, known=known, orders=1).exp()
         assert p.sum().item() == pytest.approx(1, abs=1e-12)
         torch.manual_seed(seed)  # the same order
-        follows(model.inpaint(x.expand(3000, 2, 3), known, 1)[0], every, p)
-    assert model.log_hidden(every, known, orders=5).exp().sum().item() == pytest.approx(1, abs=1e-12)
+        follows(model.inpaint(x.expand(3000, 2, 3), known=known, n=1)[0], every, p)
+    assert model.log_hidden(every, known=known, orders=5).exp().sum().item() == pytest.approx(1, abs=1e-12)
 
 
 def test_its_draws_have_orders_of_their_own():
@@ -114,13 +114,13 @@ def test_its_draws_have_orders_of_their_own():
     torch.manual_seed(0)
     orders = [model._known_first(known)[0].tolist() for _ in range(20)]
     assert len({*map(tuple, orders)}) > 5 and all({*order[:2]} == {1, 4} for order in orders)
-    assert model.inpaint(x, known, 3).shape == (3, 4, 2, 3)
+    assert model.inpaint(x, known=known, n=3).shape == (3, 4, 2, 3)
 
 
 def test_made_of_a_few_orders_says_what_it_needs():
     model = models.find("made")((2, 3), hidden=8, order="random", masks=3)
     with pytest.raises(Cannot, match="set resample=True"):
-        model.inpaint(space(model)[:2], mask(model, "left"), 2)
+        model.inpaint(space(model)[:2], known=mask(model, "left"), n=2)
 
 
 # ---- all of them -----------------------------------------------------------------------------------------------------
@@ -142,21 +142,21 @@ def test_what_is_known_is_kept_and_what_is_hidden_is_not_read(name):
     y = dict(y=data.load("digits-threshold").y[:5]) if model.classes else {}
     how = dict(particles=8, sweeps=1) if isinstance(model, _ordered.Ordered) else {}
     torch.manual_seed(2)
-    made = model.inpaint(x, known, 2, **y, **how)
+    made = model.inpaint(x, known=known, n=2, **y, **how)
     assert made.shape == (2, 5, 8, 8) and made.dtype == torch.uint8
     assert torch.equal(made[..., known], x[..., known].expand(2, -1, -1)) and not torch.equal(made[0], made[1])
     torch.manual_seed(2)
     other = torch.where(known, x, 1 - x)
-    assert torch.equal(model.inpaint(other, known, 2, **y, **how), made)
+    assert torch.equal(model.inpaint(other, known=known, n=2, **y, **how), made)
     with pytest.raises(ValueError, match="known must be a mask of shape"):
-        model.inpaint(x, known[:, :3], 2, **y)
+        model.inpaint(x, known=known[:, :3], n=2, **y)
 
 
 @pytest.mark.parametrize(("name", "settings"), [("diffusion", dict(given="grey")), ("cvae", dict(given="upper"))])
 def test_a_model_that_is_given_a_part_of_an_image_refuses(name, settings):
     model, x = small(name, **settings)
     with pytest.raises(Cannot, match="is given"):
-        model.inpaint(x, 32, 2)
+        model.inpaint(x, known=32, n=2)
 
 
 # ---- planted mistakes ------------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def check_all():
         check_hidden(model, mask(model, hides), x, particles=3)
     two = torch.stack([x, space(model)[5]])
     known = mask(model, "left")
-    assert torch.equal(model.inpaint(two, known, 4)[..., known], two[..., known].expand(4, -1, -1))
+    assert torch.equal(model.inpaint(two, known=known, n=4)[..., known], two[..., known].expand(4, -1, -1))
 
 
 def test_nothing_planted_passes():

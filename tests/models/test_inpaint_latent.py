@@ -40,7 +40,7 @@ def test_a_vae_draws_what_the_integral_over_z_gives(hides):
     assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-9)
     check_draws(model, known, x, log_p)
     every, p = truth(model, x, known, log_p)
-    found = model.log_hidden(x.expand(200, 2, 3), known)
+    found = model.log_hidden(x.expand(200, 2, 3), known=known)
     exact = p[(every == x).flatten(1).all(1)].log().item()
     assert found.mean().item() == pytest.approx(exact, abs=0.02) and found.std() < 0.1
 
@@ -55,7 +55,7 @@ def test_a_conditional_vae_draws_given_the_class():
 def test_a_loss_without_a_likelihood_says_so():
     model = models.find("vae")((2, 3), levels=5, latent=1, hidden=8, decoder="cross-entropy")
     with pytest.raises(Cannot, match="does not integrate to one"):
-        model.inpaint(torch.zeros(1, 2, 3), mask(model, "left"), 2)
+        model.inpaint(torch.zeros(1, 2, 3), known=mask(model, "left"), n=2)
 
 
 # ---- planted mistakes ------------------------------------------------------------------------------------------------
@@ -81,9 +81,9 @@ def check_poor_search():
     check_draws(model, known, x, log_p)
     every, p = truth(model, x, known, log_p)
     exact = p[(every == x).flatten(1).all(1)].log().item()
-    assert model.log_hidden(x.expand(300, 2, 3), known).mean().item() == pytest.approx(exact, abs=0.03)
+    assert model.log_hidden(x.expand(300, 2, 3), known=known).mean().item() == pytest.approx(exact, abs=0.03)
     both = torch.stack([x, 1 - x]).repeat_interleave(500, 0)
-    follows(model.inpaint(both, known, 1)[0, :500], *truth(model, x, known, log_p))
+    follows(model.inpaint(both, known=known, n=1)[0, :500], *truth(model, x, known, log_p))
 
 
 def test_a_poor_search_is_weighted(monkeypatch):

@@ -28,13 +28,13 @@ class Others(Model):
 
     unit, device = "nats", torch.device("cpu")
 
-    def inpaint(self, x, known, n, y=None):
+    def inpaint(self, x, y=None, *, known, n):
         assert torch.equal(x, TEST.x[:N]) and (y is None) == (not self.classes)
         made = torch.stack([torch.where(known, x, x.roll(k + 1, 0)) for k in range(n)])
         made[0, 0, 0, 7] += 1
         return made
 
-    def log_hidden(self, x, known, y=None):
+    def log_hidden(self, x, y=None, *, known):
         return -(~known).sum() * (0.5 + torch.arange(len(x)) % 2)
 
 
