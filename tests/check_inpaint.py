@@ -3,8 +3,6 @@
     check_draws(model, mask(model, "left"), x);  check_hidden(model, mask(model, "left"), x, particles=3)
 """
 
-import types
-from pathlib import Path
 
 import pytest
 import torch
@@ -59,10 +57,3 @@ def example(model):
     """An x of the model, neither the most probable nor the least"""
     every = space(model)
     return every[model.log_prob(every).argsort()[len(every) * 3 // 4]]
-
-
-def planted(module, right, wrong):
-    source, code = Path(module.__file__).read_text(), types.ModuleType("planted")
-    assert source.count(right) == 1
-    exec(compile(source.replace(right, wrong), "planted", "exec"), code.__dict__)
-    return code

@@ -3,8 +3,9 @@ known is kept and the hidden not read; planted mistakes, which the same checks m
 
 import pytest
 import torch
-from check_inpaint import check_draws, check_hidden, example, follows, mask, planted, truth
+from check_inpaint import check_draws, check_hidden, example, follows, mask, truth
 from check_models import small, space
+from planted import planted
 
 from genmini import data, models
 from genmini.models import _ordered

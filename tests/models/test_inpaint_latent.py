@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from check_inpaint import check_draws, follows, mask, planted, truth
+from check_inpaint import check_draws, follows, mask, truth
 from check_models import space
+from planted import planted
 
 from genmini import models
 from genmini.models import _search

@@ -3,12 +3,12 @@
 import sys
 import types
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from check import command
+from planted import planted
 from test_studies import TEST, Linear, drawn, figures  # noqa: F401  fixtures
 
 from genmini import checkpoint, studies
@@ -74,11 +74,9 @@ def test_figures_are_of_all_images_and_lines_join_nearest_codes(figures, monkeyp
 
 @pytest.mark.parametrize("right, wrong", PLANTED.values(), ids=PLANTED)
 def test_planted_mistakes_are_seen(figures, monkeypatch, right, wrong):  # noqa: F811
-    source, planted = Path(embed.__file__).read_text(), types.ModuleType("planted")
-    assert source.count(right) == 1
-    exec(compile(source.replace(right, wrong), "planted", "exec"), planted.__dict__)
+    code = planted(embed, right, wrong)
     with pytest.raises((AssertionError, ValueError)):
-        check(planted, figures, monkeypatch)
+        check(code, figures, monkeypatch)
 
 
 def test_tsne_is_scikit_learns_or_its_absence_is_said(figures, monkeypatch, capsys):  # noqa: F811
