@@ -48,7 +48,8 @@ bench: build     ## time every room beside its peers, and store the table of thi
 table-likelihood: build ## train likelihood models on the digits, three seeds each (an hour), and write docs/results.md
 	$(PY) bench/table_likelihood.py
 
-table-plane: build ## train flows and RNADE on points of the plane (20 minutes), and write docs/results.md
+table-plane: build ## train flows and RNADE on points of the plane (half an hour), and write docs/results.md
+	.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(PY) bench/table_plane.py
 
 table-latent: build ## train all latent models on the digits, three seeds each (half an hour), and write docs/results.md

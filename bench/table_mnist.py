@@ -1,4 +1,4 @@
-"""Measures models on MNIST's test set, each trained by its recipe "mnist" on the first 10,000 training images.
+"""Measures models on MNIST's test set, each trained by its recipes for it on the first 10,000 training images.
 
     export GENMINI_MNIST10K=DIR                    the folder of these images and the test set, in IDX files
     python bench/table_mnist.py                    runs what is missing or has other settings, writes docs/results.md
@@ -48,13 +48,13 @@ class Mnist(Table):
         return self.document.parent / "mnist"
 
     def runs(self, only=None):
-        """Every model with a likelihood, or a bound of it, that has the recipe."""
+        """Every model with a likelihood, or a bound of it, by its recipes "mnist" and "mnist-..."."""
         from genmini import models
 
         for name in only or models.MODELS:
             found = models.find(name)
-            if "mnist" in models.recipes(name) and not found.cannot("log_prob") and not found.cannot("sample"):
-                yield name, "mnist", 0
+            if not found.cannot("log_prob") and not found.cannot("sample"):
+                yield from ((name, key, 0) for key in models.recipes(name) if key.startswith("mnist"))
 
     def measure(self, run):
         """Trains one model and draws its samples -> its row."""
@@ -75,7 +75,7 @@ class Mnist(Table):
             found[what] = each.mean().item(), each.std().item() / math.sqrt(len(each))
         nats, error = abs(found[what][0]), found[what][1]
         torch.manual_seed(0)
-        picture(self.pictures / f"{run[0]}.png", model.sample(64), test.levels)
+        picture(self.pictures / f"{title(*run[:2])}.png", model.sample(64), test.levels)
         picture(self.pictures / f"{trained.plan.data}.png", test.x[:64], test.levels)
         bits = nats / math.prod(test.shape) / math.log(2)
         row = {"nats": f"{nats:.4f}", "bits_per_dim": f"{bits:.4f}", "standard_error": f"{error:.4f}"}
@@ -106,7 +106,7 @@ class Mnist(Table):
             nats = [f"{most}{float(value):.2f} ± {float(error):.2f}{by}" if value else "" for value, error in
                     ((row["nats"], row["standard_error"]), (row["nats_given_y"], row["error_given_y"]))]
             bits = f"{most}{float(row['bits_per_dim']):.3f}" if row["nats"] else ""
-            cells = [f"`{row['who']}`", *nats, bits, PUBLISHED.get(row["who"], "none known"),
+            cells = [f"`{title(row['who'], row['recipe'])}`", *nats, bits, PUBLISHED.get(row["who"], "none known"),
                      f"{int(row['parameters']):,}", f"{float(row['cpu_seconds']):.0f}"]
             lines.append("| " + " | ".join(cells) + " |")
         return lines
@@ -117,7 +117,7 @@ class Mnist(Table):
 
     def samples(self, rows, data):
         """The test images and the samples of each model, side by side."""
-        shown = [data, *(row["who"] for row in self.in_order(rows, data))]
+        shown = [data, *(title(row["who"], row["recipe"]) for row in self.in_order(rows, data))]
         titles = [f"test images ({self.sets[data]})", *(f"`{name}`" for name in shown[1:])]
         images = " | ".join(f"![64 images: {title}](mnist/{name}.png)"
                             for title, name in zip(titles, shown, strict=True))
@@ -126,6 +126,11 @@ class Mnist(Table):
     def tables(self, rows):
         measured = [data for data in self.sets if any(row["data"] == data for row in rows)]
         return [part(rows, data) for data in measured for part in (self.lines, self.samples)]
+
+
+def title(name, key):
+    """What a line and a picture are called: "mnist-conv" of vae is vae-conv."""
+    return key.replace("mnist", name, 1)
 
 
 def _classes(name, key):

@@ -1,4 +1,5 @@
-"""Measures log p of unseen points under RealNVP and MAF, affine and by splines, and RNADE, beside their true density.
+"""Measures log p of unseen points under RealNVP and MAF, affine and by splines, and RNADE, beside their true density,
+and beside zuko's flow by splines, trained as long as ours (`pip install zuko`).
 
     python bench/table_plane.py                    runs what is missing or has other settings, writes docs/results.md
     python bench/table_plane.py --only maf         the same for this model
@@ -14,11 +15,13 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
+from peers import zuko_nsf  # noqa: E402  (bench/peers/)
 from trained import Table, train  # noqa: E402  (bench/trained.py)
 
 MODELS = {  # how a line calls it: the model, and what the recipe adds to the name of the data
     "RealNVP, splines": ("realnvp", "-spline"), "RealNVP, affine": ("realnvp", ""),
-    "MAF, splines": ("maf", "-spline"), "MAF, affine": ("maf", ""), "RNADE, mixtures": ("rnade", ""),
+    "MAF, splines": ("maf", "-spline"), "zuko's NSF, as long": ("zuko", "-spline"), "MAF, affine": ("maf", ""),
+    "RNADE, mixtures": ("rnade", ""),
 }
 
 
@@ -34,12 +37,16 @@ class Plane(Table):
         yield from ((name, data + end, 0) for data in self.sets for name, end in MODELS.values()
                     if not only or name in only)
 
+    def settings(self, name, key):
+        """A peer's flow is trained by the recipe of MAF."""
+        return super().settings("maf" if name == "zuko" else name, key)
+
     def measure(self, run):
         import torch
 
         from genmini.data import toys
 
-        trained = train(*run)
+        trained = zuko_nsf.train_as_long(run[1]) if run[0] == "zuko" else train(*run)
         test = trained.splits["test"]
         with torch.no_grad():
             nats = -torch.cat([trained.model.log_prob(x) for x in test.x.split(1000)]).double()

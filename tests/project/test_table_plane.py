@@ -1,7 +1,15 @@
 """Tests of the table of the plane: its figures are those of `genmini eval`; docs/results.md shows what is stored."""
 
+import itertools
+import sys
+import types
+from dataclasses import replace
+
 import pytest
 import table_plane
+import torch
+from peers import zuko_nsf
+from torch import nn
 from trained import train
 
 from genmini import experiment
@@ -25,7 +33,7 @@ def table(tmp_path, only_these):
                                                       ("rnade", "rings", 5)])
 def test_a_row_has_the_figures_of_eval(table, name, recipe, runs):
     run = (name, recipe, 0)
-    assert len(table.missing()) == 25 and len(table.missing([name])) == runs and run in table.missing()
+    assert len(table.missing()) == 30 and len(table.missing([name])) == runs and run in table.missing()
     row = table.measure(run)
     trained = train(*run)
     found = {figure.name or "nats": figure.mean for figure in experiment.figures(trained.model, trained.splits["test"])}
@@ -33,7 +41,39 @@ def test_a_row_has_the_figures_of_eval(table, name, recipe, runs):
     assert float(row["truth"]) == pytest.approx(found["truth"], abs=1e-4)
     assert float(row["behind"]) == pytest.approx(found["nats"] - found["truth"], abs=2e-4)
     table.store(row)
-    assert run not in table.missing() and len(table.missing()) == 24
+    assert run not in table.missing() and len(table.missing()) == 29
+
+
+class Normal(nn.Module):
+    """What zuko's flow is called with and answers, for a test without zuko: N(m, 1) of all numbers"""
+
+    built = []
+
+    def __init__(self, features, **sizes):
+        super().__init__()
+        self.m = nn.Parameter(torch.zeros(features))
+        self.built.append(sizes)
+
+    def forward(self):
+        return torch.distributions.Independent(torch.distributions.Normal(self.m, 1), 1)
+
+
+def test_a_peer_has_the_sizes_of_our_recipe_and_takes_its_seconds(table, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zuko", types.SimpleNamespace(flows=types.SimpleNamespace(NSF=Normal)))
+    monkeypatch.setattr(Normal, "built", [])
+    monkeypatch.setattr(zuko_nsf, "FIRST", 4)
+    monkeypatch.setattr(zuko_nsf, "train", lambda *run: replace(train(*run), seconds=6.0))
+    clock = itertools.count()
+    monkeypatch.setattr(zuko_nsf, "time", types.SimpleNamespace(process_time=lambda: 2.0 * next(clock)))
+    plans = []
+    monkeypatch.setattr(experiment, "train", lambda plan, *args, of=experiment.train, **how: (
+        plans.append(plan), of(plan, *args, **how))[1])
+    row = table.measure(("zuko", "rings-spline", 0))
+    assert Normal.built == [dict(transforms=2, hidden_features=(4,), bins=8)] * 2
+    assert [plan.loops[0]["steps"] for plan in plans] == [2, 4, 12]  # ours; 4 that take 2 seconds; those of 6
+    assert (row["who"], row["cpu_seconds"]) == ("zuko", "2.0")
+    table.store(row)
+    assert len(table.missing()) == 29 and not table.missing(["zuko"])[4:]
 
 
 def test_the_document_has_a_line_for_each_model_on_a_density(table):
