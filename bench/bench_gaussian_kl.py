@@ -1,7 +1,7 @@
 """Time a draw from a Gaussian with its KL, and eager PyTorch and torch.compile, each of which draws the noise.
 
-On a CPU the room runs its reference. Without a seed torch.randn draws the noise there, as in a training; with one the
-noise is the same everywhere, and its Philox is PyTorch's integer arithmetic: the rows "seeded" show what this costs.
+Without a seed torch.randn draws the noise on a CPU, as in a training; with one it is drawn in the kernel, the same
+everywhere (the rows "seeded"), and once more for the gradient. The rows "given" are of noise that is there before.
 
     room: kernels/gaussian_kl.py
 """
@@ -11,7 +11,7 @@ from measure import DEVICE, GPU, both, checked, in_rung, ours, row, times
 
 from genmini import ops
 
-CASES = [(128, 20), (128, 2048)] + ([(4096, 1024), (65536, 64)] if GPU else [])
+CASES = [(128, 20), (128, 2048)] + ([(4096, 1024), (65536, 64)] if GPU else [(8192, 64)])
 
 
 def eager(mu, log_var, eps=None):
@@ -27,18 +27,21 @@ def seeded(mu, log_var, eps=None):
 def rows():
     for N, D in CASES:
         yield from rows_of(N, D, f"N={N} D={D}", ops.gaussian_kl)
+        yield from rows_of(N, D, f"N={N} D={D} given", ops.gaussian_kl, given=True)
         yield from rows_of(N, D, f"N={N} D={D} seeded", seeded)
 
 
-def rows_of(N, D, case, room):
+def rows_of(N, D, case, room, given=False):
     mu, log_var, eps = (torch.randn(N, D, device=DEVICE) for _ in range(3))
     moving = [mu.requires_grad_(), log_var.requires_grad_()]
     functions = {"eager": eager, "torch.compile": torch.compile(eager)} | {
         name: in_rung(room, rung) for name, rung in ours("gaussian_kl").items()}
     errors = checked(functions, (mu, log_var, eps), eager(mu.double(), log_var.double(), eps.double()), 1e-2)
+    if given:
+        functions = {name: (lambda mu, log_var, f=f: f(mu, log_var, eps)) for name, f in functions.items()}
     for what, candidates, numbers in (
-        ("forward", {name: (lambda f=f: f(*moving)) for name, f in functions.items()}, 3 * N * D + N),
-        ("both", {name: both(f, moving) for name, f in functions.items()}, 8 * N * D + 2 * N),
+        ("forward", {name: (lambda f=f: f(*moving)) for name, f in functions.items()}, (3 + given) * N * D + N),
+        ("both", {name: both(f, moving) for name, f in functions.items()}, (8 + 2 * given) * N * D + 2 * N),
     ):
         took = times(candidates)
         for name, time in took.items():

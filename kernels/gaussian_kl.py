@@ -4,7 +4,7 @@ These are the two halves of the evidence lower bound of a variational autoencode
 appendix B; the course's "reparametrization trick" and "terme de régularisation"). Both read the same mu and
 log sigma^2, so one pass over them gives both.
 
-    kernels: below, kernels/_noise.py    model: genmini/models/vae.py
+    kernels: below, kernels/_noise.py, csrc/gaussian_kl.cpp    model: genmini/models/vae.py
     test: tests/kernels/test_gaussian_kl.py    bench: bench/bench_gaussian_kl.py
 
 Math
@@ -36,11 +36,13 @@ Tiling
     fused     a short row fits into one tile, a long one is walked in steps of BD, and kl added on the way:
 
               n |  BD  |  BD  |  BD  |    z is stored, the row's sum stays in registers; its order depends on D alone
+
+    On a CPU a task has 4096 numbers; the terms of 256 columns are added as they are, and these sums in double.
 """
 
 import torch
 
-from . import _check
+from . import _check, _library
 from ._noise import draw, noise, seed_of, tile, tile_of
 from ._room import differentiable, operator, room, sum_dtype
 from ._triton import for_interpreter, tl, triton, triton_dtype
@@ -139,10 +141,16 @@ def backward(dz_ptr, dkl_ptr, mu_ptr, l_ptr, eps_ptr, seed_ptr, dmu_ptr, dl_ptr,
 # ---- launcher -------------------------------------------------------------------------------------------------------
 
 
-def launch(rung, mu, log_var, eps, seed):
+def launch(backend, rung, mu, log_var, eps, seed):
     (N, D), dtype = mu.shape, mu.dtype
-    mu, log_var, eps = for_interpreter(mu, log_var, eps)
+    mu, log_var, eps = (_library.for_native if backend == "cpu" else for_interpreter)(mu, log_var, eps)
     z, kl = torch.empty_like(mu), mu.new_empty(N, dtype=sum_dtype(mu.dtype))
+    if backend == "cpu":
+        threads = torch.get_num_threads()
+        bytes = _library.size("gaussian_kl", "cpu", "gaussian_kl_cpu_workspace", N, D, threads=threads)
+        tensors = mu, log_var, eps, seed, z, kl, mu.new_empty(bytes, dtype=torch.uint8)
+        _library.call("gaussian_kl", "cpu", "gaussian_kl_cpu", mu.dtype, *tensors, N, D, threads=threads)
+        return z.to(dtype), kl
     (BN, BD), sums, noisy = tile_of(D), _sums(mu), dict(SEEDED=eps is None)
     with torch.cuda.device_of(mu):
         if rung == "naive":
@@ -154,10 +162,14 @@ def launch(rung, mu, log_var, eps, seed):
     return z.to(dtype), kl
 
 
-def launch_backward(dz, dkl, mu, log_var, eps, seed):
+def launch_backward(backend, dz, dkl, mu, log_var, eps, seed):
     (N, D), dtype = mu.shape, mu.dtype
-    dz, mu, log_var, eps = for_interpreter(dz, mu, log_var, eps)
+    dz, mu, log_var, eps = (_library.for_native if backend == "cpu" else for_interpreter)(dz, mu, log_var, eps)
     dmu, dl = torch.empty_like(mu), torch.empty_like(mu)
+    if backend == "cpu":
+        tensors = dz, dkl, mu, log_var, eps, seed, dmu, dl
+        _library.call("gaussian_kl", "cpu", "gaussian_kl_backward_cpu", mu.dtype, *tensors, N, D)
+        return dmu.to(dtype), dl.to(dtype)
     (BN, BD), constants = tile_of(D), _sums(mu) | dict(SEEDED=eps is None)
     with torch.cuda.device_of(mu):
         grid = (triton.cdiv(N, BN) * triton.cdiv(D, BD),)
@@ -185,18 +197,18 @@ def gradient(dz, dkl, mu, log_var, eps, seed, needed):
 
 # ---- registration ---------------------------------------------------------------------------------------------------
 
-GAUSSIAN = room("gaussian_kl", "triton", ("naive", "fused"))
+GAUSSIAN = room("gaussian_kl", "triton", ("naive", "fused"), cpu="C++")
 
 _op = operator(
     GAUSSIAN, "gaussian_kl(Tensor mu, Tensor log_var, Tensor? eps, Tensor? seed) -> (Tensor z, Tensor kl)",
     fake=lambda mu: (mu.new_empty(mu.shape), mu.new_empty(mu.shape[0], dtype=sum_dtype(mu.dtype))),
-    takes="mu log_var eps: T(N, D); seed: int64()", reference=reference, kernel=launch,
+    takes="mu log_var eps: T(N, D); seed: int64()", reference=reference, kernel=launch, cpu=launch,
 )
 _backward_op = operator(
     GAUSSIAN, "gaussian_kl_backward(Tensor dz, Tensor dkl, Tensor mu, Tensor log_var, Tensor? eps, Tensor? seed) "
     "-> (Tensor dmu, Tensor dl)",
     fake="mu log_var", takes="dz mu log_var eps: T(N, D); dkl: R(N); seed: int64()",
-    reference=reference_backward, kernel=launch_backward,
+    reference=reference_backward, kernel=launch_backward, cpu=launch_backward,
 )
 _of_noise = differentiable(_op, gradient, rows="mu log_var eps")
 _backward = differentiable(_backward_op, rows="dz dkl mu log_var eps")
@@ -218,7 +230,7 @@ def gaussian_kl(mu, log_var, eps=None, seed=None):
         _check.shape("eps", eps, mu.shape, "that of mu")
         if seed is not None:
             raise ValueError("eps is the noise itself: give eps or a seed, not both")
-    elif seed is None and mu.device.type == "cpu":  # torch.randn is several times as fast there as Philox in PyTorch
+    elif seed is None and mu.device.type == "cpu":  # the draws that plain PyTorch would have
         eps = torch.randn_like(mu)
     _check.one_device(mu=mu, log_var=log_var, eps=eps)
     mu, log_var = _check.float32_under_autocast(mu, log_var)

@@ -10,7 +10,7 @@
 //   least(a, b), most(a, b)    the smaller and the larger; if b is NaN, b
 //   inverse(v)                 1 / v, to about one rounding
 //   total<T>(v), lowest<T>(v)  the sum of the lanes, the smallest lane
-//   exponential<T>(v), sigma<T>(v)
+//   exponential<T>(v), sigma<T>(v);  whole_exponential<T>(v) is also right where e^v is tiny, huge, 0 or infinite
 //
 // Operators work on vectors lane by lane; T + vec<T> too, and a comparison gives what ?: takes.
 #ifndef SET
@@ -155,6 +155,25 @@ template <class T> static inline vec<T> exponential(vec<T> a) {
     for (int i = DEGREE - 1; i >= 0; i--) power = fused(power, r, coefficient(i) + zero);
     // the low bits of `shifted` are k: times 2^k
     return (vec<T>)((vec<Int>)power + ((vec<Int>)shifted << (single ? 23 : 52)));
+}
+
+// The same for every a: 0 and infinity where e^a is below or above all numbers. a - k log 2 is exact but for the low
+// part of log 2, and 2^k, which may have no number of its own, is multiplied in two halves
+template <class T> static inline vec<T> whole_exponential(vec<T> a) {
+    constexpr bool single = sizeof(T) == 4;
+    using Int = std::conditional_t<single, int32_t, int64_t>;
+    constexpr T MAGIC = single ? T(0x1.8p23) : T(0x1.8p52), END = single ? T(150) : T(800);
+    constexpr T HIGH = single ? T(0.693359375) : T(6.93145751953125e-1);    // log 2: with the low part, from Cephes
+    constexpr T LOW = single ? T(-2.12194440e-4) : T(1.42860682030941723212e-6);
+    constexpr int DEGREE = single ? 6 : 11, BIAS = single ? 127 : 1023, PLACE = single ? 23 : 52;
+    const vec<T> zero = {}, log2_e = T(0x1.71547652b82fep0) + zero, magic = MAGIC + zero;
+    auto coefficient = [](int i) { return single ? T(POWER_OF_2[single ? i : 0]) : T(WIDE_POWER_OF_2[i]); };
+    a = least(END + zero, most(-END + zero, a));
+    vec<T> shifted = fused(a, log2_e, magic), k = shifted - magic, r = ((a - k * HIGH) - k * LOW) * log2_e,
+           power = coefficient(DEGREE) + zero;
+    for (int i = DEGREE - 1; i >= 0; i--) power = fused(power, r, coefficient(i) + zero);
+    vec<Int> whole = (vec<Int>)shifted - (vec<Int>)magic, half = whole >> 1;
+    return power * (vec<T>)((half + BIAS) << PLACE) * (vec<T>)((whole - half + BIAS) << PLACE);
 }
 
 // sigma(a) = 1 / (1 + e^-a), to about two roundings

@@ -44,8 +44,17 @@ def q_sample():
     return ops.q_sample(numbers(70, 1100).float(), t, alpha, (1 - alpha.square()).sqrt(), seed=3, target="v")
 
 
+def gaussian_kl():
+    """With noise given, drawn, and along rows of several parts"""
+    one = lambda N, D, *noise: with_gradients(
+        lambda mu, l: torch.cat([a.flatten() for a in ops.gaussian_kl(mu, l, *noise)]), numbers(N, D),
+        numbers(N, D, seed=1))
+    return *one(70, 300, numbers(70, 300, seed=2).float()), *one(300, 70, None, 5), *one(3, 20_000, None, 5)
+
+
 NATIVE = {
     "ddim_step": ddim_step,
+    "gaussian_kl": gaussian_kl,
     "group_norm_silu": lambda: with_gradients(
         lambda x, *rest: ops.group_norm_silu(x, 4, *rest), numbers(40, 16, 49), numbers(16), numbers(16, seed=1)
     ),

@@ -48,7 +48,8 @@ DRAW, DRAW_CPU, DRAWN = "csrc/made_sample.cu", "csrc/made_sample.cpp", "csrc/dra
 PIXELS, PIXELS_BOTH, PIXELS_CPU = "csrc/pixelcnn_sample.cu", "csrc/pixelcnn_sample.h", "csrc/pixelcnn_sample.cpp"
 LINEAR, CONV, NLL = "kernels/masked_linear.py", "kernels/masked_conv2d.py", "kernels/softmax_nll.py"
 TAPS, PIXELS_ROOM = "kernels/_live_taps.py", "kernels/pixelcnn_sample.py"
-KL, LINEAR_CPU, CONV_CPU = "kernels/gaussian_kl.py", "kernels/_masked_linear_cpu.py", "kernels/_masked_conv2d_cpu.py"
+KL, KL_CPU = "kernels/gaussian_kl.py", "csrc/gaussian_kl.cpp"
+LINEAR_CPU, CONV_CPU = "kernels/_masked_linear_cpu.py", "kernels/_masked_conv2d_cpu.py"
 NOISE, NOISE_CPU = "kernels/_noise.py", "csrc/cpu/noise.h"
 STEP_BACK, STEP_BACK_CPU = "kernels/ddim_step.py", "csrc/ddim_step.cpp"
 NOISED, NOISED_CPU = "kernels/q_sample.py", "csrc/q_sample.cpp"
@@ -136,6 +137,9 @@ MUTANTS = [
           "a forgotten term in a gradient", "reference"),
     Wrong("gaussian_kl", NOISE, "start // 4 + tl.arange(0, BD // 4)", "start // 4 + tl.arange(0, BD // 4) // 2",
           "a number drawn twice", "emulated and a_seed_draws"),
+    Wrong("gaussian_kl", KL_CPU, "l * l * series : e_l", "l * series : e_l", "another power in a series", "cpu"),
+    Wrong("gaussian_kl", KL_CPU, "p.sums[n * parts + i]", "p.sums[n * parts]", "the first part for every other", "cpu"),
+    Wrong("gaussian_kl", KL_CPU, "dz + dkl * mu", "dz", "a forgotten term in a gradient", "cpu"),
     Wrong("q_sample", NOISED, "known = (t >= 0) & (t < T)", "known = (t > 0) & (t < T)", "an off-by-one time"),
     Wrong("q_sample", NOISED, "(alpha * eps - sigma * x0).to(y_ptr", "(alpha * eps + sigma * x0).to(y_ptr",
           "a sign of v"),
