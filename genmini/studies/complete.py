@@ -1,11 +1,12 @@
 """What does a model draw where a part of an image is missing? The first half of test images is known, in its own order.
 
-The rows show what is known, five completions, and the image. Every model that takes `known` fits: one that draws pixel
-after pixel begins after the known ones; a diffusion keeps these at every step (genmini/samplers.py). Measured are the
-share of completions that keep every known number to the bit, and two distances over the numbers that are drawn:
-between two completions of an image, and between a completion and the image. They are equal if both are draws from
-p(x | known). Of scenes of shapes, also how many the reader can read, and how many of these have the objects that lie
-wholly in the known half, and a number of objects that occurs in the data.
+The rows show what is known, five completions, and the image. Every model of whole images that takes `known` fits: one
+that draws pixel after pixel begins after the known ones; a diffusion keeps these at every step (genmini/samplers.py). A
+model that is given a part of an image, as its colours, would be told of the missing half. Measured are the share of
+completions that keep every known number to the bit, and two distances over the numbers that are drawn: between two
+completions of an image, and between a completion and the image. They are equal if both are draws from p(x | known). Of
+scenes of shapes, also how many the reader can read, and how many of these have the objects that lie wholly in the known
+half, and a number of objects that occurs in the data.
 """
 
 import torch
@@ -20,6 +21,8 @@ IMAGES, DRAWS, COLUMNS, ROWS = 40, 8, 10, 5  # measured: images, draws of each; 
 
 
 def misfit(model):
+    if model.given:
+        return samples.sees_all(model)
     return "" if model.levels else "complete is for models of images"
 
 

@@ -8,6 +8,7 @@ from genmini import checkpoint, data, plots
 from genmini.data import shapes
 from genmini.data.shapes import Scene
 from genmini.models._model import Model
+from genmini.models.diffusion import Diffusion
 from genmini.models.made import MADE
 from genmini.models.vae import VAE
 from genmini.studies import complete
@@ -96,3 +97,12 @@ def test_models_that_draw_pixel_after_pixel_are_asked_too(capsys, folder_of_its_
     checkpoint.save("vae", VAE((8, 8), latent=2, hidden=4), {"step": 1, "data": "digits-threshold"})
     status, _, err = command(capsys, "study", "complete", "vae")
     assert status == 2 and "vae does not fit: VAE keeps no known pixels, so it cannot complete" in err
+
+
+def test_a_model_that_is_given_a_part_of_the_whole_image_is_refused(capsys, folder_of_its_own):
+    model = Diffusion((3, 16, 16), 256, width=8, blocks=1, T=20, given="dark")
+    checkpoint.save("colours", model, {"step": 1, "data": "shapes-one"})
+    for words in (("study", "complete", "colours"), ("sample", "colours", "--complete", "-n", "2")):
+        status, _, err = command(capsys, *words)
+        assert status == 2 and ("the model is given dark of the whole image, and would see the half that is to be "
+                                "completed") in err, err
