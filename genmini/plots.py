@@ -9,7 +9,7 @@ import torch
 
 from genmini.files import write
 
-WIDEST = 14.4  # inches: with the labels 1600 pixels, which a screen shows
+WIDEST, DPI = 14.4, 110  # inches, and dots of each: with the labels 1600 pixels, which a screen shows
 
 
 def missing():
@@ -57,14 +57,14 @@ def grid(x, columns=8):
     return cells.unflatten(0, (rows, columns)).transpose(1, 2).reshape(rows * (H + 1), columns * (W + 1), *C)[:-1, :-1]
 
 
-def show(panel, x, levels, columns=8):
+def show(panel, x, levels, columns=8, interpolation="nearest"):
     """Images of levels on a panel of matplotlib, as a grid: grey levels as dark ink on white, colours as they are."""
     cells = grid(x, columns)
     if cells.dim() == 3:
         cells = (cells / (levels - 1)).clamp(0, 1).nan_to_num(0.9)
-        panel.imshow(cells.numpy(), interpolation="nearest")
+        panel.imshow(cells.numpy(), interpolation=interpolation)
     else:
-        panel.imshow(cells.numpy(), cmap=ink(), vmin=0, vmax=levels - 1, interpolation="nearest")
+        panel.imshow(cells.numpy(), cmap=ink(), vmin=0, vmax=levels - 1, interpolation=interpolation)
     panel.set(xticks=[], yticks=[])
 
 
@@ -78,15 +78,27 @@ def ticks(panel, sides, across, up):
 
 
 def side_by_side(path, panels, levels, columns=8, title=None):
-    """Write panels of images side by side, {"data": (N, [3,] H, W), "samples": ...}."""
-    rows, columns_ = (max(sizes) for sizes in zip(*(grid(x, columns).shape[:2] for x in panels.values()), strict=True))
-    least = min(4.2, WIDEST / len(panels))
-    inches = lambda pixels: min(60.0, max(least, pixels / 100))  # a dot of the picture for each pixel, up to 6600
-    figure, row = new_figure(1, len(panels), inches(columns_), inches(rows) + 0.2)
-    for panel, (name, x) in zip(row[0], panels.items(), strict=True):
-        show(panel, x, levels, columns)
+    """Write panels of images, {"data": (N, [3,] H, W), "samples": ...}: up to four side by side; of more each second
+    one below the one before it. columns: of a panel, how many, or their names."""
+    names, columns = ((), columns) if isinstance(columns, int) else (columns, len(columns))
+    high, wide = (max(sizes) for sizes in zip(*(grid(x, columns).shape[:2] for x in panels.values()), strict=True))
+    down = 1 if len(panels) <= 4 else 2
+    across = -(-len(panels) // down)
+    least = min(4.2, WIDEST / across)
+    # inches a pixel: a dot of the picture at least, if the screen has as many
+    scale = min(WIDEST / across / wide, 60 / high, max(least / max(wide, high), 1 / 100))
+    figure, cells = new_figure(down, across, max(least, scale * wide), scale * high + (0.5 if names else 0.35))
+    cells = cells.T.flatten()
+    for panel, (name, x) in zip(cells, panels.items(), strict=False):
+        show(panel, x, levels, columns, "nearest" if scale >= 1 / DPI else "antialiased")
+        if names:
+            side = x.shape[-1] + 1
+            panel.set_xticks([side * (i + 0.5) - 1 for i in range(columns)], names)
+            panel.tick_params(length=0, labelsize=9)
         panel.set_title(name, fontsize=12)
         panel.spines[:].set_color("0.8")
+    for unused in cells[len(panels):]:
+        unused.set_visible(False)
     if title:
         figure.suptitle(title, fontsize=11)
     save(figure, path)
@@ -278,5 +290,5 @@ def over_sheets(n, height):
 def save(figure, path):
     """Write the figure as PNG, all of the file or nothing."""
     content = io.BytesIO()
-    figure.savefig(content, dpi=110, format="png", bbox_inches="tight", pad_inches=0.1)
+    figure.savefig(content, dpi=DPI, format="png", bbox_inches="tight", pad_inches=0.1)
     write(path, content.getvalue())

@@ -21,6 +21,13 @@ def draw(model, n, seed=0, **how):
     return model.sample(n, **how).cpu()
 
 
+def means(model, n, seed=0, **how):
+    """{title: images} to show before the same draws, of a model that draws pixels around mean images: these"""
+    if model.cannot("mean") or how.get("mean"):
+        return {}
+    return {f"mean images of {model.title}": draw(model, n, seed, **how, mean=True)}
+
+
 def halves(model, test, n):
     """The first n test images with the first half of their pixels known, in the model's own order
     -> what `sample` takes to draw the rest, and {title: images} to show."""
@@ -104,7 +111,8 @@ def write(path, x, model, what, beside=None):
     elif model.of_text:
         write_texts(path, {f"{len(x)} {what} of {model.title}": x}, model)
     elif beside and model.levels:
-        plots.side_by_side(path, {**beside, f"{what} of {model.title}": x}, model.levels)
+        columns = max(1, round(len(x) ** 0.5))
+        plots.side_by_side(path, {**beside, f"{what} of {model.title}": x}, model.levels, columns)
     else:
         plots.samples(path, f"{len(x)} {what} of {model.title}", x, model.levels)
 

@@ -77,6 +77,8 @@ def run(arguments):
         if model.cannot("film"):
             raise ValueError(f"--film does not fit: {model.cannot('film')}")
         how["film"] = []
+    if out.suffix == ".png":
+        beside |= samples.means(model, n, arguments.seed, **how)
     x = samples.draw(model, n, arguments.seed, **how)
     if arguments.film:
         samples.write_film(out, how["film"], model.levels)

@@ -336,5 +336,5 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def panels(self, splits):
-        """Images to look at side by side -> {title: images}, and the columns of a panel."""
+        """Images to look at side by side -> {title: images}, and the columns of a panel: how many, or their names."""
         return panels_of(self, splits)

@@ -11,9 +11,10 @@ from genmini import conditions
 
 
 def panels_of(model, splits):
-    """-> {title: images}, the columns of a panel
+    """-> {title: images}, the columns of a panel: how many, or their names
 
-    Where a model with classes reconstructs, each column shows one class; it is NaN if the split has none of it.
+    Of a model with classes each column shows one class; it is NaN if the split has none of it. Where pixels are drawn
+    around a mean image, this is shown first.
     """
     test, name, rows = splits["test"], model.title, min(8, len(splits["test"]))
     if model.given:
@@ -22,24 +23,26 @@ def panels_of(model, splits):
         made = model.restore(x.to(model.device), **y).cpu()
         c = conditions.pictured(x, model.given)
         return {"data (test)": x, "what is given": c, f"restored by {name}": made}, rows
-    by_class = bool(model.classes) and not model.cannot("reconstruct")
-    columns = model.classes if by_class else rows
-    title = f", classes 0 ... {columns - 1} by column" if by_class else ""
-    if model.cannot("reconstruct"):
-        shown = {"data (test)": test.x[: rows * columns]}
-    else:
-        shown = {}
-        for split in (splits["train"], test):
-            n = _first(split, rows, model.classes) if by_class else torch.arange(min(len(split), rows * columns))
-            y = dict(y=torch.arange(len(n), device=model.device) % columns) if by_class else {}
-            x = split.x[n]
-            back = model.reconstruct(x.to(model.device), **y).cpu()
-            if (n < 0).any():
-                x, back = x.float(), back.float()
-                x[n < 0] = back[n < 0] = math.nan
-            shown |= {f"data ({split.split}{title})": x, f"reconstructed ({split.split})": back}
-    y = dict(y=torch.arange(rows * columns, device=model.device) % columns) if by_class else {}
-    return shown | {f"samples of {name}{title}": model.sample(rows * columns, **y).cpu()}, columns
+    columns, shown = model.classes or rows, {}
+    y = torch.arange(rows * columns, device=model.device) % columns
+    given = lambda n: dict(y=y[:n]) if model.classes else {}
+    for split in [test] if model.cannot("reconstruct") else [splits["train"], test]:
+        n = _first(split, rows, columns) if model.classes else torch.arange(min(len(split), rows * columns))
+        shown[f"data ({split.split})"] = _or_nothing(split.x[n], n)
+        if not model.cannot("reconstruct"):
+            back = model.reconstruct(split.x[n].to(model.device), **given(len(n))).cpu()
+            shown[f"reconstructed ({split.split})"] = _or_nothing(back, n)
+    if not model.cannot("mean"):
+        with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):  # the same noise again
+            shown[f"samples of {name}, mean images"] = model.sample(rows * columns, **given(len(y)), mean=True).cpu()
+    title = f"samples of {name}" + ", drawn pixels" * (not model.cannot("mean"))
+    shown[title] = model.sample(rows * columns, **given(len(y))).cpu()
+    return shown, [str(k) for k in range(columns)] if model.classes else columns
+
+
+def _or_nothing(x, n):
+    """Images (N, *shape), NaN where the index n (N,) is -1"""
+    return torch.where((n < 0).view(-1, *(1 for _ in x.shape[1:])), math.nan, x.float()) if (n < 0).any() else x
 
 
 def _first(split, rows, classes):

@@ -65,11 +65,13 @@ def study(runs, path):
     for panel, (name, shade) in zip(panels[0], zip(P, shades, strict=True), strict=False):
         ends = [end - 0.5 / side for side in reversed(shade.shape) for end in (-0.5, 0.5)]  # of the cells
         panel.imshow(shade.numpy(), cmap="viridis", vmin=least, vmax=most, extent=ends, origin="lower", aspect="auto")
-        panel.set(title=f"log$_{{10}}$ power: {name}", xlabel="cycles a pixel")
+        panel.set(xlabel="cycles a pixel", ylabel="cycles a pixel")
+        panel.set_title(f"log$_{{10}}$ power: {name}", fontsize=11)
     for name, each in P.items():
         panels[0, -1].semilogy(*radial(each), "o-", label=name)
-    panels[0, -1].set(title="by the frequency's length", xlabel="cycles a pixel")
-    panels[0, -1].legend()
+    panels[0, -1].set(xlabel="cycles a pixel", ylabel="power")
+    panels[0, -1].set_title("mean power by the frequency's length", fontsize=11)
+    panels[0, -1].legend(fontsize=9, frameon=False)
     plots.save(figure, path)
     shares = ", ".join(f"{checkerboard(each):.3%} of {name}" for name, each in P.items())
     noise = 3 / (P[f"images ({test.split})"].numel() - 1)

@@ -89,6 +89,19 @@ def test_pictures(tmp_path):
     path = tmp_path / "deeper" / "p.png"
     plots.side_by_side(path, {"data": TEST.x[:9], "samples": TEST.x[:3]}, 2)
     width = lambda n, side: wide(tmp_path / "wide.png", n, side)
-    assert 1400 < width(5, 8) < 1620 and 850 < width(2, 8) < 1000
-    assert 2200 < width(2, 130) < 2500  # a dot for each pixel
+    assert 850 < width(2, 8) < 1000 and 1300 < width(5, 8) < 1420  # two rows of panels
+    assert 1500 < width(2, 130) <= 1600, "a screen shows the whole"
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and [p.name for p in path.parent.iterdir()] == ["p.png"]
+
+
+def test_columns_have_names_and_of_many_panels_each_second_one_is_below(monkeypatch):
+    figures, x = [], torch.zeros(6, 8, 8)
+    monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure))
+    for n in (4, 5):
+        plots.side_by_side("x.png", {f"panel {i}": x + i for i in range(n)}, 17, ["a", "b", "c"])
+    assert [panel.get_title() for panel in figures[0].axes] == [f"panel {i}" for i in range(4)]
+    rows = torch.tensor([float(panel.images[0].get_array()[0, 0]) if panel.images else -1 for panel in figures[1].axes])
+    assert rows.view(2, 3).tolist() == [[0, 2, 4], [1, 3, -1]] and not figures[1].axes[5].get_visible()
+    for panel in figures[1].axes[:5]:
+        names = {at: each.get_text() for at, each in zip(panel.get_xticks(), panel.get_xticklabels(), strict=True)}
+        assert names == {3.5: "a", 12.5: "b", 21.5: "c"}

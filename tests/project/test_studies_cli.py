@@ -10,7 +10,7 @@ import pytest
 import torch
 from check import command
 
-from genmini import checkpoint, data, experiment, models, studies
+from genmini import checkpoint, data, experiment, models, plots, studies
 from genmini.cli import main
 from genmini.loop import History
 from genmini.models.arvae import ARVAE
@@ -146,6 +146,19 @@ def fitting(name):
     from genmini import models
 
     return ", ".join(each for each in models.MODELS if not studies.find(name).lacks(models.find(each)))
+
+
+def test_a_vae_shows_the_mean_images_first_and_beside_them_the_pixels_drawn(capsys, monkeypatch):
+    save("vae", VAE((8, 8), levels=17, latent=2, hidden=8, decoder="categorical"), "digits")
+    shown = []
+    monkeypatch.setattr(plots, "side_by_side", lambda path, panels, levels, columns=8: shown.append((panels, columns)))
+    assert command(capsys, "sample", "vae", "-n", "9")[0] == 0
+    assert command(capsys, "sample", "vae", "-n", "9", "--mean")[0] == 0
+    ((both, columns), (alone, _)) = shown
+    assert [*both] == ["mean images of VAE", "samples of VAE"] and columns == 3 and [*alone] == ["9 means of VAE"]
+    mean, drawn = both.values()
+    assert torch.equal(mean, alone["9 means of VAE"]) and not torch.equal(mean, drawn.float())
+    assert (mean - drawn.float()).abs().mean() > 1, "an untrained VAE draws any level"
 
 
 def test_a_gan_is_studied_between_two_draws_and_on_the_line(capsys, tmp_path, monkeypatch):
