@@ -77,13 +77,18 @@ def ticks(panel, sides, across, up):
     panel.set_yticks([(len(up) - 1 - i) * (H + 1) + H / 2 - 0.5 for i in rows], [f"{up[i]:.2g}" for i in rows])
 
 
+def places(n):
+    """How many of n panels stand side by side, and how many below each other"""
+    down = 1 if n <= 4 else 2
+    return -(-n // down), down
+
+
 def side_by_side(path, panels, levels, columns=8, title=None):
     """Write panels of images, {"data": (N, [3,] H, W), "samples": ...}: up to four side by side; of more each second
     one below the one before it. columns: of a panel, how many, or their names."""
     names, columns = ((), columns) if isinstance(columns, int) else (columns, len(columns))
     high, wide = (max(sizes) for sizes in zip(*(grid(x, columns).shape[:2] for x in panels.values()), strict=True))
-    down = 1 if len(panels) <= 4 else 2
-    across = -(-len(panels) // down)
+    across, down = places(len(panels))
     least = min(4.2, WIDEST / across)
     # inches a pixel: a dot of the picture at least, if the screen has as many
     scale = min(WIDEST / across / wide, 60 / high, max(least / max(wide, high), 1 / 100))
@@ -129,20 +134,41 @@ def samples(path, title, x, levels=None):
     save(figure, path)
 
 
-def film(path, frames, levels, milliseconds=120):
-    """Write a list of images of levels (N, [3,] H, W) as a GIF: each a grid, and the last one for two seconds."""
+def pixels(x, levels, columns, wide):
+    """Images of levels (N, [3,] H, W) as a grid in PIL's image, each pixel as large as fits into about so many dots"""
     from PIL import Image
 
-    pictures = []
-    for x in frames:
-        v = grid(x, columns=max(1, round(len(x) ** 0.5))) / (levels - 1)
-        v = v.clamp(0, 1) if v.dim() == 3 else 1 - v.clamp(0, 1)  # grey levels as dark ink on white
-        pixels = (255 * v.nan_to_num(0.9)).round().to(torch.uint8)
-        scale = max(1, 480 // max(pixels.shape[:2]))
-        pictures.append(Image.fromarray(pixels.repeat_interleave(scale, 0).repeat_interleave(scale, 1).numpy()))
+    v = grid(x, columns) / (levels - 1)
+    v = v.clamp(0, 1) if v.dim() == 3 else 1 - v.clamp(0, 1)  # grey levels as dark ink on white
+    dots = (255 * v.nan_to_num(0.9)).round().to(torch.uint8)
+    scale = max(1, wide // max(dots.shape[:2]))
+    return Image.fromarray(dots.repeat_interleave(scale, 0).repeat_interleave(scale, 1).numpy())
+
+
+def frame(panels, levels, columns=8):
+    """The panels of `side_by_side`, in the same places, as a small PNG that takes milliseconds -> bytes"""
+    from PIL import Image, ImageDraw
+
+    columns = columns if isinstance(columns, int) else len(columns)
+    drawn = [pixels(x, levels, columns, 300) for x in panels.values()]
+    across, down = places(len(drawn))
+    W, H = (max(sizes) + more for sizes, more in zip(zip(*(each.size for each in drawn), strict=True), (8, 26),
+                                                     strict=True))
+    colours = "RGB" if any(each.mode == "RGB" for each in drawn) else "L"
+    whole = Image.new(colours, (W * across, H * down), "white")
+    for i, (title, each) in enumerate(zip(panels, drawn, strict=True)):
+        left, top = i // down * W, i % down * H
+        ImageDraw.Draw(whole).text((left + 2, top + 3), title, fill="black", font_size=14)
+        whole.paste(each, (left, top + 22))
     content = io.BytesIO()
-    first, *rest = pictures
-    durations = [milliseconds] * len(rest) + [2000]
+    whole.save(content, format="PNG")
+    return content.getvalue()
+
+
+def film(path, frames, levels, milliseconds=120):
+    """Write a list of images of levels (N, [3,] H, W) as a GIF: each a grid, and the last one for two seconds."""
+    first, *rest = [pixels(x, levels, max(1, round(len(x) ** 0.5)), 480) for x in frames]
+    content, durations = io.BytesIO(), [milliseconds] * len(rest) + [2000]
     first.save(content, format="GIF", save_all=True, append_images=rest, duration=durations, loop=0)
     write(path, content.getvalue())
 

@@ -37,6 +37,12 @@ def picture(path, model, splits):
         plots.series(path, model, seen, test.x[0], splits["train"].y.item())
 
 
+def frame(model, splits):
+    """The same picture of images, small -> the bytes of a PNG"""
+    panels, columns = model.panels(splits)
+    return plots.frame(panels, splits["test"].levels, columns)
+
+
 def check_tensorboard():
     """ValueError if the package is missing."""
     try:
@@ -46,9 +52,10 @@ def check_tensorboard():
 
 
 class Watch:
-    """Called at each evaluation of a training: renews the picture in its folder, if pictures took at most 1/20 of the
-    time, and writes the metrics for TensorBoard, if that is wanted. A picture whose step is at least twice that of the
-    one kept before stays as progress/STEP.png, so that few show how the model learns.
+    """Called at each evaluation of a training: renews the picture in its folder, and of images keeps a small one as
+    progress/STEP.png, each if such pictures took at most 1/40 of the time; writes the metrics for TensorBoard, if that
+    is wanted. The small ones show how the model learns; each step is at least a tenth more than the one before, so that
+    they are less than a hundred. Of points, series and texts, progress/ has what is drawn in the folder.
 
     resume: the training goes on, so that what is in progress/ is its own; else that of an older run is removed.
     """
@@ -58,32 +65,44 @@ class Watch:
         pictures = self.folder / "progress"
         if pictures.is_symlink() or pictures.exists() and not pictures.is_dir():
             raise ValueError(f"{pictures} is no folder, and pictures along the training are kept there: move it away")
-        self.began, self.spent = time.perf_counter(), 0.25  # seconds, a guess: the first picture comes after five
+        self.began = time.perf_counter()
+        self.spent = {"picture": 0.125, "frame": 0.0}  # seconds; a guess: the first picture comes after five
         self.writer, self.stale = None, not resume
         self.kept = self._kept() if resume else {}  # stage -> step of the last in progress/
 
     def __call__(self, row, model):
         if self.tensorboard:
             self._write_metrics(row, model)
+        if missing(model):
+            return
+        shown = place(self.folder, model)
+        drawn = self._in_time("picture", lambda: picture(shown, model, self.splits))
+        is_later = row["step"] >= 1.1 * self.kept.get(row.get("stage", ""), 0)
+        if is_later and model.levels and not model.of_text:
+            self._in_time("frame", lambda: self._keep(row, ".png", frame(model, self.splits)))
+        elif is_later and drawn:
+            self._keep(row, shown.suffix, shown.read_bytes())
+
+    def _in_time(self, what, draw):
+        """Call draw, by the same noise each time, if `what` took at most 1/40 of the time -> whether it was called"""
         before = time.perf_counter()
-        if self.spent <= (before - self.began) / 20 and not missing(model):
-            torch.manual_seed(self.seed)  # the same noise each time: the same samples, getting better
-            shown = place(self.folder, model)
-            picture(shown, model, self.splits)
-            self._keep(shown, row)
-            self.spent += time.perf_counter() - before
+        if self.spent[what] > (before - self.began) / 40:
+            return False
+        torch.manual_seed(self.seed)  # the same samples, getting better
+        draw()
+        self.spent[what] += time.perf_counter() - before
+        return True
 
     def _kept(self):
         return dict(sorted(pictures_of(self.folder).values(), key=lambda picture: picture[1]))
 
-    def _keep(self, shown, row):
+    def _keep(self, row, suffix, content):
         for old in pictures_of(self.folder) if self.stale else ():
             old.unlink()
         stage, self.stale = row.get("stage", ""), False
-        if row["step"] >= 2 * self.kept.get(stage, 0):
-            name = f"{stage}-{row['step']}" if stage else str(row["step"])
-            files.write(self.folder / "progress" / (name + shown.suffix), shown.read_bytes())
-            self.kept[stage] = row["step"]
+        name = f"{stage}-{row['step']}" if stage else str(row["step"])
+        files.write(self.folder / "progress" / (name + suffix), content)
+        self.kept[stage] = row["step"]
 
     def _write_metrics(self, row, model):
         from torch.utils.tensorboard import SummaryWriter

@@ -1,7 +1,8 @@
 """How did the samples of a training get better? Its pictures along the steps, one after another: a GIF.
 
-A training keeps a picture of a few steps in RUN/progress, each step at least twice the one before, so that what changes
-fast is seen often. They are of the same noise. The last one is RUN/samples.png, of the weights that are kept.
+A training keeps small pictures in RUN/progress, at most a hundred, each step at least a tenth more than the one before,
+so that what changes fast is seen often. They are of the same noise. The last one is RUN/samples.png, of the weights
+that are kept.
 """
 
 import io
@@ -13,7 +14,7 @@ from genmini.studies._run import Misfit
 from genmini.studies._study import Study
 
 WIDTH, STRIP = 960, 24  # pixels: of a frame at most, and of the line above it that names the step
-MILLISECONDS, LAST = 700, 2500
+MILLISECONDS, LAST = 350, 2500
 
 
 def pictures(run):

@@ -81,9 +81,10 @@ def test_running_out_of_memory_says_what_is_saved(capsys, monkeypatch):
 
 
 def test_pictures_are_drawn_as_it_goes(capsys, monkeypatch, tmp_path):
-    """Pictures are drawn at the first evaluation after five seconds, and again only after twenty times what that took;
-    they do not change the training. Those whose step is at least twice that of the last one kept stay in progress/, for
-    each stage anew; a training that is not resumed removes what an older one left there, and nothing else."""
+    """Pictures are drawn at the first evaluation after five seconds, and again only after forty times what that took,
+    small ones from the first on; they do not change the training. Those whose step is at least a tenth more than that
+    of the last one kept stay in progress/, for each stage anew; a training that is not resumed removes what an older
+    one left there, and nothing else."""
     now, drawn = [0.0], []
     monkeypatch.setattr(watch.time, "perf_counter", lambda: now[0])
 
@@ -92,22 +93,30 @@ def test_pictures_are_drawn_as_it_goes(capsys, monkeypatch, tmp_path):
         path.write_text(f"at {now[0]}")
         now[0] += 1
 
+    def frame(model, splits):
+        drawn.append(("frame", now[0], model.sample(2).sum().item()))
+        now[0] += 0.1
+        return f"small, at {now[0] - 0.1:g}".encode()
+
     def progress():
         return {path.name: path.read_text() for path in (tmp_path / "progress").iterdir()}
 
     monkeypatch.setattr(watch, "picture", picture)
+    monkeypatch.setattr(watch, "frame", frame)
     seen = watch.Watch(tmp_path, None)
     model = models.find("made")((8, 8), hidden=4)
-    for second in range(0, 60, 2):
+    for second in range(0, 100, 2):
         now[0] = second
-        seen(dict(step=second), model)
-    # 5 = 20 * 0.25, 25 = 20 * 1.25
-    assert [at for _, at, _ in drawn] == [6, 26, 46] and len({total for *_, total in drawn}) == 1
-    assert progress() == {"6.png": "at 6", "26.png": "at 26"}
+        seen(dict(step=30 + second), model)
+    of = lambda name: [at for kind, at, _ in drawn if kind == name]
+    # 5 = 40 * 0.125, 45 = 40 * 1.125; 4 = 40 * 0.1, and after step 42 it is 48 that is a tenth more
+    assert of("samples.png") == [6, 46, 86] and len({total for *_, total in drawn}) == 1
+    assert of("frame") == [0, 4, 8, 12, 18, 24, 30, 36, 44, 52, 62, 72, 84, 96]
+    assert progress() == {f"{30 + at}.png": f"small, at {at:g}" for at in of("frame")}
+    before = {*progress()}
     for mine in ("mine.png", "a1.png", "holiday2024.png"):
         (tmp_path / "progress" / mine).write_text("mine")
-    for resume, stage, kept in ((True, "", {"6.png", "26.png"}), (True, "prior", {"6.png", "26.png", "prior-9.png"}),
-                                (False, "", {"9.png"})):
+    for resume, stage, kept in ((True, "", before), (True, "prior", before | {"prior-9.png"}), (False, "", {"9.png"})):
         seen = watch.Watch(tmp_path, None, resume=resume)
         now[0] += 10
         seen(dict(step=9, **dict(stage=stage) if stage else {}), model)

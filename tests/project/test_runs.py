@@ -1,7 +1,9 @@
 """Tests of runs and pictures: a run comes back, a failed write leaves the old one whole, a damaged one is refused."""
 
+import io
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -105,3 +107,20 @@ def test_columns_have_names_and_of_many_panels_each_second_one_is_below(monkeypa
     for panel in figures[1].axes[:5]:
         names = {at: each.get_text() for at, each in zip(panel.get_xticks(), panel.get_xticklabels(), strict=True)}
         assert names == {3.5: "a", 12.5: "b", 21.5: "c"}
+
+
+def test_the_small_picture_has_the_panels_in_the_same_places_and_ink_is_dark():
+    x = torch.zeros(4, 8, 8)
+    for n, left, top in ((3, 2, 0), (5, 1, 1)):  # the places of the last of three panels, and of the fourth of five
+        panels = {"a panel": x} | {str(i): x.index_fill(0, torch.tensor(i % 4), 16) for i in range(n - 1)}
+        with Image.open(io.BytesIO(plots.frame(panels, 17, columns=["left", "right"]))) as picture:
+            shown = np.asarray(picture)
+        W, H, scale = shown.shape[1] // plots.places(n)[0], shown.shape[0] // plots.places(n)[1], 300 // 17
+        assert picture.mode == "L" and (W, H) == (17 * scale + 8, 17 * scale + 26)
+        cells = shown[top * H + 22 :, left * W :][: 17 * scale : scale, : 17 * scale : scale]
+        dark = {3: 1, 5: 2}[n]  # the image of this panel that is all ink
+        assert [cells[9 * (i // 2), 9 * (i % 2)] == 0 for i in range(4)] == [i == dark for i in range(4)]
+        assert cells[0, 8] == round(0.9 * 255) and (shown[:20, :60] < 128).any(), "a line between images, and a title"
+    colour = torch.tensor([255, 0, 0]).view(1, 3, 1, 1).expand(4, 3, 8, 8)
+    with Image.open(io.BytesIO(plots.frame({"red": colour}, 256, columns=2))) as picture:
+        assert picture.getpixel((5, 30)) == (255, 0, 0)
