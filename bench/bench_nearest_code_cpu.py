@@ -18,7 +18,7 @@ from pathlib import Path
 import measure  # before anything loads FAISS
 import torch
 
-from genmini import kernels, ops
+from genmini import kernels, limits, ops
 
 CASES = [(16384, 1024, 64), (65536, 1024, 64), (16384, 8192, 256), (4096, 512, 16)]  # N, K, D: where the goal is set
 ODD = [(4096, 64, 256), (4096, 512, 8), (1000, 100, 7), (64, 512, 64), (1, 1024, 64)]
@@ -81,7 +81,7 @@ def rows():
     try:
         for threads in sorted({1, min(2, os.cpu_count())}):
             torch.set_num_threads(threads)
-            limit = measure.matmul_rate.__wrapped__()  # of this number of threads
+            limit = limits.matmul_rate.__wrapped__()  # of this number of threads
             for data, cases in ((gaussian, CASES + ODD), (trained, CASES[:1])):
                 for N, K, D in cases:
                     yield from case(data, N, K, D, threads, limit)

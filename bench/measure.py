@@ -1,16 +1,13 @@
 """Run, check and time candidates, and compare them with each other and with the limits of the machine.
 
-Candidates of one case run interleaved, so that the machine's other load slows all of them; the results are medians with
-20/80 quantiles. On a GPU Triton's do_bench times with events and a cold L2 cache. On a shared machine only ratios
-within one run mean anything.
+Times and the limits of the machine are those of genmini/limits.py: medians with 20/80 quantiles of candidates that run
+interleaved. On a shared machine only ratios within one run mean anything.
 """
 
 import functools
 import os
 import platform
-import statistics
 import subprocess
-import time
 from pathlib import Path
 
 if "avx512f" in (Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""):
@@ -22,13 +19,15 @@ import torch._dynamo
 import torch._functorch.config
 from torch.utils._pytree import tree_leaves
 
-from genmini import kernels
+from genmini import kernels, limits
 
 torch._functorch.config.donated_buffer = False  # a compiled backward may run again from the same graph: see `backward`
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 NO_KERNEL = ("reference", "cpu in PyTorch")  # what runs in rows that show no ratio; see `ours`
 ROOT = Path(__file__).resolve().parent.parent
+copy_bandwidth = functools.partial(limits.copy_bandwidth, DEVICE)
+matmul_rate = functools.partial(limits.matmul_rate, DEVICE)
 
 
 def ours(*rooms):
@@ -71,20 +70,7 @@ def checked(functions, inputs, exact, tolerance):
 
 def times(candidates, seconds=1.0, rounds=5):
     """{name: function} -> {name: (median, 20 % quantile, 80 % quantile)} in milliseconds."""
-    if GPU:
-        from triton.testing import do_bench
-
-        return {name: tuple(do_bench(function, quantiles=(0.5, 0.2, 0.8))) for name, function in candidates.items()}
-    spent = {name: [] for name in candidates}
-    for function in candidates.values():
-        function()
-    started = time.perf_counter()
-    while len(next(iter(spent.values()))) < rounds or time.perf_counter() - started < seconds:
-        for name, function in candidates.items():
-            before = time.perf_counter()
-            function()
-            spent[name].append(1e3 * (time.perf_counter() - before))
-    return {name: (statistics.median(each), *_quantiles(each)) for name, each in spent.items()}
+    return limits.times(candidates, seconds, rounds, DEVICE)
 
 
 def backward(function, inputs, along=None):
@@ -112,11 +98,6 @@ def _forward(function, inputs, along):
     return outs, along or [out.detach() for out in outs]
 
 
-def _quantiles(each):
-    each = sorted(each)
-    return each[int(0.2 * (len(each) - 1))], each[int(0.8 * (len(each) - 1))]
-
-
 def peak(function):
     """The most bytes that PyTorch's allocator held above what it held before."""
     if GPU:
@@ -126,30 +107,7 @@ def peak(function):
         return torch.cuda.max_memory_allocated() - before
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
         function()
-    held = most = 0
-    for event in sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            most = max(most, held)
-    return most
-
-
-@functools.cache
-def copy_bandwidth():
-    """Bytes a second of a large copy, counted once read and once written."""
-    source = torch.empty(2**28 if GPU else 2**25, dtype=torch.float32, device=DEVICE).normal_()
-    target = torch.empty_like(source)
-    ms = times({"copy": lambda: target.copy_(source)})["copy"][0]
-    return 2 * source.numel() * 4 / (1e-3 * ms)
-
-
-@functools.cache
-def matmul_rate(dtype=torch.float32):
-    """Operations a second of a large matrix product."""
-    n = 8192 if GPU else 1024
-    a, b = (torch.randn(n, n, device=DEVICE).to(dtype) for _ in range(2))
-    ms = times({"mm": lambda: a @ b})["mm"][0]
-    return 2 * n**3 / (1e-3 * ms)
+    return max((held for _, held in limits.allocations(profiler)), default=0)
 
 
 def row(room, case, what, who, time, *, dtype="float32", bytes=0, operations=0, error=None, beside=None):

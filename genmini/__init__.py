@@ -13,6 +13,7 @@
     genmini.load        loads a trained model from its run
     genmini.checkpoint  what a run keeps: weights, metadata
     genmini.plots       pictures of images, points, series and trainings
+    genmini.profile     ranks the hot spots of a training step, or of a function
     genmini.metrics     FID, KID, inception score, precision, recall, accuracy
     genmini.studies     pictures of what a run has learnt
 
@@ -29,7 +30,7 @@ from ._version import version as __version__
 
 __all__ = [
     "__version__", "checkpoint", "data", "experiment", "kernels", "layers", "load", "metrics", "models", "ops",
-    "outputs", "plots", "samplers", "samples", "studies", "train",
+    "outputs", "plots", "profile", "samplers", "samples", "studies", "train",
 ]
 
 # kernels/ lies beside genmini/ in a checkout and inside it in an installed package; `import genmini.kernels` finds
@@ -65,6 +66,10 @@ def __getattr__(name):
         from .checkpoint import load
 
         return load
+    if name == "profile":
+        from .profiling import profile
+
+        return profile
     if name in __all__:
         return importlib.import_module(f"genmini.{name}")
     raise AttributeError(f"module 'genmini' has no attribute {name!r}")

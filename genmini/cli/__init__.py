@@ -12,7 +12,7 @@ import sys
 
 from genmini import __version__
 
-from . import count, eval, info, list, sample, score, study, train
+from . import count, eval, info, list, profile, sample, score, study, train
 from ._options import one_line
 
 EXAMPLES = """examples:
@@ -22,7 +22,8 @@ EXAMPLES = """examples:
   genmini sample runs/made-digits --complete     lower halves drawn to the upper halves of test images
   genmini eval runs/made-digits                  its likelihood of the test images
   genmini info                                   what runs here, on which backend, and why
-  genmini count affine_coupling                  what its CUDA kernels do to memory, counted without a GPU"""
+  genmini count affine_coupling                  what its CUDA kernels do to memory, counted without a GPU
+  genmini profile vae --data digits              where the time of a training step goes"""
 
 REMEDIES = {  # when memory runs out
     "train": "a smaller batch (--set batch=...) or model may fit",
@@ -30,6 +31,7 @@ REMEDIES = {  # when memory runs out
     "eval": "fewer draws for an image (-k) may fit",
     "score": "fewer samples (-n) may fit",
     "count": "smaller inputs (--shape) may fit",
+    "profile": "a smaller batch (--set batch=...) or fewer samples (-n) may fit",
 }
 
 
@@ -76,7 +78,7 @@ def parser():
                  formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument("--version", action="version", version=f"genmini {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for command in (info, list, train, sample, eval, score, study, count):
+    for command in (info, list, train, sample, eval, score, study, count, profile):
         name, help = command.__name__.rpartition(".")[2], command.HELP
         added = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
         command.options(added)

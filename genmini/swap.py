@@ -1,0 +1,155 @@
+"""Which operators of PyTorch a room could serve: found in the order in which a step calls them, with the line to write.
+
+    for swap in found(calls): print(swap.room, swap.line, swap.seconds)
+    for sentence in advice(profile): print(sentence)
+
+A room replaces several operators in a row, so a pattern is a regular expression over their names, with a space behind
+each; what moves nothing (views) is left out before. A pattern that many other computations have in common also asks for
+shapes. What a pattern finds is a hint, not a proof: it sees names and shapes, not which tensor goes where.
+
+    used by: genmini/profiling.py, genmini/cli/profile.py    test: tests/project/test_swap.py
+"""
+
+import re
+from dataclasses import dataclass
+
+from genmini import kernels, operations
+
+LEAST, MUCH = 0.02, 0.25  # shares of a step that are worth a sentence
+VIEWS = {
+    "as_strided", "chunk", "contiguous", "detach", "expand", "expand_as", "flatten", "movedim", "narrow", "numpy_T",
+    "permute", "reshape", "select", "slice", "split", "squeeze", "t", "to", "transpose", "unbind", "unflatten",
+    "unsqueeze", "view", "view_as",
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an operator."""
+
+    name: str  # without its name space, and without the _ of those that work in place
+    shapes: list  # of its arguments
+    scalars: list  # the values of those that are no tensors
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Swap:
+    room: str
+    line: str  # to write
+    operators: tuple  # that it replaces
+    seconds: float  # of these
+
+
+@dataclass(frozen=True)
+class Pattern:
+    room: str
+    names: str
+    line: object  # function of the calls that match -> the line
+    fits: object = lambda calls: True
+
+
+def _named(calls, *names):
+    return next(call for call in calls if call.name in names)
+
+
+def _norm(calls):
+    norm = _named(calls, "group_norm")
+    return f"layers.GroupNormSiLU({norm.scalars[1]}, {norm.shapes[0][1]})"
+
+
+def _linear(calls):
+    J, K = calls[-1].shapes[1]
+    return f"layers.MaskedLinear({K}, {J}, in_degree, out_degree)"
+
+
+def _conv(calls):
+    O, C, *sides = calls[-1].shapes[1]
+    return f"layers.MaskedConv2d({C}, {O}, {tuple(sides)})"
+
+
+def _masks_weight(calls):
+    """The product before the layer has the shape of the layer's weight: a mask."""
+    mask, layer = calls
+    return mask.shapes[0] == layer.shapes[1] == mask.shapes[1]
+
+
+def _of_one_shape(calls):
+    products = [call for call in calls if call.name in ("exp", "mul", "add")]
+    return len({str(call.shapes[0]) for call in products}) == 1 and len(calls[0].shapes[0]) > 1
+
+
+def _of_times(calls):
+    """One number for each example scales images."""
+    first = next(call for call in calls if call.name == "mul")
+    small, large = sorted(map(list, first.shapes[:2]), key=lambda shape: sum(shape))
+    return len(large) > 2 and len(small) == len(large) and small[0] == large[0] and {*small[1:]} == {1} != {*large[1:]}
+
+
+PATTERNS = [  # the first that matches takes the calls
+    Pattern("group_norm_silu", r"group_norm (?:mul |add )*silu ", _norm),
+    Pattern("nearest_code", r"(?:cdist |(?:mm |matmul |addmm |addcmul |mul |add |sub |rsub |neg )+)(?:argmin |min )",
+            lambda calls: "ops.nearest_code(z, codebook)",
+            lambda calls: any(call.name in ("cdist", "mm", "matmul", "addmm") for call in calls)),
+    Pattern("info_nce", r"(?:matmul |mm )(?:mul |div |exp |arange )*cross_entropy_loss (?:arange )?cross_entropy_loss ",
+            lambda calls: "ops.info_nce(a, b, scale)",
+            lambda calls: len({*_named(calls, "cross_entropy_loss").shapes[0]}) == 1),
+    Pattern("softmax_nll", r"cross_entropy_loss |log_softmax (?:nll_loss(?:_nd|2d)? |gather |take_along_dim )",
+            lambda calls: "ops.softmax_nll(logits, target)"),
+    Pattern("masked_linear", r"mul linear ", _linear, _masks_weight),
+    Pattern("masked_conv2d", r"mul conv2d ", _conv, _masks_weight),
+    Pattern("gaussian_kl", r"(?:randn_like )?(?:mul |div )?exp (?:randn_like )?mul add ",
+            lambda calls: "z, kl = ops.gaussian_kl(mu, log_var)",
+            lambda calls: any(call.name == "randn_like" for call in calls)),
+    Pattern("affine_coupling", r"exp mul add ", lambda calls: "y, logdet = ops.affine_coupling(x, s, t)",
+            _of_one_shape),
+    Pattern("q_sample", r"(?:randn_like )?mul (?:randn_like )?mul add ",
+            lambda calls: "x_t, y = ops.q_sample(x0, t, alpha, sigma)", _of_times),
+    Pattern("code_stats", r"one_hot (?:mm |matmul )", lambda calls: "count, total = ops.code_stats(z, index, K)"),
+]
+
+
+def found(calls):
+    """The calls of a step in their order -> [Swap], one for each room and line, the longest first."""
+    calls = [call for call in calls if call.name not in VIEWS]
+    text = "".join(f"{call.name} " for call in calls)
+    starts = [0]
+    for call in calls:
+        starts.append(starts[-1] + len(call.name) + 1)
+    at, taken, sums = {start: i for i, start in enumerate(starts)}, set(), {}
+    for pattern in PATTERNS:
+        for match in re.finditer(rf"(?<!\S)(?:{pattern.names})", text):
+            places = range(at[match.start()], at[match.end()])
+            matched = [calls[i] for i in places]
+            if taken & set(places) or not pattern.fits(matched):
+                continue
+            taken |= set(places)
+            key = pattern.room, pattern.line(matched), tuple(dict.fromkeys(call.name for call in matched))
+            sums[key] = sums.get(key, 0.0) + sum(call.seconds for call in matched)
+    return sorted((Swap(*key, seconds) for key, seconds in sums.items()), key=lambda swap: -swap.seconds)
+
+
+# ---- advice ----------------------------------------------------------------------------------------------------------
+
+
+def advice(profile):
+    """Sentences on what would make a step of this profile faster, each with the share of the step that it concerns."""
+    of_step = lambda seconds: f"{seconds / profile.seconds:.0%} of the step"
+    for swap in profile.swaps:
+        if swap.seconds > LEAST * profile.seconds:
+            yield (f"{of_step(swap.seconds)}, {', '.join(swap.operators)}: the room {swap.room} does these in one, "
+                   f"{swap.line}")
+    rooms = {}
+    for row in profile.rows:
+        rooms[row.room] = rooms.get(row.room, 0) + row.seconds
+    for room, seconds in sorted(rooms.items(), key=lambda item: -item[1]):
+        on_gpu = profile.device.startswith("cuda")
+        taken = kernels.chosen(room, profile.device) if room and (on_gpu or kernels.ROOMS[room].cpu) else None
+        if taken and taken.backend == "reference" and seconds > LEAST * profile.seconds:
+            yield f"{of_step(seconds)}, {room}: PyTorch runs its definition here ({taken.why})"
+    elementwise = sum(row.seconds for row in profile.rows if operations.is_elementwise(row.operator))
+    if elementwise > MUCH * profile.seconds:
+        yield f"{of_step(elementwise)}, elementwise operators: torch.compile makes one of several in a row"
+    if profile.between > MUCH * profile.seconds:
+        yield (f"{of_step(profile.between)} passes between operators, in Python and in autograd: a larger batch, or "
+               "torch.compile, makes more of each call")

@@ -1,0 +1,106 @@
+"""`genmini profile`: recipes, runs, stages, samples and code of one's own; its table, its files, its mistakes."""
+
+import json
+import re
+
+import pytest
+from check import command as run
+
+from genmini import limits, profiling
+
+pytestmark = pytest.mark.usefixtures("folder_of_its_own")
+MADE = ["made", "--data", "digits", "--set", "hidden=16", "--steps", "2"]
+
+
+@pytest.fixture(autouse=True)
+def known_limits(monkeypatch):
+    for name in ("copy_bandwidth", "matmul_rate", "convolution_rate"):
+        monkeypatch.setattr(limits, name, lambda *_, **__: 1e10)
+
+
+def profiled(capsys, *words):
+    status, out, err = run(capsys, "profile", *words)
+    assert status == 0, err
+    return out
+
+
+def test_a_recipe(capsys):
+    out = profiled(capsys, *MADE, "--rows", "3", "--trace", "t.json", "--flame", "f.svg", "--memory", "m.png")
+    assert out.startswith("made, recipe digits: a training step of 64 examples, on cpu\na step ")
+    table = out.split("operator\n")[1].split("\n\n")[0].splitlines()
+    shares = [float(re.match(r" *\S+ m?s +([\d.]+)%", line)[1]) for line in table]
+    assert len(table) == 5 and sum(shares) == pytest.approx(100, abs=0.3) and shares[:3] == sorted(shares[:3])[::-1]
+    assert table[3].endswith("more operators and shapes)")
+    assert table[4].endswith("(between operators: Python, autograd)")
+    assert "copy 10.0 GB/s" in out and "measured now" in out and "ncu" not in out
+    assert json.load(open("t.json"))["traceEvents"] and open("f.svg").read().startswith("<svg")
+    assert open("m.png", "rb").read(4) == b"\x89PNG"
+    out = profiled(capsys, *MADE, "--rows", "100")
+    assert re.search(r"%  genmini::masked_linear  64x64, 16x64, 16  \(room masked_linear\)$", out, re.M), out
+
+
+def test_the_first_recipe_and_the_stages(capsys):
+    assert profiled(capsys, "made", "--steps", "1").startswith("made, recipe digits: a training step")
+    small = ["vqvae", "--data", "digits", "--set", "batch=8", "--set", "prior.batch=4", "--steps", "1"]
+    assert "stage codes: a training step of 8 examples" in profiled(capsys, *small)
+    out = profiled(capsys, *small, "--stage", "prior", "--rows", "100")
+    assert "stage prior: a training step of 4 examples" in out and "genmini::masked_conv2d" in out
+    status, _, err = run(capsys, "profile", *small, "--stage", "decoder")
+    assert status == 2 and err == "genmini: vqvae, recipe digits has no stage 'decoder'; its stages are codes, prior\n"
+    assert "ar, recipe series: solved at once" in profiled(capsys, "ar", "--set", "method=yule-walker", "--steps", "1")
+
+
+def test_a_run_and_its_samples(capsys):
+    train = ["train", *MADE, "--set", "batch=32", "--set", "every=2", "--out", "r"]
+    assert run(capsys, *train)[0] == 0
+    assert profiled(capsys, "r", "--steps", "1").startswith("made of r: a training step of 32 examples, on cpu\n")
+    out = profiled(capsys, "r", "--sample", "-n", "7", "--steps", "2")
+    assert out.startswith("made of r: 7 samples, on cpu\n") and "genmini::made_sample" in out
+    assert profiled(capsys, *MADE, "--sample", "-n", "3").startswith("made, recipe digits: 3 samples")
+    assert profiled(capsys, "digits-v1", "--steps", "1").startswith("classifier of digits-v1: a training step of 64")
+
+
+def test_code_of_ones_own(capsys, tmp_path):
+    (tmp_path / "mine.py").write_text("import torch\nx = torch.ones(64, 64)\ndef step(): return (x @ x).relu()\n")
+    out = profiled(capsys, "mine:step", "--steps", "2")
+    assert out.startswith(f"mine:step, your own code in {tmp_path / 'mine.py'}, on cpu\n")
+    assert re.search(r" 1 +49.2 kB +524 k +\S+%  aten::matmul  64x64, 64x64$", out, re.M), out
+    for words, wanted in (
+        (["mine:walk"], f"mine ({tmp_path / 'mine.py'}) has no function 'walk' to profile"),
+        (["nothing:step"], "nothing:step is no module:function: No module named 'nothing'"),
+        (["mine:step", "--sample"], "--sample does not fit: this is your own code"),
+        (["mine:step", "--data", "digits"], "--data does not fit: this is your own code"),
+    ):
+        status, out, err = run(capsys, "profile", *words)
+        assert status == 2 and err == f"genmini: {wanted}\n" and not out
+
+
+def test_plain_runs_the_steps_alone(capsys, monkeypatch):
+    monkeypatch.setattr(profiling, "measured", None)
+    out = profiled(capsys, *MADE, "--plain")
+    assert out.endswith("on cpu\n2 steps were run, without the profiler\n")
+
+
+def test_the_kernel_that_leads_gets_its_line_for_ncu(capsys, monkeypatch):
+    row = profiling.Row("aten::mm", "4x4, 4x4", 1, 1e-3, 1.0, kernels={"void cutlass::gemm<float>(int)": 1e-3})
+    found = profiling.Profile("cuda", 1, 1e-3, 1e-3, [row], 0.0, [], {"copy": 1e12}, None)
+    monkeypatch.setattr(profiling.Profile, "held", [])
+    monkeypatch.setattr(profiling, "measured", lambda *_: found)
+    out = profiled(capsys, *MADE)
+    assert re.search(r"^ncu +ncu -k gemm -c 3 --set full -o step genmini .* --plain$", out, re.M), out
+    assert "(the GPU waits)" in out
+
+
+@pytest.mark.parametrize("words, wanted", [
+    (["nowhere"], "nowhere holds no run: there is no nowhere/run.json"),
+    (["made", "--data", "moons"], "made has no recipe for 'moons'"),
+    (["made", "--set", "depth=3"], "--set knows no key 'depth'"),
+    (["made", "--flame", "x.png"], "--flame takes a .svg file, got x.png"),
+    (["made", "--trace", "x"], "--trace takes a .json file, got x"),
+    (["digits-v1", "--recipe", "digits"], "--recipe does not fit: this is a run, which has its own recipe"),
+    (["classifier", "--sample"], "--sample does not fit: Classifier"),
+    (["made", "--device", "tpu"], "no device 'tpu' here"),
+])
+def test_a_mistake_is_one_line(capsys, words, wanted):
+    status, out, err = run(capsys, "profile", *words)
+    assert status == 2 and err.startswith(f"genmini: {wanted}") and err.count("\n") == 1 and not out

@@ -1,0 +1,111 @@
+"""What a room could serve: each pattern is found in a plain PyTorch model, the line runs and gives the same, and models
+without it, or that use the room already, are left alone."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import genmini
+from genmini import kernels, layers, limits, ops, profiling, swap
+
+torch.manual_seed(0)
+norm, linear, conv = nn.GroupNorm(4, 8), nn.Linear(6, 5), nn.Conv2d(3, 4, 3, padding=1)
+in_degree, out_degree = torch.tensor([1, 1, 2, 2, 3, 3]), torch.tensor([1, 2, 2, 3, 3])
+mask = (out_degree[:, None] >= in_degree).float()
+of_conv = torch.tensor([[1.0, 1, 1], [1, 1, 0], [0, 0, 0]])[None, None].expand(4, 3, 3, 3).contiguous()
+images, z, codebook = torch.randn(5, 8, 6, 6), torch.randn(20, 3), torch.randn(7, 3)
+logits, target = torch.randn(9, 4), torch.randint(4, (9,))
+x, s, t = torch.randn(3, 6, 5).unbind()
+a, b = F.normalize(torch.randn(2, 6, 5), dim=2).unbind()
+table, times = torch.linspace(0.1, 0.9, 5), torch.tensor([0, 2, 4, 1, 3])
+
+
+def coupled():
+    y, logdet = ops.affine_coupling(x, s, t)
+    return y
+
+
+def contrastive():
+    l, own = a @ b.T * 3, torch.arange(6)
+    return (F.cross_entropy(l, own, reduction="none") + F.cross_entropy(l.T, own, reduction="none")) / 2
+
+
+def noised():
+    scale, shift = (table[times].view(-1, 1, 1, 1) for _ in range(2))
+    return scale * images + shift * torch.randn_like(images)
+
+
+CASES = {  # room: as PyTorch has it; the line; the same by the room, or None where both draw
+    "group_norm_silu": (lambda: F.silu(norm(images)), "layers.GroupNormSiLU(4, 8)",
+                        lambda: ops.group_norm_silu(images, 4, norm.weight, norm.bias)),
+    "nearest_code": (lambda: torch.cdist(z, codebook).argmin(1), "ops.nearest_code(z, codebook)",
+                     lambda: ops.nearest_code(z, codebook)),
+    "softmax_nll": (lambda: F.cross_entropy(logits, target, reduction="none"), "ops.softmax_nll(logits, target)",
+                    lambda: ops.softmax_nll(logits, target)),
+    "masked_linear": (lambda: F.linear(x[:, :1].expand(6, 6), mask * linear.weight, linear.bias),
+                      "layers.MaskedLinear(6, 5, in_degree, out_degree)",
+                      lambda: ops.masked_linear(x[:, :1].expand(6, 6), linear.weight, linear.bias, in_degree,
+                                                out_degree)),
+    "masked_conv2d": (lambda: F.conv2d(images[:, :3], of_conv * conv.weight, conv.bias, padding=1),
+                      "layers.MaskedConv2d(3, 4, (3, 3))",
+                      lambda: ops.masked_conv2d(images[:, :3], conv.weight, conv.bias, "B")),
+    "gaussian_kl": (lambda: x + (0.5 * s).exp() * torch.randn_like(x), "z, kl = ops.gaussian_kl(mu, log_var)", None),
+    "affine_coupling": (lambda: x * s.exp() + t, "y, logdet = ops.affine_coupling(x, s, t)", coupled),
+    "q_sample": (noised, "x_t, y = ops.q_sample(x0, t, alpha, sigma)", None),
+    "info_nce": (contrastive, "ops.info_nce(a, b, scale)", lambda: ops.info_nce(a, b, torch.tensor(3.0))),
+    "code_stats": (lambda: F.one_hot(target, 4).float().T @ logits, "count, total = ops.code_stats(z, index, K)",
+                   lambda: ops.code_stats(logits, target, 4)[1]),
+}
+
+
+@pytest.fixture(autouse=True)
+def known_limits(monkeypatch):
+    for name in ("copy_bandwidth", "matmul_rate", "convolution_rate"):
+        monkeypatch.setattr(limits, name, lambda *_, **__: 1e10)
+
+
+@pytest.mark.parametrize("room", CASES)
+def test_a_pattern_is_found_and_the_line_gives_the_same(room):
+    plain, line, by_room = CASES[room]
+    found = genmini.profile(plain, steps=2).swaps
+    assert [(each.room, each.line) for each in found] == [(room, line)], found
+    assert found[0].seconds > 0
+    constructor, _, arguments = line.partition("(")
+    assert callable(getattr({"layers": layers, "ops": ops}[constructor.rpartition(" ")[2].partition(".")[0]],
+                            constructor.rpartition(".")[2]))
+    if by_room:
+        torch.testing.assert_close(plain().float(), by_room().float(), rtol=1e-5, atol=1e-5)
+        assert genmini.profile(by_room, steps=1).swaps == [], "the room itself needs no advice"
+
+
+@pytest.mark.parametrize("function", [
+    lambda: F.silu(linear(x[:, :1].expand(6, 6))), lambda: (logits @ logits.T).argmax(1), lambda: x * s + t,
+    lambda: F.linear(x[:, :1].expand(6, 6), 2 * linear.weight), lambda: norm(images).relu(), lambda: x.exp() + t,
+], ids=["silu alone", "argmax", "no exp", "a scale, no mask", "norm and relu", "no product"])
+def test_what_no_room_serves_gets_no_advice(function):
+    assert genmini.profile(function, steps=1).swaps == []
+
+
+def test_gradients_and_optimisers_are_no_pattern():
+    """The steps of AdamW and the gradients of a plain network hold products and sums in a row."""
+    network = nn.Sequential(nn.Linear(6, 8), nn.SiLU(), nn.Linear(8, 6))
+    assert genmini.profile(network, x[:, :1].expand(6, 6), steps=1).swaps == []
+
+
+def test_advice_says_how_much_of_a_step_it_concerns(monkeypatch):
+    reference = kernels.Chosen("reference", None, "nade.cpu.so is not built")
+    monkeypatch.setattr(kernels, "chosen", lambda room, device: reference)
+    rows = [profiling.Row("aten::add", "4", 1, 0.5, 0.5), profiling.Row("aten::mm", "4x4, 4x4", 1, 0.1, 0.1),
+            profiling.Row("genmini::nade", "4x4", 1, 0.1, 0.1, room="nade"),
+            profiling.Row("genmini::quantize", "4x4", 1, 0.1, 0.1, room="quantize")]
+    found = [swap.Swap("nearest_code", "ops.nearest_code(z, codebook)", ("cdist", "argmin"), 0.1)]
+    profile = lambda rows, between, swaps: profiling.Profile("cpu", 1, 1, 1.0, rows, between, swaps, {}, None)
+    of = lambda *parts: list(swap.advice(profile(*parts)))
+    first, second, third, fourth = of(rows, 0.3, found)
+    assert first == ("10% of the step, cdist, argmin: the room nearest_code does these in one, "
+                     "ops.nearest_code(z, codebook)")
+    assert second == "10% of the step, nade: PyTorch runs its definition here (nade.cpu.so is not built)"
+    assert third.startswith("50% of the step, elementwise") and fourth.startswith("30% of the step passes between")
+    small = [swap.Swap("nearest_code", "ops.nearest_code(z, codebook)", ("cdist", "argmin"), 0.01)]
+    assert of(rows[1:2], 0.2, small) == []
