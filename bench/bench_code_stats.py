@@ -1,8 +1,5 @@
 """Time the codes' counts and totals, index_add (eager, compiled), and a product with one-hot vectors.
 
-On a CPU the room runs its backend `cpu`, which is PyTorch and adds in double, with scatter_add: the row shows what the
-contract costs there.
-
     room: kernels/code_stats.py
 """
 
@@ -12,7 +9,8 @@ from measure import DEVICE, GPU, checked, in_rung, ours, row, times
 from genmini import ops
 
 # K = 1: one code has all
-CASES = [(16384, 512, 64), (16384, 1, 64)] + ([(65536, 1024, 256), (65536, 1, 256)] if GPU else [])
+CASES = [(16384, 512, 64), (16384, 1, 64), (16384, 8192, 64), (4096, 64, 16)]
+CASES += [(65536, 1024, 256), (65536, 1, 256)] if GPU else []
 
 
 def index_add(z, index, K):

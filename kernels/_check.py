@@ -132,9 +132,10 @@ def x_to_complete(u, x, known, dtypes, dtype, converted):
 
 def in_range(name, tensor, count, letter):
     """Each number of the tensor is one of 0 ... count - 1; `letter` names the count. Checked as `values` says."""
-    if values(tensor) and ((tensor < 0) | (tensor.long() >= count)).any():
-        found = f"{tensor.min().item()} to {tensor.max().item()}"
-        raise ValueError(f"{name} must lie in 0 .. {letter}-1 = {count - 1}, got values from {found}")
+    if values(tensor) and tensor.numel():
+        low, high = (bound.item() for bound in torch.aminmax(tensor))
+        if low < 0 or high >= count:
+            raise ValueError(f"{name} must lie in 0 .. {letter}-1 = {count - 1}, got values from {low} to {high}")
 
 
 def as_rows(tensor):

@@ -3,7 +3,7 @@
 A codebook can follow running means instead of a gradient (van den Oord et al. 2017, appendix A.1, eq. 6-8; Razavi et
 al. 2019; the course's "VQ-VAE"). This room computes the two sums over the batch that the means need.
 
-    kernels: csrc/code_stats.cu    layer: genmini.layers.VectorQuantizer
+    kernels: csrc/code_stats.cu, csrc/code_stats.cpp    layer: genmini.layers.VectorQuantizer
     test: tests/kernels/test_code_stats.py    bench: bench/bench_code_stats.py
 
 Math
@@ -26,6 +26,8 @@ Tiling
 
                 order  | 3  8  9 | 0 | 1  2  4  5  6  7 | ...        warp w adds every 16th row of the run, ascending;
                 code       0       1          3                      then the warps' sums are added in order
+
+    A CPU sorts by counting; a task adds the runs of some codes, 32 columns at a time, in registers.
 """
 
 import math
@@ -45,7 +47,7 @@ def reference(z, index, K):  # (N, D), (N,) -> (K,), (K, D)
     return count[:K].clone(), total[:K].to(sum_dtype(z.dtype))
 
 
-# ---- kernel: in csrc/code_stats.cu, by these names ------------------------------------------------------------------
+# ---- kernel: in csrc/code_stats.cpp for CPUs, in csrc/code_stats.cu by these names -----------------------------------
 #
 #   naive       code_stats_naive
 #   segments    code_stats_segments, after a stable sort
@@ -56,6 +58,12 @@ def reference(z, index, K):  # (N, D), (N,) -> (K,), (K, D)
 def launch(backend, rung, z, index, K):
     N, D = z.shape
     count, total = index.new_empty(K), z.new_empty((K, D), dtype=sum_dtype(z.dtype))
+    if backend == "cpu":
+        (z,), threads = _library.for_native(z), torch.get_num_threads()
+        bytes = _library.size("code_stats", "cpu", "code_stats_cpu_workspace", N, K, threads=threads)
+        tensors = z, index, count, total, z.new_empty(bytes, dtype=torch.uint8)
+        _library.call("code_stats", "cpu", "code_stats_cpu", z.dtype, *tensors, N, K, D, threads=threads)
+        return count, total
     if rung == "naive":
         arguments = index, count, total, N, K, D
     else:
@@ -75,13 +83,13 @@ def gradient(dtotal, index, K):
 
 # ---- registration ---------------------------------------------------------------------------------------------------
 
-STATS = room("code_stats", "cuda", ("naive", "segments"))
+STATS = room("code_stats", "cuda", ("naive", "segments"), cpu="C++")
 
 _forward = differentiable(operator(
     STATS, "code_stats(Tensor z, Tensor index, int K) -> (Tensor count, Tensor total)",
     fake=lambda z, index, K: (index.new_empty(K), z.new_empty((K, z.shape[1]), dtype=sum_dtype(z.dtype))),
     check=lambda index, K: _check.in_range("index", index, K, "K"),
-    takes="z: T(N, D); index: int64(N)", reference=reference, kernel=launch,
+    takes="z: T(N, D); index: int64(N)", reference=reference, kernel=launch, cpu=launch,
 ), gradient)
 
 

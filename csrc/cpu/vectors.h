@@ -4,6 +4,7 @@
 //   vec<T>, LANES<T>           a vector of T (float or double), and how many numbers it holds;  BYTES of a vector
 //   load(p), store(p, v)       at any address
 //   load_aligned(p), store_aligned(p, v)    at a multiple of BYTES
+//   wide(p)                    LANES<double> numbers at any address, as doubles;  store_wide(p, v) stores them again
 //   load(p, count)             the first `count` numbers, then 0;  store(p, v, count) stores the first `count` alone
 //   each_vector<T>(H, f)       f(offset, count) for each vector of a row of H numbers
 //   fused(a, b, c)             a b + c, rounded once or twice;  fused_minus(a, b, c) is c - a b
@@ -99,6 +100,19 @@ template <class T> static inline vec<T> load_aligned(const T* p) {
 }
 template <class T> static inline void store_aligned(T* p, vec<T> v) {
     store((T*)__builtin_assume_aligned(p, BYTES), v);
+}
+
+typedef float half_floats __attribute__((vector_size(BYTES / 2)));
+static inline vec<double> wide(const double* p) { return load(p); }
+static inline vec<double> wide(const float* p) {
+    half_floats v;
+    std::memcpy(&v, p, sizeof v);
+    return __builtin_convertvector(v, vec<double>);
+}
+static inline void store_wide(double* p, vec<double> v) { store(p, v); }
+static inline void store_wide(float* p, vec<double> v) {
+    half_floats narrow = __builtin_convertvector(v, half_floats);
+    std::memcpy(p, &narrow, sizeof narrow);
 }
 
 // A row of H numbers is H / LANES vectors, and one more for the rest

@@ -52,7 +52,14 @@ def gaussian_kl():
     return *one(70, 300, numbers(70, 300, seed=2).float()), *one(300, 70, None, 5), *one(3, 20_000, None, 5)
 
 
+def code_stats():
+    """Of many codes, and of one that has all"""
+    index, z = torch.arange(3000) * 7 % 50, numbers(3000, 70).float()
+    return *ops.code_stats(z, index, 50), *ops.code_stats(z, index * 0, 2)
+
+
 NATIVE = {
+    "code_stats": code_stats,
     "ddim_step": ddim_step,
     "gaussian_kl": gaussian_kl,
     "group_norm_silu": lambda: with_gradients(

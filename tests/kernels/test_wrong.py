@@ -48,6 +48,7 @@ DRAW, DRAW_CPU, DRAWN = "csrc/made_sample.cu", "csrc/made_sample.cpp", "csrc/dra
 PIXELS, PIXELS_BOTH, PIXELS_CPU = "csrc/pixelcnn_sample.cu", "csrc/pixelcnn_sample.h", "csrc/pixelcnn_sample.cpp"
 LINEAR, CONV, NLL = "kernels/masked_linear.py", "kernels/masked_conv2d.py", "kernels/softmax_nll.py"
 TAPS, PIXELS_ROOM = "kernels/_live_taps.py", "kernels/pixelcnn_sample.py"
+STATS_CPU = "csrc/code_stats.cpp"
 KL, KL_CPU = "kernels/gaussian_kl.py", "csrc/gaussian_kl.cpp"
 LINEAR_CPU, CONV_CPU = "kernels/_masked_linear_cpu.py", "kernels/_masked_conv2d_cpu.py"
 NOISE, NOISE_CPU = "kernels/_noise.py", "csrc/cpu/noise.h"
@@ -126,6 +127,10 @@ MUTANTS = [
     Wrong("masked_conv2d", CONV, "x=_turned(dy=dy, weight=weight, kind=kind, colours=colours) if",
           "x=_conv(x=dy, weight=weight, bias=None, kind=kind, colours=colours) if",
           "a gradient that is not turned", "reference"),
+    Wrong("code_stats", STATS_CPU, "d + 8 <= d1; d += 8", "d + 8 < d1; d += 9", "a column forgotten", "cpu"),
+    Wrong("code_stats", STATS_CPU, "order[end[index[n]]++] = n;", "order[end[index[n]]] = n;", "rows lost", "cpu"),
+    Wrong("code_stats", STATS_CPU, "start(p.end, k) < group * R", "start(p.end, k) <= group * R",
+          "the first code of a group forgotten", "cpu"),
     Wrong("gaussian_kl", KL, "0.5 * l * l * series, tl.exp(l)", "l * l * series, tl.exp(l)", "a missing 1/2"),
     Wrong("gaussian_kl", KL, "at, ok = n[:, None] * D + d", "at, ok = n[:, None] * (D - 1) + d",
           "an off-by-one stride"),
