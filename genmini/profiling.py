@@ -26,7 +26,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, record_function
 
-from genmini import files, flame, kernels, limits, operations, ops, plots, swap  # noqa: F401  ops imports every room
+from genmini import advice, files, flame, kernels, limits, operations, ops, plots  # noqa: F401  ops imports every room
 from genmini.data import Data
 from genmini.loop import Loop, Training
 from genmini.models._model import Model
@@ -62,7 +62,7 @@ class Profile:
     seconds: float  # of a step under the profiler: the sum of the rows and of what is between
     rows: list  # the longest first
     between: float  # seconds of a step that no operator takes
-    swaps: list  # genmini.swap.Swap: what rooms could serve
+    swaps: list  # genmini.advice.Swap: what rooms could serve
     limits: dict  # what the machine reaches: "copy" in bytes a second, operations a second by dtype
     profiler: object = field(repr=False, hash=False)
 
@@ -215,11 +215,11 @@ def _summed(profiler, device, steps, plain):
         rows.append(Row(*key, len(group) / steps, spent[key], spent[key] / total, **more, room=room_of(key[0]),
                         kernels=_kernels(group, steps) if gpu else {}))
     of_a_call = {key: seconds * steps / len(groups[key]) for key, seconds in spent.items()}
-    calls = [swap.Call(event.name.partition("::")[2].removesuffix("_"), event.input_shapes, event.concrete_inputs,
+    calls = [advice.Call(event.name.partition("::")[2].removesuffix("_"), event.input_shapes, event.concrete_inputs,
                        of_a_call[event.name, shown(event.input_shapes)])
              for event, forward, i in every if forward and i == steps - 1]
     rows.sort(key=lambda row: -row.seconds)
-    return Profile(device, steps, plain, total, rows, between, swap.found(calls), reached, profiler)
+    return Profile(device, steps, plain, total, rows, between, advice.found(calls), reached, profiler)
 
 
 def _of_a_step(events, steps):

@@ -52,7 +52,7 @@ def run(arguments):
     for option, (path, suffix) in files.items():
         if path is not None and Path(path).suffix != suffix:
             raise ValueError(f"--{option} takes a {suffix} file, got {path}")
-    from genmini import profiling, swap
+    from genmini import advice, profiling
 
     step = _step(arguments)
     print(f"{step.what}, on {step.device}", flush=True)
@@ -62,7 +62,7 @@ def run(arguments):
         return
     profile = profiling.measured(step.run, step.device, arguments.steps, step.module)
     print("\n".join([*_heading(profile), "", *_table(profile, arguments.rows), ""]))
-    for sentence in swap.advice(profile):
+    for sentence in advice.advice(profile):
         print(f"advice    {sentence}")
     if profile.kernel:
         print(f"ncu       ncu -k {profile.kernel} -c 3 --set full -o step genmini {' '.join(sys.argv[1:])} --plain")

@@ -7,7 +7,7 @@ A room replaces several operators in a row, so a pattern is a regular expression
 each; what moves nothing (views) is left out before. A pattern that many other computations have in common also asks for
 shapes. What a pattern finds is a hint, not a proof: it sees names and shapes, not which tensor goes where.
 
-    used by: genmini/profiling.py, genmini/cli/profile.py    test: tests/project/test_swap.py
+    used by: genmini/profiling.py, genmini/cli/profile.py    test: tests/project/test_advice.py
 """
 
 import re

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import genmini
-from genmini import kernels, layers, limits, ops, profiling, swap
+from genmini import advice, kernels, layers, limits, ops, profiling
 
 torch.manual_seed(0)
 norm, linear, conv = nn.GroupNorm(4, 8), nn.Linear(6, 5), nn.Conv2d(3, 4, 3, padding=1)
@@ -99,13 +99,13 @@ def test_advice_says_how_much_of_a_step_it_concerns(monkeypatch):
     rows = [profiling.Row("aten::add", "4", 1, 0.5, 0.5), profiling.Row("aten::mm", "4x4, 4x4", 1, 0.1, 0.1),
             profiling.Row("genmini::nade", "4x4", 1, 0.1, 0.1, room="nade"),
             profiling.Row("genmini::quantize", "4x4", 1, 0.1, 0.1, room="quantize")]
-    found = [swap.Swap("nearest_code", "ops.nearest_code(z, codebook)", ("cdist", "argmin"), 0.1)]
+    found = [advice.Swap("nearest_code", "ops.nearest_code(z, codebook)", ("cdist", "argmin"), 0.1)]
     profile = lambda rows, between, swaps: profiling.Profile("cpu", 1, 1, 1.0, rows, between, swaps, {}, None)
-    of = lambda *parts: list(swap.advice(profile(*parts)))
+    of = lambda *parts: list(advice.advice(profile(*parts)))
     first, second, third, fourth = of(rows, 0.3, found)
     assert first == ("10% of the step, cdist, argmin: the room nearest_code does these in one, "
                      "ops.nearest_code(z, codebook)")
     assert second == "10% of the step, nade: PyTorch runs its definition here (nade.cpu.so is not built)"
     assert third.startswith("50% of the step, elementwise") and fourth.startswith("30% of the step passes between")
-    small = [swap.Swap("nearest_code", "ops.nearest_code(z, codebook)", ("cdist", "argmin"), 0.01)]
+    small = [advice.Swap("nearest_code", "ops.nearest_code(z, codebook)", ("cdist", "argmin"), 0.01)]
     assert of(rows[1:2], 0.2, small) == []
