@@ -16,6 +16,10 @@
     genmini.profile     ranks the hot spots of a training step, or of a function
     genmini.metrics     FID, KID, inception score, precision, recall, accuracy
     genmini.studies     pictures of what a run has learnt
+    genmini.swap        a model of yours computes with the operators: swap(model)
+    genmini.unswap      puts it back
+    genmini.swapped     with swapped(model): swapped inside only
+    genmini.verify      a swapped model beside what it was before: outputs, gradients, times
 
 `import genmini` imports PyTorch only on a machine with NVIDIA's driver; elsewhere the first use of one of these does.
 """
@@ -30,7 +34,7 @@ from ._version import version as __version__
 
 __all__ = [
     "__version__", "checkpoint", "data", "experiment", "kernels", "layers", "load", "metrics", "models", "ops",
-    "outputs", "plots", "profile", "samplers", "samples", "studies", "train",
+    "outputs", "plots", "profile", "samplers", "samples", "studies", "swap", "swapped", "train", "unswap", "verify",
 ]
 
 # kernels/ lies beside genmini/ in a checkout and inside it in an installed package; `import genmini.kernels` finds
@@ -70,6 +74,8 @@ def __getattr__(name):
         from .profiling import profile
 
         return profile
+    if name in ("swapped", "unswap", "verify"):
+        return vars(importlib.import_module("genmini.swap"))[name]
     if name in __all__:
         return importlib.import_module(f"genmini.{name}")
     raise AttributeError(f"module 'genmini' has no attribute {name!r}")

@@ -155,7 +155,7 @@ def test_nobody_outside_the_models_asks_what_attributes_a_model_has():
     """The code of genmini/ and bench/ calls getattr and hasattr only on what is not a model."""
     others = {"torch", "arguments", "error", "self"}
     for path in PATHS:
-        if ROOT / "genmini" / "data" in path.parents:  # data knows no models
+        if {ROOT / "genmini" / "data", ROOT / "genmini" / "swap"} & {*path.parents}:  # they know no models
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)

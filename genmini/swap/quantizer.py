@@ -1,0 +1,199 @@
+"""A stranger's quantiser: the vectors it takes, the codebook it has, and what each of the things that it returns is.
+
+    z_q        e_k of the nearest code k of each vector, straight-through: z + sg[e - z]
+    loss       a mean (e - sg[z])^2 + b mean (sg[e] - z)^2; a and b are found from its gradients
+    index      k, flat, as a column, or in the shape of z without D
+    one-hot    (N, K)
+    perplexity exp(-sum_k p_k log(p_k + 1e-10)), p_k the share of the vectors whose code is k
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from genmini import ops
+
+from .gate import new_tensors, perturbed, probe, to
+from .rooms import Unlike, close, unlike
+
+
+def recognise_quantizer(module, shape):
+    """-> a Quantizer, None if it looks like none.   shape: of an input, if one was given"""
+    why, owner = None, None
+    for name in codebooks(module):
+        owner = owner or to(perturbed(module), torch.float64).eval()
+        try:
+            return Quantizer(owner, name, shape)
+        except Unlike as error:
+            why = why or (error if error.room else None)
+    if why:
+        raise why
+    return None
+
+
+def codebooks(module):
+    """Names of what may be a codebook (K, D): a matrix of the module, or the weight of an embedding that it has."""
+    if isinstance(module, nn.Embedding) or any(type(child) is not nn.Embedding for child in module.children()):
+        return []
+    own = {**module._parameters, **module._buffers}
+    return [*(name for name, tensor in own.items() if tensor is not None and tensor.dim() == 2
+              and tensor.is_floating_point()), *(f"{name}.weight" for name, _ in module.named_children())]
+
+
+@dataclass
+class Role:
+    """What a thing that it returned is, and how."""
+
+    name: str
+    how: tuple = ()
+
+
+def mapped(f, out):
+    """f of every leaf of nested tuples, lists and dictionaries"""
+    if isinstance(out, dict):
+        return type(out)((key, mapped(f, value)) for key, value in out.items())
+    if isinstance(out, tuple) and hasattr(out, "_fields"):  # of names
+        return type(out)(*(mapped(f, value) for value in out))
+    return type(out)(mapped(f, value) for value in out) if isinstance(out, tuple | list) else f(out)
+
+
+class Quantizer:
+    """z (..., D) or (N, D, ...) -> what its owner returns, of the exact nearest codes"""
+
+    room, keep = "nearest_code", ()
+
+    def __init__(self, owner, name, shape):
+        self.name = name
+        e = self.codebook(owner)
+        K, D = e.shape
+        for probed in [(11, D), (3, 5, D), (2, D, 5, 3), (2, 5, 3, D), (2, D, 7)]:
+            if shape and len(shape) != len(probed):
+                continue
+            z = probe(probed, torch.float64, e.device).requires_grad_()
+            try:
+                with new_tensors(torch.float64):
+                    out = owner.forward(z)
+            except Exception:  # of a stranger: it takes other shapes
+                continue
+            for first in (False, True):
+                self.first = first  # whether D comes first: (N, D, ...)
+                if probed[1 if self.first else -1] != D or self.first and len(probed) == 2:
+                    continue
+                index, codes = self.nearest(z.detach(), e.detach())
+                leaves = []
+                mapped(leaves.append, out)
+                if any(close(leaf, codes) for leaf in leaves):
+                    self.dims, self.usual = {len(probed)}, tuple(shape or self.usual_shape(probed, D))
+                    self.probes = [probed, tuple(n if n == D else n + 2 for n in probed)]
+                    self.roles = mapped(lambda leaf: self.role(leaf, z, e, index, codes), out)  # noqa: B023
+                    return
+                if any(self.of_codes(leaf, codes, e) for leaf in leaves):
+                    raise unlike(f"its codes, of {name}, are not the nearest", self.room)
+        raise unlike(f"no input that it takes is quantised by the codes of {name}", "")
+
+    def usual_shape(self, probed, D):
+        wide = {2: (4096,), 3: (16, 256), 4: (16, 16, 16)}[len(probed)]
+        return (wide[0], D, *wide[1:]) if self.first else (*wide, D)
+
+    def codebook(self, module):
+        for part in self.name.split("."):
+            module = getattr(module, part)
+        return module
+
+    def rows(self, z):
+        """-> (N, D), and the shape (..., D) that they had"""
+        z = z.movedim(1, -1) if self.first else z
+        return z.reshape(-1, z.shape[-1]), z.shape
+
+    def nearest(self, z, e):
+        """By the definition: index (N,), and the codes in the layout of z"""
+        flat, shape = self.rows(z)
+        index = (flat[:, None] - e).square().sum(2).argmin(1)
+        return index, self.placed(e[index], shape)
+
+    def of_codes(self, leaf, codes, e):
+        """Whether it consists of codes, whichever"""
+        if not isinstance(leaf, torch.Tensor) or leaf.shape != codes.shape or not leaf.is_floating_point():
+            return False
+        rows = self.rows(leaf.detach())[0]
+        return bool(((rows[:, None] - e.detach()).abs().amax(2).amin(1) <= 1e-9 * e.abs().max()).all())
+
+    def placed(self, rows, shape):
+        rows = rows.reshape(shape)
+        return rows.movedim(-1, 1) if self.first else rows
+
+    def role(self, leaf, z, e, index, codes):
+        batch = self.rows(z)[1][:-1]
+        if leaf is None:
+            return Role("none")
+        if not isinstance(leaf, torch.Tensor):
+            raise unlike(f"it returns a {type(leaf).__name__} beside tensors", self.room)
+        if close(leaf, codes):
+            return Role("z_q", (leaf.is_contiguous(),))
+        if not leaf.is_floating_point() and leaf.numel() == len(index) and torch.equal(leaf.reshape(-1), index):
+            for name, shape in (("flat", (-1,)), ("column", (-1, 1)), ("batch", tuple(batch))):
+                if leaf.shape == index.reshape(shape).shape:
+                    return Role("index", (name, leaf.dtype))
+        hot = F.one_hot(index, len(e)).to(leaf.dtype)
+        if leaf.shape == hot.shape and torch.equal(leaf, hot):
+            return Role("one_hot")
+        if leaf.dim() == 0 and close(leaf, perplexity(index, e)):
+            return Role("perplexity")
+        if leaf.dim() == 0 and leaf.requires_grad:
+            return Role("loss", coefficients(leaf, z, e, index, self.rows))
+        raise unlike(f"it returns something of shape {tuple(leaf.shape)} that is no code, index, loss, one-hot or "
+                     "perplexity", self.room)
+
+    def run(self, module, z):
+        e = self.codebook(module)
+        flat, shape = self.rows(z)  # (N, D), (..., D)
+        if e.dtype != z.dtype or shape[-1] != e.shape[1]:
+            return NotImplemented
+        index = ops.nearest_code(flat, e)  # (N,)
+        codes = F.embedding(index, e)  # (N, D)
+        return mapped(lambda role: self.give(role, flat, shape, e, index, codes), self.roles)
+
+    def give(self, role, z, shape, e, index, codes):
+        match role.name:
+            case "z_q":
+                z_q = self.placed(z + (codes - z).detach(), shape)
+                return z_q.contiguous() if role.how[0] else z_q
+            case "loss":
+                a, b = role.how
+                pull = b * F.mse_loss(z, codes.detach())
+                return pull + a * F.mse_loss(codes, z.detach()) if a else pull
+            case "index":
+                how, dtype = role.how
+                return index.reshape(dict(flat=(-1,), column=(-1, 1), batch=shape[:-1])[how]).to(dtype)
+            case "one_hot":
+                return F.one_hot(index, len(e)).to(e.dtype)
+            case "perplexity":
+                return perplexity(index, e)
+        return None
+
+
+def perplexity(index, e):
+    ones = torch.ones(len(index), dtype=torch.promote_types(e.dtype, torch.float32), device=e.device)
+    p = (ones.new_zeros(len(e)).index_add(0, index, ones) / len(index)).to(e.dtype)  # (K,)
+    return torch.exp(-(p * torch.log(p + 1e-10)).sum())
+
+
+def coefficients(loss, z, e, index, rows):
+    """a and b of a mean (e - sg[z])^2 + b mean (sg[e] - z)^2, by the gradients of loss"""
+    towards = [tensor for tensor in (z, e) if tensor.requires_grad]
+    gradients = dict(zip(map(id, towards), torch.autograd.grad(loss, towards, retain_graph=True, allow_unused=True),
+                         strict=True))
+    away = rows(z.detach())[0] - e.detach()[index]  # (N, D)
+    by_code = torch.zeros_like(e.detach()).index_add_(0, index, away)
+
+    def share(tensor, of, laid=lambda gradient: gradient):  # gradient = 2 share of / (N D)
+        gradient = gradients.get(id(tensor))
+        wide = 0.0 if gradient is None else (laid(gradient) * of).sum() * away.numel() / of.square().sum() / 2
+        return round(float(wide), 10)
+
+    a, b = -share(e, by_code), share(z, away, lambda dz: rows(dz)[0])
+    if not close(loss.detach(), (a + b) * away.square().mean()):
+        raise unlike("its loss is no a mean (e - sg[z])^2 + b mean (sg[e] - z)^2", "nearest_code")
+    return a, b
