@@ -42,6 +42,12 @@ def by_class(y, classes):
     return dict(c=y, cmap="tab10" if n == 10 else colours(n), vmin=-0.5, vmax=n - 0.5)
 
 
+def name_classes(panel, points, y):
+    """Write the number of each class in the middle of its points (N, 2)."""
+    for k in y.unique().tolist():
+        panel.text(*points[y == k].median(0).values.tolist(), str(k), weight="bold", ha="center", va="center")
+
+
 def grid(x, columns=8):
     """Images (N, H, W) in rows of `columns`, with a line of NaN between them -> (rows (H+1) - 1, columns (W+1) - 1)
 

@@ -98,6 +98,8 @@ def shown(run, panels):
     axis = ("z$_{%d}$" if d == 2 else "principal component %d") + ", scaled" * (not run.model.has_normal_prior)
     colours = dict(color="0.25") if train.classes == 0 else plots.by_class(y, train.classes)
     panels[0].scatter(*plane(z), s=5, linewidths=0, **colours)
+    if train.classes != 0:
+        plots.name_classes(panels[0], plane(z).T, y)
     for where, colour, name in ((~hole, "tab:blue", "among codes"), (hole, "tab:red", "in a hole")):
         panels[1].scatter(*plane(draws[where]), s=5, linewidths=0, color=colour, label=name)
     angle = torch.linspace(0, 2 * math.pi, 361)

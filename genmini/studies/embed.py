@@ -80,7 +80,7 @@ def study(run, path, axes=None, by=None):
     dots = panel.scatter(*shown.T, **size, **plots.by_class(of_shown, int(y.max()) + 1))
     for k in of_shown.unique().tolist():
         panel.scatter([], [], s=30, linewidths=0, color=dots.cmap(dots.norm(k)), label=str(k))
-        panel.text(*shown[of_shown == k].median(0).values.tolist(), str(k), weight="bold", ha="center", va="center")
+    plots.name_classes(panel, shown, of_shown)
     if by == "graph":
         join(panel, shown, nearest(z[:SHOWN]), of_shown)
     panel.legend(title="class", loc="center left", bbox_to_anchor=(1, 0.5), ncols=-(-len(of_shown.unique()) // 20),

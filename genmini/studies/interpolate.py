@@ -63,9 +63,9 @@ def study(run, path, between=None, pick="first"):
     way = run.decode(along(z).flatten(0, 1), classes).unflatten(0, (-1, STEPS))
     lines = torch.cat([x[:, :1], way, x[:, 1:]], 1)
     blends = torch.cat([x[:, :1], along(x), x[:, 1:]], 1)
-    panels = {"between two codes (first and last: the images)": lines.flatten(0, 1),
+    panels = {"between two codes, by t (first and last: the images)": lines.flatten(0, 1),
               "between the pixels": blends.flatten(0, 1)}
-    plots.side_by_side(path, panels, test.levels, columns=STEPS + 2)
+    plots.side_by_side(path, panels, test.levels, ["x$_0$", *(f"{100 * a:.0f}%" for a in t.tolist()), "x$_1$"])
     length = lambda a: (a[:, 1:] - a[:, :-1]).flatten(2).norm(dim=2).sum(1)
     longer = (length(way) / (way[:, -1] - way[:, 0]).flatten(1).norm(dim=1)).mean()
     of = (f" of {between[0]} and {between[1]}" if between else "") + ", of the nearest codes" * (pick == "nearest")

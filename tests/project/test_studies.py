@@ -78,11 +78,11 @@ def test_interpolations_are_of_different_classes_or_of_one_and_straight_in_the_c
     line = interpolate.study(Linear(), "x.png")
     # a linear decoder
     assert line == "6 pairs: the way through the latent space is 1.00 times as long in pixels as the straight one"
-    ((panels, _, columns),) = drawn
-    row = next(iter(panels.values())).unflatten(0, (6, columns))
+    ((panels, _, names),) = drawn
+    row = next(iter(panels.values())).unflatten(0, (6, 11))
     ends = interpolate.pairs(TEST.y[:200], False)
-    assert (columns == 11 and torch.equal(row[:, 0], TEST.x[ends[:, 0]].float())
-            and torch.equal(row[:, -1], TEST.x[ends[:, 1]].float()))
+    assert names == ["x$_0$", "0%", "12%", "25%", "38%", "50%", "62%", "75%", "88%", "100%", "x$_1$"]
+    assert torch.equal(row[:, [0, -1]], TEST.x[ends].float())
     torch.testing.assert_close(row[:, 1:10, 3, 2],
                                torch.stack([torch.linspace(a, b, 9) for a, b in TEST.x[ends][:, :, 3, 2].tolist()]))
 

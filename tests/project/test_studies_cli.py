@@ -167,17 +167,16 @@ def test_a_gan_is_studied_between_two_draws_and_on_the_line(capsys, tmp_path, mo
     gan, cgan = (model((8, 8), 17, latent=3, hidden=(8, 8), r1=0.5) for model in (GAN, CGAN))
     save("gan", gan), save("cgan", cgan), save("points", GAN((2,), hidden=(4,)), "gaussians")
     shown = []
-    monkeypatch.setattr(interpolate.plots, "side_by_side", lambda path, panels, *_, **how: shown.append((panels, how)))
+    monkeypatch.setattr(interpolate.plots, "side_by_side", lambda path, panels, *_: shown.append(panels))
     assert command(capsys, "study", "interpolate", "gan", "cgan", "points")[2].count("it draws points") == 1
-    for model, (panels, how) in zip((gan, cgan), shown, strict=True):
+    for model, panels in zip((gan, cgan), shown, strict=True):
         z = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)).unflatten(0, (6, 2))
         y = TEST.y[interpolate.pairs(TEST.y[:200], bool(model.classes))]
         given = lambda k: dict(y=y[:, k]) if model.classes else {}  # noqa: B023
-        row = panels["between two codes (first and last: the images)"].unflatten(0, (6, 11))
+        row = panels["between two codes, by t (first and last: the images)"].unflatten(0, (6, 11))
         torch.testing.assert_close(row[:, 0], model.eval().decode(z[:, 0], **given(0)).detach())
         torch.testing.assert_close(row[:, 10], model.decode(z[:, 1], **given(1)).detach())
         torch.testing.assert_close(row[:, 5], model.decode(z.mean(1), **given(0)).detach())
-        assert how == dict(columns=11)
     monkeypatch.setattr(optimum, "STEPS", 20)
     status, out, err = command(capsys, "study", "optimum", "gan", "cgan")
     assert status == 0 and "q = p: -1.3" in out and "R1 = 0.5" in out and "is given the class" in err

@@ -134,6 +134,9 @@ def test_the_codes_stand_in_coordinates_of_the_prior_and_its_draws_are_decoded(f
     shown, prior = torch.tensor(codes.collections[0].get_offsets()), run.model.has_normal_prior
     wide = (z.var(0) + (4 if of_model else 0)).sqrt()
     assert torch.equal(torch.tensor(codes.collections[0].get_array()), y)
+    for name in codes.texts:  # the number of a class stands in the middle of its codes
+        assert name.get_position() == pytest.approx(shown[y == int(name.get_text())].median(0).values.tolist())
+    assert [name.get_text() for name in codes.texts] == ["0", "1"]
     torch.testing.assert_close(shown.std(0), (wide if prior else torch.ones(2)).double(), rtol=0.1, atol=0)
     assert (torch.stack([*shown.T, *z.double().T]).corrcoef()[[0, 1], [2, 3]] > 0.7).all()  # an axis stays where it is
     scale = torch.ones(2) if prior else shown.new_tensor([*wide])
