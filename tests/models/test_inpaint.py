@@ -86,17 +86,18 @@ def test_a_class_that_is_not_given_is_found():
     check_draws(model, known, x, log_p=model.log_prob(every, 1).detach(), y=1)
 
 
-# ---- MADE that learns all orders -------------------------------------------------------------------------------------
+# ---- models that learn all orders ------------------------------------------------------------------------------------
+
+OF_ORDERS = {
+    "made": lambda: models.find("made")((2, 3), hidden=(24, 24), order="random", masks=2, resample=True,
+                                        dtype=torch.float64),
+    "nade": lambda: models.find("nade")((2, 3), hidden=9, order="random", resample=True, dtype=torch.float64),
+    "nade, 3 levels": lambda: models.find("nade")((2, 2), hidden=9, levels=3, order="random", resample=True,
+                                                  dtype=torch.float64),
+}
 
 
-def of_orders():
-    return peaked("orders", 0.4, orders=lambda: models.find("made")(
-        (2, 3), hidden=(24, 24), order="random", masks=2, resample=True, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("hides", ["first", "last", "left"])
-def test_made_of_all_orders_draws_exactly_in_one_with_the_known_first(hides):
-    model = of_orders()
+def check_orders(model, hides):
     x, known = space(model)[37], mask(model, hides)
     every = space(model)
     every = every[((every == x) | ~known).flatten(1).all(1)]
@@ -105,17 +106,25 @@ def test_made_of_all_orders_draws_exactly_in_one_with_the_known_first(hides):
         p = model.log_hidden(every, known=known, orders=1).exp()
         assert p.sum().item() == pytest.approx(1, abs=1e-12)
         torch.manual_seed(seed)  # the same order
-        follows(model.inpaint(x.expand(3000, 2, 3), known=known, n=1)[0], every, p)
+        follows(model.inpaint(x.expand(3000, *x.shape), known=known, n=1)[0], every, p)
     assert model.log_hidden(every, known=known, orders=5).exp().sum().item() == pytest.approx(1, abs=1e-12)
 
 
-def test_its_draws_have_orders_of_their_own():
-    model = of_orders()
+@pytest.mark.parametrize("hides", ["first", "last", "left"])
+@pytest.mark.parametrize("name", OF_ORDERS)
+def test_a_model_of_all_orders_draws_exactly_in_one_with_the_known_first(name, hides):
+    check_orders(peaked(name, 0.4 if name == "made" else 1.0, **OF_ORDERS), hides)
+
+
+@pytest.mark.parametrize("name", OF_ORDERS)
+def test_its_draws_have_orders_of_their_own(name):
+    model = peaked(name, **OF_ORDERS)
     x, known = space(model)[:4], mask(model, "two")
+    places = {*known.flatten().nonzero().flatten().tolist()}
     torch.manual_seed(0)
     orders = [model._known_first(known)[0].tolist() for _ in range(20)]
-    assert len({*map(tuple, orders)}) > 5 and all({*order[:2]} == {1, 4} for order in orders)
-    assert model.inpaint(x, known=known, n=3).shape == (3, 4, 2, 3)
+    assert len({*map(tuple, orders)}) > 1 and all({*order[: len(places)]} == places for order in orders)
+    assert model.inpaint(x, known=known, n=3).shape == (3, 4, *model.shape)
 
 
 def test_made_of_a_few_orders_says_what_it_needs():
@@ -209,3 +218,21 @@ def test_planted_mistakes_of_the_particles_are_seen(monkeypatch, right, wrong):
             monkeypatch.setattr(_ordered.Ordered, name, method)
     with pytest.raises(AssertionError):
         check_all()
+
+
+OF_THE_ORDERS = {
+    "the hidden first": ("(known, ~known)]", "(~known, known)]"),
+    "the known counted": ("[:, order[many:]].sum(1))", "[:, order].sum(1))"),
+    "draws after too many": ("self.drawn_in(order, many, kept)", "self.drawn_in(order, many + 1, kept)"),
+    "a sum of orders": ("logsumexp(0) - math.log(orders)", "logsumexp(0)"),
+}
+
+
+@pytest.mark.parametrize("right, wrong", OF_THE_ORDERS.values(), ids=OF_THE_ORDERS)
+def test_planted_mistakes_of_the_orders_are_seen(monkeypatch, right, wrong):
+    code = planted(_ordered, right, wrong)
+    for name in ("inpaint", "log_hidden", "_known_first"):
+        monkeypatch.setattr(_ordered.Ordered, name, getattr(code.Ordered, name))
+    with pytest.raises(AssertionError):
+        for hides in ("first", "left"):
+            check_orders(peaked("nade", **OF_ORDERS), hides)

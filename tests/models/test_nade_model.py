@@ -1,6 +1,8 @@
 """Tests of NADE: it is a probability, a pixel depends only on earlier ones, its sampler draws from it and completes
 images, and it learns."""
 
+import itertools
+import math
 
 import pytest
 import torch
@@ -144,3 +146,53 @@ def test_it_learns_the_digits():
     history = fit(model, train, valid, steps=1000, rate=2e-3, progress=False)
     after, error = evaluate(model, test)
     assert before > 40 and after < 20.4 and history.valid < 20.4 and 0 < error < 1
+
+
+# ---- all orders ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [2, 3])
+def test_in_any_order_the_weights_go_with_their_pixels(levels):
+    """By loops over pixels: each that comes before adds its columns, the first of which says that it has been seen."""
+    model = nade(4, hidden=6, levels=levels, order="random", resample=True)
+    rows, bits, at = 1 if levels == 2 else levels, levels, model.order.argsort().tolist()
+    columns, V, b = model.W.view(6, 4, bits), model.V.view(4, rows, 6), model.b.view(4, rows)
+    x = space(model)
+    for order in ([2, 0, 3, 1], [0, 1, 2, 3], model.order.tolist()):
+        wanted, a = torch.zeros(len(x), 4, rows).double(), model.c.expand(len(x), -1)
+        for pixel in order:
+            wanted[:, pixel] = a.sigmoid() @ V[at[pixel]].T + b[at[pixel]]
+            a = a + columns[:, at[pixel], 0] + sum((x[:, pixel] >= l)[:, None] * columns[:, at[pixel], l]
+                                                   for l in range(1, levels))
+        torch.testing.assert_close(model.logits(x, torch.tensor(order)), wanted.squeeze(2))
+        assert model.log_prob(x, order=torch.tensor(order)).exp().sum().item() == pytest.approx(1)
+    assert torch.equal(model.log_prob(x), model.log_prob(x, order=model.order)), "in eval mode it has one order"
+
+
+def test_resampled_the_weights_learn_every_order():
+    """Copies of one bit cost log 2 in whatever order."""
+    bit = torch.randint(2, (256, 1), generator=torch.Generator().manual_seed(0))
+    x = torch.cat([bit, bit, 1 - bit, bit], 1).to(torch.uint8)
+    worst = {}
+    for resample in (True, False):
+        torch.manual_seed(1)
+        model = NADE(4, 16, order="random", resample=resample)
+        optimiser = torch.optim.Adam(model.parameters(), 0.05)
+        for _ in range(300):
+            optimiser.zero_grad()
+            (-model.log_prob(x)).mean().backward()
+            optimiser.step()
+        orders = map(torch.tensor, itertools.permutations(range(4)))
+        worst[resample] = max(-model.log_prob(x, order=order).mean().item() for order in orders) if resample else (
+            -model.log_prob(x).mean().item())
+    share = bit.double().mean().item()
+    entropy = -share * math.log(share) - (1 - share) * math.log(1 - share)
+    assert worst[False] < entropy + 0.05 and worst[True] < entropy + 0.1, (worst, entropy)
+
+
+def test_orders_are_drawn_anew_where_the_order_is_random():
+    with pytest.raises(ValueError, match="it is for order='random', got 'natural'"):
+        NADE(4, resample=True)
+    model = nade(5, hidden=6, order="random", resample=True).train()
+    x = space(model)
+    assert len({model.log_prob(x)[3].item() for _ in range(20)}) > 10

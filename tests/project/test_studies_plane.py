@@ -77,10 +77,12 @@ def test_two_dimensions_move_in_a_plane_and_the_others_stand_still(figures):  # 
     """The first axis moves rightwards, the second upwards, over the codes of train; the rest is that of the image."""
     run = Linear(attributes=("left",), measure=lambda self, x: x[:, 3, 2:3])
     run.decode = lambda z, y: Linear.decode(run, z[:, [0, 2]], y)
+    scale = torch.tensor([1.0, 1.0, 0.75])
+    run.encode = lambda x, y: Linear.encode(run, x, y) * scale
     line = traverse.study(run, "x.png", axes=("2", "left"))
     panel = figures[0].axes[0]
     shown = cells(panel, 11, 11)
-    z = data.load("digits").x[:, 3, 2:5].float()
+    z = data.load("digits").x[:, 3, 2:5].float() * scale
     low, high = torch.quantile(z, torch.tensor([0.01, 0.99]), dim=0)
     along = lambda i: torch.linspace(low[i], high[i], 11)
     torch.testing.assert_close(shown[:, :, 3, 3], along(2).expand(11, 11) / 2)

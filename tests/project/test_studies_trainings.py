@@ -65,6 +65,7 @@ def test_the_two_terms_are_drawn_at_their_weight_and_against_each_other(figures)
     squares, points = [64 * (a / 10 / 16) ** 2 for a in (1, 5, 20)], lambda panel: panel.lines[0].get_xydata()
     assert points(error) == pytest.approx(np.array([(1, 5, 20), squares]).T, rel=1e-4)
     assert points(kl).tolist() == [[1, 6], [5, 10], [20, 25]]
+    assert [panel.get_title().partition(",")[0] for panel in (error, kl)] == ["squared error (test)", "KL (test)"]
     assert points(both) == pytest.approx(np.array([(6, 10, 25), squares]).T, rel=1e-4)
     assert [each.get_text() for each in both.texts] == ["1", "5", "20"]
     assert line.startswith(f"squared error: alpha=1 {squares[0]:.3f} +- 0.000, alpha=5 ")
