@@ -7,6 +7,7 @@ Gordon, Salmond, Smith, "Novel approach to nonlinear/non-Gaussian Bayesian state
     w <- w p(x_d | x_<d)                                                                    (2)
     p(x_k) ~ prod of the means of w                                                         (3)
     a = min(1, p(x'_>d | x'_<=d) (1 - p(x_d | x_<d)) / (p(x_>d | x_<=d) (1 - p(x'_d | x_<d))))   (4)
+    p(x_h | x_k) = 1/R sum_r prod_{d in h} p_r(x_d | x_<d)                                  (5)
 
 Where the known numbers come first in the order, `sample` draws x_h after them, exactly, and p(x_k) is a product of the
 model. In any other mask a hidden number is to be drawn by what comes after it, and the sum (1) has L^|h| terms. Then
@@ -19,6 +20,11 @@ A few draws by weight are then moved: sweeps over the hidden x_d propose another
 accepted with the probability (4); of bits that is the ratio p(x') / p(x). A sweep leaves (1) as it is: whatever the
 particles are, sweeps lead to (1). What comes after the last known number is in none of these products: it is drawn at
 the end, exactly.
+
+A model whose weights have learnt all orders of the pixels draws what any mask hides, exactly and in one pass: in an
+order with the known pixels first, then the hidden ones at random (Uria, Murray, Larochelle, "A Deep and Tractable
+Density Estimator", 2014). The orders r are different densities p_r on the same weights, and (5) averages R of them;
+each draw takes an order of its own.
 
     used by: fvsbn.py, nade.py, made.py and pixelcnn.py of genmini/models
     test: tests/models/test_inpaint.py
@@ -38,7 +44,10 @@ AT_ONCE = 2**18  # numbers of all particles that walk together
 
 
 class Ordered(Model):
-    """A model with `logits`, `pixel_order`, and a `sample` that takes x and how many numbers of it are known."""
+    """A model with `logits`, `pixel_order`, and a `sample` that takes x and how many numbers of it are known; if it has
+    learnt all orders, also `drawn_in(order, known, x)` and `log_p_in(order, x)`, of x (N, D) in an order of pixels."""
+
+    learns_orders = False
 
     def log_levels(self, x, y=None):
         """(N, *shape) -> (N, D, L): log p(x_d = l | x_<d) for each level l, in the order of the model"""
@@ -48,9 +57,17 @@ class Ordered(Model):
 
     @torch.no_grad()
     def inpaint(self, x, y=None, *, known, n, particles=64, sweeps=4):
-        """(N, *shape) -> (n, N, *shape), as `Model.inpaint` says; exact where the known numbers come first."""
+        """(N, *shape) -> (n, N, *shape), as `Model.inpaint` says; exact where the known numbers come first. particles,
+        sweeps: of a model of one order."""
         whole(n=n, particles=particles)
         whole(0, sweeps=sweeps)
+        if self.learns_orders:
+            x, drawn = self.check(x, y)[0], []
+            for _ in range(n):
+                order, many = self._known_first(known)
+                kept = x.index_fill(1, order[many:], 0).to(self.p.dtype)  # what is hidden is not read
+                drawn.append(self.drawn_in(order, many, kept).view(-1, *self.shape))
+            return torch.stack(drawn)
         is_known, exact = self._in_order(known, y)
         P, drawn = n if exact else particles, []
         for x_b, y_b in self._batches(x, y, P):
@@ -64,12 +81,25 @@ class Ordered(Model):
         return torch.cat(drawn, 1)
 
     @torch.no_grad()
-    def log_hidden(self, x, y=None, *, known, particles=256):
-        """(N,), as `Model.log_hidden` says; exact where the known numbers come first."""
+    def log_hidden(self, x, y=None, *, known, particles=256, orders=16):
+        """(N,), as `Model.log_hidden` says; exact where the known numbers come first. orders: R of (5)"""
+        if self.learns_orders:
+            x, log_p = self.check(x, y)[0], []
+            for _ in range(orders):
+                order, many = self._known_first(known)
+                log_p.append(self.log_p_in(order, x)[:, order[many:]].sum(1))
+            return torch.stack(log_p).logsumexp(0) - math.log(orders)  # log of (5)
         is_known, exact = self._in_order(known, y)
         P = 1 if exact else particles
         runs = [self._particles(x_b, y_b, is_known, P) for x_b, y_b in self._batches(x, y, P)]
         return self.log_prob(x, y) - torch.cat([log_known for *_, log_known in runs])  # (1)
+
+    def _known_first(self, known):
+        """-> an order of the pixels, (D,), at random but for the known ones, which come first; how many these are"""
+        known = conditions.mask(known, self.shape, self.pixel_order().cpu()).flatten()
+        parts = [part.nonzero().flatten() for part in (known, ~known)]
+        order = torch.cat([part[torch.randperm(len(part))] for part in parts])
+        return order.to(self.pixel_order().device), len(parts[0])
 
     def _in_order(self, known, y):
         """-> whether x_1, x_2, ... are known, a list up to the last one that is; whether all of these are and no class

@@ -9,7 +9,6 @@ Estimation", 2015.
     M^W_kd = [m(k) >= d],   M^V_dk = [d > m(k)]                                             (4)
     log p(x) = sum_d x_d log x^_d + (1 - x_d) log(1 - x^_d)                                 (5)
     p(x) = 1/K sum_k p_k(x)                                                                 (6)
-    p(x_h | x_k) = 1/R sum_r prod_{d in h} p_r(x_d | x_<d)                                  (7)
 
 x_d has the degree d = 1 ... D, a hidden unit k the degree m(k) = 1 ... D-1: the last input that it may see. With more
 hidden layers, (2) is repeated, and d in M^W is the degree of the unit below. With direct connections, (3) has a further
@@ -22,10 +21,8 @@ mask k, on the same weights. A batch in training takes one mask at random, or wi
 the weights learn all orders at once; (6) averages the probabilities of the K masks, not their logits: an average of
 logits defines no probability over x.
 
-A model that learns all orders (random, and `resample`) draws what any mask hides, exactly and in one pass: in an order
-with the known pixels first, then the hidden ones at random (Uria, Murray, Larochelle, "A Deep and Tractable Density
-Estimator", 2014). The orders r are different densities p_r on the same weights, and (7) averages R of them; each draw
-takes an order of its own. A model of one order does what _ordered.py says.
+A model that learns all orders (random, and `resample`) draws what any mask hides, as _ordered.py says; each order there
+takes a mask of its own.
 
     rooms: kernels/masked_linear.py, kernels/made_sample.py    test: tests/models/test_made.py
 """
@@ -36,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from genmini import conditions, ops, outputs
+from genmini import ops, outputs
 from genmini.models._levels import noise, noise_and_start, ordered, steps
 from genmini.models._model import Cannot
 from genmini.models._ordered import Ordered
@@ -193,38 +190,18 @@ class MADE(Ordered):
         before = each.cumsum(2) - each  # log p_k(x_<d)
         return (before + log_p).logsumexp(0) - before.logsumexp(0)
 
-    @torch.no_grad()
-    def inpaint(self, x, y=None, *, known, n, particles=64, sweeps=4):
-        """(N, *shape) -> (n, N, *shape), as `Model.inpaint` says. particles, sweeps: of a model of one order."""
-        if not self.learns_orders:
-            return super().inpaint(x, y, known=known, n=n, particles=particles, sweeps=sweeps)
-        whole(n=n)
-        x, drawn = self.check(x, y)[0], []
-        for _ in range(n):
-            order, first, mask = self._known_first(known)
-            each = x.index_fill(1, order[first:], 0).to(self.p.dtype)  # what is hidden is not read
-            each[:, order] = self._draw(mask, torch.rand(len(x), self.D, device=x.device), each[:, order], first)
-            drawn.append(each.view(-1, *self.shape))
-        return torch.stack(drawn)
+    def drawn_in(self, order, known, x):
+        """x (N, D) with what follows its first `known` pixels in this order drawn"""
+        mask = self._of_order(order)
+        x[:, order] = self._draw(mask, torch.rand(len(x), self.D, device=x.device), x[:, order], known)
+        return x
 
-    @torch.no_grad()
-    def log_hidden(self, x, y=None, *, known, orders=16, particles=256):
-        """(N,), as `Model.log_hidden` says: (7), or for a model of one order that of `Ordered`"""
-        if not self.learns_orders:
-            return super().log_hidden(x, y, known=known, particles=particles)
-        x, log_p = self.check(x, y)[0], []
-        for _ in range(orders):
-            order, first, mask = self._known_first(known)
-            log_p.append(self._log_p(x, mask)[:, order[first:]].sum(1))
-        return torch.stack(log_p).logsumexp(0) - math.log(orders)  # log of (7)
+    def log_p_in(self, order, x):
+        """log p(x_d | x_<d) of x (N, D) in this order, (N, D), in that of the pixels"""
+        return self._log_p(x, self._of_order(order))
 
-    def _known_first(self, known):
-        """-> an order with the known pixels first, how many these are, and a mask of this order"""
-        known = conditions.mask(known, self.shape, self.orders[0].cpu()).flatten()
-        parts = [part.nonzero().flatten() for part in (known, ~known)]
-        order = torch.cat([part[torch.randperm(len(part))] for part in parts])
-        _, hidden = self._new_mask([layer.out_features for layer in self.W])
-        return order.to(self.orders.device), len(parts[0]), self._as_mask(order, hidden)
+    def _of_order(self, order):
+        return self._as_mask(order, self._new_mask([layer.out_features for layer in self.W])[1])
 
 
 RECIPES = {  # tuned on the valid split alone; without dropout and shifts the 1297 images are overfitted within seconds

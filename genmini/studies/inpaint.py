@@ -9,9 +9,9 @@ the numbers that are hidden, x_h, beside those that are known, x_k, the line say
 
 The plain answers see nothing of the image: what lies below them, what is known has told. The two lengths of (2) are
 equal if both are draws from p(x_h | x_k). How a model draws, its family says: where the known numbers come first in its
-order exactly (MADE of all orders: always), else by particles and sweeps (genmini/models/_ordered.py), by a search of z
-(_search.py), or nearly, by steps that keep the known pixels (genmini/samplers.py). Only then (3) is exact, too; of
-particles it is too low in the mean, and of a search an estimate.
+order exactly (MADE and NADE of all orders: always), else by particles and sweeps (genmini/models/_ordered.py), by a
+search of z (_search.py), or nearly, by steps that keep the known pixels (genmini/samplers.py). Only then (3) is exact,
+too; of particles it is too low in the mean, and of a search an estimate.
 """
 
 from pathlib import Path
