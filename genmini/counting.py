@@ -29,53 +29,96 @@ class Counted:
     source: Path
 
 
-# ---- inputs: each function runs its operator once, and its gradient if it has one -----------------------------------
+# ---- inputs: each function makes them -> a call that runs the operator, and its gradient if it has one ---------------
 
 
 def affine_coupling(N=64, D=3072):
-    x, s, t = (torch.randn(N, D, requires_grad=True) for _ in range(3))
-    _backward(*ops.affine_coupling(x, s, t))
+    return _both(ops.affine_coupling, *(_moved(N, D) for _ in range(3)))
 
 
 def spline_coupling(N=256, D=32, K=8):
-    _backward(*ops.spline_coupling((2 * torch.randn(N, D)).requires_grad_(),
-                                   torch.randn(N, D, 3 * K - 1, requires_grad=True)))
+    return _both(ops.spline_coupling, _moved(N, D, scale=2), _moved(N, D, 3 * K - 1))
 
 
 def nearest_code(N=256, K=256, D=64):
-    ops.nearest_code(*_codes(N, K, D))
+    z, e = _codes(N, K, D)
+    return lambda: ops.nearest_code(z, e)
 
 
 def quantize(N=512, K=64, D=64):
     z, e = (a.requires_grad_() for a in _codes(N, K, D))
-    _backward(*ops.quantize_step(z, e, torch.randint(K, (N,))))
+    return _both(ops.quantize_step, z, e, torch.randint(K, (N,)))
 
 
 def code_stats(N=2048, K=64, D=64):
-    ops.code_stats(torch.randn(N, D), torch.randint(K, (N,)), K)
+    z, index = torch.randn(N, D), torch.randint(K, (N,))
+    return lambda: ops.code_stats(z, index, K)
 
 
 def nade(N=8, D=64, H=100):
-    _backward(ops.nade(torch.randint(2, (N, D)), *_nade(D, H)))
+    return _both(ops.nade, torch.randint(2, (N, D)), *_nade(D, H))
 
 
 def nade_sample(N=8, D=64, H=100):
-    ops.nade_sample(torch.rand(N, D), *_nade(D, H))
+    u, weights = torch.rand(N, D), _nade(D, H)
+    return lambda: ops.nade_sample(u, *weights)
 
 
 def made_sample(N=16, D=64, H=128):
     model = MADE(D, (H,)).requires_grad_(False)
-    model.sample(N)
+    return lambda: model.sample(N)
 
 
 def pixelcnn_sample(N=4, side=6, width=16, blocks=2):
     model = PixelCNN((side, side), width=width, blocks=blocks).eval().requires_grad_(False)
-    model.sample(N)
+    return lambda: model.sample(N)
+
+
+def gaussian_kl(N=128, D=2048):
+    return _both(ops.gaussian_kl, _moved(N, D), _moved(N, D), torch.randn(N, D))
+
+
+def group_norm_silu(N=32, C=32, side=14):
+    return _both(ops.group_norm_silu, _moved(N, C, side, side), C // 8, _moved(C), _moved(C))
+
+
+def info_nce(N=256, D=64):
+    return _both(ops.info_nce, _moved(N, D), _moved(N, D), torch.tensor(2.0, requires_grad=True))
+
+
+def masked_conv2d(N=16, C=32, O=32, side=14, k=3):
+    return _both(ops.masked_conv2d, _moved(N, C, side, side), _moved(O, C, k, k), _moved(O), "B")
+
+
+def masked_linear(N=256, K=512, J=512):
+    degrees = (torch.arange(n) * 64 // n for n in (K, J))
+    return _both(ops.masked_linear, _moved(N, K), _moved(J, K), _moved(J), *degrees)
+
+
+def softmax_nll(N=16, L=256, P=256):
+    return _both(ops.softmax_nll, _moved(N, L, P), torch.randint(L, (N, P)))
+
+
+def q_sample(N=128, D=3072, T=1000):
+    angle = torch.linspace(0.01, 1.56, T, dtype=torch.float64)
+    x0, t, eps, alpha, sigma = torch.randn(N, D), torch.randint(T, (N,)), torch.randn(N, D), angle.cos(), angle.sin()
+    return lambda: ops.q_sample(x0, t, alpha, sigma, eps)
+
+
+def ddim_step(N=64, D=3072):
+    x, output = torch.randn(N, D), torch.randn(N, D)
+    return lambda: ops.ddim_step(x, output, 0.6, 0.8, 0.8, 0.6, threshold="dynamic")
 
 
 INPUTS = {function.__name__: function for function in (
     affine_coupling, spline_coupling, nearest_code, quantize, code_stats, nade, nade_sample, made_sample,
-    pixelcnn_sample)}
+    pixelcnn_sample, gaussian_kl, group_norm_silu, info_nce, masked_conv2d, masked_linear, softmax_nll, q_sample,
+    ddim_step)}
+
+
+def _moved(*shape, scale=1.0):
+    """Standard normal numbers times the scale, of which a gradient is wanted."""
+    return (scale * torch.randn(*shape)).requires_grad_()
 
 
 def _codes(N, K, D):
@@ -85,12 +128,19 @@ def _codes(N, K, D):
 
 
 def _nade(D, H):
-    return [(scale * torch.randn(*size)).requires_grad_()
-            for size, scale in (((H, D), 0.05), ((D, H), 0.05), ((D,), 0.1), ((H,), 0.1))]
+    return [_moved(*size, scale=scale) for size, scale in (((H, D), 0.05), ((D, H), 0.05), ((D,), 0.1), ((H,), 0.1))]
 
 
-def _backward(*outputs):
-    sum(out.sum() for out in outputs if out.requires_grad).backward()
+def _both(function, *inputs):
+    """A call of the function and of its gradient."""
+    moved = [a for a in inputs if isinstance(a, torch.Tensor) and a.requires_grad]
+
+    def call():
+        outputs = function(*inputs)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        torch.autograd.grad(sum(out.sum() for out in outputs if out.requires_grad), moved)
+
+    return call
 
 
 # ---- counting -------------------------------------------------------------------------------------------------------
@@ -98,31 +148,43 @@ def _backward(*outputs):
 
 def count(room, rung=None, **sizes):
     """Count one run of a room, on its best rung if none is named. The source is compiled with counters, once."""
-    run, rung, sizes = _checked(room, rung, sizes)
-    source = kernels.ROOMS[room].source
-    torch.manual_seed(0)
+    rung, sizes = _checked(room, rung, sizes)
+    source, run = kernels.ROOMS[room].source, made(room, **sizes)
     with kernels.counting(source) as launches, kernels.use("emulated", rung):
-        run(**sizes)
+        run()
     return Counted(room, rung, sizes, merged(launches), counters.build.CSRC / f"{source}.cu")
 
 
+def made(room, **sizes):
+    """A call that runs the room, and its gradient if it has one, on inputs of these sizes, which seed 0 draws."""
+    sizes = sizes_of(room, sizes)
+    torch.manual_seed(0)
+    return INPUTS[room](**sizes)
+
+
 def _checked(room, rung, sizes):
-    """-> the function that runs the room, the rung, all sizes; ValueError if the room has no counters, or no such."""
+    """-> the rung, all sizes; ValueError if the room has no counters, or no such."""
+    counted = ", ".join(name for name in INPUTS if kernels.ROOMS[name].language == "cuda")
     if room not in kernels.ROOMS:
-        raise ValueError(f"unknown room {room!r}; those with CUDA kernels are {', '.join(INPUTS)}")
+        raise ValueError(f"unknown room {room!r}; those with CUDA kernels are {counted}")
     language, rungs = kernels.ROOMS[room].language, kernels.rungs(room)
     if language != "cuda":
         raise ValueError(f"{room} is a {language.capitalize()} room: only CUDA kernels are counted yet, those of "
-                         f"{', '.join(INPUTS)}")
-    if room not in INPUTS:
-        raise ValueError(f"{room} has no inputs to be counted with: give it a function in genmini/counting.py")
+                         f"{counted}")
     if rung not in (None, *rungs):
         raise ValueError(f"{room} has no rung {rung!r}; its rungs are {', '.join(rungs)}")
+    return rung or rungs[-1], sizes_of(room, sizes)
+
+
+def sizes_of(room, sizes):
+    """The sizes of a room's inputs, with these in the place of the small ones; ValueError for one that it has not."""
+    if room not in INPUTS:
+        raise ValueError(f"{room} has no inputs to be counted with: give it a function in genmini/counting.py")
     known = {name: parameter.default for name, parameter in inspect.signature(INPUTS[room]).parameters.items()}
     if unknown := set(sizes) - set(known):
         raise ValueError(f"{room} has no size {min(unknown)!r}; its sizes are "
                          f"{', '.join(f'{name}={size}' for name, size in known.items())}")
-    return INPUTS[room], rung or rungs[-1], known | sizes
+    return known | sizes
 
 
 def merged(launches):

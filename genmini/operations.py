@@ -58,7 +58,8 @@ def of(name, shapes, dtypes, scalars=(), allocated=0):
     tensors = [tensor for tensor in tensors if tensor[0]] or tensors  # a number beside tensors is no tensor
     if not tensors:
         return None
-    read, dtype = sum(_bytes(*tensor) for tensor in tensors), tensors[0][1]
+    dtype, lists = tensors[0][1], [shape for shape, of in zip(shapes, dtypes, strict=False) if of == "TensorList"]
+    read = sum(_bytes(*tensor) for tensor in tensors) + sum(_bytes(shape, dtype) for each in lists for shape in each)
     if space == "genmini":
         of_room = PRODUCTS.get(word)
         return Cost(read + max(allocated, 0), of_room(*(shape for shape, _ in tensors)) if of_room else 0, dtype)

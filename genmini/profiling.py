@@ -91,7 +91,7 @@ class Profile:
 
     def flame(self, path):
         """Write a flame graph as SVG: modules, operators and what these call, by their time."""
-        files.write(path, flame.svg(_roots(self.profiler), _on_gpu(self.device), self.steps).encode())
+        files.write(path, flame.svg(roots(self.profiler), _on_gpu(self.device), self.steps).encode())
 
     def memory(self, path):
         """Write a picture of the memory that tensors take, over time, as PNG."""
@@ -192,11 +192,11 @@ def repeated(step, steps):
 
 def _summed(profiler, device, steps, plain):
     """The Profile: for each operator on each shapes, and for what is between, the 20 % quantile over the steps."""
-    gpu, roots = _on_gpu(device), _roots(profiler)
-    begun = [event for event in roots if event.name == STEP]
+    gpu, top = _on_gpu(device), roots(profiler)
+    begun = [event for event in top if event.name == STEP]
     starts = [event.time_range.start for event in begun]
     every = [(event, forward, bisect.bisect(starts, event.time_range.start) - 1)
-             for root in roots for event, forward in outermost(root)]
+             for root in top for event, forward in outermost(root)]
     groups, rest = {}, [event.time_range.elapsed_us() / 1e6 for event in begun]
     for event, _, i in every:
         groups.setdefault((event.name, shown(event.input_shapes)), []).append((i, event))
@@ -245,7 +245,7 @@ def _reached(groups, costs, device):
     return reached
 
 
-def _roots(profiler):
+def roots(profiler):
     """The events of the CPU that no other holds, in their order."""
     return [event for event in profiler.events() if event.cpu_parent is None and event.device_type.name == "CPU"
             and not event.name.startswith(("[memory]", "ProfilerStep"))]

@@ -12,7 +12,7 @@ import sys
 
 from genmini import __version__
 
-from . import count, eval, info, list, profile, sample, score, study, train
+from . import bench, count, eval, info, list, profile, sample, score, study, train
 from ._options import one_line
 
 EXAMPLES = """examples:
@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   genmini eval runs/made-digits                  its likelihood of the test images
   genmini info                                   what runs here, on which backend, and why
   genmini count affine_coupling                  what its CUDA kernels do to memory, counted without a GPU
+  genmini bench affine_coupling                  its ladder of kernels: counted, predicted, measured
   genmini profile vae --data digits              where the time of a training step goes"""
 
 REMEDIES = {  # when memory runs out
@@ -31,6 +32,7 @@ REMEDIES = {  # when memory runs out
     "eval": "fewer draws for an image (-k) may fit",
     "score": "fewer samples (-n) may fit",
     "count": "smaller inputs (--shape) may fit",
+    "bench": "smaller inputs (--shape) may fit",
     "profile": "a smaller batch (--set batch=...) or fewer samples (-n) may fit",
 }
 
@@ -78,7 +80,7 @@ def parser():
                  formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument("--version", action="version", version=f"genmini {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for command in (info, list, train, sample, eval, score, study, count, profile):
+    for command in (info, list, train, sample, eval, score, study, count, bench, profile):
         name, help = command.__name__.rpartition(".")[2], command.HELP
         added = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
         command.options(added)

@@ -23,10 +23,30 @@ def of_images(parser):
 
 
 def where_it_runs(parser):
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+    device_and_threads(parser)
     parser.add_argument("--backend", help="auto, reference, cpu, triton, cuda or emulated "
                                           "(default: $GENMINI_BACKEND, else auto)")
+
+
+def device_and_threads(parser):
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
     parser.add_argument("--threads", type=positive, help="CPU threads (default: the recipe's, else PyTorch's)")
+
+
+def shape(parser):
+    parser.add_argument("--shape", nargs="+", default=[], metavar="NAME=SIZE",
+                        help="sizes of the inputs, by the letters of the room (default: small ones)")
+
+
+def sizes(words):
+    """["N=64", "D=8"] of --shape -> {"N": 64, "D": 8}"""
+    found = {}
+    for word in words:
+        name, _, size = word.partition("=")
+        if not size.isdecimal() or not int(size):
+            raise ValueError(f"--shape takes NAME=SIZE with a size from 1, as N=64; this is {word!r}")
+        found[name] = int(size)
+    return found
 
 
 def run_folder(parser, help="a folder that `genmini train` wrote, or a shipped run of `genmini list`"):
@@ -94,6 +114,12 @@ def _whole(text, least, most):
         short = text if len(text) < 30 else f"{text[:27]}..."
         raise argparse.ArgumentTypeError(f"it takes a whole number from {least} to {most}, got {short!r}")
     return int(text)
+
+
+def quiet_profiler():
+    """Before PyTorch is imported: what its profiler's library and its C++ would print to stderr is left out."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 def device(arguments, threads=None):

@@ -1,5 +1,7 @@
 """`genmini count`: what a room's CUDA kernels do to memory, counted on a CPU, by line of their source."""
 
+from . import _options
+
 HELP = "what a CUDA kernel does to memory, counted on a CPU: requests, sectors, bank conflicts, by line of its source"
 EXAMPLES = """examples:
   genmini count affine_coupling                  its best rung, forward and backward
@@ -18,8 +20,7 @@ def options(parser):
     parser.epilog, parser.formatter_class = EXAMPLES, RawDescriptionHelpFormatter
     parser.add_argument("room", metavar="ROOM", help="an operator of `genmini list` with CUDA kernels")
     parser.add_argument("--rung", metavar="R", help="of its kernel (default: the best)")
-    parser.add_argument("--shape", nargs="+", default=[], metavar="NAME=SIZE",
-                        help="sizes of the inputs, by the letters of the room (default: small ones)")
+    _options.shape(parser)
     parser.add_argument("--card", metavar="C", help="also predict: a100, h100, h200, rtx4090, or all")
     parser.add_argument("--table", action="store_true", help="without the source")
     parser.add_argument("--json", metavar="FILE", help="also write all counters, by Nsight Compute's names")
@@ -29,7 +30,7 @@ def run(arguments):
     from genmini import counting, predict
 
     cards = predict.named(arguments.card) if arguments.card else []
-    counted = counting.count(arguments.room, arguments.rung, **_sizes(arguments.shape))
+    counted = counting.count(arguments.room, arguments.rung, **_options.sizes(arguments.shape))
     sizes = " ".join(f"{name}={size}" for name, size in counted.sizes.items())
     print(f"{counted.room}, rung {counted.rung}, {sizes}: counted on a CPU, not measured (docs/counting.md)")
     predicted = predict.of(counted, cards) if cards else None
@@ -43,16 +44,6 @@ def run(arguments):
     if arguments.json:
         counting.save(arguments.json, counted, predicted)
         print(f"\nsaved     {arguments.json}")
-
-
-def _sizes(words):
-    sizes = {}
-    for word in words:
-        name, _, size = word.partition("=")
-        if not size.isdecimal() or not int(size):
-            raise ValueError(f"--shape takes NAME=SIZE with a size from 1, as N=64; this is {word!r}")
-        sizes[name] = int(size)
-    return sizes
 
 
 def _heading(launch):

@@ -1,6 +1,5 @@
 """`genmini profile`: the hot spots of a step of training or sampling, each beside what this machine could do."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -46,8 +45,7 @@ def options(parser):
 
 
 def run(arguments):
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # of the profiler's library, and of PyTorch's C++, to stderr
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    _options.quiet_profiler()
     files = dict(trace=(arguments.trace, ".json"), flame=(arguments.flame, ".svg"), memory=(arguments.memory, ".png"))
     for option, (path, suffix) in files.items():
         if path is not None and Path(path).suffix != suffix:

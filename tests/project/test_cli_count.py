@@ -30,10 +30,6 @@ def test_a_mistake_is_one_line(capsys, words, wanted):
     assert status == 2 and err.startswith(f"genmini: {wanted}") and err.count("\n") == 1 and not out
 
 
-def test_every_cuda_room_has_inputs():
-    assert set(counting.INPUTS) == {name for name, room in kernels.ROOMS.items() if room.language == "cuda"}
-
-
 def test_a_room_without_inputs_is_named(monkeypatch):
     monkeypatch.delitem(counting.INPUTS, "nade")
     with pytest.raises(ValueError, match="nade has no inputs to be counted with: .* genmini/counting.py"):

@@ -40,7 +40,7 @@ def counted(function):
     with torch.profiler.profile(record_shapes=True, profile_memory=True) as profiler:
         kept = function()  # what is freed inside the profile would not count as an output
     del kept
-    events = [event for root in profiling._roots(profiler) for event, _ in profiling.outermost(root)]
+    events = [event for root in profiling.roots(profiler) for event, _ in profiling.outermost(root)]
     return profiling.cost([event for event in events if profiling.cost(event)][-1])
 
 

@@ -1,0 +1,166 @@
+"""`genmini bench`: the ladder of a room; every figure says whether it is counted, compiled, predicted or measured."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+from check import command as run
+from genmini.csrc import compiled
+from genmini.csrc import count as counters
+from planted import planted
+
+from genmini import counting, kernels, ladder, limits, plots, predict
+
+pytestmark = pytest.mark.usefixtures("folder_of_its_own")
+counts = pytest.mark.skipif(bool(counters.missing()), reason=counters.missing())
+SMALL = ["--shape", "N=64", "K=4", "D=32"]
+
+
+@pytest.fixture(autouse=True)
+def once(monkeypatch):
+    """Each way runs once, and takes a millisecond."""
+
+    def times(candidates, seconds, device):
+        for candidate in candidates.values():
+            candidate()
+        return {name: (1.0, 0.9, 1.1) for name in candidates}
+
+    monkeypatch.setattr(limits, "times", times)
+    for name in ("copy_bandwidth", "matmul_rate"):
+        monkeypatch.setattr(limits, name, lambda *_, **__: 1e10)
+
+
+@pytest.mark.parametrize("room", kernels.ROOMS)
+def test_every_rung_teaches_in_a_sentence(room):
+    lessons = [ladder.lesson(room, rung) for rung in kernels.rungs(room)]
+    assert all(15 < len(lesson) < 260 and "  " not in lesson and "//" not in lesson for lesson in lessons), lessons
+    assert len({*lessons}) == len(lessons)
+
+
+def test_a_lesson_is_what_the_source_says():
+    assert ladder.lesson("nearest_code", "naive") == "one thread a row: the definition"
+    assert ladder.lesson("masked_linear", "naive") == "every tile is loaded and masked"
+    assert ladder.lesson("masked_conv2d", "taps") == (
+        "only the live taps, which are the first T in reading order: packed side by side with the centre masked, and "
+        "channels last, so that a step of the sum reads BC neighbouring numbers of a pixel and of a filter row")
+    assert ladder.lesson("nade_sample", "warp_rows").endswith("h recomputed from marks")
+
+
+def test_operations_of_a_definition_are_exact():
+    N, K, J = 8, 16, 12
+    products = 2 * N * K * J
+    assert ladder.definition("masked_linear", dict(N=N, K=K, J=J))[0] == 3 * products  # y, dx, dW
+    assert ladder.definition("nearest_code", dict(N=8, K=5, D=4)) == (2 * 8 * 5 * 4, 4 * (8 + 5) * 4 + 8 * 8)
+
+
+@counts
+def test_the_ladder_of_a_room(capsys):
+    status, out, err = run(capsys, "bench", "code_stats", *SMALL, "--plot", "r.png")
+    assert status == 0, err
+    assert out.startswith("code_stats, N=64 K=4 D=32, with its gradient if it has one\n")
+    above, below = out.split("\nmeasured on cpu")
+    assert "measured" not in above and all(word in above for word in ("counted", "compiled", "predicted, at least"))
+    assert re.search(r"^  segments +the rows, sorted by their code, are one run for each code", above, re.M)
+    counted = {rung: counting.count("code_stats", rung, N=64, K=4, D=32) for rung in ("naive", "segments")}
+    for rung, one in counted.items():
+        (line,) = re.findall(rf"^  {rung} +(\d+\.\d+) +(\d+\.\d+) .*$", above, re.M)
+        of = [launch.counters for launch in one.launches]
+        assert float(line[0]) == round(sum(c["dram__bytes_read.sum"] + c["dram__bytes_write.sum"] for c in of) / 1e6, 3)
+    (library,) = (library for library in kernels.libraries() if (library.name, library.kind) == ("code_stats", "cuda"))
+    if library.built and not compiled.missing():
+        assert re.search(r"^  segments .* \d+ +\d+%  \d[\d.]*( \*)? \w+$", above, re.M), above
+    assert re.findall(r"^  (\w+) +1000 us   900 to 1100$", below, re.M) == ["reference"]
+    assert open("r.png", "rb").read(4) == b"\x89PNG"
+
+
+def check(ladder, monkeypatch):
+    """The sums over launches that are made up: one kernel is launched twice, and takes longest."""
+    row = lambda sectors, ideal, waves, least, collisions=0: SimpleNamespace(
+        memory_l2_theoretical_sectors_global=sectors, memory_l2_theoretical_sectors_global_ideal=ideal,
+        memory_l1_wavefronts_shared=waves, memory_l1_wavefronts_shared_ideal=least, collisions=collisions)
+    counters_of = lambda n: {f"{name}.sum": n for name in (
+        "dram__bytes_read", "dram__bytes_write", "lts__t_sectors_op_read", "lts__t_sectors_op_write",
+        "lts__t_sectors_op_atom")}
+    launches = [SimpleNamespace(kernel="a", counters=counters_of(100), rows=[row(30, 10, 0, 0)]),
+                SimpleNamespace(kernel="b", counters=counters_of(1000), rows=[row(10, 10, 24, 8), row(0, 0, 8, 8, 5)])]
+    room = lambda active: SimpleNamespace(fraction=active)
+    rows = [SimpleNamespace(card="H100", kernel="a", at_least=1e-6, binds="DRAM", occupancy=room(1.0)),
+            SimpleNamespace(card="H100", kernel="b", at_least=3e-6, binds="shared", occupancy=room(0.25))]
+    usage = {(90, "a"): SimpleNamespace(registers=40), (90, "b"): SimpleNamespace(registers=64),
+             (90, "another"): SimpleNamespace(registers=255)}
+    small = [SimpleNamespace(kernel="c", counters=counters_of(1), rows=[])]
+    of_rung = dict(naive=small, warp_rows=launches)
+    rows.insert(0, SimpleNamespace(card="H100", kernel="c", at_least=9e-6, binds="L2", occupancy=None))
+    monkeypatch.setattr(counting, "count", lambda room, rung: counting.Counted(room, rung, {}, of_rung[rung], None))
+    monkeypatch.setattr(predict, "of", lambda *_: SimpleNamespace(rows=rows, usage=usage, why=""))
+    (first, rung), why = ladder.counted("nade", predict.named("h100"), {})
+    assert (first.dram, first.sectors, first.registers, first.occupancy) == (2, None, None, None)
+    assert first.predicted == {"H100": (9e-6, "L2")}
+    assert (rung.dram, rung.l2, rung.sectors, rung.wavefronts, rung.collisions) == (2200, 32 * 3300, 2.0, 2.0, 5)
+    assert (rung.registers, rung.occupancy, why) == (64, 0.25, "")
+    assert rung.predicted == {"H100": (pytest.approx(4e-6), "shared")}
+
+
+@pytest.mark.parametrize("right, wrong", [
+    ("        32 * sum(total(f", "        sum(total(f"),
+    ("(sum(row.at_least for row in of_card[name])", "(max(row.at_least for row in of_card[name])"),
+    ("if kernel in launched]", "]"),
+    ("max(rows, key=lambda row: row.at_least)", "min(rows, key=lambda row: row.at_least)"),
+    ("return sum(count for count, _ in pairs) / least", "return sum(count for count, _ in pairs) / len(pairs)"),
+])
+def test_planted_mistakes_are_found(monkeypatch, right, wrong):
+    check(ladder, monkeypatch)
+    with pytest.raises(AssertionError):
+        check(planted(ladder, right, wrong), monkeypatch)
+
+
+def test_ways_are_timed_on_their_backend(monkeypatch):
+    seen = []
+    monkeypatch.setattr(counting, "made", lambda room, **_: lambda: seen.append(kernels.requested()))
+    assert list(ladder.measured("nade", "cpu", {})) == ["reference", "cpu"] and seen == ["reference", "cpu"]
+    assert list(ladder.measured("quantize", "cpu", {})) == ["reference"], "it has no backend of its own for CPUs"
+
+
+def test_a_triton_room_says_what_is_missing(capsys):
+    status, out, err = run(capsys, "bench", "softmax_nll", "--shape", "N=2", "L=5", "P=6")
+    assert status == 0, err
+    assert "kernels in Triton are not counted yet" in out and "predicted" not in out
+    assert re.search(r"^  online +one walk: whenever a tile raises the maximum", out, re.M)
+    assert re.findall(r"^  (\w+) +1000 us", out.split("measured on cpu")[1], re.M) == ["reference", "cpu"]
+
+
+def test_predicted_points_are_hollow_and_measured_ones_filled(monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure))
+    rung = ladder.Rung("naive", "", 100, 200, predicted={"H100": (2e-6, "DRAM")})
+    found = ladder.Ladder("nade", dict(N=2), "cpu", [rung], {"cpu": (1e-3, 1e-3, 1e-3)}, 1000, 50, "")
+    ladder.roofline("x.png", found, predict.named("h100"))
+    left, right = figures[0].axes
+    assert "predicted, not measured" in left.get_title() and right.get_title().endswith(": measured")
+    (hollow,), (filled,) = left.collections, right.collections
+    assert len(hollow.get_facecolor()) == 0 and len(filled.get_facecolor()) == 1
+    assert hollow.get_offsets().tolist() == [[10, 5e8]] and filled.get_offsets().tolist() == [[20, 1e6]]
+    with pytest.raises(ValueError, match="nade has no roofline"):
+        ladder.roofline("x.png", ladder.Ladder("nade", {}, "cpu", [], {}, 0, 0, ""), predict.named("h100"))
+
+
+@pytest.mark.parametrize("words, wanted", [
+    (["softmax"], "unknown room 'softmax'; the rooms are affine_coupling"),
+    (["softmax_nll", "--shape", "K=3"], "softmax_nll has no size 'K'; its sizes are N=16, L=256, P=256"),
+    (["nade", "--shape", "N"], "--shape takes NAME=SIZE with a size from 1, as N=64; this is 'N'"),
+    (["nade", "--card", "b200"], "unknown card 'b200'"),
+    (["nade", "--plot", "x.svg"], "--plot takes a .png file, got x.svg"),
+])
+def test_a_mistake_is_one_line(capsys, words, wanted):
+    status, out, err = run(capsys, "bench", *words)
+    assert status == 2 and err.startswith(f"genmini: {wanted}") and err.count("\n") == 1 and not out
+
+
+def test_every_room_has_inputs_that_run():
+    assert set(counting.INPUTS) == set(kernels.ROOMS)
+    for room, sizes in dict(gaussian_kl=dict(N=2, D=3), info_nce=dict(N=4, D=3), q_sample=dict(N=2, D=3),
+                            group_norm_silu=dict(N=2, C=8, side=2), masked_conv2d=dict(N=1, C=2, O=2, side=3),
+                            ddim_step=dict(N=2, D=5), spline_coupling=dict(N=2, D=3)).items():
+        counting.made(room, **sizes)()
+    assert torch.is_grad_enabled()
