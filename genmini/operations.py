@@ -54,12 +54,10 @@ def of(name, shapes, dtypes, scalars=(), allocated=0):
     """shapes and dtypes of the arguments, as torch.profiler records them, and the values of those that are no tensors;
     allocated: bytes that the operator leaves allocated -> Cost, or None"""
     space, _, word = name.partition("::")
-    tensors = [(tuple(shape), DTYPES[dtype]) for shape, dtype in zip(shapes, dtypes, strict=False) if dtype in DTYPES]
-    tensors = [tensor for tensor in tensors if tensor[0]] or tensors  # a number beside tensors is no tensor
+    tensors = _tensors(shapes, dtypes)
     if not tensors:
         return None
-    dtype, lists = tensors[0][1], [shape for shape, of in zip(shapes, dtypes, strict=False) if of == "TensorList"]
-    read = sum(_bytes(*tensor) for tensor in tensors) + sum(_bytes(shape, dtype) for each in lists for shape in each)
+    dtype, read = tensors[0][1], inputs(shapes, dtypes)
     if space == "genmini":
         of_room = PRODUCTS.get(word)
         return Cost(read + max(allocated, 0), of_room(*(shape for shape, _ in tensors)) if of_room else 0, dtype)
@@ -79,6 +77,20 @@ def of(name, shapes, dtypes, scalars=(), allocated=0):
     if word == "cat":
         return Cost(2 * max(allocated, 0), 0, dtype)
     return None
+
+
+def inputs(shapes, dtypes):
+    """Bytes of all tensors among the arguments; those in lists have the dtype of the first, which is not recorded."""
+    tensors = _tensors(shapes, dtypes)
+    lists = [shape for shape, dtype in zip(shapes, dtypes, strict=False) if dtype == "TensorList"]
+    dtype = tensors[0][1] if tensors else torch.float32
+    return sum(_bytes(*tensor) for tensor in tensors) + sum(_bytes(shape, dtype) for each in lists for shape in each)
+
+
+def _tensors(shapes, dtypes):
+    """[(shape, dtype)] of the tensors among the arguments; a number beside tensors is none"""
+    given = [(tuple(shape), DTYPES[dtype]) for shape, dtype in zip(shapes, dtypes, strict=False) if dtype in DTYPES]
+    return [tensor for tensor in given if tensor[0]] or given
 
 
 def is_elementwise(name):

@@ -271,6 +271,8 @@ def cost(event):
     below = _all(map(cost, event.cpu_children))
     if own and below:  # of a room written in PyTorch the operations are those that it calls
         return operations.Cost(own.bytes, below.operations, below.dtype)
+    if below and below.bytes < operations.inputs(event.input_shapes, event.input_dtypes):
+        return None  # of what it calls, only a part is known
     return own or below
 
 
