@@ -88,6 +88,10 @@ class Quantizer:
                     self.dims, self.usual = {len(probed)}, tuple(shape or self.usual_shape(probed, D))
                     self.probes = [probed, tuple(n if n == D else n + 2 for n in probed)]
                     self.roles = mapped(lambda leaf: self.role(leaf, z, e, index, codes), out)  # noqa: B023
+                    found = []
+                    mapped(found.append, self.roles)
+                    ab = [role.how for role in found if role.name == "loss"]
+                    self.betas = list(dict.fromkeys(b / a for a, b in ab if a)) or [0.25]
                     return
                 if any(self.of_codes(leaf, codes, e) for leaf in leaves):
                     raise unlike(f"its codes, of {name}, are not the nearest", self.room)
@@ -152,18 +156,20 @@ class Quantizer:
         if e.dtype != z.dtype or shape[-1] != e.shape[1]:
             return NotImplemented
         index = ops.nearest_code(flat, e)  # (N,)
-        codes = F.embedding(index, e)  # (N, D)
-        return mapped(lambda role: self.give(role, flat, shape, e, index, codes), self.roles)
+        steps = {beta: ops.quantize_step(flat, e, index, beta) for beta in self.betas}  # z_q (N, D), loss (N,)
+        return mapped(lambda role: self.give(role, flat, shape, e, index, steps), self.roles)
 
-    def give(self, role, z, shape, e, index, codes):
+    def give(self, role, z, shape, e, index, steps):
+        z_q = steps[self.betas[0]][0]
         match role.name:
             case "z_q":
-                z_q = self.placed(z + (codes - z).detach(), shape)
+                z_q = self.placed(z_q, shape)
                 return z_q.contiguous() if role.how[0] else z_q
             case "loss":
                 a, b = role.how
-                pull = b * F.mse_loss(z, codes.detach())
-                return pull + a * F.mse_loss(codes, z.detach()) if a else pull
+                if a:
+                    return (a * steps[b / a][1].mean() / e.shape[1]).to(z.dtype)
+                return b * F.mse_loss(z, z_q.detach())
             case "index":
                 how, dtype = role.how
                 return index.reshape(dict(flat=(-1,), column=(-1, 1), batch=shape[:-1])[how]).to(dtype)

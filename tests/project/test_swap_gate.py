@@ -184,7 +184,8 @@ PLANTED = {  # module, right, wrong, a check and its arguments
     "weights in place": (rooms, "if not torch.equal(weight, before)", "if False", left, "in place"),
     "the first dimension": (quantizer, "z.movedim(1, -1) if", "z.transpose(1, -1) if", before, "quantiser of images"),
     "a and b exchanged": (quantizer, "    return a, b", "    return b, a", before, "quantiser of images"),
-    "no straight-through": (quantizer, "z + (codes - z).detach()", "codes", before, "quantiser of vectors"),
+    "no straight-through": (quantizer, "self.placed(z_q, shape)", "self.placed(e[index], shape)", before,
+                            "quantiser of vectors"),
     "perplexity": (quantizer, "p + 1e-10", "p + 1e-5", before, "quantiser of images"),
     "kind B is not tried": (rooms, 'for kind in ("A", "B")', 'for kind in ("A",)', before, "kind B"),
 }
