@@ -14,6 +14,7 @@ careful user asks before trusting that.
     genmini/swap/quantizer.py    what a quantiser computes
     genmini/swap/gate.py         probes: copies, answers, times
     genmini/swap/forward.py      what takes the place of a module's forward, and why so
+    genmini/swap/hints.py        lines to write, for what is no module
     genmini/swap/report.py       the table
 """
 
@@ -28,6 +29,7 @@ from genmini import kernels, layers
 
 from . import gate
 from .forward import Swapped, found, install, remove
+from .hints import hints
 from .quantizer import codebooks, recognise_quantizer
 from .report import Report, Row
 from .rooms import Unlike, may_be_masked, recognise_masked
@@ -39,8 +41,8 @@ def swap(model, backend="auto", *, inputs=None, measure=True):
     """Let the rooms compute what they compute faster in a model, in place; -> a Report.
 
     backend: of the rooms, as in `kernels.use`; "auto" follows what is chosen when the model is called
-    inputs: those of a call of the model, a tensor or a tuple, from which the modules' own are taken: gains depend on
-    sizes. Without it they are of usual sizes.
+    inputs: those of a call of the model, a tensor or a tuple. The modules' own are taken from that call, as gains
+    depend on sizes; without it they are of usual sizes. What else of the call a room could do is advised
     measure: False swaps what agrees, whether it gains or not
 
         model = nn.Sequential(StrangersMaskedLinear(784, 1000), nn.ReLU())
@@ -56,6 +58,9 @@ def swap(model, backend="auto", *, inputs=None, measure=True):
         if type(module).__module__ != layers.__name__:
             with gate.alone(module):
                 rows += [row] if (row := consider(name, module, shapes.get(name), backend, measure)) else []
+    if inputs is not None:
+        with gate.alone(model):
+            rows += hints(gate.copy_of(model), together(inputs), {row.room for row in rows})
     return Report(rows)
 
 
@@ -103,28 +108,39 @@ def verify(model, inputs, call=None):
     report = Report([Row(name, type(one.module).__name__, one.room.room, "swapped")
                      for name, one in found(model).items()], same=True)
     with gate.alone(model):
-        shapes = calls(model, inputs, call)
         for training in (False, True):
-            fresh = lambda: gate.copy_of(model).train(training)  # noqa: B023
-            after, before = gate.answers(fresh(), inputs, call=call), gate.answers(unswap(fresh()), inputs, call=call)
-            wide = [x.double() if x.is_floating_point() else x for x in inputs]
-            exact = gate.answers(gate.to(unswap(fresh()), torch.float64), wide, call=call)
-            if what := gate.difference(before, after, exact):
-                report.same, report.differs = False, f"{what} differs {'in training' if training else 'in evaluation'}"
-            for when, answer in (("before", before), ("after", after)):
-                for what, far in gate.distances(answer[0], exact[0]).items():
-                    report.error[f"{what} {when}"] = max(far, report.error.get(f"{what} {when}", 0))
-        if not report.rows:
-            return report
-        after, before = gate.copy_of(model).train(), unswap(gate.copy_of(model).train())
-        run = call or (lambda model, *inputs: model(*inputs))
-        report.measured = gate.times_as_fast(lambda *x: run(before, *x), lambda *x: run(after, *x), inputs, 2)
-        for row in report.rows:
-            one = after.get_submodule(row.name)
-            like = gate.like(one)
-            x = gate.probe(shapes[row.name], like.dtype, like.device).requires_grad_()
-            row.measured = gate.times_as_fast(one.forward.owner, one.forward, [x])
+            compare(report, model, inputs, call, training)
+        if report.rows:
+            time(report, model, inputs, call)
     return report
+
+
+def compare(report, model, inputs, call, training):
+    fresh = lambda: gate.copy_of(model).train(training)
+    after, before = gate.answers(fresh(), inputs, call=call), gate.answers(unswap(fresh()), inputs, call=call)
+    wide = [x.double() if x.is_floating_point() else x for x in inputs]
+    try:
+        exact = gate.answers(gate.to(unswap(fresh()), torch.float64), wide, call=call, wide=True)
+    except Exception as error:  # of a stranger
+        exact, report.judge = None, f"before (float64: {gate.reason(error)})"
+    most = torch.finfo(gate.like(model).dtype).eps ** 0.5  # without float64 to judge
+    if what := gate.difference(before, after, exact, most):
+        report.same, report.differs = False, f"{what} differs {'in training' if training else 'in evaluation'}"
+    for when, answer in (("before", before), ("after", after)):
+        for what, far in gate.distances(answer[0], (exact or before)[0]).items():
+            report.error[f"{what} {when}"] = max(far, report.error.get(f"{what} {when}", 0))
+
+
+def time(report, model, inputs, call):
+    after, before = gate.copy_of(model).train(), unswap(gate.copy_of(model).train())
+    run, shapes = call or (lambda model, *inputs: model(*inputs)), calls(model, inputs, call)
+    report.measured = gate.times_as_fast(lambda *x: run(before, *x), lambda *x: run(after, *x), inputs, 2)
+    for row in report.rows:
+        one = after.get_submodule(row.name)
+        like = gate.like(one)
+        if row.name in shapes:
+            x = gate.probe(shapes[row.name], like.dtype, like.device)
+            row.measured = gate.times_as_fast(one.forward.owner, one.forward, [x])
 
 
 def together(inputs):

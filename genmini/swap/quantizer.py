@@ -15,7 +15,7 @@ from torch import nn
 
 from genmini import ops
 
-from .gate import new_tensors, perturbed, probe, to
+from .gate import in_float64, perturbed, probe, to
 from .rooms import Unlike, close, unlike
 
 
@@ -73,7 +73,7 @@ class Quantizer:
                 continue
             z = probe(probed, torch.float64, e.device).requires_grad_()
             try:
-                with new_tensors(torch.float64):
+                with in_float64():
                     out = owner.forward(z)
             except Exception:  # of a stranger: it takes other shapes
                 continue

@@ -32,14 +32,15 @@ class Report:
         report.json()                       # text
 
     same: whether outputs and gradients agree, and if not, what differs
-    error: the largest difference of outputs and of gradients, before and after, from float64, relative to the largest
-    number of the tensor
+    error: the largest difference of outputs and of gradients, before and after, from `judge`, float64 if the model can
+    compute in it; relative to the largest number of the tensor
     """
 
     rows: list = field(default_factory=list)
     measured: float | None = None  # times as fast: one forward and one backward pass of the whole model
     same: bool | None = None
     differs: str = ""
+    judge: str = "float64"
     error: dict = field(default_factory=dict)
 
     @property
@@ -70,7 +71,7 @@ class Report:
             lines = ["no module here looks like one that a room computes"]
         if self.same is not None:
             lines += ["before and after agree" if self.same else f"before and after DIFFER: {self.differs}",
-                      "away from float64: " + ", ".join(f"{what} {far:.1e}" for what, far in self.error.items())]
+                      f"away from {self.judge}: " + ", ".join(f"{what} {far:.1e}" for what, far in self.error.items())]
         if self.measured is not None:
             lines += [f"the whole model, forward and backward: {self.measured:.2f} times as fast as before"]
         return "\n".join(lines)

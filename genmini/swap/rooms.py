@@ -15,7 +15,7 @@ from torch import nn
 from genmini import ops
 from genmini.kernels import _live_taps
 
-from .gate import apart, copy_of, new_tensors, perturbed, probe, reason, to
+from .gate import apart, copy_of, in_float64, perturbed, probe, reason, to
 from .masks import degrees, known_degrees, same, unchanged
 
 
@@ -83,7 +83,7 @@ class Masked:
             weight, bias, mask = self.tensors(owner)
             x, before = probe(probed, torch.float64, mask.device), weight.detach().clone()
             try:
-                with new_tensors(torch.float64):
+                with in_float64():
                     y = owner.forward(x)
             except Exception as error:  # of a stranger
                 if not self.probes:

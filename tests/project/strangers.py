@@ -176,7 +176,7 @@ class Codes(nn.Module):
 
     def forward(self, z):
         index = torch.cdist(z.flatten(0, -2), self.codebook).argmin(-1).view(z.shape[:-1])
-        z_q = self.codebook[index]
+        z_q = F.one_hot(index, len(self.codebook)).float() @ self.codebook
         loss = (z_q - z.detach()).pow(2).mean() + 0.5 * (z_q.detach() - z).pow(2).mean()
         return dict(z_q=z + (z_q - z).detach(), index=index, loss=loss)
 

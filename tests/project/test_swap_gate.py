@@ -118,6 +118,24 @@ def test_the_report_is_a_table_and_json():
                      "b.c          Bcd    y     left                         so"]
 
 
+class Coupled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net, self.norm = strangers.Masked(K, 2 * K), nn.GroupNorm(2, K)
+
+    def forward(self, x):
+        s, t = self.net(torch.nn.functional.silu(self.norm(x))).chunk(2, 1)
+        return x * torch.exp(s) + t
+
+
+def test_what_is_no_module_is_advised_if_a_kernel_runs_here(monkeypatch):
+    chosen = lambda room, *a, **k: kernels.Chosen("cpu" if room == "group_norm_silu" else "reference", None, "")
+    monkeypatch.setattr(kernels, "chosen", chosen)
+    report = genmini.swap(Coupled(), measure=False, inputs=torch.randn(5, K))
+    assert [(row.state, row.room) for row in report.rows[:1]] == [("swapped", "masked_linear")]
+    assert [(row.room, row.why) for row in report.advised] == [("group_norm_silu", f"layers.GroupNormSiLU(2, {K})")]
+
+
 def test_verify_compares_measures_and_touches_nothing():
     model, x = Whole(), torch.randn(20, K)
     genmini.swap(model, measure=False)
@@ -140,6 +158,22 @@ def test_verify_says_what_differs(monkeypatch):
     monkeypatch.setattr(rooms.ops, "masked_linear", ROOMS["without bias"])
     report = genmini.verify(model, torch.randn(20, K))
     assert not report.same and "before and after DIFFER: output" in str(report)
+
+
+def test_verify_does_without_float64(monkeypatch):
+    class Narrow(strangers.Codes):
+        def forward(self, z):
+            assert z.dtype == torch.float32
+            return super().forward(z)
+
+    module = strangers.Codes(7, D)
+    genmini.swap(module, measure=False)
+    monkeypatch.setattr(gate, "times_as_fast", lambda *_: 2.0)
+    module.__class__ = Narrow
+    report = genmini.verify(module, torch.randn(9, D))
+    assert report.same and report.judge.startswith("before (float64: AssertionError") and report.measured == 2
+    monkeypatch.setattr(quantizer.ops, "nearest_code", lambda z, e: torch.zeros(len(z), dtype=torch.int64))
+    assert not genmini.verify(module, torch.randn(9, D)).same
 
 
 def test_the_rule_is_at_most_twice_as_wrong():
