@@ -9,6 +9,7 @@
 //   each_vector<T>(H, f)       f(offset, count) for each vector of a row of H numbers
 //   fused(a, b, c)             a b + c, rounded once or twice;  fused_minus(a, b, c) is c - a b
 //   least(a, b), most(a, b)    the smaller and the larger; if b is NaN, b
+//   wide<half>(v)              half 0 or 1 of a vector of floats, as doubles
 //   inverse(v)                 1 / v, to about one rounding
 //   total<T>(v), lowest<T>(v)  the sum of the lanes, the smallest lane
 //   exponential<T>(v), sigma<T>(v);  whole_exponential<T>(v) is also right where e^v is tiny, huge, 0 or infinite
@@ -38,6 +39,11 @@ inline __m512 least(__m512 a, __m512 b) { return _mm512_maskz_min_ps(0xffff, a, 
 inline __m512 most(__m512 a, __m512 b) { return _mm512_maskz_max_ps(0xffff, a, b); }
 inline __m512d least(__m512d a, __m512d b) { return _mm512_maskz_min_pd(0xff, a, b); }
 inline __m512d most(__m512d a, __m512d b) { return _mm512_maskz_max_pd(0xff, a, b); }
+inline __m512 times_2_to(__m512 v, __m512 k) { return _mm512_maskz_scalef_ps(0xffff, v, k); }
+inline __m512d times_2_to(__m512d v, __m512d k) { return _mm512_maskz_scalef_pd(0xff, v, k); }
+template <int half> inline __m512d wide(__m512 v) {
+    return _mm512_maskz_cvtps_pd(0xff, _mm512_maskz_extractf32x8_ps(0xff, v, half));
+}
 inline __mmask16 first(int count) { return __mmask16((1u << count) - 1); }
 inline __m512 load_part(const float* p, int count) { return _mm512_maskz_loadu_ps(first(count), p); }
 inline __m512d load_part(const double* p, int count) { return _mm512_maskz_loadu_pd(__mmask8(first(count)), p); }
@@ -55,6 +61,9 @@ inline __m256 least(__m256 a, __m256 b) { return _mm256_min_ps(a, b); }
 inline __m256 most(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
 inline __m256d least(__m256d a, __m256d b) { return _mm256_min_pd(a, b); }
 inline __m256d most(__m256d a, __m256d b) { return _mm256_max_pd(a, b); }
+template <int half> inline __m256d wide(__m256 v) {
+    return _mm256_cvtps_pd(half ? _mm256_extractf128_ps(v, 1) : _mm256_castps256_ps128(v));
+}
 inline __m256i first(int count) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
@@ -73,6 +82,10 @@ template <class V> inline V fused_minus(V a, V b, V c) { return c - a * b; }
 template <class V> inline V inverse(V v) { return 1 / v; }
 template <class V> inline V least(V a, V b) { return a < b ? a : b; }
 template <class V> inline V most(V a, V b) { return a > b ? a : b; }
+template <int half, class V> inline auto wide(V v) {
+    typedef double Wide __attribute__((vector_size(BYTES)));
+    return Wide{v[2 * half], v[2 * half + 1]};
+}
 template <class T> inline auto load_part(const T* p, int count) {
     T __attribute__((vector_size(BYTES))) v = {};
     for (int i = 0; i < count; i++) v[i] = p[i];
@@ -171,23 +184,33 @@ template <class T> static inline vec<T> exponential(vec<T> a) {
     return (vec<T>)((vec<Int>)power + ((vec<Int>)shifted << (single ? 23 : 52)));
 }
 
+#if SET != AVX512
+// v 2^k, k whole numbers. 2^k, which may have no number of its own, is multiplied in two halves
+template <class V> static inline V times_2_to(V v, V k) {
+    constexpr bool single = sizeof(v[0]) == 4;
+    using Ints = vec<std::conditional_t<single, int32_t, int64_t>>;
+    constexpr int BIAS = single ? 127 : 1023, PLACE = single ? 23 : 52;
+    const V magic = (single ? 0x1.8p23f : 0x1.8p52) + V{};    // its low bits are k, as an integer, once k is added
+    const Ints whole = (Ints)(k + magic) - (Ints)magic, half = whole >> 1;
+    return v * (V)((half + BIAS) << PLACE) * (V)((whole - half + BIAS) << PLACE);
+}
+#endif
+
 // The same for every a: 0 and infinity where e^a is below or above all numbers. a - k log 2 is exact but for the low
-// part of log 2, and 2^k, which may have no number of its own, is multiplied in two halves
+// part of log 2
 template <class T> static inline vec<T> whole_exponential(vec<T> a) {
     constexpr bool single = sizeof(T) == 4;
-    using Int = std::conditional_t<single, int32_t, int64_t>;
     constexpr T MAGIC = single ? T(0x1.8p23) : T(0x1.8p52), END = single ? T(150) : T(800);
     constexpr T HIGH = single ? T(0.693359375) : T(6.93145751953125e-1);    // log 2: with the low part, from Cephes
     constexpr T LOW = single ? T(-2.12194440e-4) : T(1.42860682030941723212e-6);
-    constexpr int DEGREE = single ? 6 : 11, BIAS = single ? 127 : 1023, PLACE = single ? 23 : 52;
+    constexpr int DEGREE = single ? 6 : 11;
     const vec<T> zero = {}, log2_e = T(0x1.71547652b82fep0) + zero, magic = MAGIC + zero;
     auto coefficient = [](int i) { return single ? T(POWER_OF_2[single ? i : 0]) : T(WIDE_POWER_OF_2[i]); };
     a = least(END + zero, most(-END + zero, a));
-    vec<T> shifted = fused(a, log2_e, magic), k = shifted - magic, r = ((a - k * HIGH) - k * LOW) * log2_e,
+    vec<T> k = fused(a, log2_e, magic) - magic, r = (fused_minus(k, HIGH + zero, a) - k * LOW) * log2_e,
            power = coefficient(DEGREE) + zero;
     for (int i = DEGREE - 1; i >= 0; i--) power = fused(power, r, coefficient(i) + zero);
-    vec<Int> whole = (vec<Int>)shifted - (vec<Int>)magic, half = whole >> 1;
-    return power * (vec<T>)((half + BIAS) << PLACE) * (vec<T>)((whole - half + BIAS) << PLACE);
+    return times_2_to(power, k);
 }
 
 // sigma(a) = 1 / (1 + e^-a), to about two roundings

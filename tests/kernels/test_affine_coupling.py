@@ -254,7 +254,54 @@ def test_nan_and_infinity_stay_in_their_row(run):
     assert torch.equal(wrong, expected)
 
 
-@pytest.mark.parametrize("run", [r for r in RUNS if r.backend in ("emulated", "cuda")], ids=str)
+@everywhere
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("dtype, least, most", [(torch.float32, -110, 92), (torch.float64, -760, 712)], ids=str)
+def test_every_s_has_its_exponential(run, dtype, least, most, sign):
+    """e^s is right to two roundings where it is a normal number, and to one subnormal number below; beyond it is 0 or
+    infinite."""
+    s = torch.linspace(least, most, 5001, dtype=torch.float64).to(dtype) * sign
+    one, zero = torch.ones_like(s), torch.zeros_like(s)
+    operator = ops.affine_coupling if sign == 1 else ops.affine_coupling_inverse
+    with run.use():
+        got = operator(*(a.to(run.device) for a in (one, s, zero)))[0].cpu()
+    limits, exact = torch.finfo(dtype), (sign * s.double()).exp()
+    finite = exact <= limits.max
+    assert (got[~finite] == math.inf).all()
+    off = (got.double() - exact)[finite].abs()
+    assert (off <= 2 * limits.eps * exact[finite] + limits.smallest_normal * limits.eps).all()
+    assert got[0] == 0
+
+
+@pytest.mark.parametrize("instructions", ["avx512", "avx2", "portable"])
+@pytest.mark.parametrize("shape", [(40, 7), (5, 33), (30, 2), (1, 9001)], ids=str)
+@each_operator
+def test_every_instruction_set(instructions, shape, name, monkeypatch):
+    monkeypatch.setenv("GENMINI_CPU", instructions)
+    operator, plain = OPERATORS[name]
+    native = next(run for run in RUNS if run.backend == "cpu")
+    for dtype in (torch.float32, torch.bfloat16):
+        matches(native, operator, inputs(*shape), dtype,
+                definition_saving_y if name == "forward, y saved" else plain)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(40, 7), (5, 33), (30, 2), (2, 9001)], ids=str)
+def test_logdet_has_the_same_bits_on_every_instruction_set(shape, dtype, monkeypatch):
+    """The rest has them on those with fused products, AVX-512 and AVX2."""
+    x, s, t = (a.to(dtype) for a in inputs(*shape, seed=6))
+    seen = {}
+    for instructions in ("avx512", "avx2", "portable"):
+        monkeypatch.setenv("GENMINI_CPU", instructions)
+        leaves = [a.clone().requires_grad_() for a in (x, s, t)]
+        with kernels.use("cpu"):
+            y, logdet = ops.affine_coupling(*leaves)
+        seen[instructions] = logdet, y, *torch.autograd.grad([y, logdet], leaves, [t, logdet.detach()])
+    assert torch.equal(seen["avx512"][0], seen["portable"][0])
+    assert all(map(torch.equal, seen["avx512"], seen["avx2"]))
+
+
+@pytest.mark.parametrize("run", [r for r in RUNS if r.backend != "reference"], ids=str)
 def test_the_same_bits_wherever_the_numbers_lie(run):
     s = numbers(3, 5000, seed=1, dtype=torch.float32).to(run.device)
     with run.use():

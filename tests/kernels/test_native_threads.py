@@ -33,6 +33,14 @@ def nade_sample():
     return ops.nade_sample(noise(37, 40).float(), *(a.float() for a in weights), logits=True)
 
 
+def affine_coupling():
+    """Forward and inverse, of rows that share a part and of rows of several parts"""
+    of = lambda operator, N, D: with_gradients(
+        lambda *a: torch.cat([out.flatten() for out in operator(*a)]), *(numbers(N, D, seed=i) for i in range(3)))
+    return tuple(a for operator in (ops.affine_coupling, ops.affine_coupling_inverse)
+                 for shape in ((9000, 3), (3, 20_000)) for a in of(operator, *shape))
+
+
 def ddim_step():
     x, output = numbers(40, 301).float(), numbers(40, 301, seed=1).float()
     return ops.ddim_step(x, output, 0.6, 0.8, 0.8, 0.6, threshold="dynamic", quantile=0.9, eta=1.0, seed=4)
@@ -59,6 +67,7 @@ def code_stats():
 
 
 NATIVE = {
+    "affine_coupling": affine_coupling,
     "code_stats": code_stats,
     "ddim_step": ddim_step,
     "gaussian_kl": gaussian_kl,

@@ -38,6 +38,7 @@ class Wrong:
 
 
 AFFINE, ROOM = "csrc/affine_coupling.cu", "kernels/affine_coupling.py"
+AFFINE_CPU = "csrc/affine_coupling.cpp"
 SEARCH, PACK, STEP, STATS = "csrc/nearest_code.cu", "csrc/nearest_code_pack.h", "csrc/quantize.cu", "csrc/code_stats.cu"
 SEGMENTS, SIEVE = "csrc/segments.h", "csrc/nearest_code_sieve.h"
 CPU, SCREEN, DEFINITION = "csrc/nearest_code.cpp", "csrc/cpu/nearest_code_screen.h", "csrc/cpu/nearest_code_problem.h"
@@ -196,6 +197,13 @@ NATIVE = [
     Wrong("group_norm_silu", NORMED_CPU, "vec<T> d = kept<T>(load(x + h, count) - m, count);",
           "vec<T> d = load(x + h, count) - m;", "lanes beyond the group", "cpu"),
     Wrong("group_norm_silu", NORMED_CPU, "dgamma[c - c0] += s * A[c]", "dgamma[c - c0] = s * A[c]", "= for +=", "cpu"),
+    Wrong("affine_coupling", AFFINE_CPU, "whole_exponential<T>(inverse ? -s : s)", "whole_exponential<T>(s)",
+          "a sign in the inverse's gradient", "cpu"),
+    Wrong("affine_coupling", AFFINE_CPU, "block(d, d1 - d)", "block(d, d1 - d - 1)", "an off-by-one end", "cpu"),
+    Wrong("affine_coupling", AFFINE_CPU, "ceil_div(p.D, PART) + d0 / PART) * 2", "ceil_div(p.D, PART)) * 2",
+          "the last part for every other", "cpu"),
+    Wrong("affine_coupling", VECTORS, "_mm256_extractf128_ps(v, 1)", "_mm256_castps256_ps128(v)",
+          "the lower half twice", "instruction_set"),
     Wrong("spline_coupling", SPLINE_CPU, "const V f = (m - 1) / (m + 1)", "const V f = m - 1",
           "a series of another number", "cpu"),
     Wrong("spline_coupling", SPLINE_CPU, "if (++d == p.D) n++, d = 0;", "if (++d == p.D) n++;",
