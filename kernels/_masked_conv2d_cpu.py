@@ -5,9 +5,12 @@ the centre's own row, are masked. PyTorch could leave out all dead taps by two c
 one for the row itself: 3 w P O bytes more, to add the halves.
 """
 
+import functools
+
 import torch.nn.functional as F
 from torch.nn.grad import conv2d_weight
 
+from ._bits import bits_of, masked, masked_
 from ._live_taps import mask
 
 
@@ -18,10 +21,16 @@ def cropped(kh, kw):
             (slice(0, 1), slice(0, pw + 1), (pw, 0, 0, 0)))
 
 
+@functools.lru_cache(maxsize=64)
+def cropped_bits(shape, kind, colours, dtype):
+    """Of the live taps among the rows and columns that `cropped` leaves"""
+    rows, columns, _ = cropped(*shape[2:])
+    return bits_of(mask(*shape, kind, colours, "cpu")[:, :, rows, columns], dtype)
+
+
 def cropped_filter(weight, kind, colours):
     rows, columns, padding = cropped(*weight.shape[2:])
-    dead = ~mask(*weight.shape, kind, colours, weight.device)[:, :, rows, columns]
-    return weight[:, :, rows, columns].masked_fill(dead, 0), padding
+    return masked(weight[:, :, rows, columns], cropped_bits(weight.shape, kind, colours, weight.dtype)), padding
 
 
 def cpu(x, weight, bias, kind, colours):
@@ -37,5 +46,7 @@ def cpu_turned(dy, weight, kind, colours):
 def cpu_dw(dy, x, kh, kw, kind, colours):
     dw = x.new_zeros(dy.shape[1], x.shape[1], kh, kw)
     rows, columns, padding = cropped(kh, kw)
-    dw[:, :, rows, columns] = conv2d_weight(F.pad(x, padding), dw[:, :, rows, columns].shape, dy)
-    return dw.masked_fill_(~mask(*dw.shape, kind, colours, x.device), 0)
+    live = dw[:, :, rows, columns]
+    live.copy_(conv2d_weight(F.pad(x, padding), live.shape, dy))
+    masked_(live, cropped_bits(dw.shape, kind, colours, dw.dtype))
+    return dw

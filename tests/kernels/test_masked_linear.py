@@ -2,6 +2,7 @@
 
 import math
 import mmap
+from unittest import mock
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from check import (
     seeds,
     to,
 )
+from genmini.kernels import _masked_linear_cpu
 from genmini.kernels import masked_linear as room
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,14 +72,15 @@ def forward_and_gradients(x, weight, bias, in_degree, out_degree, strict, dy=Non
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape, order",
                          [((33, 150, 129), "ascending"), ((65, 64, 66), "random"), ((1200, 3, 17), "random")], ids=str)
-def test_matches(run, shape, order, dtype):
+def test_matches(run, shape, order, dtype, monkeypatch):
+    monkeypatch.setattr(_masked_linear_cpu, "SMALL", 0)  # these products, too, are cut into steps on a CPU
     matches(run, ops.masked_linear, inputs(*shape, order, seed=5), dtype, room.reference)
 
 
 @everywhere
 @given(shape=shapes, order=orders, strict=st.booleans(), dtype=dtypes, layout=layouts, seed=seeds,
-       scale=st.sampled_from([1.0, 1e-3, 1e2]))
-def test_within_the_rounding_of_its_sums(run, shape, order, strict, dtype, layout, seed, scale):
+       scale=st.sampled_from([1.0, 1e-3, 1e2]), small=st.sampled_from([0, _masked_linear_cpu.SMALL]))
+def test_within_the_rounding_of_its_sums(run, shape, order, strict, dtype, layout, seed, scale, small):
     """A sum of n products in any order is off by at most n 2^-24 (float64: n 2^-53) times the sum of their sizes.
 
     It is rounded once more.
@@ -88,7 +91,7 @@ def test_within_the_rounding_of_its_sums(run, shape, order, strict, dtype, layou
     W, X, b, dY = weight.double() * live, x.double(), bias.double(), dy.double()
     exact = X @ W.T + b, dY @ W, dY.T @ X * live
     sizes = X.abs() @ W.abs().T + b.abs(), dY.abs() @ W.abs(), dY.abs().T @ X.abs() * live
-    with run.use():
+    with run.use(), mock.patch.object(_masked_linear_cpu, "SMALL", small):
         x, weight, bias, dy = (laid_out(a, layout).to(run.device) for a in (x, weight, bias, dy))
         found = forward_and_gradients(x, weight, bias, in_degree.to(run.device), out_degree.to(run.device), strict, dy)
     u = 2.0**-53 if dtype == torch.float64 else 2.0**-24
@@ -96,6 +99,20 @@ def test_within_the_rounding_of_its_sums(run, shape, order, strict, dtype, layou
         assert got.dtype == dtype and got.shape == truth.shape
         within = ((2 if dtype == torch.float64 else 1) * terms * u * size + one_rounding(truth, dtype))
         assert ((got.cpu().double() - truth).abs() <= within).all()
+
+
+@everywhere
+@pytest.mark.parametrize("shape", [(3, 5, 4), (300, 200, 150)])  # the second is cut into steps on a CPU
+def test_degrees_that_change_in_place_change_the_mask(run, shape):
+    """What is kept of degrees is found by their values, not by where they lie."""
+    x, weight, bias, in_degree, out_degree, strict = (
+        a.to(run.device) if torch.is_tensor(a) else a for a in inputs(*shape))
+    with run.use():
+        for _ in range(2):
+            got = ops.masked_linear(x, weight, bias, in_degree, out_degree, strict)
+            want = room.reference(x, weight, bias, in_degree, out_degree, strict)
+            torch.testing.assert_close(got, want)
+            in_degree.copy_(in_degree.flip(0) + 1)
 
 
 @everywhere
