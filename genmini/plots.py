@@ -9,7 +9,8 @@ import torch
 
 from genmini.files import write
 
-WIDEST, DPI = 14.4, 110  # inches, and dots of each: with the labels 1600 pixels, which a screen shows
+WIDEST, DPI = 14.4, 110  # inches, and dots of each
+SCREEN = 1600  # pixels: what a screen shows beside each other
 
 
 def missing():
@@ -320,7 +321,15 @@ def over_sheets(n, height):
 
 
 def save(figure, path):
-    """Write the figure as PNG, all of the file or nothing."""
+    """Write the figure as PNG, at most SCREEN pixels wide with all its labels; all of the file or nothing."""
+    png, dpi = _png(figure, DPI), DPI
+    while (width := int.from_bytes(png[16:20])) > SCREEN:
+        dpi *= (SCREEN - 1) / width  # text does not shrink exactly as the rest
+        png = _png(figure, dpi)
+    write(path, png)
+
+
+def _png(figure, dpi):
     content = io.BytesIO()
-    figure.savefig(content, dpi=DPI, format="png", bbox_inches="tight", pad_inches=0.1)
-    write(path, content.getvalue())
+    figure.savefig(content, dpi=dpi, format="png", bbox_inches="tight", pad_inches=0.1)
+    return content.getvalue()

@@ -93,6 +93,9 @@ def test_pictures(tmp_path):
     width = lambda n, side: wide(tmp_path / "wide.png", n, side)
     assert 850 < width(2, 8) < 1000 and 1300 < width(5, 8) < 1420  # two rows of panels
     assert 1500 < width(2, 130) <= 1600, "a screen shows the whole"
+    plots.side_by_side(tmp_path / "long.png", {"a long title " * 9 + str(i): TEST.x[:8] for i in range(4)}, 2)
+    with Image.open(tmp_path / "long.png") as picture:
+        assert 1500 < picture.width <= 1600
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and [p.name for p in path.parent.iterdir()] == ["p.png"]
 
 
