@@ -55,6 +55,8 @@ def of(name, shapes, dtypes, scalars=(), allocated=0):
     allocated: bytes that the operator leaves allocated -> Cost, or None"""
     space, _, word = name.partition("::")
     tensors = _tensors(shapes, dtypes)
+    if name == "aten::cat":
+        return Cost(2 * max(allocated, 0), 0)
     if not tensors:
         return None
     dtype, read = tensors[0][1], inputs(shapes, dtypes)
@@ -74,8 +76,6 @@ def of(name, shapes, dtypes, scalars=(), allocated=0):
         return _elementwise(word, tensors, read)
     if word in WHOLE:
         return Cost(read + max(allocated, 0), 0, dtype)
-    if word == "cat":
-        return Cost(2 * max(allocated, 0), 0, dtype)
     return None
 
 

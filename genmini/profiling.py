@@ -247,7 +247,13 @@ def _reached(groups, costs, device):
 
 def roots(profiler):
     """The events of the CPU that no other holds, in their order."""
-    return [event for event in profiler.events() if event.cpu_parent is None and event.device_type.name == "CPU"
+    events = profiler.events()
+    if events and "input_dtypes" not in vars(events[0]):  # PyTorch 2.11 leaves dtypes with the library below
+        found = {event.correlation_id(): event.dtypes() for event in profiler.profiler.kineto_results.events()
+                 if event.dtypes()}
+        for event in events:
+            event.input_dtypes = found.get(event.id, [])
+    return [event for event in events if event.cpu_parent is None and event.device_type.name == "CPU"
             and not event.name.startswith(("[memory]", "ProfilerStep"))]
 
 
@@ -265,13 +271,14 @@ def outermost(event, forward=True):
 def cost(event):
     """What the operator costs at least; where it is not known, what those cost that it calls. None: nothing is known"""
     allocated = event.device_memory_usage or event.cpu_memory_usage
-    own = operations.of(event.name, event.input_shapes, event.input_dtypes, event.concrete_inputs, allocated)
+    shapes = vars(event).get("structured_input_shapes") or event.input_shapes  # the first has those in lists, too
+    own = operations.of(event.name, shapes, event.input_dtypes, event.concrete_inputs, allocated)
     if own and (own.operations or not event.name.startswith("genmini::")):
         return own
     below = _all(map(cost, event.cpu_children))
     if own and below:  # of a room written in PyTorch the operations are those that it calls
         return operations.Cost(own.bytes, below.operations, below.dtype)
-    if below and below.bytes < operations.inputs(event.input_shapes, event.input_dtypes):
+    if below and below.bytes < operations.inputs(shapes, event.input_dtypes):
         return None  # of what it calls, only a part is known
     return own or below
 

@@ -69,6 +69,21 @@ def test_the_dtype_is_that_of_what_is_multiplied():
     assert counted(CASES["double"][0]).dtype == torch.float64 and counted(CASES["mm"][0]).dtype == torch.float32
 
 
+def test_lists_of_tensors_are_read():
+    name, shapes = "genmini::made_sample", [[4, 8], [[8, 16], [16, 8]], []]
+    assert operations.of(name, shapes, ["float", "TensorList", "Scalar"], allocated=20).bytes == 4 * (32 + 256) + 20
+    assert costs(lambda: torch.cat([x, x]))[-1].bytes == 2 * 2 * 4 * x.numel()
+
+
+def test_an_older_pytorch_leaves_dtypes_with_the_events_below():
+    with torch.profiler.profile(record_shapes=True) as profiler:
+        torch.ones(4, 4).double() @ torch.ones(4, 4).double()
+    for event in profiler.events():
+        del event.input_dtypes, event.structured_input_shapes
+    found = [event for root in profiling.roots(profiler) for event, _ in profiling.outermost(root)][-1]
+    assert profiling.cost(found) == operations.Cost(3 * 8 * 16, 2 * 64, torch.float64)
+
+
 def test_what_is_not_known_is_not_counted():
     assert costs(lambda: torch._foreach_norm([x, w])) == [None]
     assert operations.of("aten::view", [[4, 4], []], ["float", "ScalarList"]) is None
