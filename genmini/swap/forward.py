@@ -13,7 +13,7 @@ gets an attribute `forward`, which hides that of its class. So:
                              class. unswap it first, and what is saved is the owner's own
     torch.compile            follows an attribute as it follows a method, without a break in the graph. Compile after a
                              swap: compiled code does not see what is swapped later
-    nn.DataParallel          copies modules without their attributes' modules: it raises, as the devices do not agree.
+    nn.DataParallel          is not supported: the forward of its replicas would be bound to the first module.
                              DistributedDataParallel works
 
 A module whose instance has a forward already, put there by another, is left: its copies would share that forward.
@@ -23,6 +23,8 @@ probed, a mask that has changed to one that the room does not know, a number of 
 """
 
 import contextlib
+import functools
+import inspect
 
 import torch
 
@@ -46,6 +48,12 @@ class Swapped:
             if out is not NotImplemented:
                 return out
         return self.owner(*args, **kwargs)
+
+    __code__ = __call__.__code__  # for torch.export, which asks forward for it
+
+    @property
+    def __signature__(self):
+        return inspect.signature(functools.partial(type(self.module).forward, self.module))
 
     def unchanged(self):
         """Whether the module's numbers are those of the day of the swap: a factor or a stride may be among them."""

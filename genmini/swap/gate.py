@@ -15,7 +15,6 @@ import time
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 
 HOOKS = [name for name in vars(nn.Module()) if name.endswith("_hooks")]
 
@@ -107,7 +106,8 @@ def answers(module, inputs, seed=0, call=None, wide=False):
     torch.manual_seed(seed)
     inputs, noise = [leaf(x) for x in inputs], torch.Generator().manual_seed(3)
     with in_float64() if wide else contextlib.nullcontext():
-        leaves, tree = pytree.tree_flatten(call(module, *inputs) if call else module.forward(*inputs))
+        returned = call(module, *inputs) if call else module.forward(*inputs)
+    leaves = leaves_of(returned)
     parts = [(torch.randn(y.shape, dtype=torch.float64, generator=noise).to(y) * y).sum()
              for y in leaves if isinstance(y, torch.Tensor) and y.requires_grad]
     if parts:
@@ -117,7 +117,22 @@ def answers(module, inputs, seed=0, call=None, wide=False):
     out |= {f"output {i}" if len(leaves) > 1 else "output": y for i, y in enumerate(leaves)}
     out |= {f"the gradient of input {i}": x.grad for i, x in enumerate(inputs)}
     out |= {f"the gradient of {name}": tensor.grad for name, tensor in state.items() if tensor.is_leaf}
-    return out, tree
+    return out, (type(returned), mapped(lambda leaf: None, returned))
+
+
+def mapped(f, out):
+    """f of every leaf of nested tuples, lists and dictionaries, in these again"""
+    if isinstance(out, dict):
+        return type(out)((key, mapped(f, value)) for key, value in out.items())
+    if isinstance(out, tuple) and hasattr(out, "_fields"):  # of names
+        return type(out)(*(mapped(f, value) for value in out))
+    return type(out)(mapped(f, value) for value in out) if isinstance(out, tuple | list) else f(out)
+
+
+def leaves_of(out):
+    found = []
+    mapped(found.append, out)
+    return found
 
 
 def leaf(x):
@@ -147,8 +162,8 @@ def apart(a, b):
 
 def difference(owner, room, exact=None, most=1e-9):
     """What differs in two answers, or "": by at most `most`, or by the rule with the owner's in float64 as `exact`"""
-    (owner, tree), (room, other) = owner, room
-    if tree != other or owner.keys() != room.keys():
+    (owner, form), (room, other) = owner, room
+    if form != other or owner.keys() != room.keys():
         return "what it returns"
     for what, a in owner.items():
         b = room[what]
@@ -217,7 +232,7 @@ def lasts(call, inputs, loops=1):
     wait()
     start = time.perf_counter()
     for _ in range(loops):
-        total = [out.sum() for out in pytree.tree_leaves(call(*map(leaf, inputs)))
+        total = [out.sum() for out in leaves_of(call(*map(leaf, inputs)))
                  if isinstance(out, torch.Tensor) and out.requires_grad]
         if total:
             sum(total).backward()

@@ -5,21 +5,38 @@ is swapped: such operators are no module.
 """
 
 import torch
-from torch.autograd.profiler import profile
+from torch.overrides import TorchFunctionMode
 
 from genmini import advice, kernels
 
 from .report import Row
 
+NAMES = {"cross_entropy": "cross_entropy_loss", "truediv": "div", "rmul": "mul", "imul": "mul", "radd": "add",
+         "iadd": "add", "isub": "sub", "rmatmul": "matmul", "float": "to", "double": "to", "half": "to",
+         "bfloat16": "to", "type": "to"}  # of Python -> of PyTorch's operators
+
+
+class Calls(TorchFunctionMode):
+    """The calls of PyTorch that give a tensor, in their order"""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        out, name = function(*args, **(kwargs or {})), getattr(function, "__name__", "").strip("_")
+        if isinstance(out, torch.Tensor) and name != "get":  # of an attribute
+            given = [*args, *(kwargs or {}).values()]
+            shapes = [list(x.shape) if isinstance(x, torch.Tensor) else [] for x in given]
+            scalars = [x if isinstance(x, int | float) else None for x in given]
+            self.found.append(advice.Call(NAMES.get(name, name), shapes, scalars, 0.0))
+        return out
+
 
 def hints(model, inputs, but):
     """A Row for each of the rooms that a copy of a model could call, but for those named.   inputs: of a call"""
-    with torch.no_grad(), profile(use_kineto=False, record_shapes=True) as profiler:
+    with torch.no_grad(), Calls() as calls:
         model(*inputs)
-    outermost = sorted((event for event in profiler.function_events if event.cpu_parent is None and "::" in event.name),
-                       key=lambda event: event.time_range.start)
-    calls = [advice.Call(event.name.partition("::")[2].removesuffix("_"), event.input_shapes, event.concrete_inputs,
-                         event.cpu_time_total / 1e6) for event in outermost]
     return [Row("", ", ".join(found.operators), found.room, "advised", found.line)
-            for found in advice.found(calls)
+            for found in advice.found(calls.found)
             if found.room not in but and kernels.chosen(found.room, inputs[0].device).backend != "reference"]

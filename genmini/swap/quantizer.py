@@ -15,7 +15,7 @@ from torch import nn
 
 from genmini import ops
 
-from .gate import in_float64, perturbed, probe, to
+from .gate import in_float64, leaves_of, mapped, perturbed, probe, to
 from .rooms import Unlike, close, unlike
 
 
@@ -50,15 +50,6 @@ class Role:
     how: tuple = ()
 
 
-def mapped(f, out):
-    """f of every leaf of nested tuples, lists and dictionaries"""
-    if isinstance(out, dict):
-        return type(out)((key, mapped(f, value)) for key, value in out.items())
-    if isinstance(out, tuple) and hasattr(out, "_fields"):  # of names
-        return type(out)(*(mapped(f, value) for value in out))
-    return type(out)(mapped(f, value) for value in out) if isinstance(out, tuple | list) else f(out)
-
-
 class Quantizer:
     """z (..., D) or (N, D, ...) -> what its owner returns, of the exact nearest codes"""
 
@@ -82,15 +73,12 @@ class Quantizer:
                 if probed[1 if self.first else -1] != D or self.first and len(probed) == 2:
                     continue
                 index, codes = self.nearest(z.detach(), e.detach())
-                leaves = []
-                mapped(leaves.append, out)
+                leaves = leaves_of(out)
                 if any(close(leaf, codes) for leaf in leaves):
                     self.dims, self.usual = {len(probed)}, tuple(shape or self.usual_shape(probed, D))
                     self.probes = [probed, tuple(n if n == D else n + 2 for n in probed)]
                     self.roles = mapped(lambda leaf: self.role(leaf, z, e, index, codes), out)  # noqa: B023
-                    found = []
-                    mapped(found.append, self.roles)
-                    ab = [role.how for role in found if role.name == "loss"]
+                    ab = [role.how for role in leaves_of(self.roles) if role.name == "loss"]
                     self.betas = list(dict.fromkeys(b / a for a, b in ab if a)) or [0.25]
                     return
                 if any(self.of_codes(leaf, codes, e) for leaf in leaves):

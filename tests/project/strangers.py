@@ -1,5 +1,7 @@
 """Modules as people write them who have never heard of genmini, and some that only look so: for test_swap.py."""
 
+import collections
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -167,8 +169,14 @@ class VectorQuantizer(nn.Module):
         return loss, z_q.permute(0, 3, 1, 2).contiguous(), perplexity, one_hot
 
 
+class Out(collections.OrderedDict):
+    """A dictionary of a class of its own"""
+
+    z_q, loss = property(lambda self: self["z_q"]), property(lambda self: self["loss"])
+
+
 class Codes(nn.Module):
-    """Vectors, torch.cdist, its own parameter: (..., D) -> {"z_q", "index", "loss"}"""
+    """Vectors, torch.cdist, its own parameter: (..., D) -> Out"""
 
     def __init__(self, K, D):
         super().__init__()
@@ -178,7 +186,7 @@ class Codes(nn.Module):
         index = torch.cdist(z.flatten(0, -2), self.codebook).argmin(-1).view(z.shape[:-1])
         z_q = F.one_hot(index, len(self.codebook)).float() @ self.codebook
         loss = (z_q - z.detach()).pow(2).mean() + 0.5 * (z_q.detach() - z).pow(2).mean()
-        return dict(z_q=z + (z_q - z).detach(), index=index, loss=loss)
+        return Out(z_q=z + (z_q - z).detach(), index=index, loss=loss)
 
 
 class Averaged(nn.Module):

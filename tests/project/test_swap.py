@@ -2,6 +2,7 @@
 only looks so is left."""
 
 import copy
+import inspect
 import io
 import pickle
 
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 import genmini
-from genmini.swap import forward, quantizer, rooms
+from genmini.swap import forward, gate, quantizer, rooms
 
 K, J, D = 12, 10, 6
 RASTER = torch.tensor([[1.0, 1, 1], [1, 0, 0], [0, 0, 0]])
@@ -54,7 +55,7 @@ def run(module, x):
     """Outputs, and gradients of a sum of them"""
     module.zero_grad()
     x = x.clone().requires_grad_()
-    leaves = torch.utils._pytree.tree_leaves(module(x))
+    leaves = gate.leaves_of(module(x))
     sum((leaf * torch.linspace(1, 2, leaf.numel(), dtype=leaf.dtype).view(leaf.shape)).sum()
         for leaf in leaves if leaf.requires_grad).backward()
     return [*leaves, x.grad, *(p.grad for p in module.parameters() if p.requires_grad)]
@@ -107,7 +108,7 @@ def test_twenty_steps_learn_the_same(make, shape, room):
         optimiser = torch.optim.Adam([p for p in one.parameters() if p.requires_grad], lr=0.01)
         for _ in range(20):
             optimiser.zero_grad()
-            leaves = torch.utils._pytree.tree_leaves(one(torch.randn(shape)))
+            leaves = gate.leaves_of(one(torch.randn(shape)))
             sum(leaf.square().mean() for leaf in leaves if leaf.requires_grad).backward()
             optimiser.step()
     torch.testing.assert_close(module.state_dict(), other.state_dict(), rtol=0, atol=1e-3)
@@ -138,6 +139,33 @@ def test_it_compiles_without_a_break(name):
     module, x = swapped(make()), torch.randn(shape)
     compiled = torch.compile(copy.deepcopy(module), fullgraph=True, backend="aot_eager")
     agree(compiled, module, x)
+
+
+@pytest.mark.parametrize("name", ["usual", "kind B"])
+def test_it_works_with_checkpoints_functional_calls_and_exports(name):
+    make, shape, room = MADE[name]
+    module, x = swapped(make()), torch.randn(shape)
+    module(x).sum().backward()
+    y, gradient = module(x), module.weight.grad.clone()
+    module.zero_grad()
+    torch.utils.checkpoint.checkpoint(module, x, use_reentrant=False).sum().backward()
+    torch.testing.assert_close(module.weight.grad, gradient)
+    parameters = dict(module.named_parameters())
+    of = torch.func.grad(lambda parameters: torch.func.functional_call(module, parameters, (x,)).sum())(parameters)
+    torch.testing.assert_close(of["weight"], gradient)
+    torch.testing.assert_close(torch.export.export(module, (x,)).module()(x), y)
+    assert inspect.signature(module.forward) == inspect.signature(genmini.unswap(module).forward)
+
+
+def test_data_parallel_training_reduces_its_gradients(tmp_path):
+    module, x = strangers.Masked(K, J), torch.randn(FLAT)
+    other = copy.deepcopy(module)
+    swapped(module)
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        agree(nn.parallel.DistributedDataParallel(module), other, x)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("name", ["usual", "kind B"])

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import strangers
+import test_advice
 import test_swap
 import torch
 from planted import planted
@@ -13,8 +14,9 @@ from test_swap import D, J, K, conv, swapped
 from torch import nn
 
 import genmini
-from genmini import kernels, ops
+from genmini import advice, kernels, ops
 from genmini.swap import Report, Row, forward, gate, quantizer, rooms
+from genmini.swap.hints import Calls
 
 right = ops.masked_linear
 
@@ -102,7 +104,7 @@ class Whole(nn.Module):
 
     def forward(self, x):
         out = self.vq(self.made(x))
-        return out["z_q"], out["loss"]
+        return out.z_q, out.loss
 
 
 def test_the_report_is_a_table_and_json():
@@ -134,6 +136,14 @@ def test_what_is_no_module_is_advised_if_a_kernel_runs_here(monkeypatch):
     report = genmini.swap(Coupled(), measure=False, inputs=torch.randn(5, K))
     assert [(row.state, row.room) for row in report.rows[:1]] == [("swapped", "masked_linear")]
     assert [(row.room, row.why) for row in report.advised] == [("group_norm_silu", f"layers.GroupNormSiLU(2, {K})")]
+
+
+@pytest.mark.parametrize("room", test_advice.CASES)
+def test_the_calls_of_a_model_are_known_by_the_names_that_a_profile_has(room):
+    plain, line, _ = test_advice.CASES[room]
+    with Calls() as calls:
+        plain()
+    assert [(each.room, each.line) for each in advice.found(calls.found)] == [(room, line)]
 
 
 def test_verify_compares_measures_and_touches_nothing():
