@@ -32,7 +32,7 @@ from .forward import Swapped, found, install, remove
 from .hints import hints
 from .quantizer import codebooks, recognise_quantizer
 from .report import Report, Row
-from .rooms import Unlike, may_be_masked, recognise_masked
+from .rooms import Unlike, may_be_masked, recognise_masked, unlike
 
 __all__ = ["Report", "Row", "swap", "swapped", "unswap", "verify"]
 
@@ -174,6 +174,8 @@ def consider(name, module, shape, backend, measure):
         if room is None:
             return None
         row.room = room.room
+        if gate.hooked(module):
+            raise unlike("a child of it has hooks, and a room does not call the child", room.room)
         put = lambda into: install(into, copy.deepcopy(room), backend)
         like = gate.like(module)
         row.why = gate.refusal(gate.perturbed(module, room.keep), put, room.probes, like.dtype)

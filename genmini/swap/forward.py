@@ -19,7 +19,8 @@ gets an attribute `forward`, which hides that of its class. So:
 A module whose instance has a forward already, put there by another, is left: its copies would share that forward.
 
 What the room cannot tell goes to the owner's forward, call by call: inputs of another number of dimensions than were
-probed, a mask that has changed to one that the room does not know, a number of the module that is not as it was.
+probed, a mask that has changed to one that the room does not know, a number of the module that is not as it was, hooks
+of a child that it has got.
 """
 
 import contextlib
@@ -30,7 +31,7 @@ import torch
 
 from genmini import kernels
 
-from .gate import plain
+from .gate import hooked, plain
 
 
 class Swapped:
@@ -57,7 +58,8 @@ class Swapped:
 
     def unchanged(self):
         """Whether the module's numbers are those of the day of the swap: a factor or a stride may be among them."""
-        return all(getattr(self.module.get_submodule(at), name, None) == value for at, name, value in self.plain)
+        same = all(getattr(self.module.get_submodule(at), name, None) == value for at, name, value in self.plain)
+        return same and not hooked(self.module)
 
     def owner(self, *args, **kwargs):
         return type(self.module).forward(self.module, *args, **kwargs)

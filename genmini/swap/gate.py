@@ -17,6 +17,12 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 HOOKS = [name for name in vars(nn.Module()) if name.endswith("_hooks")]
+OF_CALLS = [name for name in HOOKS if "forward" in name or "backward" in name]
+
+
+def hooked(module):
+    """Whether a call of one of its children runs hooks: a room reads the child's tensors, and would not run them"""
+    return any(vars(child)[name] for child in module.children() for name in OF_CALLS)
 
 
 def copy_of(module):

@@ -133,7 +133,7 @@ def test_copies_pickles_and_files_are_swapped_and_of_their_own(make, shape, room
     make().load_state_dict(torch.load(buffer))
 
 
-@pytest.mark.parametrize("name", ["usual", "kind B", "quantiser of vectors"])
+@pytest.mark.parametrize("name", ["usual", "broadcast", "quantiser of vectors"])
 def test_it_compiles_without_a_break(name):
     make, shape, room = MADE[name]
     module, x = swapped(make()), torch.randn(shape)
@@ -220,6 +220,16 @@ def test_hooks_run_and_none_runs_on_probes():
     assert seen == []
     agree(module, other, x)
     assert seen == ["forward", "backward"] * 2
+
+
+def test_hooks_of_a_child_run():
+    seen, x = [], torch.randn(3, D, 4, 2)
+    module = swapped(strangers.VectorQuantizer(7, D))
+    module.embedding.register_forward_pre_hook(lambda *_: seen.append("called"))
+    assert not module.forward.unchanged()  # its owner's forward runs
+    genmini.unswap(module)
+    (row,) = genmini.swap(module, measure=False, inputs=x).rows
+    assert row.state == "left" and "a child of it has hooks" in row.why and seen == []
 
 
 @pytest.mark.parametrize("of", [torch.nn.utils.weight_norm, torch.nn.utils.parametrizations.weight_norm,
