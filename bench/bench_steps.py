@@ -1,0 +1,67 @@
+"""Time a step of training (forward, backward, AdamW) beside the same network in plain PyTorch (bench/peers/plain.py).
+
+Recipes' models and batches, of random levels: 8x8 for the digits, 28x28 for MNIST. Both have the same weights, and
+their losses must agree before they are timed. `error` is the largest difference of two losses. A ratio below 1 is of
+layers whose images are too small for what a room leaves out to pay, or of other work on the machine: look at two runs.
+"""
+
+import copy
+
+import torch
+from measure import DEVICE, row, times
+from peers import plain
+
+from genmini import models
+
+CASES = [("made", "digits"), ("made", "mnist"), ("nade", "mnist"), ("pixelcnn", "digits"), ("vae", "mnist"),
+         ("vqvae", "digits"), ("realnvp", "digits"), ("diffusion", "digits")]
+
+
+def of_recipe(name, key):
+    """-> the model of a recipe, its weights away from those of the start, where many are 0; a batch of random levels"""
+    recipe = models.recipes(name)[key]
+    shape = (28, 28) if recipe["data"].startswith("mnist") else (8, 8)
+    levels = {"digits": 17, "mnist": 256}.get(recipe["data"], 2)
+    torch.manual_seed(0)
+    model = models.find(name)(shape, levels=levels, **recipe["model"]).to(DEVICE)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    return model, torch.randint(levels, (recipe["train"]["batch"], *shape), device=DEVICE)
+
+
+def step(model, x):
+    """A step of training, as a function."""
+    optimiser = torch.optim.AdamW(model.parameters(), 1e-5)
+
+    def call():
+        optimiser.zero_grad()
+        model.loss(x).mean().backward()
+        optimiser.step()
+
+    return call
+
+
+def loss(model, x):
+    torch.manual_seed(1)
+    return model.loss(x).detach()
+
+
+def rows():
+    for name, key in CASES:
+        model, x = of_recipe(name, key)
+        other = copy.deepcopy(model)
+        with plain.instead():
+            wanted = loss(other, x)
+        found = loss(model, x)
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+        ours, theirs = step(model, x), step(other, x)
+
+        def in_plain_pytorch(theirs=theirs):
+            with plain.instead():
+                theirs()
+
+        took = times({"plain PyTorch": in_plain_pytorch, "genmini": ours})
+        for who, time in took.items():
+            yield row("steps", f"{name} {key}, {len(x)} images", "step", who, time,
+                      error=(found - wanted).abs().max().item(), beside=took["plain PyTorch"][0])
