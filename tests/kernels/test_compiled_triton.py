@@ -87,16 +87,16 @@ def nll(room, rung, dtype, logits=(4, 256, 1024)):
     (N, L, P), wide = logits, room.sum_dtype(dtype)
     a, target = torch.empty(N, L, P, dtype=dtype, device="meta"), torch.empty(N, P, dtype=torch.int64, device="meta")
     dnll, m, log_s = (torch.empty(N, P, dtype=wide, device="meta") for _ in range(3))
-    room.launch(rung, a, target)
-    room.launch_backward(rung, dnll, a, target, m, log_s)
+    room.launch("triton", rung, a, target)
+    room.launch_backward("triton", rung, dnll, a, target, m, log_s)
 
 
 def nll_of_levels_last(room, rung, dtype):
     a, target = (torch.empty(512, 256, 1, dtype=dtype, device="meta"),
                  torch.empty(512, 1, dtype=torch.uint8, device="meta"))
     dnll = torch.empty(512, 1, dtype=room.sum_dtype(dtype), device="meta")
-    room.launch(rung, a, target)
-    room.launch_backward(rung, dnll, a, target, dnll, dnll)
+    room.launch("triton", rung, a, target)
+    room.launch_backward("triton", rung, dnll, a, target, dnll, dnll)
 
 
 def nll_oddly(room, rung, dtype):

@@ -66,6 +66,12 @@ def code_stats():
     return *ops.code_stats(z, index, 50), *ops.code_stats(z, index * 0, 2)
 
 
+def softmax_nll():
+    """Levels first and last"""
+    of = lambda logits, L: with_gradients(ops.softmax_nll, logits, torch.arange(70 * 90).reshape(70, 90) % L)
+    return *of(numbers(70, 17, 90), 17), *of(numbers(70, 90, 100).movedim(-1, 1), 100)
+
+
 NATIVE = {
     "affine_coupling": affine_coupling,
     "code_stats": code_stats,
@@ -83,6 +89,7 @@ NATIVE = {
     "nearest_code": lambda: ops.nearest_code(numbers(500, 16).float(), numbers(600, 16, seed=1).float()),
     "pixelcnn_sample": pixelcnn_sample,
     "q_sample": q_sample,
+    "softmax_nll": softmax_nll,
     "spline_coupling": lambda: with_gradients(
         lambda x, w: torch.cat([a.flatten() for a in ops.spline_coupling(x, w)]), numbers(900, 7), numbers(900, 7, 23)
     ),

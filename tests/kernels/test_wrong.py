@@ -58,6 +58,7 @@ NOISED, NOISED_CPU = "kernels/q_sample.py", "csrc/q_sample.cpp"
 NORMED, NORMED_CPU, GROUPS = "kernels/group_norm_silu.py", "csrc/group_norm_silu.cpp", "kernels/_groups.py"
 NCE, NCE_CPU = "kernels/info_nce.py", "csrc/info_nce.cpp"
 SPLINE, SPLINE_ROOM = "csrc/spline_coupling.cu", "kernels/spline_coupling.py"
+LOGARITHM, NLL_CPU = "csrc/cpu/logarithm.h", "csrc/softmax_nll.cpp"
 SPLINE_CPU, SPLINE_BOTH = "csrc/spline_coupling.cpp", "csrc/spline_coupling.h"
 MUTANTS = [
     Wrong("affine_coupling", AFFINE, "(x - t) * exp(-s)", "(x - t) * exp(s)", "a sign in the inverse"),
@@ -207,8 +208,16 @@ NATIVE = [
           "the last part for every other", "cpu"),
     Wrong("affine_coupling", VECTORS, "_mm256_extractf128_ps(v, 1)", "_mm256_castps256_ps128(v)",
           "the lower half twice", "instruction_set"),
-    Wrong("spline_coupling", SPLINE_CPU, "const V f = (m - 1) / (m + 1)", "const V f = m - 1",
+    Wrong("spline_coupling", LOGARITHM, "const V f = (m - 1) / (m + 1)", "const V f = m - 1",
           "a series of another number", "cpu"),
+    Wrong("softmax_nll", NLL_CPU, "s[v] = s[v] * whole_exponential<T>(m[v] - least[v]) + sum[v]",
+          "s[v] = s[v] + sum[v]", "a sum that is not scaled down", "cpu"),
+    Wrong("softmax_nll", NLL_CPU, "count == LANES<T> && q + count <= p.P", "count == LANES<T>",
+          "pixels of two images read as neighbours", "cpu"),
+    Wrong("softmax_nll", NLL_CPU, "lane + h + (is_b & (L - h))", "lane + (is_b & (L - h))", "half of a transpose",
+          "cpu"),
+    Wrong("softmax_nll", NLL_CPU, "t[v] == Int<T>(l) ? q - 1 : q", "t[v] == Int<T>(l - l0) ? q - 1 : q",
+          "the target of the first tile in each", "cpu"),
     Wrong("spline_coupling", SPLINE_CPU, "if (++d == p.D) n++, d = 0;", "if (++d == p.D) n++;",
           "every element with a row of its own", "cpu"),
     Wrong("spline_coupling", SPLINE_CPU, "std::min(p.N, (task + 1) * of_a_task)",
