@@ -34,7 +34,7 @@ def coupling_runs_on():
 
 
 def test_use_is_a_function_and_a_context():
-    assert coupling_runs_on() == ("reference", None)
+    assert coupling_runs_on() == ("cpu", None)
     kernels.use("emulated")
     assert coupling_runs_on() == ("emulated", "one_pass")
     with kernels.use("emulated", rung="naive"):
@@ -81,7 +81,7 @@ def test_an_explicit_backend_raises_with_the_reason():
             RuntimeError, match="affine_coupling cannot run on the backend 'cuda': it runs on NVIDIA tensors"):
         ops.affine_coupling(*[torch.zeros(2, 3)] * 3)
     with kernels.use("triton"):  # no room of this name: it follows auto
-        assert coupling_runs_on() == ("reference", None)
+        assert coupling_runs_on() == ("cpu", None)
 
 
 def test_a_missing_library_names_the_command_that_mends_it(monkeypatch, tmp_path):
