@@ -27,8 +27,8 @@ The density takes one pass. A sample is drawn one number after the other (7), as
 levels: here the walk is in PyTorch. A unit of degree m is final once x_1 ... x_m are known, and is computed once, so
 the walk multiplies by each living weight once, as one pass does that leaves out the masked weights; D passes, the
 naive way, do that D times. What grows is the number of calls, D a layer: with few samples these take the time. The
-products of (5) are of dense W o M, because at the sizes of the recipes a CPU computes them 2 to 5 times faster than
-ops.masked_linear.
+products of (5) are of dense W o M, because at the sizes of the recipes a CPU takes a step of training by them in 1/1.3
+to 1/2.3 of the time that it takes by ops.masked_linear.
 
     rooms: kernels/affine_coupling.py, kernels/spline_coupling.py    test: tests/models/test_maf.py
 """
@@ -141,7 +141,7 @@ class Autoregressive(nn.Module):
         for i, (below, m) in enumerate(zip(self.degrees, [*self.degrees[1:], None], strict=True)):
             last = m is None
             mask = d.repeat_interleave(curve.rows)[:, None] > below if last else m[:, None] >= below  # (6)
-            self.register_buffer(f"masked{i}", ~mask, persistent=False)
+            self.register_buffer(f"M{i}", mask.to(self.V.weight), persistent=False)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x):
@@ -151,10 +151,10 @@ class Autoregressive(nn.Module):
 
     def w(self, x):
         """The numbers of all curves, (N, D, rows), of x (N, D) in the layer's order"""
-        a, (*masked, last) = x, [getattr(self, f"masked{i}") for i in range(len(self.degrees))]
-        for W, dead in zip(self.W, masked, strict=True):
-            a = self.dropout(F.relu(F.linear(a, W.weight.masked_fill(dead, 0), W.bias)))
-        return F.linear(a, self.V.weight.masked_fill(last, 0), self.V.bias).unflatten(1, (self.D, -1))  # (5)
+        a, (*M, last) = x, [getattr(self, f"M{i}") for i in range(len(self.degrees))]
+        for W, live in zip(self.W, M, strict=True):
+            a = self.dropout(F.relu(F.linear(a, live * W.weight, W.bias)))
+        return F.linear(a, last * self.V.weight, self.V.bias).unflatten(1, (self.D, -1))  # (5)
 
     def inverse(self, z):
         """Step d computes, from below, the units that see x_1 ... x_d-1 and no more; then w_d; then x_d."""

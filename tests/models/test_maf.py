@@ -141,8 +141,8 @@ def test_a_sample_takes_the_products_of_one_pass(coupling):
     take D times that."""
     model, n = MAF((6, 6), layers=2, hidden=(50, 40), coupling=coupling).eval(), 3
     each = [layer for f in layers(model) for layer in (*f.W, f.V)]
-    masks = [getattr(f, f"masked{i}") for f in layers(model) for i in range(3)]
-    living = sum((~mask).sum().item() for mask in masks)
+    masks = [getattr(f, f"M{i}") for f in layers(model) for i in range(3)]
+    living = sum(int(mask.sum().item()) for mask in masks)
     dense = sum(layer.weight.numel() for layer in each)
     assert [mask.shape for mask in masks] == [layer.weight.shape for layer in each] and 0.4 < living / dense < 0.6
 
