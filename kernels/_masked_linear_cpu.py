@@ -2,7 +2,7 @@
 
 The backend `cpu` of kernels/masked_linear.py. Degrees in another order are sorted first, with their rows and columns,
 and the result is put back in the order given. A small product is not worth cutting: it takes the whole mask. What
-depends on the degrees alone is computed once for their values, and kept.
+depends on the degrees alone is computed once for their values, and kept, but for whole masks above KEPT.
 """
 
 import functools
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from ._bits import bits_of, masked, masked_
 
 SMALL = 2**22  # multiplications of a product that is not cut
+KEPT = 2**20  # weights whose whole mask is kept: 64 masks of float32 are at most 256 MiB
 ROWS = 128  # outputs that are computed at a time in a larger one
 
 
@@ -24,8 +25,8 @@ class Staircase(NamedTuple):
 
 
 def by_staircase(x, weight, bias, in_degree, out_degree, strict):  # (N, K), (J, K), (J) -> (N, J)
-    if len(x) * weight.numel() <= SMALL:
-        return F.linear(x, masked(weight, _bits(*_values(in_degree, out_degree), strict, *_layout(weight))), bias)
+    if _small(len(x), in_degree, out_degree):
+        return F.linear(x, masked(weight, _whole(in_degree, out_degree, strict, *_layout(weight))), bias)
     k, j, steps = _staircase(*_values(in_degree, out_degree), strict, *_layout(weight))
     if k is not None:
         x, weight = x.index_select(1, k), weight.index_select(0, j).index_select(1, k)
@@ -39,8 +40,8 @@ def by_staircase(x, weight, bias, in_degree, out_degree, strict):  # (N, K), (J,
 
 
 def dw_by_staircase(dy, x, in_degree, out_degree, strict):  # (N, J), (N, K) -> (J, K)
-    if dy.numel() * x.shape[1] <= SMALL:
-        return masked_(dy.T @ x, _bits(*_values(in_degree, out_degree), strict, x.dtype, False))
+    if _small(len(x), in_degree, out_degree):
+        return masked_(dy.T @ x, _whole(in_degree, out_degree, strict, x.dtype, False))
     k, j, steps = _staircase(*_values(in_degree, out_degree), strict, x.dtype, False)
     if k is not None:
         dy, x = dy.index_select(1, j), x.index_select(1, k)
@@ -49,6 +50,11 @@ def dw_by_staircase(dy, x, in_degree, out_degree, strict):  # (N, J), (N, K) -> 
         torch.mm(dy[:, rows].T, x[:, live], out=dw[rows, live])
         masked_(dw[rows, live][:, mixed], bits)
     return dw if k is None else dw.index_select(0, j.argsort()).index_select(1, k.argsort())
+
+
+def _small(N, in_degree, out_degree):
+    """Whether a product of N rows is; no rows count as one, as the mask would not be small."""
+    return max(N, 1) * len(in_degree) * len(out_degree) <= SMALL
 
 
 def _layout(weight):
@@ -66,9 +72,15 @@ def _tensors(*values):
             for v in values]
 
 
+def _whole(in_degree, out_degree, strict, dtype, turned):
+    """The bits of the whole mask, (J, K)"""
+    if len(in_degree) * len(out_degree) > KEPT:
+        return _masked(in_degree, out_degree, strict, dtype, turned)
+    return _bits(*_values(in_degree, out_degree), strict, dtype, turned)
+
+
 @functools.lru_cache(maxsize=64)
 def _bits(in_values, out_values, strict, dtype, turned):
-    """Of the whole mask, (J, K)"""
     return _masked(*_tensors(in_values, out_values), strict, dtype, turned)
 
 

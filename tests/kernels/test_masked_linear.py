@@ -25,7 +25,7 @@ from genmini.kernels import masked_linear as room
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genmini import ops
+from genmini import kernels, ops
 
 RUNS = runs("masked_linear")
 KERNELS = [run for run in RUNS if run.rung]
@@ -113,6 +113,19 @@ def test_degrees_that_change_in_place_change_the_mask(run, shape):
             want = room.reference(x, weight, bias, in_degree, out_degree, strict)
             torch.testing.assert_close(got, want)
             in_degree.copy_(in_degree.flip(0) + 1)
+
+
+@pytest.mark.parametrize("N, K, J", [(1, 1024, 1025), (0, 3000, 3000)])
+def test_a_large_mask_is_not_kept(N, K, J):
+    """64 masks are kept, whatever their size: the weights of a network that is fed row by row would fill the memory."""
+    x, weight, bias, *rest = (a.float() if torch.is_tensor(a) and a.is_floating_point() else a
+                              for a in inputs(N, K, J, "ascending"))
+    _masked_linear_cpu._bits.cache_clear()
+    with kernels.use("cpu"):
+        y, dx, _ = forward_and_gradients(x, weight, bias, *rest)
+    assert _masked_linear_cpu._bits.cache_info().currsize == 0
+    torch.testing.assert_close(y, room.reference(x, weight, bias, *rest))
+    assert dx.shape == x.shape
 
 
 @everywhere
