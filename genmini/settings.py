@@ -5,6 +5,7 @@
     number(above=0, rate=rate)                         finite numbers
     share(dropout=dropout)                             at least 0 and below 1
     one_of(("x", "y"), save=save)
+    flag(gated=gated)                                  True or False
     image(shape)                                       (H, W) or (C, H, W)
 
     used by: genmini/models, genmini/nets, genmini/densities.py    test: tests/project/test_settings.py
@@ -45,6 +46,12 @@ def one_of(options, **settings):
         if not isinstance(value, str) or value not in options:
             *rest, last = map(repr, options)
             raise ValueError(f"{name} must be {', '.join(rest)} or {last}, got {value!r}")
+
+
+def flag(**settings):
+    for name, value in settings.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} must be True or False, got {value!r}")
 
 
 def image(shape):

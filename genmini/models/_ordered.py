@@ -83,6 +83,7 @@ class Ordered(Model):
     @torch.no_grad()
     def log_hidden(self, x, y=None, *, known, particles=256, orders=16):
         """(N,), as `Model.log_hidden` says; exact where the known numbers come first. orders: R of (5)"""
+        whole(particles=particles, orders=orders)
         if self.learns_orders:
             x, log_p = self.check(x, y)[0], []
             for _ in range(orders):

@@ -37,7 +37,7 @@ from genmini import ops, outputs
 from genmini.models._levels import noise, noise_and_start, ordered, steps
 from genmini.models._model import Cannot
 from genmini.models._ordered import Ordered
-from genmini.settings import share, whole
+from genmini.settings import flag, share, whole
 
 
 class MADE(Ordered):
@@ -48,6 +48,7 @@ class MADE(Ordered):
         whole(hidden=hidden, masks=masks)
         whole(2, 256, levels=levels)
         share(dropout=dropout)
+        flag(resample=resample, direct=direct)
         super().__init__(shape, levels)
         self.masks, self.resample, self._order = masks, resample, order
 

@@ -28,7 +28,7 @@ from torch import nn
 from genmini import ops, outputs
 from genmini.models._levels import noise_and_start, ordered, steps
 from genmini.models._ordered import Ordered
-from genmini.settings import share, whole
+from genmini.settings import flag, share, whole
 
 
 class NADE(Ordered):
@@ -42,6 +42,7 @@ class NADE(Ordered):
         whole(hidden=hidden)
         whole(2, levels=levels)
         share(dropout=dropout)
+        flag(resample=resample)
         if resample and order != "random":
             raise ValueError(f"resample draws orders: it is for order='random', got {order!r}")
         super().__init__(shape, levels)

@@ -22,7 +22,7 @@ from torch import nn
 
 from genmini.layers import GroupNormSiLU
 from genmini.nets.coders import UPSAMPLE, enlarged
-from genmini.settings import one_of, share, whole
+from genmini.settings import flag, one_of, share, whole
 
 GROUP = 8  # channels that are normalised together
 COSINES = 3  # of the row of a pixel, and as many of its column: left or right, in the middle or at a side, and finer
@@ -50,8 +50,7 @@ class UNet(nn.Module):
         if context and not attention:  # nothing else reads it
             raise ValueError(f"attention must be 1 or more where there is a context, got {attention}")
         share(dropout=dropout)
-        if not isinstance(placed, bool):
-            raise ValueError(f"placed must be True or False, got {placed!r}")
+        flag(placed=placed)
         if width < GROUP or width % GROUP:
             raise ValueError(f"width must be a multiple of {GROUP}, got {width}")
         widths, E = [width * m for m in multiples], 4 * width

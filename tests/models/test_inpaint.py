@@ -127,6 +127,13 @@ def test_its_draws_have_orders_of_their_own(name):
     assert model.inpaint(x, known=known, n=3).shape == (3, 4, *model.shape)
 
 
+@pytest.mark.parametrize("of, setting", [(OF_ORDERS, "orders"), ({}, "particles")])
+def test_no_order_and_no_particle_are_refused(of, setting):
+    model = peaked("nade", **of)
+    with pytest.raises(ValueError, match=f"{setting} must be at least 1, got 0"):
+        model.log_hidden(space(model)[:2], known=mask(model, "two"), **{setting: 0})
+
+
 def test_made_of_a_few_orders_says_what_it_needs():
     model = models.find("made")((2, 3), hidden=8, order="random", masks=3)
     with pytest.raises(Cannot, match="set resample=True"):

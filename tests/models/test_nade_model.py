@@ -193,6 +193,8 @@ def test_resampled_the_weights_learn_every_order():
 def test_orders_are_drawn_anew_where_the_order_is_random():
     with pytest.raises(ValueError, match="it is for order='random', got 'natural'"):
         NADE(4, resample=True)
+    with pytest.raises(ValueError, match="resample must be True or False, got 2"):  # which would be two more bits
+        NADE(4, order="random", resample=2)
     model = nade(5, hidden=6, order="random", resample=True).train()
     x = space(model)
     assert len({model.log_prob(x)[3].item() for _ in range(20)}) > 10

@@ -4,7 +4,7 @@ import pytest
 from check_models import of_series
 
 from genmini import models
-from genmini.settings import REPEATED, SEVERAL, image, number, one_of, share, whole
+from genmini.settings import REPEATED, SEVERAL, flag, image, number, one_of, share, whole
 from genmini.train import Loop
 
 INF, NAN = float("inf"), float("nan")
@@ -19,6 +19,7 @@ def test_what_is_allowed_passes():
     number(anything=-1e300)
     share(dropout=0.0, average=0.99)
     one_of(("x", "y"), save="y")
+    flag(gated=True, direct=False)
     assert image((3, 4)) == (1, 3, 4) and image((2, 3, 4)) == (2, 3, 4)
 
 
@@ -42,6 +43,7 @@ def test_what_is_allowed_passes():
     (lambda: share(dropout=1), "dropout must be at least 0 and below 1, got 1"),
     (lambda: one_of(("x", "y"), save="z"), "save must be 'x' or 'y', got 'z'"),
     (lambda: one_of(("a", "b", "c"), kind=0), "kind must be 'a', 'b' or 'c', got 0"),
+    (lambda: flag(gated=True, resample="False"), "resample must be True or False, got 'False'"),
     (lambda: image((3,)), "shape must be (H, W) or (C, H, W), got (3,)"),
 ])
 def test_what_is_not_is_named(check, message):
