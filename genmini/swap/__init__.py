@@ -48,6 +48,7 @@ def swap(model, backend="auto", *, inputs=None, measure=True):
         model = nn.Sequential(StrangersMaskedLinear(784, 1000), nn.ReLU())
         print(genmini.swap(model, inputs=torch.rand(100, 784)))
     """
+    gate.check(model)
     for room in ("masked_linear", "masked_conv2d", "nearest_code"):
         for device in {tensor.device for tensor in gate.tensors(model).values()}:
             with kernels.use(backend):
@@ -70,6 +71,7 @@ def unswap(model):
         genmini.unswap(model)
         torch.save(model, "mine.pt")    # who loads it needs no genmini
     """
+    gate.check(model)
     for module in model.modules():
         if isinstance(vars(module).get("forward"), Swapped):
             remove(module)
@@ -83,6 +85,7 @@ def swapped(model, backend="auto", *, inputs=None, measure=True):
         with genmini.swapped(model) as report:
             loss(model(x)).backward()
     """
+    gate.check(model)
     before = found(model)
     try:
         yield swap(model, backend, inputs=inputs, measure=measure)
@@ -104,6 +107,7 @@ def verify(model, inputs, call=None):
         genmini.swap(model)
         print(genmini.verify(model, images, lambda model, x: model.loss(x).mean()))
     """
+    gate.check(model)
     inputs = together(inputs)
     report = Report([Row(name, type(one.module).__name__, one.room.room, "swapped")
                      for name, one in found(model).items()], same=True)
@@ -118,7 +122,7 @@ def verify(model, inputs, call=None):
 def compare(report, model, inputs, call, training):
     fresh = lambda: gate.copy_of(model).train(training)
     after, before = gate.answers(fresh(), inputs, call=call), gate.answers(unswap(fresh()), inputs, call=call)
-    wide = [x.double() if x.is_floating_point() else x for x in inputs]
+    wide = [x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in inputs]
     try:
         exact = gate.answers(gate.to(unswap(fresh()), torch.float64), wide, call=call, wide=True)
     except Exception as error:  # of a stranger

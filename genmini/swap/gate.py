@@ -20,6 +20,11 @@ HOOKS = [name for name in vars(nn.Module()) if name.endswith("_hooks")]
 OF_CALLS = [name for name in HOOKS if "forward" in name or "backward" in name]
 
 
+def check(module):
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"genmini.swap takes an nn.Module, an instance, got {module!r}"[:200])
+
+
 def hooked(module):
     """Whether a call of one of its children runs hooks: a room reads the child's tensors, and would not run them"""
     return any(vars(child)[name] for child in module.children() for name in OF_CALLS)
@@ -60,9 +65,9 @@ def plain(module):
 
 @contextlib.contextmanager
 def alone(module):
-    """Gradients are recorded, and the random state is afterwards as before."""
+    """Gradients are recorded, in inference mode too, and the random state is afterwards as before."""
     devices = {tensor.device for tensor in tensors(module).values() if tensor.is_cuda}
-    with torch.random.fork_rng(devices), torch.enable_grad():
+    with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
         yield
 
 
@@ -102,8 +107,8 @@ def probe(shape, dtype, device):
 
 
 def like(module):
-    """A tensor whose dtype and device are the module's"""
-    return next(tensor for tensor in tensors(module).values() if tensor.is_floating_point())
+    """A tensor whose dtype and device are the module's; of a module without any, PyTorch's own"""
+    return next((tensor for tensor in tensors(module).values() if tensor.is_floating_point()), torch.empty(0))
 
 
 def answers(module, inputs, seed=0, call=None, wide=False):
@@ -121,7 +126,7 @@ def answers(module, inputs, seed=0, call=None, wide=False):
     state = tensors(module)
     out = {f"{name}, which the call changes,": value for name, value in {**state, **plain(module)}.items()}
     out |= {f"output {i}" if len(leaves) > 1 else "output": y for i, y in enumerate(leaves)}
-    out |= {f"the gradient of input {i}": x.grad for i, x in enumerate(inputs)}
+    out |= {f"the gradient of input {i}": x.grad for i, x in enumerate(inputs) if isinstance(x, torch.Tensor)}
     out |= {f"the gradient of {name}": tensor.grad for name, tensor in state.items() if tensor.is_leaf}
     return out, (type(returned), mapped(lambda leaf: None, returned))
 
@@ -142,6 +147,8 @@ def leaves_of(out):
 
 
 def leaf(x):
+    if not isinstance(x, torch.Tensor):
+        return x
     return x.detach().clone().requires_grad_(x.is_floating_point())
 
 

@@ -9,6 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 from genmini import advice, kernels
 
+from . import gate
 from .report import Row
 
 NAMES = {"cross_entropy": "cross_entropy_loss", "truediv": "div", "rmul": "mul", "imul": "mul", "radd": "add",
@@ -37,6 +38,7 @@ def hints(model, inputs, but):
     """A Row for each of the rooms that a copy of a model could call, but for those named.   inputs: of a call"""
     with torch.no_grad(), Calls() as calls:
         model(*inputs)
+    device = gate.like(model).device
     return [Row("", ", ".join(found.operators), found.room, "advised", found.line)
             for found in advice.found(calls.found)
-            if found.room not in but and kernels.chosen(found.room, inputs[0].device).backend != "reference"]
+            if found.room not in but and kernels.chosen(found.room, device).backend != "reference"]

@@ -152,6 +152,7 @@ class Quantizer:
         match role.name:
             case "z_q":
                 z_q = self.placed(z_q, shape)
+                z_q = z_q if z.requires_grad else z_q.detach()
                 return z_q.contiguous() if role.how[0] else z_q
             case "loss":
                 a, b = role.how

@@ -125,6 +125,11 @@ class Masked:
         return True
 
 
+def learns(mask):
+    """Whether it wants a gradient, of which the room has none, or is no tensor any more"""
+    return not isinstance(mask, torch.Tensor) or mask.requires_grad
+
+
 def close(a, b):
     return isinstance(a, torch.Tensor) and a.shape == b.shape and apart(a, b) <= 1e-9
 
@@ -145,6 +150,8 @@ class MaskedLinear(Masked):
 
     def run(self, module, x):
         weight, bias, mask = self.tensors(module)
+        if learns(mask):
+            return NotImplemented
         if torch.compiler.is_compiling():
             pair = known_degrees(mask, self.known, self.in_degree, self.out_degree)
         elif self.knows(mask):
@@ -180,6 +187,8 @@ class MaskedConv2d(Masked):
 
     def run(self, module, x):
         weight, bias, mask = self.tensors(module)
+        if learns(mask):
+            return NotImplemented
         if torch.compiler.is_compiling():
             weight = weight + unchanged(mask, self.known).to(weight.dtype)
         elif not self.knows(mask):
