@@ -19,8 +19,10 @@ import bisect
 import copy
 import math
 import re
+import tempfile
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -86,8 +88,10 @@ class Profile:
 
     def trace(self, path):
         """Write a trace for chrome://tracing or ui.perfetto.dev."""
-        files.check_name(path)
-        self.profiler.export_chrome_trace(str(path))
+        with tempfile.TemporaryDirectory() as folder:  # PyTorch raises nothing where it cannot write
+            whole = Path(folder) / "trace.json"
+            self.profiler.export_chrome_trace(str(whole))
+            files.write(path, whole.read_bytes())
 
     def flame(self, path):
         """Write a flame graph as SVG: modules, operators and what these call, by their time."""

@@ -62,12 +62,20 @@ def of_function(name):
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ValueError(f"{name} is no module:function: {error}") from None
+    except Exception as error:
+        raise ValueError(f"{name}: {module!r} cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(os.getcwd())
     run = vars(found).get(function)
     if not callable(run):
         raise ValueError(f"{module} ({found.__file__}) has no function {function!r} to profile")
-    return Step(run, f"{name}, your own code in {found.__file__}", "cpu")
+    def step():
+        try:
+            run()
+        except Exception as error:
+            raise RuntimeError(f"{name} raised {type(error).__name__}: {error}") from error
+
+    return Step(step, f"{name}, your own code in {found.__file__}", "cpu")
 
 
 def _step(model, train, loops, stage, name, samples, seed=0):

@@ -1,5 +1,7 @@
 """`genmini bench`: the ladder of a room: what each rung teaches, what is counted, compiled, predicted, and measured."""
 
+from pathlib import Path
+
 from . import _options
 
 HELP = "the ladder of a room: what each rung teaches, is counted and predicted to take, and what is measured here"
@@ -34,6 +36,8 @@ def run(arguments):
     cards, sizes = predict.named(arguments.card), _options.sizes(arguments.shape)
     if arguments.plot is not None and not arguments.plot.endswith(".png"):
         raise ValueError(f"--plot takes a .png file, got {arguments.plot}")
+    if arguments.plot is not None and Path(arguments.plot).is_dir():
+        raise ValueError(f"--plot takes a file, and {arguments.plot} is a folder")
     if arguments.plot is not None and plots.missing():
         raise ImportError(plots.missing())
     device = _options.device(arguments)

@@ -50,6 +50,8 @@ def run(arguments):
     for option, (path, suffix) in files.items():
         if path is not None and Path(path).suffix != suffix:
             raise ValueError(f"--{option} takes a {suffix} file, got {path}")
+        if path is not None and Path(path).is_dir():
+            raise ValueError(f"--{option} takes a file, and {path} is a folder")
     from genmini import advice, profiling
 
     step = _step(arguments)
@@ -81,7 +83,8 @@ def _step(arguments):
         device = str(_options.device(arguments))
         return steps.of_function(name)._replace(device=device)
     if name in models.MODELS and (arguments.data or not Path(name).is_dir()):
-        wanted = arguments.data or models.recipes(name)[arguments.recipe or next(iter(models.recipes(name)))]["data"]
+        recipes = models.recipes(name)
+        wanted = arguments.data or recipes.get(arguments.recipe, next(iter(recipes.values())))["data"]
         plan = experiment.plan(name, wanted, arguments.recipe, arguments.set, None, arguments.seed, arguments.size,
                                arguments.colour, arguments.scenes)
         device = _options.device(arguments, plan.threads)

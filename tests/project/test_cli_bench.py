@@ -154,8 +154,10 @@ def test_predicted_points_are_hollow_and_measured_ones_filled(monkeypatch):
     (["nade", "--shape", "N"], "--shape takes NAME=SIZE with a size from 1, as N=64; this is 'N'"),
     (["nade", "--card", "b200"], "unknown card 'b200'"),
     (["nade", "--plot", "x.svg"], "--plot takes a .png file, got x.svg"),
+    (["nade", "--plot", "folder.png"], "--plot takes a file, and folder.png is a folder"),
 ])
-def test_a_mistake_is_one_line(capsys, words, wanted):
+def test_a_mistake_is_one_line(capsys, tmp_path, words, wanted):
+    (tmp_path / "folder.png").mkdir()
     status, out, err = run(capsys, "bench", *words)
     assert status == 2 and err.startswith(f"genmini: {wanted}") and err.count("\n") == 1 and not out
 

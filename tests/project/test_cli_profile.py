@@ -75,6 +75,34 @@ def test_code_of_ones_own(capsys, tmp_path):
         assert status == 2 and err == f"genmini: {wanted}\n" and not out
 
 
+@pytest.mark.parametrize("source, status, wanted", [
+    ("def step(): raise KeyError('n')", 1, "mine_{}:step raised KeyError: 'n'"),
+    ("def step(a): return a", 1, "mine_{}:step raised TypeError: step() missing 1 required positional argument: 'a'"),
+    ("x = (", 2, "mine_{}:step: 'mine_{}' cannot be imported: SyntaxError: '(' was never closed (mine_{}.py, line 1)"),
+    ("raise ValueError('no')", 2, "mine_{}:step: 'mine_{}' cannot be imported: ValueError: no"),
+])
+def test_a_mistake_in_code_of_ones_own_is_no_mistake_of_genmini(capsys, tmp_path, source, status, wanted):
+    name = f"{len(source)}"  # another module each time: Python imports one once
+    (tmp_path / f"mine_{name}.py").write_text(source)
+    found, _, err = run(capsys, "profile", f"mine_{name}:step", "--steps", "1")
+    assert (found, err) == (status, f"genmini: {wanted.replace('{}', name)}\n")
+
+
+def test_a_trace_is_written_or_missed_aloud(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    status, _, err = run(capsys, "profile", *MADE, "--trace", "file/t.json")
+    assert status == 2 and err.startswith("genmini: could not write file/t.json"), err
+    profiled(capsys, *MADE, "--trace", "new/t.json")
+    assert json.load(open("new/t.json"))["traceEvents"]
+
+
+@pytest.mark.parametrize("option, name", [("--trace", "t.json"), ("--flame", "f.svg"), ("--memory", "m.png")])
+def test_a_folder_is_no_file(capsys, tmp_path, option, name):
+    (tmp_path / name).mkdir()
+    status, out, err = run(capsys, "profile", *MADE, option, name)
+    assert status == 2 and not out and err == f"genmini: {option} takes a file, and {name} is a folder\n"
+
+
 def test_plain_runs_the_steps_alone(capsys, monkeypatch):
     monkeypatch.setattr(profiling, "measured", None)
     out = profiled(capsys, *MADE, "--plain")
@@ -94,6 +122,7 @@ def test_the_kernel_that_leads_gets_its_line_for_ncu(capsys, monkeypatch):
 @pytest.mark.parametrize("words, wanted", [
     (["nowhere"], "nowhere holds no run: there is no nowhere/run.json"),
     (["made", "--data", "moons"], "made has no recipe for 'moons'"),
+    (["made", "--recipe", "letters"], "made has no recipe 'letters'; its recipes are digits"),
     (["made", "--set", "depth=3"], "--set knows no key 'depth'"),
     (["made", "--flame", "x.png"], "--flame takes a .svg file, got x.png"),
     (["made", "--trace", "x"], "--trace takes a .json file, got x"),
