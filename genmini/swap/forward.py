@@ -58,8 +58,9 @@ class Swapped:
 
     def unchanged(self):
         """Whether the module's numbers are those of the day of the swap: a factor or a stride may be among them."""
-        same = all(getattr(self.module.get_submodule(at), name, None) == value for at, name, value in self.plain)
-        return same and not hooked(self.module)
+        same = (isinstance(now := getattr(self.module.get_submodule(at), name, None), type(value)) and now == value
+                for at, name, value in self.plain)
+        return all(same) and not hooked(self.module)
 
     def owner(self, *args, **kwargs):
         return type(self.module).forward(self.module, *args, **kwargs)

@@ -17,6 +17,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 HOOKS = [name for name in vars(nn.Module()) if name.endswith("_hooks")]
+OF_TORCH = frozenset(vars(nn.Module()))
 OF_CALLS = [name for name in HOOKS if "forward" in name or "backward" in name]
 
 
@@ -57,10 +58,10 @@ def to(module, dtype):
 
 
 def plain(module):
-    """{name: value} of its attributes that are numbers, words or tuples, as a stride or a beta is"""
+    """{name: value} of its attributes that are numbers, words, tuples or None, as a stride or a beta is"""
     return {f"{prefix}.{name}".lstrip("."): value for prefix, part in module.named_modules()
-            for name, value in vars(part).items()
-            if isinstance(value, int | float | str | tuple) and name != "training"}
+            for name, value in {**part._parameters, **part._buffers, **vars(part)}.items()
+            if isinstance(value, int | float | str | tuple | None) and name not in OF_TORCH}
 
 
 @contextlib.contextmanager

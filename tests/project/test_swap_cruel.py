@@ -59,3 +59,29 @@ def test_codes_of_vectors_that_want_no_gradient_want_none():
     assert genmini.swap(model, measure=False).swapped
     assert [out.requires_grad for out in model(z)] == wanted
     model(z)[1].numpy()
+
+
+@pytest.mark.parametrize("name, value", [("factor", 2.0), ("factor", torch.full((J,), 2.0)), ("shift", torch.ones(J)),
+                                         ("power", torch.full((J,), 2.0))])
+def test_what_was_none_or_a_number_may_become_a_tensor(name, value):
+    class Late(strangers.Masked):
+        def __init__(self):
+            super().__init__(K, J)
+            self.factor, self.power = None, 1.0
+            self.register_buffer("shift", None)
+
+        def forward(self, x):
+            y = super().forward(x) if self.factor is None else super().forward(x) * self.factor
+            return (y if self.shift is None else y + self.shift) ** self.power
+
+    model = Late()
+    assert genmini.swap(model, measure=False).swapped
+    setattr(model, name, value)
+    torch.testing.assert_close(model(x), Late.forward(model, x))
+
+
+def test_a_full_backward_hook_leaves_a_module_swapped():
+    model = strangers.Masked(K, J)
+    genmini.swap(model, measure=False)
+    model.register_full_backward_hook(lambda *_: None)
+    assert model.forward.unchanged()

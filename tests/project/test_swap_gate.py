@@ -217,7 +217,7 @@ number = test_swap.test_a_number_that_its_owner_changes_is_followed
 PLANTED = {  # module, right, wrong, a check and its arguments
     "masks are not compared": (rooms, "if not same(mask, self.known)", "if False", follows),
     "a mask without degrees is kept": (rooms, "            return False\n", "            pass\n", follows),
-    "numbers are not compared": (forward, "name, None) == value for", "name, None) is not self for", number),
+    "numbers are not compared": (forward, " and now == value", "", number),
     "dimensions are not compared": (forward, "args[0].dim() in self.room.dims and ", "",
                                     test_swap.test_inputs_of_dimensions_that_were_not_probed_are_its_owners),
     "hooks run on probes": (gate, "collections.OrderedDict() for", "getattr(part, name) for",
