@@ -121,12 +121,15 @@ def profile(subject, inputs=(), *, loss=None, steps=5):
     inputs = inputs if isinstance(inputs, tuple | list) else (inputs,)
     if not callable(subject):
         raise ValueError(f"profile takes a module or a function, got {type(subject).__name__}")
+    if steps < 1:
+        raise ValueError(f"profile takes steps from 1, got {steps}")
     if not isinstance(subject, nn.Module):
         return measured(lambda: subject(*inputs), _device(inputs), steps)
-    learns = copy.deepcopy(subject)
-    if isinstance(learns, Model):
-        return measured(training_step(learns, _as_data(learns, *inputs)), str(learns.device), steps, learns)
-    return measured(_step(learns, inputs, loss), _device((*learns.parameters(), *inputs)), steps, learns)
+    with torch.inference_mode(False), torch.enable_grad():
+        learns = copy.deepcopy(subject)
+        if isinstance(learns, Model):
+            return measured(training_step(learns, _as_data(learns, *inputs)), str(learns.device), steps, learns)
+        return measured(_step(learns, inputs, loss), _device((*learns.parameters(), *inputs)), steps, learns)
 
 
 def training_step(model, train, seed=0, **settings):
@@ -152,6 +155,8 @@ def _step(network, inputs, loss):
     def step():
         out = loss(network(*inputs))
         if optimiser:
+            if not torch.is_tensor(out) or not out.requires_grad:
+                raise ValueError("the model returns nothing that has a gradient: give a loss, or a function")
             optimiser.zero_grad()
             out.backward()
             optimiser.step()

@@ -192,3 +192,17 @@ def test_one_operator_of_a_room_is_one_row():
     found = genmini.profile(ops.nearest_code, (z, e), steps=2)
     assert [row.operator for row in found.rows if row.room] == ["genmini::nearest_code"]
     assert rows_of(found, "genmini::nearest_code")[0].operations == 2 * 64 * 16 * 8
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+def test_a_training_step_needs_no_mode_of_the_caller(around):
+    model, x = nn.Linear(3, 3), torch.ones(2, 3)
+    with around():
+        assert "aten::linear" in {row.operator for row in genmini.profile(model, x, steps=1).rows}
+
+
+def test_what_cannot_be_profiled_is_named():
+    with pytest.raises(ValueError, match="steps from 1, got 0"):
+        genmini.profile(lambda: None, steps=0)
+    with pytest.raises(ValueError, match="nothing that has a gradient"):
+        genmini.profile(nn.Linear(3, 3), torch.ones(2, 3), loss=lambda out: out.argmax())
