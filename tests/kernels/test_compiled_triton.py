@@ -127,8 +127,8 @@ def gaussian(room, rung, dtype, N=512, D=64):
     seed = torch.empty((), dtype=torch.int64, device="meta")
     dkl = torch.empty(N, dtype=room.sum_dtype(dtype), device="meta")
     for noise in ((eps, None), (None, seed)):
-        room.launch(rung, mu, l, *noise)
-        room.launch_backward(dz, dkl, mu, l, *noise)
+        room.launch("triton", rung, mu, l, *noise)
+        room.launch_backward("triton", dz, dkl, mu, l, *noise)
 
 
 def gaussian_long(room, rung, dtype):
