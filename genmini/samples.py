@@ -33,7 +33,7 @@ def halves(model, test, n):
     -> what `sample` takes to draw the rest, and {title: images} to show."""
     if model.cannot("known"):
         raise ValueError(f"halves cannot be completed: {model.cannot('known')}")
-    if model.given:
+    if model.given not in ("", "upper"):  # the upper half is known anyway
         raise ValueError(f"halves cannot be completed: {sees_all(model)}")
     known, half = _first(model, test, n, "halves are to be completed"), model.D // 2
     kept = known["x"].cpu().float().flatten(1).index_fill(1, model.pixel_order()[half:].cpu(), math.nan)
@@ -41,7 +41,7 @@ def halves(model, test, n):
 
 
 def sees_all(model):
-    """Why a model that is `given` a part of images completes no half of one"""
+    """Why a model that is `given` more of images than their upper half completes no half of one"""
     return f"the model is given {model.given} of the whole image, and would see the half that is to be completed"
 
 

@@ -110,18 +110,22 @@ def test_known_pixels_stay_to_the_bit_and_the_rest_is_drawn(settings):
 
 
 def test_the_command_line_completes_and_restores_test_images(capsys, folder_of_its_own):
-    """--complete keeps the upper half; a model that is given a part of an image takes that of test images."""
+    """--complete keeps the upper half; a model that is given a part of an image takes that of test images, and
+    completes none, as it would see the means of the lower half."""
     test = data.load("shapes-one", "test", size=16).x[:4]
     for what in ("", "half"):
         model = diffusion((3, 16, 16), levels=256, draws=2, given=what, dtype=torch.float32)
         metadata = {"step": 1, "data": "shapes-one", "options": {"size": 16}}
         checkpoint.save(f"run{what}", model, metadata)
         words = ["sample", f"run{what}", "-n", "4", "--out"]
-        status, out, _ = command(capsys, *words, "x.npy", "--complete")
-        assert status == 0 and "4 completions in x.npy" in out
-        assert np.array_equal(np.load("x.npy")[:, :, :8], test[:, :, :8].numpy())
-        status, _, err = command(capsys, *words, "x.npy", "--complete", "--how", "heun")
-        assert status == 2 and err.count("\n") == 1 and "how='ddpm' alone, got 'heun'" in err
+        status, out, err = command(capsys, *words, "x.npy", "--complete")
+        if what:
+            assert status == 2 and "given half of the whole image, and would see the half" in err
+        else:
+            assert status == 0 and "4 completions in x.npy" in out
+            assert np.array_equal(np.load("x.npy")[:, :, :8], test[:, :, :8].numpy())
+            status, _, err = command(capsys, *words, "x.npy", "--complete", "--how", "heun")
+            assert status == 2 and err.count("\n") == 1 and "how='ddpm' alone, got 'heun'" in err
         assert command(capsys, *words, "y.npy")[0] == command(capsys, *words, "y.png")[0] == 0
     torch.manual_seed(0)
     assert np.array_equal(np.load("y.npy"), model.sample(4, x=test).numpy())

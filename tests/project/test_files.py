@@ -52,10 +52,15 @@ def test_a_folder_is_held_by_one_process_and_free_when_it_is_killed(other_proces
     assert os.listdir("r") == []
 
 
+def contents(folder):
+    """The bytes of each file below it, without the lock's"""
+    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file() and path.name != ".lock"}
+
+
 def test_a_folder_in_use_is_neither_trained_in_nor_overwritten(capsys, other_process):
     words = ["train", "made", "--data", "digits", *FAST, "--out", "r"]
     assert run(capsys, *words)[0] == 0
-    before = {path.name: path.read_bytes() for path in Path("r").iterdir()}
+    before = contents("r")
     holder = other_process(HOLD)
     assert holder.stdout.readline() == "held\n"
     for more in (["--overwrite"], ["--overwrite", "--seed", "1"]):
@@ -65,7 +70,7 @@ def test_a_folder_in_use_is_neither_trained_in_nor_overwritten(capsys, other_pro
     status, _, err = run(capsys, *words)
     assert status == 2 and "r is in use" in err
     os.rename("run.json", "r/run.json")
-    assert {path.name: path.read_bytes() for path in Path("r").iterdir() if path.name != ".lock"} == before
+    assert contents("r") == before
     holder.kill()
     holder.wait()
     assert run(capsys, *words, "--overwrite")[0] == 0
@@ -75,12 +80,12 @@ def test_an_unfinished_training_is_not_resumed_twice_at_a_time(capsys, other_pro
     words = ["train", "made", "--data", "digits", *FAST, "--out", "r"]
     with ctrl_c() as press, at_step(models.find("made"), 15, press):
         assert run(capsys, *words)[0] == 130
-    before = {path.name: path.read_bytes() for path in Path("r").iterdir()}
+    before = contents("r")
     holder = other_process(HOLD)
     assert holder.stdout.readline() == "held\n"
     status, _, err = run(capsys, *words, "--resume")
     assert status == 2 and f"r is in use: process {holder.pid} trains there" in err
-    assert {path.name: path.read_bytes() for path in Path("r").iterdir() if path.name != ".lock"} == before
+    assert contents("r") == before
     holder.kill()
     holder.wait()
     assert run(capsys, *words, "--resume")[0] == 0
@@ -180,10 +185,10 @@ def test_a_full_disk_is_named_with_what_to_do(capsys, monkeypatch):
 def test_a_training_that_fails_before_it_saves_leaves_the_run_that_it_was_to_replace(capsys, setting):
     first = ["train", "realnvp", "--data", "moons", "--steps", "5", "--set", "hidden=4", "--set", "every=5"]
     assert run(capsys, *first, "--out", "r")[0] == 0
-    before = {path.name: path.read_bytes() for path in Path("r").iterdir()}
+    before = contents("r")
     status, _, err = run(capsys, *first, "--out", "r", "--overwrite", "--set", setting)
     assert status == 2 and err.startswith("genmini: ")
-    assert {path.name: path.read_bytes() for path in Path("r").iterdir()} == before
+    assert contents("r") == before
 
 
 def test_files_of_others_are_neither_replaced_nor_removed(capsys):
