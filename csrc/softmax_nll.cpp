@@ -222,8 +222,10 @@ extern "C" int softmax_nll_cpu(int dtype, const void* a, const void* t, void* nl
     if (!possible(N, L, P, threads)) return 1;
     return with_float_or_double(dtype, [&](auto zero) {
         using T = decltype(zero);
-        const Problem<T> p = {(const T*)a, (const int64_t*)t, (T*)nll, (T*)m, (T*)log_s, nullptr, nullptr, N, L, P,
-                              {a_n, a_l, a_p}, {}};
+        const T* logits = (const T*)a;
+        const int64_t* target = (const int64_t*)t;
+        const Strides of_a = {a_n, a_l, a_p}, of_da = {};
+        const Problem<T> p = {logits, target, (T*)nll, (T*)m, (T*)log_s, nullptr, nullptr, N, L, P, of_a, of_da};
         each_pixel(p, threads, BEST(nll<T>));
     });
 }
@@ -235,8 +237,10 @@ extern "C" int softmax_nll_backward_cpu(int dtype, const void* dnll, const void*
     if (!possible(N, L, P, threads)) return 1;
     return with_float_or_double(dtype, [&](auto zero) {
         using T = decltype(zero);
-        const Problem<T> p = {(const T*)a, (const int64_t*)t, nullptr, (T*)m, (T*)log_s, (const T*)dnll, (T*)da, N, L,
-                              P, {a_n, a_l, a_p}, {da_n, da_l, da_p}};
+        const T *logits = (const T*)a, *along = (const T*)dnll;
+        const int64_t* target = (const int64_t*)t;
+        const Strides of_a = {a_n, a_l, a_p}, of_da = {da_n, da_l, da_p};
+        const Problem<T> p = {logits, target, nullptr, (T*)m, (T*)log_s, along, (T*)da, N, L, P, of_a, of_da};
         each_pixel(p, threads, BEST(gradient<T>));
     });
 }

@@ -9,8 +9,9 @@ template <class T> void drive(int dtype, const std::string& type, double precisi
     walk<T, real<T>>(
         type + (one_pass ? " one_pass" : " naive"), precision, N, D,
         [&](auto& x, auto& s, auto& t, auto& y, auto& logdet, bool inverse) {
-            auto forward = inverse ? one_pass ? affine_coupling_inverse_one_pass : affine_coupling_inverse_naive
-                           : one_pass ? affine_coupling_one_pass : affine_coupling_naive;
+            auto forward = inverse    ? one_pass ? affine_coupling_inverse_one_pass : affine_coupling_inverse_naive
+                           : one_pass ? affine_coupling_one_pass
+                                      : affine_coupling_naive;
             return forward(dtype, x.p, s.p, t.p, y.p, logdet.p, part.p, N, D, nullptr);
         },
         [&](auto& dy, auto& dlogdet, auto& kept, auto& s, const T* t, auto& dx, auto& ds, bool inverse) {

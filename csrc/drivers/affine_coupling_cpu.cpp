@@ -3,7 +3,7 @@
 #include "../cpu/divide.h"
 #include "affine_coupling_walk.h"
 
-#define FORWARD(name)                                                                                           \
+#define FORWARD(name)                                                                                              \
     extern "C" int name(int dtype, const void* x, const void* s, const void* t, void* y, void* logdet, void* part, \
                         int64_t N, int64_t D, int threads)
 FORWARD(affine_coupling_cpu);
