@@ -6,7 +6,7 @@
 namespace {
 
 // Rows around 16 numbers, a short row, and parts of 4096
-const int64_t SHAPES[][2] = {{0, 5}, {3, 0}, {1, 1}, {7, 3}, {70, 2}, {33, 40}, {2, 513}, {2, 4104}, {1, 8193}};
+const int64_t SHAPES[][2] = {{0, 5}, {3, 0}, {1, 1}, {7, 3}, {70, 2}, {33, 16}, {2, 513}, {2, 4104}, {1, 8193}};
 
 // R is what logdet is in: float where T has 16 bits. forward(x, s, t, y, logdet, inverse), and
 // backward(dy, dlogdet, kept, s, t, dx, ds, inverse) with t null where x is kept: each returns its error code
