@@ -1,8 +1,7 @@
 """Time a step of training (forward, backward, AdamW) beside the same network in plain PyTorch (bench/peers/plain.py).
 
 Recipes' models and batches, of random levels: 8x8 for the digits, 28x28 for MNIST. Both have the same weights, and
-their losses must agree before they are timed. `error` is the largest difference of two losses. A ratio below 1 is of
-layers whose images are too small for what a room leaves out to pay, or of other work on the machine: look at two runs.
+their losses must agree before they are timed. `error` is the largest difference of two losses.
 """
 
 import copy

@@ -33,15 +33,17 @@ def halves(model, test, n):
     -> what `sample` takes to draw the rest, and {title: images} to show."""
     if model.cannot("known"):
         raise ValueError(f"halves cannot be completed: {model.cannot('known')}")
-    if model.given not in ("", "upper"):  # the upper half is known anyway
-        raise ValueError(f"halves cannot be completed: {sees_all(model)}")
+    if why := sees_more(model):
+        raise ValueError(f"halves cannot be completed: {why}")
     known, half = _first(model, test, n, "halves are to be completed"), model.D // 2
     kept = known["x"].cpu().float().flatten(1).index_fill(1, model.pixel_order()[half:].cpu(), math.nan)
     return known | dict(known=half), {f"data ({test.split})": test.x[:n], "what is kept": kept.view_as(test.x[:n])}
 
 
-def sees_all(model):
-    """Why a model that is `given` more of images than their upper half completes no half of one"""
+def sees_more(model):
+    """Why a model that is `given` more of an image than its upper half completes no half; "" if it can"""
+    if model.given in ("", "upper"):
+        return ""
     return f"the model is given {model.given} of the whole image, and would see the half that is to be completed"
 
 

@@ -21,9 +21,7 @@ IMAGES, DRAWS, COLUMNS, ROWS = 40, 8, 10, 5  # measured: images, draws of each; 
 
 
 def misfit(model):
-    if model.given not in ("", "upper"):
-        return samples.sees_all(model)
-    return "" if model.levels else "complete is for models of images"
+    return samples.sees_more(model) or ("" if model.levels else "complete is for models of images")
 
 
 def study(run, path):
