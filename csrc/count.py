@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import subprocess
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,7 +24,9 @@ else:
 
 FLOP = {"mma_16x8x16_f16": 2 * 16 * 8 * 16, "mma_16x8x16_bf16": 2 * 16 * 8 * 16, "mma_16x8x8_tf32": 2 * 16 * 8 * 8}
 BARRIERS = ("__syncthreads", "__syncthreads_count", "__syncthreads_or", "__syncthreads_and")
+SHARED = -2  # the number of shared memory among arrays (csrc/emulator/count_examples.h)
 DYNAMIC_SHARED = str(build.CSRC / "emulator" / "emulator.h")  # has the one function of the emulator without branches
+FIRST = 12  # examples of a row that are kept from its start, and of the rest
 PER_LAUNCH = ("lts__t_sectors_op_read.sum", "lts__t_sectors_op_write.sum", "lts__t_sectors_op_atom.sum",
               "dram__bytes_read.sum", "dram__bytes_write.sum")
 
@@ -31,6 +34,18 @@ PER_LAUNCH = ("lts__t_sectors_op_read.sum", "lts__t_sectors_op_write.sum", "lts_
 COUNTERS = ("inst_executed", "thread_inst_executed", "memory_l2_theoretical_sectors_global",
             "memory_l2_theoretical_sectors_global_ideal", "memory_l1_wavefronts_shared",
             "memory_l1_wavefronts_shared_ideal", "collisions")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One request as it was, with what its lanes asked for."""
+
+    time: int  # requests of the process before it: orders examples of several lines
+    block: int
+    warp: int  # of the block
+    array: str  # the argument that holds the addresses, as "x float32 64 3072"; "shared"; "" if nobody named it
+    skew: int  # bytes from the start of a sector to the start of the array
+    at: dict  # {lane: bytes from the start of that sector; in shared memory from a multiple of 128 bytes}
 
 
 @dataclass
@@ -49,13 +64,15 @@ class Row:
     memory_l1_wavefronts_shared: int = 0
     memory_l1_wavefronts_shared_ideal: int = 0
     collisions: int = 0  # lanes of an atomic operation that find another lane at their address
+    examples: list = field(default_factory=list, compare=False)  # a few of the requests, in order
 
     @property
     def key(self):
         return self.file, self.line, self.what, self.space, self.size
 
     def __add__(self, other):
-        return Row(*self.key, *(getattr(self, name) + getattr(other, name) for name in COUNTERS))
+        return Row(*self.key, *(getattr(self, name) + getattr(other, name) for name in COUNTERS),
+                   thinned(self.examples + other.examples))
 
     # of a request, on average
     lanes = property(lambda row: row.thread_inst_executed / row.inst_executed)
@@ -102,6 +119,14 @@ class Race:
 
     def __add__(self, other):
         return replace(self, times=self.times + other.times)
+
+
+def thinned(examples):
+    """Some of the examples, in order: the first ones, and of the rest as many, evenly spread."""
+    examples = sorted(examples, key=lambda example: example.time)
+    first, rest = examples[:FIRST], examples[FIRST:]
+    step = -(-len(rest) // FIRST)
+    return first + (rest[step - 1 :: step] if rest else [])
 
 
 def summed(parts):
@@ -180,6 +205,29 @@ def launches(path, source):
     return [_launch(launch, places, files) for launch in counted]
 
 
+@contextmanager
+def naming(path, arrays):
+    """Inside, examples of the library say in which of these arrays they lie: [(address, bytes, name)]."""
+    library = ctypes.CDLL(str(path))
+    library.gpu_array.argtypes, library.gpu_array.restype = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_char_p), None
+    for address, size, name in arrays:
+        library.gpu_array(address, size, name.encode())
+    try:
+        yield
+    finally:
+        library.gpu_array(None, 0, b"")
+
+
+def arguments(source, function):
+    """The names of the arguments of a C function that the source defines, [] if it does not. A macro may define it and
+    join its name from parts: room_##rung."""
+    text = Path(source).read_text().replace("\\\n", " ")
+    found = [(name, inside) for name, inside in re.findall(r'extern "C" int ([\w#]+)\(([^)]*)\)', text)
+             if re.fullmatch(re.sub(r"##\w+", r"\\w+", name), function)]
+    name, inside = max(found, key=lambda one: len(one[0]), default=("", ""))
+    return [argument.split()[-1].lstrip("*&") for argument in inside.split(",") if argument.strip()]
+
+
 def of_the_emulator(file):
     return file.parent == build.CSRC / "emulator" or file == build.CSRC / "gpu.h"
 
@@ -189,11 +237,11 @@ def _launch(counted, places, files):
     for part in counted["rows"]:
         what = "cp.async" if part["what"] == "copy" else part["what"]
         rows.append(Row(*place(places[part["site"] - 1], files), what, part["space"], part["size"],
-                        *(part[name] for name in COUNTERS)))
+                        *(part[name] for name in COUNTERS), _examples(part, counted["arrays"])))
     for part in counted["together"]:
         memory = ("shared", 16) if part["what"] == "ldmatrix" else ("", 0)
         rows.append(Row(files.get(os.path.realpath(part["file"]), ""), part["line"], part["what"], *memory,
-                        *(part[name] for name in COUNTERS)))
+                        *(part[name] for name in COUNTERS), _examples(part, counted["arrays"])))
     for part in counted["steps"]:
         at = places[part["site"] - 1]
         if at[0][1] in files or at[0][1] == DYNAMIC_SHARED:  # else it is the emulator's own
@@ -205,6 +253,15 @@ def _launch(counted, places, files):
         elsewhere=sum(row.inst_executed for row in rows if not row.file),
         races=summed(_race(race, places, files) for race in counted["races"]),
     )
+
+
+def _examples(part, arrays):
+    found = []
+    for time, block, warp, array, active, *at in part["examples"]:
+        named = arrays[array] if array >= 0 else {"name": "shared" if array == SHARED else "", "skew": 0}
+        lanes = [lane for lane in range(32) if active >> lane & 1]
+        found.append(Example(time, block, warp, named["name"], named["skew"], dict(zip(lanes, at, strict=True))))
+    return found
 
 
 def _race(race, places, files):

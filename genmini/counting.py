@@ -202,7 +202,10 @@ def merged(launches):
 def save(path, counted, prediction=None):
     """Write all counters as JSON, and what is compiled and predicted (genmini/predict.py), if given."""
     more = {} if prediction is None else prediction.as_json()
-    files.write(path, json.dumps(asdict(counted) | {"source": counted.source.name} | more, indent=1).encode())
+    content = asdict(counted) | {"source": counted.source.name} | more
+    for row in (row for launch in content["launches"] for row in launch["rows"]):
+        del row["examples"]  # sums are enough here
+    files.write(path, json.dumps(content, indent=1).encode())
 
 
 @dataclass

@@ -11,7 +11,7 @@ import ctypes
 import functools
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +99,18 @@ def counting(source):
     launches += count.launches(library, path)
 
 
+def _named(name, function, arguments):
+    """Inside, the counted build knows in which of the tensors an address lies, by the names in the source."""
+    if name not in _counted:
+        return nullcontext()
+    source = build.CSRC / f"{name}.cu"
+    tensors = [(tensor.data_ptr(), tensor.numel() * tensor.element_size(),
+                f"{word} {str(tensor.dtype).removeprefix('torch.')} {' '.join(map(str, tensor.shape))}")
+               for word, tensor in zip(count.arguments(source, function), arguments, strict=False)
+               if isinstance(tensor, torch.Tensor)]
+    return count.naming(FOLDER / f"{name}.counted.so", tensors)
+
+
 def _loaded(name, kind):
     return load(name, "counted" if kind == "emulated" and name in _counted else kind)
 
@@ -145,7 +157,7 @@ def call(name, kind, function, *arguments, threads=None):
     elif kind == "cpu":
         code = entry(*values, threads or torch.get_num_threads())
     else:
-        with _lock:
+        with _lock, _named(name, function, arguments):
             code = entry(*values, None)
     if code:
         raise RuntimeError(f"{function} ({kind}) failed: {_text(library, code)}")

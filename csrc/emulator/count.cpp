@@ -10,6 +10,7 @@
 // One OS thread runs all blocks. gpu_counts() hands out the launches since the last call, as JSON; csrc/count.py turns
 // sites into lines.
 #include "count.h"
+#include "count_json.h"
 #include "count_races.h"
 #include "count_replay.h"
 #include "count_request.h"
@@ -26,8 +27,6 @@ extern const char __ehdr_start __attribute__((visibility("hidden")));    // the 
 
 namespace counters {
 namespace {
-
-const char* const NAMES[] = {"load", "store", "atomic", "copy", "step"};
 
 struct Range {
     uintptr_t start, end;
@@ -46,6 +45,9 @@ struct Key {    // of a row: accesses at one site
     auto tied() const { return std::tie(site, what, shared, size); }
     bool operator<(const Key& k) const { return tied() < k.tied(); }
 };
+struct Row : Cost {    // the sum of what one key's requests cost, and a few of them
+    Examples examples;
+};
 struct Step {    // a basic block
     uint64_t executed = 0, lanes = 0, divergent = 0;
 };
@@ -53,9 +55,9 @@ struct Launch {
     const void* kernel = nullptr;
     dim3 grid, block;
     size_t shared_bytes = 0;
-    std::map<Key, Cost> rows;
+    std::map<Key, Row> rows;
     std::map<uint32_t, Step> steps;
-    std::map<std::tuple<std::string, std::string, int>, Cost> together;    // by what, file, line
+    std::map<std::tuple<std::string, std::string, int>, Row> together;    // by what, file, line
     uint64_t l2_read = 0, l2_write = 0, l2_atomic = 0, dram_read = 0, dram_write = 0;    // in sectors
 };
 
@@ -71,6 +73,8 @@ Trace trace[1024];       // of each thread of the block
 Position position[1024];
 std::vector<Range> hidden;
 Range statics, dynamic;
+std::vector<Array> arrays;    // of the call that runs
+uint64_t requests;            // of all launches
 int64_t block_number;
 Races races;
 int last;    // the thread that ran before the emulator did
@@ -114,7 +118,17 @@ void through_caches(const Request& request, const Cost& cost, const uintptr_t* s
     }
 }
 
+void keep_example(Row& row, const Request& request, int warp) {
+    requests++;
+    if (!row.examples.wants_next()) return;
+    uintptr_t first = request.at[__builtin_ctz(request.active)];    // a multiple of 128: the banks stay
+    Example e = example_of(request, arrays, row.examples, (dynamic.has(first) ? dynamic : statics).start / 128 * 128);
+    e.time = requests, e.block = block_number, e.warp = warp;
+    row.examples.add(e);
+}
+
 struct Warp {    // what Replay calls
+    int number;    // of the block
     void step(const Event& block, uint32_t lanes) {
         Step& step = launch.steps[block.site];
         step.executed++, step.lanes += uint64_t(__builtin_popcount(lanes));
@@ -123,64 +137,39 @@ struct Warp {    // what Replay calls
     void request(const Event& first, const Request& lanes) {
         uintptr_t sector[MOST_SECTORS];
         Cost cost = lanes.shared ? cost_of_shared(lanes) : cost_of_global(lanes, sector);
-        launch.rows[{first.site, first.what, first.shared, first.size}] += cost;
+        Row& row = launch.rows[{first.site, first.what, first.shared, first.size}];
+        row += cost, keep_example(row, lanes, number);
         if (!lanes.shared) through_caches(lanes, cost, sector);
     }
 };
 
 // ---- JSON -----------------------------------------------------------------------------------------------------------
-std::string number(const char* name, uint64_t value) {
-    return "\"" + std::string(name) + "\":" + std::to_string(value);
-}
-std::string text(const char* name, const std::string& value) {
-    std::string escaped;
-    for (char c : value) escaped += c == '"' || c == '\\' ? std::string("\\") + c : std::string(1, c);
-    return "\"" + std::string(name) + "\":\"" + escaped + "\"";
-}
-std::string triple(const char* name, dim3 v) {
-    return "\"" + std::string(name) + "\":[" + std::to_string(v.x) + "," + std::to_string(v.y) + "," +
-           std::to_string(v.z) + "]";
-}
-std::string costs(const Cost& c) {
-    return number("inst_executed", c.requests) + "," + number("thread_inst_executed", c.lanes) + "," +
-           number("memory_l2_theoretical_sectors_global", c.sectors) + "," +
-           number("memory_l2_theoretical_sectors_global_ideal", c.sectors_ideal) + "," +
-           number("memory_l1_wavefronts_shared", c.wavefronts) + "," +
-           number("memory_l1_wavefronts_shared_ideal", c.wavefronts_ideal) + "," + number("collisions", c.collisions);
-}
-template <class List, class F> std::string list(const char* name, const List& of, F write) {
-    std::string all;
-    for (auto& [key, value] : of) all += (all.empty() ? "{" : ",{") + write(key, value) + "}";
-    return "\"" + std::string(name) + "\":[" + all + "]";
-}
-
-std::string access(const char* name, const Access& a) {
-    return "\"" + std::string(name) + "\":{" + number("site", a.site.offset) + "," + text("file", a.site.file) + "," +
-           number("line", uint64_t(a.site.line)) + "," + text("what", NAMES[a.what]) + "," +
-           number("thread", uint64_t(a.thread)) + "}";
-}
-
 std::string json(const Launch& l) {
-    auto row = [](const Key& k, const Cost& c) {
+    auto row = [](const Key& k, const Row& c) {
         return number("site", k.site) + "," + text("what", NAMES[k.what]) + "," +
-               text("space", k.shared ? "shared" : "global") + "," + number("size", uint64_t(k.size)) + "," + costs(c);
+               text("space", k.shared ? "shared" : "global") + "," + number("size", uint64_t(k.size)) + "," +
+               costs(c) + "," + kept(c.examples);
     };
     auto step = [](uint32_t site, const Step& s) {
         return number("site", site) + "," + number("executed", s.executed) + "," + number("lanes", s.lanes) + "," +
                number("divergent", s.divergent);
     };
-    auto together = [](const auto& key, const Cost& c) {
+    auto together = [](const auto& key, const Row& c) {
         auto& [what, file, line] = key;
-        return text("what", what) + "," + text("file", file) + "," + number("line", uint64_t(line)) + "," + costs(c);
+        return text("what", what) + "," + text("file", file) + "," + number("line", uint64_t(line)) + "," +
+               costs(c) + "," + kept(c.examples);
     };
     auto race = [](const auto&, const Race& r) {
         return access("one", r.one) + "," + access("other", r.other) + "," + number("block", uint64_t(r.block)) +
                "," + number("times", r.times);
     };
+    std::string names;    // and how far behind the start of a sector an array begins
+    for (const Array& a : arrays)
+        names += (names.empty() ? "{" : ",{") + text("name", a.name) + "," + number("skew", a.start % 32) + "}";
     return "{" + number("kernel", offset(l.kernel)) + "," + triple("grid", l.grid) + "," + triple("block", l.block) +
            "," + number("dynamic_shared", l.shared_bytes) + "," + list("rows", l.rows, row) + "," +
            list("steps", l.steps, step) + "," + list("together", l.together, together) + "," +
-           list("races", races.found, race) + "," +
+           list("races", races.found, race) + ",\"arrays\":[" + names + "]," +
            number("lts__t_sectors_op_read.sum", l.l2_read) + "," + number("lts__t_sectors_op_write.sum", l.l2_write) +
            "," + number("lts__t_sectors_op_atom.sum", l.l2_atomic) + "," +
            number("dram__bytes_read.sum", 32 * l.dram_read) + "," + number("dram__bytes_write.sum", 32 * l.dram_write) +
@@ -224,8 +213,10 @@ void block_begins(const void* static_memory, size_t static_size, const void* dyn
     races.block_begins();
 }
 void line_up(int first_warp, int warps) {
-    Warp warp;
-    for (int w = first_warp; w < first_warp + warps; w++) Replay(warp, trace + 32 * w, position + 32 * w);
+    for (int w = first_warp; w < first_warp + warps; w++) {
+        Warp warp{w};
+        Replay(warp, trace + 32 * w, position + 32 * w);
+    }
 }
 void together(const char* what, uint32_t lanes, const char* file, int line) {
     Cost& cost = launch.together[{what, file, line}];
@@ -237,7 +228,11 @@ void load_matrices(const uint64_t* row, uint32_t lanes, int matrices, const char
     for (int l = 0; l < 8 * matrices; l++)
         if (lanes >> l & 1) races.access(last / 32 * 32 + l, LOAD, {0, file, line}, row[l], 16, block_number);
     Cost cost = cost_of_matrices(row, lanes, matrices);
-    launch.together[{"ldmatrix", file, line}] += cost;    // requests and lanes: together() has them
+    Row& of_line = launch.together[{"ldmatrix", file, line}];
+    of_line += cost;    // requests and lanes: together() has them
+    Request request = {LOAD, true, 16, lanes & uint32_t((uint64_t(1) << 8 * matrices) - 1), {}};
+    std::copy(row, row + 8 * matrices, request.at);
+    keep_example(of_line, request, last / 32);
 }
 void atomic(const void* site, const void* at, size_t size) {
     if (running.thread >= 0) record(ATOMIC, site, __builtin_frame_address(0), (uintptr_t)at, size);
@@ -259,6 +254,12 @@ EXPORTED const char* gpu_counts() {    // of the launches since the last call: a
     static std::string text;
     text = "[" + finished + "]", finished.clear();
     return text.c_str();
+}
+
+// Of the calls that follow: an array that they are given, by the name of their argument. A null pointer: forget all
+EXPORTED void gpu_array(const void* start, int64_t bytes, const char* name) {
+    if (!start) arrays.clear();
+    else arrays.push_back({(uintptr_t)start, (uintptr_t)start + bytes, name});
 }
 
 #define RECORD(name, what, bytes)                                                                             \
