@@ -38,6 +38,18 @@ test-oldest: .venv/ready ## a few tests with the oldest PyTorch promised, in .ve
 	.venv-oldest/bin/python -m pytest -q tests/kernels/test_layers.py tests/kernels/test_vector_quantizer.py \
 		tests/project/test_train.py tests/project/test_runs.py tests/project/test_resume.py
 
+# Five libraries and what they import. The rest that they need is in .venv: pip would bring a second PyTorch.
+PEERS = vector-quantize-pytorch==1.32.0 einops==0.8.2 einx==0.4.3 frozendict==2.5.1 loguru==0.7.3 \
+	torch-einops-utils==0.2.0 zuko==1.6.0 nflows==0.14 normflows==1.7.3 pythae==0.1.2 cloudpickle==3.1.3 \
+	pydantic==2.14.4 pydantic-core==2.50.5 annotated-types==0.8.0 typing-inspection==0.4.5
+.venv-peers/ready: Makefile | .venv/ready
+	rm -rf .venv-peers
+	$(PY) -m pip install -q --disable-pip-version-check --no-deps --target .venv-peers $(PEERS)
+	@touch $@
+
+test-peers: build .venv-peers/ready ## genmini.swap in real models of five other libraries, which .venv-peers holds
+	PYTHONPATH=.venv-peers $(PY) -m pytest -q -m peers tests/project/test_peers.py
+
 sanitize: .venv/ready ## all kernels and rungs under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
 	$(PY) csrc/sanitize.py --thorough
 
@@ -87,9 +99,9 @@ lint: .venv/ready ## ruff and clang-format
 	git ls-files "*.cu" "*.cpp" "*.h" | xargs .venv/bin/clang-format --dry-run --Werror
 
 clean:           ## remove what was built
-	rm -rf .venv .venv-oldest build kernels/lib *.egg-info .cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-oldest .venv-peers build kernels/lib *.egg-info .cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help build demo test test-docs test-thorough test-oldest sanitize bench gpu lint clean
+.PHONY: help build demo test test-docs test-thorough test-oldest test-peers sanitize bench gpu lint clean
 .PHONY: sheet table-likelihood table-plane table-latent table-samples table-translate table-text
 .PHONY: table-mnist table-mnist-samples
 .DEFAULT_GOAL := help

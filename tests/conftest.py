@@ -26,10 +26,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests marked `thorough` or `docs` run when they are asked for: `make test-thorough`, `make test-docs`."""
+    """Tests marked `thorough`, `docs` or `peers` run when they are asked for: by `make test-thorough` and so on."""
     wanted = config.option.markexpr or ""
     all_of_them = os.environ.get("GENMINI_THOROUGH") == "1"
-    waits = {"thorough": not all_of_them and "thorough" not in wanted, "docs": "docs" not in wanted}
+    waits = {name: name not in wanted for name in ("docs", "peers")}
+    waits["thorough"] = not all_of_them and "thorough" not in wanted
     later = [item for item in items if any(skip and item.get_closest_marker(name) for name, skip in waits.items())]
     config.hook.pytest_deselected(items=later)
     items[:] = [item for item in items if item not in later]
