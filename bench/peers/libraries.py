@@ -1,7 +1,7 @@
 """Models of libraries that others wrote, as their users build them: for tests/project/test_peers.py and
 bench/table_peers.py, by `make test-peers`.
 
-    BUILD[name](size)    (model, x, loss) with loss(model, x) a number
+    BUILD[name](size)    (a model, x, loss) with loss(model, x) a number
 
 size: "small" for a test, "usual" for times. The libraries are imported where they are asked for.
 """
@@ -34,7 +34,7 @@ class Autoencoder(nn.Module):
 def vector_quantize(**kwargs):
     def build(size):
         theirs = Autoencoder(size, **kwargs)
-        return theirs, torch.randn(theirs.shape), lambda model, x: model(x)
+        return theirs, torch.randn(theirs.shape), lambda theirs, x: theirs(x)
 
     return build
 
@@ -43,8 +43,8 @@ def of_density(build):
     """A flow: its loss is -log p(x), mean over the rows."""
 
     def with_inputs(size):
-        model, log_prob = build(D[size], (WIDE[size], WIDE[size]))
-        return model, torch.randn(N[size], D[size]), lambda model, x: -log_prob(model, x).mean()
+        theirs, log_prob = build(D[size], (WIDE[size], WIDE[size]))
+        return theirs, torch.randn(N[size], D[size]), lambda theirs, x: -log_prob(theirs, x).mean()
 
     return with_inputs
 
@@ -68,8 +68,8 @@ def nflows_maf(features, hidden):
     from nflows import distributions, flows, transforms
 
     each = [transforms.MaskedAffineAutoregressiveTransform(features, hidden[0], num_blocks=1) for _ in range(2)]
-    model = flows.Flow(transforms.CompositeTransform(each), distributions.StandardNormal([features]))
-    return model, lambda flow, x: flow.log_prob(x)
+    theirs = flows.Flow(transforms.CompositeTransform(each), distributions.StandardNormal([features]))
+    return theirs, lambda flow, x: flow.log_prob(x)
 
 
 @of_density
@@ -79,8 +79,8 @@ def nflows_coupling(features, hidden):
 
     network = lambda inputs, outputs: nets.ResidualNet(inputs, outputs, hidden[0] // 4)
     each = [transforms.AffineCouplingTransform((torch.arange(features) + i) % 2, network) for i in range(4)]
-    model = flows.Flow(transforms.CompositeTransform(each), distributions.StandardNormal([features]))
-    return model, lambda flow, x: flow.log_prob(x)
+    theirs = flows.Flow(transforms.CompositeTransform(each), distributions.StandardNormal([features]))
+    return theirs, lambda flow, x: flow.log_prob(x)
 
 
 @of_density
@@ -91,8 +91,8 @@ def normflows_block(features, hidden):
     for _ in range(4):
         network = normflows.nets.MLP([features // 2, hidden[0] // 4, features], init_zeros=False)
         each += [normflows.flows.AffineCouplingBlock(network), normflows.flows.Permute(features, mode="swap")]
-    model = normflows.NormalizingFlow(normflows.distributions.DiagGaussian(features), each)
-    return model, lambda flow, x: flow.log_prob(x)
+    theirs = normflows.NormalizingFlow(normflows.distributions.DiagGaussian(features), each)
+    return theirs, lambda flow, x: flow.log_prob(x)
 
 
 @of_density
@@ -101,35 +101,35 @@ def normflows_masked(features, hidden):
 
     network = lambda: normflows.nets.MLP([features, hidden[0] // 4, features], init_zeros=False)
     each = [normflows.flows.MaskedAffineFlow((torch.arange(features) + i) % 2, network(), network()) for i in range(4)]
-    model = normflows.NormalizingFlow(normflows.distributions.DiagGaussian(features), each)
-    return model, lambda flow, x: flow.log_prob(x)
+    theirs = normflows.NormalizingFlow(normflows.distributions.DiagGaussian(features), each)
+    return theirs, lambda flow, x: flow.log_prob(x)
 
 
 @of_density
 def pythae_maf(features, hidden):
     from pythae.models.normalizing_flows import MAF, MAFConfig
 
-    model = MAF(MAFConfig(input_dim=(features,), n_made_blocks=2, n_hidden_in_made=2, hidden_size=hidden[0],
+    theirs = MAF(MAFConfig(input_dim=(features,), n_made_blocks=2, n_hidden_in_made=2, hidden_size=hidden[0],
                           include_batch_norm=False))
 
-    def log_prob(model, x):
-        out = model(x)
+    def log_prob(theirs, x):
+        out = theirs(x)
         return out.log_abs_det_jac - out.out.square().sum(1) / 2
 
-    return model, log_prob
+    return theirs, log_prob
 
 
 @of_density
 def pythae_made(features, hidden):
     from pythae.models.normalizing_flows import MADE, MADEConfig
 
-    model = MADE(MADEConfig(input_dim=(features,), output_dim=(features,), hidden_sizes=list(hidden)))
+    theirs = MADE(MADEConfig(input_dim=(features,), output_dim=(features,), hidden_sizes=list(hidden)))
 
-    def log_prob(model, x):
-        out = model(x)
+    def log_prob(theirs, x):
+        out = theirs(x)
         return -((x - out.mu).square() * (-out.log_var).exp() + out.log_var).sum(1) / 2
 
-    return model, log_prob
+    return theirs, log_prob
 
 
 def pythae_vqvae(**kwargs):
@@ -157,7 +157,7 @@ def pythae_vqvae(**kwargs):
         n, side, d, codes = {"small": (3, 12, 6, 10), "usual": (64, 32, 64, 512)}[size]
         config = VQVAEConfig(input_dim=(1, side, side), latent_dim=d, num_embeddings=codes, **kwargs)
         return (VQVAE(config, encoder=Encoder(d), decoder=Decoder(d)), torch.rand(n, 1, side, side),
-                lambda model, x: model({"data": x}).loss)
+                lambda theirs, x: theirs({"data": x}).loss)
 
     return build
 
@@ -166,8 +166,8 @@ def pythae_pixelcnn(size):
     from pythae.models.normalizing_flows import PixelCNN, PixelCNNConfig
 
     n, side, wide = {"small": (3, 5, 4), "usual": (16, 28, 32)}[size]
-    model = PixelCNN(PixelCNNConfig(input_dim=(1, side, side), n_embeddings=16, n_layers=4, kernel_size=5))
-    return model, torch.randint(16, (n, 1, side, side)).float(), lambda model, x: model({"data": x}).loss
+    theirs = PixelCNN(PixelCNNConfig(input_dim=(1, side, side), n_embeddings=16, n_layers=4, kernel_size=5))
+    return theirs, torch.randint(16, (n, 1, side, side)).float(), lambda theirs, x: theirs({"data": x}).loss
 
 
 BUILD = {
