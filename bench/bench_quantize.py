@@ -1,7 +1,4 @@
 """The whole step of VQ-VAE, the search included, beside PyTorch's own. Room: kernels/quantize.py
-
-On a CPU the search is a kernel in C++, and PyTorch takes the step and its gradient: in the rows `backward` no kernel of
-genmini runs.
 """
 
 import torch

@@ -25,8 +25,6 @@ template <class T> struct Gradient {    // of the inverse, dy is dx and dx is dy
     int64_t N, D;
 };
 
-constexpr int SUMS = 16;    // partial sums of a part of a row: number d belongs to sum d % SUMS
-
 }    // namespace
 
 #define EACH_SET "../affine_coupling.cpp"
@@ -34,45 +32,7 @@ constexpr int SUMS = 16;    // partial sums of a part of a row: number d belongs
 #endif
 
 #ifdef SET    // ---- the arithmetic, read by csrc/cpu/each_set.h for each instruction set ----------------------------
-
-// A sum in doubles, V one or a vector of them. `compensated` keeps beside it the sum of its rounding errors (Knuth's
-// two-sum: s + e = a + b exactly, unless it overflows)
-template <bool compensated, class V> struct Sum {
-    V high, low;
-    void add(const V& b) {
-        const V a = high, s = a + b;
-        if constexpr (compensated) {
-            const V bb = s - a, e = (a - (s - bb)) + (b - bb);
-            low += e == e ? e : V{};    // e is NaN after an infinity: the result is then high alone
-        }
-        high = s;
-    }
-    void add(const Sum& other) { add(other.high), low += other.low; }
-};
-template <class T> constexpr bool COMPENSATED = sizeof(T) == 8;
-template <class T> using RowSum = Sum<COMPENSATED<T>, double>;
-
-// The sum of a row: SUMS partial sums, which a tree adds
-template <class T> struct RowSums {
-    static constexpr int L = LANES<double>;
-    Sum<COMPENSATED<T>, vec<double>> sums[SUMS / L] = {};
-
-    void add(int j, vec<T> v) {    // vector j of SUMS numbers
-        if constexpr (sizeof(T) == 8) sums[j].add(v);
-        else sums[2 * j].add(wide<0>(v)), sums[2 * j + 1].add(wide<1>(v));
-    }
-    RowSum<T> total_of_all() {
-#pragma GCC unroll 4
-        for (int half = SUMS / L / 2; half; half /= 2)
-            for (int i = 0; i < half; i++) sums[i].add(sums[i + half]);
-        if (!COMPENSATED<T>) return {total<double>(sums[0].high), 0};
-        RowSum<T> lane[L];
-        for (int l = 0; l < L; l++) lane[l] = {sums[0].high[l], sums[0].low[l]};
-        for (int half = L / 2; half; half /= 2)
-            for (int l = 0; l < half; l++) lane[l].add(lane[l + half]);
-        return lane[0];
-    }
-};
+#include "cpu/row_sums.h"
 
 template <bool inverse, class S> static inline double logdet_of(const S& sum) {
     return inverse ? -(sum.high + sum.low) : sum.high + sum.low;
@@ -107,16 +67,9 @@ static void couple_part(const Coupling<T>& p, int64_t n0, int64_t n1, int64_t d0
     if (p.D < SUMS) return short_rows<inverse>(p, n0, n1);
     for (int64_t n = n0; n < n1; n++) {
         RowSums<T> sums;
-        auto block = [&](int64_t d, int64_t count) {
-#pragma GCC unroll 8
-            for (int j = 0; j < SUMS / LANES<T>; j++) {
-                const int64_t first = j * LANES<T>, left = count - first;
-                if (left > 0) sums.add(j, couple<inverse>(p, n * p.D + d + first, left < LANES<T> ? left : LANES<T>));
-            }
-        };
-        int64_t d = d0;
-        for (; d + SUMS <= d1; d += SUMS) block(d, SUMS);
-        if (d < d1) block(d, d1 - d);
+        each_of_sums<T>(d0, d1, [&](int j, int64_t d, int64_t count) {
+            sums.add(j, couple<inverse>(p, n * p.D + d, count));
+        });
         const RowSum<T> sum = sums.total_of_all();
         if (p.D <= PART) {
             p.logdet[n] = T(logdet_of<inverse>(sum));

@@ -4,7 +4,7 @@ The step of VQ-VAE once the room nearest_code has found the codes (van den Oord,
 the course's "VQ-VAE"): the network behind the codes learns as if they were z, and the codes move towards the vectors
 that they replace.
 
-    kernels: csrc/quantize.cu    layer: genmini.layers.VectorQuantizer
+    kernels: csrc/quantize.cu, csrc/quantize.cpp    layer: genmini.layers.VectorQuantizer
     test: tests/kernels/test_quantize.py    bench: bench/bench_quantize.py
 
 Math
@@ -29,6 +29,8 @@ Tiling
 
                 order  | 3  8  9 | 0 | 1  2  4  5  6  7 | ...        warp w adds every 16th row of the run, ascending;
                 code       0       1          3                      then the warps' sums are added in order
+
+    A CPU walks along rows, some rows a task; for de it sorts by counting, and a task adds the runs of some codes.
 """
 
 import math
@@ -58,34 +60,53 @@ def reference_de(dloss, z, e, index):  # -> (K, D)
     return torch.zeros_like(e, dtype=torch.float64).index_add(0, index, push).to(e.dtype)
 
 
-# ---- kernel: in csrc/quantize.cu, by these names --------------------------------------------------------------------
+# ---- kernel: in csrc/quantize.cu, and in csrc/quantize.cpp for CPUs, by these names ---------------------------------
 #
-#   rung     z_q and loss            dz             de
-#   naive    quantize_forward_naive  quantize_dz    quantize_de_naive
-#   fused    quantize_forward_fused  quantize_dz    quantize_de_fused, after a stable sort
+#   rung     z_q and loss            dz               de
+#   naive    quantize_forward_naive  quantize_dz      quantize_de_naive
+#   fused    quantize_forward_fused  quantize_dz      quantize_de_fused, after a stable sort
+#   (cpu)    quantize_forward_cpu    quantize_dz_cpu  quantize_de_cpu
 
 # ---- launcher -------------------------------------------------------------------------------------------------------
 
 
+def taken(backend, z, e, *like_z):
+    """What a kernel takes: dtypes and tensors. For a native one these have the one dtype of sums."""
+    if backend != "cpu":
+        return (z.dtype, e.dtype), z, e, *like_z
+    sums = sum_dtype(z.dtype, e.dtype)
+    return (sums,), *(a.to(sums) for a in (z, e, *like_z))
+
+
 def launch(backend, rung, z, e, index, beta):
-    z_q, loss = torch.empty_like(z), z.new_empty(len(z), dtype=sum_dtype(z.dtype, e.dtype))
-    arguments = z.dtype, e.dtype, z, e, index, z_q, loss, beta, len(z), *e.shape
-    _library.call("quantize", backend, f"quantize_forward_{rung}", *arguments)
-    return z_q, loss
+    dtypes, z_, e_ = taken(backend, z, e)
+    z_q, loss = torch.empty_like(z_), z.new_empty(len(z), dtype=sum_dtype(z.dtype, e.dtype))
+    arguments = *dtypes, z_, e_, index, z_q, loss, beta, len(z), *e.shape
+    _library.call("quantize", backend, f"quantize_forward_{rung or backend}", *arguments)
+    return z_q.to(z.dtype), loss
 
 
 def launch_dz(backend, dz_q, dloss, z, e, index, beta):
-    dz = torch.empty_like(z)
-    arguments = z.dtype, e.dtype, dz_q, dloss, z, e, index, dz, beta, len(z), *e.shape
-    _library.call("quantize", backend, "quantize_dz", *arguments)
-    return dz
+    dtypes, z_, e_, dz_q = taken(backend, z, e, dz_q)
+    dz = torch.empty_like(z_)
+    arguments = *dtypes, dz_q, dloss, z_, e_, index, dz, beta, len(z), *e.shape
+    _library.call("quantize", backend, "quantize_dz_cpu" if backend == "cpu" else "quantize_dz", *arguments)
+    return dz.to(z.dtype)
 
 
 def launch_de(backend, rung, dloss, z, e, index):
-    de = torch.empty_like(e)
-    arguments = (index, de, len(z), *e.shape) if rung == "naive" else (*_library.segments(index, len(e)), de, *e.shape)
-    _library.call("quantize", backend, f"quantize_de_{rung}", z.dtype, e.dtype, dloss, z, e, *arguments)
-    return de
+    N, (K, D), threads = len(z), e.shape, None
+    dtypes, z_, e_ = taken(backend, z, e)
+    de = torch.empty_like(e_)
+    if backend == "cpu":
+        threads = torch.get_num_threads()
+        bytes = _library.size("quantize", "cpu", "quantize_de_cpu_workspace", N, K, threads=threads)
+        arguments = index, de, z.new_empty(bytes, dtype=torch.uint8), N, K, D
+    else:
+        arguments = (index, de, N, K, D) if rung == "naive" else (*_library.segments(index, K), de, K, D)
+    call = "quantize", backend, f"quantize_de_{rung or backend}"
+    _library.call(*call, *dtypes, dloss, z_, e_, *arguments, threads=threads)
+    return de.to(e.dtype)
 
 
 # ---- gradient -------------------------------------------------------------------------------------------------------
@@ -100,23 +121,23 @@ def gradient(dz_q, dloss, z, e, index, beta, needed):
 
 # ---- registration ---------------------------------------------------------------------------------------------------
 
-QUANTIZE = room("quantize", "cuda", ("naive", "fused"))
+QUANTIZE = room("quantize", "cuda", ("naive", "fused"), cpu="C++")
 
 _step = differentiable(operator(
     QUANTIZE, "quantize(Tensor z, Tensor e, Tensor index, float beta) -> (Tensor z_q, Tensor loss)",
     fake=lambda z, e: (z.new_empty(z.shape), z.new_empty(z.shape[0], dtype=sum_dtype(z.dtype, e.dtype))),
     check=lambda e, index: _check.in_range("index", index, len(e), "K"),
-    takes="z: T(N, D); e: U(K, D); index: int64(N)", reference=reference, kernel=launch,
+    takes="z: T(N, D); e: U(K, D); index: int64(N)", reference=reference, kernel=launch, cpu=launch,
 ), gradient, rows="z index")
 _dz = differentiable(operator(
     QUANTIZE, "quantize_dz(Tensor dz_q, Tensor dloss, Tensor z, Tensor e, Tensor index, float beta) -> Tensor dz",
     fake="z", takes="dz_q z: T(N, D); e: U(K, D); index: int64(N); dloss: R(N)",
-    reference=reference_dz, kernel=launch_dz,
+    reference=reference_dz, kernel=launch_dz, cpu=launch_dz,
 ), rows="dz_q dloss z index")
 _de = differentiable(operator(
     QUANTIZE, "quantize_de(Tensor dloss, Tensor z, Tensor e, Tensor index) -> Tensor de",
     fake="e", takes="z: T(N, D); e: U(K, D); index: int64(N); dloss: R(N)",
-    reference=reference_de, kernel=launch_de,
+    reference=reference_de, kernel=launch_de, cpu=launch_de,
 ))
 
 

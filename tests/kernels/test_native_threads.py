@@ -66,6 +66,12 @@ def code_stats():
     return *ops.code_stats(z, index, 50), *ops.code_stats(z, index * 0, 2)
 
 
+def quantize():
+    """Of many codes, and of one that has most rows"""
+    of = lambda z, e: with_gradients(lambda z, e: torch.cat([a.flatten() for a in ops.quantize(z, e)[::2]]), z, e)
+    return *of(numbers(3000, 33), numbers(50, 33, seed=1)), *of(numbers(3000, 70), 9 * numbers(2, 70, seed=1))
+
+
 def softmax_nll():
     """Levels first and last"""
     of = lambda logits, L: with_gradients(ops.softmax_nll, logits, torch.arange(70 * 90).reshape(70, 90) % L)
@@ -89,6 +95,7 @@ NATIVE = {
     "nearest_code": lambda: ops.nearest_code(numbers(500, 16).float(), numbers(600, 16, seed=1).float()),
     "pixelcnn_sample": pixelcnn_sample,
     "q_sample": q_sample,
+    "quantize": quantize,
     "softmax_nll": softmax_nll,
     "spline_coupling": lambda: with_gradients(
         lambda x, w: torch.cat([a.flatten() for a in ops.spline_coupling(x, w)]), numbers(900, 7), numbers(900, 7, 23)

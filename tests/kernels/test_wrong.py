@@ -49,6 +49,7 @@ DRAW, DRAW_CPU, DRAWN = "csrc/made_sample.cu", "csrc/made_sample.cpp", "csrc/dra
 PIXELS, PIXELS_BOTH, PIXELS_CPU = "csrc/pixelcnn_sample.cu", "csrc/pixelcnn_sample.h", "csrc/pixelcnn_sample.cpp"
 LINEAR, CONV, NLL = "kernels/masked_linear.py", "kernels/masked_conv2d.py", "kernels/softmax_nll.py"
 TAPS, PIXELS_ROOM = "kernels/_live_taps.py", "kernels/pixelcnn_sample.py"
+STEP_CPU, BY_CODE, ROW_SUMS = "csrc/quantize.cpp", "csrc/cpu/rows_of_codes.h", "csrc/cpu/row_sums.h"
 STATS_CPU = "csrc/code_stats.cpp"
 KL, KL_CPU = "kernels/gaussian_kl.py", "csrc/gaussian_kl.cpp"
 LINEAR_CPU, CONV_CPU = "kernels/_masked_linear_cpu.py", "kernels/_masked_conv2d_cpu.py"
@@ -132,10 +133,16 @@ MUTANTS = [
     Wrong("masked_conv2d", CONV, "x=_turned(dy=dy, weight=weight, kind=kind, colours=colours) if",
           "x=_conv(x=dy, weight=weight, bias=None, kind=kind, colours=colours) if",
           "a gradient that is not turned", "reference"),
-    Wrong("code_stats", STATS_CPU, "d + 8 <= d1; d += 8", "d + 8 < d1; d += 9", "a column forgotten", "cpu"),
-    Wrong("code_stats", STATS_CPU, "order[end[index[n]]++] = n;", "order[end[index[n]]] = n;", "rows lost", "cpu"),
-    Wrong("code_stats", STATS_CPU, "start(p.end, k) < group * R", "start(p.end, k) <= group * R",
+    Wrong("code_stats", BY_CODE, "d + 8 <= d1; d += 8", "d + 8 < d1; d += 9", "a column forgotten", "cpu"),
+    Wrong("code_stats", BY_CODE, "order[end[index[n]]++] = n;", "order[end[index[n]]] = n;", "rows lost", "cpu"),
+    Wrong("code_stats", BY_CODE, "p.start(k) < group * R", "p.start(k) <= group * R",
           "the first code of a group forgotten", "cpu"),
+    Wrong("code_stats", STATS_CPU, "at(p.z + n * p.D + d)", "at(p.z + n * p.D)", "the first columns for all", "cpu"),
+    Wrong("quantize", STEP_CPU, "T((1 + p.beta) *", "T(p.beta *", "a forgotten term of the loss", "cpu"),
+    Wrong("quantize", STEP_CPU, "index[n] < K ? e", "index[n] <= K ? e", "a code beyond the last", "cpu and bad_index"),
+    Wrong("quantize", STEP_CPU, "return 2 * (at(", "return (at(", "a missing 2", "cpu"),
+    Wrong("quantize", STEP_CPU, "(task + 1) * rows)", "(task + 1) * rows - 1)", "an off-by-one end", "cpu"),
+    Wrong("quantize", ROW_SUMS, "if (d < d1) block(d, d1 - d);", "", "the last columns forgotten", "cpu"),
     Wrong("gaussian_kl", KL, "0.5 * l * l * series, tl.exp(l)", "l * l * series, tl.exp(l)", "a missing 1/2"),
     Wrong("gaussian_kl", KL, "at, ok = n[:, None] * D + d", "at, ok = n[:, None] * (D - 1) + d",
           "an off-by-one stride"),
@@ -203,7 +210,7 @@ NATIVE = [
     Wrong("group_norm_silu", NORMED_CPU, "dgamma[c - c0] += s * A[c]", "dgamma[c - c0] = s * A[c]", "= for +=", "cpu"),
     Wrong("affine_coupling", AFFINE_CPU, "whole_exponential<T>(inverse ? -s : s)", "whole_exponential<T>(s)",
           "a sign in the inverse's gradient", "cpu"),
-    Wrong("affine_coupling", AFFINE_CPU, "block(d, d1 - d)", "block(d, d1 - d - 1)", "an off-by-one end", "cpu"),
+    Wrong("affine_coupling", ROW_SUMS, "block(d, d1 - d)", "block(d, d1 - d - 1)", "an off-by-one end", "cpu"),
     Wrong("affine_coupling", AFFINE_CPU, "ceil_div(p.D, PART) + d0 / PART) * 2", "ceil_div(p.D, PART)) * 2",
           "the last part for every other", "cpu"),
     Wrong("affine_coupling", VECTORS, "_mm256_extractf128_ps(v, 1)", "_mm256_castps256_ps128(v)",

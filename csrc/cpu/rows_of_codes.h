@@ -1,0 +1,102 @@
+// Sums over the rows of each code on a CPU, once the rows are sorted by their code: csrc/segments.h for native kernels.
+// Rooms: kernels/code_stats.py, kernels/quantize.py
+//
+//   order   | 3  8  9 | 0 | 1  2  4  5  6  7 | ...     row order[i], for i from end[k-1] to end[k], has code k,
+//   code      0       1          3                     ascending
+//
+// A kernel includes it in parts 1 and 2 (each_set.h). A task adds up some codes, a strip of columns at a time, in
+// double and in the order of the rows: results depend on the data alone. An index outside 0 .. K-1 adds nothing.
+#ifndef SET
+#include <algorithm>
+#include "threads.h"
+
+namespace {
+
+constexpr int64_t STRIP = 32;    // columns at a time
+constexpr int64_t AHEAD = 8;     // rows that are fetched before they are needed: they lie far apart
+
+template <class T> struct RowsOfCodes {
+    const T* z;                      // (N, D)
+    const int64_t *order, *end;      // (rows), (K)
+    int64_t rows;                    // how many have an index in 0 .. K-1
+    T* total;                        // (K, D)
+    int64_t K, D;
+
+    int64_t start(int64_t k) const { return k ? end[k - 1] : 0; }
+};
+
+// count (K), and `space` of N + K numbers for the order
+template <class T>
+RowsOfCodes<T> sorted(const T* z, const int64_t* index, int64_t* count, int64_t* space, T* total, int64_t N, int64_t K,
+                      int64_t D) {
+    int64_t *order = space, *end = order + N, rows = 0;
+    auto known = [&](int64_t k) { return k >= 0 && k < K; };
+    std::fill(count, count + K, 0);
+    for (int64_t n = 0; n < N; n++)
+        if (known(index[n])) count[index[n]]++;
+    for (int64_t k = 0; k < K; rows += count[k++]) end[k] = rows;
+    for (int64_t n = 0; n < N; n++)
+        if (known(index[n])) order[end[index[n]]++] = n;    // from its start, end[k] grows to its end
+    return {z, order, end, rows, total, K, D};
+}
+
+// add(k0, k1, d0, d1) for all codes and columns. Group g of codes has those that start at row g R or later. Few groups,
+// as where one code has most rows, share each strip of columns, too
+template <class T, class F> void each_group(const RowsOfCodes<T>& p, int threads, F add) {
+    const int64_t R = rows_of_a_task(p.D), groups = std::max<int64_t>(1, ceil_div(p.rows, R));
+    const int64_t width = groups < 4 * threads ? STRIP : std::max<int64_t>(1, p.D), strips = ceil_div(p.D, width);
+    auto first = [&](int64_t group) {
+        if (group == groups) return p.K;
+        int64_t low = 0, high = p.K;
+        while (low < high) {
+            int64_t k = low + (high - low) / 2;
+            if (p.start(k) < group * R) low = k + 1;
+            else high = k;
+        }
+        return low;
+    };
+    parallel(groups * strips, worth_waking(threads, p.rows * p.D), [&](int64_t task, int) {
+        int64_t group = task / strips, d = task % strips * width;
+        add(first(group), first(group + 1), d, std::min(p.D, d + width));
+    });
+}
+
+}    // namespace
+
+#else
+
+// Columns d ... d+WIDTH-1 of total_k, their sums in registers: of term(k, n, d, at) over the rows n of the code, where
+// at(p) reads at p as many doubles as are added at once
+template <int WIDTH, class T, class Term>
+static inline void add_strip(const RowsOfCodes<T>& p, int64_t k, int64_t d, Term term) {
+    constexpr int L = LANES<double>;
+    vec<double> sum[WIDTH / L] = {};
+    for (int64_t i = p.start(k); i < p.end[k]; i++) {
+        const T* later = p.z + p.order[std::min(i + AHEAD, p.rows - 1)] * p.D + d;
+        for (int byte = 0; byte < WIDTH * int(sizeof(T)); byte += 64) __builtin_prefetch((const char*)later + byte);
+        for (int v = 0; v < WIDTH / L; v++)
+            sum[v] += term(k, p.order[i], d + v * L, [](const T* numbers) { return wide(numbers); });
+    }
+    for (int v = 0; v < WIDTH / L; v++) store_wide(p.total + k * p.D + d + v * L, sum[v]);
+}
+
+template <class T, class Term>
+static inline void add_column(const RowsOfCodes<T>& p, int64_t k, int64_t d, Term term) {
+    double sum = 0;
+    for (int64_t i = p.start(k); i < p.end[k]; i++)
+        sum += term(k, p.order[i], d, [](const T* number) { return double(*number); });
+    p.total[k * p.D + d] = T(sum);
+}
+
+// Columns d0 ... d1-1 of codes k0 ... k1-1
+template <class T, class Term>
+static inline void add_codes(const RowsOfCodes<T>& p, int64_t k0, int64_t k1, int64_t d0, int64_t d1, Term term) {
+    for (int64_t k = k0; k < k1; k++) {
+        int64_t d = d0;
+        for (; d + STRIP <= d1; d += STRIP) add_strip<STRIP>(p, k, d, term);
+        for (; d + 8 <= d1; d += 8) add_strip<8>(p, k, d, term);
+        for (; d < d1; d++) add_column(p, k, d, term);
+    }
+}
+
+#endif
