@@ -17,13 +17,21 @@ constexpr int TILE = VECTORS * L;
 
 // ---- from numbers to 16-bit integers --------------------------------------------------------------------------------
 
-// x = (z - centre) scale, rounded to float; zeros from D to the end, 2 S
+// x = (z - centre) scale, rounded to float; zeros from D to the end, 2 S. By whole vectors where z is float: they are
+// read again at once, and what was written number by number arrives late
 template <class T> static void centred(const T* z, const Book& book, int64_t D, float* x) {
-    if (sizeof(T) < 8 && book.narrow)
-        for (int64_t d = 0; d < D; d++) x[d] = (float(to_double(z[d])) - book.narrow_centre[d]) * float(book.scale);
+    int64_t d = 0;
+    if (sizeof(T) == 4 && book.narrow)
+        for (const vec<float> scale = float(book.scale) - vec<float>{}; d < D; d += L) {
+            const int64_t count = std::min<int64_t>(L, D - d);
+            store_aligned(x + d, (load((const float*)z + d, count) - load(book.narrow_centre + d, count)) * scale);
+        }
+    else if (sizeof(T) < 8 && book.narrow)
+        for (; d < D; d++) x[d] = (float(to_double(z[d])) - book.narrow_centre[d]) * float(book.scale);
     else
-        for (int64_t d = 0; d < D; d++) x[d] = float((to_double(z[d]) - book.centre[d]) * book.scale);
-    for (int64_t d = D; d < 2 * book.S; d++) x[d] = 0;
+        for (; d < D; d++) x[d] = float((to_double(z[d]) - book.centre[d]) * book.scale);
+    for (; d % L; d++) x[d] = 0;
+    for (; d < 2 * book.S; d += L) store_aligned(x + d, vec<float>{});
 }
 
 static float square_of(const float* x, int64_t D) {    // ||x||^2; NaN if there is a NaN in x
