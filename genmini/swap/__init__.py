@@ -12,6 +12,7 @@ careful user asks before trusting that.
     genmini/swap/rooms.py        what a masked layer computes
     genmini/swap/masks.py        whether a mask is the one that was seen, and its degrees
     genmini/swap/quantizer.py    what a quantiser computes
+    genmini/swap/known.py        classes of libraries that probes alone do not explain
     genmini/swap/gate.py         probes: copies, answers, times
     genmini/swap/forward.py      what takes the place of a module's forward, and why so
     genmini/swap/hints.py        lines to write, for what is no module
@@ -30,6 +31,7 @@ from genmini import kernels, layers
 from . import gate
 from .forward import Swapped, found, install, remove
 from .hints import hints
+from .known import recognise_known
 from .quantizer import codebooks, recognise_quantizer
 from .report import Report, Row
 from .rooms import Unlike, may_be_masked, recognise_masked, unlike
@@ -174,7 +176,7 @@ def consider(name, module, shape, backend, measure):
         row.why = "its instance has a forward already, put there by another"
         return row if may_be_masked(module) or codebooks(module) else None
     try:
-        room = recognise_masked(module, shape) or recognise_quantizer(module, shape)
+        room = recognise_known(module, shape) or recognise_masked(module, shape) or recognise_quantizer(module, shape)
         if room is None:
             return None
         row.room = room.room
@@ -182,7 +184,7 @@ def consider(name, module, shape, backend, measure):
             raise unlike("a child of it has hooks, and a room does not call the child", room.room)
         put = lambda into: install(into, copy.deepcopy(room), backend)
         like = gate.like(module)
-        row.why = gate.refusal(gate.perturbed(module, room.keep), put, room.probes, like.dtype)
+        row.why = gate.refusal(gate.perturbed(module, room.keep, room.counts), put, room.probes, like.dtype)
         if not row.why and measure:
             row.expected = gain(module, put, gate.probe(room.usual, like.dtype, like.device))
             row.why = "" if row.expected > 1.05 else f"no faster here, of {room.usual}"

@@ -18,9 +18,9 @@ gets an attribute `forward`, which hides that of its class. So:
 
 A module whose instance has a forward already, put there by another, is left: its copies would share that forward.
 
-What the room cannot tell goes to the owner's forward, call by call: inputs of another number of dimensions than were
-probed, a mask that has changed to one that the room does not know, a number of the module that is not as it was, hooks
-of a child that it has got.
+What the room cannot tell goes to the owner's forward, call by call: arguments beside the input that are not what they
+are by default, inputs of another number of dimensions than were probed, a mask that has changed to one that the room
+does not know, a number of the module that is not as it was, hooks of a child that it has got.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ class Swapped:
         self.plain = [(*name.rpartition(".")[::2], value) for name, value in plain(module).items()]
 
     def __call__(self, *args, **kwargs):
-        one = len(args) == 1 and not kwargs and isinstance(args[0], torch.Tensor)
+        one = args and isinstance(args[0], torch.Tensor) and (len(args) + len(kwargs) == 1 or self.usual(args, kwargs))
         if one and args[0].dim() in self.room.dims and self.unchanged():
             with kernels.use(self.backend) if self.backend != "auto" else contextlib.nullcontext():
                 out = self.room.run(self.module, args[0])
@@ -55,6 +55,15 @@ class Swapped:
     @property
     def __signature__(self):
         return inspect.signature(functools.partial(type(self.module).forward, self.module))
+
+    def usual(self, args, kwargs):
+        """Whether what is given beside the input is what the owner's forward takes if nothing is given."""
+        takes = list(inspect.signature(type(self.module).forward).parameters.values())[2:]
+        given = dict(zip((each.name for each in takes), args[1:], strict=False)) | kwargs
+        usual = {each.name: each.default for each in takes if isinstance(each.default, int | float | str | None)}
+        return len(given) == len(args) + len(kwargs) - 1 and all(
+            name in usual and isinstance(value, type(usual[name])) and value == usual[name]
+            for name, value in given.items())
 
     def unchanged(self):
         """Whether the module's numbers are those of the day of the swap: a factor or a stride may be among them."""

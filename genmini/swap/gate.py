@@ -94,12 +94,13 @@ def in_float64():
 
 
 @torch.no_grad()
-def perturbed(module, but=()):
-    """A copy that holds random numbers, but for what is named"""
+def perturbed(module, but=(), counts=()):
+    """A copy that holds random numbers, but for what is named; counts are at least 1"""
     module, noise = copy_of(module), torch.Generator().manual_seed(1)
     for name, tensor in tensors(module).items():
         if tensor.is_floating_point() and name not in but:
-            tensor.copy_(torch.randn(tensor.shape, dtype=torch.float64, generator=noise))
+            random = torch.randn(tensor.shape, dtype=torch.float64, generator=noise)
+            tensor.copy_(1 + random.abs() if name in counts else random)
     return module
 
 

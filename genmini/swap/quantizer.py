@@ -1,8 +1,8 @@
 """A stranger's quantiser: the vectors it takes, the codebook it has, and what each of the things that it returns is.
 
-    z_q        e_k of the nearest code k of each vector, straight-through: z + sg[e - z]
+    z_q        e_k of the nearest code k of each vector, straight-through: z + sg[e - z]; D last or first
     loss       a mean (e - sg[z])^2 + b mean (sg[e] - z)^2; a and b are found from its gradients
-    index      k, flat, as a column, or in the shape of z without D
+    index      k, flat, as a column, or in the shape of z without D, perhaps with a 1 in it
     one-hot    (N, K)
     perplexity exp(-sum_k p_k log(p_k + 1e-10)), p_k the share of the vectors whose code is k
 """
@@ -53,7 +53,7 @@ class Role:
 class Quantizer:
     """z (..., D) or (N, D, ...) -> what its owner returns, of the exact nearest codes"""
 
-    room, keep = "nearest_code", ()
+    room, keep, counts = "nearest_code", (), ()
 
     def __init__(self, owner, name, shape):
         self.name = name
@@ -74,7 +74,7 @@ class Quantizer:
                     continue
                 index, codes = self.nearest(z.detach(), e.detach())
                 leaves = leaves_of(out)
-                if any(close(leaf, codes) for leaf in leaves):
+                if any(close(leaf, codes) or close(leaf, self.turned(codes)) for leaf in leaves):
                     self.dims, self.usual = {len(probed)}, tuple(shape or self.usual_shape(probed, D))
                     self.probes = [probed, tuple(n if n == D else n + 2 for n in probed)]
                     self.roles = mapped(lambda leaf: self.role(leaf, z, e, index, codes), out)  # noqa: B023
@@ -116,18 +116,25 @@ class Quantizer:
         rows = rows.reshape(shape)
         return rows.movedim(-1, 1) if self.first else rows
 
+    def turned(self, codes):
+        """D last in the place of first, or first in the place of last"""
+        return codes.movedim(1, -1) if self.first else codes.movedim(-1, 1)
+
     def role(self, leaf, z, e, index, codes):
         batch = self.rows(z)[1][:-1]
         if leaf is None:
             return Role("none")
         if not isinstance(leaf, torch.Tensor):
             raise unlike(f"it returns a {type(leaf).__name__} beside tensors", self.room)
-        if close(leaf, codes):
-            return Role("z_q", (leaf.is_contiguous(),))
+        for turned, form in ((False, codes), (True, self.turned(codes))):
+            if close(leaf, form):
+                return Role("z_q", (turned, leaf.is_contiguous()))
         if not leaf.is_floating_point() and leaf.numel() == len(index) and torch.equal(leaf.reshape(-1), index):
-            for name, shape in (("flat", (-1,)), ("column", (-1, 1)), ("batch", tuple(batch))):
-                if leaf.shape == index.reshape(shape).shape:
-                    return Role("index", (name, leaf.dtype))
+            if leaf.shape in (flat := {"flat": (len(index),), "column": (len(index), 1)}).values():
+                return Role("index", (next(name for name, shape in flat.items() if leaf.shape == shape), leaf.dtype))
+            for place in (None, *range(len(batch) + 1)):
+                if leaf.shape == with_one(batch, place):
+                    return Role("index", (place, leaf.dtype))
         hot = F.one_hot(index, len(e)).to(leaf.dtype)
         if leaf.shape == hot.shape and torch.equal(leaf, hot):
             return Role("one_hot")
@@ -151,22 +158,30 @@ class Quantizer:
         z_q = steps[self.betas[0]][0]
         match role.name:
             case "z_q":
+                turned, contiguous = role.how
                 z_q = self.placed(z_q, shape)
+                z_q = self.turned(z_q) if turned else z_q
                 z_q = z_q if z.requires_grad else z_q.detach()
-                return z_q.contiguous() if role.how[0] else z_q
+                return z_q.contiguous() if contiguous else z_q
             case "loss":
                 a, b = role.how
                 if a:
                     return (a * steps[b / a][1].mean() / e.shape[1]).to(z.dtype)
                 return b * F.mse_loss(z, z_q.detach())
             case "index":
-                how, dtype = role.how
-                return index.reshape(dict(flat=(-1,), column=(-1, 1), batch=shape[:-1])[how]).to(dtype)
+                place, dtype = role.how
+                flat = {"flat": (-1,), "column": (-1, 1)}
+                return index.reshape(flat[place] if place in flat else with_one(shape[:-1], place)).to(dtype)
             case "one_hot":
                 return F.one_hot(index, len(e)).to(e.dtype)
             case "perplexity":
                 return perplexity(index, e)
         return None
+
+
+def with_one(batch, place):
+    """The shape of an index: of z without D, with a 1 at a place of it if any"""
+    return tuple(batch) if place is None else (*batch[:place], 1, *batch[place:])
 
 
 def perplexity(index, e):

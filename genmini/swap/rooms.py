@@ -75,7 +75,7 @@ class Masked:
     """What the two masked layers share: where the tensors are, the mask that was seen, and how the owner uses it."""
 
     def __init__(self, module, child, name, mask, shape):
-        self.child, self.name, self.keep = child, name, (name,)
+        self.child, self.name, self.keep, self.counts = child, name, (name,), ()
         self.size = self.tensors(module)[0].shape
         self.see(mask)
         owner, self.probes = to(perturbed(module, self.keep), torch.float64), []

@@ -210,3 +210,19 @@ class Averaged(nn.Module):
 class Farthest(Codes):
     def forward(self, z):
         return z + (self.codebook[torch.cdist(z, self.codebook).argmax(-1)] - z).detach()
+
+
+class LastToFirst(nn.Module):
+    """Images with D last -> z_q with D first, index (N, 1, H, W), loss; it takes a word that nobody gives"""
+
+    def __init__(self, K, D):
+        super().__init__()
+        self.embeddings = nn.Embedding(K, D)
+
+    def forward(self, z, detached=False):
+        flat = z.reshape(-1, z.shape[-1])
+        index = torch.cdist(flat, self.embeddings.weight).argmin(1).reshape(z.shape[0], z.shape[1], z.shape[2])
+        z_q = self.embeddings(index)
+        loss = 0.5 * F.mse_loss(z_q.detach(), z) + F.mse_loss(z_q, z.detach())
+        z_q = z_q.detach() if detached else z + (z_q - z).detach()
+        return {"z_q": z_q.permute(0, 3, 1, 2), "index": index.unsqueeze(1), "loss": loss}

@@ -15,9 +15,9 @@ from genmini.swap import gate
 pytestmark = pytest.mark.peers
 STEPS = 20
 EXPECTED = {  # what becomes of their modules: {(class, room, state): how many}
-    "vector-quantize-pytorch, moving averages": {},
-    "vector-quantize-pytorch, learnt codes": {},
-    "vector-quantize-pytorch, cosine": {},
+    "vector-quantize-pytorch, moving averages": {("VectorQuantize", "nearest_code", "swapped"): 1},
+    "vector-quantize-pytorch, learnt codes": {("VectorQuantize", "nearest_code", "swapped"): 1},
+    "vector-quantize-pytorch, cosine": {("VectorQuantize", "nearest_code", "left"): 1},
     "zuko MAF": {("MaskedLinear", "masked_linear", "swapped"): 9},
     "zuko NSF": {("MaskedLinear", "masked_linear", "swapped"): 6},
     "nflows MAF": {("MaskedLinear", "masked_linear", "swapped"): 8},
@@ -26,8 +26,8 @@ EXPECTED = {  # what becomes of their modules: {(class, room, state): how many}
     "normflows masked coupling": {},
     "pythae MAF": {("MaskedLinear", "masked_linear", "swapped"): 6},
     "pythae MADE": {("MaskedLinear", "masked_linear", "swapped"): 3},
-    "pythae VQ-VAE": {},
-    "pythae VQ-VAE, moving averages": {},
+    "pythae VQ-VAE": {("Quantizer", "nearest_code", "swapped"): 1},
+    "pythae VQ-VAE, moving averages": {("QuantizerEMA", "nearest_code", "swapped"): 1},
     "pythae PixelCNN": {("MaskedConv2d", "masked_conv2d", "swapped"): 4},
 }
 

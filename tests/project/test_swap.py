@@ -41,6 +41,7 @@ MADE = {  # what is swapped: module, the shape of an input, room
     "broadcast": (lambda: strangers.MaskedConvBroadcast(4, 6, RASTER), IMAGE, "masked_conv2d"),
     "quantiser of images": (lambda: strangers.VectorQuantizer(7, D), (3, D, 4, 2), "nearest_code"),
     "quantiser of vectors": (lambda: strangers.Codes(7, D), (9, D), "nearest_code"),
+    "quantiser, D last to first": (lambda: strangers.LastToFirst(7, D), (2, 3, 4, D), "nearest_code"),
 }
 each = pytest.mark.parametrize("make, shape, room", MADE.values(), ids=MADE)
 

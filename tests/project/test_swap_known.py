@@ -1,0 +1,136 @@
+"""Tests of the classes of libraries that genmini.swap knows by their path, on modules in the manner of these libraries
+(`make test-peers` swaps into the real ones), and of arguments beside an input."""
+
+import copy
+import importlib.metadata
+
+import pytest
+import strangers
+import strangers_known as theirs
+import torch
+from torch import nn
+
+import genmini
+from genmini.swap import gate, known
+
+K, D = 7, 6
+TOKENS = (3, 5, D)
+EACH = {
+    "moving averages": (lambda: theirs.VectorQuantize(K, D), TOKENS),
+    "learnt codes": (lambda: theirs.VectorQuantize(K, D, learnt=True), TOKENS),
+    "straight-through": (lambda: theirs.VectorQuantize(K, D, rotation_trick=False), (9, D)),
+    "of pythae": (lambda: theirs.QuantizerEMA(K, D), (2, 3, 4, D)),
+}
+each = pytest.mark.parametrize("make, shape", EACH.values(), ids=EACH)
+
+
+@pytest.fixture(autouse=True)
+def entries(monkeypatch):
+    """These classes stand where those of the libraries stand."""
+    for path, entry in list(known.ENTRIES.items()):
+        monkeypatch.setitem(known.ENTRIES, f"strangers_known.{path.rpartition('.')[2]}", entry)
+    releases = {package: known[0] for package, known, make in known.ENTRIES.values()}
+    monkeypatch.setattr(importlib.metadata, "version", releases.__getitem__)
+    return releases
+
+
+def only_row(module):
+    (row,) = genmini.swap(module, measure=False).rows
+    return row
+
+
+@each
+def test_it_learns_and_moves_its_codes_as_before(make, shape, monkeypatch):
+    module, seen, operator = make(), [], known.ops.nearest_code
+    monkeypatch.setattr(known.ops, "nearest_code", lambda *args: seen.append(1) or operator(*args))
+    other = copy.deepcopy(module)
+    assert only_row(module).state == "swapped"
+    seen.clear()
+    ends = [nn.Linear(D, D) for _ in range(2)]
+    ends[1].load_state_dict(ends[0].state_dict())
+    for one, end in zip((module, other), ends, strict=True):
+        torch.manual_seed(0)
+        optimiser = torch.optim.Adam([*end.parameters(), *one.parameters()], lr=0.01)
+        for _ in range(20):
+            optimiser.zero_grad()
+            leaves = gate.leaves_of(one(end(torch.randn(shape))))
+            sum(leaf.square().mean() for leaf in leaves if leaf.requires_grad).backward()
+            optimiser.step()
+    assert len(seen) == 20
+    torch.testing.assert_close(module.state_dict(), other.state_dict(), rtol=0, atol=1e-3)  # as in test_swap.py
+    torch.testing.assert_close(ends[0].state_dict(), ends[1].state_dict(), rtol=0, atol=1e-3)
+    genmini.unswap(module)
+    assert vars(module).keys() == vars(other).keys()
+
+
+def test_another_release_is_left(entries):
+    entries["pythae"] = "0.2.0"
+    row = only_row(theirs.QuantizerEMA(K, D))
+    assert (row.state, row.why) == ("left", "it is of pythae 0.2.0; known are 0.1.2")
+
+
+@pytest.mark.parametrize("option, value, at", [
+    ("heads", 2, ""), ("use_cosine_sim", True, ""), ("has_dead_code_replacement", True, "_codebook"),
+    ("vq_bridge", nn.Linear(2, 2), "_codebook")])
+def test_an_option_that_is_not_known_is_named(option, value, at):
+    module = theirs.VectorQuantize(K, D)
+    setattr(module.get_submodule(at), option, value)
+    row = only_row(module)
+    assert row.state == "left" and option in row.why
+
+
+def test_codes_that_are_drawn_or_not_yet_there_are_left():
+    module = theirs.VectorQuantize(K, D)
+    module._codebook.gumbel_sample.keywords["stochastic"] = True
+    assert "drawn" in only_row(module).why
+    module = theirs.VectorQuantize(K, D)
+    module._codebook.initted.fill_(False)
+    assert "first batch" in only_row(module).why
+
+
+@pytest.mark.parametrize("name", ["Moving", "Louder"])
+def test_a_known_class_passes_the_same_probes(name, monkeypatch):
+    monkeypatch.setitem(known.ENTRIES, f"strangers_known.{name}", known.ENTRIES["strangers_known.VectorQuantize"])
+    row = only_row(getattr(theirs, name)(K, D))
+    assert (row.state, "training" in row.why) == (("advised", False) if name == "Moving" else ("left", True)), row
+
+
+def test_what_its_owner_alone_can_do_is_its_owners(monkeypatch):
+    module, seen, operator = theirs.VectorQuantize(K, D), [], known.ops.nearest_code
+    monkeypatch.setattr(known.ops, "nearest_code", lambda *args: seen.append(1) or operator(*args))
+    assert only_row(module).state == "swapped"
+    seen.clear()
+    x = torch.randn(TOKENS)
+    module(x, mask=torch.ones(TOKENS[:2]))
+    module._codebook.cluster_size.grad = torch.ones(1, K)  # its owner adds it to the counts
+    module(x)
+    module._codebook.cluster_size.grad = None
+    with torch.autocast("cpu", torch.bfloat16):
+        module(x)
+    module._codebook.use_ddp = True
+    module(x)
+    assert not seen
+
+
+def test_a_subclass_is_another_class():
+    class Mine(theirs.QuantizerEMA):
+        pass
+
+    assert known.recognise_known(Mine(K, D), None) is None
+
+
+def test_the_room_takes_arguments_as_they_are_by_default_and_their_owner_others(monkeypatch):
+    module, seen, z = strangers.LastToFirst(K, D), [], torch.randn(2, 3, 4, D)
+    assert only_row(module).state == "swapped"
+    operator = known.ops.nearest_code
+    monkeypatch.setattr(known.ops, "nearest_code", lambda *args: seen.append(1) or operator(*args))
+    module(z, False), module(z, detached=False)
+    assert len(seen) == 2
+    z.requires_grad_()
+    assert not module(z, True)["z_q"].requires_grad and not module(z, detached=True)["z_q"].requires_grad
+    module(z, 0)  # as good as False, but another thing
+    with pytest.raises(TypeError, match="multiple values"):
+        module(z, False, detached=False)
+    with pytest.raises(TypeError, match="unexpected"):
+        module(z, other=None)
+    assert len(seen) == 2
