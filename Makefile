@@ -50,6 +50,9 @@ PEERS = vector-quantize-pytorch==1.32.0 einops==0.8.2 einx==0.4.3 frozendict==2.
 test-peers: build .venv-peers/ready ## genmini.swap in real models of five other libraries, which .venv-peers holds
 	PYTHONPATH=.venv-peers $(PY) -m pytest -q -m peers tests/project/test_peers.py
 
+test-arm: .venv/ready ## the kernels for CPUs on an emulated ARM processor: the same bits as here
+	$(PY) csrc/arm.py
+
 sanitize: .venv/ready ## all kernels and rungs under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
 	$(PY) csrc/sanitize.py --thorough
 
@@ -101,7 +104,7 @@ lint: .venv/ready ## ruff and clang-format
 clean:           ## remove what was built
 	rm -rf .venv .venv-oldest .venv-peers build kernels/lib *.egg-info .cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help build demo test test-docs test-thorough test-oldest test-peers sanitize bench gpu lint clean
+.PHONY: help build demo test test-docs test-thorough test-oldest test-peers test-arm sanitize bench gpu lint clean
 .PHONY: sheet table-likelihood table-plane table-latent table-samples table-translate table-text
 .PHONY: table-mnist table-mnist-samples
 .DEFAULT_GOAL := help

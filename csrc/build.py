@@ -39,6 +39,7 @@ GXX += ["-fno-strict-aliasing", "-Wno-unknown-pragmas"]
 COUNTED = ["-DEMULATOR_COUNT", "-fsanitize=thread", "-fsanitize-coverage=trace-pc", "-fno-optimize-sibling-calls"]
 COUNTED += ["-fno-reorder-blocks", "-fno-tree-sra", "-fno-ipa-sra", "-fno-ipa-icf", "-fno-tree-vectorize"]
 COUNTED += ["-fno-tree-ch", "-fno-store-merging", "-fno-tree-loop-distribute-patterns"]
+ARM = ["aarch64-linux-gnu-g++"]  # of csrc/arm.py
 NVCC = ["-std=c++17", "-shared", "-Xcompiler=-fPIC", "-O3", "-lineinfo", "-fmad=false"]
 NVCC += ["-gencode=arch=compute_80,code=sm_80", "-gencode=arch=compute_90,code=[sm_90,compute_90]"]
 
@@ -60,7 +61,7 @@ class Result:
 def compiler(kind):
     """The words of the compiler for this kind of library, its path first, or None."""
     if kind != "cuda":
-        name, *flags = cxx()
+        name, *flags = ARM if kind == "arm" else cxx()
         return [path, *flags] if (path := shutil.which(name)) else None
     for root in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")):
         if root and os.access(os.path.join(root, "bin", "nvcc"), os.X_OK):

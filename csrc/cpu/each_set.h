@@ -49,7 +49,7 @@
 #define AVX2 1        // and FMA
 #define AVX512 2      // F, BW, DQ and VL
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(ONLY_PORTABLE)
 #define WIDE_X86 1    // g++ compiles functions for an instruction set other than its own target
 #include <immintrin.h>
 #endif
@@ -111,7 +111,7 @@ inline int instruction_set() {
                                                            : portable::__VA_ARGS__)
 #else
 inline int instruction_set() { return PORTABLE; }
-#define OF_SET(set, ...) ((void)(set), portable::__VA_ARGS__)
+#define OF_SET(set, ...) ((set) == PORTABLE ? portable::__VA_ARGS__ : portable::__VA_ARGS__)
 #endif
 inline const char* name_of(int set) {
     if (set == AVX512) return "avx512";

@@ -22,7 +22,7 @@ inline uint32_t at_most(__m512 a, __m512 b) { return _mm512_cmp_ps_mask(a, b, _C
 #elif SET == AVX2
 inline ints dot2(ints acc, ints x, ints y) { return acc + (ints)_mm256_madd_epi16((__m256i)x, (__m256i)y); }
 inline uint32_t at_most(__m256 a, __m256 b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LE_OQ)); }
-#elif defined(__SSE2__)
+#elif defined(WIDE_X86)
 inline ints dot2(ints acc, ints x, ints y) { return acc + (ints)_mm_madd_epi16((__m128i)x, (__m128i)y); }
 inline uint32_t at_most(vec<float> a, vec<float> b) { return _mm_movemask_ps(_mm_cmple_ps((__m128)a, (__m128)b)); }
 #else
