@@ -67,15 +67,55 @@ def test_every_bench_checks_and_times_its_first_case(room, monkeypatch):
     assert row["room"] == room and float(row["ms"]) > 0
 
 
-ABSENT = "no kernel; peer 3.0 ms"
+def line(who, ms, case="c", what="forward"):
+    return dict(room="r", case=case, what=what, who=who, dtype="float32", ms=str(ms), ms_20=str(ms / 2),
+                ms_80=str(2 * ms), percent_of_bound="1.0", error="", commit="abc")
 
 
-@pytest.mark.parametrize("who, shown", [("cpu", "peer 2.00"), ("naive", "peer 2.00"), ("reference", ABSENT),
-                                        ("reference, y saved", ABSENT), ("cpu in PyTorch", ABSENT)])
-def test_no_ratio_is_shown_where_no_kernel_ran(who, shown):
-    row = dict(room="r", case="c", what="forward", dtype="float32", percent_of_bound="1.0", error="", commit="abc")
-    _, _, line = run.table([row | dict(who="peer", ms="3.0"), row | dict(who=f"genmini {who}", ms="1.5")])
-    assert line.split(" | ")[3] == who and line.split(" | ")[6] == shown
+ABSENT = "no kernel; peer 3.0 ms, slow 9.0 ms", ""
+
+
+@pytest.mark.parametrize("who, shown", [("cpu", ("peer 3.0 ms", "2.00")), ("naive", ("peer 3.0 ms", "2.00")),
+                                        ("reference", ABSENT), ("reference, y saved", ABSENT),
+                                        ("cpu in PyTorch", ABSENT)])
+def test_a_row_stands_beside_its_best_rival_or_says_that_no_kernel_ran(who, shown):
+    _, _, text = run.table([line("peer", 3.0), line("slow", 9.0), line(f"genmini {who}", 1.5)])
+    cells = text.split(" | ")
+    assert cells[3:6] == [who, "1.5", "0.75 to 3.0"] and tuple(cells[7:9]) == shown
+
+
+def test_the_worst_row_is_first_and_slower_ones_are_bold_and_explained():
+    rows = [line(who, ms, case, what) for case, what, ours in (("a", "forward", 1.0), ("b", "forward", 4.0),
+                                                               ("b", "both", 3.0), ("c", "both", 2.5))
+            for who, ms in (("peer", 2.0), ("other", 5.0), ("genmini cpu", ours))]
+    reasons = [dict(room="r", case="b", what="both", reason="First."), dict(room="r", case="", what="", reason="All."),
+               dict(room="q", case="", what="", reason="Another room's.")]
+    _, _, *table, _, one, _, two = run.table([*rows, line("genmini reference", 9.0, "d")], reasons)
+    assert [text.replace("*", "").split(" | ")[1:9:7] for text in table] == [
+        ["b", "0.50 (1)"], ["b", "0.67 (2)"], ["c", "0.80 (1)"], ["a", "2.00"], ["d", "(1)"]]
+    assert [text.count("**") for text in table] == [20, 20, 20, 0, 0]  # of 11 cells one is empty
+    assert (one, two) == ("(1) All.", "(2) First.")
+
+
+@on_cpu
+def test_a_row_that_is_twice_behind_fails_the_check(monkeypatch, capsys):
+    """In "late" the second run alone is behind, in "luck" the first."""
+    runs = iter([[("late", 1.0), ("luck", 1.2), ("slow", 1.25)], [("late", 2.0), ("luck", 1.04), ("slow", 1.1)]])
+
+    def measured(names):
+        yield [row for case, ms in next(runs)
+               for row in (line("genmini cpu", ms, case), line("peer", 1.0, case), line("other", 3.0, case))]
+
+    assert list(run.check(["r"], measured)) == [
+        "r | slow | forward | float32 | genmini cpu: 0.80 and 0.91 times as fast as its best rival"]
+    runs = iter([[("fast", 0.9), ("alike", 1.05)]])
+    assert list(run.check(["r"], measured)) == [], "and it runs once"
+    for found, status in ((["a row"], 1), ([], 0)):
+        monkeypatch.setattr(run, "check", lambda names, found=found: iter(found if names == ["nade"] else []))
+        monkeypatch.setattr("sys.argv", ["run.py", "--check", "nade"])
+        with pytest.raises(SystemExit) as stopped:
+            run.main()
+        assert stopped.value.code == status and capsys.readouterr().out.count("a row") == status
 
 
 def test_a_commit_is_dirty_only_where_code_differs_from_it(tmp_path, monkeypatch):
