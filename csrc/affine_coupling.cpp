@@ -128,7 +128,7 @@ int forward(int dtype, const void* x, const void* s, const void* t, void* y, voi
         const int set = instruction_set();
         const auto couple = OF_SET(set, couple_part<inverse, T>);
         const auto add_parts = OF_SET(set, add_parts<inverse, T>);
-        each_part(N, D, threads,
+        each_part(N, D, threads, 0.2,
                   [&](int64_t n0, int64_t n1, int64_t d0, int64_t d1) { couple(p, n0, n1, d0, d1); });
         for (int64_t n = 0; n < N && (D == 0 || D > PART); n++) add_parts(p, n);
     });
@@ -143,7 +143,7 @@ int gradient(int dtype, const void* dy, const void* dlogdet, const void* kept, c
         const Gradient<T> p = {(const T*)dy, (const T*)dlogdet, (const T*)kept, (const T*)s, (const T*)t, (T*)dx,
                                (T*)ds, N, D};
         const auto backward = BEST(backward<inverse, T>);
-        each_part(N, D, threads,
+        each_part(N, D, threads, 0.2,
                   [&](int64_t n0, int64_t n1, int64_t d0, int64_t d1) { backward(p, n0, n1, d0, d1); });
     });
 }

@@ -98,11 +98,11 @@ template <class T> void run_steps(const Problem<T>& p, Key<T>* work, int threads
     auto step = OF_SET(set, step<T>);
     auto beyond_one = OF_SET(set, beyond_one<T>);
     if (p.threshold == DYNAMIC)
-        return parallel(p.D ? p.N : 0, worth_waking(threads, p.N * p.D), [&](int64_t n, int t) {
+        return parallel(p.D ? p.N : 0, worth_waking(threads, p.N * p.D, 15), [&](int64_t n, int t) {
             Key<T>* key = work + t * p.D;
             step(p, n, n + 1, 0, p.D, bound(p, key, beyond_one(p, n, key)));
         });
-    each_part(p.N, p.D, threads,
+    each_part(p.N, p.D, threads, p.seed ? 2 : 0.4,
               [&](int64_t n0, int64_t n1, int64_t d0, int64_t d1) { step(p, n0, n1, d0, d1, T(1)); });
 }
 

@@ -102,7 +102,7 @@ namespace {
 
 template <class T> void run_forward(const Forward<T>& p, int threads) {
     auto forward = BEST(forward<T>);
-    each_part(p.N, p.D, threads,
+    each_part(p.N, p.D, threads, p.eps ? 0.4 : 1.5,
               [&](int64_t n0, int64_t n1, int64_t d0, int64_t d1) { forward(p, n0, n1, d0, d1); });
     for (int64_t n = 0, parts = parts_of(p.D); n < p.N; n++) {
         double sum = 0;
@@ -113,7 +113,7 @@ template <class T> void run_forward(const Forward<T>& p, int threads) {
 
 template <class T> void run_backward(const Gradient<T>& p, int threads) {
     auto backward = BEST(backward<T>);
-    each_part(p.N, p.D, threads,
+    each_part(p.N, p.D, threads, p.eps ? 0.4 : 1.5,
               [&](int64_t n0, int64_t n1, int64_t d0, int64_t d1) { backward(p, n0, n1, d0, d1); });
 }
 

@@ -141,7 +141,7 @@ namespace {
 
 template <class T, class F> void each_group(const Problem<T>& p, int threads, F group) {
     int64_t groups = p.N * p.G, R = p.C / p.G * p.P, of_a_task = rows_of_a_task(R);
-    parallel(ceil_div(groups, of_a_task), worth_waking(threads, groups * R), [&](int64_t task, int) {
+    parallel(ceil_div(groups, of_a_task), worth_waking(threads, groups * R, 0.3), [&](int64_t task, int) {
         for (int64_t ng = task * of_a_task; ng < std::min(groups, (task + 1) * of_a_task); ng++) group(ng);
     });
 }
@@ -196,7 +196,7 @@ extern "C" int group_norm_silu_backward_cpu(int dtype, const void* dy, const voi
                          (T*)dgamma, (T*)dbeta, (T*)dscale, (T*)dshift};
         auto group = BEST(backward<T>);
         each_group(p, threads, [&](int64_t ng) { group(p, ng); });
-        parallel(ceil_div(C, CHANNELS), worth_waking(threads, N * C),
+        parallel(ceil_div(C, CHANNELS), worth_waking(threads, N * C, 2),
                  [&](int64_t task, int) { over_rows(p, task * CHANNELS, std::min(C, (task + 1) * CHANNELS)); });
     });
 }

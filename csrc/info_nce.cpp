@@ -280,7 +280,7 @@ template <class T> void run(Forward<T>& p, void* workspace, int threads) {
     auto pack = OF_SET(set, pack<T>);
     auto walk = OF_SET(set, walk<T>);
     auto join = OF_SET(set, join<T>);
-    threads = worth_waking(threads, p.N * p.N);
+    threads = worth_waking(threads, p.N * p.N, 1 + 0.02 * p.D);
     parallel(p.blocks(), threads, [&](int64_t block, int) { pack(p, block); });
     parallel(p.blocks(), threads, [&](int64_t strip, int t) { walk(p, strip, scratch + t * SCRATCH<T>); });
     parallel(p.blocks(), threads, [&](int64_t block, int) { join(p, block); });
@@ -293,7 +293,7 @@ template <class T> void run(Gradient<T>& p, T* dscale, void* workspace, int thre
     auto pack = OF_SET(set, pack<T>);
     auto columns = OF_SET(set, columns<T>);
     auto rows = OF_SET(set, rows<T>);
-    threads = worth_waking(threads, p.N * p.N);
+    threads = worth_waking(threads, p.N * p.N, 1 + 0.02 * p.D);
     parallel(p.blocks(), threads, [&](int64_t block, int) { pack(p, block); });
     const int64_t slabs = ceil_div(p.N, SLAB);
     for (int64_t slab = 0; slab < slabs; slab++) {

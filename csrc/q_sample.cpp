@@ -59,7 +59,7 @@ namespace {
 
 template <class T> void run_parts(const Problem<T>& p, int threads) {
     auto noised = BEST(noised<T>);
-    each_part(p.N, p.D, threads,
+    each_part(p.N, p.D, threads, p.eps ? 0.3 : 1.5,
               [&](int64_t n0, int64_t n1, int64_t d0, int64_t d1) { noised(p, n0, n1, d0, d1); });
 }
 

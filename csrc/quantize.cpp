@@ -95,7 +95,7 @@ namespace {
 // work(p, n0, n1) for all rows
 template <class P> void each_rows(const P& p, int threads, void (*work)(const P&, int64_t n0, int64_t n1)) {
     const int64_t rows = rows_of_a_task(p.D);
-    parallel(ceil_div(p.N, rows), worth_waking(threads, p.N * p.D),
+    parallel(ceil_div(p.N, rows), worth_waking(threads, p.N * p.D, 0.3),
              [&](int64_t task, int) { work(p, task * rows, std::min(p.N, (task + 1) * rows)); });
 }
 

@@ -101,7 +101,8 @@ def program(source, kind):
         return compiled(source, [*flags, "-x", "cu"], f"{source.stem}.gpu", "cuda")
     kernel = drives(source)  # a driver includes a .cu, and is linked with a .cpp
     others = [kernel] if kernel.suffix == ".cpp" else []
-    flags = BUILDS[kind][0] + (["-Og"] if others else [])  # a native kernel is compiled once for each instruction set
+    # a native kernel is compiled once for each instruction set, and shares the least work between threads
+    flags = BUILDS[kind][0] + (["-Og", "-DWORTH_A_THREAD=1"] if others else [])
     return compiled(source, [*FLAGS, *flags, "-x", "c++"], f"{source.stem}.{kind}", others=others)
 
 

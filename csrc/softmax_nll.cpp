@@ -205,7 +205,7 @@ template <class T> using Range = void (*)(const Problem<T>&, int64_t, int64_t);
 
 template <class T> void each_pixel(const Problem<T>& p, int threads, Range<T> pixels) {
     const int64_t R = p.N * p.P, of_a_task = whole(std::max<int64_t>(1, PART / p.L), 64);
-    parallel(ceil_div(R, of_a_task), worth_waking(threads, R * p.L), [&](int64_t task, int) {
+    parallel(ceil_div(R, of_a_task), worth_waking(threads, R * p.L, 0.3), [&](int64_t task, int) {
         pixels(p, task * of_a_task, std::min(R, (task + 1) * of_a_task));
     });
 }

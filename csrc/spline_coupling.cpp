@@ -123,7 +123,7 @@ template <class T> using Rows = void (*)(const Problem<T>&, int64_t, int64_t);
 
 template <class T> void each_row(const Problem<T>& p, int threads, Rows<T> rows) {
     const int64_t numbers = p.D * (3 * p.K - 1), of_a_task = rows_of_a_task(numbers);
-    parallel(ceil_div(p.N, of_a_task), worth_waking(threads, p.N * numbers), [&](int64_t task, int) {
+    parallel(ceil_div(p.N, of_a_task), worth_waking(threads, p.N * numbers, 0.7), [&](int64_t task, int) {
         rows(p, task * of_a_task, std::min(p.N, (task + 1) * of_a_task));
     });
 }

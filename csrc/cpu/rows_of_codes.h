@@ -55,7 +55,7 @@ template <class T, class F> void each_group(const RowsOfCodes<T>& p, int threads
         }
         return low;
     };
-    parallel(groups * strips, worth_waking(threads, p.rows * p.D), [&](int64_t task, int) {
+    parallel(groups * strips, worth_waking(threads, p.rows * p.D, 0.2), [&](int64_t task, int) {
         int64_t group = task / strips, d = task % strips * width;
         add(first(group), first(group + 1), d, std::min(p.D, d + width));
     });

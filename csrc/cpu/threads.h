@@ -96,21 +96,24 @@ namespace {
 // work(task, thread) for each task 0 .. tasks - 1. A free thread takes the next task; all are done at the end.
 template <class F> void parallel(int64_t tasks, int threads, F work) { Helpers::parallel(tasks, threads, work); }
 
-constexpr int64_t PART = 4096;              // numbers of a task, about: a multiple of 4
-constexpr int64_t WORTH_A_THREAD = 8192;    // numbers that take longer than waking a thread
+constexpr int64_t PART = 4096;    // numbers of a task, about: a multiple of 4
+#ifndef WORTH_A_THREAD
+#define WORTH_A_THREAD 50e3    // nanoseconds of work, more than it takes to wake a thread; in the drivers 1
+#endif
 
-// How many of the threads it is worth waking for so many numbers
-inline int worth_waking(int threads, int64_t numbers) {
-    return int(std::clamp<int64_t>(numbers / WORTH_A_THREAD, 1, threads));
+// How many of the threads it is worth waking for so many numbers, each of which takes one thread so many nanoseconds
+inline int worth_waking(int threads, int64_t numbers, double each) {
+    return int(std::clamp<double>(numbers * each / WORTH_A_THREAD, 1, threads));
 }
 
 // How many rows of D numbers make a task
 inline int64_t rows_of_a_task(int64_t D) { return std::max<int64_t>(1, PART / std::max<int64_t>(1, D)); }
 
-// work(n0, n1, d0, d1) for all of an (N, D) array: a task is some short rows, or a part of a long one
-template <class F> void each_part(int64_t N, int64_t D, int threads, F work) {
+// work(n0, n1, d0, d1) for all of an (N, D) array: a task is some short rows, or a part of a long one. A number takes
+// `each` nanoseconds.
+template <class F> void each_part(int64_t N, int64_t D, int threads, double each, F work) {
     int64_t rows = rows_of_a_task(D), parts = ceil_div(D, PART);
-    parallel(ceil_div(N, rows) * parts, worth_waking(threads, N * D), [&](int64_t task, int) {
+    parallel(ceil_div(N, rows) * parts, worth_waking(threads, N * D, each), [&](int64_t task, int) {
         int64_t n = task / parts * rows, d = task % parts * PART;
         work(n, std::min(N, n + rows), d, std::min(D, d + PART));
     });

@@ -1,4 +1,7 @@
-"""A native kernel computes the same bits with any number of threads, and its workspace is for those that use it."""
+"""A native kernel computes the same bits with any number of threads, and its workspace is for those that use it.
+
+Inputs are large enough for several threads: see worth_waking in csrc/cpu/threads.h.
+"""
 
 import pytest
 import torch
@@ -38,7 +41,7 @@ def affine_coupling():
     of = lambda operator, N, D: with_gradients(
         lambda *a: torch.cat([out.flatten() for out in operator(*a)]), *(numbers(N, D, seed=i) for i in range(3)))
     return tuple(a for operator in (ops.affine_coupling, ops.affine_coupling_inverse)
-                 for shape in ((9000, 3), (3, 20_000)) for a in of(operator, *shape))
+                 for shape in ((300_000, 3), (3, 300_000)) for a in of(operator, *shape))
 
 
 def ddim_step():
@@ -48,8 +51,8 @@ def ddim_step():
 
 def q_sample():
     alpha = torch.linspace(1, 0, 50, dtype=torch.float64)
-    t = torch.arange(70) % 50
-    return ops.q_sample(numbers(70, 1100).float(), t, alpha, (1 - alpha.square()).sqrt(), seed=3, target="v")
+    t = torch.arange(140) % 50
+    return ops.q_sample(numbers(140, 1100).float(), t, alpha, (1 - alpha.square()).sqrt(), seed=3, target="v")
 
 
 def gaussian_kl():
@@ -57,25 +60,25 @@ def gaussian_kl():
     one = lambda N, D, *noise: with_gradients(
         lambda mu, l: torch.cat([a.flatten() for a in ops.gaussian_kl(mu, l, *noise)]), numbers(N, D),
         numbers(N, D, seed=1))
-    return *one(70, 300, numbers(70, 300, seed=2).float()), *one(300, 70, None, 5), *one(3, 20_000, None, 5)
+    return *one(900, 450, numbers(900, 450, seed=2).float()), *one(1500, 70, None, 5), *one(3, 40_000, None, 5)
 
 
 def code_stats():
     """Of many codes, and of one that has all"""
-    index, z = torch.arange(3000) * 7 % 50, numbers(3000, 70).float()
+    index, z = torch.arange(12_000) * 7 % 50, numbers(12_000, 70).float()
     return *ops.code_stats(z, index, 50), *ops.code_stats(z, index * 0, 2)
 
 
 def quantize():
     """Of many codes, and of one that has most rows"""
     of = lambda z, e: with_gradients(lambda z, e: torch.cat([a.flatten() for a in ops.quantize(z, e)[::2]]), z, e)
-    return *of(numbers(3000, 33), numbers(50, 33, seed=1)), *of(numbers(3000, 70), 9 * numbers(2, 70, seed=1))
+    return *of(numbers(20_000, 33), numbers(50, 33, seed=1)), *of(numbers(12_000, 70), 9 * numbers(2, 70, seed=1))
 
 
 def softmax_nll():
     """Levels first and last"""
-    of = lambda logits, L: with_gradients(ops.softmax_nll, logits, torch.arange(70 * 90).reshape(70, 90) % L)
-    return *of(numbers(70, 17, 90), 17), *of(numbers(70, 90, 100).movedim(-1, 1), 100)
+    of = lambda logits, L: with_gradients(ops.softmax_nll, logits, torch.arange(400 * 90).reshape(400, 90) % L)
+    return *of(numbers(400, 17, 90), 17), *of(numbers(400, 90, 30).movedim(-1, 1), 30)
 
 
 NATIVE = {
@@ -84,10 +87,10 @@ NATIVE = {
     "ddim_step": ddim_step,
     "gaussian_kl": gaussian_kl,
     "group_norm_silu": lambda: with_gradients(
-        lambda x, *rest: ops.group_norm_silu(x, 4, *rest), numbers(40, 16, 49), numbers(16), numbers(16, seed=1)
+        lambda x, *rest: ops.group_norm_silu(x, 4, *rest), numbers(400, 16, 75), numbers(16), numbers(16, seed=1)
     ),
     "info_nce": lambda: with_gradients(
-        ops.info_nce, numbers(300, 33), numbers(300, 33, seed=1), numbers(1, seed=2)[0]
+        ops.info_nce, numbers(500, 33), numbers(500, 33, seed=1), numbers(1, seed=2)[0]
     ),
     "made_sample": made_sample,
     "nade": lambda: with_gradients(ops.nade_logits, *inputs(37, 40, 70)),
@@ -98,7 +101,7 @@ NATIVE = {
     "quantize": quantize,
     "softmax_nll": softmax_nll,
     "spline_coupling": lambda: with_gradients(
-        lambda x, w: torch.cat([a.flatten() for a in ops.spline_coupling(x, w)]), numbers(900, 7), numbers(900, 7, 23)
+        lambda x, w: torch.cat([a.flatten() for a in ops.spline_coupling(x, w)]), numbers(2000, 7), numbers(2000, 7, 23)
     ),
 }
 each = pytest.mark.parametrize("call", NATIVE.values(), ids=NATIVE)
