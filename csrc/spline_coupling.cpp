@@ -35,10 +35,6 @@ template <class T> struct Problem {
 
 template <class V> static inline V log_1_plus(V v) { return two_atanh(v / (2 + v)); }    // of 0 <= v <= 1
 template <class V> static inline V e_to(V v) { return exponential<number_of<V>>(v); }
-template <class V> static inline V root(V v) {
-    for (int l = 0; l < int(sizeof(V) / sizeof(v[0])); l++) v[l] = std::sqrt(v[l]);
-    return v;
-}
 
 #include "spline_coupling.h"
 

@@ -41,12 +41,13 @@ static float square_of(const float* x, int64_t D) {    // ||x||^2; NaN if there 
 }
 
 // The unit of a vector: its norm becomes RADIUS / 1.01 (C1)
-static float unit_of(float square) { return std::max(sqrtf(square) * (1.01f / RADIUS), SMALLEST); }
+static vec<float> unit_of(vec<float> square) {
+    return most(root(square) * (1.01f / RADIUS), SMALLEST - vec<float>{});
+}
 
-// X = x / unit rounded to integers; returns ||x / unit - X||^2
-static float quantise(const float* x, float unit, int64_t D, int16_t* X) {
+// X = x inverse rounded to integers, where inverse is 1 / unit; returns ||x inverse - X||^2
+static float quantise(const float* x, float inverse, int64_t D, int16_t* X) {
     constexpr float magic = 0x1.8p23f;    // adding and taking it away rounds to an integer
-    float inverse = 1 / unit;
     vec<float> square = {};
     for (int64_t d = 0; d < D; d += L) {
         vec<float> v = load_aligned(x + d) * inverse, rounded = (v + magic) - magic, rest = v - rounded;
@@ -56,7 +57,8 @@ static float quantise(const float* x, float unit, int64_t D, int16_t* X) {
     return total<float>(square);
 }
 
-static float rounded_up(float square) { return 1.01f * sqrtf(square) + 0.01f; }    // a norm that is not too small (C3)
+// norms that are not too small (C3)
+static vec<float> rounded_up(vec<float> square) { return 1.01f * root(square) + 0.01f; }
 
 // ---- the codebook ---------------------------------------------------------------------------------------------------
 
@@ -65,19 +67,24 @@ static float rounded_up(float square) { return 1.01f * sqrtf(square) + 0.01f; } 
 template <class T> static void pack(const Problem& p, const Book& book, int64_t tile, float* y) {
     float *half = book.half + tile * TILE, *unit = book.unit + tile * TILE, rest = 0;
     const T* e = (const T*)p.e + tile * TILE * p.D;
+    alignas(BYTES) float inverse[TILE];
     int codes = int(std::min<int64_t>(TILE, p.K - tile * TILE));
     // x is computed twice: that is no slower than one long chain of dependent steps for each code
     for (int l = 0; l < codes; l++) {
         centred(e + l * p.D, book, p.D, y);
         half[l] = square_of(y, 2 * book.S);
     }
+    for (int l = codes; l < TILE; l++) half[l] = 0;
+    for (int l = 0; l < TILE; l += L) {
+        const vec<float> units = unit_of(load_aligned(half + l));
+        store_aligned(unit + l, units), store_aligned(inverse + l, 1 / units);
+    }
     for (int l = 0; l < TILE; l++) {
         int16_t* Y = book.integers + (tile * TILE + l) * 2 * book.S;
         if (l < codes && half[l] <= FAR_CODE) {
             centred(e + l * p.D, book, p.D, y);
-            unit[l] = unit_of(half[l]);
             half[l] = 0.5f * half[l] * (1 - book.delta);    // half_k (C5a)
-            rest = std::max(rest, quantise(y, unit[l], 2 * book.S, Y));
+            rest = std::max(rest, quantise(y, inverse[l], 2 * book.S, Y));
         } else {
             // NaN, or so far that it cannot be nearest to any screened row (C7), or no code
             unit[l] = 0, half[l] = INFINITY;
@@ -89,7 +96,7 @@ template <class T> static void pack(const Problem& p, const Book& book, int64_t 
         for (int l = 0; l < TILE; l += L)
             transpose((int32_t*)book.integers + (tile * TILE + l) * book.S + w, book.S, words + w * TILE + l, TILE,
                       book.W - w);
-    book.residual[tile] = rounded_up(rest);
+    book.residual[tile] = rounded_up(rest - vec<float>{})[0];
     for (int l = 0; l < L; l++) {    // the largest unit of each group
         float largest = 0;
         for (int v = 0; v < VECTORS; v++) largest = std::max(largest, unit[v * L + l]);

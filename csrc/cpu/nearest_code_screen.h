@@ -150,20 +150,32 @@ static void sift(const Problem& p, const Book& book, int64_t tile0, int64_t tile
 // The index of rows [n0, n1)
 template <class T> static void search(const Problem& p, const Book& book, int64_t n0, int64_t n1, Scratch& s) {
     const T* z = (const T*)p.z;
+    alignas(BYTES) float square[BLOCK] = {}, unit[BLOCK], inverse[BLOCK], rest[BLOCK] = {}, margin[BLOCK];
     for (int64_t n = n0; n < n1; n++) {
         centred(z + n * p.D, book, p.D, s.x);
-        s.rows[n - n0].begin(n, square_of(s.x, 2 * book.S));
+        square[n - n0] = square_of(s.x, 2 * book.S);
+        s.rows[n - n0].begin(n, square[n - n0]);
+    }
+    for (int i = 0; i < BLOCK; i += L) {    // roots and quotients of many rows at once: each takes its time
+        const vec<float> units = unit_of(load_aligned(square + i));
+        store_aligned(unit + i, units), store_aligned(inverse + i, 1 / units);
+    }
+    for (int64_t n = n0; n < n1; n++) {
+        // X keeps old numbers where a row is not screened; its bounds are never read
+        if (!s.rows[n - n0].screened) continue;
+        centred(z + n * p.D, book, p.D, s.x);
+        rest[n - n0] = quantise(s.x, inverse[n - n0], 2 * book.S, s.X + (n - n0) * 2 * book.S);
+    }
+    for (int i = 0; i < BLOCK; i += L) {
+        const vec<float> units = load_aligned(unit + i), rho = rounded_up(load_aligned(rest + i));
+        const vec<float> length = rounded_up(load_aligned(square + i) / units / units);    // >= ||x / unit||
+        store_aligned(margin + i, C * rho + length * book.sigma);
     }
     for (int64_t n = n0; n < n1; n++) {
         Row& row = s.rows[n - n0];
-        // X keeps old numbers; the bounds of this row are never read
         if (!row.screened) continue;
-        centred(z + n * p.D, book, p.D, s.x);
-        row.unit = unit_of(row.square);
-        float rho = rounded_up(quantise(s.x, row.unit, 2 * book.S, s.X + (n - n0) * 2 * book.S));
-        float length = rounded_up(row.square / row.unit / row.unit);      // >= ||x / unit||
-        row.margin = int32_t(C * rho + length * book.sigma) + 1024;       // G (C4)
-        row.twice_w = 1.1f * (p.D + 4) * 0x1p-52f * row.square;           // (C6)
+        row.unit = unit[n - n0], row.margin = int32_t(margin[n - n0]) + 1024;    // G (C4)
+        row.twice_w = 1.1f * (p.D + 4) * 0x1p-52f * row.square;                  // (C6)
     }
     int panels = int(ceil_div(n1 - n0, ROWS));    // the bounds of rows past the last are never read either
     // tiles that stay in the first cache

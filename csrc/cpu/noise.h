@@ -14,28 +14,22 @@ typedef int32_t vints __attribute__((vector_size(BYTES), may_alias));
 typedef uint32_t vwords __attribute__((vector_size(BYTES), may_alias));
 typedef uint64_t vpairs __attribute__((vector_size(BYTES), may_alias));
 
-// product(a, b): of the low halves of 64 bits;  root(v): the square root
+// product(a, b): of the low halves of 64 bits
 // interleaved(a, b, c, d, out): a, b, c, d of each lane side by side
 #if SET == AVX512
 inline vpairs product(vpairs a, vpairs b) { return (vpairs)_mm512_maskz_mul_epu32(0xff, (__m512i)a, (__m512i)b); }
-inline vfloats root(vfloats v) { return _mm512_maskz_sqrt_ps(0xffff, v); }
 inline __m512 low_of(__m512 a, __m512 b) { return _mm512_maskz_unpacklo_ps(0xffff, a, b); }
 inline __m512 high_of(__m512 a, __m512 b) { return _mm512_maskz_unpackhi_ps(0xffff, a, b); }
 inline __m512 low_pairs(__m512 a, __m512 b) { return (__m512)_mm512_maskz_unpacklo_pd(0xff, (__m512d)a, (__m512d)b); }
 inline __m512 high_pairs(__m512 a, __m512 b) { return (__m512)_mm512_maskz_unpackhi_pd(0xff, (__m512d)a, (__m512d)b); }
 #elif SET == AVX2
 inline vpairs product(vpairs a, vpairs b) { return (vpairs)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
-inline vfloats root(vfloats v) { return _mm256_sqrt_ps(v); }
 inline __m256 low_of(__m256 a, __m256 b) { return _mm256_unpacklo_ps(a, b); }
 inline __m256 high_of(__m256 a, __m256 b) { return _mm256_unpackhi_ps(a, b); }
 inline __m256 low_pairs(__m256 a, __m256 b) { return (__m256)_mm256_unpacklo_pd((__m256d)a, (__m256d)b); }
 inline __m256 high_pairs(__m256 a, __m256 b) { return (__m256)_mm256_unpackhi_pd((__m256d)a, (__m256d)b); }
 #else
 inline vpairs product(vpairs a, vpairs b) { return (a & 0xffffffff) * (b & 0xffffffff); }
-inline vfloats root(vfloats v) {
-    for (int l = 0; l < COUNTERS; l++) v[l] = __builtin_sqrtf(v[l]);
-    return v;
-}
 #endif
 
 #if SET == PORTABLE

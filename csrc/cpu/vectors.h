@@ -10,7 +10,7 @@
 //   fused(a, b, c)             a b + c, rounded once or twice;  fused_minus(a, b, c) is c - a b
 //   least(a, b), most(a, b)    the smaller and the larger; if b is NaN, b
 //   wide<half>(v)              half 0 or 1 of a vector of floats, as doubles
-//   inverse(v)                 1 / v, to about one rounding
+//   inverse(v)                 1 / v, to about one rounding;  root(v) is the square root
 //   total<T>(v), lowest<T>(v)  the sum of the lanes, the smallest lane
 //   exponential<T>(v), sigma<T>(v);  whole_exponential<T>(v) is also right where e^v is tiny, huge, 0 or infinite
 //
@@ -35,6 +35,8 @@ inline __m512d inverse(__m512d v) {
     for (int i = 0; i < 2; i++) guess = fused(guess, fused_minus(v, guess, 1 + __m512d{}), guess);
     return guess;
 }
+inline __m512 root(__m512 v) { return _mm512_maskz_sqrt_ps(0xffff, v); }
+inline __m512d root(__m512d v) { return _mm512_maskz_sqrt_pd(0xff, v); }
 inline __m512 least(__m512 a, __m512 b) { return _mm512_maskz_min_ps(0xffff, a, b); }
 inline __m512 most(__m512 a, __m512 b) { return _mm512_maskz_max_ps(0xffff, a, b); }
 inline __m512d least(__m512d a, __m512d b) { return _mm512_maskz_min_pd(0xff, a, b); }
@@ -57,6 +59,8 @@ inline __m256d fused(__m256d a, __m256d b, __m256d c) { return _mm256_fmadd_pd(a
 inline __m256 fused_minus(__m256 a, __m256 b, __m256 c) { return _mm256_fnmadd_ps(a, b, c); }
 inline __m256d fused_minus(__m256d a, __m256d b, __m256d c) { return _mm256_fnmadd_pd(a, b, c); }
 template <class V> inline V inverse(V v) { return 1 / v; }
+inline __m256 root(__m256 v) { return _mm256_sqrt_ps(v); }
+inline __m256d root(__m256d v) { return _mm256_sqrt_pd(v); }
 inline __m256 least(__m256 a, __m256 b) { return _mm256_min_ps(a, b); }
 inline __m256 most(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
 inline __m256d least(__m256d a, __m256d b) { return _mm256_min_pd(a, b); }
@@ -80,6 +84,11 @@ constexpr int BYTES = 16;
 template <class V> inline V fused(V a, V b, V c) { return a * b + c; }
 template <class V> inline V fused_minus(V a, V b, V c) { return c - a * b; }
 template <class V> inline V inverse(V v) { return 1 / v; }
+template <class V> inline V root(V v) {
+    for (int l = 0; l < int(sizeof v / sizeof v[0]); l++)
+        v[l] = sizeof v[0] == 4 ? __builtin_sqrtf(v[l]) : __builtin_sqrt(v[l]);
+    return v;
+}
 template <class V> inline V least(V a, V b) { return a < b ? a : b; }
 template <class V> inline V most(V a, V b) { return a > b ? a : b; }
 template <int half, class V> inline auto wide(V v) {
