@@ -70,12 +70,16 @@ def reference_de(dloss, z, e, index):  # -> (K, D)
 # ---- launcher -------------------------------------------------------------------------------------------------------
 
 
+def cast(tensor, dtype):  # `to` takes a microsecond where there is nothing to do
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
+
+
 def taken(backend, z, e, *like_z):
     """What a kernel takes: dtypes and tensors. For a native one these have the one dtype of sums."""
     if backend != "cpu":
         return (z.dtype, e.dtype), z, e, *like_z
     sums = sum_dtype(z.dtype, e.dtype)
-    return (sums,), *(a.to(sums) for a in (z, e, *like_z))
+    return (sums,), *(cast(a, sums) for a in (z, e, *like_z))
 
 
 def launch(backend, rung, z, e, index, beta):
@@ -83,7 +87,7 @@ def launch(backend, rung, z, e, index, beta):
     z_q, loss = torch.empty_like(z_), z.new_empty(len(z), dtype=sum_dtype(z.dtype, e.dtype))
     arguments = *dtypes, z_, e_, index, z_q, loss, beta, len(z), *e.shape
     _library.call("quantize", backend, f"quantize_forward_{rung or backend}", *arguments)
-    return z_q.to(z.dtype), loss
+    return cast(z_q, z.dtype), loss
 
 
 def launch_dz(backend, dz_q, dloss, z, e, index, beta):
@@ -91,7 +95,7 @@ def launch_dz(backend, dz_q, dloss, z, e, index, beta):
     dz = torch.empty_like(z_)
     arguments = *dtypes, dz_q, dloss, z_, e_, index, dz, beta, len(z), *e.shape
     _library.call("quantize", backend, "quantize_dz_cpu" if backend == "cpu" else "quantize_dz", *arguments)
-    return dz.to(z.dtype)
+    return cast(dz, z.dtype)
 
 
 def launch_de(backend, rung, dloss, z, e, index):
@@ -106,7 +110,7 @@ def launch_de(backend, rung, dloss, z, e, index):
         arguments = (index, de, N, K, D) if rung == "naive" else (*_library.segments(index, K), de, K, D)
     call = "quantize", backend, f"quantize_de_{rung or backend}"
     _library.call(*call, *dtypes, dloss, z_, e_, *arguments, threads=threads)
-    return de.to(e.dtype)
+    return cast(de, e.dtype)
 
 
 # ---- gradient -------------------------------------------------------------------------------------------------------

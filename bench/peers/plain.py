@@ -64,11 +64,34 @@ def nade_logits(x, W, V, b, c):
     return torch.stack(logits, 1)
 
 
+def nearest_code(z, codebook):  # |z - e|^2 without |z|^2: faster than torch.cdist, which takes roots
+    return torch.addmm(codebook.square().sum(1), z, codebook.T, alpha=-2).argmin(1)
+
+
 def quantize(z, codebook, beta=0.25):
-    index = torch.cdist(z.flatten(0, -2), codebook).argmin(1).view(z.shape[:-1])
-    z_q = codebook[index]
+    index = nearest_code(z.detach().flatten(0, -2), codebook.detach()).view(z.shape[:-1])
+    z_q = F.embedding(index, codebook)
     loss = (z.detach() - z_q).square().sum(-1) + beta * (z - z_q.detach()).square().sum(-1)
     return z + (z_q - z).detach(), index, loss
+
+
+class MovingCodes(torch.nn.Module):
+    """layers.VectorQuantizer with a decay: (N, D) -> (N, D), (N,), (N,)"""
+
+    def __init__(self, e, beta=0.25, decay=0.99):
+        super().__init__()
+        self.e, self.count, self.total, self.beta, self.decay = e.clone(), e.new_ones(len(e)), e.clone(), beta, decay
+
+    def forward(self, z):
+        index = nearest_code(z.detach(), self.e)
+        z_q = F.embedding(index, self.e)
+        loss = self.beta * (z - z_q).square().sum(1)
+        with torch.no_grad():
+            count, total = code_stats(z, index, len(self.e))
+            self.count.lerp_(count.float(), 1 - self.decay)
+            self.total.lerp_(total, 1 - self.decay)
+            self.e.copy_(self.total / self.count[:, None])
+        return z + (z_q - z).detach(), index, loss
 
 
 def code_stats(z, index, K):
