@@ -80,10 +80,16 @@ def sources(kind, csrc=CSRC):
 
 def command(kind, source, output, debug=False):
     if kind == "cuda":
-        return [*compiler(kind), *NVCC, "-o", str(output), str(source)]
+        return [*compiler(kind), *NVCC, *headers(source), "-o", str(output), str(source)]
     language = ["-x", "c++"] if kind == "emulated" else []
     optimisation = "-O0" if debug else "-O3" if kind == "cpu" else "-O2"
-    return [*compiler(kind), *GXX, optimisation, *language, str(source), "-o", str(output)]
+    return [*compiler(kind), *GXX, optimisation, *headers(source), *language, str(source), "-o", str(output)]
+
+
+def headers(source):
+    """A source that lies elsewhere finds gpu.h and the other headers in csrc/."""
+    beside = not source.is_absolute() or (source.parent / "gpu.h").exists()
+    return [] if beside else [f"-I{CSRC}"]
 
 
 def commands(kind, source, output, debug=False):

@@ -20,6 +20,11 @@
     genmini.unswap      puts it back
     genmini.swapped     with swapped(model): swapped inside only
     genmini.verify      a swapped model beside what it was before: outputs, gradients, times
+    genmini.register    puts a kernel of yours behind an operator; it is checked on its first use
+    genmini.unregister  takes it back
+    genmini.checked     the report on it
+    genmini.Source      CUDA or C++ of yours, compiled when it is called
+    genmini.use         chooses the backend that runs the operators: use("mine")
 
 `import genmini` imports PyTorch only on a machine with NVIDIA's driver; elsewhere the first use of one of these does.
 """
@@ -33,8 +38,9 @@ from pathlib import Path
 from ._version import version as __version__
 
 __all__ = [
-    "__version__", "checkpoint", "data", "experiment", "kernels", "layers", "load", "metrics", "models", "ops",
-    "outputs", "plots", "profile", "samplers", "samples", "studies", "swap", "swapped", "train", "unswap", "verify",
+    "Source", "__version__", "checked", "checkpoint", "data", "experiment", "kernels", "layers", "load", "metrics",
+    "models", "ops", "outputs", "plots", "profile", "register", "samplers", "samples", "studies", "swap", "swapped",
+    "train", "unregister", "unswap", "use", "verify",
 ]
 
 # kernels/ lies beside genmini/ in a checkout and inside it in an installed package; `import genmini.kernels` finds
@@ -76,6 +82,8 @@ def __getattr__(name):
         return profile
     if name in ("swapped", "unswap", "verify"):
         return vars(importlib.import_module("genmini.swap"))[name]
+    if name in ("Source", "checked", "register", "unregister", "use"):
+        return vars(importlib.import_module("genmini.kernels"))[name]
     if name in __all__:
         return importlib.import_module(f"genmini.{name}")
     raise AttributeError(f"module 'genmini' has no attribute {name!r}")

@@ -155,6 +155,22 @@ def count(room, rung=None, **sizes):
     return Counted(room, rung, sizes, merged(launches), counters.build.CSRC / f"{source}.cu")
 
 
+def count_own(room, backend, **sizes):
+    """Count one run of a room with the kernel that a user registered as this backend: of its .cu (kernels.Source)."""
+    sizes = sizes_of(room, sizes)
+    report = kernels.checked(room, backend)  # its cruel inputs are not counted
+    if not report.right:
+        raise kernels.WrongKernel(str(report))
+    run = made(room, **sizes)
+    with kernels.counting_sources() as sources, kernels.use(backend):
+        run()
+    if len(sources) != 1:
+        raise ValueError(f"backend {backend!r} of {room} launches kernels of {len(sources) or 'no'} .cu here: one is "
+                         "counted, which it calls through genmini.Source")
+    ((path, launches),) = sources
+    return Counted(room, backend, sizes, merged(launches), path)
+
+
 def made(room, **sizes):
     """A call that runs the room, and its gradient if it has one, on inputs of these sizes, which seed 0 draws."""
     sizes = sizes_of(room, sizes)

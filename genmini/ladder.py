@@ -3,6 +3,7 @@
     ladder = climb("nade", predict.named("h100"))
     for rung in ladder.rungs: print(rung.name, rung.lesson, rung.dram, rung.predicted)
     ladder.measured["cpu"]                             (median, 20 % quantile, 80 % quantile) in seconds
+    ladder.own["mine"]                                 the report on a kernel of yours (genmini.register), and its Rung
 
 Four words: *counted* by running the kernel in the emulator (genmini/counting.py), *compiled* by nvcc, *predicted* from
 both for a card (genmini/predict.py), *measured* on this machine, all ways in turn. Triton rooms are not counted yet: of
@@ -46,6 +47,7 @@ class Ladder:
     operations: int  # of the definition, counted from shapes
     bytes: int  # of the operators: inputs once, outputs once
     why: str  # something is not counted or not compiled, or ""
+    own: dict = field(default_factory=dict)  # backend that a user registered -> (report, Rung)
 
 
 def climb(room, cards, device="cpu", **sizes):
@@ -53,12 +55,25 @@ def climb(room, cards, device="cpu", **sizes):
     if room not in kernels.ROOMS:
         raise ValueError(f"unknown room {room!r}; the rooms are {', '.join(kernels.ROOMS)}")
     sizes = counting.sizes_of(room, sizes)
+    own = {backend: of_user(room, backend, device, sizes) for backend in kernels.own(room)}  # a wrong one is not timed
     if kernels.ROOMS[room].language == "cuda":
         rungs, why = counted(room, cards, sizes)
     else:
         rungs = [Rung(rung, lesson(room, rung)) for rung in kernels.rungs(room)]
         why = "kernels in Triton are not counted yet"
-    return Ladder(room, sizes, str(device), rungs, measured(room, device, sizes), *definition(room, sizes), why)
+    return Ladder(room, sizes, str(device), rungs, measured(room, device, sizes), *definition(room, sizes), why, own)
+
+
+def of_user(room, backend, device, sizes):
+    """-> the report on a kernel that a user registered, and its Rung: counted, if it launches kernels of a .cu"""
+    report = kernels.checked(room, backend, device)
+    if not report.right:
+        raise kernels.WrongKernel(str(report))
+    try:
+        one = counting.count_own(room, backend, **sizes)
+    except ValueError:
+        return report, Rung(backend, report.kernel)
+    return report, _rung(one, [], {}, [], report.kernel)
 
 
 def counted(room, cards, sizes):
@@ -70,7 +85,7 @@ def counted(room, cards, sizes):
             for one in each], prediction.why
 
 
-def _rung(one, predicted, usage, cards):
+def _rung(one, predicted, usage, cards, words=None):
     """one: the counting.Counted of a rung; predicted: a genmini.predict.Predicted for each of its launches and cards"""
     total = lambda name: sum(launch.counters[name] for launch in one.launches)
     rows, launched = [row for launch in one.launches for row in launch.rows], {launch.kernel for launch in one.launches}
@@ -79,7 +94,7 @@ def _rung(one, predicted, usage, cards):
     longest = {name: max(rows, key=lambda row: row.at_least) for name, rows in of_card.items()}
     occupancy = next((row.occupancy for row in longest.values()), None)
     return Rung(
-        one.rung, lesson(one.room, one.rung), total("dram__bytes_read.sum") + total("dram__bytes_write.sum"),
+        one.rung, words or lesson(one.room, one.rung), total("dram__bytes_read.sum") + total("dram__bytes_write.sum"),
         32 * sum(total(f"lts__t_sectors_op_{op}.sum") for op in ("read", "write", "atom")),
         _over([(row.memory_l2_theoretical_sectors_global, row.memory_l2_theoretical_sectors_global_ideal)
                for row in rows]),
@@ -128,6 +143,7 @@ def measured(room, device, sizes):
         ways |= {rung: (this.language, rung) for rung in this.rungs}
     elif this.cpu and kernels.chosen(room, device, request="auto").backend == "cpu":
         ways["cpu"] = "cpu", None
+    ways |= {backend: (backend, None) for backend in kernels.own(room)}
 
     def timed(backend, rung):
         def once():

@@ -4,17 +4,20 @@
     with kernels.use("cuda", rung="naive"):    inside, then as before
     kernels.rungs("nearest_code")              ("naive", "tiled", "tensor_core"): slowest first
     kernels.chosen("nearest_code", "cpu")      Chosen(backend="cpu", rung=None, why="...")
+    kernels.register("nearest_code", backend="mine")(function)    a kernel of yours (kernels/_own.py)
 
 A room has kernels in one GPU language, "triton" or "cuda"; each of its rungs also runs on CPU tensors as "emulated".
 Some rooms have a backend "cpu", in C++ or in PyTorch, that is fast on CPU tensors; every room has its "reference", the
-definition in PyTorch. An explicit backend holds for the rooms that have it (if it cannot run here, they raise an error
-with the reason); the other rooms follow "auto". The choice is one global of the process: threads share it, and
-torch.compile guards it and compiles again when it changes. A gradient always runs on the backend of its forward.
+definition in PyTorch. A backend of any other name is a user's, who registered kernels under it. An explicit backend
+holds for the rooms that have it (if it cannot run here, they raise an error with the reason); the other rooms follow
+"auto". The choice is one global of the process: threads share it, and torch.compile guards it and compiles again when
+it changes. A gradient always runs on the backend of its forward.
 """
 
 import importlib.util
 import os
 import re
+import threading
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +44,9 @@ class Chosen:
 
 
 ROOMS: dict[str, Room] = {}
+OWN = {}  # {(operator, backend): kernel}: those that users registered (kernels/_own.py)
+own_names = ()  # the backends of these, past ones too: `use` goes on after `unregister`
+inside = threading.local()  # .kernel, while a user's kernel runs in this thread
 
 
 def room(name, language, rungs, *, source=None, cpu=None):
@@ -60,9 +66,21 @@ def rungs(operator):
     return _room(operator).rungs
 
 
+def own(operator, request):
+    """-> the user's kernel that this request takes for the operator, or None; and the request of all others.
+
+    A kernel that calls its own operator gets there what `auto` takes.
+    """
+    backend = request.partition(":")[0]
+    if backend in BACKENDS:
+        return None, request
+    kernel = OWN.get((operator, backend))
+    return None if kernel is getattr(inside, "kernel", None) else kernel, "auto"
+
+
 def _valid(backend, rung):
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown backend {backend!r}; the backends are {', '.join(BACKENDS)}")
+    if backend not in (*BACKENDS, *own_names):
+        raise ValueError(f"unknown backend {backend!r}; the backends are {', '.join((*BACKENDS, *own_names))}")
     known = sorted({name for this in ROOMS.values() for name in this.rungs})
     if rung is not None and rung not in known:
         raise ValueError(f"unknown rung {rung!r}; the rungs are {', '.join(known)}")
@@ -75,8 +93,9 @@ _requested = (os.environ.get("GENMINI_BACKEND", "auto"), None)  # (backend, rung
 def requested():
     """What `use` or GENMINI_BACKEND asked for, as one word to pass to an operator: "cuda", "emulated:naive", ..."""
     backend, rung = _requested
-    if backend not in BACKENDS:
-        raise ValueError(f"GENMINI_BACKEND={backend!r} is unknown; the backends are {', '.join(BACKENDS)}")
+    if backend not in BACKENDS and backend not in own_names:
+        known = ", ".join((*BACKENDS, *own_names))
+        raise ValueError(f"GENMINI_BACKEND={backend!r} is unknown; the backends are {known}")
     return backend if rung is None else f"{backend}:{rung}"
 
 
@@ -103,6 +122,8 @@ def chosen(operator, device="cpu", dtype=torch.float32, request=None):
     this, device = _room(operator), torch.device(device)
     backend, _, rung = (request or requested()).partition(":")
     rung = rung if rung in this.rungs else this.rungs[-1]  # for a rung that this room lacks, its best
+    if kernel := OWN.get((operator, backend)):
+        return Chosen(backend, None, f"registered: {kernel.name}")
     if backend == "reference":
         return Chosen("reference", None, "asked for")
     if backend == "emulated":

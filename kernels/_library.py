@@ -23,6 +23,10 @@ FOLDER = Path(__file__).resolve().parent / "lib"
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}  # the codes of csrc/gpu.h
 
 
+class NotBuilt(RuntimeError):
+    """The compiler refused a source, or there is none."""
+
+
 @dataclass(frozen=True)
 class Library:
     name: str
@@ -99,16 +103,13 @@ def counting(source):
     launches += count.launches(library, path)
 
 
-def _named(name, function, arguments):
-    """Inside, the counted build knows in which of the tensors an address lies, by the names in the source."""
-    if name not in _counted:
-        return nullcontext()
-    source = build.CSRC / f"{name}.cu"
+def named(source, library, function, arguments):
+    """Inside, the counted build of a .cu knows in which of the tensors an address lies, by the names in the source."""
     tensors = [(tensor.data_ptr(), tensor.numel() * tensor.element_size(),
                 f"{word} {str(tensor.dtype).removeprefix('torch.')} {' '.join(map(str, tensor.shape))}")
                for word, tensor in zip(count.arguments(source, function), arguments, strict=False)
                if isinstance(tensor, torch.Tensor)]
-    return count.naming(FOLDER / f"{name}.counted.so", tensors)
+    return count.naming(library, tensors)
 
 
 def _loaded(name, kind):
@@ -146,7 +147,14 @@ _lock = threading.Lock()  # the emulator runs one launch at a time
 
 
 def call(name, kind, function, *arguments, threads=None):
-    library = _loaded(name, kind)
+    names = nullcontext()
+    if kind == "emulated" and name in _counted:
+        names = named(build.CSRC / f"{name}.cu", FOLDER / f"{name}.counted.so", function, arguments)
+    invoke(_loaded(name, kind), kind, function, *arguments, threads=threads, names=names)
+
+
+def invoke(library, kind, function, *arguments, threads=None, names=None):
+    """names: of the tensors, for a counted build"""
     entry = declared(library, function, arguments, ctypes.c_int if kind == "cpu" else ctypes.c_void_p)
     values = [_value(argument) for argument in arguments]
     if kind == "cuda":
@@ -157,7 +165,7 @@ def call(name, kind, function, *arguments, threads=None):
     elif kind == "cpu":
         code = entry(*values, threads or torch.get_num_threads())
     else:
-        with _lock, _named(name, function, arguments):
+        with _lock, names or nullcontext():
             code = entry(*values, None)
     if code:
         raise RuntimeError(f"{function} ({kind}) failed: {_text(library, code)}")

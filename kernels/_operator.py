@@ -15,6 +15,7 @@ from . import _backend, _library
 from ._takes import Remembered, agreement
 
 LIBRARY = torch.library.Library("genmini", "DEF")
+OPERATORS = {}  # name -> Operator
 GRADIENTS = {}  # overload -> its autograd.Function, for an operator called by itself, as in an exported graph
 
 
@@ -27,6 +28,9 @@ class Operator:
     outputs: tuple
     reference: Callable  # of all inputs, in the order of the schema
     overload: Callable  # torch.ops.genmini.<name>.default
+    empty: Callable  # of all inputs: empty outputs, with their shapes, dtypes and strides
+    takes: str  # kernels/_takes.py
+    types: dict  # those of the inputs in the schema: "Tensor", "Optional[Tensor]", "int", ...
 
     def __call__(self, **named):
         return self.overload(*self.in_order(named), _backend.requested())
@@ -78,6 +82,9 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
         check_new_kinds(values)
         if check_values:
             check_values(*values)
+        kernel, request = _backend.own(name, request)
+        if kernel:
+            return laid_out(kernel(values), arguments[:-1])
         choice = _backend.chosen(room.name, values[decides].device, values[decides].dtype, request)
         if choice.backend == "reference" or (choice.backend == "cpu" and not compute):
             return laid_out(define(*values), values)
@@ -105,7 +112,9 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
     LIBRARY.impl(name, on_backend, "CompositeExplicitAutograd")
     LIBRARY.impl(name, by_itself, "Autograd")
     torch.library.register_fake(where, checked_fake, lib=LIBRARY)
-    return Operator(name, inputs, outputs, define, overload)
+    types = {a.name: str(a.type) for a in parsed}
+    OPERATORS[name] = Operator(name, inputs, outputs, define, overload, empty_outputs, takes or "", types)
+    return OPERATORS[name]
 
 
 def defined(schema):

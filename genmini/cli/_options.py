@@ -38,6 +38,26 @@ def shape(parser):
                         help="sizes of the inputs, by the letters of the room (default: small ones)")
 
 
+def own(parser):
+    parser.add_argument("--with", dest="own", metavar="FILE",
+                        help="a .py that registers a kernel of yours (docs/exercises.md)")
+
+
+def registered(arguments):
+    """Run the file of --with -> the backends that are registered for the room."""
+    import runpy
+
+    from genmini import kernels
+
+    if not arguments.own.endswith(".py"):
+        raise ValueError(f"--with takes a .py file, got {arguments.own}")
+    runpy.run_path(arguments.own, run_name="own")
+    if not kernels.own(arguments.room):
+        raise ValueError(f"{arguments.own} registers no kernel of {arguments.room}: it needs "
+                         f'@genmini.register("{arguments.room}")')
+    return kernels.own(arguments.room)
+
+
 def sizes(words):
     """["N=64", "D=8"] of --shape -> {"N": 64, "D": 8}"""
     found = {}

@@ -10,6 +10,7 @@ EXAMPLES = """examples:
   genmini bench affine_coupling --card all       predicted for four cards
   genmini bench quantize --shape N=4096 D=32     other sizes; the emulator takes longer for larger ones
   genmini bench code_stats --plot roofline.png   operations a second over operations a byte
+  genmini bench nearest_code --with my_search.py    beside a kernel that this file registers (docs/exercises.md)
 
 Each figure says which it is: counted (on a CPU, by the emulator), compiled (by nvcc), predicted (from both, for a
 card), or measured (here). docs/counting.md says what they mean; `make bench` measures at length, beside other
@@ -22,6 +23,7 @@ def options(parser):
     parser.epilog, parser.formatter_class = EXAMPLES, RawDescriptionHelpFormatter
     parser.add_argument("room", metavar="ROOM", help="an operator of `genmini list`")
     _options.shape(parser)
+    _options.own(parser)
     parser.add_argument("--card", metavar="C", default="h100",
                         help="predict for: a100, h100, h200, rtx4090, or all (default: h100)")
     parser.add_argument("--plot", metavar="FILE", help="a roofline, .png")
@@ -31,7 +33,7 @@ def options(parser):
 
 def run(arguments):
     _options.quiet_profiler()
-    from genmini import ladder, plots, predict
+    from genmini import kernels, ladder, plots, predict
 
     cards, sizes = predict.named(arguments.card), _options.sizes(arguments.shape)
     if arguments.plot is not None and not arguments.plot.endswith(".png"):
@@ -41,12 +43,20 @@ def run(arguments):
     if arguments.plot is not None and plots.missing():
         raise ImportError(plots.missing())
     device = _options.device(arguments)
-    found = ladder.climb(arguments.room, cards, device, **sizes)
+    if arguments.own is not None:
+        _options.registered(arguments)
+    try:
+        found = ladder.climb(arguments.room, cards, device, **sizes)
+    except kernels.WrongKernel as error:  # of --with; its report is longer than a line
+        print(error)
+        return 1
     shown = " ".join(f"{name}={size}" for name, size in found.sizes.items())
     print(f"{found.room}, {shown}, with its gradient if it has one\n\nthe ladder, slowest first")
     for rung in found.rungs:
         print(f"  {rung.name:<14} {rung.lesson}".rstrip())
-    if any(rung.dram is not None for rung in found.rungs):
+    for name, (report, _) in found.own.items():
+        print(f"  {name:<14} {report}")
+    if any(rung.dram is not None for rung in _all(found)):
         print("\n".join(["", *_table(found, cards, predict.LAUNCH)]))
     if found.why:
         print(f"  note           {found.why}")
@@ -58,14 +68,20 @@ def run(arguments):
         print(f"\nplot      {arguments.plot}")
 
 
+def _all(found):
+    return [*found.rungs, *(rung for _, rung in found.own.values())]
+
+
 def _table(found, cards, launch):
     """A line for each rung: counted, compiled, predicted. ! marks what costs more than the least possible."""
     names = [card.name for card in cards]
     yield f"  {'':<14} {'counted':<52} {'compiled':>9}  predicted, at least, us"
     yield (f"  {'rung':<14} {'DRAM, MB':>9} {'L2, MB':>9} {'sectors':>9} {'wavefronts':>11} {'collisions':>10} "
            f"{'registers':>9}  {'warps':>6}  " + "  ".join(f"{name:<18}" for name in names)).rstrip()
-    for rung in found.rungs:
-        of_cards = [rung.predicted[name] for name in names]
+    for rung in _all(found):
+        if rung.dram is None:  # a kernel in Triton or Python
+            continue
+        of_cards = [rung.predicted[name] for name in names if name in rung.predicted]
         needs = (f"{_us(seconds)}{' *' * (seconds < launch)} {binds}" for seconds, binds in of_cards)
         yield (f"  {rung.name:<14} {rung.dram / 1e6:>9.3f} {rung.l2 / 1e6:>9.3f} {_over(rung.sectors):>9} "
                f"{_over(rung.wavefronts):>11} {rung.collisions or '-':>10} {rung.registers or '-':>9}  "

@@ -8,6 +8,7 @@ EXAMPLES = """examples:
   genmini count nearest_code --rung naive        another rung: kernels.rungs("nearest_code") has their names
   genmini count affine_coupling --shape N=4 D=100    other sizes of the inputs
   genmini count affine_coupling --card h100      how fast a card could run it at most: predicted, not measured
+  genmini count affine_coupling --with mine.py   the .cu of a kernel that this file registers (docs/exercises.md)
 
 The first time, the source is compiled with counters, which takes some ten seconds. Nothing is measured:
 docs/counting.md says what each counter means, what it is called in Nsight Compute, and what is not seen."""
@@ -21,16 +22,27 @@ def options(parser):
     parser.add_argument("room", metavar="ROOM", help="an operator of `genmini list` with CUDA kernels")
     parser.add_argument("--rung", metavar="R", help="of its kernel (default: the best)")
     _options.shape(parser)
+    _options.own(parser)
     parser.add_argument("--card", metavar="C", help="also predict: a100, h100, h200, rtx4090, or all")
     parser.add_argument("--table", action="store_true", help="without the source")
     parser.add_argument("--json", metavar="FILE", help="also write all counters, by Nsight Compute's names")
 
 
 def run(arguments):
-    from genmini import counting, predict
+    from genmini import counting, kernels, predict
 
     cards = predict.named(arguments.card) if arguments.card else []
-    counted = counting.count(arguments.room, arguments.rung, **_options.sizes(arguments.shape))
+    if arguments.own is not None:
+        if arguments.rung or arguments.card:
+            raise ValueError("--with counts the one kernel of your file: --rung and --card are of the room's own")
+        try:
+            counted = counting.count_own(arguments.room, _options.registered(arguments)[-1],
+                                         **_options.sizes(arguments.shape))
+        except kernels.WrongKernel as error:  # its report is longer than a line
+            print(error)
+            return 1
+    else:
+        counted = counting.count(arguments.room, arguments.rung, **_options.sizes(arguments.shape))
     sizes = " ".join(f"{name}={size}" for name, size in counted.sizes.items())
     print(f"{counted.room}, rung {counted.rung}, {sizes}: counted on a CPU, not measured (docs/counting.md)")
     predicted = predict.of(counted, cards) if cards else None

@@ -1,0 +1,98 @@
+"""`genmini bench ROOM --with FILE` and `genmini count ROOM --with FILE`: a user's kernel beside those of a room."""
+
+import re
+from pathlib import Path
+
+import pytest
+from check import command as run
+from genmini.csrc import count as counters
+from genmini.kernels import _backend
+
+from genmini import counting, ladder, limits
+
+pytestmark = pytest.mark.usefixtures("folder_of_its_own")
+counts = pytest.mark.skipif(bool(counters.missing()), reason=counters.missing())
+SOLVED = Path(__file__).resolve().parents[1] / "exercises" / "coupling.cu"
+COUPLING = """
+import genmini
+source = genmini.Source("coupling.cu")
+
+@genmini.register("affine_coupling")
+def coupling(x, s, t):
+    y, logdet = x.new_empty(x.shape), x.new_empty(len(x))
+    source.call("coupling", x, s, t, y, logdet, *x.shape)
+    return y, logdet
+"""
+SEARCH = """
+import torch
+import genmini
+
+@genmini.register("nearest_code", backend="mine")
+def search(z, e):
+    {line}
+    return (z[:, None].double() - e.double()).square().sum(2).nan_to_num(1e300, 1e300).argmin(1)
+
+@genmini.register("nearest_code", backend="other")
+def another(z, e):
+    return search(z, e)
+"""
+
+
+@pytest.fixture(autouse=True)
+def once(monkeypatch):
+    """Each way runs once, and takes a millisecond; nothing stays registered."""
+
+    def times(candidates, seconds, device):
+        for candidate in candidates.values():
+            candidate()
+        return {name: (1.0, 0.9, 1.1) for name in candidates}
+
+    monkeypatch.setattr(limits, "times", times)
+    yield
+    _backend.OWN.clear()
+
+
+@counts
+def test_a_cuda_kernel_is_counted_beside_the_rungs_and_timed(capsys, monkeypatch):
+    monkeypatch.setattr(ladder, "counted", lambda *_: ([], ""))  # the room's own
+    Path("coupling.cu").write_text(SOLVED.read_text())
+    Path("mine.py").write_text(COUPLING)
+    sizes = ["--shape", "N=4", "D=96"]
+    status, out, err = run(capsys, "count", "affine_coupling", "--with", "mine.py", *sizes)
+    assert status == 0, err
+    assert out.startswith("affine_coupling, rung mine, N=4 D=96: counted on a CPU")
+    assert re.search(r"^  coupling.cu:\d+ +global load +4 +12 +32.0 +4.00 / 4.00$", out, re.M), out  # 3 warps of 4 rows
+    counted = counting.count_own("affine_coupling", "mine", N=4, D=96)
+    assert [launch.kernel for launch in counted.launches] == ["couple"]  # the gradient is the room's
+    status, out, err = run(capsys, "bench", "affine_coupling", "--with", "mine.py", *sizes)
+    assert status == 0, err
+    above, below = out.split("\nmeasured on cpu")
+    assert re.search(r"^  mine +coupling \(mine.py:\d+\), backend 'mine' of affine_coupling, is right on", above, re.M)
+    c = counted.launches[0].counters
+    megabytes = (c["dram__bytes_read.sum"] + c["dram__bytes_write.sum"]) / 1e6
+    assert re.search(rf"^  mine +{megabytes:.3f} .* 1.00 ", above, re.M), above
+    assert re.findall(r"^  (\w+) +1000 us", below, re.M)[-1] == "mine"
+
+
+def test_kernels_in_python_are_timed_and_a_wrong_one_is_not(capsys):
+    Path("mine.py").write_text(SEARCH.format(line="pass"))
+    status, out, err = run(capsys, "bench", "masked_linear", "--with", "mine.py")
+    assert status == 2 and "mine.py registers no kernel of masked_linear: it needs" in err
+    Path("mine.py").write_text(SEARCH.format(line="e = e.flip(0)"))
+    for command in ("bench", "count"):
+        status, out, err = run(capsys, command, "nearest_code", "--with", "mine.py")
+        assert status == 1 and not err
+        assert re.match(r"\w+ \(mine.py:\d+\), backend '\w+' of nearest_code, is wrong on .*:\n  odd sizes: N=13 D=17 "
+                        "K=7, float32", out), out
+
+
+@pytest.mark.parametrize("words, message", [
+    (["bench", "nearest_code", "--with", "mine.cu"], "--with takes a .py file, got mine.cu"),
+    (["bench", "nearest_code", "--with", "gone.py"], "gone.py"),
+    (["count", "nearest_code", "--with", "mine.py", "--card", "h100"], "--rung and --card are of the room's own"),
+    (["count", "nearest_code", "--with", "mine.py"], "backend 'other' of nearest_code launches kernels of no .cu here"),
+])
+def test_mistakes_end_in_a_line(capsys, words, message):
+    Path("mine.py").write_text(SEARCH.format(line="pass"))
+    status, _, err = run(capsys, *words)
+    assert status == 2 and message in err
