@@ -11,7 +11,7 @@ The state_dict of a layer holds its weights, degrees, mask and moving averages.
 """
 
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from genmini import ops
 from genmini.kernels import _check
@@ -80,6 +80,7 @@ class VectorQuantizer(nn.Module):
     decay=0.99: each code is instead a moving average of the vectors whose nearest code it is, updated by every forward
     pass in training; the loss then moves only z. A code that is not used stays as it is. With revive=50, a code that
     no vector used in 50 batches of training is set to a random vector of the last of these batches.
+    Where torch.distributed joins processes, a batch is that of all of them: each must call the layer in training.
     """
 
     def __init__(self, num_embeddings, embedding_dim, beta=0.25, decay=None, revive=0, device=None, dtype=None):
@@ -137,7 +138,7 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _follow(self, z, index):
-        count, total = ops.code_stats(z, index, self.num_embeddings)
+        count, total = map(of_all_processes, ops.code_stats(z, index, self.num_embeddings))
         # count <- decay count + (1 - decay) count of this batch; total likewise
         self.count.lerp_(count.to(self.count.dtype), 1 - self.decay)
         self.total.lerp_(total.to(self.total.dtype), 1 - self.decay)
@@ -146,22 +147,38 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _revive(self, z, index):  # (N, D), (N,)
-        self.idle.add_(1).index_fill_(0, index, 0)
-        if not len(z):
-            return
-        unused = self.idle >= self.revive
-        # distinct vectors, as far as there are enough
-        place = torch.randperm(len(z), device=z.device)[torch.arange(self.num_embeddings, device=z.device) % len(z)]
-        self.weight.copy_(torch.where(unused[:, None], z[place].to(self.weight.dtype), self.weight))
+        used = torch.zeros_like(self.idle).index_fill_(0, index, 1)
+        self.idle.add_(1).masked_fill_(of_all_processes(used) > 0, 0)
+        k = torch.arange(self.num_embeddings, device=z.device)
+        # distinct vectors, as far as there are enough; of P processes, process p gives those of the codes p, p + P, ...
+        place = torch.randperm(len(z), device=z.device)[k % len(z)] if len(z) else k
+        P, p = (distributed.get_world_size(), distributed.get_rank()) if joined() else (1, 0)
+        gives = (k % P == p) & (len(z) > 0)
+        given = z[place] if len(z) else z.new_zeros(self.weight.shape)
+        given = of_all_processes(torch.where(gives[:, None], given, 0))
+        unused = (self.idle >= self.revive) & (of_all_processes(gives.long()) > 0)
+        self.weight.copy_(torch.where(unused[:, None], given.to(self.weight.dtype), self.weight))
         if self.decay is not None:
             self.count.masked_fill_(unused, 1)
-            self.total.copy_(torch.where(unused[:, None], z[place].to(self.total.dtype), self.total))
+            self.total.copy_(torch.where(unused[:, None], given.to(self.total.dtype), self.total))
         self.idle.masked_fill_(unused, 0)
 
     def extra_repr(self):
         average = "" if self.decay is None else f", decay={self.decay}"
         revived = f", revive={self.revive}" if self.revive else ""
         return f"{self.num_embeddings}, {self.embedding_dim}, beta={self.beta}{average}{revived}"
+
+
+def joined():
+    """Whether torch.distributed joins this process with others."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def of_all_processes(tensor):
+    """The sum over all processes that torch.distributed joins, in the memory of the tensor."""
+    if joined():
+        distributed.all_reduce(tensor)
+    return tensor
 
 
 class GroupNormSiLU(nn.GroupNorm):
