@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from genmini import ops
+
 N, D = {"small": 64, "usual": 256}, {"small": 6, "usual": 64}
 WIDE = {"small": 300, "usual": 1024}  # 300: products of so many numbers are cut by the room, smaller ones are not
 
@@ -95,6 +97,14 @@ def normflows_block(features, hidden):
     return theirs, lambda flow, x: flow.log_prob(x)
 
 
+def inverse_by_room(block, z):
+    """normflows' AffineCouplingBlock.inverse, which log_prob asks, with the operator in it"""
+    z1, z2 = z.chunk(2, 1)
+    out = block.flows[1].param_map(z1)
+    x, logdet = ops.affine_coupling_inverse(z2, out[:, 1::2], out[:, 0::2])
+    return torch.cat([z1, x], 1), logdet
+
+
 @of_density
 def normflows_masked(features, hidden):
     import normflows
@@ -170,6 +180,14 @@ def pythae_pixelcnn(size):
     return theirs, torch.randint(16, (n, 1, side, side)).float(), lambda theirs, x: theirs({"data": x}).loss
 
 
+def zuko_large(size):
+    """One MADE of the size of an MNIST's"""
+    import zuko
+
+    theirs = zuko.flows.MAF(784, transforms=1, hidden_features=(1000, 1000))
+    return theirs, torch.randn(256, 784), lambda flow, x: -flow().log_prob(x).mean()
+
+
 BUILD = {
     "vector-quantize-pytorch, moving averages": vector_quantize(),
     "vector-quantize-pytorch, learnt codes": vector_quantize(learnable_codebook=True, ema_update=False),
@@ -186,3 +204,5 @@ BUILD = {
     "pythae VQ-VAE, moving averages": pythae_vqvae(use_ema=True),
     "pythae PixelCNN": pythae_pixelcnn,
 }
+LARGE = {"zuko MAF, 784 - 1000 - 1000": zuko_large}  # for times alone
+DRAWN = ["zuko MAF", "zuko NSF", "zuko MAF, 784 - 1000 - 1000"]  # by swap(..., sampling=True)

@@ -13,6 +13,7 @@ careful user asks before trusting that.
     genmini/swap/masks.py        whether a mask is the one that was seen, and its degrees
     genmini/swap/quantizer.py    what a quantiser computes
     genmini/swap/known.py        classes of libraries that probes alone do not explain
+    genmini/swap/walk.py         how an autoregressive flow draws without D passes
     genmini/swap/gate.py         probes: copies, answers, times
     genmini/swap/forward.py      what takes the place of a module's forward, and why so
     genmini/swap/hints.py        lines to write, for what is no module
@@ -21,6 +22,7 @@ careful user asks before trusting that.
 
 import contextlib
 import copy
+import functools
 import sys
 import types
 
@@ -35,17 +37,21 @@ from .known import recognise_known
 from .quantizer import codebooks, recognise_quantizer
 from .report import Report, Row
 from .rooms import Unlike, may_be_masked, recognise_masked, unlike
+from .walk import recognise_flow
 
 __all__ = ["Report", "Row", "swap", "swapped", "unswap", "verify"]
 
 
-def swap(model, backend="auto", *, inputs=None, measure=True):
+def swap(model, backend="auto", *, inputs=None, call=None, measure=True, sampling=False):
     """Let the rooms compute what they compute faster in a model, in place; -> a Report.
 
     backend: of the rooms, as in `kernels.use`; "auto" follows what is chosen when the model is called
     inputs: those of a call of the model, a tensor or a tuple. The modules' own are taken from that call, as gains
     depend on sizes; without it they are of usual sizes. What else of the call a room could do is advised
+    call: call(model, *inputs) is that call, if it is not model(*inputs)
     measure: False swaps what agrees, whether it gains or not
+    sampling: True also lets autoregressive flows of zuko draw in one walk through their networks, in the place of a
+    pass a number. To probe and to time that takes some twenty draws of the owner's
 
         model = nn.Sequential(StrangersMaskedLinear(784, 1000), nn.ReLU())
         print(genmini.swap(model, inputs=torch.rand(100, 784)))
@@ -55,15 +61,15 @@ def swap(model, backend="auto", *, inputs=None, measure=True):
         for device in {tensor.device for tensor in gate.tensors(model).values()}:
             with kernels.use(backend):
                 kernels.chosen(room, device)  # raises if it cannot
-    shapes = calls(model, together(inputs)) if inputs is not None else {}
+    shapes = calls(model, together(inputs), call) if inputs is not None else {}
     rows = []
     for name, module in model.named_modules():
         if type(module).__module__ != layers.__name__:
             with gate.alone(module):
-                rows += [row] if (row := consider(name, module, shapes.get(name), backend, measure)) else []
+                rows += [row] if (row := consider(name, module, shapes.get(name), backend, measure, sampling)) else []
     if inputs is not None:
         with gate.alone(model):
-            rows += hints(gate.copy_of(model), together(inputs), {row.room for row in rows})
+            rows += hints(gate.copy_of(model), together(inputs), {row.room for row in rows}, call)
     return Report(rows)
 
 
@@ -81,8 +87,9 @@ def unswap(model):
 
 
 @contextlib.contextmanager
-def swapped(model, backend="auto", *, inputs=None, measure=True):
-    """Swapped inside, and afterwards as before; gives the Report. What was swapped before stays swapped.
+def swapped(model, backend="auto", **kwargs):
+    """Swapped inside, by the arguments of `swap`, and afterwards as before; gives the Report. What was swapped before
+    stays swapped.
 
         with genmini.swapped(model) as report:
             loss(model(x)).backward()
@@ -90,7 +97,7 @@ def swapped(model, backend="auto", *, inputs=None, measure=True):
     gate.check(model)
     before = found(model)
     try:
-        yield swap(model, backend, inputs=inputs, measure=measure)
+        yield swap(model, backend, **kwargs)
     finally:
         for name, one in found(model).items():
             if name not in before:
@@ -139,7 +146,7 @@ def compare(report, model, inputs, call, training):
 
 def time(report, model, inputs, call):
     after, before = gate.copy_of(model).train(), unswap(gate.copy_of(model).train())
-    run, shapes = call or (lambda model, *inputs: model(*inputs)), calls(model, inputs, call)
+    run, shapes = call or called, calls(model, inputs, call)
     report.measured = gate.times_as_fast(lambda *x: run(before, *x), lambda *x: run(after, *x), inputs, 2)
     for row in report.rows:
         one = after.get_submodule(row.name)
@@ -147,6 +154,10 @@ def time(report, model, inputs, call):
         if row.name in shapes:
             x = gate.probe(shapes[row.name], like.dtype, like.device)
             row.measured = gate.times_as_fast(one.forward.owner, one.forward, [x])
+
+
+def called(model, *inputs):
+    return model(*inputs)
 
 
 def together(inputs):
@@ -162,11 +173,11 @@ def calls(model, inputs, call=None):
             if args and isinstance(args[0], torch.Tensor):
                 shapes[name] = max(shapes.get(name, args[0].shape), args[0].shape, key=torch.Size.numel)
         module.register_forward_pre_hook(see)
-    (call or (lambda model, *inputs: model(*inputs)))(with_hooks, *inputs)
+    (call or called)(with_hooks, *inputs)
     return shapes
 
 
-def consider(name, module, shape, backend, measure):
+def consider(name, module, shape, backend, measure, sampling=False):
     """What becomes of a module: a Row, or None if it looks like nothing that a room computes."""
     row = Row(name, type(module).__name__, "", "left")
     if isinstance(now := vars(module).get("forward"), Swapped):
@@ -176,17 +187,19 @@ def consider(name, module, shape, backend, measure):
         row.why = "its instance has a forward already, put there by another"
         return row if may_be_masked(module) or codebooks(module) else None
     try:
-        room = recognise_known(module, shape) or recognise_masked(module, shape) or recognise_quantizer(module, shape)
-        if room is None:
+        room = (recognise_known(module, shape) or recognise_masked(module, shape) or recognise_quantizer(module, shape)
+                or sampling and recognise_flow(module, shape))
+        if not room:
             return None
         row.room = room.room
         if gate.hooked(module):
             raise unlike("a child of it has hooks, and a room does not call the child", room.room)
         put = lambda into: install(into, copy.deepcopy(room), backend)
         like = gate.like(module)
-        row.why = gate.refusal(gate.perturbed(module, room.keep, room.counts), put, room.probes, like.dtype)
+        base = gate.perturbed(module, room.keep, room.counts, room.small)
+        row.why = gate.refusal(base, put, room.probes, like.dtype, room.call)
         if not row.why and measure:
-            row.expected = gain(module, put, gate.probe(room.usual, like.dtype, like.device))
+            row.expected = gain(module, put, gate.probe(room.usual, like.dtype, like.device), room.call)
             row.why = "" if row.expected > 1.05 else f"no faster here, of {room.usual}"
     except Unlike as error:
         row.room, row.why = error.room, str(error)
@@ -200,18 +213,19 @@ def consider(name, module, shape, backend, measure):
     return row
 
 
-def gain(module, put, x):
+def gain(module, put, x, call=None):
     """Times as fast as before: a forward and a backward pass of the module"""
     before, after = gate.copy_of(module).train(), gate.copy_of(module).train()
     put(after)
-    return gate.times_as_fast(before.forward, after.forward, [x.requires_grad_()])
+    of = lambda module: functools.partial(call, module) if call else module.forward
+    return gate.times_as_fast(of(before), of(after), [x.requires_grad_()])
 
 
 class _Door(types.ModuleType):
     """`genmini.swap` is this package, and is called as its function."""
 
-    def __call__(self, model, backend="auto", *, inputs=None, measure=True):
-        return swap(model, backend, inputs=inputs, measure=measure)
+    def __call__(self, model, backend="auto", **kwargs):
+        return swap(model, backend, **kwargs)
 
 
 _Door.__call__.__doc__ = swap.__doc__

@@ -42,8 +42,10 @@ class Swapped:
         self.plain = [(*name.rpartition(".")[::2], value) for name, value in plain(module).items()]
 
     def __call__(self, *args, **kwargs):
+        if self.room.dims is None and self.unchanged():
+            return self.room.run(self.module, *args, **kwargs)
         one = args and isinstance(args[0], torch.Tensor) and (len(args) + len(kwargs) == 1 or self.usual(args, kwargs))
-        if one and args[0].dim() in self.room.dims and self.unchanged():
+        if self.room.dims and one and args[0].dim() in self.room.dims and self.unchanged():
             with kernels.use(self.backend) if self.backend != "auto" else contextlib.nullcontext():
                 out = self.room.run(self.module, args[0])
             if out is not NotImplemented:

@@ -94,12 +94,14 @@ def in_float64():
 
 
 @torch.no_grad()
-def perturbed(module, but=(), counts=()):
-    """A copy that holds random numbers, but for what is named; counts are at least 1"""
+def perturbed(module, but=(), counts=(), small=False):
+    """A copy that holds random numbers, but for what is named; counts are at least 1; small ones let long chains of
+    layers neither vanish nor overflow"""
     module, noise = copy_of(module), torch.Generator().manual_seed(1)
     for name, tensor in tensors(module).items():
         if tensor.is_floating_point() and name not in but:
             random = torch.randn(tensor.shape, dtype=torch.float64, generator=noise)
+            random = random / tensor.shape[-1] if small and tensor.dim() else random
             tensor.copy_(1 + random.abs() if name in counts else random)
     return module
 
@@ -206,22 +208,23 @@ def kind(tensor):
     return f"{str(tensor.dtype)[6:]} {tuple(tensor.shape)}" + ", with a gradient" * tensor.requires_grad
 
 
-def refusal(base, install, shapes, dtype):
-    """Why the room may not take the place of a module, or "": base is a perturbed copy, install puts the room in."""
+def refusal(base, install, shapes, dtype, call=None):
+    """Why the room may not take the place of a module, or "": base is a perturbed copy, install puts the room in, and
+    call(module, x) is compared, if it is not the forward."""
     for training in (False, True):
         for shape in shapes:
-            what = refusal_in(base.train(training), install, probe(shape, dtype, like(base).device))
+            what = refusal_in(base.train(training), install, probe(shape, dtype, like(base).device), call)
             if what:
                 return f"{what} differs {'in training' if training else 'in evaluation'}"
     return ""
 
 
-def refusal_in(base, install, x):
+def refusal_in(base, install, x, called=None):
     def call(dtype, swapped=False, seed=0):
         module = to(copy_of(base), dtype)
         if swapped:
             install(module)
-        return answers(module, [x.to(dtype)], seed, wide=dtype == torch.float64 and not swapped)
+        return answers(module, [x.to(dtype)], seed, called, wide=dtype == torch.float64 and not swapped)
 
     exact = call(torch.float64)
     if what := difference(exact, call(torch.float64, seed=1)):

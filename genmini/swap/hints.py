@@ -34,10 +34,11 @@ class Calls(TorchFunctionMode):
         return out
 
 
-def hints(model, inputs, but):
-    """A Row for each of the rooms that a copy of a model could call, but for those named.   inputs: of a call"""
+def hints(model, inputs, but, call=None):
+    """A Row for each of the rooms that a copy of a model could call, but for those named.   inputs: of a call, which is
+    call(model, *inputs) if that is given"""
     with torch.no_grad(), Calls() as calls:
-        model(*inputs)
+        call(model, *inputs) if call else model(*inputs)
     device = gate.like(model).device
     return [Row("", ", ".join(found.operators), found.room, "advised", found.line)
             for found in advice.found(calls.found)

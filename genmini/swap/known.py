@@ -16,13 +16,17 @@ import torch.nn.functional as F
 
 from genmini import ops
 
-from .rooms import unlike
+from .rooms import Room, unlike
 
 
 def recognise_known(module, shape):
     """-> what an entry makes of the module, None if there is no entry.   shape: of an input, if one was given"""
+    return made_by(ENTRIES, module, shape)
+
+
+def made_by(entries, module, shape):
     kind = type(module)
-    if (entry := ENTRIES.get(f"{kind.__module__}.{kind.__qualname__}")) is None:
+    if (entry := entries.get(f"{kind.__module__}.{kind.__qualname__}")) is None:
         return None
     package, releases, make = entry
     if (release := importlib.metadata.version(package)) not in releases:
@@ -49,10 +53,10 @@ def theirs(module, name):
     return getattr(sys.modules[type(module).__module__], name)
 
 
-class Known:
-    """What the entries share.   counts: names of buffers that are positive, as their owner divides by them"""
+class Known(Room):
+    """What the entries share."""
 
-    room, keep = "nearest_code", ()
+    room = "nearest_code"
 
     def unlike(self, why):
         return unlike(why, self.room)
@@ -75,7 +79,7 @@ class VectorQuantize(Known):
         for part, options in ((module, self.WITHOUT), (book, self.OF_CODEBOOK)):
             for name, value in options.items():
                 if getattr(part, name) != value:
-                    raise self.unlike(f"its {name} is {str(getattr(part, name))[:40]}: known is {value}")
+                    raise self.unlike(f"{name}={str(getattr(part, name))[:40]} is none of the options known here")
         if any(book.gumbel_sample.keywords.values()):
             raise self.unlike("its codes are drawn, not the nearest")
         if not book.initted:

@@ -16,7 +16,7 @@ from torch import nn
 from genmini import ops
 
 from .gate import in_float64, leaves_of, mapped, perturbed, probe, to
-from .rooms import Unlike, close, unlike
+from .rooms import Room, Unlike, close, unlike
 
 
 def recognise_quantizer(module, shape):
@@ -50,10 +50,10 @@ class Role:
     how: tuple = ()
 
 
-class Quantizer:
+class Quantizer(Room):
     """z (..., D) or (N, D, ...) -> what its owner returns, of the exact nearest codes"""
 
-    room, keep, counts = "nearest_code", (), ()
+    room = "nearest_code"
 
     def __init__(self, owner, name, shape):
         self.name = name

@@ -71,11 +71,24 @@ def masks(module, weight):
             yield name, mask
 
 
-class Masked:
+class Room:
+    """What is asked of whatever computes in the place of a module
+
+    room: the operator, or a word for what is no operator;  run(module, x): computes, or returns NotImplemented
+    dims: of how many dimensions x may be; None: run takes what forward takes
+    probes, usual: shapes for the gate, and to time    keep: names of tensors that probes must not change
+    counts: of those that are positive, as their owner divides by them    small: probes have small weights
+    call(module, x): what is compared and timed, if it is not forward
+    """
+
+    keep, counts, small, call = (), (), False, None
+
+
+class Masked(Room):
     """What the two masked layers share: where the tensors are, the mask that was seen, and how the owner uses it."""
 
     def __init__(self, module, child, name, mask, shape):
-        self.child, self.name, self.keep, self.counts = child, name, (name,), ()
+        self.child, self.name, self.keep = child, name, (name,)
         self.size = self.tensors(module)[0].shape
         self.see(mask)
         owner, self.probes = to(perturbed(module, self.keep), torch.float64), []

@@ -77,6 +77,17 @@ def test_twenty_steps_have_the_losses_of_before(peer):
     assert apart(now) <= 2 * apart(was) + STEPS * 8 * torch.finfo(torch.float32).eps
 
 
+@pytest.mark.parametrize("name", ["zuko MAF", "zuko NSF"])
+def test_flows_of_zuko_draw_the_same_without_a_pass_a_number(name):
+    torch.manual_seed(0)
+    theirs, x, loss = libraries.BUILD[name]("small")
+    rows = genmini.swap(theirs, measure=False, sampling=True).rows
+    assert [row.state for row in rows if row.room == "inverse"] == ["swapped"] * len(theirs.transform.transforms)
+    draws = lambda flow, z: gate.mapped(torch.no_grad()(flow().transform.inv), z)
+    checked = genmini.verify(theirs, x, draws)
+    assert checked.same and checked.judge == "float64", checked
+
+
 def trained(model, x, loss, dtype):
     """The loss before each of so many steps of Adam of a copy, (STEPS,) float64"""
     model, losses = gate.to(gate.copy_of(model), dtype).train(), []

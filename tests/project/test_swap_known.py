@@ -134,3 +134,21 @@ def test_the_room_takes_arguments_as_they_are_by_default_and_their_owner_others(
     with pytest.raises(TypeError, match="unexpected"):
         module(z, other=None)
     assert len(seen) == 2
+
+
+def test_the_sizes_of_modules_are_those_of_a_call(monkeypatch):
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.quantiser = strangers.Codes(K, D)
+
+        def forward(self, batch):
+            return self.quantiser(batch["z"])
+
+    seen = []
+    monkeypatch.setattr(gate, "times_as_fast", lambda before, after, inputs, *_: seen.append(inputs[0].shape) or 2.0)
+    call = lambda model, z: model({"z": z})
+    genmini.swap(Whole(), inputs=torch.randn(13, D), call=call)
+    with genmini.swapped(Whole(), inputs=torch.randn(14, D), call=call):
+        pass
+    assert seen == [(13, D), (14, D)]

@@ -1,0 +1,100 @@
+"""Draws from a stranger's autoregressive flow, whose owner asks its whole network once a number: D passes a draw.
+
+    zuko   MaskedAutoregressiveTransform, of MAF and NSF: x of z by t.inv(z), without gradients
+
+The masks of its network say which numbers each unit sees, and so at which step s it can be computed: ready(unit) is the
+largest of what it sees, ready(x_d) = step(d) + 1 and step(d) = ready of the network's outputs for x_d. Units are put in
+the order of ready once. Then a step computes, from below, the units that are ready now, of all that was ready before;
+then the outputs for its x_d; then x_d, by its owner's transform of one number. So each weight is used once a draw, as
+in genmini/models/maf.py. It is no kernel: what is saved is work.
+"""
+
+import functools
+import itertools
+
+import torch
+import torch.nn.functional as F
+
+from .gate import hooked
+from .known import Known, made_by, theirs
+
+
+class Walk(Known):
+    """A flow's transform whose inverse, asked without gradients and without a context, walks."""
+
+    room, dims, small = "inverse", None, True
+
+    def __init__(self, module, shape):
+        layers = list(module.hyper)
+        if any(getattr(each, "mask", None) is None or each.bias is None for each in layers[::2]):
+            raise self.unlike("its network is no sequence of masked layers and activations")
+        self.keep = tuple(f"hyper.{i}.mask" for i in range(0, len(layers), 2))
+        self.masks = [layer.mask != 0 for layer in layers[::2]]
+        self.learn(module.total)
+        D = self.masks[0].shape[1]
+        self.probes, self.usual = [(3, D)], (16, D)
+
+    def learn(self, total):
+        """The step of each x_d, and of every layer the order of its units, and how many are ready before each step."""
+        D, last, at = self.masks[0].shape[1], len(self.masks[-1]), self.masks[0].device
+        if last != D * total:
+            raise self.unlike("it has a context")
+        sees = functools.reduce(lambda below, mask: (mask.float() @ below > 0).float(), self.masks,
+                                torch.eye(D, device=at))
+        sees, step = sees.view(D, total, D).amax(1) > 0, torch.zeros(D, dtype=torch.long, device=at)
+        for _ in range(D + 1):
+            step, before = torch.where(sees, step + 1, 0).amax(1), step
+            if torch.equal(step, before):
+                break
+        else:
+            raise self.unlike("a number is seen by its own transform")
+        ready = [step + 1]
+        for mask in self.masks[:-1]:
+            ready.append(torch.where(mask, ready[-1], 0).amax(1))
+        self.order = [each.argsort(stable=True) for each in ready]
+        self.steps = int(step.max()) + 1
+        self.known = [torch.searchsorted(each.sort()[0], torch.arange(self.steps + 1, device=at), right=True).tolist()
+                      for each in ready]  # at step s, known[i][s] units of layer i are
+        self.order.append((self.order[0][:, None] * total + torch.arange(total, device=at)).flatten())
+
+    @staticmethod
+    def call(module, z):
+        """What is compared and timed"""
+        with torch.no_grad():
+            return module.forward().inv(z)
+
+    def run(self, module, *args, **kwargs):
+        transform = type(module).forward(module, *args, **kwargs)
+        if not any(each is not None for each in (*args, *kwargs.values())):
+            transform._inverse = functools.partial(self.inverse, module, transform._inverse)
+        return transform
+
+    def inverse(self, module, owner, z):
+        linear, between = list(module.hyper)[::2], list(module.hyper)[1::2]
+        alike = (layer.mask.device == mask.device and torch.equal(layer.mask != 0, mask)
+                 for layer, mask in zip(linear, self.masks, strict=True))
+        if torch.is_grad_enabled() or z.dtype != linear[0].weight.dtype or hooked(module.hyper) or not all(alike):
+            return owner(z)
+        weights = [(layer.mask * layer.weight).index_select(0, j).index_select(1, k) for layer, (k, j) in
+                   zip(linear, itertools.pairwise(self.order), strict=True)]
+        biases = [layer.bias[j] for layer, j in zip(linear, self.order[1:], strict=True)]
+        shape, z = z.shape, z.reshape(-1, z.shape[-1])[:, self.order[0]]
+        units = [torch.zeros_like(z), *(z.new_zeros(len(z), len(weight)) for weight in weights[:-1])]
+        done = 0
+        for s in range(self.steps):
+            for i, (W, b, f) in enumerate(zip(weights, biases, between, strict=False)):
+                new, k = slice(self.known[i + 1][s - 1] if s else 0, self.known[i + 1][s]), self.known[i][s]
+                units[i + 1][:, new] = f(F.linear(units[i][:, :k], W[new, :k], b[new]))
+            d, k = slice(done, done := self.known[0][s + 1]), self.known[-1][s]
+            rows = slice(d.start * module.total, d.stop * module.total)
+            phi = F.linear(units[-1][:, :k], weights[-1][rows, :k], biases[-1][rows]).unflatten(-1, (-1, module.total))
+            units[0][:, d] = module.univariate(*theirs(module, "unpack")(phi, module.shapes)).inv(z[:, d])
+        return units[0][:, self.order[0].argsort()].view(shape)
+
+
+ENTRIES = {"zuko.flows.autoregressive.MaskedAutoregressiveTransform": ("zuko", ("1.6.0",), Walk)}
+
+
+def recognise_flow(module, shape):
+    """-> a Walk, None if the module is of none of these classes"""
+    return made_by(ENTRIES, module, shape)
