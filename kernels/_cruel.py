@@ -224,8 +224,9 @@ SPECS = {
     "nade": Spec(dict(x=2), full="D H", tame="W V b c"),
     "nade_backward": Spec(dict(x=2), full="D H", tame="W V c"),
     "nearest_code": Spec(full="K D", more=hard_to_tell),
-    "q_sample": Spec(dict(t="times"), lambda size: [dict(target=target, **noise) for noise in _noise(size)
-                                                    for target in ("none", "eps", "v")], full="times"),
+    "q_sample": Spec(dict(t="times"), lambda size: [
+        dict(target=target, **noise) for noise in _noise(size) for target in ("none", "v", "eps")
+        if target != "eps" or noise["seed"] is not None], full="times"),  # a given eps is not asked for again
     "quantize": Spec(CODES, BETA, full="K D"),
     "quantize_de": Spec(CODES, full="K D"),
     "quantize_dz": Spec(CODES, BETA, full="K D"),

@@ -18,7 +18,7 @@ def checked(x, shape, levels):
         raise ValueError(f"x must be a tensor of real numbers, got {_kind(x)}")
     if x.dim() == 0 or math.prod(x.shape[1:]) != D:
         raise ValueError(f"x must have shape (N, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
-    if levels is not None and x.device.type == "cpu" and x.numel():
+    if levels is not None and readable(x):
         low, high = x.min().item(), x.max().item()  # Python numbers: a uint8 tensor cannot be compared with 256
         if not 0 <= low <= high < levels:
             raise ValueError(f"x must hold levels 0 ... {levels - 1}, got {low} ... {high}")
@@ -38,7 +38,7 @@ def checked_classes(y, n, classes, needed, device):
     y = torch.as_tensor(y)
     if y.is_floating_point() or y.dtype == torch.bool or y.shape not in ((), (n,)):
         raise ValueError(f"y must be one class, or {n} classes, whole numbers; got {tuple(y.shape)} of {y.dtype}")
-    if y.device.type == "cpu" and y.numel() and not 0 <= y.min() <= y.max() < classes:
+    if readable(y) and not 0 <= y.min() <= y.max() < classes:
         raise ValueError(f"y must hold classes 0 ... {classes - 1}, got {y.min()} ... {y.max()}")
     return y.to(device).long().expand(n)
 
@@ -74,11 +74,18 @@ def noise(u, n, D, device):
         raise ValueError(f"u must be a floating tensor of shape ({n}, {D}), got {_kind(u)}")
     if u.shape != (n, D):
         raise ValueError(f"u must have shape ({n}, {D}), got {tuple(u.shape)}")
-    if u.device.type == "cpu" and u.numel():
+    if readable(u):
         low, high = u.min().item(), u.max().item()  # both nan if one of them is
         if not 0 <= low <= high <= 1:
             raise ValueError(f"u must hold numbers from 0 to 1, got {low} ... {high}")
     return u
+
+
+def readable(values):
+    """Whether there are values to check: on a CPU, neither in a graph that torch.compile or torch.export traces, nor in
+    a transform of torch.func."""
+    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return values.device.type == "cpu" and values.numel() > 0 and not traced
 
 
 def _kind(value):

@@ -76,12 +76,14 @@ class CycleGAN(Model):
         if min(H, W) < 4 or body == "coder" and (H % 2 or W % 2):
             raise ValueError(f"shape must have sides of at least 4, even ones for body 'coder', got {shape}")
         self.cycle, self.identity, self.r1, self.noise = cycle, identity, r1, noise
-        self.l, self.m, self.as_d = LOSSES[loss]
         self.T = nn.ModuleList(translator(body, C, width, blocks) for _ in range(2))
         self.discriminators = nn.ModuleList(discriminator(shape, width) for _ in range(2))
         self.register_buffer("pool", torch.zeros(2, pool, *shape))
         self.register_buffer("pooled", torch.zeros(2, dtype=torch.int64))
         self.place(device, dtype)
+
+    # no part of a pickle
+    l, m, as_d = (property(lambda model, i=i: LOSSES[model.settings["loss"]][i]) for i in range(3))
 
     # ---- there and back ----------------------------------------------------------------------------------------------
 

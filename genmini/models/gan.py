@@ -77,10 +77,13 @@ class GAN(Model):
         super().__init__(shape, levels, context)
         self.latent, self.k, self.r1, self.r2, self.noise = latent, k, r1, r2, 0 if levels is None else noise
         self.divergence = divergence
-        self.pairing, (self.h1, self.h2) = loss, DIVERGENCES[divergence]
+        self.pairing = loss
         self.f, phi, features = players(body, shape, latent, hidden, width, context, spectral, upsample)
         self.discriminator = nn.ModuleDict({"phi": phi, "w": nn.Linear(features, 1)})
         self.place(device, dtype)
+
+    # no part of a pickle
+    h1, h2 = (property(lambda model, i=i: DIVERGENCES[model.divergence][i]) for i in range(2))
 
     # ---- the players -------------------------------------------------------------------------------------------------
 
