@@ -138,6 +138,7 @@ PRODUCTS = {  # of rooms, by their first tensors
     "masked_linear_dw": lambda dy, x, *_: 2 * math.prod(dy) * x[-1],  # (N, J), (N, K)
     "masked_conv2d": lambda x, w, *_: 2 * x[0] * math.prod(x[2:]) * math.prod(w),  # (N, C, H, W), (O, C, kh, kw)
     "masked_conv2d_turned": lambda dy, w, *_: 2 * dy[0] * math.prod(dy[2:]) * math.prod(w),
+    "masked_conv2d_backward": lambda dy, x, w, *_: 4 * dy[0] * math.prod(dy[2:]) * math.prod(w),
     "nade": lambda x, W, *_: 4 * math.prod(x) * W[0],  # (N, D), (H, D): a <- a + W x_d, and V h
 }
 

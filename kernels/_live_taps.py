@@ -1,4 +1,5 @@
-"""Which taps of a masked filter are live, the filter without the others, and images that are laid out like another.
+"""Which taps of a masked filter are live, the product of a tile with one of them, the filter without the others, and
+images that are laid out like another.
 
 For kernels/masked_conv2d.py and its backend `cpu`.
 """
@@ -21,6 +22,31 @@ def may_see(out, in_, OUT, IN, COLOURS, KIND_A: tl.constexpr, TURNED: tl.constex
         return in_colour > out_colour if KIND_A else in_colour >= out_colour
     else:
         return out_colour > in_colour if KIND_A else out_colour >= in_colour
+
+
+@triton.jit
+def pixel(p, H, W):
+    return p // (H * W), p // W % H, p % W  # n, h, w
+
+
+@triton.jit
+def tap_tile(y, x_ptrs, k_ptrs, t, c_start, h, w, p_ok, o, C, O, H, W, kh, kw, x_c, x_h, x_w, k_t, k_c, COLOURS,
+             MASKED: tl.constexpr, KIND_A: tl.constexpr, TURNED: tl.constexpr, PRECISION: tl.constexpr,
+             BC: tl.constexpr):
+    """y_po += sum_c x_p'c K_oct for BC channels c of tap t, which reads the pixel p' beside p; k is (BC, BO)."""
+    dh, dw = t // kw - kh // 2, t % kw - kw // 2
+    if TURNED:
+        dh, dw = -dh, -dw
+    c = c_start + tl.arange(0, BC)
+    x_ok = p_ok & (h + dh >= 0) & (h + dh < H) & (w + dw >= 0) & (w + dw < W)
+    x_ptrs += dh.to(tl.int64) * x_h + dw.to(tl.int64) * x_w
+    x = tl.load(x_ptrs[:, None] + c.to(tl.int64)[None, :] * x_c, x_ok[:, None] & (c < C)[None, :], other=0)  # (BP, BC)
+    k_ptrs += t.to(tl.int64) * k_t
+    k = tl.load(k_ptrs[None, :] + c.to(tl.int64)[:, None] * k_c, (c < C)[:, None] & (o < O)[None, :], other=0)
+    if MASKED:
+        m = kh * kw // 2
+        k = tl.where((t < m) | ((t == m) & may_see(o[None, :], c[:, None], O, C, COLOURS, KIND_A, TURNED)), k, 0)
+    return tl.dot(x, k, y, input_precision=PRECISION, out_dtype=y.dtype)
 
 
 def mask(O, C, kh, kw, kind, colours, device=None):  # -> (O, C, kh, kw)

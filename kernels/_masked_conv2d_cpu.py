@@ -3,14 +3,20 @@
 The backend `cpu` of kernels/masked_conv2d.py. 6 of 9 taps stay, 15 of 25, 28 of 49; the few dead ones among them, in
 the centre's own row, are masked. PyTorch could leave out all dead taps by two convolutions, one for the rows above and
 one for the row itself: 3 w P O bytes more, to add the halves.
+
+A cropped filter looks to one side, and PyTorch's convolution pads both alike. Either x gets its border by a copy, which
+is cheap where it has few channels; or y gets ph rows below the image, which a copy cuts off. In a backward pass these
+rows cost two products, so there only low filters have them. Both gradients come from one call, which lays out x and dy
+once.
 """
 
 import functools
 
+import torch
 import torch.nn.functional as F
 from torch.nn.grad import conv2d_weight
 
-from ._bits import bits_of, masked, masked_
+from ._bits import bits_of, masked
 from ._live_taps import mask
 
 
@@ -33,9 +39,17 @@ def cropped_filter(weight, kind, colours):
     return masked(weight[:, :, rows, columns], cropped_bits(weight.shape, kind, colours, weight.dtype)), padding
 
 
+def few(C, O):
+    """Whether x has so few channels that a copy of it costs little beside y"""
+    return 4 * C <= O
+
+
 def cpu(x, weight, bias, kind, colours):
+    (O, C, kh, kw), (H, W) = weight.shape, x.shape[2:]
     k, padding = cropped_filter(weight, kind, colours)
-    return F.conv2d(F.pad(x, padding), k, bias)
+    if few(C, O):
+        return F.conv2d(F.pad(x, padding), k, bias)
+    return F.conv2d(x, k, bias, padding=(kh // 2, kw // 2))[:, :, :H, :W]
 
 
 def cpu_turned(dy, weight, kind, colours):
@@ -44,9 +58,29 @@ def cpu_turned(dy, weight, kind, colours):
 
 
 def cpu_dw(dy, x, kh, kw, kind, colours):
-    dw = x.new_zeros(dy.shape[1], x.shape[1], kh, kw)
+    shape = dy.shape[1], x.shape[1], kh, kw
     rows, columns, padding = cropped(kh, kw)
-    live = dw[:, :, rows, columns]
-    live.copy_(conv2d_weight(F.pad(x, padding), live.shape, dy))
-    masked_(live, cropped_bits(dw.shape, kind, colours, dw.dtype))
+    dk = conv2d_weight(F.pad(x, padding), (*shape[:2], rows.stop, columns.stop), dy)
+    return whole(dk, shape, kind, colours)
+
+
+def whole(dk, shape, kind, colours):
+    """The gradient of a cropped filter, with 0 for all dead taps"""
+    rows, columns, _ = cropped(*shape[2:])
+    dw = dk.new_zeros(shape)
+    dw[:, :, rows, columns] = masked(dk.contiguous(), cropped_bits(shape, kind, colours, dk.dtype))
     return dw
+
+
+def cpu_both(dy, x, weight, kind, colours):
+    O, C, ph, pw = *weight.shape[:2], *(side // 2 for side in weight.shape[2:])
+    k, padding = cropped_filter(weight, kind, colours)
+    gradients = lambda dy, x, sides: torch.ops.aten.convolution_backward(
+        dy, x, k, None, (1, 1), sides, (1, 1), False, (0, 0), 1, (True, True, False))[:2]
+    if few(C, O) or ph > 1:
+        dx, dk = gradients(dy, F.pad(x, padding), (0, 0))
+        dx = F.pad(dx, [-side for side in padding])
+    else:
+        below = (0, 0, 0, ph) if ph else (0, pw, 0, 0)
+        dx, dk = gradients(F.pad(dy, below) if any(below) else dy, x, (ph, pw))
+    return dx, whole(dk, weight.shape, kind, colours)

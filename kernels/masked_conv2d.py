@@ -49,8 +49,8 @@ import torch.nn.functional as F
 from torch.nn.grad import conv2d_weight
 
 from . import _check
-from ._live_taps import channels_last, live_taps, masked, may_see, new_image, packed
-from ._masked_conv2d_cpu import cpu, cpu_dw, cpu_turned
+from ._live_taps import channels_last, live_taps, masked, may_see, new_image, packed, pixel, tap_tile
+from ._masked_conv2d_cpu import cpu, cpu_both, cpu_dw, cpu_turned
 from ._room import differentiable, operator, room, sum_dtype
 from ._triton import TILE, chunks, for_interpreter, index_type, options, side, tl, triton
 
@@ -69,32 +69,11 @@ def reference_dw(dy, x, kh, kw, kind, colours):  # (N, O, H, W), (N, C, H, W) ->
     return masked(conv2d_weight(x, (dy.shape[1], x.shape[1], kh, kw), dy, padding=(kh // 2, kw // 2)), kind, colours)
 
 
+def reference_both(dy, x, weight, kind, colours):  # -> (N, C, H, W), (O, C, kh, kw)
+    return reference_turned(dy, weight, kind, colours), reference_dw(dy, x, *weight.shape[2:], kind, colours)
+
+
 # ---- kernel ---------------------------------------------------------------------------------------------------------
-
-@triton.jit
-def pixel(p, H, W):
-    return p // (H * W), p // W % H, p % W  # n, h, w
-
-
-@triton.jit
-def tap_tile(y, x_ptrs, k_ptrs, t, c_start, h, w, p_ok, o, C, O, H, W, kh, kw, x_c, x_h, x_w, k_t, k_c, COLOURS,
-             MASKED: tl.constexpr, KIND_A: tl.constexpr, TURNED: tl.constexpr, PRECISION: tl.constexpr,
-             BC: tl.constexpr):
-    """y_po += sum_c x_p'c K_oct for BC channels c of tap t, which reads the pixel p' beside p; k is (BC, BO)."""
-    dh, dw = t // kw - kh // 2, t % kw - kw // 2
-    if TURNED:
-        dh, dw = -dh, -dw
-    c = c_start + tl.arange(0, BC)
-    x_ok = p_ok & (h + dh >= 0) & (h + dh < H) & (w + dw >= 0) & (w + dw < W)
-    x_ptrs += dh.to(tl.int64) * x_h + dw.to(tl.int64) * x_w
-    x = tl.load(x_ptrs[:, None] + c.to(tl.int64)[None, :] * x_c, x_ok[:, None] & (c < C)[None, :], other=0)  # (BP, BC)
-    k_ptrs += t.to(tl.int64) * k_t
-    k = tl.load(k_ptrs[None, :] + c.to(tl.int64)[:, None] * k_c, (c < C)[:, None] & (o < O)[None, :], other=0)
-    if MASKED:
-        m = kh * kw // 2
-        k = tl.where((t < m) | ((t == m) & may_see(o[None, :], c[:, None], O, C, COLOURS, KIND_A, TURNED)), k, 0)
-    return tl.dot(x, k, y, input_precision=PRECISION, out_dtype=y.dtype)
-
 
 @triton.jit
 def convolve(x_ptr, k_ptr, b_ptr, y_ptr, C, O, H, W, P, T, kh, kw, x_n, x_c, x_h, x_w, k_o, k_c, k_t,
@@ -201,17 +180,31 @@ def launch_dw(rung, dy, x, kh, kw, kind, colours):
     return dw
 
 
+def launch_both(rung, dy, x, weight, kind, colours):
+    dx = launch_turned(rung, dy, weight, kind, colours)
+    return dx, launch_dw(rung, dy, x, *weight.shape[2:], kind, colours)
+
+
 # ---- gradient -------------------------------------------------------------------------------------------------------
 
 
 def gradient(dy, x, weight, kind, colours, needed):
     # forward was: y = x * K + b over the live taps
     kh, kw = weight.shape[2:]
-    return dict(
-        x=_turned(dy=dy, weight=weight, kind=kind, colours=colours) if "x" in needed else None,
-        weight=_dw(dy=dy, x=x, kh=kh, kw=kw, kind=kind, colours=colours) if "weight" in needed else None,
-        bias=dy.sum((0, 2, 3)) if "bias" in needed else None,
-    )
+    dx = dw = None
+    if {"x", "weight"} <= needed:
+        dx, dw = _both(dy=dy, x=x, weight=weight, kind=kind, colours=colours)
+    elif "x" in needed:
+        dx = _turned(dy=dy, weight=weight, kind=kind, colours=colours)
+    elif "weight" in needed:
+        dw = _dw(dy=dy, x=x, kh=kh, kw=kw, kind=kind, colours=colours)
+    return dict(x=dx, weight=dw, bias=dy.sum((0, 2, 3)) if "bias" in needed else None)
+
+
+def gradient_both(ddx, ddw, dy, x, weight, kind, colours, needed):
+    # forward was: dx, the adjoint of x * K, and dK, both linear in dy
+    dx, dw = gradient_turned(ddx, dy, weight, kind, colours, needed), gradient_dw(ddw, dy, x, kind, colours, needed)
+    return dict(dy=dx["dy"] + dw["dy"] if "dy" in needed else None, x=dw["x"], weight=dx["weight"])
 
 
 def gradient_turned(ddx, dy, weight, kind, colours, needed):
@@ -253,6 +246,12 @@ _dw = differentiable(operator(
     takes="dy: T(N, O, H, W); x: T(N, C, H, W)",
     reference=reference_dw, kernel=launch_dw, cpu=cpu_dw, strided="dy x",
 ), gradient_dw)
+_both = differentiable(operator(
+    CONV, "masked_conv2d_backward(Tensor dy, Tensor x, Tensor weight, str kind, int colours) -> (Tensor dx, Tensor dw)",
+    fake=lambda dy, x, weight: (new_image(dy, x.shape[1]), weight.new_empty(weight.shape)),
+    takes="dy: T(N, O, H, W); x: T(N, C, H, W); weight: T(O, C, kh, kw)",
+    reference=reference_both, kernel=launch_both, cpu=cpu_both, strided="dy x weight dx",
+), gradient_both)
 
 
 def masked_conv2d(x, weight, bias, kind, colours=1):

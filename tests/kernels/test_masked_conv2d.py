@@ -137,6 +137,7 @@ def test_opaque(run):
         opaque(torch.ops.genmini.masked_conv2d.default, (image, weight, bias, kind, colours, request))
     opaque(torch.ops.genmini.masked_conv2d_turned.default, (dy, weight, kind, colours, request))
     opaque(torch.ops.genmini.masked_conv2d_dw.default, (dy, x, 3, 3, kind, colours, request))
+    opaque(torch.ops.genmini.masked_conv2d_backward.default, (dy, x, weight, kind, colours, request))
 
 
 # ---- laws: the mask --------------------------------------------------------------------------------------------------
