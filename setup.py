@@ -38,6 +38,7 @@ setup(
     packages=[*find_packages(HERE, include=["genmini", "genmini.*"]), "genmini.kernels", "genmini.csrc"],
     package_data={
         "genmini": ["py.typed", "shipped/*/*"],
+        "genmini.page": ["*.html", "*.css", "*.js"],
         "genmini.data": ["*.npz", "*.txt"],
         "genmini.csrc": ["**/*.cu", "**/*.cpp", "**/*.h", "**/*.gdb"],  # whatever folders it has
     },

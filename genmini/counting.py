@@ -148,7 +148,7 @@ def _both(function, *inputs):
 
 def count(room, rung=None, **sizes):
     """Count one run of a room, on its best rung if none is named. The source is compiled with counters, once."""
-    rung, sizes = _checked(room, rung, sizes)
+    rung, sizes = checked(room, rung, sizes)
     source, run = kernels.ROOMS[room].source, made(room, **sizes)
     with kernels.counting(source) as launches, kernels.use("emulated", rung):
         run()
@@ -178,9 +178,14 @@ def made(room, **sizes):
     return INPUTS[room](**sizes)
 
 
-def _checked(room, rung, sizes):
+def rooms():
+    """The rooms that can be counted."""
+    return [name for name in INPUTS if kernels.ROOMS[name].language == "cuda"]
+
+
+def checked(room, rung, sizes):
     """-> the rung, all sizes; ValueError if the room has no counters, or no such."""
-    counted = ", ".join(name for name in INPUTS if kernels.ROOMS[name].language == "cuda")
+    counted = ", ".join(rooms())
     if room not in kernels.ROOMS:
         raise ValueError(f"unknown room {room!r}; those with CUDA kernels are {counted}")
     language, rungs = kernels.ROOMS[room].language, kernels.rungs(room)

@@ -78,11 +78,16 @@ def of_user(room, backend, device, sizes):
 
 def counted(room, cards, sizes):
     """-> [Rung], and why something is not compiled"""
-    each = [counting.count(room, rung, **sizes) for rung in kernels.rungs(room)]
+    rungs, prediction = joined([counting.count(room, rung, **sizes) for rung in kernels.rungs(room)], cards)
+    return rungs, prediction.why
+
+
+def joined(each, cards):
+    """each: the counting.Counted of the rungs of a room -> [Rung], and the Prediction of all of their launches"""
     prediction = predict.of(replace(each[0], launches=[launch for one in each for launch in one.launches]), cards)
     rows = iter(prediction.rows)  # of each launch, those of all cards
     return [_rung(one, list(itertools.islice(rows, len(one.launches) * len(cards))), prediction.usage, cards)
-            for one in each], prediction.why
+            for one in each], prediction
 
 
 def _rung(one, predicted, usage, cards, words=None):

@@ -9,6 +9,7 @@ EXAMPLES = """examples:
   genmini count affine_coupling --shape N=4 D=100    other sizes of the inputs
   genmini count affine_coupling --card h100      how fast a card could run it at most: predicted, not measured
   genmini count affine_coupling --with mine.py   the .cu of a kernel that this file registers (docs/exercises.md)
+  genmini count nade code_stats --html page      a page of two rooms: page/index.html; without names, of all
 
 The first time, the source is compiled with counters, which takes some ten seconds. Nothing is measured:
 docs/counting.md says what each counter means, what it is called in Nsight Compute, and what is not seen."""
@@ -19,18 +20,26 @@ def options(parser):
     from argparse import RawDescriptionHelpFormatter
 
     parser.epilog, parser.formatter_class = EXAMPLES, RawDescriptionHelpFormatter
-    parser.add_argument("room", metavar="ROOM", help="an operator of `genmini list` with CUDA kernels")
+    parser.add_argument("rooms", metavar="ROOM", nargs="*", help="an operator of `genmini list` with CUDA kernels; "
+                        "with --html as many as you like (default: all)")
     parser.add_argument("--rung", metavar="R", help="of its kernel (default: the best)")
     _options.shape(parser)
     _options.own(parser)
     parser.add_argument("--card", metavar="C", help="also predict: a100, h100, h200, rtx4090, or all")
     parser.add_argument("--table", action="store_true", help="without the source")
+    parser.add_argument("--html", metavar="DIR", help="write DIR/index.html instead: all rungs of the rooms on one "
+                        "page, their differences, and the accesses of each line drawn")
     parser.add_argument("--json", metavar="FILE", help="also write all counters, by Nsight Compute's names")
 
 
 def run(arguments):
     from genmini import counting, kernels, predict
 
+    if arguments.html is not None:
+        return _page(arguments)
+    if len(arguments.rooms) != 1:
+        raise ValueError("count takes one ROOM, or with --html DIR any number of them")
+    (arguments.room,) = arguments.rooms
     cards = predict.named(arguments.card) if arguments.card else []
     if arguments.own is not None:
         if arguments.rung or arguments.card:
@@ -56,6 +65,25 @@ def run(arguments):
     if arguments.json:
         counting.save(arguments.json, counted, predicted)
         print(f"\nsaved     {arguments.json}")
+
+
+def _page(arguments):
+    """Write the page, and say how far it is."""
+    from genmini import counting, page
+
+    others = {"rung": arguments.rung, "card": arguments.card, "json": arguments.json, "table": arguments.table,
+              "with": arguments.own}
+    if given := [name for name, value in others.items() if value]:
+        raise ValueError(f"--html shows all rungs and cards: leave out --{given[0]}")
+    sizes = _options.sizes(arguments.shape)
+    if sizes and len(arguments.rooms) != 1:
+        raise ValueError("--shape belongs to one ROOM: name it")
+    rooms = arguments.rooms or counting.rooms()
+    for room in rooms:
+        counting.checked(room, None, sizes)
+    rungs = lambda room: ", ".join(rung["name"] for rung in room["rungs"])
+    tell = lambda room: print(f"counted   {room['name']}: {rungs(room)}", flush=True)
+    print(f"saved     {page.write(arguments.html, rooms, tell, **sizes)}")
 
 
 def _heading(launch):

@@ -119,8 +119,8 @@ LAYERS = (  # of genmini: each imports only those before it
     "_version", "kernels", "settings", "files", "means", "attributes", "schedule", "descent", "limits", "operations",
     "advice", "flame", "data", "ops", "layers", "swap", "outputs", "densities", "samplers", "guidance", "conditions",
     "nets", "models", "checkpoint", "info", "counting", "cards", "predict", "folder", "loop", "train", "metrics",
-    "plots", "samples", "profiling", "ladder", "watch", "experiment", "steps", "ranking", "ship", "studies", "cli",
-    "__main__",
+    "plots", "samples", "profiling", "ladder", "page", "watch", "experiment", "steps", "ranking", "ship", "studies",
+    "cli", "__main__",
 )
 
 

@@ -1,0 +1,129 @@
+// The source of a rung, with what was counted beside each line, and the differences between two rungs.
+
+/** What was counted on each line: {file: {line: {rows, sectors, ...}}}, and the most of any line. */
+function byLine(rung) {
+  const found = {}, most = { sectors: 1, wavefronts: 1 };
+  for (const row of rung.rows) {
+    const lines = (found[row.file] ??= {});
+    const at = (lines[row.line] ??= { rows: [], requests: 0, lanes: 0, sectors: 0, sectorsLeast: 0, globals: 0,
+      wavefronts: 0, wavefrontsLeast: 0, shareds: 0 });
+    at.rows.push(row);
+    for (const name of ["lanes", "sectors", "sectorsLeast", "wavefronts", "wavefrontsLeast"]) at[name] += row[name];
+    at.requests += row.requests;
+    if (row.space === "global") at.globals += row.requests;
+    if (row.space === "shared") at.shareds += row.requests;
+    most.sectors = Math.max(most.sectors, at.sectors);
+    most.wavefronts = Math.max(most.wavefronts, at.wavefronts);
+  }
+  return { found, most };
+}
+
+/** The two cells of the heat strip, and the counters of a request beside the least possible. */
+function heat(counts, most) {
+  const cell = (name, of, word) => {
+    const share = counts ? Math.sqrt(counts[name] / most[name]) : 0;
+    const title = share ? `${whole(counts[name])} ${name} in ${whole(of)} requests` : null;
+    return element("span", { class: `heat ${word}`, title, style: share ? `--share:${share.toFixed(3)}` : null });
+  };
+  const figures = (sum, least, of, word) => of
+    ? element("span", { class: `figures ${word}${sum > least * 1.0001 ? " more" : ""}` }, short(round(sum / of)),
+      element("i", { text: ` / ${short(round(least / of))}` }))
+    : element("span", { class: "figures" });
+  const c = counts ?? { sectors: 0, wavefronts: 0, globals: 0, shareds: 0 };
+  return [cell("sectors", c.globals, "global"), cell("wavefronts", c.shareds, "shared"),
+    figures(c.sectors, c.sectorsLeast, c.globals, "global"),
+    figures(c.wavefronts, c.wavefrontsLeast, c.shareds, "shared")];
+}
+
+/** The items of the source that a rung runs. A line with accesses is a button that opens their drawing below it. */
+function listing(room, rung) {
+  const { found, most } = byLine(rung), open = new Map();
+  const body = element("div", { class: "lines", onkeydown: arrows });
+  const wrap = element("div", { class: "listing" }, head(), body);
+  for (const [file, items] of Object.entries(rung.items)) {
+    body.append(element("div", { class: "file", text: file }));
+    items.forEach(([first, last], i) => {
+      const after = i ? items[i - 1][1] : 0;
+      if (first > after + 2) body.append(gap(`⋯ ${many(first - after - 1, "line")} that this rung does not run`));
+      for (let line = first; line <= last; line++) body.append(lineOf(file, line));
+    });
+  }
+  function lineOf(file, line) {
+    const counts = found[file]?.[line], text = room.files[file][line - 1];
+    const drawn = counts?.rows.filter((row) => row.examples.length) ?? [];
+    const number = drawn.length
+      ? element("button", { type: "button", class: "number", "aria-expanded": "false", text: line,
+        "aria-label": `line ${line}: draw its accesses` })
+      : element("span", { class: "number", text: line });
+    const executed = rung.executed[file]?.[line];
+    const made = element("div", { class: `line${drawn.length ? " drawn" : ""}${counts || executed ? "" : " idle"}`,
+      title: executed ? `warps ran it ${whole(executed[0])} times, with `
+        + `${short(round(executed[1] / executed[0]))} of 32 lanes` : null },
+      heat(counts, most), number, element("code", {}, highlighted(text, "cuda")));
+    if (drawn.length) {
+      made.addEventListener("click", () => !String(getSelection()) && toggle(made, number, drawn));
+      open.set(`${file}:${line}`, () => toggle(made, number, drawn));
+    }
+    return made;
+  }
+  function toggle(made, number, drawn) {
+    const shown = made.nextElementSibling?.classList.contains("access");
+    if (shown) return made.nextElementSibling.querySelector(".close").click();
+    number.setAttribute("aria-expanded", "true");
+    made.classList.add("open");
+    made.after(accessPanel(room, rung, drawn, () => {
+      number.setAttribute("aria-expanded", "false");
+      made.classList.remove("open");
+      number.focus({ preventScroll: true });
+    }));
+  }
+  openWorst(rung, open);
+  return wrap;
+}
+
+function gap(text) {
+  return element("div", { class: "gap", text });
+}
+
+function head() {
+  const span = (kind, text) => element("span", { class: kind, text });
+  return element("div", { class: "line head", "aria-hidden": "true" }, span("heat"), span("heat"),
+    span("figures global", "sectors"), span("figures shared", "wavefronts"), span("number"),
+    element("code", { text: "of a request / the least possible" }));
+}
+
+/** Open the line that costs most above the least possible, or else most. */
+function openWorst(rung, open) {
+  const rows = rung.rows.filter((row) => row.examples.length && open.has(`${row.file}:${row.line}`));
+  const worth = (row) => excess(row) * 1e6 + row.sectors + row.wavefronts;
+  const worst = rows.sort((a, b) => worth(b) - worth(a))[0];
+  if (worst) open.get(`${worst.file}:${worst.line}`)();
+}
+
+/** Arrow keys go from one line with accesses to the next. */
+function arrows(event) {
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  if (!step || !event.target.classList.contains("number")) return;
+  const all = [...event.currentTarget.querySelectorAll("button.number")];
+  const next = all[all.indexOf(event.target) + step];
+  if (next) next.focus();
+  event.preventDefault();
+}
+
+/** What the sources of two rungs do not share: lines that are gone and lines that are new, with their counters. */
+function difference(room, i) {
+  const parts = room.differences[i], of = [byLine(room.rungs[i]), byLine(room.rungs[i + 1])];
+  const count = (sign) => parts.filter((part) => part[0] === sign).length;
+  return element("details", { class: "difference" },
+    element("summary", {}, "What changed in the source: ",
+      element("span", { class: "gone", text: `−${count("-")}` }), " ",
+      element("span", { class: "new", text: `+${count("+")}` }), " lines"),
+    element("div", { class: "listing" }, element("div", { class: "lines" }, parts.map(([sign, file, line, text]) => {
+      if (sign === ".") return gap("⋯");
+      const { found, most } = of[sign === "-" ? 0 : 1];
+      const [kind, mark] = { "-": ["gone", "−"], "+": ["new", "+"], " ": ["same", ""] }[sign];
+      return element("div", { class: `line ${kind}` }, heat(found[file]?.[line], most),
+        element("span", { class: "number", text: `${mark} ${line}` }),
+        element("code", {}, highlighted(text, "cuda")));
+    }))));
+}

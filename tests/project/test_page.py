@@ -1,0 +1,254 @@
+"""The page of `genmini count --html`: what it gathers, its formulae, and how a browser shows it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from html import escape, unescape
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from check import command as run
+from genmini.csrc import count as counters
+
+from genmini import counting, kernels, page
+from genmini.page import equations, source, store
+from genmini.page.mathml import mathml
+
+pytestmark = pytest.mark.usefixtures("folder_of_its_own")
+counts = pytest.mark.skipif(bool(counters.missing()), reason=counters.missing())
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+browser = pytest.mark.skipif(CHROMIUM is None and os.environ.get("GENMINI_REQUIRES") != "chromium",
+                             reason="no chromium is on PATH: the page was not opened")
+SMALL = dict(N=64, K=4, D=32)
+
+
+@pytest.fixture(scope="module")
+def room():
+    if counters.missing():
+        pytest.skip(counters.missing())
+    return page.of("code_stats", **SMALL)
+
+
+# ---- formulae --------------------------------------------------------------------------------------------------------
+
+
+def test_mathml_of_a_line():
+    assert "<msup><mi>e</mi><mrow><mi>s</mi></mrow></msup>" in mathml("x e^{s}")
+    assert "<msub><mi>s</mi><mrow><mi>n</mi><mi>d</mi></mrow></msub>" in mathml("s_{nd}")
+    assert re.search(r"<munder><mo [^>]*>∑</mo><mrow><mi>d</mi></mrow></munder>", mathml("∑_{d}"))
+    assert "<mfrac><mrow><mi>a</mi></mrow><mrow><mn>2</mn></mrow></mfrac>" in mathml(r"\frac{a}{2}")
+    assert "<msubsup>" in mathml("z^{i}_{j}") and "<mi>softmax</mi>" in mathml("softmax(v)")
+    assert "<mo>&lt;</mo>" in mathml("j < k") and "<mo>−</mo>" in mathml("1 - t")
+    for wrong in (r"\frac{a}", "x_{n", r"\unknown x"):
+        with pytest.raises(ValueError):
+            mathml(wrong)
+
+
+@pytest.mark.parametrize("room", counting.rooms())
+def test_equations_are_those_of_the_room(room):
+    """Well-formed, and in letters that its docstring has under Math."""
+    text = page.sys.modules[f"genmini.kernels.{kernels.ROOMS[room].source}"].__doc__.partition("\nMath\n")[2]
+    words = {"β": "beta", "σ": "sigma", "δ": "delta", "min": "lowest", "argmin": "minimal"}
+    found = equations.of(room)
+    assert len(found) >= 2 and all("<mrow></mrow>" not in text for _, text in found)
+    for _, formula in found:
+        for name in ElementTree.fromstring(formula).iter("mi"):
+            assert name.text in text or words[name.text] in text, name.text
+
+
+# ---- the source ------------------------------------------------------------------------------------------------------
+
+SOURCE = """// a head
+
+// of one
+__global__ void one(float* x) {
+    x[0] = 1;
+
+    x[1] = 2;
+}
+
+struct Two {    // { in a comment
+    int a;
+};
+constexpr int THREE = 3;
+""".splitlines()
+
+
+def test_items_are_functions_with_their_comments():
+    assert source.items(SOURCE) == [(1, 1), (3, 8), (10, 12), (13, 13)]
+
+
+def test_a_difference_has_what_left_and_what_came():
+    texts = {"k.cu": SOURCE}
+    before, after = {"k.cu": [(1, 1), (3, 8)]}, {"k.cu": [(1, 1), (10, 12)]}
+    found = source.difference(before, after, texts)
+    assert [line[2] for line in found if line[0] == "-"] == [3, 4, 5, 6, 7, 8]
+    assert [line[2] for line in found if line[0] == "+"] == [10, 11, 12] and [".", "", 0, ""] not in found[1:]
+    assert source.difference(before, before, texts) == []
+
+
+# ---- what is gathered ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_gathered_of_a_room(room):
+    naive, segments = room["rungs"]
+    assert room["question"].endswith("?") and room["definition"].startswith("def reference(z, index, K):")
+    assert room["files"]["code_stats.cu"][0].startswith("// ")
+    assert [*segments["items"]] == ["code_stats.cu", "segments.h"]
+    assert {line[0] for line in room["differences"][0]} >= {"-", "+"}
+    assert segments["lesson"].startswith("the rows, sorted by their code")
+    one = counting.count("code_stats", "naive", **SMALL)
+    assert naive["launches"][0]["dramRead"] == one.launches[0].counters["dram__bytes_read.sum"]
+    assert sum(row["requests"] for row in naive["rows"]) == sum(row.inst_executed for row in one.launches[0].rows)
+    for row in (*naive["rows"], *segments["rows"]):
+        assert len(row["examples"]) <= page.MOST and (row["examples"] or not row["space"])
+    example = naive["rows"][0]["examples"][0]
+    assert room["arrays"][example["array"]][0] == "index int64 64" and example["step"] == 0
+
+
+def test_a_room_is_gathered_once_until_a_source_changes(tmp_path, monkeypatch):
+    calls = []
+    gather = lambda: calls.append(1) or {"name": "nade", "sizes": [1]}
+    library = SimpleNamespace(path=tmp_path / "x.so")
+    monkeypatch.setattr(store, "kernels", SimpleNamespace(
+        libraries=lambda: [library], ROOMS=kernels.ROOMS, __file__=kernels.__file__))
+    for _ in range(2):
+        assert store.kept("nade", {"N": 1}, gather) == {"name": "nade", "sizes": [1]}
+    assert len(calls) == 1
+    store.kept("nade", {"N": 2}, gather)
+    (tmp_path / "nade.cuda.key").write_text("compiled anew")
+    store.kept("nade", {"N": 2}, gather)
+    assert len(calls) == 3
+    (tmp_path / "nade.page.json").write_text("{")  # not whole
+    store.kept("nade", {"N": 2}, gather)
+    assert len(calls) == 4
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+@counts
+def test_the_page_is_one_file_without_a_network(capsys, room, monkeypatch):
+    monkeypatch.setattr(page, "kept", lambda name, sizes, gather: room)
+    status, out, err = run(capsys, "count", "code_stats", "--shape", "N=64", "K=4", "D=32", "--html", "page")
+    assert status == 0, err
+    assert out == f"counted   code_stats: naive, segments\nsaved     {Path('page/index.html')}\n"
+    text = Path("page/index.html").read_text()
+    assert [path.name for path in Path("page").iterdir()] == ["index.html"]
+    assert not re.search(r"""(?:src|href)=["'](?!#|data:)|url\(|@import|fetch\(|XMLHttp""", text)
+    assert "<!--" not in text and not re.search(r"\bmeasured\b", text.partition('id="counted"')[0])
+    shown = re.search(r'id="counted">(.*?)</script>', text, re.S)[1]
+    assert json.loads(shown)["rooms"][0]["name"] == "code_stats" and "softmax_nll" in json.loads(shown)["notCounted"]
+
+
+@pytest.mark.parametrize("words, wanted", [
+    (["nade", "--rung", "naive", "--html", "p"], "--html shows all rungs and cards: leave out --rung"),
+    (["nade", "code_stats", "--shape", "N=3", "--html", "p"], "--shape belongs to one ROOM: name it"),
+    (["nade", "softmax_nll", "--html", "p"], "softmax_nll is a Triton room"),
+    (["nade", "code_stats"], "count takes one ROOM, or with --html DIR any number of them"),
+    ([], "count takes one ROOM, or with --html DIR any number of them"),
+])
+def test_a_mistake_is_one_line(capsys, words, wanted):
+    status, out, err = run(capsys, "count", *words)
+    assert status == 2 and err.startswith(f"genmini: {wanted}") and not out and not Path("p").exists()
+
+
+# ---- in a browser ----------------------------------------------------------------------------------------------------
+
+WATCH = """<script>const mistakes = [];
+addEventListener("error", (event) => mistakes.push(event.message));
+console.error = (...words) => mistakes.push(words.join(" "));</script>"""
+# Presses keys, draws all accesses, and compares what is drawn with what was counted.
+CHECK = """<script>
+const found = {}, key = (at, key) => at.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+try {
+  const sideways = () => document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  found.width = innerWidth;
+  found.sideways = [sideways()];
+  found.curves = document.querySelectorAll(".picture svg .curve").length;
+  found.charts = document.querySelectorAll(".card svg").length;
+  found.formulae = document.querySelectorAll("math").length;
+  const all = (active) => ({ active: 0xffffffff, ...active });
+  const costs = (space, what, size, at) => Object.values(costOf({ space, what, size }, all(at))).filter((n) => n);
+  found.known = [
+    costs("global", "load", 4, { start: 0, step: 4 }), costs("global", "load", 4, { start: 4, step: 4 }),
+    costs("global", "load", 4, { start: 0, step: 128 }), costs("global", "load", 16, { start: 0, step: 16 }),
+    costs("shared", "load", 4, { start: 0, step: 128 }), costs("shared", "load", 4, { start: 0, step: 132 }),
+    costs("shared", "store", 16, { start: 0, step: 16 }), costs("shared", "load", 16, { start: 0, step: 0 }),
+    costs("shared", "ldmatrix", 16, { start: 0, step: 64 }), costs("shared", "ldmatrix", 16, { start: 0, step: 80 }),
+    costs("shared", "atomic", 4, { start: 0, step: 0 })];
+  found.compared = 0;
+  found.differ = [];
+  for (const rung of content.rooms[0].rungs)
+    for (const row of rung.rows.filter((row) => row.space && row.examples.length === row.requests)) {
+      found.compared++;
+      for (const name of ["sectors", "sectorsLeast", "wavefronts", "wavefrontsLeast"])
+        if (row.examples.reduce((sum, e) => sum + costOf(row, e)[name], 0) !== row[name])
+          found.differ.push([row.line, name]);
+    }
+  const tabs = document.querySelectorAll('[role="tab"]');
+  key(tabs[0], "ArrowRight");
+  found.tab = document.activeElement === tabs[1] && tabs[1].getAttribute("aria-selected");
+  document.querySelector(".access .close").click();
+  found.lines = document.querySelectorAll("button.number").length;
+  for (const number of document.querySelectorAll("button.number")) number.click();
+  found.panels = document.querySelectorAll(".access svg").length;
+  const numbers = document.querySelectorAll("button.number");
+  numbers[0].focus();
+  key(numbers[0], "ArrowDown");
+  found.down = document.activeElement === numbers[1];
+  const panel = document.querySelector(".access"), slider = panel.querySelector("input");
+  slider.value = 1;
+  slider.dispatchEvent(new Event("input"));
+  found.where = panel.querySelector(".where").textContent;
+  key(panel, "Escape");
+  found.closed = !panel.isConnected && document.activeElement.classList.contains("number");
+  for (const details of document.querySelectorAll("details")) details.open = true;
+  found.sideways.push(sideways());
+} catch (error) { mistakes.push(String(error)); }
+found.mistakes = mistakes;
+parent.document.getElementById("found").textContent = JSON.stringify(found);
+</script>"""
+KNOWN = [[4, 4], [5, 4], [32, 4], [16, 16], [32, 1], [1, 1], [4, 4], [2, 2], [16, 4], [4, 4], [32, 1]]
+
+
+def opened(html, width):
+    """What the script CHECK finds on the page, in a frame so wide: a window is at least 500 wide."""
+    html = html.replace("<head>", f"<head>{WATCH}").replace("</body>", f"{CHECK}</body>")
+    Path("frame.html").write_text(f'<!doctype html><pre id="found"></pre><iframe srcdoc="{escape(html)}" '
+                                  f'style="width: {width}px; height: 844px; border: 0"></iframe>')
+    folder = Path("profile").resolve()
+    words = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+             "--disable-background-networking", "--disable-component-update", f"--user-data-dir={folder}",
+             "--window-size=1500,900", "--virtual-time-budget=4000", "--dump-dom"]
+    words.append(Path("frame.html").resolve().as_uri())
+    done = subprocess.run([CHROMIUM, *words], capture_output=True, text=True, timeout=120)
+    return json.loads(unescape(re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.S)[1]))
+
+
+@browser
+@pytest.mark.parametrize("width", [390, 1400])
+def test_a_browser_shows_the_page(room, width):
+    found = opened(page.html([room]), width)
+    assert found["mistakes"] == [] and found["known"] == KNOWN
+    assert found["width"] == width and found["sideways"] == [0, 0]
+    assert found["curves"] == 32 and found["charts"] >= 5 and found["formulae"] == 2
+    assert found["compared"] >= 5 and found["differ"] == []
+    assert found["tab"] == "true" and found["down"] and found["closed"]
+    assert found["lines"] == found["panels"] >= 4 and found["where"].startswith("Request 2 of the ")
+
+
+@browser
+@pytest.mark.parametrize("right, wrong", [
+    ("const BANKS = 32;", "const BANKS = 33;"), ("const SECTOR = 32;", "const SECTOR = 64;"),
+    ("row.size === 8 ? 16 : 8", "row.size === 8 ? 16 : 16"), ("slider.value = index;", "slider.worth.value = index;"),
+])
+def test_a_mistake_of_the_page_is_seen(room, right, wrong):
+    html = page.html([room])
+    assert html.count(right) == 1
+    found = opened(html.replace(right, wrong), 1400)
+    assert found["mistakes"] or found["known"] != KNOWN
