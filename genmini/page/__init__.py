@@ -6,7 +6,7 @@ with what was counted on each line, and the accesses of a warp drawn.
 The words are those of docs/counting.md: counted, compiled, predicted. page.js and its neighbours draw what `of`
 gathers.
 
-    used by: genmini/cli/count.py    test: tests/project/test_page.py
+    test: tests/project/test_page.py
 """
 
 import functools
@@ -81,7 +81,7 @@ def _paragraph(text):
 def _definition(module, room):
     """The function that defines the room: `reference`, or of a room beside it `reference_sample`."""
     beside = f"reference{room.removeprefix(kernels.ROOMS[room].source)}"
-    return inspect.getsource(getattr(module, beside, module.reference)).rstrip()
+    return inspect.getsource(vars(module).get(beside, module.reference)).rstrip()
 
 
 def _section(module):

@@ -68,7 +68,7 @@ function accessPanel(room, rung, rows, onclose) {
   function draw() {
     const example = row.examples[index], width = Math.max(picture.clientWidth || 320, 280);
     const of = row.space === "global" ? [saysOfSectors, sectorsPicture] : [saysOfBanks, banksPicture];
-    const says = of[0](row, example), [drawn, below] = of[1](row, index, width);
+    const says = of[0](row, example), [drawn, below] = of[1](row, index, width, room.arrays[example.array][0]);
     drawn.setAttribute("aria-label", says.map((part) => part.textContent ?? part).join(""));
     picture.replaceChildren(drawn);
     caption.replaceChildren(...says);
@@ -162,7 +162,7 @@ function pictureOf(width, height, parts) {
 
 /** A request of global memory -> its picture and what stands below it. Each sector is a column of 32 bytes; what
  * earlier requests of this line touched in it stays faint. */
-function sectorsPicture(row, index, width) {
+function sectorsPicture(row, index, width, array) {
   const example = row.examples[index], lanes = lanesOf(example), sectors = sectorsOf(lanes, row.size);
   const step = width / Math.max(32, sectors.length), y = PICTURE.lanes + PICTURE.curves;
   const slot = new Map(sectors.map((sector, i) => [sector, i]));
@@ -185,7 +185,7 @@ function sectorsPicture(row, index, width) {
       parts.push(svg("text", { class: "on", x: left(sector) + inner(sector) / 2,
         y: y + (from + size / 2) * PICTURE.byte + 4, text: lane }));
   }
-  return [pictureOf(width, y + SECTOR * PICTURE.byte + 1, parts), footOf(sectors)];
+  return [pictureOf(width, y + SECTOR * PICTURE.byte + 1, parts), footOf(sectors, array)];
 }
 
 /** The bytes of each lane, cut where a sector ends: [{lane, sector, from, size}]. */
@@ -200,11 +200,11 @@ function piecesOf(lanes, size) {
   return pieces;
 }
 
-function footOf(sectors) {
+function footOf(sectors, array) {
   const last = sectors[sectors.length - 1], step = sectors[1] - sectors[0];
   const even = sectors.every((sector, i) => i === 0 || sector - sectors[i - 1] === step);
   const which = sectors.length === 1 ? `number ${whole(last)}` : `numbers ${whole(sectors[0])} to ${whole(last)}`;
-  return `A column is a sector of 32 bytes: ${which} of the array`
+  return `A column is a sector of 32 bytes${array && `: ${which} of ${array.split(" ")[0]}`}`
     + (even && step > 1 ? `, ${bytes(SECTOR * step)} apart.` : ".");
 }
 

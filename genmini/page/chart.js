@@ -60,11 +60,9 @@ function cardsChart(room) {
   const inWords = (card) => `${card}: ` + room.rungs.filter((rung) => rung.predicted[card])
     .map((rung) => `${rung.name} at least ${microseconds(rung.predicted[card].seconds)}`).join(", ");
   const parts = [];
-  for (let power = Math.ceil(low); power <= high; power++) {
-    const at = x(10 ** power);
-    parts.push(svg("line", { class: "grid", x1: at, x2: at, y1: 0, y2: height - 20 }),
-      svg("text", { class: "axis", x: at, y: height - 6, text: `${short(10 ** (power + 6))} µs` }));
-  }
+  for (const tick of ticks(10 ** low, 10 ** high))
+    parts.push(svg("line", { class: "grid", x1: x(tick), x2: x(tick), y1: 0, y2: height - 20 }),
+      svg("text", { class: "axis", x: x(tick), y: height - 6, text: microseconds(tick) }));
   room.cards.forEach((card, i) => {
     const y = 52 * i + 30;
     const points = room.rungs.map((rung) => ({ rung, p: rung.predicted[card] })).filter(({ p }) => p);
@@ -84,6 +82,14 @@ function cardsChart(room) {
     element("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "chart of predicted times" },
       svg("svg", { viewBox: `0 0 760 ${height}`, role: "img",
         "aria-label": room.cards.map(inWords).join("; ") }, parts)));
+}
+
+/** 1, 2 and 5 times powers of ten between two numbers; 1 alone where these are far apart. */
+function ticks(low, high) {
+  const steps = high / low < 50 ? [1, 2, 5] : [1], found = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++)
+    found.push(...steps.map((step) => step * 10 ** power).filter((tick) => tick >= low && tick <= high));
+  return found;
 }
 
 /** Rows of a table: each number before and after, and by how much it fell or rose; what fell most comes first. */

@@ -3,7 +3,7 @@
     mathml(r"y = x e^{s} + t")             <math display="block">...</math>
 
     _{...} ^{...}    below and above; of one sign without braces. Signs of SUMS have theirs under and over them
-    \\frac{a}{b}  \\sqrt{a}  \\text{words}  \\hat{a}
+    \\frac{a}{b}  \\sqrt{a}  \\text{words}
     words of three or more letters         are upright: exp, softmax; so are ln, sg. Of two, as nd, each is a letter
     Greek letters and signs                stand for themselves: σ, ≤, ∈
     a space                                separates names, and is not shown; ~ is a wide one; \\{ is a brace
@@ -16,9 +16,9 @@ from html import escape
 
 TWO = {"ln", "sg"}
 SUMS = {"∑", "∏", "max", "min", "argmin"}  # their bounds stand below
-OPERATORS = set("+-−±=<>≤≥≈·∘*/|,;:∈∼←↦→‖≠")
+OPERATORS = set("+-−±=<>≤≥≈·∘*/,;:∈∼←↦→≠")
 FENCES = set("()[]|‖⌊⌋")
-TOKEN = re.compile(r"\\[a-z]+|\\[{}]|[0-9]+(?:\.[0-9]+)?|[A-Za-z]+|\S|\s+")
+TOKEN = re.compile(r"\\text\{[^}]*\}|\\[a-z]+|\\[{}]|[0-9]+(?:\.[0-9]+)?|[A-Za-z]+|\S|\s+")
 
 
 def mathml(text, display="block"):
@@ -90,10 +90,8 @@ class _Parser:
             return f"<mfrac>{self.argument()}{self.argument()}</mfrac>"
         if token == "\\sqrt":
             return f"<msqrt>{self.argument()}</msqrt>"
-        if token == "\\hat":
-            return f'<mover accent="true">{self.argument()}<mo stretchy="false">^</mo></mover>'
-        if token == "\\text":
-            return f"<mtext>{escape(self.words())}</mtext>"
+        if token.startswith("\\text{"):
+            return f"<mtext>{escape(token[6:-1])}</mtext>"
         if token in ("\\{", "\\}"):
             return f'<mo stretchy="false">{token[1]}</mo>'
         if token.startswith("\\"):
@@ -115,12 +113,3 @@ class _Parser:
 
     def function(self, token):
         return len(token) > 1 and token.isalpha() and self.peek() not in ("(", "_", "^", "[", None, "}", ",")
-
-    def words(self):
-        """What stands in the braces, as words."""
-        self.take()
-        found = []
-        while self.peek() != "}":
-            found.append(self.take())
-        self.take()
-        return re.sub(r" ([,.:;])", r"\1", " ".join(found))

@@ -42,6 +42,7 @@ def test_mathml_of_a_line():
     assert re.search(r"<munder><mo [^>]*>∑</mo><mrow><mi>d</mi></mrow></munder>", mathml("∑_{d}"))
     assert "<mfrac><mrow><mi>a</mi></mrow><mrow><mn>2</mn></mrow></mfrac>" in mathml(r"\frac{a}{2}")
     assert "<msubsup>" in mathml("z^{i}_{j}") and "<mi>softmax</mi>" in mathml("softmax(v)")
+    assert "<mtext>of two levels</mtext>" in mathml(r"x ~ \text{of two levels}")
     assert "<mo>&lt;</mo>" in mathml("j < k") and "<mo>−</mo>" in mathml("1 - t")
     for wrong in (r"\frac{a}", "x_{n", r"\unknown x"):
         with pytest.raises(ValueError):
