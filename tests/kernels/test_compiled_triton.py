@@ -11,12 +11,11 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
-from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from cubins import machine_code
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "tf32": torch.float32,
           "float64": torch.float64}
@@ -230,7 +229,7 @@ def child(capability):
     JITFunction.run = lambda kernel, *a, grid, warmup, **k: compiled.append(
         (kernel.__name__, run(kernel, *a, grid=grid, warmup=True, **k))
     )
-    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    tools, cases = Path(triton.__file__).parent / "backends" / "nvidia" / "bin", []
     for operator, launches in LAUNCHES.items():
         room = sys.modules[f"genmini.kernels.{operator}"]
         for rung in kernels.rungs(operator):
@@ -246,19 +245,10 @@ def child(capability):
                         if binary.hash not in seen:
                             case = {"operator": operator, "rung": rung, "dtype": dtype, "launch": launch.__name__,
                                     "kernel": kernel}
-                            print(json.dumps(case | machine_code(tools, binary.asm["cubin"])))
+                            cases.append((case, binary.asm["cubin"]))
                         seen.add(binary.hash)
-
-
-def machine_code(tools, cubin):
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        show = lambda *tool: subprocess.run([*tool, file.name], capture_output=True, text=True, check=True).stdout
-        usage, listing = show(tools / "cuobjdump", "-res-usage"), show(tools / "nvdisasm", "-c")
-    words = Counter(re.findall(r"\b(HMMA|HGMMA|DMMA|FFMA|LDGSTS|LDL|STL|CALL)\b", listing))
-    return {"registers": int(re.search(r"REG:(\d+)", usage)[1]), "stack": int(re.search(r"STACK:(\d+)", usage)[1]),
-            **words}
+    for (case, _), found in zip(cases, machine_code(tools, capability, [cubin for _, cubin in cases]), strict=True):
+        print(json.dumps(case | found))
 
 
 # ---- the parent: what must be so -------------------------------------------------------------------------------------
