@@ -74,9 +74,10 @@ def test_every_model_trains_samples_and_is_judged(capsys, monkeypatch, name):
     for drawn in (data.shapes, data.captions):
         monkeypatch.setattr(drawn, "COUNT", dict(train=400, valid=100, test=100))
     monkeypatch.setattr(watch, "picture", lambda path, model, splits: path.write_bytes(b""))
+    monkeypatch.setattr(watch, "frame", lambda model, splits: b"")
     recipe = next(iter(models.recipes(name).values()))
     words = [] if not models.find(name).cannot("fit") else ["--steps", "1", "--set", "batch=4"]
-    words += ["--size", "16"] if data.family(recipe["data"]) == "shapes" else []
+    words += ["--size", "16", "--scenes", "400"] if data.family(recipe["data"]) == "shapes" else []
     status, out, err = run(capsys, "train", name, "--data", recipe["data"], *words, "--out", "r")
     assert status == 0 and err.count("\n") <= max(2, len(models.find(name).stages))  # a bar for each stage
     assert checkpoint.load("r").unit in out

@@ -23,8 +23,8 @@ TEXT = dict(text_width=8, text_heads=2)
 def table(tmp_path, monkeypatch, only_these):
     """The table with quick recipes, few captions, and results and a document of the test's own."""
     stages = dict.fromkeys(("train", "base", "twice", "again"), QUICK)
-    imagen = lambda blocks: dict(data="shapes", model=SMALL | TEXT | dict(text_blocks=blocks), **stages)
-    clip = dict(data="shapes", model=dict(width=4, text_width=8, blocks=1, latent=4), train=QUICK)
+    imagen = lambda blocks: dict(data="shapes", scenes=400, model=SMALL | TEXT | dict(text_blocks=blocks), **stages)
+    clip = dict(data="shapes", scenes=400, model=dict(width=4, text_width=8, blocks=1, latent=4), train=QUICK)
     only_these({"imagen": {"shapes": imagen(1), "encoder-m": imagen(2), "encoder-s": imagen(1)},
                 "clip": {"shapes": clip}, "made": {"digits": dict(data="digits", model={}, train=QUICK)}})
     for name, value in dict(N=6, FEW=4, AT_ONCE=3, GUIDANCE=(1, 3)).items():
