@@ -19,10 +19,10 @@ demo: build      ## train a MADE on the embedded digits for about a minute, and 
 	$(PY) -m genmini train made --data digits --out runs/demo --overwrite
 
 test: build      ## everything that proves the project (needs no GPU)
-	$(PY) -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal
 
-test-docs: build  ## every `genmini` command that README.md and docs/ show, one after the other
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m docs -n auto
+test-docs: build  ## every `genmini` command that README.md and docs/ show, each once
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m docs -n auto --dist worksteal
 
 test-thorough: build ## every mutant, ThreadSanitizer, hypothesis at length
 	HYPOTHESIS_PROFILE=thorough GENMINI_THOROUGH=1 $(PY) -m pytest -n auto --dist worksteal

@@ -12,7 +12,7 @@ import pytest
 from check import command
 from PIL import Image
 
-from genmini import models
+from genmini import data, models
 from genmini.studies import _few_labels
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,11 +73,13 @@ def test_every_make_target_that_a_page_shows_is_there():
 
 
 def short(words):
-    """The command, with a training of few steps."""
+    """The command, with a training of few steps, and on few scenes of shapes."""
     trains = (words[0] == "train" and models.find(words[1]).cannot("fit")
               or words[0] == "study" and words[1] in ("latent-dim", "alpha"))
-    words = [word for i, word in enumerate(words) if word != "--steps" and (i == 0 or words[i - 1] != "--steps")]
-    return [*words, "--steps", "2"] if trains else words
+    drawn = words[0] == "train" and data.family(words[words.index("--data") + 1]) == "shapes"
+    for option in ("--steps", "--scenes"):
+        words = [word for i, word in enumerate(words) if option not in (word, words[i - 1] if i else "")]
+    return [*words, *(["--steps", "2"] if trains else []), *(["--scenes", "2000"] if drawn else [])]
 
 
 def own_data(folder):
@@ -98,16 +100,66 @@ def own_data(folder):
         Image.fromarray(noise.randint(256, size=(20, 24, 3)).astype(np.uint8)).save(path)
 
 
+def trained(words):
+    """(the name of the run that a command trains, or None; the command without the option that names it)"""
+    if words[0] != "train":
+        return None, words
+    if "--out" not in words:
+        return f"runs/{words[1]}-{words[words.index('--data') + 1]}", words
+    at = words.index("--out")
+    return words[at + 1], words[:at] + words[at + 2:]
+
+
+def scripts():
+    """[(page, commands)]: the commands of each page, with short trainings, in scripts that share no run.
+
+    What was shown before is left out: a command that did the same, with runs of equal trainings; and a training of
+    such a run that nothing left in its script takes.
+    """
+    found, shown = [], set()
+    for page in RUN:
+        lines = [short(words) for words in [*commands(page), *([DEMO] if page.name == "README.md" else [])]]
+        runs, does, groups = {}, [], []  # {name: number of its training}, what a line does, [(names, numbers of lines)]
+        for i, words in enumerate(lines):
+            name, rest = trained(words)
+            takes = set() if name else {word for word in words if word in runs}
+            does.append(tuple(does[runs[word]] if word in takes else word for word in rest))
+            if name and name not in runs:  # a run without a name of its own is numbered where there is one already
+                runs[name], takes = i, {*takes, name}
+            joined = [(takes, [i]), *(group for group in groups if group[0] & takes)]
+            groups = [group for group in groups if not group[0] & takes]
+            groups.append((set().union(*(names for names, _ in joined)), sum((numbers for _, numbers in joined), [])))
+        for names, numbers in sorted(groups, key=lambda group: min(group[1])):
+            left = [i for i in numbers if does[i] not in shown]
+            left += [runs[name] for name in names if any(name in lines[i] for i in left)]
+            shown |= {does[i] for i in left}
+            found += [(page, [lines[i] for i in sorted({*left})])] if left else []
+    return found
+
+
+def test_scripts_share_no_run_and_repeat_nothing(tmp_path, monkeypatch):
+    pages = [tmp_path / "1.md", tmp_path / "2.md"]
+    pages[0].write_text("```\ngenmini train vae --data digits\ngenmini list\ngenmini train vae --data digits\n"
+                        "genmini train gan --data digits --out a\ngenmini study grid runs/vae-digits\n```")
+    pages[1].write_text("```\ngenmini train gan --data digits --out vae\ngenmini train vae --data digits --out b\n"
+                        "genmini list\ngenmini study grid b\ngenmini sample b\ngenmini train cvae --data digits\n"
+                        "genmini study progress runs/cvae-digits vae\ngenmini study grid a\n```")
+    monkeypatch.setattr(sys.modules[__name__], "RUN", pages)
+    assert [(page.stem, "; ".join(map(shlex.join, script)).replace(" --data digits", "").replace(" --steps 2", ""))
+            for page, script in scripts()] == [
+        ("1", "train vae; study grid runs/vae-digits"), ("1", "list"), ("1", "train gan --out a"),
+        ("2", "train gan --out vae; train cvae; study progress runs/cvae-digits vae"),
+        ("2", "train vae --out b; sample b"), ("2", "study grid a")]
+
+
 @pytest.mark.docs
-@pytest.mark.parametrize("page", [page for page in RUN if commands(page)], ids=lambda page: page.name)
-def test_the_commands_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("page, script", [pytest.param(*each, id=f"{each[0].name}-{i}")
+                                          for i, each in enumerate(scripts())])
+def test_the_commands_of_a_page_run_one_after_the_other(page, script, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     own_data(tmp_path)
     for which in (_few_labels.OF_CODES, _few_labels.OF_PIXELS):
         monkeypatch.setitem(which, "steps", 2)
-    earlier = [words for other in RUN[: RUN.index(page)] for words in commands(other)]
-    for words in [*commands(page), *([DEMO] if page.name == "README.md" else [])]:
-        if words in earlier and words[0] != "train" and not any(Path(word).exists() for word in words):
-            continue  # it takes no run of this page, and an earlier page runs it
-        status, _, err = command(capsys, *short(words))
-        assert status == 0, f"genmini {shlex.join(words)}: {err}"
+    for words in script:
+        status, _, err = command(capsys, *words)
+        assert status == 0, f"{page.name}: genmini {shlex.join(words)}: {err}"
