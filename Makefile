@@ -60,6 +60,9 @@ bench: build     ## time every room beside its peers, and store the table of thi
 	.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(PY) bench/run.py
 
+bench-scaling: build ## how the cost of rooms and of steps grows, and write docs/scaling.png (two minutes)
+	$(PY) bench/scaling.py
+
 table-likelihood: build ## train likelihood models on the digits, three seeds each (an hour), and write docs/results.md
 	$(PY) bench/table_likelihood.py
 
@@ -106,5 +109,5 @@ clean:           ## remove what was built
 
 .PHONY: help build demo test test-docs test-thorough test-oldest test-peers test-arm sanitize bench gpu lint clean
 .PHONY: sheet table-likelihood table-plane table-latent table-samples table-translate table-text
-.PHONY: table-mnist table-mnist-samples
+.PHONY: bench-scaling table-mnist table-mnist-samples
 .DEFAULT_GOAL := help

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import build
 import sanitize
 
-FLAGS = [*sanitize.FLAGS, "-O3", "-DONLY_PORTABLE", "-x", "c++"]
+FLAGS = [*sanitize.FLAGS, "-O3", "-DONLY_PORTABLE", "-DWORTH_A_THREAD=1", "-x", "c++"]
 EMULATOR = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
 
 
