@@ -143,8 +143,7 @@ def advice(profile):
     for row in profile.rows:
         rooms[row.room] = rooms.get(row.room, 0) + row.seconds
     for room, seconds in sorted(rooms.items(), key=lambda item: -item[1]):
-        on_gpu = profile.device.startswith("cuda")
-        taken = kernels.chosen(room, profile.device) if room and (on_gpu or kernels.ROOMS[room].cpu) else None
+        taken = kernels.chosen(room, profile.device) if room else None
         if taken and taken.backend == "reference" and seconds > LEAST * profile.seconds:
             yield f"{of_step(seconds)}, {room}: PyTorch runs its definition here ({taken.why})"
     elementwise = sum(row.seconds for row in profile.rows if operations.is_elementwise(row.operator))

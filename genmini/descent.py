@@ -12,7 +12,8 @@ class Descent:
 
     def __init__(self, parameters, loop, device):
         self.parameters, self.clip = parameters, loop.clip
-        self.optimiser = torch.optim.AdamW(parameters, lr=loop.rate, betas=loop.betas, weight_decay=loop.decay)
+        self.optimiser = torch.optim.AdamW(parameters, lr=loop.rate, betas=loop.betas, weight_decay=loop.decay,
+                                           fused=True)  # one kernel a step: else some ten operators a parameter
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, loop.steps)
         self.scaler = torch.amp.GradScaler(device.type, enabled=loop.precision == "float16")
 

@@ -148,7 +148,7 @@ def _as_data(model, x, y=None):
 
 def _step(network, inputs, loss):
     moved = [p for p in network.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(moved) if moved else None
+    optimiser = torch.optim.AdamW(moved, fused=True) if moved else None
     loss = loss or (lambda out: sum(part.float().square().mean() for part in torch.utils._pytree.tree_leaves(out)
                                     if isinstance(part, torch.Tensor) and part.is_floating_point()))
 

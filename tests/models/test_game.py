@@ -48,7 +48,7 @@ def by_hand(steps, seed=0):
     game = Game((8, 8))
     players = {"critic": [game.c, game.shared], "generator": [game.g, game.shared]}
     settings = dict(lr=0.1, betas=(0.5, 0.99), weight_decay=0.1)
-    adams = {name: torch.optim.AdamW(parameters, **settings) for name, parameters in players.items()}
+    adams = {name: torch.optim.AdamW(parameters, fused=True, **settings) for name, parameters in players.items()}
     cosines = {name: torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps) for name, adam in adams.items()}
 
     def step(name, loss):

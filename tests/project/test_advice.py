@@ -97,8 +97,7 @@ def test_advice_says_how_much_of_a_step_it_concerns(monkeypatch):
     reference = kernels.Chosen("reference", None, "nade.cpu.so is not built")
     monkeypatch.setattr(kernels, "chosen", lambda room, device: reference)
     rows = [profiling.Row("aten::add", "4", 1, 0.5, 0.5), profiling.Row("aten::mm", "4x4, 4x4", 1, 0.1, 0.1),
-            profiling.Row("genmini::nade", "4x4", 1, 0.1, 0.1, room="nade"),
-            profiling.Row("genmini::quantize", "4x4", 1, 0.1, 0.1, room="quantize")]
+            profiling.Row("genmini::nade", "4x4", 1, 0.1, 0.1, room="nade")]
     found = [advice.Swap("nearest_code", "ops.nearest_code(z, codebook)", ("cdist", "argmin"), 0.1)]
     profile = lambda rows, between, swaps: profiling.Profile("cpu", 1, 1, 1.0, rows, between, swaps, {}, None)
     of = lambda *parts: list(advice.advice(profile(*parts)))
