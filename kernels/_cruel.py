@@ -121,10 +121,12 @@ class Maker:
             else:
                 end = self.spec.below.get(name, 5)
                 value = draw.below(sizes.get(end, end), *shape)
-            named[name] = self.on_device(value.to(self.dtype(word)), layout)
+            value = value.to(self.dtype(word)).to(self.device)
+            named[name] = layout(value) if layout and value.dim() else value
         named |= dict.fromkeys(absent)
         named |= self.spec.others(sizes)[others]
         named |= self.spec.after(named)
+        named = {name: a.to(self.device) if isinstance(a, torch.Tensor) else a for name, a in named.items()}
         return Case(words, sizes, tuple(self.dtypes.values()), self.operator.in_order(named))
 
     def dtype(self, word):
@@ -133,10 +135,6 @@ class Maker:
         if word == "R":
             return _takes.sum_dtype(*self.dtypes.values())
         return torch.int64 if word in ("int", "host") else getattr(torch, word)
-
-    def on_device(self, tensor, layout):
-        tensor = tensor.to(self.device)
-        return layout(tensor) if layout and tensor.dim() else tensor
 
 
 def transposed(tensor):

@@ -11,6 +11,7 @@ bits.
 """
 
 import traceback
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,7 +66,9 @@ def _words(cases):
 
 def judge(kernel, device):
     report = Report(kernel.name, kernel.operator.name, kernel.backend, str(device))
-    for case in _cruel.cases(kernel.operator, kernel.dtypes, device):
+    with torch.device("cpu"):  # whatever the user's default
+        cases = [*_cruel.cases(kernel.operator, kernel.dtypes, device)]
+    for case in cases:
         finding = judged(kernel, case)
         if finding:
             report.wrong.append((case, finding))
@@ -79,7 +82,8 @@ def judged(kernel, case):
     """What is wrong in this case, or an empty string."""
     operator, before = kernel.operator, each_tensor(torch.clone, case.values)
     try:
-        found, again = (tensors(kernel.run(case.values)) for _ in range(2))
+        with poisoned():
+            found, again = (tensors(kernel.run(case.values)) for _ in range(2))
     except (_library.NotBuilt, NotImplementedError):
         raise  # on all inputs
     except Unfit as error:
@@ -90,9 +94,10 @@ def judged(kernel, case):
         if isinstance(value, torch.Tensor) and not same(value, then):
             return f"it overwrote its input {name}"
     values = each_tensor(torch.Tensor.cpu, before)
-    exact, pytorch = tensors(operator.reference(*in_double(values))), tensors(operator.reference(*values))
     unit = torch.finfo(sum_dtype(*case.dtypes)).eps / 2
-    near = [tensors(operator.reference(*moved(values, unit, seed))) for seed in range(TRIES)]
+    with torch.device("cpu"):
+        exact, pytorch = tensors(operator.reference(*in_double(values))), tensors(operator.reference(*values))
+        near = [tensors(operator.reference(*moved(values, unit, seed))) for seed in range(TRIES)]
     noise = NOISE if dict(zip(operator.inputs, values, strict=True)).get("seed") is not None else 0.0
     for i, name in enumerate(operator.outputs):
         if finding := compared(found[i].cpu(), exact[i], pytorch[i], [each[i] for each in near], noise):
@@ -128,6 +133,17 @@ def _told(bad, got, exact, more):
         f"{exact[at].item()}, came {got[at].item()}")
     place = f"[{', '.join(map(str, at))}]" if at else ""
     return f"{place}: expected {numbers}{more} ({bad.sum()} of {bad.numel()} numbers are wrong)"
+
+
+@contextmanager
+def poisoned():
+    """Inside, torch.empty is filled with NaN, or with the largest whole number: what is never written is seen."""
+    before, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=warns or not before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warns)
 
 
 # ---- tensors --------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Say whether the kernel of an exercise is right, and where it could touch less memory."""
 
+import torch
 from genmini.csrc import count
 
 from genmini import counting, kernels
@@ -8,7 +9,7 @@ from genmini import counting, kernels
 def tell(operator, **sizes):
     """Print the report on the kernel "mine", and hints by counters of a .cu on inputs of these sizes -> exit status"""
     try:
-        report = kernels.checked(operator)
+        report = kernels.checked(operator, device="cuda" if torch.cuda.is_available() else "cpu")
     except kernels.WrongKernel as error:  # it cannot run
         print(error)
         return 1

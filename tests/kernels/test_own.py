@@ -138,6 +138,26 @@ def test_outputs_of_another_dtype_count_or_memory_are_named():
         assert words in str(kernels.checked("affine_coupling"))
 
 
+def test_a_number_that_is_never_written_is_found_whatever_lies_there():
+    @kernels.register("affine_coupling")
+    def all_but_the_last(x, s, t):
+        y = torch.empty_like(x)
+        y.view(-1)[:-1] = (x * s.exp() + t).view(-1)[:-1]
+        return y, s.sum(1)
+
+    torch.use_deterministic_algorithms(False)  # as it is for users; the next test has it on again
+    report = str(kernels.checked("affine_coupling"))
+    assert "y[12, 16]: expected" in report and "came nan; was it ever written? (1 of 221 numbers are wrong)" in report
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_default_device_of_the_user_is_left_alone():
+    kernels.register("nearest_code")(exact)
+    with torch.device("meta"):
+        assert kernels.checked("nearest_code").right
+        assert torch.empty(1).is_meta
+
+
 def test_results_that_change_from_run_to_run_are_found():
     noise = iter(range(10**6))
     kernels.register("affine_coupling")(lambda x, s, t: (x * s.exp() + t + 1e-9 * x * next(noise), s.sum(1)))
