@@ -1,12 +1,14 @@
-"""Two processes of gloo: codes that are moving averages follow the vectors of both, and DDP learns as one process does.
+"""Two processes of gloo: codes that are moving averages follow the vectors of both; DDP and FSDP learn as one process.
 
-The script below runs in each process. A batch of 24 vectors in one process, or 10 and 14 in two, moves the codes alike.
+The scripts below run in each process. A batch of 24 vectors in one process, or 10 and 14 in two, moves the codes alike.
 """
 
 import subprocess
 import sys
 
+import pytest
 import torch
+from torch import nn
 
 from genmini import layers
 
@@ -39,6 +41,27 @@ if p == 0:
 torch.save(found, f"{folder}/{p}.pt")
 distributed.destroy_process_group()
 """
+SHARDED = """
+import sys
+import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+sys.path[:0] = sys.argv[1:2]
+from test_processes import masked, steps
+
+p, folder = int(sys.argv[2]), sys.argv[3]
+torch.set_num_threads(1)
+distributed.init_process_group("gloo", f"file://{folder}/meet", rank=p, world_size=2)
+network, mesh = masked(), init_device_mesh("cpu", (2,))
+for layer in (network[0], network[2], network):
+    fully_shard(layer, mesh=mesh)
+steps(network, p)
+torch.save({key: value.full_tensor() if hasattr(value, "full_tensor") else value
+            for key, value in network.state_dict().items()}, f"{folder}/{p}.pt")
+distributed.destroy_process_group()
+"""
 PARTS, STEPS = (slice(0, 10), slice(10, 24)), 4
 
 
@@ -55,8 +78,26 @@ def model(name):
     return made
 
 
-def both(folder):
-    (folder / "script.py").write_text(SCRIPT)
+def masked():
+    """A network of two masked layers"""
+    torch.manual_seed(5)
+    layer = lambda K, J: layers.MaskedLinear(K, J, in_degree=torch.arange(K), out_degree=torch.arange(J),
+                                             dtype=torch.float64)
+    return nn.Sequential(layer(3, 8), nn.Tanh(), layer(8, 3))
+
+
+def steps(network, p=None):
+    """Some steps of a training, on half of each batch in process p of two"""
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    for step in range(STEPS):
+        x = batch(step) if p is None else batch(step)[12 * p : 12 * p + 12]
+        optimizer.zero_grad()
+        (network(x) - x.flip(1)).square().mean().backward()
+        optimizer.step()
+
+
+def both(folder, script=SCRIPT):
+    (folder / "script.py").write_text(script)
     running = [subprocess.Popen([sys.executable, folder / "script.py", __file__.rpartition("/")[0], str(p), folder],
                                 stderr=subprocess.PIPE, text=True) for p in range(2)]
     for process in running:
@@ -90,3 +131,13 @@ def test_codes_of_two_processes_agree_and_are_those_of_one_with_both_batches(tmp
     assert not torch.equal(one["revived"]["weight"][4:], far)
     revived = one["revived"]["total"][4:] / one["revived"]["count"][4:, None]
     assert (torch.cdist(revived, given).amin(1) < 3).all()  # near vectors that were given, not at 100
+
+
+@pytest.mark.thorough
+def test_masked_layers_are_sharded_by_fsdp(tmp_path):
+    one, two = both(tmp_path, SHARDED)
+    network = masked()
+    steps(network)
+    for key, value in network.state_dict().items():
+        assert torch.equal(one[key], two[key])
+        torch.testing.assert_close(one[key], value, rtol=0, atol=1e-13)

@@ -147,3 +147,14 @@ def test_inductor_compiles_a_loss_for_batches_of_any_size(name):
         compiled(*more).sum().backward()
         for p, want in zip(model.parameters(), wanted, strict=True):
             torch.testing.assert_close(p.grad, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.thorough
+def test_inductor_compiles_an_exported_loss_ahead_of_time(tmp_path):
+    model, x, y = made("made")
+    with torch.no_grad():
+        exported = export(Loss(model), (x, y), dynamic_shapes={"x": {0: Dim("N", min=2)}, "y": {}}, strict=True)
+        path = torch._inductor.aoti_compile_and_package(exported, package_path=str(tmp_path / "loss.pt2"))
+        loaded = torch._inductor.aoti_load_package(path)
+        for more in ((x, y), twice(x, y)):
+            torch.testing.assert_close(loaded(*more), losses(model, *more))
