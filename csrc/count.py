@@ -244,7 +244,8 @@ def _launch(counted, places, files):
                         *(part[name] for name in COUNTERS), _examples(part, counted["arrays"])))
     for part in counted["steps"]:
         at = places[part["site"] - 1]
-        if at[0][1] in files or at[0][1] == DYNAMIC_SHARED:  # else it is the emulator's own
+        of_the_kernel = at[0][1] in files and "emulator::" not in re.split("[<(]", at[0][0])[0]
+        if of_the_kernel or at[0][1] == DYNAMIC_SHARED:  # else it is the emulator's own
             branches.append(Branch(*place(at, files), part["executed"], part["lanes"], part["divergent"]))
     return Launch(
         short(places[counted["kernel"]][0][0]), tuple(counted["grid"]), tuple(counted["block"]),

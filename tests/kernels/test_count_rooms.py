@@ -43,6 +43,15 @@ def test_affine_coupling_moves_whole_sectors():
     assert backward.counters["dram__bytes_write.sum"] == 2 * N * D * 4 and backward.divergent == 0
 
 
+def test_blocks_of_a_shuffle_are_not_the_kernels_own():
+    """addr2line may set the emulator's code into the kernel's file: at line 60, which begins another kernel."""
+    counted = counting.count("affine_coupling", N=4)
+    text = counted.source.read_text().splitlines()
+    found = {branch.line for launch in counted.launches for branch in launch.branches
+             if branch.file == counted.source.name}
+    assert found and not [line for line in found if text[line - 1].startswith("template")]
+
+
 def test_the_naive_sum_of_affine_coupling_reads_a_sector_for_each_lane():
     counted = counting.count("affine_coupling", rung="naive", N=64, D=128)
     found = row(counted, "logdet_naive", "sum.add(to_double(s[n * D + d]))", "load", "global")
