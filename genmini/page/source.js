@@ -71,14 +71,21 @@ function listing(room, rung) {
     if (shown) return made.nextElementSibling.querySelector(".close").click();
     number.setAttribute("aria-expanded", "true");
     made.classList.add("open");
-    made.after(accessPanel(room, rung, drawn, () => {
+    const panel = accessPanel(room, rung, drawn, () => {
       number.setAttribute("aria-expanded", "false");
       made.classList.remove("open");
       number.focus({ preventScroll: true });
-    }));
+    });
+    made.after(panel);
+    return panel;
   }
-  openWorst(rung, open);
-  return wrap;
+  const worst = worstOf(rung, open);
+  if (!worst) return wrap;
+  const panel = open.get(worst.key)();
+  const why = excess(worst.row) ? "costs most above the least possible" : "costs most";
+  return element("div", {}, element("p", {}, `What ${why} is open: `, element("button", { type: "button",
+      text: `line ${worst.row.line} of ${worst.row.file}`,
+      onclick: () => panel.previousElementSibling.scrollIntoView({ block: "start" }) })), wrap);
 }
 
 function gap(text) {
@@ -92,12 +99,11 @@ function head() {
     element("code", { text: "of a request / the least possible" }));
 }
 
-/** Open the line that costs most above the least possible, or else most. */
-function openWorst(rung, open) {
-  const rows = rung.rows.filter((row) => row.examples.length && open.has(`${row.file}:${row.line}`));
-  const worth = (row) => excess(row) * 1e6 + row.sectors + row.wavefronts;
-  const worst = rows.sort((a, b) => worth(b) - worth(a))[0];
-  if (worst) open.get(`${worst.file}:${worst.line}`)();
+/** {row, key}: the row that costs most above the least possible, or else most, among the lines that can be opened. */
+function worstOf(rung, open) {
+  const keyed = rung.rows.filter((row) => row.examples.length).map((row) => ({ row, key: `${row.file}:${row.line}` }));
+  const worth = ({ row }) => excess(row) * 1e6 + row.sectors + row.wavefronts;
+  return keyed.filter(({ key }) => open.has(key)).sort((a, b) => worth(b) - worth(a))[0];
 }
 
 /** Arrow keys go from one line with accesses to the next. */
