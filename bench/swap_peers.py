@@ -1,7 +1,7 @@
 """Measure what genmini.swap gains in real models of five other libraries, store it as bench/results/peers.csv, and
 write the table of docs/swap.md.
 
-    make test-peers                          installs the libraries, tests, and measures
+    make table-peers                         installs the libraries, and measures all
     python bench/swap_peers.py zuko          only models whose name has this word
     python bench/swap_peers.py --write       only write docs/swap.md from the stored rows
 
@@ -143,7 +143,8 @@ def row_of(name, report, **figures):
 
 def table(rows):
     """The lines of docs/swap.md"""
-    yield "| model | swapped | times as fast | a step before | after | times as fast | Amdahl allows | left, and why |"
+    yield ("| model | swapped | modules: times as fast | before | after | step or draws: times as fast |"
+           " Amdahl allows | left, and why |")
     yield "|---|---|---|---|---|---|---|---|"
     count = lambda row, state: f"{row[f'{state}_count']} {row[state]}" if int(row[f"{state}_count"]) else ""
     for row in rows:

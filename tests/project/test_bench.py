@@ -9,6 +9,7 @@ from pathlib import Path
 import measure
 import pytest
 import run
+import swap_peers
 import torch
 import trained
 
@@ -150,6 +151,13 @@ def test_the_measured_page_is_that_of_the_stored_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "MEASURED", page)
     run.document()
     assert page.read_text() == (DOCS / "measured.md").read_text(), "python bench/run.py --write"
+
+
+def test_the_table_of_other_libraries_is_that_of_the_stored_rows(tmp_path):
+    page = tmp_path / "swap.md"
+    page.write_text((DOCS / "swap.md").read_text())
+    swap_peers.document(page)
+    assert page.read_text() == (DOCS / "swap.md").read_text(), "python bench/swap_peers.py --write"
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in Path(run.__file__).parent.glob("table_*.py")))

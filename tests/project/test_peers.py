@@ -103,5 +103,33 @@ def trained(model, x, loss, dtype):
     return torch.stack(losses)
 
 
+OPTIONS = {  # of vector-quantize-pytorch, and whether it is swapped
+    "images": (dict(accept_image_fmap=True), True),
+    "channels first": (dict(channel_last=False), True),
+    "projections": (dict(codebook_dim=3), True),
+    "straight-through": (dict(rotation_trick=False), True),
+    "frozen": (dict(freeze_codebook=True), True),
+    "updated by hand": (dict(manual_ema_update=True), True),
+    "no commitment": (dict(commitment_weight=0.0), True),
+    "learnt and frozen": (dict(learnable_codebook=True, ema_update=False, freeze_codebook=True), True),
+    "heads": (dict(heads=2), False),
+    "dead codes": (dict(threshold_ema_dead_code=2), False),
+    "k-means": (dict(kmeans_init=True), False),
+    "drawn": (dict(stochastic_sample_codes=True), False),
+    "orthogonal": (dict(orthogonal_reg_weight=1.0, ema_update=False, learnable_codebook=True), False),
+    "diverse": (dict(codebook_diversity_loss_weight=1.0), False),
+    "affine": (dict(affine_param=True), False),
+    "reparametrised": (dict(directional_reparam=True, threshold_ema_dead_code=2), False),
+}
+
+
+@pytest.mark.parametrize("options, fine", OPTIONS.values(), ids=OPTIONS)
+def test_options_of_vector_quantize_are_swapped_or_named(options, fine):
+    from vector_quantize_pytorch import VectorQuantize
+
+    (row,) = genmini.swap(VectorQuantize(6, 10, **options), measure=False).rows
+    assert (row.state == "swapped") == fine and (fine or row.why), row
+
+
 def test_each_library_is_here():
     assert EXPECTED.keys() == libraries.BUILD.keys()
