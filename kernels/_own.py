@@ -19,6 +19,7 @@ operator and backend takes the place of the old one, and is checked in its turn.
 """
 
 import inspect
+import runpy
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -172,3 +173,13 @@ def checked(operator, backend="mine", device="cpu"):
 def own(operator):
     """The backends that users registered for this operator, in their order."""
     return tuple(backend for name, backend in _backend.OWN if name == operator)
+
+
+def run(path, operator):
+    """Run a .py file that registers kernels -> the backends registered for this operator."""
+    if not str(path).endswith(".py"):
+        raise ValueError(f"--with takes a .py file, got {path}")
+    runpy.run_path(path, run_name="own")
+    if not own(operator):
+        raise ValueError(f'{path} registers no kernel of {operator}: it needs @genmini.register("{operator}")')
+    return own(operator)

@@ -45,17 +45,9 @@ def own(parser):
 
 def registered(arguments):
     """Run the file of --with -> the backends that are registered for the room."""
-    import runpy
-
     from genmini import kernels
 
-    if not arguments.own.endswith(".py"):
-        raise ValueError(f"--with takes a .py file, got {arguments.own}")
-    runpy.run_path(arguments.own, run_name="own")
-    if not kernels.own(arguments.room):
-        raise ValueError(f"{arguments.own} registers no kernel of {arguments.room}: it needs "
-                         f'@genmini.register("{arguments.room}")')
-    return kernels.own(arguments.room)
+    return kernels.run_own(arguments.own, arguments.room)
 
 
 def sizes(words):
