@@ -97,7 +97,7 @@ function changes(room, before, after) {
   const predicted = { word: "predicted", name: "at least, on an H100", unit: "µs",
     of: (r) => (r.predicted.H100 ? 1e6 * r.predicted.H100.seconds : null) };
   const rows = [...MEASURES, predicted].map((m) => ({ m, a: m.of(before), b: m.of(after) }))
-    .filter(({ a, b }) => a !== null && b !== null && (a || b) && short(a) !== short(b))
+    .filter(({ m, a, b }) => a !== null && b !== null && (m === predicted || !same(a, b)))
     .sort((p, q) => (p.m === predicted) - (q.m === predicted) || p.b / (p.a || 1e-9) - q.b / (q.a || 1e-9));
   return element("table", { class: "changes" },
     element("thead", {}, element("tr", {},
@@ -107,7 +107,13 @@ function changes(room, before, after) {
       element("td", { text: short(a) }), element("td", { text: short(b) }), change(a, b)))));
 }
 
+/** Within half a hundredth. */
+function same(a, b) {
+  return Math.abs(a - b) <= 0.005 * Math.max(a, b);
+}
+
 function change(a, b) {
+  if (same(a, b)) return element("td", { text: "the same" });
   if (!b || !a) return element("td", { class: b < a ? "fell" : "rose", text: b < a ? "to none" : "from none" });
   const factor = b < a ? a / b : b / a, digits = factor < 10 ? round(factor) : Math.round(factor);
   return element("td", { class: b < a ? "fell" : "rose", text: `${b < a ? "÷" : "×"} ${short(digits)}` });

@@ -24,9 +24,10 @@ function show() {
     section(2, "The definition", element("p", { text: `What every rung computes, in PyTorch, from ${room.module}:` }),
       code(room.definition),
       room.section === room.definition ? null : element("details", {},
-        element("summary", { text: "The whole section: helpers, inverse, gradient" }), code(room.section))),
+        element("summary", { text: "All that the room has under reference" }), code(room.section))),
     section(3, "The ladder", element("p", {}, "Each rung computes the same and changes one idea. What fell most comes "
-        + "first. Sizes: ", sizes(room), "; with the gradient, if the room has one."),
+        + "first. Sizes: ", sizes(room), "; with the gradient, if the room has one. What is predicted knows no "
+        + "latency, which decides at sizes as small as these."),
       room.why ? element("p", { class: "note", text: `Nothing is compiled here: ${room.why}` }) : null,
       element("ol", { class: "ladder" }, room.rungs.flatMap((rung, i) => step(room, rung, i))), charts(room)),
     section(4, "The kernels, line by line", element("p", {}, "The strip on the left is darker where a line moves "

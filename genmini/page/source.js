@@ -120,6 +120,10 @@ function arrows(event) {
 function difference(room, i) {
   const parts = room.differences[i], of = [byLine(room.rungs[i]), byLine(room.rungs[i + 1])];
   const count = (sign) => parts.filter((part) => part[0] === sign).length;
+  const kernelsOf = (rung) => rung.launches.map((launch) => launch.kernel).join(", ");
+  if (!parts.length)
+    return element("p", { class: "note", text: "Both run the same lines of the source, with other template arguments: "
+      + `${kernelsOf(room.rungs[i])}, then ${kernelsOf(room.rungs[i + 1])}.` });
   return element("details", { class: "difference" },
     element("summary", {}, "What changed in the source: ",
       element("span", { class: "gone", text: `−${count("-")}` }), " ",
