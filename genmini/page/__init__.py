@@ -12,7 +12,9 @@ gathers.
 import functools
 import inspect
 import json
+import re
 import sys
+import textwrap
 from pathlib import Path
 
 from genmini import counting, files, kernels, ladder, predict
@@ -65,7 +67,7 @@ def of(room, **sizes):
     return {
         "name": room, "question": module.__doc__.splitlines()[0], "about": " ".join(_paragraph(module.__doc__).split()),
         "equations": [{"name": name, "mathml": mathml} for name, mathml in equations.of(room)],
-        "definition": _definition(module, room), "section": _section(module),
+        "math": _math(module.__doc__), "definition": _definition(module, room), "section": _section(module),
         "module": f"kernels/{kernels.ROOMS[room].source}.py",
         "sizes": each[0].sizes, "files": texts, "arrays": arrays, "rungs": shown, "why": prediction.why,
         "differences": [source.difference(a, b, texts) for a, b in zip(items, items[1:], strict=False)],
@@ -76,6 +78,11 @@ def of(room, **sizes):
 def _paragraph(text):
     """The second paragraph of a room's docstring: where the question comes from."""
     return text.split("\n\n")[1]
+
+
+def _math(text):
+    """What stands under Math in a room's docstring, until the next heading."""
+    return textwrap.dedent(re.split(r"\n\n[A-Z]", text.partition("\nMath\n")[2])[0])
 
 
 def _definition(module, room):

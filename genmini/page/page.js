@@ -20,7 +20,9 @@ function show() {
   main.replaceChildren(
     element("header", {}, element("p", { class: "name", text: room.name }), element("h1", { text: room.question }),
       element("p", { class: "about", text: room.about })),
-    section(1, "The equation", element("div", { class: "equations" }, room.equations.map(equation))),
+    section(1, "The equation", element("div", { class: "equations" }, room.equations.map(equation)),
+      element("details", { open: !room.equations.length },
+        element("summary", { text: "All that the room has under Math" }), code(room.math))),
     section(2, "The definition", element("p", { text: `What every rung computes, in PyTorch, from ${room.module}:` }),
       code(room.definition),
       room.section === room.definition ? null : element("details", {},

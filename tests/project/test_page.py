@@ -98,6 +98,7 @@ def test_a_difference_has_what_left_and_what_came():
 def test_what_is_gathered_of_a_room(room):
     naive, segments = room["rungs"]
     assert room["question"].endswith("?") and room["definition"].startswith("def reference(z, index, K):")
+    assert room["math"].startswith("forward     count_k = ") and "Shapes" not in room["math"]
     assert room["files"]["code_stats.cu"][0].startswith("// ")
     assert [*segments["items"]] == ["code_stats.cu", "segments.h"]
     assert {line[0] for line in room["differences"][0]} >= {"-", "+"}
