@@ -215,6 +215,7 @@ SPECS = {
     "info_nce": Spec(full="N D", tame="a b scale"),
     "info_nce_backward": Spec(full="N D", tame="a b scale", after=_forward("info_nce", ["stats"])),
     "masked_conv2d": Spec(others=_kinds(), full="C O H W kh kw", small=SIDES, absent=("bias",)),
+    "masked_conv2d_backward": Spec(others=_kinds(), full="C O H W kh kw", small=SIDES),
     "masked_conv2d_dw": Spec(others=_kinds(**SIDES), full="C O H W"),
     "masked_conv2d_turned": Spec(others=_kinds(), full="C O H W kh kw", small=SIDES),
     "masked_linear": Spec(DEGREES, STRICT, absent=("bias",)),
