@@ -180,7 +180,9 @@ def draw(stored):
             panel.set_title(f"{'time' if what == 'ms' else 'memory'} by {axis}", fontsize=11)
             panel.grid(color="0.9")
             if drawn:
-                panel.legend(fontsize=7.5, framealpha=0.5)
+                low, high = panel.get_ylim()
+                panel.set_ylim(top=high * (high / low) ** (0.07 * len(lines)))  # room for the legend
+                panel.legend(fontsize=7.5, loc="upper left")
     figure.suptitle(f"{stored[0]['device']}: costs, with the exponent of each through its {FITTED} largest values")
     plots.save(figure, PICTURE)
 
