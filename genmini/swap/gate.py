@@ -224,6 +224,7 @@ def refusal_in(base, install, x, called=None):
         module = to(copy_of(base), dtype)
         if swapped:
             install(module)
+            vars(module)["forward"].owner = owner_instead
         return answers(module, [x.to(dtype)], seed, called, wide=dtype == torch.float64 and not swapped)
 
     exact = call(torch.float64)
@@ -231,6 +232,11 @@ def refusal_in(base, install, x, called=None):
         return f"it is random: from call to call {what}"
     what = difference(exact, call(torch.float64, swapped=True))
     return what or x.dtype != torch.float64 and difference(call(x.dtype), call(x.dtype, swapped=True), exact)
+
+
+def owner_instead(*args, **kwargs):
+    """In the place of the owner's forward while the room is probed: its answers would agree with themselves."""
+    raise RuntimeError("its owner would compute this, not the room")
 
 
 def times_as_fast(before, after, inputs, seconds=0.4):

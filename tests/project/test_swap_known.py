@@ -152,3 +152,9 @@ def test_the_sizes_of_modules_are_those_of_a_call(monkeypatch):
     with genmini.swapped(Whole(), inputs=torch.randn(14, D), call=call):
         pass
     assert seen == [(13, D), (14, D)]
+
+
+def test_a_room_that_would_not_compute_is_not_installed():
+    with torch.autocast("cpu", torch.bfloat16):
+        row = only_row(theirs.QuantizerEMA(K, D))
+    assert row.state == "left" and "its owner would compute this, not the room" in row.why
