@@ -11,11 +11,15 @@ class Descent:
     """AdamW on some parameters, with a cosine for its rate, a clip of their gradients and a scaler of their loss."""
 
     def __init__(self, parameters, loop, device):
-        self.parameters, self.clip = parameters, loop.clip
-        self.optimiser = torch.optim.AdamW(parameters, lr=loop.rate, betas=loop.betas, weight_decay=loop.decay,
-                                           fused=True)  # one kernel a step: else some ten operators a parameter
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, loop.steps)
+        self.parameters, self.clip, self.loop = parameters, loop.clip, loop
+        self._start(fused=True)  # one kernel a step: else some ten operators a parameter
         self.scaler = torch.amp.GradScaler(device.type, enabled=loop.precision == "float16")
+
+    def _start(self, fused):
+        loop = self.loop
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=loop.rate, betas=loop.betas, weight_decay=loop.decay,
+                                           fused=fused)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, loop.steps)
 
     def step(self, loss):
         """One step down the loss, of which these parameters alone get gradients."""
@@ -30,6 +34,8 @@ class Descent:
         return {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state):
+        if not state["optimiser"]["param_groups"][0]["fused"]:  # a run of a version without it
+            self._start(fused=None)
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 

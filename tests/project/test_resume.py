@@ -65,6 +65,22 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(tmp_path, monkeypatch):
     same_runs(tmp_path / "parts", tmp_path / "whole")
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_run_that_stepped_without_fused_kernels_goes_on_so(tmp_path, monkeypatch, precision):
+    """Runs of earlier versions stepped by PyTorch's default: they are continued to the same bits."""
+    few, loop = SETS["digits-threshold"][:2], dict(steps=12, every=10, batch=16, progress=False, precision=precision)
+    whole, parts, again = (made("made", dict(hidden=(8,)), "digits-threshold") for _ in range(3))
+    with monkeypatch.context() as before:
+        before.setattr(torch.optim, "AdamW", lambda *args, fused, of=torch.optim.AdamW, **kwargs: of(*args, **kwargs))
+        fit(whole, *few, **loop, run=tmp_path / "whole")
+        before.setattr("genmini.loop.SAVE_EVERY", 0)
+        with at_step(MADE, 6, kill), pytest.raises(Killed):
+            fit(parts, *few, **loop, run=tmp_path / "parts")
+    fit(again, *few, **loop, run=tmp_path / "parts", resume=True)
+    same_weights(whole, again)
+    same_runs(tmp_path / "parts", tmp_path / "whole")
+
+
 def test_the_first_checkpoint_follows_the_first_step(tmp_path):
     model, log_prob, step = made("made", dict(hidden=(8,)), "digits-threshold"), None, [0]
     log_prob = model.log_prob
