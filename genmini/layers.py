@@ -194,6 +194,12 @@ class GroupNormSiLU(nn.GroupNorm):
         return ops.group_norm_silu(x, self.num_groups, self.weight, self.bias, scale, shift, self.eps)
 
 
+def only_where(mask, x):
+    """x where the mask is true, 0 elsewhere, whatever x is there: the derivative of a threshold, which takes a fifth of
+    the time of masked_fill, as a product does, but a product keeps NaN."""
+    return torch.ops.aten.threshold_backward(x, mask.to(x.dtype), 0)
+
+
 class AffineCoupling(nn.Module):
     """y = m x + (1-m) (x exp(s) + t) with (s, t) = net(m x), the layer of RealNVP.   (N, ...) -> (N, ...), logdet (N,)
 
@@ -221,9 +227,9 @@ class AffineCoupling(nn.Module):
             raise ValueError(
                 f"x must have shape (N, {', '.join(map(str, self.mask.shape))}) as the mask says, got {tuple(x.shape)}"
             )
-        out = self.net(x * self.mask, *condition)  # a product takes a fifth of the time of masked_fill
+        out = self.net(only_where(self.mask, x), *condition)
         s, t = out if isinstance(out, tuple | list) else out.chunk(2, 1)
-        return s * ~self.mask, t * ~self.mask
+        return only_where(~self.mask, s), only_where(~self.mask, t)
 
     def extra_repr(self):
         return f"mask={tuple(self.mask.shape)}, save={self.save!r}"
@@ -258,7 +264,7 @@ class SplineCoupling(nn.Module):
             raise ValueError(
                 f"x must have shape (N, {', '.join(map(str, self.mask.shape))}) as the mask says, got {tuple(x.shape)}"
             )
-        w = self.net(x * self.mask, *condition).unflatten(1, (x.shape[1], 3 * self.bins - 1))
+        w = self.net(only_where(self.mask, x), *condition).unflatten(1, (x.shape[1], 3 * self.bins - 1))
         beyond = torch.where(self.mask, 2 * self.reach, x)  # what passes through has slope 1, and no gradient of w
         y, logdet = operator(beyond, w.movedim(2, -1), self.reach)
         return torch.where(self.mask, x, y), logdet

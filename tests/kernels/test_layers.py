@@ -215,6 +215,25 @@ def test_coupling_of_images_with_a_checkerboard_and_a_condition():
         layer(x[:, :1], condition)
 
 
+def test_couplings_take_nothing_from_where_the_mask_says_so():
+    """Numbers that the network must not read, or gives where none is used, may be infinite or NaN."""
+    x = torch.randn(3, 6)
+    x[0, 3:] = torch.tensor([torch.inf, -torch.inf, torch.nan])
+    for layer in (coupling("x", torch.float32), SplineCoupling(nn.Linear(6, 6 * 23), halves())):
+        seen = []
+        layer.net.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0]))
+        for of in (layer, layer.inverse):
+            y, _ = of(x)
+            assert torch.equal(y[:, :3], x[:, :3]) and y[1:].isfinite().all()
+        assert all(torch.equal(read, torch.cat([x[:, :3], torch.zeros(3, 3)], 1)) for read in seen)
+    spoiled = torch.where(halves(), torch.nan, torch.ones(3, 6)).requires_grad_()
+    y, logdet = AffineCoupling(lambda _: (spoiled, spoiled), halves())(x[1:2].expand(3, 6))
+    torch.testing.assert_close(y[:, 3:], x[1:2, 3:].expand(3, 3) * torch.e + 1)
+    torch.testing.assert_close(logdet, torch.full((3,), 3.0))
+    gradient, = torch.autograd.grad(y.sum() + logdet.sum(), spoiled)
+    assert not gradient[:, :3].any() and gradient[:, 3:].isfinite().all()
+
+
 # ---- SplineCoupling --------------------------------------------------------------------------------------------------
 
 
