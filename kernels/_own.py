@@ -20,6 +20,8 @@ operator and backend takes the place of the old one, and is checked in its turn.
 
 import inspect
 import runpy
+import sys
+import traceback
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,10 +178,20 @@ def own(operator):
 
 
 def run(path, operator):
-    """Run a .py file that registers kernels -> the backends registered for this operator."""
+    """Run a .py file that registers kernels, as `python path` would -> the backends registered for this operator."""
     if not str(path).endswith(".py"):
         raise ValueError(f"--with takes a .py file, got {path}")
-    runpy.run_path(path, run_name="own")
+    if not Path(path).is_file():
+        raise ValueError(f"--with takes a .py file, and {path} is {'a folder' if Path(path).is_dir() else 'not there'}")
+    before = [*sys.path]
+    sys.path.insert(0, str(Path(path).resolve().parent))  # its neighbours
+    try:
+        runpy.run_path(path, run_name="own")
+    except (Exception, SystemExit) as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        raise ValueError(f"{path}{f', line {lines[-1]}' if lines else ''}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path[:] = before
     if not own(operator):
         raise ValueError(f'{path} registers no kernel of {operator}: it needs @genmini.register("{operator}")')
     return own(operator)

@@ -55,8 +55,8 @@ def sizes(words):
     found = {}
     for word in words:
         name, _, size = word.partition("=")
-        if not size.isdecimal() or not int(size):
-            raise ValueError(f"--shape takes NAME=SIZE with a size from 1, as N=64; this is {word!r}")
+        if not size.isdecimal() or not 1 <= int(size) <= MOST:
+            raise ValueError(f"--shape takes NAME=SIZE with a size from 1 to 10^9, as N=64; this is {word!r}")
         found[name] = int(size)
     return found
 

@@ -151,7 +151,7 @@ def test_predicted_points_are_hollow_and_measured_ones_filled(monkeypatch):
 @pytest.mark.parametrize("words, wanted", [
     (["softmax"], "unknown room 'softmax'; the rooms are affine_coupling"),
     (["softmax_nll", "--shape", "K=3"], "softmax_nll has no size 'K'; its sizes are N=16, L=256, P=256"),
-    (["nade", "--shape", "N"], "--shape takes NAME=SIZE with a size from 1, as N=64; this is 'N'"),
+    (["nade", "--shape", "N"], "--shape takes NAME=SIZE with a size from 1 to 10^9, as N=64; this is 'N'"),
     (["nade", "--card", "b200"], "unknown card 'b200'"),
     (["nade", "--plot", "x.svg"], "--plot takes a .png file, got x.svg"),
     (["nade", "--plot", "folder.png"], "--plot takes a file, and folder.png is a folder"),

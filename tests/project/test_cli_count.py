@@ -19,8 +19,9 @@ MISTAKES = {
     "no rung": (["nade", "--rung", "tiled"], "nade has no rung 'tiled'; its rungs are naive, warp_rows"),
     "no size": (["nade", "--shape", "K=3"], "nade has no size 'K'; its sizes are N=8, D=64, H=100"),
     "no card": (["nade", "--card", "b200"], "unknown card 'b200'; known are a100, h100, h200, rtx4090, and all"),
-    "no number": (["nade", "--shape", "N"], "--shape takes NAME=SIZE with a size from 1, as N=64; this is 'N'"),
-    "nothing": (["nade", "--shape", "N=0"], "--shape takes NAME=SIZE with a size from 1, as N=64; this is 'N=0'"),
+    "no number": (["nade", "--shape", "N"], "--shape takes NAME=SIZE with a size from 1 to 10^9, as N=64; this is 'N'"),
+    "nothing": (["nade", "--shape", "N=0"],
+                "--shape takes NAME=SIZE with a size from 1 to 10^9, as N=64; this is 'N=0'"),
 }
 
 

@@ -1,6 +1,7 @@
 """`genmini bench ROOM --with FILE` and `genmini count ROOM --with FILE`: a user's kernel beside those of a room."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,33 @@ def test_mistakes_end_in_a_line(capsys, words, message):
     Path("mine.py").write_text(SEARCH.format(line="pass"))
     status, _, err = run(capsys, *words)
     assert status == 2 and message in err
+
+
+@pytest.mark.parametrize("line, message", [
+    ("import sys; sys.exit(0)", "mine.py, line 1: SystemExit: 0"), ("{}['k']", "mine.py, line 1: KeyError: 'k'"),
+    ("def f(:", "mine.py: SyntaxError: invalid syntax (mine.py, line 1)"),
+])
+def test_a_file_that_fails_says_where(capsys, line, message):
+    Path("mine.py").write_text(line)
+    status, _, err = run(capsys, "count", "affine_coupling", "--with", "mine.py")
+    assert status == 2 and err == f"genmini: {message}\n"
+
+
+def test_a_file_imports_its_neighbours_as_the_exercises_do(capsys):
+    Path("own").mkdir()
+    Path("own/my_search.py").write_text(SEARCH.format(line="pass"))
+    Path("own/mine.py").write_text("import my_search")
+    before = [*sys.path]
+    try:
+        status, _, err = run(capsys, "count", "nearest_code", "--with", "own/mine.py")
+    finally:
+        sys.modules.pop("my_search", None)
+    assert status == 2 and "launches kernels of no .cu here" in err and sys.path == before
+
+
+def test_a_folder_is_no_file_and_a_size_has_a_limit(capsys):
+    Path("mine.py").mkdir()
+    status, _, err = run(capsys, "count", "affine_coupling", "--with", "mine.py")
+    assert status == 2 and err == "genmini: --with takes a .py file, and mine.py is a folder\n"
+    status, _, err = run(capsys, "count", "affine_coupling", "--shape", f"N={10**20}")
+    assert status == 2 and "--shape takes NAME=SIZE with a size from 1 to 10^9" in err
