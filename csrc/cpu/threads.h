@@ -1,17 +1,46 @@
 // Threads of native CPU kernels, each with the same rounding: `parallel` and `each_part` share tasks between them.
 //
-// The threads sleep between two calls of a kernel. Waking a thread is faster than starting one: a new thread waits for
-// a core while idle threads of the caller's OpenMP pool spin, some milliseconds after each of its operations.
+// They are the threads in which PyTorch's own operations run, where these are OpenMP's: between two operations they
+// spin for some milliseconds, begin the next within a microsecond, and leave no core to other threads. Elsewhere (on
+// macOS, in the drivers, in a forked child, which has none of its parent's threads) helpers of this process sleep
+// between two calls of a kernel. Waking a thread takes some ten microseconds, and starting one takes longer.
 #pragma once
 #include <algorithm>
 #include <atomic>
 #include <cfenv>
 #include <condition_variable>
 #include <cstdint>
+#include <dlfcn.h>
 #include <mutex>
 #include <thread>
 #include <unistd.h>
 #include "divide.h"
+
+// OpenMP as PyTorch has loaded it: a library of our own would bring threads of its own.
+class OpenMP {
+    using Parallel = void(void (*run)(void*), void* work, unsigned threads, unsigned flags);
+    Parallel* const parallel = (Parallel*)dlsym(RTLD_DEFAULT, "GOMP_parallel");
+    const int process = getpid();
+
+public:
+    // Whether work(0) .. work(threads - 1) have run, each in a thread, or fewer of them if the team is smaller. It is
+    // as large as in PyTorch's operations, whatever is needed: a team that changes its size starts its threads anew.
+    template <class F> static bool share(int threads, F& work) {
+        static const OpenMP loaded;
+        if (!loaded.parallel || loaded.process != getpid()) return false;
+        struct Team {
+            F& work;
+            int threads;
+            std::atomic<int> joined{0};
+        } team{work, threads};
+        auto join = [](void* of) {
+            Team& team = *(Team*)of;
+            if (int t = team.joined++; t < team.threads) team.work(t);
+        };
+        loaded.parallel(join, &team, 0, 0);
+        return true;
+    }
+};
 
 class Helpers {
     // Rounds to nearest and keeps subnormals while it lives, whatever the thread was set to
@@ -63,6 +92,7 @@ class Helpers {
     // none: work(0) must be able to do everything alone.
     template <class F> static void share(int threads, F work) {
         if (threads < 2) return work(0);
+        if (OpenMP::share(threads, work)) return;
         Helpers& all = of_this_process();
         Job job = {[](void* of, int t) { (*(F*)of)(t); }, &work, 1, threads, 0, nullptr};
         {

@@ -3,6 +3,8 @@
 Inputs are large enough for several threads: see worth_waking in csrc/cpu/threads.h.
 """
 
+import os
+
 import pytest
 import torch
 from check import numbers
@@ -151,3 +153,18 @@ def test_the_workspace_is_for_the_threads_that_use_it(call, monkeypatch):
         call()
     assert launched == readings, "each launch has a reading of its own, and one alone"
     assert all(threads == launched[launch] for launch, threads in sized), "a workspace is for other threads"
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts the threads of a process as Linux shows them")
+def test_a_kernel_runs_in_the_threads_of_pytorch():
+    """Idle threads of PyTorch spin for a while after each operation: others would have to wait for a core."""
+    before, x, e = torch.get_num_threads(), torch.rand(1000, 1000), torch.rand(64, 1000)
+    try:
+        torch.set_num_threads(11)
+        x.exp()  # starts them
+        count = len(os.listdir("/proc/self/task"))
+        with kernels.use("cpu"):
+            ops.nearest_code(x, e)
+        assert len(os.listdir("/proc/self/task")) == count
+    finally:
+        torch.set_num_threads(before)
