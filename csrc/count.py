@@ -221,7 +221,7 @@ def naming(path, arrays):
 def arguments(source, function):
     """The names of the arguments of a C function that the source defines, [] if it does not. A macro may define it and
     join its name from parts: room_##rung."""
-    text = Path(source).read_text().replace("\\\n", " ")
+    text = re.sub(r"//.*|/\*[\s\S]*?\*/", "", Path(source).read_text().replace("\\\n", " "))
     found = [(name, inside) for name, inside in re.findall(r'extern "C" int ([\w#]+)\(([^)]*)\)', text)
              if re.fullmatch(re.sub(r"##\w+", r"\\w+", name), function)]
     name, inside = max(found, key=lambda one: len(one[0]), default=("", ""))

@@ -148,7 +148,7 @@ def parameters(function, names, where):
     """The names of the function's parameters; one that is none of `names` must have a default."""
     its = inspect.signature(function).parameters
     needed = [name for name, p in its.items() if name in names or p.default is p.empty]
-    return known(needed, names, f"{function.__name__} of {where}")
+    return known(needed, names, f"{getattr(function, '__name__', type(function).__name__)} of {where}")
 
 
 def known(names, all_names, where):

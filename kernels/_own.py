@@ -122,6 +122,9 @@ def by_name(function, operator, name):
     """The function, called with the values of the inputs that its parameters name."""
     try:
         call = _operator.by_name(function, operator.inputs, operator.name)
+    except (TypeError, ValueError) as error:  # of inspect.signature
+        raise TypeError(f"{operator.name} needs a function with a signature, as `def f({', '.join(operator.inputs)})`: "
+                        f"{error}") from None
     except NameError as error:
         raise NameError(f"{error}: the parameters of {name} are inputs of {operator.name}, "
                         f"{', '.join(operator.inputs)}") from None
@@ -139,9 +142,10 @@ def register(operator, backend="mine", *, dtypes=torch.float32, strided=False, c
     if not isinstance(backend, str) or not backend.isidentifier() or backend in _backend.BACKENDS:
         ours = ", ".join(_backend.BACKENDS)
         raise ValueError(f"backend must be a name of yours, none of {ours}; got {backend!r}")
-    dtypes = (dtypes,) if isinstance(dtypes, torch.dtype) else tuple(dtypes)
-    if not dtypes or any(dtype not in _check.FLOATS for dtype in dtypes):
-        raise ValueError(f"dtypes must be of {_check.names(_check.FLOATS)}, got {_check.names(dtypes) or 'none'}")
+    each = (dtypes,) if isinstance(dtypes, torch.dtype) else dtypes
+    if not isinstance(each, tuple | list) or not each or any(dtype not in _check.FLOATS for dtype in each):
+        raise ValueError(f"dtypes must be of {_check.names(_check.FLOATS)}, got {dtypes!r}")
+    dtypes = tuple(each)
     if check:
         _cruel.spec_of(_operator.OPERATORS[operator])
 

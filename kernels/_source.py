@@ -44,6 +44,9 @@ class Source:
         library = self.library(kind)
         if not hasattr(library, function):
             raise RuntimeError(f'{self.path.name} has no function {function}: is it extern "C"?')
+        *takes, _ = count.arguments(self.path, function) or [None]
+        if takes and len(takes) != len(arguments):
+            raise TypeError(f"{function} of {self.path.name} takes {', '.join(takes)}, got {len(arguments)} arguments")
         if kind == "counted":
             names = _library.named(self.path, self.path_of(kind), function, arguments)
             _library.invoke(library, "emulated", function, *arguments, names=names)

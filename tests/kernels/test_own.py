@@ -189,7 +189,7 @@ def test_mistakes_of_registering_are_named():
     for backend in ("cpu", "my kernel", 3):
         with pytest.raises(ValueError, match="backend must be a name of yours"):
             kernels.register("nearest_code", backend)
-    with pytest.raises(ValueError, match="dtypes must be of float32, .* got int64"):
+    with pytest.raises(ValueError, match="dtypes must be of float32, .* got torch.int64"):
         kernels.register("nearest_code", dtypes=torch.int64)
     with pytest.raises(NameError, match="names 'codebook', which is none of z, e"):
         kernels.register("nearest_code")(lambda z, codebook: z)
