@@ -24,7 +24,8 @@ def test_a_wrong_function_is_named_and_not_timed():
     exact = x.double().exp(), torch.arange(9)
     errors = measure.checked({"right": lambda x: (x.exp(), torch.arange(9))}, [x], exact, 1e-6)
     assert 0 < errors["right"] < 1e-6
-    for wrong in (lambda x: (x.exp() + 1e-3, torch.arange(9)), lambda x: (x.exp(), torch.arange(9).flip(0))):
+    for wrong in (lambda x: (x.exp() + 1e-3, torch.arange(9)), lambda x: (x.exp(), torch.arange(9).flip(0)),
+                  lambda x: (x.exp(), torch.full((9,), torch.nan))):
         with pytest.raises(AssertionError, match="wrong is off by"):
             measure.checked({"wrong": wrong}, [x], exact, 1e-6)
 
