@@ -1,7 +1,7 @@
 """Measure how the cost of rooms and of steps of training grows, store it, and draw docs/scaling.png.
 
     python bench/scaling.py               every axis, and the picture (two minutes)
-    python bench/scaling.py N threads     these axes; the stored rows of the others stay
+    python bench/scaling.py N threads     these axes; the stored rows of the others stay, if they are of this machine
     python bench/scaling.py --write       only the picture, from bench/results/scaling.csv
 
 A line of the picture is a room or a step, along one axis: rows N, codes K, numbers of a row D, the side of an image, a
@@ -149,8 +149,9 @@ def exponent(values, costs):
 
 
 def store(fresh):
-    """Put these rows in the place of the stored ones of their axes."""
+    """Put these rows in the place of the stored ones of their axes, and of those of another machine."""
     old = list(csv.DictReader(STORED.open())) if STORED.exists() else []
+    old = [row for row in old if row["device"] == fresh[0]["device"]]
     of_axis = {axis: [row for row in old if row["axis"] == axis] for axis in AXES}
     of_axis |= {axis: found for axis in AXES if (found := [row for row in fresh if row["axis"] == axis])}
     with STORED.open("w", newline="") as file:

@@ -52,6 +52,11 @@ def test_rows_are_stored_by_axis_and_drawn(small, monkeypatch):
     memory = [int(row["bytes"]) for row in rows[:4]]
     assert scaling.exponent([4, 16, 64, 256], memory) == pytest.approx(1, abs=0.01) and rows[-1]["bytes"] == ""
     assert 500 < Image.open(small / "scaling.png").width <= 1600
+    monkeypatch.setattr(measure, "machine", lambda: dict(device="another processor"))
+    monkeypatch.setattr("sys.argv", ["scaling.py", "threads"])
+    scaling.main()
+    devices = {row["device"] for row in csv.DictReader((small / "scaling.csv").open())}
+    assert devices == {"another processor"}, "the picture names one machine"
     monkeypatch.setattr("sys.argv", ["scaling.py", "M"])
     with pytest.raises(SystemExit):
         scaling.main()
