@@ -56,6 +56,8 @@ def main():
     options = parser.parse_args()
     if missing():
         sys.exit(missing())
+    if unknown := set(options.drivers) - {path.stem for path in drivers()}:
+        parser.error(f"no driver {', '.join(sorted(unknown))}; there are {', '.join(path.stem for path in drivers())}")
     wanted = [path for path in drivers() if not options.drivers or path.stem in options.drivers]
     failed = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:

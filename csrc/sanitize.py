@@ -186,6 +186,9 @@ def main():
     parser.add_argument("--gpu", action="store_true", help="on a GPU, under compute-sanitizer")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="drivers, or `planted`")
     options = parser.parse_args()
+    known = [*(path.stem for path in drivers()), "planted"]
+    if unknown := set(options.only or ()) - set(known):
+        parser.error(f"no driver {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     started = time.time()
     listed = jobs(("gpu",) if options.gpu else THOROUGH if options.thorough else QUICK, options.only)
     failed = 0

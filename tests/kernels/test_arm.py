@@ -47,6 +47,16 @@ def test_other_bits_and_a_program_that_fails_are_failures(monkeypatch):
     assert not passed and "nade_cpu: exit status 1" in printed
 
 
+@pytest.mark.parametrize("words", [["arm.py", "nade_cpu", "nade_arm"], ["sanitize.py", "--only", "nade_arm"]])
+def test_a_driver_that_is_none_is_named(monkeypatch, capsys, words):
+    monkeypatch.setattr(arm, "missing", lambda: "")
+    monkeypatch.setattr(arm, "compare", lambda source: (True, source.stem))
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit, match="2"):
+        (arm if words[0] == "arm.py" else arm.sanitize).main()
+    assert "no driver nade_arm; there are" in capsys.readouterr().err
+
+
 def test_what_is_missing_is_named(monkeypatch, capsys):
     monkeypatch.setattr(arm.shutil, "which", lambda name: None)
     monkeypatch.setattr(sys, "argv", ["arm.py"])
