@@ -9,6 +9,7 @@ is closer); in the module's dtype it may be at most twice as far from it as its 
 import collections
 import contextlib
 import copy
+import math
 import statistics
 import time
 
@@ -163,7 +164,8 @@ def distances(answer, exact):
         if isinstance(true, torch.Tensor) and not what.endswith("changes,"):
             kind = "gradients" if what.startswith("the gradient") else "outputs"
             now = answer.get(what)
-            far[kind] = max(far[kind], apart(now, true) if isinstance(now, torch.Tensor) else float("inf"))
+            off = apart(now, true) if isinstance(now, torch.Tensor) else float("inf")
+            far[kind] = max(far[kind], float("inf") if math.isnan(off) else off)  # max would pass over NaN
     return far
 
 

@@ -168,6 +168,9 @@ def test_verify_says_what_differs(monkeypatch):
     monkeypatch.setattr(rooms.ops, "masked_linear", ROOMS["without bias"])
     report = genmini.verify(model, torch.randn(20, K))
     assert not report.same and "before and after DIFFER: output" in str(report)
+    monkeypatch.setattr(rooms.ops, "masked_linear", lambda *a: right(*a) * torch.nan)
+    report = genmini.verify(model, torch.randn(20, K))
+    assert not report.same and report.error["outputs after"] == report.error["gradients after"] == float("inf")
 
 
 def test_verify_does_without_float64(monkeypatch):
