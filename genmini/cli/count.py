@@ -78,7 +78,8 @@ def _page(arguments):
     sizes = _options.sizes(arguments.shape)
     if sizes and len(arguments.rooms) != 1:
         raise ValueError("--shape belongs to one ROOM: name it")
-    rooms = arguments.rooms or counting.rooms()
+    page.check(arguments.html)
+    rooms = [*dict.fromkeys(arguments.rooms)] or counting.rooms()
     for room in rooms:
         counting.checked(room, None, sizes)
     rungs = lambda room: ", ".join(rung["name"] for rung in room["rungs"])

@@ -24,6 +24,7 @@ from .store import kept
 
 HERE = Path(__file__).resolve().parent
 SCRIPTS = ("dom.js", "costs.js", "access.js", "chart.js", "source.js", "page.js")  # one after the other
+TITLE = "<title>Counted kernels</title>"  # of page.html
 MOST = 16  # examples of a line that are drawn
 
 
@@ -37,6 +38,19 @@ def write(folder, rooms, say=lambda room: None, **sizes):
     path = Path(folder) / "index.html"
     files.write(path, html(found).encode())
     return path
+
+
+def check(folder):
+    """ValueError where `write` would fail, or overwrite an index.html that is no such page."""
+    path = Path(folder) / "index.html"
+    files.check_name(path)
+    above = next(each for each in path.resolve().parents if each.exists())
+    if not above.is_dir():
+        raise ValueError(f"--html takes a folder, and {above} is a file")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, and would be the page: choose another folder")
+    if path.exists() and TITLE.encode() not in path.read_bytes():
+        raise ValueError(f"{path} is no page of genmini count, and would be lost: choose another folder")
 
 
 def html(rooms):

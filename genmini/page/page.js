@@ -8,7 +8,7 @@ function section(number, title, ...children) {
 }
 
 function show() {
-  const name = decodeURIComponent(location.hash.slice(1));
+  const name = location.hash.slice(1);
   const room = content.rooms.find((each) => each.name === name) ?? content.rooms[0];
   document.title = `${room.name}, counted`;
   for (const link of rooms.querySelectorAll("a")) {

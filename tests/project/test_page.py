@@ -159,6 +159,29 @@ def test_a_mistake_is_one_line(capsys, words, wanted):
     assert status == 2 and err.startswith(f"genmini: {wanted}") and not out and not Path("p").exists()
 
 
+@pytest.mark.parametrize("folder, wanted", [
+    ("file", "--html takes a folder, and {}/file is a file"), ("file/page", "--html takes a folder, and {}/file is a"),
+    ("site", "site/index.html is no page of genmini count, and would be lost: choose another folder"),
+    ("odd", "odd/index.html is a folder, and would be the page: choose another folder"),
+])
+def test_what_is_there_already_is_not_lost(capsys, folder, wanted):
+    """And nothing is counted first."""
+    Path("file").write_text("mine")
+    Path("odd/index.html").mkdir(parents=True)
+    Path("site").mkdir()
+    Path("site/index.html").write_text("<title>my pages</title>")
+    status, out, err = run(capsys, "count", "nade", "--html", folder)
+    assert status == 2 and err.startswith(f"genmini: {wanted.format(Path.cwd())}") and not out
+    assert Path("site/index.html").read_text() == "<title>my pages</title>"
+
+
+def test_a_room_named_twice_is_shown_once_and_a_page_is_written_again(capsys, monkeypatch):
+    monkeypatch.setattr(page, "kept", lambda name, sizes, gather: {"name": name, "rungs": []})
+    for _ in range(2):
+        status, out, err = run(capsys, "count", "nade", "code_stats", "nade", "--html", "page")
+        assert status == 0 and re.findall(r"counted   (\w+)", out) == ["nade", "code_stats"], err
+
+
 # ---- in a browser ----------------------------------------------------------------------------------------------------
 
 WATCH = """<script>const mistakes = [];
@@ -211,6 +234,8 @@ try {
   found.closed = !panel.isConnected && document.activeElement.classList.contains("number");
   for (const details of document.querySelectorAll("details")) details.open = true;
   found.sideways.push(sideways());
+  location.hash = "%FF";  // no room, and no character
+  show();
 } catch (error) { mistakes.push(String(error)); }
 found.mistakes = mistakes;
 parent.document.getElementById("found").textContent = JSON.stringify(found);
