@@ -6,6 +6,7 @@ and shapes.
 
 import math
 import os
+from contextlib import nullcontext
 
 import torch
 
@@ -152,6 +153,12 @@ def float32_under_autocast(*arrays):
     if not (_has_autocast(kind) and torch.is_autocast_enabled(kind)):
         return arrays
     return tuple(a.float() if a is not None and a.dtype in (torch.float16, torch.bfloat16) else a for a in arrays)
+
+
+def without_autocast(device):
+    """Inside, PyTorch computes on this device in the dtypes of its tensors."""
+    kind = torch.device(device).type
+    return torch.autocast(kind, enabled=False) if _has_autocast(kind) else nullcontext()
 
 
 @torch.compiler.assume_constant_result  # torch.compile of PyTorch 2.11 cannot trace this call

@@ -91,7 +91,8 @@ class Own:
                                              for v in values]
         before, _backend.inside.kernel = getattr(_backend.inside, "kernel", None), self
         try:
-            found = self.by_name(given)
+            with _check.without_autocast(values[self.decides].device):  # the operator's front door has cast already
+                found = self.by_name(given)
         finally:
             _backend.inside.kernel = before
         self.fits(found, values, given)

@@ -70,12 +70,12 @@ class Source:
     def path_of(self, kind):
         """In a folder for each content: a process cannot load another library from the path of one that it has."""
         contents = build.contents(self.path).hexdigest()[:16]
-        return self.path.parent / "__genmini__" / f"{self.path.stem}-{contents}" / f"{self.path.stem}.{kind}.so"
+        return self.path.parent / "__genmini__" / f"{self.path.name}-{contents}" / f"{self.path.stem}.{kind}.so"
 
     def built(self, path, kind):
         folder = path.parent
-        for other in folder.parent.glob(f"{self.path.stem}-*"):
-            if other != folder:
+        for other in folder.parent.iterdir() if folder.parent.is_dir() else ():
+            if other != folder and other.name.rpartition("-")[0] == self.path.name:  # of another content
                 shutil.rmtree(other, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         if kind == "counted":

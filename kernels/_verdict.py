@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from . import _cruel, _library
+from ._check import without_autocast
 from ._takes import sum_dtype
 
 _one_at_a_time = threading.RLock()  # `poisoned` changes the whole process
@@ -71,7 +72,7 @@ def judge(kernel, device):
     with torch.device("cpu"):  # whatever the user's default
         cases = [*_cruel.cases(kernel.operator, kernel.dtypes, device)]
     for case in cases:
-        with _one_at_a_time:
+        with _one_at_a_time, without_autocast("cpu"):
             finding = judged(kernel, case)
         if finding:
             report.wrong.append((case, finding))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from genmini.kernels import _backend
 
-from genmini import kernels
+from genmini import kernels, ops
 
 
 @pytest.fixture(autouse=True)
@@ -102,3 +102,36 @@ extern "C" int scale(const float* x, float* y,  // of rows, columns
         source.call("scale", x, y, *numbers)
     source.call("scale", x, y, 3, 4)
     assert torch.equal(y, 2 * x)
+
+
+def test_autocast_ends_where_a_kernel_begins():
+    """Its products are of the dtypes that it gets, and it is judged as without."""
+    dtypes = set()
+
+    def linear(x, weight, bias, in_degree, out_degree, strict):
+        some = out_degree[:, None] > in_degree if strict else out_degree[:, None] >= in_degree
+        y = x @ torch.where(some, weight, 0).T
+        dtypes.add((x.dtype, y.dtype))
+        return y if bias is None else y + bias
+
+    kernels.register("masked_linear", dtypes=(torch.float32, torch.bfloat16))(linear)
+    degrees = torch.arange(4)
+    with kernels.use("mine"), torch.autocast("cpu", torch.bfloat16):
+        y = ops.masked_linear(torch.ones(2, 4), torch.ones(4, 4), None, degrees, degrees)
+        assert kernels.checked("masked_linear").right
+    assert y.dtype == torch.bfloat16 and all(one == other for one, other in dtypes) and len(dtypes) == 2
+
+    kernels.register("masked_linear")(lambda x, weight, bias, in_degree, out_degree, strict: linear(
+        x, weight, bias, in_degree, out_degree, strict) * 1.002)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not kernels.checked("masked_linear").right
+
+
+def test_libraries_of_other_sources_stay(tmp_path):
+    for name in ("a.cpp", "a-b.cpp", "a.cu", "a.cpp"):
+        (tmp_path / name).write_text('#include <cstdint>\nextern "C" int f(const float* x, int threads) { return 0; }')
+        kernels.Source(tmp_path / name).call("f", torch.ones(1))
+    (tmp_path / "a.cpp").write_text('extern "C" int f(const float* x, int threads) { return 0; }')
+    kernels.Source(tmp_path / "a.cpp").call("f", torch.ones(1))
+    found = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "__genmini__").iterdir())
+    assert found == ["a-b.cpp", "a.cpp", "a.cu"]
