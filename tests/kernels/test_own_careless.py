@@ -135,3 +135,20 @@ def test_libraries_of_other_sources_stay(tmp_path):
     kernels.Source(tmp_path / "a.cpp").call("f", torch.ones(1))
     found = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "__genmini__").iterdir())
     assert found == ["a-b.cpp", "a.cpp", "a.cu"]
+
+
+@pytest.mark.parametrize("version", [False, True])
+def test_weights_that_are_kept_must_be_read_again_after_a_step(version):
+    packed = {}
+
+    @kernels.register("nearest_code")
+    def kept(z, e):
+        key = e.data_ptr(), e.shape, e._version if version else 0
+        if key not in packed:
+            packed[key] = e, e.double()  # e stays, so that no other takes its place
+        return exact(z, packed[key][1])
+
+    report = kernels.checked("nearest_code")
+    assert report.right == version, str(report)
+    said = "index is that of an earlier call, whose inputs had other numbers in the same memory"
+    assert (said in str(report)) != version
