@@ -90,7 +90,7 @@ def _bytes_to_digest(content):
 def _flattened(value, path, tensors):
     """The tensors of a nest go into `tensors` under their path; the rest is JSON, a dict as pairs, for number keys."""
     if isinstance(value, torch.Tensor):
-        tensors[path] = value.detach().cpu().clone()
+        tensors[path] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"tensor": path}
     if isinstance(value, dict):
         return {"dict": [[key, _flattened(one, f"{path}/{key}", tensors)] for key, one in value.items()]}

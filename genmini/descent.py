@@ -38,6 +38,8 @@ class Descent:
             self._start(fused=None)
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
+        for parameter, kept in self.optimiser.state.items():  # fused steps take the memory as it lies: as parameters do
+            kept |= {name: torch.empty_like(parameter).copy_(kept[name]) for name in ("exp_avg", "exp_avg_sq")}
 
     def _parts(self):
         return dict(optimiser=self.optimiser, schedule=self.schedule, scaler=self.scaler)

@@ -81,6 +81,13 @@ def test_a_run_that_stepped_without_fused_kernels_goes_on_so(tmp_path, monkeypat
     same_runs(tmp_path / "parts", tmp_path / "whole")
 
 
+def test_filters_in_channels_last_are_resumed_as_they_were(tmp_path):
+    """A file holds plain rows: what the optimiser remembers of a parameter is laid out again as the parameter is."""
+    model = lambda: made("pixelcnn", dict(width=4, blocks=1), "digits-threshold").to(memory_format=torch.channels_last)
+    assert any(not p.is_contiguous() for p in model().parameters())
+    resumes(model, *SETS["digits-threshold"][:2], dict(steps=6, every=6, batch=4), stop=3, folder=tmp_path)
+
+
 def test_the_first_checkpoint_follows_the_first_step(tmp_path):
     model, log_prob, step = made("made", dict(hidden=(8,)), "digits-threshold"), None, [0]
     log_prob = model.log_prob
