@@ -12,7 +12,7 @@ the first tensor lies decides: on a GPU nvcc's library is called, on a CPU that 
 
 import ctypes
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -20,6 +20,8 @@ import torch
 from ..csrc import build, count
 from . import _library
 
+ZONE = 1 << 16  # bytes on each side of a tensor
+guarding = False  # while a kernel is checked (kernels/_verdict.py): what it writes outside its tensors is seen
 _counted = []  # while launches are counted: the set of sources that made some
 
 
@@ -47,6 +49,11 @@ class Source:
         *takes, _ = count.arguments(self.path, function) or [None]
         if takes and len(takes) != len(arguments):
             raise TypeError(f"{function} of {self.path.name} takes {', '.join(takes)}, got {len(arguments)} arguments")
+        guard = guarded(function, takes, arguments) if guarding and kind != "cuda" else nullcontext(arguments)
+        with guard as given:
+            self._invoke(library, kind, function, given)
+
+    def _invoke(self, library, kind, function, arguments):
         if kind == "counted":
             names = _library.named(self.path, self.path_of(kind), function, arguments)
             _library.invoke(library, "emulated", function, *arguments, names=names)
@@ -86,6 +93,35 @@ class Source:
             first = next((line for line in lines if "error" in line), lines[-1])
             raise RuntimeError(f"{self.path.name} does not compile: {first.strip()}   ({path.with_suffix('.log')})")
         return path
+
+
+@contextmanager
+def guarded(function, names, arguments):
+    """Yields the arguments, contiguous tensors as copies that have bytes of their own around, which make NaN where they
+    are read and an error where they are written. At the end the tensors get what was written to their copies."""
+    copies = {}  # by address and size: name, tensor, all bytes, these before, those in front, the copy, what is passed
+    for i, a in enumerate(arguments):
+        if isinstance(a, torch.Tensor) and a.is_contiguous() and (a.data_ptr(), a.nbytes) not in copies:
+            front = ZONE + a.data_ptr() % 64
+            whole = torch.full((front + a.nbytes + ZONE,), 255, dtype=torch.uint8)  # NaN in every dtype,
+            whole[::2] = 240 + i % 16  # another one around each: what is copied from one to another is seen
+            before = whole.clone()
+            copy = whole[front : front + a.nbytes].view(a.dtype).view(a.shape).copy_(a)
+            name = names[i] if names else f"argument {i + 1}"
+            given = copy if a.numel() else whole.data_ptr() + front  # PyTorch says 0 where there are no numbers
+            copies[a.data_ptr(), a.nbytes] = name, a, whole, before, front, copy, given
+    spans = sorted(copies)
+    if any(start + size > other for (start, size), (other, _) in zip(spans, spans[1:], strict=False)):
+        yield arguments  # two of them overlap, and must in memory
+        return
+    yield [copies[a.data_ptr(), a.nbytes][-1] if isinstance(a, torch.Tensor) and a.is_contiguous() else a
+           for a in arguments]
+    for name, tensor, whole, before, front, copy, _ in copies.values():
+        for where, part in (("before the start", slice(front)), ("beyond the end", slice(front + tensor.nbytes, None))):
+            if not torch.equal(whole[part], before[part]):
+                raise RuntimeError(f"{function} wrote {where} of {name}, which has {tensor.numel()} numbers")
+        if not torch.equal(copy.view(-1).view(torch.uint8), tensor.view(-1).view(torch.uint8)):
+            tensor.copy_(copy)
 
 
 @contextmanager

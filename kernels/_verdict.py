@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from . import _cruel, _library
+from . import _cruel, _library, _source
 from ._check import without_autocast
 from ._takes import sum_dtype
 
@@ -161,12 +161,15 @@ def _told(bad, got, exact, more):
 
 @contextmanager
 def poisoned():
-    """Inside, torch.empty is filled with NaN, or with the largest whole number: what is never written is seen."""
+    """Inside, torch.empty is filled with NaN, or with the largest whole number: what is never written is seen, and what
+    a kernels.Source writes outside its tensors, too."""
     before, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=warns or not before)
+    _source.guarding = True
     try:
         yield
     finally:
+        _source.guarding = False
         torch.use_deterministic_algorithms(before, warn_only=warns)
 
 

@@ -152,3 +152,30 @@ def test_weights_that_are_kept_must_be_read_again_after_a_step(version):
     assert report.right == version, str(report)
     said = "index is that of an earlier call, whose inputs had other numbers in the same memory"
     assert (said in str(report)) != version
+
+
+@pytest.mark.parametrize("right, wrong, said", [
+    ("i < N * D", "i <= N * D", "scale wrote beyond the end of y, which has 221 numbers"),
+    ("i = 0", "i = -1", "scale wrote before the start of y, which has 221 numbers"),
+    ("x[i]", "x[i + 1]", r"\[12, 16\]: expected .*, came nan"),
+    ("y[i] =", "y[i + 9999] =", "wrote beyond the end of y"),
+    ("x[i]", "x[i]", "is right on all"),
+])
+def test_what_a_source_writes_or_reads_outside_its_tensors_is_seen(tmp_path, right, wrong, said):
+    path = tmp_path / "scale.cpp"
+    path.write_text("""#include <cstdint>
+extern "C" int scale(const float* x, float* y, int64_t N, int64_t D, int threads) {
+    for (int64_t i = 0; i < N * D; i++) y[i] = x[i];
+    return 0;
+}
+""".replace(right, wrong))
+    source = kernels.Source(path)
+
+    @kernels.register("affine_coupling")
+    def mine(x, s, t):
+        y = torch.empty_like(x)
+        source.call("scale", x * s.exp() + t, y, *x.shape)
+        return y, s.sum(1)
+
+    report = str(kernels.checked("affine_coupling"))
+    assert re.search(said, report), report
