@@ -38,6 +38,8 @@ def write(path, content):
     """Write all of the bytes or none: a full disk, a kill or a power cut leaves the old file."""
     check_name(path)
     path = Path(path)
+    if not path.name:  # "." or "/"
+        raise IsADirectoryError(f"could not write {path}: it is a folder")
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -224,6 +224,12 @@ def test_a_file_whose_name_is_a_pattern_is_written():
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("path", [".", "/"])
+def test_a_folder_without_a_name_is_no_file(path):
+    with pytest.raises(IsADirectoryError, match=f"could not write {path}: it is a folder"):
+        files.write(path, b"x")
+
+
 def test_a_pipe_in_the_place_of_weights_does_not_hang(capsys):
     assert run(capsys, "train", "made", "--data", "digits", *FAST, "--out", "r")[0] == 0
     (weights,) = Path("r").glob("model-*.safetensors")
