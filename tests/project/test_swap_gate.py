@@ -83,7 +83,7 @@ def test_a_backend_is_used_and_refused():
     with pytest.raises(RuntimeError, match="cannot run on the backend 'cuda'"):
         genmini.swap(strangers.Codes(5, 4), backend="cuda")
     with pytest.raises(ValueError, match="unknown backend"):
-        genmini.swap(strangers.Codes(5, 4), backend="mine")
+        genmini.swap(strangers.Codes(5, 4), backend="nobodys")
 
 
 def test_swapped_is_so_inside_only_and_leaves_what_was():
