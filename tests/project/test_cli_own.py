@@ -8,6 +8,7 @@ import pytest
 from check import command as run
 from genmini.csrc import count as counters
 from genmini.kernels import _backend
+from test_cli_bench import times_of_one_call
 
 from genmini import counting, ladder, limits
 
@@ -41,14 +42,8 @@ def another(z, e):
 
 @pytest.fixture(autouse=True)
 def once(monkeypatch):
-    """Each way runs once, and takes a millisecond; nothing stays registered."""
-
-    def times(candidates, seconds, device):
-        for candidate in candidates.values():
-            candidate()
-        return {name: (1.0, 0.9, 1.1) for name in candidates}
-
-    monkeypatch.setattr(limits, "times", times)
+    """Nothing stays registered."""
+    monkeypatch.setattr(limits, "times", times_of_one_call)
     yield
     _backend.OWN.clear()
 
