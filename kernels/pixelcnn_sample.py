@@ -10,7 +10,7 @@ layer at a pixel is final once the pixels before it are drawn, and it is kept as
 
 Math
     The network is a list of layers a = 0, 1, ... over streams z_r. Stream 0 is the input: for every colour c the row
-    E[x_ijc] of a table (L, M), which is 1 and the steps below the level (`embed`). A layer sums over its taps
+    E[x_ijc] of a table (L, M), by default 1 and the steps below the level (`embed`). A layer sums over its taps
     (r, di, dj, W), with z_r = 0 outside the image, and gives two streams, one before and one after its activation:
         s_a(i, j) = b_a[y] + sum over taps W^T z_r(i + di, j + dj) + z_residual(i, j)
         z_{2a+1} = s_a        z_{2a+2} = relu(s_a)  or  tanh(s_a[0::2]) sigma(s_a[1::2])
@@ -191,14 +191,15 @@ _sample = operator(
 )
 
 
-def pixelcnn_sample(u, layers, shape, levels, components=0, y=None, x=None, known=0, logits=False):
+def pixelcnn_sample(u, layers, shape, levels, components=0, y=None, x=None, known=0, logits=False, E=None):
     """Draws, (N, D) int64: the same u (N, D), uniform in [0, 1), gives the same draws.
 
     Backends round differently, so they may differ where u_d lies within a rounding of a probability.
 
     layers: a list of Layer; shape (C, H, W); components: K of a mixture of logistics, 0 for a softmax; y (N): classes,
     for layers whose bias has a row for each. x (N, D) and known: x[:, :known] is given, the rest is drawn after it.
-    logits=True also gives the numbers that decided at every step, (N, D, F), as constants.
+    logits=True also gives the numbers that decided at every step, (N, D, F), as constants. E (L, M): what the network
+    sees of each level, in the place of `embed`.
     """
     C, H, W = shape = check_shape(shape)
     x = _check.x_to_complete(u, x, known, _check.INTEGERS, torch.int64, torch.Tensor.long)
@@ -208,11 +209,14 @@ def pixelcnn_sample(u, layers, shape, levels, components=0, y=None, x=None, know
     y = torch.zeros(len(u), dtype=torch.int64, device=u.device) if y is None else y
     _check.tensors(_check.INTEGERS, y=y)
     _check.shape("y", y, (len(u),), "(N,) with N of u")
+    if E is not None:
+        _check.tensors(E=E)
+        _check.shape("E", E, (levels, E.shape[-1] if E.dim() else 0), "(L, M) with L of levels")
     with torch.no_grad():
-        channels, outputs = C * (1 + steps_of(levels)), C * outputs_of(levels, components)
-        streams, rows, taps, weights, biases = packed(layers, shape, channels, outputs)
-        _check.one_device(u=u, x=x, y=y, weights=weights, biases=biases)
-        E = embed(torch.arange(levels, device=u.device), levels, weights.dtype)
+        M, outputs = 1 + steps_of(levels) if E is None else E.shape[1], C * outputs_of(levels, components)
+        streams, rows, taps, weights, biases = packed(layers, shape, C * M, outputs)
+        _check.one_device(u=u, x=x, y=y, E=E, weights=weights, biases=biases)
+        E = embed(torch.arange(levels, device=u.device), levels, weights.dtype) if E is None else E.to(weights.dtype)
         x, l = _sample(
             u=u.to(weights.dtype), x=x, known=known, components=components, shape=shape, E=E, streams=streams,
             layers=rows, taps=taps, weights=weights, biases=biases, y=y.long(),

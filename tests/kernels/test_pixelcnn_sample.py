@@ -187,6 +187,22 @@ def test_what_lies_ahead_is_never_seen(run):
     assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
 
 
+@everywhere
+def test_the_network_may_see_numbers_of_its_own_for_each_level(run):
+    """With a table E = embed M the weights W of its columns are M W of the default ones."""
+    L, g = 3, torch.Generator().manual_seed(3)
+    M, W, V = (torch.randn(*size, generator=g, dtype=torch.float64) for size in ((L, 2), (6, 2, 3, 3), (L, 6, 1, 1)))
+    layers = [Layer(masked_taps(0, W, "A"), W[:, 0, 0, 0], "relu"), Layer(masked_taps(2, V, "B"), V[:, 0, 0, 0])]
+    by_default = [replace(layers[0], taps=[tap._replace(W=M @ tap.W) for tap in layers[0].taps]), layers[1]]
+    wanted = draw(run, noise(5, 12), by_default, (1, 3, 4), L)
+    E = embed(torch.arange(L), L, torch.float64) @ M
+    with run.use():
+        to = run.device
+        x, l = ops.pixelcnn_sample(noise(5, 12).to(to), on(to, layers), (1, 3, 4), L, logits=True, E=E.to(to))
+    assert torch.equal(x.cpu(), wanted[0])
+    torch.testing.assert_close(l.cpu(), wanted[1], rtol=0, atol=1e-12)
+
+
 @each_kernel
 def test_a_row_does_not_depend_on_its_neighbours(run):
     shape, u = (1, 3, 4), noise(23, 12).float()
@@ -316,5 +332,9 @@ def test_errors_name_the_argument():
             draw(u, layers, shape, 2, known=known)
     with pytest.raises(ValueError, match="known must be from 0 to the count of numbers, 0 to 4, got 5"):
         draw(u, layers, shape, 2, x=x, known=5)
+    with pytest.raises(ValueError, match=r"E must have shape \(L, M\) with L of levels = \(2, 5\), got \(3, 5\)"):
+        draw(u, layers, shape, 2, E=torch.zeros(3, 5))
+    with pytest.raises(TypeError, match="E must be a tensor, got list"):
+        draw(u, layers, shape, 2, E=[0, 1])
     with pytest.raises(ValueError, match=r"u must have shape \(N, D\), got \(\)"):
         draw(torch.tensor(0.5), layers, shape, 2)
