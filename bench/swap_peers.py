@@ -100,10 +100,30 @@ def measure_draws(name, build):
     plain = copy.deepcopy(theirs)
     walks = [row for row in genmini.swap(theirs, measure=False, sampling=True).swapped if row.room == "inverse"]
     calls = {"before": lambda: plain().sample((DRAWS,)), "after": lambda: theirs().sample((DRAWS,))}
-    before, after = (took := in_turn(calls)).values()
+    return drawn(name, walks, in_turn(calls))
+
+
+def drawn(name, swapped, took):
+    before, after = took.values()
     ms = {f"{when}_ms": f"{1000 * statistics.median(seconds):.1f}" for when, seconds in took.items()}
-    return row_of(name, SimpleNamespace(swapped=walks, left=[]), **ms,
+    return row_of(name, SimpleNamespace(swapped=swapped, left=[]), **ms,
                   step=f"{statistics.median(b / a for b, a in zip(before, after, strict=True)):.1f}")
+
+
+def measure_pixels(name, build):
+    """pythae's PixelCNN, as many images as in a batch"""
+    import torch
+    from peers import libraries
+
+    import genmini
+
+    torch.manual_seed(0)
+    theirs, x, _ = build("usual")
+    theirs.eval()
+    values = torch.arange(float(theirs.model_config.n_embeddings))
+    calls = {"before": lambda: libraries.pythae_draws(theirs, len(x)),
+             "after": lambda: genmini.swap.draw_pixels(theirs.net, torch.rand(x.shape), values)}
+    return drawn(name, [SimpleNamespace(module="network, by draw_pixels")], in_turn(calls))
 
 
 def measure_coupling(name, build):
@@ -178,6 +198,8 @@ def main():
         todo = {name: functools.partial(measure_one, name, build) for name, build in builds.items()}
         todo |= {f"{name}, {DRAWS} draws": functools.partial(measure_draws, f"{name}, {DRAWS} draws", builds[name])
                  for name in libraries.DRAWN}
+        pixels = "pythae PixelCNN, 16 draws"
+        todo[pixels] = functools.partial(measure_pixels, pixels, builds["pythae PixelCNN"])
         by_hand = "normflows coupling, affine_coupling by hand"
         todo[by_hand] = functools.partial(measure_coupling, by_hand, builds["normflows coupling"])
         for name, run in todo.items():

@@ -180,6 +180,18 @@ def pythae_pixelcnn(size):
     return theirs, torch.randint(16, (n, 1, side, side)).float(), lambda theirs, x: theirs({"data": x}).loss
 
 
+@torch.no_grad()
+def pythae_draws(theirs, n):
+    """As pythae's PixelCNNSampler draws: a pass for each pixel"""
+    _, H, W = theirs.model_config.input_dim
+    z = torch.zeros(n, 1, H, W)
+    for k in range(H):
+        for l in range(W):
+            out = theirs({"data": z}).out.squeeze(2)
+            z[:, :, k, l] = torch.multinomial(F.softmax(out[:, :, k, l], dim=-1), 1).float()
+    return z
+
+
 def zuko_large(size):
     """One MADE of the size of an MNIST's"""
     import zuko

@@ -14,6 +14,7 @@ careful user asks before trusting that.
     genmini/swap/quantizer.py    what a quantiser computes
     genmini/swap/known.py        classes of libraries that probes alone do not explain
     genmini/swap/walk.py         how an autoregressive flow draws without D passes
+    genmini/swap/pixels.py       how a PixelCNN draws without D passes; what it computes: genmini/swap/tape.py
     genmini/swap/gate.py         probes: copies, answers, times
     genmini/swap/forward.py      what takes the place of a module's forward, and why so
     genmini/swap/hints.py        lines to write, for what is no module
@@ -34,12 +35,13 @@ from . import gate
 from .forward import Swapped, found, install, remove
 from .hints import hints
 from .known import recognise_known
+from .pixels import draw_pixels
 from .quantizer import codebooks, recognise_quantizer
 from .report import Report, Row
 from .rooms import Unlike, may_be_masked, recognise_masked, unlike
 from .walk import recognise_flow
 
-__all__ = ["Report", "Row", "swap", "swapped", "unswap", "verify"]
+__all__ = ["Report", "Row", "draw_pixels", "swap", "swapped", "unswap", "verify"]
 
 
 def swap(model, backend="auto", *, inputs=None, call=None, measure=True, sampling=False):
@@ -51,7 +53,7 @@ def swap(model, backend="auto", *, inputs=None, call=None, measure=True, samplin
     call: call(model, *inputs) is that call, if it is not model(*inputs)
     measure: False swaps what agrees, whether it gains or not
     sampling: True also lets autoregressive flows of zuko draw in one walk through their networks, in the place of a
-    pass a number. To probe and to time that takes some twenty draws of the owner's
+    pass a number. To probe and to time that takes some twenty draws of the owner's. Of a PixelCNN the line is advised
 
         model = nn.Sequential(StrangersMaskedLinear(784, 1000), nn.ReLU())
         print(genmini.swap(model, inputs=torch.rand(100, 784)))
@@ -67,6 +69,9 @@ def swap(model, backend="auto", *, inputs=None, call=None, measure=True, samplin
         if type(module).__module__ != layers.__name__:
             with gate.alone(module):
                 rows += [row] if (row := consider(name, module, shapes.get(name), backend, measure, sampling)) else []
+    if sampling and any(row.room == "masked_conv2d" for row in rows):
+        rows += [Row("", "", "pixelcnn_sample", "advised", "genmini.swap.draw_pixels(network, torch.rand(N, 1, H, W), "
+                     "values) draws without a pass a pixel")]
     if inputs is not None:
         with gate.alone(model):
             rows += hints(gate.copy_of(model), together(inputs), {row.room for row in rows}, call)

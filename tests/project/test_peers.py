@@ -6,6 +6,7 @@ import contextlib
 import copy
 
 import pytest
+import strangers_pixels
 import torch
 from peers import libraries
 
@@ -86,6 +87,16 @@ def test_flows_of_zuko_draw_the_same_without_a_pass_a_number(name):
     draws = lambda flow, z: gate.mapped(torch.no_grad()(flow().transform.inv), z)
     checked = genmini.verify(theirs, x, draws)
     assert checked.same and checked.judge == "float64", checked
+
+
+def test_pixelcnn_of_pythae_draws_the_same_without_a_pass_a_pixel():
+    torch.manual_seed(0)
+    theirs, x, loss = libraries.BUILD["pythae PixelCNN"]("small")
+    theirs(dict(data=x))  # its batch norms see data
+    network, values = theirs.double().eval().net, torch.arange(16.0, dtype=torch.float64)
+    u = torch.rand(x.shape, dtype=torch.float64)
+    images = genmini.swap.draw_pixels(network, u, values)
+    assert torch.equal(images, strangers_pixels.loop(network, u, values)) and len(images.unique()) > 4
 
 
 def trained(model, x, loss, dtype):
