@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 if __package__:
@@ -73,6 +73,10 @@ class Row:
     def __add__(self, other):
         return Row(*self.key, *(getattr(self, name) + getattr(other, name) for name in COUNTERS),
                    thinned(self.examples + other.examples))
+
+    def as_json(self):
+        """All sums, by Nsight Compute's names; without the examples."""
+        return {name: value for name, value in vars(self).items() if name != "examples"}
 
     # of a request, on average
     lanes = property(lambda row: row.thread_inst_executed / row.inst_executed)
@@ -156,6 +160,11 @@ class Launch:
                        counters={name: self.counters[name] + other.counters[name] for name in PER_LAUNCH},
                        elsewhere=self.elsewhere + other.elsewhere, races=summed(self.races + other.races),
                        launches=self.launches + other.launches)
+
+    key = property(lambda launch: (launch.kernel, launch.grid, launch.block, launch.dynamic_shared))
+
+    def as_json(self):
+        return asdict(self) | {"rows": [row.as_json() for row in self.rows]}
 
     # barriers: times that a warp arrived at a barrier of its block; divergent: branches after which lanes parted
     barriers = property(lambda launch: sum(row.inst_executed for row in launch.rows if row.what in BARRIERS))

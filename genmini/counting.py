@@ -1,15 +1,17 @@
-"""What a room's CUDA kernels do to memory, counted on a CPU, by line of their source.
+"""What a room's kernels do to memory, counted on a CPU, by line of their source.
 
     counted = count("affine_coupling", rung="naive", N=64)     runs the room once, forward and backward
     for launch in counted.launches: print(launch.kernel, launch.rows)
 
-The sizes are small: counts of a request (sectors, wavefronts, lanes) do not depend on how many requests there are.
+CUDA kernels are counted by the emulator, a warp at a time (csrc/count.py), Triton's by its interpreter, a tile at a
+time (kernels/_tiles.py). The sizes are small: counts of a request do not depend on how many requests there are.
 docs/counting.md says what each counter means. used by: genmini/cli/count.py
 """
 
 import inspect
 import json
-from dataclasses import asdict, dataclass
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,8 +27,17 @@ class Counted:
     room: str
     rung: str
     sizes: dict  # of the inputs, by name
-    launches: list  # of genmini.csrc.count.Launch
+    launches: list  # of genmini.csrc.count.Launch, or of Triton's genmini.kernels._tiles.Launch
     source: Path
+
+    in_triton = property(lambda counted: counted.source.suffix == ".py")
+
+    @property
+    def files(self):
+        """The paths of the sources in which something may be counted, its own first."""
+        if not self.in_triton:
+            return counters.build.reads(self.source)
+        return [*dict.fromkeys([self.source, *(path for one in self.launches for path in one.files.values())])]
 
 
 # ---- inputs: each function makes them -> a call that runs the operator, and its gradient if it has one ---------------
@@ -137,8 +148,8 @@ def _both(function, *inputs):
 
     def call():
         outputs = function(*inputs)
-        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        torch.autograd.grad(sum(out.sum() for out in outputs if out.requires_grad), moved)
+        outputs = [out for out in (outputs if isinstance(outputs, tuple) else (outputs,)) if out.requires_grad]
+        torch.autograd.grad(outputs, moved, [torch.ones_like(out) for out in outputs])
 
     return call
 
@@ -147,27 +158,34 @@ def _both(function, *inputs):
 
 
 def count(room, rung=None, **sizes):
-    """Count one run of a room, on its best rung if none is named. The source is compiled with counters, once."""
+    """Count one run of a room, on its best rung if none is named. A CUDA source is compiled with counters, once."""
     rung, sizes = checked(room, rung, sizes)
-    source, run = kernels.ROOMS[room].source, made(room, **sizes)
-    with kernels.counting(source) as launches, kernels.use("emulated", rung):
+    this, run = kernels.ROOMS[room], made(room, **sizes)
+    source = counters.build.CSRC / f"{this.source}.cu"
+    if this.language == "triton":
+        kernels.chosen(room, request=f"emulated:{rung}")  # or the reason why Triton cannot interpret here
+        source = Path(sys.modules[f"genmini.kernels.{this.source}"].__file__)
+    counted = kernels.counting_tiles() if this.language == "triton" else kernels.counting(this.source)
+    with counted as launches, kernels.use("emulated", rung):
         run()
-    return Counted(room, rung, sizes, merged(launches), counters.build.CSRC / f"{source}.cu")
+    return Counted(room, rung, sizes, merged(launches), source)
 
 
 def count_own(room, backend, **sizes):
-    """Count one run of a room with the kernel that a user registered as this backend: of its .cu (kernels.Source)."""
+    """Count one run of a room with the kernel that a user registered as this backend: of its .cu (kernels.Source), or
+    in Triton."""
     sizes = sizes_of(room, sizes)
     report = kernels.checked(room, backend)  # its cruel inputs are not counted
     if not report.right:
         raise kernels.WrongKernel(str(report))
     run = made(room, **sizes)
-    with kernels.counting_sources() as sources, kernels.use(backend):
+    with kernels.counting_sources() as sources, kernels.counting_tiles() as tiles, kernels.use(backend):
         run()
-    if len(sources) != 1:
-        raise ValueError(f"backend {backend!r} of {room} launches kernels of {len(sources) or 'no'} .cu here: one is "
-                         "counted, which it calls through genmini.Source")
-    ((path, launches),) = sources
+    found = [*sources, *([(tiles[0].source, tiles)] if tiles else [])]
+    if len(found) != 1:
+        raise ValueError(f"backend {backend!r} of {room} launches kernels of {len(found) or 'no'} sources here: one is "
+                         "counted, a .cu that it calls through genmini.Source, or kernels in Triton")
+    ((path, launches),) = found
     return Counted(room, backend, sizes, merged(launches), path)
 
 
@@ -180,18 +198,14 @@ def made(room, **sizes):
 
 def rooms():
     """The rooms that can be counted."""
-    return [name for name in INPUTS if kernels.ROOMS[name].language == "cuda"]
+    return [*INPUTS]
 
 
 def checked(room, rung, sizes):
-    """-> the rung, all sizes; ValueError if the room has no counters, or no such."""
-    counted = ", ".join(rooms())
+    """-> the rung, all sizes; ValueError if there is no such room, rung or size."""
     if room not in kernels.ROOMS:
-        raise ValueError(f"unknown room {room!r}; those with CUDA kernels are {counted}")
-    language, rungs = kernels.ROOMS[room].language, kernels.rungs(room)
-    if language != "cuda":
-        raise ValueError(f"{room} is a {language.capitalize()} room: only CUDA kernels are counted yet, those of "
-                         f"{counted}")
+        raise ValueError(f"unknown room {room!r}; the rooms are {', '.join(rooms())}")
+    rungs = kernels.rungs(room)
     if rung not in (None, *rungs):
         raise ValueError(f"{room} has no rung {rung!r}; its rungs are {', '.join(rungs)}")
     return rung or rungs[-1], sizes_of(room, sizes)
@@ -212,8 +226,7 @@ def merged(launches):
     """Launches of the same kernel on the same grid as one, in the order of the first."""
     found = {}
     for launch in launches:
-        key = launch.kernel, launch.grid, launch.block, launch.dynamic_shared
-        found[key] = found[key] + launch if key in found else launch
+        found[launch.key] = found[launch.key] + launch if launch.key in found else launch
     return list(found.values())
 
 
@@ -223,9 +236,8 @@ def merged(launches):
 def save(path, counted, prediction=None):
     """Write all counters as JSON, and what is compiled and predicted (genmini/predict.py), if given."""
     more = {} if prediction is None else prediction.as_json()
-    content = asdict(counted) | {"source": counted.source.name} | more
-    for row in (row for launch in content["launches"] for row in launch["rows"]):
-        del row["examples"]  # sums are enough here
+    content = dict(room=counted.room, rung=counted.rung, sizes=counted.sizes,
+                   launches=[launch.as_json() for launch in counted.launches], source=counted.source.name) | more
     files.write(path, json.dumps(content, indent=1).encode())
 
 
@@ -249,7 +261,7 @@ def annotated(counted):
     """The lines of the files in which something was counted, the room's own file first."""
     rows = [row for launch in counted.launches for row in launch.rows]
     branches = [branch for launch in counted.launches for branch in launch.branches]
-    files = {path.name: path for path in counters.build.reads(counted.source)}
+    files = {path.name: path for path in counted.files}
     seen = {part.file for part in (*rows, *branches)}
     return [_line(file, number, text, [row for row in rows if row.file == file and row.line == number],
                   [branch for branch in branches if branch.file == file and branch.line == number])

@@ -5,9 +5,9 @@
     ladder.measured["cpu"]                             (median, 20 % quantile, 80 % quantile) in seconds
     ladder.own["mine"]                                 the report on a kernel of yours (genmini.register), and its Rung
 
-Four words: *counted* by running the kernel in the emulator (genmini/counting.py), *compiled* by nvcc, *predicted* from
-both for a card (genmini/predict.py), *measured* on this machine, all ways in turn. Triton rooms are not counted yet: of
-these there is what each rung teaches, and what is measured.
+Four words: *counted* by running the kernel in the emulator, or in Triton's interpreter (genmini/counting.py),
+*compiled* by nvcc, *predicted* from both for a card (genmini/predict.py), *measured* on this machine, all ways in turn.
+Where Triton cannot interpret, its rooms have what each rung teaches, and what is measured.
 
     used by: genmini/cli/bench.py    test: tests/project/test_cli_bench.py
 """
@@ -29,7 +29,7 @@ class Rung:
     lesson: str  # what it changes, in a sentence
     dram: int | None = None  # counted: bytes that are read and written; None where nothing is counted
     l2: int | None = None
-    sectors: float | None = None  # counted: of global memory, over the least possible
+    sectors: float | None = None  # counted: of global memory, over the least possible; of warps, or of Triton's tiles
     wavefronts: float | None = None  # counted: of shared memory, over the least possible; None without shared memory
     collisions: int = 0  # counted: lanes of an atomic operation that find another lane at their address
     registers: int | None = None  # compiled: of a thread, the most of its kernels; None where nothing is compiled
@@ -56,16 +56,18 @@ def climb(room, cards, device="cpu", **sizes):
         raise ValueError(f"unknown room {room!r}; the rooms are {', '.join(kernels.ROOMS)}")
     sizes = counting.sizes_of(room, sizes)
     own = {backend: of_user(room, backend, device, sizes) for backend in kernels.own(room)}  # a wrong one is not timed
-    if kernels.ROOMS[room].language == "cuda":
-        rungs, why = counted(room, cards, sizes)
+    try:
+        if kernels.ROOMS[room].language == "triton":
+            kernels.chosen(room, request="emulated")
+    except RuntimeError as error:  # Triton is missing, or compiles in this process
+        rungs, why = [Rung(rung, lesson(room, rung)) for rung in kernels.rungs(room)], str(error)
     else:
-        rungs = [Rung(rung, lesson(room, rung)) for rung in kernels.rungs(room)]
-        why = "kernels in Triton are not counted yet"
+        rungs, why = counted(room, cards, sizes)
     return Ladder(room, sizes, str(device), rungs, measured(room, device, sizes), *definition(room, sizes), why, own)
 
 
 def of_user(room, backend, device, sizes):
-    """-> the report on a kernel that a user registered, and its Rung: counted, if it launches kernels of a .cu"""
+    """-> the report on a kernel that a user registered, and its Rung: counted, if it launches kernels"""
     report = kernels.checked(room, backend, device)
     if not report.right:
         raise kernels.WrongKernel(str(report))

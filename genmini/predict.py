@@ -95,7 +95,9 @@ def ceilings(card, launch, issued=None):
     wavefronts = sum(row.memory_l1_wavefronts_shared for row in launch.rows)
     shuffles = sum(row.inst_executed for row in launch.rows if row.what.startswith("__shfl"))
     of_a_warp = 2 * WARP * busiest * card.sms  # operations in place of an instruction: a rate counts a fused one as two
-    of_tensor = sum(row.flop / card.tensor[row.what.rpartition("_")[2]] for row in launch.rows if row.flop)
+    products = [(row.what.rpartition("_")[2], row.flop) for row in launch.rows if row.flop]  # format of factors, flop
+    of_tensor = sum(flop / card.tensor[form] for form, flop in products if form in card.tensor)
+    of_fp32 = sum(flop for form, flop in products if form == "f32") / card.fp32  # tl.dot that rounds as IEEE says
     return {
         "DRAM": (counters["dram__bytes_read.sum"] + counters["dram__bytes_write.sum"]) / card.dram,
         "L2": 32 * sum(counters[f"lts__t_sectors_op_{op}.sum"] for op in ("read", "write", "atom")) / card.l2,
@@ -103,7 +105,7 @@ def ceilings(card, launch, issued=None):
         "shuffle": shuffles * busiest / card.clock,
         "tensor": of_tensor * busiest * card.sms,
         "issue": issued["issue"] * busiest / (card.schedulers * card.clock),
-        "fp32": issued["fp32"] * of_a_warp / card.fp32,
+        "fp32": issued["fp32"] * of_a_warp / card.fp32 + of_fp32 * busiest * card.sms,
         "fp64": issued["fp64"] * of_a_warp / card.fp64,
     }
 
@@ -140,7 +142,8 @@ class Prediction:
 
 def of(counted, cards):
     """What these cards make of the launches of a counting.Counted."""
-    usage, code, why = _compiled(counted.source, cards)
+    usage, code, why = ({}, {}, "kernels in Triton are counted alone") if counted.in_triton else _compiled(
+        counted.source, cards)
     return Prediction(usage, code, why, [_row(card, launch, usage, code)
                                          for launch in counted.launches for card in cards])
 

@@ -13,10 +13,12 @@ from ._own import checked, own, register, unregister
 from ._own import run as run_own
 from ._source import Source
 from ._source import counting as counting_sources
+from ._tiles import counting as counting_tiles
 from ._verdict import WrongKernel
 
 __all__ = ["BACKENDS", "ROOMS", "Chosen", "Source", "WrongKernel", "checked", "chosen", "counting", "counting_sources",
-           "libraries", "mend", "own", "register", "requested", "rungs", "run_own", "unregister", "use"]
+           "counting_tiles", "libraries", "mend", "own", "register", "requested", "rungs", "run_own", "unregister",
+           "use"]
 
 for _name in sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")):
     importlib.import_module(f"{__name__}.{_name}")  # each room registers itself

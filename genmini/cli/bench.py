@@ -12,9 +12,9 @@ EXAMPLES = """examples:
   genmini bench code_stats --plot roofline.png   operations a second over operations a byte
   genmini bench nearest_code --with my_search.py    beside a kernel that this file registers (docs/exercises.md)
 
-Each figure says which it is: counted (on a CPU, by the emulator), compiled (by nvcc), predicted (from both, for a
-card), or measured (here). docs/counting.md says what they mean; `make bench` measures at length, beside other
-libraries."""
+Each figure says which it is: counted (on a CPU, by the emulator or Triton's interpreter), compiled (by nvcc),
+predicted (from both, for a card), or measured (here). docs/counting.md says what they mean; `make bench` measures at
+length, beside other libraries."""
 
 
 def options(parser):
@@ -58,6 +58,8 @@ def run(arguments):
         print(f"  {name:<14} {report}")
     if any(rung.dram is not None for rung in _all(found)):
         print("\n".join(["", *_table(found, cards, predict.LAUNCH)]))
+        if kernels.ROOMS[found.room].language == "triton":
+            print("  of Triton's kernels whole tiles are counted, not lanes: wavefronts are up to its compiler")
     if found.why:
         print(f"  note           {found.why}")
     print(f"\nmeasured on {found.device}, in turn (20 to 80 % of the calls)")
@@ -79,7 +81,7 @@ def _table(found, cards, launch):
     yield (f"  {'rung':<14} {'DRAM, MB':>9} {'L2, MB':>9} {'sectors':>9} {'wavefronts':>11} {'collisions':>10} "
            f"{'registers':>9}  {'warps':>6}  " + "  ".join(f"{name:<18}" for name in names)).rstrip()
     for rung in _all(found):
-        if rung.dram is None:  # a kernel in Triton or Python
+        if rung.dram is None:  # a function in Python
             continue
         of_cards = [rung.predicted[name] for name in names if name in rung.predicted]
         needs = (f"{_us(seconds)}{' *' * (seconds < launch)} {binds}" for seconds, binds in of_cards)

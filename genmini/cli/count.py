@@ -1,27 +1,31 @@
-"""`genmini count`: what a room's CUDA kernels do to memory, counted on a CPU, by line of their source."""
+"""`genmini count`: what a room's kernels do to memory, counted on a CPU, by line of their source."""
 
 from . import _options
 
-HELP = "what a CUDA kernel does to memory, counted on a CPU: requests, sectors, bank conflicts, by line of its source"
+HELP = "what a kernel does to memory, counted on a CPU: requests, sectors, bank conflicts, by line of its source"
 EXAMPLES = """examples:
   genmini count affine_coupling                  its best rung, forward and backward
   genmini count nearest_code --rung naive        another rung: kernels.rungs("nearest_code") has their names
+  genmini count masked_linear                    a room in Triton: tiles of programs, by its interpreter
   genmini count affine_coupling --shape N=4 D=100    other sizes of the inputs
   genmini count affine_coupling --card h100      how fast a card could run it at most: predicted, not measured
-  genmini count affine_coupling --with mine.py   the .cu of a kernel that this file registers (docs/exercises.md)
+  genmini count affine_coupling --with mine.py   a kernel in CUDA or Triton that this file registers
   genmini count nade code_stats --html page      a page of two rooms: page/index.html; without names, of all
 
-The first time, the source is compiled with counters, which takes some ten seconds. Nothing is measured:
+The first time, a .cu is compiled with counters, which takes some ten seconds. Nothing is measured:
 docs/counting.md says what each counter means, what it is called in Nsight Compute, and what is not seen."""
 CONTEXT = 2  # lines of source around a line with counters
+WIDTH = 116  # of a line of a launch's arguments
+OF_TILES = """of a tile, on average: elements that the mask lets through, those that it keeps out, sectors / the least
+possible. On which lanes the elements lie is up to Triton's compiler, and is not counted"""
 
 
 def options(parser):
     from argparse import RawDescriptionHelpFormatter
 
     parser.epilog, parser.formatter_class = EXAMPLES, RawDescriptionHelpFormatter
-    parser.add_argument("rooms", metavar="ROOM", nargs="*", help="an operator of `genmini list` with CUDA kernels; "
-                        "with --html as many as you like (default: all)")
+    parser.add_argument("rooms", metavar="ROOM", nargs="*", help="an operator of `genmini list`; with --html as "
+                        "many as you like (default: all)")
     parser.add_argument("--rung", metavar="R", help="of its kernel (default: the best)")
     _options.shape(parser)
     _options.own(parser)
@@ -56,12 +60,18 @@ def run(arguments):
     print(f"{counted.room}, rung {counted.rung}, {sizes}: counted on a CPU, not measured (docs/counting.md)")
     predicted = predict.of(counted, cards) if cards else None
     for i, launch in enumerate(counted.launches):
-        print("\n".join(["", *_heading(launch), *_table(launch, predicted)]))
+        of_launch = ([*_heading_of_tiles(launch), *_table_of_tiles(launch)] if counted.in_triton else
+                     [*_heading(launch), *_table(launch, predicted)])
+        print("\n".join(["", *of_launch]))
         if predicted:
             of_launch = predicted.rows[i * len(cards) : (i + 1) * len(cards)]
             print("\n".join([*_compiled(predicted, launch), *_predicted(of_launch)]))
+    if counted.in_triton:
+        print(f"\n{OF_TILES}")
     if not arguments.table:
-        print("\n".join(["", *_source(counting.annotated(counted))]))
+        of_line = ("tiles, elements, sectors / least possible" if counted.in_triton else
+                   "requests, lanes, sectors / least possible, wavefronts / least possible")
+        print("\n".join(["", f"{of_line}; all that was counted on a line", *_source(counting.annotated(counted))]))
     if arguments.json:
         counting.save(arguments.json, counted, predicted)
         print(f"\nsaved     {arguments.json}")
@@ -79,9 +89,11 @@ def _page(arguments):
     if sizes and len(arguments.rooms) != 1:
         raise ValueError("--shape belongs to one ROOM: name it")
     page.check(arguments.html)
-    rooms = [*dict.fromkeys(arguments.rooms)] or counting.rooms()
+    rooms = [*dict.fromkeys(arguments.rooms)] or page.rooms()
     for room in rooms:
         counting.checked(room, None, sizes)
+        if room not in page.rooms():
+            raise ValueError(f"{room} is a Triton room: the page shows those in CUDA, {', '.join(page.rooms())}")
     rungs = lambda room: ", ".join(rung["name"] for rung in room["rungs"])
     tell = lambda room: print(f"counted   {room['name']}: {rungs(room)}", flush=True)
     print(f"saved     {page.write(arguments.html, rooms, tell, **sizes)}")
@@ -91,11 +103,7 @@ def _heading(launch):
     triple = lambda v: "x".join(map(str, v))
     times = f"{launch.launches} launches of " if launch.launches > 1 else ""
     yield f"{launch.kernel}   {times}{triple(launch.grid)} blocks of {triple(launch.block)} threads"
-    c, bytes = launch.counters, lambda n: f"{n / 1e6:.3f} MB" if n >= 1e5 else f"{n} bytes"
-    l2 = {name: 32 * c[f"lts__t_sectors_op_{name}.sum"] for name in ("read", "write", "atom")}
-    yield (f"  DRAM    read {bytes(c['dram__bytes_read.sum'])}, written {bytes(c['dram__bytes_write.sum'])}"
-           f"     L2  read {bytes(l2['read'])}, written {bytes(l2['write'])}"
-           + f", atomic {bytes(l2['atom'])}" * bool(l2["atom"]))
+    yield _memory(launch)
     yield (f"  warps   {launch.lanes:.1f} of 32 lanes active, {launch.divergent} divergent branches, "
            f"{launch.barriers} arrivals at barriers"
            + f", {launch.flop / 1e6:.3g} MFLOP on tensor cores" * bool(launch.flop)
@@ -107,6 +115,14 @@ def _heading(launch):
                "no barrier between")
     if launch.elsewhere:
         yield f"  {launch.elsewhere} requests belong to no line of the source: do not trust these counters"
+
+
+def _memory(launch):
+    c, bytes = launch.counters, lambda n: f"{n / 1e6:.3f} MB" if n >= 1e5 else f"{n} bytes"
+    l2 = {name: 32 * c[f"lts__t_sectors_op_{name}.sum"] for name in ("read", "write", "atom")}
+    return (f"  DRAM    read {bytes(c['dram__bytes_read.sum'])}, written {bytes(c['dram__bytes_write.sum'])}"
+            f"     L2  read {bytes(l2['read'])}, written {bytes(l2['write'])}"
+            + f", atomic {bytes(l2['atom'])}" * bool(l2["atom"]))
 
 
 def _table(launch, predicted):
@@ -122,8 +138,36 @@ def _table(launch, predicted):
                f"{_pair(row.wavefronts, row.wavefronts_ideal):>14}  {made_of}{collide}").rstrip()
 
 
+def _heading_of_tiles(launch):
+    times = f"{launch.launches} launches of " if launch.launches > 1 else ""
+    yield f"{launch.kernel}   {times}{'x'.join(map(str, launch.grid))} programs of {launch.block[0] // 32} warps"
+    text = "  with   "
+    for name, value in launch.arguments.items():
+        if len(text) + len(name) + len(value) > WIDTH:
+            yield text
+            text = "         "
+        text += f" {name}={value}"
+    yield text
+    yield _memory(launch)
+    rows = [row for row in launch.rows if row.space]
+    masked, through = sum(row.masked for row in rows), sum(row.thread_inst_executed for row in rows)
+    yield (f"  tiles   {sum(row.inst_executed for row in rows)}, {masked / max(masked + through, 1):.1%} of their "
+           "elements masked off" + f", {launch.flop / 1e6:.4g} MFLOP in tl.dot" * bool(launch.flop))
+
+
+def _table_of_tiles(launch):
+    """Lines of a table: elements, those that are masked off, and sectors of a tile."""
+    yield f"  {'line':<24} {'access':<12} {'bytes':>5} {'tiles':>9} {'elements':>9} {'masked':>9} {'sectors':>19}"
+    for row in launch.rows:
+        where, collide = f"{row.file}:{row.line}", f"   {row.collisions} collisions" * bool(row.collisions)
+        elements, masked = (f"{number:.1f}" if row.space else "" for number in (row.lanes, row.masked / row.tiles))
+        products = f"   {row.flop / row.tiles / 1e6:.4g} MFLOP each" * bool(row.flop)
+        yield (f"  {where:<24} {row.what:<12} {row.size or '':>5} {row.tiles:>9} {elements:>9} {masked:>9} "
+               f"{_pair(row.sectors, row.sectors_ideal):>19}{products}{collide}").rstrip()
+
+
 def _compiled(predicted, launch):
-    """What nvcc says of the kernel, by architecture, or why it says nothing."""
+    """What the compiler says of the kernel, by architecture, or why it says nothing."""
     if predicted.why:
         yield f"  compiled  nothing: {predicted.why}"
     for (architecture, kernel), usage in sorted(predicted.usage.items()):
@@ -155,7 +199,6 @@ def _pair(count, ideal):
 
 def _source(lines):
     """The source around lines that have counters, with these beside it."""
-    yield "requests, lanes, sectors / least possible, wavefronts / least possible; all that was counted on a line"
     last = None
     marked = [(line.file, line.number) for line in lines if line.requests or line.executed]
     for line in lines:
@@ -164,9 +207,9 @@ def _source(lines):
         if last is None or last.file != line.file:
             yield f"{line.file}"
         elif last.number + 1 < line.number:
-            yield f"{'...':>54}"
+            yield f"{'...':>56}"
         last = line
         lanes = f"{line.lanes:.1f}" if line.requests or line.executed else ""
-        counters = (f"{line.requests or '':>8} {lanes:>5} {_pair(line.sectors, line.sectors_ideal):>16} "
+        counters = (f"{line.requests or '':>8} {lanes:>7} {_pair(line.sectors, line.sectors_ideal):>16} "
                     f"{_pair(line.wavefronts, line.wavefronts_ideal):>16}")
-        yield f"{counters:<48} {line.number:>4} | {line.text}".rstrip()
+        yield f"{counters:<50} {line.number:>4} | {line.text}".rstrip()

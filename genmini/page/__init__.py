@@ -40,6 +40,11 @@ def write(folder, rooms, say=lambda room: None, **sizes):
     return path
 
 
+def rooms():
+    """The rooms that it shows."""
+    return [room for room in counting.rooms() if kernels.ROOMS[room].language == "cuda"]
+
+
 def check(folder):
     """ValueError where `write` would fail, or overwrite an index.html that is no such page."""
     path = Path(folder) / "index.html"

@@ -9,6 +9,7 @@ import torch
 from check import command as run
 from genmini.csrc import compiled
 from genmini.csrc import count as counters
+from genmini.kernels import _backend
 from planted import planted
 
 from genmini import counting, kernels, ladder, limits, plots, predict
@@ -125,12 +126,27 @@ def test_ways_are_timed_on_their_backend(monkeypatch):
     assert list(ladder.measured("quantize", "cpu", {})) == ["reference"], "a room without a backend of its own for CPUs"
 
 
-def test_a_triton_room_says_what_is_missing(capsys):
+@pytest.mark.parametrize("interprets", [True, False])
+def test_the_ladder_of_a_triton_room(capsys, monkeypatch, interprets):
+    """2 x 5 x 6 logits, 240 bytes: read and their gradient written; 12 indices of 8 bytes are 3 sectors, read twice;
+    the nll, m and log s, 48 bytes each, are 2 sectors."""
+    if not interprets:
+        monkeypatch.setattr(_backend, "_cannot_emulate", lambda *_: "Triton compiles")
+    elif why := _backend._cannot_emulate(kernels.ROOMS["softmax_nll"], torch.device("cpu")):
+        pytest.skip(why)
     status, out, err = run(capsys, "bench", "softmax_nll", "--shape", "N=2", "L=5", "P=6")
     assert status == 0, err
-    assert "kernels in Triton are not counted yet" in out and "predicted" not in out
     assert re.search(r"^  online +one walk: whenever a tile raises the maximum", out, re.M)
     assert re.findall(r"^  (\w+) +1000 us", out.split("measured on cpu")[1], re.M) == ["reference", "cpu"]
+    if not interprets:
+        assert "  note           softmax_nll cannot run on the backend 'emulated': Triton compiles" in out
+        return
+    counted = counting.count("softmax_nll", "online", N=2, L=5, P=6)
+    forward, backward = (launch.counters for launch in counted.launches)
+    assert forward["dram__bytes_read.sum"] == 32 * (8 + 3) and forward["dram__bytes_write.sum"] == 3 * 64
+    total = sum(c[f"dram__bytes_{op}.sum"] for c in (forward, backward) for op in ("read", "write"))
+    assert re.search(rf"^  online +{total / 1e6:.3f} +\d\S+ +1\.00 +- +- .* \* DRAM$", out, re.M), out
+    assert "  of Triton's kernels whole tiles are counted, not lanes" in out
 
 
 def test_predicted_points_are_hollow_and_measured_ones_filled(monkeypatch):

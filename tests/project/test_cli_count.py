@@ -5,17 +5,20 @@ import re
 from dataclasses import replace
 
 import pytest
+import torch
 from check import command as run
 from genmini.csrc import compiled
 from genmini.csrc import count as counters
+from genmini.kernels import _backend
 
 from genmini import counting, kernels
 
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 
+TRITON = _backend._cannot_emulate(kernels.ROOMS["q_sample"], torch.device("cpu"))
 MISTAKES = {
-    "a Triton room": (["softmax_nll"], "softmax_nll is a Triton room: only CUDA kernels are counted yet, those of a"),
-    "no room": (["softmax"], "unknown room 'softmax'; those with CUDA kernels are affine_coupling, spline_coupling"),
+    "no room": (["softmax"], "unknown room 'softmax'; the rooms are affine_coupling, spline_coupling"),
+    "no rung of a Triton room": (["softmax_nll", "--rung", "tiled"], "softmax_nll has no rung 'tiled'; its rungs are "),
     "no rung": (["nade", "--rung", "tiled"], "nade has no rung 'tiled'; its rungs are naive, warp_rows"),
     "no size": (["nade", "--shape", "K=3"], "nade has no size 'K'; its sizes are N=8, D=64, H=100"),
     "no card": (["nade", "--card", "b200"], "unknown card 'b200'; known are a100, h100, h200, rtx4090, and all"),
@@ -59,6 +62,31 @@ def test_counters_by_line(capsys):
     assert rows["load", "global"]["memory_l2_theoretical_sectors_global"] >= 4 * 64
 
 
+@pytest.mark.skipif(bool(TRITON), reason=TRITON)
+def test_counters_of_triton_by_line(capsys):
+    """2 rows of 96 numbers in tiles of 8 x 128, so that a tile holds 192 of 1024; a row is 12 sectors."""
+    status, out, err = run(capsys, "count", "q_sample", "--shape", "N=2", "D=96", "--json", "c.json", "--card", "h100")
+    assert status == 0, err
+    assert out.startswith("q_sample, rung fused, N=2 D=96 T=1000: counted on a CPU, not measured")
+    assert "\nfused   1x1x1 programs of 4 warps\n  with    seed_ptr=None N=2 D=96 " in out
+    assert re.search(r"^  q_sample.py:\d+ +store +4 +1 +192.0 +832.0 +24.00 / 24.00$", out, re.M), out
+    assert re.search(r"^  _noise.py:\d+ +load +4 +1 +192.0 +832.0 +24.00 / 24.00$", out, re.M), out  # eps
+    assert re.search(r"^ +1 +192.0 +24.00 / 24.00 +\d+ \|     x0 = tl.load\(x0_ptr", out, re.M), out
+    assert re.search(r"^  H100 .* DRAM$", out, re.M) and "up to Triton's compiler" in out
+    saved = json.load(open("c.json"))
+    (launch,) = saved["launches"]
+    assert launch["counters"]["dram__bytes_write.sum"] == 2 * 96 * 4 and launch["arguments"]["BN"] == "8"
+    assert {"tiles": 1, "elements": 192, "masked": 832, "sectors": 24}.items() <= launch["rows"][0].items()
+    assert not [name for row in launch["rows"] for name in row if name.startswith(("inst", "thread", "memory"))]
+
+
+@pytest.mark.skipif(bool(_backend.triton_missing()), reason=_backend.triton_missing())
+def test_where_triton_compiles_nothing_is_counted(capsys, monkeypatch):
+    monkeypatch.setattr(_backend, "interpreting", lambda: False)
+    status, _, err = run(capsys, "count", "q_sample")
+    assert status == 1 and "start Python with TRITON_INTERPRET=1" in err and err.count("\n") == 1
+
+
 @pytest.mark.skipif(bool(counters.missing()), reason=counters.missing())
 def test_what_cards_could_do_is_predicted(capsys, monkeypatch):
     """In four words, never "measured"; without nvcc's library the ceilings stand, and the reason why no more does."""
@@ -100,8 +128,6 @@ def test_a_race_is_told(capsys, monkeypatch):
 @pytest.mark.skipif(bool(counters.missing()), reason=counters.missing())
 def test_only_inside_the_counted_build_runs():
     """Afterwards `emulated` runs the plain build again, and the result is the same."""
-    import torch
-
     from genmini import ops
 
     z, index = torch.randn(64, 32), torch.randint(4, (64,))

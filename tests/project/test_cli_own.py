@@ -5,12 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from check import command as run
 from genmini.csrc import count as counters
 from genmini.kernels import _backend
 from test_cli_bench import times_of_one_call
 
-from genmini import counting, ladder, limits
+from genmini import counting, kernels, ladder, limits
 
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 counts = pytest.mark.skipif(bool(counters.missing()), reason=counters.missing())
@@ -82,11 +83,25 @@ def test_kernels_in_python_are_timed_and_a_wrong_one_is_not(capsys):
                         "K=7, float32", out), out
 
 
+def test_a_kernel_in_triton_is_counted_by_its_tiles(capsys):
+    """N = K = J = 64 in tiles of 32 x 32: 4 programs, 2 steps along k, 4 sectors a row of x; and again for dx."""
+    if why := _backend._cannot_emulate(kernels.ROOMS["masked_linear"], torch.device("cpu")):
+        pytest.skip(why)
+    text = (SOLVED.parent / "masked_product.py").read_text()
+    Path("mine.py").write_text(text.replace("import right\n", ""))
+    status, out, err = run(capsys, "count", "masked_linear", "--with", "mine.py", "--shape", "N=64", "K=64", "J=64")
+    assert status == 0, err
+    assert out.startswith("masked_linear, rung mine, N=64 K=64 J=64: counted on a CPU")
+    assert re.search(r"^product   2x2x1 programs of 4 warps$", out, re.M), out
+    assert re.search(r"^  mine.py:\d+ +load +4 +8 +1024.0 +0.0 +128.00 / 128.00$", out, re.M), out
+    assert re.search(r"^ +16 +1024.0 +128.00 / 128.00 +\d+ \|         x = tl.load\(x_ptr", out, re.M), out
+
+
 @pytest.mark.parametrize("words, message", [
     (["bench", "nearest_code", "--with", "mine.cu"], "--with takes a .py file, got mine.cu"),
     (["bench", "nearest_code", "--with", "gone.py"], "gone.py"),
     (["count", "nearest_code", "--with", "mine.py", "--card", "h100"], "--rung and --card are of the room's own"),
-    (["count", "nearest_code", "--with", "mine.py"], "backend 'other' of nearest_code launches kernels of no .cu here"),
+    (["count", "nearest_code", "--with", "mine.py"], "backend 'other' of nearest_code launches kernels of no source"),
 ])
 def test_mistakes_end_in_a_line(capsys, words, message):
     Path("mine.py").write_text(SEARCH.format(line="pass"))
@@ -113,7 +128,7 @@ def test_a_file_imports_its_neighbours_as_the_exercises_do(capsys):
         status, _, err = run(capsys, "count", "nearest_code", "--with", "own/mine.py")
     finally:
         sys.modules.pop("my_search", None)
-    assert status == 2 and "launches kernels of no .cu here" in err and sys.path == before
+    assert status == 2 and "launches kernels of no sources here" in err and sys.path == before
 
 
 def test_a_folder_is_no_file_and_a_size_has_a_limit(capsys):

@@ -49,7 +49,7 @@ def test_mathml_of_a_line():
             mathml(wrong)
 
 
-@pytest.mark.parametrize("room", counting.rooms())
+@pytest.mark.parametrize("room", page.rooms())
 def test_equations_are_those_of_the_room(room):
     """Well-formed, and in letters that its docstring has under Math."""
     text = page.sys.modules[f"genmini.kernels.{kernels.ROOMS[room].source}"].__doc__.partition("\nMath\n")[2]
