@@ -122,6 +122,11 @@ def table(kind, rows):
     return torch.tensor(rows, dtype=torch.int64, device="cpu").view(-1, len(kind._fields))
 
 
+def integers(*numbers):
+    """An array of int64_t in the memory of the host, as a C function reads a few numbers."""
+    return (ctypes.c_int64 * len(numbers))(*numbers)
+
+
 def segments(index, K):
     """order, start: code k of an index (N,) has the rows order[start[k]] ... order[start[k + 1] - 1], ascending."""
     ascending, order = torch.sort(index, stable=True)

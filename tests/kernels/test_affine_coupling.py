@@ -311,6 +311,47 @@ def test_the_same_bits_wherever_the_numbers_lie(run):
         assert torch.equal(plain[1:], ops.affine_coupling(s[1:], s[1:], s[1:])[1])
 
 
+HALVES = {  # s and t of a network's output w (N, 2D)
+    "halves": lambda w: w.chunk(2, 1),
+    "every other column": lambda w: (w[:, 1::2], w[:, 0::2]),
+    "every other of halves": lambda w: (w[:, : w.shape[1] // 2], w[:, 1::2]),
+    "one row for all": lambda w: (w[:1, ::2].expand(len(w), -1), w[:1, 1::2].expand(len(w), -1)),
+}
+
+
+@pytest.mark.parametrize("run", [r for r in RUNS if r.backend != "reference"], ids=str)
+@pytest.mark.parametrize("D", [1, 2, 7, 15, 16, 40, 4100])
+@pytest.mark.parametrize("how", HALVES)
+def test_halves_of_an_array_give_the_bits_of_their_copies(run, D, how):
+    N = 2 if D > 100 else 9
+    w, x, dy = (numbers(N, 2 * D, seed=seed, dtype=torch.float32).to(run.device) for seed in (1, 2, 3))
+    (s, t), x, dy, dlogdet = HALVES[how](w), x[:, :D], dy[:, ::2], w[:, 0]
+    for operator, _ in OPERATORS.values():
+        seen = []
+        for copied in (lambda a: a, torch.Tensor.contiguous):
+            leaves = [copied(a).detach().requires_grad_() for a in (x, s, t)]
+            with run.use():
+                y, logdet = operator(*leaves)
+                seen.append((y, logdet, *torch.autograd.grad([y, logdet], leaves, [copied(dy), dlogdet])))
+        assert all(map(torch.equal, *seen))
+
+
+def test_the_cpu_reads_the_halves_of_an_array_where_they_lie(monkeypatch):
+    w, x = numbers(5, 64, dtype=torch.float32), numbers(5, 32, dtype=torch.float32)
+    seen, call = [], room._library.call
+    monkeypatch.setattr(room._library, "call", lambda *args: seen.append(args) or call(*args))
+    with kernels.use("cpu"):
+        for s, t in (w.chunk(2, 1), (w[:, 1::2], w[:, 0::2])):
+            leaves = [a.detach().requires_grad_() for a in (x, s, t)]
+            y, logdet = ops.affine_coupling(*leaves, save="y")
+            y.backward(w[:, :32])
+            for which, names in zip(seen, ("x s t", "dy dlogdet kept s t"), strict=True):
+                given = dict(zip(names.split(), which[4:], strict=False))
+                assert given["s"].data_ptr() == s.data_ptr() and given["t"].data_ptr() == t.data_ptr()
+                assert given.get("dy", w).data_ptr() == w.data_ptr()
+            seen.clear()
+
+
 @everywhere
 def test_a_gradient_runs_where_its_forward_ran(run):
     x, s, t = (a.to(run.device).requires_grad_() for a in inputs(3, 4))

@@ -211,6 +211,8 @@ NATIVE = [
     Wrong("group_norm_silu", NORMED_CPU, "dgamma[c - c0] += s * A[c]", "dgamma[c - c0] = s * A[c]", "= for +=", "cpu"),
     Wrong("affine_coupling", AFFINE_CPU, "whole_exponential<T>(inverse ? -s : s)", "whole_exponential<T>(s)",
           "a sign in the inverse's gradient", "cpu"),
+    Wrong("affine_coupling", AFFINE_CPU, "a.step == 1 && (a.row == D || D >= SUMS)", "a.step == 1",
+          "short rows that do not lie side by side", "cpu"),
     Wrong("affine_coupling", ROW_SUMS, "block(d, d1 - d)", "block(d, d1 - d - 1)", "an off-by-one end", "cpu"),
     Wrong("affine_coupling", AFFINE_CPU, "ceil_div(p.D, PART) + d0 / PART) * 2", "ceil_div(p.D, PART)) * 2",
           "the last part for every other", "cpu"),
