@@ -3,7 +3,8 @@
     copy_bandwidth("cpu")                   1.2e10 bytes a second, read once and written once
     matmul_rate("cpu", torch.float32)       1.1e11 operations a second
 
-Candidates of one call run interleaved, so that the machine's other load slows all of them. On a GPU Triton's do_bench
+Candidates of one call run interleaved, so that the machine's other load slows all of them, each after an untimed call
+of itself: its code and its inputs are in the caches, not those of the candidate before it. On a GPU Triton's do_bench
 times with events and a cold L2 cache. On a shared machine only ratios within one run mean anything.
 
     used by: genmini/profiling.py, bench/measure.py    test: tests/project/test_bench.py
@@ -23,11 +24,10 @@ def times(candidates, seconds=1.0, rounds=5, device="cpu", clock=time.perf_count
 
         return {name: tuple(do_bench(function, quantiles=(0.5, 0.2, 0.8))) for name, function in candidates.items()}
     spent = {name: [] for name in candidates}
-    for function in candidates.values():
-        function()
     started = time.perf_counter()
     while len(next(iter(spent.values()))) < rounds or time.perf_counter() - started < seconds:
         for name, function in candidates.items():
+            function()
             before = clock()
             function()
             spent[name].append(1e3 * (clock() - before))

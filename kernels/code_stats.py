@@ -27,7 +27,7 @@ Tiling
                 order  | 3  8  9 | 0 | 1  2  4  5  6  7 | ...        warp w adds every 16th row of the run, ascending;
                 code       0       1          3                      then the warps' sums are added in order
 
-    A CPU sorts by counting; a task adds the runs of some codes, 32 columns at a time, in registers.
+    A CPU sorts by counting; a task adds the runs of some codes, eight vectors of columns at a time, in registers.
 """
 
 import math

@@ -12,8 +12,8 @@
 
 namespace {
 
-constexpr int64_t STRIP = 32;    // columns at a time
-constexpr int64_t AHEAD = 8;     // rows that are fetched before they are needed: they lie far apart
+constexpr int64_t AHEAD = 32;    // rows that are fetched before they are needed: they lie far apart
+constexpr int64_t LINE = 16;     // columns that one fetch brings, of floats
 
 template <class T> struct RowsOfCodes {
     const T* z;                      // (N, D)
@@ -21,6 +21,7 @@ template <class T> struct RowsOfCodes {
     int64_t rows;                    // how many have an index in 0 .. K-1
     T* total;                        // (K, D)
     int64_t K, D;
+    int64_t most;    // rows of one code
 
     int64_t start(int64_t k) const { return k ? end[k - 1] : 0; }
 };
@@ -37,14 +38,16 @@ RowsOfCodes<T> sorted(const T* z, const int64_t* index, int64_t* count, int64_t*
     for (int64_t k = 0; k < K; rows += count[k++]) end[k] = rows;
     for (int64_t n = 0; n < N; n++)
         if (known(index[n])) order[end[index[n]]++] = n;    // from its start, end[k] grows to its end
-    return {z, order, end, rows, total, K, D};
+    return {z, order, end, rows, total, K, D, *std::max_element(count, count + K)};
 }
 
-// add(k0, k1, d0, d1) for all codes and columns. Group g of codes has those that start at row g R or later. Few groups,
-// as where one code has most rows, share each strip of columns, too
+// add(k0, k1, d0, d1) for all codes and columns. Group g of codes has those that start at row g R or later. Where one
+// code has more rows than a thread's share, the threads share the columns, too
 template <class T, class F> void each_group(const RowsOfCodes<T>& p, int threads, F add) {
     const int64_t R = rows_of_a_task(p.D), groups = std::max<int64_t>(1, ceil_div(p.rows, R));
-    const int64_t width = groups < 4 * threads ? STRIP : std::max<int64_t>(1, p.D), strips = ceil_div(p.D, width);
+    const int64_t lines = ceil_div(p.D, LINE);
+    const int64_t width = LINE * std::max<int64_t>(1, p.most * threads > p.rows ? ceil_div(lines, threads) : lines);
+    const int64_t strips = ceil_div(p.D, width);
     auto first = [&](int64_t group) {
         if (group == groups) return p.K;
         int64_t low = 0, high = p.K;
@@ -55,7 +58,7 @@ template <class T, class F> void each_group(const RowsOfCodes<T>& p, int threads
         }
         return low;
     };
-    parallel(groups * strips, worth_waking(threads, p.rows * p.D, 0.2), [&](int64_t task, int) {
+    parallel(groups * strips, worth_waking(threads, p.rows * p.D, 0.15), [&](int64_t task, int) {
         int64_t group = task / strips, d = task % strips * width;
         add(first(group), first(group + 1), d, std::min(p.D, d + width));
     });
@@ -74,10 +77,20 @@ static inline void add_strip(const RowsOfCodes<T>& p, int64_t k, int64_t d, Term
     for (int64_t i = p.start(k); i < p.end[k]; i++) {
         const T* later = p.z + p.order[std::min(i + AHEAD, p.rows - 1)] * p.D + d;
         for (int byte = 0; byte < WIDTH * int(sizeof(T)); byte += 64) __builtin_prefetch((const char*)later + byte);
+#pragma GCC unroll 8
         for (int v = 0; v < WIDTH / L; v++)
             sum[v] += term(k, p.order[i], d + v * L, [](const T* numbers) { return wide(numbers); });
     }
+#pragma GCC unroll 8
     for (int v = 0; v < WIDTH / L; v++) store_wide(p.total + k * p.D + d + v * L, sum[v]);
+}
+
+// The same for as many strips as there are before d1, then for narrower ones -> the first column that is left
+template <int WIDTH, class T, class Term>
+static inline int64_t add_strips(const RowsOfCodes<T>& p, int64_t k, int64_t d, int64_t d1, Term term) {
+    for (; d + WIDTH <= d1; d += WIDTH) add_strip<WIDTH>(p, k, d, term);
+    if constexpr (WIDTH > 8) return add_strips<WIDTH / 2>(p, k, d, d1, term);
+    return d;
 }
 
 template <class T, class Term>
@@ -91,12 +104,9 @@ static inline void add_column(const RowsOfCodes<T>& p, int64_t k, int64_t d, Ter
 // Columns d0 ... d1-1 of codes k0 ... k1-1
 template <class T, class Term>
 static inline void add_codes(const RowsOfCodes<T>& p, int64_t k0, int64_t k1, int64_t d0, int64_t d1, Term term) {
-    for (int64_t k = k0; k < k1; k++) {
-        int64_t d = d0;
-        for (; d + STRIP <= d1; d += STRIP) add_strip<STRIP>(p, k, d, term);
-        for (; d + 8 <= d1; d += 8) add_strip<8>(p, k, d, term);
-        for (; d < d1; d++) add_column(p, k, d, term);
-    }
+    constexpr int WIDEST = 8 * LANES<double>;    // as many sums as there are registers for
+    for (int64_t k = k0; k < k1; k++)
+        for (int64_t d = add_strips<WIDEST>(p, k, d0, d1, term); d < d1; d++) add_column(p, k, d, term);
 }
 
 #endif

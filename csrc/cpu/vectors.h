@@ -46,6 +46,7 @@ inline __m512d times_2_to(__m512d v, __m512d k) { return _mm512_maskz_scalef_pd(
 template <int half> inline __m512d wide(__m512 v) {
     return _mm512_maskz_cvtps_pd(0xff, _mm512_maskz_extractf32x8_ps(0xff, v, half));
 }
+inline __m512d wide(const float* p) { return _mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(p)); }
 inline __mmask16 first(int count) { return __mmask16((1u << count) - 1); }
 inline __m512 load_part(const float* p, int count) { return _mm512_maskz_loadu_ps(first(count), p); }
 inline __m512d load_part(const double* p, int count) { return _mm512_maskz_loadu_pd(__mmask8(first(count)), p); }
@@ -68,6 +69,7 @@ inline __m256d most(__m256d a, __m256d b) { return _mm256_max_pd(a, b); }
 template <int half> inline __m256d wide(__m256 v) {
     return _mm256_cvtps_pd(half ? _mm256_extractf128_ps(v, 1) : _mm256_castps256_ps128(v));
 }
+inline __m256d wide(const float* p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
 inline __m256i first(int count) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
@@ -94,6 +96,10 @@ template <class V> inline V most(V a, V b) { return a > b ? a : b; }
 template <int half, class V> inline auto wide(V v) {
     typedef double Wide __attribute__((vector_size(BYTES)));
     return Wide{v[2 * half], v[2 * half + 1]};
+}
+inline auto wide(const float* p) {
+    typedef double Wide __attribute__((vector_size(BYTES)));
+    return Wide{p[0], p[1]};
 }
 template <class T> inline auto load_part(const T* p, int count) {
     T __attribute__((vector_size(BYTES))) v = {};
@@ -126,11 +132,6 @@ template <class T> static inline void store_aligned(T* p, vec<T> v) {
 
 typedef float half_floats __attribute__((vector_size(BYTES / 2)));
 static inline vec<double> wide(const double* p) { return load(p); }
-static inline vec<double> wide(const float* p) {
-    half_floats v;
-    std::memcpy(&v, p, sizeof v);
-    return __builtin_convertvector(v, vec<double>);
-}
 static inline void store_wide(double* p, vec<double> v) { store(p, v); }
 static inline void store_wide(float* p, vec<double> v) {
     half_floats narrow = __builtin_convertvector(v, half_floats);

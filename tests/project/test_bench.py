@@ -41,6 +41,17 @@ def test_backward_and_both_give_the_gradients():
             torch.testing.assert_close(ours, theirs)
 
 
+def test_a_time_is_that_of_a_call_after_another_of_the_same_function():
+    calls, now = [], [0.0]
+
+    def call(name):
+        now[0] += 1e-3 if calls[-1:] == [name] else 5e-3  # slower after another function, whose data fill the caches
+        calls.append(name)
+
+    found = limits.times({name: lambda name=name: call(name) for name in "ab"}, seconds=0, clock=lambda: now[0])
+    assert calls == [*"aabb"] * 5 and found == {name: pytest.approx((1.0, 1.0, 1.0)) for name in "ab"}
+
+
 @on_cpu
 def test_a_row_says_where_pytorch_computes(monkeypatch):
     assert measure.ours("nearest_code") == measure.ours("nearest_code", "quantize") == {"genmini cpu": None}
