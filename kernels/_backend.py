@@ -19,6 +19,7 @@ import os
 import re
 import threading
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -36,8 +37,7 @@ class Room:
     cpu: str | None  # what its backend "cpu" is written in: "C++" (csrc/<source>.cpp), "PyTorch", or None
 
 
-@dataclass(frozen=True)
-class Chosen:
+class Chosen(NamedTuple):  # made at each call: a frozen dataclass takes a microsecond
     backend: str
     rung: str | None  # of a GPU kernel, emulated or not
     why: str

@@ -32,16 +32,20 @@ def tensors(dtypes=FLOATS, **named):
 
 
 def one_device(**named):
-    (first, like), *rest = [(name, tensor) for name, tensor in named.items() if tensor is not None]
-    for name, tensor in rest:
-        if tensor.device != like.device:
+    like = None
+    for name, tensor in named.items():
+        if like is None:
+            first, like = name, tensor
+        elif tensor is not None and tensor.device != like.device:
             raise ValueError(f"{name} must be on the device of {first}, {like.device}, got {tensor.device}")
 
 
 def one_dtype(**named):
-    (first, like), *rest = [(name, tensor) for name, tensor in named.items() if tensor is not None]
-    for name, tensor in rest:
-        if tensor.dtype != like.dtype:
+    like = None
+    for name, tensor in named.items():
+        if like is None:
+            first, like = name, tensor
+        elif tensor is not None and tensor.dtype != like.dtype:
             wanted, got = names([like.dtype]), names([tensor.dtype])
             raise TypeError(f"{name} must have the dtype of {first}, {wanted}, got {got}")
 
@@ -141,6 +145,8 @@ def in_range(name, tensor, count, letter):
 
 def as_rows(tensor):
     """(N, ...) -> (N, D)"""
+    if tensor.dim() == 2:  # a microsecond a tensor
+        return tensor
     return tensor.reshape(tensor.shape[0], math.prod(tensor.shape[1:]))
 
 

@@ -152,7 +152,7 @@ _lock = threading.Lock()  # the emulator runs one launch at a time
 
 
 def call(name, kind, function, *arguments, threads=None):
-    names = nullcontext()
+    names = None
     if kind == "emulated" and name in _counted:
         names = named(build.CSRC / f"{name}.cu", FOLDER / f"{name}.counted.so", function, arguments)
     invoke(_loaded(name, kind), kind, function, *arguments, threads=threads, names=names)
