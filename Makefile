@@ -59,9 +59,9 @@ test-arm: .venv/ready ## the kernels for CPUs on an emulated ARM processor: the 
 sanitize: .venv/ready ## all kernels and rungs under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
 	$(PY) csrc/sanitize.py --thorough
 
-bench: build     ## time every room beside its peers, and store the table of this machine
+bench: build .venv-peers/ready ## time every room beside its peers, and store the table of this machine
 	.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e ".[bench]"
-	$(PY) bench/run.py
+	PYTHONPATH=.venv-peers $(PY) bench/run.py
 
 bench-scaling: build ## how the cost of rooms and of steps grows, and write docs/scaling.png (two minutes)
 	$(PY) bench/scaling.py

@@ -1,6 +1,7 @@
-"""Time a step of training (forward, backward, AdamW) beside the same network in plain PyTorch (bench/peers/plain.py).
+"""Time a step of training (forward, backward, AdamW) beside the same network in plain PyTorch (bench/peers/plain.py),
+and in another library's model where that can be made equal and is installed (bench/peers/steps.py).
 
-Recipes' models and batches, of random levels: 8x8 for the digits, 28x28 for MNIST. Both have the same weights, and
+Recipes' models and batches, of random levels: 8x8 for the digits, 28x28 for MNIST. All have the same weights, and
 their losses must agree before they are timed. `error` is the largest difference of two losses.
 """
 
@@ -8,7 +9,7 @@ import copy
 
 import torch
 from measure import DEVICE, row, times
-from peers import plain
+from peers import plain, steps
 
 from genmini import models
 
@@ -29,13 +30,14 @@ def of_recipe(name, key):
     return model, torch.randint(levels, (recipe["train"]["batch"], *shape), device=DEVICE)
 
 
-def step(model, x):
-    """A step of training, as a function."""
+def step(model, x, loss=None):
+    """A step of training, as a function. loss(x): a number; without it that of the model"""
     optimiser = torch.optim.AdamW(model.parameters(), 1e-5, fused=True)
+    loss = loss or (lambda x: model.loss(x).mean())
 
     def call():
         optimiser.zero_grad()
-        model.loss(x).mean().backward()
+        loss(x).backward()
         optimiser.step()
 
     return call
@@ -49,7 +51,7 @@ def loss(model, x):
 def rows():
     for name, key in CASES:
         model, x = of_recipe(name, key)
-        other = copy.deepcopy(model)
+        other, third = copy.deepcopy(model), copy.deepcopy(model)
         with plain.instead():
             wanted = loss(other, x)
         found = loss(model, x)
@@ -60,7 +62,14 @@ def rows():
             with plain.instead():
                 theirs()
 
-        took = times({"plain PyTorch": in_plain_pytorch, "genmini": ours})
+        calls = {"plain PyTorch": in_plain_pytorch, "genmini": ours}
+        library, build = steps.THEIRS.get((name, key), ("", None))
+        if build and steps.installed(library):
+            theirs, its_loss = build(third)
+            torch.manual_seed(1)
+            torch.testing.assert_close(its_loss(x).detach(), wanted.mean(), rtol=1e-3, atol=1e-3)
+            calls[library] = step(theirs, x, its_loss)
+        took = times(calls)
         for who, time in took.items():
             yield row("steps", f"{name} {key}, {len(x)} images", "step", who, time,
                       error=(found - wanted).abs().max().item(), beside=took["plain PyTorch"][0])
