@@ -12,8 +12,10 @@ import pytest
 from check import command
 from PIL import Image
 
-from genmini import data, models
-from genmini.studies import _few_labels
+from genmini import models
+from genmini.data import captions, shapes
+from genmini.studies import _few_labels, guide, optimum, vary
+from genmini.studies import words as of_words
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -76,10 +78,21 @@ def short(words):
     """The command, with a training of few steps, and on few scenes of shapes."""
     trains = (words[0] == "train" and models.find(words[1]).cannot("fit")
               or words[0] == "study" and words[1] in ("latent-dim", "alpha"))
-    drawn = words[0] == "train" and data.family(words[words.index("--data") + 1]) == "shapes"
     for option in ("--steps", "--scenes"):
         words = [word for i, word in enumerate(words) if option not in (word, words[i - 1] if i else "")]
-    return [*words, *(["--steps", "2"] if trains else []), *(["--scenes", "2000"] if drawn else [])]
+    return [*words, *(["--steps", "2"] if trains else [])]
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Few examples, draws and steps of studies: here a command runs, tests of its own say what it finds."""
+    for counts in (shapes.COUNT, captions.COUNT):
+        for split, n in dict(train=2000, valid=100, test=100).items():
+            monkeypatch.setitem(counts, split, n)
+    for study, name, n in ((guide, "N", 50), (optimum, "STEPS", 20), (vary, "N", 4), (of_words, "N", 50)):
+        monkeypatch.setattr(study, name, n)
+    for which in (_few_labels.OF_CODES, _few_labels.OF_PIXELS):
+        monkeypatch.setitem(which, "steps", 2)
 
 
 def own_data(folder):
@@ -155,11 +168,9 @@ def test_scripts_share_no_run_and_repeat_nothing(tmp_path, monkeypatch):
 @pytest.mark.docs
 @pytest.mark.parametrize("page, script", [pytest.param(*each, id=f"{each[0].name}-{i}")
                                           for i, each in enumerate(scripts())])
-def test_the_commands_of_a_page_run_one_after_the_other(page, script, tmp_path, monkeypatch, capsys):
+def test_the_commands_of_a_page_run_one_after_the_other(page, script, tmp_path, monkeypatch, capsys, small):
     monkeypatch.chdir(tmp_path)
     own_data(tmp_path)
-    for which in (_few_labels.OF_CODES, _few_labels.OF_PIXELS):
-        monkeypatch.setitem(which, "steps", 2)
     for words in script:
         status, _, err = command(capsys, *words)
         assert status == 0, f"{page.name}: genmini {shlex.join(words)}: {err}"
