@@ -63,6 +63,8 @@ class MaskedConv2d(nn.Conv2d):
         ops.masked_conv2d(like(1, in_channels, 1, 1), like(*self.weight.shape), None, kind, colours)
 
     def forward(self, x):
+        if self.kernel_size == (1, 1) and self.kind == "B" and self.colours == 1:  # no tap is dead
+            return super().forward(x)
         if x.dim() == 3:  # one image, which nn.Conv2d takes too
             return self(x[None])[0]
         return ops.masked_conv2d(x, self.weight, self.bias, self.kind, self.colours)

@@ -5,9 +5,9 @@ the centre's own row, are masked. PyTorch could leave out all dead taps by two c
 one for the row itself: 3 w P O bytes more, to add the halves.
 
 A cropped filter looks to one side, and PyTorch's convolution pads both alike. Either x gets its border by a copy, which
-is cheap where it has few channels; or y gets ph rows below the image, which a copy cuts off. In a backward pass these
-rows cost two products, so there only low filters have them. Both gradients come from one call, which lays out x and dy
-once.
+is cheap where it has few channels or the filter one row; or y gets ph rows below the image, which a copy cuts off. In a
+backward pass these rows cost two products, so there only filters of three rows have them. Both gradients come from one
+call, which lays out x and dy once.
 """
 
 import functools
@@ -29,26 +29,28 @@ def cropped(kh, kw):
 
 @functools.lru_cache(maxsize=64)
 def cropped_bits(shape, kind, colours, dtype):
-    """Of the live taps among the rows and columns that `cropped` leaves"""
+    """Of the live taps among the rows and columns that `cropped` leaves; None if all of these live"""
     rows, columns, _ = cropped(*shape[2:])
-    return bits_of(mask(*shape, kind, colours, "cpu")[:, :, rows, columns], dtype)
+    live = mask(*shape, kind, colours, "cpu")[:, :, rows, columns]
+    return None if live.all() else bits_of(live, dtype)
 
 
 def cropped_filter(weight, kind, colours):
     rows, columns, padding = cropped(*weight.shape[2:])
-    return masked(weight[:, :, rows, columns], cropped_bits(weight.shape, kind, colours, weight.dtype)), padding
+    k, bits = weight[:, :, rows, columns], cropped_bits(weight.shape, kind, colours, weight.dtype)
+    return k.contiguous() if bits is None else masked(k, bits), padding
 
 
-def few(C, O):
-    """Whether x has so few channels that a copy of it costs little beside y"""
-    return 4 * C <= O
+def small(O, C, kh, kw):
+    """Whether a copy of x with its border costs little: beside y, or because it is of few columns"""
+    return 4 * C <= O or kh == 1
 
 
 def cpu(x, weight, bias, kind, colours):
-    (O, C, kh, kw), (H, W) = weight.shape, x.shape[2:]
+    (kh, kw), (H, W) = weight.shape[2:], x.shape[2:]
     k, padding = cropped_filter(weight, kind, colours)
-    if few(C, O):
-        return F.conv2d(F.pad(x, padding), k, bias)
+    if small(*weight.shape):
+        return F.conv2d(F.pad(x, padding) if any(padding) else x, k, bias)
     return F.conv2d(x, k, bias, padding=(kh // 2, kw // 2))[:, :, :H, :W]
 
 
@@ -67,20 +69,24 @@ def cpu_dw(dy, x, kh, kw, kind, colours):
 def whole(dk, shape, kind, colours):
     """The gradient of a cropped filter, with 0 for all dead taps"""
     rows, columns, _ = cropped(*shape[2:])
+    bits = cropped_bits(shape, kind, colours, dk.dtype)
+    if dk.shape == shape and bits is None:
+        return dk
     dw = dk.new_zeros(shape)
-    dw[:, :, rows, columns] = masked(dk.contiguous(), cropped_bits(shape, kind, colours, dk.dtype))
+    dw[:, :, rows, columns] = dk if bits is None else masked(dk.contiguous(), bits)
     return dw
 
 
 def cpu_both(dy, x, weight, kind, colours):
-    O, C, ph, pw = *weight.shape[:2], *(side // 2 for side in weight.shape[2:])
+    ph, pw = (side // 2 for side in weight.shape[2:])
     k, padding = cropped_filter(weight, kind, colours)
     gradients = lambda dy, x, sides: torch.ops.aten.convolution_backward(
         dy, x, k, None, (1, 1), sides, (1, 1), False, (0, 0), 1, (True, True, False))[:2]
-    if few(C, O) or ph > 1:
+    if not any(padding):
+        dx, dk = gradients(dy, x, (0, 0))
+    elif small(*weight.shape) or ph > 1:
         dx, dk = gradients(dy, F.pad(x, padding), (0, 0))
         dx = F.pad(dx, [-side for side in padding])
     else:
-        below = (0, 0, 0, ph) if ph else (0, pw, 0, 0)
-        dx, dk = gradients(F.pad(dy, below) if any(below) else dy, x, (ph, pw))
+        dx, dk = gradients(F.pad(dy, (0, 0, 0, ph)), x, (ph, pw))
     return dx, whole(dk, weight.shape, kind, colours)
