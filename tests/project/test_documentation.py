@@ -14,7 +14,20 @@ from PIL import Image
 
 from genmini import models
 from genmini.data import captions, shapes
-from genmini.studies import _few_labels, guide, optimum, vary
+from genmini.studies import (
+    _few_labels,
+    caption,
+    complete,
+    edit,
+    guide,
+    inpaint,
+    optimum,
+    restore,
+    semi_supervised,
+    sweep,
+    vary,
+    warp,
+)
 from genmini.studies import words as of_words
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,7 +102,10 @@ def small(monkeypatch):
     for counts in (shapes.COUNT, captions.COUNT):
         for split, n in dict(train=2000, valid=100, test=100).items():
             monkeypatch.setitem(counts, split, n)
-    for study, name, n in ((guide, "N", 50), (optimum, "STEPS", 20), (vary, "N", 4), (of_words, "N", 50)):
+    for study, name, n in ((caption, "N", 4), (complete, "IMAGES", 10), (edit, "N", 6), (guide, "N", 50),
+                           (inpaint, "IMAGES", 10), (of_words, "N", 50), (optimum, "STEPS", 20),
+                           (restore, "IMAGES", 10), (semi_supervised, "DRAWS", 2), (sweep, "EACH", 2),
+                           (vary, "N", 4), (warp, "SIDE", 40)):
         monkeypatch.setattr(study, name, n)
     for which in (_few_labels.OF_CODES, _few_labels.OF_PIXELS):
         monkeypatch.setitem(which, "steps", 2)
