@@ -11,7 +11,7 @@ import importlib.util
 from torch import nn
 
 
-def pythae_vae(model):
+def pythae_vae(vae):
     """Its VAE around our encoder and decoder."""
     from pythae.models import VAE, VAEConfig
     from pythae.models.base.base_utils import ModelOutput
@@ -20,7 +20,7 @@ def pythae_vae(model):
     class Encoder(BaseEncoder):
         def __init__(self):
             super().__init__()
-            self.net = model.encoder
+            self.net = vae.encoder
 
         def forward(self, x):
             mu, log_var = self.net(x, None).chunk(2, 1)
@@ -29,34 +29,34 @@ def pythae_vae(model):
     class Decoder(BaseDecoder):
         def __init__(self):
             super().__init__()
-            self.net = model.f
+            self.net = vae.f
 
         def forward(self, z):
             return ModelOutput(reconstruction=self.net(z, None).sigmoid())
 
-    config = VAEConfig(input_dim=model.shape, latent_dim=model.latent, reconstruction_loss="bce")
+    config = VAEConfig(input_dim=vae.shape, latent_dim=vae.latent, reconstruction_loss="bce")
     theirs = VAE(config, encoder=Encoder(), decoder=Decoder())
-    return theirs, lambda x: theirs({"data": model.v_of(x)}).loss
+    return theirs, lambda x: theirs({"data": vae.v_of(x)}).loss
 
 
-def vector_quantize(model):
+def vector_quantize(vqvae):
     """Our VQ-VAE around its quantiser, in training of the codes."""
     from vector_quantize_pytorch import VectorQuantize
 
-    mine = model.codebook
-    sites = model.N * mine.weight.shape[1]  # its loss is a mean, ours a sum
-    quantiser = VectorQuantize(mine.weight.shape[1], model.K, decay=mine.decay, commitment_weight=mine.beta * sites,
+    mine = vqvae.codebook
+    sites = vqvae.N * mine.weight.shape[1]  # its loss is a mean, ours a sum
+    quantiser = VectorQuantize(mine.weight.shape[1], vqvae.K, decay=mine.decay, commitment_weight=mine.beta * sites,
                                threshold_ema_dead_code=0, rotation_trick=False)
     quantiser._codebook.embed.data.copy_(mine.weight)
     quantiser._codebook.embed_avg.data.copy_(mine.weight)
     quantiser._codebook.cluster_size.data.fill_(1)
-    theirs = nn.ModuleList([model.f, quantiser, model.g])
+    theirs = nn.ModuleList([vqvae.f, quantiser, vqvae.g])
 
     def loss(x):
-        z = model.z(x)  # (N, h, w, D)
+        z = vqvae.z(x)  # (N, h, w, D)
         z_q, _, distance = quantiser(z.flatten(1, 2))
         value = distance + distance.detach() / mine.beta  # ours has the term of the codes, too: here it has no gradient
-        return model.nll(x, z_q.view_as(z)).mean() + value
+        return vqvae.nll(x, z_q.view_as(z)).mean() + value
 
     return theirs, loss
 
