@@ -238,7 +238,7 @@ def save(path, counted, prediction=None):
     more = {} if prediction is None else prediction.as_json()
     content = dict(room=counted.room, rung=counted.rung, sizes=counted.sizes,
                    launches=[launch.as_json() for launch in counted.launches], source=counted.source.name) | more
-    files.write(path, json.dumps(content, indent=1).encode())
+    files.write(path, json.dumps(content, indent=1).encode(), "--json")
 
 
 @dataclass

@@ -34,8 +34,8 @@ def free(path):
     return next(name for name in names if not name.exists())
 
 
-def write(path, content):
-    """Write all of the bytes or none: a full disk, a kill or a power cut leaves the old file."""
+def write(path, content, option="--out"):
+    """Write all of the bytes or none: a full disk, a kill or a power cut leaves the old file. option: which names it"""
     check_name(path)
     path = Path(path)
     if not path.name:  # "." or "/"
@@ -55,7 +55,7 @@ def write(path, content):
             os.close(folder)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        advice = "free some space, or write elsewhere (--out)" if full else "write elsewhere (--out)"
+        advice = f"{'free some space, or ' * full}write elsewhere ({option})"
         raise OSError(f"could not write {path}, {len(content):,} bytes: {error.strerror or error}; {advice}") from None
     finally:
         with contextlib.suppress(OSError):

@@ -197,7 +197,7 @@ def roofline(path, ladder, cards):
           {"float32, a product": limits.matmul_rate(ladder.device, torch.float32, quick=True)}, here, "tab:blue")
     sizes = " ".join(f"{name}={size}" for name, size in ladder.sizes.items())
     figure.suptitle(f"{ladder.room}, {sizes}: operations of its definition", fontsize=11)
-    plots.save(figure, path)
+    plots.save(figure, path, "--plot")
 
 
 def _roof(panel, title, bandwidth, rates, points, filled):

@@ -320,13 +320,13 @@ def over_sheets(n, height):
     return figure, panels[:n], below.subplots(1, 2)
 
 
-def save(figure, path):
+def save(figure, path, option="--out"):
     """Write the figure as PNG, at most SCREEN pixels wide with all its labels; all of the file or nothing."""
     png, dpi = _png(figure, DPI), DPI
     while (width := int.from_bytes(png[16:20])) > SCREEN:
         dpi *= (SCREEN - 1) / width  # text does not shrink exactly as the rest
         png = _png(figure, dpi)
-    write(path, png)
+    write(path, png, option)
 
 
 def _png(figure, dpi):

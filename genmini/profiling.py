@@ -91,11 +91,11 @@ class Profile:
         with tempfile.TemporaryDirectory() as folder:  # PyTorch raises nothing where it cannot write
             whole = Path(folder) / "trace.json"
             self.profiler.export_chrome_trace(str(whole))
-            files.write(path, whole.read_bytes())
+            files.write(path, whole.read_bytes(), "--trace")
 
     def flame(self, path):
         """Write a flame graph as SVG: modules, operators and what these call, by their time."""
-        files.write(path, flame.svg(roots(self.profiler), _on_gpu(self.device), self.steps).encode())
+        files.write(path, flame.svg(roots(self.profiler), _on_gpu(self.device), self.steps).encode(), "--flame")
 
     def memory(self, path):
         """Write a picture of the memory that tensors take, over time, as PNG."""
@@ -105,7 +105,7 @@ class Profile:
                    drawstyle="steps-post", color="tab:blue", linewidth=0.8)
         panel.set(xlabel=f"ms, of {self.steps} steps under the profiler", ylabel="MB above what was held before",
                   title=f"memory of tensors on {self.device}: at most {self.peak / 1e6:.3g} MB")
-        plots.save(figure, path)
+        plots.save(figure, path, "--memory")
 
 
 # ---- what is profiled ------------------------------------------------------------------------------------------------

@@ -42,9 +42,9 @@ def run(arguments):
         raise ValueError(f"--plot takes a file, and {arguments.plot} is a folder")
     if arguments.plot is not None and plots.missing():
         raise ImportError(plots.missing())
-    device = _options.device(arguments)
     if arguments.own is not None:
-        _options.registered(arguments)
+        _options.registered(arguments)  # GENMINI_BACKEND may name what it registers
+    device = _options.device(arguments)
     try:
         found = ladder.climb(arguments.room, cards, device, **sizes)
     except kernels.WrongKernel as error:  # of --with; its report is longer than a line

@@ -77,6 +77,8 @@ def _step(arguments):
     from genmini import experiment, models, steps
 
     name, samples = arguments.model, arguments.n if arguments.sample else 0
+    if samples and arguments.stage is not None:
+        raise ValueError("--stage does not fit: it says what learns, and --sample draws with all of the model")
     of_recipe = dict(data=arguments.data, recipe=arguments.recipe, set=arguments.set)
     if ":" in name and not Path(name).exists():
         _refuse(of_recipe | dict(sample=samples, stage=arguments.stage), "your own code")

@@ -103,7 +103,7 @@ def download(name, folder):
             failures.append(f"{mirror}: {len(got)} bytes with SHA-256 {digest[:12]}..., "
                             f"not {file.gz_bytes} with {file.gz_sha256[:12]}...")
             continue
-        files.write(path, got)
+        files.write(path, got, "--data-dir")
         return path
     hint = "put MNIST's four files into a folder of yours and name it by --data-dir or GENMINI_DATA"
     raise ValueError(f"{path.name} could not be downloaded ({'; '.join(failures)}): {hint}")

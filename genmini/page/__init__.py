@@ -36,7 +36,7 @@ def write(folder, rooms, say=lambda room: None, **sizes):
         found.append(kept(room, counting.sizes_of(room, sizes), gather))
         say(found[-1])
     path = Path(folder) / "index.html"
-    files.write(path, html(found).encode())
+    files.write(path, html(found).encode(), "--html")
     return path
 
 

@@ -30,6 +30,7 @@ import types
 import torch
 
 from genmini import kernels, layers
+from genmini.kernels import _check
 
 from . import gate
 from .forward import Swapped, found, install, remove
@@ -59,6 +60,10 @@ def swap(model, backend="auto", *, inputs=None, call=None, measure=True, samplin
         print(genmini.swap(model, inputs=torch.rand(100, 784)))
     """
     gate.check(model)
+    _check.flag("measure", measure)
+    _check.flag("sampling", sampling)
+    if call is not None and inputs is None:
+        raise ValueError("call says how the model takes inputs, and there are none: give inputs too")
     for room in ("masked_linear", "masked_conv2d", "nearest_code"):
         for device in {tensor.device for tensor in gate.tensors(model).values()}:
             with kernels.use(backend):

@@ -71,6 +71,19 @@ def test_a_cuda_kernel_is_counted_beside_the_rungs_and_timed(capsys, monkeypatch
     assert re.findall(r"^  (\w+) +1000 us", below, re.M)[-1] == "mine"
 
 
+def test_the_environment_may_name_what_the_file_registers(capsys, monkeypatch):
+    monkeypatch.setattr(_backend, "own_names", ())
+    monkeypatch.setattr(_backend, "_requested", ("mine", None))  # GENMINI_BACKEND=mine
+    monkeypatch.setattr(ladder, "counted", lambda *_: ([], ""))
+    Path("mine.py").write_text(SEARCH.format(line="pass"))
+    status, out, err = run(capsys, "bench", "nearest_code", "--with", "mine.py")
+    assert status == 0 and re.search(r"^  mine +1000 us", out, re.M), err
+    Path("mine.py").write_text(SEARCH.format(line="pass").replace('"mine"', '"fast"'))
+    monkeypatch.setattr(_backend, "own_names", ())
+    status, _, err = run(capsys, "bench", "nearest_code", "--with", "mine.py")
+    assert status == 2 and "GENMINI_BACKEND='mine' is unknown; the backends are auto" in err
+
+
 def test_kernels_in_python_are_timed_and_a_wrong_one_is_not(capsys):
     Path("mine.py").write_text(SEARCH.format(line="pass"))
     status, out, err = run(capsys, "bench", "masked_linear", "--with", "mine.py")

@@ -60,6 +60,21 @@ def test_a_run_and_its_samples(capsys):
     assert profiled(capsys, "digits-v1", "--steps", "1").startswith("classifier of digits-v1: a training step of 64")
 
 
+def test_a_stage_is_of_what_learns(capsys):
+    for name in ("vqvae", "digits-v1"):
+        status, _, err = run(capsys, "profile", name, "--sample", "--stage", "prior")
+        assert status == 2 and err.startswith("genmini: --stage does not fit: it says what learns, and --sample draws")
+
+
+def test_a_file_that_cannot_be_written_is_named_with_its_option(capsys, tmp_path):
+    (tmp_path / "short.py").write_text("import torch\ndef step(): return torch.ones(3) + 1\n")
+    (tmp_path / "file").write_text("")
+    for option, suffix in (("--trace", "json"), ("--flame", "svg"), ("--memory", "png")):
+        status, _, err = run(capsys, "profile", "short:step", "--steps", "1", option, f"file/x.{suffix}")
+        assert status == 2 and err.startswith(f"genmini: could not write file/x.{suffix}, "), err
+        assert err.endswith(f"; write elsewhere ({option})\n")
+
+
 def test_code_of_ones_own(capsys, tmp_path):
     (tmp_path / "mine.py").write_text("import torch\nx = torch.ones(64, 64)\ndef step(): return (x @ x).relu()\n")
     out = profiled(capsys, "mine:step", "--steps", "2")

@@ -11,7 +11,7 @@ import pytest
 from check import command as run
 from check_models import at_step, ctrl_c
 
-from genmini import checkpoint, experiment, files, folder, models
+from genmini import checkpoint, counting, experiment, files, folder, ladder, limits, models, page, predict
 
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 FAST = ["--steps", "20", "--set", "hidden=16", "--set", "every=10", "--threads", "1"]
@@ -176,6 +176,13 @@ def test_a_full_disk_is_named_with_what_to_do(capsys, monkeypatch):
         status, _, err = run(capsys, "sample", "r", "--out", path)
         assert status == 2 and err.startswith(f"genmini: could not write {path}, ") and err.count("\n") == 1
         assert "bytes: No space left on device; free some space, or write elsewhere (--out)" in err
+    for name in ("copy_bandwidth", "matmul_rate"):
+        monkeypatch.setattr(limits, name, lambda *_, **__: 1e10)
+    counted, climbed = counting.Counted("nade", "", {}, [], ROOT), ladder.Ladder("nade", {}, "cpu", [], {}, 1, 1, "")
+    for option, write in (("--html", lambda: page.write("page", [])), ("--json", lambda: counting.save("x", counted)),
+                          ("--plot", lambda: ladder.roofline("x.png", climbed, predict.named("h100")))):
+        with pytest.raises(OSError, match=rf"free some space, or write elsewhere \({option}\)"):
+            write()
     status, _, err = run(capsys, "study", "complete", "r", "--out", "x.png")
     assert status == 2 and "could not write x.png, " in err and "No space left on device; free some space" in err
     assert Path("r/old.npy").read_bytes() == b"old" and not list(Path().rglob("*.part")) and not os.path.exists("x.png")

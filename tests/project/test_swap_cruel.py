@@ -85,3 +85,13 @@ def test_a_full_backward_hook_leaves_a_module_swapped():
     genmini.swap(model, measure=False)
     model.register_full_backward_hook(lambda *_: None)
     assert model.forward.unchanged()
+
+
+@pytest.mark.parametrize("error, named, options", [
+    (ValueError, "call says how the model takes inputs, and there are none", dict(call=3)),
+    (TypeError, "sampling must be True or False, got 'yes'", dict(sampling="yes")),
+    (TypeError, "measure must be True or False, got 0", dict(measure=0)),
+])
+def test_an_option_that_would_be_passed_over_is_named(error, named, options):
+    with pytest.raises(error, match=named):
+        genmini.swap(nn.Linear(2, 2), **options)
