@@ -50,7 +50,7 @@ PEERS = vector-quantize-pytorch==1.32.0 einops==0.8.2 einx==0.4.3 frozendict==2.
 test-peers: build .venv-peers/ready ## genmini.swap in real models of five other libraries, which .venv-peers holds
 	PYTHONPATH=.venv-peers $(PY) -m pytest -q -m peers tests/project/test_peers.py
 
-table-peers: build .venv-peers/ready ## what swaps into these models gain (ten minutes), and write docs/swap.md
+table-peers: build .venv-peers/ready ## what swaps into these models gain (a quarter of an hour), and write docs/swap.md
 	OMP_NUM_THREADS=1 PYTHONPATH=.venv-peers $(PY) bench/swap_peers.py
 
 test-arm: .venv/ready ## the kernels for CPUs on an emulated ARM processor: the same bits as here

@@ -177,7 +177,10 @@ def table(rows):
 def document(page=PAGE):
     """The table between its markers"""
     rows = list(csv.DictReader(ROWS.open()))
-    machines = "; ".join(dict.fromkeys(f"{row['device']}, PyTorch {row['torch']}, {row['commit']}" for row in rows))
+    commits = {}
+    for row in rows:
+        commits.setdefault(f"{row['device']}, PyTorch {row['torch']}", {})[row["commit"]] = True
+    machines = "; ".join(f"{machine}, {', '.join(found)}" for machine, found in commits.items())
     block = "\n".join(["<!-- peers -->", *table(rows), "", f"One thread: {machines}.", "<!-- /peers -->"])
     before, rest = page.read_text().split("<!-- peers -->")
     page.write_text(before + block + rest.split("<!-- /peers -->")[1])
