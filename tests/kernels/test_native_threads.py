@@ -4,11 +4,14 @@ Inputs are large enough for several threads: see worth_waking in csrc/cpu/thread
 """
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
 from check import numbers
 from genmini.kernels import _library
+from planting import Wrong, planted
 from test_made_sample import net
 from test_nade import inputs
 from test_pixelcnn_sample import noise, program
@@ -168,3 +171,18 @@ def test_a_kernel_runs_in_the_threads_of_pytorch():
         assert len(os.listdir("/proc/self/task")) == count
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.mutants
+def test_native_threads_that_do_not_wait_for_all_tasks_are_a_race(tmp_path):
+    """ThreadSanitizer finds that a search may read a tile of codes before it is packed.
+
+    Whether it does so in a run is chance, so a test of results cannot find it reliably.
+    """
+    planted(Wrong("nearest_code_cpu", "csrc/cpu/threads.h",
+                  "all.work_done.wait(guard, [&] { return job.running == 0; });", "",
+                  "a phase that does not wait for all its tasks", "cpu"), tmp_path)
+    drive = ("import sys; sys.path.insert(0, 'csrc'); import sanitize; "
+             "print(*sanitize.drive(sanitize.DRIVERS / 'nearest_code_cpu.cpp', 'blocks'))")
+    done = subprocess.run([sys.executable, "-c", drive], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.startswith("False") and "data race" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]

@@ -4,39 +4,15 @@ Mistakes in the sources of a room's kernels must also leave the tests of its `re
 `emulated` runs these sources and `reference` does not.
 """
 
-import os
 import re
-import shutil
-import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
 
-import copies
 import pytest
-from forks import Forks
+from planting import ROOT, Wrong, build, copied, plant, planted, watching
 
 from genmini import kernels
 
-ROOT = Path(__file__).resolve().parents[2]
 SOURCES = {room.source for room in kernels.ROOMS.values()}
-NO_TESTS = pytest.ExitCode.NO_TESTS_COLLECTED
 pytestmark = pytest.mark.mutants
-
-
-@dataclass(frozen=True)
-class Wrong:
-    room: str  # whose tests must notice
-    file: str
-    right: str  # occurs once in the file
-    wrong: str
-    what: str  # the mistake, in words
-    runs: str = "emulated"  # which of the room's tests must turn red (pytest -k)
-
-    def __str__(self):
-        return f"{self.room}: {self.what}"
-
-
 AFFINE, ROOM = "csrc/affine_coupling.cu", "kernels/affine_coupling.py"
 AFFINE_CPU = "csrc/affine_coupling.cpp"
 SEARCH, PACK, STEP, STATS = "csrc/nearest_code.cu", "csrc/nearest_code_pack.h", "csrc/quantize.cu", "csrc/code_stats.cu"
@@ -302,60 +278,10 @@ FIRST = {wrong.file: wrong for wrong in reversed(MUTANTS + NATIVE) if wrong.runs
 CASES = MUTANTS + NATIVE + [pytest.param(wrong, marks=pytest.mark.thorough) for wrong in THOROUGH]
 
 
-def copied(folder):
-    """A copy of the project."""
-    for name in ("csrc", "kernels", "genmini", "tests"):
-        copies.copy(name, folder / name)
-    shutil.copy(ROOT / "pyproject.toml", folder)
-
-
-def plant(wrong, folder):
-    file = folder / wrong.file
-    source = file.read_text()
-    assert source.count(wrong.right) == 1, f"{wrong.right!r} occurs {source.count(wrong.right)} times in {wrong.file}"
-    file.write_text(source.replace(wrong.right, wrong.wrong))
-
-
-def build(folder, *options):
-    """Without optimisation: a mistake changes the results at -O0, too, and most of the time would go into compiling."""
-    command = [sys.executable, "csrc/build.py", "--strict", "--debug", *options]
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-
-
-def planted(wrong, folder):
-    """A copy of the project with the mistake in it, rebuilt."""
-    copied(folder)
-    plant(wrong, folder)
-    if wrong.file.startswith("csrc/"):
-        room, file = wrong.room.removesuffix("_cpu"), Path(wrong.file)
-        kind = "cpu" if wrong.runs.startswith("cpu") else "emulated"
-        build(folder, "--kinds", kind, "--only", file.stem if file.suffix == ".cu" and kind == "emulated" else room)
-
-
 @pytest.fixture(scope="module")
 def red():
-    """red(folder, rooms, runs): whether tests of the rooms fail there, in these runs (and not, say, their import).
-
-    registered: the tests of registration, too, which are slow, and seldom the first to see a mistake.
-    """
-    forks = Forks({**os.environ, "HYPOTHESIS_PROFILE": "quick", "GENMINI_THOROUGH": "0", "OMP_NUM_THREADS": "1"})
-
-    def red(folder, rooms, runs, registered=True):
-        found = [path for room in rooms for path in sorted(folder.glob(f"tests/kernels/test_{room}*.py"))]
-        files = [str(path.relative_to(folder)) for path in found]
-        codes = []
-        for part in ("not registered", "registered")[: 1 + registered]:
-            code, output = forks.pytest(folder, "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *files, "-k",
-                                        f"({runs}) and {part}")
-            assert code in (0, 1, NO_TESTS) and "error" not in output.splitlines()[-1], output[-6000:]
-            if code == 1:
-                return output
-            codes.append(code)
-        assert {*codes} != {NO_TESTS}, output[-6000:]
-        return ""
-
-    yield red
-    forks.close()
+    with watching() as red:
+        yield red
 
 
 @pytest.mark.parametrize("wrong", CASES, ids=str)
@@ -374,19 +300,6 @@ def test_mistakes_of_a_room_leave_its_reference_green(room, tmp_path, red):
         build(tmp_path, "--kinds", "cpu", "emulated", "--only", room)
     output = red(tmp_path, [room], "reference", registered=False)
     assert not output, output[-6000:]
-
-
-def test_native_threads_that_do_not_wait_for_all_tasks_are_a_race(tmp_path):
-    """ThreadSanitizer finds that a search may read a tile of codes before it is packed.
-
-    Whether it does so in a run is chance, so a test of results cannot find it reliably.
-    """
-    planted(Wrong("nearest_code_cpu", THREADS, "all.work_done.wait(guard, [&] { return job.running == 0; });", "",
-                  "a phase that does not wait for all its tasks", "cpu"), tmp_path)
-    drive = ("import sys; sys.path.insert(0, 'csrc'); import sanitize; "
-             "print(*sanitize.drive(sanitize.DRIVERS / 'nearest_code_cpu.cpp', 'blocks'))")
-    done = subprocess.run([sys.executable, "-c", drive], cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout.startswith("False") and "data race" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
 
 
 def computes(path):
