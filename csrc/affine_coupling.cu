@@ -9,6 +9,7 @@
 // repeat bit by bit.
 
 #include "gpu.h"
+#include "wide.h"
 
 constexpr int CHUNK = 4096;     // numbers of a row that one block adds (kernels/affine_coupling.py has the same)
 constexpr int THREADS = 256;    // of a block
@@ -93,10 +94,6 @@ __global__ void inverse_backward_naive(const T* dx, const real<T>* dlogdet, cons
 }
 
 // ---- rung one_pass --------------------------------------------------------------------------------------------------
-
-template <class T, int V> struct alignas(sizeof(T) * V) Wide {
-    T v[V];
-};    // V numbers that one instruction loads: 16 bytes, or V = 1
 
 // One thread's share of a run of numbers: wide loads v = first, first + step, ... below `end` (in units of V numbers).
 template <class T, int V, bool inverse>
@@ -202,13 +199,6 @@ int forward_one_pass(const T* x, const T* s, const T* t, T* y, real<T>* logdet, 
     int64_t C = ceil_div(D, CHUNK);
     int code = launch(couple_chunks<T, V, inverse>, dim3(N * C), dim3(THREADS), 0, stream, x, s, t, y, part, D, C);
     return code ? code : launch(logdet_of_chunks<T, inverse>, dim3(N), dim3(THREADS), 0, stream, part, logdet, C);
-}
-
-// 16-byte loads need rows of whole 16 bytes at addresses that are multiples of 16
-template <class T> bool aligned(int64_t D, std::initializer_list<const void*> pointers) {
-    uintptr_t bits = D * sizeof(T);
-    for (const void* p : pointers) bits |= (uintptr_t)p;
-    return bits % 16 == 0;
 }
 
 template <bool inverse>

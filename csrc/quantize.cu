@@ -1,15 +1,17 @@
 // Vector quantisation after the search for the nearest code: z_q, the loss, and both gradients.
 // Room: kernels/quantize.py
 //
-//   rung naive      a thread a row for z_q and loss; a thread an element of de, which reads the index of every row
-//   rung fused      a warp a row for z_q and loss; de from the rows, sorted by their code: one run a code
-//   (both)          a thread an element of dz
+//   rung naive      a thread a row for z_q and loss; a thread an element of dz, which divides to find its row, and of
+//                   de, which reads the index of every row
+//   rung fused      a warp a row for z_q and loss; a lane 16 bytes of a row of dz, without a division: a quarter of the
+//                   requests; de from the rows, sorted by their code: one run a code
 //
 // z (N, D), e (K, D), index (N,), z_q and dz like z, de like e, loss (N,) of type R: float, or double if z or e is
 // double. Sums run in double, in an order that depends on the data alone; there is no atomic addition. An index outside
 // 0 .. K-1 reads no code: z_q and loss of its row are 0, and it adds nothing to dz and de.
 
 #include "segments.h"
+#include "wide.h"
 
 constexpr int THREADS = 256;
 
@@ -35,8 +37,8 @@ __global__ void forward_naive(const Z* z, const E* e, const int64_t* index, Z* z
 
 // A thread owns element (n, d).   dz = dz_q + beta d|z - e|^2/dz dloss
 template <class Z, class E, class R>
-__global__ void gradient_of_z(const Z* dz_q, const R* dloss, const Z* z, const E* e, const int64_t* index, Z* dz,
-                              double beta, int64_t N, int64_t K, int64_t D) {
+__global__ void gradient_of_z_naive(const Z* dz_q, const R* dloss, const Z* z, const E* e, const int64_t* index, Z* dz,
+                                    double beta, int64_t N, int64_t K, int64_t D) {
     int64_t i = blockIdx.x * int64_t(THREADS) + threadIdx.x, n = i / D;
     if (n >= N) return;
     int64_t k = index[n];
@@ -79,6 +81,29 @@ __global__ void forward_fused(const Z* z, const E* e, const int64_t* index, Z* z
     if (lane == 0) loss[n] = R(square + beta * square);
 }
 
+// Row n belongs to 2^g neighbouring lanes, V numbers at a time: no division, and its index is read once.
+// (64-bit divisions have no instruction: each is a loop or a call.)
+template <class Z, class E, class R, int V>
+__global__ void gradient_of_z_wide(const Z* dz_q, const R* dloss, const Z* z, const E* e, const int64_t* index, Z* dz,
+                                   double beta, int64_t N, int64_t K, int64_t D, int g) {
+    int64_t n = blockIdx.x * int64_t(THREADS >> g) + (threadIdx.x >> g);
+    if (n >= N) return;
+    int64_t k = index[n];
+    bool inside = k >= 0 && k < K;
+    R dl = dloss[n];
+    e += inside ? k * D : 0, z += n * D, dz_q += n * D, dz += n * D;
+    for (int64_t d = (threadIdx.x & ((1 << g) - 1)) * V; d < D; d += V << g) {
+        Wide<Z, V> v = *(const Wide<Z, V>*)(dz_q + d), zd = {};
+        Wide<E, V> ed = {};
+        if (inside) zd = *(const Wide<Z, V>*)(z + d), ed = *(const Wide<E, V>*)(e + d);
+        for (int i = 0; i < V; i++) {
+            R pull = inside ? R(2 * beta) * (R(to_double(zd.v[i])) - R(to_double(ed.v[i]))) * dl : R(0);
+            v.v[i] = from_real<Z>(R(to_double(v.v[i])) + pull);
+        }
+        *(Wide<Z, V>*)(dz + d) = v;
+    }
+}
+
 // de_k = sum of 2 (e_k - z_n) dloss_n;  csrc/segments.h says which block and warp adds which rows
 template <class Z, class E, class R>
 __global__ void gradient_of_e(const R* dloss, const Z* z, const E* e, const int64_t* order, const int64_t* start, E* de,
@@ -119,13 +144,28 @@ extern "C" int quantize_forward_fused(int z_dtype, int e_dtype, const void* z, c
     });
 }
 
-extern "C" int quantize_dz(int z_dtype, int e_dtype, const void* dz_q, const void* dloss, const void* z, const void* e,
-                           const int64_t* index, void* dz, double beta, int64_t N, int64_t K, int64_t D,
-                           void* stream) {
+extern "C" int quantize_dz_naive(int z_dtype, int e_dtype, const void* dz_q, const void* dloss, const void* z,
+                                 const void* e, const int64_t* index, void* dz, double beta, int64_t N, int64_t K,
+                                 int64_t D, void* stream) {
     return with_dtypes(z_dtype, e_dtype, [&](auto z0, auto e0) {
         TYPES;
-        return launch(gradient_of_z<Z, E, R>, dim3(ceil_div(N * D, THREADS)), dim3(THREADS), 0, stream, (const Z*)dz_q,
-                      (const R*)dloss, (const Z*)z, (const E*)e, index, (Z*)dz, beta, N, K, D);
+        return launch(gradient_of_z_naive<Z, E, R>, dim3(ceil_div(N * D, THREADS)), dim3(THREADS), 0, stream,
+                      (const Z*)dz_q, (const R*)dloss, (const Z*)z, (const E*)e, index, (Z*)dz, beta, N, K, D);
+    });
+}
+
+extern "C" int quantize_dz_fused(int z_dtype, int e_dtype, const void* dz_q, const void* dloss, const void* z,
+                                 const void* e, const int64_t* index, void* dz, double beta, int64_t N, int64_t K,
+                                 int64_t D, void* stream) {
+    return with_dtypes(z_dtype, e_dtype, [&](auto z0, auto e0) {
+        TYPES;
+        constexpr int V = 16 / sizeof(Z);
+        if (!aligned<Z>(D, {dz_q, z, e, dz}))    // also of e: rows of V numbers of its type
+            return quantize_dz_naive(z_dtype, e_dtype, dz_q, dloss, z, e, index, dz, beta, N, K, D, stream);
+        int g = 0;    // at most a warp a row
+        while (g < 5 && V << g < D) g++;
+        return launch(gradient_of_z_wide<Z, E, R, V>, dim3(ceil_div(N, THREADS >> g)), dim3(THREADS), 0, stream,
+                      (const Z*)dz_q, (const R*)dloss, (const Z*)z, (const E*)e, index, (Z*)dz, beta, N, K, D, g);
     });
 }
 

@@ -23,9 +23,10 @@ Traffic
     4, twice subtract 12, square 8 and sum 4, then z + (e - z) 24. Memory is the bound.
 
 Tiling
-    naive    a thread a row gathers its code, writes z_q and adds the loss; a thread a (k, d) of de looks at every row
-    fused    a warp a row, 32 columns at a time. de: a stable sort puts the rows of a code side by side, one run a code
-             of 32 columns and 16 warps a block. (dz: a thread an element, in both rungs)
+    naive    a thread a row gathers its code, writes z_q and adds the loss; a thread an element (n, d) of dz divides to
+             find n; a thread a (k, d) of de looks at every row
+    fused    a warp a row, 32 columns at a time. dz: a lane 16 bytes of a row, which 2^g lanes share. de: a stable sort
+             puts the rows of a code side by side, one run a code of 32 columns and 16 warps a block
 
                 order  | 3  8  9 | 0 | 1  2  4  5  6  7 | ...        warp w adds every 16th row of the run, ascending;
                 code       0       1          3                      then the warps' sums are added in order
@@ -62,10 +63,10 @@ def reference_de(dloss, z, e, index):  # -> (K, D)
 
 # ---- kernel: in csrc/quantize.cu, and in csrc/quantize.cpp for CPUs, by these names ---------------------------------
 #
-#   rung     z_q and loss            dz               de
-#   naive    quantize_forward_naive  quantize_dz      quantize_de_naive
-#   fused    quantize_forward_fused  quantize_dz      quantize_de_fused, after a stable sort
-#   (cpu)    quantize_forward_cpu    quantize_dz_cpu  quantize_de_cpu
+#   rung     z_q and loss            dz                 de
+#   naive    quantize_forward_naive  quantize_dz_naive  quantize_de_naive
+#   fused    quantize_forward_fused  quantize_dz_fused  quantize_de_fused, after a stable sort
+#   (cpu)    quantize_forward_cpu    quantize_dz_cpu    quantize_de_cpu
 
 # ---- launcher -------------------------------------------------------------------------------------------------------
 
@@ -90,11 +91,11 @@ def launch(backend, rung, z, e, index, beta):
     return cast(z_q, z.dtype), loss
 
 
-def launch_dz(backend, dz_q, dloss, z, e, index, beta):
+def launch_dz(backend, rung, dz_q, dloss, z, e, index, beta):
     dtypes, z_, e_, dz_q = taken(backend, z, e, dz_q)
     dz = torch.empty_like(z_)
     arguments = *dtypes, dz_q, dloss, z_, e_, index, dz, beta, len(z), *e.shape
-    _library.call("quantize", backend, "quantize_dz_cpu" if backend == "cpu" else "quantize_dz", *arguments)
+    _library.call("quantize", backend, f"quantize_dz_{rung or backend}", *arguments)
     return cast(dz, z.dtype)
 
 

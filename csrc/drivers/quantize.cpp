@@ -20,7 +20,8 @@ template <class Z, class E> void drive(int z_dtype, int e_dtype, double z_precis
     auto forward = naive ? quantize_forward_naive : quantize_forward_fused;
     const void *z = w.z.p, *e = w.e.p, *dloss = w.dloss.p;
     run(what, forward(z_dtype, e_dtype, z, e, index, w.z_q.p, w.loss.p, w.beta, N, K, D, nullptr));
-    run(what, quantize_dz(z_dtype, e_dtype, w.dz_q.p, dloss, z, e, index, w.dz.p, w.beta, N, K, D, nullptr));
+    auto dz = naive ? quantize_dz_naive : quantize_dz_fused;
+    run(what, dz(z_dtype, e_dtype, w.dz_q.p, dloss, z, e, index, w.dz.p, w.beta, N, K, D, nullptr));
     if (naive) run(what, quantize_de_naive(z_dtype, e_dtype, dloss, z, e, index, w.de.p, N, K, D, nullptr));
     else run(what, quantize_de_fused(z_dtype, e_dtype, dloss, z, e, order.p, start.p, w.de.p, K, D, nullptr));
     w.expect_all(what, z_precision, e_precision);
@@ -28,7 +29,7 @@ template <class Z, class E> void drive(int z_dtype, int e_dtype, double z_precis
 }    // namespace
 
 int main() {
-    const int64_t shapes[][3] = {{0, 2, 3}, {1, 1, 1}, {19, 5, 7}, {70, 3, 40}};
+    const int64_t shapes[][3] = {{0, 2, 3}, {1, 1, 1}, {19, 5, 7}, {70, 3, 40}, {9, 2, 264}};
     each_dtype([&](auto z, int z_dtype, const std::string&, double z_precision) {
         each_dtype([&](auto e, int e_dtype, const std::string&, double e_precision) {
             if (SLOW && z_dtype != e_dtype) return;

@@ -58,6 +58,19 @@ def test_the_naive_sum_of_affine_coupling_reads_a_sector_for_each_lane():
     assert (found.lanes, found.sectors, found.sectors_ideal) == (32, 32, 4)
 
 
+def test_a_gradient_of_quantize_moves_16_bytes_a_lane():
+    """dz in the rung fused: whole sectors, and a quarter of the requests of the rung naive."""
+    N, D = 64, 64
+    fused, naive = (counting.count("quantize", rung, N=N, K=8, D=D) for rung in ("fused", "naive"))
+    for words, what in (("v = *(const Wide<Z, V>*)(dz_q + d)", "load"), ("*(Wide<Z, V>*)(dz + d) = v", "store")):
+        found = row(fused, "gradient_of_z_wide", words, what, "global")
+        assert (found.size, found.lanes, found.sectors, found.sectors_ideal) == (16, 32, 16, 16)
+        assert found.inst_executed == N * D / 4 / 32
+    requests = [sum(row.inst_executed for row in launched(counted, kernel).rows)
+                for counted, kernel in ((naive, "gradient_of_z_naive"), (fused, "gradient_of_z_wide"))]
+    assert requests == [6 * N * D / 32, 6 * N * D / 4 / 32]
+
+
 def conflicts():
     """(wavefronts, the least) of the matrices that the tensor-core rung of nearest_code loads, on its two lines"""
     counted = counting.count("nearest_code", rung="tensor_core", N=128, K=128, D=32)

@@ -74,6 +74,7 @@ MUTANTS = [
     Wrong("nearest_code", PACK, "kept += x * x, rest += r * r;", "kept += x * x;", "a rounding that is not measured"),
     Wrong("quantize", STEP, "return 2 * (to_double(", "return (to_double(", "a missing 2"),
     Wrong("quantize", STEP, "if (index[n] == k) sum +=", "if (index[n] >= k) sum +=", "rows of other codes"),
+    Wrong("quantize", STEP, "d += V << g", "d += 2 * V << g", "half of a long row of dz"),
     Wrong("quantize", SEGMENTS, "for (int w = 1; w < WARPS; w++) sum += part",
           "for (int w = 1; w < WARPS; w++) sum = part", "= for +="),
     Wrong("quantize", "kernels/quantize.py", "(z.to(sums) - e[index].detach().to(sums))",
