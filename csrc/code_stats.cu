@@ -2,7 +2,8 @@
 // Room: kernels/code_stats.py
 //
 //   rung naive      one thread a (code, column): it reads the index of every row
-//   rung segments   the rows, sorted by their code, are one run for each code: a block adds up a run
+//   rung segments   the rows, sorted by their code, are one run for each code: a warp adds up a short run, four rows at a
+//                   time, and waits for no other; a block a long one
 //
 // z (N, D), index (N,), count (K,), total (K, D) of type R: float, or double for double z. Sums run in double, in an
 // order that depends on the data alone; there is no atomic addition. An index outside 0 .. K-1 adds nothing.
@@ -31,12 +32,12 @@ __global__ void stats_naive(const Z* z, const int64_t* index, int64_t* count, R*
 // csrc/segments.h says which block and warp adds which rows
 template <class Z, class R>
 __global__ void stats_segments(const Z* z, const int64_t* order, const int64_t* start, int64_t* count, R* total,
-                               int64_t D) {
-    int64_t k = blockIdx.x;
-    if (threadIdx.x == 0 && blockIdx.y == 0) count[k] = start[k + 1] - start[k];
+                               int64_t K, int64_t D, int codes) {
+    int64_t k = blockIdx.x * int64_t(codes) + threadIdx.x;
+    if (threadIdx.x < codes && k < K && blockIdx.y == 0) count[k] = start[k + 1] - start[k];
     add_rows(
-        order, start, D, [&](int64_t n, int64_t d) { return to_double(z[n * D + d]); },
-        [&](int64_t d, double sum) { total[k * D + d] = R(sum); });
+        order, start, K, D, codes, [&](int64_t, int64_t n, int64_t d) { return to_double(z[n * D + d]); },
+        [&](int64_t k, int64_t d, double sum) { total[k * D + d] = R(sum); });
 }
 
 // ---- launchers ------------------------------------------------------------------------------------------------------
@@ -57,6 +58,6 @@ extern "C" int code_stats_segments(int dtype, const void* z, const int64_t* orde
         using Z = decltype(zero);
         using R = real<Z>;
         return launch(stats_segments<Z, R>, segment_blocks(K, D), dim3(32 * WARPS), 0, stream,
-                      (const Z*)z, order, start, count, (R*)total, D);
+                      (const Z*)z, order, start, count, (R*)total, K, D, codes_of_block(K, D));
     });
 }

@@ -107,14 +107,13 @@ __global__ void gradient_of_z_wide(const Z* dz_q, const R* dloss, const Z* z, co
 // de_k = sum of 2 (e_k - z_n) dloss_n;  csrc/segments.h says which block and warp adds which rows
 template <class Z, class E, class R>
 __global__ void gradient_of_e(const R* dloss, const Z* z, const E* e, const int64_t* order, const int64_t* start, E* de,
-                              int64_t D) {
-    const int64_t k = blockIdx.x;
+                              int64_t K, int64_t D, int codes) {
     add_rows(
-        order, start, D,
-        [&](int64_t n, int64_t d) {
+        order, start, K, D, codes,
+        [&](int64_t k, int64_t n, int64_t d) {
             return 2 * (to_double(e[k * D + d]) - to_double(z[n * D + d])) * double(dloss[n]);
         },
-        [&](int64_t d, double sum) { de[k * D + d] = from_real<E>(sum); });
+        [&](int64_t k, int64_t d, double sum) { de[k * D + d] = from_real<E>(sum); });
 }
 
 // ---- launchers ------------------------------------------------------------------------------------------------------
@@ -184,6 +183,6 @@ extern "C" int quantize_de_fused(int z_dtype, int e_dtype, const void* dloss, co
     return with_dtypes(z_dtype, e_dtype, [&](auto z0, auto e0) {
         TYPES;
         return launch(gradient_of_e<Z, E, R>, segment_blocks(K, D), dim3(32 * WARPS), 0, stream, (const R*)dloss,
-                      (const Z*)z, (const E*)e, order, start, (E*)de, D);
+                      (const Z*)z, (const E*)e, order, start, (E*)de, K, D, codes_of_block(K, D));
     });
 }

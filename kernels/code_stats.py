@@ -22,10 +22,11 @@ Traffic
 
 Tiling
     naive       one thread a (k, d) looks at every row
-    segments    a stable sort puts the rows of a code side by side: one run a code, of 32 columns and 16 warps a block
+    segments    a stable sort puts the rows of a code side by side: one run a code. A warp adds up a short run of 32
+                columns, four rows at a time; the warps of a block a long one
 
-                order  | 3  8  9 | 0 | 1  2  4  5  6  7 | ...        warp w adds every 16th row of the run, ascending;
-                code       0       1          3                      then the warps' sums are added in order
+                order  | 3  8  9 | 0 | 1  2  4  5  6  7 | ...        16 sums, each of every 16th row, ascending;
+                code       0       1          3                      then these sums are added in order
 
     A CPU sorts by counting; a task adds the runs of some codes, eight vectors of columns at a time, in registers.
 """

@@ -26,10 +26,10 @@ Tiling
     naive    a thread a row gathers its code, writes z_q and adds the loss; a thread an element (n, d) of dz divides to
              find n; a thread a (k, d) of de looks at every row
     fused    a warp a row, 32 columns at a time. dz: a lane 16 bytes of a row, which 2^g lanes share. de: a stable sort
-             puts the rows of a code side by side, one run a code of 32 columns and 16 warps a block
+             puts the rows of a code side by side. A warp adds up a short run of 32 columns, a block a long one
 
-                order  | 3  8  9 | 0 | 1  2  4  5  6  7 | ...        warp w adds every 16th row of the run, ascending;
-                code       0       1          3                      then the warps' sums are added in order
+                order  | 3  8  9 | 0 | 1  2  4  5  6  7 | ...        16 sums, each of every 16th row, ascending;
+                code       0       1          3                      then these sums are added in order
 
     A CPU walks along rows, some rows a task; for de it sorts by counting, and a task adds the runs of some codes.
 """

@@ -118,6 +118,24 @@ def test_the_same_bits_every_time(run):
     assert all(torch.equal(found[0], other) for other in found)
 
 
+@pytest.mark.parametrize("run", [run for run in RUNS if run.rung == "segments"], ids=str)
+@pytest.mark.parametrize("K", [9, 2100])
+def test_a_sum_depends_on_the_rows_of_its_code_alone(run, K):
+    """16 sums of every 16th row, added in order; a block adds 257 rows, or those of few codes, a warp 256."""
+    counts = torch.tensor([0, 1, 16, 17, 256, 257, 300, 33, 5])
+    index = torch.repeat_interleave(torch.arange(9), counts)[torch.randperm(885, generator=torch.manual_seed(0))]
+    z, parts = numbers(885, 3), torch.zeros(9, 16, 3, dtype=torch.float64)
+    with run.use():
+        count, total = (a[:9].cpu() for a in ops.code_stats(z.to(run.device), index.to(run.device), K))
+    for k in range(9):
+        for i, row in enumerate(z[index == k]):
+            parts[k, i % 16] += row
+    wanted = torch.zeros(9, 3, dtype=torch.float64)
+    for part in parts.unbind(1):
+        wanted += part
+    assert torch.equal(count, counts) and torch.equal(total, wanted)
+
+
 @everywhere
 def test_nan_stays_with_its_code(run):
     z, index = inputs(30, 4, 3)

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import torch
 from emulated import count
 from genmini.csrc import build
 from genmini.kernels import _library
@@ -69,6 +70,20 @@ def test_a_gradient_of_quantize_moves_16_bytes_a_lane():
     requests = [sum(row.inst_executed for row in launched(counted, kernel).rows)
                 for counted, kernel in ((naive, "gradient_of_z_naive"), (fused, "gradient_of_z_wide"))]
     assert requests == [6 * N * D / 32, 6 * N * D / 4 / 32]
+
+
+def test_a_short_run_of_code_stats_waits_for_no_other():
+    """Its warp has four rows on their way at a time, behind the end the last one again; no barrier, nothing shared."""
+    N = K = 2048
+    counted = counting.count("code_stats", N=N, K=K, D=32)
+    found = launched(counted, "stats_segments")
+    assert found.grid == (K // 8, 1, 1)
+    assert not [row for row in found.rows if row.space == "shared" or row.what == "__syncthreads"]
+    torch.manual_seed(0)  # as counting does
+    _, index = torch.randn(N, 32), torch.randint(K, (N,))
+    rows = row(counted, "stats_segments", "return to_double(z[n * D + d])", "load", "global")
+    assert (rows.lanes, rows.sectors, rows.sectors_ideal) == (32, 4, 4)
+    assert rows.inst_executed == (4 * torch.bincount(index).div(4).ceil()).sum()
 
 
 def conflicts():

@@ -26,7 +26,8 @@ def graph(z, e, beta=0.25):
     return (z + (code - z).detach()).to(z.dtype), index, moving + beta * stopped
 
 
-step_shapes = st.sampled_from([(1, 1, 1), (5, 3, 2), (33, 7, 33), (70, 4, 64), (9, 40, 31), (5, 2, 160), (0, 3, 4)])  # N, K, D
+step_shapes = st.sampled_from([  # N, K, D
+    (1, 1, 1), (5, 3, 2), (33, 7, 33), (70, 4, 64), (9, 40, 31), (5, 2, 160), (0, 3, 4)])
 
 
 def apart(N, K, D, seed=0):
