@@ -2,8 +2,8 @@
 // Room: kernels/code_stats.py
 //
 //   rung naive      one thread a (code, column): it reads the index of every row
-//   rung segments   the rows, sorted by their code, are one run for each code: a warp adds up a short run, four rows at a
-//                   time, and waits for no other; a block a long one
+//   rung segments   the rows, sorted by their code, are one run for each code: a warp adds up a short run, four rows at
+//                   a time, and waits for no other (no barrier, a quarter of the requests); a block a long one
 //
 // z (N, D), index (N,), count (K,), total (K, D) of type R: float, or double for double z. Sums run in double, in an
 // order that depends on the data alone; there is no atomic addition. An index outside 0 .. K-1 adds nothing.

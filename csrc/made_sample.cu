@@ -1,8 +1,8 @@
 // Draws from MADE: all pixels in one launch, with the arithmetic of one pass.   Room: kernels/made_sample.py
 //
 //   rung naive    a block a sample; one unit after the other, its sum shared by all threads
-//   rung tiles    a block up to 8 samples, 4 units at a time, their sums shared by the warps; activations in shared
-//                 memory where they fit
+//   rung tiles    a block up to 8 samples, 4 units at a time, their sums shared by the warps, whose lanes exchange
+//                 halves of them: 31 shuffles for 32 sums, not 160; activations in shared memory where they fit
 //
 // A block walks over the pixels d = 0 ... D-1; pixel d has degree d + 1. At step d it computes, layer by layer, the
 // units of degree d, which depend on the pixels before d alone; then the logits of pixel d; then the pixel. The shapes
@@ -10,6 +10,7 @@
 
 #include "gpu.h"
 #include "draw.h"
+#include "lanes.h"
 #include "made_sample.h"
 
 constexpr int DEEPEST = 64;       // hidden layers and V of a launch; A comes behind them
@@ -136,16 +137,9 @@ template <class T, int S> __global__ void walk_tiles(Made<T> m, bool shared) {
                 T sum[UNITS][S] = {};
                 add_dots(sum, layer.W, layer.K, j, t.j1, t.seen, z + below, m.units, count);
                 if (i > m.I && A.W) add_dots(sum, A.W, A.K, j, t.j1, end_of(m, 0, d), z, m.units, count);
-#pragma unroll
-                for (int r = 0; r < UNITS; r++) {
-                    if (j + r >= t.j1) break;
-#pragma unroll
-                    for (int s = 0; s < S; s++) {
-                        T all = sum[r][s];
-                        for (int offset = 16; offset > 0; offset /= 2) all += __shfl_xor_sync(0xffffffffu, all, offset);
-                        if (lane == 0) part[warp][r * S + s] = all;
-                    }
-                }
+                // sums of units from j1 on are 0, and nobody reads them
+                T all = fold<UNITS * S, 32>(&sum[0][0], [](T a, T b) { return a + b; });
+                if (lane % (32 / (UNITS * S)) == 0) part[warp][folded<UNITS * S, 32>()] = all;
                 __syncthreads();
                 int r = tid / S, s = tid % S;
                 if (r < UNITS && j + r < t.j1 && s < count) {

@@ -7,7 +7,9 @@
 //   rung tiled         every (row, code) is screened in float32 from tiles in shared memory and registers. The codes
 //                      that the error bound cannot exclude, a few, are scored again by the definition; so are all codes
 //                      of a row for which the bound proves nothing
-//   rung tensor_core   the same screen as a matrix product of fp16 vectors (cp.async, ldmatrix, mma.sync)
+//   rung tensor_core   the same screen as a matrix product of fp16 vectors (cp.async, ldmatrix, mma.sync). Wavefronts
+//                      of shared memory bind: rows stay there while codes pass, pieces of rows are exchanged so that
+//                      no two lie in a bank, and a lane asks for the bound of one row
 //
 // z (N, D) and e (K, D) are contiguous, each of any dtype; index is (N,) int64. The N x K scores are never stored.
 // Numbers in brackets, (1) to (9), are the inequalities of the proof that no nearest code is ever screened out.
@@ -86,7 +88,7 @@ __global__ void __launch_bounds__(THREADS, 2) screen_tiled(Tables w) {
             }
             __syncthreads();
         }
-        sift<8, 8>(s, w, tile, row, col, [&](int i, int j) { return dot[i][j]; });
+        sift<8, 8, 4, 16>(s, w, tile, row, col, [&](int i, int j) { return dot[i][j]; });
     }
     close(s, w);
 }
@@ -94,66 +96,80 @@ __global__ void __launch_bounds__(THREADS, 2) screen_tiled(Tables w) {
 // ---- rung tensor_core -----------------------------------------------------------------------------------------------
 // 8 warps: 4 of rows by 2 of codes. A warp owns 32 x 64 products; an mma.sync computes 16 x 8.
 
-// rows of 80 bytes: the 8 rows of an ldmatrix lie in different banks
-constexpr int HD = 32, STAGES = 3, STRIDE = HD + 8;
-constexpr size_t STAGED = STAGES * (BN + BK) * STRIDE * sizeof(float16);
+constexpr int HD = 32, STAGES = 3;
+// Up to this D the rows of a block stay in shared memory while codes pass; beyond it both are staged, for each tile.
+constexpr int64_t STAY = 128;
+constexpr size_t staged(int64_t DP) {    // bytes
+    return ((DP <= STAY ? DP / HD : STAGES) * BN + STAGES * BK) * HD * sizeof(float16);
+}
+
+// Entry d of row r. Rows of 64 bytes: two of them fill the banks, and the four 16-byte pieces of each pair are
+// exchanged in another way, so that the 8 rows of an ldmatrix lie in different banks, and so do the 8 pieces that 8
+// lanes store. Rows that are padded to 80 bytes do the one, not the other.
+__device__ __forceinline__ int at(int r, int d) { return r * HD + (d ^ r / 2 % 4 * 8); }
 
 __global__ void __launch_bounds__(THREADS, 2) screen_tensor_core(Tables w) {
     __shared__ Sieve s;
-    float16* ring = dynamic_shared<float16>();    // (STAGES, BN + BK, STRIDE): rows above codes
     open(s, w, (w.DP / 16) * 12 * 0x1p-23f);       // (5)
     const int lane = threadIdx.x % 32, wn = threadIdx.x / 32 % 4 * 32, wk = threadIdx.x / 128 * 64;
     const int tiles = w.KP / BK, first = tiles * int64_t(blockIdx.y) / w.S, steps = w.DP / HD;
     const int todo = (tiles * int64_t(blockIdx.y + 1) / w.S - first) * steps;    // steps of HD entries, over all tiles
+    const bool stay = w.DP <= STAY;
+    float16* rows = dynamic_shared<float16>();                            // (steps if they stay, else STAGES; BN, HD)
+    float16* codes = rows + (stay ? steps : STAGES) * BN * HD;            // (STAGES, BK, HD)
     // 4 threads fetch a row of HD = 32 entries, 16 bytes each
     const int r = threadIdx.x / 4, d = threadIdx.x % 4 * 8;
     const float16* x_ptr = (const float16*)w.z + (blockIdx.x * int64_t(BN) + r) * w.DP + d;
     const float16* y_ptr = (const float16*)w.e + (first * int64_t(BK) + r) * w.DP + d;
 
-    auto fetch = [&](int step) {
-        if (step < todo) {
-            float16* to = ring + (step % STAGES * (BN + BK) + r) * STRIDE + d;
-            const float16 *x = x_ptr + step % steps * HD, *y = y_ptr + step / steps * BK * w.DP + step % steps * HD;
+    int next = 0, next_part = 0;    // the step that is fetched next, and its part of D
+    auto fetch = [&] {
+        if (next < todo) {
+            float16* x_to = rows + (stay ? next_part : next % STAGES) * BN * HD + at(r, d);
+            float16* y_to = codes + next % STAGES * BK * HD + at(r, d);
 #pragma unroll
             for (int i = 0; i < BN; i += THREADS / 4) {
-                copy_async<16>(to + i * STRIDE, x + i * w.DP);
-                copy_async<16>(to + (BN + i) * STRIDE, y + i * w.DP);
+                if (!stay || next < steps) copy_async<16>(x_to + i * HD, x_ptr + i * w.DP + next_part * HD);
+                copy_async<16>(y_to + i * HD, y_ptr + i * w.DP + next_part * HD);
             }
+            if (++next_part == steps) next_part = 0, y_ptr += BK * w.DP;
         }
+        next++;
         copy_async_commit();    // an empty group at the end keeps the count
     };
-    for (int step = 0; step < STAGES - 1; step++) fetch(step);
+    for (int step = 0; step < STAGES - 1; step++) fetch();
 
     float dot[2][8][4] = {};    // [16 rows][8 codes][fragment: row lane / 4 (+ 8), code lane % 4 * 2 (+ 1)]
-    for (int step = 0; step < todo; step++) {
+    for (int step = 0, part = 0, tile = first; step < todo; step++) {
         copy_async_wait<STAGES - 2>();
         // the vectors of this step are here, and all threads have finished with the stage that is filled next
         __syncthreads();
-        fetch(step + STAGES - 1);
-        const float16* x = ring + step % STAGES * (BN + BK) * STRIDE;
-        const float16* y = x + BN * STRIDE;
+        fetch();
+        const float16* x = rows + (stay ? part : step % STAGES) * BN * HD;
+        const float16* y = codes + step % STAGES * BK * HD;
 #pragma unroll
         for (int d = 0; d < HD; d += 16) {
             uint32_t a[2][4], b[4][4];
 #pragma unroll
             for (int i = 0; i < 2; i++)
-                load_matrix_x4(a[i], x + (wn + i * 16 + lane % 16) * STRIDE + d + lane / 16 * 8);
+                load_matrix_x4(a[i], x + at(wn + i * 16 + lane % 16, d + lane / 16 * 8));
 #pragma unroll
             for (int j = 0; j < 4; j++)
-                load_matrix_x4(b[j], y + (wk + j * 16 + lane / 16 * 8 + lane % 8) * STRIDE + d + lane / 8 % 2 * 8);
+                load_matrix_x4(b[j], y + at(wk + j * 16 + lane / 16 * 8 + lane % 8, d + lane / 8 % 2 * 8));
 #pragma unroll
             for (int i = 0; i < 2; i++)
 #pragma unroll
                 for (int j = 0; j < 8; j++)
                     mma_16x8x16_f16(dot[i][j], a[i], {b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]});
         }
-        if (step % steps < steps - 1) continue;
+        if (++part < steps) continue;
         auto row = [=](int i) { return wn + i / 2 * 16 + i % 2 * 8 + lane / 4; };
         auto col = [=](int j) { return wk + j / 2 * 8 + lane % 4 * 2 + j % 2; };
-        sift<4, 16>(s, w, first + step / steps, row, col,
-                    [&](int i, int j) { return dot[i / 2][j / 2][i % 2 * 2 + j % 2]; });
+        sift<4, 16, 2, 4>(s, w, tile, row, col,
+                          [&](int i, int j) { return dot[i / 2][j / 2][i % 2 * 2 + j % 2]; });
 #pragma unroll
         for (int i = 0; i < 64; i++) dot[i / 32][i / 4 % 8][i % 4] = 0;
+        part = 0, tile++;
     }
     close(s, w);
 }
@@ -237,7 +253,7 @@ template <class P, class Z, class E> int screened(const Z* z, const E* e, int64_
                   w.N, w.D, w.DP);
     if (code) return code;
     if (sizeof(P) == 4) code = launch(screen_tiled, grid, block, 0, stream, w);
-    else code = launch(screen_tensor_core, grid, block, STAGED, stream, w);
+    else code = launch(screen_tensor_core, grid, block, staged(w.DP), stream, w);
     if (code) return code;
     return launch(settle<Z, E>, dim3(ceil_div(w.N, THREADS / 32)), block, 0, stream, z, e, index, w);
 }

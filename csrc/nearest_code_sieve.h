@@ -1,7 +1,9 @@
 // The sieve of csrc/nearest_code.cu: both screens pass their tiles of products through it, and it keeps the codes that
 // may be nearest. Numbers in brackets are the inequalities of docs/exact-argmin.md.
 #pragma once
+#include "lanes.h"
 #include "nearest_code_pack.h"
+#include "wide.h"
 
 constexpr int LIST = 16;              // codes that a row may keep while it is screened
 // beyond 2^+-SAFE, double itself over- or underflows when it squares: the screen proves nothing
@@ -34,9 +36,11 @@ __device__ __forceinline__ float margin(Row r, Placed c) {
 }
 
 struct Sieve {    // in shared memory
-    Row row[BN];
-    Placed code[BK];
+    Row rows[BN + BN / 4];
+    alignas(16) float half[BK], scale[BK];    // of the codes; apart, so that neighbouring codes are one load
     int bound[BN], count[BN];
+    // two rows of padding for eight: rows r, r + 8, r + 16, r + 24 and their neighbours lie in different banks
+    __device__ __forceinline__ Row& row(int r) { return rows[r + r / 8 * 2]; }
 };
 
 // float <-> int of the same order, so that atomicMin on ints takes the smaller float
@@ -55,7 +59,7 @@ __device__ __forceinline__ void open(Sieve& s, const Tables& w, float gamma) {
         about.half < INFINITY && about.power <= unit + REACH && unit >= -SAFE && unit <= SAFE && w.D <= LONGEST;
     const float up = 1 + 0x1p-10f;    // covers the roundings of these lines and of every sum below  (6)
     float g0 = w.D * 0x1p-50f * x.norm * x.norm + 0x1p-100f, g1 = x.rest + x.norm * (gamma + 0x1p-22f);
-    s.row[r] = proven ? Row{x.scale, up * g0, up * g1, up * x.norm} : Row{0, 0, 0, 0};
+    s.row(r) = proven ? Row{x.scale, up * g0, up * g1, up * x.norm} : Row{0, 0, 0, 0};
     s.bound[r] = ordered(proven ? INFINITY : -INFINITY);    // -infinity: no code passes
     s.count[r] = 0;
 }
@@ -64,39 +68,51 @@ __device__ __forceinline__ Survivor* list_of(const Tables& w, int r) {    // lis
     return w.list + ((blockIdx.x * int64_t(BN) + r) * w.S + blockIdx.y) * LIST;
 }
 
-// A thread owns dot(i, j) of rows row(i) and codes col(j) of the tile; rows are shared with other threads.
-template <int RN, int RK, class RowOf, class ColOf, class Dot>
+// A thread owns dot(i, j) of rows row(i) and codes col(j) of the tile: RUN neighbours col(j), col(j + 1), ... SHARE
+// neighbouring lanes own the same rows.
+template <int RN, int RK, int RUN, int SHARE, class RowOf, class ColOf, class Dot>
 __device__ __forceinline__ void sift(Sieve& s, const Tables& w, int64_t tile, RowOf row, ColOf col, Dot dot) {
     const Placed widest = w.widest[tile];
     if (threadIdx.x < BK) {
         Placed c = w.code[tile * BK + threadIdx.x];
         // a far code does not lower the bound; the second loop tests it by itself
-        s.code[threadIdx.x] = c.norm > widest.norm ? Placed{INFINITY, 0, 0, 0} : c;
+        bool far = c.norm > widest.norm;
+        s.half[threadIdx.x] = far ? INFINITY : c.half, s.scale[threadIdx.x] = far ? 0 : c.scale;
     }
     __syncthreads();
-    float lowest[RN];
+    float lowest[RN], scale[RN];
 #pragma unroll
-    for (int i = 0; i < RN; i++) {
-        Row r = s.row[row(i)];
-        lowest[i] = INFINITY;
+    for (int i = 0; i < RN; i++) lowest[i] = INFINITY, scale[i] = s.row(row(i)).scale;
 #pragma unroll
-        for (int j = 0; j < RK; j++) {
-            Placed& c = s.code[col(j)];
-            lowest[i] = fminf(lowest[i], fmaf(-r.scale, c.scale * dot(i, j), c.half));
-        }
-        atomicMin(&s.bound[row(i)], ordered(lowest[i] + margin(r, widest)));
+    for (int j = 0; j < RK; j += RUN) {    // a code is loaded once for all rows
+        using Run = Wide<float, RUN>;
+        Run half = *(const Run*)&s.half[col(j)], of_code = *(const Run*)&s.scale[col(j)];
+#pragma unroll
+        for (int c = 0; c < RUN; c++)
+#pragma unroll
+            for (int i = 0; i < RN; i++)
+                lowest[i] = fminf(lowest[i], fmaf(-scale[i], of_code.v[c] * dot(i, j + c), half.v[c]));
     }
+    // from here on a lane speaks for one row, and lanes that share rows ask for different ones
+    const int mine = row(folded<RN, SHARE>());
+    const float low = fold<RN, SHARE>(lowest, [](float a, float b) { return fminf(a, b); });
+    const float least = margin(s.row(mine), widest);
+    atomicMin(&s.bound[mine], ordered(low + least));
     __syncthreads();
+    bool may = low - least <= unordered(s.bound[mine]) || widest.scale != 0;
+    unsigned rows = __ballot_sync(0xffffffffu, may);    // the usual case: 0, no code here can be nearest
 #pragma unroll
-    for (int i = 0; i < RN; i++) {
-        Row r = s.row[row(i)];
-        float bound = unordered(s.bound[row(i)]);
-        // the usual case: no code here can be nearest
-        if (!(lowest[i] - margin(r, widest) <= bound) && widest.scale == 0) continue;
+    for (int i = 0; i < RN && rows; i++) {
+        if (!(rows >> (threadIdx.x % 32 / SHARE * SHARE + i * (SHARE / RN)) & 1)) continue;
+        Row r = s.row(row(i));
+        float bound = unordered(s.bound[row(i)]), most = margin(r, widest);
 #pragma unroll
         for (int j = 0; j < RK; j++) {
             Placed c = w.code[tile * BK + col(j)];
-            float score = fmaf(-r.scale, c.scale * dot(i, j), c.half), low = score - margin(r, c);
+            float score = fmaf(-r.scale, c.scale * dot(i, j), c.half);
+            // the tile's margin excludes most codes before their own is computed (8 rows leave no registers for it)
+            if (RN < 8 && !(score - most <= bound) && widest.scale == 0) continue;
+            float low = score - margin(r, c);
             if (!(low <= bound && score < INFINITY)) continue;
             int slot = atomicAdd(&s.count[row(i)], 1);
             if (slot < LIST) list_of(w, row(i))[slot] = Survivor{int(tile * BK + col(j)), low};

@@ -28,8 +28,8 @@ Tiling
                     v     1      .      2      list_n  or two a row, which are computed again by the definition. A
                                                        row whose list overflows is computed by it for all codes.
 
-    tensor_core   the same with fp16 vectors and mma.sync: a warp holds 32 x 64 products, and three tiles are being
-                  copied into shared memory
+    tensor_core   the same with fp16 vectors and mma.sync: a warp holds 32 x 64 products. The rows stay in shared
+                  memory (D <= 128), and three pieces of tiles of codes are being copied there
     cpu           integer screens of 16 bits (the same proof with another bound)
 """
 

@@ -16,7 +16,7 @@ template <class T> void drive(int dtype, const std::string& type, int64_t N, int
     fill(z, 3);
     for (int64_t n = 0; n < N; n++) index[n] = int64_t((uniform() + 1) / 2 * K) * 2 % K;    // some codes get nothing
     for (int64_t n = 10; n < N; n += 11) index[n] = n % 2 ? -1 : K;                         // out of range
-    for (int64_t n = 1; n < N && K > 1000; n += 2) index[n] = 5;                            // a long run among short ones
+    for (int64_t n = 1; n < N && K > 1000; n += 2) index[n] = 5;                            // a long run
     std::iota(order.p, order.p + N, 0);
     std::stable_sort(order.p, order.p + N, [&](int64_t a, int64_t b) { return index[a] < index[b]; });
     for (int64_t k = 0; k <= K; k++) start[k] = std::count_if(index.p, index.p + N, [&](int64_t i) { return i < k; });
@@ -37,7 +37,11 @@ template <class T> void drive(int dtype, const std::string& type, int64_t N, int
 }    // namespace
 
 int main() {
-    const int64_t shapes[][3] = {{0, 3, 4}, {1, 1, 1}, {50, 7, 5}, {200, 16, 32}, {130, 5, 33}, {40, 3, 70}, {9, 3, 0}, {700, 2050, 1}};
+    const int64_t shapes[][3] = {{0, 3, 4}, {1, 1, 1}, {50, 7, 5}, {200, 16, 32},    // whole blocks
+                                 {130, 5, 33},
+                                 {40, 3, 70},
+                                 {9, 3, 0},
+                                 {700, 2050, 1}};
     each_dtype([&](auto zero, int dtype, const std::string& name, double) {
         for (auto& shape : shapes)
             for (bool segments : {false, true})

@@ -74,5 +74,7 @@ int main() {
         drive<float, float>(0, 0, Data(data), 20, 257, 64, 3);
         drive<float, float>(0, 0, Data(data), 1, 1, 1, 1);
     }
+    for (int64_t D : {100, 160})    // rows that stay while codes pass, and those that come with each tile
+        if (!SLOW) drive<float, float>(0, 0, Data(0), 20, 257, D, 1);
     stop(0, "nearest_code: all right");
 }

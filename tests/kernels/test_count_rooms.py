@@ -86,29 +86,58 @@ def test_a_short_run_of_code_stats_waits_for_no_other():
     assert rows.inst_executed == (4 * torch.bincount(index).div(4).ceil()).sum()
 
 
+def test_a_block_of_made_sample_shares_out_its_sums():
+    """4 sums of 32 lanes each: 6 shuffles a warp leave each sum in 8 lanes, where each by itself would take 5."""
+    D = 8
+    counted = launched(counting.count("made_sample", N=2, D=D, H=32), "walk_tiles")
+    times = lambda what: sum(row.inst_executed for row in counted.rows if row.what == what)
+    blocks, warps = 2, 8
+    groups = times("__syncthreads") - blocks * warps * D  # two barriers each, of each warp, beside one for each pixel
+    assert groups and times("__shfl_xor_sync") == 6 * groups / 2
+
+
 def conflicts():
-    """(wavefronts, the least) of the matrices that the tensor-core rung of nearest_code loads, on its two lines"""
-    counted = counting.count("nearest_code", rung="tensor_core", N=128, K=128, D=32)
-    rows = [row(counted, "screen_tensor_core", f"load_matrix_x4({name}", "ldmatrix", "shared")
-            for name in ("a[i]", "b[j]")]
-    assert launched(counted, "screen_tensor_core").flop == 2 * 128 * 128 * 32
-    return [(row.wavefronts, row.wavefronts_ideal) for row in rows]
+    """{access: (wavefronts, the least)} of what the tensor-core rung of nearest_code does to shared memory"""
+    counted = counting.count("nearest_code", rung="tensor_core", N=128, K=128, D=160)
+    assert launched(counted, "screen_tensor_core").flop == 2 * 128 * 128 * 160
+    lines = {"rows": ("load_matrix_x4(a[i]", "ldmatrix"), "codes": ("load_matrix_x4(b[j]", "ldmatrix"),
+             "copies": ("copy_async<16>(y_to", "cp.async")}
+    rows = {name: row(counted, "screen_tensor_core", words, what, "shared") for name, (words, what) in lines.items()}
+    return {name: (row.wavefronts, row.wavefronts_ideal) for name, row in rows.items()}
 
 
 def test_the_matrices_of_nearest_code_meet_no_conflict():
-    """Rows of 80 bytes: the 8 rows of an ldmatrix lie in different banks."""
-    assert conflicts() == [(4, 4), (4, 4)]
+    """The 8 rows of an ldmatrix lie in different banks, and so does what 8 lanes copy: their pieces are exchanged."""
+    assert conflicts() == {"rows": (4, 4), "codes": (4, 4), "copies": (4, 4)}
 
 
 @pytest.mark.thorough
-def test_without_its_padding_nearest_code_has_conflicts(tmp_path, monkeypatch):
+def test_without_the_exchange_nearest_code_has_conflicts(tmp_path, monkeypatch):
     shutil.copytree(build.CSRC, tmp_path / "csrc")
     source = tmp_path / "csrc" / "nearest_code.cu"
     text = source.read_text()
-    assert text.count("STRIDE = HD + 8") == 1
-    source.write_text(text.replace("STRIDE = HD + 8", "STRIDE = HD"))
+    assert text.count("(d ^ r / 2 % 4 * 8)") == 1
+    source.write_text(text.replace("(d ^ r / 2 % 4 * 8)", "d"))
     monkeypatch.setattr(build, "CSRC", tmp_path / "csrc")
     monkeypatch.setattr(_library, "FOLDER", tmp_path)
     _library.load.cache_clear()
-    assert conflicts() == [(16, 4), (16, 4)]
+    assert conflicts() == {"rows": (16, 4), "codes": (16, 4), "copies": (4, 4)}
     _library.load.cache_clear()
+
+
+def test_the_sieve_of_nearest_code_asks_for_a_row_once():
+    """Four lanes have the same rows: each lowers the bound of one, so that no two collide, and reads the error bound of
+    it alone. Codes are read once for all rows; rows stay in shared memory while codes pass, up to D = 128."""
+    N, K, D = 128, 256, 64
+    found = launched(counting.count("nearest_code", rung="tensor_core", N=N, K=K, D=D), "screen_tensor_core")
+    text = (build.CSRC / "nearest_code_sieve.h").read_text().splitlines()
+    of = lambda words, what: [row for row in found.rows if row.what == what and row.space == "shared"
+                              and row.file == "nearest_code_sieve.h" and words in text[row.line - 1]]
+    warps = 8 * K // 128  # and tiles
+    (bounds,), (codes,) = of("atomicMin", "atomic"), of("half = *(const Run*)", "load")
+    assert (bounds.inst_executed, bounds.wavefronts, bounds.collisions) == (warps, 1, 0)
+    assert (codes.inst_executed, codes.size, codes.wavefronts, codes.wavefronts_ideal) == (16 * warps, 8, 2, 2)
+    (margins,) = (row for row in of("return rows[r + r / 8 * 2]", "load") if row.size == 16 and row.lanes == 32)
+    assert (margins.inst_executed, margins.wavefronts, margins.wavefronts_ideal) == (warps, 4, 4)
+    copied = sum(row.bytes for row in found.rows if row.what == "cp.async" and row.space == "shared")
+    assert copied == 2 * D * (N * found.grid[1] + K)

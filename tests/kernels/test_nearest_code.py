@@ -86,6 +86,8 @@ def problems(draw):
 @example(problem=(lattice, 129, 385, 2, 5, torch.float32, torch.float32))
 @example(problem=(long_sums, 40, 130, 256, 5, torch.float16, torch.float32))
 @example(problem=(gaussian, 5, 1, 1, 5, torch.float32, torch.float32))
+@example(problem=(gaussian, 129, 385, 100, 5, torch.float32, torch.float32))  # rows that stay while codes pass
+@example(problem=(gaussian, 129, 385, 160, 5, torch.float32, torch.float32))  # and those that come with each tile
 def test_the_index_is_the_argmin_for_all_shapes(run, problem):
     check_exact(run, *made(*problem))
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.mutants
 AFFINE, ROOM = "csrc/affine_coupling.cu", "kernels/affine_coupling.py"
 AFFINE_CPU = "csrc/affine_coupling.cpp"
 SEARCH, PACK, STEP, STATS = "csrc/nearest_code.cu", "csrc/nearest_code_pack.h", "csrc/quantize.cu", "csrc/code_stats.cu"
-SEGMENTS, SIEVE = "csrc/segments.h", "csrc/nearest_code_sieve.h"
+SEGMENTS, SIEVE, LANES = "csrc/segments.h", "csrc/nearest_code_sieve.h", "csrc/lanes.h"
 CPU, SCREEN, DEFINITION = "csrc/nearest_code.cpp", "csrc/cpu/nearest_code_screen.h", "csrc/cpu/nearest_code_problem.h"
 BOOK, INTEGERS = "csrc/cpu/nearest_code_book.h", "csrc/cpu/integers.h"
 THREADS, VECTORS, NUMBERS = "csrc/cpu/threads.h", "csrc/cpu/vectors.h", "csrc/cpu/numbers.h"
@@ -68,7 +68,8 @@ MUTANTS = [
     Wrong("nearest_code", SEARCH,
           "dot[i][j] = fmaf(xd[i], yd[j], dot[i][j]);\n            }\n            __syncthreads();",
           "dot[i][j] = fmaf(xd[i], yd[j], dot[i][j]);\n            }", "a dropped barrier"),
-    Wrong("nearest_code", SEARCH, "+ lane % 16) * STRIDE + d", "+ lane % 16) * HD + d", "one stride for another"),
+    Wrong("nearest_code", SEARCH, "x + at(wn + i * 16 + lane % 16, d + lane / 16 * 8)",
+          "x + (wn + i * 16 + lane % 16) * HD + d + lane / 16 * 8", "pieces of a row in the wrong order"),
     Wrong("nearest_code", SIEVE, "low = score - margin(r, c);", "low = score + margin(r, c);",
           "a margin on the wrong side"),
     Wrong("nearest_code", PACK, "kept += x * x, rest += r * r;", "kept += x * x;", "a rounding that is not measured"),
@@ -174,6 +175,7 @@ MUTANTS = [
     Wrong("pixelcnn_sample", PIXELS_ROOM, "EARLIER: 0, UP_TO: 1}", "EARLIER: 0, UP_TO: 0}", "an off-by-one mask",
           "reference"),
     Wrong("made_sample", DRAWN, "below += exp(l[k]", "below = exp(l[k]", "= for +="),
+    Wrong("made_sample", LANES, "own = upper ? v[i + C / 2] : v[i]", "own = v[i]", "the half that was given away"),
     Wrong("made_sample", DRAW, "level >= k ? T(1) : T(0)", "level > k ? T(1) : T(0)", "an off-by-one bit"),
     Wrong("made_sample", "kernels/_levels.py", "torch.sigmoid(-l)", "torch.sigmoid(l)", "a sign", "reference"),
 ]
@@ -246,6 +248,9 @@ THOROUGH = [
     Wrong("info_nce", NCE, "s = s * tl.exp(u - finite(top)) + tl.sum", "s = s + tl.sum", "a sum that does not shrink"),
     Wrong("info_nce", NCE, "at = tl.program_id(0).to(tl.int64) * N + m", "at = m", "the last rows for all parts",
           "emulated-shared"),
+    Wrong("nearest_code", SEARCH, "if (!stay || next < steps)", "if (next < steps)", "rows that do not come again"),
+    Wrong("nearest_code", SIEVE, "s.bound[mine], ordered(low + least)", "s.bound[mine], ordered(low)",
+          "too low a bound"),
     Wrong("nearest_code", SIEVE, "g1 = x.rest + x.norm", "g1 = x.norm", "a margin without R_x N_k"),
     Wrong("nearest_code", SIEVE, "r.g2 * c.rest", "0 * c.rest", "a margin without N_x R_k"),
     Wrong("nearest_code", SIEVE, "x.norm * (gamma + 0x1p-22f)", "x.norm * 0x1p-22f", "a margin without gamma"),
@@ -317,7 +322,7 @@ def test_every_kernel_source_has_a_mistake():
     """
     rooms = {path for path in (ROOT / "kernels").glob("*.py") if "\n@triton.jit\n" in path.read_text()}
     rooms |= set((ROOT / "kernels").glob("_*_cpu.py"))
-    patterns = ["cpu/*.h", "segments.h", "draw.h"]
+    patterns = ["cpu/*.h", "segments.h", "draw.h", "lanes.h"]
     patterns += [f"{source}*.{kind}" for source in SOURCES for kind in ("cu", "cpp", "h")]
     files = rooms.union(*(filter(computes, (ROOT / "csrc").glob(pattern)) for pattern in patterns))
     assert {str(path.relative_to(ROOT)) for path in files} == set(FIRST)
