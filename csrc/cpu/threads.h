@@ -1,5 +1,8 @@
 // Threads of native CPU kernels, each with the same rounding: `parallel` and `each_part` share tasks between them.
 //
+// A thread begins with its own part of the tasks, the same part at each call: what the call before it, or an operation
+// of PyTorch, which shares numbers in the same way, left in the caches of its core is there. Then it helps the others.
+//
 // They are the threads in which PyTorch's own operations run, where these are OpenMP's: between two operations they
 // spin for some milliseconds, begin the next within a microsecond, and leave no core to other threads. Elsewhere (on
 // macOS, in the drivers, in a forked child, which has none of its parent's threads) helpers of this process sleep
@@ -20,25 +23,29 @@
 class OpenMP {
     using Parallel = void(void (*run)(void*), void* work, unsigned threads, unsigned flags);
     Parallel* const parallel = (Parallel*)dlsym(RTLD_DEFAULT, "GOMP_parallel");
+    int (*const number)() = (int (*)())dlsym(RTLD_DEFAULT, "omp_get_thread_num");
     const int process = getpid();
 
+    static const OpenMP& loaded() {
+        static const OpenMP once;
+        return once;
+    }
+
 public:
-    // Whether work(0) .. work(threads - 1) have run, each in a thread, or fewer of them if the team is smaller. It is
-    // as large as in PyTorch's operations, whatever is needed: a team that changes its size starts its threads anew.
-    template <class F> static bool share(int threads, F& work) {
-        static const OpenMP loaded;
-        if (!loaded.parallel || loaded.process != getpid()) return false;
+    static bool runs() { return loaded().parallel && loaded().number && loaded().process == getpid(); }
+
+    // Runs work(0) .. work(threads - 1), each in a thread, or fewer of them if the team is smaller. It is as large as
+    // in PyTorch's operations, whatever is needed: a team that changes its size starts its threads anew.
+    template <class F> static void share(int threads, F& work) {
         struct Team {
             F& work;
             int threads;
-            std::atomic<int> joined{0};
         } team{work, threads};
         auto join = [](void* of) {
             Team& team = *(Team*)of;
-            if (int t = team.joined++; t < team.threads) team.work(t);
+            if (int t = loaded().number(); t < team.threads) team.work(t);
         };
-        loaded.parallel(join, &team, 0, 0);
-        return true;
+        loaded().parallel(join, &team, 0, 0);
     }
 };
 
@@ -54,6 +61,10 @@ class Helpers {
         void* work;
         int next, end, running;    // helpers next .. end - 1 may still begin, `running` have begun
         Job* next_job;
+    };
+    static constexpr int MOST_PARTS = 64;    // of the tasks: more threads begin together
+    struct alignas(64) Part {                // a cache line each
+        std::atomic<int64_t> next;
     };
     std::mutex lock;
     std::condition_variable work_ready, work_done;
@@ -92,7 +103,7 @@ class Helpers {
     // none: work(0) must be able to do everything alone.
     template <class F> static void share(int threads, F work) {
         if (threads < 2) return work(0);
-        if (OpenMP::share(threads, work)) return;
+        if (OpenMP::runs()) return OpenMP::share(threads, work);
         Helpers& all = of_this_process();
         Job job = {[](void* of, int t) { (*(F*)of)(t); }, &work, 1, threads, 0, nullptr};
         {
@@ -113,22 +124,29 @@ class Helpers {
 
 public:
     template <class F> static void parallel(int64_t tasks, int threads, F work) {
-        std::atomic<int64_t> next{0};
-        share(int(std::min<int64_t>(threads, tasks)), [&](int t) {
+        threads = int(std::min<int64_t>(threads, tasks));
+        const int parts = std::min(threads, MOST_PARTS);
+        auto first = [&](int part) { return tasks / parts * part + std::min<int64_t>(part, tasks % parts); };
+        Part part[MOST_PARTS];
+        for (int i = 0; i < parts; i++) part[i].next = first(i);
+        share(threads, [&](int t) {
             Environment environment;
-            for (int64_t task; (task = next++) < tasks;) work(task, t);
+            for (int i = 0; i < parts; i++) {
+                const int own = (t + i) % parts;
+                for (int64_t task; (task = part[own].next++) < first(own + 1);) work(task, t);
+            }
         });
     }
 };
 
 namespace {
 
-// work(task, thread) for each task 0 .. tasks - 1. A free thread takes the next task; all are done at the end.
+// work(task, thread) for each task 0 .. tasks - 1. A free thread takes a task of another; all are done at the end.
 template <class F> void parallel(int64_t tasks, int threads, F work) { Helpers::parallel(tasks, threads, work); }
 
 constexpr int64_t PART = 4096;    // numbers of a task, about: a multiple of 4
-#ifndef WORTH_A_THREAD
-#define WORTH_A_THREAD 50e3    // nanoseconds of work, more than it takes to wake a thread; in the drivers 1
+#ifndef WORTH_A_THREAD    // nanoseconds of work, more than it takes to begin in a thread; in the drivers 1
+#define WORTH_A_THREAD (OpenMP::runs() ? 10e3 : 50e3)
 #endif
 
 // How many of the threads it is worth waking for so many numbers, each of which takes one thread so many nanoseconds
