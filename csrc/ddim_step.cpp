@@ -1,11 +1,11 @@
 // One step of a sampler on a CPU: guidance, x0, its threshold, x_s.   Room: kernels/ddim_step.py
 //
 // Without a dynamic threshold a task is some short rows, or a part of a long one. With it a task is a row: |x0| above
-// 1, few as they are, are collected as integers of the same order, and the rank is selected among them; the second
-// pass finds the row in the cache. Each number is written by one task: results do not depend on threads.
+// 1, few as they are, are collected, and the number in the rank is found as on a GPU, by counting how many are larger,
+// as integers of the same order; the last pass finds the row in the cache. Each number is written by one task: results
+// do not depend on threads.
 
 #ifndef SET    // ---- the problem, once for all instruction sets ------------------------------------------------------
-#include <algorithm>
 #include <type_traits>
 #include "cpu/numbers.h"
 #include "cpu/threads.h"
@@ -15,8 +15,6 @@ namespace {
 enum Threshold { NONE,
                  STATIC,
                  DYNAMIC };
-
-template <class T> using Key = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
 
 template <class T> struct Problem {
     const T *x, *o, *u, *noise;    // (N, D); u and noise may be null
@@ -45,21 +43,35 @@ template <class T> static inline vec<T> predicted(const Problem<T>& p, int64_t a
     return (p.p + zero) * x + (p.q + zero) * out;
 }
 
-// The |x0| of row n that are not at most 1, NaN too, as integers; how many
-template <class T> static int64_t beyond_one(const Problem<T>& p, int64_t n, Key<T>* key) {
+// s = max(1, |x0_n| in the rank). `large` is space for D numbers: the |x0_n| that are not at most 1, NaN too
+template <class T> static T bound(const Problem<T>& p, int64_t n, T* large) {
+    using Key = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;    // in the same order, NaN above infinity
+    Key low, high = Key(~(Key(1) << (8 * sizeof(T) - 1)));
+    T s = 1, lane[LANES<T>];
+    std::memcpy(&low, &s, sizeof low);
     int64_t found = 0;
-    T lane[LANES<T>];
     each_vector<T>(p.D, [&](int64_t d, int64_t count) {
         vec<T> x0 = predicted(p, n * p.D + d, count, load(p.x + n * p.D + d, count));
-        store(lane, x0);
-        for (int64_t l = 0; l < count; l++) {
-            Key<T> bits;
-            std::memcpy(&bits, lane + l, sizeof bits);
-            key[found] = bits & (Key<T>(-1) >> 1);
-            found += !(lane[l] <= 1 && lane[l] >= -1);
+        store(lane, (vec<T>)((vec<Key>)x0 & high));
+        for (int64_t l = 0; l < count; l++) {    // without a branch, which nobody could predict
+            Key key;
+            std::memcpy(&key, lane + l, sizeof key);
+            large[found] = lane[l], found += key > low;
         }
     });
-    return found;
+    const int64_t least_above = p.D - p.rank;
+    if (found < least_above) return 1;
+    while (low < high) {    // the least key that has fewer above it
+        const Key middle = low + (high - low) / 2;
+        vec<Key> above = {};    // a comparison gives -1
+        each_vector<T>(found, [&](int64_t i, int64_t count) {
+            above += (vec<Key>)load(large + i, count) > middle + vec<Key>{};
+        });
+        if (-total<Key>(above) < least_above) high = middle;
+        else low = middle + 1;
+    }
+    std::memcpy(&s, &low, sizeof s);
+    return s;
 }
 
 // Columns d0 ... d1-1 of rows n0 ... n1-1, with x0 within -s ... s
@@ -83,24 +95,13 @@ template <class T> static void step(const Problem<T>& p, int64_t n0, int64_t n1,
 // ---- tasks and the entry point --------------------------------------------------------------------------------------
 namespace {
 
-// max(1, |x0| in the rank), where `found` of the D lie beyond 1
-template <class T> T bound(const Problem<T>& p, Key<T>* key, int64_t found) {
-    int64_t rank = p.rank - (p.D - found);
-    if (rank < 0) return 1;
-    std::nth_element(key, key + rank, key + found);
-    T s;
-    std::memcpy(&s, key + rank, sizeof s);
-    return s;
-}
-
-template <class T> void run_steps(const Problem<T>& p, Key<T>* work, int threads) {
+template <class T> void run_steps(const Problem<T>& p, T* work, int threads) {
     const int set = instruction_set();
     auto step = OF_SET(set, step<T>);
-    auto beyond_one = OF_SET(set, beyond_one<T>);
+    auto bound = OF_SET(set, bound<T>);
     if (p.threshold == DYNAMIC)
-        return parallel(p.D ? p.N : 0, worth_waking(threads, p.N * p.D, 15), [&](int64_t n, int t) {
-            Key<T>* key = work + t * p.D;
-            step(p, n, n + 1, 0, p.D, bound(p, key, beyond_one(p, n, key)));
+        return parallel(p.D ? p.N : 0, worth_waking(threads, p.N * p.D, 2), [&](int64_t n, int t) {
+            step(p, n, n + 1, 0, p.D, bound(p, n, work + t * p.D));
         });
     each_part(p.N, p.D, threads, p.seed ? 2 : 0.4,
               [&](int64_t n0, int64_t n1, int64_t d0, int64_t d1) { step(p, n0, n1, d0, d1, T(1)); });
@@ -120,7 +121,7 @@ extern "C" int ddim_step_cpu(int dtype, const void* x, const void* output, const
         run_steps(Problem<T>{(const T*)x, (const T*)output, (const T*)unconditional, c ? (const T*)noise : nullptr,
                              c ? (const uint64_t*)seed : nullptr, (T*)x_s, T(w), T(p), T(q), T(a), T(k), T(c),
                              Threshold(threshold), rank, N, D},
-                  (Key<T>*)work, threads);
+                  (T*)work, threads);
     });
 }
 #endif

@@ -37,7 +37,7 @@ Tiling
     r numbers of the row are below the result. Counts are exact: the same s whatever the order.
     naive     a program a row counts by walking along the row, once a bit; a second kernel takes the step, tile by tile
     held      a program holds BN whole rows in registers, counts there, and takes the step; longer rows go the naive way
-    cpu       a task is a row: its |x0| above 1 are collected, few as they are, and the rank is selected among them
+    cpu       a task is a row: its |x0| above 1 are collected, few as they are, and counted in the same way
 """
 
 import math

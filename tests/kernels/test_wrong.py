@@ -212,7 +212,7 @@ NATIVE = [
           "every element with a row of its own", "cpu"),
     Wrong("spline_coupling", SPLINE_CPU, "std::min(p.N, (task + 1) * of_a_task)",
           "std::min(p.N - 1, (task + 1) * of_a_task)", "the last row forgotten", "cpu"),
-    Wrong("ddim_step", STEP_BACK_CPU, "p.rank - (p.D - found)", "p.rank - (p.D - found) - 1",
+    Wrong("ddim_step", STEP_BACK_CPU, "least_above = p.D - p.rank", "least_above = p.D - p.rank + 1",
           "an off-by-one rank", "cpu"),
     Wrong("q_sample", NOISED_CPU, "T(known ? p.sigma[p.t[n]] : 0)", "T(known ? p.sigma[p.t[n0]] : 0)",
           "every row with the time of the first", "cpu"),
