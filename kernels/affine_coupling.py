@@ -210,14 +210,14 @@ def affine_coupling(x, s, t, save="x"):
     _check.one_of("save", save, ("x", "y"))
     x, s, t = _checked(x=x, s=s, t=t)
     y, logdet = (_saving_x if save == "x" else _saving_y)(x=_check.as_rows(x), s=_check.as_rows(s), t=_check.as_rows(t))
-    return y.reshape(x.shape), logdet
+    return (y if x.dim() == 2 else y.reshape(x.shape)), logdet
 
 
 def affine_coupling_inverse(y, s, t):
     """x = (y - t) e^-s and logdet = -sum of s over all but dimension 0.   (N, ...) three times -> (N, ...), (N,)"""
     y, s, t = _checked(y=y, s=s, t=t)
     x, logdet = _inverse(y=_check.as_rows(y), s=_check.as_rows(s), t=_check.as_rows(t))
-    return x.reshape(y.shape), logdet
+    return (x if y.dim() == 2 else x.reshape(y.shape)), logdet
 
 
 def _checked(**named):
