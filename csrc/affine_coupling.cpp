@@ -27,7 +27,7 @@ template <class T> struct Coupling {    // of the inverse, x is y and y is x
 template <class T> struct Gradient {    // of the inverse, dy is dx and dx is dy
     Strided<T> dy, kept, s, t;          // (N, D); kept is x where t.p is null, else y
     const T* dlogdet;                   // (N)
-    T *dx, *ds;                         // (N, D)
+    T *dx, *ds, *dt;                    // (N, D); dt of the inverse alone: else it is dy
     int64_t N, D;
 };
 
@@ -138,7 +138,7 @@ static void backward(const Gradient<T>& p, int64_t n0, int64_t n1, int64_t d0, i
     T copy[4][PART];
     const Rows<T> of_dy = rows_of(p.dy, n0, n1, d0, d1, copy[0]), of_kept = rows_of(p.kept, n0, n1, d0, d1, copy[1]),
                   of_s = rows_of(p.s, n0, n1, d0, d1, copy[2]), of_t = rows_of(p.t, n0, n1, d0, d1, copy[3]);
-    T *dx = p.dx + n0 * p.D + d0, *ds = p.ds + n0 * p.D + d0;
+    T *dx = p.dx + n0 * p.D + d0, *ds = p.ds + n0 * p.D + d0, *dt = inverse ? p.dt + n0 * p.D + d0 : nullptr;
     auto pull = [&](int64_t n, int64_t d, int64_t count, vec<T> dlogdet) {    // of `count` numbers of row n from d on
         const vec<T> dy = load(of_dy.p + n * of_dy.row + d, count), s = load(of_s.p + n * of_s.row + d, count),
                      kept = load(of_kept.p + n * of_kept.row + d, count);
@@ -146,6 +146,7 @@ static void backward(const Gradient<T>& p, int64_t n0, int64_t n1, int64_t d0, i
         store(dx + n * p.D + d, dy * es, count);
         if (inverse) {    // was: x = (y - t) e^-s
             store(ds + n * p.D + d, fused_minus(dy, kept, -dlogdet), count);
+            store(dt + n * p.D + d, -(dy * es), count);
         } else {    // was: y = x e^s + t
             const vec<T> xes = p.t.p ? kept - load(of_t.p + n * of_t.row + d, count) : kept * es;
             store(ds + n * p.D + d, fused(dy, xes, dlogdet), count);
@@ -185,12 +186,12 @@ int forward(int dtype, const void* x, const void* s, const void* t, const int64_
 
 template <bool inverse>
 int gradient(int dtype, const void* dy, const void* dlogdet, const void* kept, const void* s, const void* t,
-             const int64_t* strides, void* dx, void* ds, int64_t N, int64_t D, int threads) {
+             const int64_t* strides, void* dx, void* ds, void* dt, int64_t N, int64_t D, int threads) {
     if (N < 0 || D < 0 || threads < 1) return 1;
     return with_float_or_double(dtype, [&](auto zero) {
         using T = decltype(zero);
         const Strided<T> of_dy(dy, strides), of_kept(kept, strides + 2), of_s(s, strides + 4), of_t(t, strides + 6);
-        const Gradient<T> p = {of_dy, of_kept, of_s, of_t, (const T*)dlogdet, (T*)dx, (T*)ds, N, D};
+        const Gradient<T> p = {of_dy, of_kept, of_s, of_t, (const T*)dlogdet, (T*)dx, (T*)ds, (T*)dt, N, D};
         const auto backward = BEST(backward<inverse, T>);
         each_part(N, D, threads, 0.2,
                   [&](int64_t n0, int64_t n1, int64_t d0, int64_t d1) { backward(p, n0, n1, d0, d1); });
@@ -214,11 +215,11 @@ extern "C" int affine_coupling_inverse_cpu(int dtype, const void* y, const void*
 extern "C" int affine_coupling_backward_cpu(int dtype, const void* dy, const void* dlogdet, const void* kept,
                                             const void* s, const void* t, const int64_t* strides, void* dx, void* ds,
                                             int64_t N, int64_t D, int threads) {
-    return gradient<false>(dtype, dy, dlogdet, kept, s, t, strides, dx, ds, N, D, threads);
+    return gradient<false>(dtype, dy, dlogdet, kept, s, t, strides, dx, ds, nullptr, N, D, threads);
 }
 extern "C" int affine_coupling_inverse_backward_cpu(int dtype, const void* dx, const void* dlogdet, const void* x,
-                                                    const void* s, const int64_t* strides, void* dy, void* ds,
+                                                    const void* s, const int64_t* strides, void* dy, void* ds, void* dt,
                                                     int64_t N, int64_t D, int threads) {
-    return gradient<true>(dtype, dx, dlogdet, x, s, nullptr, strides, dy, ds, N, D, threads);
+    return gradient<true>(dtype, dx, dlogdet, x, s, nullptr, strides, dy, ds, dt, N, D, threads);
 }
 #endif

@@ -22,8 +22,9 @@ Shapes
 
 Traffic
     a number read or written is w bytes (4 for float32); per element: forward or inverse 3 in + 1 out = 4w and 2
-    operations and one exp; backward 3 in + 2 out = 5w, with save="y" 4 in + 2 out = 6w. Memory is the bound: 16, 20, 24
-    bytes an element in float32. Eager PyTorch moves at least 36: exp (8), mul (12), add (12), sum (4).
+    operations and one exp; backward 3 in + 2 out = 5w, with save="y" 4 in + 2 out = 6w; of the inverse dt is no dy that
+    is there already, 3 in + 3 out. Memory is the bound: 16, 20, 24 bytes an element in float32. Eager PyTorch moves at
+    least 36: exp (8), mul (12), add (12), sum (4).
     On a CPU exp hides behind memory where vectors are wide: one core of an EPYC with AVX-512 takes 30 us for 64 x 3072
     and for two copies of 64 x 3072 numbers, 16 bytes an element too; with AVX2 75 us, bound by exp. Into memory at hand
     8192 x 1024 takes 3.6 ms, two copies 3.4; with a new y 20.6 ms, clone and copy_ 17.9: most is the system's work on
@@ -95,7 +96,8 @@ def reference_inverse_backward(dx, dlogdet, x, s):
     # inverse was: x = (y - t) e^-s, logdet = -sum_d s;   so dx/ds = -x
     dtype = dx.dtype
     dx, x, s = (a.to(sum_dtype(dtype)) for a in (dx, x, s))
-    return (dx * (-s).exp()).to(dtype), (-dx * x - dlogdet[:, None]).to(dtype)
+    dy = (dx * (-s).exp()).to(dtype)
+    return dy, (-dx * x - dlogdet[:, None]).to(dtype), -dy
 
 
 # ---- kernel: for GPUs in csrc/affine_coupling.cu, for CPUs in csrc/affine_coupling.cpp, by these names ---------------
@@ -138,12 +140,13 @@ def launch_backward(backend, rung, dy, dlogdet, kept, s, t):
 
 
 def launch_inverse_backward(backend, rung, dx, dlogdet, x, s):
-    (N, D), dtype = dx.shape, dx.dtype
+    (N, D), dtype, native = dx.shape, dx.dtype, backend == "cpu"
     (dx, x, s, _), strides = ready(backend, dx, x, s, None)
-    dy, ds = dx.new_empty(N, D), dx.new_empty(N, D)
+    dy, ds, *dt = (dx.new_empty(N, D) for _ in range(3 if native else 2))  # a GPU's kernel gives no dt
     name = f"affine_coupling_inverse_backward_{rung or backend}"
-    _library.call("affine_coupling", backend, name, dx.dtype, dx, dlogdet, x, s, *strides, dy, ds, N, D)
-    return dy.to(dtype), ds.to(dtype)
+    _library.call("affine_coupling", backend, name, dx.dtype, dx, dlogdet, x, s, *strides, dy, ds, *dt, N, D)
+    dt = dt[0] if native else -dy
+    return dy.to(dtype), ds.to(dtype), dt.to(dtype)
 
 
 def ready(backend, *tensors):
@@ -168,8 +171,8 @@ def gradient_saving_y(dy, dlogdet, y, s, t):
 
 
 def inverse_gradient(dx, dlogdet, x, s):
-    dy, ds = _inverse_backward(dx=dx, dlogdet=dlogdet, x=x, s=s)
-    return dict(y=dy, s=ds, t=-dy)
+    dy, ds, dt = _inverse_backward(dx=dx, dlogdet=dlogdet, x=x, s=s)
+    return dict(y=dy, s=ds, t=dt)
 
 
 # ---- registration ---------------------------------------------------------------------------------------------------
@@ -195,8 +198,8 @@ _backward = differentiable(operator(
 ), rows="dy dlogdet kept s t")
 _inverse_backward = differentiable(operator(
     COUPLING, "affine_coupling_inverse_backward(Tensor dx, Tensor dlogdet, Tensor x, Tensor s)"
-    " -> (Tensor dy, Tensor ds)",
-    fake="dx s", takes="dx x s: T(N, D); dlogdet: R(N)", strided="dx x s",
+    " -> (Tensor dy, Tensor ds, Tensor dt)",
+    fake="dx s s", takes="dx x s: T(N, D); dlogdet: R(N)", strided="dx x s",
     reference=reference_inverse_backward, kernel=launch_inverse_backward, cpu=launch_inverse_backward,
 ), rows="dx dlogdet x s")
 

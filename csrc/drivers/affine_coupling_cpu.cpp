@@ -12,7 +12,7 @@ extern "C" int affine_coupling_backward_cpu(int dtype, const void* dy, const voi
                                             const void* s, const void* t, const int64_t* strides, void* dx, void* ds,
                                             int64_t N, int64_t D, int threads);
 extern "C" int affine_coupling_inverse_backward_cpu(int dtype, const void* dx, const void* dlogdet, const void* x,
-                                                    const void* s, const int64_t* strides, void* dy, void* ds,
+                                                    const void* s, const int64_t* strides, void* dy, void* ds, void* dt,
                                                     int64_t N, int64_t D, int threads);
 
 namespace {
@@ -48,9 +48,13 @@ void drive(int dtype, const std::string& what, double precision, int64_t N, int6
         [&](auto& dy, auto& dlogdet, auto& kept, auto& s, const T* t, auto& dx, auto& ds, bool inverse) {
             const Spread<T> G(dy.p, lies, N, D), K(kept.p, {0, lies.more}, N, D), S(s.p, lies, N, D), U(t, lies, N, D);
             const int64_t strides[] = {G.row, G.step, K.row, K.step, S.row, S.step, U.row, U.step};
-            if (inverse)
-                return affine_coupling_inverse_backward_cpu(dtype, G.all.p, dlogdet.p, K.all.p, S.all.p, strides, dx.p,
-                                                            ds.p, N, D, threads);
+            if (inverse) {
+                Array<T> dt(N * D);
+                int code = affine_coupling_inverse_backward_cpu(dtype, G.all.p, dlogdet.p, K.all.p, S.all.p, strides,
+                                                                dx.p, ds.p, dt.p, N, D, threads);
+                for (int64_t i = 0; i < N * D; i++) expect(what + " inverse dt", i, dt[i], -dx[i], 0);
+                return code;
+            }
             return affine_coupling_backward_cpu(dtype, G.all.p, dlogdet.p, K.all.p, S.all.p, t ? U.all.p : nullptr,
                                                 strides, dx.p, ds.p, N, D, threads);
         });
