@@ -13,10 +13,10 @@ import functools
 import itertools
 
 import torch
-import torch.nn.functional as F
 
 from .gate import hooked
 from .known import Known, made_by, theirs
+from .masks import same
 
 
 class Walk(Known):
@@ -30,12 +30,14 @@ class Walk(Known):
             raise self.unlike("its network is no sequence of masked layers and activations")
         self.keep = tuple(f"hyper.{i}.mask" for i in range(0, len(layers), 2))
         self.masks = [layer.mask != 0 for layer in layers[::2]]
+        self.bytes = [layer.mask.detach().clone() for layer in layers[::2]]
         self.learn(module.total)
         D = self.masks[0].shape[1]
         self.probes, self.usual = [(3, D)], (16, D)
 
     def learn(self, total):
-        """The step of each x_d, and of every layer the order of its units, and how many are ready before each step."""
+        """The step of each x_d; of every layer the order of its units, and how many get ready at each step; and whether
+        its mask hides anything that is ready."""
         D, last, at = self.masks[0].shape[1], len(self.masks[-1]), self.masks[0].device
         if last != D * total:
             raise self.unlike("it has a context")
@@ -56,6 +58,15 @@ class Walk(Known):
         self.known = [torch.searchsorted(each.sort()[0], torch.arange(self.steps + 1, device=at), right=True).tolist()
                       for each in ready]  # at step s, known[i][s] units of layer i are
         self.order.append((self.order[0][:, None] * total + torch.arange(total, device=at)).flatten())
+        gets = lambda known: [b - a for a, b in itertools.pairwise(known)]
+        x = gets(self.known[0])
+        hidden = [gets([0, *known[:-1], len(each)]) for known, each in zip(self.known[1:], ready[1:], strict=True)]
+        self.new = [x, *hidden, [total * count for count in x]]  # of hidden units the last are those that none sees
+        self.hides = []
+        for mask, (k, j), known, new in zip(self.masks, itertools.pairwise(self.order), self.known, self.new[1:],
+                                            strict=True):
+            rows = zip(mask[j][:, k].split(new), known[: self.steps], strict=False)
+            self.hides.append(not all(mask[:, :count].all() for mask, count in rows))
 
     @staticmethod
     def call(module, z):
@@ -71,24 +82,27 @@ class Walk(Known):
 
     def inverse(self, module, owner, z):
         linear, between = list(module.hyper)[::2], list(module.hyper)[1::2]
-        alike = (layer.mask.device == mask.device and torch.equal(layer.mask != 0, mask)
-                 for layer, mask in zip(linear, self.masks, strict=True))
+        alike = (same(layer.mask, seen) or layer.mask.device == mask.device and torch.equal(layer.mask != 0, mask)
+                 for layer, mask, seen in zip(linear, self.masks, self.bytes, strict=True))
         if torch.is_grad_enabled() or z.dtype != linear[0].weight.dtype or hooked(module.hyper) or not all(alike):
             return owner(z)
-        weights = [(layer.mask * layer.weight).index_select(0, j).index_select(1, k) for layer, (k, j) in
-                   zip(linear, itertools.pairwise(self.order), strict=True)]
+        weights = [(layer.mask * layer.weight if hides else layer.weight).index_select(0, j).index_select(1, k)
+                   for layer, hides, (k, j) in zip(linear, self.hides, itertools.pairwise(self.order), strict=True)]
         biases = [layer.bias[j] for layer, j in zip(linear, self.order[1:], strict=True)]
         shape, z = z.shape, z.reshape(-1, z.shape[-1])[:, self.order[0]]
         units = [torch.zeros_like(z), *(z.new_zeros(len(z), len(weight)) for weight in weights[:-1])]
-        done = 0
-        for s in range(self.steps):
-            for i, (W, b, f) in enumerate(zip(weights, biases, between, strict=False)):
-                new, k = slice(self.known[i + 1][s - 1] if s else 0, self.known[i + 1][s]), self.known[i][s]
-                units[i + 1][:, new] = f(F.linear(units[i][:, :k], W[new, :k], b[new]))
-            d, k = slice(done, done := self.known[0][s + 1]), self.known[-1][s]
-            rows = slice(d.start * module.total, d.stop * module.total)
-            phi = F.linear(units[-1][:, :k], weights[-1][rows, :k], biases[-1][rows]).unflatten(-1, (-1, module.total))
-            units[0][:, d] = module.univariate(*theirs(module, "unpack")(phi, module.shapes)).inv(z[:, d])
+        # of each step: what it computes, in its place, and by which weights
+        to = [each.split(new, 1) for each, new in zip(units, self.new, strict=False)]
+        W = [weight.t().split(new, 1) for weight, new in zip(weights, self.new[1:], strict=True)]
+        b = [bias.split(new) for bias, new in zip(biases, self.new[1:], strict=True)]
+        z, unpack = z.split(self.new[0], 1), theirs(module, "unpack")
+        with torch.inference_mode():  # its views cost less than those without gradients
+            for s in range(self.steps):
+                of = lambda i, s=s: torch.addmm(b[i][s], units[i][:, : self.known[i][s]], W[i][s][: self.known[i][s]])
+                for i, f in enumerate(between):
+                    to[i + 1][s].copy_(f(of(i)))
+                phi = of(len(between)).unflatten(-1, (-1, module.total))
+                to[0][s].copy_(module.univariate(*unpack(phi, module.shapes)).inv(z[s]))
         return units[0][:, self.order[0].argsort()].view(shape)
 
 

@@ -56,6 +56,14 @@ def test_it_draws_what_its_owner_draws_without_a_pass(order, hidden):
     torch.testing.assert_close(draws(genmini.unswap(module), z), expected, rtol=0, atol=0)
 
 
+def test_what_a_mask_hides_of_what_is_ready_stays_hidden():
+    module, z = flow(hidden=(30, 20)), torch.randn(3, 5)
+    module.hyper[2].mask *= torch.rand(20, 30) < 0.5
+    expected = draws(module, z)
+    torch.testing.assert_close(draws(swapped(module), z), expected)
+    assert not module.asked and not draws(module, z).is_inference()
+
+
 def test_only_who_samples_asks_for_it():
     assert all(row.room == "masked_linear" for row in genmini.swap(flow(), measure=False).rows)
 
