@@ -136,6 +136,7 @@ PRODUCTS = {  # of rooms, by their first tensors
     "nearest_code": lambda z, e, *_: 2 * math.prod(z) * e[0],  # (N, D), (K, D)
     "masked_linear": lambda x, w, *_: 2 * math.prod(x) * w[0],  # (N, K), (J, K): a product that skips no mask
     "masked_linear_dw": lambda dy, x, *_: 2 * math.prod(dy) * x[-1],  # (N, J), (N, K)
+    "masked_linear_backward": lambda dy, x, *_: 4 * math.prod(dy) * x[-1],
     "masked_conv2d": lambda x, w, *_: 2 * x[0] * math.prod(x[2:]) * math.prod(w),  # (N, C, H, W), (O, C, kh, kw)
     "masked_conv2d_turned": lambda dy, w, *_: 2 * dy[0] * math.prod(dy[2:]) * math.prod(w),
     "masked_conv2d_backward": lambda dy, x, w, *_: 4 * dy[0] * math.prod(dy[2:]) * math.prod(w),

@@ -1,8 +1,10 @@
-"""The masked product on CPU tensors, in PyTorch, without the masked corner of W: half the time for sorted degrees.
+"""The masked product on CPU tensors, in PyTorch, without the dead tiles of W: half the time for sorted degrees.
 
-The backend `cpu` of kernels/masked_linear.py. Degrees in another order are sorted first, with their rows and columns,
-and the result is put back in the order given. A small product is not worth cutting: it takes the whole mask. What
-depends on the degrees alone is computed once for their values, and kept, but for whole masks above KEPT.
+The backend `cpu` of kernels/masked_linear.py. Of ROWS outputs at a time only the spans of inputs that some of them see
+are multiplied (kernels/_spans.py). Degrees in another order may leave few tiles dead: then they are sorted, with their
+rows and columns, and the result is put back in the order given. A small product is not worth cutting: it takes the
+whole mask. What depends on the degrees alone is computed once for their values, and kept, but for whole masks above
+KEPT.
 """
 
 import functools
@@ -12,44 +14,88 @@ import torch
 import torch.nn.functional as F
 
 from ._bits import bits_of, masked, masked_
+from ._spans import GAP, ROWS, spans, tiles_of_degrees
 
 SMALL = 2**22  # multiplications of a product that is not cut
 KEPT = 2**20  # weights whose whole mask is kept: 64 masks of float32 are at most 256 MiB
-ROWS = 128  # outputs that are computed at a time in a larger one
+SORTING = 0.15  # of the weights: to sort is worth it if so many more are dead then
 
 
-class Staircase(NamedTuple):
-    in_order: torch.Tensor | None  # that sorts the inputs; None: they are sorted
-    out_order: torch.Tensor | None
-    steps: tuple  # (rows, live, mixed, bits): outputs, the inputs that some of them see, the mixed ones, their mask
+class Order(NamedTuple):
+    k: torch.Tensor  # that sorts the inputs
+    j: torch.Tensor  # the outputs
+    k_back: torch.Tensor  # and back
+    j_back: torch.Tensor
 
 
-def by_staircase(x, weight, bias, in_degree, out_degree, strict):  # (N, K), (J, K), (J) -> (N, J)
+def by_tiles(x, weight, bias, in_degree, out_degree, strict):  # (N, K), (J, K), (J) -> (N, J)
     if _small(len(x), in_degree, out_degree):
         return F.linear(x, masked(weight, _whole(in_degree, out_degree, strict, *_layout(weight))), bias)
-    k, j, steps = _staircase(*_values(in_degree, out_degree), strict, *_layout(weight))
-    if k is not None:
-        x, weight = x.index_select(1, k), weight.index_select(0, j).index_select(1, k)
-        bias = bias if bias is None else bias[j]
-    y = x.new_empty(len(x), len(weight))
-    for rows, live, mixed, bits in steps:
-        w = weight[rows, live].clone()
-        masked_(w[:, mixed], bits)
-        y[:, rows] = F.linear(x[:, live], w, bias if bias is None else bias[rows])
-    return y if k is None else y.index_select(1, j.argsort())
+    values = *_values(in_degree, out_degree), strict
+    order = _order(*values)
+    if order:
+        x, weight = x.index_select(1, order.k), weight.index_select(0, order.j).index_select(1, order.k)
+        bias = None if bias is None else bias[order.j]
+    y = product(x, weight, bias, _steps(*values, False, *_layout(weight)))
+    return y.index_select(1, order.j_back) if order else y
 
 
-def dw_by_staircase(dy, x, in_degree, out_degree, strict):  # (N, J), (N, K) -> (J, K)
+def dw_by_tiles(dy, x, in_degree, out_degree, strict):  # (N, J), (N, K) -> (J, K)
     if _small(len(x), in_degree, out_degree):
         return masked_(dy.T @ x, _whole(in_degree, out_degree, strict, x.dtype, False))
-    k, j, steps = _staircase(*_values(in_degree, out_degree), strict, x.dtype, False)
-    if k is not None:
-        dy, x = dy.index_select(1, j), x.index_select(1, k)
+    values = *_values(in_degree, out_degree), strict
+    order = _order(*values)
+    if order:
+        dy, x = dy.index_select(1, order.j), x.index_select(1, order.k)
+    dw = outer(dy, x, _steps(*values, False, x.dtype, False))
+    return dw.index_select(1, order.k_back).index_select(0, order.j_back) if order else dw
+
+
+def both_by_tiles(dy, x, weight, in_degree, out_degree, strict):  # -> (N, K), (J, K)
+    if _small(len(x), in_degree, out_degree):
+        bits = _whole(in_degree, out_degree, strict, x.dtype, False)
+        return dy @ masked(weight, bits), masked_(dy.T @ x, bits)
+    values = *_values(in_degree, out_degree), strict
+    order = _order(*values)
+    if order:
+        dy, x = dy.index_select(1, order.j), x.index_select(1, order.k)
+        weight = weight.index_select(0, order.j).index_select(1, order.k)
+    dx = product(dy, weight.T, None, _steps(*values, True, *_layout(weight.T)))
+    dw = outer(dy, x, _steps(*values, False, x.dtype, False))
+    if not order:
+        return dx, dw
+    weight = torch.index_select(dw, 1, order.k_back, out=weight)  # in memory that is at hand: new pages cost time
+    return torch.index_select(dx, 1, order.k_back, out=x), torch.index_select(weight, 0, order.j_back, out=dw)
+
+
+def product(x, weight, bias, steps):
+    """y_nj = sum_k x_nk (W o M)_jk + b_j"""
+    y = x.new_empty(len(x), len(weight))
+    biases = [None] * len(steps) if bias is None else bias.split(ROWS)
+    for part, weights, b, seen in zip(y.split(ROWS, 1), weight.split(ROWS), biases, steps, strict=False):
+        for i, (live, mixed, bits) in enumerate(seen):
+            w = weights.narrow(1, *live).clone()
+            masked_(w.narrow(1, *mixed), bits)
+            if i:
+                part.addmm_(x.narrow(1, *live), w.T)
+            elif bias is None:
+                torch.mm(x.narrow(1, *live), w.T, out=part)
+            else:
+                torch.addmm(b, x.narrow(1, *live), w.T, out=part)
+        if not seen:
+            part.zero_() if bias is None else part.copy_(b)
+    return y
+
+
+def outer(dy, x, steps):
+    """dW_jk = M_jk sum_n dy_nj x_nk"""
     dw = x.new_zeros(dy.shape[1], x.shape[1])
-    for rows, live, mixed, bits in steps:
-        torch.mm(dy[:, rows].T, x[:, live], out=dw[rows, live])
-        masked_(dw[rows, live][:, mixed], bits)
-    return dw if k is None else dw.index_select(0, j.argsort()).index_select(1, k.argsort())
+    for part, dy_part, seen in zip(dw.split(ROWS), dy.split(ROWS, 1), steps, strict=False):
+        for live, mixed, bits in seen:
+            w = part.narrow(1, *live)
+            torch.mm(dy_part.T, x.narrow(1, *live), out=w)
+            masked_(w.narrow(1, *mixed), bits)
+    return dw
 
 
 def _small(N, in_degree, out_degree):
@@ -91,28 +137,27 @@ def _masked(in_degree, out_degree, strict, dtype, turned):
 
 
 @functools.lru_cache(maxsize=64)
-def _staircase(in_values, out_values, strict, dtype, turned):
+def _order(in_values, out_values, strict):
+    """What sorts the degrees, or None if it would not make many more tiles dead."""
     in_degree, out_degree = _tensors(in_values, out_values)
-    if _sorted(in_degree, out_degree):
-        return Staircase(None, None, tuple(_steps(in_degree, out_degree, strict, dtype, turned)))
     k, j = in_degree.argsort(stable=True), out_degree.argsort(stable=True)
-    return Staircase(k, j, tuple(_steps(in_degree[k], out_degree[j], strict, dtype, turned)))
+    dead = lambda *degrees: 1 - tiles_of_degrees(*degrees, strict)[0].float().mean()
+    gain = dead(in_degree[k], out_degree[j]) - dead(in_degree, out_degree)
+    return Order(k, j, k.argsort(), j.argsort()) if gain > SORTING else None
 
 
-def _sorted(*degrees):
-    """Whether all degrees ascend, or all descend."""
-    return all((d[1:] >= d[:-1]).all() for d in degrees) or all((d[1:] <= d[:-1]).all() for d in degrees)
-
-
-def _steps(in_degree, out_degree, strict, dtype, turned):
-    """Yield, for ROWS outputs at a time: these, the inputs that some of them see, the mixed ones of those, the mask."""
-    K, J = len(in_degree), len(out_degree)
-    descending = bool((in_degree[:1] > in_degree[-1:]).any() or (out_degree[:1] > out_degree[-1:]).any())
-    seen = torch.searchsorted(in_degree.flip(0) if descending else in_degree, out_degree, right=not strict).tolist()
-    for start in range(0, J, ROWS):
-        rows = slice(start, min(start + ROWS, J))
-        most, least = max(seen[start], seen[rows.stop - 1]), min(seen[start], seen[rows.stop - 1])
-        live, mixed = slice(0, most), slice(least, most)
-        if descending:
-            live, mixed = slice(K - most, K), slice(0, most - least)
-        yield rows, live, mixed, _masked(in_degree[live][mixed], out_degree[rows], strict, dtype, turned)
+@functools.lru_cache(maxsize=64)
+def _steps(in_values, out_values, strict, transposed, dtype, turned):
+    """Of each ROWS outputs, ((live, mixed, bits), ...): the spans of inputs that some of them see, the mixed ones of
+    those, and their mask. Of the sorted degrees, where these are sorted; of the transposed mask, if wanted."""
+    in_degree, out_degree = _tensors(in_values, out_values)
+    if order := _order(in_values, out_values, strict):
+        in_degree, out_degree = in_degree[order.k], out_degree[order.j]
+    if transposed:
+        in_degree, out_degree = ~out_degree, ~in_degree
+    K = len(in_degree)
+    gap = GAP if dtype.itemsize > 2 else K  # sums of 16 bits are rounded once
+    each = spans(K, *tiles_of_degrees(in_degree, out_degree, strict), gap)
+    bits = lambda j, live, mixed: _masked(in_degree.narrow(0, live[0] + mixed[0], mixed[1]), j, strict, dtype, turned)
+    return tuple(tuple((live, mixed, bits(j, live, mixed)) for live, mixed in seen)
+                 for j, seen in zip(out_degree.split(ROWS), each, strict=False))

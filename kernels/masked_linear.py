@@ -4,7 +4,7 @@ The masked layer of MADE (Germain, Gregor, Murray, Larochelle 2015, eq. 8 and se
 principe"): every unit has a number, its degree. A weight is kept only if the degree of its output is at least the
 degree of its input; the others are masked.
 
-    kernels: below, kernels/_masked_linear_cpu.py    layer: genmini.layers.MaskedLinear
+    kernels: below, kernels/_degrees.py, kernels/_masked_linear_cpu.py    layer: genmini.layers.MaskedLinear
     test: tests/kernels/test_masked_linear.py    bench: bench/bench_masked_linear.py
 
 Math
@@ -53,15 +53,12 @@ import torch
 import torch.nn.functional as F
 
 from . import _check
-from ._masked_linear_cpu import by_staircase, dw_by_staircase
+from ._degrees import mask, may_see, product_tile, turned
+from ._masked_linear_cpu import both_by_tiles, by_tiles, dw_by_tiles
 from ._room import differentiable, operator, room, sum_dtype
 from ._triton import TILE, chunks, for_interpreter, options, tl, triton
 
 # ---- reference ------------------------------------------------------------------------------------------------------
-
-
-def mask(in_degree, out_degree, strict):  # (K), (J) -> (J, K)
-    return out_degree[:, None] > in_degree if strict else out_degree[:, None] >= in_degree
 
 
 def reference(x, weight, bias, in_degree, out_degree, strict):  # (N, K), (J, K), (J) -> (N, J)
@@ -72,13 +69,12 @@ def reference_dw(dy, x, in_degree, out_degree, strict):  # (N, J), (N, K) -> (J,
     return (dy.T @ x).masked_fill(~mask(in_degree, out_degree, strict), 0)
 
 
+def reference_both(dy, x, weight, in_degree, out_degree, strict):  # -> (N, K), (J, K)
+    dx = dy @ weight.masked_fill(~mask(in_degree, out_degree, strict), 0)
+    return dx, reference_dw(dy, x, in_degree, out_degree, strict)
+
+
 # ---- kernel ---------------------------------------------------------------------------------------------------------
-
-
-@triton.jit
-def may_see(out_degree, in_degree, STRICT: tl.constexpr):
-    return out_degree > in_degree if STRICT else out_degree >= in_degree
-
 
 @triton.jit
 def extremes(degree_ptr, low_ptr, high_ptr, K, BK: tl.constexpr):
@@ -87,18 +83,6 @@ def extremes(degree_ptr, low_ptr, high_ptr, K, BK: tl.constexpr):
     k = t * BK + tl.arange(0, BK)
     tl.store(low_ptr + t, tl.min(tl.load(degree_ptr + k, k < K, other=9223372036854775807)))
     tl.store(high_ptr + t, tl.max(tl.load(degree_ptr + k, k < K, other=-9223372036854775808)))
-
-
-@triton.jit
-def product_tile(y, x_ptrs, w_ptrs, in_ptr, t, x_k, w_k, n_ok, j_ok, out_degree, K, MASKED: tl.constexpr,
-                 STRICT: tl.constexpr, PRECISION: tl.constexpr, BK: tl.constexpr):
-    k = t * BK + tl.arange(0, BK)
-    x = tl.load(x_ptrs + k.to(tl.int64)[None, :] * x_k, n_ok[:, None] & (k < K)[None, :], other=0)  # (BN, BK)
-    w = tl.load(w_ptrs + k.to(tl.int64)[:, None] * w_k, (k < K)[:, None] & j_ok[None, :], other=0)  # W^T, (BK, BJ)
-    if MASKED:
-        in_degree = tl.load(in_ptr + k, k < K, other=0)
-        w = tl.where(may_see(out_degree[None, :], in_degree[:, None], STRICT), w, 0)
-    return tl.dot(x, w, y, input_precision=PRECISION, out_dtype=y.dtype)
 
 
 @triton.jit
@@ -209,32 +193,42 @@ def launch_dw(rung, dy, x, in_degree, out_degree, strict):
     return (dw[0] if count == 1 else dw.sum(0)).to(dtype)
 
 
+def launch_both(rung, dy, x, weight, in_degree, out_degree, strict):
+    dx = launch(rung, dy, weight.T, None, ~out_degree, ~in_degree, strict)
+    return dx, launch_dw(rung, dy, x, in_degree, out_degree, strict)
+
+
 # ---- gradient -------------------------------------------------------------------------------------------------------
 
 
 def gradient(dy, x, weight, in_degree, out_degree, strict, needed):
     # forward was: y_nj = sum_k x_nk W_jk [out_j >= in_k] + b_j;   and [out_j >= in_k] = [~in_k >= ~out_j]
-    degrees, turned = _degrees(in_degree, out_degree, strict)
-    return dict(
-        x=_linear(x=dy, weight=weight.T, bias=None, **turned) if "x" in needed else None,
-        weight=_dw(dy=dy, x=x, **degrees) if "weight" in needed else None,
-        bias=dy.sum(0) if "bias" in needed else None,
-    )
+    degrees = dict(in_degree=in_degree, out_degree=out_degree, strict=strict)
+    dx = dw = None
+    if {"x", "weight"} <= needed:
+        dx, dw = _both(dy=dy, x=x, weight=weight, **degrees)
+    elif "x" in needed:
+        dx = _linear(x=dy, weight=weight.T, bias=None, **turned(**degrees))
+    elif "weight" in needed:
+        dw = _dw(dy=dy, x=x, **degrees)
+    return dict(x=dx, weight=dw, bias=dy.sum(0) if "bias" in needed else None)
+
+
+def gradient_both(ddx, ddw, dy, x, weight, in_degree, out_degree, strict, needed):
+    # forward was: dx_nk = sum_j dy_nj (W o M)_jk, and dw of `gradient_dw`: both are linear in dy
+    degrees = dict(in_degree=in_degree, out_degree=out_degree, strict=strict)
+    of_dw = gradient_dw(ddw, dy, x, in_degree, out_degree, strict, needed)
+    ddy = of_dw["dy"] + _linear(x=ddx, weight=weight, bias=None, **degrees) if "dy" in needed else None
+    return dict(dy=ddy, x=of_dw["x"], weight=_dw(dy=dy, x=ddx, **degrees) if "weight" in needed else None)
 
 
 def gradient_dw(ddw, dy, x, in_degree, out_degree, strict, needed):
     # forward was: dw_jk = [out_j >= in_k] sum_n dy_nj x_nk;   ddw is the derivative of the loss with respect to dw
-    degrees, turned = _degrees(in_degree, out_degree, strict)
+    degrees = dict(in_degree=in_degree, out_degree=out_degree, strict=strict)
     return dict(
         dy=_linear(x=x, weight=ddw, bias=None, **degrees) if "dy" in needed else None,
-        x=_linear(x=dy, weight=ddw.T, bias=None, **turned) if "x" in needed else None,
+        x=_linear(x=dy, weight=ddw.T, bias=None, **turned(**degrees)) if "x" in needed else None,
     )
-
-
-def _degrees(in_degree, out_degree, strict):
-    """The arguments that make the mask, and those of the transposed mask."""
-    return (dict(in_degree=in_degree, out_degree=out_degree, strict=strict),
-            dict(in_degree=~out_degree, out_degree=~in_degree, strict=strict))
 
 
 # ---- registration ---------------------------------------------------------------------------------------------------
@@ -246,14 +240,20 @@ _linear = differentiable(operator(
     " -> Tensor y",
     fake=lambda x, weight: x.new_empty(x.shape[0], weight.shape[0]),
     takes="x: T(N, K); weight: T(J, K); bias: T(J); in_degree: int64(K); out_degree: int64(J)",
-    reference=reference, kernel=launch, cpu=by_staircase, strided="x weight",
+    reference=reference, kernel=launch, cpu=by_tiles, strided="x weight",
 ), gradient, rows="x")
 _dw = differentiable(operator(
     LINEAR, "masked_linear_dw(Tensor dy, Tensor x, Tensor in_degree, Tensor out_degree, bool strict) -> Tensor dw",
     fake=lambda dy, x: x.new_empty(dy.shape[1], x.shape[1]),
     takes="dy: T(N, J); x: T(N, K); in_degree: int64(K); out_degree: int64(J)",
-    reference=reference_dw, kernel=launch_dw, cpu=dw_by_staircase, strided="dy x",
+    reference=reference_dw, kernel=launch_dw, cpu=dw_by_tiles, strided="dy x",
 ), gradient_dw)
+_both = differentiable(operator(
+    LINEAR, "masked_linear_backward(Tensor dy, Tensor x, Tensor weight, Tensor in_degree, Tensor out_degree,"
+    " bool strict) -> (Tensor dx, Tensor dw)", fake="x weight",
+    takes="dy: T(N, J); x: T(N, K); weight: T(J, K); in_degree: int64(K); out_degree: int64(J)",
+    reference=reference_both, kernel=launch_both, cpu=both_by_tiles, strided="dy x weight",
+), gradient_both)
 
 
 def masked_linear(x, weight, bias, in_degree, out_degree, strict=False):
@@ -274,6 +274,7 @@ def masked_linear(x, weight, bias, in_degree, out_degree, strict=False):
     _check.one_device(x=x, weight=weight, bias=bias, in_degree=in_degree, out_degree=out_degree)
     x, weight, bias = _check.in_autocast_dtype(x, weight, bias)
     _check.one_dtype(x=x, weight=weight, bias=bias)
-    degrees, _ = _degrees(in_degree.long(), out_degree.long(), strict)
-    rows = x.reshape(math.prod(x.shape[:-1]), K)
-    return _linear(x=rows, weight=weight, bias=bias, **degrees).reshape(*x.shape[:-1], J)
+    rows = x if x.dim() == 2 else x.reshape(math.prod(x.shape[:-1]), K)  # a view that does nothing takes time, too
+    y = _linear(x=rows, weight=weight, bias=bias, in_degree=in_degree.long(), out_degree=out_degree.long(),
+                strict=strict)
+    return y if x.dim() == 2 else y.reshape(*x.shape[:-1], J)

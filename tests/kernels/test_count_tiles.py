@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tiles
 import torch
-from genmini.kernels import _backend, masked_linear
+from genmini.kernels import _backend, _degrees, masked_linear
 
 from genmini import counting, kernels
 
@@ -141,7 +141,7 @@ def x_tiles(rung="naive"):
     x, weight, degrees = torch.randn(200, 128)[:100], torch.randn(128, 128), torch.arange(128)
     with kernels.counting_tiles() as launches, kernels.use("emulated", rung):
         masked_linear.masked_linear(x, weight, None, degrees, degrees)
-    (row,) = rows_of(launches[-1], Path(masked_linear.__file__), "x = tl.load(x_ptrs")
+    (row,) = rows_of(launches[-1], Path(_degrees.__file__), "x = tl.load(x_ptrs")
     return row.inst_executed, row.thread_inst_executed, row.masked, row.sectors, row.sectors_ideal
 
 
@@ -162,10 +162,10 @@ def test_the_tiles_of_a_masked_product():
 ], ids=["twice the stride", "no stride"])
 def test_a_mistaken_stride_is_seen(monkeypatch, tmp_path, right, wrong, sectors):
     """In a copy of the room's kernels, which takes their place."""
-    text, _, _ = Path(masked_linear.__file__).read_text().partition("# ---- launcher")
+    text = Path(_degrees.__file__).read_text()
     assert text.count(right) == 1
-    (tmp_path / "masked_linear.py").write_text(text.replace(right, wrong))
-    spec = importlib.util.spec_from_file_location("genmini.kernels.mistaken", tmp_path / "masked_linear.py")
+    (tmp_path / "_degrees.py").write_text(text.replace(right, wrong))
+    spec = importlib.util.spec_from_file_location("genmini.kernels.mistaken", tmp_path / "_degrees.py")
     spec.loader.exec_module(mistaken := importlib.util.module_from_spec(spec))
     monkeypatch.setattr(masked_linear, "product_tile", mistaken.product_tile)
     assert x_tiles() != X_TILES and x_tiles()[3] == sectors
@@ -179,7 +179,8 @@ def test_a_room_is_counted_forward_and_backward():
     _, forward, backward, _ = counted.launches
     assert forward.arguments["BIAS"] == "True" and backward.arguments["BIAS"] == "False"
     assert bytes_of(forward)[1] == 4 * 100 * 128
-    assert counted.files == [counted.source] and counted.in_triton
+    assert [path.name for path in counted.files] == ["masked_linear.py", "_degrees.py"] and counted.in_triton
+    assert counted.source == counted.files[0]
 
 
 def test_taps_of_a_masked_convolution_lie_side_by_side():

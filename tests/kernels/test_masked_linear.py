@@ -154,6 +154,8 @@ def test_opaque(run):
     opaque(torch.ops.genmini.masked_linear.default, (x, weight, bias, in_degree, out_degree, strict, request))
     opaque(torch.ops.genmini.masked_linear.default, (x, weight, None, in_degree, out_degree, True, request))
     opaque(torch.ops.genmini.masked_linear_dw.default, (x @ weight.T, x, in_degree, out_degree, strict, request))
+    opaque(torch.ops.genmini.masked_linear_backward.default,
+           (x @ weight.T, x, weight, in_degree, out_degree, strict, request))
 
 
 # ---- laws: the mask --------------------------------------------------------------------------------------------------
@@ -215,6 +217,41 @@ def test_degrees_in_any_order_are_the_sorted_ones_permuted(run, strict):
         y, dx, dw = forward_and_gradients(x, weight, bias, in_degree, out_degree, strict)
         y_, dx_, dw_ = forward_and_gradients(x[:, k], weight[j][:, k], bias[j], in_degree[k], out_degree[j], strict)
     torch.testing.assert_close((y_, dx_, dw_), (y[:, j], dx[:, k], dw[j][:, k]), rtol=0, atol=1e-12)
+
+
+runs_of = st.lists(st.integers(1, 200), min_size=1, max_size=4)  # ascending ones, of degrees from 0
+
+
+@given(in_runs=runs_of, out_runs=runs_of, strict=st.booleans(), transposed=st.booleans(), turned=st.booleans(),
+       dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
+def test_the_spans_of_a_cpu_are_the_mask(in_runs, out_runs, strict, transposed, turned, dtype):
+    """The live inputs of some outputs, but for their mixed ones that the bits mask, in the order of the plan"""
+    in_degree, out_degree = (torch.cat([torch.arange(n) for n in runs]) for runs in (in_runs, out_runs))
+    values = *_masked_linear_cpu._values(in_degree, out_degree), strict
+    mask, order = room.mask(in_degree, out_degree, strict), _masked_linear_cpu._order(*values)
+    mask = mask[order.j][:, order.k] if order else mask
+    mask = mask.T if transposed else mask
+    found = torch.zeros_like(mask)
+    for rows, seen in zip(found.split(_masked_linear_cpu.ROWS),
+                          _masked_linear_cpu._steps(*values, transposed, dtype, turned), strict=True):
+        assert dtype.itemsize > 2 or len(seen) <= 1  # a sum of 16 bits in two parts is rounded twice
+        for live, mixed, bits in seen:
+            rows.narrow(1, *live)[:] = True
+            rows.narrow(1, *live).narrow(1, *mixed)[:] = bits != 0
+    assert torch.equal(found, mask)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_ascending_runs_are_multiplied_as_they_lie_on_a_cpu(dtype):
+    """The hidden units of other libraries have the degrees 1, ..., D-1 in turn: few more tiles live than if sorted."""
+    in_degree, out_degree = torch.cat([torch.arange(300), torch.arange(200)]), torch.arange(400)
+    values = *_masked_linear_cpu._values(in_degree, out_degree), False
+    assert _masked_linear_cpu._order(*values) is None
+    of_rows = [len(seen) for seen in _masked_linear_cpu._steps(*values, False, torch.float32, False)]
+    assert max(of_rows) == 2
+    (run,) = [run for run in RUNS if run.backend == "cpu"]
+    x, weight, bias = (numbers(*shape, seed=i) for i, shape in enumerate(((50, 500), (400, 500), (400,))))
+    matches(run, ops.masked_linear, [x, weight, bias, in_degree, out_degree, False], dtype, room.reference)
 
 
 @everywhere

@@ -23,7 +23,8 @@ THREADS, VECTORS, NUMBERS = "csrc/cpu/threads.h", "csrc/cpu/vectors.h", "csrc/cp
 DIVIDE, NADE, NADE_CPU = "csrc/cpu/divide.h", "csrc/nade.cu", "csrc/nade.cpp"
 DRAW, DRAW_CPU, DRAWN = "csrc/made_sample.cu", "csrc/made_sample.cpp", "csrc/draw.h"
 PIXELS, PIXELS_BOTH, PIXELS_CPU = "csrc/pixelcnn_sample.cu", "csrc/pixelcnn_sample.h", "csrc/pixelcnn_sample.cpp"
-LINEAR, CONV, NLL = "kernels/masked_linear.py", "kernels/masked_conv2d.py", "kernels/softmax_nll.py"
+LINEAR, SPANS, DEGREES = "kernels/masked_linear.py", "kernels/_spans.py", "kernels/_degrees.py"
+CONV, NLL = "kernels/masked_conv2d.py", "kernels/softmax_nll.py"
 TAPS, PIXELS_ROOM = "kernels/_live_taps.py", "kernels/pixelcnn_sample.py"
 STEP_CPU, BY_CODE, ROW_SUMS = "csrc/quantize.cpp", "csrc/cpu/rows_of_codes.h", "csrc/cpu/row_sums.h"
 STATS_CPU = "csrc/code_stats.cpp"
@@ -87,15 +88,16 @@ MUTANTS = [
     Wrong("code_stats", SEGMENTS, "value(k, order[i], d)", "value(k, i, d)", "rows in the wrong order"),
     Wrong("code_stats", STATS, "count[k] = start[k + 1] - start[k];", "count[k] = start[k + 1] - start[k] - 1;",
           "an off-by-one count"),
-    Wrong("masked_linear", LINEAR, "return out_degree > in_degree if STRICT else out_degree >= in_degree",
+    Wrong("masked_linear", DEGREES, "return out_degree > in_degree if STRICT else out_degree >= in_degree",
           "return out_degree >= in_degree", "an off-by-one mask"),
-    Wrong("masked_linear", LINEAR, "w_ptrs + k.to(tl.int64)[:, None] * w_k", "w_ptrs + k.to(tl.int64)[:, None] * x_k",
-          "one stride for another"),
+    Wrong("masked_linear", DEGREES, "w_ptrs + k.to(tl.int64)[:, None] * w_k",
+          "w_ptrs + k.to(tl.int64)[:, None] * x_k", "one stride for another"),
     Wrong("masked_linear", LINEAR, "y += tl.load(b_ptr + j", "y = tl.zeros_like(y) + tl.load(b_ptr + j", "= for +="),
     Wrong("masked_linear", LINEAR, "tl.max(tl.where(live, t + 1, 0))", "tl.max(tl.where(live, t, 0))",
           "a staircase one tile too short"),
-    Wrong("masked_linear", LINEAR, "dict(in_degree=~out_degree, out_degree=~in_degree, strict=strict)",
+    Wrong("masked_linear", DEGREES, "dict(in_degree=~out_degree, out_degree=~in_degree, strict=strict)",
           "dict(in_degree=out_degree, out_degree=in_degree, strict=strict)", "a mask that is not turned", "reference"),
+    Wrong("masked_linear", LINEAR, 'of_dw["dy"] + _linear(', '_linear(', "= for +=", "reference"),
     Wrong("masked_conv2d", TAPS, "return out_colour > in_colour if KIND_A else out_colour >= in_colour",
           "return out_colour >= in_colour", "an off-by-one mask"),
     Wrong("masked_conv2d", TAPS, "dw.to(tl.int64) * x_w", "dw.to(tl.int64) * x_h", "one stride for another"),
@@ -104,8 +106,16 @@ MUTANTS = [
           "a row of the border too much"),
     Wrong("masked_linear", LINEAR_CPU, "out > in_degree if strict else out >= in_degree", "out >= in_degree",
           "an off-by-one mask", "cpu"),
-    Wrong("masked_linear", LINEAR_CPU, "in_degree[live][mixed], out", "in_degree[mixed], out",
-          "the mask of other inputs", "cpu"),
+    Wrong("masked_linear", LINEAR_CPU, "live[0] + mixed[0]", "live[0]", "the mask of other inputs", "cpu"),
+    Wrong("masked_linear", LINEAR_CPU, "dx, 1, order.k_back", "dx, 1, order.k",
+          "a gradient left in another order", "cpu"),
+    Wrong("masked_linear", LINEAR_CPU, "part.addmm_(x.narrow(1, *live), w.T)",
+          "torch.mm(x.narrow(1, *live), w.T, out=part)",
+          "= for +=", "cpu"),
+    Wrong("masked_linear", SPANS, "runs[-1] = range(runs[-1].start", "runs[-1] = range(t", "a span cut short",
+          "cpu"),
+    Wrong("masked_linear", SPANS, "place(mixed) if mixed", "place(mixed[:1]) if mixed", "mixed tiles taken for full",
+          "cpu"),
     Wrong("masked_conv2d", CONV_CPU, "(pw, pw, ph, 0)) if kh", "(pw, pw, 0, ph)) if kh",
           "an image moved by a row", "cpu"),
     Wrong("masked_conv2d", CONV, "return reference_turned(dy, weight, kind, colours), ref",
@@ -321,7 +331,7 @@ def test_every_kernel_source_has_a_mistake():
     something; and the rooms that hold Triton kernels, with their helpers.
     """
     rooms = {path for path in (ROOT / "kernels").glob("*.py") if "\n@triton.jit\n" in path.read_text()}
-    rooms |= set((ROOT / "kernels").glob("_*_cpu.py"))
+    rooms |= {*(ROOT / "kernels").glob("_*_cpu.py"), ROOT / SPANS}
     patterns = ["cpu/*.h", "segments.h", "draw.h", "lanes.h"]
     patterns += [f"{source}*.{kind}" for source in SOURCES for kind in ("cu", "cpp", "h")]
     files = rooms.union(*(filter(computes, (ROOT / "csrc").glob(pattern)) for pattern in patterns))
