@@ -2,9 +2,9 @@
 
 The backend `cpu` of kernels/masked_linear.py. Of ROWS outputs at a time only the spans of inputs that some of them see
 are multiplied (kernels/_spans.py). Degrees in another order may leave few tiles dead: then they are sorted, with their
-rows and columns, and the result is put back in the order given. A small product is not worth cutting: it takes the
-whole mask. What depends on the degrees alone is computed once for their values, and kept, but for whole masks above
-KEPT.
+rows and columns, and the result is put back in the order given. A small product, or one of a thin W, is not worth
+cutting: it takes the whole mask. What depends on the degrees alone is computed once for their values, and kept, but for
+whole masks above KEPT.
 """
 
 import functools
@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from ._bits import bits_of, masked, masked_
 from ._spans import GAP, ROWS, spans, tiles_of_degrees
 
-SMALL = 2**22  # multiplications of a product that is not cut
+SMALL = 2**23  # multiplications of a product that is not cut
+THIN = 128  # inputs or outputs: of so few the dead half takes less time than to cut or to sort
 KEPT = 2**20  # weights whose whole mask is kept: 64 masks of float32 are at most 256 MiB
 SORTING = 0.15  # of the weights: to sort is worth it if so many more are dead then
 
@@ -99,8 +100,9 @@ def outer(dy, x, steps):
 
 
 def _small(N, in_degree, out_degree):
-    """Whether a product of N rows is; no rows count as one, as the mask would not be small."""
-    return max(N, 1) * len(in_degree) * len(out_degree) <= SMALL
+    """Whether a product of N rows is, or its W thin; no rows count as one, as the mask would not be small."""
+    K, J = len(in_degree), len(out_degree)
+    return max(N, 1) * J * K <= SMALL or min(J, K) <= THIN
 
 
 def _layout(weight):

@@ -79,7 +79,7 @@ def swap(model, backend="auto", *, inputs=None, call=None, measure=True, samplin
                      "values) draws without a pass a pixel")]
     if inputs is not None:
         with gate.alone(model):
-            rows += hints(gate.copy_of(model), together(inputs), {row.room for row in rows}, call)
+            rows += hints(gate.copy_of(model), together(inputs), {row.room.partition(" ")[0] for row in rows}, call)
     return Report(rows)
 
 

@@ -1,6 +1,7 @@
 """What a stranger's module computes, told by its tensors and by its answers on probes, never by its source.
 
     MaskedLinear     y = x (W o M)^T + b, if degrees describe M       room masked_linear
+    TiledLinear      the same of any other M with dead tiles          in PyTorch, without these
     MaskedConv2d     y = x * (K o M) + b, if M is a raster mask       room masked_conv2d
     Quantizer        the nearest code, straight-through               room nearest_code    (genmini/swap/quantizer.py)
 
@@ -13,7 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from genmini import ops
-from genmini.kernels import _live_taps
+from genmini.kernels import _live_taps, _spans
+from genmini.layers import only_where
 
 from .gate import apart, copy_of, in_float64, perturbed, probe, reason, to
 from .masks import degrees, known_degrees, same, unchanged
@@ -30,14 +32,16 @@ def unlike(why, room):
 
 
 def recognise_masked(module, shape):
-    """-> MaskedLinear or MaskedConv2d, None if it looks like neither.   shape: of an input, if one was given"""
+    """-> a Masked, None if it looks like none.   shape: of an input, if one was given"""
     if not may_be_masked(module):
         return None
     module, why = copy_of(module).eval(), None  # in training, asking a spectral norm for its weight changes it
     child, layer = holder(module)
     for name, mask in masks(module, layer.weight) if layer is not None else ():
         try:
-            return (MaskedLinear if layer.weight.dim() == 2 else MaskedConv2d)(module, child, name, mask, shape)
+            nested = degrees((mask != 0).expand_as(layer.weight)) if mask.dim() == 2 else None
+            kind = MaskedConv2d if mask.dim() == 4 else MaskedLinear if nested else TiledLinear
+            return kind(module, child, name, mask, shape)
         except Unlike as error:
             why = why or error
     if why:
@@ -177,6 +181,38 @@ class MaskedLinear(Masked):
         K = self.tensors(module)[0].shape[1]
         self.usual = tuple(shape or (256, K))
         return [(7, K), (2, 3, K), *([(2,) * (len(shape) - 1) + (K,)] if shape and len(shape) > 3 else [])]
+
+
+class TiledLinear(MaskedLinear):
+    """y_nj = sum_k x_nk W_jk M_jk + b_j for ROWS outputs at a time, over the inputs that some of them see"""
+
+    room, ROWS = "masked_linear by tiles", 128
+
+    def learn(self, mask):
+        live, full = _spans.tiles_of_mask(mask, self.ROWS)
+        if live.all():
+            raise self.unlike(f"no degrees describe {self.name}: what its outputs see is not nested; and of the tiles "
+                              f"of {self.ROWS} x {_spans.SIDE} none is dead")
+        nothing = (((0, 0), (0, 0)),)
+        self.seen = [seen or nothing for seen in _spans.spans(mask.shape[1], live, full)]
+
+    def run(self, module, x):
+        weight, bias, mask = self.tensors(module)
+        if learns(mask):
+            return NotImplemented
+        if torch.compiler.is_compiling():
+            weight = weight + unchanged(mask, self.known).to(weight.dtype)
+        elif not self.knows(mask):
+            return NotImplemented
+        biases = [None] * len(self.seen) if bias is None else bias.split(self.ROWS)
+        each = zip(weight.split(self.ROWS), mask.expand(self.size).split(self.ROWS), biases, self.seen, strict=True)
+        return torch.cat([F.linear(*self.live(x, W, M, seen), b) for W, M, b, seen in each], -1)
+
+    def live(self, x, weight, mask, seen):
+        """x and W o M, of the inputs that these outputs see"""
+        each = [(x.narrow(-1, *live), weight.narrow(1, *live), mask.narrow(1, *live), some) for live, (_, some) in seen]
+        parts = [(x, only_where(M, W) if some else W) for x, W, M, some in each]
+        return parts[0] if len(parts) == 1 else [torch.cat(part, -1) for part in zip(*parts, strict=True)]
 
 
 class MaskedConv2d(Masked):

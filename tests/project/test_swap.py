@@ -36,6 +36,7 @@ MADE = {  # what is swapped: module, the shape of an input, room
     "set by .data": (by_setting, FLAT, "masked_linear"),
     "wrapper": (lambda: strangers.MaskedWrapper(K, J), FLAT, "masked_linear"),
     "from scratch": (lambda: strangers.MaskedFromScratch(K, J), FLAT, "masked_linear"),
+    "local": (lambda: strangers.Local(200, 300), (5, 200), "masked_linear by tiles"),
     "kind A": (lambda: conv("A"), IMAGE, "masked_conv2d"),
     "kind B": (lambda: conv("B", bias=False), IMAGE, "masked_conv2d"),
     "broadcast": (lambda: strangers.MaskedConvBroadcast(4, 6, RASTER), IMAGE, "masked_conv2d"),
@@ -91,11 +92,12 @@ def test_values_gradients_and_state_are_those_of_before(make, shape, room):
 @each
 def test_the_room_computes_it(make, shape, room, monkeypatch):
     module, seen = swapped(make()), []
-    at = quantizer if room == "nearest_code" else rooms
-    operator = getattr(at.ops, room)
-    monkeypatch.setattr(at.ops, room, lambda *args: seen.append(room) or operator(*args))
+    at, name = {"nearest_code": (quantizer.ops, room),
+                "masked_linear by tiles": (rooms, "only_where")}.get(room, (rooms.ops, room))
+    operator = getattr(at, name)
+    monkeypatch.setattr(at, name, lambda *args: seen.append(room) or operator(*args))
     module(torch.randn(shape))
-    assert seen == [room]
+    assert {*seen} == {room}
 
 
 @each
@@ -134,7 +136,7 @@ def test_copies_pickles_and_files_are_swapped_and_of_their_own(make, shape, room
     make().load_state_dict(torch.load(buffer))
 
 
-@pytest.mark.parametrize("name", ["usual", "broadcast", "quantiser of vectors"])
+@pytest.mark.parametrize("name", ["usual", "local", "broadcast", "quantiser of vectors"])
 def test_it_compiles_without_a_break(name):
     make, shape, room = MADE[name]
     module, x = swapped(make()), torch.randn(shape)
@@ -142,7 +144,7 @@ def test_it_compiles_without_a_break(name):
     agree(compiled, module, x)
 
 
-@pytest.mark.parametrize("name", ["usual", "kind B"])
+@pytest.mark.parametrize("name", ["usual", "local", "kind B"])
 def test_it_works_with_checkpoints_functional_calls_and_exports(name):
     make, shape, room = MADE[name]
     module, x = swapped(make()), torch.randn(shape)
@@ -169,7 +171,7 @@ def test_data_parallel_training_reduces_its_gradients(tmp_path):
         torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("name", ["usual", "kind B"])
+@pytest.mark.parametrize("name", ["usual", "local", "kind B"])
 def test_compiled_code_sees_a_mask_that_changes(name):
     make, shape, room = MADE[name]
     module = swapped(make())
