@@ -40,9 +40,16 @@ def write(folder, rooms, say=lambda room: None, **sizes):
     return path
 
 
-def rooms():
-    """The rooms that it shows."""
-    return [room for room in counting.rooms() if kernels.ROOMS[room].language == "cuda"]
+def all_rooms():
+    """The rooms that can be counted here: those in Triton, if it interprets in this process."""
+    return [room for room in counting.rooms() if kernels.ROOMS[room].language == "cuda" or _interprets(room)]
+
+
+def _interprets(room):
+    try:
+        return kernels.chosen(room, request="emulated")
+    except RuntimeError:
+        return False
 
 
 def check(folder):
@@ -60,7 +67,7 @@ def check(folder):
 
 def html(rooms):
     """The page of what `of` gathered."""
-    others = [name for name, room in kernels.ROOMS.items() if room.language != "cuda"]
+    others = [name for name in kernels.ROOMS if name not in all_rooms()]
     content = json.dumps({"rooms": rooms, "notCounted": others}, separators=(",", ":")).replace("<", "\\u003c")
     text = (HERE / "page.html").read_text()
     for word, value in (("STYLE", (HERE / "page.css").read_text()), ("CONTENT", content),
@@ -84,7 +91,8 @@ def of(room, **sizes):
         rung["items"] = of_rung
     module = sys.modules[f"genmini.kernels.{kernels.ROOMS[room].source}"]
     return {
-        "name": room, "question": module.__doc__.splitlines()[0], "about": " ".join(_paragraph(module.__doc__).split()),
+        "name": room, "language": kernels.ROOMS[room].language,
+        "question": module.__doc__.splitlines()[0], "about": " ".join(_paragraph(module.__doc__).split()),
         "equations": [{"name": name, "mathml": mathml} for name, mathml in equations.of(room)],
         "math": _math(module.__doc__), "definition": _definition(module, room), "section": _section(module),
         "module": f"kernels/{kernels.ROOMS[room].source}.py",
@@ -132,7 +140,8 @@ def _rung(one, rung, predicted, prediction, arrays):
         "predicted": {card: {"seconds": seconds, "binds": binds} for card, (seconds, binds) in rung.predicted.items()},
         "barriers": sum(launch.barriers for launch in one.launches),
         "divergent": sum(launch.divergent for launch in one.launches),
-        "launches": [_launch(launch, of_launch, prediction)
+        "unit": "tile" if one.in_triton else "request", "launches": [_launch(launch, of_launch, prediction)
+                     | (_of_tiles(launch) if one.in_triton else {})
                      for launch, of_launch in zip(one.launches, predicted, strict=True)],
         "rows": rows, "executed": executed,
     }
@@ -153,6 +162,13 @@ def _launch(launch, predicted, prediction):
                                  "limited": row.occupancy and row.occupancy.limited_by, "binds": row.binds}
                       for row in predicted},
     }
+
+
+def _of_tiles(launch):
+    """What a launch in Triton has besides."""
+    rows = [row for row in launch.rows if row.space]
+    return {"arguments": launch.arguments, "tiles": sum(row.tiles for row in rows),
+            "elements": sum(row.thread_inst_executed for row in rows), "masked": sum(row.masked for row in rows)}
 
 
 def _row(launch, row, arrays):

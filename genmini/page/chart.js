@@ -6,8 +6,10 @@ const MEASURES = [
   { word: "counted", name: "L2", unit: "MB read and written", of: (r) => scaled(r.l2, 1e-6) },
   { word: "counted", name: "sectors", unit: "times the least possible", least: 1, of: (r) => r.sectors },
   { word: "counted", name: "wavefronts", unit: "times the least possible", least: 1, of: (r) => r.wavefronts },
-  { word: "counted", name: "requests of memory", unit: "by warps", of: (r) => total(r, "requests") },
-  { word: "counted", name: "collisions", unit: "lanes of atomic operations", of: (r) => r.collisions },
+  { word: "counted", name: "requests of memory", unit: "by warps", of: (r) => of("request", r) },
+  { word: "counted", name: "tiles", unit: "that are read or written", of: (r) => of("tile", r) },
+  { word: "counted", name: "products", unit: "MFLOP in tl.dot", of: (r) => products(r) },
+  { word: "counted", name: "collisions", unit: "of atomic operations", of: (r) => r.collisions },
   { word: "counted", name: "barriers", unit: "arrivals of warps", of: (r) => r.barriers },
   { word: "counted", name: "divergent branches", unit: "of warps", of: (r) => r.divergent },
   { word: "compiled", name: "registers", unit: "of a thread, at most", of: (r) => r.registers },
@@ -17,8 +19,14 @@ function scaled(number, by) {
   return number === null ? null : number * by;
 }
 
-function total(rung, name) {
-  return rung.rows.filter((row) => row.space).reduce((sum, row) => sum + row[name], 0);
+/** Accesses of memory that are counted in this unit; null where another one is. */
+function of(unit, rung) {
+  if (rung.unit !== unit) return null;
+  return rung.rows.filter((row) => row.space).reduce((sum, row) => sum + row.requests, 0);
+}
+
+function products(rung) {
+  return rung.unit === "tile" ? rung.launches.reduce((sum, launch) => sum + launch.flop / 1e6, 0) : null;
 }
 
 /** All charts that have something to show. */

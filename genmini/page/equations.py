@@ -54,6 +54,48 @@ EQUATIONS = {
         ("its activation", r"z_{2a+2} = relu(s_{a}) ~ \text{or} ~ tanh(s_{a}[0::2]) σ(s_{a}[1::2])"),
         ("a draw", r"x_{i j c} = |\{l < L − 1: P(x_{i j c} ≤ l) ≤ u_{i j c}\}|"),
     ],
+    "gaussian_kl": [
+        ("a draw", r"z_{nd} = μ_{nd} + σ_{nd} ε_{nd} ~ σ = e^{l / 2}"),
+        ("the divergence", r"kl_{n} = \frac{1}{2} ∑_{d} μ_{nd}^{2} + r(l_{nd}) ~ r(l) = e^{l} − 1 − l"),
+        ("gradient", r"dμ = dz + dkl_{n} μ ~ dl = \frac{1}{2} (dz σ ε + dkl_{n} (e^{l} − 1)) ~ dε = dz σ"),
+    ],
+    "group_norm_silu": [
+        ("normalised", r"z_{ncp} = (x_{ncp} − mean_{ng}) r_{ng} ~ r_{ng} = \frac{1}{\sqrt{var_{ng} + ε}}"),
+        ("scaled and shifted", r"u_{ncp} = (1 + s_{nc}) (γ_{c} z_{ncp} + β_{c}) + b_{nc}"),
+        ("forward", r"y_{ncp} = u_{ncp} σ(u_{ncp})"),
+        ("gradient", r"du = dy σ(u) (1 + u (1 − σ(u))) ~ dx = r (w du − c_{1} − z c_{2})"),
+    ],
+    "info_nce": [
+        ("logits", r"l_{nm} = scale a_{n} · b_{m}"),
+        ("forward", r"loss_{n} = \frac{1}{2} (log ∑_{m} exp(l_{nm}) + log ∑_{m} exp(l_{mn})) − l_{nn}"),
+        ("gradient", r"dl_{nm} = \frac{1}{2} (g_{n} P_{nm} + g_{m} Q_{nm}) − [n = m] g_{n}"),
+    ],
+    "masked_conv2d": [
+        ("forward", r"y_{nohw} = b_{o} + ∑_{t<m} ∑_{c} x_{nc(h+u−p_{h})(w+v−p_{w})} K_{ocuv} + "
+                    r"∑_{c} x_{nchw} K_{oc(m)} M_{oc}"),
+        ("the mask of the centre", r"M_{oc} = [colour(o) > colour(c)] ~ \text{or} ~ [colour(o) ≥ colour(c)]"),
+        ("gradient of the bias", r"db_{o} = ∑_{nhw} dy_{nohw}"),
+    ],
+    "masked_linear": [
+        ("the mask", r"M_{jk} = [out_{j} ≥ in_{k}] ~ \text{of degrees}"),
+        ("forward", r"y_{nj} = ∑_{k} x_{nk} W_{jk} M_{jk} + b_{j}"),
+        ("gradient", r"dx_{nk} = ∑_{j} dy_{nj} W_{jk} M_{jk} ~ dW_{jk} = M_{jk} ∑_{n} dy_{nj} x_{nk}"),
+    ],
+    "softmax_nll": [
+        ("forward", r"nll_{np} = (m_{np} − a_{ntp}) + log s_{np} ~ m_{np} = max_{l} ~ a_{nlp} ~ "
+                    r"s_{np} = ∑_{l} exp(a_{nlp} − m_{np})"),
+        ("online", r"m' = max(m, a_{l}) ~ s ← s exp(m − m') + exp(a_{l} − m')"),
+        ("gradient", r"da_{nlp} = (q_{nlp} − [l = t]) dnll_{np} ~ q_{nlp} = exp((a_{nlp} − m_{np}) − log s_{np})"),
+    ],
+    "q_sample": [
+        ("forward", r"x_{t} = α x_{0} + σ ε ~ v = α ε − σ x_{0}"),
+        ("gradient", r"dx_{0} = α dx_{t} − σ dv ~ dε = σ dx_{t} + α dv"),
+    ],
+    "ddim_step": [
+        ("the image", r"x_{0} = p x + q \text{out} ~ \text{out} = u + w (o − u)"),
+        ("dynamic threshold", r"x_{0} = clamp(x_{0}, −s, s) / s ~ s_{n} = max(1, |x_{0, n}| ~ \text{in rank} ~ r)"),
+        ("a step", r"x_{s} = α_{s} x_{0} + k (x − α_{t} x_{0}) + c \text{noise}"),
+    ],
 }
 
 

@@ -33,12 +33,17 @@ function show() {
       room.why ? element("p", { class: "note", text: `Nothing is compiled here: ${room.why}` }) : null,
       element("ol", { class: "ladder" }, room.rungs.flatMap((rung, i) => step(room, rung, i))), charts(room)),
     section(4, "The kernels, line by line", element("p", {}, "The strip on the left is darker where a line moves "
-        + "more: ", element("span", { class: "key global", text: "sectors of global memory" }), ", ",
-      element("span", { class: "key shared", text: "wavefronts of shared memory" }), ". Figures in ",
-      element("span", { class: "more", text: "this colour" }), " are above the least possible. Choose a line to draw "
-        + "its accesses."), kernels(room)),
+        + "more: ", element("span", { class: "key global", text: "sectors of global memory" }),
+      inTriton(room) ? null : [", ", element("span", { class: "key shared", text: "wavefronts of shared memory" })],
+      ". Figures in ", element("span", { class: "more", text: "this colour" }), " are above the least possible. ",
+      inTriton(room) ? "They are of whole tiles. Accesses are not drawn: on which lanes the elements of a tile lie is "
+        + "up to Triton's compiler, and is not counted." : "Choose a line to draw its accesses."), kernels(room)),
   );
   scrollTo(0, 0);
+}
+
+function inTriton(room) {
+  return room.language === "triton";
 }
 
 function equation({ name, mathml }) {
@@ -85,15 +90,17 @@ function kernels(room) {
 
 function launches(rung) {
   return element("ul", { class: "launches" }, rung.launches.map((launch) => element("li", {},
-    element("h4", {}, element("code", { text: launch.kernel })), grid(launch), ofCounts(launch), ofCompiler(launch),
-    ofCard(launch, "H100"))));
+    element("h4", {}, element("code", { text: launch.kernel })), grid(launch),
+    launch.arguments ? ofTiles(launch) : ofCounts(launch), ofCompiler(launch), ofCard(launch, "H100"))));
 }
 
-function grid({ launches, grid, block }) {
+function grid({ launches, grid, block, arguments: given }) {
   const triple = (v) => v.filter((n, i) => i === 0 || v.slice(i).some((m) => m > 1)).join("×");
-  const blocks = many(grid.reduce((a, b) => a * b, 1), "block");
+  const blocks = many(grid.reduce((a, b) => a * b, 1), given ? "program" : "block");
   const times = launches > 1 ? `${launches} launches of ` : "";
-  return element("p", { text: `${times}${blocks} of ${triple(block)} threads` });
+  if (!given) return element("p", { text: `${times}${blocks} of ${triple(block)} threads` });
+  return element("p", {}, `${times}${blocks} of ${many(block[0] / 32, "warp")}, with `,
+    element("code", { text: Object.entries(given).map(([name, value]) => `${name}=${value}`).join(" ") }));
 }
 
 function ofCounts(l) {
@@ -101,6 +108,13 @@ function ofCounts(l) {
     + `L2 ${bytes(l.l2)}; ${short(round(l.lanes))} of 32 lanes active; ${many(l.divergent, "divergent branch")}; `
     + `${whole(l.barriers)} arrivals at barriers`
     + (l.flop ? `; ${short(l.flop / 1e6)} MFLOP on tensor cores` : "") + (l.races ? `; ${many(l.races, "race")}` : ""));
+}
+
+function ofTiles(l) {
+  return element("p", {}, tag("counted"), ` DRAM read ${bytes(l.dramRead)}, written ${bytes(l.dramWritten)}; `
+    + `L2 ${bytes(l.l2)}; ${many(l.tiles, "tile")}, `
+    + `${short(round((100 * l.masked) / (l.masked + l.elements || 1)))} % of their elements masked off`
+    + (l.flop ? `; ${short(l.flop / 1e6)} MFLOP in tl.dot` : ""));
 }
 
 function ofCompiler(l) {
@@ -117,6 +131,7 @@ function ofCard(launch, card) {
 }
 
 rooms.append(...content.rooms.map((room) => element("a", { href: `#${room.name}`, text: room.name })));
-document.getElementById("not-counted").textContent = content.notCounted.join(", ");
+document.getElementById("not-counted").textContent = content.notCounted.length
+  ? `Not counted, because Triton does not interpret where this page was made: ${content.notCounted.join(", ")}.` : "";
 addEventListener("hashchange", show);
 show();

@@ -2,7 +2,7 @@
 
 /** What was counted on each line: {file: {line: {rows, sectors, ...}}}, and the most of any line. */
 function byLine(rung) {
-  const found = {}, most = { sectors: 1, wavefronts: 1 };
+  const found = {}, most = { sectors: 1, wavefronts: 1, unit: rung.unit };
   for (const row of rung.rows) {
     const lines = (found[row.file] ??= {});
     const at = (lines[row.line] ??= { rows: [], requests: 0, lanes: 0, sectors: 0, sectorsLeast: 0, globals: 0,
@@ -22,7 +22,7 @@ function byLine(rung) {
 function heat(counts, most) {
   const cell = (name, of, word) => {
     const share = counts ? Math.sqrt(counts[name] / most[name]) : 0;
-    const title = share ? `${whole(counts[name])} ${name} in ${whole(of)} requests` : null;
+    const title = share ? `${whole(counts[name])} ${name} in ${many(of, most.unit)}` : null;
     return element("span", { class: `heat ${word}`, title, style: share ? `--share:${share.toFixed(3)}` : null });
   };
   const figures = (sum, least, of, word) => of
@@ -39,7 +39,7 @@ function heat(counts, most) {
 function listing(room, rung) {
   const { found, most } = byLine(rung), open = new Map();
   const body = element("div", { class: "lines", onkeydown: arrows });
-  const wrap = element("div", { class: "listing" }, head(), body);
+  const wrap = element("div", { class: "listing" }, head(rung.unit), body);
   for (const [file, items] of Object.entries(rung.items)) {
     body.append(element("div", { class: "file", text: file }));
     items.forEach(([first, last], i) => {
@@ -56,10 +56,11 @@ function listing(room, rung) {
         "aria-label": `line ${line}: draw its accesses` })
       : element("span", { class: "number", text: line });
     const executed = rung.executed[file]?.[line];
-    const made = element("div", { class: `line${drawn.length ? " drawn" : ""}${counts || executed ? "" : " idle"}`,
+    const idle = !counts && !executed && rung.unit === "request"; // which lines a program in Triton ran nobody counted
+    const made = element("div", { class: `line${drawn.length ? " drawn" : ""}${idle ? " idle" : ""}`,
       title: executed ? `warps ran it ${whole(executed[0])} times, with `
         + `${short(round(executed[1] / executed[0]))} of 32 lanes` : null },
-      heat(counts, most), number, element("code", {}, highlighted(text, "cuda")));
+      heat(counts, most), number, element("code", {}, highlighted(text, languageOf(file))));
     if (drawn.length) {
       made.addEventListener("click", () => !String(getSelection()) && toggle(made, number, drawn));
       open.set(`${file}:${line}`, () => toggle(made, number, drawn));
@@ -92,11 +93,15 @@ function gap(text) {
   return element("div", { class: "gap", text });
 }
 
-function head() {
+function languageOf(file) {
+  return file.endsWith(".py") ? "python" : "cuda";
+}
+
+function head(unit) {
   const span = (kind, text) => element("span", { class: kind, text });
   return element("div", { class: "line head", "aria-hidden": "true" }, span("heat"), span("heat"),
-    span("figures global", "sectors"), span("figures shared", "wavefronts"), span("number"),
-    element("code", { text: "of a request / the least possible" }));
+    span("figures global", "sectors"), span("figures shared", unit === "request" && "wavefronts"), span("number"),
+    element("code", { text: `of a ${unit} / the least possible` }));
 }
 
 /** {row, key}: the row that costs most above the least possible, or else most, among the lines that can be opened. */
@@ -122,8 +127,8 @@ function difference(room, i) {
   const count = (sign) => parts.filter((part) => part[0] === sign).length;
   const kernelsOf = (rung) => rung.launches.map((launch) => launch.kernel).join(", ");
   if (!parts.length)
-    return element("p", { class: "note", text: "Both run the same lines of the source, with other template arguments: "
-      + `${kernelsOf(room.rungs[i])}, then ${kernelsOf(room.rungs[i + 1])}.` });
+    return element("p", { class: "note", text: "Both run the same lines of the source, with other "
+      + `${inTriton(room) ? "" : "template "}arguments: ${kernelsOf(room.rungs[i])}, then ${kernelsOf(room.rungs[i + 1])}.` });
   return element("details", { class: "difference" },
     element("summary", {}, "What changed in the source: ",
       element("span", { class: "gone", text: `−${count("-")}` }), " ",
@@ -134,6 +139,6 @@ function difference(room, i) {
       const [kind, mark] = { "-": ["gone", "−"], "+": ["new", "+"], " ": ["same", ""] }[sign];
       return element("div", { class: `line ${kind}` }, heat(found[file]?.[line], most),
         element("span", { class: "number", text: `${mark} ${line}` }),
-        element("code", {}, highlighted(text, "cuda")));
+        element("code", {}, highlighted(text, languageOf(file))));
     }))));
 }

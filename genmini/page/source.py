@@ -1,14 +1,13 @@
 """Which parts of a room's source a rung runs, and in which lines the parts of two rungs differ.
 
-An item is a function, a struct or a constant at the outermost level of a file, with the comment above it. A rung runs
-an item if an access, a barrier or a shuffle was counted in it.
+An item is a function, a struct or a constant at the outermost level of a file, in CUDA with the comment above it. A
+rung runs an item if an access, a barrier, a shuffle or a product was counted in it.
 
     used by: genmini/page/__init__.py    test: tests/project/test_page.py
 """
 
+import ast
 import difflib
-
-from genmini.csrc import build
 
 NEAR = 2  # lines that two rungs share, shown around a difference
 
@@ -16,7 +15,8 @@ NEAR = 2  # lines that two rungs share, shown around a difference
 def texts(each):
     """{file: its lines}: the files in which something was counted under any rung, the room's own first."""
     seen = {row.file for one in each for launch in one.launches for row in launch.rows}
-    return {path.name: path.read_text().splitlines() for path in build.reads(each[0].source) if path.name in seen}
+    paths = dict.fromkeys(path for one in each for path in one.files)
+    return {path.name: path.read_text().splitlines() for path in paths if path.name in seen}
 
 
 def items_of(one, texts):
@@ -24,7 +24,8 @@ def items_of(one, texts):
     found = {}
     for file, lines in texts.items():
         counted = {row.line for launch in one.launches for row in launch.rows if row.file == file}
-        run = [(first, last) for first, last in items(lines) if any(first <= line <= last for line in counted)]
+        of_file = items_in_python if file.endswith(".py") else items
+        run = [(first, last) for first, last in of_file(lines) if any(first <= line <= last for line in counted)]
         if run:
             found[file] = run
     return found
@@ -42,6 +43,13 @@ def items(lines):
             found.append((first, number - (not line.strip())))
             first = None
     return found if first is None else [*found, (first, len(lines))]
+
+
+def items_in_python(lines):
+    """[(first line, last line)] of the statements at the outermost level, with their decorators."""
+    decorators = lambda part: part.decorator_list if isinstance(part, ast.FunctionDef | ast.ClassDef) else []
+    return [(min(each.lineno for each in [part, *decorators(part)]), part.end_lineno)
+            for part in ast.parse("\n".join(lines)).body]
 
 
 def difference(before, after, texts):

@@ -38,6 +38,6 @@ def _key(room, sizes, folder):
             digest.update(path.name.encode() + path.read_bytes() if path.is_file() and path.suffix != ".pyc" else b"")
     for library in (folder / f"{source}.cuda.key", folder / f"{source}.cuda.log"):
         digest.update(library.read_bytes() if library.exists() else b"")
-    if build.compiler("counted"):
+    if kernels.ROOMS[room].language == "cuda" and build.compiler("counted"):
         digest.update(build.key("counted", build.CSRC / f"{source}.cu").encode())
     return digest.hexdigest()

@@ -11,14 +11,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from check import command as run
 from genmini.csrc import count as counters
+from genmini.kernels import _backend
 
 from genmini import counting, kernels, page
 from genmini.page import equations, source, store
 from genmini.page.mathml import mathml
 
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")
+TRITON = _backend._cannot_emulate(kernels.ROOMS["q_sample"], torch.device("cpu"))
+triton = pytest.mark.skipif(bool(TRITON), reason=TRITON)
 counts = pytest.mark.skipif(bool(counters.missing()), reason=counters.missing())
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 browser = pytest.mark.skipif(CHROMIUM is None and os.environ.get("GENMINI_REQUIRES") != "chromium",
@@ -31,6 +35,11 @@ def room():
     if counters.missing():
         pytest.skip(counters.missing())
     return page.of("code_stats", **SMALL)
+
+
+@pytest.fixture(scope="module")
+def tiles():
+    return page.of("q_sample", N=2, D=96)
 
 
 # ---- formulae --------------------------------------------------------------------------------------------------------
@@ -49,11 +58,12 @@ def test_mathml_of_a_line():
             mathml(wrong)
 
 
-@pytest.mark.parametrize("room", page.rooms())
+@pytest.mark.parametrize("room", counting.rooms())
 def test_equations_are_those_of_the_room(room):
     """Well-formed, and in letters that its docstring has under Math."""
     text = page.sys.modules[f"genmini.kernels.{kernels.ROOMS[room].source}"].__doc__.partition("\nMath\n")[2]
-    words = {"β": "beta", "σ": "sigma", "δ": "delta", "min": "lowest", "argmin": "minimal"}
+    words = {"α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "eps", "μ": "mu", "σ": "sigma",
+             "min": "lowest", "argmin": "minimal"}
     found = equations.of(room)
     assert len(found) >= 2 and all("<mrow></mrow>" not in text for _, text in found)
     for _, formula in found:
@@ -83,6 +93,11 @@ def test_items_are_functions_with_their_comments():
     assert source.items(SOURCE) == [(1, 1), (3, 8), (10, 12), (13, 13)]
 
 
+def test_items_of_python_are_functions_with_their_decorators():
+    text = '"""A room."""\n\nimport torch\n\n\n@triton.jit\ndef one(x):\n    y = x\n\n    return y\n\nTWO = 2'
+    assert source.items_in_python(text.splitlines()) == [(1, 1), (3, 3), (6, 10), (12, 12)]
+
+
 def test_a_difference_has_what_left_and_what_came():
     texts = {"k.cu": SOURCE}
     before, after = {"k.cu": [(1, 1), (3, 8)]}, {"k.cu": [(1, 1), (10, 12)]}
@@ -110,6 +125,18 @@ def test_what_is_gathered_of_a_room(room):
         assert len(row["examples"]) <= page.MOST and (row["examples"] or not row["space"])
     example = naive["rows"][0]["examples"][0]
     assert room["arrays"][example["array"]][0] == "index int64 64" and example["step"] == 0
+
+
+@triton
+def test_what_is_gathered_of_a_room_in_triton(tiles):
+    (fused,) = tiles["rungs"]
+    assert tiles["language"] == "triton" and fused["unit"] == "tile" and "reference" in tiles["definition"]
+    assert [*fused["items"]] == ["q_sample.py", "_noise.py"] and fused["barriers"] == fused["divergent"] == 0
+    (first, last), *others = fused["items"]["q_sample.py"]
+    lines = tiles["files"]["q_sample.py"]
+    assert lines[first - 1] == "@triton.jit" and lines[first].startswith("def fused(") and not others
+    assert fused["launches"][0]["tiles"] == 6 and fused["launches"][0]["arguments"]["BD"] == "128"
+    assert all(row["examples"] == [] for row in fused["rows"])
 
 
 def test_a_room_is_gathered_once_until_a_source_changes(tmp_path, monkeypatch):
@@ -144,13 +171,14 @@ def test_the_page_is_one_file_without_a_network(capsys, room, monkeypatch):
     assert not re.search(r"""(?:src|href)=["'](?!#|data:)|url\(|@import|fetch\(|XMLHttp""", text)
     assert "<!--" not in text and not re.search(r"\bmeasured\b", text.partition('id="counted"')[0])
     shown = re.search(r'id="counted">(.*?)</script>', text, re.S)[1]
-    assert json.loads(shown)["rooms"][0]["name"] == "code_stats" and "softmax_nll" in json.loads(shown)["notCounted"]
+    assert json.loads(shown)["rooms"][0]["name"] == "code_stats"
+    assert ("softmax_nll" in json.loads(shown)["notCounted"]) == bool(TRITON)
 
 
 @pytest.mark.parametrize("words, wanted", [
     (["nade", "--rung", "naive", "--html", "p"], "--html shows all rungs and cards: leave out --rung"),
     (["nade", "code_stats", "--shape", "N=3", "--html", "p"], "--shape belongs to one ROOM: name it"),
-    (["nade", "softmax_nll", "--html", "p"], "softmax_nll is a Triton room"),
+    (["nade", "softmax", "--html", "p"], "unknown room 'softmax'; the rooms are"),
     (["nade", "code_stats"], "count takes one ROOM, or with --html DIR any number of them"),
     ([], "count takes one ROOM, or with --html DIR any number of them"),
 ])
@@ -240,12 +268,21 @@ try {
 found.mistakes = mistakes;
 parent.document.getElementById("found").textContent = JSON.stringify(found);
 </script>"""
+TILES = """<script>
+const texts = (words) => [...document.querySelectorAll(words)].map((each) => each.textContent);
+parent.document.getElementById("found").textContent = JSON.stringify({
+  mistakes, figures: texts(".listing .line:not(.head) .figures.global").filter((text) => text), files: texts(".file"),
+  buttons: texts("button.number").length, launches: texts(".launches p"),
+  head: texts(".line.head .figures, .head code"),
+  charts: texts(".card strong"), idle: texts(".line.idle").length, formulae: document.querySelectorAll("math").length,
+  sideways: document.documentElement.scrollWidth - document.documentElement.clientWidth });
+</script>"""
 KNOWN = [[4, 4], [5, 4], [32, 4], [16, 16], [32, 1], [1, 1], [4, 4], [2, 2], [16, 4], [4, 4], [32, 1]]
 
 
-def opened(html, width):
-    """What the script CHECK finds on the page, in a frame so wide: a window is at least 500 wide."""
-    html = html.replace("<head>", f"<head>{WATCH}").replace("</body>", f"{CHECK}</body>")
+def opened(html, width, script=CHECK):
+    """What the script finds on the page, in a frame so wide: a window is at least 500 wide."""
+    html = html.replace("<head>", f"<head>{WATCH}").replace("</body>", f"{script}</body>")
     Path("frame.html").write_text(f'<!doctype html><pre id="found"></pre><iframe srcdoc="{escape(html)}" '
                                   f'style="width: {width}px; height: 844px; border: 0"></iframe>')
     folder = Path("profile").resolve()
@@ -267,6 +304,21 @@ def test_a_browser_shows_the_page(room, width):
     assert found["compared"] >= 5 and found["differ"] == []
     assert found["tab"] == "true" and found["down"] and found["closed"]
     assert found["lines"] == found["panels"] >= 4 and found["where"].startswith("Request 2 of the ")
+
+
+@browser
+@triton
+@pytest.mark.parametrize("width", [390, 1400])
+def test_a_browser_shows_a_room_in_triton(tiles, width):
+    """By its tiles, with nothing drawn that nobody counted. x is 2 rows of 96 floats, 12 sectors each."""
+    found = opened(page.html([tiles]), width, TILES)
+    assert found["mistakes"] == [] and found["sideways"] == 0 and found["formulae"] == 2
+    assert found["files"] == ["q_sample.py", "_noise.py"] and found["buttons"] == found["idle"] == 0
+    assert sorted(found["figures"]) == ["1 / 1", "2 / 1", "2 / 1", "24 / 24", "24 / 24", "24 / 24"]
+    assert found["head"] == ["sectors", "", "of a tile / the least possible"]
+    assert found["launches"][0].startswith("1 program of 4 warps, with seed_ptr=None N=2 D=96")
+    assert "6 tiles, 81.2 % of their elements masked off" in found["launches"][1]
+    assert found["charts"] == ["DRAM", "L2", "sectors", "tiles", "at least so long on a card"]
 
 
 @browser
