@@ -122,8 +122,9 @@ def table(kind, rows):
     return torch.tensor(rows, dtype=torch.int64, device="cpu").view(-1, len(kind._fields))
 
 
+@functools.lru_cache(4096)
 def integers(*numbers):
-    """An array of int64_t in the memory of the host, as a C function reads a few numbers."""
+    """An array of int64_t in the memory of the host, from which a C function reads a few numbers."""
     return (ctypes.c_int64 * len(numbers))(*numbers)
 
 

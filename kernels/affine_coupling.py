@@ -154,7 +154,7 @@ def ready(backend, *tensors):
     if backend != "cpu":
         return map(_library.plain, tensors), ()
     tensors = _library.for_native(*tensors)
-    return tensors, [_library.integers(*(n for a in tensors for n in ((0, 0) if a is None else a.stride())))]
+    return tensors, [_library.integers(*[n for a in tensors for n in ((0, 0) if a is None else a.stride())])]
 
 
 # ---- gradient -------------------------------------------------------------------------------------------------------
