@@ -2,7 +2,7 @@
 //
 //   rung naive     a block a sample; a thread an output channel, for which it adds up all taps and channels
 //   rung groups    a layer has fewer outputs than the block has threads: as many groups of threads as fit share the
-//                  channels of every tap
+//                  channels of every tap, which one thread makes ready for all: a thirtieth of the descriptors' loads
 //
 // A block walks over rows, pixels and colours; streams are (depth, W, channels) in its part of the workspace. The
 // shapes decide the order of the sums.
@@ -10,7 +10,7 @@
 #include "gpu.h"
 #include "pixelcnn_sample.h"
 
-constexpr int THREADS = 256;
+constexpr int THREADS = 256, TAPS = 64;    // of a block; made ready at a time
 
 template <class T>
 __device__ __forceinline__ T* pixel_of(const Problem<T>& p, T* z, int64_t stream, int64_t i, int64_t j) {
@@ -18,20 +18,26 @@ __device__ __forceinline__ T* pixel_of(const Problem<T>& p, T* z, int64_t stream
     return z + s.offset + (i % s.depth * p.W + j) * s.channels;
 }
 
-// The sum of output o of layer a at pixel (i, j), colour c: of each tap the channels group, group + groups, ...
+// A tap at a pixel: the numbers that it sees of the pixel that it looks at, and its weights
+template <class T> struct Ready {
+    const T *in, *W;
+    int64_t seen;
+};
+
+// Tap t at pixel (i, j), colour c
 template <class T>
-__device__ T sum_of(const Problem<T>& p, const Layer& a, int64_t i, int64_t j, int64_t c, int64_t o, int group,
-                    int groups, T* z) {
-    T sum = 0;
-    for (int64_t t = a.tap; t < a.taps_end; t++) {
-        Tap tap = p.taps[t];
-        int64_t channels = p.streams[tap.stream].channels;
-        if (i + tap.di < 0 || j + tap.dj < 0 || j + tap.dj >= p.W) continue;    // x is 0 outside the image
-        int64_t seen = tap.sight == ALL ? channels : (c + (tap.sight == UP_TO)) * channels / p.C;
-        const T *in = pixel_of(p, z, tap.stream, i + tap.di, j + tap.dj), *W = p.weights + tap.weight + o;
-        for (int64_t k = group; k < seen; k += groups) sum += in[k] * W[k * a.outputs];
-    }
-    return sum;
+__device__ __forceinline__ Ready<T> made_ready(const Problem<T>& p, int64_t t, int64_t i, int64_t j, int64_t c, T* z) {
+    Tap tap = p.taps[t];
+    int64_t channels = p.streams[tap.stream].channels;
+    if (i + tap.di < 0 || j + tap.dj < 0 || j + tap.dj >= p.W) return {};    // x is 0 outside the image
+    int64_t seen = tap.sight == ALL ? channels : (c + (tap.sight == UP_TO)) * channels / p.C;
+    return {pixel_of(p, z, tap.stream, i + tap.di, j + tap.dj), p.weights + tap.weight, seen};
+}
+
+// sum += of output o of a layer with so many outputs, of this tap the channels group, group + groups, ...
+template <class T>
+__device__ __forceinline__ void add_tap(T& sum, Ready<T> tap, int64_t outputs, int64_t o, int group, int groups) {
+    for (int64_t k = group; k < tap.seen; k += groups) sum += tap.in[k] * tap.W[k * outputs + o];
 }
 
 // s = y + residual -> the streams of layer a, outputs o0 ... o0 + width - 1
@@ -53,19 +59,30 @@ __device__ void finish(const Problem<T>& p, const Layer& a, int64_t i, int64_t j
 // Layer a at pixel (i, j), colour c of it (-1: all of them)
 template <class T, bool GROUPS>
 __device__ void compute(const Problem<T>& p, const Layer& a, int64_t i, int64_t j, int64_t c, const T* bias, T* z,
-                        T* part) {
+                        T* part, Ready<T>* taps) {
     int64_t width = c < 0 ? a.outputs : a.outputs / p.C, o0 = c < 0 ? 0 : c * width;
+    const int64_t outputs = a.outputs, last = a.taps_end;    // read once, not for each tap
     T* y = z + p.numbers;
     int lanes = !GROUPS || width >= THREADS ? THREADS : int((width + 31) / 32 * 32);
     int tid = threadIdx.x, groups = THREADS / lanes;
     for (int64_t first = 0; first < width; first += lanes) {
         int64_t o = first + tid % lanes;
         bool mine = o < width && tid / lanes < groups;
-        T sum = mine ? sum_of(p, a, i, j, c, o0 + o, tid / lanes, groups, z) : T(0);
+        T sum = 0;
         if (GROUPS) {
+            for (int64_t t = a.tap; t < last; t += TAPS) {
+                int here = last - t < TAPS ? int(last - t) : TAPS;
+                if (tid < here) taps[tid] = made_ready(p, t + tid, i, j, c, z);
+                __syncthreads();
+                for (int u = 0; u < here && mine; u++) add_tap(sum, taps[u], outputs, o0 + o, tid / lanes, groups);
+                if (here == TAPS) __syncthreads();    // taps are read before the next ones are written
+            }
             part[tid] = sum;
             __syncthreads();
             for (int g = 1; g < groups && tid < lanes; g++) sum += part[g * lanes + tid];
+        } else {
+            for (int64_t t = a.tap; t < last && mine; t++)
+                add_tap(sum, made_ready(p, t, i, j, c, z), outputs, o0 + o, 0, 1);
         }
         if (mine && tid < lanes) y[o] = sum + bias[a.bias + o0 + o];
         __syncthreads();    // y is visible to all threads, and part may be written again
@@ -76,17 +93,18 @@ __device__ void compute(const Problem<T>& p, const Layer& a, int64_t i, int64_t 
 
 template <class T, bool GROUPS> __global__ void walk(Problem<T> p) {
     __shared__ T part[THREADS];
+    __shared__ Ready<T> taps[TAPS];
     int64_t n = blockIdx.x, D = p.D(), F = p.F(), out = p.layers[p.count - 1].raw;
     T* z = p.z + n * (p.numbers + p.widest);
     const T* bias = p.biases + p.y[n] * p.bias_columns;
     for (int64_t i = 0; i < p.H; i++) {
         for (int64_t a = 0; a < p.count; a++)    // by rows: from the rows above
             for (int64_t j = 0; p.layers[a].rows && j < p.W; j++)
-                compute<T, GROUPS>(p, p.layers[a], i, j, -1, bias, z, part);
+                compute<T, GROUPS>(p, p.layers[a], i, j, -1, bias, z, part, taps);
         for (int64_t j = 0; j < p.W; j++)
             for (int64_t c = 0; c < p.C; c++) {
                 for (int64_t a = 0; a < p.count; a++)
-                    if (!p.layers[a].rows) compute<T, GROUPS>(p, p.layers[a], i, j, c, bias, z, part);
+                    if (!p.layers[a].rows) compute<T, GROUPS>(p, p.layers[a], i, j, c, bias, z, part, taps);
                 int64_t nd = n * D + (i * p.W + j) * p.C + c;
                 const T* l = pixel_of(p, z, out, i, j) + c * F;
                 for (int64_t f = threadIdx.x; f < F; f += THREADS) p.logits[nd * F + f] = l[f];

@@ -96,6 +96,13 @@ def test_a_block_of_made_sample_shares_out_its_sums():
     assert groups and times("__shfl_xor_sync") == 6 * groups / 2
 
 
+def test_the_taps_of_pixelcnn_sample_are_made_ready_by_one_thread_each():
+    """Under naive each thread reads the five fields of each tap; under groups each lane those of another one."""
+    naive, groups = (row(counting.count("pixelcnn_sample", rung, N=1, side=2, width=8), "walk", "Tap tap = p.taps[t];",
+                         "load", "global") for rung in ("naive", "groups"))
+    assert naive.inst_executed == groups.inst_executed * groups.lanes and groups.lanes > 2
+
+
 def conflicts():
     """{access: (wavefronts, the least)} of what the tensor-core rung of nearest_code does to shared memory"""
     counted = counting.count("nearest_code", rung="tensor_core", N=128, K=128, D=160)

@@ -182,6 +182,8 @@ MUTANTS = [
     Wrong("nade", "kernels/nade.py", "A = da.flip(1).cumsum(1).flip(1) - da", "A = da.flip(1).cumsum(1).flip(1)",
           "a pixel that learns from its own prediction", "reference"),
     Wrong("pixelcnn_sample", PIXELS, "(c + (tap.sight == UP_TO))", "(c + 1)", "a colour that sees itself"),
+    Wrong("pixelcnn_sample", PIXELS, "made_ready(p, t + tid, i,", "made_ready(p, a.tap + tid, i,",
+          "the first taps again and again"),
     Wrong("pixelcnn_sample", PIXELS_ROOM, "EARLIER: 0, UP_TO: 1}", "EARLIER: 0, UP_TO: 0}", "an off-by-one mask",
           "reference"),
     Wrong("made_sample", DRAWN, "below += exp(l[k]", "below = exp(l[k]", "= for +="),
