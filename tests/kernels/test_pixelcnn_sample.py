@@ -29,7 +29,8 @@ everywhere = pytest.mark.parametrize("run", RUNS, ids=str)
 each_kernel = pytest.mark.parametrize("run", KERNELS, ids=str)
 NETS = {  # N, (C, H, W), levels, logistics, width, filter, classes
     "two levels": (9, (1, 3, 4), 2, 0, 6, 3, 1),
-    "wide filter": (5, (1, 4, 5), 2, 0, 7, 13, 1),
+    "wide filter": (5, (1, 4, 5), 2, 0, 7, 7, 1),
+    "more than 64 taps": (1, (1, 5, 8), 2, 0, 2, 15, 1),
     "three colours": (5, (3, 2, 3), 3, 0, 6, 3, 1),
     "many levels": (2, (1, 2, 2), 40, 0, 34, 3, 1),
     "logistics, classes": (5, (2, 2, 2), 9, 3, 4, 5, 3),

@@ -98,7 +98,7 @@ def test_what_cards_could_do_is_predicted(capsys, monkeypatch):
         assert out.count("measured") == 1 and "counted on a CPU, not measured" in out
         of_nvcc = r"^  compiled  sm_90: \d+ registers, \d+ bytes of static shared memory, nothing spilled, \d+ inst"
         assert re.search(of_nvcc, out, re.M), out
-        assert " in sm_90\n" in out and re.search(r"^  code_stats.cu:\d+ +global store +4 .*  1 STG.E$", out, re.M), out
+        assert " in sm_90\n" in out and re.search(r"^  code_stats.cu:\d+ +global store +4 .*  2 STG.E$", out, re.M), out
         rows = re.findall(r"^  (A100|H100|H200|RTX 4090) +(\d+) +\d+ of \d+  [a-z ]+ (\d+\.\d+) .* (\w+)$", out, re.M)
         assert [row[0] for row in rows] == ["A100", "H100", "H200", "RTX 4090"], out
         saved = json.load(open("c.json"))
