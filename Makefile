@@ -66,6 +66,9 @@ bench: build .venv-peers/ready ## time every room beside its peers, and store th
 bench-scaling: build ## how the cost of rooms and of steps grows, and write docs/scaling.png (two minutes)
 	$(PY) bench/scaling.py
 
+table-ceilings: build ## predict how near its bound each CUDA kernel can come (two minutes), and write docs/counting.md
+	OMP_NUM_THREADS=1 $(PY) bench/ceilings.py
+
 table-likelihood: build ## train likelihood models on the digits, three seeds each (an hour), and write docs/results.md
 	$(PY) bench/table_likelihood.py
 
@@ -112,5 +115,5 @@ clean:           ## remove what was built
 
 .PHONY: help build demo test test-docs test-thorough test-oldest test-peers test-arm sanitize bench gpu lint clean
 .PHONY: sheet table-likelihood table-plane table-latent table-samples table-translate table-text
-.PHONY: bench-scaling table-mnist table-mnist-samples table-peers
+.PHONY: bench-scaling table-ceilings table-mnist table-mnist-samples table-peers
 .DEFAULT_GOAL := help
