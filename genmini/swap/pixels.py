@@ -72,7 +72,7 @@ def layers_of(network, values, H, W):
         if isinstance(vars(module).get("forward"), Swapped):
             remove(module)
     images = values[levels]
-    with Tape(images) as tape:
+    with torch.inference_mode(False), torch.no_grad(), Tape(images) as tape:  # in inference mode modes see less
         out = copied(images)
     node = tape.of(out)
     if tape.looked:
@@ -165,6 +165,8 @@ class Layers(list):
 
     def table(self, read):
         """Stream 0: what is read (n, M, H, W), as a function of the level of a pixel"""
+        if read.shape[-2:] != self.levels.shape[-2:]:
+            raise refused("its first convolution reads an image of another size: only zeros may stand around")
         rows = read.movedim(1, -1).flatten(0, -2)  # (n H W, M)
         E = rows.new_zeros(self.L, rows.shape[1]).index_copy(0, self.levels.flatten(), rows)
         if not gate.apart(E[self.levels.flatten()], rows) <= 8 * torch.finfo(E.dtype).eps:

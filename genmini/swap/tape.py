@@ -17,6 +17,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from genmini.kernels import _live_taps
+
 SAME = ("clone", "detach", "alias", "view", "_unsafe_view", "unsqueeze", "squeeze", "_to_copy", "expand")
 
 
@@ -72,6 +74,11 @@ class Tape(TorchDispatchMode):
         x, alone = of[0], len(of) == 1 and bool(args) and self.of(args[0]) is of[0]
         if name == "convolution" and alone:
             return self.convolution(x, *args)
+        if name == "masked_conv2d" and alone:  # of genmini.layers
+            read, W, bias, kind, colours = args[:5]
+            padding = [side // 2 for side in W.shape[2:]]
+            W = _live_taps.masked(W, kind, colours)
+            return self.convolution(x, read, W, bias, (1, 1), padding, (1, 1), False, (), 1)
         if name == "constant_pad_nd" and alone and len(args[1]) <= 4 and not any(args[2:]):
             left, _, top, _ = (*args[1], 0, 0)[:4]
             return Node("pad", x, before=(top, left), read=args[0])

@@ -115,6 +115,7 @@ REFUSED = {
     "elu is none of the operators": lambda: Net(lambda net, x, h: F.elu(h)),
     "max_pool2d_with_indices is none": lambda: Net(lambda net, x, h: F.max_pool2d(h, 3, 1, 1)),
     "the image itself is read": lambda: Net(lambda net, x, h: h + x),
+    "an image of another size": lambda: nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"),
     "no function of one pixel": lambda: Net(lambda net, x, h: h + net.first(F.avg_pool2d(x, 3, 1, 1))),
     "read the image in two ways": lambda: Net(lambda net, x, h: h + net.first(x * 2)),
     "it looks at numbers of an image": lambda: Net(lambda net, x, h: h if x.max() > 0.5 else h + 1),
@@ -173,6 +174,16 @@ def test_a_swapped_network_draws_as_before_it_was_swapped():
 def test_wrong_arguments_are_named(u, values, why):
     with pytest.raises(ValueError, match=why):
         draw_pixels(theirs.plain(), u, values)
+
+
+def test_layers_of_genmini_draw_in_inference_mode_too():
+    torch.manual_seed(0)
+    convolution = lambda *sizes, kind: genmini.layers.MaskedConv2d(*sizes, kind=kind)
+    network, values = wide(nn.Sequential(convolution(1, 6, 5, kind="A"), nn.ReLU(), convolution(6, 1, 3, kind="B")))
+    u = noise()
+    with torch.inference_mode():
+        images = draw_pixels(network, u, values)
+    assert torch.equal(images, theirs.loop(network, u, values)) and images.any()
 
 
 def test_no_images_are_none():
