@@ -141,7 +141,8 @@ namespace {
 
 template <class T, class F> void each_group(const Problem<T>& p, int threads, F group) {
     int64_t groups = p.N * p.G, R = p.C / p.G * p.P, of_a_task = rows_of_a_task(R);
-    parallel(ceil_div(groups, of_a_task), worth_waking(threads, groups * R, 0.3), [&](int64_t task, int) {
+    threads = worth_waking(threads, p.N * p.C * (p.P + 32), 0.3);    // a channel takes as long as 32 numbers
+    parallel(ceil_div(groups, of_a_task), threads, [&](int64_t task, int) {
         for (int64_t ng = task * of_a_task; ng < std::min(groups, (task + 1) * of_a_task); ng++) group(ng);
     });
 }
