@@ -161,6 +161,7 @@ class Launch:
                        elsewhere=self.elsewhere + other.elsewhere, races=summed(self.races + other.races),
                        launches=self.launches + other.launches)
 
+    binary = property(lambda launch: launch.kernel)  # the name of what nvcc makes of it
     key = property(lambda launch: (launch.kernel, launch.grid, launch.block, launch.dynamic_shared))
 
     def as_json(self):

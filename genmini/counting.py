@@ -11,7 +11,7 @@ docs/counting.md says what each counter means. used by: genmini/cli/count.py
 import inspect
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -168,6 +168,8 @@ def count(room, rung=None, **sizes):
     counted = kernels.counting_tiles() if this.language == "triton" else kernels.counting(this.source)
     with counted as launches, kernels.use("emulated", rung):
         run()
+    if this.language == "triton":
+        launches = [replace(launch, rung=rung) for launch in launches]
     return Counted(room, rung, sizes, merged(launches), source)
 
 

@@ -6,8 +6,8 @@
     ladder.own["mine"]                                 the report on a kernel of yours (genmini.register), and its Rung
 
 Four words: *counted* by running the kernel in the emulator, or in Triton's interpreter (genmini/counting.py),
-*compiled* by nvcc, *predicted* from both for a card (genmini/predict.py), *measured* on this machine, all ways in turn.
-Where Triton cannot interpret, its rooms have what each rung teaches, and what is measured.
+*compiled* by nvcc or Triton, *predicted* from both for a card (genmini/predict.py), *measured* on this machine, all
+ways in turn. Where Triton cannot interpret, its rooms have what each rung teaches, and what is measured.
 
     used by: genmini/cli/bench.py    test: tests/project/test_cli_bench.py
 """
@@ -95,7 +95,7 @@ def joined(each, cards):
 def _rung(one, predicted, usage, cards, words=None):
     """one: the counting.Counted of a rung; predicted: a genmini.predict.Predicted for each of its launches and cards"""
     total = lambda name: sum(launch.counters[name] for launch in one.launches)
-    rows, launched = [row for launch in one.launches for row in launch.rows], {launch.kernel for launch in one.launches}
+    rows, launched = [row for launch in one.launches for row in launch.rows], {launch.binary for launch in one.launches}
     taken = [of_kernel.registers for (_, kernel), of_kernel in usage.items() if kernel in launched]
     of_card = {card.name: [row for row in predicted if row.card == card.name] for card in cards}
     longest = {name: max(rows, key=lambda row: row.at_least) for name, rows in of_card.items()}

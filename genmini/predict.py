@@ -31,7 +31,7 @@ used by: genmini/cli/count.py
 import math
 from dataclasses import asdict, dataclass
 
-from genmini import kernels
+from genmini import compiling, kernels
 from genmini.cards import CARDS
 from genmini.csrc import build, compiled, count, sass
 
@@ -124,8 +124,8 @@ class Prediction:
 
     @property
     def newest(self):
-        """The newest architecture whose instructions were read; None if there are none."""
-        return max((architecture for architecture, _ in self.code), default=None)
+        """The newest architecture whose instructions were read, of Triton's that was compiled for; None if none."""
+        return max((architecture for architecture, _ in self.code or self.usage), default=None)
 
     def made_of(self, kernel, row):
         """What nvcc made of a row of the kernel's counters, for the newest architecture: "3 LDG.E.128"."""
@@ -142,19 +142,25 @@ class Prediction:
 
 def of(counted, cards):
     """What these cards make of the launches of a counting.Counted."""
-    usage, code, why = ({}, {}, "kernels in Triton are counted alone") if counted.in_triton else _compiled(
-        counted.source, cards)
+    usage, code, why = _of_triton(counted, cards) if counted.in_triton else _compiled(counted.source, cards)
     return Prediction(usage, code, why, [_row(card, launch, usage, code)
                                          for launch in counted.launches for card in cards])
 
 
 def _row(card, launch, usage, code):
-    key = machine_code(card, {architecture for architecture, _ in usage}), launch.kernel
+    key = machine_code(card, {architecture for architecture, _ in usage}), launch.binary
     taken, issued = usage.get(key), sass.issued(code[key], launch) if key in code else None
     room = taken and occupancy(card, math.prod(launch.block), taken.registers, taken.shared + launch.dynamic_shared)
     waves = math.prod(launch.grid) / (card.sms * room.blocks) if room and room.blocks else None
     moved = sum(launch.counters[f"dram__bytes_{op}.sum"] for op in ("read", "write")) / launch.launches
     return Predicted(card.name, launch.kernel, room, waves, ceilings(card, launch, issued), moved <= card.l2_size)
+
+
+def _of_triton(counted, cards):
+    """-> usage, {}, "" of the kernels that were launched; {}, {} and the reason where Triton does not compile."""
+    rungs = dict.fromkeys(launch.rung for launch in counted.launches)
+    usage, why = compiling.of(counted.room, rungs, counted.sizes, {card.capability: None for card in cards})
+    return usage, {}, why
 
 
 def _compiled(source, cards):

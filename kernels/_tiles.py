@@ -57,9 +57,11 @@ class Launch(count.Launch):
 
     arguments: dict = field(default_factory=dict)  # name -> value as text, of those that are no tensors
     source: Path | None = None  # of the kernel
+    rung: str = ""
     files: dict = field(default_factory=dict)  # name -> path, of all sources that its rows name
 
     key = property(lambda launch: (launch.kernel, launch.grid, launch.block, *launch.arguments.items()))
+    binary = property(lambda launch: binary(launch.kernel, launch.arguments))  # of what Triton's compiler makes
 
     def as_json(self):
         return {"kernel": self.kernel, "grid": self.grid, "block": self.block, "launches": self.launches,
@@ -81,9 +83,8 @@ def counting():
         recorder = Recorder(builder)
         with recorder.hooked():
             launch_of(executor, *arguments, **options)
-        named = dict(zip(executor.arg_names, arguments, strict=False)) | {
-            name: value for name, value in options.items() if name in executor.arg_names}
-        launches.append(recorder.launch(executor.fn, named, options.get("num_warps", WARPS)))
+        launches.append(recorder.launch(executor.fn, texts(executor.arg_names, arguments, options),
+                                        options.get("num_warps", WARPS)))
 
     interpreter.GridExecutor.__call__ = launched
     try:
@@ -167,10 +168,21 @@ class Recorder:
         self.rows[row.key] = self.rows[row.key] + row if row.key in self.rows else row
 
     def launch(self, kernel, arguments, warps):
-        texts = {name: str(value) for name, value in arguments.items() if not hasattr(value, "data_ptr")}
         return Launch(kernel.__name__, tuple(self.builder.grid_dim), (32 * warps, 1, 1), 0,
-                      count.summed(self.rows.values()), [], self.counters, elsewhere=0, arguments=texts,
+                      count.summed(self.rows.values()), [], self.counters, elsewhere=0, arguments=arguments,
                       source=Path(kernel.__code__.co_filename), files=self.files)
+
+
+def texts(names, arguments, options):
+    """{name: value as text} of the arguments of a launch that are no tensors."""
+    named = dict(zip(names, arguments, strict=False)) | {
+        name: value for name, value in options.items() if name in names}
+    return {name: str(value) for name, value in named.items() if not hasattr(value, "data_ptr")}
+
+
+def binary(kernel, arguments):
+    """A name for what the compiler makes of a kernel for such arguments: "fused N=2 D=96 ..."."""
+    return " ".join([kernel, *(f"{name}={value}" for name, value in arguments.items())])
 
 
 def cost(active, size):

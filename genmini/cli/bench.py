@@ -12,9 +12,9 @@ EXAMPLES = """examples:
   genmini bench code_stats --plot roofline.png   operations a second over operations a byte
   genmini bench nearest_code --with my_search.py    beside a kernel that this file registers (docs/exercises.md)
 
-Each figure says which it is: counted (on a CPU, by the emulator or Triton's interpreter), compiled (by nvcc),
-predicted (from both, for a card), or measured (here). docs/counting.md says what they mean; `make bench` measures at
-length, beside other libraries."""
+Each figure says which it is: counted (on a CPU, by the emulator or Triton's interpreter), compiled (by nvcc or
+Triton), predicted (from both, for a card), or measured (here). docs/counting.md says what they mean; `make bench`
+measures at length, beside other libraries."""
 
 
 def options(parser):

@@ -169,10 +169,12 @@ def _compiled(predicted, launch):
     if predicted.why:
         yield f"  compiled  nothing: {predicted.why}"
     for (architecture, kernel), usage in sorted(predicted.usage.items()):
-        if kernel == launch.kernel:
+        if kernel == launch.binary:
             spilled = f"{usage.stack + usage.local} bytes of stack" if usage.stack + usage.local else "nothing spilled"
-            yield (f"  compiled  sm_{architecture}: {usage.registers} registers, {usage.shared} bytes of static shared "
-                   f"memory, {spilled}, {len(predicted.code[architecture, kernel])} instructions")
+            code = predicted.code.get((architecture, kernel))  # None of a kernel in Triton
+            yield (f"  compiled  sm_{architecture}: {usage.registers} registers, {usage.shared} bytes of "
+                   + "static " * bool(code) + f"shared memory, {spilled}"
+                   + (f", {len(code)} instructions" if code else ""))
 
 
 def _predicted(rows):

@@ -149,7 +149,7 @@ def _rung(one, rung, predicted, prediction, arrays):
 
 def _launch(launch, predicted, prediction):
     counters, newest = launch.counters, prediction.newest
-    usage = prediction.usage.get((newest, launch.kernel))
+    usage = prediction.usage.get((newest, launch.binary))
     return {
         "kernel": launch.kernel, "grid": launch.grid, "block": launch.block, "launches": launch.launches,
         "dramRead": counters["dram__bytes_read.sum"], "dramWritten": counters["dram__bytes_write.sum"],

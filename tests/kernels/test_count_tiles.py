@@ -3,13 +3,15 @@
 import importlib.util
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiles
 import torch
+from genmini.csrc import compiled
 from genmini.kernels import _backend, _degrees, masked_linear
 
-from genmini import counting, kernels
+from genmini import compiling, counting, kernels
 
 MISSING = _backend._cannot_emulate(kernels.ROOMS["masked_linear"], torch.device("cpu"))
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
@@ -181,6 +183,27 @@ def test_a_room_is_counted_forward_and_backward():
     assert bytes_of(forward)[1] == 4 * 100 * 128
     assert [path.name for path in counted.files] == ["masked_linear.py", "_degrees.py"] and counted.in_triton
     assert counted.source == counted.files[0]
+
+
+@pytest.mark.skipif(bool(compiled.missing()), reason=compiled.missing())
+def test_each_launch_is_compiled_as_it_was_counted():
+    """By a child process, which launches the same kernels with the same arguments. A product of two tiles of 64 x 32
+    floats keeps both in shared memory, twice where the loop is pipelined."""
+    counted = counting.count("masked_linear", N=100, K=128, J=128)
+    usage, why = compiling.of("masked_linear", ["staircase"], counted.sizes, [90])
+    assert why == "" and {*usage} == {(90, launch.binary) for launch in counted.launches}
+    of = [usage[90, launch.binary] for launch in counted.launches]
+    assert [each.shared % (2 * 64 * 32 * 4) for each in of] == [0] * 4 and of[0].shared == 0 < of[1].shared
+    assert all(0 < each.registers <= 255 and each.stack == each.local == 0 for each in of)
+
+
+def test_why_nothing_is_compiled(monkeypatch):
+    failed = SimpleNamespace(returncode=1, stderr="Traceback\nPTXASError: none\n")
+    monkeypatch.setattr(compiling, "subprocess", SimpleNamespace(run=lambda *_, **__: failed))
+    monkeypatch.setattr(compiled, "missing", lambda: "")
+    assert compiling.of("masked_linear", ["staircase"], {}, [90]) == ({}, "Triton did not compile: PTXASError: none")
+    monkeypatch.setattr(compiled, "missing", lambda: "no cuobjdump")
+    assert compiling.of("masked_linear", ["staircase"], {}, [90]) == ({}, "no cuobjdump")
 
 
 def test_taps_of_a_masked_convolution_lie_side_by_side():

@@ -85,14 +85,14 @@ def check(ladder, monkeypatch):
     counters_of = lambda n: {f"{name}.sum": n for name in (
         "dram__bytes_read", "dram__bytes_write", "lts__t_sectors_op_read", "lts__t_sectors_op_write",
         "lts__t_sectors_op_atom")}
-    launches = [SimpleNamespace(kernel="a", counters=counters_of(100), rows=[row(30, 10, 0, 0)]),
-                SimpleNamespace(kernel="b", counters=counters_of(1000), rows=[row(10, 10, 24, 8), row(0, 0, 8, 8, 5)])]
+    launches = [SimpleNamespace(binary="a", counters=counters_of(100), rows=[row(30, 10, 0, 0)]),
+                SimpleNamespace(binary="b", counters=counters_of(1000), rows=[row(10, 10, 24, 8), row(0, 0, 8, 8, 5)])]
     room = lambda active: SimpleNamespace(fraction=active)
     rows = [SimpleNamespace(card="H100", kernel="a", at_least=1e-6, binds="DRAM", occupancy=room(1.0)),
             SimpleNamespace(card="H100", kernel="b", at_least=3e-6, binds="shared", occupancy=room(0.25))]
     usage = {(90, "a"): SimpleNamespace(registers=40), (90, "b"): SimpleNamespace(registers=64),
              (90, "another"): SimpleNamespace(registers=255)}
-    small = [SimpleNamespace(kernel="c", counters=counters_of(1), rows=[])]
+    small = [SimpleNamespace(binary="c", counters=counters_of(1), rows=[])]
     of_rung = dict(naive=small, warp_rows=launches)
     rows.insert(0, SimpleNamespace(card="H100", kernel="c", at_least=9e-6, binds="L2", occupancy=None))
     monkeypatch.setattr(counting, "count", lambda room, rung: counting.Counted(room, rung, {}, of_rung[rung], None))
@@ -151,7 +151,7 @@ def test_the_ladder_of_a_triton_room(capsys, monkeypatch, interprets):
 
 def test_predicted_points_are_hollow_and_measured_ones_filled(monkeypatch):
     figures = []
-    monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(plots, "save", lambda figure, path, option: figures.append(figure))
     rung = ladder.Rung("naive", "", 100, 200, predicted={"H100": (2e-6, "DRAM")})
     found = ladder.Ladder("nade", dict(N=2), "cpu", [rung], {"cpu": (1e-3, 1e-3, 1e-3)}, 1000, 50, "")
     ladder.roofline("x.png", found, predict.named("h100"))

@@ -72,9 +72,13 @@ def test_counters_of_triton_by_line(capsys):
     assert re.search(r"^  q_sample.py:\d+ +store +4 +1 +192.0 +832.0 +24.00 / 24.00$", out, re.M), out
     assert re.search(r"^  _noise.py:\d+ +load +4 +1 +192.0 +832.0 +24.00 / 24.00$", out, re.M), out  # eps
     assert re.search(r"^ +1 +192.0 +24.00 / 24.00 +\d+ \|     x0 = tl.load\(x0_ptr", out, re.M), out
+    if not compiled.missing():
+        of_triton = r"^  compiled  sm_90: \d+ registers, 0 bytes of shared memory, nothing spilled$"
+        assert re.search(of_triton, out, re.M) and re.search(r"^  H100 +\d+ +\d+ of 64 ", out, re.M), out
     assert re.search(r"^  H100 .* DRAM$", out, re.M) and "up to Triton's compiler" in out
     saved = json.load(open("c.json"))
     (launch,) = saved["launches"]
+    assert all(each["kernel"].startswith("fused seed_ptr=None N=2 D=96 ") for each in saved["compiled"])
     assert launch["counters"]["dram__bytes_write.sum"] == 2 * 96 * 4 and launch["arguments"]["BN"] == "8"
     assert {"tiles": 1, "elements": 192, "masked": 832, "sectors": 24}.items() <= launch["rows"][0].items()
     assert not [name for row in launch["rows"] for name in row if name.startswith(("inst", "thread", "memory"))]

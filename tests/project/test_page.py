@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from check import command as run
+from genmini.csrc import compiled
 from genmini.csrc import count as counters
 from genmini.kernels import _backend
 
@@ -318,7 +319,10 @@ def test_a_browser_shows_a_room_in_triton(tiles, width):
     assert found["head"] == ["sectors", "", "of a tile / the least possible"]
     assert found["launches"][0].startswith("1 program of 4 warps, with seed_ptr=None N=2 D=96")
     assert "6 tiles, 81.2 % of their elements masked off" in found["launches"][1]
-    assert found["charts"] == ["DRAM", "L2", "sectors", "tiles", "at least so long on a card"]
+    if not compiled.missing():
+        assert re.match(r"compiled \d+ registers a thread, 0 bytes of .*\(sm_90\)", found["launches"][2])
+    assert found["charts"] == ["DRAM", "L2", "sectors", "tiles", *["registers"] * (not compiled.missing()),
+                               "at least so long on a card"]
 
 
 @browser
