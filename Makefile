@@ -104,6 +104,7 @@ gpu:             ## on a machine with an NVIDIA GPU, with the python3 that has i
 	$(PYTHON3) -m pytest -q -s tests/kernels/test_tensor_core_model.py
 	$(PYTHON3) csrc/sanitize.py --gpu
 	$(PYTHON3) tests/kernels/triton_rungs.py --sanitize
+	$(PYTHON3) bench/predictions.py
 	$(PYTHON3) bench/run.py
 
 lint: .venv/ready ## ruff and clang-format
