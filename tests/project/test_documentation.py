@@ -12,7 +12,7 @@ import pytest
 from check import command
 from PIL import Image
 
-from genmini import models
+from genmini import data, models
 from genmini.data import captions, shapes
 from genmini.studies import (
     _few_labels,
@@ -91,16 +91,17 @@ def short(words):
     """The command, with a training of few steps, and on few scenes of shapes."""
     trains = (words[0] == "train" and models.find(words[1]).cannot("fit")
               or words[0] == "study" and words[1] in ("latent-dim", "alpha"))
+    drawn = words[0] == "train" and data.family(words[words.index("--data") + 1]) == "shapes"
     for option in ("--steps", "--scenes"):
         words = [word for i, word in enumerate(words) if option not in (word, words[i - 1] if i else "")]
-    return [*words, *(["--steps", "2"] if trains else [])]
+    return [*words, *(["--steps", "2"] if trains else []), *(["--scenes", "2000"] if drawn else [])]
 
 
 @pytest.fixture
 def small(monkeypatch):
     """Few examples, draws and steps of studies: here a command runs, tests of its own say what it finds."""
     for counts in (shapes.COUNT, captions.COUNT):
-        for split, n in dict(train=2000, valid=100, test=100).items():
+        for split, n in dict(train=2000, valid=100, test=100).items():  # of shapes, recipes say how many train has
             monkeypatch.setitem(counts, split, n)
     for study, name, n in ((caption, "N", 4), (complete, "IMAGES", 10), (edit, "N", 6), (guide, "N", 50),
                            (inpaint, "IMAGES", 10), (of_words, "N", 50), (optimum, "STEPS", 20),
