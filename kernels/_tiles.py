@@ -13,8 +13,9 @@ the least that its warps must ask for, however it is laid out. docs/counting.md 
 """
 
 import math
+import os
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -117,13 +118,10 @@ class Recorder:
 
             return both
 
-        for name, hook in hooks.items():
-            setattr(self.builder, name, behind(hook, getattr(self.builder, name)))
-        try:
+        with ExitStack() as stack:
+            for name, hook in hooks.items():
+                stack.enter_context(instead(self.builder, name, behind(hook, getattr(self.builder, name))))
             yield
-        finally:
-            for name in hooks:
-                delattr(self.builder, name)  # the method of the class is there again
 
     def access(self, what, pointers, mask):
         addresses, size = np.asarray(pointers.data), max(1, pointers.get_element_ty().primitive_bitwidth // 8)
@@ -173,11 +171,27 @@ class Recorder:
                       source=Path(kernel.__code__.co_filename), files=self.files)
 
 
+@contextmanager
+def instead(builder, name, function):
+    """Inside, the builder calls this function; then what it called before: another count's, or the class's method."""
+    before = vars(builder).get(name)
+    setattr(builder, name, function)
+    try:
+        yield
+    finally:
+        setattr(builder, name, before) if before else delattr(builder, name)
+
+
 def texts(names, arguments, options):
-    """{name: value as text} of the arguments of a launch that are no tensors."""
+    """{name: value as text} of the arguments of a launch that hold no tensors; of a descriptor the shape of a block."""
     named = dict(zip(names, arguments, strict=False)) | {
         name: value for name, value in options.items() if name in names}
-    return {name: str(value) for name, value in named.items() if not hasattr(value, "data_ptr")}
+    named = {name: getattr(value, "block_shape", value) for name, value in named.items()}
+    return {name: str(value) for name, value in named.items() if not holds_tensor(value)}
+
+
+def holds_tensor(value):
+    return any(map(holds_tensor, value)) if isinstance(value, tuple) else hasattr(value, "data_ptr")
 
 
 def binary(kernel, arguments):
@@ -201,7 +215,7 @@ def place(frame):
     it calls."""
     import triton
 
-    root = str(Path(triton.__file__).parent)
+    root = os.path.join(Path(triton.__file__).parent, "")  # not triton_kernels beside it
     while frame.f_code.co_filename == __file__ or frame.f_code.co_filename.startswith(root):
         frame = frame.f_back
     return Path(frame.f_code.co_filename), frame.f_lineno

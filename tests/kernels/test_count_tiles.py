@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import pytest
 import tiles
 import torch
 from genmini.csrc import compiled
-from genmini.kernels import _backend, _degrees, masked_linear
+from genmini.kernels import _backend, _degrees, _tiles, masked_linear
 
 from genmini import compiling, counting, kernels
 
@@ -127,6 +128,32 @@ def test_a_launch_that_fails_leaves_no_hook():
     with pytest.raises(Exception, match="NoneType"), kernels.counting_tiles():
         tiles.strided[1,](torch.zeros(64), torch.zeros(64), 1, None)
     assert "create_masked_load" not in vars(interpreter.interpreter_builder)
+
+
+def test_a_count_inside_a_count_sees_what_it_sees():
+    from triton.runtime import interpreter
+
+    with kernels.counting_tiles() as outer, kernels.counting_tiles() as inner:
+        tiles.strided[1,](torch.zeros(64), torch.zeros(64), 1, 64)
+    assert outer == inner and len(inner) == 1
+    assert "create_masked_load" not in vars(interpreter.interpreter_builder)
+
+
+def test_arguments_say_nothing_of_what_is_in_tensors():
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    x = TensorDescriptor.from_tensor(torch.ones(64), [32])
+    launch = run(tiles.blocks, (1,), x, (torch.zeros(32), torch.zeros(32)), 32)
+    assert launch.arguments == {"x": "[32]", "B": "32"}
+
+
+def test_a_package_beside_triton_has_lines_of_its_own():
+    import triton
+
+    path = Path(f"{Path(triton.__file__).parent}_kernels", "mine.py")
+    names = dict(place=_tiles.place, sys=sys)
+    exec(compile("\nfound = place(sys._getframe())", str(path), "exec"), names)
+    assert names["found"] == (path, 2)
 
 
 # ---- the rooms' kernels ----------------------------------------------------------------------------------------------

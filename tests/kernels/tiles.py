@@ -49,3 +49,11 @@ def described(x_ptr, y_ptr, N, B: tl.constexpr):
     start = tl.program_id(0) * B
     x = tl.make_tensor_descriptor(x_ptr, shape=[N], strides=[1], block_shape=[B]).load([start])
     tl.store(y_ptr + start + tl.arange(0, B), x)
+
+
+@triton.jit
+def blocks(x, ys, B: tl.constexpr):
+    """A descriptor that the host made, and a tuple of tensors."""
+    i = tl.arange(0, B)
+    tl.store(ys[0] + i, x.load([0]))
+    tl.store(ys[1] + i, x.load([B]))
