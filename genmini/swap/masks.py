@@ -7,7 +7,8 @@ def same(mask, known):
     """Whether they hold the same bytes; eight at a time, where that is possible."""
     if mask.shape != known.shape or mask.dtype != known.dtype or mask.device != known.device:
         return False
-    if mask.is_contiguous() and known.is_contiguous() and mask.numel() * mask.element_size() % 8 == 0:
+    eights = (mask.numel() | mask.storage_offset()) * mask.element_size() % 8 == 0
+    if mask.is_contiguous() and known.is_contiguous() and eights:
         mask, known = mask.view(-1).view(torch.int64), known.view(-1).view(torch.int64)
     return torch.equal(mask, known)
 

@@ -125,6 +125,14 @@ class Masked(Room):
     def unlike(self, why):
         return unlike(why, self.room)
 
+    def fits(self, x, weight, bias, mask):
+        """Whether all have the sizes that were probed, and the mask wants no gradient, of which the room has none"""
+        return (weight.shape == self.size and x.shape[-1 if len(self.size) == 2 else 1] == self.size[1]
+                and (bias is None or bias.dim() == 1 and len(bias) == len(weight))
+                and isinstance(mask, torch.Tensor) and not mask.requires_grad and mask.dim() == len(self.size)
+                and all(n == 1 or n == size  # where sizes are symbols, torch.compile finds that n is not in (1, n)
+                        for n, size in zip(mask.shape, self.size, strict=True)))
+
     def see(self, mask):
         """Learn what a mask says."""
         if not ((mask == 0) | (mask == 1)).all():
@@ -140,11 +148,6 @@ class Masked(Room):
         except Unlike:
             return False
         return True
-
-
-def learns(mask):
-    """Whether it wants a gradient, of which the room has none, or is no tensor any more"""
-    return not isinstance(mask, torch.Tensor) or mask.requires_grad
 
 
 def close(a, b):
@@ -167,7 +170,7 @@ class MaskedLinear(Masked):
 
     def run(self, module, x):
         weight, bias, mask = self.tensors(module)
-        if learns(mask):
+        if not self.fits(x, weight, bias, mask):
             return NotImplemented
         if torch.compiler.is_compiling():
             pair = known_degrees(mask, self.known, self.in_degree, self.out_degree)
@@ -198,7 +201,7 @@ class TiledLinear(MaskedLinear):
 
     def run(self, module, x):
         weight, bias, mask = self.tensors(module)
-        if learns(mask):
+        if not self.fits(x, weight, bias, mask):
             return NotImplemented
         if torch.compiler.is_compiling():
             weight = weight + unchanged(mask, self.known).to(weight.dtype)
@@ -236,7 +239,7 @@ class MaskedConv2d(Masked):
 
     def run(self, module, x):
         weight, bias, mask = self.tensors(module)
-        if learns(mask):
+        if not self.fits(x, weight, bias, mask):
             return NotImplemented
         if torch.compiler.is_compiling():
             weight = weight + unchanged(mask, self.known).to(weight.dtype)

@@ -26,7 +26,7 @@ class Walk(Known):
 
     def __init__(self, module, shape):
         layers = list(module.hyper)
-        if any(getattr(each, "mask", None) is None or each.bias is None for each in layers[::2]):
+        if not alternate(layers):
             raise self.unlike("its network is no sequence of masked layers and activations")
         self.keep = tuple(f"hyper.{i}.mask" for i in range(0, len(layers), 2))
         self.masks = [layer.mask != 0 for layer in layers[::2]]
@@ -80,11 +80,19 @@ class Walk(Known):
             transform._inverse = functools.partial(self.inverse, module, transform._inverse)
         return transform
 
+    def knows(self, linear):
+        """Whether the masks are those that were seen, in their bytes or at least in their numbers"""
+        alike = lambda now, mask: (now.device, now.shape) == (mask.device, mask.shape) and bool((now == mask).all())
+        return len(linear) == len(self.masks) and all(
+            same(layer.mask, seen) or alike(layer.mask, mask)
+            for layer, mask, seen in zip(linear, self.masks, self.bytes, strict=True))
+
     def inverse(self, module, owner, z):
-        linear, between = list(module.hyper)[::2], list(module.hyper)[1::2]
-        alike = (same(layer.mask, seen) or layer.mask.device == mask.device and torch.equal(layer.mask != 0, mask)
-                 for layer, mask, seen in zip(linear, self.masks, self.bytes, strict=True))
-        if torch.is_grad_enabled() or z.dtype != linear[0].weight.dtype or hooked(module.hyper) or not all(alike):
+        layers = list(module.hyper)
+        if torch.is_grad_enabled() or hooked(module.hyper) or not alternate(layers) or not self.knows(layers[::2]):
+            return owner(z)
+        linear, between = layers[::2], layers[1::2]
+        if z.dtype != linear[0].weight.dtype:
             return owner(z)
         weights = [(layer.mask * layer.weight if hides else layer.weight).index_select(0, j).index_select(1, k)
                    for layer, hides, (k, j) in zip(linear, self.hides, itertools.pairwise(self.order), strict=True)]
@@ -104,6 +112,12 @@ class Walk(Known):
                 phi = of(len(between)).unflatten(-1, (-1, module.total))
                 to[0][s].copy_(module.univariate(*unpack(phi, module.shapes)).inv(z[s]))
         return units[0][:, self.order[0].argsort()].view(shape)
+
+
+def alternate(layers):
+    """Whether these are masked layers with something between them"""
+    masked = all(getattr(each, "mask", None) is not None and each.bias is not None for each in layers[::2])
+    return masked and len(layers) % 2 == 1
 
 
 ENTRIES = {"zuko.flows.autoregressive.MaskedAutoregressiveTransform": ("zuko", ("1.6.0",), Walk)}

@@ -149,3 +149,30 @@ def test_a_mask_that_changes_is_followed():
             one.mask.data.copy_(mask)
         x, dy = torch.randn(7, 50).double(), torch.randn(7, 33).double()
         torch.testing.assert_close(answer(module, module, x, dy), answer(other, other, x, dy))
+
+
+def test_tensors_of_another_size_are_its_owners():
+    """Their tiles are others: to compute with some of the numbers would be silent."""
+    module = layer(mask_of("blocks", 33, 50, 0))
+    assert genmini.swap(module, measure=False).swapped
+    for wrong in (torch.randn(7, 51), torch.randn(7, 49)):
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            module(wrong.double())
+    weight = module.weight
+    module.weight = torch.nn.Parameter(torch.randn(33, 51).double())  # and the mask is of before
+    with pytest.raises(RuntimeError, match="must match"):
+        module(torch.randn(7, 51).double())
+    module.weight, module.bias = weight, torch.nn.Parameter(torch.randn(1).double())  # which broadcasts
+    for J, K in (33, 50), (30, 50), (33, 60):
+        module.weight = torch.nn.Parameter(torch.randn(J, K).double())
+        module.mask.data, x = mask_of("blocks", J, K, 0).double(), torch.randn(7, K).double()
+        assert torch.equal(module(x), genmini.unswap(copy.deepcopy(module))(x))
+
+
+def test_a_mask_that_begins_anywhere_in_its_storage_is_compared():
+    known, storage = mask_of("blocks", 16, 20, 0), torch.zeros(323, dtype=torch.bool)
+    for offset in range(4):
+        mask = storage[offset:][:320].view(16, 20).copy_(known)
+        assert masks.same(mask, known)
+        mask[-1, -1] ^= True
+        assert not masks.same(mask, known)

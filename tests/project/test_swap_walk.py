@@ -4,6 +4,7 @@ import copy
 import importlib.metadata
 
 import pytest
+import strangers
 import strangers_flow as theirs
 import torch
 from torch import nn
@@ -66,6 +67,19 @@ def test_what_a_mask_hides_of_what_is_ready_stays_hidden():
 
 def test_only_who_samples_asks_for_it():
     assert all(row.room == "masked_linear" for row in genmini.swap(flow(), measure=False).rows)
+
+
+@pytest.mark.parametrize("change", {
+    "a factor in a mask": lambda hyper: setattr(hyper[2], "mask", 2 * hyper[2].mask),
+    "no bias": lambda hyper: setattr(hyper[2], "bias", None),
+    "another layer": lambda hyper: hyper.append(nn.Tanh()),
+    "two more": lambda hyper: hyper.extend([nn.Tanh(), strangers.Masked(10, 10)]),
+}.values())
+def test_a_network_that_has_changed_is_its_owners(change):
+    module, z = swapped(flow()), torch.randn(3, 5)
+    change(module.hyper)
+    found = draws(module, z)
+    assert module.asked and torch.equal(found, draws(genmini.unswap(module), z))
 
 
 @pytest.mark.parametrize("what", ["a gradient", "a context", "another mask", "another dtype", "a hook"])
