@@ -2,10 +2,11 @@
 
     x = genmini.swap.draw_pixels(network, torch.rand(64, 1, 28, 28), torch.arange(256) / 255)
 
-No source is read: a copy of the network is called with a few random images, and what it asks of PyTorch is recorded
-(genmini/swap/tape.py). That becomes the layers of kernels/pixelcnn_sample.py. The table of levels is what the first
-convolutions read: the images hold every level, and all pixels of a level must read the same. A tap whose weights are
-not 0 and that sees the pixel itself or a later one is an error, as is every operator that the room has not.
+No source is read: a copy of the network, with its hooks, is called with a few random images, and what it asks of
+PyTorch is recorded (genmini/swap/tape.py). That becomes the layers of kernels/pixelcnn_sample.py. The table of levels
+is what the first convolutions read: the images hold every level, and all pixels of a level must read the same. A tap
+whose weights are not 0 and that sees the pixel itself or a later one is an error, as is every operator that the room
+has not.
 
 Then the network is called once more, with what was drawn: where its p(x_d | x_<d) are not those that were drawn from,
 that is an error too, in the place of the images.
@@ -14,6 +15,7 @@ that is an error too, in the place of the images.
 import torch
 
 from genmini import ops
+from genmini.kernels import _check
 from genmini.kernels._pixel_layers import ALL, Layer, Tap, looks_back
 
 from . import gate
@@ -40,15 +42,14 @@ def draw_pixels(network, u, values):
     gate.check(network)
     if not isinstance(u, torch.Tensor) or u.dim() != 4 or u.shape[1] != 1 or 0 in u.shape[2:]:
         raise ValueError(f"u must be uniform noise (N, 1, H, W), got {tuple(getattr(u, 'shape', ())) or u!r}")
-    if not isinstance(values, torch.Tensor):
-        values = torch.as_tensor(values, dtype=gate.like(network).dtype)
-    values = values.to(u.device)
-    if values.dim() != 1 or len(values) < 2:
-        raise ValueError(f"values must hold a number for each of at least two levels, got {values.tolist()}")
+    _check.tensors(u=u)
+    if not ((u >= 0) & (u <= 1)).all():
+        raise ValueError("u must be uniform noise from 0 to 1, and it holds other numbers")
+    values = numbers(values, gate.like(network).dtype).to(u.device)
     layers, last = layers_of(network, values, *u.shape[2:])
     x, l = ops.pixelcnn_sample(u.flatten(1), list(layers), u.shape[1:], len(values), logits=True, E=layers.E)
     images = values[x].view(u.shape)
-    ours, theirs = likely(l), network(images).flatten(2).mT  # (N, D, F)
+    ours, theirs = likely(l), network(images.clone()).flatten(2).mT  # (N, D, F)
     theirs = LAST[last](theirs) if last else likely(theirs)
     if not theirs.isfinite().all():
         raise refused("its probabilities are not finite")
@@ -56,6 +57,17 @@ def draw_pixels(network, u, values):
     if not far <= torch.finfo(theirs.dtype).eps ** 0.5:
         raise refused(f"of what was drawn it says something else, by {far:.1e} of the largest probability")
     return images
+
+
+def numbers(values, dtype):
+    """-> values (L), as a tensor"""
+    try:
+        tensor = values if isinstance(values, torch.Tensor) else torch.as_tensor(values, dtype=dtype)
+    except (TypeError, ValueError, RuntimeError):
+        tensor = torch.empty(0)
+    if tensor.dim() != 1 or len(tensor) < 2:
+        raise ValueError(f"values must hold a number for each of at least two levels, got {str(values)[:80]}")
+    return tensor
 
 
 def likely(l):
@@ -71,12 +83,18 @@ def layers_of(network, values, H, W):
     for module in copied.modules():
         if isinstance(vars(module).get("forward"), Swapped):
             remove(module)
+    for module, owners in zip(copied.modules(), network.modules(), strict=True):
+        for name in gate.OF_CALLS:  # the older weight_norm is a hook
+            vars(module)[name].update(vars(owners)[name])
     images = values[levels]
     with torch.inference_mode(False), torch.no_grad(), Tape(images) as tape:  # in inference mode modes see less
         out = copied(images)
     node = tape.of(out)
     if tape.looked:
         raise refused(f"it looks at numbers of an image ({tape.looked}): what it would do with others, nobody can tell")
+    if node is None and isinstance(out, torch.Tensor):
+        raise refused("its output does not depend on the image by any operator that is seen: one that writes into a "
+                      "part of a tensor is not")
     if node is None or out.dim() not in (4, 5) or out.shape[2:] not in ((H, W), (1, H, W)):
         raise refused(f"it gives {type(out).__name__} {tuple(getattr(out, 'shape', ()))}, no tensor (N, F, H, W)")
     last, F, L = node.kind if node.kind in LAST else "", out.shape[1], len(values)

@@ -102,6 +102,11 @@ def test_two_levels_may_be_one_number_or_two_before_or_after_their_probability(k
     assert torch.equal(draw_pixels(nn.Sequential(network, *end), u, values), expected)
 
 
+def written_into(out, h):
+    out[:, :, 1:] = h[:, :, 1:]
+    return out
+
+
 REFUSED = {
     "sees the pixel that is drawn": lambda: Net(lambda net, x, h: h, first=B),
     r"sees the pixel at \(\+0, \+1\), drawn later": lambda: Net(lambda net, x, h: net.more(h),
@@ -128,6 +133,7 @@ REFUSED = {
     "5 numbers a pixel, for 2 levels": lambda: theirs.plain(5),
     "1 numbers a pixel, after a softmax": lambda: nn.Sequential(theirs.plain(), nn.Softmax(1)),
     r"no tensor \(N, F, H, W\)": lambda: nn.Sequential(theirs.plain(), nn.Flatten()),
+    "not depend on the image by any operator": lambda: Net(lambda net, x, h: written_into(torch.empty(h.shape), h)),
     "it gives tuple": lambda: nn.MaxPool2d(1, return_indices=True),
     "not finite": lambda: Net(lambda net, x, h: h + float("nan")),
 }
@@ -141,11 +147,37 @@ def test_what_it_cannot_draw_from_is_named(why, make):
 
 
 def test_what_a_network_says_of_what_was_drawn_is_compared():
-    network = theirs.plain()
-    draw_pixels(network, noise().float(), BITS)
-    network[0].register_forward_hook(lambda module, args, out: out + 1)  # copies have none
+    network = Net(lambda net, x, h: h + (len(x) == N))  # it is recorded with fewer images
+    draw_pixels(network, noise(N + 1).float(), BITS)
     with pytest.raises(ValueError, match="says something else, by"):
         draw_pixels(network, noise().float(), BITS)
+
+
+def test_its_hooks_are_part_of_a_network():
+    torch.manual_seed(0)
+    network, values = wide(theirs.plain(4), torch.arange(4.0))
+    network[4] = nn.utils.weight_norm(network[4])  # the older one is a hook
+    network[4].weight_g.data.mul_(2)
+    network.register_forward_pre_hook(lambda module, args: (args[0] / 3,))
+    network[0].register_forward_hook(lambda module, args, out: 2 * out)
+    hooks, u = [len(module._forward_pre_hooks) for module in network.modules()], noise()
+    assert torch.equal(draw_pixels(network, u, values), theirs.loop(network, u, values))
+    assert [len(module._forward_pre_hooks) for module in network.modules()] == hooks
+
+
+def test_a_network_may_write_into_its_input():
+    network, values = wide(theirs.plain())
+    expected, u = draw_pixels(nn.Sequential(Scaled(False), network), noise(), values), noise()
+    assert torch.equal(draw_pixels(nn.Sequential(Scaled(True), network), u, values), expected)
+
+
+class Scaled(nn.Module):
+    def __init__(self, in_place):
+        super().__init__()
+        self.in_place = in_place
+
+    def forward(self, x):
+        return x.mul_(2).sub_(1) if self.in_place else 2 * x - 1
 
 
 @pytest.mark.parametrize("name, count", [("two levels", 4), ("batch norms", 3), ("residuals", 7),
@@ -169,7 +201,9 @@ def test_a_swapped_network_draws_as_before_it_was_swapped():
 
 @pytest.mark.parametrize("u, values, why", [
     (torch.rand(2, 3, 4, 4), BITS, r"u must be uniform noise \(N, 1, H, W\)"), (7, BITS, "u must be"),
-    (torch.rand(2, 1, 0, 4), BITS, "u must be"), (torch.rand(2, 1, 4, 4), [1.0], "at least two levels"),
+    (torch.rand(2, 1, 0, 4), BITS, "u must be"), (torch.rand(2, 1, 4, 4), "ab", "at least two levels, got ab"),
+    (torch.full((2, 1, 4, 4), torch.nan), BITS, "noise from 0 to 1"), (torch.randn(9, 1, 4, 4), BITS, "from 0 to 1"),
+    (torch.rand(2, 1, 4, 4), [1.0], "at least two levels"),
 ])
 def test_wrong_arguments_are_named(u, values, why):
     with pytest.raises(ValueError, match=why):
