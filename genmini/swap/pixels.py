@@ -119,7 +119,7 @@ class Layers(list):
                 self.of_node[node] = make(node)
         r = self.stream(end)
         if self.channels(r) == L == 2:  # the room wants their difference
-            r = self.add([(r, torch.tensor([[-1.0], [1.0]], device=levels.device))])
+            r = self.add([(r, self.eye(r)[:, 1:] - self.eye(r)[:, :1])])
         if r != 2 * len(self) - 1:  # what decides is the sum of the last layer
             self.add([(r, self.eye(r))])
         for a, layer in enumerate(self):
@@ -149,7 +149,7 @@ class Layers(list):
         return len(layer.bias) // (1 + (layer.act == "gate" and r % 2 == 0))
 
     def eye(self, r):
-        return torch.eye(self.channels(r), device=self.levels.device)
+        return torch.eye(self.channels(r)).to(self[(r - 1) // 2].bias)
 
     def stream(self, node):
         """Where the numbers of a Node are"""
@@ -176,10 +176,12 @@ class Layers(list):
             read, (top, left), (x,) = x.read, x.before, x.of
             i, j = i + top, j + left
         r = self.table(read) if x.kind == "image" else self.stream(x)
-        places = [(u, v) for u in range(node.W.shape[2]) for v in range(node.W.shape[3])]
-        taps = [(r, u * node.dilation[0] - i, v * node.dilation[1] - j, ALL, node.W[:, :, u, v].T)
-                for u, v in places if node.W[:, :, u, v].any()]
-        return self.add(taps, node.bias)
+        wide = torch.promote_types(node.W.dtype, torch.float32)  # in which factors are multiplied into the weights
+        W, bias = node.W.to(wide), node.bias.to(wide)
+        places = [(u, v) for u in range(W.shape[2]) for v in range(W.shape[3])]
+        taps = [(r, u * node.dilation[0] - i, v * node.dilation[1] - j, ALL, W[:, :, u, v].T)
+                for u, v in places if W[:, :, u, v].any()]
+        return self.add(taps, bias)
 
     def table(self, read):
         """Stream 0: what is read (n, M, H, W), as a function of the level of a pixel"""
@@ -236,7 +238,7 @@ class Layers(list):
             r, s = self.stream(f), self.stream(g)
             if self.channels(r) != self.channels(s):
                 raise refused("a product of tensors of other channels")
-            pairs = torch.eye(2 * self.channels(r), device=self.levels.device)
+            pairs = torch.eye(2 * self.channels(r)).to(self.eye(r))
             r = self.add([(r, pairs[0::2]), (s, pairs[1::2])])
         self[(r - 1) // 2].act = "gate"
         return r + 1

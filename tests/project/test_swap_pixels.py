@@ -107,6 +107,16 @@ def written_into(out, h):
     return out
 
 
+def test_numbers_of_float64_stay_so_in_layers_that_are_added():
+    """They are multiplied into the layer of an operator whose input is read twice."""
+    torch.manual_seed(3)
+    network, values = wide(Net(lambda net, x, h: torch.relu(torch.relu(h)) * 0.7 + 0.1 - torch.full((4, 1, 1), 1 / 3)))
+    layers, _ = pixels.layers_of(network, values, H, W)
+    assert {tensor.dtype for layer in layers for tensor in (layer.bias, *(tap.W for tap in layer.taps))} == {
+        torch.float64}
+    assert torch.equal(draw_pixels(network, noise(), values), theirs.loop(network, noise(), values))
+
+
 REFUSED = {
     "sees the pixel that is drawn": lambda: Net(lambda net, x, h: h, first=B),
     r"sees the pixel at \(\+0, \+1\), drawn later": lambda: Net(lambda net, x, h: net.more(h),
