@@ -75,20 +75,30 @@ def likely(l):
     return l.sigmoid() if l.shape[2] == 1 else l.softmax(2)
 
 
+def copy_with_hooks(network):
+    """A copy of it as its owner wrote it; the older weight_norm is a hook"""
+    copied = gate.copy_of(network)
+    for module, owners in zip(copied.modules(), network.modules(), strict=True):
+        if isinstance(vars(module).get("forward"), Swapped):
+            remove(module)
+        for name in gate.OF_CALLS:
+            vars(module)[name].update(vars(owners)[name])
+    return copied
+
+
 def layers_of(network, values, H, W):
     """-> Layers of a network, and the word of LAST in which it ends, or none"""
     count = max(2, -(-2 * len(values) // (H * W)))
     levels = (torch.randperm(count * H * W, generator=torch.Generator().manual_seed(0)) % len(values)).to(values.device)
-    levels, copied = levels.view(count, 1, H, W), gate.copy_of(network)
-    for module in copied.modules():
-        if isinstance(vars(module).get("forward"), Swapped):
-            remove(module)
-    for module, owners in zip(copied.modules(), network.modules(), strict=True):
-        for name in gate.OF_CALLS:  # the older weight_norm is a hook
-            vars(module)[name].update(vars(owners)[name])
+    levels = levels.view(count, 1, H, W)
     images = values[levels]
-    with torch.inference_mode(False), torch.no_grad(), Tape(images) as tape:  # in inference mode modes see less
-        out = copied(images)
+    try:
+        copied = copy_with_hooks(network)
+        with torch.inference_mode(False), torch.no_grad(), Tape(images) as tape:  # in inference mode modes see less
+            out = copied(images)
+    except Exception as error:  # of a stranger
+        raise refused(f"a copy of it cannot be called with images {tuple(images.shape)} of {images.dtype}: "
+                      f"{gate.reason(error)}") from error
     node = tape.of(out)
     if tape.looked:
         raise refused(f"it looks at numbers of an image ({tape.looked}): what it would do with others, nobody can tell")

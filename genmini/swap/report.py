@@ -68,7 +68,8 @@ class Report:
         wide = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in cells]
         if not self.rows:
-            lines = ["no module here looks like one that a room computes"]
+            nothing = "no module here looks like one that a room computes"
+            lines = [nothing if self.same is None else "nothing is swapped"]
         if self.same is not None:
             lines += ["before and after agree" if self.same else f"before and after DIFFER: {self.differs}",
                       f"away from {self.judge}: " + ", ".join(f"{what} {far:.1e}" for what, far in self.error.items())]

@@ -1,5 +1,7 @@
 """Tests of genmini.swap.draw_pixels on PixelCNNs as teachers write them (`make test-peers` has one of a library)."""
 
+import threading
+
 import pytest
 import strangers
 import strangers_pixels as theirs
@@ -145,6 +147,8 @@ REFUSED = {
     r"no tensor \(N, F, H, W\)": lambda: nn.Sequential(theirs.plain(), nn.Flatten()),
     "not depend on the image by any operator": lambda: Net(lambda net, x, h: written_into(torch.empty(h.shape), h)),
     "it gives tuple": lambda: nn.MaxPool2d(1, return_indices=True),
+    r"\(2, 1, 6, 5\) of torch.float32: RuntimeError: Given groups=1": lambda: nn.Conv2d(3, 1, 1),
+    "float32: TypeError: cannot pickle": lambda: Net(None, lock=threading.Lock()),
     "not finite": lambda: Net(lambda net, x, h: h + float("nan")),
 }
 
