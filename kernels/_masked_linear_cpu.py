@@ -3,11 +3,12 @@
 The backend `cpu` of kernels/masked_linear.py. Of ROWS outputs at a time only the spans of inputs that some of them see
 are multiplied (kernels/_spans.py). Degrees in another order may leave few tiles dead: then they are sorted, with their
 rows and columns, and the result is put back in the order given. A small product, or one of a thin W, is not worth
-cutting: it takes the whole mask. What depends on the degrees alone is computed once for their values, and kept, but for
-whole masks above KEPT.
+cutting: it takes the whole mask. What depends on the degrees alone is computed once for their values, and kept: masks
+of the last degrees, as many as 256 MiB hold, and whole masks up to KEPT.
 """
 
 import functools
+import threading
 from typing import NamedTuple
 
 import torch
@@ -148,7 +149,33 @@ def _order(in_values, out_values, strict):
     return Order(k, j, k.argsort(), j.argsort()) if gain > SORTING else None
 
 
-@functools.lru_cache(maxsize=64)
+class Kept:
+    """A function, and what it gave for its last arguments: at most 64 of them, whose masks are at most `most` bytes.
+
+    Degrees that leave few tiles dead, and are not sorted, have masks as large as W.
+    """
+
+    def __init__(self, function, most=256 * 2**20):
+        self.function, self.most = function, most
+        self.results, self.lock = {}, threading.Lock()  # the last used is the last
+
+    def __call__(self, *key):
+        with self.lock:
+            if key in self.results:
+                self.results[key] = self.results.pop(key)
+                return self.results[key]
+        steps = self.function(*key)
+        with self.lock:
+            self.results[key] = steps
+            while len(self.results) > 64 or self.bytes() > self.most:
+                del self.results[next(iter(self.results))]
+        return steps
+
+    def bytes(self):
+        return sum(bits.nbytes for steps in self.results.values() for seen in steps for _, _, bits in seen)
+
+
+@Kept
 def _steps(in_values, out_values, strict, transposed, dtype, turned):
     """Of each ROWS outputs, ((live, mixed, bits), ...): the spans of inputs that some of them see, the mixed ones of
     those, and their mask. Of the sorted degrees, where these are sorted; of the transposed mask, if wanted."""

@@ -256,6 +256,20 @@ def test_ascending_runs_are_multiplied_as_they_lie_on_a_cpu(dtype):
     matches(run, ops.masked_linear, [x, weight, bias, in_degree, out_degree, False], dtype, room.reference)
 
 
+def test_masks_that_a_cpu_keeps_take_little_memory(monkeypatch):
+    """Few tiles are dead, and no order makes more: the masks of each of these degrees are as large as W."""
+    steps = _masked_linear_cpu._steps
+    monkeypatch.setattr(steps, "results", {})
+    monkeypatch.setattr(steps, "most", 2**20)
+    x, weight, in_degree = numbers(100, 300).float(), numbers(300, 300, seed=1).float(), torch.arange(300) * 7 % 300
+    outs = [torch.arange(300) * 11 % 300 + 250 + shift for shift in range(4)]
+    for i in (0, 1, 2, 3, 2, 1):
+        y = ops.masked_linear(x, weight, None, in_degree, outs[i])
+        torch.testing.assert_close(y, room.reference(x, weight, None, in_degree, outs[i], False))
+    assert [key[1] for key in steps.results] == [outs[i].numpy().tobytes() for i in (3, 2, 1)]  # the last used
+    assert 3 * 300_000 < steps.bytes() <= 2**20
+
+
 @everywhere
 def test_layers_of_rising_degrees_are_autoregressive(run):
     D, H = 6, 40
