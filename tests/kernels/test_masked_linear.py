@@ -221,6 +221,20 @@ def test_degrees_in_any_order_are_the_sorted_ones_permuted(run, strict):
     torch.testing.assert_close((y_, dx_, dw_), (y[:, j], dx[:, k], dw[j][:, k]), rtol=0, atol=1e-12)
 
 
+@of_backends
+@pytest.mark.parametrize("shape", [(3, 10, 20), (70, 300, 500)], ids=str)  # the second is cut on a CPU
+def test_a_backward_pass_inside_autocast_is_that_outside(run, shape):
+    N, K, J = shape
+    x, weight = (numbers(rows, K).float().to(run.device).requires_grad_() for rows in (N, J))
+    degrees = (torch.arange(n, device=run.device) * 7 % 5 for n in (K, J))
+    with run.use():
+        y = ops.masked_linear(x, weight, None, *degrees)
+        outside = torch.autograd.grad(y, (x, weight), torch.ones_like(y), retain_graph=True)
+        with torch.autocast(run.device, torch.bfloat16):
+            inside = torch.autograd.grad(y, (x, weight), torch.ones_like(y))
+    assert all(map(torch.equal, inside, outside))
+
+
 runs_of = st.lists(st.integers(1, 200), min_size=1, max_size=4)  # ascending ones, of degrees from 0
 
 
