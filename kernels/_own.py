@@ -32,6 +32,10 @@ from . import _backend, _check, _cruel, _library, _operator, _takes
 from ._verdict import Unfit, WrongKernel, judge, tensors
 
 
+class OtherDtype(TypeError, ValueError):
+    """The function does not take this dtype: no mistake of ours, so that the command line says so as of a value."""
+
+
 @dataclass(eq=False)
 class Own:
     """A user's function behind an operator."""
@@ -65,8 +69,8 @@ class Own:
             for tensor in value if isinstance(value, list | tuple) else [value]:
                 if tensor is not None and tensor.dtype not in self.dtypes:
                     taken, got = _check.names(self.dtypes), _check.names([tensor.dtype])
-                    raise TypeError(f"{self.name}, backend {self.backend!r} of {self.operator.name}, takes {name} of "
-                                    f"dtype {taken}, got {got}: register it with dtypes=(...) if it takes these, too")
+                    raise OtherDtype(f"{self.name}, backend {self.backend!r} of {self.operator.name}, takes {name} of "
+                                     f"dtype {taken}, got {got}: register it with dtypes=(...) if it takes these, too")
         if self.check and not self.report(values[self.decides].device).right:
             raise WrongKernel(str(self.report(values[self.decides].device)))
         try:

@@ -96,6 +96,23 @@ def test_kernels_in_python_are_timed_and_a_wrong_one_is_not(capsys):
                         "K=7, float32", out), out
 
 
+def test_a_kernel_that_does_not_take_the_dtypes_of_the_inputs_is_no_mistake_of_genmini(capsys):
+    """alpha and sigma are in float64, for which a kernel must be registered."""
+    Path("mine.py").write_text("""
+import genmini
+from genmini.kernels import q_sample
+
+@genmini.register("q_sample")
+def mine(x0, t, alpha, sigma, eps, seed, target):
+    return q_sample.reference(x0, t, alpha, sigma, eps, seed, target)
+""")
+    for command in ("bench", "count"):
+        status, _, err = run(capsys, command, "q_sample", "--with", "mine.py")
+        assert status == 2 and re.fullmatch(
+            r"genmini: mine \(mine.py:\d+\), backend 'mine' of q_sample, takes alpha of dtype float32, got float64: "
+            r"register it with dtypes=\(...\) if it takes these, too\n", err), err
+
+
 def test_a_kernel_in_triton_is_counted_by_its_tiles(capsys):
     """N = K = J = 64 in tiles of 32 x 32: 4 programs, 2 steps along k, 4 sectors a row of x."""
     if why := _backend._cannot_emulate(kernels.ROOMS["masked_linear"], torch.device("cpu")):
