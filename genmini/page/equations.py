@@ -85,7 +85,8 @@ EQUATIONS = {
         ("forward", r"nll_{np} = (m_{np} − a_{ntp}) + log s_{np} ~ m_{np} = max_{l} ~ a_{nlp} ~ "
                     r"s_{np} = ∑_{l} exp(a_{nlp} − m_{np})"),
         ("online", r"m' = max(m, a_{l}) ~ s ← s exp(m − m') + exp(a_{l} − m')"),
-        ("gradient", r"da_{nlp} = (q_{nlp} − [l = t]) dnll_{np} ~ q_{nlp} = exp((a_{nlp} − m_{np}) − log s_{np})"),
+        ("gradient", r"da_{nlp} = (q_{nlp} − [l = t]) dnll_{np} ~ "
+                     r"q_{nlp} = exp((a_{nlp} − m_{np}) − log s_{np})"),
     ],
     "q_sample": [
         ("forward", r"x_{t} = α x_{0} + σ ε ~ v = α ε − σ x_{0}"),

@@ -133,6 +133,16 @@ class Masked(Room):
                 and all(n == 1 or n == size  # where sizes are symbols, torch.compile finds that n is not in (1, n)
                         for n, size in zip(mask.shape, self.size, strict=True)))
 
+    def run(self, module, x):
+        weight, bias, mask = self.tensors(module)
+        if not self.fits(x, weight, bias, mask):
+            return NotImplemented
+        if torch.compiler.is_compiling():
+            weight = weight + unchanged(mask, self.known).to(weight.dtype)
+        elif not self.knows(mask):
+            return NotImplemented
+        return self.compute(x, weight, bias, mask)
+
     def see(self, mask):
         """Learn what a mask says."""
         if not ((mask == 0) | (mask == 1)).all():
@@ -199,14 +209,9 @@ class TiledLinear(MaskedLinear):
         nothing = (((0, 0), (0, 0)),)
         self.seen = [seen or nothing for seen in _spans.spans(mask.shape[1], live, full)]
 
-    def run(self, module, x):
-        weight, bias, mask = self.tensors(module)
-        if not self.fits(x, weight, bias, mask):
-            return NotImplemented
-        if torch.compiler.is_compiling():
-            weight = weight + unchanged(mask, self.known).to(weight.dtype)
-        elif not self.knows(mask):
-            return NotImplemented
+    run = Masked.run
+
+    def compute(self, x, weight, bias, mask):
         biases = [None] * len(self.seen) if bias is None else bias.split(self.ROWS)
         each = zip(weight.split(self.ROWS), mask.expand(self.size).split(self.ROWS), biases, self.seen, strict=True)
         return torch.cat([F.linear(*self.live(x, W, M, seen), b) for W, M, b, seen in each], -1)
@@ -237,14 +242,7 @@ class MaskedConv2d(Masked):
     def definition(self, x, weight, bias):
         return F.conv2d(x, weight, bias, padding=[side // 2 for side in weight.shape[2:]])
 
-    def run(self, module, x):
-        weight, bias, mask = self.tensors(module)
-        if not self.fits(x, weight, bias, mask):
-            return NotImplemented
-        if torch.compiler.is_compiling():
-            weight = weight + unchanged(mask, self.known).to(weight.dtype)
-        elif not self.knows(mask):
-            return NotImplemented
+    def compute(self, x, weight, bias, mask):
         return ops.masked_conv2d(x, weight, bias, self.kind, self.colours)
 
     def shapes(self, module, shape):
