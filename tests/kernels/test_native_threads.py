@@ -174,8 +174,9 @@ def test_a_kernel_runs_in_the_threads_of_pytorch():
 
 
 @pytest.mark.mutants
-def test_native_threads_that_do_not_wait_for_all_tasks_are_a_race(tmp_path):
-    """ThreadSanitizer finds that a search may read a tile of codes before it is packed.
+def test_native_threads_that_do_not_wait_for_all_tasks_are_found(tmp_path):
+    """ThreadSanitizer finds that a search may read a tile of codes before it is packed: a data race, or a crash where
+    a thread goes on after what it shares is gone.
 
     Whether it does so in a run is chance, so a test of results cannot find it reliably.
     """
@@ -185,4 +186,5 @@ def test_native_threads_that_do_not_wait_for_all_tasks_are_a_race(tmp_path):
     drive = ("import sys; sys.path.insert(0, 'csrc'); import sanitize; "
              "print(*sanitize.drive(sanitize.DRIVERS / 'nearest_code_cpu.cpp', 'blocks'))")
     done = subprocess.run([sys.executable, "-c", drive], cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout.startswith("False") and "data race" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
+    found = done.stdout.startswith("False") and "ThreadSanitizer: " in done.stdout
+    assert found, done.stdout[-2000:] + done.stderr[-2000:]

@@ -120,7 +120,7 @@ MUTANTS = [
           "an image moved by a row", "cpu"),
     Wrong("masked_conv2d", CONV, "return reference_turned(dy, weight, kind, colours), ref",
           "return reference(dy, weight, None, kind, colours), ref", "a gradient that is not turned", "reference"),
-    Wrong("masked_conv2d", CONV_CPU, "(0, 0, 0, ph) if ph", "(0, 0, ph, 0) if ph", "a gradient moved by a row", "cpu"),
+    Wrong("masked_conv2d", CONV_CPU, "dy, (0, 0, 0, ph)", "dy, (0, 0, ph, 0)", "a gradient moved by a row", "cpu"),
     Wrong("masked_conv2d", CONV_CPU, "[:, :, :H, :W]", "[:, :, -H:, -W:]", "the rows above cut off", "cpu"),
     Wrong("code_stats", BY_CODE, "d + WIDTH <= d1; d += WIDTH", "d + WIDTH <= d1; d += WIDTH + 1",
           "a column forgotten", "cpu"),
