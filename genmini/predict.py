@@ -7,8 +7,8 @@ Occupancy (cuda_occupancy.h). A block takes warps w = ⌈threads / 32⌉, and an
 
     warps            ⌊warps of the SM / w⌋
     blocks           its limit
-    registers        ⌊4 ⌊16384 / r⌋ / w⌋, r = 32 registers, rounded up to a multiple of 256: a warp takes them from
-                     one of four files of 16384
+    registers        ⌊4 ⌊16384 / r⌋ / w⌋, r = 32 registers, rounded up to a multiple of 256: a warp takes them
+                     from one of four files of 16384
     shared memory    ⌊bytes of the SM / s⌋, s = static + dynamic + 1024 that CUDA keeps, rounded up to 128
 
 Ceilings. Each resource needs at least
