@@ -7,15 +7,18 @@ A room replaces several operators in a row, so a pattern is a regular expression
 each; what moves nothing (views) is left out before. A pattern that many other computations have in common also asks for
 shapes. What a pattern finds is a hint, not a proof: it sees names and shapes, not which tensor goes where.
 
+What a swap gains is timed by genmini/trials.py.
+
     used by: genmini/profiling.py, genmini/cli/profile.py    test: tests/project/test_advice.py
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from genmini import kernels, operations
 
 LEAST, MUCH = 0.02, 0.25  # shares of a step that are worth a sentence
+WINS = 1.1  # times as fast: less is within the noise
 VIEWS = {
     "as_strided", "chunk", "contiguous", "detach", "expand", "expand_as", "flatten", "movedim", "narrow", "numpy_T",
     "permute", "reshape", "select", "slice", "split", "squeeze", "t", "to", "transpose", "unbind", "unflatten",
@@ -24,21 +27,18 @@ VIEWS = {
 
 
 @dataclass(frozen=True)
-class Call:
-    """One call of an operator."""
-
-    name: str  # without its name space, and without the _ of those that work in place
-    shapes: list  # of its arguments
-    scalars: list  # the values of those that are no tensors
-    seconds: float
-
-
-@dataclass(frozen=True)
 class Swap:
     room: str
     line: str  # to write
     operators: tuple  # that it replaces
-    seconds: float  # of these
+    seconds: float  # of these, forward and backward
+    before: float | None = None  # of a step: by PyTorch, timed alone; None: not timed
+    after: float | None = None  # of a step: by the room
+    learns: bool = False  # forward and backward
+    matches: tuple = field(default=(), repr=False, compare=False)  # the calls, where they match
+
+    rows = property(lambda swap: {row for calls in swap.matches for call in calls for row in call.rows})
+    gains = property(lambda swap: swap.before is not None and swap.before > WINS * swap.after)
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,16 @@ def _conv(calls):
     return f"layers.MaskedConv2d({C}, {O}, {tuple(sides)})"
 
 
+def _of_classes(calls):
+    """Each target is the number of a class, and none is weighed or smoothed."""
+    first = calls[0]
+    if first.name != "cross_entropy_loss":
+        return True
+    logits, target, *more = first.shapes
+    smooth = any(isinstance(number, float) and number > 0 for number in first.scalars)
+    return len(logits) > 1 and target == logits[:1] + logits[2:] and not any(more) and not smooth
+
+
 def _masks_weight(calls):
     """The product before the layer has the shape of the layer's weight: a mask."""
     mask, layer = calls
@@ -95,7 +105,7 @@ PATTERNS = [  # the first that matches takes the calls
             lambda calls: "ops.info_nce(a, b, scale)",
             lambda calls: len({*_named(calls, "cross_entropy_loss").shapes[0]}) == 1),
     Pattern("softmax_nll", r"cross_entropy_loss |log_softmax (?:nll_loss(?:_nd|2d)? |gather |take_along_dim )",
-            lambda calls: "ops.softmax_nll(logits, target)"),
+            lambda calls: "ops.softmax_nll(logits, target)", _of_classes),
     Pattern("masked_linear", r"mul linear ", _linear, _masks_weight),
     Pattern("masked_conv2d", r"mul conv2d ", _conv, _masks_weight),
     Pattern("gaussian_kl", r"(?:randn_like )?(?:mul |div )?exp (?:randn_like )?mul add ",
@@ -125,8 +135,10 @@ def found(calls):
                 continue
             taken |= set(places)
             key = pattern.room, pattern.line(matched), tuple(dict.fromkeys(call.name for call in matched))
-            sums[key] = sums.get(key, 0.0) + sum(call.seconds for call in matched)
-    return sorted((Swap(*key, seconds) for key, seconds in sums.items()), key=lambda swap: -swap.seconds)
+            sums.setdefault(key, []).append(matched)
+    swaps = [Swap(*key, sum(call.seconds for calls in matches for call in calls), matches=tuple(matches))
+             for key, matches in sums.items()]
+    return sorted(swaps, key=lambda swap: -swap.seconds)
 
 
 # ---- advice ----------------------------------------------------------------------------------------------------------
@@ -138,7 +150,7 @@ def advice(profile):
     for swap in profile.swaps:
         if swap.seconds > LEAST * profile.seconds:
             yield (f"{of_step(swap.seconds)}, {', '.join(swap.operators)}: the room {swap.room} does these in one, "
-                   f"{swap.line}")
+                   f"{swap.line}" + _gain(swap, profile))
     rooms = {}
     for row in profile.rows:
         rooms[row.room] = rooms.get(row.room, 0) + row.seconds
@@ -152,3 +164,15 @@ def advice(profile):
     if profile.between > MUCH * profile.seconds:
         yield (f"{of_step(profile.between)} passes between operators, in Python and in autograd: a larger batch, or "
                "torch.compile, makes more of each call")
+
+
+def _gain(swap, profile):
+    """What was timed of both, and what is predicted from that."""
+    if swap.before is None:
+        return ""
+    both = (f"\nmeasured here on these shapes, forward{' and backward' * swap.learns}: "
+            f"{1e3 * swap.before:.3g} ms by PyTorch, {1e3 * swap.after:.3g} ms by the room")
+    if not swap.gains:
+        return f"{both}\nnothing to gain on this machine"
+    saved = (1 - swap.after / swap.before) * swap.seconds / profile.seconds
+    return f"{both}\npredicted from this ratio and that share: a step shorter by {saved:.0%}"

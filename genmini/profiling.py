@@ -21,14 +21,14 @@ import math
 import re
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, record_function
 
-from genmini import advice, files, flame, kernels, limits, operations, ops, plots  # noqa: F401  ops imports every room
+from genmini import advice, calls, files, flame, kernels, limits, operations, plots, trials
 from genmini.data import Data
 from genmini.loop import Loop, Training
 from genmini.models._model import Model
@@ -51,6 +51,7 @@ class Row:
     operations: int | None = None
     bound: float | None = None  # seconds that this machine takes at least
     room: str = ""  # of genmini, that serves it
+    could: str = ""  # a room that could (genmini/advice.py)
     kernels: dict = field(default_factory=dict, hash=False)  # of a GPU: {name: seconds}
 
     of_bound = property(lambda row: row.bound / row.seconds if row.bound and row.seconds else None)
@@ -83,8 +84,9 @@ class Profile:
         sums = {}
         for row in self.rows:
             for name, seconds in row.kernels.items():
-                sums[name] = sums.get(name, 0) + seconds
-        return re.sub(r"^void |[<(].*$", "", max(sums, key=sums.get, default="")).rpartition("::")[2]
+                if not name.startswith(("Memcpy ", "Memset ")):
+                    sums[name] = sums.get(name, 0) + seconds
+        return bare(max(sums, key=sums.get, default=""))
 
     def trace(self, path):
         """Write a trace for chrome://tracing or ui.perfetto.dev."""
@@ -208,7 +210,7 @@ def _summed(profiler, device, steps, plain):
              for root in top for event, forward in outermost(root)]
     groups, rest = {}, [event.time_range.elapsed_us() / 1e6 for event in begun]
     for event, _, i in every:
-        groups.setdefault((event.name, shown(event.input_shapes)), []).append((i, event))
+        groups.setdefault(calls.row(event), []).append((i, event))
         rest[i] -= _seconds(event, gpu)
     spent = {key: _of_a_step(((i, _seconds(event, gpu)) for i, event in group), steps) for key, group in groups.items()}
     between = max(_quick(rest), 0.0)  # negative where operators run at once
@@ -224,11 +226,12 @@ def _summed(profiler, device, steps, plain):
         rows.append(Row(*key, len(group) / steps, spent[key], spent[key] / total, **more, room=room_of(key[0]),
                         kernels=_kernels(group, steps) if gpu else {}))
     of_a_call = {key: seconds * steps / len(groups[key]) for key, seconds in spent.items()}
-    calls = [advice.Call(event.name.partition("::")[2].removesuffix("_"), event.input_shapes, event.concrete_inputs,
-                       of_a_call[event.name, shown(event.input_shapes)])
-             for event, forward, i in every if forward and i == steps - 1]
+    swaps = [trials.timed(swap, device) if swap.seconds > advice.LEAST * total else swap
+             for swap in advice.found(calls.calls(every, of_a_call, steps - 1))]
+    could = {row: swap.room for swap in reversed(swaps) for row in swap.rows}
+    rows = [replace(row, could=could.get((row.operator, row.shapes), "")) for row in rows]
     rows.sort(key=lambda row: -row.seconds)
-    return Profile(device, steps, plain, total, rows, between, advice.found(calls), reached, profiler)
+    return Profile(device, steps, plain, total, rows, between, swaps, reached, profiler)
 
 
 def _of_a_step(events, steps):
@@ -304,28 +307,24 @@ def _seconds(event, gpu):
 def _kernels(group, steps):
     sums = {}
     for _, event in group:
-        for one in (event, *_below(event)):
+        for one in (event, *calls.below(event)):
             for kernel in one.kernels:
                 sums[kernel.name] = sums.get(kernel.name, 0) + kernel.duration / 1e6 / steps
     return sums
 
 
-def _below(event):
-    for child in event.cpu_children:
-        yield child
-        yield from _below(child)
+def bare(kernel):
+    """"void at::(anonymous namespace)::f<float, (bool)1>(int)" -> "f", its function, as ncu names it"""
+    name, before = kernel.replace("(anonymous namespace)::", ""), ""
+    while name != before:
+        name, before = re.sub(r"<[^<>()]*>|\([^<>()]*\)", "", name), name
+    return name.split(" ")[-1].rpartition("::")[2]
 
 
 def room_of(operator):
     """The room that serves an operator: gaussian_kl of genmini::gaussian_kl_backward, "" of those of PyTorch."""
     space, _, name = operator.partition("::")
     return max((room for room in kernels.ROOMS if name.startswith(room)), key=len, default="") * (space == "genmini")
-
-
-def shown(shapes):
-    """[[64, 100], [50, 100], []] -> 64x100, 50x100"""
-    known = [shape for shape in shapes if shape and not isinstance(shape[0], list)]
-    return ", ".join("x".join(map(str, shape)) for shape in known[:3])
 
 
 def _on_gpu(device):

@@ -1,5 +1,6 @@
 """`genmini profile`: the hot spots of a step of training or sampling, each beside what this machine could do."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -63,9 +64,9 @@ def run(arguments):
     profile = profiling.measured(step.run, step.device, arguments.steps, step.module)
     print("\n".join([*_heading(profile), "", *_table(profile, arguments.rows), ""]))
     for sentence in advice.advice(profile):
-        print(f"advice    {sentence}")
+        print(f"advice    {sentence}".replace("\n", f"\n{'':10}"))
     if profile.kernel:
-        print(f"ncu       ncu -k {profile.kernel} -c 3 --set full -o step genmini {' '.join(sys.argv[1:])} --plain")
+        print(f"ncu       ncu -k {profile.kernel} -c 3 --set full -o step genmini {shlex.join(sys.argv[1:])} --plain")
     writers = dict(trace=profile.trace, flame=profile.flame, memory=profile.memory)
     for option, (path, _) in files.items():
         if path is not None:
@@ -121,7 +122,7 @@ def _table(profile, rows):
         bound = "" if row.of_bound is None else f"{row.of_bound:.0%}"
         yield (f"{_ms(row.seconds):>10} {row.share:>6.1%} {row.calls:>6g} {_counted(row.bytes, 'B'):>9} "
                f"{_counted(row.operations, ''):>10} {bound:>8}  {row.operator}  {row.shapes}"
-               + f"  (room {row.room})" * bool(row.room)).rstrip()
+               + f"  (room {row.room})" * bool(row.room) + f" ({row.could}?)" * bool(row.could)).rstrip()
     others = profile.rows[rows:]
     if others:
         seconds, calls = sum(row.seconds for row in others), sum(row.calls for row in others)

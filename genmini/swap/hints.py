@@ -7,7 +7,7 @@ is swapped: such operators are no module.
 import torch
 from torch.overrides import TorchFunctionMode
 
-from genmini import advice, kernels
+from genmini import advice, calls, kernels
 
 from . import gate
 from .report import Row
@@ -30,16 +30,16 @@ class Calls(TorchFunctionMode):
             given = [*args, *(kwargs or {}).values()]
             shapes = [list(x.shape) if isinstance(x, torch.Tensor) else [] for x in given]
             scalars = [x if isinstance(x, int | float) else None for x in given]
-            self.found.append(advice.Call(NAMES.get(name, name), shapes, scalars, 0.0))
+            self.found.append(calls.Call(NAMES.get(name, name), shapes, scalars, 0.0))
         return out
 
 
 def hints(model, inputs, but, call=None):
     """A Row for each of the rooms that a copy of a model could call, but for those named.   inputs: of a call, which is
     call(model, *inputs) if that is given"""
-    with torch.no_grad(), Calls() as calls:
+    with torch.no_grad(), Calls() as seen:
         call(model, *inputs) if call else model(*inputs)
     device = gate.like(model).device
     return [Row("", ", ".join(found.operators), found.room, "advised", found.line)
-            for found in advice.found(calls.found)
+            for found in advice.found(seen.found)
             if found.room not in but and kernels.chosen(found.room, device).backend != "reference"]

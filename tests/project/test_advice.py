@@ -1,13 +1,15 @@
 """What a room could serve: each pattern is found in a plain PyTorch model, the line runs and gives the same, and models
 without it, or that use the room already, are left alone."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import genmini
-from genmini import advice, kernels, layers, limits, ops, profiling
+from genmini import advice, kernels, layers, limits, ops, profiling, trials
 
 torch.manual_seed(0)
 norm, linear, conv = nn.GroupNorm(4, 8), nn.Linear(6, 5), nn.Conv2d(3, 4, 3, padding=1)
@@ -61,6 +63,7 @@ CASES = {  # room: as PyTorch has it; the line; the same by the room, or None wh
 
 @pytest.fixture(autouse=True)
 def known_limits(monkeypatch):
+    monkeypatch.setattr(trials, "SECONDS", 0.01)
     for name in ("copy_bandwidth", "matmul_rate", "convolution_rate"):
         monkeypatch.setattr(limits, name, lambda *_, **__: 1e10)
 
@@ -70,7 +73,7 @@ def test_a_pattern_is_found_and_the_line_gives_the_same(room):
     plain, line, by_room = CASES[room]
     found = genmini.profile(plain, steps=2).swaps
     assert [(each.room, each.line) for each in found] == [(room, line)], found
-    assert found[0].seconds > 0
+    assert found[0].seconds > 0 and found[0].before > 0 and found[0].after > 0
     constructor, _, arguments = line.partition("(")
     assert callable(getattr({"layers": layers, "ops": ops}[constructor.rpartition(" ")[2].partition(".")[0]],
                             constructor.rpartition(".")[2]))
@@ -85,6 +88,52 @@ def test_a_pattern_is_found_and_the_line_gives_the_same(room):
 ], ids=["silu alone", "argmax", "no exp", "a scale, no mask", "norm and relu", "no product"])
 def test_what_no_room_serves_gets_no_advice(function):
     assert genmini.profile(function, steps=1).swaps == []
+
+
+@pytest.mark.parametrize("loss", [
+    lambda: F.cross_entropy(logits, logits.softmax(1)), lambda: F.cross_entropy(logits, target, torch.ones(4)),
+    lambda: F.cross_entropy(logits, target, label_smoothing=0.1), lambda: F.cross_entropy(logits[0], target[0]),
+], ids=["probabilities", "weights", "smoothing", "one example"])
+def test_a_loss_that_the_room_does_not_have_gets_no_advice(loss):
+    assert genmini.profile(loss, steps=1).swaps == []
+
+
+def test_what_is_timed_computes_the_same():
+    """Of rooms that draw nothing; and so do the variants of a pattern."""
+    found = {room: genmini.profile(CASES[room][0], steps=1).swaps[0].matches[0] for room in CASES}
+    film = [*found["group_norm_silu"][:1], None, *found["group_norm_silu"][1:]]
+    last = genmini.profile(lambda: logits.log_softmax(-1).gather(1, target[:, None]), steps=1).swaps[0].matches[0]
+    product = genmini.profile(lambda: (z @ codebook.T).neg().argmin(1), steps=1).swaps[0].matches[0]
+    cases = [*found.items(), ("group_norm_silu", film), ("softmax_nll", last), ("nearest_code", product)]
+    for room, calls in cases:
+        inputs, plain, by_room = trials.TRIALS[room](calls, torch.float32)
+        one, other = ([out] if torch.is_tensor(out) else [*out] for out in (plain(*inputs), by_room(*inputs)))
+        if room in ("gaussian_kl", "q_sample"):
+            assert one[0].shape == other[0].shape
+            one, other = one[1:], other[1 : len(one)]
+        for a, b in zip(one, other, strict=True):
+            torch.testing.assert_close(a.to(b.dtype), b, rtol=1e-4, atol=1e-4, msg=room)
+
+
+def test_what_went_backward_is_part_of_a_swap():
+    """The gradient of the loss, and of no operator before it that has none: its number in autograd is the same."""
+    w = torch.randn(40, 300, requires_grad=True)
+    wanted = torch.randint(300, (40,))
+
+    def step():
+        index = torch.cdist(z, codebook).argmin(1)
+        F.cross_entropy(w, wanted).backward()
+        return index
+
+    found = genmini.profile(step, steps=3)
+    swaps = {swap.room: swap for swap in found.swaps}
+    loss, search = swaps["softmax_nll"], swaps["nearest_code"]
+    names = {operator for operator, _ in loss.rows}
+    assert names == {"aten::cross_entropy_loss", "aten::nll_loss_backward", "aten::_log_softmax_backward_data"}
+    assert {operator for operator, _ in search.rows} == {"aten::cdist", "aten::argmin"}
+    of_rows = {(row.operator, row.shapes): row for row in found.rows}
+    assert loss.seconds == pytest.approx(sum(of_rows[row].seconds for row in loss.rows))
+    assert all(of_rows[row].could == "softmax_nll" for row in loss.rows) and loss.learns and not search.learns
 
 
 def test_gradients_and_optimisers_are_no_pattern():
@@ -106,5 +155,12 @@ def test_advice_says_how_much_of_a_step_it_concerns(monkeypatch):
                      "ops.nearest_code(z, codebook)")
     assert second == "10% of the step, nade: PyTorch runs its definition here (nade.cpu.so is not built)"
     assert third.startswith("50% of the step, elementwise") and fourth.startswith("30% of the step passes between")
+    timed = advice.Swap("nearest_code", "ops.nearest_code(z, codebook)", ("cdist",), 0.4, 0.02, 0.005, True)
+    (gains,) = of([], 0.2, [timed])
+    assert gains.partition("\n")[2] == (
+        "measured here on these shapes, forward and backward: 20 ms by PyTorch, 5 ms by the room\n"
+        "predicted from this ratio and that share: a step shorter by 30%")
+    (slower,) = of([], 0.2, [dataclasses.replace(timed, after=0.0195, learns=False)])
+    assert slower.endswith("shapes, forward: 20 ms by PyTorch, 19.5 ms by the room\nnothing to gain on this machine")
     small = [advice.Swap("nearest_code", "ops.nearest_code(z, codebook)", ("cdist", "argmin"), 0.01)]
     assert of(rows[1:2], 0.2, small) == []

@@ -134,6 +134,18 @@ def test_the_kernel_that_leads_gets_its_line_for_ncu(capsys, monkeypatch):
     assert "(the GPU waits)" in out
 
 
+@pytest.mark.parametrize("kernel, name", [
+    ("void at::native::(anonymous namespace)::cunn_SoftMaxForward<4, float>(float*, int)", "cunn_SoftMaxForward"),
+    ("std::enable_if<!(false), void>::type internal::gemvx::kernel<int, (bool)1>(Params<float>)", "kernel"),
+    ("void at::native::elementwise_kernel<128, 2, at::f(int)::{lambda(int)#1}>(int, g<x>)", "elementwise_kernel"),
+    ("ampere_sgemm_128x64_tn", "ampere_sgemm_128x64_tn"), ("(anonymous namespace)::f(int)", "f"), ("", ""),
+])
+def test_a_kernel_is_named_as_ncu_names_it(kernel, name):
+    assert profiling.bare(kernel) == name
+    row = profiling.Row("aten::x", "4", 1, 1, 1.0, kernels={kernel: 1e-3, "Memcpy HtoD (Pageable -> Device)": 1.0})
+    assert profiling.Profile("cuda", 1, 1, 1, [row], 0.0, [], {}, None).kernel == name
+
+
 @pytest.mark.parametrize("words, wanted", [
     (["nowhere"], "nowhere holds no run: there is no nowhere/run.json"),
     (["made", "--data", "moons"], "made has no recipe for 'moons'"),

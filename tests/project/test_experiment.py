@@ -161,7 +161,7 @@ def test_a_command_computes_nothing_and_the_rest_prints_nothing():
     package = Path(experiment.__file__).parent
     nodes = lambda path, kind: (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kind))
     calls = lambda path: {ast.unparse(node.func) for node in nodes(path, ast.Call)}
-    modules = {"argparse", "genmini", "inspect", "io", "os", "pathlib", "sys", "_options", "_output", ""}
+    modules = {"argparse", "genmini", "inspect", "io", "os", "pathlib", "shlex", "sys", "_options", "_output", ""}
     for path in (package / "cli").glob("*.py"):
         of_import = {alias.name for node in nodes(path, ast.Import) for alias in node.names}
         of_import |= {(node.module or "").partition(".")[0] for node in nodes(path, ast.ImportFrom)}

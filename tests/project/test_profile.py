@@ -174,7 +174,8 @@ def test_on_a_gpu_time_is_that_of_kernels():
     def event(name, us, kernels=(), below=(), start=0, total=0):
         return SimpleNamespace(
             name=name, cpu_parent=None, cpu_children=below, kernels=kernels, device_time_total=total,
-            is_user_annotation=name == profiling.STEP, input_shapes=[], input_dtypes=[], concrete_inputs=[],
+            is_user_annotation=name == profiling.STEP, sequence_nr=-1, input_shapes=[], input_dtypes=[],
+            concrete_inputs=[],
             device_type=SimpleNamespace(name="CPU"), device_memory_usage=0, cpu_memory_usage=0,
             time_range=SimpleNamespace(start=start, elapsed_us=lambda: us))
 
