@@ -126,9 +126,10 @@ template <int BYTES> COUNTED_CALL void copy_async(void* shared, const void* glob
         emulator::fault("copy_async: an address is not a multiple of the copy's size");
     if (valid_bytes < 0 || valid_bytes > BYTES)
         emulator::fault("copy_async: valid_bytes = " + std::to_string(valid_bytes));
-    emulator::Copy copy = {(char*)shared, {}, BYTES, emulator::self->group};
-    memcpy(copy.bytes, global, size_t(valid_bytes));
-    memset(shared, 0xff, BYTES);    // NaN until the wait
+    int order = emulator::block->launch->order;
+    emulator::Copy copy = {shared, global, {}, BYTES, valid_bytes, emulator::self->group};
+    if (order == emulator::FORWARD) copy.read();    // else as late as may be, at the wait
+    memset(shared, emulator::poison_of(order), BYTES);    // until the wait
     emulator::self->copies.push_back(copy);
 }
 static inline void copy_async_commit() { emulator::self->group++; }
@@ -137,7 +138,7 @@ template <int N> void copy_async_wait() {
     emulator::Thread& t = *emulator::self;
     size_t left = 0;
     for (emulator::Copy& copy : t.copies)
-        if (copy.group < t.group - N) memcpy(copy.to, copy.bytes, size_t(copy.size));
+        if (copy.group < t.group - N) copy.read(), memcpy(copy.to, copy.bytes, size_t(copy.size));
         else t.copies[left++] = copy;
     t.copies.resize(left);
 }

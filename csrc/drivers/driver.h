@@ -32,6 +32,7 @@ template <class T> struct Array {
             fprintf(stderr, "no GPU memory\n"), exit(2);
 #else
         p = (T*)malloc(n * sizeof(T));
+        emulator::device_memory()[uintptr_t(p)] = n * sizeof(T);    // a launch may be given no other
 #endif
         memset((void*)p, 0xff, n * sizeof(T));
     }
@@ -40,6 +41,7 @@ template <class T> struct Array {
 #if defined(__CUDACC__)
         cudaFree(p);
 #else
+        emulator::device_memory().erase(uintptr_t(p));
         free(p);
 #endif
     }

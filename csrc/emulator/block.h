@@ -43,8 +43,13 @@ using Finish = void (*)(uint32_t lanes, void** operand);
 
 struct Copy {    // a cp.async that is under way
     void* to;
+    const void* from;    // null once it was read
     char bytes[16];
-    int size, group;
+    int size, valid, group;    // size and valid in bytes; what is not valid is zero
+    void read() {
+        if (from) memcpy(bytes, from, size_t(valid));
+        from = nullptr;
+    }
 };
 
 enum State {    // of a thread
@@ -71,6 +76,12 @@ enum Order {    // of the threads
     REVERSE,
     RANDOM
 };
+// What memory holds that nobody wrote, in each byte: NaN in every floating type or, for a maximum that drops NaN, huge
+// numbers: 61280 as a half and 1.3e36 as a float, and below zero -65376 and -2.6e36
+static inline int poison_of(int order) {
+    if (order == FORWARD) return 0xff;
+    return order == REVERSE ? 0x7b : 0xfb;
+}
 
 struct Warp {
     uint32_t alive, waiting;    // lanes that have not returned; lanes that wait at a warp operation
@@ -122,6 +133,7 @@ static int error_code(const std::string& text) {
 }
 
 static bool differ(const char* a, const char* b) { return a != b && strcmp(a, b); }
+static bool one_place(Place a, Place b) { return a.line == b.line && !differ(a.file, b.file); }
 
 static std::string triple(dim3 v) {
     return "(" + std::to_string(v.x) + "," + std::to_string(v.y) + "," + std::to_string(v.z) + ")";
@@ -230,11 +242,16 @@ EMULATOR_UNSEEN static void try_warp(Block& b, Thread& t) {
     uint32_t lanes = t.mask & warp.alive;
     if (lanes & ~warp.waiting) return;
     void* operand[32];
+    bool apart = false;
     for (int l = 0; l < 32; l++)
         if (lanes >> l & 1) {
             if (lane[l].mask != t.mask || differ(lane[l].what, t.what)) return;    // it waits for another operation
             operand[l] = lane[l].operand;
+            apart |= !one_place(lane[l].place, t.place);
         }
+    // of all warp operations __syncwarp alone may stand in several places (PTX: bar.warp.sync)
+    if (apart && differ(t.what, "__syncwarp"))
+        return fail(b, "lanes of one warp operation stand at different places: " + who_waits(b));
     warp.waiting &= ~lanes;
     if (lanes == warp.alive) COUNTED(line_up(t.number / 32, 1));
     COUNTED(together(t.what, lanes, t.place.file, t.place.line));
@@ -257,8 +274,7 @@ EMULATOR_UNSEEN static void try_block(Block& b) {
     for (Thread* t = b.thread; t < b.thread + b.size; t++) {
         if (t->state == RETURNED) continue;
         if (!first) first = t;
-        if (t->place.line != first->place.line || differ(t->place.file, first->place.file) ||
-            differ(t->what, first->what))
+        if (!one_place(t->place, first->place) || differ(t->what, first->what))
             return fail(b, "threads meet at different barriers: " + who_waits(b));
         votes.yes += ((Votes*)t->operand)->yes;
     }

@@ -7,15 +7,16 @@
 //   a CUDA thread                 a fiber (fibers.h): a stack of its own; one fiber of a block runs at a time
 //   __syncthreads, __shfl_sync    the fiber records what it waits for and leaves; the last one to arrive wakes the
 //                                 others (`meet` in block.h)
-//   __shared__                    static thread_local: one copy per OS thread, hence per running block; all bytes are
-//                                 0xff (NaN) when a block starts. This holds on Linux; under AddressSanitizer and with
-//                                 OS threads it is a plain static array, which keeps its contents
+//   __shared__                    static thread_local: one copy per OS thread, hence per running block, poisoned when a
+//                                 block starts. This holds on Linux; under AddressSanitizer and with OS threads it is a
+//                                 plain static array, which keeps its contents
 //   a barrier that some threads   ends the launch with an error code; gpu_error(code) lists which thread waits where
 //   never reach
 //
 // Threads run in an order that no kernel may rely on: forward, reverse, or random and drawn anew at each barrier.
-// GENMINI_EMULATOR_ORDER=forward|reverse|<seed> or gpu_order(mode, seed) chooses it. GENMINI_EMULATOR_THREADS=1 runs
-// one block at a time.
+// GENMINI_EMULATOR_ORDER=forward|reverse|<seed> or gpu_order(mode, seed) chooses it. On the order depends as well what
+// else is undefined: the poison in shared memory, when copy_async reads, to which side intrinsics err.
+// GENMINI_EMULATOR_THREADS=1 runs one block at a time.
 //
 // With -DEMULATOR_OS_THREADS each CUDA thread is an OS thread, and blocks run one after the other. ThreadSanitizer then
 // sees which thread touches which memory. The emulator's own bookkeeping is hidden from it (EMULATOR_UNSEEN); what CUDA
@@ -23,15 +24,14 @@
 // missing barrier, and a shuffle used as one.
 //
 // Files: words.h (dim3, float4, __half, ...), fibers.h (stacks), block.h (a block, its threads, how they meet),
-// atomics.h (atomicAdd ...), warp.h (__syncthreads, __shfl_sync ...), and this one: how blocks are run.
-// docs/emulator.md shows kernels in a debugger.
+// atomics.h (atomicAdd ...), intrinsics.h (__expf ...), warp.h (__syncthreads, __shfl_sync ...), refusals.h (launches
+// that a card would refuse), and this one: how blocks are run. docs/emulator.md shows kernels in a debugger.
 #pragma once
 #include <random>
-#if defined(__linux__)
-#include <link.h>
-#endif
 #include "atomics.h"
 #include "block.h"
+#include "intrinsics.h"
+#include "refusals.h"
 
 // g++ warns of "hidden" in a namespace without a name
 #pragma GCC diagnostic ignored "-Wattributes"
@@ -45,7 +45,6 @@
 #define __forceinline__ inline
 #define __noinline__ __attribute__((noinline))
 #define __align__(n) __attribute__((aligned(n)))
-#define __launch_bounds__(...)
 #if defined(EMULATOR_OS_THREADS) || defined(__SANITIZE_ADDRESS__)
 // AddressSanitizer guards the ends of static arrays, but not of thread_local ones
 #define EMULATOR_ONE_BLOCK_AT_A_TIME
@@ -59,40 +58,11 @@
 namespace emulator {
 
 // ---- running --------------------------------------------------------------------------------------------------------
-// Finds the thread_local memory of this library in the calling thread, where the static shared arrays lie. Elsewhere
-// than on Linux, and where shared arrays are plain static ones, it finds nothing: only dynamic shared memory is
-// poisoned then.
-struct Range {
-    char* start;
-    size_t size;
-};
-#if defined(__linux__) && !defined(EMULATOR_ONE_BLOCK_AT_A_TIME)
-static int in_this_library(dl_phdr_info* library, size_t, void* found) {
-    uintptr_t here = (uintptr_t)&in_this_library;
-    bool ours = false;
-    size_t size = 0;
-    for (int i = 0; i < library->dlpi_phnum; i++) {
-        auto& part = library->dlpi_phdr[i];
-        if (part.p_type == PT_LOAD && here - library->dlpi_addr - part.p_vaddr < part.p_memsz) ours = true;
-        if (part.p_type == PT_TLS) size = part.p_memsz;
-    }
-    if (ours && library->dlpi_tls_data) *(Range*)found = {(char*)library->dlpi_tls_data, size};
-    return ours;    // the search ends
-}
-static Range thread_local_memory() {
-    Range range = {};
-    dl_iterate_phdr(in_this_library, &range);
-    return range;
-}
-#else
-static Range thread_local_memory() { return {}; }
-#endif
-
-// Fills shared memory with 0xff, which is NaN in every floating type; on a GPU its initial contents are undefined.
+// Fills shared memory, whose initial contents are undefined on a GPU, with the poison of the order (block.h).
 // (threadIdx and the like lie in thread_local memory as well, and are set afterwards.)
-__attribute__((noinline)) static void poison(Range statics, void* dynamic, size_t dynamic_size) {
-    if (statics.start) memset(statics.start, 0xff, statics.size);
-    if (dynamic) memset(dynamic, 0xff, dynamic_size);
+__attribute__((noinline)) static void poison(Range statics, void* dynamic, size_t dynamic_size, int byte) {
+    if (statics.start) memset(statics.start, byte, statics.size);
+    if (dynamic) memset(dynamic, byte, dynamic_size);
     asm volatile("" ::: "memory");
 }
 
@@ -210,13 +180,16 @@ static void work(Launch& launch, Block& b, uint64_t i) {
     // the exact size: AddressSanitizer guards its end
     if (posix_memalign(&b.dynamic_shared, 128, launch.shared_bytes)) b.dynamic_shared = nullptr;
     block = nullptr;    // a first access creates the thread_local memory of this library
-    Range statics = thread_local_memory();
+    Range statics = {};
+#if !defined(EMULATOR_ONE_BLOCK_AT_A_TIME)
+    statics = this_library().thread_local_memory;
+#endif
     COUNTED(hide(&b, sizeof b)), COUNTED(hide(&block, sizeof block)), COUNTED(hide(&self, sizeof self));
     COUNTED(hide(&threadIdx, sizeof threadIdx)), COUNTED(hide(&blockIdx, sizeof blockIdx));
     COUNTED(hide(&blockDim, sizeof blockDim)), COUNTED(hide(&gridDim, sizeof gridDim));
     for (; !launch.failed && i < launch.blocks; i = launch.next.fetch_add(1, std::memory_order_relaxed)) {
         start_block(b, launch, i);
-        poison(statics, b.dynamic_shared, launch.shared_bytes);
+        poison(statics, b.dynamic_shared, launch.shared_bytes, poison_of(launch.order));
         COUNTED(block_begins(statics.start, statics.size, b.dynamic_shared, launch.shared_bytes));
         run_block(b, launch.seed * 7919 + i);
     }
@@ -229,7 +202,8 @@ static Block* idle;    // a list of blocks with their stacks, kept for the next 
 static std::atomic<int> order{-1};    // -1: not yet read from the environment
 static std::atomic<uint64_t> seed{0};
 
-static inline int run(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)(void*), void* arguments) {
+static inline int run(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)(void*), void* arguments,
+                      const std::string& refused) {
     if (int code = pending.exchange(0)) return code;
     if (self) return error_code("launch was called by a kernel");
 #if defined(EMULATOR_ONE_BLOCK_AT_A_TIME)
@@ -244,6 +218,7 @@ static inline int run(dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)
         return error_code("a grid of " + triple(grid) + " blocks; the limits are (2147483647,65535,65535)");
     if (shared_bytes > 227 << 10)
         return error_code(std::to_string(shared_bytes) + " bytes of dynamic shared memory; the limit is 232448");
+    if (!refused.empty()) return error_code(refused);
     if (order < 0) {
         const char* wanted = getenv("GENMINI_EMULATOR_ORDER");
         std::string text = wanted ? wanted : "forward";
@@ -286,8 +261,9 @@ template <class... P, class... A> int launch(void (*kernel)(P...), dim3 grid, di
                                              A... arguments) {
     COUNTED(begin((const void*)kernel, grid, block, shared_bytes));
     auto call = [&] { kernel(static_cast<P>(arguments)...); };
-    int code =
-        emulator::run(grid, block, shared_bytes, [](void* of) { (*static_cast<decltype(call)*>(of))(); }, &call);
+    auto run = [](void* of) { (*static_cast<decltype(call)*>(of))(); };
+    std::string refused = emulator::refusal<P...>((const void*)kernel, block, static_cast<P>(arguments)...);
+    int code = emulator::run(grid, block, shared_bytes, run, &call, refused);
     COUNTED(end(code));
     return code;
 }

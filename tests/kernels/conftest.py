@@ -23,4 +23,5 @@ def gpu(request, library):
     """The library, with threads run forward, in reverse or in random order."""
     mode, seed = ORDERS[request.param]
     library.gpu_order(ctypes.c_int(mode), ctypes.c_uint64(seed))
+    library.order = request.param
     return library

@@ -25,6 +25,7 @@ SOURCE = Path(__file__).with_name("test_emulator.cu")
 INCLUDE = f"-I{build.CSRC}"
 BUILDS = {"fibers": ["-O2"], "ucontext": ["-O1", "-DEMULATOR_UCONTEXT"], "debug": ["-O0"],
           "threads": ["-O1", "-DEMULATOR_OS_THREADS"]}
+POISON = {"forward": 0xFF, "reverse": 0x7B, "random": 0xFB}  # bytes of memory that nobody wrote, by order
 DTYPES = {1: torch.float16, 2: torch.bfloat16}
 
 
@@ -51,6 +52,10 @@ def error(library, function, *arguments):
     code = getattr(library, function)(*map(c, arguments))
     assert code != 0, "no error was reported"
     return library.gpu_error(code).decode()
+
+
+def poison(order):
+    return np.full(4, POISON[order], np.uint8).view(np.float32)[0]
 
 
 def rounded(exact, how):

@@ -196,6 +196,18 @@ extern "C" int run_roundings(const float* a, const float* b, const double* c, fl
     return launch(roundings, blocks_of_256(N), dim3(256), 0, nullptr, a, b, c, out, N);
 }
 
+__global__ void intrinsics(const float* a, const float* b, float* out, int64_t N) {    // (10, N)
+    int64_t n = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
+    if (n >= N) return;
+    float x = a[n], y = b[n];
+    float results[10] = {__expf(x), __exp10f(x), __logf(x), __log2f(x), __log10f(x),
+                         __sinf(x), __cosf(x), rsqrtf(x), __fdividef(x, y), __powf(x, y)};
+    for (int i = 0; i < 10; i++) out[i * N + n] = results[i];
+}
+extern "C" int run_intrinsics(const float* a, const float* b, float* out, int64_t N) {
+    return launch(intrinsics, blocks_of_256(N), dim3(256), 0, nullptr, a, b, out, N);
+}
+
 __global__ void tf32(const float* in, uint32_t* out, int64_t N) {
     int64_t n = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
     if (n < N) out[n] = to_tf32(in[n]);
@@ -236,6 +248,18 @@ __global__ void copies(const float* in, float* out) {
 }
 extern "C" int run_copies(const float* in, float* out) {
     return launch(copies, dim3(1), dim3(1), 32, nullptr, in, out);
+}
+
+__global__ void copy_meanwhile(float* x, float* out) {    // x changes before the wait
+    float* shared = dynamic_shared<float>();
+    copy_async<16>(shared, x, 12);
+    copy_async_commit();
+    for (int i = 0; i < 4; i++) x[i] = -1;
+    copy_async_wait<0>();
+    for (int i = 0; i < 4; i++) out[i] = shared[i];
+}
+extern "C" int run_copy_meanwhile(float* x, float* out) {
+    return launch(copy_meanwhile, dim3(1), dim3(1), 32, nullptr, x, out);
 }
 
 __global__ void matrices(const uint32_t* in, uint32_t* out, int transposed) {    // in (4, 8, 4 words), out (6, 32)
@@ -294,39 +318,4 @@ extern "C" int run_multiply(int kind, const void* a, const void* b, float* d, in
                   d);
 }
 
-// ---- mistakes that must be reported ---------------------------------------------------------------------------------
-
-__global__ void barrier_for_some(int* out) {
-    if (threadIdx.x < 40) __syncthreads();
-    else __shfl_sync(0xffffffffu, 1, 0);    // lanes 0-7 of warp 1 never come
-    out[threadIdx.x] = 1;
-}
-__global__ void different_barriers(int* out) {
-    if (threadIdx.x % 2) __syncthreads();
-    else
-        __syncthreads();
-    out[threadIdx.x] = 1;
-}
-__global__ void absent_lanes(int* out) {
-    if (threadIdx.x >= 16) out[0] = __shfl_sync(0xffffffffu, 1, 0);
-    else __syncwarp(0x0000ffffu), __syncthreads();
-}
-__global__ void not_in_the_mask(int* out) { out[threadIdx.x] = __ballot_sync(0x1u, 1); }
-__global__ void misaligned_copy(int* out) { copy_async<16>(dynamic_shared<int>(), (const char*)out + 4); }
-__global__ void spins(int* out) {
-    if (threadIdx.x == 0)
-        while (atomicAdd(out, 0) == 0) {}
-}
-__global__ void waits_for_a_later_thread(int* out) {    // a spin that ends, if the others may run
-    if (threadIdx.x == 0)
-        while (atomicAdd(out, 0) < int(blockDim.x) - 1) {}
-    else atomicAdd(out, 1);
-}
-extern "C" int run_mistake(int which, int* out) {
-    void (*const mistakes[])(int*) = {barrier_for_some, different_barriers, absent_lanes, not_in_the_mask,
-                                      misaligned_copy, spins, waits_for_a_later_thread};
-    return launch(mistakes[which], dim3(3, 2), dim3(64), 64, nullptr, out);
-}
-#if !defined(__CUDACC__)
-extern "C" void call_a_kernel_as_a_function(int* out) { different_barriers(out); }
-#endif
+#include "test_emulator_mistakes.cu"

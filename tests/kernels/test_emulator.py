@@ -9,7 +9,7 @@ import threading
 
 import numpy as np
 import pytest
-from emulated import BUILDS, INCLUDE, SOURCE, build, c, call, error, load, sanitize, with_gxx
+from emulated import BUILDS, INCLUDE, SOURCE, build, c, call, error, load, poison, sanitize, with_gxx
 
 pytestmark = with_gxx
 
@@ -27,10 +27,10 @@ extern "C" int pthread_create(pthread_t* thread, const pthread_attr_t* how, void
 }
 __global__ void count(int* runs) { runs[blockIdx.x]++; }
 int main() {
-    int runs[100] = {};
+    int* runs = (int*)calloc(100, sizeof(int));
     if (launch(count, dim3(100), dim3(1), 0, nullptr, runs)) return 2;
-    for (int n : runs)
-        if (n != 1) return 3;
+    for (int i = 0; i < 100; i++)
+        if (runs[i] != 1) return 3;
     return asked == 2 ? 0 : 4;
 }
 """)
@@ -112,13 +112,21 @@ def test_shared_memory_of_both_kinds(gpu, dtype, code):
     assert (y == x[:, np.arange(96) ^ 1]).all()
 
 
-def test_shared_memory_starts_as_nan_in_every_block(library, request):
-    """The build with OS threads poisons dynamic memory alone, for its static shared arrays are plain static ones."""
+def test_shared_memory_starts_poisoned_in_every_block(gpu, request):
+    """NaN where threads run forward, huge numbers else: NaN disappears in a maximum. The build with OS threads poisons
+    dynamic memory alone, for its static shared arrays are plain static ones."""
     out = np.zeros((9, 2, 32), np.float32)
-    call(library, "run_uninitialised", out, 9)
-    assert np.isnan(out[:, 1]).all()
-    if "threads" not in request.node.name:
-        assert np.isnan(out[:, 0]).all()
+    call(gpu, "run_uninitialised", out, 9)
+    kinds = out[:, 1] if "threads" in request.node.name else out
+    np.testing.assert_array_equal(kinds, np.full_like(kinds, poison(gpu.order)))
+
+
+@pytest.mark.parametrize("order", ["reverse", "random"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_poison_is_huge_in_every_type(order, dtype):
+    value = poison(order).tobytes() * 2
+    number = abs(float(np.frombuffer(value, dtype)[0]))
+    assert float(np.finfo(dtype).max) ** 0.9 < number < float("inf")
 
 
 def test_threads_run_in_the_order_that_was_asked_for():
@@ -247,15 +255,17 @@ def test_atomics(gpu):
 # ---- mistakes --------------------------------------------------------------------------------------------------------
 
 MISTAKES = {
-    0: ("dead-lock", "threads 0-39 at __syncthreads in test_emulator.cu:",
-        "threads 40-63 at __shfl_sync(0xffffffff) in test_emulator.cu:"),
+    0: ("dead-lock", "threads 0-39 at __syncthreads in test_emulator_mistakes.cu:",
+        "threads 40-63 at __shfl_sync(0xffffffff) in test_emulator_mistakes.cu:"),
     1: ("threads meet at different barriers", "threads 0,2,4,6,", "threads 1,3,5,7,",
-        ",... at __syncthreads in test_emulator.cu:"),
+        ",... at __syncthreads in test_emulator_mistakes.cu:"),
     2: ("dead-lock", "threads 0-15 at __syncthreads", "threads 16-31 at __shfl_sync(0xffffffff)",
         "threads 32-63 returned"),
     3: ("__ballot_sync: the mask does not name the lane that calls",),
     4: ("copy_async: an address is not a multiple",),
     5: ("atomic operations without end", "threads 0 run; threads 1-63 returned"),
+    7: ("lanes of one warp operation stand at different places", "threads 0,2,4,6,", "threads 1,3,5,7,",
+        ",... at __any_sync(0xffffffff) in test_emulator_mistakes.cu:"),
 }
 
 
@@ -274,6 +284,34 @@ def test_a_spin_that_ends_is_no_mistake(gpu):
     out = np.zeros(64, np.int32)
     call(gpu, "run_mistake", 6, out)
     assert out[0] == 6 * 63
+
+
+def test_a_line_is_one_place_in_every_turn_of_a_loop(gpu):
+    out = np.zeros(64, np.int32)
+    call(gpu, "run_one_place", out)
+    assert (out == [10 if i % 2 == 0 else 6 for i in range(64)]).all()
+
+
+@pytest.mark.parametrize("which, promised", [(0, 64), (1, 96), (2, 512), (3, 1024)])
+def test_a_block_has_at_most_the_threads_of_the_launch_bounds(library, which, promised):
+    out = np.zeros(1024, np.int32)
+    call(library, "run_promised", which, out, promised)
+    assert (out[:promised] == promised).all() and not out[promised:].any()
+    words = "the limits are (1024" if promised == 1024 else f"__launch_bounds__ promise at most {promised}"
+    assert words in error(library, "run_promised", which, out, promised + 1)
+
+
+@pytest.mark.parametrize("which", range(6))
+def test_pointers_to_memory_of_the_host_are_refused(library, which):
+    """Of arguments and of members of a struct: on the stack, of variables; not of memory from an allocator."""
+    table, out = np.arange(4, dtype=np.int32), np.full(4, -1, np.int32)
+    if which % 3 == 0:
+        call(library, "run_pointers", which, table, out)
+        assert (out == table).all()
+    else:
+        place = "the host's stack" if which % 3 == 1 else "a variable of the host"
+        assert error(library, "run_pointers", which, table, out) == f"argument 0 points to {place}"
+        assert (out == -1).all()
 
 
 def test_a_barrier_outside_of_a_launch_is_reported_by_the_next_launch(library, capfd):

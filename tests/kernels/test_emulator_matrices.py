@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from emulated import DTYPES, INCLUDE, SOURCE, build, call, rounded, sanitize, with_gxx
+from emulated import DTYPES, INCLUDE, SOURCE, build, call, poison, rounded, sanitize, with_gxx
 
 pytestmark = with_gxx
 
@@ -14,10 +14,17 @@ pytestmark = with_gxx
 def test_copies_are_invisible_until_the_wait(gpu):
     x, out = np.arange(1, 9, dtype=np.float32), np.zeros((5, 8), np.float32)
     call(gpu, "run_copies", x, out)
-    nan = float("nan")
-    want = [[nan] * 8, [1, 2, 3, 4, nan, nan, nan, nan], [1, 2, 3, 4, 5, 6, 7, 0], [nan, nan, nan, 4, 5, 6, 7, 0],
+    no = poison(gpu.order)
+    want = [[no] * 8, [1, 2, 3, 4, no, no, no, no], [1, 2, 3, 4, 5, 6, 7, 0], [no, no, no, 4, 5, 6, 7, 0],
             [3, 4, 0, 4, 5, 6, 7, 0]]
     np.testing.assert_array_equal(out, np.float32(want))
+
+
+def test_copies_read_early_or_late(gpu):
+    """At once where threads run forward, at the wait in other orders: a source that changes in between is noticed."""
+    x, out = np.arange(1, 5, dtype=np.float32), np.zeros(4, np.float32)
+    call(gpu, "run_copy_meanwhile", x, out)
+    assert out.tolist() == ([1, 2, 3, 0] if gpu.order == "forward" else [-1, -1, -1, 0])
 
 
 @pytest.mark.parametrize("transposed", [0, 1])

@@ -84,6 +84,51 @@ def test_directed_roundings(fibers):
             assert [rounded(v, how) for v in values] == out[4 * i + j].tolist(), (i, how)
 
 
+# what the CUDA C++ Programming Guide promises: units in the last place, or an absolute error, for x in a range
+INTRINSICS = {
+    "__expf": (0, np.exp, -80, 80, lambda x: (2 + np.floor(np.abs(1.173 * x)), 0)),
+    "__exp10f": (1, lambda x: 10.0**x, -37, 37, lambda x: (2 + np.floor(np.abs(2.97 * x)), 0)),
+    "__logf": (2, np.log, 1e-3, 1e3, lambda x: np.where((x >= 0.5) & (x <= 2), [[0], [2**-21.41]], [[3], [0]])),
+    "__log2f": (3, np.log2, 1e-3, 1e3, lambda x: np.where((x >= 0.5) & (x <= 2), [[0], [2**-22]], [[2], [0]])),
+    "__log10f": (4, np.log10, 1e-3, 1e3, lambda x: np.where((x >= 0.5) & (x <= 2), [[0], [2**-24]], [[3], [0]])),
+    "__sinf": (5, np.sin, -3.14159, 3.14159, lambda x: (0, 2**-21.41)),
+    "__cosf": (6, np.cos, -3.14159, 3.14159, lambda x: (0, 2**-21.19)),
+    "rsqrtf": (7, lambda x: x**-0.5, 1e-3, 1e3, lambda x: (2, 0)),
+    "__fdividef": (8, lambda x: x / 3, -100, 100, lambda x: (2, 0)),
+}
+
+
+def with_intrinsics(gpu, x, y):
+    out = np.zeros((10, len(x)), np.float32)
+    call(gpu, "run_intrinsics", x, np.full_like(x, y), out, ctypes.c_int64(len(x)))
+    return out
+
+
+@pytest.mark.parametrize("name", INTRINSICS)
+def test_intrinsics_err_as_much_as_the_guide_allows(gpu, name):
+    """Never more; nearly as much; upward where threads run forward, downward in reverse, both ways at random."""
+    row, exact, low, high, bound = INTRINSICS[name]
+    x = np.random.default_rng(0).uniform(low, high, 1000).astype(np.float32)
+    wide, got = exact(x.astype(np.float64)), with_intrinsics(gpu, x, 3)[row].astype(np.float64)
+    ulps, absolute = bound(x.astype(np.float64))
+    unit = 2.0 ** (np.frexp(wide)[1] - 24)
+    error, allowed = got - wide, np.broadcast_to(ulps * unit + absolute, wide.shape)
+    assert (np.abs(error) <= allowed).all() and (np.abs(error) >= allowed - 2 * unit).all()
+    up = {"forward": {True}, "reverse": {False}, "random": {True, False}}[gpu.order]
+    assert set((error[allowed > 2 * unit] > 0).tolist()) <= up and (gpu.order != "random" or len(set(error > 0)) == 2)
+
+
+def test_intrinsics_of_numbers_at_the_ends(gpu):
+    inf, nan = np.float32(np.inf), np.float32(np.nan)
+    with np.errstate(over="ignore"):
+        out = with_intrinsics(gpu, np.float32([-inf, inf, nan, 0, 1]), 3)
+        far = with_intrinsics(gpu, np.float32([1, inf]), np.float32(2.0**127))[8]
+    assert out[0, :2].tolist() == [0, inf] and np.isnan(out[:, 2]).all()
+    assert out[2, [1, 3]].tolist() == [inf, -inf] and np.isnan(out[2, 0]) and np.isnan(out[7, 0])
+    assert out[7, [1, 3]].tolist() == [0, inf] and out[5, 3] == 0 and out[9, 1] == inf
+    assert far[0] == 0 and np.isnan(far[1])  # the guide: for 2^126 < |y| < 2^128
+
+
 def test_tf32_rounds_to_nearest_and_ties_away(fibers):
     v = np.concatenate(
         [
