@@ -158,11 +158,12 @@ static std::string doing(const Thread& t) {
 }
 
 // "threads 0-15,40 at __syncthreads in x.cu:7; threads 16-39 returned"
-static std::string who_waits(const Block& b) {
+static std::string who_waits(const Block& b, int from = 0, int to = 1024) {
     std::vector<std::string> what, ranges;
-    for (int first = 0, last; first < b.size; first = last + 1) {
+    to = std::min(to, b.size);
+    for (int first = from, last; first < to; first = last + 1) {
         std::string here = doing(b.thread[first]);
-        for (last = first; last + 1 < b.size && doing(b.thread[last + 1]) == here; last++) {}
+        for (last = first; last + 1 < to && doing(b.thread[last + 1]) == here; last++) {}
         size_t i = std::find(what.begin(), what.end(), here) - what.begin();
         if (i == what.size()) what.push_back(here), ranges.push_back("");
         std::string range = std::to_string(first) + (last > first ? "-" + std::to_string(last) : "");
@@ -251,7 +252,8 @@ EMULATOR_UNSEEN static void try_warp(Block& b, Thread& t) {
         }
     // of all warp operations __syncwarp alone may stand in several places (PTX: bar.warp.sync)
     if (apart && differ(t.what, "__syncwarp"))
-        return fail(b, "lanes of one warp operation stand at different places: " + who_waits(b));
+        return fail(b, "lanes of one warp operation stand at different places: " +
+                           who_waits(b, t.number / 32 * 32, t.number / 32 * 32 + 32));
     warp.waiting &= ~lanes;
     if (lanes == warp.alive) COUNTED(line_up(t.number / 32, 1));
     COUNTED(together(t.what, lanes, t.place.file, t.place.line));
