@@ -107,9 +107,10 @@ gpu:             ## on a machine with an NVIDIA GPU, with the python3 that has i
 	$(PYTHON3) bench/predictions.py
 	$(PYTHON3) bench/run.py
 
-lint: .venv/ready ## ruff and clang-format
+lint: .venv/ready ## ruff, clang-format, and clang-tidy for products of unsigned numbers in kernels
 	.venv/bin/ruff check .
 	git ls-files "*.cu" "*.cpp" "*.h" | xargs .venv/bin/clang-format --dry-run --Werror
+	$(PY) csrc/widening.py
 
 clean:           ## remove what was built
 	rm -rf .venv .venv-oldest .venv-peers build kernels/lib *.egg-info .cache .pytest_cache .ruff_cache .hypothesis

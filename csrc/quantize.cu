@@ -92,7 +92,7 @@ __global__ void gradient_of_z_wide(const Z* dz_q, const R* dloss, const Z* z, co
     bool inside = k >= 0 && k < K;
     R dl = dloss[n];
     e += inside ? k * D : 0, z += n * D, dz_q += n * D, dz += n * D;
-    for (int64_t d = (threadIdx.x & ((1 << g) - 1)) * V; d < D; d += V << g) {
+    for (int64_t d = int64_t(threadIdx.x & ((1 << g) - 1)) * V; d < D; d += V << g) {
         Wide<Z, V> v = *(const Wide<Z, V>*)(dz_q + d), zd = {};
         Wide<E, V> ed = {};
         if (inside) zd = *(const Wide<Z, V>*)(z + d), ed = *(const Wide<E, V>*)(e + d);

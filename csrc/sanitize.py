@@ -12,6 +12,7 @@ one bug, and names the build that must find it:
     address    the same under AddressSanitizer and UndefinedBehaviorSanitizer
     thread     one OS thread per CUDA thread under ThreadSanitizer: a missing barrier
     blocks     blocks on several OS threads under ThreadSanitizer: blocks that write to each other's memory
+    lint       clang-tidy, of planted bugs alone: csrc/widening.py (`make lint`) reads the kernels
 """
 
 import argparse
@@ -26,6 +27,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import build
+import widening
 
 DRIVERS = build.CSRC / "drivers"
 CACHE = build.CSRC.parent / ".cache" / "sanitize"
@@ -130,6 +132,8 @@ def drive(source, kind):
 
 def find(name, kind, words):
     """Whether this build finds the planted bug in some order of threads, and passes the right kernel in every order."""
+    if kind == "lint":
+        return widening.find(DRIVERS / "planted" / "planted.cpp", name, words)
     command = [program(DRIVERS / "planted" / "planted.cpp", kind), name]
     for environment in BUILDS[kind][1]:
         status, output = run([*command, "right"], environment)
@@ -164,7 +168,8 @@ def jobs(kinds, only):
         return [(path.stem, kind, lambda path=path: on_gpu(path)) for path, kind in wanted]
     listed = [(path.stem, kind, lambda path=path, kind=kind: drive(path, kind)) for path, kind in wanted]
     if not only or "planted" in only:
-        planted = [(name, kind, words) for name, (kind, words) in bugs().items() if kind in kinds]
+        planted = [(name, kind, words) for name, (kind, words) in bugs().items() if kind in kinds
+                   or (kind == "lint" and widening.tool())]
         listed += [(name, kind, lambda bug=(name, kind, words): find(*bug)) for name, kind, words in planted]
     return listed
 

@@ -17,7 +17,8 @@
 // ---- __launch_bounds__(threads, ...) --------------------------------------------------------------------------------
 // g++ has no attribute that a program could read back, but one that puts n instructions without effect before a
 // function, of a byte each, and the address of the first of them into a list: so n can be counted.
-#if defined(__x86_64__) && defined(__ELF__)
+#if defined(__x86_64__) && defined(__ELF__) && !defined(__clang__)    // clang lets no template argument give n
+#define EMULATOR_KNOWS_BOUNDS
 #define EMULATOR_FIRST(n, ...) (n) + 0    // of a bare name g++ 12 makes an internal error
 #define __launch_bounds__(...) \
     __attribute__((patchable_function_entry(EMULATOR_FIRST(__VA_ARGS__, 0), EMULATOR_FIRST(__VA_ARGS__, 0))))
@@ -29,7 +30,7 @@ extern "C" __attribute__((weak, visibility("hidden"))) const uintptr_t __stop___
 
 namespace emulator {
 static inline unsigned threads_promised(const void* kernel) {    // 1024 if there is no promise
-#if defined(__x86_64__) && defined(__ELF__)
+#if defined(EMULATOR_KNOWS_BOUNDS)
     constexpr unsigned char NOP = 0x90;
     for (const uintptr_t* p = __start___patchable_function_entries; p < __stop___patchable_function_entries; p++) {
         uintptr_t n = uintptr_t(kernel) - *p;

@@ -25,6 +25,7 @@ namespace {
 #include "shared_uninitialised.cu"
 #include "shuffle_in_two_branches.cu"
 #include "spin_without_end.cu"
+#include "unsigned_overflow.cu"
 #include "warp_not_synchronised.cu"
 
 #define NAMED(name) {#name, name<false>, name<true>}
@@ -53,6 +54,7 @@ struct {
                NAMED(shared_uninitialised),
                NAMED(shuffle_in_two_branches),
                NAMED(spin_without_end),
+               NAMED(unsigned_overflow),
                NAMED(warp_not_synchronised)};
 }    // namespace
 
