@@ -12,6 +12,7 @@ one bug, and names the build that must find it:
     address    the same under AddressSanitizer and UndefinedBehaviorSanitizer
     thread     one OS thread per CUDA thread under ThreadSanitizer: a missing barrier
     blocks     blocks on several OS threads under ThreadSanitizer: blocks that write to each other's memory
+    compiled   nvcc's registers and shared memory beside the launches of `plain`: what is too large for a card
     lint       clang-tidy, of planted bugs alone: csrc/widening.py (`make lint`) reads the kernels
 """
 
@@ -27,6 +28,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import build
+import compiled as of_nvcc
+import fitting
 import widening
 
 DRIVERS = build.CSRC / "drivers"
@@ -132,6 +135,8 @@ def drive(source, kind):
 
 def find(name, kind, words):
     """Whether this build finds the planted bug in some order of threads, and passes the right kernel in every order."""
+    if kind == "compiled":
+        return fits(name, words)
     if kind == "lint":
         return widening.find(DRIVERS / "planted" / "planted.cpp", name, words)
     command = [program(DRIVERS / "planted" / "planted.cpp", kind), name]
@@ -147,6 +152,16 @@ def find(name, kind, words):
     return False, f"NOT found: {words!r} is not in the output of the last run:\n{output}"
 
 
+def fits(name, words):
+    """Whether launches of the planted bug are too large for the cards, and those of the right kernel fit."""
+    planted = DRIVERS / "planted" / "planted.cpp"
+    usage = of_nvcc.usage(program(planted, "gpu"))
+    wrong, right = (fitting.refused(fitting.launches(program(planted, "plain"), [name, which]), usage)
+                    for which in ("bug", "right"))
+    report = next((line for line in wrong if words in line), "NOT found")
+    return words in report and not right, "\n".join(["a false alarm", *right]) if right else report
+
+
 def on_gpu(source):
     path = program(source, "gpu")
     tool = shutil.which("compute-sanitizer")
@@ -160,6 +175,13 @@ def on_gpu(source):
     return True, "memcheck racecheck initcheck synccheck"
 
 
+def cannot_find(kind):
+    """What finding bugs of this kind needs and the machine lacks, or an empty string."""
+    if kind == "compiled":
+        return fitting.missing() or ("" if build.compiler("cuda") else "there is no nvcc")
+    return "there is no clang-tidy" if kind == "lint" and not widening.tool() else ""
+
+
 def jobs(kinds, only):
     """[(name, build, function that does it)] in the order of printing."""
     wanted = [path for path in drivers() if not only or path.stem in only]
@@ -169,7 +191,7 @@ def jobs(kinds, only):
     listed = [(path.stem, kind, lambda path=path, kind=kind: drive(path, kind)) for path, kind in wanted]
     if not only or "planted" in only:
         planted = [(name, kind, words) for name, (kind, words) in bugs().items() if kind in kinds
-                   or (kind == "lint" and widening.tool())]
+                   or not cannot_find(kind) and kind not in BUILDS]
         listed += [(name, kind, lambda bug=(name, kind, words): find(*bug)) for name, kind, words in planted]
     return listed
 

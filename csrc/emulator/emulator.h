@@ -262,6 +262,7 @@ template <class... P, class... A> int launch(void (*kernel)(P...), dim3 grid, di
     COUNTED(begin((const void*)kernel, grid, block, shared_bytes));
     auto call = [&] { kernel(static_cast<P>(arguments)...); };
     auto run = [](void* of) { (*static_cast<decltype(call)*>(of))(); };
+    emulator::tell((const void*)kernel, block, shared_bytes);
     std::string refused = emulator::refusal<P...>((const void*)kernel, block, static_cast<P>(arguments)...);
     int code = emulator::run(grid, block, shared_bytes, run, &call, refused);
     COUNTED(end(code));

@@ -105,6 +105,14 @@ static inline bool in_device_memory(uintptr_t p) {    // or just beyond its end
     return after != device_memory().begin() && (--after, p - after->first <= after->second);
 }
 
+// With GENMINI_EMULATOR_LAUNCHES each launch is told to csrc/fitting.py, which knows what else may be refused
+static inline void tell(const void* kernel, dim3 block, size_t shared_bytes) {
+    static const bool told = getenv("GENMINI_EMULATOR_LAUNCHES");
+    if (told)
+        fprintf(stderr, "launch of %zx: %u threads, %zu bytes of dynamic shared memory\n",
+                size_t((const char*)kernel - this_library().image.start), block.x * block.y * block.z, shared_bytes);
+}
+
 // Adds to `text` what is wrong with an argument
 template <class T> void look_at(const T& argument, int number, std::string& text) {
     const char* where = nullptr;

@@ -12,7 +12,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from emulated import sanitize
 
+from genmini.cards import CARDS
+
+fitting = sanitize.fitting  # csrc/fitting.py
 ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURES = ("sm_80", "sm_90")
 SOURCES = sorted(path.stem for path in (ROOT / "csrc").glob("*.cu"))
@@ -68,3 +72,18 @@ def test_the_tensor_core_rung_uses_the_tensor_cores():
         assert words[tiled]["FFMA"] >= 16 * 64 and not words[tiled]["HMMA"], words[tiled]
         # the definition: a product and a sum are two roundings
         assert words[naive]["DADD"] and words[naive]["DMUL"] and not words[naive]["DFMA"], words[naive]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_all_launches_fit_on_every_card(source):
+    """The registers and the shared memory, of both kinds, of all that the drivers launch."""
+    path = ROOT / "kernels" / "lib" / f"{source}.cuda.so"
+    if not path.exists() or fitting.missing():
+        pytest.skip("nothing was compiled, or nothing reads it")
+    launched = fitting.launches(sanitize.program(sanitize.DRIVERS / f"{source}.cpp", "plain"))
+    assert launched and fitting.refused(launched, fitting.compiled.usage(path)) == []
+
+
+def test_the_limits_are_those_of_the_cards():
+    assert fitting.SHARED == {card.capability: card.shared_of_block for card in CARDS.values()}
+    assert {fitting.REGISTERS} == {card.registers for card in CARDS.values()}

@@ -25,6 +25,7 @@ namespace {
 #include "shared_uninitialised.cu"
 #include "shuffle_in_two_branches.cu"
 #include "spin_without_end.cu"
+#include "static_plus_dynamic_shared.cu"
 #include "unsigned_overflow.cu"
 #include "warp_not_synchronised.cu"
 
@@ -54,6 +55,7 @@ struct {
                NAMED(shared_uninitialised),
                NAMED(shuffle_in_two_branches),
                NAMED(spin_without_end),
+               NAMED(static_plus_dynamic_shared),
                NAMED(unsigned_overflow),
                NAMED(warp_not_synchronised)};
 }    // namespace
