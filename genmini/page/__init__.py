@@ -23,7 +23,7 @@ from . import equations, source
 from .store import kept
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = ("dom.js", "costs.js", "access.js", "chart.js", "source.js", "page.js")  # one after the other
+SCRIPTS = ("dom.js", "costs.js", "access.js", "chart.js", "source.js", "why.js", "page.js")  # one after the other
 TITLE = "<title>Counted kernels</title>"  # of page.html
 MOST = 16  # examples of a line that are drawn
 
@@ -159,7 +159,8 @@ def _launch(launch, predicted, prediction):
         "registers": usage and usage.registers, "shared": (usage.shared if usage else 0) + launch.dynamic_shared,
         "spilled": usage and usage.stack + usage.local,
         "predicted": {row.card: {"occupancy": row.occupancy and row.occupancy.fraction, "seconds": row.at_least,
-                                 "limited": row.occupancy and row.occupancy.limited_by, "binds": row.binds}
+                                 "limited": row.occupancy and row.occupancy.limited_by, "binds": row.binds,
+                                 "by": {name: seconds for name, seconds in row.seconds.items() if seconds}}
                       for row in predicted},
     }
 

@@ -6,8 +6,13 @@ const MEASURES = [
   { word: "counted", name: "L2", unit: "MB read and written", of: (r) => scaled(r.l2, 1e-6) },
   { word: "counted", name: "sectors", unit: "times the least possible", least: 1, of: (r) => r.sectors },
   { word: "counted", name: "wavefronts", unit: "times the least possible", least: 1, of: (r) => r.wavefronts },
-  { word: "counted", name: "requests of memory", unit: "by warps", of: (r) => of("request", r) },
+  { word: "counted", name: "requests of global memory", unit: "by warps", of: (r) => of("request", r, "global") },
+  { word: "counted", name: "requests of shared memory", unit: "by warps", of: (r) => of("request", r, "shared") },
   { word: "counted", name: "tiles", unit: "that are read or written", of: (r) => of("tile", r) },
+  { word: "counted", name: "requests of a warp", unit: "on average, in turn",
+    of: (r) => (r.unit === "request" ? inTurn(r) : null) },
+  { word: "counted", name: "tiles of a program", unit: "on average, in turn",
+    of: (r) => (r.unit === "tile" ? inTurn(r) : null) },
   { word: "counted", name: "products", unit: "MFLOP in tl.dot", of: (r) => products(r) },
   { word: "counted", name: "collisions", unit: "of atomic operations", of: (r) => r.collisions },
   { word: "counted", name: "barriers", unit: "arrivals of warps", of: (r) => r.barriers },
@@ -20,9 +25,10 @@ function scaled(number, by) {
 }
 
 /** Accesses of memory that are counted in this unit; null where another one is. */
-function of(unit, rung) {
+function of(unit, rung, space) {
   if (rung.unit !== unit) return null;
-  return rung.rows.filter((row) => row.space).reduce((sum, row) => sum + row.requests, 0);
+  const rows = rung.rows.filter((row) => row.space && (!space || row.space === space));
+  return rows.reduce((sum, row) => sum + row.requests, 0);
 }
 
 function products(rung) {
@@ -101,9 +107,9 @@ function ticks(low, high) {
 }
 
 /** Rows of a table: each number before and after, and by how much it fell or rose; what fell most comes first. */
-function changes(room, before, after) {
+function changes(before, after) {
   const predicted = { word: "predicted", name: "at least, on an H100", unit: "µs",
-    of: (r) => (r.predicted.H100 ? 1e6 * r.predicted.H100.seconds : null) };
+    of: (r) => (r.predicted[CARD] ? 1e6 * r.predicted[CARD].seconds : null) };
   const rows = [...MEASURES, predicted].map((m) => ({ m, a: m.of(before), b: m.of(after) }))
     .filter(({ m, a, b }) => a !== null && b !== null && (m === predicted || !same(a, b)))
     .sort((p, q) => (p.m === predicted) - (q.m === predicted) || p.b / (p.a || 1e-9) - q.b / (q.a || 1e-9));
@@ -123,6 +129,5 @@ function same(a, b) {
 function change(a, b) {
   if (same(a, b)) return element("td", { text: "the same" });
   if (!b || !a) return element("td", { class: b < a ? "fell" : "rose", text: b < a ? "to none" : "from none" });
-  const factor = b < a ? a / b : b / a, digits = factor < 10 ? round(factor) : Math.round(factor);
-  return element("td", { class: b < a ? "fell" : "rose", text: `${b < a ? "÷" : "×"} ${short(digits)}` });
+  return element("td", { class: b < a ? "fell" : "rose", text: factor(a, b) });
 }

@@ -56,7 +56,9 @@ function step(room, rung, i) {
   const text = element("p", { text: rung.lesson ? `${rung.lesson[0].toUpperCase()}${rung.lesson.slice(1)}.` : "" });
   const here = element("li", { class: "rung" }, element("h3", { text: rung.name }), text);
   if (!i) return [here];
-  return [element("li", { class: "between" }, changes(room, room.rungs[i - 1], rung), difference(room, i - 1)), here];
+  const before = room.rungs[i - 1];
+  return [element("li", { class: "between" }, why(before, rung), changes(before, rung), difference(room, i - 1),
+    countsByLine(room, i - 1)), here];
 }
 
 function sizes(room) {

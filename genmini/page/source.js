@@ -126,9 +126,12 @@ function difference(room, i) {
   const parts = room.differences[i], of = [byLine(room.rungs[i]), byLine(room.rungs[i + 1])];
   const count = (sign) => parts.filter((part) => part[0] === sign).length;
   const kernelsOf = (rung) => rung.launches.map((launch) => launch.kernel).join(", ");
-  if (!parts.length)
+  if (!parts.length) {
+    const [before, after] = [room.rungs[i], room.rungs[i + 1]], other = otherArguments(before, after);
     return element("p", { class: "note", text: "Both run the same lines of the source, with other "
-      + `${inTriton(room) ? "" : "template "}arguments: ${kernelsOf(room.rungs[i])}, then ${kernelsOf(room.rungs[i + 1])}.` });
+      + (other ? `arguments. ${other}.`
+        : `${inTriton(room) ? "" : "template "}arguments: ${kernelsOf(before)}, then ${kernelsOf(after)}.`) });
+  }
   return element("details", { class: "difference" },
     element("summary", {}, "What changed in the source: ",
       element("span", { class: "gone", text: `−${count("-")}` }), " ",

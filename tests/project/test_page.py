@@ -16,6 +16,7 @@ from check import command as run
 from genmini.csrc import compiled
 from genmini.csrc import count as counters
 from genmini.kernels import _backend
+from page_scripts import CHECK, TILES, WATCH
 
 from genmini import counting, kernels, page
 from genmini.page import equations, source, store
@@ -213,75 +214,10 @@ def test_a_room_named_twice_is_shown_once_and_a_page_is_written_again(capsys, mo
 
 # ---- in a browser ----------------------------------------------------------------------------------------------------
 
-WATCH = """<script>const mistakes = [];
-addEventListener("error", (event) => mistakes.push(event.message));
-console.error = (...words) => mistakes.push(words.join(" "));</script>"""
-# Presses keys, draws all accesses, and compares what is drawn with what was counted.
-CHECK = """<script>
-const found = {}, key = (at, key) => at.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
-try {
-  const sideways = () => document.documentElement.scrollWidth - document.documentElement.clientWidth;
-  found.width = innerWidth;
-  found.sideways = [sideways()];
-  found.curves = document.querySelectorAll(".picture svg .curve").length;
-  found.charts = document.querySelectorAll(".card svg").length;
-  found.formulae = document.querySelectorAll("math").length;
-  const all = (active) => ({ active: 0xffffffff, ...active });
-  const costs = (space, what, size, at) => Object.values(costOf({ space, what, size }, all(at))).filter((n) => n);
-  found.known = [
-    costs("global", "load", 4, { start: 0, step: 4 }), costs("global", "load", 4, { start: 4, step: 4 }),
-    costs("global", "load", 4, { start: 0, step: 128 }), costs("global", "load", 16, { start: 0, step: 16 }),
-    costs("shared", "load", 4, { start: 0, step: 128 }), costs("shared", "load", 4, { start: 0, step: 132 }),
-    costs("shared", "store", 16, { start: 0, step: 16 }), costs("shared", "load", 16, { start: 0, step: 0 }),
-    costs("shared", "ldmatrix", 16, { start: 0, step: 64 }), costs("shared", "ldmatrix", 16, { start: 0, step: 80 }),
-    costs("shared", "atomic", 4, { start: 0, step: 0 })];
-  found.compared = 0;
-  found.differ = [];
-  for (const rung of content.rooms[0].rungs)
-    for (const row of rung.rows.filter((row) => row.space && row.examples.length === row.requests)) {
-      found.compared++;
-      for (const name of ["sectors", "sectorsLeast", "wavefronts", "wavefrontsLeast"])
-        if (row.examples.reduce((sum, e) => sum + costOf(row, e)[name], 0) !== row[name])
-          found.differ.push([row.line, name]);
-    }
-  const tabs = document.querySelectorAll('[role="tab"]');
-  key(tabs[0], "ArrowRight");
-  found.tab = document.activeElement === tabs[1] && tabs[1].getAttribute("aria-selected");
-  document.querySelector(".access .close").click();
-  found.lines = document.querySelectorAll("button.number").length;
-  for (const number of document.querySelectorAll("button.number")) number.click();
-  found.panels = document.querySelectorAll(".access svg").length;
-  const numbers = document.querySelectorAll("button.number");
-  numbers[0].focus();
-  key(numbers[0], "ArrowDown");
-  found.down = document.activeElement === numbers[1];
-  const panel = document.querySelector(".access"), slider = panel.querySelector("input");
-  slider.value = 1;
-  slider.dispatchEvent(new Event("input"));
-  found.where = panel.querySelector(".where").textContent;
-  key(panel, "Escape");
-  found.closed = !panel.isConnected && document.activeElement.classList.contains("number");
-  for (const details of document.querySelectorAll("details")) details.open = true;
-  found.sideways.push(sideways());
-  location.hash = "%FF";  // no room, and no character
-  show();
-} catch (error) { mistakes.push(String(error)); }
-found.mistakes = mistakes;
-parent.document.getElementById("found").textContent = JSON.stringify(found);
-</script>"""
-TILES = """<script>
-const texts = (words) => [...document.querySelectorAll(words)].map((each) => each.textContent);
-parent.document.getElementById("found").textContent = JSON.stringify({
-  mistakes, figures: texts(".listing .line:not(.head) .figures.global").filter((text) => text), files: texts(".file"),
-  buttons: texts("button.number").length, launches: texts(".launches p"),
-  head: texts(".line.head .figures, .head code"),
-  charts: texts(".card strong"), idle: texts(".line.idle").length, formulae: document.querySelectorAll("math").length,
-  sideways: document.documentElement.scrollWidth - document.documentElement.clientWidth });
-</script>"""
 KNOWN = [[4, 4], [5, 4], [32, 4], [16, 16], [32, 1], [1, 1], [4, 4], [2, 2], [16, 4], [4, 4], [32, 1]]
 
 
-def opened(html, width, script=CHECK):
+def opened(html, width, script=CHECK, dark=False):
     """What the script finds on the page, in a frame so wide: a window is at least 500 wide."""
     html = html.replace("<head>", f"<head>{WATCH}").replace("</body>", f"{script}</body>")
     Path("frame.html").write_text(f'<!doctype html><pre id="found"></pre><iframe srcdoc="{escape(html)}" '
@@ -289,17 +225,24 @@ def opened(html, width, script=CHECK):
     folder = Path("profile").resolve()
     words = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
              "--disable-background-networking", "--disable-component-update", f"--user-data-dir={folder}",
-             "--window-size=1500,900", "--virtual-time-budget=4000", "--dump-dom"]
+             "--window-size=1500,900", "--virtual-time-budget=4000", "--dump-dom",
+             f"--blink-settings=preferredColorScheme={int(not dark)}"]
     words.append(Path("frame.html").resolve().as_uri())
     done = subprocess.run([CHROMIUM, *words], capture_output=True, text=True, timeout=120)
     return json.loads(unescape(re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.S)[1]))
 
 
 @browser
-@pytest.mark.parametrize("width", [390, 1400])
-def test_a_browser_shows_the_page(room, width):
-    found = opened(page.html([room]), width)
+@pytest.mark.parametrize("width, dark", [(390, True), (1400, False)])
+def test_a_browser_shows_the_page(room, width, dark):
+    found = opened(page.html([room]), width, dark=dark)
     assert found["mistakes"] == [] and found["known"] == KNOWN
+    assert found["dark"] == dark and found["texts"] > 300 and found["faint"] == []
+    assert found["heat"][0] > 1.3 and found["heat"][1] > 3, "the least of a strip and the most, against the page"
+    before, after = (sum(row["requests"] for row in rung["rows"] if row["space"] == "global") for rung in room["rungs"])
+    assert found["why"].endswith(  # of 8 warps, then of 4 blocks of 8, shared memory too
+        "What falls: requests of a warp 41 → 11.5 (on average, in turn, ÷ 3.57); requests of global memory "
+        f"{before} → {after} (by warps, ÷ {before / after:.3g}). The same: sectors.")
     assert found["width"] == width and found["sideways"] == [0, 0]
     assert found["curves"] == 32 and found["charts"] >= 5 and found["formulae"] == 2
     assert found["compared"] >= 5 and found["differ"] == []
@@ -321,8 +264,8 @@ def test_a_browser_shows_a_room_in_triton(tiles, width):
     assert "6 tiles, 81.2 % of their elements masked off" in found["launches"][1]
     if not compiled.missing():
         assert re.match(r"compiled \d+ registers a thread, 0 bytes of .*\(sm_90\)", found["launches"][2])
-    assert found["charts"] == ["DRAM", "L2", "sectors", "tiles", *["registers"] * (not compiled.missing()),
-                               "at least so long on a card"]
+    assert found["charts"] == ["DRAM", "L2", "sectors", "tiles", "tiles of a program",
+                               *["registers"] * (not compiled.missing()), "at least so long on a card"]
 
 
 @browser
