@@ -30,6 +30,8 @@ def launches(program, arguments=()):
     """{(kernel, threads of a block, bytes of dynamic shared memory)} of a program that runs on the emulator."""
     told = {**os.environ, "GENMINI_EMULATOR_LAUNCHES": "1"}
     done = subprocess.run([program, *arguments], env=told, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{program} failed: {done.stderr}")
     found = {(int(at, 16), int(threads), int(size)) for at, threads, size in LAUNCH.findall(done.stderr)}
     places = count.frames(program, [at for at, *_ in found])
     return {(count.short(places[at][-1][0]), threads, size) for at, threads, size in found}

@@ -84,6 +84,15 @@ def test_all_launches_fit_on_every_card(source):
     assert launched and fitting.refused(launched, fitting.compiled.usage(path)) == []
 
 
+def test_a_launch_that_does_not_fit_is_refused_with_the_reason():
+    """What fits to the last byte and register is not. An RTX 4090 runs the code of sm_80."""
+    usage = {(80, "k"): fitting.compiled.Usage(64, 1024, 0, 0), (90, "k"): fitting.compiled.Usage(65, 2048, 0, 0)}
+    assert fitting.refused({("k", 992, (98 << 10))}, usage) == []
+    refused = fitting.refused({("k", 1024, (98 << 10) + 1)}, usage)
+    assert ["1024 bytes of arrays" in refused[0], "sm_89" in refused[0]] == [True, True]
+    assert refused[1:] == ["k: 1024 threads of 65 registers are too many on sm_90"]
+
+
 def test_the_limits_are_those_of_the_cards():
     assert fitting.SHARED == {card.capability: card.shared_of_block for card in CARDS.values()}
     assert {fitting.REGISTERS} == {card.registers for card in CARDS.values()}
