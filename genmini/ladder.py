@@ -189,7 +189,8 @@ def roofline(path, ladder, cards):
     card = cards[0]
     of_rungs = [(rung.name, ladder.operations / rung.dram, ladder.operations / rung.predicted[card.name][0])
                 for rung in ladder.rungs if rung.predicted]
-    _roof(panels[0, 0], f"{card.name}: predicted, not measured", card.dram,
+    known = "not measured" if not ladder.why else "without instructions"
+    _roof(panels[0, 0], f"{card.name}: predicted, {known}", card.dram,
           {"float32": card.fp32, "float16, tensor cores": card.tensor["f16"]}, of_rungs, "none")
     here = [(name, ladder.operations / ladder.bytes, ladder.operations / seconds)
             for name, (seconds, _, _) in ladder.measured.items()]
@@ -198,6 +199,15 @@ def roofline(path, ladder, cards):
     sizes = " ".join(f"{name}={size}" for name, size in ladder.sizes.items())
     figure.suptitle(f"{ladder.room}, {sizes}: operations of its definition", fontsize=11)
     plots.save(figure, path, "--plot")
+
+
+def together(points, wide, high):
+    """[(names, x, y)]: points that lie within these factors of the first of them, and would hide each other's names"""
+    found = []
+    for name, x, y in sorted(points, key=lambda point: -point[2]):
+        near = [names for names, x0, y0 in found if max(x, x0) <= wide * min(x, x0) and y0 <= high * y]
+        near[0].append(name) if near else found.append(([name], x, y))
+    return found
 
 
 def _roof(panel, title, bandwidth, rates, points, filled):
@@ -209,9 +219,11 @@ def _roof(panel, title, bandwidth, rates, points, filled):
     for name, rate in rates.items():
         panel.plot([rate / bandwidth, high], [rate, rate], color="0.5", linewidth=1)
         panel.annotate(name, (high, rate), fontsize=8, ha="right", va="bottom", color="0.4")
-    for name, x, y in points:
+    for _, x, y in points:
         panel.scatter([x], [y], s=36, facecolors=filled, edgecolors="tab:blue", zorder=3)
-        panel.annotate(name, (x, y), xytext=(6, -4), textcoords="offset points", fontsize=9)
+    ys = [y for _, _, y in points] + [bandwidth * low, *rates.values()]
+    for names, x, y in together(points, (high / low) ** 0.08, (max(ys) / min(ys)) ** 0.05):
+        panel.annotate(", ".join(names), (x, y), xytext=(6, -4), textcoords="offset points", fontsize=9)
     if not points:
         panel.text(0.5, 0.15, "nothing is counted", transform=panel.transAxes, ha="center", color="0.4")
     panel.set(xscale="log", yscale="log", title=title, xlabel="operations a byte", ylabel="operations a second")

@@ -62,6 +62,8 @@ def run(arguments):
             print("  of Triton's kernels whole tiles are counted, not lanes: wavefronts are up to its compiler")
     if found.why:
         print(f"  note           {found.why}")
+        if any(rung.predicted for rung in _all(found)):
+            print("  so what is predicted knows no instructions: a rung that issues many looks faster than it is")
     print(f"\nmeasured on {found.device}, in turn (20 to 80 % of the calls)")
     for name, (median, low, high) in found.measured.items():
         print(f"  {name:<14} {_us(median):>10} us   {_us(low)} to {_us(high)}")

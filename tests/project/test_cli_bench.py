@@ -160,6 +160,14 @@ def test_predicted_points_are_hollow_and_measured_ones_filled(monkeypatch):
     (hollow,), (filled,) = left.collections, right.collections
     assert len(hollow.get_facecolor()) == 0 and len(filled.get_facecolor()) == 1
     assert hollow.get_offsets().tolist() == [[10, 5e8]] and filled.get_offsets().tolist() == [[20, 1e6]]
+    texts = lambda panel: [text.get_text() for text in panel.texts]
+    assert "naive" in texts(left) and "cpu" in texts(right)
+    rungs = [rung, ladder.Rung("same", "", 101, 200, predicted={"H100": (2.02e-6, "DRAM")}),
+             ladder.Rung("apart", "", 100, 200, predicted={"H100": (2e-5, "DRAM")})]
+    ladder.roofline("x.png", replace(found, rungs=rungs, why="no nvcc"), predict.named("h100"))
+    left, _ = figures[1].axes
+    assert {"naive, same", "apart"} <= {*texts(left)} and "naive" not in texts(left), "one name hides no other"
+    assert left.get_title() == "H100: predicted, without instructions"
     with pytest.raises(ValueError, match="nade has no roofline"):
         ladder.roofline("x.png", ladder.Ladder("nade", {}, "cpu", [], {}, 0, 0, ""), predict.named("h100"))
 
