@@ -63,7 +63,8 @@ class Draw:
 def cases(operator, dtypes, device="cpu"):
     """-> the cases of an operator, for each of these dtypes"""
     spec = spec_of(operator)
-    terms = _takes.terms_of(operator.takes, operator.inputs, tensors_of(operator), operator.name)
+    terms = _takes.terms_of(operator.takes, operator.inputs, tensors_of(operator), operator.name,
+                            operator.outputs)
     letters = list(dict.fromkeys(e for *_, extents in sorted(terms) for e in extents if e.isalpha()))
     usual = {letter: next_size for letter, next_size in zip(letters, itertools.cycle(PRIMES))} | spec.small
     words = sorted({word for _, _, word, _ in terms} & {"T", "U"})

@@ -6,13 +6,15 @@ Function that Dynamo traces gives wrong compiled Jacobians. Forward mode (jvp) i
 nest it wrongly in silence.
 """
 
+import functools
 import inspect
 import threading
 
 import torch
 
 from . import _backend
-from ._operator import GRADIENTS, known, parameters, wants_gradient
+from ._door import noting, through
+from ._operator import GRADIENTS, known, parameters, picked, requires_gradient
 
 _carried = threading.local()  # .request, while a gradient runs in this thread: that of its forward
 
@@ -26,37 +28,39 @@ def differentiable(operator, gradient=None, rows="", constant=""):
     constants = [operator.outputs.index(name) for name in known(constant, operator.outputs, f"constant of {where}")]
     batched = [operator.inputs.index(name) for name in known(rows, operator.inputs, f"rows of {where}")]
     keeps, pullback = by_formula(operator, gradient, where) if gradient else by_autograd(operator)
+    is_tensor = [t in ("Tensor", "Optional[Tensor]") for t in operator.types.values()] + [True] * len(operator.outputs)
+    of_tensors = picked([i for i in keeps if is_tensor[i]])
+    of_others = picked([i for i in keeps if not is_tensor[i]])
+    of_both = picked([sorted(keeps, key=lambda i: not is_tensor[i]).index(i) for i in keeps])  # in the order of keeps
+    below_autograd, run = torch._C._AutoDispatchBelowAutograd, operator.overload._op  # its __call__ only calls it
 
-    def call(*arguments):
-        """The operator, where no gradient is recorded: one call of Python less than through its Autograd key."""
-        if torch._C._are_functorch_transforms_active():
-            return operator.overload(*arguments)
-        with torch._C._AutoDispatchBelowAutograd():
-            return operator.overload(*arguments)
+    def save(ctx, arguments, output):
+        output = output if isinstance(output, tuple) else (output,)
+        values = (*arguments[:-1], *output)
+        ctx.save_for_backward(*of_tensors(values))
+        ctx.no_tensors, ctx.request = of_others(values), arguments[-1]
+        if still := [o for i, o in enumerate(output) if i in constants or not o.is_floating_point()]:
+            ctx.mark_non_differentiable(*still)
+
+    def backward(ctx, saved, grads, needed):
+        """-> the gradients of all inputs"""
+        values = of_both((*saved, *ctx.no_tensors))
+        before, _carried.request = getattr(_carried, "request", None), ctx.request
+        try:
+            return pullback(values, grads, needed)
+        finally:
+            _carried.request = before
 
     class Function(torch.autograd.Function):
         @staticmethod
         def forward(*arguments):
-            return call(*arguments)
+            return operator.overload(*arguments)
 
-        @staticmethod
-        def setup_context(ctx, arguments, output):
-            output = output if isinstance(output, tuple) else (output,)
-            values = [(*arguments[:-1], *output)[i] for i in keeps]
-            ctx.save_for_backward(*(v if isinstance(v, torch.Tensor) else None for v in values))
-            ctx.no_tensors = [None if isinstance(v, torch.Tensor) else v for v in values]
-            ctx.request = arguments[-1]
-            still = (o for i, o in enumerate(output) if i in constants or not o.is_floating_point())
-            ctx.mark_non_differentiable(*still)
+        setup_context = staticmethod(save)
 
         @staticmethod
         def backward(ctx, *grads):
-            values = [v if t is None else t for t, v in zip(ctx.saved_tensors, ctx.no_tensors, strict=True)]
-            before, _carried.request = getattr(_carried, "request", None), ctx.request
-            try:
-                return (*pullback(values, grads, ctx.needs_input_grad[:-1]), None)
-            finally:
-                _carried.request = before
+            return *backward(ctx, ctx.saved_tensors, grads, ctx.needs_input_grad), None
 
         @staticmethod
         def vmap(info, in_dims, *arguments):
@@ -66,21 +70,44 @@ def differentiable(operator, gradient=None, rows="", constant=""):
         """The same where no transform of torch.func is active: PyTorch applies this form in a third of the time."""
 
         @staticmethod
-        def forward(ctx, *arguments):
-            output = call(*arguments)
-            Function.setup_context(ctx, arguments, output)
+        def forward(ctx, through, *arguments):
+            if through:
+                shortcut, values, addresses = through
+                output, ctx.shortcuts = shortcut.plan(values, addresses), shortcut.backward
+            else:
+                with below_autograd():
+                    output, ctx.shortcuts = run(*arguments), None
+            save(ctx, arguments, output)
             return output
 
-        backward = Function.backward
+        @staticmethod
+        def backward(ctx, *grads):
+            saved, needed = ctx.saved_tensors, ctx.needs_input_grad[1:]
+            whole = functools.partial(backward, ctx, saved, grads, needed)
+            if ctx.shortcuts is None or torch.is_grad_enabled():
+                return None, *whole(), None
+            return None, *through(ctx.shortcuts, whole, (*saved, *grads), needed), None
+
+        @staticmethod
+        def records(arguments):
+            return torch.is_grad_enabled() and requires_gradient(arguments)
+
+    OneLevel.operator = operator
+    OneLevel.record = super(torch.autograd.Function, OneLevel).apply  # its own ends with it outside of transforms
 
     def apply(*arguments):
         if request := getattr(_carried, "request", None):
             arguments = (*arguments[:-1], request)
         if torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
             return Function.apply(*arguments)
-        if wants_gradient(arguments):
-            return OneLevel.apply(*arguments)
-        return call(*arguments)  # without a gradient and the Function a call takes two thirds of the time
+        if OneLevel.records(arguments):
+            output = OneLevel.record(None, *arguments)
+        else:
+            with below_autograd():  # without the Function a call takes two thirds of the time
+                output = run(*arguments)
+        if (calls := getattr(noting, "calls", None)) is not None:
+            calls.append((OneLevel, arguments, output))
+        return output
 
     Function.forward.__signature__ = inspect.signature(Function.forward)  # asked for at each call
     GRADIENTS.setdefault(operator.overload, Function)  # two Functions of one operator give the same gradient
@@ -95,16 +122,19 @@ def differentiable(operator, gradient=None, rows="", constant=""):
 
 
 def by_formula(operator, gradient, where):
-    inputs, outputs = operator.inputs, operator.outputs
+    inputs, outputs, all_inputs = operator.inputs, operator.outputs, {*operator.inputs}
     names = parameters(gradient, (*inputs, *outputs, *(f"d{o}" for o in outputs), "needed"), where)
     kept = [name for name in names if name in inputs or name in outputs]
 
+    everything = (*kept, *(f"d{o}" for o in outputs), "needed")
+    of_gradient = picked([everything.index(name) for name in names])
+
     def pullback(values, grads, needed):
-        named = dict(zip(kept, values, strict=True)) | {f"d{o}": g for o, g in zip(outputs, grads, strict=True)}
-        named["needed"] = {name for name, wants in zip(inputs, needed, strict=True) if wants}
-        gradients = gradient(**{name: named[name] for name in names})
-        known(gradients, inputs, f"the result of {gradient.__name__} of {where}")
-        return [gradients.get(name) for name in inputs]
+        wanted = {name for name, wants in zip(inputs, needed, strict=False) if wants} if "needed" in names else None
+        gradients = gradient(*of_gradient((*values, *grads, wanted)))
+        if not gradients.keys() <= all_inputs:
+            known(gradients, inputs, f"the result of {gradient.__name__} of {where}")
+        return tuple([gradients.get(name) for name in inputs])
 
     return [(*inputs, *outputs).index(name) for name in kept], pullback
 
@@ -123,7 +153,7 @@ def by_autograd(operator):
 
         out, pull = torch.func.vjp(reference, *(values[i] for i in moving))
         gradients = dict(zip(moving, pull(grads if isinstance(out, tuple) else grads[0]), strict=True))
-        return [gradients.get(i) for i in range(len(values))]
+        return tuple([gradients.get(i) for i in range(len(values))])
 
     return range(len(operator.inputs)), pullback
 

@@ -150,6 +150,7 @@ def for_native(*tensors):
 
 
 _lock = threading.Lock()  # the emulator runs one launch at a time
+recording = threading.local()  # .calls of CPU functions in this thread, while kernels/_plan.py records them
 
 
 def call(name, kind, function, *arguments, threads=None):
@@ -169,10 +170,18 @@ def invoke(library, kind, function, *arguments, threads=None, names=None):
         with torch.cuda.device(device):
             code = entry(*values, torch.cuda.current_stream(device).cuda_stream)
     elif kind == "cpu":
-        code = entry(*values, threads or torch.get_num_threads())
+        threads = threads or torch.get_num_threads()
+        if (calls := getattr(recording, "calls", None)) is not None:
+            calls.append((entry, library, function, [*values, threads], arguments))
+        code = entry(*values, threads)
     else:
         with _lock, names or nullcontext():
             code = entry(*values, None)
+    succeeded(code, library, function, kind)
+
+
+def succeeded(code, library, function, kind="cpu"):
+    """Raise what the code that a function returned stands for, unless it is 0."""
     if code:
         raise RuntimeError(f"{function} ({kind}) failed: {_text(library, code)}")
 

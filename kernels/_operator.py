@@ -12,6 +12,8 @@ from operator import itemgetter
 import torch
 
 from . import _backend, _check, _library
+from ._fold import folding
+from ._plan import direct, plan_of, planned
 from ._takes import Remembered, agreement
 
 LIBRARY = torch.library.Library("genmini", "DEF")
@@ -31,6 +33,7 @@ class Operator:
     empty: Callable  # of all inputs: empty outputs, with their shapes, dtypes and strides
     takes: str  # kernels/_takes.py
     types: dict  # those of the inputs in the schema: "Tensor", "Optional[Tensor]", "int", ...
+    plans: dict  # kernels/_plan.py
 
     def __call__(self, **named):
         return self.overload(*self.in_order(named), _backend.requested())
@@ -40,6 +43,13 @@ class Operator:
         if named.keys() != set(self.inputs):
             raise TypeError(f"genmini::{self.name} takes {', '.join(self.inputs)}, got {', '.join(named)}")
         return [named[name] for name in self.inputs]
+
+
+def picked(places):
+    """-> what is at these places of a sequence, or has these keys, as a tuple."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    return lambda values: tuple([values[i] for i in places])
 
 
 def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, strided="", takes=None):
@@ -57,14 +67,16 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
     # the functions of the room, called with the values of all inputs in the order of the schema
     of_inputs = lambda function, *more: function and by_name(function, (*inputs, *more), where)
     empty_outputs = like(fake, inputs, where) if isinstance(fake, str) else of_inputs(fake)
-    define, check_values = of_inputs(reference), of_inputs(check)
+    define, check_values = of_inputs(reference), of_inputs(check or (lambda: None))
     launch, compute = of_inputs(kernel, "backend", "rung"), of_inputs(cpu, "backend", "rung")
-    check_kinds = agreement(takes, inputs, tensors, where) if takes else lambda values: None
+    check_kinds = agreement(takes, inputs, tensors, where, outputs) if takes else lambda values: None
     check_new_kinds = Remembered(check_kinds, [inputs.index(n) for n in tensors]) if takes else check_kinds
 
     decides = next(i for i, a in enumerate(parsed) if str(a.type) == "Tensor")  # the first: its device and dtype
     to_plain = [inputs.index(n) for n in tensors if n not in keep_strides]
     strides_of_fake = bool({*keep_strides} & {*outputs})
+
+    fold, unfold = folding(takes or "", inputs, outputs)
 
     def laid_out(result, values):
         """What PyTorch computed, contiguous or with the strides of the fake's outputs."""
@@ -77,20 +89,11 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
             outs = [o.contiguous() for o in outs]
         return tuple(outs) if many else outs[0]
 
-    def on_backend(*arguments):
-        if not torch._C._is_any_autocast_enabled():
-            return in_given_dtypes(*arguments)
-        with _check.without_autocast(arguments[decides].device):  # a backward pass may be inside, its forward not
-            return in_given_dtypes(*arguments)
-
-    def in_given_dtypes(*arguments):
-        *values, request = arguments
-        check_new_kinds(values)
-        if check_values:
-            check_values(*values)
+    def on_chosen(values, request):
+        given = [*values]
         kernel, request = _backend.own(name, request)
         if kernel:
-            return laid_out(kernel(values), arguments[:-1])
+            return laid_out(kernel(values), given)
         choice = _backend.chosen(room.name, values[decides].device, values[decides].dtype, request)
         if choice.backend == "reference" or (choice.backend == "cpu" and not compute):
             return laid_out(define(*values), values)
@@ -99,11 +102,23 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
         if choice.backend != "cpu":
             return launch(*values, choice.backend, choice.rung)
         result = compute(*values, choice.backend, choice.rung)
-        return laid_out(result, arguments[:-1]) if room.cpu == "PyTorch" else result
+        return laid_out(result, given) if room.cpu == "PyTorch" else result
+
+    def unchecked(*arguments):
+        values, dimensions = fold(arguments[:-1])
+        if not torch._C._is_any_autocast_enabled():
+            return unfold(on_chosen(values, arguments[-1]), dimensions)
+        with _check.without_autocast(values[decides].device):  # a backward pass may be inside, its forward not
+            return unfold(on_chosen(values, arguments[-1]), dimensions)
+
+    def checked(*arguments):
+        check_new_kinds(fold(arguments[:-1])[0])
+        check_values(*arguments[:-1])
+        return unchecked(*arguments)
 
     def by_itself(*arguments):
         """The call of the operator without its front door, with autograd."""
-        if not wants_gradient(arguments):
+        if not (torch.is_grad_enabled() and requires_gradient(arguments)):
             with torch._C._AutoDispatchBelowAutograd():
                 return overload(*arguments)
         if overload not in GRADIENTS or torch._C._are_functorch_transforms_active():
@@ -112,14 +127,22 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
         return GRADIENTS[overload].apply(*arguments)
 
     def checked_fake(*arguments):
-        check_kinds(arguments[:-1])
-        return empty_outputs(*arguments[:-1])
+        values, dimensions = fold(arguments[:-1])
+        check_kinds(values)
+        return unfold(empty_outputs(*values), dimensions)
 
+    def of_any_dimensions(*values):
+        values, dimensions = fold(values)
+        return unfold(define(*values), dimensions)
+
+    in_pytorch = direct(lambda *values: compute(*values, "cpu", None), to_plain)
+    on_backend = planned(checked, check_values, unchecked, in_pytorch if room.cpu == "PyTorch" and compute else plan_of)
     LIBRARY.impl(name, on_backend, "CompositeExplicitAutograd")
     LIBRARY.impl(name, by_itself, "Autograd")
     torch.library.register_fake(where, checked_fake, lib=LIBRARY)
     types = {a.name: str(a.type) for a in parsed}
-    OPERATORS[name] = Operator(name, inputs, outputs, define, overload, empty_outputs, takes or "", types)
+    OPERATORS[name] = Operator(name, inputs, outputs, of_any_dimensions, overload, empty_outputs, takes or "", types,
+                               on_backend.plans)
     return OPERATORS[name]
 
 
@@ -143,10 +166,7 @@ def like(names, inputs, where):
 
 def by_name(function, names, where):
     """The function, called with a value for each of the names: it gets those that its own parameters name."""
-    places = [names.index(name) for name in parameters(function, names, where)]
-    if len(places) < 2:
-        return lambda *values: function(*[values[i] for i in places])
-    pick = itemgetter(*places)
+    pick = picked([names.index(name) for name in parameters(function, names, where)])
     return lambda *values: function(*pick(values))
 
 
@@ -166,10 +186,12 @@ def known(names, all_names, where):
     return names
 
 
-def wants_gradient(arguments):
-    """Whether a gradient is wanted of one of these, or of a tensor in a list of them."""
-    return torch.is_grad_enabled() and any(map(requires_gradient, arguments))
-
-
-def requires_gradient(a):
-    return any(map(requires_gradient, a)) if isinstance(a, list | tuple) else getattr(a, "requires_grad", False)
+def requires_gradient(values):
+    """Whether one of these does, or a tensor in a list of them."""
+    for a in values:
+        if isinstance(a, torch.Tensor):
+            if a.requires_grad:
+                return True
+        elif isinstance(a, list | tuple) and requires_gradient(a):
+            return True
+    return False

@@ -50,7 +50,8 @@ class Own:
 
     def __post_init__(self):
         self.by_name = by_name(self.function, self.operator, self.name)
-        terms = _takes.terms_of(self.operator.takes, self.operator.inputs, _cruel.tensors_of(self.operator), "")
+        terms = _takes.terms_of(self.operator.takes, self.operator.inputs, _cruel.tensors_of(self.operator), "",
+                                self.operator.outputs)
         self.free = [(place, name) for place, name, word, _ in terms if word in ("T", "U")]  # of a dtype of floats
         decides = [i for i, name in enumerate(self.operator.inputs) if self.operator.types[name] == "Tensor"]
         self.decides = decides[0]

@@ -13,6 +13,7 @@
     room              kernels/_backend.py      what can run the operator of a room
     operator          kernels/_operator.py     from functions that know names to an operator of PyTorch
     differentiable    kernels/_gradient.py     its gradient, and vmap
+    door              kernels/_door.py         decorates a front door: later calls of a kind go straight to the kernel
     sum_dtype         kernels/_takes.py        float32 or float64, for what is summed
 
 An operator names its inputs and outputs in its schema, and is called by the names of its inputs. Its functions take
@@ -21,7 +22,8 @@ whichever of these they need, in any order, under these names:
     fake(inputs)                       empty outputs: their shapes, dtypes and strides; or a string, "x s", of the
                                        inputs that they are like: the first like x, the second like s
     takes                              a string, "x s: T(N, D)": which dtypes and shapes agree (kernels/_takes.py);
-                                       held before every backend and in the fake
+                                       held before every backend and in the fake. With dots, "x y: T(N, D...)", D
+                                       is any dimensions, seen as one (kernels/_fold.py)
     check(inputs)                      raises if values inside the tensors are not allowed; runs before every backend
     reference(inputs)                  the definition, in plain PyTorch
     kernel(inputs, backend, rung)      launches the GPU kernel, real or emulated
@@ -40,8 +42,9 @@ argument. A gradient's operators get the request of their forward, whatever is c
 """
 
 from ._backend import room
+from ._door import door
 from ._gradient import differentiable
 from ._operator import operator
 from ._takes import sum_dtype
 
-__all__ = ["differentiable", "operator", "room", "sum_dtype"]
+__all__ = ["differentiable", "door", "operator", "room", "sum_dtype"]

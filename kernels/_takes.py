@@ -12,6 +12,8 @@ of a list by itself. All lie on one device.
     host        int64 in the memory of the host, whatever the device of the others
     int64 ...   this dtype
 
+Dots behind the last extent, "x y: T(N, D...)": any number of dimensions, of inputs and outputs (kernels/_fold.py).
+
 Front doors check more, with the names that callers know. This check holds where an operator is called by itself, as an
 exported graph does: no kernel reads beyond a tensor, or takes its bytes for numbers of another type.
 """
@@ -37,22 +39,23 @@ def accepted(word, dtype, dtypes):
     return _check.INTEGERS if word == "int" else (torch.int64 if word == "host" else getattr(torch, word),)
 
 
-def terms_of(text, inputs, tensors, where):
+def terms_of(text, inputs, tensors, where, outputs=()):
     """[(place among the inputs, name, word, extents)], sums last: they depend on the others' dtypes."""
     terms = []
     for part in text.split(";"):
         names, _, kind = part.partition(":")
-        word, extents = re.fullmatch(r"\s*(\w+)\(([\w*, ]*)\)\s*", kind).groups()
+        word, extents = re.fullmatch(r"\s*(\w+)\(([\w*, ]*)(?:\.\.\.)?\)\s*", kind).groups()
         terms += [(name, word, tuple(extents.replace(",", " ").split())) for name in names.split()]
+    terms = [term for term in terms if term[0] not in outputs]
     if sorted(name for name, *_ in terms) != sorted(tensors):
         raise NameError(f"{where} must state once what it takes as each of {', '.join(tensors)}: {text}")
     terms.sort(key=lambda term: term[1] == "R")
     return [(inputs.index(name), name, word, extents) for name, word, extents in terms]
 
 
-def agreement(text, inputs, tensors, where):
+def agreement(text, inputs, tensors, where, outputs=()):
     """The check that the text states, of the values of all inputs; `tensors` are the names of those that are tensors"""
-    terms = terms_of(text, inputs, tensors, where)
+    terms = terms_of(text, inputs, tensors, where, outputs)
     numbers = {extent: int(extent) for *_, extents in terms for extent in extents if extent.isdigit()}
 
     def check(values):

@@ -61,7 +61,7 @@ import math
 import torch
 
 from . import _check, _library
-from ._room import differentiable, operator, room, sum_dtype
+from ._room import differentiable, door, operator, room, sum_dtype
 
 CHUNK = 4096  # numbers of a row that are added together: CHUNK of csrc/affine_coupling.cu, PART of csrc/cpu/threads.h
 
@@ -181,29 +181,30 @@ COUPLING = room("affine_coupling", "cuda", ("naive", "one_pass"), cpu="C++")
 
 _forward = operator(
     COUPLING, "affine_coupling(Tensor x, Tensor s, Tensor t) -> (Tensor y, Tensor logdet)",
-    fake=empty, takes="x s t: T(N, D)", strided="x s t", reference=reference, kernel=launch, cpu=launch,
+    fake=empty, takes="x s t y: T(N, D...)", strided="x s t", reference=reference, kernel=launch, cpu=launch,
 )
 _saving_x = differentiable(_forward, gradient, rows="x s t")
 _saving_y = differentiable(_forward, gradient_saving_y, rows="x s t")
 _inverse = differentiable(operator(
     COUPLING, "affine_coupling_inverse(Tensor y, Tensor s, Tensor t) -> (Tensor x, Tensor logdet)",
-    fake=empty, takes="y s t: T(N, D)", strided="y s t",
+    fake=empty, takes="y s t x: T(N, D...)", strided="y s t",
     reference=reference_inverse, kernel=launch_inverse, cpu=launch_inverse,
 ), inverse_gradient, rows="y s t")
 _backward = differentiable(operator(
     COUPLING, "affine_coupling_backward(Tensor dy, Tensor dlogdet, Tensor kept, Tensor s, Tensor? t)"
     " -> (Tensor dx, Tensor ds)",
-    fake="dy s", takes="dy kept s t: T(N, D); dlogdet: R(N)", strided="dy kept s t",
+    fake="dy s", takes="dy kept s t dx ds: T(N, D...); dlogdet: R(N)", strided="dy kept s t",
     reference=reference_backward, kernel=launch_backward, cpu=launch_backward,
 ), rows="dy dlogdet kept s t")
 _inverse_backward = differentiable(operator(
     COUPLING, "affine_coupling_inverse_backward(Tensor dx, Tensor dlogdet, Tensor x, Tensor s)"
     " -> (Tensor dy, Tensor ds, Tensor dt)",
-    fake="dx s s", takes="dx x s: T(N, D); dlogdet: R(N)", strided="dx x s",
+    fake="dx s s", takes="dx x s dy ds dt: T(N, D...); dlogdet: R(N)", strided="dx x s",
     reference=reference_inverse_backward, kernel=launch_inverse_backward, cpu=launch_inverse_backward,
 ), rows="dx dlogdet x s")
 
 
+@door
 def affine_coupling(x, s, t, save="x"):
     """y = x e^s + t and logdet = sum of s over all but dimension 0.   (N, ...) three times -> (N, ...), (N,)
 
@@ -212,15 +213,14 @@ def affine_coupling(x, s, t, save="x"):
     """
     _check.one_of("save", save, ("x", "y"))
     x, s, t = _checked(x=x, s=s, t=t)
-    y, logdet = (_saving_x if save == "x" else _saving_y)(x=_check.as_rows(x), s=_check.as_rows(s), t=_check.as_rows(t))
-    return (y if x.dim() == 2 else y.reshape(x.shape)), logdet
+    return (_saving_x if save == "x" else _saving_y)(x=x, s=s, t=t)
 
 
+@door
 def affine_coupling_inverse(y, s, t):
     """x = (y - t) e^-s and logdet = -sum of s over all but dimension 0.   (N, ...) three times -> (N, ...), (N,)"""
     y, s, t = _checked(y=y, s=s, t=t)
-    x, logdet = _inverse(y=_check.as_rows(y), s=_check.as_rows(s), t=_check.as_rows(t))
-    return (x if y.dim() == 2 else x.reshape(y.shape)), logdet
+    return _inverse(y=y, s=s, t=t)
 
 
 def _checked(**named):

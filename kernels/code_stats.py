@@ -36,7 +36,7 @@ import math
 import torch
 
 from . import _check, _library
-from ._room import differentiable, operator, room, sum_dtype
+from ._room import differentiable, door, operator, room, sum_dtype
 
 # ---- reference ------------------------------------------------------------------------------------------------------
 
@@ -94,6 +94,7 @@ _forward = differentiable(operator(
 ), gradient)
 
 
+@door
 def code_stats(z, index, K):
     """How many vectors have each index, and their sum.   (..., D), (...) int64, K -> (K,) int64, (K, D)"""
     _check.tensors(z=z)
@@ -103,5 +104,7 @@ def code_stats(z, index, K):
     _check.one_device(z=z, index=index)
     _check.whole("K", K, 1, 2**63 - 1, "the number of codes")
     (z,) = _check.float32_under_autocast(z)
+    if z.dim() == 2:  # views of all would do nothing, and take time
+        return _forward(z=z, index=index, K=K)
     N = math.prod(z.shape[:-1])
     return _forward(z=z.reshape(N, z.shape[-1]), index=index.reshape(N), K=K)

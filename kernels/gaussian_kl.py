@@ -44,7 +44,7 @@ import torch
 
 from . import _check, _library
 from ._noise import draw, noise, seed_of, tile, tile_of
-from ._room import differentiable, operator, room, sum_dtype
+from ._room import differentiable, door, operator, room, sum_dtype
 from ._triton import for_interpreter, tl, triton, triton_dtype
 
 # ---- reference ------------------------------------------------------------------------------------------------------
@@ -202,12 +202,12 @@ GAUSSIAN = room("gaussian_kl", "triton", ("naive", "fused"), cpu="C++")
 _op = operator(
     GAUSSIAN, "gaussian_kl(Tensor mu, Tensor log_var, Tensor? eps, Tensor? seed) -> (Tensor z, Tensor kl)",
     fake=lambda mu: (mu.new_empty(mu.shape), mu.new_empty(mu.shape[0], dtype=sum_dtype(mu.dtype))),
-    takes="mu log_var eps: T(N, D); seed: int64()", reference=reference, kernel=launch, cpu=launch,
+    takes="mu log_var eps z: T(N, D...); seed: int64()", reference=reference, kernel=launch, cpu=launch,
 )
 _backward_op = operator(
     GAUSSIAN, "gaussian_kl_backward(Tensor dz, Tensor dkl, Tensor mu, Tensor log_var, Tensor? eps, Tensor? seed) "
     "-> (Tensor dmu, Tensor dl)",
-    fake="mu log_var", takes="dz mu log_var eps: T(N, D); dkl: R(N); seed: int64()",
+    fake="mu log_var", takes="dz mu log_var eps dmu dl: T(N, D...); dkl: R(N); seed: int64()",
     reference=reference_backward, kernel=launch_backward, cpu=launch_backward,
 )
 _of_noise = differentiable(_op, gradient, rows="mu log_var eps")
@@ -216,6 +216,7 @@ _of_seed = differentiable(_op, gradient)  # noise depends on n in the call: vmap
 _backward_of_seed = differentiable(_backward_op)
 
 
+@door
 def gaussian_kl(mu, log_var, eps=None, seed=None):
     """z = mu + e^(log_var / 2) eps and its KL from the standard Gaussian.   (N, ...) twice -> (N, ...), (N,)
 
@@ -235,9 +236,6 @@ def gaussian_kl(mu, log_var, eps=None, seed=None):
     _check.one_device(mu=mu, log_var=log_var, eps=eps)
     mu, log_var = _check.float32_under_autocast(mu, log_var)
     _check.one_dtype(mu=mu, log_var=log_var)
-    m, l = _check.as_rows(mu), _check.as_rows(log_var)
     if eps is not None:
-        z, kl = _of_noise(mu=m, log_var=l, eps=_check.as_rows(eps.to(mu.dtype)), seed=None)
-        return z.reshape(mu.shape), kl
-    z, kl = _of_seed(mu=m, log_var=l, eps=None, seed=seed_of(seed, mu.device))
-    return z.reshape(mu.shape), kl
+        return _of_noise(mu=mu, log_var=log_var, eps=eps.to(mu.dtype), seed=None)
+    return _of_seed(mu=mu, log_var=log_var, eps=None, seed=seed_of(seed, mu.device))

@@ -39,7 +39,7 @@ import torch
 
 from . import _check, _library
 from ._groups import held_statistics, normalised, place, walked_statistics
-from ._room import differentiable, operator, room, sum_dtype
+from ._room import differentiable, door, operator, room, sum_dtype
 from ._triton import for_interpreter, tl, triton, triton_dtype
 
 # ---- reference ------------------------------------------------------------------------------------------------------
@@ -244,19 +244,20 @@ _forward = differentiable(operator(
     NORM, "group_norm_silu(Tensor x, Tensor gamma, Tensor beta, Tensor? scale, Tensor? shift, int G, float eps) -> "
     "(Tensor y, Tensor stats)",
     fake=lambda x, G: (x.new_empty(x.shape), x.new_empty((x.shape[0], G, 3), dtype=sum_dtype(x.dtype))),
-    takes="x: T(N, C, P); gamma beta: T(C); scale shift: T(N, C)", check=lambda x, G: divides(G, x.shape[1]),
+    takes="x y: T(N, C, P...); gamma beta: T(C); scale shift: T(N, C)", check=lambda x, G: divides(G, x.shape[1]),
     reference=reference, kernel=launch, cpu=launch,
 ), gradient, rows="x scale shift", constant="stats")
 _backward = differentiable(operator(
     NORM, "group_norm_silu_backward(Tensor dy, Tensor x, Tensor gamma, Tensor beta, Tensor? scale, Tensor? shift, "
     "Tensor stats, int G, float eps) -> (Tensor dx, Tensor dgamma, Tensor dbeta, Tensor dscale, Tensor dshift)",
     fake=lambda x: tuple(x.new_empty(shape) for shape in (x.shape, *[x.shape[1:2]] * 2, *[x.shape[:2]] * 2)),
-    takes="dy x: T(N, C, P); gamma beta: T(C); scale shift: T(N, C); stats: R(N, *, 3)", check=lambda x, stats, G:
+    takes="dy x dx: T(N, C, P...); gamma beta: T(C); scale shift: T(N, C); stats: R(N, *, 3)", check=lambda x, stats, G:
     divides(G, x.shape[1]) or _check.shape("stats", stats, (x.shape[0], G, 3), "(N, G, 3)"),
     reference=reference_backward, kernel=launch_backward, cpu=launch_backward,
 ))
 
 
+@door
 def group_norm_silu(x, groups, gamma, beta, scale=None, shift=None, eps=1e-5):
     """y = silu((1 + scale) (gamma z + beta) + shift), z = x with mean 0 and deviation 1 in each group of channels.
 
@@ -275,6 +276,5 @@ def group_norm_silu(x, groups, gamma, beta, scale=None, shift=None, eps=1e-5):
     _check.one_device(**given)
     x, gamma, beta, scale, shift = _check.float32_under_autocast(x, gamma, beta, scale, shift)
     _check.one_dtype(x=x, gamma=gamma, beta=beta, scale=scale, shift=shift)
-    rows = x.reshape(N, C, math.prod(x.shape[2:]))
-    y, _ = _forward(x=rows, gamma=gamma, beta=beta, scale=scale, shift=shift, G=groups, eps=float(eps))
-    return y.reshape(x.shape)
+    y, _ = _forward(x=x, gamma=gamma, beta=beta, scale=scale, shift=shift, G=groups, eps=float(eps))
+    return y

@@ -51,7 +51,7 @@ Rounding
 import torch
 
 from . import _check, _library
-from ._room import differentiable, operator, room, sum_dtype
+from ._room import differentiable, door, operator, room, sum_dtype
 from ._triton import Tile, for_interpreter, options, side, tl, triton
 
 # ---- reference ------------------------------------------------------------------------------------------------------
@@ -264,6 +264,7 @@ _backward = differentiable(operator(
 ))
 
 
+@door
 def info_nce(a, b, scale):
     """loss_n = -(log softmax_m(scale a_n . b_m)_n + log softmax_m(scale a_m . b_n)_n) / 2, of N pairs.
 
@@ -276,5 +277,4 @@ def info_nce(a, b, scale):
     _check.one_device(a=a, b=b, scale=scale)
     a, b = _check.float32_under_autocast(a, b)
     _check.one_dtype(a=a, b=b)
-    loss, _ = _forward(a=a, b=b, scale=scale.to(sum_dtype(a.dtype)))
-    return loss
+    return _forward(a=a, b=b, scale=scale.to(sum_dtype(a.dtype)))[0]

@@ -51,7 +51,7 @@ from torch.nn.grad import conv2d_weight
 from . import _check
 from ._live_taps import channels_last, live_taps, masked, may_see, new_image, packed, pixel, tap_tile
 from ._masked_conv2d_cpu import cpu, cpu_both, cpu_dw, cpu_turned
-from ._room import differentiable, operator, room, sum_dtype
+from ._room import differentiable, door, operator, room, sum_dtype
 from ._triton import TILE, chunks, for_interpreter, index_type, options, side, tl, triton
 
 # ---- reference ------------------------------------------------------------------------------------------------------
@@ -243,8 +243,7 @@ _turned = differentiable(operator(
 _dw = differentiable(operator(
     CONV, "masked_conv2d_dw(Tensor dy, Tensor x, int kh, int kw, str kind, int colours) -> Tensor dw",
     fake=lambda dy, x, kh, kw: x.new_empty(dy.shape[1], x.shape[1], kh, kw),
-    takes="dy: T(N, O, H, W); x: T(N, C, H, W)",
-    reference=reference_dw, kernel=launch_dw, cpu=cpu_dw, strided="dy x",
+    takes="dy: T(N, O, H, W); x: T(N, C, H, W)", reference=reference_dw, kernel=launch_dw, cpu=cpu_dw, strided="dy x",
 ), gradient_dw)
 _both = differentiable(operator(
     CONV, "masked_conv2d_backward(Tensor dy, Tensor x, Tensor weight, str kind, int colours) -> (Tensor dx, Tensor dw)",
@@ -254,6 +253,7 @@ _both = differentiable(operator(
 ), gradient_both)
 
 
+@door
 def masked_conv2d(x, weight, bias, kind, colours=1):
     """y = x * (K o M) + b; M keeps the taps before the centre, and there the colours before, with kind "B" its own too.
 

@@ -47,15 +47,13 @@ Tiling
     device: the same bits every time.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 
 from . import _check
 from ._degrees import mask, may_see, product_tile, turned
 from ._masked_linear_cpu import both_by_tiles, by_tiles, dw_by_tiles
-from ._room import differentiable, operator, room, sum_dtype
+from ._room import differentiable, door, operator, room, sum_dtype
 from ._triton import TILE, chunks, for_interpreter, options, tl, triton
 
 # ---- reference ------------------------------------------------------------------------------------------------------
@@ -256,6 +254,7 @@ _both = differentiable(operator(
 ), gradient_both)
 
 
+@door
 def masked_linear(x, weight, bias, in_degree, out_degree, strict=False):
     """y = x (W o M)^T + b with M_jk = [out_degree_j >= in_degree_k], > if strict.
 
@@ -274,7 +273,7 @@ def masked_linear(x, weight, bias, in_degree, out_degree, strict=False):
     _check.one_device(x=x, weight=weight, bias=bias, in_degree=in_degree, out_degree=out_degree)
     x, weight, bias = _check.in_autocast_dtype(x, weight, bias)
     _check.one_dtype(x=x, weight=weight, bias=bias)
-    rows = x if x.dim() == 2 else x.reshape(math.prod(x.shape[:-1]), K)  # a view that does nothing takes time, too
+    rows = x if x.dim() == 2 else x[None].flatten(0, -2)  # a view that does nothing takes time, too
     y = _linear(x=rows, weight=weight, bias=bias, in_degree=in_degree.long(), out_degree=out_degree.long(),
                 strict=strict)
     return y if x.dim() == 2 else y.reshape(*x.shape[:-1], J)

@@ -38,7 +38,7 @@ import math
 import torch
 
 from . import _check, _library
-from ._room import differentiable, operator, room
+from ._room import differentiable, door, operator, room
 
 ROWS = 2**20  # of one launch of the search: the packed rows take 2 or 4 D bytes each
 
@@ -110,7 +110,10 @@ _index = differentiable(operator(
 ), lambda: {}, rows="z")
 
 
+@door
 def nearest_code(z, codebook):
     """index[n] = the lowest k whose code is nearest to z[n], exactly.   (..., D), (K, D) -> (...) int64"""
     z, codebook = _check.vectors_and_codes(z, codebook)
+    if z.dim() == 2:  # a view of all would do nothing, and take time
+        return _index(z=z, e=codebook)
     return _index(z=z.reshape(math.prod(z.shape[:-1]), z.shape[-1]), e=codebook).reshape(z.shape[:-1])

@@ -39,7 +39,7 @@ import math
 import torch
 
 from . import _check, _library
-from ._room import differentiable, operator, room, sum_dtype
+from ._room import differentiable, door, operator, room, sum_dtype
 
 # ---- reference ------------------------------------------------------------------------------------------------------
 
@@ -146,6 +146,7 @@ _de = differentiable(operator(
 ))
 
 
+@door
 def quantize_step(z, codebook, index, beta=0.25):
     """The codes z_q that an index names, and the loss of each vector.   (..., D), (K, D), (...) -> (..., D), (...)"""
     z, codebook = _check.vectors_and_codes(z, codebook)
@@ -153,6 +154,8 @@ def quantize_step(z, codebook, index, beta=0.25):
     _check.shape("index", index, z.shape[:-1], "that of z without D")
     _check.one_device(z=z, index=index)
     _check.number("beta", beta)
+    if z.dim() == 2:  # views of all would do nothing, and take time
+        return _step(z=z, e=codebook, index=index, beta=float(beta))
     N, D = math.prod(z.shape[:-1]), z.shape[-1]
     z_q, loss = _step(z=z.reshape(N, D), e=codebook, index=index.reshape(N), beta=float(beta))
     return z_q.reshape(z.shape), loss.reshape(index.shape)

@@ -49,7 +49,7 @@ Tiling
 import torch
 
 from . import _check, _library
-from ._room import differentiable, operator, room, sum_dtype
+from ._room import differentiable, door, operator, room, sum_dtype
 from ._triton import for_interpreter, tl, triton, triton_dtype
 
 # ---- reference ------------------------------------------------------------------------------------------------------
@@ -196,17 +196,19 @@ _forward = differentiable(operator(
     NLL, "softmax_nll(Tensor logits, Tensor target) -> (Tensor nll, Tensor m, Tensor log_s)",
     fake=lambda logits, target: tuple(target.new_empty(target.shape, dtype=sum_dtype(logits.dtype)) for _ in range(3)),
     check=lambda logits, target: _check.in_range("target", target, logits.shape[1], "L"),
-    takes="logits: T(N, L, P); target: int(N, P)", reference=reference, kernel=launch, cpu=launch,
+    takes="logits: T(N, L, P...); target: int(N, P...); nll m log_s: R(N, P...)",
+    reference=reference, kernel=launch, cpu=launch,
     strided="logits target",
 ), gradient, rows="logits target", constant="m log_s")
 _backward = differentiable(operator(
     NLL, "softmax_nll_backward(Tensor dnll, Tensor logits, Tensor target, Tensor m, Tensor log_s) -> Tensor da",
     fake=lambda logits: torch.empty_like(logits),
-    takes="logits: T(N, L, P); target: int(N, P); dnll m log_s: R(N, P)",
+    takes="logits da: T(N, L, P...); target: int(N, P...); dnll m log_s: R(N, P...)",
     reference=reference_backward, kernel=launch_backward, cpu=launch_backward, strided="dnll logits target da",
 ), rows="dnll logits target m log_s")
 
 
+@door
 def softmax_nll(logits, target):
     """nll = -log softmax(logits)_target, over dimension 1.
 
@@ -221,6 +223,5 @@ def softmax_nll(logits, target):
         raise ValueError(f"logits must have at least 1 level along dimension 1, got shape {tuple(logits.shape)}")
     _check.one_device(logits=logits, target=target)
     (logits,) = _check.float32_under_autocast(logits)
-    a, t = (logits.flatten(2), target.flatten(1)) if rest else (logits[..., None], target[:, None])  # (N, L, P), (N, P)
-    nll, *_ = _forward(logits=a, target=t)
-    return nll.reshape(target.shape)
+    nll, *_ = _forward(logits=logits, target=target)
+    return nll

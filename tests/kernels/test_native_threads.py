@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 from check import numbers
-from genmini.kernels import _library
+from genmini.kernels import _door, _library, _plan
 from planting import Wrong, planted
 from test_made_sample import net
 from test_nade import inputs
@@ -134,7 +134,7 @@ def test_the_same_bits_with_any_number_of_threads(call):
 @each
 def test_the_workspace_is_for_the_threads_that_use_it(call, monkeypatch):
     """Another thread may change torch.get_num_threads() during a call. A launch reads it once, and its kernel uses as
-    many threads as the workspace is for."""
+    many threads as the workspace is for. A plan is for one number of threads: tests/kernels/test_door.py."""
     readings, sized, launched, native, size = [], [], [], _library.call, _library.size
 
     def read():
@@ -149,6 +149,8 @@ def test_the_workspace_is_for_the_threads_that_use_it(call, monkeypatch):
         launched.append(threads or torch.get_num_threads())
         return native(*arguments, threads=launched[-1])
 
+    for module in (_door, _plan):
+        monkeypatch.setattr(module, "signature", lambda values: (None, None))  # no plans
     monkeypatch.setattr(torch, "get_num_threads", read)
     monkeypatch.setattr(_library, "size", spied_size)
     monkeypatch.setattr(_library, "call", spied_call)

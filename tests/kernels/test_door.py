@@ -1,0 +1,288 @@
+"""The short way from a front door to a native kernel, and from a gradient to its own, gives what the whole way does."""
+
+import sys
+
+import pytest
+import torch
+from genmini.kernels import _backend, _door
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from genmini import kernels, ops
+
+SHAPE = (6, 8, 5, 5)
+
+
+def some(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def levels(*shape, below, seed=0):
+    return torch.randint(below, shape, generator=torch.Generator().manual_seed(seed))
+
+
+DOORS = {  # name: of a seed, the tensors that have a gradient and the call with them
+    "affine_coupling": lambda s: ([some(*SHAPE, seed=s + i) for i in range(3)], ops.affine_coupling),
+    "affine_coupling saving y": lambda s: ([some(*SHAPE, seed=s + i) for i in range(3)],
+                                           lambda *a: ops.affine_coupling(*a, save="y")),
+    "affine_coupling_inverse": lambda s: ([some(*SHAPE, seed=s + i) for i in range(3)], ops.affine_coupling_inverse),
+    "gaussian_kl": lambda s: ([some(6, 8, seed=s + i) for i in range(2)],
+                              lambda *a: ops.gaussian_kl(*a, eps=some(6, 8, seed=s))),
+    "group_norm_silu": lambda s: ([some(*SHAPE, seed=s), some(8, seed=s + 1), some(8, seed=s + 2)],
+                                  lambda x, *a: ops.group_norm_silu(x, 4, *a)),
+    "group_norm_silu of halves": lambda s: (
+        [some(*SHAPE, seed=s), some(8, seed=s + 1), some(8, seed=s + 2), some(6, 16, seed=s + 3)],
+        lambda x, g, b, h: ops.group_norm_silu(x, 4, g, b, *h.chunk(2, 1))),
+    "softmax_nll": lambda s: ([some(6, 5, 3, 4, seed=s)],
+                              lambda a: ops.softmax_nll(a, levels(6, 3, 4, below=5, seed=s))),
+    "info_nce": lambda s: ([some(6, 8, seed=s), some(6, 8, seed=s + 1), some(1, seed=s)[0].exp()], ops.info_nce),
+    "masked_linear": lambda s: ([some(6, 8, seed=s), some(5, 8, seed=s + 1), some(5, seed=s + 2)],
+                                lambda *a: ops.masked_linear(*a, torch.arange(8), 2 * torch.arange(5))),
+    "masked_conv2d": lambda s: ([some(*SHAPE, seed=s), some(3, 8, 3, 3, seed=s + 1), some(3, seed=s + 2)],
+                                lambda *a: ops.masked_conv2d(*a, "B")),
+    "quantize": lambda s: ([some(6, 8, seed=s), some(5, 8, seed=s + 1)], ops.quantize),
+    "code_stats": lambda s: ([some(6, 8, seed=s)], lambda z: ops.code_stats(z, levels(6, below=5, seed=s), 5)),
+}
+
+
+def results(name, seed, order=1):
+    """All outputs of a door, and the gradients of order 1, or 1 and 2."""
+    inputs, call = DOORS[name](seed)
+    leaves = [a.requires_grad_() for a in inputs]
+    outs = call(*leaves)
+    outs = outs if isinstance(outs, tuple) else (outs,)
+    moving = [o for o in outs if o.requires_grad]
+    along = [some(*o.shape, seed=9) for o in moving]
+    grads = torch.autograd.grad(moving, leaves, along, create_graph=order == 2, allow_unused=True)
+    found = [*outs, *grads]
+    if order == 2:
+        twice = [g for g in grads if g is not None and g.requires_grad]
+        found += torch.autograd.grad([g.square().sum() for g in twice], leaves, allow_unused=True) if twice else []
+    return [a if a is None else a.detach() for a in found]
+
+
+@pytest.fixture
+def doors():
+    """Whether a call goes the short way: `doors.short` counts."""
+
+    class Count:
+        short = 0
+
+    was = _door.Shortcut.__call__
+
+    def counted(self, *arguments):
+        Count.short += 1
+        return was(self, *arguments)
+
+    _door.Shortcut.__call__ = counted
+    yield Count
+    _door.Shortcut.__call__ = was
+
+
+def same(a, b):
+    assert len(a) == len(b)
+    for one, other in zip(a, b, strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or (one.shape == other.shape and one.stride() == other.stride() and torch.equal(one, other))
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_the_short_way_gives_the_bits_of_the_whole_way(doors, name):
+    with kernels.use("cpu"):
+        whole = [results(name, seed) for seed in (0, 1)]  # the second is noted
+        assert name == "quantize" or doors.short == 0  # its two doors have met these kinds in another test
+        for seed in (2, 3):  # the third is the first forward pass on the short way, the fifth the first backward pass
+            results(name, seed)
+        before = doors.short
+        short = [results(name, seed) for seed in (0, 1)]
+        assert doors.short >= before + 4 - 2 * (name == "code_stats"), "a pass went the whole way"
+        same(whole[0], short[0])
+        same(whole[1], short[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", DOORS)
+def test_other_dtypes_have_the_bits_of_the_whole_way(name, dtype):
+    with kernels.use("cpu"):
+        inputs, call = DOORS[name](0)
+        whole, *more = (call(*[a.to(dtype) for a in inputs]) for _ in range(5))
+        for short in more:
+            same(whole if isinstance(whole, tuple) else [whole], short if isinstance(short, tuple) else [short])
+
+
+@pytest.mark.parametrize("name", [name for name in DOORS if name != "code_stats"])
+def test_second_derivatives_are_those_of_the_whole_way(name):
+    with kernels.use("cpu"):
+        whole = results(name, 5, order=2)
+        for _ in range(3):
+            results(name, 6)
+        same(whole, results(name, 5, order=2))
+
+
+def warm(call):
+    """Forward passes go the short way from the third on, their backward passes two later."""
+    for _ in range(5):
+        call()
+
+
+def test_a_call_makes_few_calls_of_python():
+    """The whole way made 160; in a step of training each takes 2 us."""
+    x, s, t = (some(4, 3, seed=i).requires_grad_() for i in range(3))
+    dy, dlogdet = some(4, 3), some(4)
+    count = 0
+
+    def profile(frame, event, argument):
+        nonlocal count
+        count += event == "call" and "/torch/" not in frame.f_code.co_filename
+
+    def call():
+        y, logdet = ops.affine_coupling(x, s, t)
+        torch.autograd.backward([y, logdet], [dy, dlogdet])
+
+    with kernels.use("cpu"):
+        warm(call)
+        sys.setprofile(profile)
+        try:
+            call()
+        finally:
+            sys.setprofile(None)
+    assert 5 < count <= 25
+
+
+class Seen(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, arguments, named=None):
+        self.names.append(function.name())
+        return function(*arguments, **(named or {}))
+
+
+def test_who_watches_sees_the_operator(doors):
+    x, s, t = (some(4, 3, seed=i) for i in range(3))
+    call = lambda: ops.affine_coupling(x, s, t)
+    with kernels.use("cpu"):
+        warm(call)
+        before = doors.short
+        with Seen() as seen:
+            call()
+        with torch.profiler.profile() as profiler:
+            call()
+        with torch.autocast("cpu", torch.bfloat16):
+            call()
+        torch.func.vmap(lambda x: ops.affine_coupling(x, s, t)[0])(x[None])
+        torch.func.grad(lambda x: ops.affine_coupling(x, s, t)[0].sum())(x)
+        with torch.autograd.forward_ad.dual_level():
+            call()
+        traced = torch.jit.trace(ops.affine_coupling, (x, s, t), check_trace=False)
+        assert doors.short == before
+        call()
+        assert doors.short == before + 1
+    assert seen.names == ["genmini::affine_coupling"]
+    assert any(event.key == "genmini::affine_coupling" for event in profiler.key_averages())
+    assert torch.equal(traced(2 * x, s, t)[0], ops.affine_coupling(2 * x, s, t)[0])
+
+
+def test_other_kinds_of_tensors_go_the_whole_way(doors):
+    class Mine(torch.Tensor):
+        pass
+
+    x, s, t = (some(4, 3, seed=i) for i in range(3))
+    with kernels.use("cpu"):
+        warm(lambda: ops.affine_coupling(x, s, t))
+        before = doors.short
+        negative = torch.complex(x, -x).conj().imag  # its minus is not computed yet
+        assert negative.is_neg()
+        assert torch.equal(ops.affine_coupling(negative, s, t)[0], ops.affine_coupling(x.clone(), s, t)[0])
+        assert doors.short == before + 1  # of x alone
+        assert isinstance(ops.affine_coupling(x.as_subclass(Mine), s, t)[0], Mine)
+        for wrong in (x.double(), x[:, :2], x[None]):
+            with pytest.raises((TypeError, ValueError)):
+                ops.affine_coupling(wrong, s, t)
+        with pytest.raises(ValueError, match="save must be"):
+            ops.affine_coupling(x, s, t, save="z")
+        with pytest.raises(TypeError, match="tensor"):
+            ops.affine_coupling(x, s, None)
+
+
+def test_an_index_is_checked_each_time():
+    a = some(4, 3)
+    with kernels.use("cpu"):
+        warm(lambda: ops.softmax_nll(a, torch.tensor([0, 1, 2, 0])))
+        with pytest.raises(ValueError, match="target must lie in 0"):
+            ops.softmax_nll(a, torch.tensor([0, 1, 3, 0]))
+
+
+def test_one_tensor_may_stand_for_two_arguments():
+    x, s, t = (some(4, 3, seed=i) for i in range(3))
+    with kernels.use("cpu"):
+        for _ in range(4):
+            assert torch.equal(ops.affine_coupling(x, x, x)[0], ops.affine_coupling(x, x.clone(), x.clone())[0])
+        for _ in range(4):
+            assert torch.equal(ops.affine_coupling(x, s, s)[0], ops.affine_coupling(x, s, s.clone())[0])
+            assert torch.equal(ops.affine_coupling(x, s, t)[0], ops.affine_coupling(x.clone(), s.clone(), t)[0])
+
+
+def test_the_short_way_holds_for_its_backend_alone(monkeypatch, doors):
+    x, s, t = (some(4, 3, seed=i) for i in range(3))
+    names, chosen = [], _backend.chosen
+    with kernels.use("cpu"):
+        warm(lambda: ops.affine_coupling(x, s, t))
+    monkeypatch.setattr(_backend, "chosen", lambda *a: names.append(chosen(*a).backend) or chosen(*a))
+    with kernels.use("reference"):
+        for _ in range(4):
+            ops.affine_coupling(x, s, t)
+    assert names == ["reference"] * 4
+    kernels.register("affine_coupling", check=False)(lambda x, s, t: (x + 1, s.sum(1)))
+    try:
+        with kernels.use("mine"):
+            for _ in range(4):
+                assert torch.equal(ops.affine_coupling(x, s, t)[0], x + 1)
+    finally:
+        kernels.unregister("affine_coupling")
+
+
+def test_views_and_threads_may_change():
+    whole, threads = some(70), torch.get_num_threads()
+    s, t = some(4, 8, seed=1), some(4, 8, seed=2)
+    with kernels.use("cpu"):
+        try:
+            for count in (1, 2, 1, 2, 3):
+                torch.set_num_threads(count)
+                for x in (whole[:32].view(4, 8), whole[1:33].view(4, 8), whole[:64].view(4, 16)[:, ::2],
+                          whole[:32].view(8, 4).T, whole[:8].expand(4, 8)):
+                    for _ in range(3):
+                        y, logdet = ops.affine_coupling(x, s, t)
+                        wanted = ops.affine_coupling(x.clone(memory_format=torch.contiguous_format), s, t)
+                        assert torch.equal(y, wanted[0]) and torch.equal(logdet, wanted[1]) and y.is_contiguous()
+        finally:
+            torch.set_num_threads(threads)
+
+
+def test_a_plan_is_for_a_number_of_threads(doors):
+    """Its workspace is for so many."""
+    z, index, threads = some(40, 8), levels(40, below=5), torch.get_num_threads()
+    with kernels.use("cpu"):
+        try:
+            torch.set_num_threads(2)
+            warm(lambda: ops.code_stats(z, index, 5))
+            before = doors.short
+            torch.set_num_threads(3)
+            ops.code_stats(z, index, 5)
+            assert doors.short == before
+            warm(lambda: ops.code_stats(z, index, 5))
+            assert doors.short > before
+        finally:
+            torch.set_num_threads(threads)
+
+
+def test_a_changed_input_is_refused_by_the_backward_pass():
+    x, s, t = (some(4, 3, seed=i).requires_grad_() for i in range(3))
+    with kernels.use("cpu"):
+        for _ in range(4):
+            h = 1 * x
+            y, _ = ops.affine_coupling(h, s, t)
+            with torch.no_grad():
+                h.add_(1)
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                y.sum().backward()
