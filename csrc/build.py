@@ -108,9 +108,9 @@ def reads(source):
     """The source and all files of csrc/ that it includes, directly or indirectly."""
     found = [Path(source).resolve()]
     for path in found:  # `found` grows in the loop
-        named = re.findall(r'^\s*#include "(.+)"', path.read_text(), re.M)
+        named = re.findall(r'^\s*#\s*include\s*"(.+?)"', path.read_text(), re.M)
         included = dict.fromkeys((folder / name).resolve() for name in named for folder in (path.parent, CSRC))
-        found += [other for other in included if other.exists() and other not in found]
+        found += [other for other in included if other.is_file() and other not in found]
     return found
 
 

@@ -206,12 +206,21 @@ def launches(path, source):
     """The launches of this library since the last call, in order."""
     library = ctypes.CDLL(str(path))
     library.gpu_counts.restype = ctypes.c_char_p
-    counted = json.loads(library.gpu_counts())
+    return placed(library.gpu_counts(), path, names(source))
+
+
+def names(source):
+    """{path: its name} of the sources in which something may be counted."""
+    return {str(file): file.name for file in build.reads(source) if not of_the_emulator(file)}
+
+
+def placed(text, path, files):
+    """The launches of a library as its gpu_counts() tells them, on the lines of these files."""
+    counted = json.loads(text)
     sites = {row["site"] for launch in counted for row in (*launch["rows"], *launch["steps"])}
     sites |= {race[part]["site"] for launch in counted for race in launch["races"] for part in ("one", "other")} - {0}
     # a return address belongs to the instruction before it
     places = frames(path, [*(launch["kernel"] for launch in counted), *(site - 1 for site in sites)])
-    files = {str(file): file.name for file in build.reads(source) if not of_the_emulator(file)}
     return [_launch(launch, places, files) for launch in counted]
 
 

@@ -39,6 +39,16 @@ class Counted:
             return counters.build.reads(self.source)
         return [*dict.fromkeys([self.source, *(path for one in self.launches for path in one.files.values())])]
 
+    @property
+    def names(self):
+        """{name of a file in machine code: its name here}, of a .cu"""
+        return {path.name: path.name for path in self.files if not counters.of_the_emulator(path)}
+
+    def library(self):
+        """What nvcc made of a .cu, or why there is nothing."""
+        (found,) = (each for each in kernels.libraries() if (each.name, each.kind) == (self.source.stem, "cuda"))
+        return found
+
 
 # ---- inputs: each function makes them -> a call that runs the operator, and its gradient if it has one ---------------
 

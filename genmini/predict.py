@@ -29,11 +29,11 @@ used by: genmini/cli/count.py
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from genmini import compiling, kernels
 from genmini.cards import CARDS
-from genmini.csrc import build, compiled, count, sass
+from genmini.csrc import compiled, sass
 
 WARP, FILES = 32, 4
 REGISTERS_AT_A_TIME, SHARED_AT_A_TIME = 256, 128
@@ -142,7 +142,7 @@ class Prediction:
 
 def of(counted, cards):
     """What these cards make of the launches of a counting.Counted."""
-    usage, code, why = _of_triton(counted, cards) if counted.in_triton else _compiled(counted.source, cards)
+    usage, code, why = _of_triton(counted, cards) if counted.in_triton else _compiled(counted, cards)
     return Prediction(usage, code, why, [_row(card, launch, usage, code)
                                          for launch in counted.launches for card in cards])
 
@@ -163,9 +163,9 @@ def _of_triton(counted, cards):
     return usage, {}, why
 
 
-def _compiled(source, cards):
+def _compiled(counted, cards):
     """-> usage, code, "" of the library of a .cu; {}, {} and the reason where it cannot be read."""
-    (library,) = (found for found in kernels.libraries() if (found.name, found.kind) == (source.stem, "cuda"))
+    library, names = counted.library(), counted.names
     if not library.built:
         log = library.log.strip().splitlines() or [f"{library.path.name} was not built: {kernels.mend()}"]
         return {}, {}, log[-1]
@@ -175,9 +175,9 @@ def _compiled(source, cards):
         return {}, {}, sass.missing()
     usage = compiled.usage(library.path)
     architectures = {machine_code(card, {architecture for architecture, _ in usage}) for card in cards} - {None}
-    files = {file.name for file in build.reads(source) if not count.of_the_emulator(file)}
-    code = {(architecture, kernel): instructions for architecture in sorted(architectures)
-            for kernel, instructions in sass.kernels(library.path, architecture, files).items()}
+    code = {(architecture, kernel): [replace(each, file=names.get(each.file, "")) for each in instructions]
+            for architecture in sorted(architectures)
+            for kernel, instructions in sass.kernels(library.path, architecture, names).items()}
     return {key: taken for key, taken in usage.items() if key[0] in architectures}, code, ""
 
 

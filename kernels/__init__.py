@@ -8,7 +8,7 @@ import importlib
 import pkgutil
 
 from ._backend import BACKENDS, ROOMS, Chosen, chosen, requested, rungs, use
-from ._library import counting, libraries, mend
+from ._library import Library, counting, libraries, mend
 from ._own import checked, own, register, unregister
 from ._own import run as run_own
 from ._source import Source
@@ -16,9 +16,9 @@ from ._source import counting as counting_sources
 from ._tiles import counting as counting_tiles
 from ._verdict import WrongKernel
 
-__all__ = ["BACKENDS", "ROOMS", "Chosen", "Source", "WrongKernel", "checked", "chosen", "counting", "counting_sources",
-           "counting_tiles", "libraries", "mend", "own", "register", "requested", "rungs", "run_own", "unregister",
-           "use"]
+__all__ = ["BACKENDS", "ROOMS", "Chosen", "Library", "Source", "WrongKernel", "checked", "chosen", "counting",
+           "counting_sources", "counting_tiles", "libraries", "mend", "own", "register", "requested", "rungs",
+           "run_own", "unregister", "use"]
 
 for _name in sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")):
     importlib.import_module(f"{__name__}.{_name}")  # each room registers itself

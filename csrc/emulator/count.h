@@ -1,10 +1,10 @@
 // What the emulator tells the counters (count.cpp): who runs, where lanes meet, and what it does in their place. In the
 // build `counted` (-DEMULATOR_COUNT) COUNTED(f(...)) calls counters::f; in all others it is nothing.
 #pragma once
+#include <cstdint>
 #if defined(EMULATOR_COUNT)
 #include "words.h"
 #include <cstddef>
-#include <cstdint>
 
 #define COUNTED(call) counters::call
 // one site for each call in a kernel: the return address tells its line
@@ -44,3 +44,7 @@ void copy_async(const void* site, const void* shared, const void* global, size_t
 #define COUNTED(call) ((void)0)
 #define COUNTED_CALL
 #endif
+
+// ---- what hosts call (count.cpp) ------------------------------------------------------------------------------------
+extern "C" const char* gpu_counts();
+extern "C" void gpu_array(const void* start, int64_t bytes, const char* name);

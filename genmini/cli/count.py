@@ -1,4 +1,7 @@
-"""`genmini count`: what a room's kernels do to memory, counted on a CPU, by line of their source."""
+"""`genmini count`: what the kernels of a room, or of a user's own .cu, do to memory, counted on a CPU, by line."""
+
+import sys
+from pathlib import Path
 
 from . import _options
 
@@ -11,6 +14,8 @@ EXAMPLES = """examples:
   genmini count affine_coupling --card h100      how fast a card could run it at most: predicted, not measured
   genmini count affine_coupling --with mine.py   a kernel in CUDA or Triton that this file registers
   genmini count nade code_stats --html page      a page of two rooms: page/index.html; without names, of all
+  genmini count my.cu --call 'Array<float> x(64), y(64); copy<<<1, 64>>>(x, y);'
+                                                 the kernels of a .cu of yours; without --call, of its main()
 
 The first time, a .cu is compiled with counters, which takes some ten seconds. Nothing is measured:
 docs/counting.md says what each counter means, what it is called in Nsight Compute, and what is not seen."""
@@ -24,8 +29,12 @@ def options(parser):
     from argparse import RawDescriptionHelpFormatter
 
     parser.epilog, parser.formatter_class = EXAMPLES, RawDescriptionHelpFormatter
-    parser.add_argument("rooms", metavar="ROOM", nargs="*", help="an operator of `genmini list`; with --html as "
-                        "many as you like (default: all)")
+    parser.add_argument("rooms", metavar="ROOM", nargs="*", help="an operator of `genmini list`, with --html as "
+                        "many as you like (default: all); or a .cu of yours")
+    parser.add_argument("--call", metavar="C++", help="of a .cu: what runs, as statements; Array<float> x(64) is an "
+                        "array of 0, 1, 2, ... (default: its main())")
+    parser.add_argument("--seconds", type=_options.positive, metavar="S", help="of a .cu: that the call may take "
+                        "(default: 60)")
     parser.add_argument("--rung", metavar="R", help="of its kernel (default: the best)")
     _options.shape(parser)
     _options.own(parser)
@@ -39,12 +48,17 @@ def options(parser):
 def run(arguments):
     from genmini import counting, kernels, predict
 
+    if named := [word for word in arguments.rooms if "." in word or "/" in word]:
+        return _of_file(arguments, named)
+    if given := _given(arguments, "call", "seconds"):
+        raise ValueError(f"--{given} belongs to a .cu of yours: name the file in the place of a ROOM")
     if arguments.html is not None:
         return _page(arguments)
     if len(arguments.rooms) != 1:
         raise ValueError("count takes one ROOM, or with --html DIR any number of them")
     (arguments.room,) = arguments.rooms
-    cards = predict.named(arguments.card) if arguments.card else []
+    cards = predict.named(arguments.card) if arguments.card is not None else []
+    _check_json(arguments.json)
     if arguments.own is not None:
         if arguments.rung or arguments.card:
             raise ValueError("--with counts the one kernel of your file: --rung and --card are of the room's own")
@@ -58,10 +72,63 @@ def run(arguments):
         counted = counting.count(arguments.room, arguments.rung, **_options.sizes(arguments.shape))
     sizes = " ".join(f"{name}={size}" for name, size in counted.sizes.items())
     print(f"{counted.room}, rung {counted.rung}, {sizes}: counted on a CPU, not measured (docs/counting.md)")
+    _tell(counted, cards, arguments)
+
+
+def _of_file(arguments, named):
+    """Count the call of a .cu, or write its page."""
+    from genmini import own_cu, predict
+
+    if len(arguments.rooms) > 1:
+        raise ValueError(f"count takes one .cu at a time, and no ROOM beside it; this is {' '.join(arguments.rooms)}")
+    (path,) = named
+    if Path(path).suffix != ".cu":
+        raise ValueError(f"count takes a ROOM or a .cu, and {path} is neither; --with takes a .py beside a ROOM")
+    if given := _given(arguments, "rung", "own", "shape"):
+        of_room = {"rung": "--rung is a room's: --call says which kernels run",
+                   "own": "--with belongs to a ROOM: it registers a kernel for it",
+                   "shape": "--shape is a room's: --call says how large the arrays are"}
+        raise ValueError(of_room[given])
+    if arguments.call is not None and not arguments.call.strip():
+        raise ValueError("--call is empty: it takes statements of C++ that launch a kernel")
+    cards = predict.named(arguments.card) if arguments.card is not None else []
+    _check_json(arguments.json, path)
+    if arguments.html is not None:
+        raise ValueError("--html draws rooms: it does not know a .cu yet")
+    try:
+        counted = own_cu.count(path, arguments.call or "", arguments.seconds or own_cu.SECONDS)
+    except own_cu.CannotCount as error:  # it shows what a compiler said
+        print(f"genmini: {error}", file=sys.stderr)
+        return 2 if isinstance(error, own_cu.NoCall) else 1
+    print(f"{counted.room}: counted on a CPU, not measured (docs/counting.md)")
+    for line in counted.printed.splitlines():
+        print(f"  printed {line}")
+    _tell(counted, cards, arguments, names=True)
+
+
+def _given(arguments, *options):
+    """The first of these options that the command has."""
+    return next((name for name in options if getattr(arguments, name) not in (None, [], False)), None)
+
+
+def _check_json(path, source=None):
+    """ValueError for a path of --json that cannot be written, before anything is counted, or that is the source."""
+    if path is None:
+        return
+    if not path or Path(path).is_dir():
+        raise ValueError(f"--json takes a file, got {path!r}")
+    if source and Path(path).exists() and Path(path).resolve() == Path(source).resolve():
+        raise ValueError(f"--json {path} is the source, and would be lost: choose another file")
+
+
+def _tell(counted, cards, arguments, names=False):
+    """Print all that was counted, and save it; names: of arrays too"""
+    from genmini import counting, predict
+
     predicted = predict.of(counted, cards) if cards else None
     for i, launch in enumerate(counted.launches):
         of_launch = ([*_heading_of_tiles(launch), *_table_of_tiles(launch)] if counted.in_triton else
-                     [*_heading(launch), *_table(launch, predicted)])
+                     [*_heading(launch), *_table(launch, predicted, names)])
         print("\n".join(["", *of_launch]))
         if predicted:
             of_launch = predicted.rows[i * len(cards) : (i + 1) * len(cards)]
@@ -77,18 +144,22 @@ def run(arguments):
         print(f"\nsaved     {arguments.json}")
 
 
+def _check_page(arguments):
+    from genmini import page
+
+    if given := _given(arguments, "rung", "card", "json", "table", "own"):
+        raise ValueError(f"--html shows all rungs and cards: leave out --{'with' if given == 'own' else given}")
+    page.check(arguments.html)
+
+
 def _page(arguments):
     """Write the page, and say how far it is."""
     from genmini import counting, page
 
-    others = {"rung": arguments.rung, "card": arguments.card, "json": arguments.json, "table": arguments.table,
-              "with": arguments.own}
-    if given := [name for name, value in others.items() if value]:
-        raise ValueError(f"--html shows all rungs and cards: leave out --{given[0]}")
     sizes = _options.sizes(arguments.shape)
     if sizes and len(arguments.rooms) != 1:
         raise ValueError("--shape belongs to one ROOM: name it")
-    page.check(arguments.html)
+    _check_page(arguments)
     rooms = [*dict.fromkeys(arguments.rooms)] or page.all_rooms()
     for room in rooms:
         counting.checked(room, None, sizes)
@@ -123,7 +194,7 @@ def _memory(launch):
             + f", atomic {bytes(l2['atom'])}" * bool(l2["atom"]))
 
 
-def _table(launch, predicted):
+def _table(launch, predicted, names=False):
     """Lines of a table: sectors and wavefronts of a request, each beside the least possible; ! where there are more."""
     compiled = f"  in sm_{predicted.newest}" if predicted and predicted.newest else ""
     yield (f"  {'line':<24} {'access':<24} {'bytes':>5} {'requests':>9} {'lanes':>5} {'sectors':>14} {'wavefronts':>14}"
@@ -131,7 +202,9 @@ def _table(launch, predicted):
     for row in launch.rows:
         where, collide = f"{row.file}:{row.line}", f"   {row.collisions} collisions" * bool(row.collisions)
         made_of = predicted.made_of(launch.kernel, row) if compiled else ""
-        yield (f"  {where:<24} {f'{row.space} {row.what}'.strip():<24} {row.size or '':>5} {row.inst_executed:>9} "
+        arrays = dict.fromkeys(example.array.partition(" ")[0] for example in row.examples)
+        of = f" {', '.join(filter(None, arrays))}" if names and row.space == "global" else ""
+        yield (f"  {where:<24} {f'{row.space} {row.what}{of}'.strip():<24} {row.size or '':>5} {row.inst_executed:>9} "
                f"{row.lanes:>5.1f} {_pair(row.sectors, row.sectors_ideal):>14} "
                f"{_pair(row.wavefronts, row.wavefronts_ideal):>14}  {made_of}{collide}").rstrip()
 

@@ -54,6 +54,8 @@ def _interprets(room):
 
 def check(folder):
     """ValueError where `write` would fail, or overwrite an index.html that is no such page."""
+    if not folder:
+        raise ValueError("--html takes a folder, got ''")
     path = Path(folder) / "index.html"
     files.check_name(path)
     above = next(each for each in path.resolve().parents if each.exists())

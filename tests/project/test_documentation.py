@@ -187,6 +187,8 @@ def test_scripts_share_no_run_and_repeat_nothing(tmp_path, monkeypatch):
                                           for i, each in enumerate(scripts())])
 def test_the_commands_of_a_page_run_one_after_the_other(page, script, tmp_path, monkeypatch, capsys, small):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     own_data(tmp_path)
     for words in script:
         status, _, err = command(capsys, *words)

@@ -118,9 +118,9 @@ def test_a_room_imports_no_room(path):
 LAYERS = (  # of genmini: each imports only those before it
     "_version", "kernels", "settings", "files", "means", "attributes", "schedule", "descent", "limits", "operations",
     "calls", "advice", "flame", "data", "ops", "trials", "layers", "swap", "outputs", "densities", "samplers",
-    "guidance", "conditions", "nets", "models", "checkpoint", "info", "counting", "cards", "compiling", "predict",
-    "folder", "loop", "train", "metrics", "plots", "samples", "profiling", "ladder", "page", "watch", "experiment",
-    "steps", "ranking", "ship", "studies", "cli", "__main__",
+    "guidance", "conditions", "nets", "models", "checkpoint", "info", "counting", "own_cu", "cards", "compiling",
+    "predict", "folder", "loop", "train", "metrics", "plots", "samples", "profiling", "ladder", "page", "watch",
+    "experiment", "steps", "ranking", "ship", "studies", "cli", "__main__",
 )
 
 

@@ -1,0 +1,125 @@
+// Memory for the arrays of a call (call.h), and what happens to who leaves it. Around each array lies memory that
+// nobody may touch: who does is told with the line, the thread and the array. The report is a file, because the process
+// may not live on; genmini/own_cu.py reads it.
+#pragma once
+#include "../gpu.h"
+#include <csignal>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <unistd.h>
+#include <vector>
+
+extern const char __ehdr_start __attribute__((visibility("hidden")));    // the linker's: where this library begins
+
+namespace genmini {
+struct Piece {
+    char *from, *start, *to;    // memory that can be touched; the array within
+    size_t bytes;
+    std::string name;
+};
+static std::vector<Piece>& pieces() {
+    static std::vector<Piece>& all = *new std::vector<Piece>;
+    return all;
+}
+static const char* report;    // the path of a file
+constexpr size_t ALIGNED = 256;    // as cudaMalloc does
+constexpr unsigned char UNTOUCHED = 0xff;
+
+inline void tell(const char* kind, const std::string& text) {
+    if (FILE* file = fopen(report, "w")) fprintf(file, "%s\n%s", kind, text.c_str()), fclose(file);
+}
+[[noreturn]] inline void refuse(const std::string& text) {
+    fflush(nullptr);
+    tell("refused", text);
+    _exit(1);
+}
+
+inline void* memory(double wanted, const char* name) {
+    size_t page = size_t(sysconf(_SC_PAGESIZE));
+    if (wanted < 0) refuse(std::string(name) + " has fewer than 0 numbers");
+    if (wanted > double(sysconf(_SC_AVPHYS_PAGES)) * double(page))
+        refuse(std::string(name) + " of " + std::to_string(wanted / 1e9) + " GB is larger than the free memory here");
+    size_t bytes = size_t(wanted), room = (bytes + ALIGNED - 1) / ALIGNED * ALIGNED;
+    size_t whole = (room + page - 1) / page * page;
+    char* map = (char*)mmap(nullptr, whole + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED || (whole && mprotect(map + page, whole, PROT_READ | PROT_WRITE)))
+        refuse(std::string("there is no memory for ") + name);
+    char *from = map + page, *to = from + whole, *start = to - room;
+    memset(from, UNTOUCHED, size_t(start - from)), memset(start + bytes, UNTOUCHED, room - bytes);
+    pieces().push_back({from, start, to, bytes, name});
+    emulator::device_memory()[(uintptr_t)start] = bytes;    // a launch with other pointers is refused
+    return start;
+}
+inline void named(void* start, const char* name) {
+    for (const Piece& piece : pieces())
+        if (piece.start == start && piece.bytes) gpu_array(start, int64_t(piece.bytes), name);
+}
+
+// "4 bytes behind x, which has 4096": where an address lies beside the nearest array
+inline std::string beside(const char* at) {
+    for (const Piece& piece : pieces()) {
+        const char *end = piece.start + piece.bytes, *low = piece.from - (1 << 12), *high = piece.to + (1 << 12);
+        std::string has = " " + piece.name + ", which has " + std::to_string(piece.bytes) + " bytes";
+        if (at >= end && at < high) return std::to_string(at - end) + " bytes behind the end of" + has;
+        if (at < piece.start && at >= low) return std::to_string(piece.start - at) + " bytes before the start of" + has;
+    }
+    return at < (const char*)(1 << 16) ? "an address near 0" : "an address in no array of the call";
+}
+
+// What was written between an array and the memory that cannot be touched
+inline void check_edges() {
+    for (const Piece& piece : pieces())
+        for (const char* at = piece.from; at < piece.to; at++) {
+            if (at == piece.start) at += piece.bytes;
+            if (at < piece.to && (unsigned char)*at != UNTOUCHED) refuse("a kernel wrote " + beside(at));
+        }
+}
+
+inline void crashed(int signal, siginfo_t* info, void* context) {
+    COUNTED(leave());
+    auto& machine = ((ucontext_t*)context)->uc_mcontext;
+#if defined(__x86_64__)
+    const char* place = (const char*)machine.gregs[REG_RIP];
+#elif defined(__aarch64__)
+    const char* place = (const char*)machine.pc;
+#else
+    const char* place = &__ehdr_start;
+#endif
+    std::string text = std::to_string(place - &__ehdr_start) + "\n";
+    if (emulator::self) text += "thread " + emulator::triple(emulator::self->index) + " of block " +
+                                emulator::triple(emulator::block->index) + " ";
+    if (signal == SIGFPE) text += "divided an integer by zero";
+    else if (signal == SIGABRT) text += "called abort, as a failed assert does";
+    else text += "touched " + beside((const char*)info->si_addr);
+    fflush(stdout);
+    tell("crashed", text);
+    _exit(1);
+}
+inline void report_crashes() {
+    static char stack[64 << 10];    // that of the thread may be what overflowed
+    stack_t own = {};
+    own.ss_sp = stack, own.ss_size = sizeof stack;
+    sigaltstack(&own, nullptr);
+    struct sigaction action = {};
+    action.sa_sigaction = crashed, action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESETHAND;
+    for (int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGABRT, SIGILL}) sigaction(signal, &action, nullptr);
+}
+}    // namespace genmini
+
+static void genmini_call();    // the statements of --call
+
+extern "C" void own_call(const char* report) {
+    genmini::report = report;
+    genmini::report_crashes();
+    emulator::device_memory()[0] = 0;    // from here on pointers to no array are the host's
+    setvbuf(stdout, nullptr, _IOLBF, 0);
+    genmini_call();
+    fflush(nullptr);
+    if (emulator::texts_used) genmini::refuse(emulator::texts[0]);    // the first error of a launch
+    genmini::check_edges();
+    genmini::tell("counted", gpu_counts());
+}

@@ -1,0 +1,94 @@
+// What `genmini count my.cu --call "..."` puts before the text of my.cu: arrays, launches by <<<>>>, and reports of
+// what goes wrong. csrc/unit.py writes the rest of the translation unit:
+//
+//   Array<float> x(N), y(N, M)                 0, 1, 2, ... in memory as cudaMalloc gives it; a T* where one is wanted
+//   x.fill([](int64_t i) { return ...; })      other numbers
+//   y.print(), y.print(20)                     its first numbers
+//   configured(kernel, grid, block, ...)(...)  what kernel<<<grid, block, ...>>>(...) is rewritten to
+//
+// Under nvcc the same unit is compiled for its kernels alone, and is not run.
+#pragma once
+#include "../gpu.h"
+#include <cassert>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+namespace genmini {
+template <class T> constexpr const char* type_name() {
+    if (std::is_same_v<T, float16>) return "float16";
+    if (std::is_same_v<T, bfloat16>) return "bfloat16";
+    if (std::is_same_v<T, bool>) return "bool";
+    if (std::is_floating_point_v<T>) return sizeof(T) == 4 ? "float32" : "float64";
+    constexpr const char* integers[2][4] = {{"uint8", "uint16", "uint32", "uint64"},
+                                            {"int8", "int16", "int32", "int64"}};
+    if (std::is_integral_v<T>) return integers[std::is_signed_v<T>][sizeof(T) == 8 ? 3 : sizeof(T) / 2];
+    return "values";
+}
+template <class T, class V> T number(V v) {
+    if constexpr (std::is_same_v<T, float16> || std::is_same_v<T, bfloat16>) return from_real<T>(float(v));
+    else return T(v);
+}
+template <class T> constexpr bool is_number = std::is_arithmetic_v<T> || std::is_same_v<T, float16> ||
+                                              std::is_same_v<T, bfloat16>;
+}    // namespace genmini
+
+#if defined(__CUDACC__)
+namespace genmini {
+inline void* memory(size_t, const char*) { return nullptr; }
+inline void named(void*, const char*) {}
+}    // namespace genmini
+#else
+#include "arrays.h"
+#include "cuda_runtime.h"
+#endif
+
+template <class T> struct Array {
+    T* p = nullptr;
+    int64_t rows, columns;    // columns: 0 of an array with one index
+    const char* name;         // that of the variable: genmini/own_cu.py adds it
+
+    explicit Array(const char* name, int64_t rows, int64_t columns = 0) : rows(rows), columns(columns), name(name) {
+        std::string shape = std::to_string(rows) + (columns ? " " + std::to_string(columns) : "");
+        double bytes = double(sizeof(T)) * double(rows) * double(columns ? columns : 1);
+        p = (T*)genmini::memory(rows < 0 || columns < 0 ? -1.0 : bytes, name);
+        genmini::named(p, (std::string(name) + " " + genmini::type_name<T>() + " " + shape).c_str());
+        if constexpr (genmini::is_number<T>) fill([](int64_t i) { return i; });
+        else if (p) memset((void*)p, 0, size_t(bytes));
+    }
+    explicit Array(int64_t rows, int64_t columns = 0) : Array("an array", rows, columns) {}
+
+    int64_t size() const { return rows * (columns ? columns : 1); }
+    operator T*() const { return p; }
+    template <class F> void fill(F value) {
+        for (int64_t i = 0; p && i < size(); i++) p[i] = genmini::number<T>(value(i));
+    }
+    void print(int64_t most = 8) const {
+        printf("%s =", name);
+        for (int64_t i = 0; p && i < std::min(most, size()); i++) printf(" %.9g", to_double(p[i]));
+        printf(most < size() ? " ...\n" : "\n");
+    }
+};
+
+namespace genmini {
+template <class... P> struct Configured {
+    void (*kernel)(P...);
+    dim3 grid, block;
+    size_t shared_bytes;
+    void* stream;
+    template <class... A> void operator()(A... arguments) const {
+        static_assert(sizeof...(A) == sizeof...(P), "this kernel takes another number of arguments");
+#if !defined(__CUDACC__)
+        if (!grid.x || !grid.y || !grid.z) refuse("a launch of 0 blocks, which CUDA calls an error");
+#endif
+        if constexpr (sizeof...(A) == sizeof...(P)) launch(kernel, grid, block, shared_bytes, stream, arguments...);
+    }
+};
+template <class... P> Configured<P...> configured(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes = 0,
+                                                  void* stream = nullptr) {
+    return {kernel, grid, block, shared_bytes, stream};
+}
+}    // namespace genmini

@@ -1,0 +1,3 @@
+// All of it stands in cuda_runtime.h.
+#pragma once
+#include "cuda_runtime.h"

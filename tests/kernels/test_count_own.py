@@ -1,0 +1,287 @@
+"""A user's own .cu and a call (genmini/own_cu.py): what is counted, and what is said of a call that goes wrong."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from emulated import ROOT, build, count, sanitize
+
+from genmini import own_cu
+
+pytestmark = pytest.mark.skipif(bool(count.missing()), reason=count.missing())
+TRANSPOSE = ROOT / "examples" / "transpose.cu"
+PAGE = (ROOT / "docs" / "counting.md").read_text()
+(CALL,) = re.findall(r'^genmini count examples/transpose.cu --call "([^"]*)"$', PAGE.replace("\\\n", ""), re.M)
+SOURCE = r"""#include <csignal>
+#include <cuda_runtime.h>
+#include <device_launch_parameters.h>
+#include "more.h"
+__global__ void put(float* x, int step) {
+    x[int(threadIdx.x) * step] = more(1);    // of put
+}
+__global__ void stuck(float* x) {
+    if (threadIdx.x < 16) __syncthreads();    // of stuck
+    else x[threadIdx.x] = __shfl_sync(0xffffffff, x[0], 3);
+}
+__global__ void endless(volatile float* x) {
+    while (x[0] == 0) {}
+}
+__global__ void divide(int* x, int n) { x[0] /= n; }
+__global__ void reversed(const int4* a, float* b, int n) {
+    extern __shared__ float s[];
+    s[threadIdx.x] = float(a[threadIdx.x].y) + __expf(0) + rsqrtf(1);    // of reversed
+    __syncthreads();
+    if (threadIdx.x < warpSize) b[threadIdx.x] = s[n - 1 - threadIdx.x];
+}
+int main(int argc, char** argv) {
+    const char* way = getenv("WAY");
+    auto is = [&](const char* name) { return !strcmp(way, name); };
+    if (is("far")) { Array<float> x(64); put<<<1, 32>>>(x, 512); }
+    if (is("near")) { Array<float> x(60); put<<<1, 61>>>(x, 1); }
+    if (is("before")) { Array<float> x(64); put<<<1, 32>>>(x, -1); }
+    if (is("host")) { float* x = (float*)malloc(256); put<<<1, 32>>>(x, 1); }
+    if (is("none")) put<<<1, 32>>>(nullptr, 1);
+    if (is("stuck")) { Array<float> x(64); stuck<<<1, 32>>>(x); }
+    if (is("endless")) { Array<float> x(64); endless<<<1, 32>>>(x); }
+    if (is("divide")) { Array<int> x(64); divide<<<1, 1>>>(x, 0); }
+    if (is("large")) { Array<float> x(64); put<<<1, 1025>>>(x, 1); }
+    if (is("empty")) { Array<float> x(64); put<<<0, 32>>>(x, 1); }
+    if (is("memory")) { Array<double> huge(1ll << 50); }
+    if (is("negative")) { Array<double> few(-1); }
+    if (is("assert")) assert(argc == 2);
+    if (is("exit")) exit(3);
+    if (is("killed")) raise(9);
+    if (is("shell")) { Array<float> x(64); put<<<1, 32>>>(x, 1); printf("status %d\n", system("exit 0")); }
+    if (is("runtime")) {
+        int host[256], *a;
+        float *b, back[32];
+        for (int i = 0; i < 256; i++) host[i] = i;
+        cudaError_t error = cudaMalloc((void**)&a, sizeof host);
+        if (error != cudaSuccess) printf("%s\n", cudaGetErrorString(error));
+        cudaMalloc(&b, 32 * sizeof(float));
+        cudaMemcpy(a, host, sizeof host, cudaMemcpyHostToDevice);
+        cudaMemset(b, 0, 32 * sizeof(float));
+        reversed<<<dim3(1), 64, 64 * sizeof(float)>>>((const int4*)a, b, 64);
+        cudaDeviceSynchronize();
+        cudaMemcpy(back, b, sizeof back, cudaMemcpyDeviceToHost);
+        printf("%g %g %d\n", back[0], back[31], argc);
+        cudaFree(a), cudaFree(b);
+    }
+}
+"""
+MORE = "__device__ inline float more(int n) { return n + 1; }\n"
+SEEN = {  # WAY: what is said of it
+    "far": "the call crashed in k.cu:6: thread (1,0,0) of block (0,0,0) touched 1792 bytes behind the end of x, which "
+           "has 256 bytes",
+    "near": "the call failed: a kernel wrote 0 bytes behind the end of x, which has 240 bytes",
+    "before": "the call failed: a kernel wrote 124 bytes before the start of x, which has 256 bytes",
+    "host": "the call failed: argument 0 points to no array of the program's",
+    "none": "the call crashed in k.cu:6: thread (0,0,0) of block (0,0,0) touched an address near 0",
+    "stuck": "the call failed: block (0,0,0) of grid (1,1,1): dead-lock: threads 0-15 at __syncthreads in k.cu:9; "
+             "threads 16-31 at __shfl_sync(0xffffffff) in k.cu:10",
+    "endless": "the call did not end within 1 s, and was stopped: a loop without end? Smaller sizes take less; "
+               "--seconds gives it more",
+    "divide": "the call crashed in k.cu:15: thread (0,0,0) of block (0,0,0) divided an integer by zero",
+    "large": "the call failed: a block of (1025,1,1) threads; the limits are (1024,1024,64) and 1024 in all",
+    "empty": "the call failed: a launch of 0 blocks, which CUDA calls an error",
+    "memory": "the call failed: huge of 9007199.254741 GB is larger than the free memory here",
+    "negative": "the call failed: few has fewer than 0 numbers",
+    "exit": "the call ended its process by exit, with status 3: it is counted where it returns",
+    "killed": "the call was ended by signal 9 (Killed): did memory run out?",
+    "nothing": "the call launches no kernel of k.cu: kernel<<<blocks, threads>>>(...) does",
+}
+
+
+@pytest.fixture(autouse=True)
+def a_cache(monkeypatch):
+    """What is compiled stays with what other tests compile."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(sanitize.CACHE.parent))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Names that a shell would take apart, and lines of what it would run."""
+    folder = tmp_path_factory.mktemp("own") / "it's \"ours\"; touch pwned; $(touch pwned) `touch pwned` é\\n"
+    folder.mkdir()
+    (folder / "k.cu").write_text(SOURCE)
+    (folder / "more.h").write_text(MORE)
+    return folder
+
+
+@pytest.fixture
+def here(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def row(counted, launch, words, what, space):
+    (line,) = (number for number, text in enumerate(counted.source.read_text().splitlines(), 1) if words in text)
+    (found,) = (row for row in counted.launches[launch].rows
+                if (row.file, row.line, row.what, row.space) == (counted.source.name, line, what, space))
+    return found
+
+
+# ---- what is counted -------------------------------------------------------------------------------------------------
+
+
+def test_a_transposition_naive_tiled_and_padded():
+    """The naive one writes columns: 32 sectors, where 4 hold 32 floats. A tile of 32 columns is read by columns, 32
+    words of one bank; with a 33rd each lies in a bank of its own."""
+    counted = own_cu.count(TRANSPOSE, CALL)
+    assert [launch.kernel for launch in counted.launches] == ["naive", "tiled<32>", "tiled<33>"]
+    assert counted.printed == "y = 0 64 128 192 ...\n" and all(launch.elsewhere == 0 for launch in counted.launches)
+    of_global = lambda launch, words, what: ((found := row(counted, launch, words, what, "global")).inst_executed,
+                                             found.lanes, found.sectors, found.sectors_ideal)
+    assert of_global(0, "float v = x[row", "load") == (128, 32, 4, 4)
+    assert of_global(0, "y[column * n + row] =", "store") == (128, 32, 32, 4)
+    for launch, wavefronts in ((1, 32), (2, 1)):
+        assert of_global(launch, "tile[threadIdx.y][threadIdx.x] =", "load") == (128, 32, 4, 4)
+        assert of_global(launch, "= tile[threadIdx.x]", "store") == (128, 32, 4, 4)
+        found = row(counted, launch, "= tile[threadIdx.x]", "load", "shared")
+        assert (found.inst_executed, found.wavefronts, found.wavefronts_ideal) == (128, wavefronts, 1)
+        found = row(counted, launch, "tile[threadIdx.y][threadIdx.x] =", "store", "shared")
+        assert (found.wavefronts, found.wavefronts_ideal) == (1, 1)
+        assert counted.launches[launch].barriers == 4 * 32
+    for launch in counted.launches:
+        arrays = {(row.what, example.array) for row in launch.rows if row.space == "global" for example in row.examples}
+        assert arrays == {("load", "x float32 64 64"), ("store", "y float32 64 64")}
+
+
+def test_what_a_main_asks_of_the_cuda_runtime(here, monkeypatch):
+    monkeypatch.setenv("WAY", "runtime")
+    counted = own_cu.count("k.cu")
+    assert counted.printed == "255 131 1\n"  # a[63].y = 253, and 2
+    assert row(counted, 0, "of reversed", "load", "global").size == 4
+    arrays = {example.array for row in counted.launches[0].rows for example in row.examples if row.space == "global"}
+    assert arrays == {"a bytes 1024", "b float32 32"} and counted.launches[0].dynamic_shared == 256
+    assert counted.launches[0].elsewhere == 0
+
+
+# ---- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", SEEN)
+def test_a_call_that_goes_wrong_is_named(here, monkeypatch, way):
+    monkeypatch.setenv("WAY", way)
+    with pytest.raises(own_cu.CannotCount) as error:
+        own_cu.count("k.cu", seconds=1 if way == "endless" else 60)
+    assert str(error.value) == SEEN[way]
+
+
+def test_a_failed_assertion_is_shown(here, monkeypatch):
+    monkeypatch.setenv("WAY", "assert")
+    with pytest.raises(own_cu.CannotCount) as error:
+        own_cu.count("k.cu")
+    printed, what = str(error.value).splitlines()
+    assert "k.cu:" in printed and "Assertion `argc == 2' failed." in printed
+    assert what == "the call crashed: called abort, as a failed assert does"
+
+
+def test_no_shell_reads_a_path_or_a_call(here, monkeypatch):
+    """What the C++ of a call starts is its own affair; nothing is left in the folder of the source."""
+    def forbidden(*words, **options):
+        raise AssertionError("a shell")
+
+    popen = subprocess.Popen
+    monkeypatch.setattr(os, "system", forbidden)
+    monkeypatch.setattr(subprocess, "Popen", lambda words, **options: (
+        forbidden() if options.get("shell") or isinstance(words, str) else popen(words, **options)))
+    monkeypatch.setenv("WAY", "shell")
+    counted = own_cu.count("k.cu")
+    assert counted.printed == "status 0\n" and counted.launches[0].kernel == "put"
+    assert row(counted, 0, "of put", "store", "global").file == "k.cu"
+    assert sorted(path.name for path in here.iterdir()) == ["k.cu", "more.h"]
+
+
+def test_errors_of_the_compiler_have_the_users_lines(here):
+    """Those of the file, of a header of the user's, and of the call."""
+    wrong = here.parent / "wrong"
+    wrong.mkdir(exist_ok=True)
+    (wrong / "w.cu").write_text('#include "w.h"\n\n__global__ void k(int* x) { x[0] = y; }\n')
+    (wrong / "w.h").write_text("inline int f() { return z; }\n")
+    with pytest.raises(own_cu.CannotCount) as error:
+        own_cu.count(str(wrong / "w.cu"), "int n = 1;\nk<<<1, 1>>>(n);")
+    text = str(error.value)
+    assert f"\n{wrong}/w.cu:3: error: 'y' was not declared" in text
+    assert f"\n{wrong}/w.h:1: error: 'z' was not declared" in text and "--call:2:" in text
+    assert text.startswith(f"{wrong}/w.cu and its call do not compile:\n") and "genmini/counted" not in text
+
+
+def test_what_is_no_source_is_refused(here, monkeypatch):
+    (here.parent / "latin.cu").write_bytes(b"// \xe9t\xe9\n")
+    (here.parent / "folder.cu").mkdir(exist_ok=True)
+    (here.parent / "empty.cu").write_text("int f();\n")
+    for name, words in (("none.cu", "there is no file ../none.cu"), ("folder.cu", "../folder.cu is no file"),
+                        ("latin.cu", "../latin.cu is no text in UTF-8: see byte 3")):
+        with pytest.raises((ValueError, OSError), match=words):
+            own_cu.count(f"../{name}", "k<<<1, 1>>>();")
+    with pytest.raises(own_cu.NoCall, match="empty.cu has no kernel, that is a function `__global__ void name"):
+        own_cu.count("../empty.cu")
+    with pytest.raises(own_cu.NoCall) as error:
+        own_cu.count(TRANSPOSE)
+    assert "\n  tiled<int W>(const float* x, float* y, int n)\n" in str(error.value)
+    assert "--call 'Array<float> x(1024); Array<float> y(1024); naive<<<32, 32>>>(x, y, 1024);'" in str(error.value)
+
+
+# ---- what is kept ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compiled(tmp_path, monkeypatch):
+    """A function that compiles without a compiler -> how many times a file and a call were compiled."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    commands = []
+
+    def output(words, folder):
+        commands.append(words)
+        Path(folder, words[words.index("-o") + 1]).write_text("a library")
+
+    monkeypatch.setattr(own_cu, "_output", output)
+
+    def compile(path, call="k();"):
+        folder = own_cu._compiled(*own_cu.read(path), call, str(path))
+        return folder, sum("own.cu" in words for words in commands)
+
+    return compile
+
+
+def test_what_did_not_change_is_compiled_once(tmp_path, compiled):
+    one, other = tmp_path / "a" / "k.cu", tmp_path / "b" / "k.cu"
+    for path in (one, other):
+        path.parent.mkdir()
+        path.write_text('# include  "h.h"\n')
+        (path.parent / "h.h").write_text("1")
+    first, times = compiled(one)
+    assert times == 1 and compiled(one) == (first, 1)
+    assert compiled(other)[1] == 2 and compiled(other)[0] != first  # of the same name and contents
+    assert compiled(one, "l();")[1] == 3
+    one.write_text('# include  "h.h"\n// changed')
+    assert compiled(one)[1] == 4
+    (one.parent / "h.h").write_text("2")
+    assert compiled(one)[1] == 5 and compiled(other)[1] == 5
+
+
+def test_few_calls_are_kept_and_a_cache_that_cannot_be_written_is_done_without(tmp_path, compiled, monkeypatch):
+    path = tmp_path / "k.cu"
+    path.write_text("")
+    monkeypatch.setattr(own_cu, "KEPT", 3)
+    for i in range(5):
+        last, _ = compiled(path, f"k({i});")
+        os.utime(last, (i, i))
+    assert len([each for each in last.parent.iterdir() if each.is_dir()]) == 3
+    monkeypatch.setenv("XDG_CACHE_HOME", str(path))  # a file
+    elsewhere, times = compiled(path)
+    assert times == 6 and (elsewhere / "own.counted.so").exists() and tmp_path not in elsewhere.parents
+
+
+@pytest.mark.skipif(build.compiler("cuda") is None, reason="there is no nvcc")
+def test_nvcc_compiles_the_same_call(here, monkeypatch):
+    """From a path that a shell would take apart; nvcc starts one."""
+    monkeypatch.setenv("WAY", "shell")
+    library = own_cu.count("k.cu").library()
+    assert library.built, library.log
+    assert sorted(path.name for path in here.iterdir()) == ["k.cu", "more.h"]
+    assert not list(library.path.parent.rglob("pwned*"))
+

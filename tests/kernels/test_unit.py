@@ -1,0 +1,62 @@
+"""What csrc/unit.py makes of a user's .cu: which kernels it has, and what is rewritten for g++."""
+
+import pytest
+from genmini.csrc import unit
+
+SOURCE = r"""
+// __global__ void commented(int n) { a<<<1, 2>>>(n); }
+const char* text = "__global__ void quoted() { b<<<1, 2>>>(); } \" // ";
+template <class T, int N>
+__global__ void __launch_bounds__(256) many(const T* __restrict__ x,
+                                            T* y) { extern __shared__ T s[]; }
+static __global__ void one(float *x, int n = 3) {}
+__global__ void declared(int n);
+"""
+
+
+def test_kernels_are_found():
+    """Those with a body, outside of comments and quotes."""
+    assert [str(kernel) for kernel in unit.kernels(SOURCE)] == [
+        "many<class T, int N>(const T* __restrict__ x, T* y)", "one(float *x, int n = 3)"]
+    assert not unit.has_main(SOURCE) and unit.has_main("\nint main(int argc, char** argv) {}")
+    assert not unit.has_main("// int main() {\n/* \nint main() */ int domain() {")
+
+
+def test_an_example_has_an_array_for_each_pointer():
+    assert unit.example(unit.kernels(SOURCE)) == "Array<float> x(1024); one<<<32, 32>>>(x, 1024);"
+    kernel = unit.Kernel("k", "int A, class T", "const unsigned int* const a, T *b, float c")
+    assert unit.example([kernel]) == ("Array<unsigned int> a(1024); Array<float> b(1024); "
+                                      "k<32, float><<<32, 32>>>(a, b, 1024);")
+
+
+@pytest.mark.parametrize("text, wanted", [
+    ("k<<<1, 2>>>(x);", "::genmini::configured(k, 1, 2)(x);"),
+    ("a::k<32, (1 > 0), T<3>> <<< dim3(n >> 1), b[1 << 2], 0, s >>> (x);",
+     "::genmini::configured(a::k<32, (1 > 0), T<3>> ,  dim3(n >> 1), b[1 << 2], 0, s ) (x);"),
+    ("if (x) k<<<g,\n b>>>(x); else k<<<1, f(2, 3)>>>();",
+     "if (x) ::genmini::configured(k, g,\n b)(x); else ::genmini::configured(k, 1, f(2, 3))();"),
+    ("#define RUN(k) k<<<1, 2>>>(x)", "#define RUN(k) ::genmini::configured(k, 1, 2)(x)"),
+    ('puts("k<<<1, 2>>>(x)"); // k<<<1', 'puts("k<<<1, 2>>>(x)"); // k<<<1'),
+    ("extern __shared__ __align__(16)\n  float s[];", "float* s = dynamic_shared<float>();\n"),
+    ("Array<float> x(f(2), 3), y{4}; Array<int> z(5);",
+     'Array<float> x("x", f(2), 3), y{"y", 4}; Array<int> z("z", 5);'),
+    ("void f(Array<float> x, int n);", "void f(Array<float> x, int n);"),
+    ("y = a << b; std::cout << x << 'k'; v<w<x>>(1'000);", "y = a << b; std::cout << x << 'k'; v<w<x>>(1'000);"),
+])
+def test_what_cpp_does_not_have_is_rewritten(text, wanted):
+    assert unit.rewritten(text, "my.cu") == wanted
+
+
+@pytest.mark.parametrize("text", ["\nk<<<1, 2>>(x);", "\nk<<<1, 2>>>;", "\n<<<1, 2>>>(x);", "\nk<<<1, (2>>>(x);",
+                                  "\nk<<<"])
+def test_a_launch_that_is_not_whole_is_named_with_its_line(text):
+    with pytest.raises(ValueError, match="my.cu:2: this launch is not whole; it is kernel<<<grid, block>>>"):
+        unit.rewritten(text, "my.cu")
+
+
+def test_the_unit_keeps_lines_and_quotes_paths():
+    lines = unit.of("one\ntwo", "call", "my.cu", 'a"b\\c.cu').splitlines()
+    assert lines[:4] == ['#include "own/call.h"', r'#line 1 "a\"b\\c.cu"', "one", "two"] and "call" in lines
+    assert "(void)main();" in unit.of("int main() {}", "", "my.cu")
+    assert "main(1, names);" in unit.of("int main(int n, char** words) {}", "", "my.cu")
+    assert "k<<<1, 2>>>(x);" in unit.for_nvcc("", "Array<float> x(3); k<<<1, 2>>>(x);")
