@@ -10,6 +10,7 @@ docs/counting.md says what each counter means. used by: genmini/cli/count.py
 
 import inspect
 import json
+import math
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -167,15 +168,20 @@ def _both(function, *inputs):
 # ---- counting -------------------------------------------------------------------------------------------------------
 
 
-def count(room, rung=None, **sizes):
-    """Count one run of a room, on its best rung if none is named. A CUDA source is compiled with counters, once."""
+def count(room, rung=None, l2=math.inf, **sizes):
+    """Count one run of a room, on its best rung if none is named. A CUDA source is compiled with counters, once.
+
+    l2: bytes of the second cache, of a room in Triton; it holds everything if they are not given.
+    """
     rung, sizes = checked(room, rung, sizes)
+    if l2 < math.inf and kernels.ROOMS[room].language != "triton":
+        raise ValueError(f"{room} is in CUDA: in its emulator the second cache holds everything")
     this, run = kernels.ROOMS[room], made(room, **sizes)
     source = counters.build.CSRC / f"{this.source}.cu"
     if this.language == "triton":
         kernels.chosen(room, request=f"emulated:{rung}")  # or the reason why Triton cannot interpret here
         source = Path(sys.modules[f"genmini.kernels.{this.source}"].__file__)
-    counted = kernels.counting_tiles() if this.language == "triton" else kernels.counting(this.source)
+    counted = kernels.counting_tiles(l2) if this.language == "triton" else kernels.counting(this.source)
     with counted as launches, kernels.use("emulated", rung):
         run()
     if this.language == "triton":

@@ -1,4 +1,4 @@
-"""The mask that degrees make, in PyTorch and in Triton, and the product of a tile with it.
+"""The mask that degrees make, in PyTorch and in Triton, the order of tiles, and the product of a tile with the mask.
 
 For kernels/masked_linear.py.
 """
@@ -18,6 +18,14 @@ def turned(in_degree, out_degree, strict):
 @triton.jit
 def may_see(out_degree, in_degree, STRICT: tl.constexpr):
     return out_degree > in_degree if STRICT else out_degree >= in_degree
+
+
+@triton.jit
+def tile_of(program, ROWS, COLUMNS, GROUP):
+    """The row and the column of the program's tile of y: GROUP rows of tiles at a time, one column after the other."""
+    first, place = program // (GROUP * COLUMNS) * GROUP, program % (GROUP * COLUMNS)
+    height = tl.minimum(ROWS - first, GROUP)  # of the last group, perhaps less
+    return first + place % height, place // height
 
 
 @triton.jit

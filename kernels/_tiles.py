@@ -15,6 +15,7 @@ the least that its warps must ask for, however it is laid out. docs/counting.md 
 import math
 import os
 import sys
+from collections import OrderedDict
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -70,9 +71,9 @@ class Launch(count.Launch):
 
 
 @contextmanager
-def counting():
+def counting(l2=math.inf):
     """Inside, launches of Triton's interpreter are counted. Yields a list, which gets a Launch for each, in order. It
-    stays empty where Triton is missing, or compiles."""
+    stays empty where Triton is missing, or compiles. l2: bytes that the second cache holds."""
     if _backend.triton_missing() or not _backend.interpreting():
         yield []
         return
@@ -81,7 +82,7 @@ def counting():
     launches, builder, launch_of = [], interpreter.interpreter_builder, interpreter.GridExecutor.__call__
 
     def launched(executor, *arguments, **options):
-        recorder = Recorder(builder)
+        recorder = Recorder(builder, l2)
         with recorder.hooked():
             launch_of(executor, *arguments, **options)
         launches.append(recorder.launch(executor.fn, texts(executor.arg_names, arguments, options),
@@ -97,9 +98,9 @@ def counting():
 class Recorder:
     """Stands between a launch and the interpreter's builder."""
 
-    def __init__(self, builder):
-        self.builder, self.rows, self.files = builder, {}, {}
-        self.program, self.in_cache, self.cached, self.dirty = None, set(), set(), set()
+    def __init__(self, builder, l2):
+        self.builder, self.l2, self.rows, self.files = builder, l2, {}, {}
+        self.program, self.in_cache, self.cached, self.dirty = None, set(), OrderedDict(), set()
         self.counters = dict.fromkeys(count.PER_LAUNCH, 0)
 
     @contextmanager
@@ -136,7 +137,8 @@ class Recorder:
 
     def through_caches(self, what, sectors):
         """The model of csrc/emulator/count.cpp: the first cache belongs to a program and holds all that it reads, the
-        second is empty at first and holds everything."""
+        second is empty at first. It holds everything, or of what was asked for the latest l2 bytes: programs run one
+        after the other here."""
         if self.program != self.builder.grid_idx:
             self.program, self.in_cache = self.builder.grid_idx, set()
         counters, asked = self.counters, sectors
@@ -145,11 +147,16 @@ class Recorder:
             self.in_cache |= sectors
         counters[f"lts__t_sectors_op_{dict(load='read', store='write', atomic='atom')[what]}.sum"] += len(asked)
         if what in READS:
-            counters["dram__bytes_read.sum"] += SECTOR * len(sectors - self.cached)
+            counters["dram__bytes_read.sum"] += SECTOR * sum(sector not in self.cached for sector in asked)
         if what in WRITES:
             counters["dram__bytes_write.sum"] += SECTOR * len(sectors - self.dirty)
             self.dirty |= sectors
-        self.cached |= sectors
+        for sector in asked:
+            self.cached[sector] = None
+            self.cached.move_to_end(sector)
+        while SECTOR * len(self.cached) > self.l2:
+            oldest, _ = self.cached.popitem(last=False)
+            self.dirty.discard(oldest)  # written to DRAM; if it is written again, then once more
 
     def dot(self, a, b, precision):
         *batch, M, K = a.data.shape

@@ -22,36 +22,35 @@ Shapes
 Traffic
     2 N J K L operations each for y, dx and dW, where L is the live part of the tiles: about 1/2 if the degrees are
     sorted (0.54 for J = K = 4096 in tiles of 128), up to 1 if not; w (N K + J K L + N J) bytes, w bytes a number.
-    F.linear(x, M * W) does 2 N J K operations and moves 3 w J K bytes more, to read W and M and write W o M, which is
-    never stored here. N = 8192, J = K = 4096 in bfloat16: 275 GFLOP dense, 148 live; 168 MB dense and 3 x 34 for the
-    mask, 152 live. Arithmetic is the bound, and half of it can be left out.
+    F.linear(x, M * W) does 2 N J K operations and moves 3 w J K bytes more, to read W and M and write W o M. N = 8192,
+    J = K = 4096 in bfloat16: 275 GFLOP dense, 148 live; 168 MB dense and 3 x 34 for the mask, 152 live.
 
 Masked weights
     have no effect: whatever W_jk is where M_jk = 0, NaN included, y and dx do not change, and dW_jk is exactly 0. If
-    x_nk is not finite, every y_nj that may see it is not finite; other y_nj of the same tile may or may not be finite
-    (0 times infinity).
+    x_nk is not finite, no y_nj that may see it is finite; other y_nj of its tile may not be, either (0 times infinity).
 
 Tiling
     A program owns the tile (BN, BJ) of y and walks along k, BK at a time. The least and greatest degrees of a tile of W
     tell its kind:
 
          k ->   sorted degrees     naive        every tile is loaded and masked
-        j   F m . . .    F full    staircase    dead tiles are skipped. Full tiles are multiplied as they are: the runs
-        |   F F m . .    m mixed                of them at both ends of a row have loops of their own, which a GPU can
-        v   F F F m .    . dead                 pipeline. Tiles between these runs are tested one by one. The longest
-                                                rows of tiles start first.
+        j   F m . . .    F full    staircase    dead tiles are skipped: tl.dot and the loads of x and W fall to the live
+        |   F F m . .    m mixed                part L. Full tiles are multiplied as they are: the runs of them at both
+        v   F F F m .    . dead                 ends of a row have loops of their own, which a GPU can pipeline. Tiles
+                                                between them are tested one by one. The longest rows start first
+                                   grouped      8 tiles of n at a time, which stay in the L2 while all of W passes: DRAM
+                                                reads x once (with --l2, which holds less than x), not for every tile
+                                                of j. Counted for N = 2048, K = J = 256, 1 MB: 2.7 MB, not 5.4
 
-    Degrees may come in any order; sorted ones are fast (permute the hidden units once, and keep the weights so). dW: a
-    program owns the tile (BJ, BK) and walks along n, masks at the end, and only writes zeros if dead; long sums over
-    n are cut into chunks (set by the shapes alone) that are added in order. Sums run in ascending order whatever the
-    device: the same bits every time.
+    Degrees may come in any order; sorted ones are fast. dW: a program owns the tile (BJ, BK) and walks along n, in
+    chunks that the shapes set, and only writes zeros if dead. Sums ascend: the same bits on every device and rung.
 """
 
 import torch
 import torch.nn.functional as F
 
 from . import _check
-from ._degrees import mask, may_see, product_tile, turned
+from ._degrees import mask, may_see, product_tile, tile_of, turned
 from ._masked_linear_cpu import both_by_tiles, by_tiles, dw_by_tiles
 from ._room import differentiable, door, operator, room, sum_dtype
 from ._triton import TILE, chunks, for_interpreter, options, tl, triton
@@ -84,11 +83,12 @@ def extremes(degree_ptr, low_ptr, high_ptr, K, BK: tl.constexpr):
 
 
 @triton.jit
-def product(x_ptr, w_ptr, b_ptr, y_ptr, in_ptr, out_ptr, low_ptr, high_ptr, N, J, K, x_n, x_k, w_j, w_k, y_n, y_j,
-            STAIRCASE: tl.constexpr, STRICT: tl.constexpr, BIAS: tl.constexpr, PRECISION: tl.constexpr,
-            SUM: tl.constexpr, TILES: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr, BK: tl.constexpr):
+def product(x_ptr, w_ptr, b_ptr, y_ptr, in_ptr, out_ptr, low_ptr, high_ptr, N, J, K, GROUP, x_n, x_k, w_j, w_k,
+            y_n, y_j, STAIRCASE: tl.constexpr, STRICT: tl.constexpr, BIAS: tl.constexpr,
+            PRECISION: tl.constexpr, SUM: tl.constexpr, TILES: tl.constexpr, BN: tl.constexpr, BJ: tl.constexpr,
+            BK: tl.constexpr):
     """y_nj = sum_k x_nk W_jk [out_degree_j >= in_degree_k] + b_j for one tile of y."""
-    column, row = tl.program_id(0) // tl.cdiv(N, BN), tl.program_id(0) % tl.cdiv(N, BN)
+    row, column = tile_of(tl.program_id(0), tl.cdiv(N, BN), tl.cdiv(J, BJ), GROUP)
     if tl.load(out_ptr + J - 1) > tl.load(out_ptr):  # the longest rows of tiles first
         column = tl.cdiv(J, BJ) - 1 - column
     n, j = row.to(tl.int64) * BN + tl.arange(0, BN), column.to(tl.int64) * BJ + tl.arange(0, BJ)
@@ -162,14 +162,15 @@ def launch(rung, x, weight, bias, in_degree, out_degree, strict):
     BN, BJ, BK = tile.rows, tile.columns, tile.depth
     KB = triton.cdiv(K, BK)
     low, high = in_degree.new_empty(KB), in_degree.new_empty(KB)
+    staircase, ROWS = rung != "naive", triton.cdiv(N, BN)
     with torch.cuda.device_of(x):
-        if rung == "staircase" and KB:
+        if staircase and KB:
             extremes[(KB,)](in_degree, low, high, K, BK)
-        product[(triton.cdiv(N, BN) * triton.cdiv(J, BJ),)](
-            x, weight, bias, y, in_degree, out_degree, low, high, N, J, K, *x.stride(), *weight.stride(), *y.stride(),
-            STAIRCASE=rung == "staircase", STRICT=strict, BIAS=bias is not None,
+        product[(ROWS * triton.cdiv(J, BJ),)](
+            x, weight, bias, y, in_degree, out_degree, low, high, N, J, K, 8 if rung == "grouped" else ROWS,
+            *x.stride(), *weight.stride(), *y.stride(), STAIRCASE=staircase, STRICT=strict, BIAS=bias is not None,
             TILES=triton.next_power_of_2(max(KB, 1)), BN=BN, BJ=BJ, BK=BK,
-            **options(tile, x.dtype, torch.backends.cuda.matmul, rung == "staircase"),
+            **options(tile, x.dtype, torch.backends.cuda.matmul, staircase),
         )
     return y.to(dtype)
 
@@ -177,16 +178,15 @@ def launch(rung, x, weight, bias, in_degree, out_degree, strict):
 def launch_dw(rung, dy, x, in_degree, out_degree, strict):
     (N, J), K, dtype = dy.shape, x.shape[1], x.dtype
     dy, x = for_interpreter(dy, x)
-    tile = TILE[x.dtype]
-    BN, BJ, BK = tile.depth, tile.rows, tile.columns
+    BN, BJ, BK = (tile := TILE[x.dtype]).depth, tile.rows, tile.columns
     tiles = triton.cdiv(J, BJ) * triton.cdiv(K, BK)
     count, CHUNK = chunks(N, BN, tiles, programs=256, least=1024)
     dw = x.new_empty((count, J, K), dtype=x.dtype if count == 1 else sum_dtype(x.dtype))
     with torch.cuda.device_of(x):
         outer[(tiles, count)](
             dy, x, dw, in_degree, out_degree, N, J, K, CHUNK, *dy.stride(), *x.stride(),
-            STAIRCASE=rung == "staircase", STRICT=strict, BN=BN, BJ=BJ, BK=BK,
-            **options(tile, x.dtype, torch.backends.cuda.matmul, rung == "staircase"),
+            STAIRCASE=rung != "naive", STRICT=strict, BN=BN, BJ=BJ, BK=BK,
+            **options(tile, x.dtype, torch.backends.cuda.matmul, rung != "naive"),
         )
     return (dw[0] if count == 1 else dw.sum(0)).to(dtype)
 
@@ -231,7 +231,7 @@ def gradient_dw(ddw, dy, x, in_degree, out_degree, strict, needed):
 
 # ---- registration ---------------------------------------------------------------------------------------------------
 
-LINEAR = room("masked_linear", "triton", ("naive", "staircase"), cpu="PyTorch")
+LINEAR = room("masked_linear", "triton", ("naive", "staircase", "grouped"), cpu="PyTorch")
 
 _linear = differentiable(operator(
     LINEAR, "masked_linear(Tensor x, Tensor weight, Tensor? bias, Tensor in_degree, Tensor out_degree, bool strict)"

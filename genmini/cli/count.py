@@ -10,6 +10,7 @@ EXAMPLES = """examples:
   genmini count affine_coupling                  its best rung, forward and backward
   genmini count nearest_code --rung naive        another rung: kernels.rungs("nearest_code") has their names
   genmini count masked_linear                    a room in Triton: tiles of programs, by its interpreter
+  genmini count masked_linear --shape N=2048 K=256 J=256 --l2 1    what a second cache of 1 MB does not hold
   genmini count affine_coupling --shape N=4 D=100    other sizes of the inputs
   genmini count affine_coupling --card h100      how fast a card could run it at most: predicted, not measured
   genmini count affine_coupling --with mine.py   a kernel in CUDA or Triton that this file registers
@@ -38,6 +39,8 @@ def options(parser):
     parser.add_argument("--rung", metavar="R", help="of its kernel (default: the best)")
     _options.shape(parser)
     _options.own(parser)
+    parser.add_argument("--l2", metavar="MB", type=float, help="of a room in Triton: the second cache holds so much "
+                        "(default: everything)")
     parser.add_argument("--card", metavar="C", help="also predict: a100, h100, h200, rtx4090, or all")
     parser.add_argument("--table", action="store_true", help="without the source")
     parser.add_argument("--html", metavar="DIR", help="write DIR/index.html instead: all rungs of the rooms on one "
@@ -58,10 +61,13 @@ def run(arguments):
         raise ValueError("count takes one ROOM, or with --html DIR any number of them")
     (arguments.room,) = arguments.rooms
     cards = predict.named(arguments.card) if arguments.card is not None else []
+    if arguments.l2 is not None and not arguments.l2 > 0:
+        raise ValueError(f"--l2 takes a size in MB, above 0; this is {arguments.l2:g}")
+    l2 = float("inf") if arguments.l2 is None else 1e6 * arguments.l2
     _check_json(arguments.json)
     if arguments.own is not None:
-        if arguments.rung or arguments.card:
-            raise ValueError("--with counts the one kernel of your file: --rung and --card are of the room's own")
+        if arguments.rung or arguments.card or arguments.l2:
+            raise ValueError("--with counts the one kernel of your file: --rung, --card and --l2 are of the room's own")
         try:
             counted = counting.count_own(arguments.room, _options.registered(arguments)[-1],
                                          **_options.sizes(arguments.shape))
@@ -69,9 +75,10 @@ def run(arguments):
             print(error)
             return 1
     else:
-        counted = counting.count(arguments.room, arguments.rung, **_options.sizes(arguments.shape))
+        counted = counting.count(arguments.room, arguments.rung, l2, **_options.sizes(arguments.shape))
     sizes = " ".join(f"{name}={size}" for name, size in counted.sizes.items())
-    print(f"{counted.room}, rung {counted.rung}, {sizes}: counted on a CPU, not measured (docs/counting.md)")
+    print(f"{counted.room}, rung {counted.rung}, {sizes}: counted on a CPU, not measured (docs/counting.md)"
+          + f", a second cache of {arguments.l2} MB" * (arguments.l2 is not None))
     _tell(counted, cards, arguments)
 
 
@@ -84,8 +91,9 @@ def _of_file(arguments, named):
     (path,) = named
     if Path(path).suffix != ".cu":
         raise ValueError(f"count takes a ROOM or a .cu, and {path} is neither; --with takes a .py beside a ROOM")
-    if given := _given(arguments, "rung", "own", "shape"):
+    if given := _given(arguments, "rung", "own", "shape", "l2"):
         of_room = {"rung": "--rung is a room's: --call says which kernels run",
+                   "l2": "--l2 is of a room in Triton",
                    "own": "--with belongs to a ROOM: it registers a kernel for it",
                    "shape": "--shape is a room's: --call says how large the arrays are"}
         raise ValueError(of_room[given])
@@ -147,7 +155,7 @@ def _tell(counted, cards, arguments, names=False):
 def _check_page(arguments):
     from genmini import page
 
-    if given := _given(arguments, "rung", "card", "json", "table", "own"):
+    if given := _given(arguments, "rung", "card", "json", "table", "l2", "own"):
         raise ValueError(f"--html shows all rungs and cards: leave out --{'with' if given == 'own' else given}")
     page.check(arguments.html)
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,6 +78,19 @@ def test_a_whole_tile_may_be_masked_off():
     load = next(row for row in launch.rows if row.what == "load")
     assert (load.inst_executed, load.masked, load.sectors) == (2, 64, 4)
     assert found(launch, "store") == (2, 32, 64, 4, 4)
+
+
+def test_a_second_cache_that_is_too_small_is_filled_again():
+    """Three programs load one sector and store eight: of nine the one that is asked for again stays, of eight not. What
+    is written back and written once more is counted twice."""
+    for l2, sectors in ((math.inf, 1), (9 * 32, 1), (8 * 32, 3)):
+        with kernels.counting_tiles(l2) as launches:
+            tiles.strided[3,](torch.zeros(64), torch.zeros(192), 0, 64)
+        assert bytes_of(launches[0]) == (32 * sectors, 3 * 8 * 32)
+    for l2, times in ((math.inf, 1), (0, 2)):
+        with kernels.counting_tiles(l2) as launches:
+            tiles.products[2,](torch.ones(16, 16), 16)
+        assert bytes_of(launches[0]) == (times * 1024, times * 1024)
 
 
 def test_a_tile_has_sectors_whatever_the_order_of_its_elements():
@@ -217,7 +231,7 @@ def test_each_launch_is_compiled_as_it_was_counted():
     """By a child process, which launches the same kernels with the same arguments. A product of two tiles of 64 x 32
     floats keeps both in shared memory, twice where the loop is pipelined."""
     counted = counting.count("masked_linear", N=100, K=128, J=128)
-    usage, why = compiling.of("masked_linear", ["staircase"], counted.sizes, [90])
+    usage, why = compiling.of("masked_linear", ["grouped"], counted.sizes, [90])
     assert why == "" and {*usage} == {(90, launch.binary) for launch in counted.launches}
     of = [usage[90, launch.binary] for launch in counted.launches]
     assert [each.shared % (2 * 64 * 32 * 4) for each in of] == [0] * 4 and of[0].shared == 0 < of[1].shared

@@ -22,6 +22,8 @@ MISTAKES = {
     "no rung": (["nade", "--rung", "tiled"], "nade has no rung 'tiled'; its rungs are naive, warp_rows"),
     "no size": (["nade", "--shape", "K=3"], "nade has no size 'K'; its sizes are N=8, D=64, H=100"),
     "no card": (["nade", "--card", "b200"], "unknown card 'b200'; known are a100, h100, h200, rtx4090, and all"),
+    "no second cache": (["q_sample", "--l2", "0"], "--l2 takes a size in MB, above 0; this is 0"),
+    "a second cache in CUDA": (["nade", "--l2", "1"], "nade is in CUDA: in its emulator the second cache holds"),
     "no number": (["nade", "--shape", "N"], "--shape takes NAME=SIZE with a size from 1 to 10^9, as N=64; this is 'N'"),
     "nothing": (["nade", "--shape", "N=0"],
                 "--shape takes NAME=SIZE with a size from 1 to 10^9, as N=64; this is 'N=0'"),

@@ -50,7 +50,7 @@ def _driver():
 def test_list(capsys):
     status, out, _ = run(capsys, "list")
     assert status == 0 and all(word in out for word in ("made", "digits-threshold", *kernels.ROOMS))
-    assert "masked_linear      triton: naive < staircase" in out
+    assert "masked_linear      triton: naive < staircase < grouped" in out
 
 
 def test_info(capsys, monkeypatch):
