@@ -1,8 +1,10 @@
 // Affine coupling: y = x e^s + t and logdet_n = sum_d s_nd, its inverse, and the gradients of both.
 // Room: kernels/affine_coupling.py
 //
-//   rung naive      one thread an element; logdet by one thread a row, which reads s a second time
-//   rung one_pass   16-byte loads; every number is read once; a fixed tree of lanes, warps and chunks sums a row
+//   rung naive      one thread an element; logdet by one thread a row, which reads s a second time: 32 sectors a
+//                   request, where 4 could hold it
+//   rung one_pass   every number is read once, 16 bytes a lane, 16 of 16 sectors: a quarter of the requests, and DRAM
+//                   moves 4 numbers an element forward, not 5; a fixed tree of lanes, warps and chunks sums a row
 //
 // x, s, t, y are (N, D), contiguous, of one dtype T; logdet (N,) has the type real<T>, in which all arithmetic is
 // done. A sum of s is kept in two doubles, high + low. The rung, D and T decide the order of the additions, so results

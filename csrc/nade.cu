@@ -1,9 +1,15 @@
 // NADE: logits of a row in one walk over its pixels, the same walk as a sampler, and the gradient.
 // Room: kernels/nade.py
 //
-//   rung naive       the pass: a block per row, whose threads share the units; the gradient: a thread per unit
-//   rung warp_rows   the pass: a warp per row, a_d and h_d in registers, no barrier; the gradient: a lane per unit, a
-//                    warp per row, h recomputed from marks
+//   rung naive       the pass: a block per row, whose threads share the units: a_d in memory, log2(threads) + 2
+//                    barriers a pixel; the gradient: a thread per unit, which stores h
+//   rung warp_rows   the pass: a warp per row, a_d and h_d in registers: no barrier, no store but of logits; the
+//                    gradient: a lane per unit, a warp per row, h recomputed from marks: a sixth of the L2 traffic
+//
+//   nade_sample, rung naive       a block draws a row, whose threads share the units: a_d in memory, and all of them
+//                                 wait for a pixel before they add its column of W
+//   nade_sample, rung warp_rows   a warp draws a row: a_d stays in its registers, and its lanes know the pixel without
+//                                 a barrier: a third of the L2 traffic
 //
 // x is (N, D) of 0 and 1; u, logits and dl (N, D); W (transposed) and V (D, H); T is float or double. A pixel of 0
 // leaves a_d as it is. Rung warp_rows then skips the sigmoids, which are most of the work; all lanes of a warp do so

@@ -1,11 +1,12 @@
 // A monotonic rational-quadratic spline of each number, logdet_n = sum_d ln of its slope, the inverse, and both
 // gradients.   Room: kernels/spline_coupling.py
 //
-//   rung naive      one thread an element, which reads its 3K - 1 parameters from global memory in each of its passes;
-//                   logdet by one thread a row
-//   rung staged     a block copies the parameters of its elements into shared memory, side by side, so that each is
-//                   read once; the softmax is made there, and so is the gradient, which leaves the same way. logdet by
-//                   one warp a row, in a fixed tree
+//   rung naive      one thread an element, which reads its 3K - 1 parameters from global memory in each of its passes:
+//                   32 sectors a request, where 4 could hold it; logdet by one thread a row
+//   rung staged     a block copies the parameters of its elements into shared memory, side by side: each is read once,
+//                   4 of 4 sectors; elements lie an odd number apart, so that no two lanes meet in a bank; the softmax
+//                   and the gradient are made there, which leaves the same way. logdet by one warp a row, in a fixed
+//                   tree
 //
 // x, y (N, D) and w (N, D, 3K - 1) are contiguous, of one dtype T; logdet (N) and the log-slopes (N, D) have the type
 // real<T>, in which all arithmetic is done. A row's log-slopes are added in double, in an order that the rung and D

@@ -118,11 +118,13 @@ def _over(pairs):
 
 
 def lesson(room, rung):
-    """The sentence on a rung at the head of csrc/<x>.cu, "rung naive   one thread ...", or of a Triton room under
-    Tiling, "naive   one kernel ..."."""
+    """The sentence on a rung at the head of csrc/<x>.cu, "rung naive   one thread ...", with the room's name before
+    it where two share the file, or of a Triton room under Tiling, "naive   one kernel ..."."""
     this = kernels.ROOMS[room]
     if this.language == "cuda":
-        text, start = (build.CSRC / f"{this.source}.cu").read_text(), rf"^//   rung {rung} +"
+        text = (build.CSRC / f"{this.source}.cu").read_text()
+        own = rf"^//   {room}, rung {rung} +"
+        start = own if re.search(own, text, re.M) else rf"^//   rung {rung} +"
     else:
         text = sys.modules[f"genmini.kernels.{this.source}"].__doc__.partition("\nTiling\n")[2]
         start = rf"(?:^|\s){rung}  +"

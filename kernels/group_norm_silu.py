@@ -26,10 +26,10 @@ Traffic
     the gradient 3w for silu, 6w for the norm, 7w more for scale and shift. Memory binds; on a CPU the exponential.
 
 Tiling
-    A program owns a group of an image, which lies in one piece. dgamma and dbeta are summed over n by a last kernel,
-    in the order of n. Every order of a sum depends on the shapes alone.
+    A program owns a group of an image, which lies in one piece. A last kernel sums dgamma and dbeta over n, in order.
     naive     a program walks along its group: forward three times, backward twice
-    held      a program holds its group in registers, (channels, pixels); a long group goes the naive way
+    held      a program holds its group in registers, (channels, pixels), and loads each number once: a third of the
+              elements forward, half backward (DRAM stays if a cache holds a group); a long group goes the naive way
     cpu       a task is some groups, 4096 numbers; dx holds du between two passes
 """
 

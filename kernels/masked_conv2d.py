@@ -37,7 +37,7 @@ Tiling
           . . . . .         naive   every tap of the dense filter is loaded and masked
           t t t t t         taps    only the live taps, which are the first T in reading order: packed side by side
           t t m . .                 with the centre masked, and channels last, so that a step of the sum reads BC
-          . . . . .                 neighbouring numbers of a pixel and of a filter row
+          . . . . .                 neighbouring numbers of a pixel and of a filter row, in the least sectors
           . . . . .         program (p tile, o tile): BP pixels x BO channels, BC channels of one tap a step
 
     dK, by programs (o tile, c tile, tap, chunk of p), is added over the chunks in order, whose size the shapes alone

@@ -37,7 +37,8 @@ Tiling
     pixels where an image's channels come first, and the levels where they come last. Any strides of N, L and P.
 
         naive    two walks: the maximum, then the sum
-        online   one walk: whenever a tile raises the maximum, the sum so far is scaled down
+        online   one walk: whenever a tile raises the maximum, the sum so far is scaled down, and each logit is loaded
+                 once: half of the elements forward (DRAM stays if a cache holds the tile's walk)
         cpu      the same by blocks of 64 levels; the lanes of a vector are pixels, and a block of those whose levels
                  lie side by side is transposed. The sum of a pixel has one order, whatever the strides and the number
                  of threads; AVX-512 and AVX2 give the same bits

@@ -28,6 +28,24 @@ def row(counted, kernel, words, what, space):
     return found
 
 
+@pytest.fixture
+def planted(tmp_path, monkeypatch):
+    """planted(file, right, wrong): the rooms are counted with this mistake in a copy of csrc/."""
+
+    def plant(file, right, wrong):
+        shutil.copytree(build.CSRC, tmp_path / "csrc")
+        source = tmp_path / "csrc" / file
+        text = source.read_text()
+        assert text.count(right) == 1
+        source.write_text(text.replace(right, wrong))
+        monkeypatch.setattr(build, "CSRC", tmp_path / "csrc")
+        monkeypatch.setattr(_library, "FOLDER", tmp_path)
+        _library.load.cache_clear()
+
+    yield plant
+    _library.load.cache_clear()
+
+
 def test_affine_coupling_moves_whole_sectors():
     """The rung one_pass loads and stores 16 bytes a lane, 16 of 16 sectors, and moves each number once."""
     N, D = 4, 4096
@@ -57,6 +75,69 @@ def test_the_naive_sum_of_affine_coupling_reads_a_sector_for_each_lane():
     counted = counting.count("affine_coupling", rung="naive", N=64, D=128)
     found = row(counted, "logdet_naive", "sum.add(to_double(s[n * D + d]))", "load", "global")
     assert (found.lanes, found.sectors, found.sectors_ideal) == (32, 32, 4)
+
+
+def test_a_spline_reads_its_parameters_once():
+    """Under naive neighbouring lanes read numbers of different elements, 23 apart: 32 sectors, where 4 could hold them.
+    Under staged they copy neighbouring numbers, and an element begins an odd number behind the one before it."""
+    N, D, K = 8, 32, 8
+    naive = counting.count("spline_coupling", "naive", N=N, D=D, K=K)
+    read = [row for row in launched(naive, "forward_naive").rows if row.sectors > 8]
+    assert read and all((row.sectors, row.sectors_ideal) == (32, 4) for row in read)
+    staged = counting.count("spline_coupling", "staged", N=N, D=D, K=K)
+    for kernel in ("forward_staged", "backward_staged"):
+        found = row(staged, kernel, "= number(p.w[first * J + i", "load", "global")
+        assert (found.sectors, found.sectors_ideal) == (4, 4) and found.inst_executed == N * D * (3 * K - 1) / 32
+        shared = [row for row in launched(staged, kernel).rows if row.space == "shared"]
+        assert shared and all(row.wavefronts == row.wavefronts_ideal == 1 for row in shared)
+
+
+def test_a_warp_of_nade_waits_for_nobody():
+    """Under naive a block meets at log2(128) + 2 barriers a pixel, a in memory. Under warp_rows a is in registers: V is
+    read for each pixel, W for those of 1, and logits are all that is written."""
+    N, D, H = 8, 64, 128
+    naive, warps = (counting.count("nade", rung, N=N, D=D, H=H) for rung in ("naive", "warp_rows"))
+    torch.manual_seed(0)  # as counting does
+    ones = torch.randint(2, (N, D)).sum()
+    assert launched(naive, "pass_naive").barriers == (7 + 2) * 4 * N * D
+    found = launched(warps, "pass_warp_rows")
+    assert found.barriers == 0 and [row.inst_executed for row in found.rows if row.what == "store"] == [N * D]
+    for words, times in (("sum += V[lane", N * D), ("sigma(a[i] += W[lane", ones)):
+        reads = row(warps, "pass_warp_rows", words, "load", "global")
+        assert (reads.lanes, reads.sectors, reads.sectors_ideal) == (32, 4, 4)
+        assert reads.inst_executed == H / 32 * times
+    l2 = {one.rung: sum(launch.counters[f"lts__t_sectors_op_{op}.sum"] for launch in one.launches[1:]
+                        if launch.kernel.startswith("backward") for op in ("read", "write")) for one in (naive, warps)}
+    assert 5 < l2["naive"] / l2["warp_rows"] < 7
+
+
+def test_a_warp_of_nade_draws_a_row():
+    """Of what it drew, W is read for the pixels of 1."""
+    N, D, H = 8, 64, 128
+    naive, warps = (counting.count("nade_sample", rung, N=N, D=D, H=H) for rung in ("naive", "warp_rows"))
+    found, before = launched(warps, "pass_warp_rows"), launched(naive, "pass_naive")
+    assert found.barriers == 0 and before.barriers == (7 + 2) * 4 * N * D
+    reads = row(warps, "pass_warp_rows", "sigma(a[i] += W[lane", "load", "global")
+    both = row(naive, "pass_naive", "a[h] += ", "load", "global")  # a and W
+    assert (reads.sectors, reads.sectors_ideal) == (4, 4) and both.inst_executed == 2 * reads.inst_executed
+    l2 = [sum(one.counters[f"lts__t_sectors_op_{op}.sum"] for op in ("read", "write")) for one in (before, found)]
+    assert 3 < l2[0] / l2[1] < 4
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("file, right, wrong, law", [
+    ("spline_coupling.cu", "return (3 * K - 1) | 1;", "return 3 * K;", test_a_spline_reads_its_parameters_once),
+    ("spline_coupling.cu", "% J] = number(p.w[first * J + i]);", "% J] = number(p.w[first * J + i / 2]);",
+     test_a_spline_reads_its_parameters_once),
+    ("nade.cu", "sum += V[lane + 32 * i] * h[i]", "sum += V[lane * U + i] * h[i]",
+     test_a_warp_of_nade_waits_for_nobody),
+    ("nade.cu", "sigma(a[i] += W[lane + 32 * i])", "sigma(a[i] += W[lane * U + i])",
+     test_a_warp_of_nade_draws_a_row),
+], ids=["padding", "stride", "nade", "nade_sample"])
+def test_a_mistaken_stride_turns_the_counts_red(file, right, wrong, law, planted):
+    planted(file, right, wrong)
+    with pytest.raises(AssertionError):
+        law()
 
 
 def test_a_gradient_of_quantize_moves_16_bytes_a_lane():
@@ -119,17 +200,9 @@ def test_the_matrices_of_nearest_code_meet_no_conflict():
 
 
 @pytest.mark.thorough
-def test_without_the_exchange_nearest_code_has_conflicts(tmp_path, monkeypatch):
-    shutil.copytree(build.CSRC, tmp_path / "csrc")
-    source = tmp_path / "csrc" / "nearest_code.cu"
-    text = source.read_text()
-    assert text.count("(d ^ r / 2 % 4 * 8)") == 1
-    source.write_text(text.replace("(d ^ r / 2 % 4 * 8)", "d"))
-    monkeypatch.setattr(build, "CSRC", tmp_path / "csrc")
-    monkeypatch.setattr(_library, "FOLDER", tmp_path)
-    _library.load.cache_clear()
+def test_without_the_exchange_nearest_code_has_conflicts(planted):
+    planted("nearest_code.cu", "(d ^ r / 2 % 4 * 8)", "d")
     assert conflicts() == {"rows": (16, 4), "codes": (16, 4), "copies": (4, 4)}
-    _library.load.cache_clear()
 
 
 def test_the_sieve_of_nearest_code_asks_for_a_row_once():

@@ -45,8 +45,10 @@ def test_a_lesson_is_what_the_source_says():
     assert ladder.lesson("masked_linear", "naive") == "every tile is loaded and masked"
     assert ladder.lesson("masked_conv2d", "taps") == (
         "only the live taps, which are the first T in reading order: packed side by side with the centre masked, and "
-        "channels last, so that a step of the sum reads BC neighbouring numbers of a pixel and of a filter row")
-    assert ladder.lesson("nade_sample", "warp_rows").endswith("h recomputed from marks")
+        "channels last, so that a step of the sum reads BC neighbouring numbers of a pixel and of a filter row, in the "
+        "least sectors")
+    assert ladder.lesson("nade", "warp_rows").endswith("h recomputed from marks: a sixth of the L2 traffic")
+    assert ladder.lesson("nade_sample", "warp_rows").startswith("a warp draws a row")
 
 
 def test_operations_of_a_definition_are_exact():
