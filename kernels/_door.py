@@ -50,21 +50,23 @@ def through(known, whole, values, more):
     """
     key, addresses = signature(values)
     if (key is None or torch._C._dispatch_tls_local_include_set().raw_repr() not in USUAL
-            or torch._C._is_any_autocast_enabled() or torch.autograd._profiler_enabled()
-            or torch.autograd.forward_ad._current_level >= 0):
+            or torch._C._len_torch_function_stack() or torch._C._is_any_autocast_enabled()
+            or torch.autograd._profiler_enabled() or torch.autograd.forward_ad._current_level >= 0):
         return whole()
     key = key, more, torch.is_grad_enabled(), _backend._requested
     shortcut = known.get(key)
     if shortcut and shortcut.plan.threads == torch.get_num_threads():
         return shortcut(values, addresses)
     if shortcut is None and key in known:
-        noting.calls = []
+        outer, calls = getattr(noting, "calls", None), []  # a user's kernel or hook may come here inside
+        noting.calls = calls
         try:
             with Recording() as seen:
                 result = whole()
-            known[key] = not seen.computed and shortcut_of(noting.calls, seen.made, values, result)
         finally:
-            noting.calls = None
+            noting.calls = outer
+        still = _backend._requested == key[-1]  # another thread may have asked for another backend meanwhile
+        known[key] = still and not seen.computed and shortcut_of(calls, seen.made, values, result)
         return result
     result = whole()
     if shortcut is not False:
@@ -104,12 +106,14 @@ def shortcut_of(calls, made, values, result):
         return False
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     given = {id(a): i for i, a in enumerate(values) if isinstance(a, torch.Tensor)}
+    if len(given) < sum(isinstance(a, torch.Tensor) for a in values):
+        return False  # one tensor for two values: which of them the operator took is not known
     sums = [(a, how) for a, how in made if how and id(how[1]) in given]
     outputs = (*outputs, *[a for a, _ in sums])
     gives = {id(a): i for i, a in enumerate((*outputs, *values)) if isinstance(a, torch.Tensor)}
     results = result if isinstance(result, tuple) else (result,)
     taken = [a for a in arguments if isinstance(a, torch.Tensor)]
-    if (len(gives) < len(outputs) + len(given) or not {*given} >= {*map(id, taken)} or len(given) < len(taken)
+    if (len(gives) < len(outputs) + len(given) or not {*given} >= {*map(id, taken)}
             or not {id(None), *gives} >= {*map(id, results)}):
         return False
     constants = [a for a in arguments if not isinstance(a, torch.Tensor)]

@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 from genmini.kernels import _backend, _door
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from genmini import kernels, ops
@@ -221,6 +222,65 @@ def test_one_tensor_may_stand_for_two_arguments():
         for _ in range(4):
             assert torch.equal(ops.affine_coupling(x, s, s)[0], ops.affine_coupling(x, s, s.clone())[0])
             assert torch.equal(ops.affine_coupling(x, s, t)[0], ops.affine_coupling(x.clone(), s.clone(), t)[0])
+
+
+def test_one_tensor_for_two_arguments_hides_neither_from_the_gradient():
+    """A noted gradient that gets a tensor twice cannot tell which of the two its operator took."""
+
+    def gradients(a, b):
+        return torch.autograd.grad(ops.info_nce(a, b, torch.tensor(2.0)).sum(), [a, b])
+
+    a, b = (some(6, 9, seed=i).requires_grad_() for i in range(2))
+    with kernels.use("cpu"):
+        wanted = [gradients(a, b) for _ in range(3)][0]
+        for _ in range(2):
+            gradients(a, a)
+        for _ in range(2):
+            same(wanted, gradients(a, b))
+
+
+def test_a_function_mode_sees_the_operator_each_time():
+    class Functions(TorchFunctionMode):
+        def __torch_function__(self, function, types, arguments=(), named=None):
+            names.append(getattr(function, "__name__", ""))
+            return function(*arguments, **(named or {}))
+
+    x, s, t = (some(4, 3, seed=i) for i in range(3))
+    with kernels.use("cpu"):
+        warm(lambda: ops.affine_coupling(x, s, t))
+        for _ in range(3):
+            names = []
+            with Functions():
+                ops.affine_coupling(x, s, t)
+            assert "affine_coupling.default" in names
+
+
+def test_a_kernel_may_call_its_own_front_door_each_time():
+    x, s, t = (some(4, 10, seed=i) for i in range(3))
+    kernels.register("affine_coupling", check=False)(lambda x, s, t: ops.affine_coupling(x, s, t))
+    try:
+        with kernels.use("mine"):
+            for _ in range(4):
+                y, logdet = ops.affine_coupling(x, s, t)
+                torch.testing.assert_close((y, logdet), (x * s.exp() + t, s.sum(1)))
+    finally:
+        kernels.unregister("affine_coupling")
+
+
+def test_a_backend_asked_for_meanwhile_is_not_that_of_the_call(doors):
+    """Threads share the choice: the one of another may fall between a call's key and its operator."""
+
+    @_door.door
+    def front(x, s, t):
+        kernels.use("cpu")
+        return ops.affine_coupling.__wrapped__(x, s, t)
+
+    x, s, t = (some(4, 3, seed=i) for i in range(3))
+    with kernels.use("auto"):
+        for _ in range(4):
+            kernels.use("reference")
+            front(x, s, t)
+    assert doors.short == 0
 
 
 def test_the_short_way_holds_for_its_backend_alone(monkeypatch, doors):
