@@ -24,7 +24,7 @@ test: build      ## everything that proves the project (needs no GPU)
 test-docs: build  ## every `genmini` command that README.md and docs/ show, each once
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m docs -n auto --dist worksteal
 
-test-thorough: build ## every mutant, ThreadSanitizer, hypothesis at length
+test-thorough: build ## every mutant, counted drivers, ThreadSanitizer, hypothesis at length
 	HYPOTHESIS_PROFILE=thorough GENMINI_THOROUGH=1 $(PY) -m pytest -n auto --dist worksteal
 	$(PY) csrc/sanitize.py --thorough
 
@@ -56,7 +56,7 @@ table-peers: build .venv-peers/ready ## what swaps into these models gain (a qua
 test-arm: .venv/ready ## the kernels for CPUs on an emulated ARM processor: the same bits as here
 	$(PY) csrc/arm.py
 
-sanitize: .venv/ready ## all kernels and rungs under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
+sanitize: .venv/ready ## all kernels and rungs: AddressSanitizer, UndefinedBehaviorSanitizer, counters, ThreadSanitizer
 	$(PY) csrc/sanitize.py --thorough
 
 bench: build .venv-peers/ready ## time every room beside its peers, and store the table of this machine

@@ -19,8 +19,10 @@ from pathlib import Path
 
 if __package__:
     from . import build
+    from .hazards import Hazard, told
 else:
     import build
+    from hazards import Hazard, told
 
 FLOP = {"mma_16x8x16_f16": 2 * 16 * 8 * 16, "mma_16x8x16_bf16": 2 * 16 * 8 * 16, "mma_16x8x8_tf32": 2 * 16 * 8 * 8}
 BARRIERS = ("__syncthreads", "__syncthreads_count", "__syncthreads_or", "__syncthreads_and")
@@ -109,22 +111,6 @@ class Branch:
                       self.divergent + other.divergent)
 
 
-@dataclass
-class Race:
-    """Two accesses of the same shared memory by different threads, one of them a write, with no barrier between."""
-
-    one: tuple  # file, line, what: load, store, atomic, cp.async
-    other: tuple
-    threads: tuple  # of the first such pair, in the block
-    block: int
-    times: int = 1
-
-    key = property(lambda race: (race.one, race.other))
-
-    def __add__(self, other):
-        return replace(self, times=self.times + other.times)
-
-
 def thinned(examples):
     """Some of the examples, in order: the first ones, and of the rest as many, evenly spread."""
     examples = sorted(examples, key=lambda example: example.time)
@@ -134,7 +120,7 @@ def thinned(examples):
 
 
 def summed(parts):
-    """Rows (or branches, or races) of the same key as one, by file and line."""
+    """Rows (or branches, or hazards) of the same key as one, by file and line."""
     found = {}
     for part in parts:
         found[part.key] = found[part.key] + part if part.key in found else part
@@ -151,14 +137,14 @@ class Launch:
     branches: list
     counters: dict  # of the whole launch: PER_LAUNCH
     elsewhere: int  # requests that belong to no line of the source: 0, or the counters are not to be trusted
-    races: list = field(default_factory=list)
+    hazards: list = field(default_factory=list)
     launches: int = 1  # that were added
 
     def __add__(self, other):
         """The sum over launches of one kernel."""
         return replace(self, rows=summed(self.rows + other.rows), branches=summed(self.branches + other.branches),
                        counters={name: self.counters[name] + other.counters[name] for name in PER_LAUNCH},
-                       elsewhere=self.elsewhere + other.elsewhere, races=summed(self.races + other.races),
+                       elsewhere=self.elsewhere + other.elsewhere, hazards=summed(self.hazards + other.hazards),
                        launches=self.launches + other.launches)
 
     binary = property(lambda launch: launch.kernel)  # the name of what nvcc makes of it
@@ -218,7 +204,8 @@ def placed(text, path, files):
     """The launches of a library as its gpu_counts() tells them, on the lines of these files."""
     counted = json.loads(text)
     sites = {row["site"] for launch in counted for row in (*launch["rows"], *launch["steps"])}
-    sites |= {race[part]["site"] for launch in counted for race in launch["races"] for part in ("one", "other")} - {0}
+    hazards = [hazard for launch in counted for hazard in launch["hazards"]]
+    sites |= {hazard[part]["site"] for hazard in hazards for part in ("one", "other")} - {0}
     # a return address belongs to the instruction before it
     places = frames(path, [*(launch["kernel"] for launch in counted), *(site - 1 for site in sites)])
     return [_launch(launch, places, files) for launch in counted]
@@ -226,25 +213,28 @@ def placed(text, path, files):
 
 @contextmanager
 def naming(path, arrays):
-    """Inside, examples of the library say in which of these arrays they lie: [(address, bytes, name)]."""
+    """Inside, examples of the library say in which of these arrays they lie, and reads of an array that nobody has
+    written are hazards: [(address, bytes, name, whether it is written)]."""
     library = ctypes.CDLL(str(path))
-    library.gpu_array.argtypes, library.gpu_array.restype = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_char_p), None
-    for address, size, name in arrays:
-        library.gpu_array(address, size, name.encode())
+    library.gpu_array.argtypes = ctypes.c_void_p, ctypes.c_int64, ctypes.c_char_p, ctypes.c_int
+    library.gpu_array.restype = None
+    for address, size, name, written in arrays:
+        library.gpu_array(address, size, name.encode(), int(written))
     try:
         yield
     finally:
-        library.gpu_array(None, 0, b"")
+        library.gpu_array(None, 0, b"", 1)
 
 
 def arguments(source, function):
-    """The names of the arguments of a C function that the source defines, [] if it does not. A macro may define it and
-    join its name from parts: room_##rung."""
+    """{name: whether the function may write there} of the arguments of a C function that the source defines, {} if it
+    does not. A macro may define it and join its name from parts: room_##rung."""
     text = re.sub(r"//.*|/\*[\s\S]*?\*/", "", Path(source).read_text().replace("\\\n", " "))
     found = [(name, inside) for name, inside in re.findall(r'extern "C" int ([\w#]+)\(([^)]*)\)', text)
              if re.fullmatch(re.sub(r"##\w+", r"\\w+", name), function)]
     name, inside = max(found, key=lambda one: len(one[0]), default=("", ""))
-    return [argument.split()[-1].lstrip("*&") for argument in inside.split(",") if argument.strip()]
+    return {argument.split()[-1].lstrip("*&"): "const" not in argument.partition("*")[0].split()
+            for argument in inside.split(",") if argument.strip()}
 
 
 def of_the_emulator(file):
@@ -271,7 +261,7 @@ def _launch(counted, places, files):
         counted["dynamic_shared"], summed(row for row in rows if row.file),
         summed(branch for branch in branches if branch.file), {name: counted[name] for name in PER_LAUNCH},
         elsewhere=sum(row.inst_executed for row in rows if not row.file),
-        races=summed(_race(race, places, files) for race in counted["races"]),
+        hazards=_hazards(counted["hazards"], places, files),
     )
 
 
@@ -284,14 +274,18 @@ def _examples(part, arrays):
     return found
 
 
-def _race(race, places, files):
+def _hazards(counted, places, files):
     def access(part):
         at = (place(places[part["site"] - 1], files) if part["site"]
               else (files.get(os.path.realpath(part["file"]), ""), part["line"]))
         return *at, "cp.async" if part["what"] == "copy" else part["what"]
 
-    one, other = race["one"], race["other"]
-    return Race(access(one), access(other), (one["thread"], other["thread"]), race["block"], race["times"])
+    found = []
+    for hazard in counted:
+        both = hazard["one"], hazard["other"]
+        both = sorted((access(part), part["thread"], part["block"]) for part in both)
+        found.append(Hazard(hazard["mistake"], hazard["space"], *zip(*both, strict=True), hazard["times"]))
+    return summed(told(found))
 
 
 def place(frames, files):

@@ -138,8 +138,10 @@ template <int N> void copy_async_wait() {
     emulator::Thread& t = *emulator::self;
     size_t left = 0;
     for (emulator::Copy& copy : t.copies)
-        if (copy.group < t.group - N) copy.read(), memcpy(copy.to, copy.bytes, size_t(copy.size));
-        else t.copies[left++] = copy;
+        if (copy.group < t.group - N) {
+            copy.read(), memcpy(copy.to, copy.bytes, size_t(copy.size));
+            COUNTED(copied(t.number, copy.to, size_t(copy.size)));
+        } else t.copies[left++] = copy;
     t.copies.resize(left);
 }
 #endif

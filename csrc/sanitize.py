@@ -1,17 +1,17 @@
 """Run every rung of every kernel in a stand-alone driver under the sanitizers, and prove that they find planted bugs.
 
     python csrc/sanitize.py               plain, AddressSanitizer + UndefinedBehaviorSanitizer
-    python csrc/sanitize.py --thorough    ThreadSanitizer too
+    python csrc/sanitize.py --thorough    counted too, and ThreadSanitizer of the native kernels
     python csrc/sanitize.py --gpu         the drivers compiled by nvcc, on a GPU, under compute-sanitizer
     python csrc/sanitize.py --only affine_coupling planted
 
 csrc/drivers/<x>.cpp runs csrc/<x>.cu, and <x>_cpu.cpp runs the native <x>.cpp. Each file in csrc/drivers/planted/ has
-one bug, and names the build that must find it:
+one bug, and names the build, or the two, that must find it:
 
     plain      the emulator itself: its reports, poisoned memory, and threads run forward, in reverse and at random
     address    the same under AddressSanitizer and UndefinedBehaviorSanitizer
-    thread     one OS thread per CUDA thread under ThreadSanitizer: a missing barrier
-    blocks     blocks on several OS threads under ThreadSanitizer: blocks that write to each other's memory
+    counted    the counters (csrc/count.py): races of threads and blocks, missing fences, reads of what nobody wrote
+    tsan       of a native kernel: its threads under ThreadSanitizer
     compiled   nvcc's registers and shared memory beside the launches of `plain`: what is too large for a card
     lint       clang-tidy, of planted bugs alone: csrc/widening.py (`make lint`) reads the kernels
 """
@@ -26,9 +26,11 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import build
 import compiled as of_nvcc
+import count
 import fitting
 import widening
 
@@ -41,8 +43,8 @@ ORDERS = [FORWARD, *({"GENMINI_EMULATOR_ORDER": order} for order in ("reverse", 
 BUILDS = {
     "plain": (["-O1"], ORDERS),
     "address": (["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"], ORDERS),
-    "thread": (["-O1", "-fsanitize=thread", "-DEMULATOR_OS_THREADS"], [FORWARD]),
-    "blocks": (["-O1", "-fsanitize=thread"], [{**FORWARD, "GENMINI_EMULATOR_THREADS": "4"}]),
+    "counted": (["-O1", *build.COUNTED], [FORWARD]),
+    "tsan": (["-O1", "-fsanitize=thread"], [FORWARD]),
 }
 QUICK, THOROUGH = ("plain", "address"), tuple(BUILDS)
 OPTIONS = {
@@ -58,19 +60,21 @@ def drivers():
 
 
 def bugs():
-    """{name: (build that must find it, words of its report)}, from the first line of each planted bug."""
-    found = {}
+    """[(name, build that must find it, words of its report)], from the first lines of each planted bug."""
+    found = []
     for path in sorted((DRIVERS / "planted").glob("*.cu")):
-        kind, words = re.fullmatch(r"// found by (\w+): (.*)", path.read_text().splitlines()[0]).groups()
-        found[path.stem] = kind, words
+        first = re.match(r"(// found by \w+: .*\n)+", path.read_text())[0]
+        found += [(path.stem, kind, words) for kind, words in re.findall(r"// found by (\w+): (.*)", first)]
     return found
 
 
-def compiled(source, flags, name, compiler="emulated", others=()):
-    """The program made from `source` and others. A change of a file, the flags or the compiler compiles it again."""
+def compiled(source, flags, name, compiler="emulated", others=(), counted=False):
+    """The program made from `source` and others. A change of a file, the flags or the compiler compiles it again.
+    counted: the counters, which are compiled without these flags, are linked to it."""
     words = [*build.compiler(compiler), *flags, *map(str, (source, *others))]
     digest = hashlib.sha256(" ".join([*flags, source.name]).encode())
-    for path in dict.fromkeys(path for each in (source, *others) for path in build.reads(each)):
+    for path in dict.fromkeys(path for each in (source, *others, *([build.COUNTERS] * counted))
+                              for path in build.reads(each)):
         digest.update(path.name.encode() + path.read_bytes())
     digest.update(subprocess.run([*build.compiler(compiler), "--version"], capture_output=True).stdout)
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -81,10 +85,15 @@ def compiled(source, flags, name, compiler="emulated", others=()):
             for old in CACHE.glob(f"{name}.*"):
                 old.unlink()
             fresh = CACHE / f"{name}.new"
-            words += ["-o", str(fresh)]
-            done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            if done.returncode:
-                raise RuntimeError(f"{' '.join(words)}\n{done.stdout}")
+            commands = [[*words, "-o", str(fresh)]]
+            if counted:
+                part, linked = f"{fresh}.o", [*build.compiler(compiler), *FLAGS, "-O2", "-DEMULATOR_COUNT"]
+                commands = [[*words, "-c", "-o", part], [*linked, part, str(build.COUNTERS), "-o", str(fresh)]]
+            for each in commands:
+                done = subprocess.run(each, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                if done.returncode:
+                    raise RuntimeError(f"{' '.join(each)}\n{done.stdout}")
+            Path(f"{fresh}.o").unlink(missing_ok=True)
             os.replace(fresh, path)
     return path
 
@@ -96,9 +105,9 @@ def drives(source):
 
 
 def suits(source, kind):
-    """Whether the driver has this build. Native CPU kernels have no GPU build, one build under ThreadSanitizer, and
-    none for the emulator's own reports."""
-    return drives(source).suffix == ".cu" or kind in ("address", "blocks")
+    """Whether the driver has this build. Native CPU kernels have no GPU build, and none for what the emulator reports
+    or counts; ThreadSanitizer is theirs alone."""
+    return kind != "tsan" if drives(source).suffix == ".cu" else kind in ("address", "tsan")
 
 
 def program(source, kind):
@@ -109,7 +118,8 @@ def program(source, kind):
     others = [kernel] if kernel.suffix == ".cpp" else []
     # a native kernel is compiled once for each instruction set, and shares the least work between threads
     flags = BUILDS[kind][0] + (["-Og", "-DWORTH_A_THREAD=1"] if others else [])
-    return compiled(source, [*FLAGS, *flags, "-x", "c++"], f"{source.stem}.{kind}", others=others)
+    name = f"{source.stem}.{kind}"
+    return compiled(source, [*FLAGS, *flags, "-x", "c++"], name, others=others, counted=kind == "counted")
 
 
 def run(command, environment):
@@ -123,11 +133,21 @@ def run(command, environment):
     return done.returncode, done.stdout
 
 
+def looked_at(source, kind, status, output):
+    """(exit status, output) of a program; in the counted build a hazard in its last line is a failure, and told."""
+    if kind != "counted":
+        return status, output
+    text, _, counted = output.rstrip("\n").rpartition("\n")
+    launches = count.placed(counted, program(source, kind), count.names(source)) if counted.startswith("[") else []
+    hazards = dict.fromkeys(f"{launch.kernel}: {hazard}" for launch in launches for hazard in launch.hazards)
+    return status or 66 * bool(hazards), "\n".join([text, *hazards])
+
+
 def drive(source, kind):
     """One driver in one build: (whether it passed, what to print)."""
     command, environments = [program(source, kind)], BUILDS[kind][1]
     for environment in environments if drives(source).suffix == ".cu" else environments[:1]:  # no order of threads
-        status, output = run(command, environment)
+        status, output = looked_at(source, kind, *run(command, environment))
         if status:
             return False, f"exit status {status}, order {environment['GENMINI_EMULATOR_ORDER']}\n{output}"
     return True, ""
@@ -135,18 +155,19 @@ def drive(source, kind):
 
 def find(name, kind, words):
     """Whether this build finds the planted bug in some order of threads, and passes the right kernel in every order."""
+    source = DRIVERS / "planted" / "planted.cpp"
     if kind == "compiled":
         return fits(name, words)
     if kind == "lint":
-        return widening.find(DRIVERS / "planted" / "planted.cpp", name, words)
-    command = [program(DRIVERS / "planted" / "planted.cpp", kind), name]
+        return widening.find(source, name, words)
+    command = [program(source, kind), name]
     for environment in BUILDS[kind][1]:
-        status, output = run([*command, "right"], environment)
+        status, output = looked_at(source, kind, *run([*command, "right"], environment))
         if status:
             order = environment["GENMINI_EMULATOR_ORDER"]
             return False, f"a false alarm, order {order}: exit status {status}\n{output}"
     for environment in BUILDS[kind][1]:
-        status, output = run([*command, "bug"], environment)
+        status, output = looked_at(source, kind, *run([*command, "bug"], environment))
         if status and words in output:
             return True, next(line.strip() for line in output.splitlines() if words in line)
     return False, f"NOT found: {words!r} is not in the output of the last run:\n{output}"
@@ -190,9 +211,8 @@ def jobs(kinds, only):
         return [(path.stem, kind, lambda path=path: on_gpu(path)) for path, kind in wanted]
     listed = [(path.stem, kind, lambda path=path, kind=kind: drive(path, kind)) for path, kind in wanted]
     if not only or "planted" in only:
-        planted = [(name, kind, words) for name, (kind, words) in bugs().items() if kind in kinds
-                   or not cannot_find(kind) and kind not in BUILDS]
-        listed += [(name, kind, lambda bug=(name, kind, words): find(*bug)) for name, kind, words in planted]
+        planted = [bug for bug in bugs() if bug[1] in kinds or not cannot_find(bug[1]) and bug[1] not in BUILDS]
+        listed += [(bug[0], bug[1], lambda bug=bug: find(*bug)) for bug in planted]
     return listed
 
 
@@ -209,7 +229,7 @@ def done(job):
 
 def main():
     parser = argparse.ArgumentParser(description="Every kernel under the sanitizers, and bugs that they must find.")
-    parser.add_argument("--thorough", action="store_true", help="with ThreadSanitizer (minutes)")
+    parser.add_argument("--thorough", action="store_true", help="counted too, native kernels under ThreadSanitizer")
     parser.add_argument("--gpu", action="store_true", help="on a GPU, under compute-sanitizer")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="drivers, or `planted`")
     options = parser.parse_args()

@@ -97,17 +97,38 @@ def counting(source):
     count.launches(library, path)  # those of a call that failed
     _counted.add(source)
     try:
-        yield launches
+        with filling():
+            yield launches
     finally:
         _counted.discard(source)
     launches += count.launches(library, path)
 
 
+@contextmanager
+def filling():
+    """Inside, torch.empty fills what it gives with NaN, or with the largest integer."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def filled(tensor):
+    """Whether nobody has written the tensor since torch.empty filled it."""
+    if tensor.is_floating_point():
+        return bool(tensor.isnan().all())
+    return tensor.dtype != torch.bool and bool((tensor == torch.iinfo(tensor.dtype).max).all())
+
+
 def named(source, library, function, arguments):
-    """Inside, the counted build of a .cu knows in which of the tensors an address lies, by the names in the source."""
+    """Inside, the counted build of a .cu knows in which of the tensors an address lies, by the names in the source, and
+    which of those that it may write nobody has written."""
     tensors = [(tensor.data_ptr(), tensor.numel() * tensor.element_size(),
-                f"{word} {str(tensor.dtype).removeprefix('torch.')} {' '.join(map(str, tensor.shape))}")
-               for word, tensor in zip(count.arguments(source, function), arguments, strict=False)
+                f"{word} {str(tensor.dtype).removeprefix('torch.')} {' '.join(map(str, tensor.shape))}",
+                not (writes and filled(tensor)))
+               for (word, writes), tensor in zip(count.arguments(source, function).items(), arguments, strict=False)
                if isinstance(tensor, torch.Tensor)]
     return count.naming(library, tensors)
 

@@ -46,7 +46,7 @@ class Source:
         library = self.library(kind)
         if not hasattr(library, function):
             raise RuntimeError(f'{self.path.name} has no function {function}: is it extern "C"?')
-        *takes, _ = count.arguments(self.path, function) or [None]
+        *takes, _ = count.arguments(self.path, function) or {None: False}
         if takes and len(takes) != len(arguments):
             raise TypeError(f"{function} of {self.path.name} takes {', '.join(takes)}, got {len(arguments)} arguments")
         guard = guarded(function, takes, arguments) if guarding and kind != "cuda" else nullcontext(arguments)
@@ -131,7 +131,8 @@ def counting():
     launches = []
     _counted.append(set())
     try:
-        yield launches
+        with _library.filling():
+            yield launches
     finally:
         used = _counted.pop()
     launches += [(source.path, count.launches(source.path_of("counted"), source.path)) for source in used]

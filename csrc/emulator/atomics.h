@@ -25,7 +25,7 @@ static inline int plus(int a, int b) { return int(unsigned(a) + unsigned(b)); } 
 #define ATOMIC(name, result, ...)                                                               \
     template <class T> COUNTED_CALL T name(T* p, typename emulator::same<T>::type v) {          \
         static_assert(emulator::one_of<T, __VA_ARGS__>, "a GPU has no " #name " of this type"); \
-        COUNTED(atomic(__builtin_return_address(0), p, sizeof *p));                             \
+        COUNTED(atomic(#name, __builtin_return_address(0), p, sizeof *p));                      \
         return emulator::atomic_update(p, [v](T old) -> T { return result; });                  \
     }
 ATOMIC(atomicAdd, emulator::plus(old, v), int, unsigned, unsigned long long, float, double)
@@ -43,6 +43,6 @@ template <class T> COUNTED_CALL T atomicCAS(T* p, typename emulator::same<T>::ty
                                             typename emulator::same<T>::type desired) {
     static_assert(emulator::one_of<T, int, unsigned, unsigned long long, unsigned short>,
                   "a GPU has no atomicCAS of this type");
-    COUNTED(atomic(__builtin_return_address(0), p, sizeof *p));
+    COUNTED(atomic("atomicCAS", __builtin_return_address(0), p, sizeof *p));
     return emulator::atomic_update(p, [=](T old) { return old == expected ? desired : old; });
 }

@@ -10,8 +10,9 @@
 // One OS thread runs all blocks. gpu_counts() hands out the launches since the last call, as JSON; csrc/count.py turns
 // sites into lines.
 #include "count.h"
+#include "count_caches.h"
+#include "count_hazards.h"
 #include "count_json.h"
-#include "count_races.h"
 #include "count_replay.h"
 #include "count_request.h"
 #include <cstdio>
@@ -20,7 +21,6 @@
 #include <pthread.h>
 #include <string>
 #include <tuple>
-#include <unordered_map>
 #include <vector>
 
 extern const char __ehdr_start __attribute__((visibility("hidden")));    // the linker's: where this library begins
@@ -33,11 +33,6 @@ struct Range {
     bool has(uintptr_t p) const { return p >= start && p < end; }
 };
 Range range(const void* start, size_t size) { return {(uintptr_t)start, (uintptr_t)start + size}; }
-
-struct Sector {    // 32 bytes of global memory
-    int64_t block = -1;                    // the last that read it through its first cache
-    bool in_cache = false, dirty = false;    // of the second one
-};
 
 struct Key {    // of a row: accesses at one site
     uint32_t site;
@@ -58,7 +53,7 @@ struct Launch {
     std::map<Key, Row> rows;
     std::map<uint32_t, Step> steps;
     std::map<std::tuple<std::string, std::string, int>, Row> together;    // by what, file, line
-    uint64_t l2_read = 0, l2_write = 0, l2_atomic = 0, dram_read = 0, dram_write = 0;    // in sectors
+    Caches caches;
 };
 
 struct Running {
@@ -76,22 +71,28 @@ Range statics, dynamic;
 std::vector<Array> arrays;    // of the call that runs
 uint64_t requests;            // of all launches
 int64_t block_number;
-Races races;
-int last;    // the thread that ran before the emulator did
-std::unordered_map<uintptr_t, Sector> memory;    // by address / 32
+Hazards hazards;
+bool launching;    // otherwise the host runs
+int last;          // the thread that ran before the emulator did
 
 uint32_t offset(const void* p) { return uint32_t((const char*)p - &__ehdr_start); }
 
 // ---- a lane ---------------------------------------------------------------------------------------------------------
-void record(What what, const void* site, const void* frame, uintptr_t at, size_t size) {
+Access now(int thread, What what, Site site) { return {site, what, hazards.order.now(thread)}; }
+
+// reads: of an atomic operation, whether its result depends on what was there
+void record(What what, const void* site, const void* frame, uintptr_t at, size_t size, bool reads = true) {
     bool shared = false;
     if (what != STEP) {
         if (at >= running.stack && at < running.stack_end) return;
         for (Range r : hidden)
             if (r.has(at)) return;
         shared = dynamic.has(at) || statics.has(at);
+        Access access = now(running.thread, what, {offset(site), "", 0});
+        reads &= what == LOAD || what == ATOMIC || (what == COPY && !shared);
+        if (shared) hazards.shared(access, reads, at, size);
+        else hazards.global(access, reads, at, size);
     }
-    if (shared) races.access(running.thread, what, {offset(site), "", 0}, at, size, block_number);
     uint16_t depth = uint16_t((running.stack_end - (uintptr_t)frame) / 16);
     trace[running.thread].push_back({at, offset(site), depth, uint16_t(what), uint16_t(shared), uint16_t(size)});
 }
@@ -104,20 +105,6 @@ void record_range(What what, const void* site, const void* frame, uintptr_t at, 
 }
 
 // ---- a warp ---------------------------------------------------------------------------------------------------------
-void through_caches(const Request& request, const Cost& cost, const uintptr_t* sector) {
-    bool past_first_cache = request.what == COPY && request.size == 16;    // cp.async.cg
-    for (uint64_t i = 0; i < cost.sectors; i++) {
-        Sector& s = memory[sector[i]];
-        if (request.what == LOAD || request.what == COPY) {
-            if (s.block != block_number || past_first_cache) launch.l2_read++;
-            if (!past_first_cache) s.block = block_number;
-        } else (request.what == STORE ? launch.l2_write : launch.l2_atomic)++;
-        if (request.what != STORE && !s.in_cache) launch.dram_read++;
-        if ((request.what == STORE || request.what == ATOMIC) && !s.dirty) launch.dram_write++, s.dirty = true;
-        s.in_cache = true;
-    }
-}
-
 void keep_example(Row& row, const Request& request, int warp) {
     requests++;
     if (!row.examples.wants_next()) return;
@@ -139,7 +126,7 @@ struct Warp {    // what Replay calls
         Cost cost = lanes.shared ? cost_of_shared(lanes) : cost_of_global(lanes, sector);
         Row& row = launch.rows[{first.site, first.what, first.shared, first.size}];
         row += cost, keep_example(row, lanes, number);
-        if (!lanes.shared) through_caches(lanes, cost, sector);
+        if (!lanes.shared) launch.caches.request(lanes, block_number, sector, cost.sectors);
     }
 };
 
@@ -159,20 +146,23 @@ std::string json(const Launch& l) {
         return text("what", what) + "," + text("file", file) + "," + number("line", uint64_t(line)) + "," +
                costs(c) + "," + kept(c.examples);
     };
-    auto race = [](const auto&, const Race& r) {
-        return access("one", r.one) + "," + access("other", r.other) + "," + number("block", uint64_t(r.block)) +
-               "," + number("times", r.times);
+    auto hazard = [](const auto& key, const Hazard& h) {
+        return text("mistake", MISTAKES[std::get<0>(key)]) + "," +
+               text("space", std::get<1>(key) ? "shared" : "global") + "," + access("one", h.one, h.block_of_one) +
+               "," + access("other", h.other, h.block_of_other) + "," +
+               number("times", h.times);
     };
+    const Caches& c = l.caches;
     std::string names;    // and how far behind the start of a sector an array begins
     for (const Array& a : arrays)
         names += (names.empty() ? "{" : ",{") + text("name", a.name) + "," + number("skew", a.start % 32) + "}";
     return "{" + number("kernel", offset(l.kernel)) + "," + triple("grid", l.grid) + "," + triple("block", l.block) +
            "," + number("dynamic_shared", l.shared_bytes) + "," + list("rows", l.rows, row) + "," +
            list("steps", l.steps, step) + "," + list("together", l.together, together) + "," +
-           list("races", races.found, race) + ",\"arrays\":[" + names + "]," +
-           number("lts__t_sectors_op_read.sum", l.l2_read) + "," + number("lts__t_sectors_op_write.sum", l.l2_write) +
-           "," + number("lts__t_sectors_op_atom.sum", l.l2_atomic) + "," +
-           number("dram__bytes_read.sum", 32 * l.dram_read) + "," + number("dram__bytes_write.sum", 32 * l.dram_write) +
+           list("hazards", hazards.found.hazards, hazard) + ",\"arrays\":[" + names + "]," +
+           number("lts__t_sectors_op_read.sum", c.l2_read) + "," + number("lts__t_sectors_op_write.sum", c.l2_write) +
+           "," + number("lts__t_sectors_op_atom.sum", c.l2_atomic) + "," +
+           number("dram__bytes_read.sum", 32 * c.dram_read) + "," + number("dram__bytes_write.sum", 32 * c.dram_write) +
            "}";
 }
 
@@ -180,7 +170,8 @@ std::string json(const Launch& l) {
 
 // ---- what the emulator calls ----------------------------------------------------------------------------------------
 void begin(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes) {
-    launch = {}, memory.clear(), hidden.clear(), races = {}, leave();
+    launch = {}, hidden.clear(), hazards.launch_begins(), leave();
+    launching = true;
     launch.kernel = kernel, launch.grid = grid, launch.block = block, launch.shared_bytes = shared_bytes;
     block_number = -1;
     pthread_attr_t attributes;    // the arguments of the launch lie on the stack of this OS thread
@@ -192,7 +183,7 @@ void begin(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes) {
     hide(stack, size);
 }
 void end(int code) {
-    leave();
+    leave(), launching = false;
     if (!code && block_number >= 0) finished += (finished.empty() ? "" : ",\n") + json(launch);
 }
 void enter(int thread, void* stack, size_t size) {
@@ -205,12 +196,15 @@ void leave() {
 Quiet::Quiet() : thread(running.thread), stack(running.stack), stack_end(running.stack_end) { leave(); }
 Quiet::~Quiet() { running = {thread, stack, stack_end}; }
 void hide(const void* start, size_t size) { hidden.push_back(range(start, size)); }
-void block_begins(const void* static_memory, size_t static_size, const void* dynamic_memory, size_t dynamic_size) {
+void block_begins(uint3 index, const void* static_memory, size_t static_size, const void* dynamic_memory,
+                  size_t dynamic_size) {
     statics = range(static_memory, static_size), dynamic = range(dynamic_memory, dynamic_size);
     for (Trace& of : trace) of.clear();
     for (Position& of : position) of.block.clear();
     block_number++;
-    races.block_begins();
+    dim3 grid = launch.grid;
+    hazards.block_begins(index.x + int64_t(grid.x) * (index.y + int64_t(grid.y) * index.z), statics.start, static_size,
+                         dynamic.start, dynamic_size);
 }
 void line_up(int first_warp, int warps) {
     for (int w = first_warp; w < first_warp + warps; w++) {
@@ -221,12 +215,12 @@ void line_up(int first_warp, int warps) {
 void together(const char* what, uint32_t lanes, const char* file, int line) {
     Cost& cost = launch.together[{what, file, line}];
     cost.requests++, cost.lanes += uint64_t(__builtin_popcount(lanes));
-    if (!strncmp(what, "__syncthreads", 13)) races.barrier();
-    if (!strcmp(what, "__syncwarp")) races.warp_meets(last / 32, lanes);
+    if (!strncmp(what, "__syncthreads", 13)) hazards.order.barrier();
+    if (!strcmp(what, "__syncwarp")) hazards.order.warp_meets(last / 32, lanes);
 }
 void load_matrices(const uint64_t* row, uint32_t lanes, int matrices, const char* file, int line) {
     for (int l = 0; l < 8 * matrices; l++)
-        if (lanes >> l & 1) races.access(last / 32 * 32 + l, LOAD, {0, file, line}, row[l], 16, block_number);
+        if (lanes >> l & 1) hazards.shared(now(last / 32 * 32 + l, LOAD, {0, file, line}), true, row[l], 16);
     Cost cost = cost_of_matrices(row, lanes, matrices);
     Row& of_line = launch.together[{"ldmatrix", file, line}];
     of_line += cost;    // requests and lanes: together() has them
@@ -234,14 +228,27 @@ void load_matrices(const uint64_t* row, uint32_t lanes, int matrices, const char
     std::copy(row, row + 8 * matrices, request.at);
     keep_example(of_line, request, last / 32);
 }
-void atomic(const void* site, const void* at, size_t size) {
-    if (running.thread >= 0) record(ATOMIC, site, __builtin_frame_address(0), (uintptr_t)at, size);
+void atomic(const char* name, const void* site, const void* at, size_t size) {
+    if (running.thread < 0) return;
+    hazards.order.atomic(running.thread, (uintptr_t)at);
+    record(ATOMIC, site, __builtin_frame_address(0), (uintptr_t)at, size, strcmp(name, "atomicExch") != 0);
 }
+void load_read_only(const void* site, const void* at, size_t size) {
+    if (running.thread < 0) return;
+    hazards.load_read_only(now(running.thread, LOAD, {offset(site), "", 0}), (uintptr_t)at, size);
+    record(LOAD, site, __builtin_frame_address(0), (uintptr_t)at, size);
+}
+void fence() {
+    if (running.thread >= 0) hazards.order.fence(running.thread);
+}
+void nobody_wrote(const void* at, size_t size) { hazards.nobody_wrote((uintptr_t)at, size); }
+void gone(const void* at, size_t size) { hazards.written_by_others((uintptr_t)at, size); }
 void copy_async(const void* site, const void* shared, const void* global, size_t size, int valid) {
     if (running.thread < 0) return;
     if (valid > 0) record(COPY, site, __builtin_frame_address(0), (uintptr_t)global, size);
     record(COPY, site, __builtin_frame_address(0), (uintptr_t)shared, size);
 }
+void copied(int thread, const void* shared, size_t size) { hazards.copied(thread, (uintptr_t)shared, size); }
 
 }    // namespace counters
 
@@ -252,20 +259,27 @@ using namespace counters;
 
 EXPORTED const char* gpu_counts() {    // of the launches since the last call: a JSON list
     static std::string text;
-    text = "[" + finished + "]", finished.clear();
+    text = "[" + finished + "]", finished.clear(), hazards.forget();
     return text.c_str();
 }
 
-// Of the calls that follow: an array that they are given, by the name of their argument. A null pointer: forget all
-EXPORTED void gpu_array(const void* start, int64_t bytes, const char* name) {
-    if (!start) arrays.clear();
-    else arrays.push_back({(uintptr_t)start, (uintptr_t)start + bytes, name});
+// Of the calls that follow: an array that they are given, by the name of their argument, and whether somebody has
+// written it. A null pointer: forget all
+EXPORTED void gpu_array(const void* start, int64_t bytes, const char* name, int written) {
+    if (start) {
+        arrays.push_back({(uintptr_t)start, (uintptr_t)start + bytes, name});
+        if (!written) nobody_wrote(start, size_t(bytes));
+        return;
+    }
+    for (const Array& a : arrays) hazards.written_by_others(a.start, a.end - a.start);
+    arrays.clear();
 }
 
 #define RECORD(name, what, bytes)                                                                             \
     HIDDEN void name(void* p) {                                                                               \
         if (running.thread >= 0)                                                                              \
             record_range(what, __builtin_return_address(0), __builtin_frame_address(0), (uintptr_t)p, bytes); \
+        else if (!launching && what == STORE) hazards.host_writes((uintptr_t)p, bytes);                       \
     }
 #define READ_WRITE(bytes)                               \
     RECORD(__tsan_read##bytes, LOAD, bytes)             \
@@ -286,6 +300,7 @@ HIDDEN void __tsan_read_range(void* p, size_t bytes) {
 HIDDEN void __tsan_write_range(void* p, size_t bytes) {
     if (running.thread >= 0)
         record_range(STORE, __builtin_return_address(0), __builtin_frame_address(0), (uintptr_t)p, bytes);
+    else if (!launching) hazards.host_writes((uintptr_t)p, bytes);
 }
 HIDDEN void __sanitizer_cov_trace_pc() {
     if (running.thread >= 0) record(STEP, __builtin_return_address(0), __builtin_frame_address(0), 0, 0);

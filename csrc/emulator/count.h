@@ -16,7 +16,7 @@ namespace counters {
 void begin(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes);
 void end(int code);
 // Memory where `static thread_local` arrays lie, and dynamic shared memory. Hidden memory is neither shared nor global
-void block_begins(const void* statics, size_t statics_size, const void* dynamic, size_t dynamic_size);
+void block_begins(uint3 index, const void* statics, size_t statics_size, const void* dynamic, size_t dynamic_size);
 void hide(const void* start, size_t size);
 
 // ---- who runs -------------------------------------------------------------------------------------------------------
@@ -36,8 +36,15 @@ void line_up(int first_warp, int warps);
 // So many lanes of a warp execute this together: a barrier, a shuffle, a product on the tensor cores
 void together(const char* what, uint32_t lanes, const char* file, int line);
 void load_matrices(const uint64_t* row, uint32_t lanes, int matrices, const char* file, int line);
-void atomic(const void* site, const void* at, size_t size);
+void atomic(const char* name, const void* site, const void* at, size_t size);
+void load_read_only(const void* site, const void* at, size_t size);    // __ldg
+void fence();
 void copy_async(const void* site, const void* shared, const void* global, size_t size, int valid);
+void copied(int thread, const void* shared, size_t size);    // the thread has waited for this one
+
+// ---- memory of the host ---------------------------------------------------------------------------------------------
+void nobody_wrote(const void* at, size_t size);    // an array that the host will write itself, or a kernel
+void gone(const void* at, size_t size);
 
 }    // namespace counters
 #else
@@ -47,4 +54,4 @@ void copy_async(const void* site, const void* shared, const void* global, size_t
 
 // ---- what hosts call (count.cpp) ------------------------------------------------------------------------------------
 extern "C" const char* gpu_counts();
-extern "C" void gpu_array(const void* start, int64_t bytes, const char* name);
+extern "C" void gpu_array(const void* start, int64_t bytes, const char* name, int written);

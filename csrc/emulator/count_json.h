@@ -1,12 +1,13 @@
 // Writes what is counted as JSON, which csrc/count.py reads.
 #pragma once
 #include "count_examples.h"
-#include "count_races.h"
+#include "count_found.h"
 #include "words.h"
 
 namespace counters {
 
 const char* const NAMES[] = {"load", "store", "atomic", "copy", "step"};
+const char* const MISTAKES[] = {"race", "early", "stale", "unwritten"};
 
 inline std::string number(const char* name, uint64_t value) {
     return "\"" + std::string(name) + "\":" + std::to_string(value);
@@ -45,10 +46,10 @@ template <class List, class F> std::string list(const char* name, const List& of
     return "\"" + std::string(name) + "\":[" + all + "]";
 }
 
-inline std::string access(const char* name, const Access& a) {
+inline std::string access(const char* name, const Access& a, int64_t block) {
     return "\"" + std::string(name) + "\":{" + number("site", a.site.offset) + "," + text("file", a.site.file) + "," +
            number("line", uint64_t(a.site.line)) + "," + text("what", NAMES[a.what]) + "," +
-           number("thread", uint64_t(a.thread)) + "}";
+           number("thread", uint64_t(a.when.thread)) + "," + number("block", uint64_t(block)) + "}";
 }
 
 }    // namespace counters

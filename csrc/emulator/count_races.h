@@ -1,72 +1,42 @@
-// Finds accesses of shared memory that nothing orders: two threads of a block, one address, one of them writes, and
-// neither a barrier of the block nor a __syncwarp of both lies between. Shuffles, votes and ldmatrix order no memory.
+// Finds accesses of shared memory that nothing orders (count_order.h): two threads of a block, one address, one of them
+// writes. Two atomic operations are no race. The order in which the emulator runs the threads does not matter: what is
+// not ordered is found, also where it came out right.
 //
-// A barrier of the block begins an epoch, and only accesses of one epoch are compared. Within a warp each lane has a
-// clock, which __syncwarp advances. A lane knows how far the clocks of the others were when they last met, directly or
-// through others: what lane m did at time c is before all that lane l does once l knows that m is beyond c. Two atomic
-// operations are no race. The order in which the emulator runs the threads does not matter: what is not ordered is
-// found, also where it came out right.
+// A cp.async writes at some time between its issue and the wait of its thread. So it is compared as a write at both,
+// and between them nobody may touch its destination.
 #pragma once
-#include "count_request.h"
-#include <algorithm>
-#include <cstring>
-#include <map>
-#include <string>
-#include <tuple>
-#include <vector>
+#include "count_found.h"
 
 namespace counters {
 
-struct Site {
-    uint32_t offset;     // in the library; 0: the place stands in the next two
-    const char* file;
-    int line;
-    auto tied() const { return std::make_tuple(offset, std::string(file), line); }
-};
-struct Access {    // of a word of shared memory
-    Site site;
-    What what;
-    int thread;
-    uint32_t bytes, clock;    // the bytes of the word, as bits
-};
-struct Race {    // of two lines
-    Access one, other;    // an example
-    int64_t block;
-    uint64_t times = 0;
-};
-
 class Races {
-    struct Word {
-        uint64_t epoch = 0;
-        std::vector<Access> reads, writes;    // the last of each thread in this epoch
+    struct Touch : Access {
+        uint32_t bytes;    // of the word, as bits
     };
-    std::map<uintptr_t, std::vector<Word>> memory;    // by the start of 4 KB
-    uint64_t epoch = 1;
-    uint32_t clock[1024][32];    // [t][m]: how far lane m of its warp had come, as thread t knows
+    struct Word {
+        uint32_t epoch = 0;
+        std::vector<Touch> reads, writes;    // the last of each thread in this epoch
+    };
+    Found& found;
+    const Order& order;
+    std::unordered_map<uintptr_t, std::vector<Word>> memory;    // by the start of 4 KB
+    std::unordered_map<uintptr_t, Access> under_way;            // by word: copies that were not waited for
 
-    Word& word(uintptr_t number) {
+    Word& word(uintptr_t number, uint32_t epoch) {
         std::vector<Word>& page = memory[number / 1024];
         if (page.empty()) page.resize(1024);
         Word& found = page[number % 1024];
         if (found.epoch != epoch) found.epoch = epoch, found.reads.clear(), found.writes.clear();
         return found;
     }
-    bool ordered(const Access& a, const Access& b) const {    // a was first
-        if (a.thread == b.thread || !(a.bytes & b.bytes) || (a.what == ATOMIC && b.what == ATOMIC)) return true;
-        return a.thread / 32 == b.thread / 32 && clock[b.thread][a.thread % 32] > a.clock;
+    void compare(const std::vector<Touch>& before, const Touch& b) {
+        for (const Touch& a : before)
+            if (a.bytes & b.bytes && !(a.what == ATOMIC && b.what == ATOMIC) && !order.before(a.when, b.when.thread))
+                found.add(RACE, true, a, b);
     }
-    void compare(const std::vector<Access>& before, const Access& b, int64_t block) {
-        for (const Access& a : before)
-            if (!ordered(a, b)) {
-                bool swap = b.site.tied() < a.site.tied();
-                const Access &x = swap ? b : a, &y = swap ? a : b;
-                Race& race = found[{x.site.tied(), x.what, y.site.tied(), y.what}];
-                if (!race.times++) race.one = x, race.other = y, race.block = block;
-            }
-    }
-    static void keep(std::vector<Access>& last, const Access& a) {
-        for (Access& b : last)
-            if (b.thread == a.thread && b.bytes == a.bytes) {
+    static void keep(std::vector<Touch>& last, const Touch& a) {
+        for (Touch& b : last)
+            if (b.when.thread == a.when.thread && b.bytes == a.bytes) {
                 b = a;
                 return;
             }
@@ -74,33 +44,34 @@ class Races {
     }
 
 public:
-    using Place = std::tuple<uint32_t, std::string, int>;
-    std::map<std::tuple<Place, int, Place, int>, Race> found;
-
-    void block_begins() {
-        epoch++;
-        memset(clock, 0, sizeof clock);
-    }
-    void barrier() { epoch++; }
-    void warp_meets(int warp, uint32_t lanes) {
-        uint32_t joint[32] = {};
-        for (int l = 0; l < 32; l++)
-            for (int m = 0; m < 32; m++)
-                if (lanes >> l & 1) joint[m] = std::max(joint[m], clock[32 * warp + l][m] + (l == m));
-        for (int l = 0; l < 32; l++)
-            if (lanes >> l & 1) memcpy(clock[32 * warp + l], joint, sizeof joint);
-    }
-    void access(int thread, What what, Site site, uintptr_t at, size_t size, int64_t block) {
+    Races(Found& found, const Order& order) : found(found), order(order) {}
+    void block_begins() { under_way.clear(); }
+    void access(const Access& now, uintptr_t at, size_t size) {
         for (uintptr_t number = at / 4; number <= (at + size - 1) / 4; number++) {
             uint32_t bytes = 0;
             for (int i = 0; i < 4; i++)
                 if (4 * number + i >= at && 4 * number + i < at + size) bytes |= 1u << i;
-            Word& here = word(number);
-            Access now = {site, what, thread, bytes, clock[thread][thread % 32]};
-            compare(here.writes, now, block);
-            if (what != LOAD) compare(here.reads, now, block);
-            keep(what == LOAD ? here.reads : here.writes, now);
+            Touch touch = {{now}, bytes};
+            Word& here = word(number, now.when.epoch);
+            compare(here.writes, touch);
+            if (now.what != LOAD) compare(here.reads, touch);
+            keep(now.what == LOAD ? here.reads : here.writes, touch);
+            if (under_way.empty()) continue;
+            auto copy = under_way.find(number);
+            if (copy != under_way.end()) found.add(EARLY, true, copy->second, now);
         }
+    }
+    void copy(const Access& now, uintptr_t at, size_t size) {
+        access(now, at, size);
+        for (size_t i = 0; i < size / 4; i++) under_way[at / 4 + i] = now;
+    }
+    void copied(int thread, uintptr_t at, size_t size) {    // the thread has waited
+        auto copy = under_way.find(at / 4);
+        if (copy == under_way.end()) return;
+        Access now = copy->second;
+        for (size_t i = 0; i < size / 4; i++) under_way.erase(at / 4 + i);
+        now.when = order.now(thread);
+        access(now, at, size);
     }
 };
 

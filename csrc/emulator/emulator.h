@@ -24,13 +24,15 @@
 // missing barrier, and a shuffle used as one.
 //
 // Files: words.h (dim3, float4, __half, ...), fibers.h (stacks), block.h (a block, its threads, how they meet),
-// atomics.h (atomicAdd ...), intrinsics.h (__expf ...), warp.h (__syncthreads, __shfl_sync ...), refusals.h (launches
-// that a card would refuse), and this one: how blocks are run. docs/emulator.md shows kernels in a debugger.
+// atomics.h (atomicAdd ...), memory.h (__threadfence, __ldg), intrinsics.h (__expf ...), warp.h (__syncthreads,
+// __shfl_sync ...), refusals.h (launches that a card would refuse), and this one: how blocks are run.
+// docs/emulator.md shows kernels in a debugger.
 #pragma once
 #include <random>
 #include "atomics.h"
 #include "block.h"
 #include "intrinsics.h"
+#include "memory.h"
 #include "refusals.h"
 
 // g++ warns of "hidden" in a namespace without a name
@@ -190,7 +192,7 @@ static void work(Launch& launch, Block& b, uint64_t i) {
     for (; !launch.failed && i < launch.blocks; i = launch.next.fetch_add(1, std::memory_order_relaxed)) {
         start_block(b, launch, i);
         poison(statics, b.dynamic_shared, launch.shared_bytes, poison_of(launch.order));
-        COUNTED(block_begins(statics.start, statics.size, b.dynamic_shared, launch.shared_bytes));
+        COUNTED(block_begins(b.index, statics.start, statics.size, b.dynamic_shared, launch.shared_bytes));
         run_block(b, launch.seed * 7919 + i);
     }
     self = nullptr, block = nullptr;

@@ -133,6 +133,3 @@ static inline float min(float a, float b) { return fminf(a, b); }    // of a num
 static inline float max(float a, float b) { return fmaxf(a, b); }
 static inline double min(double a, double b) { return fmin(a, b); }
 static inline double max(double a, double b) { return fmax(a, b); }
-
-// ---- memory ---------------------------------------------------------------------------------------------------------
-template <class T> T __ldg(const T* p) { return *p; }    // tests only; a hint to the caches of a GPU

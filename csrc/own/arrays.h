@@ -56,7 +56,7 @@ inline void* memory(double wanted, const char* name) {
 }
 inline void named(void* start, const char* name) {
     for (const Piece& piece : pieces())
-        if (piece.start == start && piece.bytes) gpu_array(start, int64_t(piece.bytes), name);
+        if (piece.start == start && piece.bytes) gpu_array(start, int64_t(piece.bytes), name, 1);
 }
 
 // "4 bytes behind x, which has 4096": where an address lies beside the nearest array

@@ -22,9 +22,7 @@ def tell(operator, **sizes):
 
 
 def hints(launch):
-    for race in launch.races:
-        places = " and ".join(f"{file}:{line}" for file, line, _ in (race.one, race.other))
-        yield f"hint: two threads meet in shared memory, {places}: a __syncthreads() is missing between"
+    yield from (f"hint: {hazard}" for hazard in launch.hazards)
     for row in launch.rows:
         where = f"{row.file}:{row.line}, a {row.space} {row.what}:"
         if row.sectors > row.sectors_ideal:

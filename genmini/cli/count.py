@@ -19,7 +19,9 @@ EXAMPLES = """examples:
                                                  the kernels of a .cu of yours; without --call, of its main()
 
 The first time, a .cu is compiled with counters, which takes some ten seconds. Nothing is measured:
-docs/counting.md says what each counter means, what it is called in Nsight Compute, and what is not seen."""
+docs/counting.md says what each counter means, what it is called in Nsight Compute, and what is not seen.
+Exit status 1: a kernel in CUDA has a hazard of memory, of which a line above its table tells: a race, a missing fence,
+a read of what nobody wrote."""
 CONTEXT = 2  # lines of source around a line with counters
 WIDTH = 116  # of a line of a launch's arguments
 OF_TILES = """of a tile, on average: elements that the mask lets through, those that it keeps out, sectors / the least
@@ -79,7 +81,7 @@ def run(arguments):
     sizes = " ".join(f"{name}={size}" for name, size in counted.sizes.items())
     print(f"{counted.room}, rung {counted.rung}, {sizes}: counted on a CPU, not measured (docs/counting.md)"
           + f", a second cache of {arguments.l2} MB" * (arguments.l2 is not None))
-    _tell(counted, cards, arguments)
+    return _tell(counted, cards, arguments)
 
 
 def _of_file(arguments, named):
@@ -111,7 +113,7 @@ def _of_file(arguments, named):
     print(f"{counted.room}: counted on a CPU, not measured (docs/counting.md)")
     for line in counted.printed.splitlines():
         print(f"  printed {line}")
-    _tell(counted, cards, arguments, names=True)
+    return _tell(counted, cards, arguments, names=True)
 
 
 def _given(arguments, *options):
@@ -130,7 +132,7 @@ def _check_json(path, source=None):
 
 
 def _tell(counted, cards, arguments, names=False):
-    """Print all that was counted, and save it; names: of arrays too"""
+    """Print all that was counted, and save it; names: of arrays too -> exit status"""
     from genmini import counting, predict
 
     predicted = predict.of(counted, cards) if cards else None
@@ -150,6 +152,7 @@ def _tell(counted, cards, arguments, names=False):
     if arguments.json:
         counting.save(arguments.json, counted, predicted)
         print(f"\nsaved     {arguments.json}")
+    return int(not counted.in_triton and any(launch.hazards for launch in counted.launches))
 
 
 def _check_page(arguments):
@@ -185,11 +188,7 @@ def _heading(launch):
            f"{launch.barriers} arrivals at barriers"
            + f", {launch.flop / 1e6:.3g} MFLOP on tensor cores" * bool(launch.flop)
            + f", {launch.dynamic_shared} bytes of dynamic shared memory" * bool(launch.dynamic_shared))
-    for race in launch.races:
-        places = " and ".join(f"{what} in {file}:{line}" for file, line, what in (race.one, race.other))
-        threads = " and ".join(map(str, race.threads))
-        yield (f"  race    shared {places}: threads {threads} of block {race.block}, {race.times} times, "
-               "no barrier between")
+    yield from (f"  {hazard}" for hazard in launch.hazards)
     if launch.elsewhere:
         yield f"  {launch.elsewhere} requests belong to no line of the source: do not trust these counters"
 

@@ -157,7 +157,7 @@ def _launch(launch, predicted, prediction):
         "dramRead": counters["dram__bytes_read.sum"], "dramWritten": counters["dram__bytes_write.sum"],
         "l2": 32 * sum(counters[f"lts__t_sectors_op_{op}.sum"] for op in ("read", "write", "atom")),
         "lanes": launch.lanes, "divergent": launch.divergent, "barriers": launch.barriers, "flop": launch.flop,
-        "races": len(launch.races), "architecture": newest,
+        "hazards": len(launch.hazards), "architecture": newest,
         "registers": usage and usage.registers, "shared": (usage.shared if usage else 0) + launch.dynamic_shared,
         "spilled": usage and usage.stack + usage.local,
         "predicted": {row.card: {"occupancy": row.occupancy and row.occupancy.fraction, "seconds": row.at_least,

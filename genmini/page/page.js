@@ -109,7 +109,7 @@ function ofCounts(l) {
   return element("p", {}, tag("counted"), ` DRAM read ${bytes(l.dramRead)}, written ${bytes(l.dramWritten)}; `
     + `L2 ${bytes(l.l2)}; ${short(round(l.lanes))} of 32 lanes active; ${many(l.divergent, "divergent branch")}; `
     + `${whole(l.barriers)} arrivals at barriers`
-    + (l.flop ? `; ${short(l.flop / 1e6)} MFLOP on tensor cores` : "") + (l.races ? `; ${many(l.races, "race")}` : ""));
+    + (l.flop ? `; ${short(l.flop / 1e6)} MFLOP on tensor cores` : "") + (l.hazards ? `; ${many(l.hazards, "hazard")}` : ""));
 }
 
 function ofTiles(l) {

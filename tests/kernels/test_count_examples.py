@@ -70,7 +70,7 @@ def test_arrays_have_the_names_of_the_arguments():
     library = ctypes.CDLL(str(path))
     memory = [np.ones(5000, np.float32) for _ in range(2)]
     x, y = ((array.ctypes.data + 127) // 128 * 128 for array in memory)
-    with count.naming(path, [(x, 4096, "x float32 1024"), (y - 8, 4096, "y float32 1024")]):
+    with count.naming(path, [(x, 4096, "x float32 1024", True), (y - 8, 4096, "y float32 1024", True)]):
         assert library.run_column(ctypes.c_void_p(x), ctypes.c_void_p(y)) == 0
     (launch,) = count.launches(path, SOURCE)
     (of_x,), (of_y,) = (row(launch, "x[32 * threadIdx.x]", what, "global").examples for what in ("load", "store"))
@@ -82,11 +82,12 @@ def test_arrays_have_the_names_of_the_arguments():
 
 
 def test_arguments_of_a_function_by_its_source():
-    names = count.arguments(build.CSRC / "affine_coupling.cu", "affine_coupling_backward_naive")
-    assert names[:5] == ["dtype", "dy", "dlogdet", "kept", "s"] and names[-1] == "stream"
-    assert count.arguments(build.CSRC / "affine_coupling.cu", "affine_coupling_one_pass")[:3] == ["dtype", "x", "s"]
-    assert count.arguments(build.CSRC / "code_stats.cu", "code_stats_naive")[1:3] == ["z", "index"]
-    assert count.arguments(build.CSRC / "code_stats.cu", "other") == []
+    found = count.arguments(build.CSRC / "affine_coupling.cu", "affine_coupling_backward_naive")
+    assert [*found][:5] == ["dtype", "dy", "dlogdet", "kept", "s"] and [*found][-1] == "stream"
+    assert [found[name] for name in ("dy", "s", "dx", "ds")] == [False, False, True, True]  # which it may write
+    assert [*count.arguments(build.CSRC / "affine_coupling.cu", "affine_coupling_one_pass")][:3] == ["dtype", "x", "s"]
+    assert [*count.arguments(build.CSRC / "code_stats.cu", "code_stats_naive")][1:3] == ["z", "index"]
+    assert count.arguments(build.CSRC / "code_stats.cu", "other") == {}
 
 
 def test_examples_of_a_room_lie_in_its_tensors():

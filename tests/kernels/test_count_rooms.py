@@ -8,7 +8,7 @@ from emulated import count
 from genmini.csrc import build
 from genmini.kernels import _library
 
-from genmini import counting
+from genmini import counting, kernels
 
 pytestmark = pytest.mark.skipif(bool(count.missing()), reason=count.missing())
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(bool(count.missing()), reason=count.missing())
 def launched(counted, kernel):
     """The launch of this kernel, whatever its template arguments."""
     (launch,) = (launch for launch in counted.launches if launch.kernel.partition("<")[0] == kernel)
-    assert launch.elsewhere == 0 and launch.races == []
+    assert launch.elsewhere == 0 and launch.hazards == []
     return launch
 
 
@@ -44,6 +44,36 @@ def planted(tmp_path, monkeypatch):
 
     yield plant
     _library.load.cache_clear()
+
+
+SMALL = {"affine_coupling": dict(N=3, D=4100), "spline_coupling": dict(N=40, D=5), "quantize": dict(N=100, K=9),
+         "nearest_code": dict(N=140, K=130, D=40), "code_stats": dict(N=700, K=5), "nade": dict(N=3, D=10),
+         "nade_sample": dict(N=3, D=10), "made_sample": dict(N=2, D=9, H=40),
+         "pixelcnn_sample": dict(N=1, side=3, width=8)}
+
+
+@pytest.mark.parametrize("room", [name for name, room in kernels.ROOMS.items() if room.language == "cuda"])
+def test_no_room_has_a_hazard(room):
+    """Not a race, nor a read of what nobody wrote: in all rungs, at sizes that end within a tile."""
+    for rung in kernels.rungs(room):
+        for launch in counting.count(room, rung, **SMALL[room]).launches:
+            assert launch.hazards == [], [str(hazard) for hazard in launch.hazards]
+
+
+def test_a_tensor_that_nobody_wrote_is_known():
+    """nade reads x, which it may write: as torch.empty left it, that is a hazard; with other numbers in it, none."""
+    N, D, H = 2, 4, 3
+    W, V, b, c = torch.randn(H, D), torch.randn(D, H), torch.randn(D), torch.randn(H)
+    found, before = [], torch.are_deterministic_algorithms_enabled()
+    for written in (False, True):
+        with kernels.counting("nade") as launches:
+            x = torch.zeros(N, D, dtype=torch.uint8) if written else torch.empty(N, D, dtype=torch.uint8)
+            rest = W, V, b, c, W.new_empty(N, D), W.new_empty(N, H), N, D, H
+            _library.call("nade", "emulated", "nade_warp_rows", W.dtype, None, x, D, *rest)
+        found.append([hazard for launch in launches for hazard in launch.hazards])
+    unwritten, none = found
+    assert {(hazard.mistake, hazard.space, hazard.one[2]) for hazard in unwritten} == {("unwritten", "global", "load")}
+    assert none == [] and torch.are_deterministic_algorithms_enabled() == before
 
 
 def test_affine_coupling_moves_whole_sectors():

@@ -1,5 +1,4 @@
-// Kernels that are right, and with `bug` lack what orders their accesses of shared memory. test_races.py says which two
-// lines must be named.
+// Kernels that are right, and with `bug` have one hazard of memory. test_races.py says which lines must be named.
 #include "gpu.h"
 
 namespace {
@@ -92,26 +91,171 @@ template <bool bug> __global__ void matrices(const float* x, float* y) {
     y[threadIdx.x] = float(r[0]);
 }
 
+template <bool bug> __global__ void unwaited(const float* x, float* y) {    // one's own copy, before the wait for it
+    __shared__ __align__(16) float s[256];
+    copy_async<16>(s + 4 * threadIdx.x, x + 4 * threadIdx.x);    // unwaited: one
+    copy_async_commit();
+    if (!bug) copy_async_wait<0>();
+    y[threadIdx.x] = s[4 * threadIdx.x];    // unwaited: other
+}
+template <bool bug> __global__ void late(const float* x, float* y) {    // the wait must come before the barrier
+    __shared__ __align__(16) float s[256];
+    int i = threadIdx.x;
+    copy_async<16>(s + 4 * i, x + 4 * i), copy_async_commit();    // late: one
+    if (!bug) copy_async_wait<0>();
+    __syncthreads();
+    if (bug) copy_async_wait<0>();
+    y[i] = s[252 - 4 * i];    // late: other
+}
+
+// ---- global memory, within a block ----------------------------------------------------------------------------------
+template <bool bug> __global__ void through(const float* x, float* y) {
+    y[threadIdx.x] = x[threadIdx.x];    // through: one
+    if (!bug) __syncthreads();
+    y[64 + threadIdx.x] = y[63 - threadIdx.x];    // through: other
+}
+template <bool bug> __global__ void crowd(const float*, float* y) {    // all read what one writes
+    float v = y[0];    // crowd: one
+    if (!bug) __syncthreads();
+    if (threadIdx.x == 7) y[0] = 2;    // crowd: other
+    y[1 + threadIdx.x] = v;
+}
+template <bool bug> __global__ void narrow(const float* x, float* y) {    // bytes, in a page of wide accesses
+    if (threadIdx.x == 0) *(float4*)y = *(const float4*)x;
+    __syncthreads();
+    uint8_t* byte = (uint8_t*)y;
+    byte[threadIdx.x] = 1;    // narrow: one
+    byte[64 + threadIdx.x] = byte[threadIdx.x ^ bug];    // narrow: other
+}
+
+// ---- blocks ---------------------------------------------------------------------------------------------------------
+template <bool bug> __global__ void before(const float* x, float* y) {
+    int i = blockIdx.x;
+    if (threadIdx.x) return;
+    y[i] = x[i];    // before: one
+    y[8 + i] = y[bug && i ? i - 1 : i];    // before: other
+}
+template <bool bug> __global__ void one_cell(const float*, float* y) {    // all the same value: a race all the same
+    if (threadIdx.x == 0) y[bug ? 0 : blockIdx.x] = 1;    // one_cell: one, one_cell: other
+}
+template <bool bug> __global__ void bins(const float*, float* y) {
+    atomicAdd(&y[threadIdx.x], 1.0f);    // bins: one
+    __syncthreads();
+    y[64 + 64 * blockIdx.x + threadIdx.x] = bug ? y[threadIdx.x] : atomicAdd(&y[threadIdx.x], 0.0f);    // bins: other
+}
+// The last block to come adds what the others left: write, fence, atomic operation; atomic operation, fence, read
+template <bool first, bool second> __device__ bool is_last(float* ticket) {
+    if (first) __threadfence();
+    bool last = atomicAdd((int*)ticket, 1) == int(gridDim.x) - 1;
+    if (second) __threadfence();
+    return last;
+}
+template <bool bug> __global__ void untold(const float* x, float* y) {
+    if (threadIdx.x) return;
+    y[blockIdx.x] = x[blockIdx.x];    // untold: one
+    if (!is_last<!bug, true>(y + 100)) return;
+    float sum = 0;
+    for (int b = 0; b < int(gridDim.x); b++) sum += y[b];    // untold: other
+    y[101] = sum;
+}
+template <bool bug> __global__ void unheard(const float* x, float* y) {
+    if (threadIdx.x) return;
+    y[blockIdx.x] = x[blockIdx.x];    // unheard: one
+    if (!is_last<true, !bug>(y + 100)) return;
+    float sum = 0;
+    for (int b = 0; b < int(gridDim.x); b++) sum += y[b];    // unheard: other
+    y[101] = sum;
+}
+template <bool bug> __global__ void for_all(const float* x, float* y) {    // one thread does it for its block
+    __shared__ bool last;
+    y[64 * blockIdx.x + threadIdx.x] = x[threadIdx.x];    // for_all: one
+    if (!bug) __syncthreads();
+    if (threadIdx.x == 0) last = is_last<true, true>(y + 1000);
+    __syncthreads();
+    if (!last) return;
+    float sum = 0;
+    for (int b = 0; b < int(gridDim.x); b++) sum += y[64 * b + threadIdx.x];    // for_all: other
+    y[1001 + threadIdx.x] = sum;
+}
+template <bool bug> __global__ void each_fences(const float* x, float* y) {    // and then the block meets
+    __shared__ bool last;
+    y[64 * blockIdx.x + threadIdx.x] = x[threadIdx.x];    // each_fences: one
+    if (!bug) __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) last = is_last<false, false>(y + 1000);
+    __syncthreads();
+    __threadfence();
+    float sum = 0;
+    for (int b = 0; last && b < int(gridDim.x); b++) sum += y[64 * b + threadIdx.x];    // each_fences: other
+    if (last) y[1001 + threadIdx.x] = sum;
+}
+template <bool bug> __global__ void passed_on(const float*, float* y) {    // each block tells the next one to come
+    if (threadIdx.x) return;
+    int b = atomicAdd((int*)y + 10, 1);
+    if (b) atomicAdd((int*)y + 10 + b, 1), __threadfence();
+    if (b == 0) y[0] = 1;    // passed_on: one
+    if (b == 3) y[1] = y[0];    // passed_on: other
+    __threadfence();
+    atomicAdd((int*)y + (bug && b == 1 ? 30 : 11 + b), 1);
+}
+
+// ---- what nobody wrote, and what somebody wrote ---------------------------------------------------------------------
+template <bool bug> __global__ void empty(const float*, float* y) {
+    __shared__ float s[64];
+    if (!bug || threadIdx.x != 5) s[threadIdx.x] = 1;
+    __syncthreads();
+    y[64 * blockIdx.x + threadIdx.x] = fmaxf(s[63 - threadIdx.x], 0.0f);    // empty: one, empty: other
+}
+template <bool bug> __global__ void empty_dynamic(const float*, float* y) {
+    int* s = dynamic_shared<int>();
+    bug ? atomicAdd(s + threadIdx.x, 1) : atomicExch(s + threadIdx.x, 1);    // empty_dynamic: one, empty_dynamic: other
+    y[threadIdx.x] = float(s[threadIdx.x]);
+}
+template <bool bug> __global__ void empty_global(const float*, float* y) {
+    if (!bug) y[64 + threadIdx.x] = 1;
+    y[threadIdx.x] = y[64 + threadIdx.x];    // empty_global: one, empty_global: other
+}
+template <bool bug> __global__ void stale(const float*, float* y) {
+    float v = __ldg(y + threadIdx.x);    // stale: one
+    y[threadIdx.x + (bug ? 0 : 64)] = v + 1;    // stale: other
+}
+template <bool bug> __global__ void stale_later(const float*, float* y) {
+    y[threadIdx.x] = 1;    // stale_later: one
+    y[threadIdx.x + 64] = bug ? __ldg(y + threadIdx.x) : y[threadIdx.x];    // stale_later: other
+}
+
 }    // namespace
 
-#define RUN(kernel)                                                                \
-    extern "C" int run_##kernel(int bug, const float* x, float* y) {               \
-        return bug ? launch(kernel<true>, dim3(2), dim3(64), 256, nullptr, x, y)   \
-                   : launch(kernel<false>, dim3(2), dim3(64), 256, nullptr, x, y); \
+#define RUN(kernel, blocks, threads)                                                         \
+    extern "C" int run_##kernel(int bug, const float* x, float* y) {                         \
+        return bug ? launch(kernel<true>, dim3(blocks), dim3(threads), 256, nullptr, x, y)   \
+                   : launch(kernel<false>, dim3(blocks), dim3(threads), 256, nullptr, x, y); \
     }
-RUN(reversed)
-RUN(refilled)
-RUN(tail)
-RUN(counted)
-RUN(bytes)
-RUN(neighbour)
-RUN(matrices)
-#undef RUN
-#define RUN(kernel)                                                              \
-    extern "C" int run_##kernel(int bug, const float* x, float* y) {             \
-        return bug ? launch(kernel<true>, dim3(2), dim3(32), 0, nullptr, x, y)   \
-                   : launch(kernel<false>, dim3(2), dim3(32), 0, nullptr, x, y); \
-    }
-RUN(halves)
-RUN(chain)
-RUN(shuffled)
+RUN(reversed, 1, 64)
+RUN(refilled, 1, 64)
+RUN(tail, 1, 64)
+RUN(halves, 1, 32)
+RUN(chain, 1, 32)
+RUN(shuffled, 1, 32)
+RUN(counted, 1, 64)
+RUN(bytes, 1, 64)
+RUN(neighbour, 1, 64)
+RUN(matrices, 1, 64)
+RUN(unwaited, 1, 64)
+RUN(late, 1, 64)
+RUN(through, 1, 64)
+RUN(crowd, 1, 64)
+RUN(narrow, 1, 64)
+RUN(before, 4, 32)
+RUN(one_cell, 4, 32)
+RUN(bins, 4, 64)
+RUN(untold, 4, 32)
+RUN(unheard, 4, 32)
+RUN(for_all, 4, 64)
+RUN(each_fences, 4, 64)
+RUN(passed_on, 4, 32)
+RUN(empty, 2, 64)
+RUN(empty_dynamic, 1, 64)
+RUN(empty_global, 1, 64)
+RUN(stale, 1, 64)
+RUN(stale_later, 1, 64)

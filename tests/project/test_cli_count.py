@@ -58,7 +58,7 @@ def test_counters_by_line(capsys):
     assert re.search(r"code_stats.cu:\d+ +global load +4 +64 +32.0 +4.00 / 4.00", table), table
     assert re.search(r"^ +\d+ +32.0 .* \| .*", source, re.M) and source.strip().startswith("code_stats.cu"), source
     (launch,) = json.load(open("c.json"))["launches"]
-    assert launch["elsewhere"] == 0 and launch["races"] == []
+    assert launch["elsewhere"] == 0 and launch["hazards"] == []
     assert launch["counters"]["dram__bytes_write.sum"] == 4 * 32 * 4 + 32  # sums, counts
     rows = {(row["what"], row["space"]): row for row in launch["rows"] if row["file"] == "code_stats.cu"}
     assert rows["load", "global"]["memory_l2_theoretical_sectors_global"] >= 4 * 64
@@ -122,13 +122,13 @@ def test_what_cards_could_do_is_predicted(capsys, monkeypatch):
 
 def test_a_race_is_told(capsys, monkeypatch):
     """With both lines; csrc/count.py finds it (tests/kernels/test_races.py)."""
-    race = counters.Race(("k.cu", 3, "store"), ("k.cu", 9, "load"), (5, 40), 2, 64)
+    race = counters.Hazard("race", "shared", (("k.cu", 3, "store"), ("k.cu", 9, "load")), (5, 40), (2, 2), 64)
     launch = counters.Launch("k", (4, 1, 1), (64, 1, 1), 0, [], [], dict.fromkeys(counters.PER_LAUNCH, 0), 0, [race])
     counted = counting.Counted("nade", "naive", {}, [launch + launch], counters.build.CSRC / "nade.cu")
     monkeypatch.setattr(counting, "count", lambda *words, **sizes: counted)
     status, out, _ = run(capsys, "count", "nade", "--table")
-    assert status == 0 and ("\n  race    shared store in k.cu:3 and load in k.cu:9: threads 5 and 40 of block 2, "
-                            "128 times, no barrier between\n") in out
+    assert status == 1 and ("\n  race      shared store in k.cu:3 and load in k.cu:9: thread 5 and thread 40 of "
+                            "block 2, 128 times, no barrier between\n") in out
 
 
 @pytest.mark.skipif(bool(counters.missing()), reason=counters.missing())

@@ -77,8 +77,8 @@ def test_hints_name_lines_that_cost_more_than_they_must(monkeypatch):
     rows = [SimpleNamespace(**row, line=1, space="global"),
             SimpleNamespace(**row | dict(sectors=32.0), line=2, space="global"),
             SimpleNamespace(**row | dict(wavefronts=8.0, wavefronts_ideal=1.0), line=3, space="shared")]
-    race = SimpleNamespace(one=("a.cu", 4, "store"), other=("a.cu", 5, "load"))
-    found = [*right.hints(SimpleNamespace(rows=rows, races=[race]))]
+    race = counters.Hazard("race", "shared", (("a.cu", 4, "store"), ("a.cu", 5, "load")), (0, 1), (0, 0))
+    found = [*right.hints(SimpleNamespace(rows=rows, hazards=[race]))]
     assert [re.findall(r"a.cu:(\d)", hint) for hint in found] == [["4", "5"], ["2"], ["3"]]
     assert "32.0 sectors of 32 bytes, where 4.0 would do" in found[1] and "8.0 passes" in found[2]
 

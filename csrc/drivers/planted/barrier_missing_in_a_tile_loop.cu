@@ -1,4 +1,4 @@
-// found by thread: data race
+// found by counted: race      shared store in barrier_missing_in_a_tile_loop.cu:9 and load in barrier_mis
 // A tile is loaded, used, and loaded again: the second barrier of the loop keeps fast threads from overwriting what
 // slow ones still read.
 template <bool bug> __global__ void matrix_vector(const float* a, const float* x, float* y, int K) {

@@ -1,4 +1,4 @@
-// found by thread: data race
+// found by counted: race      shared store in barrier_replaced_by_a_shuffle.cu:6 and load in barrier_repla
 // A shuffle makes the lanes meet, but it orders no memory: after it, a lane may not see what another wrote before it.
 template <bool bug> __global__ void neighbours(const int* x, int* y) {
     __shared__ int s[32];

@@ -1,4 +1,4 @@
-// found by blocks: data race
+// found by counted: race      global load in blocks_write_one_cell.cu:4 and store in blocks_write_one_cell.cu:4
 // Blocks run at the same time and in any order: two of them must not add to one cell without an atomic operation.
 template <bool bug> __global__ void total(const int* x, int* sum) {
     if (bug) *sum += x[blockIdx.x];

@@ -1,4 +1,5 @@
 // found by plain: wrong at
+// found by counted: early     shared cp.async in copy_read_before_its_wait.cu:7 and load in copy_read_before_its_wa
 // cp.async returns at once; the data arrive by the end of the wait. On the emulator the destination is NaN until then.
 template <bool bug> __global__ void through_shared(const float* x, float* y) {
     __shared__ __align__(16) float s[128];

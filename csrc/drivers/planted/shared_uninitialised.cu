@@ -1,4 +1,5 @@
 // found by plain: wrong at
+// found by counted: unwritten shared atomic in shared_uninitialised.cu:10
 // A histogram in shared memory that is not set to zero. On a GPU shared memory is often zero, and the bug stays hidden;
 // the emulator fills it with NaN.
 template <bool bug> __global__ void histogram(const int* x, float* count) {

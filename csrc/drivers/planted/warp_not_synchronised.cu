@@ -1,4 +1,5 @@
 // found by plain: wrong at
+// found by counted: race      shared store in warp_not_synchronised.cu:7 and load in warp_not_synchronised.cu:9
 // The lanes of a warp need not run in step: without __syncwarp the neighbour's number may not be written yet.
 template <bool bug> __global__ void reversed(const float* x, float* y) {
     __shared__ float s[32];

@@ -1,0 +1,129 @@
+// What orders the accesses of a launch: whether one of them comes before what a thread does now, on every GPU.
+//
+//   a thread              does one thing after the other
+//   barriers of a block   begin an epoch: what was before is ordered before all that the block does later
+//   __syncwarp            advances a clock of each lane. A lane knows how far the clocks of the others were when they
+//                         last met, directly or through others
+//   __threadfence and     a write, a fence, an atomic operation, and in another thread an atomic operation at the same
+//   atomic operations     address, a fence, a read: the write is before the read. Barriers may stand between these,
+//                         and another thread on their other side. Nothing else orders two blocks
+//
+// Shuffles, votes and ldmatrix order no memory, and neither does an atomic operation alone. The emulator runs one block
+// after the other, so that an atomic operation sees all that were made before at its address.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <iterator>
+#include <unordered_map>
+#include <vector>
+
+namespace counters {
+
+struct Moment {    // of an access: the epochs of all launches have different numbers
+    uint32_t epoch, clock;
+    int thread;    // of its block
+};
+
+class Order {
+    struct Block {
+        uint32_t first_epoch;
+        int64_t index;
+    };
+    struct Fence {    // what its thread knew of its own block
+        uint32_t first_epoch, epoch;
+        int warp;
+        uint32_t clock[32];
+    };
+    using Fences = std::vector<int>;    // numbers of fences, ascending
+    uint32_t epoch = 0, launch = 0, clock[1024][32] = {};    // [t][m]: how far lane m of its warp had come, as t knows
+    bool clocks_run = false;
+    std::vector<Block> blocks = {{0, 0}};    // of this launch, in the order in which they ran
+    std::vector<Fence> fences;
+    // Of each thread: the fences that it is behind; those that it will be behind after its next fence; and those that
+    // an atomic operation of it leaves to the next one at the same address
+    Fences behind[1024], met[1024], told[1024];
+    std::unordered_map<uintptr_t, Fences> left;
+
+    static void add(Fences& all, const Fences& more) {
+        Fences both;
+        std::set_union(all.begin(), all.end(), more.begin(), more.end(), std::back_inserter(both));
+        all.swap(both);
+    }
+    // Threads that meet learn from each other
+    void join(Fences (&of)[1024], int first, uint32_t lanes, int count) {
+        Fences joint;
+        for (int t = first; t < first + count; t++)
+            if (count > 32 || lanes >> (t - first) & 1) add(joint, of[t]);
+        for (int t = first; t < first + count; t++)
+            if (count > 32 || lanes >> (t - first) & 1) of[t] = joint;
+    }
+    void join_all(int first, uint32_t lanes, int count) {
+        if (fences.empty()) return;
+        for (auto* of : {&behind, &met, &told}) join(*of, first, lanes, count);
+    }
+    void threads_begin() {
+        if (clocks_run) memset(clock, 0, sizeof clock), clocks_run = false;
+        if (!fences.empty())
+            for (int t = 0; t < 1024; t++) behind[t].clear(), met[t].clear(), told[t].clear();
+    }
+    bool behind_a_fence_after(const Moment& a, int thread) const {
+        for (int number : behind[thread]) {
+            const Fence& f = fences[size_t(number)];
+            if (a.epoch < f.first_epoch || a.epoch > f.epoch) continue;
+            if (a.epoch < f.epoch || (a.thread / 32 == f.warp && f.clock[a.thread % 32] > a.clock)) return true;
+        }
+        return false;
+    }
+
+public:
+    void launch_begins() {
+        threads_begin();
+        launch = ++epoch, blocks.clear(), fences.clear(), left.clear();
+    }
+    void block_begins(int64_t index) {
+        threads_begin();
+        blocks.push_back({++epoch, index});
+    }
+    void barrier() { epoch++, join_all(0, 0, 1024); }
+    void warp_meets(int warp, uint32_t lanes) {
+        uint32_t joint[32] = {};
+        for (int l = 0; l < 32; l++)
+            for (int m = 0; m < 32; m++)
+                if (lanes >> l & 1) joint[m] = std::max(joint[m], clock[32 * warp + l][m] + (l == m));
+        for (int l = 0; l < 32; l++)
+            if (lanes >> l & 1) memcpy(clock[32 * warp + l], joint, sizeof joint);
+        clocks_run = true, join_all(32 * warp, lanes, 32);
+    }
+    void fence(int thread) {
+        clock[thread][thread % 32]++, clocks_run = true;
+        add(behind[thread], met[thread]), met[thread].clear();
+        Fence f = {blocks.back().first_epoch, epoch, thread / 32, {}};
+        memcpy(f.clock, clock[thread], sizeof f.clock);
+        add(told[thread], behind[thread]), told[thread].push_back(int(fences.size()));
+        fences.push_back(f);
+    }
+    void atomic(int thread, uintptr_t at) {
+        if (fences.empty()) return;
+        Fences& here = left[at];
+        add(met[thread], here), add(here, told[thread]);
+    }
+
+    Moment now(int thread) const { return {epoch, clock[thread][thread % 32], thread}; }
+    bool of_this_launch(uint32_t e) const { return e > launch; }
+    bool of_this_block(const Moment& a) const { return a.epoch >= blocks.back().first_epoch; }
+    int64_t block_of(const Moment& a) const {
+        auto later = [](uint32_t e, const Block& b) { return e < b.first_epoch; };
+        return (std::upper_bound(blocks.begin(), blocks.end(), a.epoch, later) - 1)->index;
+    }
+    // Whether access a is before what this thread of the block that runs does now
+    bool before(const Moment& a, int thread) const {
+        if (of_this_block(a)) {
+            if (a.thread == thread || a.epoch < epoch) return true;
+            if (a.thread / 32 == thread / 32 && clock[thread][a.thread % 32] > a.clock) return true;
+        }
+        return !fences.empty() && behind_a_fence_after(a, thread);
+    }
+};
+
+}    // namespace counters

@@ -1,0 +1,44 @@
+// Which bytes of memory somebody has written: of shared memory since the block began, and of arrays in global memory
+// of which it is known that nobody had written them before.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+namespace counters {
+
+class Written {    // a piece of memory, a bit for each byte
+    uintptr_t start = 0, end = 0;
+    std::vector<uint64_t> bits;
+    template <class F> bool each(uintptr_t at, size_t size, F f) {    // words of bits, until f says no
+        uintptr_t stop = std::min(at + size, end);
+        for (uintptr_t from = std::max(at, start); from < stop;) {
+            uintptr_t i = from - start, to = std::min(stop, start + (i / 64 + 1) * 64);
+            uint64_t mask = (to - from == 64 ? ~uint64_t(0) : (uint64_t(1) << (to - from)) - 1) << i % 64;
+            if (!f(bits[i / 64], mask)) return false;
+            from = to;
+        }
+        return true;
+    }
+
+public:
+    Written() = default;
+    Written(uintptr_t start, size_t size) { begin(start, size); }
+    void begin(uintptr_t from, size_t size) {    // nobody has written anything
+        start = from, end = from + size;
+        bits.assign((size + 63) / 64, 0);
+    }
+    bool has(uintptr_t at) const { return at >= start && at < end; }
+    bool meets(uintptr_t at, size_t size) const { return at < end && start < at + size; }
+    void write(uintptr_t at, size_t size) {
+        each(at, size, [](uint64_t& word, uint64_t mask) {
+            word |= mask;
+            return true;
+        });
+    }
+    bool all(uintptr_t at, size_t size) {    // that lie in this piece
+        return each(at, size, [](uint64_t& word, uint64_t mask) { return (word & mask) == mask; });
+    }
+};
+
+}    // namespace counters
