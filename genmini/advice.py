@@ -14,6 +14,7 @@ What a swap gains is timed by genmini/trials.py.
 
 import re
 from dataclasses import dataclass, field
+from math import prod
 
 from genmini import kernels, operations
 
@@ -70,12 +71,46 @@ def _conv(calls):
 
 def _of_classes(calls):
     """Each target is the number of a class, and none is weighed or smoothed."""
-    first = calls[0]
-    if first.name != "cross_entropy_loss":
-        return True
-    logits, target, *more = first.shapes
+    first, last = calls[0], calls[-1]
+    logits = first.shapes[0]
+    if first.name == "log_softmax":
+        dim = next((number for number in first.scalars if type(number) is int), 1)
+        of_one = prod(next(filter(None, last.shapes[1:]), [0])) * (logits[dim:] or [1])[0] == prod(logits)
+        return len(logits) > 1 and of_one and not (last.name.startswith("nll_loss") and any(last.shapes[2:]))
+    _, target, *more = first.shapes
     smooth = any(isinstance(number, float) and number > 0 for number in first.scalars)
     return len(logits) > 1 and target == logits[:1] + logits[2:] and not any(more) and not smooth
+
+
+def _least_of_rows(calls):
+    """The least of each row, over products of rows with one matrix, or over Euclidean distances from its rows."""
+    product = next((call for call in calls if call.name in ("cdist", "mm", "matmul", "addmm")), None)
+    if product is None or not any(type(number) is int for number in calls[-1].scalars):  # of no dimension: of all
+        return False
+    euclidean = product.name != "cdist" or product.scalars[2:3] in ([], [2])
+    rows, matrix = ([[]] + [shape for shape in product.shapes if shape])[-2:]
+    return euclidean and len(rows) > 1 and len(matrix) == 2
+
+
+def _of_pairs(calls):
+    """Two losses of one matrix, of N rows against N rows."""
+    product, *losses = (call for call in calls if call.name in ("matmul", "mm", "cross_entropy_loss"))
+    N = product.shapes[0][:1]
+    return len(product.shapes[0]) == 2 and all(loss.shapes[0] == N + N and _of_classes([loss]) for loss in losses)
+
+
+def _of_a_layer(calls):
+    """A mask times the weight of a convolution that keeps height and width, of all channels."""
+    x, (_, C, *sides) = calls[-1].shapes[:2]
+    stride, *padding, dilation = [of for of in calls[-1].scalars if isinstance(of, list)] or [[1], [1]]
+    return (_masks_weight(calls) and len(x) == 4 and x[1] == C and {*sides} <= {1, 3, 5, 7}
+            and {*stride, *dilation} == {1} and padding in ([], [[side // 2 for side in sides]]))
+
+
+def _sums_of_codes(calls):
+    """One-hot columns times rows: with one-hot rows it would be a look-up."""
+    one_hot, product = calls
+    return len(one_hot.shapes[0]) == 1 and product.shapes[0][1:] == one_hot.shapes[0] and len(product.shapes[1]) == 2
 
 
 def _masks_weight(calls):
@@ -100,22 +135,22 @@ PATTERNS = [  # the first that matches takes the calls
     Pattern("group_norm_silu", r"group_norm (?:mul |add )*silu ", _norm),
     Pattern("nearest_code", r"(?:cdist |(?:mm |matmul |addmm |addcmul |mul |add |sub |rsub |neg )+)(?:argmin |min )",
             lambda calls: "ops.nearest_code(z, codebook)",
-            lambda calls: any(call.name in ("cdist", "mm", "matmul", "addmm") for call in calls)),
+            _least_of_rows),
     Pattern("info_nce", r"(?:matmul |mm )(?:mul |div |exp |arange )*cross_entropy_loss (?:arange )?cross_entropy_loss ",
-            lambda calls: "ops.info_nce(a, b, scale)",
-            lambda calls: len({*_named(calls, "cross_entropy_loss").shapes[0]}) == 1),
+            lambda calls: "ops.info_nce(a, b, scale)", _of_pairs),
     Pattern("softmax_nll", r"cross_entropy_loss |log_softmax (?:nll_loss(?:_nd|2d)? |gather |take_along_dim )",
             lambda calls: "ops.softmax_nll(logits, target)", _of_classes),
     Pattern("masked_linear", r"mul linear ", _linear, _masks_weight),
-    Pattern("masked_conv2d", r"mul conv2d ", _conv, _masks_weight),
+    Pattern("masked_conv2d", r"mul conv2d ", _conv, _of_a_layer),
     Pattern("gaussian_kl", r"(?:randn_like )?(?:mul |div )?exp (?:randn_like )?mul add ",
             lambda calls: "z, kl = ops.gaussian_kl(mu, log_var)",
-            lambda calls: any(call.name == "randn_like" for call in calls)),
+            lambda calls: any(call.name == "randn_like" for call in calls) and _of_one_shape(calls)),
     Pattern("affine_coupling", r"exp mul add ", lambda calls: "y, logdet = ops.affine_coupling(x, s, t)",
             _of_one_shape),
     Pattern("q_sample", r"(?:randn_like )?mul (?:randn_like )?mul add ",
             lambda calls: "x_t, y = ops.q_sample(x0, t, alpha, sigma)", _of_times),
-    Pattern("code_stats", r"one_hot (?:mm |matmul )", lambda calls: "count, total = ops.code_stats(z, index, K)"),
+    Pattern("code_stats", r"one_hot (?:mm |matmul )", lambda calls: "count, total = ops.code_stats(z, index, K)",
+            _sums_of_codes),
 ]
 
 

@@ -90,6 +90,37 @@ def test_what_no_room_serves_gets_no_advice(function):
     assert genmini.profile(function, steps=1).swaps == []
 
 
+many = torch.randn(2, 20, 3)
+
+
+@pytest.mark.parametrize("function", [
+    lambda: x + (0.5 * s[0]).exp() * torch.randn_like(x), lambda: x[0] + s[0].exp() * torch.randn_like(x[0]),
+    lambda: torch.cdist(many, many[:, :7]).argmin(2), lambda: (many @ many.mT).argmin(2),
+    lambda: (z @ codebook[0]).argmin(0), lambda: (z @ codebook.T).min(), lambda: torch.cdist(z, codebook, 1).argmin(1),
+    lambda: F.one_hot(target, 4).float() @ x[:4, 0, None], lambda: F.one_hot(target[None], 4).float() @ x[:4, 0, None],
+    lambda: F.conv2d(images[:, :4], of_conv[:, :1] * of_conv[:, :1], groups=4, padding=1),
+    lambda: F.conv2d(images[:, :3], of_conv * conv.weight, stride=2, padding=1),
+    lambda: F.conv2d(images[:, :3], of_conv * conv.weight), lambda: F.conv2d(images[0, :3], of_conv * conv.weight),
+    lambda: F.conv2d(images[:, :3], of_conv[..., :2] * conv.weight[..., :2], padding="same"),
+    lambda: logits[0].log_softmax(0).gather(0, target[:1]),
+    lambda: logits.log_softmax(1).gather(1, target[:8].view(4, 2)),
+    lambda: F.nll_loss(logits.log_softmax(1), target, logits.exp()[0]),
+], ids=["noise of one scale", "noise of a vector", "batches of distances", "batches of products", "one code",
+        "least of all", "sums of differences", "look-up", "look-ups", "groups", "stride", "no padding", "one image",
+        "even", "one example", "several of a row", "weights of nll_loss"])
+def test_a_pattern_of_other_shapes_is_neither_advised_nor_timed(function):
+    assert genmini.profile(function, steps=1).swaps == []
+
+
+def test_a_trial_that_fails_ends_no_profile(monkeypatch):
+    def refused(calls, dtype):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setitem(trials.TRIALS, "softmax_nll", refused)
+    (swap,) = genmini.profile(CASES["softmax_nll"][0], steps=1).swaps
+    assert swap.before is None and swap.after is None and not swap.gains
+
+
 @pytest.mark.parametrize("loss", [
     lambda: F.cross_entropy(logits, logits.softmax(1)), lambda: F.cross_entropy(logits, target, torch.ones(4)),
     lambda: F.cross_entropy(logits, target, label_smoothing=0.1), lambda: F.cross_entropy(logits[0], target[0]),
