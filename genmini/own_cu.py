@@ -73,7 +73,7 @@ def count(path, call="", seconds=SECONDS):
     copy = os.path.realpath(folder / "text" / _safe(source))
     names = counters.names(source) | {copy: source.name}
     if kind != "counted":
-        raise CannotCount("\n".join([*printed.splitlines(), _what_happened(kind, rest, folder, names)]))
+        raise CannotCount("\n".join([*printed.splitlines(), _what_happened(kind, rest, folder, source, names)]))
     launches = counters.placed(rest, folder / "own.counted.so", names)
     if not launches:
         raise CannotCount(f"the call launches no kernel of {path}: kernel<<<blocks, threads>>>(...) does")
@@ -248,13 +248,15 @@ def _run(library, seconds):
         return report.read_text() if report.exists() else f"ended\n{status}", text
 
 
-def _what_happened(kind, text, folder, names):
+def _what_happened(kind, text, folder, source, names):
     if kind == "crashed":
         offset, _, text = text.partition("\n")
         place = (0 <= int(offset) < 2**40) and counters.frames(folder / "own.counted.so", [int(offset)])[int(offset)]
         file, line = counters.place(place or (), names)
         return f"the call crashed{f' in {file}:{line}' * bool(file)}: {text}"
     if kind == "refused":
+        copy = _safe(source)
+        text = text.replace(str(folder / "text" / copy), source.name).replace(f" in {copy}:", f" in {source.name}:")
         return f"the call failed: {text}"
     status = int(text)
     if status < 0:

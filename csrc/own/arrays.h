@@ -25,7 +25,8 @@ static std::vector<Piece>& pieces() {
     static std::vector<Piece>& all = *new std::vector<Piece>;
     return all;
 }
-static const char* report;    // the path of a file
+static const char* report;      // the path of a file
+static std::string launched;    // "k.cu:7", where the launch stands that runs
 constexpr size_t ALIGNED = 256;    // as cudaMalloc does
 constexpr unsigned char UNTOUCHED = 0xff;
 
@@ -34,7 +35,7 @@ inline void tell(const char* kind, const std::string& text) {
 }
 [[noreturn]] inline void refuse(const std::string& text) {
     fflush(nullptr);
-    tell("refused", text);
+    tell("refused", (launched.empty() ? "" : "the launch in " + launched + ": ") + text);
     _exit(1);
 }
 
@@ -59,6 +60,8 @@ inline void named(void* start, const char* name) {
         if (piece.start == start && piece.bytes) gpu_array(start, int64_t(piece.bytes), name, 1);
 }
 
+constexpr const char* NOWHERE = "an address in no array of the call";
+
 // "4 bytes behind x, which has 4096": where an address lies beside the nearest array
 inline std::string beside(const char* at) {
     for (const Piece& piece : pieces()) {
@@ -67,7 +70,7 @@ inline std::string beside(const char* at) {
         if (at >= end && at < high) return std::to_string(at - end) + " bytes behind the end of" + has;
         if (at < piece.start && at >= low) return std::to_string(piece.start - at) + " bytes before the start of" + has;
     }
-    return at < (const char*)(1 << 16) ? "an address near 0" : "an address in no array of the call";
+    return at < (const char*)(1 << 16) ? "an address near 0" : NOWHERE;
 }
 
 // What was written between an array and the memory that cannot be touched
@@ -83,18 +86,24 @@ inline void crashed(int signal, siginfo_t* info, void* context) {
     COUNTED(leave());
     auto& machine = ((ucontext_t*)context)->uc_mcontext;
 #if defined(__x86_64__)
-    const char* place = (const char*)machine.gregs[REG_RIP];
+    const char *place = (const char*)machine.gregs[REG_RIP], *stack = (const char*)machine.gregs[REG_RSP];
 #elif defined(__aarch64__)
-    const char* place = (const char*)machine.pc;
+    const char *place = (const char*)machine.pc, *stack = (const char*)machine.sp;
 #else
-    const char* place = &__ehdr_start;
+    const char *place = &__ehdr_start, *stack = nullptr;
 #endif
     std::string text = std::to_string(place - &__ehdr_start) + "\n";
     if (emulator::self) text += "thread " + emulator::triple(emulator::self->index) + " of block " +
                                 emulator::triple(emulator::block->index) + " ";
     if (signal == SIGFPE) text += "divided an integer by zero";
     else if (signal == SIGABRT) text += "called abort, as a failed assert does";
-    else text += "touched " + beside((const char*)info->si_addr);
+    else {
+        const char* at = (const char*)info->si_addr;
+        std::string where = beside(at);
+        text += "touched " + where;
+        if (where == NOWHERE && stack && uintptr_t(at - stack + (1 << 20)) < 2 << 20)
+            text += ", near the stack: a recursion without end, or variables too large for it?";
+    }
     fflush(stdout);
     tell("crashed", text);
     _exit(1);

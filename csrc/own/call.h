@@ -59,7 +59,7 @@ template <class T> struct Array {
         if constexpr (genmini::is_number<T>) fill([](int64_t i) { return i; });
         else if (p) memset((void*)p, 0, size_t(bytes));
     }
-    explicit Array(int64_t rows, int64_t columns = 0) : Array("an array", rows, columns) {}
+    explicit Array(int64_t rows, int64_t columns = 0) : Array("array", rows, columns) {}
 
     int64_t size() const { return rows * (columns ? columns : 1); }
     operator T*() const { return p; }
@@ -73,22 +73,28 @@ template <class T> struct Array {
     }
 };
 
+#if !defined(__CUDACC__)
 namespace genmini {
 template <class... P> struct Configured {
     void (*kernel)(P...);
     dim3 grid, block;
     size_t shared_bytes;
     void* stream;
+    std::string place;    // of the launch
     template <class... A> void operator()(A... arguments) const {
         static_assert(sizeof...(A) == sizeof...(P), "this kernel takes another number of arguments");
-#if !defined(__CUDACC__)
+        launched = place;
         if (!grid.x || !grid.y || !grid.z) refuse("a launch of 0 blocks, which CUDA calls an error");
-#endif
-        if constexpr (sizeof...(A) == sizeof...(P)) launch(kernel, grid, block, shared_bytes, stream, arguments...);
+        if constexpr (sizeof...(A) == sizeof...(P))
+            if (int code = launch(kernel, grid, block, shared_bytes, stream, arguments...)) refuse(gpu_error(code));
+        check_edges();
+        launched.clear();
     }
 };
 template <class... P> Configured<P...> configured(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes = 0,
-                                                  void* stream = nullptr) {
-    return {kernel, grid, block, shared_bytes, stream};
+                                                  void* stream = nullptr, const char* file = __builtin_FILE(),
+                                                  int line = __builtin_LINE()) {
+    return {kernel, grid, block, shared_bytes, stream, std::string(file) + ":" + std::to_string(line)};
 }
 }    // namespace genmini
+#endif

@@ -29,6 +29,12 @@ __global__ void endless(volatile float* x) {
     while (x[0] == 0) {}
 }
 __global__ void divide(int* x, int n) { x[0] /= n; }
+__device__ int deep(int n) {
+    volatile char much[4096];
+    much[n & 4095] = 1;
+    return deep(n + 1) + much[5];
+}
+__global__ void recurs(float* x) { x[0] = deep(0); }
 __global__ void reversed(const int4* a, float* b, int n) {
     extern __shared__ float s[];
     s[threadIdx.x] = float(a[threadIdx.x].y) + __expf(0) + rsqrtf(1);    // of reversed
@@ -39,12 +45,14 @@ int main(int argc, char** argv) {
     const char* way = getenv("WAY");
     auto is = [&](const char* name) { return !strcmp(way, name); };
     if (is("far")) { Array<float> x(64); put<<<1, 32>>>(x, 512); }
+    if (is("beside")) { Array<float> x(60); put<<<1, 2>>>(x, 64); }
     if (is("near")) { Array<float> x(60); put<<<1, 61>>>(x, 1); }
     if (is("before")) { Array<float> x(64); put<<<1, 32>>>(x, -1); }
     if (is("host")) { float* x = (float*)malloc(256); put<<<1, 32>>>(x, 1); }
     if (is("none")) put<<<1, 32>>>(nullptr, 1);
     if (is("stuck")) { Array<float> x(64); stuck<<<1, 32>>>(x); }
     if (is("endless")) { Array<float> x(64); endless<<<1, 32>>>(x); }
+    if (is("recurs")) { Array<float> x(64); recurs<<<1, 1>>>(x); }
     if (is("divide")) { Array<int> x(64); divide<<<1, 1>>>(x, 0); }
     if (is("large")) { Array<float> x(64); put<<<1, 1025>>>(x, 1); }
     if (is("empty")) { Array<float> x(64); put<<<0, 32>>>(x, 1); }
@@ -73,19 +81,23 @@ int main(int argc, char** argv) {
 """
 MORE = "__device__ inline float more(int n) { return n + 1; }\n"
 SEEN = {  # WAY: what is said of it
+    "beside": "the call crashed in k.cu:6: thread (1,0,0) of block (0,0,0) touched 16 bytes behind the end of x, which "
+              "has 240 bytes",
     "far": "the call crashed in k.cu:6: thread (1,0,0) of block (0,0,0) touched 1792 bytes behind the end of x, which "
            "has 256 bytes",
-    "near": "the call failed: a kernel wrote 0 bytes behind the end of x, which has 240 bytes",
-    "before": "the call failed: a kernel wrote 124 bytes before the start of x, which has 256 bytes",
-    "host": "the call failed: argument 0 points to no array of the program's",
+    "near": "LAUNCH: a kernel wrote 0 bytes behind the end of x, which has 240 bytes",
+    "before": "LAUNCH: a kernel wrote 124 bytes before the start of x, which has 256 bytes",
+    "host": "LAUNCH: argument 0 points to no array of the program's",
     "none": "the call crashed in k.cu:6: thread (0,0,0) of block (0,0,0) touched an address near 0",
-    "stuck": "the call failed: block (0,0,0) of grid (1,1,1): dead-lock: threads 0-15 at __syncthreads in k.cu:9; "
+    "stuck": "LAUNCH: block (0,0,0) of grid (1,1,1): dead-lock: threads 0-15 at __syncthreads in k.cu:9; "
              "threads 16-31 at __shfl_sync(0xffffffff) in k.cu:10",
     "endless": "the call did not end within 1 s, and was stopped: a loop without end? Smaller sizes take less; "
                "--seconds gives it more",
+    "recurs": "the call crashed in k.cu:16: thread (0,0,0) of block (0,0,0) touched an address in no array of the "
+              "call, near the stack: a recursion without end, or variables too large for it?",
     "divide": "the call crashed in k.cu:15: thread (0,0,0) of block (0,0,0) divided an integer by zero",
-    "large": "the call failed: a block of (1025,1,1) threads; the limits are (1024,1024,64) and 1024 in all",
-    "empty": "the call failed: a launch of 0 blocks, which CUDA calls an error",
+    "large": "LAUNCH: a block of (1025,1,1) threads; the limits are (1024,1024,64) and 1024 in all",
+    "empty": "LAUNCH: a launch of 0 blocks, which CUDA calls an error",
     "memory": "the call failed: huge of 9007199.254741 GB is larger than the free memory here",
     "negative": "the call failed: few has fewer than 0 numbers",
     "exit": "the call ended its process by exit, with status 3: it is counted where it returns",
@@ -167,7 +179,15 @@ def test_a_call_that_goes_wrong_is_named(here, monkeypatch, way):
     monkeypatch.setenv("WAY", way)
     with pytest.raises(own_cu.CannotCount) as error:
         own_cu.count("k.cu", seconds=1 if way == "endless" else 60)
-    assert str(error.value) == SEEN[way]
+    line = next((number for number, text in enumerate(SOURCE.splitlines(), 1) if f'is("{way}")' in text), None)
+    assert str(error.value) == SEEN[way].replace("LAUNCH", f"the call failed: the launch in k.cu:{line}")
+
+
+def test_a_place_has_the_users_name_of_the_file(tmp_path):
+    """Compilers saw another one."""
+    told = f"the launch in {tmp_path}/text/source.cu:9: dead-lock: threads 0-15 at __syncthreads in source.cu:3"
+    assert own_cu._what_happened("refused", told, tmp_path, Path("a b.cu"), {}) == (
+        "the call failed: the launch in a b.cu:9: dead-lock: threads 0-15 at __syncthreads in a b.cu:3")
 
 
 def test_a_failed_assertion_is_shown(here, monkeypatch):
