@@ -152,7 +152,20 @@ def _closing(words, at):
 def _dynamic(words):
     for found in DYNAMIC.finditer(words):
         lines = "\n" * found[0].count("\n")
-        yield *found.span(), f"{found[1]}* {found[2]} = dynamic_shared<{found[1]}>();{lines}"
+        here = (f"{found[1]}* {found[2]} = dynamic_shared<{found[1]}>();" if _in_a_function(words[: found.start()]) else
+                f"static const ::genmini::Dynamic<{found[1]}> {found[2]};")
+        yield *found.span(), here + lines
+
+
+def _in_a_function(before):
+    """Whether a brace is open that is not a namespace's."""
+    opened = []
+    for found in re.finditer(r"(\bnamespace\b[\w\s:]*|\bextern\s+)?\{|\}", before):
+        if found[0] != "}":
+            opened.append(found[1] is None)
+        elif opened:
+            opened.pop()
+    return any(opened)
 
 
 def _named(words):

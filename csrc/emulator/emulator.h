@@ -175,12 +175,34 @@ static void run_block(Block& b, uint64_t) {
 }
 #endif
 
+#if defined(EMULATOR_COUNT)
+// Ends at most 127 bytes before memory without access: who goes on beyond its end faults there
+static const size_t GUARD = 16 << 10;
+static size_t up_to(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
+static void* new_shared(size_t bytes) {
+    size_t room = up_to(bytes, GUARD);
+    char* memory = (char*)mmap(nullptr, room + GUARD, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return nullptr;
+    mprotect(memory + room, GUARD, PROT_NONE);
+    return memory + room - up_to(bytes, 128);
+}
+static void free_shared(void* start, size_t bytes) {
+    size_t room = up_to(bytes, GUARD);
+    if (start) munmap((char*)start + up_to(bytes, 128) - room, room + GUARD);
+}
+#else
+static void* new_shared(size_t bytes) {    // the exact size: AddressSanitizer guards its end
+    void* start;
+    return posix_memalign(&start, 128, bytes) ? nullptr : start;
+}
+static void free_shared(void* start, size_t) { free(start); }
+#endif
+
 // One OS thread of a launch: it runs block `i`, then the next that is free, until there is none. Each OS thread begins
 // with a block of its own, even if another could have run all of them before it starts: ThreadSanitizer then sees that
 // nothing orders two blocks, whatever the machine does.
 static void work(Launch& launch, Block& b, uint64_t i) {
-    // the exact size: AddressSanitizer guards its end
-    if (posix_memalign(&b.dynamic_shared, 128, launch.shared_bytes)) b.dynamic_shared = nullptr;
+    b.dynamic_shared = new_shared(launch.shared_bytes);
     block = nullptr;    // a first access creates the thread_local memory of this library
     Range statics = {};
 #if !defined(EMULATOR_ONE_BLOCK_AT_A_TIME)
@@ -196,7 +218,7 @@ static void work(Launch& launch, Block& b, uint64_t i) {
         run_block(b, launch.seed * 7919 + i);
     }
     self = nullptr, block = nullptr;
-    free(b.dynamic_shared);
+    free_shared(b.dynamic_shared, launch.shared_bytes);
 }
 
 static std::mutex idle_lock;

@@ -64,6 +64,13 @@ constexpr const char* NOWHERE = "an address in no array of the call";
 
 // "4 bytes behind x, which has 4096": where an address lies beside the nearest array
 inline std::string beside(const char* at) {
+    if (emulator::block) {
+        size_t bytes = emulator::block->launch->shared_bytes;
+        const char* end = (const char*)emulator::block->dynamic_shared + bytes;
+        if (at >= end && at < end + emulator::GUARD)
+            return std::to_string(at - end) + " bytes behind the end of the dynamic shared memory, which has " +
+                   std::to_string(bytes) + " bytes: kernel<<<grid, block, bytes>>>";
+    }
     for (const Piece& piece : pieces()) {
         const char *end = piece.start + piece.bytes, *low = piece.from - (1 << 12), *high = piece.to + (1 << 12);
         std::string has = " " + piece.name + ", which has " + std::to_string(piece.bytes) + " bytes";

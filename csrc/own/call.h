@@ -75,6 +75,13 @@ template <class T> struct Array {
 
 #if !defined(__CUDACC__)
 namespace genmini {
+// extern __shared__ T name[]; outside of a function: the memory of the block that runs
+template <class T> struct Dynamic {
+    operator T*() const { return dynamic_shared<T>(); }
+    template <class U> explicit operator U*() const { return (U*)dynamic_shared<T>(); }
+    template <class I> T& operator[](I i) const { return dynamic_shared<T>()[i]; }
+    template <class I> T* operator+(I i) const { return dynamic_shared<T>() + i; }
+};
 template <class... P> struct Configured {
     void (*kernel)(P...);
     dim3 grid, block;

@@ -29,6 +29,13 @@ __global__ void endless(volatile float* x) {
     while (x[0] == 0) {}
 }
 __global__ void divide(int* x, int n) { x[0] /= n; }
+extern __shared__ float outside[];
+__global__ void shared(float* x) {
+    float* half = (float*)outside + blockDim.x / 2;
+    outside[threadIdx.x] = x[threadIdx.x];
+    __syncthreads();
+    if (threadIdx.x < 16) x[threadIdx.x] = *(outside + threadIdx.x) + half[threadIdx.x];
+}
 __device__ int deep(int n) {
     volatile char much[4096];
     much[n & 4095] = 1;
@@ -52,6 +59,8 @@ int main(int argc, char** argv) {
     if (is("none")) put<<<1, 32>>>(nullptr, 1);
     if (is("stuck")) { Array<float> x(64); stuck<<<1, 32>>>(x); }
     if (is("endless")) { Array<float> x(64); endless<<<1, 32>>>(x); }
+    if (is("shared")) { Array<float> x(32); shared<<<1, 32, 128>>>(x); x.print(3); }
+    if (is("forgotten")) { Array<float> x(32); shared<<<1, 32>>>(x); }
     if (is("recurs")) { Array<float> x(64); recurs<<<1, 1>>>(x); }
     if (is("divide")) { Array<int> x(64); divide<<<1, 1>>>(x, 0); }
     if (is("large")) { Array<float> x(64); put<<<1, 1025>>>(x, 1); }
@@ -93,7 +102,9 @@ SEEN = {  # WAY: what is said of it
              "threads 16-31 at __shfl_sync(0xffffffff) in k.cu:10",
     "endless": "the call did not end within 1 s, and was stopped: a loop without end? Smaller sizes take less; "
                "--seconds gives it more",
-    "recurs": "the call crashed in k.cu:16: thread (0,0,0) of block (0,0,0) touched an address in no array of the "
+    "forgotten": "the call crashed in k.cu:19: thread (0,0,0) of block (0,0,0) touched 0 bytes behind the end of the "
+                 "dynamic shared memory, which has 0 bytes: kernel<<<grid, block, bytes>>>",
+    "recurs": "the call crashed in k.cu:23: thread (0,0,0) of block (0,0,0) touched an address in no array of the "
               "call, near the stack: a recursion without end, or variables too large for it?",
     "divide": "the call crashed in k.cu:15: thread (0,0,0) of block (0,0,0) divided an integer by zero",
     "large": "LAUNCH: a block of (1025,1,1) threads; the limits are (1024,1024,64) and 1024 in all",
@@ -169,6 +180,12 @@ def test_what_a_main_asks_of_the_cuda_runtime(here, monkeypatch):
     arrays = {example.array for row in counted.launches[0].rows for example in row.examples if row.space == "global"}
     assert arrays == {"a bytes 1024", "b float32 32"} and counted.launches[0].dynamic_shared == 256
     assert counted.launches[0].elsewhere == 0
+
+
+def test_dynamic_shared_memory_that_is_named_outside_of_the_kernel(here, monkeypatch):
+    monkeypatch.setenv("WAY", "shared")
+    counted = own_cu.count("k.cu")
+    assert counted.printed == "x = 16 18 20 ...\n" and row(counted, 0, "outside[threadIdx.x] =", "store", "shared")
 
 
 # ---- what goes wrong -------------------------------------------------------------------------------------------------
