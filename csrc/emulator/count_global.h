@@ -61,7 +61,8 @@ class GlobalRaces {
     }
     void keep(Kept& kept, const Access& now) {
         Seen& last = kept.last;
-        if (order.of_this_launch(last.epoch) && !order.before(last.when(), now.when.thread))
+        bool follows = last.what == ATOMIC && now.what == ATOMIC;    // at one address, who comes after now, after last
+        if (order.of_this_launch(last.epoch) && !follows && !order.before(last.when(), now.when.thread))
             (order.of_this_block(last.when()) ? kept.other : kept.foreign) = last;
         last = Seen(now);
     }
