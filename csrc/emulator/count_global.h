@@ -53,16 +53,17 @@ class GlobalRaces {
         }
         return *found;
     }
+    bool ordered(const Seen& a, const Access& b) const {
+        return !order.of_this_launch(a.epoch) || order.before(a.when(), b.when.thread);
+    }
     void compare(const Kept& before, const Access& b) {
         for (const Seen* a : {&before.last, &before.other, &before.foreign})
-            if (order.of_this_launch(a->epoch) && !(a->what == ATOMIC && b.what == ATOMIC) &&
-                !order.before(a->when(), b.when.thread))
-                found.add(RACE, false, a->access(), b);
+            if (!(a->what == ATOMIC && b.what == ATOMIC) && !ordered(*a, b)) found.add(RACE, false, a->access(), b);
     }
     void keep(Kept& kept, const Access& now) {
         Seen& last = kept.last;
         bool follows = last.what == ATOMIC && now.what == ATOMIC;    // at one address, who comes after now, after last
-        if (order.of_this_launch(last.epoch) && !follows && !order.before(last.when(), now.when.thread))
+        if (!follows && !ordered(last, now))
             (order.of_this_block(last.when()) ? kept.other : kept.foreign) = last;
         last = Seen(now);
     }
@@ -96,8 +97,12 @@ public:
     void load_read_only(const Access& now, uintptr_t at, size_t size) {
         for (uintptr_t byte = at; byte < at + size; byte++) read_only[byte] = now;
         Page& here = page(at / SIZE, __builtin_ctzll(size));
-        const Seen& written = here.pieces[at % SIZE >> here.shift].writes.last;
-        if (order.of_this_launch(written.epoch)) found.add(STALE, false, now, written.access());
+        size_t first = at % SIZE >> here.shift;
+        for (size_t i = first; i < first + (size >> here.shift); i++)
+            if (const Seen& written = here.pieces[i].writes.last; order.of_this_launch(written.epoch)) {
+                found.add(STALE, false, now, written.access());
+                return;
+            }
     }
 };
 

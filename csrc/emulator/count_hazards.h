@@ -19,7 +19,7 @@ private:
     std::vector<Written> fresh;    // arrays in global memory that nobody had written
 
     void look(Written& written, bool shared, const Access& now, bool reads, uintptr_t at, size_t size) {
-        if (reads && !written.all(at, size)) found.add(UNWRITTEN, shared, now, now);
+        if (reads && !written.some(at, size)) found.add(UNWRITTEN, shared, now, now);
         if (now.what == STORE || now.what == ATOMIC || (now.what == COPY && shared)) written.write(at, size);
     }
 

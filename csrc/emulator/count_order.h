@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <cstring>
 #include <iterator>
+#include <memory>
 #include <unordered_map>
 #include <vector>
 
@@ -35,7 +36,7 @@ class Order {
         int warp;
         uint32_t clock[32];
     };
-    using Fences = std::vector<int>;    // numbers of fences, ascending
+    using Fences = std::shared_ptr<const std::vector<int>>;    // ascending numbers; null: none
     uint32_t epoch = 0, launch = 0, clock[1024][32] = {};    // [t][m]: how far lane m of its warp had come, as t knows
     bool clocks_run = false;
     std::vector<Block> blocks = {{0, 0}};    // of this launch, in the order in which they ran
@@ -43,12 +44,20 @@ class Order {
     // Of each thread: the fences that it is behind; those that it will be behind after its next fence; and those that
     // an atomic operation of it leaves to the next one at the same address
     Fences behind[1024], met[1024], told[1024];
+    int own[1024] = {};    // and the last fence of the thread itself, + 1, until others share it
     std::unordered_map<uintptr_t, Fences> left;
 
-    static void add(Fences& all, const Fences& more) {
-        Fences both;
-        std::set_union(all.begin(), all.end(), more.begin(), more.end(), std::back_inserter(both));
-        all.swap(both);
+    Fences once, with, made;    // the last sum: the next thread of the block mostly wants the same
+    void add(Fences& all, const Fences& more) {
+        if (!more || all == more) return;
+        if (all && all == once && more == with) {
+            all = made;
+            return;
+        }
+        auto both = std::make_shared<std::vector<int>>();
+        if (all) std::set_union(all->begin(), all->end(), more->begin(), more->end(), std::back_inserter(*both));
+        if (all) once = all, with = more, made = all = both;
+        else all = more;
     }
     // Threads that meet learn from each other
     void join(Fences (&of)[1024], int first, uint32_t lanes, int count) {
@@ -60,17 +69,25 @@ class Order {
     }
     void join_all(int first, uint32_t lanes, int count) {
         if (fences.empty()) return;
+        auto fresh = std::make_shared<std::vector<int>>();
+        for (int t = first; t < first + count; t++)
+            if ((count > 32 || lanes >> (t - first) & 1) && own[t]) fresh->push_back(own[t] - 1), own[t] = 0;
+        std::sort(fresh->begin(), fresh->end());
+        if (!fresh->empty()) add(told[first + (count > 32 ? 0 : __builtin_ctz(lanes))], fresh);
         for (auto* of : {&behind, &met, &told}) join(*of, first, lanes, count);
     }
     void threads_begin() {
         if (clocks_run) memset(clock, 0, sizeof clock), clocks_run = false;
         if (!fences.empty())
-            for (int t = 0; t < 1024; t++) behind[t].clear(), met[t].clear(), told[t].clear();
+            for (int t = 0; t < 1024; t++) behind[t] = met[t] = told[t] = nullptr, own[t] = 0;
     }
     bool behind_a_fence_after(const Moment& a, int thread) const {
-        for (int number : behind[thread]) {
-            const Fence& f = fences[size_t(number)];
-            if (a.epoch < f.first_epoch || a.epoch > f.epoch) continue;
+        if (!behind[thread]) return false;
+        auto earlier = [this](int number, uint32_t e) { return fences[size_t(number)].epoch < e; };
+        auto i = std::lower_bound(behind[thread]->begin(), behind[thread]->end(), a.epoch, earlier);
+        for (; i != behind[thread]->end(); i++) {    // of the block of a and not before it, then of later ones
+            const Fence& f = fences[size_t(*i)];
+            if (a.epoch < f.first_epoch) return false;
             if (a.epoch < f.epoch || (a.thread / 32 == f.warp && f.clock[a.thread % 32] > a.clock)) return true;
         }
         return false;
@@ -97,16 +114,17 @@ public:
     }
     void fence(int thread) {
         clock[thread][thread % 32]++, clocks_run = true;
-        add(behind[thread], met[thread]), met[thread].clear();
+        add(behind[thread], met[thread]), met[thread] = nullptr;
         Fence f = {blocks.back().first_epoch, epoch, thread / 32, {}};
         memcpy(f.clock, clock[thread], sizeof f.clock);
-        add(told[thread], behind[thread]), told[thread].push_back(int(fences.size()));
-        fences.push_back(f);
+        add(told[thread], behind[thread]);
+        fences.push_back(f), own[thread] = int(fences.size());
     }
     void atomic(int thread, uintptr_t at) {
         if (fences.empty()) return;
         Fences& here = left[at];
         add(met[thread], here), add(here, told[thread]);
+        if (own[thread]) add(here, std::make_shared<std::vector<int>>(1, own[thread] - 1));
     }
 
     Moment now(int thread) const { return {epoch, clock[thread][thread % 32], thread}; }

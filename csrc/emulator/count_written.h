@@ -36,8 +36,13 @@ public:
             return true;
         });
     }
-    bool all(uintptr_t at, size_t size) {    // that lie in this piece
-        return each(at, size, [](uint64_t& word, uint64_t mask) { return (word & mask) == mask; });
+    // Of each 8 bytes, or of all if they are fewer, at least one: who copies a structure reads its padding
+    bool some(uintptr_t at, size_t size) {
+        size_t piece = std::min(size, size_t(8));
+        for (size_t i = 0; i < size; i += piece)
+            if (has(at + i) && each(at + i, piece, [](uint64_t& word, uint64_t mask) { return !(word & mask); }))
+                return false;
+        return true;
     }
 };
 

@@ -212,6 +212,18 @@ template <bool bug> __global__ void empty_dynamic(const float*, float* y) {
     bug ? atomicAdd(s + threadIdx.x, 1) : atomicExch(s + threadIdx.x, 1);    // empty_dynamic: one, empty_dynamic: other
     y[threadIdx.x] = float(s[threadIdx.x]);
 }
+struct Best {    // 4 bytes of padding in the middle
+    float value;
+    int64_t index;
+};
+template <bool bug> __global__ void empty_member(const float*, float* y) {
+    __shared__ Best s[64];
+    s[threadIdx.x].value = 1;
+    if (!bug) s[threadIdx.x].index = threadIdx.x;
+    __syncthreads();
+    Best best = s[63 - threadIdx.x];    // empty_member: one, empty_member: other
+    y[threadIdx.x] = best.value + float(best.index);
+}
 template <bool bug> __global__ void empty_global(const float*, float* y) {
     if (!bug) y[64 + threadIdx.x] = 1;
     y[threadIdx.x] = y[64 + threadIdx.x];    // empty_global: one, empty_global: other
@@ -224,9 +236,31 @@ template <bool bug> __global__ void stale_later(const float*, float* y) {
     y[threadIdx.x] = 1;    // stale_later: one
     y[threadIdx.x + 64] = bug ? __ldg(y + threadIdx.x) : y[threadIdx.x];    // stale_later: other
 }
+template <bool bug> __global__ void stale_wide(const float*, float* y) {    // one of four numbers was written
+    if (threadIdx.x % 4 == 3) y[threadIdx.x] = 1;    // stale_wide: one
+    __syncthreads();
+    if (threadIdx.x >= 16) return;
+    float4 v = __ldg((const float4*)(y + (bug ? 0 : 64)) + threadIdx.x);    // stale_wide: other
+    y[128 + threadIdx.x] = v.x + v.w;
+}
+
+// ---- how long it takes ----------------------------------------------------------------------------------------------
+__global__ void crowd_fences(float* y) {    // all threads of all blocks
+    __shared__ bool last;
+    if (threadIdx.x == 0) y[blockIdx.x] = 1;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) last = atomicAdd((int*)y + 3000, 1) == int(gridDim.x) - 1;
+    __syncthreads();
+    __threadfence();
+    if (last) y[1000 + threadIdx.x] = y[threadIdx.x % gridDim.x];
+}
 
 }    // namespace
 
+extern "C" int run_fences(int64_t blocks, float* y) {
+    return launch(crowd_fences, dim3(unsigned(blocks)), dim3(256), 0, nullptr, y);
+}
 #define RUN(kernel, blocks, threads)                                                         \
     extern "C" int run_##kernel(int bug, const float* x, float* y) {                         \
         return bug ? launch(kernel<true>, dim3(blocks), dim3(threads), 256, nullptr, x, y)   \
@@ -257,6 +291,8 @@ RUN(each_fences, 4, 64)
 RUN(passed_on, 4, 32)
 RUN(empty, 2, 64)
 RUN(empty_dynamic, 1, 64)
+RUN(empty_member, 1, 64)
 RUN(empty_global, 1, 64)
 RUN(stale, 1, 64)
 RUN(stale_later, 1, 64)
+RUN(stale_wide, 1, 64)
