@@ -24,7 +24,7 @@ from genmini import kernels, limits
 torch._functorch.config.donated_buffer = False  # a compiled backward may run again from the same graph: see `backward`
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
-NO_KERNEL = ("reference", "cpu in PyTorch")  # what runs in rows that show no ratio; see `ours`
+NO_KERNEL = "reference"  # what runs in rows that show no ratio; see `ours`
 ROOT = Path(__file__).resolve().parent.parent
 copy_bandwidth = functools.partial(limits.copy_bandwidth, DEVICE)
 matmul_rate = functools.partial(limits.matmul_rate, DEVICE)
@@ -33,8 +33,8 @@ matmul_rate = functools.partial(limits.matmul_rate, DEVICE)
 def ours(*rooms):
     """{name in the table: rung} of the ways in which genmini runs these rooms here.
 
-    On a GPU these are the rungs of the first room, on a CPU what `auto` takes. The name is one of NO_KERNEL where
-    PyTorch computes all of them.
+    On a GPU these are the rungs of the first room, on a CPU what `auto` takes. The name is NO_KERNEL where PyTorch
+    computes the definitions of all of them.
     """
     if GPU:
         return {f"genmini {rung}": rung for rung in kernels.rungs(rooms[0])}

@@ -26,6 +26,7 @@ HERE = Path(__file__).resolve().parent
 SCRIPTS = ("dom.js", "costs.js", "access.js", "chart.js", "source.js", "why.js", "page.js")  # one after the other
 TITLE = "<title>Counted kernels</title>"  # of page.html
 MOST = 16  # examples of a line that are drawn
+SMS = {card.name: card.sms for card in predict.named("all")}
 
 
 def write(folder, rooms, say=lambda room: None, **sizes):
@@ -161,6 +162,7 @@ def _launch(launch, predicted, prediction):
         "registers": usage and usage.registers, "shared": (usage.shared if usage else 0) + launch.dynamic_shared,
         "spilled": usage and usage.stack + usage.local,
         "predicted": {row.card: {"occupancy": row.occupancy and row.occupancy.fraction, "seconds": row.at_least,
+                                 "sms": SMS[row.card],
                                  "limited": row.occupancy and row.occupancy.limited_by, "binds": row.binds,
                                  "by": {name: seconds for name, seconds in row.seconds.items() if seconds}}
                       for row in predicted},

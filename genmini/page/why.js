@@ -28,13 +28,15 @@ function lower(a, b) {
 
 /** What binds before, how much less of it is needed, and what binds then. */
 function ofCeilings(before, after, a, b) {
-  const leads = before.launches.reduce((x, y) => (y.predicted[CARD].seconds > x.predicted[CARD].seconds ? y : x));
+  const [leads, leadsThen] = [before, after].map((rung) => rung.launches.reduce(
+    (x, y) => (y.predicted[CARD].seconds > x.predicted[CARD].seconds ? y : x)));
   const most = leads.predicted[CARD], resource = most.binds;
   const now = needs(after, resource), was = needs(before, resource);
   const of = before.launches.length > 1 ? `, ${microseconds(most.seconds)} of it in ${leads.kernel.split("<")[0]}` : "";
   const said = [`${before.name} takes at least ${microseconds(a.seconds)} on an ${CARD}${of}, where `
-    + `${OF_RESOURCE[resource]} bind.`];
-  const then = b.binds === resource ? "" : `; now ${OF_RESOURCE[b.binds]} bind`;
+    + `${OF_RESOURCE[resource]} bind${busy(leads)}.`];
+  const others = busy(leadsThen) === busy(leads) ? "" : busy(leadsThen);
+  const then = b.binds === resource ? others : `; now ${OF_RESOURCE[b.binds]} bind${others}`;
   if (lower(a, b))
     said.push(`${after.name} takes at least ${microseconds(b.seconds)}, ${factor(a.seconds, b.seconds)}: for `
       + `${OF_RESOURCE[resource]} ${microseconds(now)} in place of ${microseconds(was)}${then}.`);
@@ -42,6 +44,12 @@ function ofCeilings(before, after, a, b) {
     said.push(`${after.name} takes at least ${microseconds(b.seconds)}${then}: this ceiling does not fall. It knows no `
       + `waiting, nor which warps stand idle${waits(before, after)}.`);
   return said;
+}
+
+/** A launch of few blocks leaves most of a card idle. */
+function busy({ grid, predicted }) {
+  const blocks = grid.reduce((x, y) => x * y, 1), { sms } = predicted[CARD];
+  return blocks < sms ? `, on ${blocks} of ${sms} SMs` : `, on all ${sms} SMs`;
 }
 
 /** What a warp, or a program in Triton, has to wait for in turn: requests and barriers. */

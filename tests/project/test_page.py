@@ -239,6 +239,7 @@ def test_a_browser_shows_the_page(room, width, dark):
     assert found["mistakes"] == [] and found["known"] == KNOWN
     assert found["dark"] == dark and found["texts"] > 300 and found["faint"] == []
     assert found["heat"][0] > 1.3 and found["heat"][1] > 3, "the least of a strip and the most, against the page"
+    assert " bind, on 1 of 132 SMs. " in found["why"] and ", on 4 of 132 SMs" in found["why"]
     before, after = (sum(row["requests"] for row in rung["rows"] if row["space"] == "global") for rung in room["rungs"])
     assert found["why"].endswith(  # of 8 warps, then of 4 blocks of 8, shared memory too
         "What falls: requests of a warp 41 → 11.5 (on average, in turn, ÷ 3.57); requests of global memory "
