@@ -63,7 +63,8 @@ class GlobalRaces {
     void keep(Kept& kept, const Access& now) {
         Seen& last = kept.last;
         bool follows = last.what == ATOMIC && now.what == ATOMIC;    // at one address, who comes after now, after last
-        if (!follows && !ordered(last, now))
+        bool hides = last.what != ATOMIC && now.what == ATOMIC;    // another atomic operation races with last alone
+        if (!follows && (hides || !ordered(last, now)))
             (order.of_this_block(last.when()) ? kept.other : kept.foreign) = last;
         last = Seen(now);
     }

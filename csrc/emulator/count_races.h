@@ -36,7 +36,7 @@ class Races {
     }
     static void keep(std::vector<Touch>& last, const Touch& a) {
         for (Touch& b : last)
-            if (b.when.thread == a.when.thread && b.bytes == a.bytes) {
+            if (b.when.thread == a.when.thread && b.bytes == a.bytes && (b.what == ATOMIC || a.what != ATOMIC)) {
                 b = a;
                 return;
             }

@@ -69,6 +69,14 @@ template <bool bug> __global__ void counted(const float*, float* y) {    // atom
     if (!bug) __syncthreads();
     y[threadIdx.x] = float(n);    // counted: other
 }
+template <bool bug> __global__ void zeroed(const float*, float* y) {    // its thread adds before the others
+    __shared__ int s[32];
+    if (threadIdx.x < 32) s[threadIdx.x] = 0;    // zeroed: one
+    if (!bug) __syncthreads();
+    atomicAdd(&s[threadIdx.x % 32], 1);    // zeroed: other
+    __syncthreads();
+    if (threadIdx.x < 32) y[threadIdx.x] = float(s[threadIdx.x]);
+}
 template <bool bug> __global__ void bytes(const float* x, float* y) {    // neighbours in one word of shared memory
     __shared__ uint8_t s[64];
     s[threadIdx.x] = uint8_t(x[threadIdx.x]);    // bytes: one
@@ -137,6 +145,11 @@ template <bool bug> __global__ void before(const float* x, float* y) {
 }
 template <bool bug> __global__ void one_cell(const float*, float* y) {    // all the same value: a race all the same
     if (threadIdx.x == 0) y[bug ? 0 : blockIdx.x] = 1;    // one_cell: one, one_cell: other
+}
+template <bool bug> __global__ void zeroed_bins(const float*, float* y) {
+    if (threadIdx.x < 32) y[threadIdx.x] = 0;    // zeroed_bins: one
+    if (!bug) __syncthreads();
+    atomicAdd(&y[threadIdx.x % 32], 1.0f);    // zeroed_bins: other
 }
 template <bool bug> __global__ void bins(const float*, float* y) {
     atomicAdd(&y[threadIdx.x], 1.0f);    // bins: one
@@ -273,6 +286,7 @@ RUN(halves, 1, 32)
 RUN(chain, 1, 32)
 RUN(shuffled, 1, 32)
 RUN(counted, 1, 64)
+RUN(zeroed, 1, 64)
 RUN(bytes, 1, 64)
 RUN(neighbour, 1, 64)
 RUN(matrices, 1, 64)
@@ -283,6 +297,7 @@ RUN(crowd, 1, 64)
 RUN(narrow, 1, 64)
 RUN(before, 4, 32)
 RUN(one_cell, 4, 32)
+RUN(zeroed_bins, 1, 64)
 RUN(bins, 4, 64)
 RUN(untold, 4, 32)
 RUN(unheard, 4, 32)
