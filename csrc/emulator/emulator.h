@@ -175,9 +175,9 @@ static void run_block(Block& b, uint64_t) {
 }
 #endif
 
+static const size_t GUARD = 16 << 10;    // bytes without access behind the dynamic shared memory of the build `counted`
 #if defined(EMULATOR_COUNT)
 // Ends at most 127 bytes before memory without access: who goes on beyond its end faults there
-static const size_t GUARD = 16 << 10;
 static size_t up_to(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
 static void* new_shared(size_t bytes) {
     size_t room = up_to(bytes, GUARD);

@@ -186,7 +186,7 @@ def test_native_threads_that_do_not_wait_for_all_tasks_are_found(tmp_path):
                   "all.work_done.wait(guard, [&] { return job.running == 0; });", "",
                   "a phase that does not wait for all its tasks", "cpu"), tmp_path)
     drive = ("import sys; sys.path.insert(0, 'csrc'); import sanitize; "
-             "print(*sanitize.drive(sanitize.DRIVERS / 'nearest_code_cpu.cpp', 'blocks'))")
+             "print(*sanitize.drive(sanitize.DRIVERS / 'nearest_code_cpu.cpp', 'tsan'))")
     done = subprocess.run([sys.executable, "-c", drive], cwd=tmp_path, capture_output=True, text=True)
     found = done.stdout.startswith("False") and "ThreadSanitizer: " in done.stdout
     assert found, done.stdout[-2000:] + done.stderr[-2000:]

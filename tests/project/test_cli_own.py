@@ -130,7 +130,7 @@ def test_a_kernel_in_triton_is_counted_by_its_tiles(capsys):
 @pytest.mark.parametrize("words, message", [
     (["bench", "nearest_code", "--with", "mine.cu"], "--with takes a .py file, got mine.cu"),
     (["bench", "nearest_code", "--with", "gone.py"], "gone.py"),
-    (["count", "nearest_code", "--with", "mine.py", "--card", "h100"], "--rung and --card are of the room's own"),
+    (["count", "nearest_code", "--with", "mine.py", "--card", "h100"], "--rung, --card and --l2 are of the room's own"),
     (["count", "nearest_code", "--with", "mine.py"], "backend 'other' of nearest_code launches kernels of no source"),
 ])
 def test_mistakes_end_in_a_line(capsys, words, message):
