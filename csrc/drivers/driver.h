@@ -14,14 +14,6 @@
 #include <vector>
 #include "../gpu.h"
 
-// With one OS thread for each CUDA thread a warp operation costs 32 switches of the operating system. Barriers do not
-// depend on dtypes: a few of the cases are enough then.
-#if defined(EMULATOR_OS_THREADS)
-constexpr bool SLOW = true;
-#else
-constexpr bool SLOW = false;
-#endif
-
 // Memory of exactly n numbers, whose bytes are 0xff (NaN) at first, so that a number that is never written shows
 template <class T> struct Array {
     T* p = nullptr;
