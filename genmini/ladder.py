@@ -80,19 +80,22 @@ def of_user(room, backend, device, sizes):
 
 def counted(room, cards, sizes):
     """-> [Rung], and why something is not compiled"""
-    rungs, prediction = joined([counting.count(room, rung, **sizes) for rung in kernels.rungs(room)], cards)
+    names = kernels.rungs(room)
+    rungs, prediction = joined([counting.count(room, rung, **sizes) for rung in names],
+                               [lesson(room, rung) for rung in names], cards)
     return rungs, prediction.why
 
 
-def joined(each, cards):
-    """each: the counting.Counted of the rungs of a room -> [Rung], and the Prediction of all of their launches"""
+def joined(each, lessons, cards):
+    """each: the counting.Counted of the rungs of a room; what these teach -> [Rung], and the Prediction of all of their
+    launches"""
     prediction = predict.of(replace(each[0], launches=[launch for one in each for launch in one.launches]), cards)
     rows = iter(prediction.rows)  # of each launch, those of all cards
-    return [_rung(one, list(itertools.islice(rows, len(one.launches) * len(cards))), prediction.usage, cards)
-            for one in each], prediction
+    return [_rung(one, list(itertools.islice(rows, len(one.launches) * len(cards))), prediction.usage, cards, words)
+            for one, words in zip(each, lessons, strict=True)], prediction
 
 
-def _rung(one, predicted, usage, cards, words=None):
+def _rung(one, predicted, usage, cards, words):
     """one: the counting.Counted of a rung; predicted: a genmini.predict.Predicted for each of its launches and cards"""
     total = lambda name: sum(launch.counters[name] for launch in one.launches)
     rows, launched = [row for launch in one.launches for row in launch.rows], {launch.binary for launch in one.launches}
@@ -101,7 +104,7 @@ def _rung(one, predicted, usage, cards, words=None):
     longest = {name: max(rows, key=lambda row: row.at_least) for name, rows in of_card.items()}
     occupancy = next((row.occupancy for row in longest.values()), None)
     return Rung(
-        one.rung, words or lesson(one.room, one.rung), total("dram__bytes_read.sum") + total("dram__bytes_write.sum"),
+        one.rung, words, total("dram__bytes_read.sum") + total("dram__bytes_write.sum"),
         32 * sum(total(f"lts__t_sectors_op_{op}.sum") for op in ("read", "write", "atom")),
         _over([(row.memory_l2_theoretical_sectors_global, row.memory_l2_theoretical_sectors_global_ideal)
                for row in rows]),

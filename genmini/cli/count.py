@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   genmini count nade code_stats --html page      a page of two rooms: page/index.html; without names, of all
   genmini count my.cu --call 'Array<float> x(64), y(64); copy<<<1, 64>>>(x, y);'
                                                  the kernels of a .cu of yours; without --call, of its main()
+  genmini count my.cu --html page                a page of its launches, one after the other
 
 The first time, a .cu is compiled with counters, which takes some ten seconds. Nothing is measured:
 docs/counting.md says what each counter means, what it is called in Nsight Compute, and what is not seen.
@@ -45,8 +46,8 @@ def options(parser):
                         "(default: everything)")
     parser.add_argument("--card", metavar="C", help="also predict: a100, h100, h200, rtx4090, or all")
     parser.add_argument("--table", action="store_true", help="without the source")
-    parser.add_argument("--html", metavar="DIR", help="write DIR/index.html instead: all rungs of the rooms on one "
-                        "page, their differences, and in CUDA the accesses of each line drawn")
+    parser.add_argument("--html", metavar="DIR", help="write DIR/index.html instead: all rungs of the rooms, or "
+                        "launches of a .cu, on one page, their differences, and in CUDA the accesses of lines drawn")
     parser.add_argument("--json", metavar="FILE", help="also write all counters, by Nsight Compute's names")
 
 
@@ -104,12 +105,14 @@ def _of_file(arguments, named):
     cards = predict.named(arguments.card) if arguments.card is not None else []
     _check_json(arguments.json, path)
     if arguments.html is not None:
-        raise ValueError("--html draws rooms: it does not know a .cu yet")
+        _check_page(arguments)
     try:
         counted = own_cu.count(path, arguments.call or "", arguments.seconds or own_cu.SECONDS)
     except own_cu.CannotCount as error:  # it shows what a compiler said
         print(f"genmini: {error}", file=sys.stderr)
         return 2 if isinstance(error, own_cu.NoCall) else 1
+    if arguments.html is not None:
+        return _page_of_file(arguments, counted)
     print(f"{counted.room}: counted on a CPU, not measured (docs/counting.md)")
     for line in counted.printed.splitlines():
         print(f"  printed {line}")
@@ -153,6 +156,17 @@ def _tell(counted, cards, arguments, names=False):
         counting.save(arguments.json, counted, predicted)
         print(f"\nsaved     {arguments.json}")
     return int(not counted.in_triton and any(launch.hazards for launch in counted.launches))
+
+
+def _page_of_file(arguments, counted):
+    """Write the page of a .cu; its hazards are told here too -> exit status"""
+    from genmini import page
+
+    path = page.write_own(arguments.html, counted)
+    hazards = [hazard for launch in counted.launches for hazard in launch.hazards]
+    print("\n".join([f"counted   {counted.room}: {', '.join(launch.kernel for launch in counted.launches)}",
+                     *(f"  {hazard}" for hazard in hazards), f"saved     {path}"]))
+    return int(bool(hazards))
 
 
 def _check_page(arguments):

@@ -2,6 +2,7 @@
 with what was counted on each line, and the accesses of a warp drawn.
 
     page.write("page", ["affine_coupling"])        -> page/index.html: one file, which needs no network and no other
+    page.write_own("page", own_cu.count("my.cu"))  the same of a user's .cu: its launches stand where rungs do
 
 The words are those of docs/counting.md: counted, compiled, predicted. page.js and its neighbours draw what `of`
 gathers.
@@ -15,6 +16,7 @@ import json
 import re
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 from genmini import counting, files, kernels, ladder, predict
@@ -36,8 +38,17 @@ def write(folder, rooms, say=lambda room: None, **sizes):
         gather = functools.partial(of, room, **sizes)
         found.append(kept(room, counting.sizes_of(room, sizes), gather))
         say(found[-1])
+    return _saved(folder, html(found))
+
+
+def write_own(folder, counted):
+    """The same of the launches of a user's .cu: an own_cu.Own -> the path"""
+    return _saved(folder, html([of_own(counted)], others=[]))
+
+
+def _saved(folder, text):
     path = Path(folder) / "index.html"
-    files.write(path, html(found).encode(), "--html")
+    files.write(path, text.encode(), "--html")
     return path
 
 
@@ -68,9 +79,9 @@ def check(folder):
         raise ValueError(f"{path} is no page of genmini count, and would be lost: choose another folder")
 
 
-def html(rooms):
-    """The page of what `of` gathered."""
-    others = [name for name in kernels.ROOMS if name not in all_rooms()]
+def html(rooms, others=None):
+    """The page of what `of` gathered; others: the rooms that are not counted here."""
+    others = [name for name in kernels.ROOMS if name not in all_rooms()] if others is None else others
     content = json.dumps({"rooms": rooms, "notCounted": others}, separators=(",", ":")).replace("<", "\\u003c")
     text = (HERE / "page.html").read_text()
     for word, value in (("STYLE", (HERE / "page.css").read_text()), ("CONTENT", content),
@@ -81,9 +92,37 @@ def html(rooms):
 
 def of(room, **sizes):
     """All that the page shows of a room, as dictionaries, lists and numbers."""
-    cards = predict.named("all")
     each = [counting.count(room, rung, **sizes) for rung in kernels.rungs(room)]
-    rungs, prediction = ladder.joined(each, cards)
+    module = sys.modules[f"genmini.kernels.{kernels.ROOMS[room].source}"]
+    return {
+        "name": room, "language": kernels.ROOMS[room].language,
+        "question": module.__doc__.splitlines()[0], "about": " ".join(_paragraph(module.__doc__).split()),
+        "equations": [{"name": name, "mathml": mathml} for name, mathml in equations.of(room)],
+        "math": _math(module.__doc__), "definition": _definition(module, room), "section": _section(module),
+        "module": f"kernels/{kernels.ROOMS[room].source}.py", "sizes": each[0].sizes,
+    } | _steps(each, [ladder.lesson(room, one.rung) for one in each])
+
+
+def of_own(counted):
+    """All that the page shows of the launches of a user's .cu, one after the other."""
+    launches, lines = counted.launches, counted.source.read_text().splitlines()
+    each = [replace(counted, rung=_name(launch, launches), launches=[launch]) for launch in launches]
+    return ({"name": counted.room, "language": "cuda", "call": counted.call, "printed": counted.printed}
+            | _steps(each, [source.comment(lines, launch.kernel) for launch in launches]))
+
+
+def _name(launch, launches):
+    """The kernel's, with its grid and block where it is launched on several."""
+    several = sum(other.kernel == launch.kernel for other in launches) > 1
+    grid, block = ("x".join(map(str, of)) for of in (launch.grid, launch.block))
+    return launch.kernel + f"<<<{grid}, {block}>>>" * several
+
+
+def _steps(each, lessons):
+    """Rungs of a room, or launches of a call: counted, compiled and predicted, and what differs between neighbours.
+    each: of every one a counting.Counted, and what it teaches"""
+    cards = predict.named("all")
+    rungs, prediction = ladder.joined(each, lessons, cards)
     rows = iter(prediction.rows)
     arrays = []
     shown = [_rung(one, rung, [[next(rows) for _ in cards] for _ in one.launches], prediction, arrays)
@@ -92,14 +131,8 @@ def of(room, **sizes):
     items = [source.items_of(one, texts) for one in each]
     for rung, of_rung in zip(shown, items, strict=True):
         rung["items"] = of_rung
-    module = sys.modules[f"genmini.kernels.{kernels.ROOMS[room].source}"]
     return {
-        "name": room, "language": kernels.ROOMS[room].language,
-        "question": module.__doc__.splitlines()[0], "about": " ".join(_paragraph(module.__doc__).split()),
-        "equations": [{"name": name, "mathml": mathml} for name, mathml in equations.of(room)],
-        "math": _math(module.__doc__), "definition": _definition(module, room), "section": _section(module),
-        "module": f"kernels/{kernels.ROOMS[room].source}.py",
-        "sizes": each[0].sizes, "files": texts, "arrays": arrays, "rungs": shown, "why": prediction.why,
+        "files": texts, "arrays": arrays, "rungs": shown, "why": prediction.why,
         "differences": [source.difference(a, b, texts) for a, b in zip(items, items[1:], strict=False)],
         "cards": [card.name for card in cards],
     }
@@ -158,7 +191,7 @@ def _launch(launch, predicted, prediction):
         "dramRead": counters["dram__bytes_read.sum"], "dramWritten": counters["dram__bytes_write.sum"],
         "l2": 32 * sum(counters[f"lts__t_sectors_op_{op}.sum"] for op in ("read", "write", "atom")),
         "lanes": launch.lanes, "divergent": launch.divergent, "barriers": launch.barriers, "flop": launch.flop,
-        "hazards": len(launch.hazards), "architecture": newest,
+        "hazards": [str(hazard) for hazard in launch.hazards], "architecture": newest,
         "registers": usage and usage.registers, "shared": (usage.shared if usage else 0) + launch.dynamic_shared,
         "spilled": usage and usage.stack + usage.local,
         "predicted": {row.card: {"occupancy": row.occupancy and row.occupancy.fraction, "seconds": row.at_least,

@@ -70,7 +70,7 @@ function cardsChart(room) {
   if (!seconds.length) return null;
   const low = Math.log10(Math.min(...seconds)) - 0.15, high = Math.log10(Math.max(...seconds)) + 0.15;
   const x = (s) => 92 + (640 * (Math.log10(s) - low)) / (high - low);
-  const height = 52 * room.cards.length + 24;
+  const row = 72, height = row * room.cards.length + 24;
   const inWords = (card) => `${card}: ` + room.rungs.filter((rung) => rung.predicted[card])
     .map((rung) => `${rung.name} at least ${microseconds(rung.predicted[card].seconds)}`).join(", ");
   const parts = [];
@@ -78,16 +78,16 @@ function cardsChart(room) {
     parts.push(svg("line", { class: "grid", x1: x(tick), x2: x(tick), y1: 0, y2: height - 20 }),
       svg("text", { class: "axis", x: x(tick), y: height - 6, text: microseconds(tick) }));
   room.cards.forEach((card, i) => {
-    const y = 52 * i + 30;
-    const points = room.rungs.map((rung) => ({ rung, p: rung.predicted[card] })).filter(({ p }) => p);
+    const y = row * i + 38;
+    const points = room.rungs.map((rung) => ({ rung, p: rung.predicted[card] })).filter(({ p }) => p), taken = [];
     parts.push(svg("text", { class: "name", x: 0, y: y + 4, text: card }));
     parts.push(svg("polyline", { class: "path", points: points.map(({ p }) => `${x(p.seconds)},${y}`).join(" ") }));
     points.forEach(({ rung, p }, j) => {
       const last = j === points.length - 1;
       parts.push(svg("circle", { class: last ? "last" : "point", cx: x(p.seconds), cy: y, r: last ? 6 : 5 },
         svg("title", { text: `${rung.name} on ${card}: at least ${microseconds(p.seconds)}, ${p.binds}` })));
-      parts.push(svg("text", { class: "point", x: x(p.seconds), y: j % 2 ? y + 20 : y - 10,
-        text: `${rung.name} ${short(1e6 * p.seconds)}, ${p.binds}` }));
+      const text = `${rung.name} ${short(1e6 * p.seconds)}, ${p.binds}`;
+      parts.push(svg("text", { class: "point", x: x(p.seconds), y: y + free(taken, x(p.seconds), text, j), text }));
     });
   });
   return element("figure", { class: "card wide" },
@@ -96,6 +96,15 @@ function cardsChart(room) {
     element("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "chart of predicted times" },
       svg("svg", { viewBox: `0 0 760 ${height}`, role: "img",
         "aria-label": room.cards.map(inWords).join("; ") }, parts)));
+}
+
+/** How far from its point a name stands, so that it hides no other one: above and below in turn, then further off. */
+function free(taken, x, text, j) {
+  const half = 3.3 * text.length + 2, [one, other] = j % 2 ? [[20, 33], [-10, -23]] : [[-10, -23], [20, 33]];
+  const hides = (dy) => taken.some((each) => each.dy === dy && Math.abs(each.x - x) < each.half + half);
+  const dy = [one[0], other[0], one[1], other[1]].find((level) => !hides(level)) ?? one[0];
+  taken.push({ x, dy, half });
+  return dy;
 }
 
 /** 1, 2 and 5 times powers of ten between two numbers; 1 alone where these are far apart. */

@@ -17,7 +17,12 @@ function show() {
     else link.removeAttribute("aria-current");
     if (here) link.scrollIntoView({ block: "nearest", inline: "center" });
   }
-  main.replaceChildren(
+  main.replaceChildren(...(room.call === undefined ? ofRoom(room) : ofFile(room)));
+  scrollTo(0, 0);
+}
+
+function ofRoom(room) {
+  return [
     element("header", {}, element("p", { class: "name", text: room.name }), element("h1", { text: room.question }),
       element("p", { class: "about", text: room.about })),
     section(1, "The equation", element("div", { class: "equations" }, room.equations.map(equation)),
@@ -29,17 +34,37 @@ function show() {
         element("summary", { text: "All that the room has under reference" }), code(room.section))),
     section(3, "The ladder", element("p", {}, "Each rung computes the same and changes one idea. What fell most comes "
         + "first. Sizes: ", sizes(room), "; with the gradient, if the room has one. What is predicted knows no "
-        + "latency, which decides at sizes as small as these."),
-      room.why ? element("p", { class: "note", text: `Nothing is compiled here: ${room.why}` }) : null,
-      element("ol", { class: "ladder" }, room.rungs.flatMap((rung, i) => step(room, rung, i))), charts(room)),
-    section(4, "The kernels, line by line", element("p", {}, "The strip on the left is darker where a line moves "
-        + "more: ", element("span", { class: "key global", text: "sectors of global memory" }),
-      inTriton(room) ? null : [", ", element("span", { class: "key shared", text: "wavefronts of shared memory" })],
-      ". Figures in ", element("span", { class: "more", text: "this colour" }), " are above the least possible. ",
-      inTriton(room) ? "They are of whole tiles. Accesses are not drawn: on which lanes the elements of a tile lie is "
-        + "up to Triton's compiler, and is not counted." : "Choose a line to draw its accesses."), kernels(room)),
-  );
-  scrollTo(0, 0);
+        + "latency, which decides at sizes as small as these."), ladder(room)),
+    lines(4, room),
+  ];
+}
+
+/** A user's .cu: what runs, one launch after the other, and its lines. */
+function ofFile(room) {
+  const printed = room.printed.trim();
+  return [
+    element("header", {}, element("h1", { text: `What the kernels of ${room.name} do to memory` })),
+    section(1, "The call", room.call ? code(room.call, "cuda") : element("p", { text: "The main() of the file runs." }),
+      printed ? [element("p", { text: "It printed" }), code(printed, "")] : null),
+    section(2, "The launches, one after the other", element("p", { text: "Between neighbours stands what differs: what "
+      + "is counted, and the lines of the source. Whether both compute the same is yours to say. What is predicted "
+      + "knows no latency." }), ladder(room)),
+    lines(3, room),
+  ];
+}
+
+function ladder(room) {
+  return [room.why ? element("p", { class: "note", text: `Nothing is compiled here: ${room.why}` }) : null,
+    element("ol", { class: "ladder" }, room.rungs.flatMap((rung, i) => step(room, rung, i))), charts(room)];
+}
+
+function lines(number, room) {
+  return section(number, "The kernels, line by line", element("p", {}, "The strip on the left is darker where a line "
+      + "moves more: ", element("span", { class: "key global", text: "sectors of global memory" }),
+    inTriton(room) ? null : [", ", element("span", { class: "key shared", text: "wavefronts of shared memory" })],
+    ". Figures in ", element("span", { class: "more", text: "this colour" }), " are above the least possible. ",
+    inTriton(room) ? "They are of whole tiles. Accesses are not drawn: on which lanes the elements of a tile lie is "
+      + "up to Triton's compiler, and is not counted." : "Choose a line to draw its accesses."), kernels(room));
 }
 
 function inTriton(room) {
@@ -53,11 +78,12 @@ function equation({ name, mathml }) {
 
 /** A rung, and above it what changed since the one before. */
 function step(room, rung, i) {
-  const text = element("p", { text: rung.lesson ? `${rung.lesson[0].toUpperCase()}${rung.lesson.slice(1)}.` : "" });
+  const text = element("p", { text: rung.lesson
+    ? `${rung.lesson[0].toUpperCase()}${rung.lesson.slice(1)}${rung.lesson.endsWith(".") ? "" : "."}` : "" });
   const here = element("li", { class: "rung" }, element("h3", { text: rung.name }), text);
   if (!i) return [here];
   const before = room.rungs[i - 1];
-  return [element("li", { class: "between" }, why(before, rung), changes(before, rung), difference(room, i - 1),
+  return [element("li", { class: "between" }, why(room, before, rung), changes(before, rung), difference(room, i - 1),
     countsByLine(room, i - 1)), here];
 }
 
@@ -65,8 +91,8 @@ function sizes(room) {
   return element("code", { text: Object.entries(room.sizes).map(([name, size]) => `${name}=${size}`).join(" ") });
 }
 
-function code(text) {
-  return element("pre", { class: "scroll", tabindex: 0 }, element("code", {}, highlighted(text, "python")));
+function code(text, language = "python") {
+  return element("pre", { class: "scroll", tabindex: 0 }, element("code", {}, highlighted(text, language)));
 }
 
 /** A tab for each rung: its launches, and its source. */
@@ -93,7 +119,8 @@ function kernels(room) {
 function launches(rung) {
   return element("ul", { class: "launches" }, rung.launches.map((launch) => element("li", {},
     element("h4", {}, element("code", { text: launch.kernel })), grid(launch),
-    launch.arguments ? ofTiles(launch) : ofCounts(launch), ofCompiler(launch), ofCard(launch, "H100"))));
+    launch.arguments ? ofTiles(launch) : ofCounts(launch), ofCompiler(launch), ofCard(launch, "H100"),
+    ofHazards(launch))));
 }
 
 function grid({ launches, grid, block, arguments: given }) {
@@ -109,7 +136,14 @@ function ofCounts(l) {
   return element("p", {}, tag("counted"), ` DRAM read ${bytes(l.dramRead)}, written ${bytes(l.dramWritten)}; `
     + `L2 ${bytes(l.l2)}; ${short(round(l.lanes))} of 32 lanes active; ${many(l.divergent, "divergent branch")}; `
     + `${whole(l.barriers)} arrivals at barriers`
-    + (l.flop ? `; ${short(l.flop / 1e6)} MFLOP on tensor cores` : "") + (l.hazards ? `; ${many(l.hazards, "hazard")}` : ""));
+    + (l.flop ? `; ${short(l.flop / 1e6)} MFLOP on tensor cores` : ""));
+}
+
+/** What is wrong whoever runs first: docs/counting.md says what each is. */
+function ofHazards({ hazards }) {
+  if (!hazards.length) return null;
+  return element("div", { class: "hazards" }, element("strong", { text: many(hazards.length, "hazard") }),
+    element("ul", {}, hazards.map((text) => element("li", { text }))));
 }
 
 function ofTiles(l) {

@@ -44,7 +44,7 @@ function listing(room, rung) {
     body.append(element("div", { class: "file", text: file }));
     items.forEach(([first, last], i) => {
       const after = i ? items[i - 1][1] : 0;
-      if (first > after + 2) body.append(gap(`⋯ ${many(first - after - 1, "line")} that this rung does not run`));
+      if (first > after + 2) body.append(gap(`⋯ ${many(first - after - 1, "line")} that do not run here`));
       for (let line = first; line <= last; line++) body.append(lineOf(file, line));
     });
   }

@@ -8,6 +8,8 @@ rung runs an item if an access, a barrier, a shuffle or a product was counted in
 
 import ast
 import difflib
+import itertools
+import re
 
 NEAR = 2  # lines that two rungs share, shown around a difference
 
@@ -43,6 +45,16 @@ def items(lines):
             found.append((first, number - (not line.strip())))
             first = None
     return found if first is None else [*found, (first, len(lines))]
+
+
+def comment(lines, kernel):
+    """What stands above a kernel in a .cu behind //, as one text; "" where nothing does."""
+    name = kernel.partition("<")[0].rpartition("::")[2]
+    for first, last in items(lines):
+        item = lines[first - 1 : last]
+        if re.search(rf"__global__[^{{}};]*\b{re.escape(name)}\s*\(", "\n".join(item)):
+            return " ".join(line.lstrip("/ ") for line in itertools.takewhile(lambda line: line.startswith("//"), item))
+    return ""
 
 
 def items_in_python(lines):

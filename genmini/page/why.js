@@ -11,7 +11,7 @@ function needs(rung, resource) {
 }
 
 /** Sentences above the table of changes. */
-function why(before, after) {
+function why(room, before, after) {
   const a = before.predicted[CARD], b = after.predicted[CARD], counts = countsOf(before, after);
   const said = a && b ? ofCeilings(before, after, a, b) : [];
   const fell = counts.filter((c) => c.b < 0.97 * c.a).slice(0, 3).map(inWords);
@@ -19,7 +19,7 @@ function why(before, after) {
   if (fell.length) said.push(`What falls: ${fell.join("; ")}.`);
   else said.push("None of the counts below fell at these sizes.");
   if (equal.length) said.push(`The same: ${equal.join(", ")}.`);
-  return element("p", { class: "why" }, element("strong", { text: "Why " }), said.join(" "));
+  return element("p", { class: "why" }, element("strong", { text: room.call === undefined ? "Why " : "Compared " }), said.join(" "));
 }
 
 function lower(a, b) {
@@ -41,8 +41,8 @@ function ofCeilings(before, after, a, b) {
     said.push(`${after.name} takes at least ${microseconds(b.seconds)}, ${factor(a.seconds, b.seconds)}: for `
       + `${OF_RESOURCE[resource]} ${microseconds(now)} in place of ${microseconds(was)}${then}.`);
   else
-    said.push(`${after.name} takes at least ${microseconds(b.seconds)}${then}: this ceiling does not fall. It knows no `
-      + `waiting, nor which warps stand idle${waits(before, after)}.`);
+    said.push(`${after.name} takes at least ${microseconds(b.seconds)}${then}: this ceiling `
+      + `${b.seconds > 1.03 * a.seconds ? "rises" : "does not fall"}. It knows no waiting, nor which warps stand idle${waits(before, after)}.`);
   return said;
 }
 

@@ -76,6 +76,9 @@ try {
   key(panel, "Escape");
   found.closed = !panel.isConnected && document.activeElement.classList.contains("number");
   for (const details of document.querySelectorAll("details")) details.open = true;
+  found.headings = [...document.querySelectorAll("h2")].map((each) => each.textContent);
+  tabs[tabs.length - 1].click();
+  found.hazards = [...document.querySelectorAll(".hazards")].map((each) => each.textContent);
   found.sideways.push(sideways());
   found.why = document.querySelector(".why").textContent;
   found.dark = matchMedia("(prefers-color-scheme: dark)").matches;

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html import escape, unescape
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from genmini.csrc import count as counters
 from genmini.kernels import _backend
 from page_scripts import CHECK, TILES, WATCH
 
-from genmini import counting, kernels, page
+from genmini import counting, kernels, own_cu, page
 from genmini.page import equations, source, store
 from genmini.page.mathml import mathml
 
@@ -30,6 +31,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 browser = pytest.mark.skipif(CHROMIUM is None and os.environ.get("GENMINI_REQUIRES") != "chromium",
                              reason="no chromium is on PATH: the page was not opened")
 SMALL = dict(N=64, K=4, D=32)
+ROOT = Path(__file__).resolve().parents[2]
+(CALL,) = re.findall(r'^genmini count examples/transpose.cu --call "([^"]*)"$',
+                     (ROOT / "docs" / "counting.md").read_text().replace("\\\n", ""), re.M)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +41,20 @@ def room():
     if counters.missing():
         pytest.skip(counters.missing())
     return page.of("code_stats", **SMALL)
+
+
+@pytest.fixture(scope="module")
+def own():
+    """What the documented command shows of a user's .cu, compiled with what other tests compile, and a planted race."""
+    if counters.missing():
+        pytest.skip(counters.missing())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(counters.build.CSRC.parent / ".cache"))
+        counted = own_cu.count(ROOT / "examples" / "transpose.cu", CALL)
+    race = counters.Hazard("race", "shared", (("transpose.cu", 16, "store"), ("transpose.cu", 19, "load")), (0, 33),
+                           (2, 2), 64)
+    naive, *others, padded = counted.launches
+    return replace(counted, launches=[naive, *others, replace(padded, hazards=[race])])
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +159,18 @@ def test_what_is_gathered_of_a_room_in_triton(tiles):
     assert all(row["examples"] == [] for row in fused["rows"])
 
 
+def test_what_is_gathered_of_a_users_file(own):
+    shown = page.of_own(own)
+    assert [rung["name"] for rung in shown["rungs"]] == ["naive", "tiled<32>", "tiled<33>"]
+    assert shown["call"] == CALL and shown["printed"] == "y = 0 64 128 192 ...\n"
+    assert shown["rungs"][0]["lesson"].startswith("A thread a number. The lanes of a warp read")
+    assert shown["rungs"][1]["items"] == shown["rungs"][2]["items"] and shown["differences"][1] == []
+    assert any(sign == "-" and "y[column * n + row] = v;" in text for sign, *_, text in shown["differences"][0])
+    assert shown["arrays"][0][0] == "x float32 64 64"
+    twice = page.of_own(replace(own, launches=[own.launches[0], replace(own.launches[0], grid=(1, 2, 1))]))
+    assert [rung["name"] for rung in twice["rungs"]] == ["naive<<<2x2x1, 32x32x1>>>", "naive<<<1x2x1, 32x32x1>>>"]
+
+
 def test_a_room_is_gathered_once_until_a_source_changes(tmp_path, monkeypatch):
     calls = []
     gather = lambda: calls.append(1) or {"name": "nade", "sizes": [1]}
@@ -177,7 +207,20 @@ def test_the_page_is_one_file_without_a_network(capsys, room, monkeypatch):
     assert ("softmax_nll" in json.loads(shown)["notCounted"]) == bool(TRITON)
 
 
+@counts
+def test_the_page_of_a_users_file_and_its_hazards(capsys, own, monkeypatch):
+    monkeypatch.setattr(own_cu, "count", lambda path, call, seconds: own)
+    status, out, err = run(capsys, "count", "transpose.cu", "--call", CALL, "--html", "page")
+    assert (status, err) == (1, "")
+    assert out == ("counted   transpose.cu: naive, tiled<32>, tiled<33>\n  race      shared store in transpose.cu:16 "
+                   "and load in transpose.cu:19: thread 0 and thread 33 of block 2, 64 times, no barrier between\n"
+                   f"saved     {Path('page/index.html')}\n")
+    shown = json.loads(re.search(r'id="counted">(.*?)</script>', Path("page/index.html").read_text(), re.S)[1])
+    assert [room["name"] for room in shown["rooms"]] == ["transpose.cu"] and shown["notCounted"] == []
+
+
 @pytest.mark.parametrize("words, wanted", [
+    (["k.cu", "--table", "--html", "p"], "--html shows all rungs and cards: leave out --table"),
     (["nade", "--rung", "naive", "--html", "p"], "--html shows all rungs and cards: leave out --rung"),
     (["nade", "code_stats", "--shape", "N=3", "--html", "p"], "--shape belongs to one ROOM: name it"),
     (["nade", "softmax", "--html", "p"], "unknown room 'softmax'; the rooms are"),
@@ -249,6 +292,19 @@ def test_a_browser_shows_the_page(room, width, dark):
     assert found["compared"] >= 5 and found["differ"] == []
     assert found["tab"] == "true" and found["down"] and found["closed"]
     assert found["lines"] == found["panels"] >= 4 and found["where"].startswith("Request 2 of the ")
+
+
+@browser
+def test_a_browser_shows_a_users_file(own):
+    """Its launches in the place of rungs. What a launch is accused of stands beside its counts."""
+    found = opened(page.html([page.of_own(own)], []), 390, dark=True)
+    assert found["mistakes"] == [] and found["differ"] == [] and found["faint"] == [] and found["sideways"] == [0, 0]
+    assert found["curves"] == 32 and found["formulae"] == 0 and found["lines"] == 2
+    assert found["why"].startswith("Compared naive takes at least ")
+    assert "What falls: L2 0.147 → 0.0328 (MB read and written, ÷ 4.5); sectors 4.5 → 1 " in found["why"]
+    assert found["headings"] == ["1The call", "2The launches, one after the other", "3The kernels, line by line"]
+    assert found["hazards"] == ["1 hazardrace      shared store in transpose.cu:16 and load in transpose.cu:19: "
+                                "thread 0 and thread 33 of block 2, 64 times, no barrier between"]
 
 
 @browser
