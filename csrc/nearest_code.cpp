@@ -10,10 +10,10 @@
 //    twice the speed of float.
 // 3. The few codes below the row's threshold survive (sift). Where two or more do, d_nk is computed as it is defined.
 //
-// Rows or codebooks whose magnitudes lie outside the proof, and so few rows that packing does not pay, take another
-// way: sums in double, in any order, choose the codes whose d_nk is computed (search_in_double). The result is the same
-// for every instruction set and number of threads. nearest_code_cpu_workspace gives the size of the memory that the
-// caller brings.
+// Where a row has few products, floats are multiplied instead (cpu/nearest_code_narrow.h). Rows or codebooks whose
+// magnitudes lie outside the proof, and so few rows that packing does not pay, take another way: sums of squares, in
+// any order, choose the codes whose d_nk is computed (cpu/nearest_code_few.h). The result is the same for every
+// instruction set and number of threads. nearest_code_cpu_workspace gives the size of the memory the caller brings.
 
 #include <algorithm>
 #include <cmath>
@@ -26,7 +26,7 @@
 
 namespace {
 
-constexpr double PRODUCTS = 2e6;    // that take longer than waking a thread
+constexpr int64_t FEW_PRODUCTS = 8192;    // of a row, that the float screen is faster with
 
 // ---- memory ---------------------------------------------------------------------------------------------------------
 
@@ -39,6 +39,7 @@ Book layout(Arena& arena, int64_t K, int64_t D) {
     book.words = arena.take<int16_t>(padded * book.W * 2);
     book.integers = arena.take<int16_t>(padded * book.S * 2);
     book.half = arena.take<float>(padded), book.unit = arena.take<float>(padded);
+    book.in_float = K * D <= FEW_PRODUCTS, book.y = arena.take<float>(book.in_float ? padded * D : 0);
     book.group_unit = arena.take<float>(padded), book.residual = arena.take<float>(padded);
     return book;
 }
@@ -51,43 +52,11 @@ Scratch layout_scratch(Arena& arena, int64_t K, int64_t D) {
     s.wide = arena.take<double>((FEW + 1) * (D + 7));
     s.X = arena.take<int16_t>(BLOCK * whole(D, 32));
     s.hit = arena.take<int64_t>(BLOCK * s.groups / 4 + 1);
-    s.low = arena.take<float>(BLOCK * s.groups);
+    s.bounds = BLOCK * s.groups;
+    s.low = arena.take<float>(s.bounds);
+    s.rows_in_float = arena.take<float>(MOST_ROWS * whole(D, 32));
+    s.columns = arena.take<float>(MOST_ROWS * D);
     return s;
-}
-
-// The centre: of each coordinate the median over a few finite codes. The scale: a typical code's largest number becomes
-// 1. False if no code is finite, or if the definition's sums might over- or underflow in double.
-bool choose_centre(const Problem& p, Book& book) {
-    int64_t sample[SAMPLE];
-    double column[SAMPLE];
-    int count = 0;
-    int64_t step = std::max<int64_t>(1, p.K / SAMPLE);
-    for (int64_t k = 0; k < p.K && count < SAMPLE; k += step)
-        if (finite(p.e_dtype, p.e, k, p.D)) sample[count++] = k;
-    for (int64_t k = 0; k < p.K && count == 0; k++)
-        if (finite(p.e_dtype, p.e, k, p.D)) sample[count++] = k;
-    if (count == 0) return false;
-    double largest[SAMPLE] = {};
-    with_dtype(p.e_dtype, [&](auto t) {
-        const auto* e = (const decltype(t)*)p.e;
-        for (int64_t d = 0; d < p.D; d++) {
-            for (int i = 0; i < count; i++) column[i] = to_double(e[sample[i] * p.D + d]);
-            std::nth_element(column, column + count / 2, column + count);
-            book.centre[d] = column[count / 2], book.narrow_centre[d] = float(column[count / 2]);
-            for (int i = 0; i < count; i++)
-                largest[i] = std::max(largest[i], std::fabs(to_double(e[sample[i] * p.D + d]) - book.centre[d]));
-        }
-    });
-    std::sort(largest, largest + count);
-    double typical = largest[count / 2];
-    if (typical == 0) typical = largest[count - 1];
-    int exponent = typical > 0 ? std::ilogb(typical) : 0;
-    if (typical == INFINITY || std::abs(exponent) > 450) return false;
-    book.scale = std::ldexp(1.0, -exponent);
-    // the centre is a float; what overflows is farther than FAR_CODE
-    book.narrow = p.e_dtype != 3 && std::abs(exponent) <= 60;
-    book.delta = 1.01f * (p.D + 64) * 0x1p-24f;
-    return true;
 }
 
 }    // namespace
@@ -108,21 +77,22 @@ extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const v
     if (z_dtype < 0 || z_dtype > 3 || e_dtype < 0 || e_dtype > 3 || N < 0 || K < 1 || D < 0 || threads < 1) return 1;
     Problem p = {z_dtype, e_dtype, z, e, index, N, K, D};
     const int set = instruction_set();
-    threads = int(std::max(1.0, std::min(double(threads), double(N) * K * D / PRODUCTS)));
     Arena arena(workspace);
     Book book = layout(arena, K, D);
-    book.tiles = ceil_div(K, OF_SET(set, TILE));
+    book.tiles = ceil_div(K, OF_SET(set, TILE)), book.in_float &= z_dtype != 3 && e_dtype != 3;
+    threads = worth_waking(threads, N * K * D, book.in_float ? 0.01 : 0.005);    // a product takes 5 or 10 ps
     std::vector<Scratch> scratch;
     for (int t = 0; t < threads; t++) scratch.push_back(layout_scratch(arena, K, D));
 
     bool screened = N >= FEW && D <= WIDEST;
-    if (screened) parallel(1, 1, [&](int64_t, int) { screened = choose_centre(p, book); });    // rounds as all tasks do
+    const auto centre = OF_SET(set, choose_centre_of);
+    const auto pack = OF_SET(set, pack_tile);
+    if (screened) parallel(1, 1, [&](int64_t, int) { screened = centre(p, book); });    // rounds as all tasks do
     if (screened) {
-        auto pack = OF_SET(set, pack_tile);
         parallel(book.tiles, threads, [&](int64_t tile, int t) { pack(p, book, tile, scratch[t].x); });
         book.sigma = *std::max_element(book.residual, book.residual + book.tiles);
     }
-    auto search = screened ? OF_SET(set, search_rows) : OF_SET(set, search_in_double);
+    const auto search = screened ? OF_SET(set, search_rows) : OF_SET(set, search_directly);
     parallel(ceil_div(N, BLOCK), threads, [&](int64_t block, int t) {
         int64_t n = block * BLOCK;
         search(p, book, n, std::min(N, n + BLOCK), scratch[t]);

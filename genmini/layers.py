@@ -144,8 +144,9 @@ class VectorQuantizer(nn.Module):
         # count <- decay count + (1 - decay) count of this batch; total likewise
         self.count.lerp_(count.to(self.count.dtype), 1 - self.decay)
         self.total.lerp_(total.to(self.total.dtype), 1 - self.decay)
-        used = self.count > 1e-6  # a smaller count would divide by nearly 0: the code stays
-        self.weight.copy_(torch.where(used[:, None], self.total / self.count[:, None], self.weight))
+        each, weight = self.count[:, None], self.weight
+        # a smaller count would divide by nearly 0: the code stays
+        torch.where(each > 1e-6, (self.total / each).to(weight.dtype), weight, out=weight)
 
     @torch.no_grad()
     def _revive(self, z, index):  # (N, D), (N,)

@@ -30,7 +30,8 @@ Tiling
 
     tensor_core   the same with fp16 vectors and mma.sync: a warp holds 32 x 64 products. The rows stay in shared
                   memory (D <= 128), and three pieces of tiles of codes are being copied there
-    cpu           integer screens of 16 bits (the same proof with another bound)
+    cpu           a screen of 16-bit integers, or of floats where a row has few products (the same proof with other
+                  bounds); few rows are searched in the codes as they lie
 """
 
 import math

@@ -4,6 +4,7 @@
 //   both(p)                the two 16-bit integers at p, in every lane
 //   store_16(p, v)         stores the lanes as 16-bit integers
 //   totals(v, sums)        the sums of the lanes of four vectors
+//   each_total(v)         the sum of each of as many vectors of floats as there are lanes, as one vector
 //   transpose(...)         a square of 32-bit integers
 //   at_most(a, b)          of floats: the bits of the lanes where a <= b
 //
@@ -75,6 +76,21 @@ static void totals(const ints (&p)[4], int32_t (&sums)[4]) {
 #pragma GCC unroll 4
     for (int half = Q / 2; half; half /= 2) sum += rotated(sum, (lane + half) & (L - 1));
     for (int v = 0; v < 4; v++) sums[v] = sum[v * Q];
+}
+
+// Lane l is the sum of vector l. Halves are added, then quarters, down to single lanes: lanes with the bit h come from
+// one vector and lanes without it from another, each plus the lane across the bit
+static vec<float> each_total(vec<float> (&v)[L]) {
+    ints lane;
+    for (int l = 0; l < L; l++) lane[l] = l;
+#pragma GCC unroll 4
+    for (int h = L / 2; h; h /= 2)
+#pragma GCC unroll 8
+        for (int i = 0; i < h; i++) {
+            const ints a = (ints)v[i], b = (ints)v[i + h], of_b = ((lane & h) != 0) & L;
+            v[i] = (vec<float>)blended(a, b, lane + of_b) + (vec<float>)blended(a, b, (lane ^ h) + of_b);
+        }
+    return v[0];
 }
 
 // L rows of L words: to[w][l] = from[l][w] for w < W. Halves of the square are exchanged, then quarters, down to single

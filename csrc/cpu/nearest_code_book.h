@@ -15,6 +15,61 @@
 constexpr int VECTORS = 4;
 constexpr int TILE = VECTORS * L;
 
+// ---- from numbers to floats -----------------------------------------------------------------------------------------
+
+// x in T; zeros up to a whole number of vectors, P
+template <class T, class Z> static void widen(const Z* z, int64_t D, int64_t P, T* x) {
+    for (int64_t d = 0; d < D; d++) x[d] = T(to_double(z[d]));
+    for (int64_t d = D; d < P; d++) x[d] = 0;
+}
+
+// ---- the centre -----------------------------------------------------------------------------------------------------
+
+// The centre: of each coordinate the median over a few finite codes. The scale: a typical code's largest number becomes
+// 1. False if no code is finite, or if the definition's sums might over- or underflow in double.
+template <class T> static bool choose_centre(const Problem& p, Book& book) {
+    constexpr int W = LANES<double>;
+    const T* sample[SAMPLE];
+    int count = 0;
+    auto columns = [&](int64_t d) { return int(std::min<int64_t>(W, p.D - d)); };
+    auto take_if_finite = [&](const T* code) {
+        vec<double> v, sum = {};    // of zeros, or NaN
+        for (int64_t d = 0; d < p.D; d += W) widen(code + d, columns(d), W, (double*)&v), sum += v * 0;
+        if (total<double>(sum) == 0) sample[count++] = code;
+    };
+    const T* e = (const T*)p.e;
+    int64_t step = std::max<int64_t>(1, p.K / SAMPLE);
+    for (int64_t k = 0; k < p.K && count < SAMPLE; k += step) take_if_finite(e + k * p.D);
+    for (int64_t k = 0; k < p.K && count == 0; k++) take_if_finite(e + k * p.D);
+    if (count == 0) return false;
+    vec<double> column[SAMPLE], sorted[SAMPLE], largest[SAMPLE] = {};
+    for (int64_t d = 0; d < p.D; d += W) {
+        for (int i = 0; i < count; i++) widen(sample[i] + d, columns(d), W, (double*)&column[i]);
+        std::copy(column, column + count, sorted);
+        for (int round = 0; round < count; round++)    // neighbours change places until all are in order
+            for (int i = round & 1; i + 1 < count; i += 2) {
+                const vec<double> a = sorted[i], b = sorted[i + 1];
+                sorted[i] = least(a, b), sorted[i + 1] = most(a, b);
+            }
+        const vec<double> middle = sorted[count / 2];
+        for (int i = 0; i < count; i++) largest[i] = most(largest[i], most(column[i] - middle, middle - column[i]));
+        for (int w = 0; w < columns(d); w++)
+            book.centre[d + w] = middle[w], book.narrow_centre[d + w] = float(middle[w]);
+    }
+    double size[SAMPLE];
+    for (int i = 0; i < count; i++) size[i] = -lowest<double>(-largest[i]);
+    std::sort(size, size + count);
+    double typical = size[count / 2];
+    if (typical == 0) typical = size[count - 1];
+    int exponent = typical > 0 ? std::ilogb(typical) : 0;
+    if (typical == INFINITY || std::abs(exponent) > 450) return false;
+    book.scale = std::ldexp(1.0, -exponent);
+    // the centre is a float; what overflows is farther than FAR_CODE
+    book.narrow = p.e_dtype != 3 && std::abs(exponent) <= 60;
+    book.delta = 1.01f * (p.D + 64) * 0x1p-24f;
+    return true;
+}
+
 // ---- from numbers to 16-bit integers --------------------------------------------------------------------------------
 
 // x = (z - centre) scale, rounded to float; zeros from D to the end, 2 S. By whole vectors where z is float: they are

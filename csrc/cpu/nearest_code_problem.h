@@ -53,14 +53,6 @@ void measure(const Problem& p, int64_t n, const int64_t* codes, int64_t count, N
     });
 }
 
-bool finite(int dtype, const void* x, int64_t row, int64_t D) {
-    bool all = true;
-    with_dtype(dtype, [&](auto t) {
-        for (int64_t d = 0; d < D; d++) all &= std::isfinite(to_double(((const decltype(t)*)x)[row * D + d]));
-    });
-    return all;
-}
-
 // ---- the data of the screen -----------------------------------------------------------------------------------------
 
 // ||x / unit|| <= RADIUS: so integers fit in 16 bits, and their norm is at most C   (C1)
@@ -72,7 +64,8 @@ constexpr float FAR_CODE = 0x1p122f;
 constexpr float FAR_ROW = 0x1p118f;
 constexpr int64_t WIDEST = 65536;         // the largest D that the rounding of norms is proven for
 constexpr int FEW = 4;                    // fewer rows are not worth a packed codebook
-constexpr int MAX_TILE = 64, BLOCK = 48, KEPT = 32, SAMPLE = 31;
+constexpr float FLOAT_REACHES = 0x1p100f; // squared distances in float are exact enough up to here   (C9)
+constexpr int MAX_TILE = 64, MOST_ROWS = 32, BLOCK = 96, KEPT = 32, SAMPLE = 31;
 
 struct Book {                             // the codebook, packed
     // any finite centre and any power of two are valid; the better, the fewer survivors
@@ -80,6 +73,8 @@ struct Book {                             // the codebook, packed
     int16_t *words, *integers;
     float *half, *unit, *group_unit, *residual;
     float *narrow_centre, delta, sigma;
+    float* y;                             // codes less the centre, of the float screen
+    bool in_float;                        // the screen
     bool narrow;                          // centring may be done in float
     // words of 32 bits a code; the same padded, for `integers` and rows; tiles of codes
     int64_t W, S, tiles;
@@ -126,6 +121,8 @@ struct Scratch {                          // of one thread
     // row, tile, and a bit for each group of the tile that may hold the row's nearest code
     int64_t* hit;
     int64_t groups;                       // of codes, that a row's bounds have room for
+    int64_t bounds;                       // that `low` has room for
+    float *rows_in_float, *columns;       // of MOST_ROWS in lanes
 };
 
 }    // namespace

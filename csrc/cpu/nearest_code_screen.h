@@ -10,53 +10,9 @@
 #include "each_set.h"
 
 #else
-#include "nearest_code_book.h"
+#include "nearest_code_narrow.h"
 
 constexpr int ROWS = SET == AVX512 ? 6 : 3;    // of z in a panel
-
-// ---- without a screen -----------------------------------------------------------------------------------------------
-
-// x in double; zeros up to a whole number of vectors, P
-template <class T> static void widen(const T* z, int64_t D, int64_t P, double* x) {
-    for (int64_t d = 0; d < D; d++) x[d] = to_double(z[d]);
-    for (int64_t d = D; d < P; d++) x[d] = 0;
-}
-
-// ||x - y||^2
-static double squared_distance(const double* x, const double* y, int64_t P) {
-    vec<double> sums = {};
-    for (int64_t d = 0; d < P; d += LANES<double>) {
-        vec<double> difference = load_aligned(x + d) - load_aligned(y + d);
-        sums += difference * difference;
-    }
-    return total<double>(sums);
-}
-
-// The index of rows [n0, n1): sums in double, in any order, choose the codes that must be measured
-static void search_in_double(const Problem& p, const Book&, int64_t n0, int64_t n1, Scratch& s) {
-    const int64_t P = whole(p.D, LANES<double>);
-    const double grow = 1 + (p.D + 4) * 0x1p-50, tiny = p.D * 0x1p-1072;
-    double* y = s.wide + FEW * P;
-    for (; n0 < n1; n0 += FEW) {
-        int R = int(std::min<int64_t>(FEW, n1 - n0));
-        Nearest nearest[FEW];
-        double limit[FEW];
-        with_dtype(p.z_dtype, [&](auto t) {
-            for (int r = 0; r < R; r++)
-                widen((const decltype(t)*)p.z + (n0 + r) * p.D, p.D, P, s.wide + r * P), limit[r] = INFINITY;
-        });
-        for (int64_t k = 0; k < p.K; k++) {
-            with_dtype(p.e_dtype, [&](auto t) { widen((const decltype(t)*)p.e + k * p.D, p.D, P, y); });
-            for (int r = 0; r < R; r++) {
-                double sum = squared_distance(s.wide + r * P, y, P);
-                if (!(sum <= limit[r])) continue;
-                measure(p, n0 + r, &k, 1, nearest[r]);
-                if (sum < 0x1p1020) limit[r] = std::min(limit[r], sum * grow + tiny);    // (C8)
-            }
-        }
-        for (int r = 0; r < R; r++) p.index[n0 + r] = nearest[r].k;
-    }
-}
 
 // ---- the kernel -----------------------------------------------------------------------------------------------------
 
@@ -192,14 +148,25 @@ template <class T> static void search(const Problem& p, const Book& book, int64_
     }
     for (int64_t n = n0; n < n1; n++)
         if (s.rows[n - n0].screened) p.index[n] = s.rows[n - n0].finish(p);
-        else search_in_double(p, book, n, n + 1, s);
+        else search_directly(p, book, n, n + 1, s);
 }
 
-// pack and search for the dtypes at hand
+// The same for the dtypes at hand
+static bool choose_centre_of(const Problem& p, Book& book) {
+    bool found = false;
+    with_dtype(p.e_dtype, [&](auto t) { found = choose_centre<decltype(t)>(p, book); });
+    return found;
+}
 static void pack_tile(const Problem& p, const Book& book, int64_t tile, float* y) {
-    with_dtype(p.e_dtype, [&](auto t) { pack<decltype(t)>(p, book, tile, y); });
+    with_dtype(p.e_dtype, [&](auto t) {
+        using T = decltype(t);
+        (book.in_float ? pack_floats<T> : pack<T>)(p, book, tile, y);
+    });
 }
 static void search_rows(const Problem& p, const Book& book, int64_t n0, int64_t n1, Scratch& s) {
-    with_dtype(p.z_dtype, [&](auto t) { search<decltype(t)>(p, book, n0, n1, s); });
+    with_dtype(p.z_dtype, [&](auto t) {
+        using T = decltype(t);
+        (book.in_float ? search_in_lanes<T> : search<T>)(p, book, n0, n1, s);
+    });
 }
 #endif

@@ -12,7 +12,16 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from nearest_code_cpu_data import KINDS, against_the_margin, codes_themselves, fresh, gaussian
+from nearest_code_cpu_data import (
+    KINDS,
+    against_the_margin,
+    codes_themselves,
+    fresh,
+    gaussian,
+    one_ulp,
+    permuted,
+    shells,
+)
 from nearest_code_data import definition
 
 from genmini import kernels
@@ -71,6 +80,7 @@ def agrees(z, e, threads=(1, 2, 3)):
 
 SEEDS = st.integers(0, 2**32 - 1)
 SIZES = st.sampled_from([1, 2, 3, 5, 16, 47, 48, 49, 63, 64, 65, 130, 257])
+CODES = st.sampled_from([1, 2, 3, 5, 16, 47, 64, 65, 257, 700, 1300])  # K D on both sides of what one screen takes
 WIDTHS = st.sampled_from([1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 33, 64, 100])
 SCALES = st.sampled_from([1.0, 1e-40, 1e-30, 1e-5, 1e5, 1e30, 1e37])
 DOUBLE_SCALES = st.sampled_from([1e-320, 1e-300, 1e-170, 1e-160, 1e-155, 1e-135, 1.0, 1e135, 1e150, 1e153, 1e154, 1e160,
@@ -78,7 +88,7 @@ DOUBLE_SCALES = st.sampled_from([1e-320, 1e-300, 1e-170, 1e-160, 1e-155, 1e-135,
 
 
 @settings(max_examples=60)
-@given(kind=st.sampled_from(KINDS), N=SIZES, K=SIZES, D=WIDTHS, scale=SCALES,
+@given(kind=st.sampled_from(KINDS), N=SIZES, K=CODES, D=WIDTHS, scale=SCALES,
        offset=st.sampled_from([0, 0, 30, 1e3, 1e6]), z_dtype=st.sampled_from(DTYPES), e_dtype=st.sampled_from(DTYPES),
        threads=st.integers(1, 3), seed=SEEDS)
 def test_is_the_definition(kind, N, K, D, scale, offset, z_dtype, e_dtype, threads, seed):
@@ -100,18 +110,53 @@ def test_where_doubles_overflow_and_underflow(kind, N, K, D, scale, seed):
 @given(D=WIDTHS, seed=SEEDS)
 def test_where_rows_and_codes_differ_in_magnitude(D, seed):
     rng = np.random.default_rng(seed)
-    z, e = gaussian(rng, 49, 65, D)
+    K = 65 if seed % 7 < 4 else 8192 // D + 65
+    z, e = gaussian(rng, 49, K, D)
     z *= 2.0 ** rng.integers(-1000, 500, (49, 1)) if seed % 2 else 2.0 ** rng.integers(-70, 70, (49, 1))
-    e *= 2.0 ** rng.integers(-1000, 500, (65, 1)) if seed % 3 == 0 else 2.0 ** rng.integers(-70, 70, (65, 1))
-    z[::2] = e[rng.integers(65, size=25)] * (1 + 1e-9 * (seed % 5))
+    e *= 2.0 ** rng.integers(-1000, 500, (K, 1)) if seed % 3 == 0 else 2.0 ** rng.integers(-70, 70, (K, 1))
+    z[::2] = e[rng.integers(K, size=25)] * (1 + 1e-9 * (seed % 5))
     agrees(torch.from_numpy(z), torch.from_numpy(e), threads=(1,))
 
 
 def test_the_margin_is_needed():
     for seed in range(60):
         D = 2 * (3 + seed)
-        z, e = against_the_margin(np.random.default_rng(seed), 1, 40 + seed, D)
+        z, e = against_the_margin(np.random.default_rng(seed), 4, 8192 // D + 40 + seed, D)
         agrees(torch.from_numpy(z), torch.from_numpy(e), threads=(1,))
+
+
+@pytest.mark.parametrize("N", [1, 40])
+@pytest.mark.parametrize("kind", [one_ulp, shells, permuted])
+def test_the_margins_in_float_are_needed(kind, N):
+    """Codes whose distances from a row differ by less than float's precision: of few rows, and of few products."""
+    for seed in range(12):
+        z, e = kind(np.random.default_rng(seed), N, 64, 3 + 5 * seed)
+        agrees(torch.from_numpy(z).float(), torch.from_numpy(e).float(), threads=(1,))
+
+
+@pytest.mark.parametrize("scale", [1e25, 1e-25])
+def test_squares_beyond_the_reach_of_float(scale):
+    z, e = gaussian(np.random.default_rng(0), 3, 40, 8)
+    agrees(torch.from_numpy(z * scale).float(), torch.from_numpy(e * scale).float(), threads=(1,))
+
+
+def test_rows_far_from_all_codes_are_in_the_margin_in_float():
+    """Distances that differ by less than a double's precision: the definition's own rounding decides."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        z, e = gaussian(rng, 40, 64, 8)
+        agrees(torch.from_numpy(z * 1e16).float(), torch.from_numpy(e).float(), threads=(1,))
+
+
+def test_rows_beyond_the_usual_codes_are_near_far_ones():
+    """A code far from the others is nearest to rows that lie there; between two such codes the margin is theirs."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        z, e = gaussian(rng, 40, 64, 8)
+        e[5], e[6] = 1e6 * e[5], 1e6 * e[5] + 1e-2 * e[6]
+        z[::2] = e[5] + 1e-2 * z[::2]
+        agrees(torch.from_numpy(z), torch.from_numpy(e).float(), threads=(1,))
+        agrees(torch.from_numpy(z).float(), torch.from_numpy(e).float(), threads=(1,))
 
 
 def test_the_rounding_of_norms_is_in_the_margin():

@@ -1,0 +1,109 @@
+// The search of csrc/nearest_code.cpp that reads the codes as they lie, for each instruction set: of few rows, and of
+// those that a screen cannot decide. Proof: docs/exact-argmin.md, "Without a screen". Room: kernels/nearest_code.py
+#ifndef SET
+#include <algorithm>
+#include "divide.h"
+#include "integers.h"
+#include "nearest_code_problem.h"
+#define EACH_SET "nearest_code_few.h"
+#include "each_set.h"
+
+#else
+#include "nearest_code_book.h"
+
+// ---- in double ------------------------------------------------------------------------------------------------------
+
+// ||x - y||^2
+static double squared_distance(const double* x, const double* y, int64_t P) {
+    vec<double> sums = {};
+    for (int64_t d = 0; d < P; d += LANES<double>) {
+        vec<double> difference = load_aligned(x + d) - load_aligned(y + d);
+        sums += difference * difference;
+    }
+    return total<double>(sums);
+}
+
+// The index of rows [n0, n1): sums in double, in any order, choose the codes that must be measured
+static void search_in_double(const Problem& p, const Book&, int64_t n0, int64_t n1, Scratch& s) {
+    const int64_t P = whole(p.D, LANES<double>);
+    const double grow = 1 + (p.D + 4) * 0x1p-50, tiny = p.D * 0x1p-1072;
+    double* y = s.wide + FEW * P;
+    for (; n0 < n1; n0 += FEW) {
+        int R = int(std::min<int64_t>(FEW, n1 - n0));
+        Nearest nearest[FEW];
+        double limit[FEW];
+        with_dtype(p.z_dtype, [&](auto t) {
+            for (int r = 0; r < R; r++)
+                widen((const decltype(t)*)p.z + (n0 + r) * p.D, p.D, P, s.wide + r * P), limit[r] = INFINITY;
+        });
+        for (int64_t k = 0; k < p.K; k++) {
+            with_dtype(p.e_dtype, [&](auto t) { widen((const decltype(t)*)p.e + k * p.D, p.D, P, y); });
+            for (int r = 0; r < R; r++) {
+                double sum = squared_distance(s.wide + r * P, y, P);
+                if (!(sum <= limit[r])) continue;
+                measure(p, n0 + r, &k, 1, nearest[r]);
+                if (sum < 0x1p1020) limit[r] = std::min(limit[r], sum * grow + tiny);    // (C8)
+            }
+        }
+        for (int r = 0; r < R; r++) p.index[n0 + r] = nearest[r].k;
+    }
+}
+
+// ---- in float, codes of float32 as they lie -------------------------------------------------------------------------
+
+// ||x - e_k||^2 of the L codes that lie at e
+static vec<float> squared_distances(const float* x, const float* e, int64_t D) {
+    constexpr int CODES = std::min(L, 8);    // at a time: so many addresses there are registers for
+    vec<float> sums[L] = {};
+#pragma GCC unroll 2
+    for (int first = 0; first < L; first += CODES, e += CODES * D)
+        each_vector<float>(D, [&](int64_t d, int64_t count) {
+            const vec<float> v = load_aligned(x + d);
+#pragma GCC unroll 8
+            for (int l = 0; l < CODES; l++) {
+                const vec<float> difference = v - load(e + l * D + d, count);
+                sums[first + l] = fused(difference, difference, sums[first + l]);
+            }
+        });
+    return each_total(sums);
+}
+
+// The index of rows [n0, n1), of at least L codes: sums in float, in any order, choose the codes that must be measured
+static void search_in_float(const Problem& p, const Book& book, int64_t n0, int64_t n1, Scratch& s) {
+    const float grow = 1 + (p.D + 8) * 0x1p-22f, tiny = p.D * 0x1p-146f;    // (C9)
+    const int64_t part = s.bounds / L * L;                                  // of the codes
+    for (int64_t n = n0; n < n1; n++) {
+        with_dtype(p.z_dtype, [&](auto t) {
+            widen((const decltype(t)*)p.z + n * p.D, p.D, whole(p.D, L), s.x);
+        });
+        Row row;
+        row.begin(n, 0);
+        for (int64_t k0 = 0; k0 < p.K; k0 += part) {
+            const int64_t k1 = std::min(p.K, k0 + part);
+            auto first = [&](int64_t k) { return std::min(k, p.K - L); };    // the last L codes may come again
+            vec<float> low = INFINITY - vec<float>{};
+            for (int64_t k = k0; k < k1; k += L) {
+                const vec<float> sums = squared_distances(s.x, (const float*)p.e + first(k) * p.D, p.D);
+                store_aligned(s.low + (k - k0), sums);
+                low = least(sums, low);    // the same where a sum is NaN
+            }
+            row.threshold = std::min(row.threshold, lowest<float>(low) * grow + tiny);
+            for (int64_t k = k0; k < k1 && row.threshold < INFINITY; k += L) {
+                const vec<float> threshold = row.threshold - vec<float>{};
+                for (uint32_t lanes = at_most(load_aligned(s.low + (k - k0)), threshold); lanes; lanes &= lanes - 1) {
+                    const int l = __builtin_ctz(lanes);
+                    row.make_room(p, 1);
+                    row.code[row.kept] = first(k) + l, row.lower[row.kept++] = s.low[k - k0 + l];
+                }
+            }
+        }
+        if (row.threshold <= FLOAT_REACHES) p.index[n] = row.finish(p);
+        else search_in_double(p, book, n, n + 1, s);
+    }
+}
+
+static void search_directly(const Problem& p, const Book& book, int64_t n0, int64_t n1, Scratch& s) {
+    const bool in_float = p.e_dtype == 0 && p.z_dtype != 3 && p.K >= L && p.D <= WIDEST;
+    (in_float ? search_in_float : search_in_double)(p, book, n0, n1, s);
+}
+#endif
