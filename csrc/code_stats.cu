@@ -1,9 +1,10 @@
 // The rows of each code: count_k = number of rows with index k, total_k = sum of those rows.
 // Room: kernels/code_stats.py
 //
-//   rung naive      one thread a (code, column): it reads the index of every row
-//   rung segments   the rows, sorted by their code, are one run for each code: a warp adds up a short run, four rows at
-//                   a time, and waits for no other (no barrier, a quarter of the requests); a block a long one
+//   rung naive      one thread a (code, column), which reads the index of every row: N requests of each warp
+//   rung segments   the rows, sorted by their code, are one run for each code, and nobody reads all indices: 15
+//                   requests of a warp, not 2082 (N = 2048, K = D = 64); a warp adds up a short run, four rows at a
+//                   time, without a barrier; a block a long one
 //
 // z (N, D), index (N,), count (K,), total (K, D) of type R: float, or double for double z. Sums run in double, in an
 // order that depends on the data alone; there is no atomic addition. An index outside 0 .. K-1 adds nothing.

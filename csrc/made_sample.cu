@@ -1,6 +1,7 @@
 // Draws from MADE: all pixels in one launch, with the arithmetic of one pass.   Room: kernels/made_sample.py
 //
-//   rung naive    a block a sample; one unit after the other, its sum shared by all threads
+//   rung naive    a block a sample; one unit after the other, its sum shared by all threads: log2(threads) + 1 barriers
+//                 a unit
 //   rung tiles    a block up to 8 samples, 4 units at a time, their sums shared by the warps, whose lanes exchange
 //                 halves of them: 31 shuffles for 32 sums, not 160; activations in shared memory where they fit
 //

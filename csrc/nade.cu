@@ -6,8 +6,8 @@
 //   rung warp_rows   the pass: a warp per row, a_d and h_d in registers: no barrier, no store but of logits; the
 //                    gradient: a lane per unit, a warp per row, h recomputed from marks: a sixth of the L2 traffic
 //
-//   nade_sample, rung naive       a block draws a row, whose threads share the units: a_d in memory, and all of them
-//                                 wait for a pixel before they add its column of W
+//   nade_sample, rung naive       a block draws a row, whose threads share the units: a_d in memory; all of them wait
+//                                 for a pixel before they add its column of W: log2(threads) + 2 barriers a pixel
 //   nade_sample, rung warp_rows   a warp draws a row: a_d stays in its registers, and its lanes know the pixel without
 //                                 a barrier: a third of the L2 traffic
 //

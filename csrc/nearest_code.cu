@@ -3,10 +3,11 @@
 //   d_k = sum over d ascending of (double(z_nd) - double(e_kd))^2, each operation rounded to double,
 //   with NaN counted as infinity
 //
-//   rung naive         one thread a row: the definition
-//   rung tiled         every (row, code) is screened in float32 from tiles in shared memory and registers. The codes
-//                      that the error bound cannot exclude, a few, are scored again by the definition; so are all codes
-//                      of a row for which the bound proves nothing
+//   rung naive         one thread a row, the definition: lanes read z a row apart, in 32 sectors, where 4 could hold it
+//   rung tiled         every (row, code) is screened in float32 from tiles in shared memory and registers: for
+//                      N = K = 256 a twentieth of the requests of global memory. The codes that the error bound cannot
+//                      exclude, a few, are scored again by the definition; so are all codes of a row for which the
+//                      bound proves nothing
 //   rung tensor_core   the same screen as a matrix product of fp16 vectors (cp.async, ldmatrix, mma.sync). Wavefronts
 //                      of shared memory bind: rows stay there while codes pass, pieces of rows are exchanged so that
 //                      no two lie in a bank, and a lane asks for the bound of one row

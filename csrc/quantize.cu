@@ -1,8 +1,8 @@
 // Vector quantisation after the search for the nearest code: z_q, the loss, and both gradients.
 // Room: kernels/quantize.py
 //
-//   rung naive      a thread a row for z_q and loss; a thread an element of dz, which divides to find its row, and of
-//                   de, which reads the index of every row
+//   rung naive      a thread a row for z_q and loss, 32 sectors a request, where 4 could hold it; a thread an element
+//                   of dz, which divides to find its row, and of de, which reads the index of every row
 //   rung fused      a warp a row for z_q and loss; a lane 16 bytes of a row of dz, without a division: a quarter of the
 //                   requests; de from the rows, sorted by their code: one run a code
 //

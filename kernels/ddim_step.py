@@ -35,9 +35,10 @@ Traffic
 Tiling
     A rank is found by its bits: |x0| as an integer keeps its order. From the highest bit down, a bit is set if at most
     r numbers of the row are below the result. Counts are exact: the same s whatever the order.
-    naive     a program a row counts by walking along the row, once a bit; a second kernel takes the step, tile by tile
-    held      a program holds BN whole rows in registers, counts there, and takes the step: each number is loaded once,
-              not for every bit and the step (32 times in float32); longer rows go the naive way
+    naive     a program a row counts by walking along the row, once a bit, 31 times its elements in float32; a second
+              kernel takes the step, tile by tile
+    held      a program holds BN whole rows in registers, counts there, and takes the step: its elements are loaded
+              once, not for every bit and the step (32 times in float32); longer rows go the naive way
     cpu       a task is a row: its |x0| above 1 are collected, few as they are, and counted in the same way
 """
 

@@ -32,7 +32,8 @@ Traffic
 
 Tiling
     BN rows x BD columns a program, BD a multiple of 4; BD / 4 counters a row give the noise of a tile.
-    naive     one kernel for z, a tile a program; another for kl, a program a row, which reads mu and l once more
+    naive     one kernel for z, a tile a program; another for kl, a program a row, which reads mu and l once more: DRAM
+              moves 6 numbers an element forward
     fused     a short row fits into one tile, a long one is walked in steps of BD, and kl added on the way, so that DRAM
               moves 4 numbers an element forward, not 6:
 

@@ -27,7 +27,7 @@ Traffic
 
 Tiling
     A program owns a group of an image, which lies in one piece. A last kernel sums dgamma and dbeta over n, in order.
-    naive     a program walks along its group: forward three times, backward twice
+    naive     a program walks along its group, and loads its elements three times forward, twice backward
     held      a program holds its group in registers, (channels, pixels), and loads each number once: a third of the
               elements forward, half backward (DRAM stays if a cache holds a group); a long group goes the naive way
     cpu       a task is some groups, 4096 numbers; dx holds du between two passes

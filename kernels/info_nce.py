@@ -35,7 +35,7 @@ Not finite
 
 Tiling
     A program owns BN rows n, walks along all m, BN at a time, and sums x over d, BD at a time.
-        naive     the columns are another walk: a program owns BN of them, and walks along all n
+        naive     the columns are another walk: a program owns BN of them, and walks along all n: tl.dot twice forward
         shared    one walk, half of tl.dot and of the loads forward: each tile gives its part of the rows (online) and
                   of the columns, (max, sum) over its BN rows; a last kernel joins the parts of a column, by n
         cpu       as shared, in blocks of 64 x 64. The gradient has 128 rows of dl at a time: a task computes 64 columns

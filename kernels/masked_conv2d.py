@@ -34,11 +34,12 @@ Dead taps
 Tiling
     An implicit matrix product: rows are pixels p = (n, h, w), columns output channels o; the sum runs over (t, c):
 
-          . . . . .         naive   every tap of the dense filter is loaded and masked
-          t t t t t         taps    only the live taps, which are the first T in reading order: packed side by side
-          t t m . .                 with the centre masked, and channels last, so that a step of the sum reads BC
+          . . . . .         naive   every tap of the dense filter is loaded and masked; a tile of 32 x 32 lies in 1024
+          t t t t t                 sectors, for its numbers lie k k apart, where 128 could hold it
+          t t m . .         taps    only the live taps, which are the first T in reading order: packed side by side
+          . . . . .                 with the centre masked, and channels last, so that a step of the sum reads BC
           . . . . .                 neighbouring numbers of a pixel and of a filter row, in the least sectors
-          . . . . .         program (p tile, o tile): BP pixels x BO channels, BC channels of one tap a step
+                            program (p tile, o tile): BP pixels x BO channels, BC channels of one tap a step
 
     dK, by programs (o tile, c tile, tap, chunk of p), is added over the chunks in order, whose size the shapes alone
     set: the same bits every time. A tensor that is not channels last is copied once. A tile has at least 16 channels.

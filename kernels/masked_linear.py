@@ -33,7 +33,7 @@ Tiling
     A program owns the tile (BN, BJ) of y and walks along k, BK at a time. The least and greatest degrees of a tile of W
     tell its kind:
 
-         k ->   sorted degrees     naive        every tile is loaded and masked
+         k ->   sorted degrees     naive        every tile is loaded and masked: tl.dot over all of W
         j   F m . . .    F full    staircase    dead tiles are skipped: tl.dot and the loads of x and W fall to the live
         |   F F m . .    m mixed                part L. Full tiles are multiplied as they are: the runs of them at both
         v   F F F m .    . dead                 ends of a row have loops of their own, which a GPU can pipeline. Tiles

@@ -32,8 +32,8 @@ Traffic
     On a CPU the noise binds, and in small calls the checks and the dispatch of an operator.
 
 Tiling
-    fused     BN rows x BD columns a program, BD a multiple of 4: a row's scalars are read once a tile, and BD / 4
-              counters a row give its noise
+    fused     BN rows x BD columns a program, BD a multiple of 4: a row's scalars are read once a tile, DRAM moves 3
+              numbers an element (x0, eps, the result), and BD / 4 counters of Philox a row give noise of a seed
     cpu       a task is some short rows, or 4096 numbers of a long one: its noise is drawn into the place of the last
               output, and is still in the cache when that output takes it
 """

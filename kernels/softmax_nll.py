@@ -36,7 +36,7 @@ Tiling
     A program owns BP pixels and walks along their L logits, BL at a time: a tile (BL, BP), whose fast side is the
     pixels where an image's channels come first, and the levels where they come last. Any strides of N, L and P.
 
-        naive    two walks: the maximum, then the sum
+        naive    two walks: the maximum, then the sum; the elements of the logits are loaded twice forward
         online   one walk: whenever a tile raises the maximum, the sum so far is scaled down, and each logit is loaded
                  once: half of the elements forward (DRAM stays if a cache holds the tile's walk)
         cpu      the same by blocks of 64 levels; the lanes of a vector are pixels, and a block of those whose levels

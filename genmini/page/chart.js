@@ -9,6 +9,7 @@ const MEASURES = [
   { word: "counted", name: "requests of global memory", unit: "by warps", of: (r) => of("request", r, "global") },
   { word: "counted", name: "requests of shared memory", unit: "by warps", of: (r) => of("request", r, "shared") },
   { word: "counted", name: "tiles", unit: "that are read or written", of: (r) => of("tile", r) },
+  { word: "counted", name: "elements", unit: "of these tiles", of: (r) => elementsOf(r) },
   { word: "counted", name: "requests of a warp", unit: "on average, in turn",
     of: (r) => (r.unit === "request" ? inTurn(r) : null) },
   { word: "counted", name: "tiles of a program", unit: "on average, in turn",
@@ -29,6 +30,10 @@ function of(unit, rung, space) {
   if (rung.unit !== unit) return null;
   const rows = rung.rows.filter((row) => row.space && (!space || row.space === space));
   return rows.reduce((sum, row) => sum + row.requests, 0);
+}
+
+function elementsOf(rung) {
+  return rung.unit === "tile" ? rung.rows.reduce((sum, row) => sum + (row.space ? row.lanes : 0), 0) : null;
 }
 
 function products(rung) {

@@ -1,5 +1,6 @@
 """What the counters say of the rooms' own kernels: the lines on which the speed of a rung rests."""
 
+import math
 import shutil
 
 import pytest
@@ -178,6 +179,8 @@ def test_a_gradient_of_quantize_moves_16_bytes_a_lane():
         found = row(fused, "gradient_of_z_wide", words, what, "global")
         assert (found.size, found.lanes, found.sectors, found.sectors_ideal) == (16, 32, 16, 16)
         assert found.inst_executed == N * D / 4 / 32
+    wide = [row for row in launched(naive, "forward_naive").rows if row.sectors == 32]  # z and z_q: a row a lane
+    assert {row.what for row in wide} == {"load", "store"} and all(row.sectors_ideal == 4 for row in wide)
     requests = [sum(row.inst_executed for row in launched(counted, kernel).rows)
                 for counted, kernel in ((naive, "gradient_of_z_naive"), (fused, "gradient_of_z_wide"))]
     assert requests == [6 * N * D / 32, 6 * N * D / 4 / 32]
@@ -197,21 +200,47 @@ def test_a_short_run_of_code_stats_waits_for_no_other():
     assert rows.inst_executed == (4 * torch.bincount(index).div(4).ceil()).sum()
 
 
+def test_sorted_rows_of_code_stats_are_read_by_who_adds_them():
+    """Under naive each warp reads the index of every row; under segments it makes 15 requests."""
+    per_warp = []
+    for rung, kernel, warps in (("naive", "stats_naive", 16 * 8), ("segments", "stats_segments", 64 * 2 * 8)):
+        found = launched(counting.count("code_stats", rung, N=2048, K=64, D=64), kernel)
+        assert 8 * math.prod(found.grid) == warps
+        per_warp.append(sum(row.inst_executed for row in found.rows if row.space) / warps)
+    assert [round(requests) for requests in per_warp] == [2082, 15]
+
+
+def test_a_tile_of_nearest_code_is_read_for_all_of_its_rows():
+    """Under naive lanes read z in 32 sectors, and all of them one number of e, in one."""
+    requests = []
+    for rung in ("naive", "tiled"):
+        counted = counting.count("nearest_code", rung, N=256, K=256, D=64)
+        requests.append(sum(row.inst_executed for launch in counted.launches for row in launch.rows
+                            if row.space == "global"))
+        if rung == "naive":
+            (found,) = (row for row in launched(counted, "nearest_naive").rows if row.what == "load")
+            assert (found.sectors, found.sectors_ideal) == ((32 + 1) / 2, (4 + 1) / 2)
+    assert 19 < requests[0] / requests[1] < 21
+
+
 def test_a_block_of_made_sample_shares_out_its_sums():
-    """4 sums of 32 lanes each: 6 shuffles a warp leave each sum in 8 lanes, where each by itself would take 5."""
-    D = 8
-    counted = launched(counting.count("made_sample", N=2, D=D, H=32), "walk_tiles")
+    """Under naive the 256 threads of a block halve a sum eight times: 9 barriers a unit, and one a pixel. Under tiles,
+    4 sums of 32 lanes each: 6 shuffles a warp leave each sum in 8 lanes, where each by itself would take 5."""
+    D, H, blocks, warps = 8, 32, 2, 8
+    naive = launched(counting.count("made_sample", "naive", N=blocks, D=D, H=H), "walk_naive")
+    assert naive.barriers == blocks * warps * (9 * (H + D) + D)
+    counted = launched(counting.count("made_sample", N=blocks, D=D, H=H), "walk_tiles")
     times = lambda what: sum(row.inst_executed for row in counted.rows if row.what == what)
-    blocks, warps = 2, 8
     groups = times("__syncthreads") - blocks * warps * D  # two barriers each, of each warp, beside one for each pixel
     assert groups and times("__shfl_xor_sync") == 6 * groups / 2
 
 
 def test_the_taps_of_pixelcnn_sample_are_made_ready_by_one_thread_each():
     """Under naive each thread reads the five fields of each tap; under groups each lane those of another one."""
-    naive, groups = (row(counting.count("pixelcnn_sample", rung, N=1, side=2, width=8), "walk", "Tap tap = p.taps[t];",
-                         "load", "global") for rung in ("naive", "groups"))
-    assert naive.inst_executed == groups.inst_executed * groups.lanes and groups.lanes > 2
+    naive, groups = (row(counting.count("pixelcnn_sample", rung, N=1), "walk", "Tap tap = p.taps[t];", "load", "global")
+                     for rung in ("naive", "groups"))
+    assert naive.inst_executed == groups.inst_executed * groups.lanes
+    assert [4 * found.inst_executed for found in (naive, groups)] == [28800, 6480]  # of 4 images
 
 
 def conflicts():

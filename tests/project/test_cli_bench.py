@@ -17,6 +17,7 @@ from genmini import counting, kernels, ladder, limits, plots, predict
 pytestmark = pytest.mark.usefixtures("folder_of_its_own")
 counts = pytest.mark.skipif(bool(counters.missing()), reason=counters.missing())
 SMALL = ["--shape", "N=64", "K=4", "D=32"]
+COUNTERS = r"(?i)\b(requests?|sectors?|wavefronts|elements|DRAM|L2|barriers?|shuffles|tl\.dot)\b"  # of docs/counting.md
 
 
 def times_of_one_call(candidates, seconds, device):
@@ -38,11 +39,14 @@ def test_every_rung_teaches_in_a_sentence(room):
     lessons = [ladder.lesson(room, rung) for rung in kernels.rungs(room)]
     assert all(15 < len(lesson) < 260 and "  " not in lesson and "//" not in lesson for lesson in lessons), lessons
     assert len({*lessons}) == len(lessons)
+    # tests/kernels/test_count_rooms.py and test_count_tiles_rooms.py hold what they say of these
+    assert all(re.search(COUNTERS, lesson) for lesson in lessons), lessons
 
 
 def test_a_lesson_is_what_the_source_says():
-    assert ladder.lesson("nearest_code", "naive") == "one thread a row: the definition"
-    assert ladder.lesson("masked_linear", "naive") == "every tile is loaded and masked"
+    assert ladder.lesson("nearest_code", "naive") == (
+        "one thread a row, the definition: lanes read z a row apart, in 32 sectors, where 4 could hold it")
+    assert ladder.lesson("masked_linear", "naive") == "every tile is loaded and masked: tl.dot over all of W"
     assert ladder.lesson("masked_conv2d", "taps") == (
         "only the live taps, which are the first T in reading order: packed side by side with the centre masked, and "
         "channels last, so that a step of the sum reads BC neighbouring numbers of a pixel and of a filter row, in the "

@@ -321,7 +321,7 @@ def test_a_browser_shows_a_room_in_triton(tiles, width):
     assert "6 tiles, 81.2 % of their elements masked off" in found["launches"][1]
     if not compiled.missing():
         assert re.match(r"compiled \d+ registers a thread, 0 bytes of .*\(sm_90\)", found["launches"][2])
-    assert found["charts"] == ["DRAM", "L2", "sectors", "tiles", "tiles of a program",
+    assert found["charts"] == ["DRAM", "L2", "sectors", "tiles", "elements", "tiles of a program",
                                *["registers"] * (not compiled.missing()), "at least so long on a card"]
 
 
