@@ -23,10 +23,16 @@ import torch
 from . import _backend
 from ._plan import MOST, Plan, Recording, signature
 
-noting = threading.local()  # .calls in this thread, while one is noted: (differentiable operator, arguments, output)
+noting = threading.local()  # .calls in this thread, while one is noted: (operator, its recording, arguments, output)
 USUAL = {torch._C._dispatch_tls_local_include_set().raw_repr()}  # what PyTorch's dispatcher heeds in a thread
 with torch.inference_mode():
     USUAL.add(torch._C._dispatch_tls_local_include_set().raw_repr())
+
+
+def note(*call):
+    """Tell who notes the calls of this thread, if anybody does."""
+    if (calls := getattr(noting, "calls", None)) is not None:
+        calls.append(call)
 
 
 def door(front):
@@ -100,8 +106,8 @@ def shortcut_of(calls, made, values, result):
     """The shortcut to what a call did, or False if it did more than call one operator that has a plan."""
     if len(calls) != 1:
         return False
-    [(called, arguments, outputs)] = calls
-    plan = called.operator.plans.get(signature(arguments)[0])
+    [(operator, record, arguments, outputs)] = calls
+    plan = operator.plans.get(signature(arguments)[0])
     if not plan:
         return False
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -120,6 +126,5 @@ def shortcut_of(calls, made, values, result):
     numbers = iter(range(len(values), len(values) + len(constants)))
     places = [given[id(a)] if isinstance(a, torch.Tensor) else next(numbers) for a in arguments]
     whence = [gives.get(id(a), len(outputs) + len(values)) for a in results]
-    return Shortcut(plan.moved(places, len(values)), called.record if called.records(arguments) else None,
-                    itemgetter(*places), tuple(constants),
+    return Shortcut(plan.moved(places, len(values)), record, itemgetter(*places), tuple(constants),
                     [(how[0]._op, given[id(how[1])], how[2:]) for _, how in sums], itemgetter(*whence), {})

@@ -13,7 +13,7 @@ import threading
 import torch
 
 from . import _backend
-from ._door import noting, through
+from ._door import note, through
 from ._operator import GRADIENTS, known, parameters, picked, requires_gradient
 
 _carried = threading.local()  # .request, while a gradient runs in this thread: that of its forward
@@ -88,25 +88,20 @@ def differentiable(operator, gradient=None, rows="", constant=""):
                 return None, *whole(), None
             return None, *through(ctx.shortcuts, whole, (*saved, *grads), needed), None
 
-        @staticmethod
-        def records(arguments):
-            return torch.is_grad_enabled() and requires_gradient(arguments)
-
-    OneLevel.operator = operator
-    OneLevel.record = super(torch.autograd.Function, OneLevel).apply  # its own ends with it outside of transforms
+    record = super(torch.autograd.Function, OneLevel).apply  # its own ends with it outside of transforms
 
     def apply(*arguments):
         if request := getattr(_carried, "request", None):
             arguments = (*arguments[:-1], request)
         if torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
             return Function.apply(*arguments)
-        if OneLevel.records(arguments):
-            output = OneLevel.record(None, *arguments)
+        if torch.is_grad_enabled() and requires_gradient(arguments):
+            output = record(None, *arguments)
+            note(operator, record, arguments, output)
         else:
             with below_autograd():  # without the Function a call takes two thirds of the time
                 output = run(*arguments)
-        if (calls := getattr(noting, "calls", None)) is not None:
-            calls.append((OneLevel, arguments, output))
+            note(operator, None, arguments, output)
         return output
 
     Function.forward.__signature__ = inspect.signature(Function.forward)  # asked for at each call

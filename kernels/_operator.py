@@ -12,6 +12,7 @@ from operator import itemgetter
 import torch
 
 from . import _backend, _check, _library
+from ._door import note
 from ._fold import folding
 from ._plan import direct, plan_of, planned
 from ._takes import Remembered, agreement
@@ -36,7 +37,11 @@ class Operator:
     plans: dict  # kernels/_plan.py
 
     def __call__(self, **named):
-        return self.overload(*self.in_order(named), _backend.requested())
+        arguments = *self.in_order(named), _backend.requested()
+        output = self.overload(*arguments)
+        if not torch.compiler.is_dynamo_compiling():
+            note(self, None, arguments, output)
+        return output
 
     def in_order(self, named):
         """The values of these names, in the order of the schema."""

@@ -12,7 +12,7 @@ of a list by itself. All lie on one device.
     host        int64 in the memory of the host, whatever the device of the others
     int64 ...   this dtype
 
-Dots behind the last extent, "x y: T(N, D...)": any number of dimensions, of inputs and outputs (kernels/_fold.py).
+Dots behind an extent, "x y: T(N, D...)": any number of dimensions, of inputs and outputs (kernels/_fold.py).
 
 Front doors check more, with the names that callers know. This check holds where an operator is called by itself, as an
 exported graph does: no kernel reads beyond a tensor, or takes its bytes for numbers of another type.
@@ -44,7 +44,7 @@ def terms_of(text, inputs, tensors, where, outputs=()):
     terms = []
     for part in text.split(";"):
         names, _, kind = part.partition(":")
-        word, extents = re.fullmatch(r"\s*(\w+)\(([\w*, ]*)(?:\.\.\.)?\)\s*", kind).groups()
+        word, extents = re.fullmatch(r"\s*(\w+)\(([\w*, ]*)\)\s*", kind.replace("...", "")).groups()
         terms += [(name, word, tuple(extents.replace(",", " ").split())) for name in names.split()]
     terms = [term for term in terms if term[0] not in outputs]
     if sorted(name for name, *_ in terms) != sorted(tensors):

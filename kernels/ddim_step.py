@@ -49,7 +49,7 @@ import torch
 from . import _check, _library
 from ._noise import draw, seed_of, tile, tile_of
 from ._noise import noise as normal
-from ._room import operator, room, sum_dtype
+from ._room import door, operator, room, sum_dtype
 from ._triton import for_interpreter, tl, triton, triton_dtype
 
 # ---- reference ------------------------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ DDIM = room("ddim_step", "triton", ("naive", "held"), cpu="C++")
 _step = operator(
     DDIM, "ddim_step(Tensor x, Tensor output, Tensor? unconditional, Tensor? noise, Tensor? seed, float w, float p, "
     "float q, float a, float k, float c, str threshold, float quantile) -> Tensor x_s",
-    fake="x", takes="x output unconditional noise: T(N, D); seed: int64()",
+    fake="x", takes="x output unconditional noise x_s: T(N, D...); seed: int64()",
     reference=reference, kernel=launch, cpu=launch,
 )
 
@@ -223,7 +223,17 @@ def ddim_step(x, output, alpha_t, sigma_t, alpha_s, sigma_s, target="eps", uncon
     threshold: None, "static", or "dynamic" at this quantile of |x0|. eta 0 is DDIM, 1 is DDPM; with eta > 0 noise
     (N, ...) is added, given, or drawn from `seed` (0 to 2^63 - 1) or from a seed of torch's generator.
     """
+    _check.tensors(x=x)
     _check.one_of("target", target, ("eps", "x0", "v"))
+    *numbers, c = numbers_of(alpha_t, sigma_t, alpha_s, sigma_s, target, weight, quantile, eta)
+    if noise is not None and seed is not None:
+        raise ValueError("noise is the noise itself: give noise or a seed, not both")
+    seed = seed_of(seed, x.device) if c and noise is None else None
+    return _drawn(x, output, unconditional, noise, seed, *numbers, c, threshold, quantile)
+
+
+@door
+def _drawn(x, output, unconditional, noise, seed, w, p, q, a, k, c, threshold, quantile):
     if threshold is not None:
         _check.one_of("threshold", threshold, ("static", "dynamic"))
     more = dict(unconditional=unconditional, noise=noise)
@@ -232,18 +242,13 @@ def ddim_step(x, output, alpha_t, sigma_t, alpha_s, sigma_s, target="eps", uncon
     _check.at_least("x", x, 1, "(N, ...), dimension 0 the batch")
     for name, tensor in given.items():
         _check.shape(name, tensor, x.shape, "that of x")
-    if noise is not None and seed is not None:
-        raise ValueError("noise is the noise itself: give noise or a seed, not both")
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given.values()):
         raise RuntimeError("ddim_step has no gradient: call it under torch.no_grad(), or give detached tensors")
     _check.one_device(**given)
-    w, p, q, a, k, c = numbers_of(alpha_t, sigma_t, alpha_s, sigma_s, target, weight, quantile, eta)
     given = dict(zip(given, _check.float32_under_autocast(*given.values()), strict=True))
-    x = given["x"]
-    rows = more | {name: _check.as_rows(tensor.to(x.dtype)) for name, tensor in given.items()}
-    seed = seed_of(seed, x.device) if c and noise is None else None
-    numbers = dict(w=w, p=p, q=q, a=a, k=k, c=c, quantile=float(quantile))
-    return _step(**rows, seed=seed, **numbers, threshold=threshold or "none").reshape(x.shape)
+    given = more | {name: tensor.to(given["x"].dtype) for name, tensor in given.items()}
+    return _step(**given, seed=seed, w=w, p=p, q=q, a=a, k=k, c=c, threshold=threshold or "none",
+                 quantile=float(quantile))
 
 
 def numbers_of(alpha_t, sigma_t, alpha_s, sigma_s, target, weight, quantile, eta):

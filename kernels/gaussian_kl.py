@@ -218,26 +218,31 @@ _of_seed = differentiable(_op, gradient)  # noise depends on n in the call: vmap
 _backward_of_seed = differentiable(_backward_op)
 
 
-@door
 def gaussian_kl(mu, log_var, eps=None, seed=None):
     """z = mu + e^(log_var / 2) eps and its KL from the standard Gaussian.   (N, ...) twice -> (N, ...), (N,)
 
     eps (N, ...) is the noise. Without it the kernel draws it from `seed` (0 to 2^63 - 1). Without both torch's
     generator decides: on a CPU it draws eps, elsewhere a seed.
     """
+    _check.tensors(mu=mu)
+    if eps is not None and seed is not None:
+        raise ValueError("eps is the noise itself: give eps or a seed, not both")
+    if eps is None and seed is None and mu.device.type == "cpu":
+        eps = torch.randn_like(mu)  # the draws that plain PyTorch would have
+    return _drawn(mu, log_var, eps, seed_of(seed, mu.device) if eps is None else None)
+
+
+@door
+def _drawn(mu, log_var, eps, seed):
     _check.tensors(mu=mu, log_var=log_var)
     _check.at_least("mu", mu, 1, "(N, ...), dimension 0 the batch")
     _check.shape("log_var", log_var, mu.shape, "that of mu")
     if eps is not None:
         _check.tensors(eps=eps)
         _check.shape("eps", eps, mu.shape, "that of mu")
-        if seed is not None:
-            raise ValueError("eps is the noise itself: give eps or a seed, not both")
-    elif seed is None and mu.device.type == "cpu":  # the draws that plain PyTorch would have
-        eps = torch.randn_like(mu)
     _check.one_device(mu=mu, log_var=log_var, eps=eps)
     mu, log_var = _check.float32_under_autocast(mu, log_var)
     _check.one_dtype(mu=mu, log_var=log_var)
     if eps is not None:
         return _of_noise(mu=mu, log_var=log_var, eps=eps.to(mu.dtype), seed=None)
-    return _of_seed(mu=mu, log_var=log_var, eps=None, seed=seed_of(seed, mu.device))
+    return _of_seed(mu=mu, log_var=log_var, eps=None, seed=seed)

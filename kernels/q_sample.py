@@ -42,7 +42,7 @@ import torch
 
 from . import _check, _library
 from ._noise import draw, noise, seed_of, tile, tile_of
-from ._room import differentiable, operator, room, sum_dtype
+from ._room import differentiable, door, operator, room, sum_dtype
 from ._triton import for_interpreter, tl, triton, triton_dtype
 
 # ---- reference ------------------------------------------------------------------------------------------------------
@@ -50,16 +50,16 @@ from ._triton import for_interpreter, tl, triton, triton_dtype
 
 def reference(x0, t, alpha, sigma, eps, seed, target):  # (N, D), (N), (T) twice -> (N, D), (N, D); y of "none": (N, 0)
     x = x0.to(sum_dtype(x0.dtype))
-    a, s = of_rows(alpha, t, x.dtype), of_rows(sigma, t, x.dtype)
+    a, s = of_rows(alpha, t, x), of_rows(sigma, t, x)
     e = noise(seed, x) if eps is None else eps.to(x.dtype)
     y = x.new_empty(len(x), 0) if target == "none" else e if target == "eps" else a * e - s * x
     return (a * x + s * e).to(x0.dtype), y.to(x0.dtype)
 
 
-def of_rows(table, t, dtype):
-    """table[t_n] of each row, (N, 1); 0 for a t outside the table."""
+def of_rows(table, t, x):
+    """table[t_n] of each row of x (N, ...), as (N, 1, ...) in its dtype; 0 for a t outside the table."""
     there = table[t.clamp(0, len(table) - 1)]
-    return torch.where(inside(t, table), there, 0).to(dtype)[:, None]
+    return torch.where(inside(t, table), there, 0).to(x.dtype).reshape(-1, *[1] * (x.dim() - 1))
 
 
 def inside(t, table):
@@ -122,7 +122,8 @@ def gradient(dx_t, dy, t, alpha, sigma, target, needed):
         target = "v" if "eps" in needed else "none"
         dx0, deps = _of_noise(x0=dx_t, t=t, alpha=alpha, sigma=-sigma, eps=dy, seed=None, target=target)
     else:
-        dx0, deps = ((of_rows(table, t, sum_dtype(dx_t.dtype)) * dx_t).to(dx_t.dtype) for table in (alpha, sigma))
+        dx = dx_t.to(sum_dtype(dx_t.dtype))
+        dx0, deps = ((of_rows(table, t, dx) * dx).to(dx_t.dtype) for table in (alpha, sigma))
     return dict(x0=dx0, eps=deps if "eps" in needed else None)
 
 
@@ -134,7 +135,7 @@ _op = operator(
     Q_SAMPLE, "q_sample(Tensor x0, Tensor t, Tensor alpha, Tensor sigma, Tensor? eps, Tensor? seed, str target)"
     " -> (Tensor x_t, Tensor y)",
     fake=_empty, check=lambda t, alpha: _check.in_range("t", t, len(alpha), "T"),
-    takes="x0 eps: T(N, D); t: int64(N); alpha sigma: U(times); seed: int64()",
+    takes="x0 eps x_t y: T(N, D...); t: int64(N); alpha sigma: U(times); seed: int64()",
     reference=reference, kernel=launch, cpu=launch,
 )
 _of_noise = differentiable(_op, gradient, rows="x0 t eps")
@@ -147,6 +148,14 @@ def q_sample(x0, t, alpha, sigma, eps=None, seed=None, target="eps"):
     x0 (N, ...), t (N,) integers, alpha and sigma (T,) float64 or float32 -> (N, ...) twice. eps (N, ...) is the noise.
     Without it the kernel draws it from `seed` (0 to 2^63 - 1); without a seed torch's generator gives one.
     """
+    _check.tensors(x0=x0)
+    if eps is not None and seed is not None:
+        raise ValueError("eps is the noise itself: give eps or a seed, not both")
+    return _drawn(x0, t, alpha, sigma, eps, seed_of(seed, x0.device) if eps is None else None, target)
+
+
+@door
+def _drawn(x0, t, alpha, sigma, eps, seed, target):
     _check.one_of("target", target, ("eps", "x0", "v"))
     _check.tensors(x0=x0)
     _check.at_least("x0", x0, 1, "(N, ...), dimension 0 the batch")
@@ -162,15 +171,10 @@ def q_sample(x0, t, alpha, sigma, eps=None, seed=None, target="eps"):
     if eps is not None:
         _check.tensors(eps=eps)
         _check.shape("eps", eps, x0.shape, "that of x0")
-        if seed is not None:
-            raise ValueError("eps is the noise itself: give eps or a seed, not both")
     _check.one_device(x0=x0, t=t, alpha=alpha, sigma=sigma, eps=eps)
     (x0,) = _check.float32_under_autocast(x0)
     eps = eps if eps is None else eps.to(x0.dtype)
     y = {"x0": x0, "eps": eps}.get(target)
-    inputs = dict(x0=_check.as_rows(x0), t=t.long(), alpha=alpha, sigma=sigma, target=target if y is None else "none")
-    if eps is None:
-        x_t, drawn = _of_seed(**inputs, eps=None, seed=seed_of(seed, x0.device))
-    else:
-        x_t, drawn = _of_noise(**inputs, eps=_check.as_rows(eps), seed=None)
-    return x_t.reshape(x0.shape), drawn.reshape(x0.shape) if y is None else y
+    x_t, computed = (_of_seed if eps is None else _of_noise)(
+        x0=x0, t=t.long(), alpha=alpha, sigma=sigma, eps=eps, seed=seed, target="none" if y is not None else target)
+    return x_t, computed if y is None else y

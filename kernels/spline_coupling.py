@@ -65,7 +65,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _check, _library
-from ._room import differentiable, operator, room, sum_dtype
+from ._room import differentiable, door, operator, room, sum_dtype
 
 MOST_BINS = 64  # the same constant stands in csrc/spline_coupling.cu and csrc/spline_coupling.cpp
 
@@ -220,16 +220,17 @@ SPLINE = room("spline_coupling", "cuda", ("naive", "staged"), cpu="C++")
 _spline = differentiable(operator(
     SPLINE, "spline_coupling(Tensor x, Tensor w, float bound, float least, bool inverse) -> (Tensor y, Tensor logdet)",
     fake=lambda x: (x.new_empty(x.shape), x.new_empty(x.shape[0], dtype=sum_dtype(x.dtype))), check=possible,
-    takes="x: T(N, D); w: T(N, D, *)", reference=reference, kernel=launch, cpu=launch,
+    takes="x y: T(N, D...); w: T(N, D..., *)", reference=reference, kernel=launch, cpu=launch,
 ), gradient, rows="x w")
 _backward = differentiable(operator(
     SPLINE, "spline_coupling_backward(Tensor dy, Tensor dlogdet, Tensor x, Tensor w, float bound, float least, "
     "bool inverse) -> (Tensor dx, Tensor dw)", fake="x w", check=possible,
-    takes="dy x: T(N, D); w: T(N, D, *); dlogdet: R(N)",
+    takes="dy x dx: T(N, D...); w dw: T(N, D..., *); dlogdet: R(N)",
     reference=reference_backward, kernel=launch_backward, cpu=launch_backward,
 ), rows="dy dlogdet x w")
 
 
+@door
 def spline_coupling(x, w, bound=5.0, least=1e-3):
     """y, each x by its own increasing spline of K bins on +-bound, and logdet, the sum of the logarithms of the slopes.
 
@@ -239,6 +240,7 @@ def spline_coupling(x, w, bound=5.0, least=1e-3):
     return _call("x", x, w, bound, least, inverse=False)
 
 
+@door
 def spline_coupling_inverse(y, w, bound=5.0, least=1e-3):
     """x whose spline_coupling(x, w) is y, and minus its logdet.   (N, ...), (N, ..., 3K - 1) -> (N, ...), (N,)"""
     return _call("y", y, w, bound, least, inverse=True)
@@ -253,6 +255,4 @@ def _call(name, x, w, bound, least, inverse):
     _check.one_device(**{name: x}, w=w)
     x, w = _check.float32_under_autocast(x, w)
     _check.one_dtype(**{name: x}, w=w)
-    rows = w.reshape(w.shape[0], math.prod(x.shape[1:]), w.shape[-1])
-    y, logdet = _spline(x=_check.as_rows(x), w=rows, bound=float(bound), least=float(least), inverse=inverse)
-    return y.reshape(x.shape), logdet
+    return _spline(x=x, w=w, bound=float(bound), least=float(least), inverse=inverse)
