@@ -4,61 +4,11 @@ import sys
 
 import pytest
 import torch
+from doors import DOORS, IN_PYTORCH, SAMPLERS, Seen, levels, of_door, same, some, warm
 from genmini.kernels import _backend, _door
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from genmini import kernels, ops
-
-SHAPE = (6, 8, 5, 5)
-
-
-def some(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def levels(*shape, below, seed=0):
-    return torch.randint(below, shape, generator=torch.Generator().manual_seed(seed))
-
-
-DOORS = {  # name: of a seed, the tensors that have a gradient and the call with them
-    "affine_coupling": lambda s: ([some(*SHAPE, seed=s + i) for i in range(3)], ops.affine_coupling),
-    "affine_coupling saving y": lambda s: ([some(*SHAPE, seed=s + i) for i in range(3)],
-                                           lambda *a: ops.affine_coupling(*a, save="y")),
-    "affine_coupling_inverse": lambda s: ([some(*SHAPE, seed=s + i) for i in range(3)], ops.affine_coupling_inverse),
-    "gaussian_kl": lambda s: ([some(6, 8, seed=s + i) for i in range(2)],
-                              lambda *a: ops.gaussian_kl(*a, eps=some(6, 8, seed=s))),
-    "group_norm_silu": lambda s: ([some(*SHAPE, seed=s), some(8, seed=s + 1), some(8, seed=s + 2)],
-                                  lambda x, *a: ops.group_norm_silu(x, 4, *a)),
-    "group_norm_silu of halves": lambda s: (
-        [some(*SHAPE, seed=s), some(8, seed=s + 1), some(8, seed=s + 2), some(6, 16, seed=s + 3)],
-        lambda x, g, b, h: ops.group_norm_silu(x, 4, g, b, *h.chunk(2, 1))),
-    "softmax_nll": lambda s: ([some(6, 5, 3, 4, seed=s)],
-                              lambda a: ops.softmax_nll(a, levels(6, 3, 4, below=5, seed=s))),
-    "info_nce": lambda s: ([some(6, 8, seed=s), some(6, 8, seed=s + 1), some(1, seed=s)[0].exp()], ops.info_nce),
-    "masked_linear": lambda s: ([some(6, 8, seed=s), some(5, 8, seed=s + 1), some(5, seed=s + 2)],
-                                lambda *a: ops.masked_linear(*a, torch.arange(8), 2 * torch.arange(5))),
-    "masked_conv2d": lambda s: ([some(*SHAPE, seed=s), some(3, 8, 3, 3, seed=s + 1), some(3, seed=s + 2)],
-                                lambda *a: ops.masked_conv2d(*a, "B")),
-    "quantize": lambda s: ([some(6, 8, seed=s), some(5, 8, seed=s + 1)], ops.quantize),
-    "code_stats": lambda s: ([some(6, 8, seed=s)], lambda z: ops.code_stats(z, levels(6, below=5, seed=s), 5)),
-}
-
-
-def results(name, seed, order=1):
-    """All outputs of a door, and the gradients of order 1, or 1 and 2."""
-    inputs, call = DOORS[name](seed)
-    leaves = [a.requires_grad_() for a in inputs]
-    outs = call(*leaves)
-    outs = outs if isinstance(outs, tuple) else (outs,)
-    moving = [o for o in outs if o.requires_grad]
-    along = [some(*o.shape, seed=9) for o in moving]
-    grads = torch.autograd.grad(moving, leaves, along, create_graph=order == 2, allow_unused=True)
-    found = [*outs, *grads]
-    if order == 2:
-        twice = [g for g in grads if g is not None and g.requires_grad]
-        found += torch.autograd.grad([g.square().sum() for g in twice], leaves, allow_unused=True) if twice else []
-    return [a if a is None else a.detach() for a in found]
 
 
 @pytest.fixture
@@ -79,23 +29,17 @@ def doors():
     _door.Shortcut.__call__ = was
 
 
-def same(a, b):
-    assert len(a) == len(b)
-    for one, other in zip(a, b, strict=True):
-        assert (one is None) == (other is None)
-        assert one is None or (one.shape == other.shape and one.stride() == other.stride() and torch.equal(one, other))
-
-
 @pytest.mark.parametrize("name", DOORS)
 def test_the_short_way_gives_the_bits_of_the_whole_way(doors, name):
     with kernels.use("cpu"):
-        whole = [results(name, seed) for seed in (0, 1)]  # the second is noted
-        assert name == "quantize" or doors.short == 0  # its two doors have met these kinds in another test
-        for seed in (2, 3):  # the third is the first forward pass on the short way, the fifth the first backward pass
-            results(name, seed)
+        with Seen():
+            whole = [of_door(name, seed) for seed in (0, 1)]
+        assert doors.short == 0
+        for _ in range(4):  # a forward pass goes the short way from the third on, a backward pass from the fifth
+            same(whole[0], of_door(name, 0))
         before = doors.short
-        short = [results(name, seed) for seed in (0, 1)]
-        assert doors.short >= before + 4 - 2 * (name == "code_stats"), "a pass went the whole way"
+        short = [of_door(name, seed) for seed in (0, 1)]
+        assert doors.short >= before + 4 - 2 * (name in IN_PYTORCH + SAMPLERS), "a pass went the whole way"
         same(whole[0], short[0])
         same(whole[1], short[1])
 
@@ -110,19 +54,13 @@ def test_other_dtypes_have_the_bits_of_the_whole_way(name, dtype):
             same(whole if isinstance(whole, tuple) else [whole], short if isinstance(short, tuple) else [short])
 
 
-@pytest.mark.parametrize("name", [name for name in DOORS if name != "code_stats"])
+@pytest.mark.parametrize("name", [name for name in DOORS if name != "code_stats" and name not in SAMPLERS])
 def test_second_derivatives_are_those_of_the_whole_way(name):
     with kernels.use("cpu"):
-        whole = results(name, 5, order=2)
+        whole = of_door(name, 5, order=2)
         for _ in range(3):
-            results(name, 6)
-        same(whole, results(name, 5, order=2))
-
-
-def warm(call):
-    """Forward passes go the short way from the third on, their backward passes two later."""
-    for _ in range(5):
-        call()
+            of_door(name, 6)
+        same(whole, of_door(name, 5, order=2))
 
 
 def test_a_call_makes_few_calls_of_python():
@@ -147,16 +85,6 @@ def test_a_call_makes_few_calls_of_python():
         finally:
             sys.setprofile(None)
     assert 5 < count <= 25
-
-
-class Seen(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, function, types, arguments, named=None):
-        self.names.append(function.name())
-        return function(*arguments, **(named or {}))
 
 
 def test_who_watches_sees_the_operator(doors):
