@@ -26,7 +26,14 @@
 
 namespace {
 
-constexpr int64_t FEW_PRODUCTS = 8192;    // of a row, that the float screen is faster with
+// Where the float screen is faster, or about as fast; its indices are 32 bits wide
+bool few_products(int64_t K, int64_t D) { return (K * D <= 8192 || D <= 8) && K <= INT32_MAX; }
+
+// So few that packing the codebook takes longer than it saves
+bool few_rows(const Problem& p) {
+    const bool in_float = p.e_dtype == 0 && p.z_dtype != 3;
+    return p.N < FEW || (in_float && p.N * p.K < 12 * p.K + 2048);
+}
 
 // ---- memory ---------------------------------------------------------------------------------------------------------
 
@@ -39,7 +46,8 @@ Book layout(Arena& arena, int64_t K, int64_t D) {
     book.words = arena.take<int16_t>(padded * book.W * 2);
     book.integers = arena.take<int16_t>(padded * book.S * 2);
     book.half = arena.take<float>(padded), book.unit = arena.take<float>(padded);
-    book.in_float = K * D <= FEW_PRODUCTS, book.y = arena.take<float>(book.in_float ? padded * D : 0);
+    book.in_float = few_products(K, D);
+    book.y = arena.take<float>(book.in_float ? padded * D : 0);
     book.group_unit = arena.take<float>(padded), book.residual = arena.take<float>(padded);
     return book;
 }
@@ -48,14 +56,14 @@ Scratch layout_scratch(Arena& arena, int64_t K, int64_t D) {
     Scratch s = {};
     s.groups = std::min<int64_t>(1024, whole(K, MAX_TILE) / 4);
     s.rows = arena.take<Row>(BLOCK);
-    s.x = arena.take<float>(D + 31);
+    s.x = arena.take<float>(2 * whole(D, 16) + 31);
     s.wide = arena.take<double>((FEW + 1) * (D + 7));
     s.X = arena.take<int16_t>(BLOCK * whole(D, 32));
     s.hit = arena.take<int64_t>(BLOCK * s.groups / 4 + 1);
     s.bounds = BLOCK * s.groups;
     s.low = arena.take<float>(s.bounds);
-    s.rows_in_float = arena.take<float>(MOST_ROWS * whole(D, 32));
-    s.columns = arena.take<float>(MOST_ROWS * D);
+    const int64_t in_lanes = few_products(K, D) ? MOST_ROWS : 0;
+    s.rows_in_float = arena.take<float>(in_lanes * whole(D, 32)), s.columns = arena.take<float>(in_lanes * D);
     return s;
 }
 
@@ -84,12 +92,12 @@ extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const v
     std::vector<Scratch> scratch;
     for (int t = 0; t < threads; t++) scratch.push_back(layout_scratch(arena, K, D));
 
-    bool screened = N >= FEW && D <= WIDEST;
+    bool screened = !few_rows(p) && D <= WIDEST;
     const auto centre = OF_SET(set, choose_centre_of);
     const auto pack = OF_SET(set, pack_tile);
     if (screened) parallel(1, 1, [&](int64_t, int) { screened = centre(p, book); });    // rounds as all tasks do
     if (screened) {
-        parallel(book.tiles, threads, [&](int64_t tile, int t) { pack(p, book, tile, scratch[t].x); });
+        parallel(book.tiles, threads, [&](int64_t tile, int t) { pack(p, book, tile, scratch[t]); });
         book.sigma = *std::max_element(book.residual, book.residual + book.tiles);
     }
     const auto search = screened ? OF_SET(set, search_rows) : OF_SET(set, search_directly);

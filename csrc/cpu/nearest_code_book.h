@@ -119,10 +119,11 @@ static vec<float> rounded_up(vec<float> square) { return 1.01f * root(square) + 
 
 // Packs codes [tile TILE, (tile + 1) TILE) into book: the integers of each code, and the same for `bound` as
 // [word][code], where a word holds two integers
-template <class T> static void pack(const Problem& p, const Book& book, int64_t tile, float* y) {
+template <class T> static void pack(const Problem& p, const Book& book, int64_t tile, Scratch& s) {
     float *half = book.half + tile * TILE, *unit = book.unit + tile * TILE, rest = 0;
     const T* e = (const T*)p.e + tile * TILE * p.D;
     alignas(BYTES) float inverse[TILE];
+    float* y = s.x;
     int codes = int(std::min<int64_t>(TILE, p.K - tile * TILE));
     // x is computed twice: that is no slower than one long chain of dependent steps for each code
     for (int l = 0; l < codes; l++) {

@@ -51,59 +51,82 @@ static void search_in_double(const Problem& p, const Book&, int64_t n0, int64_t 
 
 // ---- in float, codes of float32 as they lie -------------------------------------------------------------------------
 
-// ||x - e_k||^2 of the L codes that lie at e
-static vec<float> squared_distances(const float* x, const float* e, int64_t D) {
-    constexpr int CODES = std::min(L, 8);    // at a time: so many addresses there are registers for
-    vec<float> sums[L] = {};
+// sums[r] = ||x_r - e_k||^2 of the L codes that lie at e, for R rows that lie `stride` apart
+template <int R>
+static void squared_distances(const float* x, int64_t stride, const float* e, int64_t D, vec<float> (&sums)[R]) {
+    constexpr int CODES = SET == AVX512 ? 8 : 4;    // at a time: as many sums as there are registers for
+    vec<float> each[R][L];
+#pragma GCC unroll 4
+    for (int first = 0; first < L; first += CODES, e += CODES * D) {
+        vec<float> part[R][CODES] = {};
+        auto add = [&](int64_t d, int64_t count) __attribute__((always_inline)) {
+            vec<float> v[R];
 #pragma GCC unroll 2
-    for (int first = 0; first < L; first += CODES, e += CODES * D)
-        each_vector<float>(D, [&](int64_t d, int64_t count) {
-            const vec<float> v = load_aligned(x + d);
+            for (int r = 0; r < R; r++) v[r] = load_aligned(x + r * stride + d);
 #pragma GCC unroll 8
             for (int l = 0; l < CODES; l++) {
-                const vec<float> difference = v - load(e + l * D + d, count);
-                sums[first + l] = fused(difference, difference, sums[first + l]);
+                const vec<float> code = load(e + l * D + d, count);
+#pragma GCC unroll 2
+                for (int r = 0; r < R; r++) part[r][l] = fused(v[r] - code, v[r] - code, part[r][l]);
             }
-        });
-    return each_total(sums);
+        };
+        int64_t d = 0;
+        for (; d + L <= D; d += L) add(d, L);
+        if (d < D) add(d, D - d);
+#pragma GCC unroll 2
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+            for (int l = 0; l < CODES; l++) each[r][first + l] = part[r][l];
+    }
+    for (int r = 0; r < R; r++) sums[r] = each_total(each[r]);
 }
 
-// The index of rows [n0, n1), of at least L codes: sums in float, in any order, choose the codes that must be measured
-static void search_in_float(const Problem& p, const Book& book, int64_t n0, int64_t n1, Scratch& s) {
+// The index of R rows from n on, K >= L: sums in float, in any order, choose the codes that must be measured
+template <int R> static void search_in_float(const Problem& p, const Book& book, int64_t n, Scratch& s) {
     const float grow = 1 + (p.D + 8) * 0x1p-22f, tiny = p.D * 0x1p-146f;    // (C9)
-    const int64_t part = s.bounds / L * L;                                  // of the codes
-    for (int64_t n = n0; n < n1; n++) {
+    const int64_t part = s.bounds / (R * L) * L, stride = whole(p.D, L);    // of the codes; of rows in s.x
+    Row rows[R];
+    for (int r = 0; r < R; r++) {
         with_dtype(p.z_dtype, [&](auto t) {
-            widen((const decltype(t)*)p.z + n * p.D, p.D, whole(p.D, L), s.x);
+            widen((const decltype(t)*)p.z + (n + r) * p.D, p.D, stride, s.x + r * stride);
         });
-        Row row;
-        row.begin(n, 0);
-        for (int64_t k0 = 0; k0 < p.K; k0 += part) {
-            const int64_t k1 = std::min(p.K, k0 + part);
-            auto first = [&](int64_t k) { return std::min(k, p.K - L); };    // the last L codes may come again
-            vec<float> low = INFINITY - vec<float>{};
-            for (int64_t k = k0; k < k1; k += L) {
-                const vec<float> sums = squared_distances(s.x, (const float*)p.e + first(k) * p.D, p.D);
-                store_aligned(s.low + (k - k0), sums);
-                low = least(sums, low);    // the same where a sum is NaN
-            }
-            row.threshold = std::min(row.threshold, lowest<float>(low) * grow + tiny);
-            for (int64_t k = k0; k < k1 && row.threshold < INFINITY; k += L) {
-                const vec<float> threshold = row.threshold - vec<float>{};
-                for (uint32_t lanes = at_most(load_aligned(s.low + (k - k0)), threshold); lanes; lanes &= lanes - 1) {
-                    const int l = __builtin_ctz(lanes);
-                    row.make_room(p, 1);
-                    row.code[row.kept] = first(k) + l, row.lower[row.kept++] = s.low[k - k0 + l];
-                }
+        rows[r].begin(n + r, 0);
+    }
+    for (int64_t k0 = 0; k0 < p.K; k0 += part) {
+        const int64_t k1 = std::min(p.K, k0 + part);
+        auto first = [&](int64_t k) { return std::min(k, p.K - L); };    // the last L codes may come again
+        vec<float> low[R];
+        for (int r = 0; r < R; r++) low[r] = INFINITY - vec<float>{};
+        for (int64_t k = k0; k < k1; k += L) {
+            vec<float> sums[R];
+            squared_distances<R>(s.x, stride, (const float*)p.e + first(k) * p.D, p.D, sums);
+            for (int r = 0; r < R; r++) {
+                store_aligned(s.low + r * part + (k - k0), sums[r]);
+                low[r] = least(sums[r], low[r]);    // the same where a sum is NaN
             }
         }
-        if (row.threshold <= FLOAT_REACHES) p.index[n] = row.finish(p);
-        else search_in_double(p, book, n, n + 1, s);
+        for (int r = 0; r < R; r++) {
+            Row& row = rows[r];
+            row.threshold = std::min(row.threshold, lowest<float>(low[r]) * grow + tiny);
+            const vec<float> threshold = row.threshold - vec<float>{};
+            const float* sums = s.low + r * part - k0;
+            for (int64_t k = k0; k < k1 && row.threshold < INFINITY; k += L)
+                for (uint32_t lanes = at_most(load_aligned(sums + k), threshold); lanes; lanes &= lanes - 1) {
+                    const int l = __builtin_ctz(lanes);
+                    row.make_room(p, 1);
+                    row.code[row.kept] = first(k) + l, row.lower[row.kept++] = sums[k + l];
+                }
+        }
     }
+    for (int r = 0; r < R; r++)
+        if (rows[r].threshold <= FLOAT_REACHES) p.index[n + r] = rows[r].finish(p);
+        else search_in_double(p, book, n + r, n + r + 1, s);
 }
 
+// The index of rows [n0, n1)
 static void search_directly(const Problem& p, const Book& book, int64_t n0, int64_t n1, Scratch& s) {
-    const bool in_float = p.e_dtype == 0 && p.z_dtype != 3 && p.K >= L && p.D <= WIDEST;
-    (in_float ? search_in_float : search_in_double)(p, book, n0, n1, s);
+    if (p.e_dtype != 0 || p.z_dtype == 3 || p.K < L || p.D > WIDEST) return search_in_double(p, book, n0, n1, s);
+    for (; n0 + 2 <= n1; n0 += 2) search_in_float<2>(p, book, n0, s);
+    if (n0 < n1) search_in_float<1>(p, book, n0, s);
 }
 #endif

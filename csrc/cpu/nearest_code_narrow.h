@@ -3,8 +3,8 @@
 // Room: kernels/nearest_code.py
 //
 // Rows of z lie in the lanes of vectors, so nothing is added up across lanes: each lane finds the code of least score,
-// and the next least score. Where these lie farther apart than both may err, the code is the nearest. Other rows are
-// searched without a screen.
+// and the next least score. Where these lie farther apart than both may err, the code is the nearest. Otherwise d_nk is
+// computed of all codes whose scores lie as near (decide).
 #ifndef SET
 #include <algorithm>
 #include <cmath>
@@ -19,32 +19,47 @@
 
 constexpr int ACROSS = 2;                       // vectors of rows that share the numbers of a code
 constexpr int CODES = SET == AVX512 ? 8 : 4;    // at a time: as many scores as there are registers for
-constexpr int PANEL = ACROSS * L;               // rows
+constexpr int PANEL = ACROSS * L;               // rows, or codes, whose columns lie side by side
 
-// Packs codes [tile TILE, (tile + 1) TILE) into book: each less the centre, and half its squared norm
-template <class T> static void pack_floats(const Problem& p, const Book& book, int64_t tile, float* x) {
-    float longest = 0;
-    for (int64_t k = tile * TILE; k < (tile + 1) * TILE; k++) {
-        float *y = book.y + k * p.D, square = NAN;
-        if (k < p.K) centred((const T*)p.e + k * p.D, book, p.D, x), square = square_of(x, 2 * book.S);
-        if (square <= FAR_CODE) {
-            std::copy(x, x + p.D, y), book.half[k] = 0.5f * square, longest = std::max(longest, square);
-        } else {    // NaN, or so far that it cannot be nearest to any screened row (C7), or no code
-            std::fill(y, y + p.D, 0.0f), book.half[k] = INFINITY;
-        }
-    }
-    book.residual[tile] = longest;
+// x[d] = column d of PANEL vectors from n on, less the centre; the last of `count` stands for those beyond it
+template <class T> static void columns_of(const T* z, int64_t n, int64_t count, const Book& book, int64_t D,
+                                          Scratch& s, float* x) {
+    const int64_t stride = 2 * book.S;
+    float* rows = s.rows_in_float;
+    for (int r = 0; r < PANEL; r++) centred(z + std::min(n + r, count - 1) * D, book, D, rows + r * stride);
+    for (int r = 0; r < PANEL; r += L)
+        for (int64_t d = 0; d < D; d += L)
+            transpose((int32_t*)rows + r * stride + d, stride, (int32_t*)x + d * PANEL + r, PANEL, D - d);
 }
 
-// x[d] = column d of the PANEL rows from n0 on, less the centre; the last row stands for those from n1 on
-template <class T> static void columns_of(const Problem& p, const Book& book, int64_t n0, int64_t n1, float* rows,
-                                          float* x) {
-    const int64_t stride = 2 * book.S;
-    for (int r = 0; r < PANEL; r++)
-        centred((const T*)p.z + std::min(n0 + r, n1 - 1) * p.D, book, p.D, rows + r * stride);
-    for (int r = 0; r < PANEL; r += L)
-        for (int64_t d = 0; d < p.D; d += L)
-            transpose((const int32_t*)rows + r * stride + d, stride, (int32_t*)x + d * PANEL + r, PANEL, p.D - d);
+// The columns of codes k ... , which begin a vector
+static float* columns_of_codes(const Book& book, int64_t D, int64_t k) {
+    return book.y + k / PANEL * PANEL * D + k % PANEL;
+}
+
+// ||x||^2 of the L vectors whose columns these are
+static vec<float> squares_of(const float* x, int64_t D) {
+    vec<float> square = {};
+    for (int64_t d = 0; d < D; d++) square += load_aligned(x + d * PANEL) * load_aligned(x + d * PANEL);
+    return square;
+}
+
+// Packs codes [tile TILE, (tile + 1) TILE) into book: panels of columns, and half the squared norms
+template <class T> static void pack_floats(const Problem& p, const Book& book, int64_t tile, Scratch& s) {
+    ints lane;
+    for (int l = 0; l < L; l++) lane[l] = l;
+    vec<float> longest = {};
+    for (int64_t k = tile * TILE; k < (tile + 1) * TILE; k += L) {
+        float* y = columns_of_codes(book, p.D, k);
+        if (k % PANEL == 0) columns_of((const T*)p.e, k, p.K, book, p.D, s, y);
+        const vec<float> square = squares_of(y, p.D);
+        // others are NaN, or so far that they cannot be nearest to any screened row (C7), or no codes
+        const ints near = (square <= FAR_CODE) & (lane < int32_t(std::min<int64_t>(L, p.K - k)));
+        store_aligned(book.half + k, near ? 0.5f * square : INFINITY - vec<float>{});
+        for (int64_t d = 0; d < p.D; d++, y += PANEL) store_aligned(y, near ? load_aligned(y) : vec<float>{});
+        longest = most(longest, near ? square : vec<float>{});
+    }
+    book.residual[tile] = -lowest<float>(-longest);
 }
 
 struct Two {    // for each row of a vector
@@ -65,11 +80,11 @@ static void offer_all(const Problem& p, const Book& book, const float* x, Two (&
         for (int c = 0; c < CODES; c++)
 #pragma GCC unroll 2
             for (int a = 0; a < ACROSS; a++) score[c][a] = book.half[k + c] - vec<float>{};
-        const float* y = book.y + k * p.D;
-        for (int64_t d = 0; d < p.D; d++, y++) {
+        const float* y = columns_of_codes(book, p.D, k);
+        for (int64_t d = 0; d < p.D; d++, y += PANEL) {
 #pragma GCC unroll 8
             for (int c = 0; c < CODES; c++) {
-                const vec<float> number = y[c * p.D] - vec<float>{};
+                const vec<float> number = y[c] - vec<float>{};
 #pragma GCC unroll 2
                 for (int a = 0; a < ACROSS; a++)
                     score[c][a] = fused_minus(load_aligned(x + d * PANEL + a * L), number, score[c][a]);
@@ -82,30 +97,45 @@ static void offer_all(const Problem& p, const Book& book, const float* x, Two (&
     }
 }
 
+// The index of row n, whose columns lie at x, among the codes of such scores
+static int64_t decide(const Problem& p, const Book& book, int64_t n, const float* x, float threshold) {
+    Row row;
+    row.begin(n, 0), row.threshold = threshold;
+    for (int64_t k = 0; k < p.K; k += L) {
+        vec<float> score = load_aligned(book.half + k);
+        const float* y = columns_of_codes(book, p.D, k);
+        for (int64_t d = 0; d < p.D; d++)
+            score = fused_minus(x[d * PANEL] - vec<float>{}, load_aligned(y + d * PANEL), score);
+        for (uint32_t lanes = at_most(score, threshold - vec<float>{}); lanes; lanes &= lanes - 1) {
+            const int l = __builtin_ctz(lanes);
+            row.make_room(p, 1);
+            row.code[row.kept] = k + l, row.lower[row.kept++] = score[l];
+        }
+    }
+    return row.finish(p);
+}
+
 // The index of rows [n0, n1)
 template <class T> static void search_in_lanes(const Problem& p, const Book& book, int64_t n0, int64_t n1, Scratch& s) {
-    const float usual = 64 * std::sqrt(float(p.D)), longest = 1.01f * std::sqrt(book.sigma);
+    const float usual = 16 * std::sqrt(float(p.D)), longest = 1.01f * std::sqrt(book.sigma);
     const float gamma = 1.1f * (2 * p.D + 16) * 0x1p-24f, eta = 1.1f * (p.D + 4) * 0x1p-52f;
     for (; n0 < n1; n0 += PANEL) {
-        columns_of<T>(p, book, n0, n1, s.rows_in_float, s.columns);
+        columns_of((const T*)p.z, n0, n1, book, p.D, s, s.columns);
         Two two[ACROSS];
         offer_all(p, book, s.columns, two);
         for (int a = 0; a < ACROSS; a++) {
-            vec<float> square = {};
-            for (int64_t d = 0; d < p.D; d++) {
-                const vec<float> v = load_aligned(s.columns + d * PANEL + a * L);
-                square += v * v;
-            }
+            const vec<float> square = squares_of(s.columns + a * L, p.D);
             const vec<float> norm = 1.01f * root(square);
             const vec<float> far = longest - vec<float>{}, near = std::min(usual, longest) - vec<float>{};
             const vec<float> reach = norm <= usual / 8 ? near : far;    // the norm of codes that may be nearest
             const vec<float> margin = gamma * reach * (norm + reach) + eta * square + 0x1p-100f;    // (C10)
-            const uint32_t proven = at_most(square, FAR_ROW - vec<float>{}),
-                           close = at_most(two[a].next, two[a].least_score + 2.01f * margin);
+            const vec<float> threshold = two[a].least_score + 2.01f * margin;
+            const uint32_t proven = at_most(square, FAR_ROW - vec<float>{}), close = at_most(two[a].next, threshold);
             for (int l = 0; l < L && n0 + a * L + l < n1; l++) {
                 const int64_t n = n0 + a * L + l;
-                if ((proven & ~close) >> l & 1) p.index[n] = two[a].code[l];
-                else search_directly(p, book, n, n + 1, s);
+                if (!(proven >> l & 1)) search_directly(p, book, n, n + 1, s);
+                else if (close >> l & 1) p.index[n] = decide(p, book, n, s.columns + a * L + l, threshold[l]);
+                else p.index[n] = two[a].code[l];
             }
         }
     }

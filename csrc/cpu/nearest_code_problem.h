@@ -63,7 +63,7 @@ constexpr float SMALLEST = 0x1p-60f;      // units are 2^-60 or more: the produc
 constexpr float FAR_CODE = 0x1p122f;
 constexpr float FAR_ROW = 0x1p118f;
 constexpr int64_t WIDEST = 65536;         // the largest D that the rounding of norms is proven for
-constexpr int FEW = 4;                    // fewer rows are not worth a packed codebook
+constexpr int FEW = 4;                    // rows that are summed in double at a time
 constexpr float FLOAT_REACHES = 0x1p100f; // squared distances in float are exact enough up to here   (C9)
 constexpr int MAX_TILE = 64, MOST_ROWS = 32, BLOCK = 96, KEPT = 32, SAMPLE = 31;
 

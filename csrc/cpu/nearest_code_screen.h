@@ -157,10 +157,10 @@ static bool choose_centre_of(const Problem& p, Book& book) {
     with_dtype(p.e_dtype, [&](auto t) { found = choose_centre<decltype(t)>(p, book); });
     return found;
 }
-static void pack_tile(const Problem& p, const Book& book, int64_t tile, float* y) {
+static void pack_tile(const Problem& p, const Book& book, int64_t tile, Scratch& s) {
     with_dtype(p.e_dtype, [&](auto t) {
         using T = decltype(t);
-        (book.in_float ? pack_floats<T> : pack<T>)(p, book, tile, y);
+        (book.in_float ? pack_floats<T> : pack<T>)(p, book, tile, s);
     });
 }
 static void search_rows(const Problem& p, const Book& book, int64_t n0, int64_t n1, Scratch& s) {
