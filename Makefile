@@ -66,7 +66,7 @@ bench: build .venv-peers/ready ## time every room beside its peers, and store th
 bench-scaling: build ## how the cost of rooms and of steps grows, and write docs/scaling.png (two minutes)
 	$(PY) bench/scaling.py
 
-table-ceilings: build ## predict how near its bound each CUDA kernel can come (two minutes), and write docs/counting.md
+table-ceilings: build ## predict how near its bound each kernel can come (six minutes), and write docs/counting.md
 	OMP_NUM_THREADS=1 $(PY) bench/ceilings.py
 
 table-likelihood: build ## train likelihood models on the digits, three seeds each (an hour), and write docs/results.md

@@ -1,10 +1,11 @@
-"""Predict how near its bound each CUDA kernel of the best rungs can come on an H100, and write docs/counting.md.
+"""Predict how near its bound each kernel of the best rungs can come on an H100, and write docs/counting.md.
 
     make table-ceilings
 
 Counted in the emulator and compiled by nvcc, not measured: the bytes of DRAM of a kernel, or the products of the
 search, over what its busiest resource needs at least (genmini/predict.py). Sizes fill the 132 SMs where the emulator is
-quick enough.
+quick enough. Of rooms in Triton a second table has what DRAM, the L2 and the products of tl.dot need: nothing tells how
+many instructions their programs issue.
 """
 
 import sys
@@ -21,14 +22,24 @@ SIZES = [
     ("nearest_code", dict(N=256, K=2048, D=64)),
     ("nearest_code", dict(N=256, K=2048, D=256)),
 ]
+IN_TRITON = [
+    ("gaussian_kl", dict(N=264, D=2048)),
+    ("group_norm_silu", dict(N=66, C=32, side=14)),
+    ("softmax_nll", dict(N=33, L=256, P=256)),
+    ("q_sample", dict(N=264, D=2048)),
+    ("ddim_step", dict(N=132, D=3072)),
+    ("info_nce", dict(N=2048, D=64)),
+    ("masked_linear", dict(N=2048, K=512, J=512)),
+    ("masked_conv2d", dict(N=43, C=32, O=32, side=14, k=3)),
+]
 LEAST = 0.5e-6  # seconds; what is shorter is left out, as the sums of chunks
 
 
-def rows():
+def rows(of):
     """(room, sizes, genmini.predict.Predicted) of each kernel that counts"""
     from genmini import counting, predict
 
-    for room, sizes in SIZES:
+    for room, sizes in of:
         prediction = predict.of(counting.count(room, **sizes), predict.named("h100"))
         for row in prediction.rows:
             if row.at_least >= LEAST and (room != "nearest_code" or row.seconds["tensor"]):
@@ -40,16 +51,30 @@ def table(rows):
     yield "|---|---|---|---|---:|---|"
     for room, sizes, row in rows:
         bound = "tensor" if row.seconds["tensor"] else "DRAM"
-        shown = " ".join(f"{name}={size}" for name, size in sizes.items())
         kernel = row.kernel.partition("<")[0]
-        yield (f"| `{room}` | {shown} | `{kernel}` | {bound}, {1e6 * row.seconds[bound]:.2f} us | "
+        yield (f"| `{room}` | {shown(sizes)} | `{kernel}` | {bound}, {1e6 * row.seconds[bound]:.2f} us | "
                f"{row.seconds[bound] / row.at_least:.0%} | {row.binds} |")
 
 
+def table_of_tiles(rows):
+    yield "| room | sizes | kernel | DRAM, us | L2, us | products, us | binds |"
+    yield "|---|---|---|---:|---:|---:|---|"
+    for room, sizes, row in rows:
+        products = "tensor" if row.seconds["tensor"] else "fp32"
+        needs = " | ".join(f"{1e6 * row.seconds[name]:.2f}" for name in ("DRAM", "L2", products))
+        binds = "products" if row.binds == products else row.binds
+        yield f"| `{room}` | {shown(sizes)} | `{row.kernel}` | {needs} | {binds} |"
+
+
+def shown(sizes):
+    return " ".join(f"{name}={size}" for name, size in sizes.items())
+
+
 def main():
-    before, rest = PAGE.read_text().split("<!-- ceilings -->")
-    block = "\n".join(["<!-- ceilings -->", *table(rows()), "<!-- /ceilings -->"])
-    PAGE.write_text(before + block + rest.split("<!-- /ceilings -->")[1])
+    for name, lines in (("ceilings", table(rows(SIZES))), ("tiles", table_of_tiles(rows(IN_TRITON)))):
+        before, rest = PAGE.read_text().split(f"<!-- {name} -->")
+        block = "\n".join([f"<!-- {name} -->", *lines, f"<!-- /{name} -->"])
+        PAGE.write_text(before + block + rest.split(f"<!-- /{name} -->")[1])
 
 
 if __name__ == "__main__":

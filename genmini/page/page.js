@@ -80,7 +80,9 @@ function equation({ name, mathml }) {
 function step(room, rung, i) {
   const text = element("p", { text: rung.lesson
     ? `${rung.lesson[0].toUpperCase()}${rung.lesson.slice(1)}${rung.lesson.endsWith(".") ? "" : "."}` : "" });
-  const here = element("li", { class: "rung" }, element("h3", { text: rung.name }), text);
+  const hazards = rung.launches.reduce((sum, launch) => sum + launch.hazards.length, 0);
+  const here = element("li", { class: "rung" }, element("h3", { text: rung.name }), text,
+    hazards > 0 && element("p", { class: "more", text: `${many(hazards, "hazard")}, told below beside its counts.` }));
   if (!i) return [here];
   const before = room.rungs[i - 1];
   return [element("li", { class: "between" }, why(room, before, rung), changes(before, rung), difference(room, i - 1),

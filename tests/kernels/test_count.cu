@@ -33,6 +33,12 @@ template <int S> __global__ void tile(const float* x, float* y) {
     __syncthreads();
     for (int r = 0; r < 32; r++) y[32 * r + threadIdx.x] = tile[threadIdx.x][r];
 }
+__global__ void swizzled(const float* x, float* y) {
+    __shared__ float tile[32][32];
+    for (int r = 0; r < 32; r++) tile[r][r ^ threadIdx.x] = x[32 * r + threadIdx.x];
+    __syncthreads();
+    for (int r = 0; r < 32; r++) y[32 * r + threadIdx.x] = tile[threadIdx.x][threadIdx.x ^ r];
+}
 __global__ void shared_wide(const float* x, float* y) {
     float4* s = dynamic_shared<float4>();
     s[threadIdx.x] = ((const float4*)x)[threadIdx.x];
@@ -153,6 +159,7 @@ RUN(rest, rest, 1, 40, 0)
 RUN(twice, twice, 3, 32, 0)
 RUN(tile_32, tile<32>, 1, 32, 0)
 RUN(tile_33, tile<33>, 1, 32, 0)
+RUN(swizzled, swizzled, 1, 32, 0)
 RUN(shared_wide, shared_wide, 1, 32, 512)
 RUN(shared_doubles, shared_doubles, 1, 32, 0)
 RUN(matrices_32, matrices<32>, 1, 32, 0)

@@ -117,6 +117,12 @@ def test_a_column_of_a_tile():
     assert launch.barriers == 1
 
 
+def test_a_swizzled_tile():
+    launch = counted("swizzled")
+    of_shared(launch, "tile[r][r ^ threadIdx.x] =", "store", 32, 32, 1, 1)
+    of_shared(launch, "= tile[threadIdx.x][threadIdx.x ^ r]", "load", 32, 32, 1, 1)
+
+
 def test_wide_accesses_of_shared_memory():
     """16 bytes a lane are four wavefronts, two where pairs of lanes read the same."""
     launch = counted("shared_wide")

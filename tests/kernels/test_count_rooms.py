@@ -236,9 +236,13 @@ def test_a_block_of_made_sample_shares_out_its_sums():
 
 
 def test_the_taps_of_pixelcnn_sample_are_made_ready_by_one_thread_each():
-    """Under naive each thread reads the five fields of each tap; under groups each lane those of another one."""
-    naive, groups = (row(counting.count("pixelcnn_sample", rung, N=1), "walk", "Tap tap = p.taps[t];", "load", "global")
-                     for rung in ("naive", "groups"))
+    """Under naive each thread reads the five fields of each tap; under groups each lane those of another one. Weights
+    are read as often, under naive by one warp of eight."""
+    both = [counting.count("pixelcnn_sample", rung, N=1) for rung in ("naive", "groups")]
+    naive, groups = (row(one, "walk", "Tap tap = p.taps[t];", "load", "global") for one in both)
+    alone, shared = (row(one, "walk", "sum += tap.in[k] * tap.W", "load", "global") for one in both)
+    assert alone.inst_executed == shared.inst_executed and {example.warp for example in alone.examples} == {0}
+    assert len({example.warp for example in shared.examples}) > 2
     assert naive.inst_executed == groups.inst_executed * groups.lanes
     assert [4 * found.inst_executed for found in (naive, groups)] == [28800, 6480]  # of 4 images
 
