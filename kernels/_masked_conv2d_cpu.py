@@ -1,92 +1,132 @@
-"""The masked convolution on CPU tensors, in PyTorch, without the rows of the filter below its centre.
+"""The masked convolution on CPU tensors, in PyTorch, with few of the dead taps or none.
 
-The backend `cpu` of kernels/masked_conv2d.py. 6 of 9 taps stay, 15 of 25, 28 of 49; the few dead ones among them, in
-the centre's own row, are masked. PyTorch could leave out all dead taps by two convolutions, one for the rows above and
-one for the row itself: 3 w P O bytes more, to add the halves.
+The backend `cpu` of kernels/masked_conv2d.py. The live taps fill a rectangle of the filter without the rows below its
+centre; or two rectangles, whose convolutions are added:
 
-A cropped filter looks to one side, and PyTorch's convolution pads both alike. Either x gets its border by a copy, which
-is cheap where it has few channels or the filter one row; or y gets ph rows below the image, which a copy cuts off. In a
-backward pass these rows cost two products, so there only filters of three rows have them. Both gradients come from one
-call, which lays out x and dy once.
+      t t t t t        cropped    one convolution; the dead taps in the centre's row are masked
+      t t t t t        split      the rows above, and the centre's row up to its last live tap: no dead tap, but each
+      t t t . .                   image is read or written twice. Worth it by the rule of `split`
+
+A filter looks to one side, and PyTorch's convolution pads both alike. Columns are padded by the convolution. For rows,
+either x gets those above by a copy, or y gets as many below, which a copy cuts off: the first where x has few channels,
+the second where it has many, as to pad is to write twice. In a backward pass dy gets the rows below, for filters of
+three rows alone: with more the convolution that gives dK would take twice as long. Both gradients come from one call,
+which lays out x and dy once. Of FEW channels dx is a product of matrices, whose columns are added in place.
 """
 
 import functools
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch.nn.grad import conv2d_weight
 
 from ._bits import bits_of, masked
-from ._live_taps import mask
+from ._live_taps import live_taps, mask
+
+SPLIT = 14  # measured with 64 and 128 channels, 3x3 to 7x7
+FEW = 4  # channels: a convolution computes 16 of dx at a time
 
 
-def cropped(kh, kw):
-    """The rows and columns of the filter with the live taps, and the padding (left, right, top, bottom) to x's size."""
+class Part(NamedTuple):
+    """A convolution with a rectangle of the filter."""
+
+    rows: slice
+    columns: slice
+    sides: tuple  # what x gets (left, right, above, below); of a negative number it is cut
+    padding: tuple  # (above and below, left and right), by the convolution
+    below: int  # rows that y gets beyond x
+    dead: tuple  # columns and rows of the filter around the rectangle
+    bits: torch.Tensor | None  # of the live taps; None if all are
+
+
+@functools.lru_cache(maxsize=128)
+def parts(shape, kind, colours, dtype, backward=False):
+    """The convolutions whose sum is the masked one, or its gradients"""
+    O, C, kh, kw = shape
     ph, pw = kh // 2, kw // 2
-    return ((slice(0, ph + 1), slice(0, kw), (pw, pw, ph, 0)) if kh > 1 else
-            (slice(0, 1), slice(0, pw + 1), (pw, 0, 0, 0)))
+    live = live_taps(1, kw, kind, colours)[1]  # in the centre's row
+    of_row = max(live, 1)
+    above = slice(0, ph), slice(0, kw), (0, 0, ph, -1), (0, pw), 0
+    row = slice(ph, ph + 1), slice(0, of_row), (pw, of_row - 1 - pw, 0, 0), (0, 0), 0
+    cropped = slice(0, ph + 1), slice(0, kw)
+    if ph == 0:
+        chosen = [row]
+    elif live == 0:
+        chosen = [above]
+    elif dtype.itemsize > 2 and split(O, C, (ph + 1) * kw, kw - live):  # sums of 16 bits are rounded once
+        chosen = [above, row]
+    elif 4 * C > O and not (backward and ph > 1):
+        chosen = [(*cropped, (0, 0, 0, 0), (ph, pw), ph)]
+    else:
+        chosen = [(*cropped, (0, 0, ph, 0), (0, pw), 0)]
+    all_live = mask(*shape, kind, colours, "cpu")
+    return tuple(Part(*one, around(*one[:2], kh, kw), of_live(all_live[:, :, *one[:2]], dtype)) for one in chosen)
 
 
-@functools.lru_cache(maxsize=64)
-def cropped_bits(shape, kind, colours, dtype):
-    """Of the live taps among the rows and columns that `cropped` leaves; None if all of these live"""
-    rows, columns, _ = cropped(*shape[2:])
-    live = mask(*shape, kind, colours, "cpu")[:, :, rows, columns]
+def split(O, C, taps, dead):
+    """Whether two convolutions take less than one of so many taps: for dead taps that are many, a large share of the
+    taps, and between many channels."""
+    return dead * dead / taps * O * C / (O + C) >= SPLIT
+
+
+def around(rows, columns, kh, kw):
+    return columns.start, kw - columns.stop, rows.start, kh - rows.stop
+
+
+def of_live(live, dtype):
     return None if live.all() else bits_of(live, dtype)
 
 
-def cropped_filter(weight, kind, colours):
-    rows, columns, padding = cropped(*weight.shape[2:])
-    k, bits = weight[:, :, rows, columns], cropped_bits(weight.shape, kind, colours, weight.dtype)
-    return k.contiguous() if bits is None else masked(k, bits), padding
-
-
-def small(O, C, kh, kw):
-    """Whether a copy of x with its border costs little: beside y, or because it is of few columns"""
-    return 4 * C <= O or kh == 1
-
-
 def cpu(x, weight, bias, kind, colours):
-    (kh, kw), (H, W) = weight.shape[2:], x.shape[2:]
-    k, padding = cropped_filter(weight, kind, colours)
-    if small(*weight.shape):
-        return F.conv2d(F.pad(x, padding) if any(padding) else x, k, bias)
-    return F.conv2d(x, k, bias, padding=(kh // 2, kw // 2))[:, :, :H, :W]
+    y, H = None, x.shape[2]
+    for part in parts(weight.shape, kind, colours, weight.dtype):
+        y_part = F.conv2d(padded(x, part.sides), taps(weight, part), bias if y is None else None, padding=part.padding)
+        y = y_part if y is None else y.add_(y_part)
+    return y[:, :, :H] if part.below else y
 
 
 def cpu_turned(dy, weight, kind, colours):
-    k, padding = cropped_filter(weight, kind, colours)
-    return F.pad(F.conv_transpose2d(dy, k), [-side for side in padding])
+    x = dy.new_empty(len(dy), weight.shape[1], *dy.shape[2:])  # its shape counts
+    return gradients(dy, x, weight, kind, colours, (True, False))[0]
 
 
 def cpu_dw(dy, x, kh, kw, kind, colours):
-    shape = dy.shape[1], x.shape[1], kh, kw
-    rows, columns, padding = cropped(kh, kw)
-    dk = conv2d_weight(F.pad(x, padding), (*shape[:2], rows.stop, columns.stop), dy)
-    return whole(dk, shape, kind, colours)
-
-
-def whole(dk, shape, kind, colours):
-    """The gradient of a cropped filter, with 0 for all dead taps"""
-    rows, columns, _ = cropped(*shape[2:])
-    bits = cropped_bits(shape, kind, colours, dk.dtype)
-    if dk.shape == shape and bits is None:
-        return dk
-    dw = dk.new_zeros(shape)
-    dw[:, :, rows, columns] = dk if bits is None else masked(dk.contiguous(), bits)
-    return dw
+    weight = x.new_empty(dy.shape[1], x.shape[1], kh, kw)  # its shape counts
+    return gradients(dy, x, weight, kind, colours, (False, True))[1]
 
 
 def cpu_both(dy, x, weight, kind, colours):
-    ph, pw = (side // 2 for side in weight.shape[2:])
-    k, padding = cropped_filter(weight, kind, colours)
-    gradients = lambda dy, x, sides: torch.ops.aten.convolution_backward(
-        dy, x, k, None, (1, 1), sides, (1, 1), False, (0, 0), 1, (True, True, False))[:2]
-    if not any(padding):
-        dx, dk = gradients(dy, x, (0, 0))
-    elif small(*weight.shape) or ph > 1:
-        dx, dk = gradients(dy, F.pad(x, padding), (0, 0))
-        dx = F.pad(dx, [-side for side in padding])
-    else:
-        dx, dk = gradients(F.pad(dy, (0, 0, 0, ph)), x, (ph, pw))
-    return dx, whole(dk, weight.shape, kind, colours)
+    return gradients(dy, x, weight, kind, colours, (True, True))
+
+
+def gradients(dy, x, weight, kind, colours, wanted):
+    """-> dx, dK; what is not wanted as None"""
+    dx = dw = None
+    by_product = wanted[0] and x.shape[1] <= FEW and x.dtype.itemsize > 2
+    for part in parts(weight.shape, kind, colours, weight.dtype, True):
+        k, x_part, dy_part = taps(weight, part), padded(x, part.sides), padded(dy, (0, 0, 0, part.below))
+        dx_part, dk, _ = torch.ops.aten.convolution_backward(
+            dy_part, x_part, k, None, (1, 1), part.padding, (1, 1), False, (0, 0), 1,
+            (wanted[0] and not by_product, wanted[1], False))
+        if by_product:
+            columns = k.flatten(1).T @ dy_part.flatten(2)  # (C taps, O) (N, O, H W)
+            dx_part = F.fold(columns, x_part.shape[2:], k.shape[2:], padding=part.padding)
+        if wanted[0]:
+            dx_part = padded(dx_part, [-side for side in part.sides])
+            dx = dx_part if dx is None else dx.add_(dx_part)
+        if wanted[1]:
+            dk = dk if part.bits is None else masked(dk, part.bits)
+            if dw is None:
+                dw = padded(dk, part.dead)
+            else:
+                dw[:, :, part.rows, part.columns] = dk
+    return dx, dw
+
+
+def taps(weight, part):
+    k = weight[:, :, part.rows, part.columns]
+    return k.contiguous() if part.bits is None else masked(k, part.bits)
+
+
+def padded(a, sides):
+    return F.pad(a, sides) if any(sides) else a

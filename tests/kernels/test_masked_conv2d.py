@@ -20,6 +20,7 @@ from check import (
     seeds,
     to,
 )
+from genmini.kernels import _masked_conv2d_cpu
 from genmini.kernels import masked_conv2d as room
 from genmini.kernels._live_taps import mask
 from hypothesis import given
@@ -63,6 +64,21 @@ def plain_gradients(x, weight, dy):
 @pytest.mark.parametrize("shape", [(1, 40, 66, 5, 7, 3, 5, "B", 3), (2, 17, 40, 7, 6, 3, 3, "A", 1)], ids=str)
 def test_matches(run, shape, dtype):
     matches(run, ops.masked_conv2d, inputs(*shape, seed=3), dtype, room.reference)
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("C, O, kh, kw, kind, colours",
+                         [(6, 5, 3, 3, "A", 1), (3, 6, 5, 3, "B", 3), (7, 3, 7, 7, "B", 1), (5, 2, 5, 1, "A", 1)])
+def test_matches_in_each_form_of_a_cpu(split, C, O, kh, kw, kind, colours, monkeypatch):
+    """Two convolutions are worth it where many channels meet, but right everywhere; for images of one pixel, too."""
+    (run,) = [run for run in RUNS if run.backend == "cpu"]
+    monkeypatch.setattr(_masked_conv2d_cpu, "split", lambda *_: split)
+    _masked_conv2d_cpu.parts.cache_clear()
+    try:
+        for H, W in ((5, 6), (1, 1)):
+            matches(run, ops.masked_conv2d, inputs(2, C, O, H, W, kh, kw, kind, colours), torch.float32, room.reference)
+    finally:
+        _masked_conv2d_cpu.parts.cache_clear()
 
 
 @everywhere
