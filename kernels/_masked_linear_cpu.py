@@ -1,10 +1,11 @@
 """The masked product on CPU tensors, in PyTorch, without the dead tiles of W: half the time for sorted degrees.
 
-The backend `cpu` of kernels/masked_linear.py. Of ROWS outputs at a time only the spans of inputs that some of them see
-are multiplied (kernels/_spans.py). Degrees in another order may leave few tiles dead: then they are sorted, with their
-rows and columns, and the result is put back in the order given. A small product, or one of a thin W, is not worth
-cutting: it takes the whole mask. What depends on the degrees alone is computed once for their values, and kept: masks
-of the last degrees, as many as 256 MiB hold, and whole masks up to KEPT.
+The backend `cpu` of kernels/masked_linear.py. Of some outputs at a time (`rows`) only the spans of inputs that one of
+them sees are multiplied (kernels/_spans.py). Degrees in another order may leave few tiles dead: then they are sorted,
+with their rows and columns, and the result is put back in the order given; for FEW rows of x that would take longer
+than to multiply all of W. A small product, or one of a thin W, is not worth cutting: it takes the whole mask. What
+depends on the degrees alone is computed once for their values, and kept: masks of the last degrees, as many as 256 MiB
+hold, and whole masks up to KEPT.
 """
 
 import functools
@@ -18,9 +19,15 @@ from ._bits import bits_of, masked, masked_
 from ._spans import GAP, ROWS, spans, tiles_of_degrees
 
 SMALL = 2**23  # multiplications of a product that is not cut
+FEW = 96  # rows of x: to sort W takes the time of half their products
 THIN = 128  # inputs or outputs: of so few the dead half takes less time than to cut or to sort
 KEPT = 2**20  # weights whose whole mask is kept: 64 masks of float32 are at most 256 MiB
 SORTING = 0.15  # of the weights: to sort is worth it if so many more are dead then
+
+
+def rows(J):
+    """So many outputs at a time: of many outputs more, as the calls of PyTorch count, and the dead part does not."""
+    return ROWS if J < 16 * ROWS else 2 * ROWS
 
 
 class Order(NamedTuple):
@@ -34,11 +41,11 @@ def by_tiles(x, weight, bias, in_degree, out_degree, strict):  # (N, K), (J, K),
     if _small(len(x), in_degree, out_degree):
         return F.linear(x, masked(weight, _whole(in_degree, out_degree, strict, *_layout(weight))), bias)
     values = *_values(in_degree, out_degree), strict
-    order = _order(*values)
+    many, order = of_rows(len(x), *values)
     if order:
         x, weight = x.index_select(1, order.k), weight.index_select(0, order.j).index_select(1, order.k)
         bias = None if bias is None else bias[order.j]
-    y = product(x, weight, bias, _steps(*values, False, *_layout(weight)))
+    y = product(x, weight, bias, _steps(*values, many, False, *_layout(weight)))
     return y.index_select(1, order.j_back) if order else y
 
 
@@ -46,10 +53,10 @@ def dw_by_tiles(dy, x, in_degree, out_degree, strict):  # (N, J), (N, K) -> (J, 
     if _small(len(x), in_degree, out_degree):
         return masked_(dy.T @ x, _whole(in_degree, out_degree, strict, x.dtype, False))
     values = *_values(in_degree, out_degree), strict
-    order = _order(*values)
+    many, order = of_rows(len(x), *values)
     if order:
         dy, x = dy.index_select(1, order.j), x.index_select(1, order.k)
-    dw = outer(dy, x, _steps(*values, False, x.dtype, False))
+    dw = outer(dy, x, _steps(*values, many, False, x.dtype, False))
     return dw.index_select(1, order.k_back).index_select(0, order.j_back) if order else dw
 
 
@@ -58,12 +65,12 @@ def both_by_tiles(dy, x, weight, in_degree, out_degree, strict):  # -> (N, K), (
         bits = _whole(in_degree, out_degree, strict, x.dtype, False)
         return dy @ masked(weight, bits), masked_(dy.T @ x, bits)
     values = *_values(in_degree, out_degree), strict
-    order = _order(*values)
+    many, order = of_rows(len(x), *values)
     if order:
         dy, x = dy.index_select(1, order.j), x.index_select(1, order.k)
         weight = weight.index_select(0, order.j).index_select(1, order.k)
-    dx = product(dy, weight.T, None, _steps(*values, True, *_layout(weight.T)))
-    dw = outer(dy, x, _steps(*values, False, x.dtype, False))
+    dx = product(dy, weight.T, None, _steps(*values, many, True, *_layout(weight.T)))
+    dw = outer(dy, x, _steps(*values, many, False, x.dtype, False))
     if not order:
         return dx, dw
     weight = torch.index_select(dw, 1, order.k_back, out=weight)  # in memory that is at hand: new pages cost time
@@ -73,11 +80,15 @@ def both_by_tiles(dy, x, weight, in_degree, out_degree, strict):  # -> (N, K), (
 def product(x, weight, bias, steps):
     """y_nj = sum_k x_nk (W o M)_jk + b_j"""
     y = x.new_empty(len(x), len(weight))
-    biases = [None] * len(steps) if bias is None else bias.split(ROWS)
-    for part, weights, b, seen in zip(y.split(ROWS, 1), weight.split(ROWS), biases, steps, strict=False):
+    side = rows(len(weight))
+    biases = [None] * len(steps) if bias is None else bias.split(side)
+    for part, weights, b, seen in zip(y.split(side, 1), weight.split(side), biases, steps, strict=False):
         for i, (live, mixed, bits) in enumerate(seen):
-            w = weights.narrow(1, *live).clone()
-            masked_(w.narrow(1, *mixed), bits)
+            w = weights.narrow(1, *live)
+            if mixed[1] == live[1]:
+                w = masked(w, bits)
+            else:
+                masked_((w := w.clone()).narrow(1, *mixed), bits)
             if i:
                 part.addmm_(x.narrow(1, *live), w.T)
             elif bias is None:
@@ -91,13 +102,21 @@ def product(x, weight, bias, steps):
 
 def outer(dy, x, steps):
     """dW_jk = M_jk sum_n dy_nj x_nk"""
-    dw = x.new_zeros(dy.shape[1], x.shape[1])
-    for part, dy_part, seen in zip(dw.split(ROWS), dy.split(ROWS, 1), steps, strict=False):
+    dw, side = x.new_empty(dy.shape[1], x.shape[1]), rows(dy.shape[1])
+    for part, dy_part, seen in zip(dw.split(side), dy.split(side, 1), steps, strict=False):
+        end = 0
         for live, mixed, bits in seen:
-            w = part.narrow(1, *live)
+            part[:, end : live[0]] = 0
+            w, end = part.narrow(1, *live), sum(live)
             torch.mm(dy_part.T, x.narrow(1, *live), out=w)
             masked_(w.narrow(1, *mixed), bits)
+        part[:, end:] = 0
     return dw
+
+
+def of_rows(N, *values):
+    """Whether so many rows are many, and what then sorts the degrees of these values, if it is worth it"""
+    return N >= FEW, _order(*values) if N >= FEW else None
 
 
 def _small(N, in_degree, out_degree):
@@ -176,17 +195,17 @@ class Kept:
 
 
 @Kept
-def _steps(in_values, out_values, strict, transposed, dtype, turned):
-    """Of each ROWS outputs, ((live, mixed, bits), ...): the spans of inputs that some of them see, the mixed ones of
-    those, and their mask. Of the sorted degrees, where these are sorted; of the transposed mask, if wanted."""
+def _steps(in_values, out_values, strict, many, transposed, dtype, turned):
+    """Of some outputs at a time, ((live, mixed, bits), ...): the spans of inputs that some of them see, the mixed ones
+    of those, and their mask. Of the sorted degrees, where these are sorted; of the transposed mask, if wanted."""
     in_degree, out_degree = _tensors(in_values, out_values)
-    if order := _order(in_values, out_values, strict):
+    if many and (order := _order(in_values, out_values, strict)):
         in_degree, out_degree = in_degree[order.k], out_degree[order.j]
     if transposed:
         in_degree, out_degree = ~out_degree, ~in_degree
-    K = len(in_degree)
+    K, side = len(in_degree), rows(len(out_degree))
     gap = GAP if dtype.itemsize > 2 else K  # sums of 16 bits are rounded once
-    each = spans(K, *tiles_of_degrees(in_degree, out_degree, strict), gap)
+    each = spans(K, *tiles_of_degrees(in_degree, out_degree, strict, side), gap)
     bits = lambda j, live, mixed: _masked(in_degree.narrow(0, live[0] + mixed[0], mixed[1]), j, strict, dtype, turned)
     return tuple(tuple((live, mixed, bits(j, live, mixed)) for live, mixed in seen)
-                 for j, seen in zip(out_degree.split(ROWS), each, strict=False))
+                 for j, seen in zip(out_degree.split(side), each, strict=False))

@@ -11,8 +11,8 @@ ROWS, SIDE = 128, 16  # a tile of degrees: so many outputs, so many inputs
 GAP = 4  # dead tiles side by side that are multiplied: another product would cost as much
 
 
-def tiles_of_degrees(in_degree, out_degree, strict):  # (K), (J) -> live, full (J / ROWS, K / SIDE)
-    (low, high), (least, greatest) = _extremes(in_degree, SIDE), _extremes(out_degree, ROWS)
+def tiles_of_degrees(in_degree, out_degree, strict, rows=ROWS):  # (K), (J) -> live, full (J / rows, K / SIDE)
+    (low, high), (least, greatest) = _extremes(in_degree, SIDE), _extremes(out_degree, rows)
     may_see = torch.gt if strict else torch.ge
     return may_see(greatest[:, None], low), may_see(least[:, None], high)
 

@@ -75,13 +75,14 @@ def forward_and_gradients(x, weight, bias, in_degree, out_degree, strict, dy=Non
                          [((33, 150, 129), "ascending"), ((65, 64, 66), "random"), ((1200, 3, 17), "random")], ids=str)
 def test_matches(run, shape, order, dtype, monkeypatch):
     monkeypatch.setattr(_masked_linear_cpu, "_small", lambda *_: False)  # these products, too, are cut on a CPU
+    monkeypatch.setattr(_masked_linear_cpu, "FEW", 0)  # and their degrees sorted
     matches(run, ops.masked_linear, inputs(*shape, order, seed=5), dtype, room.reference)
 
 
 @everywhere
 @given(shape=shapes, order=orders, strict=st.booleans(), dtype=dtypes, layout=layouts, seed=seeds,
-       scale=st.sampled_from([1.0, 1e-3, 1e2]), cut=st.booleans())
-def test_within_the_rounding_of_its_sums(run, shape, order, strict, dtype, layout, seed, scale, cut):
+       scale=st.sampled_from([1.0, 1e-3, 1e2]), cut=st.booleans(), few=st.sampled_from([0, 96]))
+def test_within_the_rounding_of_its_sums(run, shape, order, strict, dtype, layout, seed, scale, cut, few):
     """A sum of n products in any order is off by at most n 2^-24 (float64: n 2^-53) times the sum of their sizes.
 
     It is rounded once more.
@@ -93,7 +94,7 @@ def test_within_the_rounding_of_its_sums(run, shape, order, strict, dtype, layou
     exact = X @ W.T + b, dY @ W, dY.T @ X * live
     sizes = X.abs() @ W.abs().T + b.abs(), dY.abs() @ W.abs(), dY.abs().T @ X.abs() * live
     small = mock.patch.object(_masked_linear_cpu, "_small", lambda *_: False) if cut else contextlib.nullcontext()
-    with run.use(), small:
+    with run.use(), small, mock.patch.object(_masked_linear_cpu, "FEW", few):
         x, weight, bias, dy = (laid_out(a, layout).to(run.device) for a in (x, weight, bias, dy))
         found = forward_and_gradients(x, weight, bias, in_degree.to(run.device), out_degree.to(run.device), strict, dy)
     u = 2.0**-53 if dtype == torch.float64 else 2.0**-24
@@ -235,21 +236,33 @@ def test_a_backward_pass_inside_autocast_is_that_outside(run, shape):
     assert all(map(torch.equal, inside, outside))
 
 
+@pytest.mark.parametrize("few", [0, 96])
+def test_matches_sorted_or_not_on_a_cpu(few, monkeypatch):
+    """Of many rows degrees in another order are sorted, and what they gave is put back; few rows are not."""
+    monkeypatch.setattr(_masked_linear_cpu, "SMALL", 0)
+    monkeypatch.setattr(_masked_linear_cpu, "FEW", few)
+    (run,) = [run for run in RUNS if run.backend == "cpu"]
+    arguments = inputs(9, 200, 300)
+    values = *_masked_linear_cpu._values(*arguments[3:5]), False
+    assert (_masked_linear_cpu.of_rows(9, *values)[1] is None) == (few > 9) and _masked_linear_cpu._order(*values)
+    matches(run, ops.masked_linear, arguments, torch.float32, room.reference)
+
+
 runs_of = st.lists(st.integers(1, 200), min_size=1, max_size=4)  # ascending ones, of degrees from 0
 
 
-@given(in_runs=runs_of, out_runs=runs_of, strict=st.booleans(), transposed=st.booleans(), turned=st.booleans(),
-       dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
-def test_the_spans_of_a_cpu_are_the_mask(in_runs, out_runs, strict, transposed, turned, dtype):
+@given(in_runs=runs_of, out_runs=runs_of, strict=st.booleans(), many=st.booleans(), transposed=st.booleans(),
+       turned=st.booleans(), dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
+def test_the_spans_of_a_cpu_are_the_mask(in_runs, out_runs, strict, many, transposed, turned, dtype):
     """The live inputs of some outputs, but for their mixed ones that the bits mask, in the order of the plan"""
     in_degree, out_degree = (torch.cat([torch.arange(n) for n in runs]) for runs in (in_runs, out_runs))
     values = *_masked_linear_cpu._values(in_degree, out_degree), strict
-    mask, order = room.mask(in_degree, out_degree, strict), _masked_linear_cpu._order(*values)
+    mask, order = room.mask(in_degree, out_degree, strict), _masked_linear_cpu._order(*values) if many else None
     mask = mask[order.j][:, order.k] if order else mask
     mask = mask.T if transposed else mask
     found = torch.zeros_like(mask)
-    for rows, seen in zip(found.split(_masked_linear_cpu.ROWS),
-                          _masked_linear_cpu._steps(*values, transposed, dtype, turned), strict=True):
+    steps = _masked_linear_cpu._steps(*values, many, transposed, dtype, turned)
+    for rows, seen in zip(found.split(_masked_linear_cpu.rows(len(found))), steps, strict=True):
         assert dtype.itemsize > 2 or len(seen) <= 1  # a sum of 16 bits in two parts is rounded twice
         for live, mixed, bits in seen:
             rows.narrow(1, *live)[:] = True
@@ -263,7 +276,7 @@ def test_ascending_runs_are_multiplied_as_they_lie_on_a_cpu(dtype):
     in_degree, out_degree = torch.cat([torch.arange(300), torch.arange(200)]), torch.arange(400)
     values = *_masked_linear_cpu._values(in_degree, out_degree), False
     assert _masked_linear_cpu._order(*values) is None
-    of_rows = [len(seen) for seen in _masked_linear_cpu._steps(*values, False, torch.float32, False)]
+    of_rows = [len(seen) for seen in _masked_linear_cpu._steps(*values, True, False, torch.float32, False)]
     assert max(of_rows) == 2
     (run,) = [run for run in RUNS if run.backend == "cpu"]
     x, weight, bias = (numbers(*shape, seed=i) for i, shape in enumerate(((50, 500), (400, 500), (400,))))
