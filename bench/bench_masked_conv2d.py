@@ -12,9 +12,11 @@ from measure import DEVICE, GPU, backward, both, checked, in_rung, ours, row, ti
 
 from genmini import ops
 
-# images, channels in and out, side, filter, kind, colours: a first layer, three hidden ones, a layer with colours
+# images, channels in and out, side, filter, kind, colours: a first layer, three hidden ones, a layer with colours, two
+# with many channels
 CASES = [(16, 1, 64, 28, 7, "A", 1), (16, 64, 64, 28, 3, "B", 1), (16, 64, 64, 16, 5, "B", 1),
-         (16, 64, 64, 16, 7, "B", 1), (16, 96, 96, 16, 3, "B", 3)]
+         (16, 64, 64, 16, 7, "B", 1), (16, 96, 96, 16, 3, "B", 3),
+         (4, 128, 128, 32, 3, "A", 1), (4, 128, 128, 32, 5, "B", 1)]
 if GPU:
     CASES = [(256, 1, 128, 28, 7, "A", 1)] + [(256, 128, 128, 32, k, "B", 1) for k in (3, 5, 7)] + [
         (256, 192, 192, 32, 3, "B", 3)]

@@ -12,9 +12,9 @@ from measure import DEVICE, GPU, backward, both, checked, in_rung, ours, row, ti
 
 from genmini import ops
 
-# rows, inputs, outputs, order of the degrees: MNIST's first layer, a square hidden layer, a small batch, random order
-CASES = [(256, 784, 1024, "sorted"), (1024, 1024, 1024, "sorted"), (64, 2048, 2048, "sorted"),
-         (1024, 1024, 1024, "shuffled")]
+# rows, inputs, outputs, order of the degrees: MNIST's first layer, a small batch, random order, MNIST's widest layer
+CASES = [(256, 784, 1024, "sorted"), (64, 2048, 2048, "sorted"), (1024, 1024, 1024, "shuffled")]
+CASES += [(N, 784, 4096, order) for N in (64, 4096) for order in ("sorted", "shuffled")]
 CASES += [(8192, 4096, 4096, "sorted"), (8192, 4096, 4096, "shuffled"), (8192, 1024, 1024, "sorted")] if GPU else []
 DTYPES = ["float32", "bfloat16"] if GPU else ["float32"]
 BLOCK = 256
@@ -63,8 +63,9 @@ def rows_of(N, K, J, order, dtype):
     errors = checked(functions, (x, weight, bias), exact, 1e-3 if dtype == "float32" else 0.1)
     moving = [a.clone().requires_grad_() for a in (x, weight, bias)]
     calls = [("forward", 1, lambda f: lambda: f(x, weight, bias)), ("backward", 2, lambda f: backward(f, moving, [dy]))]
+    rounds = 5 if N * K * J < 1e10 else 2
     for what, products, call in [*calls, ("both", 3, lambda f: both(f, moving, [dy]))]:
-        took = times({name: call(function) for name, function in functions.items()})
+        took = times({name: call(function) for name, function in functions.items()}, rounds=rounds)
         for name, time in took.items():
             work = {"bytes": products * x.element_size() * (N * K + L * J * K + N * J),
                     "operations": products * 2 * N * J * K * L}

@@ -79,12 +79,14 @@ def times(candidates, seconds=1.0, rounds=5):
 
 
 def backward(function, inputs, along=None):
-    """Return a call of the backward pass alone, on the kept graph of one forward.
+    """Return a call of the backward pass alone, on the kept graph of one forward: the third, which a front door answers
+    by a shortcut, as it does those of training (kernels/_door.py).
 
     along: the outputs' gradients; by default the outputs themselves.
     """
-    outs, along = _forward(function, inputs, along)
-    return lambda: torch.autograd.grad(outs, inputs, along, retain_graph=True)
+    for _ in range(3):
+        outs, of_outs = _forward(function, inputs, along)
+    return lambda: torch.autograd.grad(outs, inputs, of_outs, retain_graph=True)
 
 
 def both(function, inputs, along=None):
