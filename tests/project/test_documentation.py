@@ -14,6 +14,7 @@ from PIL import Image
 
 from genmini import data, models
 from genmini.data import captions, shapes
+from genmini.models import diffusion
 from genmini.studies import (
     _few_labels,
     caption,
@@ -99,14 +100,18 @@ def short(words):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Few examples, draws and steps of studies: here a command runs, tests of its own say what it finds."""
+    """Few examples, draws and steps of studies and of samplers: here a command runs, tests of its own say what it
+    finds."""
+    path = diffusion.Diffusion.path
+    monkeypatch.setattr(diffusion.Diffusion, "path", lambda self, steps: path(self, min(steps, 8)))
     for counts in (shapes.COUNT, captions.COUNT):
         for split, n in dict(train=2000, valid=100, test=100).items():  # of shapes, recipes say how many train has
             monkeypatch.setitem(counts, split, n)
-    for study, name, n in ((caption, "N", 4), (complete, "IMAGES", 10), (edit, "N", 6), (guide, "N", 50),
-                           (inpaint, "IMAGES", 10), (of_words, "N", 50), (optimum, "STEPS", 20),
+    for study, name, n in ((caption, "N", 2), (complete, "IMAGES", 10), (edit, "N", 3), (guide, "N", 20),
+                           (inpaint, "IMAGES", 3), (of_words, "N", 50), (optimum, "STEPS", 20),
                            (restore, "IMAGES", 10), (semi_supervised, "DRAWS", 2), (sweep, "EACH", 2),
-                           (vary, "N", 4), (warp, "SIDE", 40)):
+                           (sweep, "TEXTS", sweep.TEXTS[:3]), (sweep, "WEIGHTS", (1.0, 3.0)), (vary, "N", 4),
+                           (warp, "SIDE", 40)):
         monkeypatch.setattr(study, name, n)
     for which in (_few_labels.OF_CODES, _few_labels.OF_PIXELS):
         monkeypatch.setitem(which, "steps", 2)
