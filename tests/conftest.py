@@ -36,6 +36,22 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for item in items if item not in later]
 
 
+def called(function, arguments):
+    return function(**arguments)
+
+
+# Python keeps the frames of calls in chunks of 16 KB, and maps a new chunk for a call that does not fit, until it
+# returns. In a loop just below the end of a chunk that is two system calls a call, up to half of the time of a test on
+# Triton's interpreter. This frame is so large that a chunk of a megabyte is made for it, and all further ones fit.
+called.__code__ = called.__code__.replace(co_stacksize=2**16)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    called(pyfuncitem.obj, {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames})
+    return True
+
+
 @pytest.fixture(autouse=True)
 def poisoned_and_fresh():
     """Fill torch.empty with NaN, so that an element never written is seen; start each test on the default backend."""
