@@ -129,12 +129,12 @@ def test_every_instruction_set_draws_it(run, instructions, monkeypatch):
 
 
 @everywhere
-@pytest.mark.parametrize("D", [1, 2, 5, 1030])
-def test_a_number_of_the_noise_depends_on_seed_row_and_column_alone(run, D):
+def test_a_number_of_the_noise_depends_on_seed_row_and_column_alone(run):
     """Not on how many rows and columns stand beside it, hence not on the tiles."""
     large = drawn(run, 7, 1100, 9)
-    torch.testing.assert_close(drawn(run, 7, D, 9), large[:, :D], rtol=0, atol=3e-6)
-    torch.testing.assert_close(drawn(run, 1, D, 9), large[:1, :D], rtol=0, atol=3e-6)
+    for D in (1, 2, 5, 1030):
+        for N in (7, 1):
+            torch.testing.assert_close(drawn(run, N, D, 9), large[:N, :D], rtol=0, atol=3e-6)
 
 
 @everywhere
