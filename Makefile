@@ -22,7 +22,7 @@ test: build      ## everything that proves the project (needs no GPU)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal
 
 test-docs: build  ## every `genmini` command that README.md and docs/ show, each once
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m docs -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m docs -n auto --dist worksteal tests/project/test_documentation.py
 
 test-thorough: build ## every mutant, counted drivers, ThreadSanitizer, hypothesis at length
 	HYPOTHESIS_PROFILE=thorough GENMINI_THOROUGH=1 $(PY) -m pytest -n auto --dist worksteal

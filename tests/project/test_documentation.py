@@ -105,7 +105,7 @@ def small(monkeypatch):
     path = diffusion.Diffusion.path
     monkeypatch.setattr(diffusion.Diffusion, "path", lambda self, steps: path(self, min(steps, 8)))
     for counts in (shapes.COUNT, captions.COUNT):
-        for split, n in dict(train=2000, valid=100, test=100).items():  # of shapes, recipes say how many train has
+        for split, n in dict(train=2000, valid=100, test=30).items():  # of shapes, recipes say how many train has
             monkeypatch.setitem(counts, split, n)
     for study, name, n in ((caption, "N", 2), (complete, "IMAGES", 10), (edit, "N", 3), (guide, "N", 20),
                            (inpaint, "IMAGES", 3), (of_words, "N", 50), (optimum, "STEPS", 20),
