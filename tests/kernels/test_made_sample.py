@@ -2,10 +2,6 @@
 
 import itertools
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -214,20 +210,14 @@ def test_large_tiles_and_layers_that_leave_shared_memory():
 
 
 @pytest.mark.parametrize("kind", ["avx2", "portable"])
-def test_every_instruction_set(kind):
+def test_every_instruction_set(kind, monkeypatch):
     """The other vector widths of the native kernel (a processor without AVX2 runs the narrow one twice)."""
-    program = """
-import sys
-sys.path[:0] = ["tests", "tests/kernels"]
-from test_made_sample import *
-run = next(run for run in RUNS if run.backend == "cpu")
-for sizes in NETS.values():
-    test_float64_is_the_definition(run, sizes, 0)
-    test_float32_logits_are_those_of_a_pass(run, sizes)
-test_far_out(run)
-"""
-    root, environment = Path(__file__).resolve().parents[2], {**os.environ, "GENMINI_CPU": kind}
-    subprocess.run([sys.executable, "-c", program], check=True, env=environment, cwd=root)
+    monkeypatch.setenv("GENMINI_CPU", kind)
+    run = next(run for run in RUNS if run.backend == "cpu")
+    for sizes in NETS.values():
+        test_float64_is_the_definition(run, sizes, 0)
+        test_float32_logits_are_those_of_a_pass(run, sizes)
+    test_far_out(run)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -2,10 +2,6 @@
 
 import itertools
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -186,28 +182,16 @@ def test_a_row_does_not_depend_on_its_neighbours(run):
 
 
 @pytest.mark.parametrize("kind", ["avx2", "portable"])
-def test_every_instruction_set(kind):
+def test_every_instruction_set(kind, monkeypatch):
     """The other vector widths of the native kernel are as close to the definition.
 
     A processor without AVX2 runs the narrow one twice.
     """
-    program = """
-import sys, torch
-sys.path[:0] = ["tests", "tests/kernels"]
-from test_nade import definition, inputs
-from genmini import kernels, ops
-kernels.use("cpu")
-for dtype, bound in ((torch.float64, 1e-12), (torch.float32, 2e-3)):
+    monkeypatch.setenv("GENMINI_CPU", kind)
+    run = next(run for run in RUNS if run.backend == "cpu")
     for shape in ((3, 9, 5), (37, 40, 70)):
-        x, *rest = inputs(*shape)
-        rest = [a.to(dtype).requires_grad_() for a in rest]
-        got = ops.nade(x, *rest)
-        wanted = definition(x, *(wide := [a.detach().double().requires_grad_() for a in rest]))
-        pairs = [(got, wanted), *zip(torch.autograd.grad(got.sum(), rest), torch.autograd.grad(wanted.sum(), wide))]
-        assert max((g - w).abs().max().item() for g, w in pairs) < bound, dtype
-"""
-    root, environment = Path(__file__).resolve().parents[2], {**os.environ, "GENMINI_CPU": kind}
-    subprocess.run([sys.executable, "-c", program], check=True, env=environment, cwd=root)
+        matches(run, ops.nade, inputs(*shape), torch.float32, definition)
+        test_float64_is_the_definition(run, shape)
 
 
 @pytest.mark.parametrize("run", [r for r in RUNS if r.backend != "reference"], ids=str)

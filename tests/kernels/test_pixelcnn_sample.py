@@ -2,10 +2,7 @@
 compares it with whole models."""
 
 import math
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -284,18 +281,13 @@ def test_the_tables_of_a_network_are_copied_to_a_device_once(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["avx2", "portable"])
-def test_every_instruction_set(kind):
+def test_every_instruction_set(kind, monkeypatch):
     """The other vector widths of the native kernel (a processor without AVX2 runs the narrow one twice)."""
-    code = """
-import sys
-sys.path[:0] = ["tests", "tests/kernels"]
-from test_pixelcnn_sample import *
-run = next(run for run in RUNS if run.backend == "cpu")
-for sizes in NETS.values():
-    test_float64_is_the_definition(run, sizes, 0)
-    test_float32_logits_are_those_of_a_pass(run, sizes)
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "GENMINI_CPU": kind}, cwd=ROOT)
+    monkeypatch.setenv("GENMINI_CPU", kind)
+    run = next(run for run in RUNS if run.backend == "cpu")
+    for sizes in NETS.values():
+        test_float64_is_the_definition(run, sizes, 0)
+        test_float32_logits_are_those_of_a_pass(run, sizes)
 
 
 def test_opaque():
