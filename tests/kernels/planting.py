@@ -73,8 +73,9 @@ def watching():
         files = [str(path.relative_to(folder)) for path in found]
         codes = []
         for part in ("not registered", "registered")[: 1 + registered]:
-            code, output = forks.pytest(folder, "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *files, "-k",
-                                        f"({runs}) and {part}")
+            # --assert=plain: which test fails matters, not why, and compiling asserts that say so takes a tenth longer
+            code, output = forks.pytest(folder, "-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p",
+                                        "no:xdist", *files, "-k", f"({runs}) and {part}")
             assert code in (0, 1, NO_TESTS) and "error" not in output.splitlines()[-1], output[-6000:]
             if code == 1:
                 return output
