@@ -9,23 +9,9 @@
 #include <string>
 #include <thread>
 #include <vector>
-#if defined(EMULATOR_OS_THREADS) && defined(__linux__)
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
 #include "count.h"
 #include "fibers.h"
 #include "words.h"
-
-#if defined(__SANITIZE_THREAD__)
-// tells ThreadSanitizer that all before a release of this address has happened: the order that CUDA promises
-extern "C" void __tsan_acquire(void*);
-extern "C" void __tsan_release(void*);
-#else
-static inline void __tsan_acquire(void*) {}
-static inline void __tsan_release(void*) {}
-#endif
 
 static thread_local uint3 threadIdx, blockIdx;
 static thread_local dim3 blockDim, gridDim;
@@ -68,7 +54,7 @@ struct Thread {
     Finish finish;               //   and the work on all of them
     void *stack, *stopped_at;    // the fiber
     std::vector<Copy> copies;
-    int group, barriers, atomics;    // counts of copy_async_commit, barriers, atomic operations
+    int group, atomics;          // counts of copy_async_commit, atomic operations
 };
 
 enum Order {    // of the threads
@@ -107,12 +93,10 @@ struct Block {
     // calls of spin() since a thread last came to a barrier, a warp operation or its end
     int turns;
     bool opened, failed;                     // a barrier of the block has just opened; an error was recorded
-    int locked;
     void *scheduler, *dynamic_shared;
     Thread thread[1024];
     Warp warp[32];
     int order[1024];
-    char fence[1025][2];    // for ThreadSanitizer: an address per thread, and one for the block; two each, used in turn
     std::vector<void*> stacks;
     Block* next;    // in the list of idle blocks
 };
@@ -142,7 +126,7 @@ static std::string triple(uint3 v) { return triple(dim3(v.x, v.y, v.z)); }
 
 static void fail(Block& b, const std::string& text) {
     std::lock_guard<std::mutex> guard(b.launch->lock);
-    __atomic_store_n(&b.failed, true, __ATOMIC_RELEASE);
+    b.failed = true;
     if (!b.launch->failed.exchange(true))
         b.launch->error = "block " + triple(b.index) + " of grid " + triple(b.launch->grid) + ": " + text;
 }
@@ -176,43 +160,14 @@ static std::string who_waits(const Block& b, int from = 0, int to = 1024) {
 }
 
 // ---- how a CUDA thread waits, and how it ends after an error --------------------------------------------------------
-#if !defined(EMULATOR_OS_THREADS)
-EMULATOR_UNSEEN static void leave() { switch_stack(&self->stopped_at, block->scheduler); }
-static void lock(Block&) {}
-static void unlock(Block&) {}
-static void wake(int*) {}    // the scheduler finds the threads that are ready
+static void leave() { switch_stack(&self->stopped_at, block->scheduler); }
 static void wait(Block& b, Thread& t) {
     // the last thread at a barrier leaves too, because a new order is drawn
     if (t.state == WAITING || b.opened || b.failed) leave();
 }
-[[noreturn]] EMULATOR_UNSEEN static void abandon() {
+[[noreturn]] static void abandon() {
     for (;;) leave();    // the thread never runs again
 }
-#else
-#if defined(__linux__)
-EMULATOR_UNSEEN static void sleep_while(int* word, int value) {    // until it is woken; at most for 50 ms
-    timespec a_while = {0, 50000000};
-    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, &a_while, nullptr, 0);
-}
-EMULATOR_UNSEEN static void wake(int* word) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0); }
-#else
-EMULATOR_UNSEEN static void sleep_while(int*, int) { std::this_thread::yield(); }
-EMULATOR_UNSEEN static void wake(int*) {}
-#endif
-struct Abandoned {};
-[[noreturn]] static void abandon() { throw Abandoned(); }
-EMULATOR_UNSEEN static void leave() { std::this_thread::yield(); }
-EMULATOR_UNSEEN static void lock(Block& b) {
-    while (__atomic_exchange_n(&b.locked, 1, __ATOMIC_ACQUIRE)) leave();
-}
-EMULATOR_UNSEEN static void unlock(Block& b) { __atomic_store_n(&b.locked, 0, __ATOMIC_RELEASE); }
-EMULATOR_UNSEEN static void wait(Block& b, Thread& t) {
-    while (__atomic_load_n(&t.state, __ATOMIC_ACQUIRE) == WAITING) {
-        if (__atomic_load_n(&b.failed, __ATOMIC_ACQUIRE)) abandon();
-        sleep_while(&t.state, WAITING);
-    }
-}
-#endif
 
 [[noreturn]] static void fault(const std::string& text) {    // ends the launch, as a fault does on a GPU
     fail(*block, "thread " + triple(threadIdx) + ": " + text);
@@ -229,15 +184,14 @@ static bool outside(const char* what) {    // of any launch: a kernel was called
 }
 
 // ---- meeting --------------------------------------------------------------------------------------------------------
-EMULATOR_UNSEEN static void go_on(Block& b, Thread& t) {
+static void go_on(Block& b, Thread& t) {
     b.running++;
-    __atomic_store_n(&t.state, READY, __ATOMIC_RELEASE);
-    wake(&t.state);
+    t.state = READY;
 }
 
 // If all lanes that t waits for have arrived (those that returned do not count), finishes their operation and wakes
 // them.
-EMULATOR_UNSEEN static void try_warp(Block& b, Thread& t) {
+static void try_warp(Block& b, Thread& t) {
     Warp& warp = b.warp[t.number / 32];
     Thread* lane = &b.thread[t.number / 32 * 32];
     uint32_t lanes = t.mask & warp.alive;
@@ -268,7 +222,7 @@ struct Votes {
 };
 
 // Called when no thread runs: if all wait at one barrier it opens; else no thread can ever go on, which is an error.
-EMULATOR_UNSEEN static void try_block(Block& b) {
+static void try_block(Block& b) {
     if (b.running || !b.alive) return;
     if (b.at_barrier < b.alive) return fail(b, "dead-lock: " + who_waits(b));
     Votes votes = {0, b.alive};
@@ -293,25 +247,22 @@ EMULATOR_UNSEEN static void try_block(Block& b) {
 }
 
 // Waits until the lanes of `mask` (0: all threads of the block) have arrived at the same operation
-EMULATOR_UNSEEN static void meet(const char* what, uint32_t mask, void* operand, Finish finish, Place place) {
+static void meet(const char* what, uint32_t mask, void* operand, Finish finish, Place place) {
     COUNTED(Quiet quiet);
     Block& b = *block;
     Thread& t = *self;
     uint32_t bit = 1u << t.number % 32;
     if (finish && !(mask & bit)) fault(std::string(what) + ": the mask does not name the lane that calls");
-    lock(b);
     t.what = what, t.mask = mask, t.operand = operand, t.finish = finish, t.place = place, t.state = WAITING;
     b.running--, b.turns = 0;
     if (finish) b.warp[t.number / 32].waiting |= bit, try_warp(b, t);
     else b.at_barrier++;
     try_block(b);
-    unlock(b);
     wait(b, t);
 }
 
-EMULATOR_UNSEEN static void returned(Block& b, Thread& t) {    // other threads may have waited for this
+static void returned(Block& b, Thread& t) {    // other threads may have waited for this
     Warp& warp = b.warp[t.number / 32];
-    lock(b);
     t.state = RETURNED;
     b.running--, b.alive--, b.turns = 0;
     warp.alive &= ~(1u << t.number % 32);
@@ -319,15 +270,14 @@ EMULATOR_UNSEEN static void returned(Block& b, Thread& t) {    // other threads 
     for (int l = 0; l < 32; l++)
         if (warp.waiting >> l & 1) try_warp(b, b.thread[t.number / 32 * 32 + l]);
     try_block(b);
-    unlock(b);
 }
 
 // A thread that repeats atomic operations may be waiting for another thread: this lets the others run, a limited number
 // of times.
-EMULATOR_UNSEEN static void spin() {
+static void spin() {
     if (!self || ++self->atomics % 1024) return;
     COUNTED(Quiet quiet);
-    bool hopeless = __atomic_add_fetch(&block->turns, 1, __ATOMIC_RELAXED) > (1 << 14) + 512 * block->running;
+    bool hopeless = ++block->turns > (1 << 14) + 512 * block->running;
     if (hopeless) fault("atomic operations without end: " + who_waits(*block));
     leave();
 }

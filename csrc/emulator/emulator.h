@@ -8,8 +8,8 @@
 //   __syncthreads, __shfl_sync    the fiber records what it waits for and leaves; the last one to arrive wakes the
 //                                 others (`meet` in block.h)
 //   __shared__                    static thread_local: one copy per OS thread, hence per running block, poisoned when a
-//                                 block starts. This holds on Linux; under AddressSanitizer and with OS threads it is a
-//                                 plain static array, which keeps its contents
+//                                 block starts. This holds on Linux; under AddressSanitizer it is a plain static array,
+//                                 which keeps its contents
 //   a barrier that some threads   ends the launch with an error code; gpu_error(code) lists which thread waits where
 //   never reach
 //
@@ -17,11 +17,6 @@
 // GENMINI_EMULATOR_ORDER=forward|reverse|<seed> or gpu_order(mode, seed) chooses it. On the order depends as well what
 // else is undefined: the poison in shared memory, when copy_async reads, to which side intrinsics err.
 // GENMINI_EMULATOR_THREADS=1 runs one block at a time.
-//
-// With -DEMULATOR_OS_THREADS each CUDA thread is an OS thread, and blocks run one after the other. ThreadSanitizer then
-// sees which thread touches which memory. The emulator's own bookkeeping is hidden from it (EMULATOR_UNSEEN); what CUDA
-// promises is declared to it: __syncthreads and __syncwarp order memory, shuffles and votes do not. So it reports a
-// missing barrier, and a shuffle used as one.
 //
 // Files: words.h (dim3, float4, __half, ...), fibers.h (stacks), block.h (a block, its threads, how they meet),
 // atomics.h (atomicAdd ...), memory.h (__threadfence, __ldg), intrinsics.h (__expf ...), warp.h (__syncthreads,
@@ -47,7 +42,7 @@
 #define __forceinline__ inline
 #define __noinline__ __attribute__((noinline))
 #define __align__(n) __attribute__((aligned(n)))
-#if defined(EMULATOR_OS_THREADS) || defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__)
 // AddressSanitizer guards the ends of static arrays, but not of thread_local ones
 #define EMULATOR_ONE_BLOCK_AT_A_TIME
 #define __shared__ static
@@ -79,7 +74,7 @@ static void start_block(Block& b, Launch& launch, uint64_t i) {
     for (unsigned n = 0; n < unsigned(b.size); n++) {
         Thread& t = b.thread[n];
         t.index = {n % size.x, n / size.x % size.y, n / size.x / size.y};
-        t.number = int(n), t.state = READY, t.stack = nullptr, t.group = t.barriers = t.atomics = 0;
+        t.number = int(n), t.state = READY, t.stack = nullptr, t.group = t.atomics = 0;
         t.copies.clear();
     }
     for (int w = 0; w < 32; w++) {
@@ -93,8 +88,7 @@ static void enter(Block& b, Thread& t) {    // makes the OS thread this CUDA thr
     threadIdx = t.index, blockIdx = b.index, blockDim = b.launch->block, gridDim = b.launch->grid;
 }
 
-#if !defined(EMULATOR_OS_THREADS)
-EMULATOR_UNSEEN static void fiber() {
+static void fiber() {
     Block& b = *block;
     Thread& t = *self;
     COUNTED(enter(t.number, t.stack, STACK));
@@ -128,53 +122,6 @@ static void run_block(Block& b, uint64_t seed) {
     for (Thread* t = b.thread; t < b.thread + b.size; t++)    // threads that an error stopped
         if (t->stack) forget_frames(t->stack), b.stacks.push_back(t->stack);
 }
-#else
-static Block* job;                // what the OS threads run; they live on from block to block
-static int rounds[1024], left;    // how often each thread was started; how many still run
-static int started;
-
-EMULATOR_UNSEEN static void await(int* word, int old) {
-    while (__atomic_load_n(word, __ATOMIC_ACQUIRE) == old) sleep_while(word, old);
-}
-EMULATOR_UNSEEN static void call(int n) {
-    __atomic_fetch_add(&rounds[n], 1, __ATOMIC_RELEASE);
-    wake(&rounds[n]);
-}
-EMULATOR_UNSEEN static void done() {
-    if (__atomic_sub_fetch(&left, 1, __ATOMIC_ACQ_REL) == 0) wake(&left);
-}
-EMULATOR_UNSEEN static void await_all() {
-    for (int n; (n = __atomic_load_n(&left, __ATOMIC_ACQUIRE));) sleep_while(&left, n);
-}
-
-static void loop(int n) {
-    for (int round = 0;; round++) {
-        await(&rounds[n], round);
-        __tsan_acquire(&job);
-        Block& b = *job;
-        enter(b, b.thread[n]);
-        try {
-            b.launch->kernel(b.launch->arguments);
-            returned(b, b.thread[n]);
-        } catch (Abandoned&) {
-        }
-        self = nullptr;
-        __tsan_release(&left);
-        done();
-    }
-}
-
-static void run_block(Block& b, uint64_t) {
-    while (started < b.size) std::thread(loop, started++).detach();
-    job = &b;
-    __atomic_store_n(&left, b.size, __ATOMIC_RELAXED);
-    __tsan_release(&job);
-    for (int n = 0; n < b.size; n++) call(n);
-    await_all();
-    __tsan_acquire(&left);
-}
-#endif
-
 static const size_t GUARD = 16 << 10;    // bytes without access behind the dynamic shared memory of the build `counted`
 #if defined(EMULATOR_COUNT)
 // Ends at most 127 bytes before memory without access: who goes on beyond its end faults there
@@ -198,9 +145,7 @@ static void* new_shared(size_t bytes) {    // the exact size: AddressSanitizer g
 static void free_shared(void* start, size_t) { free(start); }
 #endif
 
-// One OS thread of a launch: it runs block `i`, then the next that is free, until there is none. Each OS thread begins
-// with a block of its own, even if another could have run all of them before it starts: ThreadSanitizer then sees that
-// nothing orders two blocks, whatever the machine does.
+// One OS thread of a launch: it runs block `i`, then the next that is free, until there is none.
 static void work(Launch& launch, Block& b, uint64_t i) {
     b.dynamic_shared = new_shared(launch.shared_bytes);
     block = nullptr;    // a first access creates the thread_local memory of this library

@@ -14,10 +14,6 @@
 #include <ucontext.h>
 #endif
 
-// ThreadSanitizer keeps a list of the functions that were entered and not left, and a fiber never leaves its first
-// ones: these functions are hidden from it.
-#define EMULATOR_UNSEEN __attribute__((no_sanitize("thread")))
-
 namespace emulator {
 
 constexpr size_t STACK = 256 << 10;    // pages that are never touched cost nothing
@@ -67,7 +63,7 @@ genmini_switch_stack:
     ret
     .size genmini_switch_stack, . - genmini_switch_stack
 )");
-EMULATOR_UNSEEN static inline void switch_stack(void** here, void* there) { genmini_switch_stack(here, there); }
+static inline void switch_stack(void** here, void* there) { genmini_switch_stack(here, there); }
 
 // the stack of a fiber that called switch_stack just before its first instruction
 static inline void* new_fiber(void* stack, void (*start)()) {
@@ -79,7 +75,7 @@ static inline void* new_fiber(void* stack, void (*start)()) {
 }
 #else
 // The same with POSIX, some thirty times slower: it also saves the signal mask, by a system call.
-EMULATOR_UNSEEN static inline void switch_stack(void** here, void* there) {
+static inline void switch_stack(void** here, void* there) {
     ucontext_t context;
     *here = &context;
     swapcontext(&context, (ucontext_t*)there);

@@ -11,10 +11,7 @@ namespace emulator {
 static Votes barrier(const char* what, int predicate, Place place) {
     Votes votes = {predicate != 0, 1};
     if (outside(what)) return votes;
-    char* fence = &block->fence[1024][self->barriers++ & 1];
-    __tsan_release(fence);
     meet(what, 0, &votes, nullptr, place);
-    __tsan_acquire(fence);
     return votes;
 }
 }    // namespace emulator
@@ -48,7 +45,7 @@ struct Shuffle {
     uint64_t value, result;
     int source;
 };
-EMULATOR_UNSEEN static inline void shuffle_all(uint32_t lanes, void** operand) {
+static inline void shuffle_all(uint32_t lanes, void** operand) {
     Shuffle** of = (Shuffle**)operand;
     for (int l = 0; l < 32; l++)    // a lane that is not here gives all ones: NaN
         if (lanes >> l & 1) of[l]->result = lanes >> of[l]->source & 1 ? of[of[l]->source]->value : ~uint64_t(0);
@@ -67,7 +64,7 @@ struct Gathered {
     uint64_t mine, of[32];
     uint32_t lanes;
 };
-EMULATOR_UNSEEN static inline void gather_all(uint32_t lanes, void** operand) {
+static inline void gather_all(uint32_t lanes, void** operand) {
     Gathered** of = (Gathered**)operand;
     for (int l = 0; l < 32; l++) {
         if (!(lanes >> l & 1)) continue;
@@ -119,12 +116,7 @@ template <class T> T __shfl_xor_sync(uint32_t mask, T value, int bits, int width
 }
 
 static inline void __syncwarp(uint32_t mask = 0xffffffffu, EMULATOR_PLACE) {    // tests only
-    char* fence =
-        emulator::self ? &emulator::block->fence[emulator::self->number][emulator::self->barriers++ & 1] : nullptr;
-    if (fence) __tsan_release(fence);
-    emulator::Gathered all = emulator::gather("__syncwarp", mask, uint64_t(fence), {file, line});
-    for (int l = 0; l < 32; l++)
-        if (all.lanes >> l & 1) __tsan_acquire((void*)all.of[l]);
+    emulator::gather("__syncwarp", mask, 0, {file, line});
 }
 static inline unsigned __ballot_sync(uint32_t mask, int p, EMULATOR_PLACE) {
     return emulator::lanes_where(emulator::gather("__ballot_sync", mask, p != 0, {file, line}),

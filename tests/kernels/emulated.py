@@ -1,8 +1,7 @@
-"""The kernels of tests/kernels/test_emulator.cu, compiled for the emulator in four builds, and calls of them.
+"""The kernels of tests/kernels/test_emulator.cu, compiled for the emulator in three builds, and calls of them.
 
 fibers     as the rooms use it        ucontext    the portable way to switch stacks
-debug      -O0, as for gdb            threads     one OS thread per CUDA thread, the mode for ThreadSanitizer
-                                                  (here without it)
+debug      -O0, as for gdb
 """
 
 import ctypes
@@ -23,8 +22,7 @@ import sanitize  # noqa: E402  (csrc/sanitize.py)
 with_gxx = pytest.mark.skipif(build.compiler("emulated") is None, reason="there is no g++")
 SOURCE = Path(__file__).with_name("test_emulator.cu")
 INCLUDE = f"-I{build.CSRC}"
-BUILDS = {"fibers": ["-O2"], "ucontext": ["-O1", "-DEMULATOR_UCONTEXT"], "debug": ["-O0"],
-          "threads": ["-O1", "-DEMULATOR_OS_THREADS"]}
+BUILDS = {"fibers": ["-O2"], "ucontext": ["-O1", "-DEMULATOR_UCONTEXT"], "debug": ["-O0"]}
 POISON = {"forward": 0xFF, "reverse": 0x7B, "random": 0xFB}  # bytes of memory that nobody wrote, by order
 DTYPES = {1: torch.float16, 2: torch.bfloat16}
 
