@@ -207,6 +207,7 @@ def placed(text, path, files):
     hazards = [hazard for launch in counted for hazard in launch["hazards"]]
     sites |= {hazard[part]["site"] for hazard in hazards for part in ("one", "other")} - {0}
     # a return address belongs to the instruction before it
+    sites |= {site for launch in counted for site in launch["entered"]}
     places = frames(path, [*(launch["kernel"] for launch in counted), *(site - 1 for site in sites)])
     return [_launch(launch, places, files) for launch in counted]
 
@@ -257,12 +258,19 @@ def _launch(counted, places, files):
         if of_the_kernel or at[0][1] == DYNAMIC_SHARED:  # else it is the emulator's own
             branches.append(Branch(*place(at, files), part["executed"], part["lanes"], part["divergent"]))
     return Launch(
-        short(places[counted["kernel"]][0][0]), tuple(counted["grid"]), tuple(counted["block"]),
+        _name(counted, places), tuple(counted["grid"]), tuple(counted["block"]),
         counted["dynamic_shared"], summed(row for row in rows if row.file),
         summed(branch for branch in branches if branch.file), {name: counted[name] for name in PER_LAUNCH},
         elsewhere=sum(row.inst_executed for row in rows if not row.file),
         hazards=_hazards(counted["hazards"], places, files),
     )
+
+
+def _name(counted, places):
+    """Of the kernel. Where a function calls it whose template arguments are deduced (csrc/own/call.h), of what that
+    one enters."""
+    names = [places[site][0][0] for site in (counted["kernel"], *(site - 1 for site in counted["entered"]))]
+    return short(next((name for name in names if not re.search(r"\{lambda|^emulator::|\blaunch<", name)), names[0]))
 
 
 def _examples(part, arrays):

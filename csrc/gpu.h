@@ -278,8 +278,8 @@ template <int K, float (*number)(uint32_t bits)> void mma(uint32_t lanes, void**
             of[l]->d[i] = tensor_core_sum<K>(product, of[l]->d[i]);
         }
 }
-static inline float f16_number(uint32_t bits) { return to_float(float16{uint16_t(bits)}); }
-static inline float bf16_number(uint32_t bits) { return to_float(bfloat16{uint16_t(bits)}); }
+static inline float f16_number(uint32_t bits) { return to_float(same_bits<float16>(uint16_t(bits))); }
+static inline float bf16_number(uint32_t bits) { return to_float(same_bits<bfloat16>(uint16_t(bits))); }
 static inline float tf32_number(uint32_t bits) { return same_bits<float>(bits & 0xffffe000u); }
 
 }    // namespace emulator

@@ -3,11 +3,13 @@
     unit.of(text, "Array<float> x(32), y(32); copy<<<1, 32>>>(x, y);", "my.cu")      C++ for g++ (csrc/own/call.h)
     unit.kernels(text)                              [Kernel(name="copy", template="", parameters="const float* x, ...")]
 
-Three things that C++ does not have are rewritten, in place, so that lines stay lines:
+What C++ does not have is rewritten, in place, so that lines stay lines:
 
-    kernel<<<grid, block>>>(x)            ::genmini::configured(kernel, grid, block)(x)
+    kernel<<<grid, block>>>(x)            ::genmini::configured(kernel, grid, block)(x), or, where C++ is to find out
+                                          which one is meant, ::genmini::deduced(GENMINI_CALL(kernel), grid, block)(x)
     extern __shared__ float s[];          float* s = dynamic_shared<float>();
     Array<float> x(32), y(32);            Array<float> x("x", 32), y("y", 32);
+    __constant__ float c[5];              __constant__ float c[5]; static const ::genmini::Constant c_is_constant(c);
 
     used by: genmini/own_cu.py    test: tests/kernels/test_unit.py
 """
@@ -86,8 +88,9 @@ def of(text, call, shown, copy="my.cu"):
     start = "" if call else "(void)main();" if re.search(r"\bmain\s*\(\s*(void)?\s*\)", plain(text)) else (
         'static char name[] = "main", *names[] = {name, nullptr};\nmain(1, names);')
     copy = re.sub(r'(["\\\\])', r"\\\1", str(copy))
-    return (f'#include "own/call.h"\n#line 1 "{copy}"\n{rewritten(text, shown)}\n'
-            f'static void genmini_call() {{\n#line 1 "--call"\n{rewritten(call, "--call") or start}\n;}}\n')
+    found = kernels(text)
+    return (f'#include "own/call.h"\n#line 1 "{copy}"\n{rewritten(text, shown, found)}\n'
+            f'static void genmini_call() {{\n#line 1 "--call"\n{rewritten(call, "--call", found) or start}\n;}}\n')
 
 
 def for_nvcc(text, call, copy="my.cu"):
@@ -96,9 +99,10 @@ def for_nvcc(text, call, copy="my.cu"):
     return f'#include "own/call.h"\n#line 1 "{copy}"\n{text}\n#line 1 "--call"\nvoid genmini_call() {{\n{call}\n;}}\n'
 
 
-def rewritten(text, shown):
+def rewritten(text, shown, found=()):
+    """found: the kernels that it may launch"""
     words = plain(text)
-    return _edited(text, [*_launches(words, shown), *_dynamic(words), *_named(words)])
+    return _edited(text, [*_launches(words, shown, found), *_dynamic(words), *_named(words), *_constants(words)])
 
 
 def _edited(text, edits):
@@ -108,16 +112,28 @@ def _edited(text, edits):
     return text
 
 
-def _launches(words, shown):
+def _launches(words, shown, found):
     at = -1
     while (at := words.find("<<<", at + 1)) >= 0:
         start, end = _callee(words, at), _closing(words, at + 3)
         if start is None or end is None or not re.match(r"\s*\(", words[end + 3 :]):
             raise ValueError(f"{shown}:{words.count(chr(10), 0, at) + 1}: this launch is not whole; "
                              "it is kernel<<<grid, block>>>(arguments)")
-        yield start, start, "::genmini::configured("
-        yield at, at + 3, ", "
+        if _to_be_deduced(words[start:at], found):
+            yield start, start, "::genmini::deduced(GENMINI_CALL("
+            yield at, at + 3, "), "
+        else:
+            yield start, start, "::genmini::configured("
+            yield at, at + 3, ", "
         yield end, end + 3, ")"
+
+
+def _to_be_deduced(callee, found):
+    """Whether several kernels have this name, or one with more template arguments than are written."""
+    name, _, arguments = callee.partition("<")
+    name, given = NAME.findall(name)[-1], split(arguments.strip().removesuffix(">"))
+    same = [kernel for kernel in found if kernel.name == name]
+    return len(same) > 1 or any(len(split(kernel.template)) > len(given) for kernel in same)
 
 
 def _callee(words, at):
@@ -166,6 +182,18 @@ def _in_a_function(before):
         elif opened:
             opened.pop()
     return any(opened)
+
+
+def _constants(words):
+    for found in re.finditer(r"(\bextern\s+)?\b__constant__\b", words):
+        end, depth = found.end(), 0
+        while end < len(words) and (depth or words[end] != ";"):
+            depth += (words[end] in "([{") - (words[end] in ")]}")
+            end += 1
+        names = [NAME.findall(re.split(r"[=\[{(]", part)[0])[-1:] for part in split(words[found.end() : end])]
+        if not found[1]:
+            new = "".join(f" static const ::genmini::Constant {name}_is_constant({name});" for name, in names)
+            yield end + 1, end + 1, new
 
 
 def _named(words):

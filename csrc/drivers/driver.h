@@ -25,9 +25,11 @@ template <class T> struct Array {
 #else
         p = (T*)malloc(n * sizeof(T));
         emulator::device_memory()[uintptr_t(p)] = n * sizeof(T);    // a launch may be given no other
-        COUNTED(nobody_wrote(p, n * sizeof(T)));
 #endif
         memset((void*)p, 0xff, n * sizeof(T));
+#if !defined(__CUDACC__)
+        COUNTED(nobody_wrote(p, n * sizeof(T)));
+#endif
     }
     Array(const Array&) = delete;
     ~Array() {

@@ -189,6 +189,21 @@ static void go_on(Block& b, Thread& t) {
     t.state = READY;
 }
 
+// Finishes the operation of t for these lanes of its warp, and wakes them
+static void finish(Block& b, Thread& t, uint32_t lanes) {
+    Warp& warp = b.warp[t.number / 32];
+    Thread* lane = &b.thread[t.number / 32 * 32];
+    void* operand[32];
+    for (int l = 0; l < 32; l++)
+        if (lanes >> l & 1) operand[l] = lane[l].operand;
+    warp.waiting &= ~lanes;
+    if (lanes == warp.alive) COUNTED(line_up(t.number / 32, 1));
+    COUNTED(together(t.what, lanes, t.place.file, t.place.line));
+    t.finish(lanes, operand);
+    for (int l = 0; l < 32; l++)
+        if (lanes >> l & 1) go_on(b, lane[l]);
+}
+
 // If all lanes that t waits for have arrived (those that returned do not count), finishes their operation and wakes
 // them.
 static void try_warp(Block& b, Thread& t) {
@@ -196,24 +211,33 @@ static void try_warp(Block& b, Thread& t) {
     Thread* lane = &b.thread[t.number / 32 * 32];
     uint32_t lanes = t.mask & warp.alive;
     if (lanes & ~warp.waiting) return;
-    void* operand[32];
     bool apart = false;
     for (int l = 0; l < 32; l++)
         if (lanes >> l & 1) {
             if (lane[l].mask != t.mask || differ(lane[l].what, t.what)) return;    // it waits for another operation
-            operand[l] = lane[l].operand;
             apart |= !one_place(lane[l].place, t.place);
         }
+    if (apart && !differ(t.what, "__activemask")) return;    // see release_active
     // of all warp operations __syncwarp alone may stand in several places (PTX: bar.warp.sync)
     if (apart && differ(t.what, "__syncwarp"))
         return fail(b, "lanes of one warp operation stand at different places: " +
                            who_waits(b, t.number / 32 * 32, t.number / 32 * 32 + 32));
-    warp.waiting &= ~lanes;
-    if (lanes == warp.alive) COUNTED(line_up(t.number / 32, 1));
-    COUNTED(together(t.what, lanes, t.place.file, t.place.line));
-    t.finish(lanes, operand);
-    for (int l = 0; l < 32; l++)
-        if (lanes >> l & 1) go_on(b, lane[l]);
+    finish(b, t, lanes);
+}
+
+// __activemask waits for no lane: when no thread can run, those of a warp that ask at one place go on together
+static bool release_active(Block& b) {
+    for (Thread* t = b.thread; t < b.thread + b.size; t++) {
+        if (t->state != WAITING || differ(t->what, "__activemask")) continue;
+        uint32_t lanes = 0;
+        for (Thread* other = &b.thread[t->number / 32 * 32]; other < b.thread + b.size; other++)
+            if (other->number / 32 == t->number / 32 && other->state == WAITING && !differ(other->what, t->what) &&
+                one_place(other->place, t->place))
+                lanes |= 1u << other->number % 32;
+        finish(b, *t, lanes);
+        return true;
+    }
+    return false;
 }
 
 // The result of a barrier: how many threads arrived with a predicate that holds, and how many arrived
@@ -223,7 +247,7 @@ struct Votes {
 
 // Called when no thread runs: if all wait at one barrier it opens; else no thread can ever go on, which is an error.
 static void try_block(Block& b) {
-    if (b.running || !b.alive) return;
+    if (b.running || !b.alive || release_active(b)) return;
     if (b.at_barrier < b.alive) return fail(b, "dead-lock: " + who_waits(b));
     Votes votes = {0, b.alive};
     Thread* first = nullptr;

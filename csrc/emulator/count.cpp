@@ -10,9 +10,9 @@
 // One OS thread runs all blocks. gpu_counts() hands out the launches since the last call, as JSON; csrc/count.py turns
 // sites into lines.
 #include "count.h"
-#include "count_caches.h"
 #include "count_hazards.h"
 #include "count_json.h"
+#include "count_launch.h"
 #include "count_replay.h"
 #include "count_request.h"
 #include <cstdio>
@@ -34,28 +34,6 @@ struct Range {
 };
 Range range(const void* start, size_t size) { return {(uintptr_t)start, (uintptr_t)start + size}; }
 
-struct Key {    // of a row: accesses at one site
-    uint32_t site;
-    int what, shared, size;
-    auto tied() const { return std::tie(site, what, shared, size); }
-    bool operator<(const Key& k) const { return tied() < k.tied(); }
-};
-struct Row : Cost {    // the sum of what one key's requests cost, and a few of them
-    Examples examples;
-};
-struct Step {    // a basic block
-    uint64_t executed = 0, lanes = 0, divergent = 0;
-};
-struct Launch {
-    const void* kernel = nullptr;
-    dim3 grid, block;
-    size_t shared_bytes = 0;
-    std::map<Key, Row> rows;
-    std::map<uint32_t, Step> steps;
-    std::map<std::tuple<std::string, std::string, int>, Row> together;    // by what, file, line
-    Caches caches;
-};
-
 struct Running {
     int thread;    // of the block; -1: the emulator's own code
     uintptr_t stack, stack_end;
@@ -75,7 +53,13 @@ Hazards hazards;
 bool launching;    // otherwise the host runs
 int last;          // the thread that ran before the emulator did
 
+std::vector<Range>& constants() {    // told of before this file's variables exist
+    static std::vector<Range> all;
+    return all;
+}
 uint32_t offset(const void* p) { return uint32_t((const char*)p - &__ehdr_start); }
+
+#define HERE __builtin_return_address(0), __builtin_frame_address(0)    // the site of a call, and its frame
 
 // ---- a lane ---------------------------------------------------------------------------------------------------------
 Access now(int thread, What what, Site site) { return {site, what, hazards.order.now(thread)}; }
@@ -90,15 +74,19 @@ void record(What what, const void* site, const void* frame, uintptr_t at, size_t
         shared = dynamic.has(at) || statics.has(at);
         Access access = now(running.thread, what, {offset(site), "", 0});
         reads &= what == LOAD || what == ATOMIC || (what == COPY && !shared);
-        if (shared) hazards.shared(access, reads, at, size);
-        else hazards.global(access, reads, at, size);
+        hazards.access(shared, access, reads, at, size);
     }
     uint16_t depth = uint16_t((running.stack_end - (uintptr_t)frame) / 16);
     trace[running.thread].push_back({at, offset(site), depth, uint16_t(what), uint16_t(shared), uint16_t(size)});
 }
 
-// A range, as the widest accesses that divide it
-void record_range(What what, const void* site, const void* frame, uintptr_t at, size_t size) {
+// Of a thread: as the widest accesses that divide the range. Of the host: it may be the first to write there
+void access_range(What what, const void* site, const void* frame, const void* start, size_t size) {
+    uintptr_t at = (uintptr_t)start;
+    if (running.thread < 0) {
+        if (!launching && what == STORE) hazards.host_writes(at, size);
+        return;
+    }
     size_t piece = 16;
     while ((at | size) % piece) piece /= 2;
     for (size_t i = 0; i < size; i += piece) record(what, site, frame, at + i, piece);
@@ -153,10 +141,11 @@ std::string json(const Launch& l) {
                number("times", h.times);
     };
     const Caches& c = l.caches;
-    std::string names;    // and how far behind the start of a sector an array begins
+    std::string entered, names;    // and how far behind the start of a sector an array begins
     for (const Array& a : arrays)
         names += (names.empty() ? "{" : ",{") + text("name", a.name) + "," + number("skew", a.start % 32) + "}";
-    return "{" + number("kernel", offset(l.kernel)) + "," + triple("grid", l.grid) + "," + triple("block", l.block) +
+    for (uint32_t site : l.entered) entered += (entered.empty() ? "" : ",") + std::to_string(site);
+    return "{" + number("kernel", offset(l.kernel)) + ",\"entered\":[" + entered + "]," + triple("grid", l.grid) + "," + triple("block", l.block) +
            "," + number("dynamic_shared", l.shared_bytes) + "," + list("rows", l.rows, row) + "," +
            list("steps", l.steps, step) + "," + list("together", l.together, together) + "," +
            list("hazards", hazards.found.hazards, hazard) + ",\"arrays\":[" + names + "]," +
@@ -170,7 +159,7 @@ std::string json(const Launch& l) {
 
 // ---- what the emulator calls ----------------------------------------------------------------------------------------
 void begin(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes) {
-    launch = {}, hidden.clear(), hazards.launch_begins(), leave();
+    launch = {}, hidden = constants(), hazards.launch_begins(), leave();
     launching = true;
     launch.kernel = kernel, launch.grid = grid, launch.block = block, launch.shared_bytes = shared_bytes;
     block_number = -1;
@@ -190,12 +179,13 @@ void enter(int thread, void* stack, size_t size) {
     running = {thread, (uintptr_t)stack, (uintptr_t)stack + size};
 }
 void leave() {
-    if (running.thread >= 0) last = running.thread;
+    if (running.thread >= 0) last = running.thread, hazards.look_at_loads();
     running.thread = -1;
 }
 Quiet::Quiet() : thread(running.thread), stack(running.stack), stack_end(running.stack_end) { leave(); }
 Quiet::~Quiet() { running = {thread, stack, stack_end}; }
 void hide(const void* start, size_t size) { hidden.push_back(range(start, size)); }
+void constant(const void* start, size_t size) { constants().push_back(range(start, size)); }
 void block_begins(uint3 index, const void* static_memory, size_t static_size, const void* dynamic_memory,
                   size_t dynamic_size) {
     statics = range(static_memory, static_size), dynamic = range(dynamic_memory, dynamic_size);
@@ -220,7 +210,8 @@ void together(const char* what, uint32_t lanes, const char* file, int line) {
 }
 void load_matrices(const uint64_t* row, uint32_t lanes, int matrices, const char* file, int line) {
     for (int l = 0; l < 8 * matrices; l++)
-        if (lanes >> l & 1) hazards.shared(now(last / 32 * 32 + l, LOAD, {0, file, line}), true, row[l], 16);
+        if (lanes >> l & 1) hazards.access(true, now(last / 32 * 32 + l, LOAD, {0, file, line}), true, row[l], 16);
+    hazards.look_at_loads();
     Cost cost = cost_of_matrices(row, lanes, matrices);
     Row& of_line = launch.together[{"ldmatrix", file, line}];
     of_line += cost;    // requests and lanes: together() has them
@@ -230,7 +221,8 @@ void load_matrices(const uint64_t* row, uint32_t lanes, int matrices, const char
 }
 void atomic(const char* name, const void* site, const void* at, size_t size) {
     if (running.thread < 0) return;
-    hazards.order.atomic(running.thread, (uintptr_t)at);
+    if (!strcmp(name, "atomicCAS")) hazards.proved((uintptr_t)at);
+    hazards.look_at_loads(), hazards.order.atomic(running.thread, (uintptr_t)at);
     record(ATOMIC, site, __builtin_frame_address(0), (uintptr_t)at, size, strcmp(name, "atomicExch") != 0);
 }
 void load_read_only(const void* site, const void* at, size_t size) {
@@ -239,7 +231,16 @@ void load_read_only(const void* site, const void* at, size_t size) {
     record(LOAD, site, __builtin_frame_address(0), (uintptr_t)at, size);
 }
 void fence() {
-    if (running.thread >= 0) hazards.order.fence(running.thread);
+    if (running.thread >= 0) hazards.look_at_loads(), hazards.order.fence(running.thread);
+}
+void* fill(void* at, int byte, size_t size) {
+    access_range(STORE, HERE, at, size);
+    return memset(at, byte, size);
+}
+void* move(void* to, const void* from, size_t size) {
+    access_range(LOAD, HERE, from, size);
+    access_range(STORE, HERE, to, size);
+    return memmove(to, from, size);
 }
 void nobody_wrote(const void* at, size_t size) { hazards.nobody_wrote((uintptr_t)at, size); }
 void gone(const void* at, size_t size) { hazards.written_by_others((uintptr_t)at, size); }
@@ -275,12 +276,8 @@ EXPORTED void gpu_array(const void* start, int64_t bytes, const char* name, int 
     arrays.clear();
 }
 
-#define RECORD(name, what, bytes)                                                                             \
-    HIDDEN void name(void* p) {                                                                               \
-        if (running.thread >= 0)                                                                              \
-            record_range(what, __builtin_return_address(0), __builtin_frame_address(0), (uintptr_t)p, bytes); \
-        else if (!launching && what == STORE) hazards.host_writes((uintptr_t)p, bytes);                       \
-    }
+#define RECORD(name, what, bytes) \
+    HIDDEN void name(void* p) { access_range(what, HERE, p, bytes); }
 #define READ_WRITE(bytes)                               \
     RECORD(__tsan_read##bytes, LOAD, bytes)             \
     RECORD(__tsan_write##bytes, STORE, bytes)           \
@@ -293,17 +290,10 @@ READ_WRITE(2)
 READ_WRITE(4)
 READ_WRITE(8)
 READ_WRITE(16)
-HIDDEN void __tsan_read_range(void* p, size_t bytes) {
-    if (running.thread >= 0)
-        record_range(LOAD, __builtin_return_address(0), __builtin_frame_address(0), (uintptr_t)p, bytes);
-}
-HIDDEN void __tsan_write_range(void* p, size_t bytes) {
-    if (running.thread >= 0)
-        record_range(STORE, __builtin_return_address(0), __builtin_frame_address(0), (uintptr_t)p, bytes);
-    else if (!launching) hazards.host_writes((uintptr_t)p, bytes);
-}
+HIDDEN void __tsan_read_range(void* p, size_t bytes) { access_range(LOAD, HERE, p, bytes); }
+HIDDEN void __tsan_write_range(void* p, size_t bytes) { access_range(STORE, HERE, p, bytes); }
 HIDDEN void __sanitizer_cov_trace_pc() {
-    if (running.thread >= 0) record(STEP, __builtin_return_address(0), __builtin_frame_address(0), 0, 0);
+    if (running.thread >= 0) record(STEP, HERE, 0, 0);
 }
 
 // Atomic operations of C++: the emulator tells of CUDA's by itself (counters::atomic)
@@ -328,10 +318,10 @@ ATOMIC_OF(32, uint32_t)
 ATOMIC_OF(64, uint64_t)
 
 HIDDEN void __tsan_init() {}
-HIDDEN void __tsan_func_entry(void*) {}
+HIDDEN void __tsan_func_entry(void*) {
+    if (running.thread == 0 && launch.entered.size() < 8) launch.entered.push_back(offset(__builtin_return_address(0)));
+}
 HIDDEN void __tsan_func_exit() {}
-HIDDEN void __tsan_acquire(void*) {}
-HIDDEN void __tsan_release(void*) {}
 HIDDEN void __tsan_vptr_update(void**, void*) {}
 HIDDEN void __tsan_vptr_read(void**) {}
 HIDDEN void __tsan_atomic_thread_fence(int) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }

@@ -18,6 +18,7 @@ void end(int code);
 // Memory where `static thread_local` arrays lie, and dynamic shared memory. Hidden memory is neither shared nor global
 void block_begins(uint3 index, const void* statics, size_t statics_size, const void* dynamic, size_t dynamic_size);
 void hide(const void* start, size_t size);
+void constant(const void* start, size_t size);    // hidden in all launches
 
 // ---- who runs -------------------------------------------------------------------------------------------------------
 // Defined in count.cpp, which is compiled without counters
@@ -42,8 +43,14 @@ void fence();
 void copy_async(const void* site, const void* shared, const void* global, size_t size, int valid);
 void copied(int thread, const void* shared, size_t size);    // the thread has waited for this one
 
+// ---- memset, memcpy and memmove: the compiler tells of no access of theirs -------------------------------------------
+void* fill(void* at, int byte, size_t size);
+void* move(void* to, const void* from, size_t size);
+
 // ---- memory of the host ---------------------------------------------------------------------------------------------
-void nobody_wrote(const void* at, size_t size);    // an array that the host will write itself, or a kernel
+// An array that the host will write itself, or a kernel. It is best filled with 0xff: what functions write that are not
+// compiled with counters then shows
+void nobody_wrote(const void* at, size_t size);
 void gone(const void* at, size_t size);
 
 }    // namespace counters

@@ -28,6 +28,11 @@ public:
         start = from, end = from + size;
         bits.assign((size + 63) / 64, 0);
     }
+    // Bytes that are no longer 0xff: a function wrote them that is not compiled with counters, as fread
+    void adopt(uintptr_t at, size_t size) {
+        for (uintptr_t byte = std::max(at, start); byte < std::min(at + size, end); byte++)
+            if (*(const unsigned char*)byte != 0xff) write(byte, 1);
+    }
     bool has(uintptr_t at) const { return at >= start && at < end; }
     bool meets(uintptr_t at, size_t size) const { return at < end && start < at + size; }
     void write(uintptr_t at, size_t size) {

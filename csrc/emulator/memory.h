@@ -1,5 +1,6 @@
-// Memory that other blocks see, and memory that nobody writes: the counters (count.h) look whether a kernel keeps to
-// both. No kernel of a room uses them yet: "tests only".
+// Memory that other blocks see, memory that nobody writes, and memory that is set or copied as a whole: the counters
+// (count.h) look whether a kernel keeps to the first two, and count the third. No kernel of a room uses the first two
+// yet: "tests only".
 #pragma once
 #include "block.h"
 
@@ -14,3 +15,25 @@ template <class T> COUNTED_CALL T __ldg(const T* p) {    // tests only
     COUNTED(Quiet quiet);
     return *p;
 }
+
+#if defined(EMULATOR_COUNT)
+// A copy of so many bytes is one load and one store, of which the compiler tells
+#define EMULATOR_ONE_ACCESS(n) (__builtin_constant_p(n) && ((n) == 1 || (n) == 2 || (n) == 4 || (n) == 8))
+#define EMULATOR_WHOLE static inline __attribute__((always_inline)) void*    // the call stands in the kernel
+EMULATOR_WHOLE counted_memset(void* at, int byte, size_t n) { return counters::fill(at, byte, n); }
+EMULATOR_WHOLE counted_memcpy(void* to, const void* from, size_t n) {
+    return EMULATOR_ONE_ACCESS(n) ? __builtin_memcpy(to, from, n) : counters::move(to, from, n);
+}
+EMULATOR_WHOLE counted_memmove(void* to, const void* from, size_t n) {
+    return EMULATOR_ONE_ACCESS(n) ? __builtin_memmove(to, from, n) : counters::move(to, from, n);
+}
+namespace std {
+using ::counted_memcpy;
+using ::counted_memmove;
+using ::counted_memset;
+}    // namespace std
+#define memset counted_memset
+#define memcpy counted_memcpy
+#define memmove counted_memmove
+#undef EMULATOR_WHOLE
+#endif

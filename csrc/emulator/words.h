@@ -39,12 +39,16 @@ static inline float __int_as_float(int v) { return same_bits<float>(v); }
 static inline int __popc(unsigned v) { return __builtin_popcount(v); }
 
 // ---- 16-bit floats: sign, 5 (8) bits of exponent, 10 (7) of fraction ------------------------------------------------
-struct __half {
-    uint16_t bits;
-};
-struct __nv_bfloat16 {
-    uint16_t bits;
-};
+#define SIXTEEN_BITS(name)                                                               \
+    struct name {                                                                        \
+        uint16_t bits;                                                                   \
+        name() = default;                                                                \
+        template <class T, class = std::enable_if_t<std::is_arithmetic_v<T>>> name(T v); \
+        operator float() const;                                                          \
+    };
+SIXTEEN_BITS(__half)
+SIXTEEN_BITS(__nv_bfloat16)
+#undef SIXTEEN_BITS
 
 static inline float __half2float(__half h) {
     uint32_t sign = (h.bits & 0x8000u) << 16, exponent = h.bits >> 10 & 31, fraction = h.bits & 0x3ff;
@@ -64,13 +68,13 @@ static inline __half __float2half_rn(float v) {
     else if (a < 0x38800000) bits = same_bits<uint32_t>(same_bits<float>(a) + 0.5f) - 0x3f000000;
     // to nearest, ties to even
     else bits = (a - 0x38000000 + 0xfff + (a >> 13 & 1)) >> 13;
-    return {uint16_t(sign | bits)};
+    return same_bits<__half>(uint16_t(sign | bits));
 }
 static inline float __bfloat162float(__nv_bfloat16 b) { return same_bits<float>(uint32_t(b.bits) << 16); }
 static inline __nv_bfloat16 __float2bfloat16_rn(float v) {
     uint32_t u = same_bits<uint32_t>(v);
-    if ((u & 0x7fffffff) > 0x7f800000) return {uint16_t(u >> 16 | 0x40)};
-    return {uint16_t((u + 0x7fff + (u >> 16 & 1)) >> 16)};
+    bool nan = (u & 0x7fffffff) > 0x7f800000;
+    return same_bits<__nv_bfloat16>(uint16_t(nan ? u >> 16 | 0x40 : (u + 0x7fff + (u >> 16 & 1)) >> 16));
 }
 
 // A double must round once: it first becomes a float whose last bit is odd if anything was lost, so that no false tie
@@ -83,6 +87,10 @@ static inline float float_to_odd(double v) {
 }
 static inline __half __double2half(double v) { return __float2half_rn(float_to_odd(v)); }
 static inline __nv_bfloat16 __double2bfloat16(double v) { return __float2bfloat16_rn(float_to_odd(v)); }
+template <class T, class> __half::__half(T v) : bits(__double2half(double(v)).bits) {}
+template <class T, class> __nv_bfloat16::__nv_bfloat16(T v) : bits(__double2bfloat16(double(v)).bits) {}
+inline __half::operator float() const { return __half2float(*this); }
+inline __nv_bfloat16::operator float() const { return __bfloat162float(*this); }
 
 // ---- arithmetic with a stated rounding: _rn to nearest, _rz toward zero, _ru up, _rd down. Nothing is fused ---------
 namespace emulator {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <map>
 #include <string>
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -55,9 +56,17 @@ inline void* memory(double wanted, const char* name) {
     emulator::device_memory()[(uintptr_t)start] = bytes;    // a launch with other pointers is refused
     return start;
 }
-inline void named(void* start, const char* name) {
-    for (const Piece& piece : pieces())
-        if (piece.start == start && piece.bytes) gpu_array(start, int64_t(piece.bytes), name, 1);
+inline void named(void* start, const char* name, bool written) {
+    for (const Piece& piece : pieces()) {
+        if (piece.start != start || !piece.bytes) continue;
+        if (!written) memset(start, UNTOUCHED, piece.bytes);
+        gpu_array(start, int64_t(piece.bytes), name, written);
+    }
+}
+
+inline std::map<const void*, size_t>& dynamic_allowed() {    // by kernel: bytes beyond 48 KB (cudaFuncSetAttribute)
+    static std::map<const void*, size_t> bytes;
+    return bytes;
 }
 
 constexpr const char* NOWHERE = "an address in no array of the call";
@@ -124,6 +133,14 @@ inline void report_crashes() {
     action.sa_sigaction = crashed, action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESETHAND;
     for (int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGABRT, SIGILL}) sigaction(signal, &action, nullptr);
 }
+inline void finish() {    // after the call, or where it calls exit
+    static bool done;
+    if (done) return;
+    done = true;
+    if (emulator::texts_used) refuse(emulator::texts[0]);    // the first error of a launch
+    check_edges();
+    tell("counted", gpu_counts());
+}
 }    // namespace genmini
 
 static void genmini_call();    // the statements of --call
@@ -133,9 +150,8 @@ extern "C" void own_call(const char* report) {
     genmini::report_crashes();
     emulator::device_memory()[0] = 0;    // from here on pointers to no array are the host's
     setvbuf(stdout, nullptr, _IOLBF, 0);
+    atexit(genmini::finish);
     genmini_call();
     fflush(nullptr);
-    if (emulator::texts_used) genmini::refuse(emulator::texts[0]);    // the first error of a launch
-    genmini::check_edges();
-    genmini::tell("counted", gpu_counts());
+    genmini::finish();
 }

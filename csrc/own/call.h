@@ -39,7 +39,7 @@ template <class T> constexpr bool is_number = std::is_arithmetic_v<T> || std::is
 #if defined(__CUDACC__)
 namespace genmini {
 inline void* memory(size_t, const char*) { return nullptr; }
-inline void named(void*, const char*) {}
+inline void named(void*, const char*, bool) {}
 }    // namespace genmini
 #else
 #include "arrays.h"
@@ -55,7 +55,7 @@ template <class T> struct Array {
         std::string shape = std::to_string(rows) + (columns ? " " + std::to_string(columns) : "");
         double bytes = double(sizeof(T)) * double(rows) * double(columns ? columns : 1);
         p = (T*)genmini::memory(rows < 0 || columns < 0 ? -1.0 : bytes, name);
-        genmini::named(p, (std::string(name) + " " + genmini::type_name<T>() + " " + shape).c_str());
+        genmini::named(p, (std::string(name) + " " + genmini::type_name<T>() + " " + shape).c_str(), true);
         if constexpr (genmini::is_number<T>) fill([](int64_t i) { return i; });
         else if (p) memset((void*)p, 0, size_t(bytes));
     }
@@ -74,7 +74,15 @@ template <class T> struct Array {
 };
 
 #if !defined(__CUDACC__)
+#undef __global__    // of each kernel a function, which has its name
+#define __global__ __attribute__((visibility("hidden"), noinline))
+// kernel<<<...>>> whose template arguments are deduced, or which is overloaded: a call finds the one that is meant
+#define GENMINI_CALL(...) [](auto... arguments) { __VA_ARGS__(arguments...); }
+
 namespace genmini {
+struct Constant {    // a __constant__ variable: no global memory
+    template <class T> explicit Constant(const T& of) { COUNTED(constant(&of, sizeof of)), (void)of; }
+};
 // extern __shared__ T name[]; outside of a function: the memory of the block that runs
 template <class T> struct Dynamic {
     operator T*() const { return dynamic_shared<T>(); }
@@ -92,6 +100,10 @@ template <class... P> struct Configured {
         static_assert(sizeof...(A) == sizeof...(P), "this kernel takes another number of arguments");
         launched = place;
         if (!grid.x || !grid.y || !grid.z) refuse("a launch of 0 blocks, which CUDA calls an error");
+        if (shared_bytes > 48 << 10 && shared_bytes <= 227 << 10 && shared_bytes > dynamic_allowed()[(void*)kernel])
+            refuse(std::to_string(shared_bytes) +
+                   " bytes of dynamic shared memory; before a launch with more than 49152 "
+                   "cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) must allow them");
         if constexpr (sizeof...(A) == sizeof...(P))
             if (int code = launch(kernel, grid, block, shared_bytes, stream, arguments...)) refuse(gpu_error(code));
         check_edges();
@@ -102,6 +114,15 @@ template <class... P> Configured<P...> configured(void (*kernel)(P...), dim3 gri
                                                   void* stream = nullptr, const char* file = __builtin_FILE(),
                                                   int line = __builtin_LINE()) {
     return {kernel, grid, block, shared_bytes, stream, std::string(file) + ":" + std::to_string(line)};
+}
+template <class T> T* given(const Array<T>& array) { return array; }
+template <class T> T given(T argument) { return argument; }
+template <class F> auto deduced(F call, dim3 grid, dim3 block, size_t shared_bytes = 0, void* stream = nullptr,
+                                const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    auto launch = [=](auto... a) {
+        configured(static_cast<void (*)(decltype(a)...)>(call), grid, block, shared_bytes, stream, file, line)(a...);
+    };
+    return [=](auto... arguments) { launch(given(arguments)...); };
 }
 }    // namespace genmini
 #endif

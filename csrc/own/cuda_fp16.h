@@ -1,3 +1,4 @@
-// All of it stands in cuda_runtime.h.
+// All of it stands in halves.h.
 #pragma once
 #include "cuda_runtime.h"
+#include "halves.h"

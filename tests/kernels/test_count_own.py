@@ -69,6 +69,18 @@ int main(int argc, char** argv) {
     if (is("negative")) { Array<double> few(-1); }
     if (is("assert")) assert(argc == 2);
     if (is("exit")) exit(3);
+    if (is("leaves")) { Array<float> x(64); put<<<1, 32>>>(x, 1); exit(0); }
+    if (is("forbidden")) { Array<float> x(32); shared<<<1, 32, 49153>>>(x); }
+    if (is("fresh")) {
+        int4* a;
+        float* b;
+        std::vector<int> host(4 * 60);
+        cudaMallocManaged(&a, 64 * sizeof(int4)), cudaMalloc(&b, 32 * sizeof(float));
+        std::copy(host.begin(), host.end(), (int*)a);    // by a memmove that no counter sees
+        reversed<<<1, 64, 256>>>(a, b, 64);
+        divide<<<1, 1>>>((int*)b + 31, 3), divide<<<1, 1>>>((int*)b + 32 - 1, 3);    // what reversed wrote
+        cudaMemset(b, 0, 4);
+    }
     if (is("killed")) raise(9);
     if (is("shell")) { Array<float> x(64); put<<<1, 32>>>(x, 1); printf("status %d\n", system("exit 0")); }
     if (is("runtime")) {
@@ -108,10 +120,12 @@ SEEN = {  # WAY: what is said of it
               "call, near the stack: a recursion without end, or variables too large for it?",
     "divide": "the call crashed in k.cu:15: thread (0,0,0) of block (0,0,0) divided an integer by zero",
     "large": "LAUNCH: a block of (1025,1,1) threads; the limits are (1024,1024,64) and 1024 in all",
+    "forbidden": "LAUNCH: 49153 bytes of dynamic shared memory; before a launch with more than 49152 "
+                 "cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) must allow them",
     "empty": "LAUNCH: a launch of 0 blocks, which CUDA calls an error",
     "memory": "the call failed: huge of 9007199.254741 GB is larger than the free memory here",
     "negative": "the call failed: few has fewer than 0 numbers",
-    "exit": "the call ended its process by exit, with status 3: it is counted where it returns",
+    "exit": "the call ended its process by exit, with status 3: it is counted where that is 0",
     "killed": "the call was ended by signal 9 (Killed): did memory run out?",
     "nothing": "the call launches no kernel of k.cu: kernel<<<blocks, threads>>>(...) does",
 }
@@ -186,6 +200,20 @@ def test_dynamic_shared_memory_that_is_named_outside_of_the_kernel(here, monkeyp
     monkeypatch.setenv("WAY", "shared")
     counted = own_cu.count("k.cu")
     assert counted.printed == "x = 16 18 20 ...\n" and row(counted, 0, "outside[threadIdx.x] =", "store", "shared")
+
+
+def test_a_main_may_end_by_exit(here, monkeypatch):
+    monkeypatch.setenv("WAY", "leaves")
+    assert row(own_cu.count("k.cu"), 0, "of put", "store", "global").inst_executed == 1
+
+
+def test_reads_of_what_nobody_wrote_in_memory_of_cudaMalloc_are_accused(here, monkeypatch):
+    """Also of cudaMallocManaged, where the host may write by functions that are not counted."""
+    monkeypatch.setenv("WAY", "fresh")
+    first, *others = own_cu.count("k.cu").launches
+    (found,) = first.hazards
+    assert (found.mistake, found.space, found.times, found.threads) == ("unwritten", "global", 4, (60, 60))
+    assert "// of reversed" in SOURCE.splitlines()[found.one[1] - 1] and not any(launch.hazards for launch in others)
 
 
 # ---- what goes wrong -------------------------------------------------------------------------------------------------

@@ -115,6 +115,22 @@ template <bool bug> __global__ void late(const float* x, float* y) {    // the w
     if (bug) copy_async_wait<0>();
     y[i] = s[252 - 4 * i];    // late: other
 }
+template <bool bug> __global__ void moved(const float* x, float* y) {    // 24 bytes: no number's
+    __shared__ __align__(8) float s[6 * 64];
+    memcpy(s + 6 * threadIdx.x, x + 6 * threadIdx.x, 24);    // moved: one
+    if (!bug) __syncthreads();
+    y[threadIdx.x] = s[6 * (63 - threadIdx.x)];    // moved: other
+}
+struct Six {
+    float of[6];
+};
+template <bool bug> __global__ void assigned(const float* x, float* y) {    // g++ makes a memcpy of it
+    __shared__ __align__(8) Six s[64];
+    s[threadIdx.x] = ((const Six*)x)[threadIdx.x];    // assigned: one
+    if (!bug) __syncthreads();
+    Six six = s[63 - threadIdx.x];    // assigned: other
+    y[threadIdx.x] = six.of[0] + six.of[5];
+}
 
 // ---- global memory, within a block ----------------------------------------------------------------------------------
 template <bool bug> __global__ void through(const float* x, float* y) {
@@ -180,6 +196,20 @@ template <bool bug> __global__ void unheard(const float* x, float* y) {
     for (int b = 0; b < int(gridDim.x); b++) sum += y[b];    // unheard: other
     y[101] = sum;
 }
+template <bool bug> __global__ void guessed(const float*, float* y) {    // as CUDA's guide adds a double
+    int *p = (int*)y, old = *p, assumed;    // guessed: one
+    if (bug) atomicMax(p, old + 1);    // guessed: other
+    else
+        do assumed = old, old = atomicCAS(p, assumed, assumed + int(y[1]) + 1);
+        while (assumed != old);
+}
+template <bool bug> __global__ void summed(const float* x, float* y) {    // the sum is not the ticket
+    if (threadIdx.x) return;
+    atomicAdd(y + 101, x[blockIdx.x]);    // summed: one
+    if (!is_last<!bug, !bug>(y + 100)) return;
+    y[102] = y[101];    // summed: other
+    y[101] = 0;
+}
 template <bool bug> __global__ void for_all(const float* x, float* y) {    // one thread does it for its block
     __shared__ bool last;
     y[64 * blockIdx.x + threadIdx.x] = x[threadIdx.x];    // for_all: one
@@ -219,6 +249,13 @@ template <bool bug> __global__ void empty(const float*, float* y) {
     if (!bug || threadIdx.x != 5) s[threadIdx.x] = 1;
     __syncthreads();
     y[64 * blockIdx.x + threadIdx.x] = fmaxf(s[63 - threadIdx.x], 0.0f);    // empty: one, empty: other
+}
+template <bool bug> __global__ void empty_rest(const float*, float* y) {    // what a memset does not reach
+    __shared__ float s[64], t[64];
+    if (threadIdx.x < 4) std::memset(s + 16 * threadIdx.x, 0, bug ? 60 : 64);
+    if (threadIdx.x == 4) memset(t, 0, sizeof t), memmove(t, t + 3, 40);
+    __syncthreads();
+    y[threadIdx.x] = s[63 - threadIdx.x] + t[threadIdx.x];    // empty_rest: one, empty_rest: other
 }
 template <bool bug> __global__ void empty_dynamic(const float*, float* y) {
     int* s = dynamic_shared<int>();
@@ -292,6 +329,8 @@ RUN(neighbour, 1, 64)
 RUN(matrices, 1, 64)
 RUN(unwaited, 1, 64)
 RUN(late, 1, 64)
+RUN(moved, 1, 64)
+RUN(assigned, 1, 64)
 RUN(through, 1, 64)
 RUN(crowd, 1, 64)
 RUN(narrow, 1, 64)
@@ -301,10 +340,13 @@ RUN(zeroed_bins, 1, 64)
 RUN(bins, 4, 64)
 RUN(untold, 4, 32)
 RUN(unheard, 4, 32)
+RUN(guessed, 4, 32)
+RUN(summed, 4, 32)
 RUN(for_all, 4, 64)
 RUN(each_fences, 4, 64)
 RUN(passed_on, 4, 32)
 RUN(empty, 2, 64)
+RUN(empty_rest, 1, 64)
 RUN(empty_dynamic, 1, 64)
 RUN(empty_member, 1, 64)
 RUN(empty_global, 1, 64)

@@ -42,11 +42,26 @@ def test_an_example_has_an_array_for_each_pointer():
      "namespace a { void f() {} static const ::genmini::Dynamic<float> s;\n }"),
     ("Array<float> x(f(2), 3), y{4}; Array<int> z(5);",
      'Array<float> x("x", f(2), 3), y{"y", 4}; Array<int> z("z", 5);'),
+    ("__constant__ float a[3] = {1, 2}, b;\n", "__constant__ float a[3] = {1, 2}, b; static const "
+     "::genmini::Constant a_is_constant(a); static const ::genmini::Constant b_is_constant(b);\n"),
+    ("extern __constant__ float a[3];", "extern __constant__ float a[3];"),
     ("void f(Array<float> x, int n);", "void f(Array<float> x, int n);"),
     ("y = a << b; std::cout << x << 'k'; v<w<x>>(1'000);", "y = a << b; std::cout << x << 'k'; v<w<x>>(1'000);"),
 ])
 def test_what_cpp_does_not_have_is_rewritten(text, wanted):
     assert unit.rewritten(text, "my.cu") == wanted
+
+
+@pytest.mark.parametrize("callee, deduced", [
+    ("many", True), ("many<float>", True), ("many<float, 3>", False), ("one", False), ("a::one", False),
+    ("twice", True), ("unknown", False),
+])
+def test_cpp_finds_out_which_kernel_is_meant(callee, deduced):
+    """Where not all template arguments are written, or several kernels have the name."""
+    twice = "".join(f"__global__ void twice({kind} x) {{}}\n" for kind in ("int", "float"))
+    start = f"deduced(GENMINI_CALL({callee})" if deduced else f"configured({callee}"
+    wanted = f"::genmini::{start}, 1, 2)(x)"
+    assert unit.rewritten(f"{callee}<<<1, 2>>>(x)", "my.cu", unit.kernels(SOURCE + twice)) == wanted
 
 
 @pytest.mark.parametrize("text", ["\nk<<<1, 2>>(x);", "\nk<<<1, 2>>>;", "\n<<<1, 2>>>(x);", "\nk<<<1, (2>>>(x);",
