@@ -258,7 +258,7 @@ struct Fragments {
 };
 
 // The last lane to arrive does the work of the warp. K = 16: two numbers a register; K = 8: one.
-template <int K, float (*number)(uint32_t bits)> void mma(uint32_t lanes, void** operand) {
+template <int K, float (*number)(uint32_t bits)> EMULATOR_UNSEEN void mma(uint32_t lanes, void** operand) {
     Fragments** of = (Fragments**)operand;
     double a[16][K], b[8][K];
     // lanes that have returned hold NaN

@@ -39,10 +39,19 @@ ATOMIC(atomicXor, T(old ^ v), int, unsigned, unsigned long long)    // tests onl
 ATOMIC(atomicInc, old >= v ? 0 : old + 1, unsigned)    // tests only
 ATOMIC(atomicDec, old == 0 || old > v ? v : old - 1, unsigned)    // tests only
 #undef ATOMIC
+#if defined(EMULATOR_COUNT)
+template <class T> struct Told {    // where atomicCAS is called, when the library is loaded
+    static const bool of_cas;
+};
+template <class T> const bool Told<T>::of_cas = counters::guesses();
+#endif
 template <class T> COUNTED_CALL T atomicCAS(T* p, typename emulator::same<T>::type expected,    // tests only
                                             typename emulator::same<T>::type desired) {
     static_assert(emulator::one_of<T, int, unsigned, unsigned long long, unsigned short>,
                   "a GPU has no atomicCAS of this type");
+#if defined(EMULATOR_COUNT)
+    (void)Told<T>::of_cas;
+#endif
     COUNTED(atomic("atomicCAS", __builtin_return_address(0), p, sizeof *p));
     return emulator::atomic_update(p, [=](T old) { return old == expected ? desired : old; });
 }

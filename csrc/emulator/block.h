@@ -160,12 +160,12 @@ static std::string who_waits(const Block& b, int from = 0, int to = 1024) {
 }
 
 // ---- how a CUDA thread waits, and how it ends after an error --------------------------------------------------------
-static void leave() { switch_stack(&self->stopped_at, block->scheduler); }
+EMULATOR_UNSEEN static void leave() { switch_stack(&self->stopped_at, block->scheduler); }
 static void wait(Block& b, Thread& t) {
     // the last thread at a barrier leaves too, because a new order is drawn
     if (t.state == WAITING || b.opened || b.failed) leave();
 }
-[[noreturn]] static void abandon() {
+[[noreturn]] EMULATOR_UNSEEN static void abandon() {
     for (;;) leave();    // the thread never runs again
 }
 
@@ -184,13 +184,13 @@ static bool outside(const char* what) {    // of any launch: a kernel was called
 }
 
 // ---- meeting --------------------------------------------------------------------------------------------------------
-static void go_on(Block& b, Thread& t) {
+EMULATOR_UNSEEN static void go_on(Block& b, Thread& t) {
     b.running++;
     t.state = READY;
 }
 
 // Finishes the operation of t for these lanes of its warp, and wakes them
-static void finish(Block& b, Thread& t, uint32_t lanes) {
+EMULATOR_UNSEEN static void finish(Block& b, Thread& t, uint32_t lanes) {
     Warp& warp = b.warp[t.number / 32];
     Thread* lane = &b.thread[t.number / 32 * 32];
     void* operand[32];
@@ -206,7 +206,7 @@ static void finish(Block& b, Thread& t, uint32_t lanes) {
 
 // If all lanes that t waits for have arrived (those that returned do not count), finishes their operation and wakes
 // them.
-static void try_warp(Block& b, Thread& t) {
+EMULATOR_UNSEEN static void try_warp(Block& b, Thread& t) {
     Warp& warp = b.warp[t.number / 32];
     Thread* lane = &b.thread[t.number / 32 * 32];
     uint32_t lanes = t.mask & warp.alive;
@@ -226,7 +226,7 @@ static void try_warp(Block& b, Thread& t) {
 }
 
 // __activemask waits for no lane: when no thread can run, those of a warp that ask at one place go on together
-static bool release_active(Block& b) {
+EMULATOR_UNSEEN static bool release_active(Block& b) {
     for (Thread* t = b.thread; t < b.thread + b.size; t++) {
         if (t->state != WAITING || differ(t->what, "__activemask")) continue;
         uint32_t lanes = 0;
@@ -246,7 +246,7 @@ struct Votes {
 };
 
 // Called when no thread runs: if all wait at one barrier it opens; else no thread can ever go on, which is an error.
-static void try_block(Block& b) {
+EMULATOR_UNSEEN static void try_block(Block& b) {
     if (b.running || !b.alive || release_active(b)) return;
     if (b.at_barrier < b.alive) return fail(b, "dead-lock: " + who_waits(b));
     Votes votes = {0, b.alive};
@@ -271,7 +271,7 @@ static void try_block(Block& b) {
 }
 
 // Waits until the lanes of `mask` (0: all threads of the block) have arrived at the same operation
-static void meet(const char* what, uint32_t mask, void* operand, Finish finish, Place place) {
+EMULATOR_UNSEEN static void meet(const char* what, uint32_t mask, void* operand, Finish finish, Place place) {
     COUNTED(Quiet quiet);
     Block& b = *block;
     Thread& t = *self;
@@ -285,7 +285,7 @@ static void meet(const char* what, uint32_t mask, void* operand, Finish finish, 
     wait(b, t);
 }
 
-static void returned(Block& b, Thread& t) {    // other threads may have waited for this
+EMULATOR_UNSEEN static void returned(Block& b, Thread& t) {    // other threads may have waited for this
     Warp& warp = b.warp[t.number / 32];
     t.state = RETURNED;
     b.running--, b.alive--, b.turns = 0;
@@ -298,7 +298,7 @@ static void returned(Block& b, Thread& t) {    // other threads may have waited 
 
 // A thread that repeats atomic operations may be waiting for another thread: this lets the others run, a limited number
 // of times.
-static void spin() {
+EMULATOR_UNSEEN static void spin() {
     if (!self || ++self->atomics % 1024) return;
     COUNTED(Quiet quiet);
     bool hopeless = ++block->turns > (1 << 14) + 512 * block->running;

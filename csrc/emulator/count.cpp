@@ -50,6 +50,7 @@ std::vector<Array> arrays;    // of the call that runs
 uint64_t requests;            // of all launches
 int64_t block_number;
 Hazards hazards;
+bool may_guess;    // a load may be a guess that an atomicCAS proves
 bool launching;    // otherwise the host runs
 int last;          // the thread that ran before the emulator did
 
@@ -74,7 +75,8 @@ void record(What what, const void* site, const void* frame, uintptr_t at, size_t
         shared = dynamic.has(at) || statics.has(at);
         Access access = now(running.thread, what, {offset(site), "", 0});
         reads &= what == LOAD || what == ATOMIC || (what == COPY && !shared);
-        hazards.access(shared, access, reads, at, size);
+        may_guess&& what == LOAD ? hazards.load(shared, access, at, size)
+                                 : hazards.access(shared, access, reads, at, size);
     }
     uint16_t depth = uint16_t((running.stack_end - (uintptr_t)frame) / 16);
     trace[running.thread].push_back({at, offset(site), depth, uint16_t(what), uint16_t(shared), uint16_t(size)});
@@ -219,6 +221,7 @@ void load_matrices(const uint64_t* row, uint32_t lanes, int matrices, const char
     std::copy(row, row + 8 * matrices, request.at);
     keep_example(of_line, request, last / 32);
 }
+bool guesses() { return may_guess = true; }
 void atomic(const char* name, const void* site, const void* at, size_t size) {
     if (running.thread < 0) return;
     if (!strcmp(name, "atomicCAS")) hazards.proved((uintptr_t)at);

@@ -55,13 +55,12 @@ public:
     }
     // reads: whether the result depends on what was there. That of atomicExch need not
     void access(bool shared, const Access& now, bool reads, uintptr_t at, size_t size) {
-        if (now.what == LOAD) {
-            if (held == 4) look_at_loads();
-            loads[held++] = {now, shared, at, size};
-            return;
-        }
         if (held) look_at_loads();
         accessed(shared, now, reads, at, size);
+    }
+    void load(bool shared, const Access& now, uintptr_t at, size_t size) {
+        if (held == 4) look_at_loads();
+        loads[held++] = {now, shared, at, size};
     }
     // What a thread loaded may be a guess, which the atomicCAS that follows proves: then it is no access
     void proved(uintptr_t at) {

@@ -88,7 +88,7 @@ static void enter(Block& b, Thread& t) {    // makes the OS thread this CUDA thr
     threadIdx = t.index, blockIdx = b.index, blockDim = b.launch->block, gridDim = b.launch->grid;
 }
 
-static void fiber() {
+EMULATOR_UNSEEN static void fiber() {
     Block& b = *block;
     Thread& t = *self;
     COUNTED(enter(t.number, t.stack, STACK));

@@ -45,7 +45,7 @@ struct Shuffle {
     uint64_t value, result;
     int source;
 };
-static inline void shuffle_all(uint32_t lanes, void** operand) {
+EMULATOR_UNSEEN static inline void shuffle_all(uint32_t lanes, void** operand) {
     Shuffle** of = (Shuffle**)operand;
     for (int l = 0; l < 32; l++)    // a lane that is not here gives all ones: NaN
         if (lanes >> l & 1) of[l]->result = lanes >> of[l]->source & 1 ? of[of[l]->source]->value : ~uint64_t(0);
@@ -64,7 +64,7 @@ struct Gathered {
     uint64_t mine, of[32];
     uint32_t lanes;
 };
-static inline void gather_all(uint32_t lanes, void** operand) {
+EMULATOR_UNSEEN static inline void gather_all(uint32_t lanes, void** operand) {
     Gathered** of = (Gathered**)operand;
     for (int l = 0; l < 32; l++) {
         if (!(lanes >> l & 1)) continue;
