@@ -1,6 +1,6 @@
 """Run the call of a user's kernels in this process, which may crash, hang or print. Standard library alone; no torch.
 
-    python csrc/run_call.py LIBRARY REPORT        writes what happened into REPORT (csrc/own/arrays.h)
+    python csrc/run_call.py LIBRARY REPORT DECLARED        writes what happened into REPORT (csrc/own/arrays.h)
 
     used by: genmini/own_cu.py
 """
@@ -12,7 +12,7 @@ import sys
 MOST = 64 << 20  # bytes of a file that the call may write: what it prints goes into one
 
 if __name__ == "__main__":
-    library, report = sys.argv[1:]
+    library, report, declared = sys.argv[1:]
     resource.setrlimit(resource.RLIMIT_FSIZE, (MOST, MOST))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ctypes.CDLL(library).own_call(report.encode("utf-8", "surrogateescape"))
+    ctypes.CDLL(library).own_call(report.encode("utf-8", "surrogateescape"), declared.encode())

@@ -224,11 +224,24 @@ def _by_nvcc(own):
 # ---- running ---------------------------------------------------------------------------------------------------------
 
 
+def _declared(library):
+    """"kernel bytes kernel bytes ...": where a kernel lies, and what the arrays take that it declares __shared__."""
+    done = subprocess.run(["nm", "-C", "-S", str(library)], capture_output=True, text=True)
+    symbols = re.findall(r"^([0-9a-f]+) ([0-9a-f]+) (\w) (?:void )?(.*)$", done.stdout, re.M)
+    functions = {name: int(at, 16) for at, _, kind, name in symbols if kind in "tTwW"}
+    found = {}
+    for _, size, kind, name in symbols:
+        if kind in "bBdDuV" and (owner := functions.get(name.rpartition("::")[0])):
+            found[owner] = found.get(owner, 0) + int(size, 16)
+    return " ".join(f"{kernel} {size}" for kernel, size in found.items())
+
+
 def _run(library, seconds):
     """-> what the process reports (csrc/own/arrays.h), and what it printed."""
     with tempfile.TemporaryDirectory() as folder:
         report, printed = Path(folder) / "report", Path(folder) / "printed"
-        words = [sys.executable, "-I", "-S", str(build.CSRC / "run_call.py"), str(library), str(report)]
+        words = [sys.executable, "-I", "-S", str(build.CSRC / "run_call.py"), str(library), str(report),
+                 _declared(library)]
         with open(printed, "wb") as output:
             process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                                        start_new_session=True)

@@ -64,9 +64,31 @@ inline void named(void* start, const char* name, bool written) {
     }
 }
 
-inline std::map<const void*, size_t>& dynamic_allowed() {    // by kernel: bytes beyond 48 KB (cudaFuncSetAttribute)
-    static std::map<const void*, size_t> bytes;
-    return bytes;
+// ---- shared memory: 48 KB of a block, of an H100 227 where the program has allowed it -------------------------------
+using Bytes = std::map<size_t, size_t>;    // by kernel: where it lies in the library
+static Bytes declared;                     // of its arrays declared __shared__
+static Bytes allowed;                      // of dynamic shared memory (cudaFuncSetAttribute)
+constexpr size_t USUAL = 48 << 10, MOST = 227 << 10;
+inline size_t in_library(const void* kernel) { return size_t((const char*)kernel - &__ehdr_start); }
+inline bool allow(const void* kernel, size_t bytes) {
+    if (bytes > MOST || declared[in_library(kernel)] + bytes > MOST) return false;
+    allowed[in_library(kernel)] = bytes;
+    return true;
+}
+inline void check_shared(const void* kernel, size_t bytes) {    // null: it is not known which kernel
+    size_t arrays = declared[in_library(kernel)];
+    std::string has = std::to_string(bytes) + " bytes of dynamic shared memory";
+    if (arrays) has += " and " + std::to_string(arrays) + " of arrays declared __shared__";
+    size_t may = USUAL - std::min(arrays, USUAL);
+    if (auto own = allowed.find(in_library(kernel)); own != allowed.end()) may = own->second;
+    for (auto& [any, size] : allowed)
+        if (!kernel) may = std::max(may, size);
+    if (arrays > USUAL) refuse(std::to_string(arrays) + " bytes of arrays declared __shared__; nvcc takes at most 49152");
+    if (arrays + bytes > MOST) refuse(has + "; a block of an H100 has at most 232448");
+    if (bytes > may)
+        refuse(has +
+               "; before a launch with more than 49152 cudaFuncSetAttribute(kernel, "
+               "cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) must allow them");
 }
 
 constexpr const char* NOWHERE = "an address in no array of the call";
@@ -145,8 +167,12 @@ inline void finish() {    // after the call, or where it calls exit
 
 static void genmini_call();    // the statements of --call
 
-extern "C" void own_call(const char* report) {
+extern "C" void own_call(const char* report, const char* declared) {
     genmini::report = report;
+    for (char* end; *declared; declared = end) {    // "kernel bytes kernel bytes ..."
+        size_t kernel = strtoull(declared, &end, 10);
+        genmini::declared[kernel] = strtoull(end, &end, 10);
+    }
     genmini::report_crashes();
     emulator::device_memory()[0] = 0;    // from here on pointers to no array are the host's
     setvbuf(stdout, nullptr, _IOLBF, 0);

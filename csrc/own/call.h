@@ -96,14 +96,12 @@ template <class... P> struct Configured {
     size_t shared_bytes;
     void* stream;
     std::string place;    // of the launch
+    bool deduced;         // then `kernel` calls the kernel
     template <class... A> void operator()(A... arguments) const {
         static_assert(sizeof...(A) == sizeof...(P), "this kernel takes another number of arguments");
         launched = place;
         if (!grid.x || !grid.y || !grid.z) refuse("a launch of 0 blocks, which CUDA calls an error");
-        if (shared_bytes > 48 << 10 && shared_bytes <= 227 << 10 && shared_bytes > dynamic_allowed()[(void*)kernel])
-            refuse(std::to_string(shared_bytes) +
-                   " bytes of dynamic shared memory; before a launch with more than 49152 "
-                   "cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) must allow them");
+        check_shared(deduced ? nullptr : (const void*)kernel, shared_bytes);
         if constexpr (sizeof...(A) == sizeof...(P))
             if (int code = launch(kernel, grid, block, shared_bytes, stream, arguments...)) refuse(gpu_error(code));
         check_edges();
@@ -112,15 +110,15 @@ template <class... P> struct Configured {
 };
 template <class... P> Configured<P...> configured(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes = 0,
                                                   void* stream = nullptr, const char* file = __builtin_FILE(),
-                                                  int line = __builtin_LINE()) {
-    return {kernel, grid, block, shared_bytes, stream, std::string(file) + ":" + std::to_string(line)};
+                                                  int line = __builtin_LINE(), bool deduced = false) {
+    return {kernel, grid, block, shared_bytes, stream, std::string(file) + ":" + std::to_string(line), deduced};
 }
 template <class T> T* given(const Array<T>& array) { return array; }
 template <class T> T given(T argument) { return argument; }
 template <class F> auto deduced(F call, dim3 grid, dim3 block, size_t shared_bytes = 0, void* stream = nullptr,
                                 const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
     auto launch = [=](auto... a) {
-        configured(static_cast<void (*)(decltype(a)...)>(call), grid, block, shared_bytes, stream, file, line)(a...);
+        configured(static_cast<void (*)(decltype(a)...)>(call), grid, block, shared_bytes, stream, file, line, true)(a...);
     };
     return [=](auto... arguments) { launch(given(arguments)...); };
 }

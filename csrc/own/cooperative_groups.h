@@ -64,25 +64,5 @@ template <unsigned SIZE, class Of> thread_block_tile<SIZE, Of> tiled_partition(c
 struct coalesced_group : lanes::group {};
 inline coalesced_group coalesced_threads(EMULATOR_PLACE) { return {{__activemask(file, line)}}; }
 
-// ---- reductions: all lanes get the result ---------------------------------------------------------------------------
-template <class T = void> struct plus {
-    T operator()(T a, T b) const { return a + b; }
-};
-template <class T = void> struct greater {    // the larger one
-    T operator()(T a, T b) const { return a > b ? a : b; }
-};
-template <class T = void> struct less {
-    T operator()(T a, T b) const { return a < b ? a : b; }
-};
-template <class Group, class T, class F> T reduce(const Group& group, T v, F f, EMULATOR_PLACE) {
-    unsigned n = group.size();
-    if (n & (n - 1)) {
-        T sum = group.shfl(v, 0, file, line);
-        for (unsigned rank = 1; rank < n; rank++) sum = f(sum, group.shfl(v, rank, file, line));
-        return sum;
-    }
-    for (unsigned bits = n / 2; bits; bits /= 2) v = f(v, group.shfl_xor(v, bits, file, line));
-    return v;
-}
 template <class Group> void sync(const Group& group, EMULATOR_PLACE) { group.sync(file, line); }
 }    // namespace cooperative_groups

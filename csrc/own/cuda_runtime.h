@@ -17,8 +17,15 @@ enum cudaError_t { cudaSuccess,
 using cudaError = cudaError_t;
 static inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 static inline cudaError_t cudaPeekAtLastError() { return cudaSuccess; }
-static inline const char* cudaGetErrorString(cudaError_t) { return "no error"; }
-static inline const char* cudaGetErrorName(cudaError_t) { return "cudaSuccess"; }
+static inline const char* cudaGetErrorString(cudaError_t error) {
+    return error == cudaSuccess ? "no error" : error == cudaErrorInvalidValue ? "invalid argument"
+                                                                              : "out of memory";
+}
+static inline const char* cudaGetErrorName(cudaError_t error) {
+    return error == cudaSuccess             ? "cudaSuccess"
+           : error == cudaErrorInvalidValue ? "cudaErrorInvalidValue"
+                                            : "cudaErrorMemoryAllocation";
+}
 
 // ---- memory: that of the host and of the GPU are one ----------------------------------------------------------------
 enum cudaMemcpyKind { cudaMemcpyHostToHost,
@@ -120,7 +127,5 @@ enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize,
                          cudaFuncAttributePreferredSharedMemoryCarveout };
 template <class K> cudaError_t cudaFuncSetAttribute(K* kernel, cudaFuncAttribute attribute, int value) {
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
-    if (value < 0 || value > 227 << 10) return cudaErrorInvalidValue;
-    genmini::dynamic_allowed()[(const void*)kernel] = size_t(value);
-    return cudaSuccess;
+    return value >= 0 && genmini::allow((const void*)kernel, size_t(value)) ? cudaSuccess : cudaErrorInvalidValue;
 }

@@ -48,6 +48,11 @@ __global__ void reversed(const int4* a, float* b, int n) {
     __syncthreads();
     if (threadIdx.x < warpSize) b[threadIdx.x] = s[n - 1 - threadIdx.x];
 }
+template <int N> __global__ void much(float* x) {
+    __shared__ float s[N];
+    s[threadIdx.x] = x[threadIdx.x];
+    x[threadIdx.x] += s[threadIdx.x];
+}
 int main(int argc, char** argv) {
     const char* way = getenv("WAY");
     auto is = [&](const char* name) { return !strcmp(way, name); };
@@ -71,6 +76,10 @@ int main(int argc, char** argv) {
     if (is("exit")) exit(3);
     if (is("leaves")) { Array<float> x(64); put<<<1, 32>>>(x, 1); exit(0); }
     if (is("forbidden")) { Array<float> x(32); shared<<<1, 32, 49153>>>(x); }
+    if (is("both")) { Array<float> x(32); much<10000><<<1, 32, 10000>>>(x); }
+#ifndef __CUDACC__    // which does not compile it
+    if (is("arrays")) { Array<float> x(32); much<13000><<<1, 32>>>(x); }
+#endif
     if (is("fresh")) {
         int4* a;
         float* b;
@@ -122,6 +131,10 @@ SEEN = {  # WAY: what is said of it
     "large": "LAUNCH: a block of (1025,1,1) threads; the limits are (1024,1024,64) and 1024 in all",
     "forbidden": "LAUNCH: 49153 bytes of dynamic shared memory; before a launch with more than 49152 "
                  "cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) must allow them",
+    "both": "LAUNCH: 10000 bytes of dynamic shared memory and 40000 of arrays declared __shared__; before a launch "
+            "with more than 49152 cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) "
+            "must allow them",
+    "arrays": "LAUNCH: 52000 bytes of arrays declared __shared__; nvcc takes at most 49152",
     "empty": "LAUNCH: a launch of 0 blocks, which CUDA calls an error",
     "memory": "the call failed: huge of 9007199.254741 GB is larger than the free memory here",
     "negative": "the call failed: few has fewer than 0 numbers",

@@ -1,6 +1,7 @@
 // Kernels in the manner of those that many people know, as a user would bring them: test_known_kernels.py counts them.
 // With BUG in the environment some of them lack a barrier or a fence.
 #include <cooperative_groups.h>
+#include <cooperative_groups/reduce.h>
 #include <cstdio>
 #include <cstdlib>
 #include <cuda_bf16.h>
