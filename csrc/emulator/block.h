@@ -227,6 +227,7 @@ EMULATOR_UNSEEN static void try_warp(Block& b, Thread& t) {
 
 // __activemask waits for no lane: when no thread can run, those of a warp that ask at one place go on together
 EMULATOR_UNSEEN static bool release_active(Block& b) {
+    bool any = false;
     for (Thread* t = b.thread; t < b.thread + b.size; t++) {
         if (t->state != WAITING || differ(t->what, "__activemask")) continue;
         uint32_t lanes = 0;
@@ -234,10 +235,9 @@ EMULATOR_UNSEEN static bool release_active(Block& b) {
             if (other->number / 32 == t->number / 32 && other->state == WAITING && !differ(other->what, t->what) &&
                 one_place(other->place, t->place))
                 lanes |= 1u << other->number % 32;
-        finish(b, *t, lanes);
-        return true;
+        finish(b, *t, lanes), any = true;
     }
-    return false;
+    return any;
 }
 
 // The result of a barrier: how many threads arrived with a predicate that holds, and how many arrived

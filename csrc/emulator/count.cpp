@@ -147,8 +147,9 @@ std::string json(const Launch& l) {
     for (const Array& a : arrays)
         names += (names.empty() ? "{" : ",{") + text("name", a.name) + "," + number("skew", a.start % 32) + "}";
     for (uint32_t site : l.entered) entered += (entered.empty() ? "" : ",") + std::to_string(site);
-    return "{" + number("kernel", offset(l.kernel)) + ",\"entered\":[" + entered + "]," + triple("grid", l.grid) + "," + triple("block", l.block) +
-           "," + number("dynamic_shared", l.shared_bytes) + "," + list("rows", l.rows, row) + "," +
+    return "{" + number("kernel", offset(l.kernel)) + ",\"entered\":[" + entered + "]," + triple("grid", l.grid) +
+           "," + triple("block", l.block) + "," + number("dynamic_shared", l.shared_bytes) + "," +
+           list("rows", l.rows, row) + "," +
            list("steps", l.steps, step) + "," + list("together", l.together, together) + "," +
            list("hazards", hazards.found.hazards, hazard) + ",\"arrays\":[" + names + "]," +
            number("lts__t_sectors_op_read.sum", c.l2_read) + "," + number("lts__t_sectors_op_write.sum", c.l2_write) +

@@ -44,7 +44,7 @@ void fence();
 void copy_async(const void* site, const void* shared, const void* global, size_t size, int valid);
 void copied(int thread, const void* shared, size_t size);    // the thread has waited for this one
 
-// ---- memset, memcpy and memmove: the compiler tells of no access of theirs -------------------------------------------
+// ---- memset, memcpy and memmove: the compiler tells of no access of theirs ------------------------------------------
 void* fill(void* at, int byte, size_t size);
 void* move(void* to, const void* from, size_t size);
 

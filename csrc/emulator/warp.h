@@ -118,8 +118,8 @@ template <class T> T __shfl_xor_sync(uint32_t mask, T value, int bits, int width
 static inline void __syncwarp(uint32_t mask = 0xffffffffu, EMULATOR_PLACE) {    // tests only
     emulator::gather("__syncwarp", mask, 0, {file, line});
 }
-// The lanes that come here before any of them can go no further alone; tests only
-static inline unsigned __activemask(EMULATOR_PLACE) {
+// The lanes that are here when no other can run
+static inline unsigned __activemask(EMULATOR_PLACE) {    // tests only
     return emulator::gather("__activemask", 0xffffffffu, 0, {file, line}).lanes;
 }
 static inline unsigned __ballot_sync(uint32_t mask, int p, EMULATOR_PLACE) {

@@ -83,7 +83,8 @@ inline void check_shared(const void* kernel, size_t bytes) {    // null: it is n
     if (auto own = allowed.find(in_library(kernel)); own != allowed.end()) may = own->second;
     for (auto& [any, size] : allowed)
         if (!kernel) may = std::max(may, size);
-    if (arrays > USUAL) refuse(std::to_string(arrays) + " bytes of arrays declared __shared__; nvcc takes at most 49152");
+    if (arrays > USUAL)
+        refuse(std::to_string(arrays) + " bytes of arrays declared __shared__; nvcc takes at most 49152");
     if (arrays + bytes > MOST) refuse(has + "; a block of an H100 has at most 232448");
     if (bytes > may)
         refuse(has +

@@ -118,7 +118,8 @@ template <class T> T given(T argument) { return argument; }
 template <class F> auto deduced(F call, dim3 grid, dim3 block, size_t shared_bytes = 0, void* stream = nullptr,
                                 const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
     auto launch = [=](auto... a) {
-        configured(static_cast<void (*)(decltype(a)...)>(call), grid, block, shared_bytes, stream, file, line, true)(a...);
+        auto kernel = static_cast<void (*)(decltype(a)...)>(call);
+        configured(kernel, grid, block, shared_bytes, stream, file, line, true)(a...);
     };
     return [=](auto... arguments) { launch(given(arguments)...); };
 }

@@ -109,6 +109,20 @@ extern "C" int run_two_halves(const int* in, int* out) {
     return launch(two_halves, dim3(1), dim3(32), 0, nullptr, in, out);
 }
 
+__global__ void active(const int* in, uint32_t* out) {    // (2, threads); lanes that go the same way, and all
+    int i = threadIdx.x;
+    if (in[i] < 0) return;
+    if (in[i] % 2)
+        out[i] = __activemask();
+    else
+        out[i] = __activemask();
+    out[blockDim.x + i] = __activemask();
+    __syncthreads();
+}
+extern "C" int run_active(const int* in, uint32_t* out, int threads) {
+    return launch(active, dim3(1), dim3(threads), 0, nullptr, in, out);
+}
+
 __global__ void votes(const int* in, int* out, uint32_t mask) {    // (12, threads)
     int i = threadIdx.x, n = blockDim.x, v = in[i];
     if (!(mask >> i % 32 & 1)) return;

@@ -208,6 +208,16 @@ def test_parts_of_a_warp_go_different_ways_and_meet_again(gpu):
     assert (out == x[1::2].sum() + x[0::2].max()).all()
 
 
+def test_active_are_the_lanes_that_go_the_same_way(gpu):
+    x = np.random.default_rng(0).integers(-2, 6, 45).astype(np.int32)
+    out = np.zeros((2, 45), np.uint32)
+    call(gpu, "run_active", x, out, 45)
+    for i in range(45):
+        alike = [lane for lane in range(i // 32 * 32, min(i // 32 * 32 + 32, 45)) if x[lane] >= 0 <= x[i]]
+        assert out[0, i] == sum(1 << lane % 32 for lane in alike if x[lane] % 2 == x[i] % 2)
+        assert out[1, i] == sum(1 << lane % 32 for lane in alike)
+
+
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("threads", [32, 96, 45])
 def test_votes_matches_and_reductions(gpu, mask, threads):
