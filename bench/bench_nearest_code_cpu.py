@@ -21,7 +21,8 @@ import torch
 from genmini import kernels, limits, ops
 
 CASES = [(16384, 1024, 64), (65536, 1024, 64), (16384, 8192, 256), (4096, 512, 16)]  # N, K, D: where the goal is set
-ODD = [(4096, 64, 256), (4096, 512, 8), (1000, 100, 7), (64, 512, 64), (1, 1024, 64)]
+ODD = [(4096, 64, 256), (4096, 512, 8), (1000, 100, 7), (64, 512, 64), (1, 1024, 64),
+       (65536, 64, 4), (1024, 512, 512), (256, 16384, 4), (16, 16384, 64), (4, 1024, 64), (1, 16384, 512)]
 
 
 def definition(z, e):
@@ -97,7 +98,7 @@ def case(data, N, K, D, threads, limit):
     some = torch.randperm(N)[: max(1, 2**24 // (K * D))]
     assert (index[some] == definition(z[some], e)).all(), "a wrong kernel is not timed"
     errors = {name: (function() != index).double().mean().item() for name, function in functions.items()}
-    took = measure.times(functions, seconds=2.0 if N * K * D < 2**32 else 8.0)
+    took = measure.times(functions, seconds=1.0 if N * K * D < 2**32 else 8.0)
     beside = took.get("faiss", took["torch.cdist"])[0]
     for name, time in took.items():
         line = measure.row("nearest_code_cpu", f"N={N} K={K} D={D} {data.__name__}",

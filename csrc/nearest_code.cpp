@@ -32,7 +32,7 @@ bool few_products(int64_t K, int64_t D) { return (K * D <= 8192 || D <= 8) && K 
 // So few that packing the codebook takes longer than it saves
 bool few_rows(const Problem& p) {
     const bool in_float = p.e_dtype == 0 && p.z_dtype != 3;
-    return p.N < FEW || (in_float && p.N * p.K < 12 * p.K + 2048);
+    return p.N < FEW || (in_float && p.N * p.K <= 12 * p.K + 2048);
 }
 
 // ---- memory ---------------------------------------------------------------------------------------------------------

@@ -2,9 +2,9 @@
 // longer to make than to multiply. Proof: docs/exact-argmin.md, "The CPU screen in float".
 // Room: kernels/nearest_code.py
 //
-// Rows of z lie in the lanes of vectors, so nothing is added up across lanes: each lane finds the code of least score,
-// and the next least score. Where these lie farther apart than both may err, the code is the nearest. Otherwise d_nk is
-// computed of all codes whose scores lie as near (decide).
+// Rows of z lie in the lanes of vectors, so nothing is added up across lanes: each lane finds the group of codes with
+// the least score, and the next least score of a group. Where these lie farther apart than both may err, the nearest
+// code is in this group; else it is among all codes whose scores lie as near. decide finds it there.
 #ifndef SET
 #include <algorithm>
 #include <cmath>
@@ -62,7 +62,7 @@ template <class T> static void pack_floats(const Problem& p, const Book& book, i
     book.residual[tile] = -lowest<float>(-longest);
 }
 
-struct Two {    // for each row of a vector
+struct Two {    // scores of groups of codes, for each row of a vector
     vec<float> least_score = INFINITY - vec<float>{}, next = least_score;
     ints code = {};
     void offer(vec<float> score, int64_t k) {
@@ -72,8 +72,13 @@ struct Two {    // for each row of a vector
     }
 };
 
-// Offers all codes to the rows of x: score_k = half_k - x . y_k
-static void offer_all(const Problem& p, const Book& book, const float* x, Two (&two)[ACROSS]) {
+template <int GROUP> static inline vec<float> least_of(const vec<float> (*score)[ACROSS], int a) {
+    if constexpr (GROUP == 1) return score[0][a];
+    else return least(least_of<GROUP / 2>(score, a), least_of<GROUP / 2>(score + GROUP / 2, a));
+}
+
+// Offers all codes to the rows of x, so many as a group: score_k = half_k - x . y_k
+template <int GROUP> static void offer_all(const Problem& p, const Book& book, const float* x, Two (&two)[ACROSS]) {
     for (int64_t k = 0; k < p.K; k += CODES) {
         vec<float> score[CODES][ACROSS];
 #pragma GCC unroll 8
@@ -91,17 +96,18 @@ static void offer_all(const Problem& p, const Book& book, const float* x, Two (&
             }
         }
 #pragma GCC unroll 8
-        for (int c = 0; c < CODES; c++)
+        for (int c = 0; c < CODES; c += GROUP)
 #pragma GCC unroll 2
-            for (int a = 0; a < ACROSS; a++) two[a].offer(score[c][a], k + c);
+            for (int a = 0; a < ACROSS; a++) two[a].offer(least_of<GROUP>(score + c, a), k + c);
     }
 }
 
-// The index of row n, whose columns lie at x, among the codes of such scores
-static int64_t decide(const Problem& p, const Book& book, int64_t n, const float* x, float threshold) {
+// The index of row n, whose columns lie at x: of codes k0 ... k1-1, a whole number of vectors, with at most such scores
+static int64_t decide(const Problem& p, const Book& book, int64_t n, const float* x, float threshold, int64_t k0,
+                      int64_t k1) {
     Row row;
     row.begin(n, 0), row.threshold = threshold;
-    for (int64_t k = 0; k < p.K; k += L) {
+    for (int64_t k = k0; k < k1; k += L) {
         vec<float> score = load_aligned(book.half + k);
         const float* y = columns_of_codes(book, p.D, k);
         for (int64_t d = 0; d < p.D; d++)
@@ -122,7 +128,8 @@ template <class T> static void search_in_lanes(const Problem& p, const Book& boo
     for (; n0 < n1; n0 += PANEL) {
         columns_of((const T*)p.z, n0, n1, book, p.D, s, s.columns);
         Two two[ACROSS];
-        offer_all(p, book, s.columns, two);
+        const bool grouped = p.K >= 1024;    // so many that it is faster to look twice at one vector of codes
+        (grouped ? offer_all<CODES> : offer_all<1>)(p, book, s.columns, two);
         for (int a = 0; a < ACROSS; a++) {
             const vec<float> square = squares_of(s.columns + a * L, p.D);
             const vec<float> norm = 1.01f * root(square);
@@ -132,10 +139,13 @@ template <class T> static void search_in_lanes(const Problem& p, const Book& boo
             const vec<float> threshold = two[a].least_score + 2.01f * margin;
             const uint32_t proven = at_most(square, FAR_ROW - vec<float>{}), close = at_most(two[a].next, threshold);
             for (int l = 0; l < L && n0 + a * L + l < n1; l++) {
-                const int64_t n = n0 + a * L + l;
+                const int64_t n = n0 + a * L + l, k = two[a].code[l];
+                auto among = [&](int64_t k0, int64_t k1) {
+                    return decide(p, book, n, s.columns + a * L + l, threshold[l], k0, k1);
+                };
                 if (!(proven >> l & 1)) search_directly(p, book, n, n + 1, s);
-                else if (close >> l & 1) p.index[n] = decide(p, book, n, s.columns + a * L + l, threshold[l]);
-                else p.index[n] = two[a].code[l];
+                else if (close >> l & 1) p.index[n] = among(0, whole(p.K, L));
+                else p.index[n] = grouped ? among(k / L * L, k / L * L + L) : k;
             }
         }
     }

@@ -125,12 +125,12 @@ def test_the_margin_is_needed():
         agrees(torch.from_numpy(z), torch.from_numpy(e), threads=(1,))
 
 
-@pytest.mark.parametrize("N", [1, 60])
+@pytest.mark.parametrize("N, K", [(1, 64), (60, 64), (60, 1100)])  # few rows; few codes; groups of codes
 @pytest.mark.parametrize("kind", [one_ulp, shells, permuted])
-def test_the_margins_in_float_are_needed(kind, N):
+def test_the_margins_in_float_are_needed(kind, N, K):
     """Codes whose distances from a row differ by less than float's precision: of few rows, and of few products."""
     for seed in range(12):
-        z, e = kind(np.random.default_rng(seed), N, 64, 3 + 5 * seed)
+        z, e = kind(np.random.default_rng(seed), N, K, 3 + 5 * seed)
         agrees(torch.from_numpy(z).float(), torch.from_numpy(e).float(), threads=(1,))
 
 

@@ -285,6 +285,8 @@ THOROUGH = [
     Wrong("nearest_code_cpu", NARROW, "norm <= usual / 8 ? near : far", "near", "far codes with a margin of near ones",
           "cpu"),
     Wrong("nearest_code_cpu", NARROW, "2.01f * margin", "0.01f * margin", "a hundredth of a margin", "cpu"),
+    Wrong("nearest_code_cpu", NARROW, "grouped ? among(k / L * L, k / L * L + L) : k", "k",
+          "the first of a group taken for the nearest", "cpu"),
     Wrong("nearest_code_cpu", FEW, "rows[r].threshold <= FLOAT_REACHES", "true", "sums beyond float's reach", "cpu"),
     Wrong("nearest_code_cpu", FEW, "sum * grow + tiny", "sum", "sums in double taken for the definition's", "cpu"),
     Wrong("nearest_code_cpu", SCREEN, "slack + square * u", "slack", "a margin without the rounding of norms",
