@@ -19,7 +19,8 @@ function why(room, before, after) {
   if (fell.length) said.push(`What falls: ${fell.join("; ")}.`);
   else said.push("None of the counts below fell at these sizes.");
   if (equal.length) said.push(`The same: ${equal.join(", ")}.`);
-  return element("p", { class: "why" }, element("strong", { text: room.call === undefined ? "Why " : "Compared " }), said.join(" "));
+  const title = room.call === undefined ? "Why " : "Compared ";
+  return element("p", { class: "why" }, element("strong", { text: title }), said.join(" "));
 }
 
 function lower(a, b) {
@@ -42,7 +43,8 @@ function ofCeilings(before, after, a, b) {
       + `${OF_RESOURCE[resource]} ${microseconds(now)} in place of ${microseconds(was)}${then}.`);
   else
     said.push(`${after.name} takes at least ${microseconds(b.seconds)}${then}: this ceiling `
-      + `${b.seconds > 1.03 * a.seconds ? "rises" : "does not fall"}. It knows no waiting, nor which warps stand idle${waits(before, after)}.`);
+      + `${b.seconds > 1.03 * a.seconds ? "rises" : "does not fall"}. It knows no waiting, nor which warps stand `
+      + `idle${waits(before, after)}.${sharedOut(before, after)}`);
   return said;
 }
 
@@ -60,6 +62,18 @@ function waits(before, after) {
   if (b < 0.97 * a) said.push(`the ${what} that a ${one} makes in turn are ${both(b, a)}`);
   if (d < 0.97 * c) said.push(`the barriers of a warp are ${both(d, c)}`);
   return said.length ? `. There is less to wait for: ${said.join(", and ")}` : "";
+}
+
+/** Of the busiest line that both run as often, and of which one warp of a block made all requests that are kept. */
+function sharedOut(before, after) {
+  const of = (row) => [row.file, row.line, row.what, row.space, row.size].join(" ");
+  const then = new Map(after.rows.map((row) => [of(row), row]));
+  const warps = (row) => new Set(row.examples.map((example) => example.warp)).size;
+  const [most] = before.rows.map((row) => [row, then.get(of(row))])
+    .filter(([a, b]) => b && same(a.requests, b.requests) && warps(a) === 1 && warps(b) > 1)
+    .sort(([a], [b]) => b.requests - a.requests);
+  return most ? ` Line ${most[0].line} is run as often, but by other warps: the requests that are kept of it (below) `
+    + `are all of warp ${most[0].examples[0].warp} of a block, then of several, which share the work.` : "";
 }
 
 /** Requests that a warp makes, or tiles that a program moves, on average, one launch after the other. */

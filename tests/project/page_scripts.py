@@ -49,6 +49,8 @@ try {
     costs("shared", "store", 16, { start: 0, step: 16 }), costs("shared", "load", 16, { start: 0, step: 0 }),
     costs("shared", "ldmatrix", 16, { start: 0, step: 64 }), costs("shared", "ldmatrix", 16, { start: 0, step: 80 }),
     costs("shared", "atomic", 4, { start: 0, step: 0 })];
+  const by = (...warps) => ({ rows: [{ line: 7, requests: 9, examples: warps.map((warp) => ({ warp })) }] });
+  found.shared = [sharedOut(by(3, 3), by(0, 1)), sharedOut(by(0, 1), by(0, 2)), sharedOut(by(0, 0), by(1, 1))];
   found.compared = 0;
   found.differ = [];
   for (const rung of content.rooms[0].rungs)

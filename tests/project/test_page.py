@@ -287,6 +287,9 @@ def test_a_browser_shows_the_page(room, width, dark):
     assert found["why"].endswith(  # of 8 warps, then of 4 blocks of 8, shared memory too
         "What falls: requests of a warp 41 → 11.5 (on average, in turn, ÷ 3.57); requests of global memory "
         f"{before} → {after} (by warps, ÷ {before / after:.3g}). The same: sectors.")
+    assert found["shared"] == [
+        " Line 7 is run as often, but by other warps: the requests that are kept of it (below) are all of warp 3 of a "
+        "block, then of several, which share the work.", "", ""]
     assert found["width"] == width and found["sideways"] == [0, 0]
     assert found["curves"] == 32 and found["charts"] >= 5 and found["formulae"] == 2
     assert found["compared"] >= 5 and found["differ"] == []
