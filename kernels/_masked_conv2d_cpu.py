@@ -46,7 +46,8 @@ def parts(shape, kind, colours, dtype, backward=False):
     ph, pw = kh // 2, kw // 2
     live = live_taps(1, kw, kind, colours)[1]  # in the centre's row
     of_row = max(live, 1)
-    above = slice(0, ph), slice(0, kw), (0, 0, ph, -1), (0, pw), 0
+    copied = pw if ph == 1 else 0  # columns beside x: PyTorch pads those of a single row slower than a copy does
+    above = slice(0, ph), slice(0, kw), (copied, copied, ph, -1), (0, pw - copied), 0
     row = slice(ph, ph + 1), slice(0, of_row), (pw, of_row - 1 - pw, 0, 0), (0, 0), 0
     cropped = slice(0, ph + 1), slice(0, kw)
     if ph == 0:

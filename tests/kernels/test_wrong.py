@@ -117,7 +117,7 @@ MUTANTS = [
           "cpu"),
     Wrong("masked_linear", SPANS, "place(mixed) if mixed", "place(mixed[:1]) if mixed", "mixed tiles taken for full",
           "cpu"),
-    Wrong("masked_conv2d", CONV_CPU, "(0, 0, ph, -1), (0, pw), 0", "(0, 0, ph - 1, 0), (0, pw), 0",
+    Wrong("masked_conv2d", CONV_CPU, "(copied, copied, ph, -1)", "(copied, copied, ph - 1, 0)",
           "an image moved by a row", "cpu"),
     Wrong("masked_conv2d", CONV, "return reference_turned(dy, weight, kind, colours), ref",
           "return reference(dy, weight, None, kind, colours), ref", "a gradient that is not turned", "reference"),
