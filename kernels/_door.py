@@ -13,7 +13,6 @@ of affine_coupling and its gradient makes 160, this way 15.
 """
 
 import functools
-import threading
 from collections.abc import Callable
 from operator import itemgetter
 from typing import NamedTuple
@@ -21,81 +20,77 @@ from typing import NamedTuple
 import torch
 
 from . import _backend
-from ._plan import MOST, Plan, Recording, signature
-
-noting = threading.local()  # .calls in this thread, while one is noted: (operator, its recording, arguments, output)
-USUAL = {torch._C._dispatch_tls_local_include_set().raw_repr()}  # what PyTorch's dispatcher heeds in a thread
-with torch.inference_mode():
-    USUAL.add(torch._C._dispatch_tls_local_include_set().raw_repr())
+from ._plan import Kinds, Plan, Recording, here
 
 
-def note(*call):
-    """Tell who notes the calls of this thread, if anybody does."""
-    if (calls := getattr(noting, "calls", None)) is not None:
-        calls.append(call)
+def note(record, arguments, output):
+    """Keep that an operator has just run, with what records its gradient, while this thread notes a call."""
+    if (calls := getattr(here, "calls", None)) is not None:
+        calls.append((here.plan, record, arguments, output))
 
 
 def door(front):
     """The front door, through shortcuts."""
-    known = {}
+    kinds = Kinds()
 
     @functools.wraps(front)
     def enter(*arguments, **named):
         if torch.compiler.is_dynamo_compiling():
             return front(*arguments, **named)
-        whole, values = functools.partial(front, *arguments, **named), (*arguments, *named.values())
-        return through(known, whole, values, more=tuple(named))
+        values = (*arguments, *named.values()) if named else arguments
+        return through(kinds, values, tuple(named), front, arguments, named)
 
     return enter
 
 
-def through(known, whole, values, more):
-    """whole(), which takes these values and more: by a shortcut, from the third call of a signature on.
+def through(kinds, values, more, front, arguments, named):
+    """front(*arguments, **named), which takes these values: by a shortcut, from the third call of a kind on.
 
-    known: {signature: its shortcut; None once it has passed; False where there can be none}
+    more: what else decides
     """
-    key, addresses = signature(values)
-    if (key is None or torch._C._dispatch_tls_local_include_set().raw_repr() not in USUAL
-            or torch._C._len_torch_function_stack() or torch._C._is_any_autocast_enabled()
-            or torch.autograd._profiler_enabled() or torch.autograd.forward_ad._current_level >= 0):
-        return whole()
-    key = key, more, torch.is_grad_enabled(), _backend._requested
-    shortcut = known.get(key)
-    if shortcut and shortcut.plan.threads == torch.get_num_threads():
-        return shortcut(values, addresses)
-    if shortcut is None and key in known:
-        outer, calls = getattr(noting, "calls", None), []  # a user's kernel or hook may come here inside
-        noting.calls = calls
-        try:
-            with Recording() as seen:
-                result = whole()
-        finally:
-            noting.calls = outer
-        still = _backend._requested == key[-1]  # another thread may have asked for another backend meanwhile
-        known[key] = still and not seen.computed and shortcut_of(calls, seen.made, values, result)
+    if (torch._C._len_torch_function_stack() or torch.autograd._profiler_enabled()
+            or torch.autograd.forward_ad._current_level >= 0):
+        return front(*arguments, **named)
+    kind, tensors, addresses = kinds.find(values, (more, torch.is_grad_enabled(), requested := _backend._requested))
+    if kind is None:
+        result = front(*arguments, **named)
+        kinds.add(tensors, addresses)
         return result
-    result = whole()
-    if shortcut is not False:
-        if len(known) >= MOST:
-            known.clear()
-        known[key] = None
+    if (shortcut := kind.way) and shortcut.plan.threads == torch.get_num_threads():
+        return shortcut(values, tensors, addresses)
+    if shortcut is not None:
+        kind.way = None if shortcut else False
+        return front(*arguments, **named)
+    outer, here.calls = getattr(here, "calls", None), []  # a user's kernel or hook may come here inside
+    try:
+        with Recording() as seen:
+            result = front(*arguments, **named)
+        calls = here.calls
+    finally:
+        here.calls = outer
+    still = _backend._requested == requested  # another thread may have asked for another backend meanwhile
+    kind.way = still and not seen.computed and shortcut_of(calls, seen.made, values, result)
     return result
 
 
 class Shortcut(NamedTuple):
-    plan: Plan  # from the addresses of the values
-    record: Callable | None  # ((this, values, addresses), *arguments of the operator) -> outputs that have a gradient
+    plan: Plan  # of the tensors among the values
+    record: Callable | None  # ((this, tensors, addresses), *arguments of the operator) -> outputs that have a gradient
     arguments: itemgetter  # of the operator, from (*values, *constants)
     constants: tuple
     sums: list  # (function, which value, what else it takes) each: what a gradient computes beside its operator
-    result: itemgetter  # from (*outputs, *sums, *values, None)
-    backward: dict  # what `through` knows of the gradient
+    result: Callable | None  # from (*outputs, *sums, *values, None); None: the outputs
+    backward: Kinds  # what `through` knows of the gradient
 
-    def __call__(self, values, addresses):
-        arguments = self.arguments((*values, *self.constants))
-        if self.plan.check:
-            self.plan.check(*arguments[:-1])
-        outputs = self.record((self, values, addresses), *arguments) if self.record else self.plan(values, addresses)
+    def __call__(self, values, tensors, addresses):
+        plan, record = self.plan, self.record
+        if record or plan.check:
+            arguments = self.arguments((*values, *self.constants))
+            if plan.check:
+                plan.check(*arguments[:-1])
+        outputs = record((self, tensors, addresses), *arguments) if record else plan(tensors, addresses)
+        if self.result is None:
+            return outputs
         all_results = [*outputs] if type(outputs) is tuple else [outputs]
         for function, which, more in self.sums:
             all_results.append(function(values[which], *more))
@@ -106,10 +101,10 @@ def shortcut_of(calls, made, values, result):
     """The shortcut to what a call did, or False if it did more than call one operator that has a plan."""
     if len(calls) != 1:
         return False
-    [(operator, record, arguments, outputs)] = calls
-    plan = operator.plans.get(signature(arguments)[0])
+    [(plan, record, arguments, outputs)] = calls
     if not plan:
-        return False
+        return plan
+    as_it_is = result is outputs
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     given = {id(a): i for i, a in enumerate(values) if isinstance(a, torch.Tensor)}
     if len(given) < sum(isinstance(a, torch.Tensor) for a in values):
@@ -126,5 +121,8 @@ def shortcut_of(calls, made, values, result):
     numbers = iter(range(len(values), len(values) + len(constants)))
     places = [given[id(a)] if isinstance(a, torch.Tensor) else next(numbers) for a in arguments]
     whence = [gives.get(id(a), len(outputs) + len(values)) for a in results]
-    return Shortcut(plan.moved(places, len(values)), record, itemgetter(*places), tuple(constants),
-                    [(how[0]._op, given[id(how[1])], how[2:]) for _, how in sums], itemgetter(*whence), {})
+    order = {i: which for which, i in enumerate(given.values())}  # of a value, among the tensors
+    moved = plan.moved([order[given[id(a)]] for a in taken], len(given))
+    return Shortcut(moved, record, itemgetter(*places), tuple(constants),
+                    [(how[0]._op, given[id(how[1])], how[2:]) for _, how in sums],
+                    None if as_it_is and not sums else itemgetter(*whence), Kinds())

@@ -6,7 +6,6 @@ Function that Dynamo traces gives wrong compiled Jacobians. Forward mode (jvp) i
 nest it wrongly in silence.
 """
 
-import functools
 import inspect
 import threading
 
@@ -39,7 +38,11 @@ def differentiable(operator, gradient=None, rows="", constant=""):
         values = (*arguments[:-1], *output)
         ctx.save_for_backward(*of_tensors(values))
         ctx.no_tensors, ctx.request = of_others(values), arguments[-1]
-        if still := [o for i, o in enumerate(output) if i in constants or not o.is_floating_point()]:
+        still = ()
+        for i, o in enumerate(output):  # a list comprehension is one call more
+            if i in constants or not o.is_floating_point():
+                still += (o,)
+        if still:
             ctx.mark_non_differentiable(*still)
 
     def backward(ctx, saved, grads, needed):
@@ -72,8 +75,8 @@ def differentiable(operator, gradient=None, rows="", constant=""):
         @staticmethod
         def forward(ctx, through, *arguments):
             if through:
-                shortcut, values, addresses = through
-                output, ctx.shortcuts = shortcut.plan(values, addresses), shortcut.backward
+                shortcut, tensors, addresses = through
+                output, ctx.shortcuts = shortcut.plan(tensors, addresses), shortcut.backward
             else:
                 with below_autograd():
                     output, ctx.shortcuts = run(*arguments), None
@@ -83,10 +86,10 @@ def differentiable(operator, gradient=None, rows="", constant=""):
         @staticmethod
         def backward(ctx, *grads):
             saved, needed = ctx.saved_tensors, ctx.needs_input_grad[1:]
-            whole = functools.partial(backward, ctx, saved, grads, needed)
+            whole = backward, (ctx, saved, grads, needed), {}
             if ctx.shortcuts is None or torch.is_grad_enabled():
-                return None, *whole(), None
-            return None, *through(ctx.shortcuts, whole, (*saved, *grads), needed), None
+                return None, *backward(*whole[1]), None
+            return None, *through(ctx.shortcuts, (*saved, *grads), needed, *whole), None
 
     record = super(torch.autograd.Function, OneLevel).apply  # its own ends with it outside of transforms
 
@@ -97,11 +100,11 @@ def differentiable(operator, gradient=None, rows="", constant=""):
             return Function.apply(*arguments)
         if torch.is_grad_enabled() and requires_gradient(arguments):
             output = record(None, *arguments)
-            note(operator, record, arguments, output)
+            note(record, arguments, output)
         else:
             with below_autograd():  # without the Function a call takes two thirds of the time
                 output = run(*arguments)
-            note(operator, None, arguments, output)
+            note(None, arguments, output)
         return output
 
     Function.forward.__signature__ = inspect.signature(Function.forward)  # asked for at each call

@@ -34,13 +34,12 @@ class Operator:
     empty: Callable  # of all inputs: empty outputs, with their shapes, dtypes and strides
     takes: str  # kernels/_takes.py
     types: dict  # those of the inputs in the schema: "Tensor", "Optional[Tensor]", "int", ...
-    plans: dict  # kernels/_plan.py
 
     def __call__(self, **named):
         arguments = *self.in_order(named), _backend.requested()
         output = self.overload(*arguments)
         if not torch.compiler.is_dynamo_compiling():
-            note(self, None, arguments, output)
+            note(None, arguments, output)
         return output
 
     def in_order(self, named):
@@ -116,11 +115,6 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
         with _check.without_autocast(values[decides].device):  # a backward pass may be inside, its forward not
             return unfold(on_chosen(values, arguments[-1]), dimensions)
 
-    def checked(*arguments):
-        check_new_kinds(fold(arguments[:-1])[0])
-        check_values(*arguments[:-1])
-        return unchecked(*arguments)
-
     def by_itself(*arguments):
         """The call of the operator without its front door, with autograd."""
         if not (torch.is_grad_enabled() and requires_gradient(arguments)):
@@ -140,14 +134,14 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
         values, dimensions = fold(values)
         return unfold(define(*values), dimensions)
 
-    in_pytorch = direct(lambda *values: compute(*values, "cpu", None), to_plain)
-    on_backend = planned(checked, check_values, unchecked, in_pytorch if room.cpu == "PyTorch" and compute else plan_of)
+    in_pytorch = room.cpu == "PyTorch" and compute and direct(lambda *values: compute(*values, "cpu", None), to_plain)
+    check_folded = lambda values: check_new_kinds(fold(values)[0])
+    on_backend = planned(check_folded, check_values, unchecked, in_pytorch or plan_of)
     LIBRARY.impl(name, on_backend, "CompositeExplicitAutograd")
     LIBRARY.impl(name, by_itself, "Autograd")
     torch.library.register_fake(where, checked_fake, lib=LIBRARY)
     types = {a.name: str(a.type) for a in parsed}
-    OPERATORS[name] = Operator(name, inputs, outputs, of_any_dimensions, overload, empty_outputs, takes or "", types,
-                               on_backend.plans)
+    OPERATORS[name] = Operator(name, inputs, outputs, of_any_dimensions, overload, empty_outputs, takes or "", types)
     return OPERATORS[name]
 
 

@@ -1,84 +1,133 @@
 """Remember what the launcher of a native kernel did, and do the same with the next tensors of these kinds.
 
 A launcher allocates its outputs, copies or casts some inputs, and calls C functions with addresses, sizes and
-constants. All but the addresses follows from its signature: the dtypes, shapes, strides and alignment of its tensors,
-and its other arguments. The second launch of a signature is recorded; the next ones do the same without the Python of
-the launcher, of the choice of a backend and of the checks that look at no values. A launch that does anything else
-(computes in PyTorch, casts its outputs, runs a GPU's kernel) gives no plan: its signature goes the whole way each
-time. Of a room whose backend `cpu` is written in PyTorch a plan calls that function.
+constants. All but the addresses follows from the kinds of its values: the dtypes, shapes, strides and alignment of its
+tensors, and its other arguments. The second launch of a kind is recorded; the next ones do the same without the Python
+of the launcher, of the choice of a backend and of the checks that look at no values. A launch that does anything else
+(computes in PyTorch, casts its outputs, runs a GPU's kernel) gives no plan: its kind goes the whole way each time. Of a
+room whose backend `cpu` is written in PyTorch a plan calls that function.
 
     test: tests/kernels/test_door.py
 """
 
+import functools
+import threading
 from collections.abc import Callable
+from operator import itemgetter, or_
 from typing import NamedTuple
 
 import torch
+from torch._C._dynamo.guards import TensorGuards
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from . import _library
 
-MOST = 4096  # signatures of an operator, so that those that never come again (a seed's) do not pile up
+MOST = 4096  # kinds of an operator, so that those that never come again (a number's) do not pile up
 PLAIN, SCALARS = (torch.Tensor, torch.nn.Parameter), (type(None), bool, int, float, str)
 USUAL = {torch._C._dispatch_keys(torch.empty(0, device="cpu")).raw_repr()}  # what PyTorch's dispatcher heeds in it
+USUAL_HERE = {torch._C._dispatch_tls_local_include_set().raw_repr()}  # and in a thread
 with torch.inference_mode():
     USUAL.add(torch._C._dispatch_keys(torch.empty(0, device="cpu")).raw_repr())
+    USUAL_HERE.add(torch._C._dispatch_tls_local_include_set().raw_repr())
 ATEN = torch.ops.aten
 ALLOCATES = (ATEN.empty.memory_format, ATEN.new_empty.default, ATEN.empty_like.default)
 OF_ONE = (ATEN.clone.default, ATEN.contiguous.default, ATEN.detach.default, ATEN.reshape.default,
           ATEN.sum.dim_IntList, ATEN.to.dtype, ATEN.view.default)  # tensor: a new one, or the same or a view of it
 NATIVE = ("auto", "cpu")  # requests of backends; one of a user's kernel may mean another function tomorrow
-CPU = torch.device("cpu")
+here = threading.local()  # .plan: that of the operator that ran last in this thread, if it has one; .calls: _door.py
 
 
-def signature(values):
-    """-> all by which a launcher may decide, or None where a value is no plain tensor on a CPU, number or word; and the
-    address of each value, None of what is no tensor."""
-    key, addresses = [], []
-    for a in values:
-        if type(a) in PLAIN and torch._C._dispatch_keys(a).raw_repr() in USUAL:
-            addresses.append(a.data_ptr())
-            key.append((a.dtype, a.shape, a.stride(), a.requires_grad, addresses[-1] & 15))
-        elif type(a) in SCALARS:
-            addresses.append(None)
-            key.append((type(a), a or str(a)))  # True is not 1, and -0.0 is not 0.0
-        else:
-            return None, None
-    return tuple(key), addresses
+class Kind:
+    """All by which a launcher may decide, of plain tensors, numbers and words; and what is known of it."""
+
+    __slots__ = ("alike", "odd", "way")
+
+    def __init__(self, tensors, odd):
+        # one call in C++: types, dtypes, devices, shapes, strides, gradients, and what the dispatcher heeds now
+        self.alike = TensorGuards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
+        self.odd = odd
+        self.way = None  # a plan or a shortcut; None: to be noted; False: there can be none
 
 
-def planned(checked, check_values, compute, plan_of):
-    """checked(*values, request), which is compute after all checks: by a plan, from its third call with a signature on.
+class Kinds:
+    """Those that calls have had. A kind is met first where no mode, transform or autocast watches, and is not found
+    where one does."""
+
+    def __init__(self):
+        self.met, self.count = {}, 0
+
+    def find(self, values, more=None):
+        """-> the kind of these values, None if it is new; their tensors, and the addresses of these."""
+        key, tensors = [more], []
+        for a in values:
+            if type(a) in PLAIN:
+                key.append(a.shape)
+                tensors.append(a)
+            elif type(a) in SCALARS:
+                key += type(a), a or str(a)  # True is not 1, and -0.0 is not 0.0
+            else:
+                return None, None, None
+        for kind in self.met.get(key := tuple(key), ()):
+            if kind.alike(*tensors):
+                addresses = [*map(address, tensors)]
+                if kind.odd == oddness(addresses):
+                    return kind, tensors, addresses
+        return None, key, tensors
+
+    def add(self, key, tensors):
+        """-> the kind that find has not found; None if something watches, or not all tensors are plain ones on a CPU"""
+        if (tensors and torch._C._dispatch_tls_local_include_set().raw_repr() in USUAL_HERE
+                and not torch._C._is_any_autocast_enabled()
+                and all(torch._C._dispatch_keys(a).raw_repr() in USUAL for a in tensors)):
+            if self.count >= MOST:
+                self.met.clear()
+                self.count = 0
+            kind = Kind(tensors, oddness([*map(address, tensors)]))
+            self.met.setdefault(key, []).append(kind)
+            self.count += 1
+            return kind
+        return None
+
+
+address = torch.Tensor.data_ptr
+
+
+def oddness(addresses):
+    """0 if all are multiples of 16, else what each lacks."""
+    return functools.reduce(or_, addresses) & 15 and [a & 15 for a in addresses]
+
+
+def planned(check_kinds, check_values, compute, plan_of):
+    """compute(*values, request), after all checks: by a plan, from its third call with a kind on.
 
     It stands in one function, as few Python calls as can be: each takes 2 us where other work has pushed Python out of
     the caches.
     """
-    plans = {}  # signature -> its plan; None once it has passed; False where there can be none
+    kinds = Kinds()
 
     def run(*arguments):
-        key, addresses = signature(arguments)
-        if key is None:
-            return checked(*arguments)
-        plan = plans.get(key)
+        kind, tensors, addresses = kinds.find(arguments)
+        plan = kind and kind.way
         if plan and plan.threads == torch.get_num_threads():
             if plan.check:
                 check_values(*arguments[:-1])
-            return plan(arguments, addresses)
-        if plan is None and key in plans and arguments[-1] in NATIVE and not torch._C._is_any_autocast_enabled():
-            with Recording() as check:
-                check_values(*arguments[:-1])
-            with Recording() as launch:
-                outputs = compute(*arguments)
-            plans[key] = plan_of(launch, arguments, outputs, check_values if check.computed else None)
-            return outputs
-        outputs = checked(*arguments)
-        if plan is not False:
-            if len(plans) >= MOST:
-                plans.clear()
-            plans[key] = None
+            here.plan = plan
+            return plan(tensors, addresses)
+        here.plan, early = None, False
+        if kind is None:
+            check_kinds(arguments[:-1])
+            kind = kinds.add(tensors, addresses)
+            early = getattr(here, "calls", None) is None
+        if kind is None or early or plan is False or arguments[-1] not in NATIVE:
+            check_values(*arguments[:-1])
+            return compute(*arguments)
+        with Recording() as check:
+            check_values(*arguments[:-1])
+        with Recording() as launch:
+            outputs = compute(*arguments)
+        kind.way = here.plan = plan_of(launch, arguments, outputs, check_values if check.computed else None)
         return outputs
 
-    run.plans = plans
     return run
 
 
@@ -108,52 +157,56 @@ class Recording(TorchDispatchMode):
 
 
 class Plan(NamedTuple):
-    """What to allocate and to copy, and calls with the addresses of the arguments and of that, in this order."""
+    """What to allocate and to copy, and calls with the addresses of the given tensors and of that, in this order."""
 
-    made: list  # (shape, strides, dtype), or (function, which tensor it copies, what else it takes) each
+    made: list  # (function, which tensor it copies, or None, what else it takes) each
     calls: list  # (function, its library, its name, its values, [(place of an address in them, which address)]) each
-    outputs: tuple  # which they are
+    outputs: Callable  # of all tensors: picks them
     threads: int
     check: Callable | None  # of the values of all inputs, if it looks into tensors
 
-    def __call__(self, values, addresses):
-        tensors = [*values]
-        for a, b, c in self.made:
-            tensors.append(a(tensors[b], *c) if type(b) is int else torch.empty_strided(a, b, dtype=c, device=CPU))
-            addresses.append(tensors[-1].data_ptr())
+    def __call__(self, tensors, addresses):
+        """It appends to both."""
+        for function, which, more in self.made:
+            made = function(*more) if which is None else function(tensors[which], *more)
+            tensors.append(made)
+            addresses.append(made.data_ptr())
         for entry, library, name, given, places in self.calls:
             given = given.copy()
             for i, which in places:
                 given[i] = addresses[which]
             if code := entry(*given):
                 _library.succeeded(code, library, name)
-        if len(self.outputs) == 1:
-            return tensors[self.outputs[0]]
-        return tuple([tensors[i] for i in self.outputs])
+        return self.outputs(tensors)
 
     def moved(self, places, count):
-        """The same for `count` values, of which those at these places are the arguments."""
+        """The same for `count` tensors, of which those at these places are its own."""
         to = lambda i: places[i] if i < len(places) else i - len(places) + count
         return self._replace(
-            made=[(a, to(b), c) if type(b) is int else (a, b, c) for a, b, c in self.made],
+            made=[(function, i if i is None else to(i), more) for function, i, more in self.made],
             calls=[(*call, [(i, to(which)) for i, which in places]) for *call, places in self.calls],
-            outputs=tuple(map(to, self.outputs)))
+            outputs=itemgetter(*map(to, places_of(self.outputs))))
+
+
+def places_of(getter):
+    """Of an itemgetter"""
+    return getter.__reduce__()[1]
 
 
 class Direct(NamedTuple):
     """A function of PyTorch's, without the Python around it."""
 
     function: Callable  # of the values of all inputs: it does what may depend on values in tensors
-    values: list  # those, but of the tensors [(which input, which value)]
+    values: list  # those, but of the tensors [(which input, which tensor)]
     places: list
     strides: list  # of the outputs
     threads: int
     check: Callable | None
 
-    def __call__(self, values, addresses):
+    def __call__(self, tensors, addresses):
         given = self.values.copy()
         for i, which in self.places:
-            given[i] = values[which]
+            given[i] = tensors[which]
         with torch._C._AutoDispatchBelowAutograd():
             result = self.function(*given)
             if type(result) is not tuple:
@@ -161,7 +214,7 @@ class Direct(NamedTuple):
             return tuple(map(as_laid, result, self.strides))
 
     def moved(self, places, count):
-        return self._replace(places=[(i, places[i]) for i, _ in self.places])
+        return self._replace(places=[(i, places[which]) for i, which in self.places])
 
 
 def as_laid(a, strides):
@@ -173,9 +226,10 @@ def direct(function, to_plain):
 
     def plan_of(launch, arguments, outputs, check):
         values = [None if isinstance(a, torch.Tensor) else a for a in arguments[:-1]]
-        places = [(i, i) for i, a in enumerate(arguments) if isinstance(a, torch.Tensor)]
+        inputs = [i for i, a in enumerate(arguments) if isinstance(a, torch.Tensor)]
         strides = [a.stride() for a in (outputs if isinstance(outputs, tuple) else (outputs,))]
         plain = all(_library.plain(arguments[i]) is arguments[i] for i in to_plain)
+        places = [(i, which) for which, i in enumerate(inputs)]
         return plain and Direct(function, values, places, strides, torch.get_num_threads(), check)
 
     return plan_of
@@ -183,27 +237,29 @@ def direct(function, to_plain):
 
 def plan_of(launch, arguments, outputs, check):
     """The plan of what a launch did, or False if that was not all, or if an address stands for two tensors."""
-    tensors = [*arguments, *[a for a, _ in launch.made]]
-    addresses = [a.data_ptr() for a in tensors if isinstance(a, torch.Tensor)]
-    if launch.computed or not launch.calls or len({*addresses}) < len(addresses):
+    given = [a for a in arguments if isinstance(a, torch.Tensor)]
+    tensors = [*given, *[a for a, _ in launch.made]]
+    which = {a.data_ptr(): i for i, a in enumerate(tensors)}
+    if launch.computed or not launch.calls or len(which) < len(tensors):
         return False
-    which = {a.data_ptr(): i for i, a in enumerate(tensors) if isinstance(a, torch.Tensor)}
     laid = lambda a: (a.shape, a.stride(), a.dtype)
+    empty = lambda dtype: torch.empty(0, dtype=dtype, device="cpu").new_empty_strided
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     as_output = {a.data_ptr(): a for a in outputs}  # what was made, perhaps with its dimensions unfolded
     made = []
     for a, how in launch.made:
         if not how:
-            made.append(laid(as_output.get(a.data_ptr(), a)))
+            *how, dtype = laid(as_output.get(a.data_ptr(), a))
+            made.append((empty(dtype), None, how))
             continue
         function, source, *more = how
         i = which.get(source.data_ptr())
-        if i is None or i >= len(arguments) or laid(tensors[i]) != laid(source) or a.data_ptr() in as_output:
+        if i is None or i >= len(given) or laid(tensors[i]) != laid(source) or a.data_ptr() in as_output:
             return False  # an output of 16 bits is cast after the calls, and a plan copies before them
         made.append((function._op, i, more))
-    used = [a.data_ptr() for *_, given in launch.calls for a in given if isinstance(a, torch.Tensor)]
+    used = [a.data_ptr() for *_, values in launch.calls for a in values if isinstance(a, torch.Tensor)]
     if not {*which} >= {*used, *as_output}:
         return False
-    calls = [(*call, values, [(i, which[values[i]]) for i, a in enumerate(given) if isinstance(a, torch.Tensor)])
-             for *call, values, given in launch.calls]
-    return Plan(made, calls, tuple(which[a.data_ptr()] for a in outputs), launch.calls[0][-2][-1], check)
+    calls = [(*call, values, [(i, which[values[i]]) for i, a in enumerate(taken) if isinstance(a, torch.Tensor)])
+             for *call, values, taken in launch.calls]
+    return Plan(made, calls, itemgetter(*[which[a.data_ptr()] for a in outputs]), launch.calls[0][-2][-1], check)
