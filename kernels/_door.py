@@ -1,7 +1,7 @@
 """Go from a front door straight to the plan of its operator, and from a gradient to that of its own.
 
 A front door checks its arguments and calls one operator; a gradient calls one operator of its own; both hand on what it
-gives. The second call with a signature is noted: if it did just that, the next ones allocate and call the native
+gives. The second call with values of a kind is noted: if it did just that, the next ones allocate and call the native
 function (kernels/_plan.py), and leave out the checks that look at kinds alone, PyTorch's dispatcher and the choice of a
 backend. It is so only where nothing watches: no transform, mode, autocast, profiler or forward mode, and plain tensors
 on a CPU. Values, bits, gradients and errors are those of the whole way.

@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 from check import numbers
-from genmini.kernels import _door, _library, _plan
+from genmini.kernels import _library, _plan
 from planting import Wrong, planted
 from test_made_sample import net
 from test_nade import inputs
@@ -149,8 +149,7 @@ def test_the_workspace_is_for_the_threads_that_use_it(call, monkeypatch):
         launched.append(threads or torch.get_num_threads())
         return native(*arguments, threads=launched[-1])
 
-    for module in (_door, _plan):
-        monkeypatch.setattr(module, "signature", lambda values: (None, None))  # no plans
+    monkeypatch.setattr(_plan.Kinds, "find", lambda *values: (None, None, None))  # no plans
     monkeypatch.setattr(torch, "get_num_threads", read)
     monkeypatch.setattr(_library, "size", spied_size)
     monkeypatch.setattr(_library, "call", spied_call)

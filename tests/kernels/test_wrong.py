@@ -306,9 +306,8 @@ THOROUGH = [
           "logdet[n] = real<T>(sum.value());\n}\n\ntemplate <class T>    // t is", "a sign of logdet in one rung"),
 ]
 SHORTCUTS = [  # what they must heed (tests/kernels/test_door_laws.py)
-    Wrong("door", "kernels/_plan.py", "if type(a) in PLAIN and torch._C._dispatch_keys(a).raw_repr() in USUAL:",
-          "if isinstance(a, PLAIN):", "tensors of another kind", "door"),
-    Wrong("door", "kernels/_door.py", "torch.is_grad_enabled(), _backend", "True, _backend", "a gradient that is lost",
+    Wrong("door", "kernels/_plan.py", "if kind.alike(*tensors):", "if tensors:", "tensors of another kind", "door"),
+    Wrong("door", "kernels/_door.py", "torch.is_grad_enabled(), requested", "True, requested", "a gradient that is lost",
           "door"),
 ]
 # one of each file with a kernel in it: those of a room together must leave the tests of its `reference` green
