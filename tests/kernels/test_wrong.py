@@ -307,8 +307,8 @@ THOROUGH = [
 ]
 SHORTCUTS = [  # what they must heed (tests/kernels/test_door_laws.py)
     Wrong("door", "kernels/_plan.py", "if kind.alike(*tensors):", "if tensors:", "tensors of another kind", "door"),
-    Wrong("door", "kernels/_door.py", "torch.is_grad_enabled(), requested", "True, requested", "a gradient that is lost",
-          "door"),
+    Wrong("door", "kernels/_door.py", "torch.is_grad_enabled(), requested", "True, requested",
+          "a gradient that is lost", "door"),
 ]
 # one of each file with a kernel in it: those of a room together must leave the tests of its `reference` green
 FIRST = {wrong.file: wrong for wrong in reversed(MUTANTS + NATIVE) if wrong.runs != "reference"}
