@@ -7,7 +7,7 @@
 
 A bench file has rows(): it checks each candidate against float64 before it times it, and yields a row (measure.row) for
 each candidate. bench/results/reasons.csv says why a row is behind its rivals: a line for a room, a case and a what; an
-empty case or what stands for all.
+empty case or what stands for all. With a goal it says why the row is not so many times as fast.
 """
 
 import argparse
@@ -117,8 +117,9 @@ def table(rows, reasons=()):
     for times, row, rival in sorted(shown, key=lambda each: each[0]):
         marks = [f"{times:.2f}"] if times < float("inf") else []
         why = [each["reason"] for each in reasons if each["room"] == row["room"]
-               and all(each[key] in ("", row[key]) for key in ("case", "what"))]
-        if why and not 1 <= times < float("inf"):
+               and all(each[key] in ("", row[key]) for key in ("case", "what"))
+               and not float(each.get("goal") or 1) <= times < float("inf")]
+        if why:
             marks.append(f"({notes.setdefault(why[0], len(notes) + 1)})")
         cells = [row["room"], row["case"], row["what"], row["who"].removeprefix("genmini "), row["ms"],
                  f"{row['ms_20']} to {row['ms_80']}", row["percent_of_bound"], rival, " ".join(marks), row["error"],

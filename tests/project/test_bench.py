@@ -102,12 +102,13 @@ def test_the_worst_row_is_first_and_slower_ones_are_bold_and_explained():
                                                                ("b", "both", 3.0), ("c", "both", 2.5))
             for who, ms in (("peer", 2.0), ("other", 5.0), ("genmini cpu", ours))]
     reasons = [dict(room="r", case="b", what="both", reason="First."), dict(room="r", case="", what="", reason="All."),
-               dict(room="q", case="", what="", reason="Another room's.")]
-    _, _, *table, _, one, _, two = run.table([*rows, line("genmini reference", 9.0, "d")], reasons)
+               dict(room="q", case="", what="", reason="Another room's."),
+               dict(room="r", case="a", what="", reason="A goal.", goal="3")]
+    _, _, *table, _, one, _, two, _, three = run.table([*rows, line("genmini reference", 9.0, "d")], reasons)
     assert [text.replace("*", "").split(" | ")[1:9:7] for text in table] == [
-        ["b", "0.50 (1)"], ["b", "0.67 (2)"], ["c", "0.80 (1)"], ["a", "2.00"], ["d", "(1)"]]
+        ["b", "0.50 (1)"], ["b", "0.67 (2)"], ["c", "0.80 (1)"], ["a", "2.00 (3)"], ["d", "(1)"]]
     assert [text.count("**") for text in table] == [20, 20, 20, 0, 0]  # of 11 cells one is empty
-    assert (one, two) == ("(1) All.", "(2) First.")
+    assert (one, two, three) == ("(1) All.", "(2) First.", "(3) A goal.")
 
 
 @on_cpu
