@@ -75,8 +75,10 @@ class Kinds:
         return None, key, tensors
 
     def add(self, key, tensors):
-        """-> the kind that find has not found; None if something watches, or not all tensors are plain ones on a CPU"""
-        if (tensors and torch._C._dispatch_tls_local_include_set().raw_repr() in USUAL_HERE
+        """-> the kind that find has not found; None if something watches, if not all tensors are plain ones on a CPU,
+        or if one stands for two values: PyTorch's guards take each once."""
+        if (tensors and len({*map(id, tensors)}) == len(tensors)
+                and torch._C._dispatch_tls_local_include_set().raw_repr() in USUAL_HERE
                 and not torch._C._is_any_autocast_enabled()
                 and all(torch._C._dispatch_keys(a).raw_repr() in USUAL for a in tensors)):
             if self.count >= MOST:
@@ -113,14 +115,16 @@ def planned(check_kinds, check_values, compute, plan_of):
                 check_values(*arguments[:-1])
             here.plan = plan
             return plan(tensors, addresses)
-        here.plan, early = None, False
+        early = False
         if kind is None:
             check_kinds(arguments[:-1])
             kind = kinds.add(tensors, addresses)
             early = getattr(here, "calls", None) is None
         if kind is None or early or plan is False or arguments[-1] not in NATIVE:
             check_values(*arguments[:-1])
-            return compute(*arguments)
+            outputs = compute(*arguments)
+            here.plan = None  # a user's kernel may have run an operator that has one
+            return outputs
         with Recording() as check:
             check_values(*arguments[:-1])
         with Recording() as launch:

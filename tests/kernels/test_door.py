@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 from doors import DOORS, IN_PYTORCH, SAMPLERS, Seen, levels, of_door, same, some, warm
-from genmini.kernels import _backend, _door
+from genmini.kernels import _backend, _door, _plan
 from torch.overrides import TorchFunctionMode
 
 from genmini import kernels, ops
@@ -167,6 +167,17 @@ def test_one_tensor_for_two_arguments_hides_neither_from_the_gradient():
             same(wanted, gradients(a, b))
 
 
+def test_one_tensor_for_two_arguments_leaves_nothing_behind(monkeypatch):
+    """PyTorch's guards never match it: a kind of it would be kept for each call, and looked at by all later ones."""
+    x, s = (some(4, 3, seed=i).requires_grad_() for i in range(2))
+    kept = []
+    with kernels.use("cpu"):
+        warm(lambda: ops.affine_coupling(x, s, s)[0].sum().backward())
+        monkeypatch.setattr(_plan.Kinds, "add", lambda *a, add=_plan.Kinds.add: kept.append(add(*a)) or kept[-1])
+        ops.affine_coupling(x, s, s)[0].sum().backward()
+    assert kept and not any(kept)
+
+
 def test_a_function_mode_sees_the_operator_each_time():
     class Functions(TorchFunctionMode):
         def __torch_function__(self, function, types, arguments=(), named=None):
@@ -191,6 +202,24 @@ def test_a_kernel_may_call_its_own_front_door_each_time():
             for _ in range(4):
                 y, logdet = ops.affine_coupling(x, s, t)
                 torch.testing.assert_close((y, logdet), (x * s.exp() + t, s.sum(1)))
+    finally:
+        kernels.unregister("affine_coupling")
+
+
+def test_a_kernel_that_runs_another_operator_is_not_that_operator():
+    """The plan that the other had is not the kernel's."""
+    x, s, t = (some(4, 11, seed=i) for i in range(3))
+    inverse = torch.ops.genmini.affine_coupling_inverse
+
+    @kernels.register("affine_coupling", check=False)
+    def twice_inverted(x, s, t):
+        y, logdet = inverse(x, s, t, "cpu")
+        return 2 * y, logdet
+
+    try:
+        with kernels.use("mine"):
+            for _ in range(4):
+                assert torch.equal(ops.affine_coupling(x, s, t)[0], 2 * inverse(x, s, t, "cpu")[0])
     finally:
         kernels.unregister("affine_coupling")
 
