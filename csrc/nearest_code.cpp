@@ -32,7 +32,10 @@ bool few_products(int64_t K, int64_t D) { return (K * D <= 8192 || D <= 8) && K 
 // So few that packing the codebook takes longer than it saves
 bool few_rows(const Problem& p) {
     const bool in_float = p.e_dtype == 0 && p.z_dtype != 3;
-    return p.N < FEW || (in_float && p.N * p.K <= 12 * p.K + 2048);
+    // 32 MB are pages that the system gives and takes again in each call
+    const int64_t most = p.D <= 8 ? 6 : p.K * p.D < 1 << 23 ? 20
+                                                            : 128;
+    return p.N < FEW || (in_float && p.N * p.K <= most * p.K + 2048);
 }
 
 // ---- memory ---------------------------------------------------------------------------------------------------------
@@ -56,7 +59,7 @@ Scratch layout_scratch(Arena& arena, int64_t K, int64_t D) {
     Scratch s = {};
     s.groups = std::min<int64_t>(1024, whole(K, MAX_TILE) / 4);
     s.rows = arena.take<Row>(BLOCK);
-    s.x = arena.take<float>(2 * whole(D, 16) + 31);
+    s.x = arena.take<float>(BLOCK * whole(D, 16) + 31);
     s.wide = arena.take<double>((FEW + 1) * (D + 7));
     s.X = arena.take<int16_t>(BLOCK * whole(D, 32));
     s.hit = arena.take<int64_t>(BLOCK * s.groups / 4 + 1);
@@ -88,11 +91,13 @@ extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const v
     Arena arena(workspace);
     Book book = layout(arena, K, D);
     book.tiles = ceil_div(K, OF_SET(set, TILE)), book.in_float &= z_dtype != 3 && e_dtype != 3;
-    threads = worth_waking(threads, N * K * D, book.in_float ? 0.01 : 0.005);    // a product takes 5 or 10 ps
+    bool screened = !few_rows(p) && D <= WIDEST;
+    // a product takes 20 ps, 10 or 5
+    threads = worth_waking(threads, N * K * D, !screened ? 0.02 : book.in_float ? 0.01
+                                                                                : 0.005);
     std::vector<Scratch> scratch;
     for (int t = 0; t < threads; t++) scratch.push_back(layout_scratch(arena, K, D));
 
-    bool screened = !few_rows(p) && D <= WIDEST;
     const auto centre = OF_SET(set, choose_centre_of);
     const auto pack = OF_SET(set, pack_tile);
     if (screened) parallel(1, 1, [&](int64_t, int) { screened = centre(p, book); });    // rounds as all tasks do
@@ -101,9 +106,11 @@ extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const v
         book.sigma = *std::max_element(book.residual, book.residual + book.tiles);
     }
     const auto search = screened ? OF_SET(set, search_rows) : OF_SET(set, search_directly);
-    parallel(ceil_div(N, BLOCK), threads, [&](int64_t block, int t) {
-        int64_t n = block * BLOCK;
-        search(p, book, n, std::min(N, n + BLOCK), scratch[t]);
+    // without a screen each thread takes an even part: two rows are searched at a time
+    const int64_t rows = screened ? BLOCK : std::clamp<int64_t>(whole(ceil_div(N, threads), 2), 2, BLOCK);
+    parallel(ceil_div(N, rows), threads, [&](int64_t block, int t) {
+        int64_t n = block * rows;
+        search(p, book, n, std::min(N, n + rows), scratch[t]);
     });
     return 0;
 }

@@ -81,52 +81,59 @@ static void squared_distances(const float* x, int64_t stride, const float* e, in
     for (int r = 0; r < R; r++) sums[r] = each_total(each[r]);
 }
 
-// The index of R rows from n on, K >= L: sums in float, in any order, choose the codes that must be measured
-template <int R> static void search_in_float(const Problem& p, const Book& book, int64_t n, Scratch& s) {
+// Lowers the thresholds of R rows by codes [k0, k1), and keeps those that may be nearest. sums: room for R of each code
+template <int R> static void sift_in_float(const Problem& p, Row* rows, const float* x, int64_t stride, int64_t k0,
+                                           int64_t k1, float* sums) {
     const float grow = 1 + (p.D + 8) * 0x1p-22f, tiny = p.D * 0x1p-146f;    // (C9)
-    const int64_t part = s.bounds / (R * L) * L, stride = whole(p.D, L);    // of the codes; of rows in s.x
-    Row rows[R];
-    for (int r = 0; r < R; r++) {
-        with_dtype(p.z_dtype, [&](auto t) {
-            widen((const decltype(t)*)p.z + (n + r) * p.D, p.D, stride, s.x + r * stride);
-        });
-        rows[r].begin(n + r, 0);
-    }
-    for (int64_t k0 = 0; k0 < p.K; k0 += part) {
-        const int64_t k1 = std::min(p.K, k0 + part);
-        auto first = [&](int64_t k) { return std::min(k, p.K - L); };    // the last L codes may come again
-        vec<float> low[R];
-        for (int r = 0; r < R; r++) low[r] = INFINITY - vec<float>{};
-        for (int64_t k = k0; k < k1; k += L) {
-            vec<float> sums[R];
-            squared_distances<R>(s.x, stride, (const float*)p.e + first(k) * p.D, p.D, sums);
-            for (int r = 0; r < R; r++) {
-                store_aligned(s.low + r * part + (k - k0), sums[r]);
-                low[r] = least(sums[r], low[r]);    // the same where a sum is NaN
-            }
-        }
+    auto first = [&](int64_t k) { return std::min(k, p.K - L); };           // the last L codes may come again
+    vec<float> low[R];
+    for (int r = 0; r < R; r++) low[r] = INFINITY - vec<float>{};
+    for (int64_t k = k0; k < k1; k += L) {
+        vec<float> of_codes[R];
+        squared_distances<R>(x, stride, (const float*)p.e + first(k) * p.D, p.D, of_codes);
         for (int r = 0; r < R; r++) {
-            Row& row = rows[r];
-            row.threshold = std::min(row.threshold, lowest<float>(low[r]) * grow + tiny);
-            const vec<float> threshold = row.threshold - vec<float>{};
-            const float* sums = s.low + r * part - k0;
-            for (int64_t k = k0; k < k1 && row.threshold < INFINITY; k += L)
-                for (uint32_t lanes = at_most(load_aligned(sums + k), threshold); lanes; lanes &= lanes - 1) {
-                    const int l = __builtin_ctz(lanes);
-                    row.make_room(p, 1);
-                    row.code[row.kept] = first(k) + l, row.lower[row.kept++] = sums[k + l];
-                }
+            store_aligned(sums + r * whole(k1 - k0, L) + (k - k0), of_codes[r]);
+            low[r] = least(of_codes[r], low[r]);    // the same where a sum is NaN
         }
     }
-    for (int r = 0; r < R; r++)
-        if (rows[r].threshold <= FLOAT_REACHES) p.index[n + r] = rows[r].finish(p);
-        else search_in_double(p, book, n + r, n + r + 1, s);
+    for (int r = 0; r < R; r++, sums += whole(k1 - k0, L)) {
+        Row& row = rows[r];
+        row.threshold = std::min(row.threshold, lowest<float>(low[r]) * grow + tiny);
+        const vec<float> threshold = row.threshold - vec<float>{};
+        for (int64_t k = k0; k < k1 && row.threshold < INFINITY; k += L)
+            for (uint32_t lanes = at_most(load_aligned(sums + (k - k0)), threshold); lanes; lanes &= lanes - 1) {
+                const int l = __builtin_ctz(lanes);
+                row.make_room(p, 1);
+                row.code[row.kept] = first(k) + l, row.lower[row.kept++] = sums[k - k0 + l];
+            }
+    }
 }
 
-// The index of rows [n0, n1)
+// The index of rows [n0, n1), K >= L: sums in float, in any order, choose the codes that must be measured
+static void search_in_float(const Problem& p, const Book& book, int64_t n0, int64_t n1, Scratch& s) {
+    const int64_t stride = whole(p.D, L), R = n1 - n0;
+    // codes that stay in the second cache while all rows meet them
+    const int64_t few = std::min(s.bounds / (2 * L) * L, whole(1 + 32768 / (1 + p.D), L));
+    for (int64_t r = 0; r < R; r++) {
+        with_dtype(p.z_dtype, [&](auto t) {
+            widen((const decltype(t)*)p.z + (n0 + r) * p.D, p.D, stride, s.x + r * stride);
+        });
+        s.rows[r].begin(n0 + r, 0);
+    }
+    for (int64_t k0 = 0; k0 < p.K; k0 += few) {
+        const int64_t k1 = std::min(p.K, k0 + few);
+        int64_t r = 0;
+        for (; r + 2 <= R; r += 2) sift_in_float<2>(p, s.rows + r, s.x + r * stride, stride, k0, k1, s.low);
+        if (r < R) sift_in_float<1>(p, s.rows + r, s.x + r * stride, stride, k0, k1, s.low);
+    }
+    for (int64_t n = n0; n < n1; n++)
+        if (s.rows[n - n0].threshold <= FLOAT_REACHES) p.index[n] = s.rows[n - n0].finish(p);
+        else search_in_double(p, book, n, n + 1, s);
+}
+
+// The index of rows [n0, n1). It takes the first of s.rows
 static void search_directly(const Problem& p, const Book& book, int64_t n0, int64_t n1, Scratch& s) {
     if (p.e_dtype != 0 || p.z_dtype == 3 || p.K < L || p.D > WIDEST) return search_in_double(p, book, n0, n1, s);
-    for (; n0 + 2 <= n1; n0 += 2) search_in_float<2>(p, book, n0, s);
-    if (n0 < n1) search_in_float<1>(p, book, n0, s);
+    search_in_float(p, book, n0, n1, s);
 }
 #endif

@@ -174,6 +174,7 @@ def test_the_rounding_of_norms_is_in_the_margin():
 
 @pytest.mark.parametrize("N, K, D", [(0, 5, 3), (1, 1, 1), (3, 1, 5), (1, 5000, 4), (2, 300, 1030), (50, 65, 1025),
                                      (333, 5000, 8), (100, 4097, 33), (2000, 512, 16), (7, 4, 0),
+                                     (19, 2500, 33), (21, 16401, 512),
                                      (3, 2, 65537)])
 def test_shapes(N, K, D):
     z, e = gaussian(np.random.default_rng(0), N, K, D)
