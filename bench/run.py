@@ -98,8 +98,8 @@ def check(names, measured=run):
 def table(rows, reasons=()):
     """The lines of one machine's table: each row of ours beside its fastest rival, the slowest in proportion first.
 
-    A row that is slower is bold, and a reason for it stands below the table. Where PyTorch computes the definition, no
-    kernel runs: such a row has no ratio, only the peers' times, and stands last.
+    A row that is slower is bold. A reason for it, or for a goal that is missed, stands below the table. Where PyTorch
+    computes the definition, no kernel runs: such a row has no ratio, only the peers' times, and stands last.
     """
     from measure import NO_KERNEL
 
