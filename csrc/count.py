@@ -206,8 +206,8 @@ def placed(text, path, files):
     sites = {row["site"] for launch in counted for row in (*launch["rows"], *launch["steps"])}
     hazards = [hazard for launch in counted for hazard in launch["hazards"]]
     sites |= {hazard[part]["site"] for hazard in hazards for part in ("one", "other")} - {0}
-    # a return address belongs to the instruction before it
     sites |= {site for launch in counted for site in launch["entered"]}
+    # a return address belongs to the instruction before it
     places = frames(path, [*(launch["kernel"] for launch in counted), *(site - 1 for site in sites)])
     return [_launch(launch, places, files) for launch in counted]
 
@@ -267,8 +267,8 @@ def _launch(counted, places, files):
 
 
 def _name(counted, places):
-    """Of the kernel. Where a function calls it whose template arguments are deduced (csrc/own/call.h), of what that
-    one enters."""
+    """The kernel's. Where a function of csrc/own/call.h is launched, to deduce template arguments, that of the kernel
+    which this function enters."""
     names = [places[site][0][0] for site in (counted["kernel"], *(site - 1 for site in counted["entered"]))]
     return short(next((name for name in names if not re.search(r"\{lambda|^emulator::|\blaunch<", name)), names[0]))
 

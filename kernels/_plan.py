@@ -57,7 +57,7 @@ class Kinds:
         self.met, self.count = {}, 0
 
     def find(self, values, more=None):
-        """-> the kind of these values, None if it is new; their tensors, and the addresses of these."""
+        """-> the kind of these values, their tensors and addresses of these; None and what `add` takes, if it is new"""
         key, tensors = [more], []
         for a in values:
             if type(a) in PLAIN:
@@ -108,17 +108,17 @@ def planned(check_kinds, check_values, compute, plan_of):
     kinds = Kinds()
 
     def run(*arguments):
-        kind, tensors, addresses = kinds.find(arguments)
+        kind, *found = kinds.find(arguments)
         plan = kind and kind.way
         if plan and plan.threads == torch.get_num_threads():
             if plan.check:
                 check_values(*arguments[:-1])
             here.plan = plan
-            return plan(tensors, addresses)
+            return plan(*found)
         early = False
         if kind is None:
             check_kinds(arguments[:-1])
-            kind = kinds.add(tensors, addresses)
+            kind = kinds.add(*found)
             early = getattr(here, "calls", None) is None
         if kind is None or early or plan is False or arguments[-1] not in NATIVE:
             check_values(*arguments[:-1])

@@ -4,7 +4,7 @@
 //   both(p)                the two 16-bit integers at p, in every lane
 //   store_16(p, v)         stores the lanes as 16-bit integers
 //   totals(v, sums)        the sums of the lanes of four vectors
-//   each_total(v)         the sum of each of as many vectors of floats as there are lanes, as one vector
+//   each_total(v)          the sum of each of as many vectors of floats as there are lanes, as one vector
 //   transpose(...)         a square of 32-bit integers
 //   at_most(a, b)          of floats: the bits of the lanes where a <= b
 //

@@ -75,8 +75,8 @@ void record(What what, const void* site, const void* frame, uintptr_t at, size_t
         shared = dynamic.has(at) || statics.has(at);
         Access access = now(running.thread, what, {offset(site), "", 0});
         reads &= what == LOAD || what == ATOMIC || (what == COPY && !shared);
-        may_guess&& what == LOAD ? hazards.load(shared, access, at, size)
-                                 : hazards.access(shared, access, reads, at, size);
+        if (may_guess && what == LOAD) hazards.load(shared, access, at, size);
+        else hazards.access(shared, access, reads, at, size);
     }
     uint16_t depth = uint16_t((running.stack_end - (uintptr_t)frame) / 16);
     trace[running.thread].push_back({at, offset(site), depth, uint16_t(what), uint16_t(shared), uint16_t(size)});

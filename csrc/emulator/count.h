@@ -37,7 +37,7 @@ void line_up(int first_warp, int warps);
 // So many lanes of a warp execute this together: a barrier, a shuffle, a product on the tensor cores
 void together(const char* what, uint32_t lanes, const char* file, int line);
 void load_matrices(const uint64_t* row, uint32_t lanes, int matrices, const char* file, int line);
-bool guesses();    // a kernel of this library has an atomicCAS
+bool guesses();    // told once: a kernel of this library has an atomicCAS
 void atomic(const char* name, const void* site, const void* at, size_t size);
 void load_read_only(const void* site, const void* at, size_t size);    // __ldg
 void fence();

@@ -122,6 +122,7 @@ static void run_block(Block& b, uint64_t seed) {
     for (Thread* t = b.thread; t < b.thread + b.size; t++)    // threads that an error stopped
         if (t->stack) forget_frames(t->stack), b.stacks.push_back(t->stack);
 }
+
 static const size_t GUARD = 16 << 10;    // bytes without access behind the dynamic shared memory of the build `counted`
 #if defined(EMULATOR_COUNT)
 // Ends at most 127 bytes before memory without access: who goes on beyond its end faults there
