@@ -23,10 +23,15 @@ from . import _backend
 from ._plan import Kinds, Plan, Recording, here
 
 
-def note(record, arguments, output):
-    """Keep that an operator has just run, with what records its gradient, while this thread notes a call."""
+def last_plan():
+    """That of the operator that this thread ran last, or a false value."""
+    return getattr(here, "plan", None)
+
+
+def note(plan, record, arguments, output):
+    """Keep that an operator has run, with its plan and what records its gradient, while this thread notes a call."""
     if (calls := getattr(here, "calls", None)) is not None:
-        calls.append((here.plan, record, arguments, output))
+        calls.append((plan, record, arguments, output))
 
 
 def door(front):

@@ -12,7 +12,7 @@ import threading
 import torch
 
 from . import _backend
-from ._door import note, through
+from ._door import last_plan, note, through
 from ._operator import GRADIENTS, known, parameters, picked, requires_gradient
 
 _carried = threading.local()  # .request, while a gradient runs in this thread: that of its forward
@@ -73,13 +73,15 @@ def differentiable(operator, gradient=None, rows="", constant=""):
         """The same where no transform of torch.func is active: PyTorch applies this form in a third of the time."""
 
         @staticmethod
-        def forward(ctx, through, *arguments):
-            if through:
-                shortcut, tensors, addresses = through
+        def forward(ctx, way, *arguments):
+            """way: a shortcut with its tensors and addresses, or an empty list, which gets the operator's plan."""
+            if way:
+                shortcut, tensors, addresses = way
                 output, ctx.shortcuts = shortcut.plan(tensors, addresses), shortcut.backward
             else:
                 with below_autograd():
                     output, ctx.shortcuts = run(*arguments), None
+                way.append(last_plan())
             save(ctx, arguments, output)
             return output
 
@@ -99,12 +101,12 @@ def differentiable(operator, gradient=None, rows="", constant=""):
         if torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
             return Function.apply(*arguments)
         if torch.is_grad_enabled() and requires_gradient(arguments):
-            output = record(None, *arguments)
-            note(record, arguments, output)
+            output = record(plan := [], *arguments)  # its end runs hooks of saved tensors, which may run operators
+            note(plan[0], record, arguments, output)
         else:
             with below_autograd():  # without the Function a call takes two thirds of the time
                 output = run(*arguments)
-            note(None, arguments, output)
+            note(last_plan(), None, arguments, output)
         return output
 
     Function.forward.__signature__ = inspect.signature(Function.forward)  # asked for at each call

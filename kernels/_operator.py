@@ -12,7 +12,7 @@ from operator import itemgetter
 import torch
 
 from . import _backend, _check, _library
-from ._door import note
+from ._door import last_plan, note
 from ._fold import folding
 from ._plan import direct, plan_of, planned
 from ._takes import Remembered, agreement
@@ -39,7 +39,7 @@ class Operator:
         arguments = *self.in_order(named), _backend.requested()
         output = self.overload(*arguments)
         if not torch.compiler.is_dynamo_compiling():
-            note(None, arguments, output)
+            note(last_plan(), None, arguments, output)
         return output
 
     def in_order(self, named):

@@ -224,6 +224,21 @@ def test_a_kernel_that_runs_another_operator_is_not_that_operator():
         kernels.unregister("affine_coupling")
 
 
+def test_a_hook_that_runs_another_operator_is_not_the_operator():
+    """Hooks of saved tensors run between the operator and the end of what records its gradient."""
+    x, s, t = (some(4, 13, seed=i) for i in range(3))
+    inverse = torch.ops.genmini.affine_coupling_inverse
+
+    def pack(a):
+        inverse(x, s, t, "cpu")
+        return a
+
+    leaves = [a.clone().requires_grad_() for a in (x, s, t)]
+    with kernels.use("cpu"), torch.autograd.graph.saved_tensors_hooks(pack, lambda a: a):
+        first, *more = (ops.affine_coupling(*leaves)[0] for _ in range(5))
+    assert all(torch.equal(first, y) for y in more)
+
+
 def test_a_backend_asked_for_meanwhile_is_not_that_of_the_call(doors):
     """Threads share the choice: the one of another may fall between a call's key and its operator."""
 
