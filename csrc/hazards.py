@@ -9,14 +9,15 @@ MISSING = {
     "race": "no barrier between", "race of blocks": "no fence, atomic and fence between",
     "early": "before the wait for the copy", "stale": "__ldg of what the launch writes",
     "unwritten": "nobody wrote there before",
+    "outside": "beside an array, in none",
 }
 
 
 @dataclass
 class Hazard:
-    """A mistake of two accesses, or a read of what nobody wrote: then both are the same."""
+    """A mistake of two accesses, or of one, as a read of what nobody wrote: then both are the same."""
 
-    mistake: str  # race, early, stale, unwritten: docs/counting.md
+    mistake: str  # race, early, stale, unwritten, outside: docs/counting.md
     space: str  # global, shared
     accesses: tuple  # (file, line, what) of the first and the last in the source; what: load, store, atomic, cp.async
     threads: tuple  # of the first such pair, in their blocks

@@ -247,6 +247,7 @@ void* move(void* to, const void* from, size_t size) {
     return memmove(to, from, size);
 }
 void nobody_wrote(const void* at, size_t size) { hazards.nobody_wrote((uintptr_t)at, size); }
+void no_array(const void* at, size_t size) { hazards.no_array((uintptr_t)at, size); }
 void gone(const void* at, size_t size) { hazards.written_by_others((uintptr_t)at, size); }
 void copy_async(const void* site, const void* shared, const void* global, size_t size, int valid) {
     if (running.thread < 0) return;

@@ -53,6 +53,7 @@ void* move(void* to, const void* from, size_t size);
 // compiled with counters then shows
 void nobody_wrote(const void* at, size_t size);
 void gone(const void* at, size_t size);
+void no_array(const void* at, size_t size);    // beside one: no kernel may touch it
 
 }    // namespace counters
 #else

@@ -23,6 +23,7 @@ enum Mistake {
     EARLY,        // an access of what a cp.async has not been waited for
     STALE,        // __ldg of what the launch writes
     UNWRITTEN,    // a read of what nobody wrote: one access, given twice
+    OUTSIDE,      // beside an array, in none: one access, given twice
 };
 struct Hazard {    // an example; who was in which block
     Access one, other;

@@ -1,5 +1,5 @@
 // Looks for hazards of memory in what count.cpp sees: races in shared and in global memory, reads of what nobody wrote,
-// reads of a copy before its wait, and loads by __ldg of what the launch writes.
+// reads of a copy before its wait, loads by __ldg of what the launch writes, and accesses just beside an array.
 #pragma once
 #include "count_global.h"
 #include "count_races.h"
@@ -20,6 +20,7 @@ private:
         bool filled;               // with 0xff, so that each write shows
     };
     std::vector<Fresh> fresh;
+    std::vector<std::pair<uintptr_t, uintptr_t>> edges;    // from, to: beside arrays
 
     void look(Written& written, bool shared, const Access& now, bool reads, uintptr_t at, size_t size) {
         if (reads && !written.some(at, size)) found.add(UNWRITTEN, shared, now, now);
@@ -39,6 +40,8 @@ private:
             look(dynamic.has(at) ? dynamic : statics, true, now, reads, at, size);
             return now.what == COPY ? races.copy(now, at, size) : races.access(now, at, size);
         }
+        for (auto& [from, to] : edges)
+            if (at < to && from < at + size) found.add(OUTSIDE, false, now, now);
         for (Fresh& array : fresh) {
             if (!array.has(at)) continue;
             if (reads && array.filled && !array.some(at, size)) array.adopt(at, size);
@@ -85,6 +88,9 @@ public:
     void written_by_others(uintptr_t at, size_t size) {    // forget what is known of these arrays
         auto old = [=](const Written& array) { return array.meets(at, size); };
         fresh.erase(std::remove_if(fresh.begin(), fresh.end(), old), fresh.end());
+    }
+    void no_array(uintptr_t at, size_t size) {
+        if (size) edges.push_back({at, at + size});
     }
     void host_writes(uintptr_t at, size_t size) {
         for (Written& array : fresh) array.write(at, size);

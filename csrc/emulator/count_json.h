@@ -7,7 +7,7 @@
 namespace counters {
 
 const char* const NAMES[] = {"load", "store", "atomic", "copy", "step"};
-const char* const MISTAKES[] = {"race", "early", "stale", "unwritten"};
+const char* const MISTAKES[] = {"race", "early", "stale", "unwritten", "outside"};
 
 inline std::string number(const char* name, uint64_t value) {
     return "\"" + std::string(name) + "\":" + std::to_string(value);

@@ -53,6 +53,7 @@ inline void* memory(double wanted, const char* name) {
     char *from = map + page, *to = from + whole, *start = to - room;
     memset(from, UNTOUCHED, size_t(start - from)), memset(start + bytes, UNTOUCHED, room - bytes);
     pieces().push_back({from, start, to, bytes, name});
+    COUNTED(no_array(from, size_t(start - from))), COUNTED(no_array(start + bytes, room - bytes));
     emulator::device_memory()[(uintptr_t)start] = bytes;    // a launch with other pointers is refused
     return start;
 }

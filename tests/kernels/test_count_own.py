@@ -90,6 +90,7 @@ int main(int argc, char** argv) {
         divide<<<1, 1>>>((int*)b + 31, 3), divide<<<1, 1>>>((int*)b + 32 - 1, 3);    // what reversed wrote
         cudaMemset(b, 0, 4);
     }
+    if (is("behind")) { Array<int4> a(60); Array<float> b(32); reversed<<<1, 64, 256>>>(a, b, 64); }
     if (is("killed")) raise(9);
     if (is("shell")) { Array<float> x(64); put<<<1, 32>>>(x, 1); printf("status %d\n", system("exit 0")); }
     if (is("runtime")) {
@@ -227,6 +228,14 @@ def test_reads_of_what_nobody_wrote_in_memory_of_cudaMalloc_are_accused(here, mo
     (found,) = first.hazards
     assert (found.mistake, found.space, found.times, found.threads) == ("unwritten", "global", 4, (60, 60))
     assert "// of reversed" in SOURCE.splitlines()[found.one[1] - 1] and not any(launch.hazards for launch in others)
+
+
+def test_reads_just_behind_an_array_are_accused(here, monkeypatch):
+    """Memory can be touched there, as on a GPU, whose arrays begin every 256 bytes; nothing crashes."""
+    monkeypatch.setenv("WAY", "behind")
+    (found,) = own_cu.count("k.cu").launches[0].hazards
+    assert (found.mistake, found.space, found.times, found.threads) == ("outside", "global", 4, (60, 60))
+    assert "// of reversed" in SOURCE.splitlines()[found.one[1] - 1]
 
 
 # ---- what goes wrong -------------------------------------------------------------------------------------------------
