@@ -1,5 +1,5 @@
 """Models of libraries that others wrote, as their users build them: for tests/project/test_peers.py and
-bench/table_peers.py, by `make test-peers`.
+bench/swap_peers.py, by `make test-peers` and `make table-peers`.
 
     BUILD[name](size)    (a model, x, loss) with loss(model, x) a number
 
