@@ -102,7 +102,8 @@ def test_the_documented_hazards():
         hazard("race", "global", (20, "store"), (27, "load"), (0, 0), (0, 3), 3),
         hazard("early", "shared", (31, "cp.async"), (34, "load"), (0, 0), (0, 0), 64),
         hazard("stale", "global", (40, "load"), (41, "store"), (0, 0), (0, 0), 64),
-        hazard("unwritten", "shared", (51, "load"), (51, "load"), (4, 4), (0, 0), 1)]
+        hazard("unwritten", "shared", (51, "load"), (51, "load"), (4, 4), (0, 0), 1),
+        hazard("outside", "global", (61, "load"), (61, "load"), (60, 60), (0, 0), 4)]
     assert all(f"  {line}".startswith(text.removesuffix("...")) for line, text in zip(printed, shown, strict=True))
 
 
