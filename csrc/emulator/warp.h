@@ -8,7 +8,7 @@
 
 // ---- barriers of the block ------------------------------------------------------------------------------------------
 namespace emulator {
-static Votes barrier(const char* what, int predicate, Place place) {
+COUNTED_CALL static Votes barrier(const char* what, int predicate, Place place) {
     Votes votes = {predicate != 0, 1};
     if (outside(what)) return votes;
     meet(what, 0, &votes, nullptr, place);

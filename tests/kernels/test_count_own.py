@@ -214,6 +214,7 @@ def test_dynamic_shared_memory_that_is_named_outside_of_the_kernel(here, monkeyp
     monkeypatch.setenv("WAY", "shared")
     counted = own_cu.count("k.cu")
     assert counted.printed == "x = 16 18 20 ...\n" and row(counted, 0, "outside[threadIdx.x] =", "store", "shared")
+    assert counted.launches[0].divergent == 1  # the branch right behind the barrier
 
 
 def test_a_main_may_end_by_exit(here, monkeypatch):
