@@ -252,7 +252,7 @@ NATIVE = [
     Wrong("nearest_code_cpu", INTEGERS, "sum += rotated(sum", "sum = rotated(sum", "= for +=", "cpu"),
     Wrong("nearest_code_cpu", DEFINITION, "(other == d && j < k)", "(other == d && j > k)",
           "the wrong one of two equals", "cpu"),
-    Wrong("nearest_code_cpu", CPU, "std::min(N, n + BLOCK)", "std::min(N, n + BLOCK - 1)", "an off-by-one end", "cpu"),
+    Wrong("nearest_code_cpu", CPU, "std::min(N, n + rows)", "std::min(N, n + rows - 1)", "an off-by-one end", "cpu"),
     Wrong("nearest_code_cpu", NUMBERS, "(v.bits & 0x7fff) << 13", "(v.bits & 0x7fff) << 12",
           "a number read with half its exponent", "cpu"),
     Wrong("nade", VECTORS, "(meet(half[0], half[1]), meet)", "(half[0], meet)",
