@@ -74,8 +74,13 @@ def furthest(got, exact):
 
 
 def times(candidates, seconds=1.0, rounds=5):
-    """{name: function} -> {name: (median, 20 % quantile, 80 % quantile)} in milliseconds."""
-    return limits.times(candidates, seconds, rounds, DEVICE)
+    """{name: function} -> {name: (median, 20 % quantile, 80 % quantile, in milliseconds; the most bytes held)}.
+
+    Nobody looks at the memory of calls of a second or more, whose profile would take gigabytes.
+    """
+    took = limits.times(candidates, seconds, rounds, DEVICE)
+    return {name: (*took[name], peak(function) if took[name][0] < 1000 else None)
+            for name, function in candidates.items()}
 
 
 def backward(function, inputs, along=None):
@@ -122,12 +127,13 @@ def row(room, case, what, who, time, *, dtype="float32", bytes=0, operations=0, 
 
     beside: the median of the candidate that this one is compared with; ratio > 1 means faster than it.
     """
-    median, low, high = time
+    median, low, high, held = time
     bound = max(bytes / copy_bandwidth(),
                 operations / matmul_rate(getattr(torch, dtype) if GPU else torch.float32)) * 1e3
     return {
         "room": room, "case": case, "what": what, "who": who, "dtype": dtype,
         "ms": f"{median:.4g}", "ms_20": f"{low:.4g}", "ms_80": f"{high:.4g}",
+        "held": "" if held is None else held,
         "bytes": int(bytes), "operations": int(operations),
         "percent_of_bound": f"{100 * bound / median:.1f}" if bound else "",
         "ratio": f"{beside / median:.2f}" if beside else "", "error": "" if error is None else f"{error:.2g}",

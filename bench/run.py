@@ -103,8 +103,9 @@ def table(rows, reasons=()):
     """
     from measure import NO_KERNEL
 
-    yield "| room | case | what | who | ms | 20 to 80 % | % of bound | best rival | times as fast | error | commit |"
-    yield "|---|---|---|---|---|---|---|---|---|---|---|"
+    yield ("| room | case | what | who | ms | 20 to 80 % | % of bound | best rival | times as fast | MB, rival's MB | "
+           "error | commit |")
+    yield "|---|---|---|---|---|---|---|---|---|---|---|---|"
     shown, notes = [], {}
     for row in filter(is_ours, rows):
         others = rivals(row, rows)
@@ -122,12 +123,17 @@ def table(rows, reasons=()):
         if why:
             marks.append(f"({notes.setdefault(why[0], len(notes) + 1)})")
         cells = [row["room"], row["case"], row["what"], row["who"].removeprefix("genmini "), row["ms"],
-                 f"{row['ms_20']} to {row['ms_80']}", row["percent_of_bound"], rival, " ".join(marks), row["error"],
-                 row["commit"]]
+                 f"{row['ms_20']} to {row['ms_80']}", row["percent_of_bound"], rival, " ".join(marks),
+                 ", ".join(filter(None, map(megabytes, (row, best)))), row["error"], row["commit"]]
         bold = "**" if times < 1 else ""
         yield "| " + " | ".join(cell and bold + cell + bold for cell in cells) + " |"
     for reason, number in notes.items():
         yield from ["", *textwrap.wrap(f"({number}) {reason}", 118)]
+
+
+def megabytes(row):
+    """What a call held, if that was looked at."""
+    return f"{float(row['held']) / 1e6:.3g}" if row and row.get("held") else ""
 
 
 def limits(rows):

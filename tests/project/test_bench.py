@@ -70,7 +70,7 @@ def test_every_bench_checks_and_times_its_first_case(room, monkeypatch):
     def once(candidates, **_):
         for candidate in candidates.values():
             candidate()
-        return dict.fromkeys(candidates, (1.0, 1.0, 1.0))
+        return dict.fromkeys(candidates, (1.0, 1.0, 1.0, 8))
 
     monkeypatch.setattr(bench, "times", once, raising=False)
     monkeypatch.setattr(measure, "times", once)
@@ -82,7 +82,7 @@ def test_every_bench_checks_and_times_its_first_case(room, monkeypatch):
 
 def line(who, ms, case="c", what="forward"):
     return dict(room="r", case=case, what=what, who=who, dtype="float32", ms=str(ms), ms_20=str(ms / 2),
-                ms_80=str(2 * ms), percent_of_bound="1.0", error="", commit="abc")
+                ms_80=str(2 * ms), held=str(int(1e6 * ms)), percent_of_bound="1.0", error="", commit="abc")
 
 
 ABSENT = "no kernel; peer 3.0 ms, slow 9.0 ms", ""
@@ -94,7 +94,7 @@ ABSENT = "no kernel; peer 3.0 ms, slow 9.0 ms", ""
 def test_a_row_stands_beside_its_best_rival_or_says_that_no_kernel_ran(who, shown):
     _, _, text = run.table([line("peer", 3.0), line("slow", 9.0), line(f"genmini {who}", 1.5)])
     cells = text.split(" | ")
-    assert cells[3:6] == [who, "1.5", "0.75 to 3.0"] and tuple(cells[7:9]) == shown
+    assert cells[3:6] == [who, "1.5", "0.75 to 3.0"] and tuple(cells[7:9]) == shown and cells[9] == "1.5, 3"
 
 
 def test_the_worst_row_is_first_and_slower_ones_are_bold_and_explained():
@@ -107,8 +107,19 @@ def test_the_worst_row_is_first_and_slower_ones_are_bold_and_explained():
     _, _, *table, _, one, _, two, _, three = run.table([*rows, line("genmini reference", 9.0, "d")], reasons)
     assert [text.replace("*", "").split(" | ")[1:9:7] for text in table] == [
         ["b", "0.50 (1)"], ["b", "0.67 (2)"], ["c", "0.80 (1)"], ["a", "2.00 (3)"], ["d", "(1)"]]
-    assert [text.count("**") for text in table] == [20, 20, 20, 0, 0]  # of 11 cells one is empty
+    assert [text.count("**") for text in table] == [22, 22, 22, 0, 0]  # of 12 cells one is empty
     assert (one, two, three) == ("(1) All.", "(2) First.", "(3) A goal.")
+
+
+def test_what_a_call_holds_stands_beside_its_time_unless_that_takes_seconds(monkeypatch):
+    monkeypatch.setattr(limits, "times", lambda candidates, *_: dict.fromkeys(candidates, (1.0, 0.9, 1.1)))
+    took = measure.times({"a": lambda: torch.zeros(1000, device=measure.DEVICE).sum()})
+    assert took["a"][:3] == (1.0, 0.9, 1.1) and 4000 <= took["a"][3] < 6000
+    monkeypatch.setattr(limits, "times", lambda candidates, *_: dict.fromkeys(candidates, (1e3, 1e3, 1e3)))
+    took = measure.times({"a": None})
+    assert took["a"][3] is None
+    rows = [measure.row("r", "c", "sample", name, took["a"]) for name in ("peer", "genmini cpu")]
+    assert [row["held"] for row in rows] == ["", ""]
 
 
 @on_cpu
