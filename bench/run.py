@@ -112,10 +112,11 @@ def table(rows, reasons=()):
         best = min(others, key=lambda other: float(other["ms"]), default=None)
         if row["who"].removeprefix("genmini ").startswith(NO_KERNEL):
             rival = "no kernel; " + ", ".join(f"{other['who']} {other['ms']} ms" for other in others)
-            shown.append((float("inf"), row, rival))
+            shown.append((float("inf"), row, best, rival))
         else:
-            shown.append((ratio(row, others) or float("inf"), row, f"{best['who']} {best['ms']} ms" if best else ""))
-    for times, row, rival in sorted(shown, key=lambda each: each[0]):
+            rival = f"{best['who']} {best['ms']} ms" if best else ""
+            shown.append((ratio(row, others) or float("inf"), row, best, rival))
+    for times, row, best, rival in sorted(shown, key=lambda each: each[0]):
         marks = [f"{times:.2f}"] if times < float("inf") else []
         why = [each["reason"] for each in reasons if each["room"] == row["room"]
                and all(each[key] in ("", row[key]) for key in ("case", "what"))
@@ -132,8 +133,8 @@ def table(rows, reasons=()):
 
 
 def megabytes(row):
-    """What a call held, if that was looked at."""
-    return f"{float(row['held']) / 1e6:.3g}" if row and row.get("held") else ""
+    """What a call held, where that was looked at and PyTorch allocated it."""
+    return f"{float(row['held']) / 1e6:.3g}" if row and float(row.get("held") or 0) else ""
 
 
 def limits(rows):

@@ -107,6 +107,7 @@ def test_the_worst_row_is_first_and_slower_ones_are_bold_and_explained():
     _, _, *table, _, one, _, two, _, three = run.table([*rows, line("genmini reference", 9.0, "d")], reasons)
     assert [text.replace("*", "").split(" | ")[1:9:7] for text in table] == [
         ["b", "0.50 (1)"], ["b", "0.67 (2)"], ["c", "0.80 (1)"], ["a", "2.00 (3)"], ["d", "(1)"]]
+    assert [text.replace("*", "").split(" | ")[9] for text in table] == ["4, 2", "3, 2", "2.5, 2", "1, 2", "9"]
     assert [text.count("**") for text in table] == [22, 22, 22, 0, 0]  # of 12 cells one is empty
     assert (one, two, three) == ("(1) All.", "(2) First.", "(3) A goal.")
 
@@ -118,6 +119,8 @@ def test_what_a_call_holds_stands_beside_its_time_unless_that_takes_seconds(monk
     monkeypatch.setattr(limits, "times", lambda candidates, *_: dict.fromkeys(candidates, (1e3, 1e3, 1e3)))
     took = measure.times({"a": None})
     assert took["a"][3] is None
+    monkeypatch.setattr(measure, "copy_bandwidth", lambda: 1.0)
+    monkeypatch.setattr(measure, "matmul_rate", lambda dtype: 1.0)
     rows = [measure.row("r", "c", "sample", name, took["a"]) for name in ("peer", "genmini cpu")]
     assert [row["held"] for row in rows] == ["", ""]
 
