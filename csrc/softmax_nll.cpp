@@ -4,6 +4,7 @@
 // The lanes of a vector are pixels, wherever their logits lie: a tile of LEVELS levels of some pixels is copied, and
 // transposed where the levels lie side by side, and stays in the first cache until its maximum is known. So a pixel's
 // sum has one order: that of its levels, in blocks. Results depend neither on strides nor on the number of threads.
+// The gradient waits for no maximum, and where pixels lie side by side it needs no copy.
 
 #ifndef SET    // ---- the problem, once for all instruction sets ------------------------------------------------------
 #include <cmath>
@@ -175,14 +176,30 @@ template <int V, class T> static inline void gradient_of_tile(const Problem<T>& 
             if (!known) m[v][i] = T(INFINITY), dnll[v][i] = 0;    // q is 0 then
         }
     }
+    const auto da = [&](vec<T> a, int v, int64_t l) {
+        const vec<T> q = whole_exponential<T>((a - m[v]) - log_s[v]);
+        return (t[v] == Int<T>(l) ? q - 1 : q) * dnll[v];
+    };
+    bool side_by_side = true;
+    for (int v = 0; v < V; v++) side_by_side &= at[v].side_by_side && to[v].side_by_side;
+    if (side_by_side) {    // no level waits for another, so that none needs a tile
+        for (int64_t l = 0; l < p.L; l++)
+            for (int v = 0; v < V; v++) {
+                const T* from = p.a + at[v].at[0] + l * p.of_a.l;
+                T* here = p.da + to[v].at[0] + l * p.of_da.l;
+                __builtin_prefetch(from + 2 * VECTORS * L);    // for the tile after the next
+                __builtin_prefetch(here + 2 * VECTORS * L, 1);
+                store(here, da(load(from), v, l));
+            }
+        return;
+    }
     for (int64_t l0 = 0; l0 < p.L; l0 += LEVELS) {
         const int64_t l1 = l0 + LEVELS < p.L ? l0 + LEVELS : p.L;
         for (int v = 0; v < V; v++) read(p.a, p.of_a, at[v], l0, l1, tile + v * L, V * L);
         for (int64_t l = l0; l < l1; l++)
             for (int v = 0; v < V; v++) {
                 T* here = tile + ((l - l0) * V + v) * L;
-                const vec<T> q = whole_exponential<T>((load(here) - m[v]) - log_s[v]);
-                store(here, (t[v] == Int<T>(l) ? q - 1 : q) * dnll[v]);
+                store(here, da(load(here), v, l));
             }
         for (int v = 0; v < V; v++) write(p.da, p.of_da, to[v], l0, l1, tile + v * L, V * L);
     }

@@ -221,7 +221,7 @@ NATIVE = [
           "pixels of two images read as neighbours", "cpu"),
     Wrong("softmax_nll", NLL_CPU, "lane + h + (is_b & (L - h))", "lane + (is_b & (L - h))", "half of a transpose",
           "cpu"),
-    Wrong("softmax_nll", NLL_CPU, "t[v] == Int<T>(l) ? q - 1 : q", "t[v] == Int<T>(l - l0) ? q - 1 : q",
+    Wrong("softmax_nll", NLL_CPU, "store(here, da(load(here), v, l))", "store(here, da(load(here), v, l - l0))",
           "the target of the first tile in each", "cpu"),
     Wrong("spline_coupling", SPLINE_CPU, "if (++d == p.D) n++, d = 0;", "if (++d == p.D) n++;",
           "every element with a row of its own", "cpu"),
