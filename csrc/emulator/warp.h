@@ -93,55 +93,57 @@ template <class T, class F> T reduce(const Gathered& all, F f) {
 }    // namespace emulator
 
 // ---- CUDA's functions -----------------------------------------------------------------------------------------------
-// Lanes may be divided into groups of `width`, a power of two; a lane whose shuffle would leave its group keeps its own
-// value.
-template <class T> T __shfl_sync(uint32_t mask, T value, int source, int width = 32, EMULATOR_PLACE) {    // tests only
+// Each is a call of its own in the build `counted`: then a branch behind it is a branch of the kernel's. Lanes may be
+// divided into groups of `width`, a power of two; a lane whose shuffle would leave its group keeps its own value.
+template <class T> COUNTED_CALL T __shfl_sync(uint32_t mask, T value, int source,    // tests only
+                                              int width = 32, EMULATOR_PLACE) {
     int l = emulator::lane();
     return emulator::shuffle("__shfl_sync", mask, value, l / width * width + (source & (width - 1)), {file, line});
 }
-template <class T> T __shfl_up_sync(uint32_t mask, T value, unsigned delta, int width = 32,    // tests only
-                                    EMULATOR_PLACE) {
+template <class T> COUNTED_CALL T __shfl_up_sync(uint32_t mask, T value, unsigned delta,    // tests only
+                                                 int width = 32, EMULATOR_PLACE) {
     int l = emulator::lane(), from = l - int(delta);
     return emulator::shuffle("__shfl_up_sync", mask, value, from < l / width * width ? l : from, {file, line});
 }
-template <class T> T __shfl_down_sync(uint32_t mask, T value, unsigned delta, int width = 32, EMULATOR_PLACE) {
+template <class T> COUNTED_CALL T __shfl_down_sync(uint32_t mask, T value, unsigned delta, int width = 32,
+                                                   EMULATOR_PLACE) {
     int l = emulator::lane(), from = l + int(delta);
     return emulator::shuffle("__shfl_down_sync", mask, value, from >= l / width * width + width ? l : from,
                              {file, line});
 }
-template <class T> T __shfl_xor_sync(uint32_t mask, T value, int bits, int width = 32, EMULATOR_PLACE) {
+template <class T> COUNTED_CALL T __shfl_xor_sync(uint32_t mask, T value, int bits, int width = 32, EMULATOR_PLACE) {
     int l = emulator::lane(), from = l ^ bits;
     return emulator::shuffle("__shfl_xor_sync", mask, value, from >= l / width * width + width ? l : from,
                              {file, line});
 }
 
-static inline void __syncwarp(uint32_t mask = 0xffffffffu, EMULATOR_PLACE) {    // tests only
+COUNTED_CALL static inline void __syncwarp(uint32_t mask = 0xffffffffu, EMULATOR_PLACE) {    // tests only
     emulator::gather("__syncwarp", mask, 0, {file, line});
 }
 // The lanes that are here when no other can run
-static inline unsigned __activemask(EMULATOR_PLACE) {    // tests only
+COUNTED_CALL static inline unsigned __activemask(EMULATOR_PLACE) {    // tests only
     return emulator::gather("__activemask", 0xffffffffu, 0, {file, line}).lanes;
 }
-static inline unsigned __ballot_sync(uint32_t mask, int p, EMULATOR_PLACE) {
+COUNTED_CALL static inline unsigned __ballot_sync(uint32_t mask, int p, EMULATOR_PLACE) {
     return emulator::lanes_where(emulator::gather("__ballot_sync", mask, p != 0, {file, line}),
                                  [](uint64_t v) { return v != 0; });
 }
-static inline int __any_sync(uint32_t mask, int p, EMULATOR_PLACE) {
+COUNTED_CALL static inline int __any_sync(uint32_t mask, int p, EMULATOR_PLACE) {
     return emulator::lanes_where(emulator::gather("__any_sync", mask, p != 0, {file, line}),
                                  [](uint64_t v) { return v != 0; }) != 0;
 }
-static inline int __all_sync(uint32_t mask, int p, EMULATOR_PLACE) {
+COUNTED_CALL static inline int __all_sync(uint32_t mask, int p, EMULATOR_PLACE) {
     return emulator::lanes_where(emulator::gather("__all_sync", mask, p != 0, {file, line}),
                                  [](uint64_t v) { return v == 0; }) == 0;
 }
-template <class T> unsigned __match_any_sync(uint32_t mask, T value, EMULATOR_PLACE) {    // tests only
+template <class T> COUNTED_CALL unsigned __match_any_sync(uint32_t mask, T value, EMULATOR_PLACE) {    // tests only
     uint64_t bits = 0;
     memcpy(&bits, &value, sizeof value);
     return emulator::lanes_where(emulator::gather("__match_any_sync", mask, bits, {file, line}),
                                  [bits](uint64_t v) { return v == bits; });
 }
 #define REDUCE(name, T, result)                                                                  \
-    static inline T name(uint32_t mask, T value, EMULATOR_PLACE) {                               \
+    COUNTED_CALL static inline T name(uint32_t mask, T value, EMULATOR_PLACE) {                  \
         return emulator::reduce<T>(emulator::gather(#name, mask, uint64_t(value), {file, line}), \
                                    [](T a, T b) -> T { return result; });                        \
     }

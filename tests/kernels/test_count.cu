@@ -90,6 +90,15 @@ __global__ void nested(const float* x, float* y) {    // even lanes 1 and 2 roun
         y[32 * i + threadIdx.x] = sum;    // of nested
     }
 }
+// The first branch behind a shuffle, a vote and __syncwarp: half of the lanes take it
+__global__ void behind(const float* x, float* y) {
+    float moved = __shfl_xor_sync(0xffffffffu, x[threadIdx.x], 1);
+    if (threadIdx.x < 16) y[threadIdx.x] = moved;
+    unsigned which = __ballot_sync(0xffffffffu, threadIdx.x % 2);
+    if (which >> threadIdx.x & 1) y[threadIdx.x] = moved;
+    __syncwarp();
+    if (threadIdx.x >= 16) y[threadIdx.x] = moved;
+}
 __device__ __noinline__ float doubled(const float* x, int i) { return 2 * x[i]; }
 __global__ void calls(const float* x, float* y) {
     float sum = 0;
@@ -167,6 +176,7 @@ RUN(matrices_40, matrices<40>, 1, 32, 0)
 RUN(staged, staged, 1, 32, 512)
 RUN(divergent, divergent, 1, 32, 0)
 RUN(nested, nested, 1, 32, 0)
+RUN(behind, behind, 1, 32, 0)
 RUN(calls, calls, 1, 32, 0)
 RUN(smallest, smallest, 1, 32, 0)
 RUN(largest, largest, 1, 32, 4 * 32 * 9)

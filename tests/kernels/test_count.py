@@ -178,6 +178,12 @@ def test_lanes_meet_again_after_an_inner_loop():
     assert launch.divergent == 2
 
 
+def test_the_branch_right_behind_a_shuffle_is_divergent():
+    """And behind a vote and __syncwarp: each parts the warp once."""
+    launch = counted("behind")
+    assert launch.divergent == 3
+
+
 def test_lanes_meet_again_after_a_call():
     launch = counted("calls")
     of_global(launch, "return 2 * x[i]", "load", 2, 16, 4, 2)
