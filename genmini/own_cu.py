@@ -224,24 +224,25 @@ def _by_nvcc(own):
 # ---- running ---------------------------------------------------------------------------------------------------------
 
 
-def _declared(library):
-    """"kernel bytes kernel bytes ...": where a kernel lies, and what the arrays take that it declares __shared__."""
+def _functions(library):
+    """"where code arrays where code arrays ...": where a function lies, its bytes, and what the arrays take that it
+    declares __shared__; without lambdas, one of which launches a kernel whose template arguments are deduced."""
     done = subprocess.run(["nm", "-C", "-S", str(library)], capture_output=True, text=True)
     symbols = re.findall(r"^([0-9a-f]+) ([0-9a-f]+) (\w) (?:void )?(.*)$", done.stdout, re.M)
-    functions = {name: int(at, 16) for at, _, kind, name in symbols if kind in "tTwW"}
-    found = {}
+    found = {name: [int(at, 16), int(size, 16), 0] for at, size, kind, name in symbols if kind in "tTwW"}
     for _, size, kind, name in symbols:
-        if kind in "bBdDuV" and (owner := functions.get(name.rpartition("::")[0])):
-            found[owner] = found.get(owner, 0) + int(size, 16)
-    return " ".join(f"{kernel} {size}" for kernel, size in found.items())
+        if kind in "bBdDuV" and (owner := found.get(name.rpartition("::")[0])):
+            owner[2] += int(size, 16)
+    return " ".join(f"{at} {code} {arrays}" for name, (at, code, arrays) in found.items() if "{lambda" not in name)
 
 
 def _run(library, seconds):
     """-> what the process reports (csrc/own/arrays.h), and what it printed."""
     with tempfile.TemporaryDirectory() as folder:
-        report, printed = Path(folder) / "report", Path(folder) / "printed"
+        report, printed, functions = (Path(folder) / name for name in ("report", "printed", "functions"))
+        functions.write_text(_functions(library))
         words = [sys.executable, "-I", "-S", str(build.CSRC / "run_call.py"), str(library), str(report),
-                 _declared(library)]
+                 str(functions)]
         with open(printed, "wb") as output:
             process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                                        start_new_session=True)

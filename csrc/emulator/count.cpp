@@ -178,6 +178,7 @@ void end(int code) {
     leave(), launching = false;
     if (!code && block_number >= 0) finished += (finished.empty() ? "" : ",\n") + json(launch);
 }
+const std::vector<uint32_t>& entered() { return launch.entered; }
 void enter(int thread, void* stack, size_t size) {
     running = {thread, (uintptr_t)stack, (uintptr_t)stack + size};
 }

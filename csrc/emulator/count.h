@@ -5,6 +5,7 @@
 #if defined(EMULATOR_COUNT)
 #include "words.h"
 #include <cstddef>
+#include <vector>
 
 #define COUNTED(call) counters::call
 // one site for each call in a kernel: the return address tells its line
@@ -15,6 +16,7 @@ namespace counters {
 // ---- a launch, its blocks -------------------------------------------------------------------------------------------
 void begin(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes);
 void end(int code);
+const std::vector<uint32_t>& entered();    // in the last launch: sites in the first functions that threads 0 entered
 // Memory where `static thread_local` arrays lie, and dynamic shared memory. Hidden memory is neither shared nor global
 void block_begins(uint3 index, const void* statics, size_t statics_size, const void* dynamic, size_t dynamic_size);
 void hide(const void* start, size_t size);

@@ -134,13 +134,16 @@ template <class T> void look_at(const T& argument, int number, std::string& text
     if (where) text += (text.empty() ? "" : "; ") + ("argument " + std::to_string(number)) + " points to " + where;
 }
 
+static inline std::string too_many(const void* kernel, dim3 block) {
+    unsigned promised = threads_promised(kernel);
+    if (uint64_t(block.x) * block.y * block.z <= promised) return "";
+    return "a block of " + triple(block) + " threads; the kernel's __launch_bounds__ promise at most " +
+           std::to_string(promised);
+}
+
 // Why a launch is refused, or an empty text
 template <class... P> std::string refusal(const void* kernel, dim3 block, const P&... arguments) {
-    std::string text;
-    unsigned promised = threads_promised(kernel);
-    if (uint64_t(block.x) * block.y * block.z > promised)
-        text = "a block of " + triple(block) + " threads; the kernel's __launch_bounds__ promise at most " +
-               std::to_string(promised);
+    std::string text = too_many(kernel, block);
     int number = 0;
     (look_at(arguments, number++, text), ...);
     return text;

@@ -66,18 +66,33 @@ inline void named(void* start, const char* name, bool written) {
 }
 
 // ---- shared memory: 48 KB of a block, of an H100 227 where the program has allowed it -------------------------------
-using Bytes = std::map<size_t, size_t>;    // by kernel: where it lies in the library
-static Bytes declared;                     // of its arrays declared __shared__
-static Bytes allowed;                      // of dynamic shared memory (cudaFuncSetAttribute)
+struct Function {
+    size_t code, arrays;    // bytes of its instructions, and of its arrays declared __shared__
+};
+static std::map<size_t, Function> functions;    // by where they lie in the library
+static std::map<size_t, size_t> allowed;        // of a kernel: bytes of dynamic shared memory (cudaFuncSetAttribute)
 constexpr size_t USUAL = 48 << 10, MOST = 227 << 10;
 inline size_t in_library(const void* kernel) { return size_t((const char*)kernel - &__ehdr_start); }
+inline size_t declared(const void* kernel) {
+    auto found = functions.find(in_library(kernel));
+    return found == functions.end() ? 0 : found->second.arrays;
+}
+// Of a launch that has run, whose template arguments were deduced: null where the kernel touched no memory
+inline const void* entered_kernel() {
+    for (uint32_t site : counters::entered()) {
+        auto after = functions.lower_bound(site);
+        if (after != functions.begin() && (--after, site - after->first <= after->second.code))
+            return &__ehdr_start + after->first;
+    }
+    return nullptr;
+}
 inline bool allow(const void* kernel, size_t bytes) {
-    if (bytes > MOST || declared[in_library(kernel)] + bytes > MOST) return false;
+    if (bytes > MOST || declared(kernel) + bytes > MOST) return false;
     allowed[in_library(kernel)] = bytes;
     return true;
 }
 inline void check_shared(const void* kernel, size_t bytes) {    // null: it is not known which kernel
-    size_t arrays = declared[in_library(kernel)];
+    size_t arrays = declared(kernel);
     std::string has = std::to_string(bytes) + " bytes of dynamic shared memory";
     if (arrays) has += " and " + std::to_string(arrays) + " of arrays declared __shared__";
     size_t may = USUAL - std::min(arrays, USUAL);
@@ -161,6 +176,11 @@ inline void finish() {    // after the call, or where it calls exit
     static bool done;
     if (done) return;
     done = true;
+    if (emulator::self) {
+        COUNTED(leave());
+        refuse("thread " + emulator::triple(emulator::self->index) + " of block " +
+               emulator::triple(emulator::block->index) + " called exit, which is the host's");
+    }
     if (emulator::texts_used) refuse(emulator::texts[0]);    // the first error of a launch
     check_edges();
     tell("counted", gpu_counts());
@@ -169,11 +189,11 @@ inline void finish() {    // after the call, or where it calls exit
 
 static void genmini_call();    // the statements of --call
 
-extern "C" void own_call(const char* report, const char* declared) {
+extern "C" void own_call(const char* report, const char* functions) {
     genmini::report = report;
-    for (char* end; *declared; declared = end) {    // "kernel bytes kernel bytes ..."
-        size_t kernel = strtoull(declared, &end, 10);
-        genmini::declared[kernel] = strtoull(end, &end, 10);
+    for (char* end; *functions; functions = end) {    // "where code arrays where code arrays ..."
+        size_t where = strtoull(functions, &end, 10), code = strtoull(end, &end, 10);
+        genmini::functions[where] = {code, strtoull(end, &end, 10)};
     }
     genmini::report_crashes();
     emulator::device_memory()[0] = 0;    // from here on pointers to no array are the host's

@@ -104,6 +104,10 @@ template <class... P> struct Configured {
         check_shared(deduced ? nullptr : (const void*)kernel, shared_bytes);
         if constexpr (sizeof...(A) == sizeof...(P))
             if (int code = launch(kernel, grid, block, shared_bytes, stream, arguments...)) refuse(gpu_error(code));
+        if (const void* meant = deduced ? entered_kernel() : nullptr) {    // known only now
+            if (std::string text = emulator::too_many(meant, block); !text.empty()) refuse(text);
+            check_shared(meant, shared_bytes);
+        }
         check_edges();
         launched.clear();
     }

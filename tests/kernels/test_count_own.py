@@ -53,6 +53,18 @@ template <int N> __global__ void much(float* x) {
     s[threadIdx.x] = x[threadIdx.x];
     x[threadIdx.x] += s[threadIdx.x];
 }
+template <class T> __global__ void __launch_bounds__(64) few(T* x) { x[threadIdx.x] = 1; }
+template <class T> __global__ void many(T* x) {
+    __shared__ T s[13000];
+    s[threadIdx.x] = x[threadIdx.x];
+    x[threadIdx.x] += s[threadIdx.x];
+}
+__global__ void ends(float* x) {
+    x[threadIdx.x] = 1;
+#ifndef __CUDACC__
+    if (threadIdx.x == 3) exit(1);
+#endif
+}
 int main(int argc, char** argv) {
     const char* way = getenv("WAY");
     auto is = [&](const char* name) { return !strcmp(way, name); };
@@ -74,11 +86,14 @@ int main(int argc, char** argv) {
     if (is("negative")) { Array<double> few(-1); }
     if (is("assert")) assert(argc == 2);
     if (is("exit")) exit(3);
+    if (is("ends")) { Array<float> x(32); ends<<<1, 32>>>(x); }
+    if (is("promised")) { Array<float> x(65); few<<<1, 65>>>(x.p); }
     if (is("leaves")) { Array<float> x(64); put<<<1, 32>>>(x, 1); exit(0); }
     if (is("forbidden")) { Array<float> x(32); shared<<<1, 32, 49153>>>(x); }
     if (is("both")) { Array<float> x(32); much<10000><<<1, 32, 10000>>>(x); }
 #ifndef __CUDACC__    // which does not compile it
     if (is("arrays")) { Array<float> x(32); much<13000><<<1, 32>>>(x); }
+    if (is("deduced arrays")) { Array<float> x(32); many<<<1, 32>>>(x); }
 #endif
     if (is("fresh")) {
         int4* a;
@@ -136,6 +151,9 @@ SEEN = {  # WAY: what is said of it
             "with more than 49152 cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) "
             "must allow them",
     "arrays": "LAUNCH: 52000 bytes of arrays declared __shared__; nvcc takes at most 49152",
+    "deduced arrays": "LAUNCH: 52000 bytes of arrays declared __shared__; nvcc takes at most 49152",
+    "promised": "LAUNCH: a block of (65,1,1) threads; the kernel's __launch_bounds__ promise at most 64",
+    "ends": "LAUNCH: thread (3,0,0) of block (0,0,0) called exit, which is the host's",
     "empty": "LAUNCH: a launch of 0 blocks, which CUDA calls an error",
     "memory": "the call failed: huge of 9007199.254741 GB is larger than the free memory here",
     "negative": "the call failed: few has fewer than 0 numbers",
