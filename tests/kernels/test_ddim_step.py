@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
-from check import DTYPES, dtypes, fair, laid_out, layouts, matches, numbers, opaque, runs, scales, seeds
+from check import DTYPES, ROUNDING, dtypes, fair, laid_out, layouts, matches, numbers, opaque, runs, scales, seeds
 from genmini.kernels import ddim_step as room
 from genmini.kernels._noise import noise
 from hypothesis import given
 from hypothesis import strategies as st
+from noises import MOST, is_noise
 
 from genmini import ops
 
@@ -180,7 +181,7 @@ def test_guidance_of_one_is_the_conditional_model_and_of_zero_the_other(run):
 def test_eta_one_is_the_ancestral_step_of_ddpm(run):
     """Mean and variance of q(x_s | x_t, x0), in DDPM's own letters (Ho et al. 2020, eq. 6 and 7), of a seed's noise.
 
-    The roundings: those of the noise (3e-6), and of the numbers in float64.
+    The roundings: those of the noise, and of the numbers in float64.
     """
     x, x0 = numbers(5, 80), numbers(5, 80, seed=1)
     bar_t, bar_s = T[0] ** 2, S[0] ** 2
@@ -193,7 +194,7 @@ def test_eta_one_is_the_ancestral_step_of_ddpm(run):
         drawn = step(x.to(run.device), x0.to(run.device), target="x0", eta=1.0, seed=9).cpu()
         given = step(x.to(run.device), x0.to(run.device), noise=eps.to(run.device), target="x0", eta=1.0).cpu()
     torch.testing.assert_close(given, mean + deviation * eps, rtol=0, atol=1e-14)
-    torch.testing.assert_close(drawn, given, rtol=0, atol=3e-6)
+    assert is_noise((drawn - mean) / deviation, 9, others=1e-13)
 
 
 @everywhere
@@ -205,7 +206,7 @@ def test_a_seed_draws_the_same_noise_everywhere(run, shape, seed, threshold):
     zero, (*_, c) = torch.zeros(shape), room.numbers_of(*T, *S, "x0", 1.0, 1.0, 1.0)
     with run.use():
         got = step(zero.to(run.device), zero.to(run.device), target="x0", eta=1.0, seed=seed, threshold=threshold)
-    torch.testing.assert_close(got.cpu(), c * noise(torch.tensor(seed), zero), rtol=0, atol=3e-6)
+    assert is_noise(got, seed, c, ROUNDING[torch.float32] * MOST)  # the product's
 
 
 def test_without_a_seed_torchs_generator_decides_and_eta_zero_takes_none():

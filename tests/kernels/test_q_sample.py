@@ -7,9 +7,9 @@ import pytest
 import torch
 from check import DTYPES, dtypes, gradient, laid_out, layouts, matches, numbers, opaque, registered, runs, scales, seeds
 from genmini.kernels import q_sample as room
-from genmini.kernels._noise import noise
 from hypothesis import given
 from hypothesis import strategies as st
+from noises import MOST, error_of_pytorch, exact_noise, is_noise
 
 from genmini import ops
 
@@ -113,10 +113,7 @@ def drawn(run, N, D, seed, dtype=torch.float32):
 @pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 + 5, 2**63 - 1])
 @pytest.mark.parametrize("shape", [(7, 3), (2, 1300), (130, 64), (1, 8195)], ids=str)
 def test_a_seed_draws_the_same_noise_everywhere(run, shape, seed):
-    """The roundings: those of log, cos and sqrt in float32, on numbers below 6."""
-    want = noise(torch.tensor(seed), torch.empty(shape))
-    torch.testing.assert_close(drawn(run, *shape, seed), want, rtol=0, atol=3e-6)
-    torch.testing.assert_close(drawn(run, *shape, seed, torch.float64), want.double(), rtol=0, atol=3e-6)
+    assert is_noise(drawn(run, *shape, seed), seed) and is_noise(drawn(run, *shape, seed, torch.float64), seed)
 
 
 @pytest.mark.parametrize("run", [run for run in RUNS if run.backend == "cpu"], ids=str)
@@ -124,30 +121,30 @@ def test_a_seed_draws_the_same_noise_everywhere(run, shape, seed):
 def test_every_instruction_set_draws_it(run, instructions, monkeypatch):
     monkeypatch.setenv("GENMINI_CPU", instructions)
     for shape in ((7, 3), (33, 65), (1, 4099)):
-        want = noise(torch.tensor(2**40 + 1), torch.empty(shape))
-        torch.testing.assert_close(drawn(run, *shape, 2**40 + 1), want, rtol=0, atol=3e-6)
+        assert is_noise(drawn(run, *shape, 2**40 + 1), 2**40 + 1)
 
 
 @everywhere
 def test_a_number_of_the_noise_depends_on_seed_row_and_column_alone(run):
     """Not on how many rows and columns stand beside it, hence not on the tiles."""
-    large = drawn(run, 7, 1100, 9)
     for D in (1, 2, 5, 1030):
         for N in (7, 1):
-            torch.testing.assert_close(drawn(run, N, D, 9), large[:N, :D], rtol=0, atol=3e-6)
+            assert is_noise(drawn(run, N, D, 9), 9)
 
 
 @everywhere
 @each_target
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_seed_gives_what_its_noise_gives(run, target, dtype):
-    """x_t and the target of a seed are those of its noise, to the roundings of the noise (3e-6) and of the dtype."""
+    """x_t and the target of a seed are those of its noise, to the roundings of the noise and of the dtype."""
     x0, operator = numbers(9, 130).to(run.device, dtype), of(times(9), target)[0]
-    eps = noise(torch.tensor(11), torch.empty(9, 130)).to(run.device)
+    eps = exact_noise(11, 9, 130).to(run.device)
+    # the noise's coefficient is below 1; alpha, sigma and the two products are rounded to float32
+    most = 2 * error_of_pytorch(11) + 2 * 2.0**-24 * (x0.abs().max().item() + MOST)
     with run.use():
-        for got, want in zip(operator(x0, None, 11), operator(x0.double(), eps.double()), strict=True):
+        for got, want in zip(operator(x0, None, 11), operator(x0.double(), eps), strict=True):
             assert got.dtype == dtype
-            torch.testing.assert_close(got.double(), want, rtol=torch.finfo(dtype).eps, atol=6e-6)
+            torch.testing.assert_close(got.double(), want, rtol=torch.finfo(dtype).eps, atol=most)
 
 
 def test_without_a_seed_torchs_generator_decides():
