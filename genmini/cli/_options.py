@@ -76,7 +76,7 @@ def mean(parser):
 
 def how_to_sample(parser):
     parser.add_argument("--how", metavar="SAMPLER",
-                        help="how PixelCNN (cached, naive, jacobi) and PixelRNN (naive, jacobi) draw the same samples; "
+                        help="how PixelCNN and PixelRNN draw the same samples (cached, naive, jacobi); "
                              "how Diffusion, DALLE2 and Imagen draw (ddim, ddpm, dpm, heun)")
     parser.add_argument("--eta", type=float, metavar="E",
                         help="of --how ddim: from 0, no noise at its steps (default), to 1, as ddpm")

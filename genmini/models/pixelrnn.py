@@ -20,14 +20,21 @@ diagonals, row i is moved i pixels to the right: then a diagonal is a column.
 K_is is a masked convolution of kind "B", computed for the whole image before the walk begins. The first layer is a
 masked convolution of kind "A", and the output is that of PixelCNN.
 
+What a pixel needs of those before it stands in the LSTMs' states, so that a sample takes each step (2) of a left LSTM
+or of a row once a colour, and each of a right LSTM once, when its row is drawn.
+
     layer: genmini.layers.MaskedConv2d    rooms: kernels/masked_conv2d.py, kernels/softmax_nll.py
     test: tests/models/test_pixelrnn.py
 """
+
+import itertools
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from genmini.kernels._live_taps import masked
 from genmini.kernels.pixelcnn_sample import steps_of
 from genmini.layers import MaskedConv2d
 from genmini.models.pixelcnn import Raster, check_width, spread_logistics
@@ -62,6 +69,35 @@ class PixelRNN(Raster):
             x = x + W(self.dropout(layer(x, pixels, y)))  # (4)
         return self.out(F.relu(self.between(F.relu(x)))).unflatten(1, (self.C, self.p.rows))  # inside p: (1)
 
+    @property
+    def samplers(self):
+        return {"cached": self.sample_cached} | super().samplers
+
+    @torch.no_grad()
+    def sample_cached(self, n, y=None, *, u=None, x=None, known=0):
+        """Draws by one step of the LSTMs for each number, from the states that the steps before have left."""
+        y, u, x = self._begin(n, y, u, x, known)
+        kh, kw = (side // 2 for side in self.enter.kernel_size)
+        pixels = F.pad(self.embed(x), (kw, kw, kh, 0))
+        enter, between, out, *widen = map(of_pixel, (self.enter, self.between, self.out, *self.widen))
+        walks = [layer.of_pixels(n, self.W, y) for layer in self.layers]
+        for i in range(self.H):
+            for j, c in itertools.product(range(self.W), range(self.C)):
+                d = (i * self.W + j) * self.C + c
+                if d < known and c < self.C - 1:
+                    continue  # the last colour of a pixel leaves its states
+                h = enter(pixels[:, :, i : i + kh + 1, j : j + 2 * kw + 1].flatten(1))
+                for walk, W in zip(walks, widen, strict=True):
+                    h = h + W(walk.step(j, h))  # (4)
+                if d < known:
+                    continue
+                a = out(F.relu(between(F.relu(h)))).unflatten(1, (self.C, self.p.rows))[:, c]
+                x[:, c, i, j] = self.p.draw(a, u[:, c, i, j])  # (1)
+                pixels[:, :, i + kh, j + kw] = self.embed(x[:, :, i : i + 1, j : j + 1])[..., 0, 0]
+            for walk in walks:
+                walk.next_row(pixels[:, :, i + kh, kw : kw + self.W])
+        return x.reshape(n, *self.shape)
+
 
 class LSTM(nn.Module):
     """(2), (3): K_is for the whole image, then a walk along one dimension.
@@ -86,13 +122,24 @@ class LSTM(nn.Module):
         h = c = a.new_zeros(a.shape[0], a.shape[1] // 4, a.shape[2])
         every = []
         for step in a.unbind(3):
-            gates = step + self.K_ss(F.pad(h, self.padding))
-            o, f, i, g = (gates[:, k::4] for k in range(4))  # by fours: channels keep their colour
-            o, f, i, g = o.sigmoid(), f.sigmoid(), i.sigmoid(), g.tanh()  # (2)
-            c = f * c + i * g
-            h = o * torch.tanh(c)  # (3)
+            h, c = after(step + self.K_ss(F.pad(h, self.padding)), c)
             every.append(h)
         return torch.stack(every, 3)
+
+
+def after(gates, c):
+    """What is inside of (2), (N, 4 K, ...), and c (N, K, ...) of the step before -> h, c of this one"""
+    o, f, i, g = (gates[:, k::4] for k in range(4))  # by fours: channels keep their colour
+    o, f, i, g = o.sigmoid(), f.sigmoid(), i.sigmoid(), g.tanh()  # (2)
+    c = f * c + i * g
+    return o * torch.tanh(c), c  # (3)
+
+
+def of_pixel(layer):
+    """A masked convolution at one pixel: the numbers that its filter reaches down to the pixel's row, (N, C kh kw)
+    -> (N, O)"""
+    rows = masked(layer.weight.detach(), layer.kind, layer.colours)[:, :, : layer.kernel_size[0] // 2 + 1]
+    return partial(F.linear, weight=rows.flatten(1), bias=layer.bias)
 
 
 class RowLSTM(LSTM):
@@ -101,6 +148,33 @@ class RowLSTM(LSTM):
 
     def forward(self, x, pixels, y):
         return self.walk(self.input(x, y).transpose(2, 3)).transpose(2, 3)  # a step is a row
+
+    def of_pixels(self, n, W, y):
+        return RowPixels(self, n, W, y)
+
+
+class RowPixels:
+    """A RowLSTM that goes from pixel to pixel. Rows are (W, N, channels)."""
+
+    def __init__(self, lstm, n, W, y):
+        like, K = lstm.K_ss.weight.detach(), lstm.K_ss.in_channels
+        self.K_is, self.taps = of_pixel(lstm.K_is), like.unbind(2)
+        self.of_class = 0 if lstm.of_class is None else lstm.of_class(y)
+        self.x = like.new_zeros(n, 2 * K, W + 2)  # of this row, and 0 on either side
+        self.h, self.c = like.new_zeros(2, W, n, K)  # of this row as far as it is drawn, then of the one before
+        self.next_row()
+
+    def step(self, j, x):
+        """x (N, width) of pixel j -> its h (N, K)"""
+        self.x[:, :, j + 1] = x
+        gates = self.K_is(self.x[:, :, j : j + 3].flatten(1)) + self.of_row_before[j]
+        self.h[j], self.c[j] = after(gates, self.c_before[j])
+        return self.h[j]
+
+    def next_row(self, pixels=None):
+        h, W = F.pad(self.h, (0, 0, 0, 0, 1, 1)), len(self.h)
+        self.of_row_before = sum(F.linear(h[k : k + W], tap) for k, tap in enumerate(self.taps)) + self.of_class
+        self.c_before = self.c.clone()
 
 
 class DiagonalLSTM(LSTM):
@@ -120,6 +194,37 @@ class DiagonalBiLSTM(nn.Module):
     def forward(self, x, pixels, y):
         h_left, h_right = self.left(x, y), self.right((x + self.own(pixels)).flip(3), y).flip(3)
         return h_left + F.pad(h_right, (0, 0, 1, -1))  # (5)
+
+    def of_pixels(self, n, W, y):
+        return DiagonalPixels(self, n, W, y)
+
+
+class DiagonalPixels:
+    """A DiagonalBiLSTM that goes from pixel to pixel, and the LSTM from the right when a row is drawn. Rows are
+    (W, N, channels)."""
+
+    def __init__(self, layer, n, W, y):
+        self.layer, self.y, left = layer, y, layer.left
+        like, K = left.K_ss.weight.detach(), left.K_ss.in_channels
+        self.K_is, (self.above, self.before) = of_pixel(left.K_is), like.unbind(2)
+        self.of_class = 0 if left.of_class is None else left.of_class(y)
+        self.x = like.new_zeros(n, 2 * K, W)  # of this row
+        self.h, self.c = like.new_zeros(2, W + 1, n, K)  # of this row, after 0
+        self.h_right, self.of_row_before = like.new_zeros(W, n, K), like.new_zeros(W, n, 4 * K) + self.of_class
+
+    def step(self, j, x):
+        """x (N, width) of pixel j -> its h (N, K)"""
+        self.x[:, :, j] = x
+        gates = self.K_is(x) + F.linear(self.h[j], self.before) + self.of_row_before[j]
+        self.h[j + 1], self.c[j + 1] = after(gates, self.c[j])
+        return self.h[j + 1] + self.h_right[j]  # (5)
+
+    def next_row(self, pixels):
+        """pixels (N, inputs, W) of the row that is drawn"""
+        self.of_row_before = F.linear(self.h[1:], self.above) + self.of_class
+        right, x = self.layer.right, self.x[:, :, None] + self.layer.own(pixels[:, :, None])
+        of_row_before = F.linear(self.h_right, right.K_ss.weight[:, :, 0]).permute(1, 2, 0)[:, :, None]
+        self.h_right = right.walk((right.input(x, self.y) + of_row_before).flip(3)).flip(3).squeeze(2).permute(2, 0, 1)
 
 
 def skewed(x):

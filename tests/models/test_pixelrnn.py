@@ -97,8 +97,20 @@ def test_the_noise_decides(settings):
     noise_decides(pixelrnn(**settings))
 
 
+@pytest.mark.parametrize("walk, C", [("row", 1), ("row", 3), ("diagonal", 1), ("diagonal", 3)])
+def test_states_hold_what_a_pass_computes(walk, C, monkeypatch):
+    """An image larger than the filters: the numbers for each draw are those of a pass over the whole image."""
+    model, found = pixelrnn(shape=(C, 5, 6), width=8 * C, layers=2, walk=walk, first=3, classes=2), []
+    draw, y = model.p.draw, a_class(model, 6)
+    monkeypatch.setattr(model.p, "draw", lambda a, u: found.append(a) or draw(a, u))
+    x = model.sample(6, y)
+    wanted = in_order(model, model.features(model._image(x), y).movedim(2, -1))  # (N, D, F)
+    torch.testing.assert_close(torch.stack(found, 1), wanted)
+    assert wanted.std() > 0.1
+
+
 @each
-@pytest.mark.parametrize("how", ["naive", "jacobi"])
+@pytest.mark.parametrize("how", ["cached", "naive", "jacobi"])
 def test_completion_keeps_what_is_known(settings, how):
     model = pixelrnn(**settings)
     completes(model, y=a_class(model, 50), how=how)
