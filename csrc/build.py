@@ -108,7 +108,11 @@ def reads(source):
     """The source and all files of csrc/ that it includes, directly or indirectly."""
     found = [Path(source).resolve()]
     for path in found:  # `found` grows in the loop
-        named = re.findall(r'^\s*#\s*include\s*"(.+?)"', path.read_text(), re.M)
+        try:
+            text = path.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is no text in UTF-8: see byte {error.start}") from None
+        named = re.findall(r'^\s*#\s*include\s*"(.+?)"', text, re.M)
         included = dict.fromkeys((folder / name).resolve() for name in named for folder in (path.parent, CSRC))
         found += [other for other in included if other.is_file() and other not in found]
     return found

@@ -35,8 +35,8 @@ def options(parser):
     parser.epilog, parser.formatter_class = EXAMPLES, RawDescriptionHelpFormatter
     parser.add_argument("rooms", metavar="ROOM", nargs="*", help="an operator of `genmini list`, with --html as "
                         "many as you like (default: all); or a .cu of yours")
-    parser.add_argument("--call", metavar="C++", help="of a .cu: what runs, as statements; Array<float> x(64) is an "
-                        "array of 0, 1, 2, ... (default: its main())")
+    parser.add_argument("--call", metavar="C++", action="append", help="of a .cu: what runs, as statements; "
+                        "Array<float> x(64) is an array of 0, 1, 2, ...; a second --call goes on (default: its main())")
     parser.add_argument("--seconds", type=_options.positive, metavar="S", help="of a .cu: that the call may take "
                         "(default: 60)")
     parser.add_argument("--rung", metavar="R", help="of its kernel (default: the best)")
@@ -100,14 +100,15 @@ def _of_file(arguments, named):
                    "own": "--with belongs to a ROOM: it registers a kernel for it",
                    "shape": "--shape is a room's: --call says how large the arrays are"}
         raise ValueError(of_room[given])
-    if arguments.call is not None and not arguments.call.strip():
+    call = "\n".join(arguments.call or ())
+    if arguments.call and not call.strip():
         raise ValueError("--call is empty: it takes statements of C++ that launch a kernel")
     cards = predict.named(arguments.card) if arguments.card is not None else []
     _check_json(arguments.json, path)
     if arguments.html is not None:
         _check_page(arguments)
     try:
-        counted = own_cu.count(path, arguments.call or "", arguments.seconds or own_cu.SECONDS)
+        counted = own_cu.count(path, call, arguments.seconds or own_cu.SECONDS)
     except own_cu.CannotCount as error:  # it shows what a compiler said
         print(f"genmini: {error}", file=sys.stderr)
         return 2 if isinstance(error, own_cu.NoCall) else 1

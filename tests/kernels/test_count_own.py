@@ -323,6 +323,9 @@ def test_what_is_no_source_is_refused(here, monkeypatch):
                         ("latin.cu", "../latin.cu is no text in UTF-8: see byte 3")):
         with pytest.raises((ValueError, OSError), match=words):
             own_cu.count(f"../{name}", "k<<<1, 1>>>();")
+    (here.parent / "of_latin.cu").write_text('#include "latin.cu"\n')
+    with pytest.raises(ValueError, match=f"{re.escape(str(here.parent))}/latin.cu is no text in UTF-8: see byte 3"):
+        own_cu.count("../of_latin.cu", "k<<<1, 1>>>();")
     with pytest.raises(own_cu.NoCall, match="empty.cu has no kernel, that is a function `__global__ void name"):
         own_cu.count("../empty.cu")
     with pytest.raises(own_cu.NoCall) as error:

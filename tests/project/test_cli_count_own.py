@@ -78,6 +78,8 @@ def test_the_documented_transposition(capsys):
 
 @counts
 def test_the_command_ends_with_what_went_wrong(capsys):
-    status, out, err = command(capsys, "count", "k.cu", "--call", "Array<float> x(4); pot<<<1, 4>>>(x, 1);")
+    """A second --call goes on behind the first, and is a line of its own."""
+    status, out, err = command(capsys, "count", "k.cu", "--call", "Array<float> x(4);", "--call",
+                               "pot<<<1, 4>>>(x, 1);")
     assert status == 1 and not out and err.startswith("genmini: k.cu and its call do not compile:\n--call: In function")
-    assert "--call:1: error: 'pot' was not declared in this scope" in err
+    assert "--call:2: error: 'pot' was not declared in this scope" in err
