@@ -236,7 +236,10 @@ void load_read_only(const void* site, const void* at, size_t size) {
     record(LOAD, site, __builtin_frame_address(0), (uintptr_t)at, size);
 }
 void fence() {
-    if (running.thread >= 0) hazards.look_at_loads(), hazards.order.fence(running.thread);
+    if (running.thread >= 0) hazards.look_at_loads(), hazards.order.fence(running.thread, false);
+}
+void fence_of_block() {
+    if (running.thread >= 0) hazards.look_at_loads(), hazards.order.fence(running.thread, true);
 }
 void* fill(void* at, int byte, size_t size) {
     access_range(STORE, HERE, at, size);

@@ -43,6 +43,7 @@ bool guesses();    // told once: a kernel of this library has an atomicCAS
 void atomic(const char* name, const void* site, const void* at, size_t size);
 void load_read_only(const void* site, const void* at, size_t size);    // __ldg
 void fence();
+void fence_of_block();
 void copy_async(const void* site, const void* shared, const void* global, size_t size, int valid);
 void copied(int thread, const void* shared, size_t size);    // the thread has waited for this one
 

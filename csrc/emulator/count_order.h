@@ -6,7 +6,8 @@
 //                         last met, directly or through others
 //   __threadfence and     a write, a fence, an atomic operation, and in another thread an atomic operation at the same
 //   atomic operations     address, a fence, a read: the write is before the read. Barriers may stand between these,
-//                         and another thread on their other side. Nothing else orders two blocks
+//                         and another thread on their other side. Nothing else orders two blocks: where one of the
+//                         fences is __threadfence_block, both threads must be of one block
 //
 // Shuffles, votes and ldmatrix order no memory, and neither does an atomic operation alone. The emulator runs one block
 // after the other, so that an atomic operation sees all that were made before at its address.
@@ -34,6 +35,7 @@ class Order {
     struct Fence {    // what its thread knew of its own block
         uint32_t first_epoch, epoch;
         int warp;
+        bool of_block;    // __threadfence_block: nothing to other blocks
         uint32_t clock[32];
     };
     using Fences = std::shared_ptr<const std::vector<int>>;    // ascending numbers; null: none
@@ -41,6 +43,7 @@ class Order {
     bool clocks_run = false;
     std::vector<Block> blocks = {{0, 0}};    // of this launch, in the order in which they ran
     std::vector<Fence> fences;
+    int first_of_block = 0;    // fence
     // Of each thread: the fences that it is behind; those that it will be behind after its next fence; and those that
     // an atomic operation of it leaves to the next one at the same address
     Fences behind[1024], met[1024], told[1024];
@@ -88,6 +91,7 @@ class Order {
         for (; i != behind[thread]->end(); i++) {    // of the block of a and not before it, then of later ones
             const Fence& f = fences[size_t(*i)];
             if (a.epoch < f.first_epoch) return false;
+            if (f.of_block && !of_this_block(a)) continue;
             if (a.epoch < f.epoch || (a.thread / 32 == f.warp && f.clock[a.thread % 32] > a.clock)) return true;
         }
         return false;
@@ -100,7 +104,7 @@ public:
     }
     void block_begins(int64_t index) {
         threads_begin();
-        blocks.push_back({++epoch, index});
+        blocks.push_back({++epoch, index}), first_of_block = int(fences.size());
     }
     void barrier() { epoch++, join_all(0, 0, 1024); }
     void warp_meets(int warp, uint32_t lanes) {
@@ -112,10 +116,15 @@ public:
             if (lanes >> l & 1) memcpy(clock[32 * warp + l], joint, sizeof joint);
         clocks_run = true, join_all(32 * warp, lanes, 32);
     }
-    void fence(int thread) {
+    void fence(int thread, bool of_block) {
         clock[thread][thread % 32]++, clocks_run = true;
-        add(behind[thread], met[thread]), met[thread] = nullptr;
-        Fence f = {blocks.back().first_epoch, epoch, thread / 32, {}};
+        if (of_block && met[thread]) {    // those of other blocks wait for a __threadfence
+            const std::vector<int>& all = *met[thread];
+            auto here = std::lower_bound(all.begin(), all.end(), first_of_block);
+            auto own_block = std::make_shared<std::vector<int>>(here, all.end());
+            if (!own_block->empty()) add(behind[thread], own_block);
+        } else add(behind[thread], met[thread]), met[thread] = nullptr;
+        Fence f = {blocks.back().first_epoch, epoch, thread / 32, of_block, {}};
         memcpy(f.clock, clock[thread], sizeof f.clock);
         add(told[thread], behind[thread]);
         fences.push_back(f), own[thread] = int(fences.size());

@@ -4,9 +4,13 @@
 #pragma once
 #include "block.h"
 
-// What this thread wrote before reaches other blocks before what it writes afterwards
+// What this thread wrote before reaches other blocks, or the others of its block, before what it writes afterwards
 static inline void __threadfence() {    // tests only
     COUNTED(fence());
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+}
+static inline void __threadfence_block() {    // tests only
+    COUNTED(fence_of_block());
     std::atomic_thread_fence(std::memory_order_seq_cst);
 }
 // A load by the way of a cache that sees no writes: nobody may write there during the launch

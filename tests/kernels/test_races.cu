@@ -243,6 +243,36 @@ template <bool bug> __global__ void passed_on(const float*, float* y) {    // ea
     atomicAdd((int*)y + (bug && b == 1 ? 30 : 11 + b), 1);
 }
 
+template <bool bug> __global__ void within(const float*, float* y) {    // the last thread of its block
+    y[64 * blockIdx.x + threadIdx.x] = 1;    // within: one
+    if (!bug) __threadfence_block();
+    if (atomicAdd((int*)y + 1000 + blockIdx.x, 1) != 63) return;
+    __threadfence_block();
+    float sum = 0;
+    for (int i = 0; i < 64; i++) sum += y[64 * blockIdx.x + i];    // within: other
+    y[1100 + blockIdx.x] = sum;
+}
+template <bool bug> __global__ void told_the_block(const float* x, float* y) {
+    if (threadIdx.x) return;
+    y[blockIdx.x] = x[blockIdx.x];    // told_the_block: one
+    if (bug) __threadfence_block();
+    else __threadfence();
+    if (!is_last<false, true>(y + 100)) return;
+    float sum = 0;
+    for (int b = 0; b < int(gridDim.x); b++) sum += y[b];    // told_the_block: other
+    y[101] = sum;
+}
+template <bool bug> __global__ void heard_of_the_block(const float* x, float* y) {
+    if (threadIdx.x) return;
+    y[blockIdx.x] = x[blockIdx.x];    // heard_of_the_block: one
+    if (!is_last<true, false>(y + 100)) return;
+    if (bug) __threadfence_block();
+    else __threadfence();
+    float sum = 0;
+    for (int b = 0; b < int(gridDim.x); b++) sum += y[b];    // heard_of_the_block: other
+    y[101] = sum;
+}
+
 // ---- what nobody wrote, and what somebody wrote ---------------------------------------------------------------------
 template <bool bug> __global__ void empty(const float*, float* y) {
     __shared__ float s[64];
@@ -345,6 +375,9 @@ RUN(summed, 4, 32)
 RUN(for_all, 4, 64)
 RUN(each_fences, 4, 64)
 RUN(passed_on, 4, 32)
+RUN(within, 2, 64)
+RUN(told_the_block, 4, 32)
+RUN(heard_of_the_block, 4, 32)
 RUN(empty, 2, 64)
 RUN(empty_rest, 1, 64)
 RUN(empty_dynamic, 1, 64)

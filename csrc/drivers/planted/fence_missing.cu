@@ -1,8 +1,8 @@
 // found by counted: race      global store in fence_missing.cu:4 and load in fence_missing.cu:9
-// The last block to come adds what the others left. Without fences it may draw the last ticket and not see their sums.
+// The last block to come adds what the others left. A fence for their blocks alone, and none: the sums may be old.
 template <bool bug> __global__ void last_adds(const int* x, int* part, int* ticket, int* sum) {
     part[blockIdx.x] = 2 * x[blockIdx.x];
-    if (!bug) __threadfence();
+    bug ? __threadfence_block() : __threadfence();
     if (atomicAdd(ticket, 1) != int(gridDim.x) - 1) return;
     if (!bug) __threadfence();
     int all = 0;
