@@ -1,6 +1,4 @@
-"""Time the native nearest-code search, FAISS, torch.cdist and scikit-learn, on one thread and on two.
-
-    python bench/bench_nearest_code_cpu.py    time, print, and store as bench/results/<machine>.csv, as bench/run.py
+"""Time the native nearest-code search, FAISS, torch.cdist and scikit-learn.
 
 FAISS has its best settings: its BLAS is told to use AVX-512 (on AMD's processors it would take AVX2), and never to take
 the slow direct path for few queries. Every call starts from the plain tensors, packing included. `error` is the
@@ -11,14 +9,11 @@ with ours. The ratio is FAISS's time over the candidate's: above 1, the candidat
 """
 
 import importlib
-import os
-import sys
-from pathlib import Path
 
 import measure  # before anything loads FAISS
 import torch
 
-from genmini import kernels, limits, ops
+from genmini import kernels, ops
 
 CASES = [(16384, 1024, 64), (65536, 1024, 64), (16384, 8192, 256), (4096, 512, 16)]  # N, K, D: where the goal is set
 ODD = [(4096, 64, 256), (4096, 512, 8), (1000, 100, 7), (64, 512, 64), (1, 1024, 64),
@@ -50,7 +45,7 @@ def candidates(z, e):
         with kernels.use("cpu"):
             return ops.nearest_code(z, e)
 
-    # without the checks and the dispatch of the operator, which cost some 30 us
+    # without the front door
     alone = importlib.import_module("genmini.kernels.nearest_code").launch
     found = {"genmini cpu": ours, "genmini cpu, kernel": lambda: alone("cpu", None, z, e),
              "torch.cdist": lambda: torch.cdist(z, e).argmin(1)}
@@ -64,10 +59,12 @@ def candidates(z, e):
         print("faiss is not installed: pip install faiss-cpu")
     try:
         from sklearn.metrics import pairwise_distances_argmin
-        from threadpoolctl import threadpool_limits
+        from threadpoolctl import ThreadpoolController
+
+        pools = ThreadpoolController()  # to look for them takes a millisecond
 
         def sklearn():
-            with threadpool_limits(torch.get_num_threads()):
+            with pools.limit(limits=torch.get_num_threads()):
                 return torch.from_numpy(pairwise_distances_argmin(z.numpy(), e.numpy()))
 
         found["sklearn"] = sklearn
@@ -79,19 +76,12 @@ def candidates(z, e):
 def rows():
     if measure.GPU:
         return  # measure.times asks the GPU's clock
-    before = torch.get_num_threads()
-    try:
-        for threads in sorted({1, min(2, os.cpu_count())}):
-            torch.set_num_threads(threads)
-            limit = limits.matmul_rate.__wrapped__()  # of this number of threads
-            for data, cases in ((gaussian, CASES + ODD), (trained, CASES[:1])):
-                for N, K, D in cases:
-                    yield from case(data, N, K, D, threads, limit)
-    finally:
-        torch.set_num_threads(before)
+    for data, cases in ((gaussian, CASES + ODD), (trained, CASES[:1])):
+        for N, K, D in cases:
+            yield from case(data, N, K, D)
 
 
-def case(data, N, K, D, threads, limit):
+def case(data, N, K, D):
     torch.manual_seed(0)
     z, e = data(N, K, D)
     functions = candidates(z, e)
@@ -102,16 +92,5 @@ def case(data, N, K, D, threads, limit):
     took = measure.times(functions, seconds=1.0 if N * K * D < 2**32 else 8.0)
     beside = took.get("faiss", took["torch.cdist"])[0]
     for name, time in took.items():
-        line = measure.row("nearest_code_cpu", f"N={N} K={K} D={D} {data.__name__}",
-                           f"{threads} thread" + "s" * (threads > 1), name, time,
-                           error=errors[name], beside=beside)
-        bytes, operations = 4 * (N + K) * D + 8 * N, 2 * N * K * D
-        bound = max(bytes / measure.copy_bandwidth(), operations / limit) * 1e3
-        yield {**line, "bytes": bytes, "operations": operations, "percent_of_bound": f"{100 * bound / time[0]:.1f}"}
-
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    import run
-
-    run.store(run.run(["nearest_code_cpu"]))
+        yield measure.row("nearest_code_cpu", f"N={N} K={K} D={D} {data.__name__}", "index", name, time,
+                          bytes=4 * (N + K) * D + 8 * N, operations=2 * N * K * D, error=errors[name], beside=beside)

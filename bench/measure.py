@@ -26,7 +26,7 @@ GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 NO_KERNEL = "reference"  # what runs in rows that show no ratio; see `ours`
 ROOT = Path(__file__).resolve().parent.parent
-copy_bandwidth = functools.partial(limits.copy_bandwidth, DEVICE)
+copy_bandwidth = functools.partial(limits.copy_bandwidth, DEVICE)  # of the present number of threads
 matmul_rate = functools.partial(limits.matmul_rate, DEVICE)
 
 
@@ -76,9 +76,10 @@ def furthest(got, exact):
 def times(candidates, seconds=1.0, rounds=5):
     """{name: function} -> {name: (median, 20 % quantile, 80 % quantile, in milliseconds; the most bytes held)}.
 
-    Nobody looks at the memory of calls of a second or more, whose profile would take gigabytes.
+    With one thread, in the second run over a room, half as long. Nobody looks at the memory of calls of a second or
+    more, whose profile would take gigabytes.
     """
-    took = limits.times(candidates, seconds, rounds, DEVICE)
+    took = limits.times(candidates, seconds if torch.get_num_threads() > 1 else seconds / 2, rounds, DEVICE)
     return {name: (*took[name], peak(function) if took[name][0] < 1000 else None)
             for name, function in candidates.items()}
 
@@ -87,27 +88,28 @@ def backward(function, inputs, along=None):
     """Return a call of the backward pass alone, on the kept graph of one forward: the third, which a front door answers
     by a shortcut, as it does those of training (kernels/_door.py).
 
-    along: the outputs' gradients; by default the outputs themselves.
+    along: the outputs' gradients; by default copies of the outputs. These themselves would lie where a room may keep
+    them for its backward pass, which they never do in a model.
     """
+    along = along or _copies(function, inputs)
     for _ in range(3):
-        outs, of_outs = _forward(function, inputs, along)
-    return lambda: torch.autograd.grad(outs, inputs, of_outs, retain_graph=True)
+        outs = _moving(function(*inputs))
+    return lambda: torch.autograd.grad(outs, inputs, along, retain_graph=True)
 
 
 def both(function, inputs, along=None):
     """Return a call of the forward and the backward pass."""
-
-    def call():
-        outs, given = _forward(function, inputs, along)
-        return torch.autograd.grad(outs, inputs, given)
-
-    return call
+    along = along or _copies(function, inputs)
+    return lambda: torch.autograd.grad(_moving(function(*inputs)), inputs, along)
 
 
-def _forward(function, inputs, along):
-    """-> the outputs that have a gradient, and their gradients"""
-    outs = [out for out in tree_leaves(function(*inputs)) if out.requires_grad]
-    return outs, along or [out.detach() for out in outs]
+def _moving(outputs):
+    """Those that have a gradient."""
+    return [out for out in tree_leaves(outputs) if out.requires_grad]
+
+
+def _copies(function, inputs):
+    return [out.detach().clone() for out in _moving(function(*inputs))]
 
 
 def peak(function):
@@ -140,9 +142,14 @@ def row(room, case, what, who, time, *, dtype="float32", bytes=0, operations=0, 
     }
 
 
-@functools.cache
 def machine():
-    """Return the columns that all rows share: the machine, the versions, the commit."""
+    """Return the columns that all rows share: the machine, the number of threads, the versions, the commit."""
+    return {**_machine(), "threads": torch.get_num_threads(), "copy_GB_s": f"{copy_bandwidth() / 1e9:.1f}",
+            "matmul_GFLOP_s": f"{matmul_rate() / 1e9:.0f}"}
+
+
+@functools.cache
+def _machine():
     try:
         from triton import __version__ as triton_version
     except ImportError:  # macOS, Windows
@@ -153,9 +160,7 @@ def machine():
         driver = subprocess.run(query, capture_output=True, text=True).stdout.strip()
     return {
         "device": torch.cuda.get_device_name() if GPU else _processor(), "driver": driver,
-        "threads": torch.get_num_threads(),
         "torch": torch.__version__, "triton": triton_version, "python": platform.python_version(), "commit": commit(),
-        "copy_GB_s": f"{copy_bandwidth() / 1e9:.1f}", "matmul_GFLOP_s": f"{matmul_rate() / 1e9:.0f}",
     }
 
 

@@ -39,7 +39,13 @@ def _quantiles(each):
     return each[int(0.2 * (len(each) - 1))], each[int(0.8 * (len(each) - 1))]
 
 
-@functools.cache
+def _once(function):
+    """It is measured once for each number of threads."""
+    measured = functools.cache(lambda threads, *arguments, **named: function(*arguments, **named))
+    return functools.wraps(function)(lambda *arguments, **named: measured(torch.get_num_threads(), *arguments, **named))
+
+
+@_once
 def copy_bandwidth(device="cpu", quick=False):
     """Bytes a second of a large copy, counted once read and once written; by the median round, or of the quick ones."""
     source = torch.empty(2**28 if _on_gpu(device) else 2**25, dtype=torch.float32, device=device).normal_()
@@ -47,7 +53,7 @@ def copy_bandwidth(device="cpu", quick=False):
     return 2 * source.numel() * 4 / _seconds(lambda: target.copy_(source), device, quick)
 
 
-@functools.cache
+@_once
 def matmul_rate(device="cpu", dtype=torch.float32, quick=False):
     """Operations a second of a large matrix product."""
     n = 8192 if _on_gpu(device) else 1024
@@ -55,7 +61,7 @@ def matmul_rate(device="cpu", dtype=torch.float32, quick=False):
     return 2 * n**3 / _seconds(lambda: a @ b, device, quick)
 
 
-@functools.cache
+@_once
 def convolution_rate(device="cpu", dtype=torch.float32, quick=False):
     """Operations a second of a large convolution, 3x3."""
     N, C, side = (64, 256, 64) if _on_gpu(device) else (16, 64, 32)

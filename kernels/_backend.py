@@ -81,8 +81,7 @@ def own(operator, request):
 def _valid(backend, rung):
     if backend not in (*BACKENDS, *own_names):
         raise ValueError(f"unknown backend {backend!r}; the backends are {', '.join((*BACKENDS, *own_names))}")
-    known = sorted({name for this in ROOMS.values() for name in this.rungs})
-    if rung is not None and rung not in known:
+    if rung is not None and rung not in (known := sorted({name for this in ROOMS.values() for name in this.rungs})):
         raise ValueError(f"unknown rung {rung!r}; the rungs are {', '.join(known)}")
     return backend, rung
 

@@ -1,6 +1,7 @@
 """Tests of what the benches share: wrong candidates are refused, the table shows no ratio where no kernel ran, and the
 tables of the documentation are those of the stored rows."""
 
+import csv
 import importlib
 import subprocess
 from dataclasses import replace
@@ -39,6 +40,32 @@ def test_backward_and_both_give_the_gradients():
     for got in (measure.both(function, (x, y), [along])(), again(), again()):
         for ours, theirs in zip(got, wanted, strict=True):
             torch.testing.assert_close(ours, theirs)
+
+
+def test_the_gradients_of_a_backward_pass_lie_elsewhere_than_the_outputs():
+    """A room may keep an output, and its plan takes no address for two tensors (kernels/_plan.py)."""
+    x, same = torch.randn(5, requires_grad=True), []
+
+    def function(x):
+        y = x * x
+        y.register_hook(lambda dy: same.append(dy.data_ptr() == y.data_ptr()))
+        return y
+
+    measure.both(function, [x])(), measure.backward(function, [x])()
+    assert same == [False, False]
+
+
+def test_limits_are_measured_once_for_each_number_of_threads(monkeypatch):
+    before, calls = torch.get_num_threads(), []
+    monkeypatch.setattr(limits, "_seconds", lambda *_: calls.append(torch.get_num_threads()) or 1.0)
+    once = limits._once(limits.copy_bandwidth.__wrapped__)
+    try:
+        for threads in (2, 2, 1, 2, 1):
+            torch.set_num_threads(threads)
+            assert once(quick=True) > 0
+    finally:
+        torch.set_num_threads(before)
+    assert calls == [2, 1]
 
 
 def test_a_time_is_that_of_a_call_after_another_of_the_same_function():
@@ -80,9 +107,10 @@ def test_every_bench_checks_and_times_its_first_case(room, monkeypatch):
     assert row["room"] == room and float(row["ms"]) > 0
 
 
-def line(who, ms, case="c", what="forward"):
-    return dict(room="r", case=case, what=what, who=who, dtype="float32", ms=str(ms), ms_20=str(ms / 2),
-                ms_80=str(2 * ms), held=str(int(1e6 * ms)), percent_of_bound="1.0", error="", commit="abc")
+def line(who, ms, case="c", what="forward", threads=2, room="r"):
+    return dict(room=room, case=case, what=what, who=who, dtype="float32", threads=str(threads), ms=str(ms),
+                ms_20=str(ms / 2), ms_80=str(2 * ms), held=str(int(1e6 * ms)), percent_of_bound="1.0", error="",
+                commit="abc")
 
 
 ABSENT = "no kernel; peer 3.0 ms, slow 9.0 ms", ""
@@ -94,7 +122,7 @@ ABSENT = "no kernel; peer 3.0 ms, slow 9.0 ms", ""
 def test_a_row_stands_beside_its_best_rival_or_says_that_no_kernel_ran(who, shown):
     _, _, text = run.table([line("peer", 3.0), line("slow", 9.0), line(f"genmini {who}", 1.5)])
     cells = text.split(" | ")
-    assert cells[3:6] == [who, "1.5", "0.75 to 3.0"] and tuple(cells[7:9]) == shown and cells[9] == "1.5, 3"
+    assert cells[3:6] == [who, "1.5", "0.75 to 3.0"] and tuple(cells[7:9]) == shown and cells[10] == "1.5, 3"
 
 
 def test_the_worst_row_is_first_and_slower_ones_are_bold_and_explained():
@@ -107,9 +135,65 @@ def test_the_worst_row_is_first_and_slower_ones_are_bold_and_explained():
     _, _, *table, _, one, _, two, _, three = run.table([*rows, line("genmini reference", 9.0, "d")], reasons)
     assert [text.replace("*", "").split(" | ")[1:9:7] for text in table] == [
         ["b", "0.50 (1)"], ["b", "0.67 (2)"], ["c", "0.80 (1)"], ["a", "2.00 (3)"], ["d", "(1)"]]
-    assert [text.replace("*", "").split(" | ")[9] for text in table] == ["4, 2", "3, 2", "2.5, 2", "1, 2", "9"]
-    assert [text.count("**") for text in table] == [22, 22, 22, 0, 0]  # of 12 cells one is empty
+    assert [text.replace("*", "").split(" | ")[10] for text in table] == ["4, 2", "3, 2", "2.5, 2", "1, 2", "9"]
+    assert [text.count("**") for text in table] == [22, 22, 22, 0, 0]  # of 13 cells two are empty
     assert (one, two, three) == ("(1) All.", "(2) First.", "(3) A goal.")
+
+
+def test_a_row_of_one_thread_stands_beside_that_of_all():
+    rows = [line(who, ms, case, threads=threads) for case, threads, ours, peer in (
+        ("a", 2, 1.0, 2.0), ("a", 1, 2.5, 2.0), ("b, holds 1", 2, 1.0, 1.5), ("b, holds 2", 1, 2.0, 4.0),
+        ("only", 1, 2.0, 3.0)) for who, ms in (("genmini cpu", ours), ("peer", peer))]
+    _, _, *table, _, why = run.table(rows, [dict(room="r", case="a", what="", reason="With one thread.")])
+    cells = [text.replace("*", "").split(" | ") for text in table]
+    assert [(each[1], *each[7:10]) for each in cells] == [
+        ("a", "peer 2.0 ms", "2.00 (1)", "2.5 ms, 0.80"), ("b, holds 1", "peer 1.5 ms", "1.50", "2.0 ms, 2.00"),
+        ("only", "peer 3.0 ms", "1.50", "")]
+    assert ["**" in text for text in table] == [True, False, False] and why == "(1) With one thread."
+    assert run.behind(rows) == {"r | a | forward | float32 | threads=1 | genmini cpu": 0.8}
+
+
+def test_a_tiny_call_has_a_price_above_eager_pytorch():
+    rows = [line(who, us / 1e3, case, what, 1, "front_door") for case, what, ours in (
+        ("fast", "without gradient", 12.0), ("slow", "without gradient", 25.5), ("grads", "both", 90.0))
+        for who, us in (("eager", 10.0), ("genmini cpu", ours))]
+    reasons = [dict(room="front_door", case=case, what="", reason="Because.") for case in ("slow", "fast")]
+    _, _, *table, _, why = run.prices(rows, reasons)
+    assert table == ["| **slow** | **without gradient** | **25.5** | **10.0** | **15.5 (1)** | **15** |",
+                     "| fast | without gradient | 12.0 | 10.0 | 2.0 | 15 |",
+                     "| grads | both | 90.0 | 10.0 | 80.0 | 100 |"]
+    assert why == "(1) Because." and run.behind(rows) == {}, "--check looks at no prices"
+
+
+def test_a_room_runs_with_all_threads_and_with_one_and_its_rows_replace_those(monkeypatch, tmp_path):
+    seen = []
+
+    class Bench:
+        @staticmethod
+        def rows():
+            seen.append(torch.get_num_threads())
+            yield measure.row("r", "c", "forward", "genmini cpu", (1.0, 0.9, 1.1, 8))
+
+    for name in ("copy_bandwidth", "matmul_rate"):
+        monkeypatch.setattr(measure, name, lambda *_: 1e9)
+    monkeypatch.setattr(measure, "GPU", False)
+    monkeypatch.setattr(run.importlib, "import_module", lambda name: Bench)
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
+    monkeypatch.setattr(run, "HERE", tmp_path / "bench")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for threads, wanted in ((None, [2, 1]), ([3], [3]), ([1], [1])):
+            seen.clear()
+            for rows in run.run(["r"], threads):
+                run.store(rows)
+            assert seen == wanted and torch.get_num_threads() == 2
+        (path,) = tmp_path.glob("*.csv")
+        assert sorted(row["threads"] for row in csv.DictReader(path.open())) == ["1", "2", "3"]
+        Bench.THREADS = (1,)
+        assert [row["threads"] for row in next(run.run(["r"]))] == [1]
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_what_a_call_holds_stands_beside_its_time_unless_that_takes_seconds(monkeypatch):
@@ -135,11 +219,11 @@ def test_a_row_that_is_twice_behind_fails_the_check(monkeypatch, capsys):
                for row in (line("genmini cpu", ms, case), line("peer", 1.0, case), line("other", 3.0, case))]
 
     assert list(run.check(["r"], measured)) == [
-        "r | slow | forward | float32 | genmini cpu: 0.80 and 0.91 times as fast as its best rival"]
+        "r | slow | forward | float32 | threads=2 | genmini cpu: 0.80 and 0.91 times as fast as its best rival"]
     runs = iter([[("fast", 0.9), ("alike", 1.05)]])
     assert list(run.check(["r"], measured)) == [], "and it runs once"
     for found, status in ((["a row"], 1), ([], 0)):
-        monkeypatch.setattr(run, "check", lambda names, found=found: iter(found if names == ["nade"] else []))
+        monkeypatch.setattr(run, "check", lambda names, _, found=found: iter(found if names == ["nade"] else []))
         monkeypatch.setattr("sys.argv", ["run.py", "--check", "nade"])
         with pytest.raises(SystemExit) as stopped:
             run.main()
