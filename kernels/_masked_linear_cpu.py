@@ -2,10 +2,10 @@
 
 The backend `cpu` of kernels/masked_linear.py. Of some outputs at a time (`rows`) only the spans of inputs that one of
 them sees are multiplied (kernels/_spans.py). Degrees in another order may leave few tiles dead: then they are sorted,
-with their rows and columns, and the result is put back in the order given; for FEW rows of x that would take longer
-than to multiply all of W. A small product, or one of a thin W, is not worth cutting: it takes the whole mask. What
-depends on the degrees alone is computed once for their values, and kept: masks of the last degrees, as many as 256 MiB
-hold, and whole masks up to KEPT.
+with the rows and columns of W, and of a block of rows of x after the other, whose results are put back in the order
+given; for FEW rows of x that would take longer than to multiply all of W. A small product, or one of a thin W, is not
+worth cutting: it takes the whole mask. What depends on the degrees alone is computed once for their values, and kept:
+masks of the last degrees, as many as 256 MiB hold, and whole masks up to KEPT.
 """
 
 import functools
@@ -16,10 +16,12 @@ import torch
 import torch.nn.functional as F
 
 from ._bits import bits_of, masked, masked_
-from ._spans import GAP, ROWS, spans, tiles_of_degrees
+from ._spans import GAP, ROWS, SIDE, spans, tiles_of_degrees
 
 SMALL = 2**23  # multiplications of a product that is not cut
-FEW = 96  # rows of x: to sort W takes the time of half their products
+FEW = 48  # rows of x: to sort W takes the time of half their product
+DW, TURNED = 2, 6  # times as many rows, if dW alone is wanted, or W lies transposed
+BLOCK, LEAST = 256, 64  # rows of x: sorted, so many stay in a cache with what they give; fewer make too many calls
 THIN = 128  # inputs or outputs: of so few the dead half takes less time than to cut or to sort
 KEPT = 2**20  # weights whose whole mask is kept: 64 masks of float32 are at most 256 MiB
 SORTING = 0.15  # of the weights: to sort is worth it if so many more are dead then
@@ -36,29 +38,26 @@ class Order(NamedTuple):
     j: torch.Tensor  # the outputs
     k_back: torch.Tensor  # and back
     j_back: torch.Tensor
+    side: int  # how many outputs at a time
+    block: int  # and rows of x
 
 
 def by_tiles(x, weight, bias, in_degree, out_degree, strict):  # (N, K), (J, K), (J) -> (N, J)
     if _small(len(x), in_degree, out_degree):
         return F.linear(x, masked(weight, _whole(in_degree, out_degree, strict, *_layout(weight))), bias)
     values = *_values(in_degree, out_degree), strict
-    many, order = of_rows(len(x), *values)
-    if order:
-        x, weight = x.index_select(1, order.k), weight.index_select(0, order.j).index_select(1, order.k)
-        bias = None if bias is None else bias[order.j]
-    y = product(x, weight, bias, _steps(*values, many, False, *_layout(weight)))
-    return y.index_select(1, order.j_back) if order else y
+    if order := order_of(len(x) // (TURNED if _layout(weight)[1] else 1), *values):
+        return product_in_order(x, weight, bias, order, _steps(*values, True, False, weight.dtype, False))
+    return product(x, weight, bias, _steps(*values, False, False, *_layout(weight)))
 
 
 def dw_by_tiles(dy, x, in_degree, out_degree, strict):  # (N, J), (N, K) -> (J, K)
     if _small(len(x), in_degree, out_degree):
         return masked_(dy.T @ x, _whole(in_degree, out_degree, strict, x.dtype, False))
     values = *_values(in_degree, out_degree), strict
-    many, order = of_rows(len(x), *values)
-    if order:
-        dy, x = dy.index_select(1, order.j), x.index_select(1, order.k)
-    dw = outer(dy, x, _steps(*values, many, False, x.dtype, False))
-    return dw.index_select(1, order.k_back).index_select(0, order.j_back) if order else dw
+    order = order_of(len(x) // DW, *values) if x.itemsize > 2 else None  # sums of 16 bits are rounded once
+    steps = _steps(*values, order is not None, False, x.dtype, False)
+    return gradients_in_order(dy, x, None, order, steps)[1] if order else outer(dy, x, steps)
 
 
 def both_by_tiles(dy, x, weight, in_degree, out_degree, strict):  # -> (N, K), (J, K)
@@ -66,16 +65,11 @@ def both_by_tiles(dy, x, weight, in_degree, out_degree, strict):  # -> (N, K), (
         bits = _whole(in_degree, out_degree, strict, x.dtype, False)
         return dy @ masked(weight, bits), masked_(dy.T @ x, bits)
     values = *_values(in_degree, out_degree), strict
-    many, order = of_rows(len(x), *values)
+    order = order_of(len(x), *values) if x.itemsize > 2 else None  # sums of 16 bits are rounded once
     if order:
-        dy, x = dy.index_select(1, order.j), x.index_select(1, order.k)
-        weight = weight.index_select(0, order.j).index_select(1, order.k)
-    dx = product(dy, weight.T, None, _steps(*values, many, True, *_layout(weight.T)))
-    dw = outer(dy, x, _steps(*values, many, False, x.dtype, False))
-    if not order:
-        return dx, dw
-    weight = torch.index_select(dw, 1, order.k_back, out=weight)  # in memory that is at hand: new pages cost time
-    return torch.index_select(dx, 1, order.k_back, out=x), torch.index_select(weight, 0, order.j_back, out=dw)
+        return gradients_in_order(dy, x, weight, order, _steps(*values, True, False, x.dtype, False))
+    dx = product(dy, weight.T, None, _steps(*values, False, True, *_layout(weight.T)))
+    return dx, outer(dy, x, _steps(*values, False, False, x.dtype, False))
 
 
 def product(x, weight, bias, steps):
@@ -115,9 +109,98 @@ def outer(dy, x, steps):
     return dw
 
 
-def of_rows(N, *values):
-    """Whether so many rows are many, and what then sorts the degrees of these values, if it is worth it"""
-    return N >= FEW, _order(*values) if N >= FEW else None
+def product_in_order(x, weight, bias, order, steps):
+    """The same of the sorted degrees, for a block of rows at a time: x is sorted, and y is put back."""
+    y, K, many = x.new_empty(len(x), len(weight)), x.shape[1], len(x) > order.block
+    biases = [None] * len(steps) if bias is None else bias[order.j].split(order.side)
+    shapes = _shapes(order, steps)
+    memory = x.new_empty(_size(shapes) if many else order.side * K)
+    slabs = _slabs(weight, order, steps, x.new_empty(order.side, K), _places(memory, shapes, many))
+    slabs = [*slabs] if many else slabs  # a single block needs each once
+    of_x, of_y = (a.new_empty(a[: order.block].shape) for a in (x, y))
+    for x_block, y_block in zip(x.split(order.block), y.split(order.block), strict=True):
+        sorted_x, sorted_y = of_x[: len(x_block)], of_y[: len(x_block)]
+        torch.index_select(x_block, 1, order.k, out=sorted_x)
+        for part, w, b in zip(sorted_y.split(order.side, 1), slabs, biases, strict=True):
+            seen = sorted_x[:, : w.shape[1]]
+            torch.mm(seen, w.T, out=part) if b is None else torch.addmm(b, seen, w.T, out=part)
+        torch.index_select(sorted_y, 1, order.j_back, out=y_block)
+    return y
+
+
+def gradients_in_order(dy, x, weight, order, steps):
+    """dx_nk = sum_j dy_nj (W o M)_jk, or None without W; dW_jk = M_jk sum_n dy_nj x_nk"""
+    J, K, shapes = dy.shape[1], x.shape[1], _shapes(order, steps)
+    dx, dw = None if weight is None else x.new_empty(len(x), K), x.new_empty(J, K)
+    two = lambda: x.new_empty(2, order.side, K)
+    if len(x) <= order.block:  # each part of dW is put back while it is in the cache
+        a, b = two()
+        slabs = _slabs(weight, order, steps, a, _places(b, shapes, False))
+        sums = _sums(dy, x, dx, slabs, _places(a, shapes, False), order, 0)
+    else:  # dW is written last: until then its memory holds W
+        slabs = [*_slabs(weight, order, steps, two()[0], _places(dw, shapes, True))]
+        sums = [*_places(x.new_empty(_size(shapes)), shapes, True)]
+        for n in range(0, len(x), order.block):
+            block = slice(n, n + order.block)
+            [*_sums(dy[block], x[block], None if dx is None else dx[block], slabs, sums, order, n)]
+        a, b = two()
+    for dw_sorted, j, seen in zip(sums, order.j.split(order.side), steps, strict=True):
+        k, whole, back = dw_sorted.shape[1], b[: len(j)], a[: len(j)]
+        whole[:, :k], whole[:, k:] = _masked_slab(dw_sorted, seen), 0
+        dw.index_copy_(0, j, torch.index_select(whole, 1, order.k_back, out=back))
+    return dx, dw
+
+
+def _sums(dy, x, dx, slabs, sums, order, n):
+    """Write dx of the block of rows from n on; yield dW of some outputs at a time, to which they add what they give."""
+    dy, x = dy.index_select(1, order.j), x.index_select(1, order.k)
+    sorted_dx = torch.zeros_like(x)
+    for part, w, dw in zip(dy.split(order.side, 1), slabs, sums, strict=True):
+        k = dw.shape[1]
+        if dx is not None:
+            sorted_dx[:, :k].addmm_(part, w)
+        yield dw.addmm_(part.T, x[:, :k], beta=int(n > 0))
+    if dx is not None:
+        torch.index_select(sorted_dx, 1, order.k_back, out=dx)
+
+
+def _slabs(weight, order, steps, memory, places):
+    """W o M of some sorted outputs at a time, and of the sorted inputs that they see; without W, the places alone"""
+    for j, seen, w in zip(order.j.split(order.side), steps, places, strict=True):
+        if weight is not None:
+            of_all = torch.index_select(weight, 0, j, out=memory[: len(j)])
+            _masked_slab(torch.index_select(of_all, 1, order.k[: w.shape[1]], out=w), seen)
+        yield w
+
+
+def _masked_slab(w, seen):
+    for _, mixed, bits in seen:
+        masked_(w.narrow(1, *mixed), bits)
+    return w
+
+
+def _shapes(order, steps):
+    """Of some sorted outputs at a time: how many they are, and how many inputs they see, which are the first"""
+    return [(len(j), sum(seen[0][0]) if seen else 0)
+            for j, seen in zip(order.j.split(order.side), steps, strict=True)]
+
+
+def _size(shapes):
+    return sum(j * k for j, k in shapes)
+
+
+def _places(memory, shapes, apart):
+    """Matrices of these shapes in the memory, one after the other if apart, else each at its start"""
+    start, memory = 0, memory.view(-1)
+    for j, k in shapes:
+        yield memory[start : start + j * k].view(j, k)
+        start += j * k * apart
+
+
+def order_of(N, *values):
+    """What sorts the degrees of these values, or None if it is not worth it, as it is not for few rows"""
+    order = _order(*values) if N >= FEW else None
+    return order if order and order.block >= min(N, LEAST) else None
 
 
 def _small(N, in_degree, out_degree):
@@ -161,12 +244,21 @@ def _masked(in_degree, out_degree, strict, dtype, turned):
 
 @functools.lru_cache(maxsize=64)
 def _order(in_values, out_values, strict):
-    """What sorts the degrees, or None if it would not make many more tiles dead."""
+    """What sorts the degrees, or None if it would not make many more tiles dead, or take much memory.
+
+    F.linear(x, M * W) and its gradients hold W o M beside what they return: here the live part of W is held, and in the
+    place of the dead one two slabs of W, or a block of rows.
+    """
     in_degree, out_degree = _tensors(in_values, out_values)
+    K, J = len(in_degree), len(out_degree)
+    side = max(SIDE, min(rows(J), J // 6 // SIDE * SIDE))
     k, j = in_degree.argsort(stable=True), out_degree.argsort(stable=True)
-    dead = lambda *degrees: 1 - tiles_of_degrees(*degrees, strict)[0].float().mean()
-    gain = dead(in_degree[k], out_degree[j]) - dead(in_degree, out_degree)
-    return Order(k, j, k.argsort(), j.argsort()) if gain > SORTING else None
+    dead = lambda *degrees: 1 - tiles_of_degrees(*degrees, strict, side)[0].float().mean().item()
+    after = dead(in_degree[k], out_degree[j])
+    spare = min(after, 0.5) * J * K
+    if after - dead(in_degree, out_degree) <= SORTING or 2 * side * K > spare:
+        return None
+    return Order(k, j, k.argsort(), j.argsort(), side, min(BLOCK, int(spare / (2 * K + J))))
 
 
 class Kept:
@@ -196,15 +288,15 @@ class Kept:
 
 
 @Kept
-def _steps(in_values, out_values, strict, many, transposed, dtype, turned):
+def _steps(in_values, out_values, strict, in_order, transposed, dtype, turned):
     """Of some outputs at a time, ((live, mixed, bits), ...): the spans of inputs that some of them see, the mixed ones
-    of those, and their mask. Of the sorted degrees, where these are sorted; of the transposed mask, if wanted."""
+    of those, and their mask. In the order that sorts the degrees, if wanted; of the transposed mask, if wanted."""
     in_degree, out_degree = _tensors(in_values, out_values)
-    if many and (order := _order(in_values, out_values, strict)):
+    if order := in_order and _order(in_values, out_values, strict):
         in_degree, out_degree = in_degree[order.k], out_degree[order.j]
     if transposed:
         in_degree, out_degree = ~out_degree, ~in_degree
-    K, side = len(in_degree), rows(len(out_degree))
+    K, side = len(in_degree), order.side if order else rows(len(out_degree))
     gap = GAP if dtype.itemsize > 2 else K  # sums of 16 bits are rounded once
     each = spans(K, *tiles_of_degrees(in_degree, out_degree, strict, side), gap)
     bits = lambda j, live, mixed: _masked(in_degree.narrow(0, live[0] + mixed[0], mixed[1]), j, strict, dtype, turned)

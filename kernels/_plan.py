@@ -157,6 +157,8 @@ class Recording(TorchDispatchMode):
                 self.made.append((result, (function, *arguments)))
         elif function.namespace != "genmini":
             self.computed = True
+        if self.computed:
+            self.made.clear()  # nobody asks for them, and they would be held until the end
         return result
 
 

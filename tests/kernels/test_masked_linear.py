@@ -237,15 +237,19 @@ def test_a_backward_pass_inside_autocast_is_that_outside(run, shape):
 
 
 @pytest.mark.parametrize("few", [0, 96])
-def test_matches_sorted_or_not_on_a_cpu(few, monkeypatch):
+@pytest.mark.parametrize("N", [9, 95])
+def test_matches_sorted_or_not_on_a_cpu(few, N, monkeypatch):
     """Of many rows degrees in another order are sorted, and what they gave is put back; few rows are not."""
-    monkeypatch.setattr(_masked_linear_cpu, "SMALL", 0)
-    monkeypatch.setattr(_masked_linear_cpu, "FEW", few)
+    for name, value in dict(SMALL=0, FEW=few, LEAST=1, DW=1).items():
+        monkeypatch.setattr(_masked_linear_cpu, name, value)
     (run,) = [run for run in RUNS if run.backend == "cpu"]
-    arguments = inputs(9, 200, 300)
+    arguments = inputs(N, 200, 300)
     values = *_masked_linear_cpu._values(*arguments[3:5]), False
-    assert (_masked_linear_cpu.of_rows(9, *values)[1] is None) == (few > 9) and _masked_linear_cpu._order(*values)
+    assert (_masked_linear_cpu.order_of(N, *values) is None) == (few > N)
+    assert 9 < _masked_linear_cpu._order(*values).block < 95 // 2  # one block, or some and a part
     matches(run, ops.masked_linear, arguments, torch.float32, room.reference)
+    x, *learnt = (a.float() if a.is_floating_point() else a for a in arguments[:5])  # W alone wants a gradient
+    matches(run, lambda w, *a: ops.masked_linear(x.to(w.dtype), w, *a), learnt, torch.float32)
 
 
 runs_of = st.lists(st.integers(1, 200), min_size=1, max_size=4)  # ascending ones, of degrees from 0

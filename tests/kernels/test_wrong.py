@@ -110,6 +110,7 @@ MUTANTS = [
     Wrong("masked_linear", LINEAR_CPU, "live[0] + mixed[0]", "live[0]", "the mask of other inputs", "cpu"),
     Wrong("masked_linear", LINEAR_CPU, "dx, 1, order.k_back", "dx, 1, order.k",
           "a gradient left in another order", "cpu"),
+    Wrong("masked_linear", LINEAR_CPU, "beta=int(n > 0)", "beta=0", "dW of the last block of rows alone", "cpu"),
     Wrong("masked_linear", LINEAR_CPU, "part.addmm_(x.narrow(1, *live), w.T)",
           "torch.mm(x.narrow(1, *live), w.T, out=part)",
           "= for +=", "cpu"),
