@@ -56,6 +56,16 @@ def test_the_best_weights_stay(tmp_path):
     assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == history.rows
 
 
+def test_all_modules_train_at_each_step():
+    """Also those that an evaluation, or the user, has put into eval mode."""
+    model, seen = small(dropout=0.5), []
+    model.dropout.eval()
+    loss = model.loss
+    model.loss = lambda x, y=None: seen.append({m.training for m in model.modules()}) or loss(x, y)
+    fit(model, TRAIN, VALID, steps=5, every=2, progress=False)
+    assert [each for each in seen if each != {False}] == [{True}] * 5 and {False} in seen
+
+
 def spoiled(spoil):
     """A model whose log_prob passes through spoil(step, log_p) while it trains."""
     model, step = small(), itertools.count(1)
