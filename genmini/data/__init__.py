@@ -129,7 +129,8 @@ class Data:
     def batch(self, n, noise):
         """The rows n of x and y. Of dynamic data, x are new draws, and of captioned images, y is one of the captions of
         each: drawn by `noise`, a generator of the CPU."""
-        x, y = self.x[n] if self.grey is None else None, self.y[n] if self.ways is None else None
+        x = self.x.index_select(0, n) if self.grey is None else None  # in half the time of x[n]
+        y = self.y.index_select(0, n) if self.ways is None else None
         if x is None:
             u = torch.randint(self.brightest, (len(n), *self.shape), generator=noise, dtype=torch.uint8)
             x = (u.to(self.grey.device) < self.grey[n]).to(torch.uint8)
