@@ -106,8 +106,9 @@ extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const v
         book.sigma = *std::max_element(book.residual, book.residual + book.tiles);
     }
     const auto search = screened ? OF_SET(set, search_rows) : OF_SET(set, search_directly);
-    // without a screen each thread takes an even part: two rows are searched at a time
-    const int64_t rows = screened ? BLOCK : std::clamp<int64_t>(whole(ceil_div(N, threads), 2), 2, BLOCK);
+    // each thread takes as many blocks. Two rows are searched at a time without a screen, some panels of rows with one
+    const int64_t at_once = screened ? MOST_ROWS : 2, blocks = whole(std::max<int64_t>(1, ceil_div(N, BLOCK)), threads),
+                  rows = std::max(at_once, whole(ceil_div(N, blocks), at_once));
     parallel(ceil_div(N, rows), threads, [&](int64_t block, int t) {
         int64_t n = block * rows;
         search(p, book, n, std::min(N, n + rows), scratch[t]);
