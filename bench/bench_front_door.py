@@ -45,7 +45,7 @@ def cases():
     degree = torch.arange(8, device=DEVICE)
     M = (degree[:, None] >= degree).float()
     linear = lambda x, weight, bias: F.linear(x, M * weight, bias)
-    ours_linear = with_more(ops.masked_linear, degree, degree)
+    ours_linear = with_more(ops.masked_linear, degree, degree.clone())
     yield "masked_linear", "4x8->8", ours_linear, linear, (x, normal(8, 8), normal(8)), 3
     yield "masked_conv2d", "2x16x4x4->16 3x3", *pair("masked_conv2d", "B"), (image, normal(16, 16, 3, 3), channels), 3
 

@@ -3,9 +3,10 @@
     copy_bandwidth("cpu")                   1.2e10 bytes a second, read once and written once
     matmul_rate("cpu", torch.float32)       1.1e11 operations a second
 
-Candidates of one call run interleaved, so that the machine's other load slows all of them, each after an untimed call
-of itself: its code and its inputs are in the caches, not those of the candidate before it. On a GPU Triton's do_bench
-times with events and a cold L2 cache. On a shared machine only ratios within one run mean anything.
+Candidates of one call run interleaved, so that the machine's other load slows all of them, each after untimed calls of
+itself for half a millisecond, and at least one: its code and its inputs are in the caches, not those of the candidate
+before it, whose threads may have just fallen asleep. On a GPU Triton's do_bench times with events and a cold L2 cache.
+On a shared machine only ratios within one run mean anything.
 
     used by: genmini/profiling.py, bench/measure.py    test: tests/project/test_bench.py
 """
@@ -15,6 +16,8 @@ import statistics
 import time
 
 import torch
+
+UNTIMED = 0.5e-3  # seconds before each timed call: after another candidate a call of 10 us takes 30, the fifth one 10
 
 
 def times(candidates, seconds=1.0, rounds=5, device="cpu", clock=time.perf_counter):
@@ -27,7 +30,10 @@ def times(candidates, seconds=1.0, rounds=5, device="cpu", clock=time.perf_count
     started = time.perf_counter()
     while len(next(iter(spent.values()))) < rounds or time.perf_counter() - started < seconds:
         for name, function in candidates.items():
+            began = clock()
             function()
+            while clock() - began < UNTIMED:
+                function()
             before = clock()
             function()
             spent[name].append(1e3 * (clock() - before))

@@ -71,12 +71,18 @@ def test_limits_are_measured_once_for_each_number_of_threads(monkeypatch):
 def test_a_time_is_that_of_a_call_after_another_of_the_same_function():
     calls, now = [], [0.0]
 
-    def call(name):
-        now[0] += 1e-3 if calls[-1:] == [name] else 5e-3  # slower after another function, whose data fill the caches
+    def call(name, seconds):
+        now[0] += seconds if calls[-1:] == [name] else 5 * seconds  # slower after another, whose data fill the caches
         calls.append(name)
 
-    found = limits.times({name: lambda name=name: call(name) for name in "ab"}, seconds=0, clock=lambda: now[0])
-    assert calls == [*"aabb"] * 5 and found == {name: pytest.approx((1.0, 1.0, 1.0)) for name in "ab"}
+    def found(seconds):
+        calls.clear()
+        candidates = {name: lambda name=name: call(name, seconds) for name in "ab"}
+        return limits.times(candidates, seconds=0, clock=lambda: now[0])
+
+    assert found(1e-3) == {name: pytest.approx((1.0, 1.0, 1.0)) for name in "ab"} and calls == [*"aabb"] * 5
+    assert found(0.9e-4) == {name: pytest.approx((0.09, 0.09, 0.09)) for name in "ab"}, "a short one after half a ms"
+    assert calls == [*"aaabbb"] * 5
 
 
 @on_cpu
