@@ -83,7 +83,8 @@ def test_blocks_have_the_numbers_of_the_grid():
 
 
 def test_four_times_as_many_fences_take_no_sixteen_times_as_long():
-    """All threads of all blocks have a fence, as the guide of CUDA shows it."""
+    """All threads of all blocks have a fence, as the guide of CUDA shows it. The least of three times, of this thread
+    alone: other processes can only add to a time."""
     path = count.built(SOURCE, FOLDER)
     y = np.zeros(5000, np.float32)
 
@@ -96,4 +97,5 @@ def test_four_times_as_many_fences_take_no_sixteen_times_as_long():
         return took
 
     seconds(8)
-    assert seconds(128) < 10 * seconds(32)
+    few, many = (min(seconds(blocks) for _ in range(3)) for blocks in (32, 128))
+    assert many < 10 * few
