@@ -192,7 +192,7 @@ class Codes(nn.Module):
 
     def forward(self, z):
         index = torch.cdist(z.flatten(0, -2), self.codebook).argmin(-1).view(z.shape[:-1])
-        z_q = F.one_hot(index, len(self.codebook)).float() @ self.codebook
+        z_q = F.one_hot(index, len(self.codebook)).to(z.dtype) @ self.codebook
         loss = (z_q - z.detach()).pow(2).mean() + 0.5 * (z_q.detach() - z).pow(2).mean()
         return Out(z_q=z + (z_q - z).detach(), index=index, loss=loss)
 

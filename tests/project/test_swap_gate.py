@@ -9,6 +9,7 @@ import strangers
 import test_advice
 import test_swap
 import torch
+from alike import agree
 from planted import planted
 from test_swap import D, J, K, conv, swapped
 from torch import nn
@@ -79,7 +80,7 @@ def test_a_backend_is_used_and_refused():
     other = copy.deepcopy(module)
     swapped(module, backend="reference")
     assert module.forward.backend == "reference" and kernels.requested() == "auto"
-    test_swap.agree(module, other, x)
+    agree(module, other, x)
     with pytest.raises(RuntimeError, match="cannot run on the backend 'cuda'"):
         genmini.swap(strangers.Codes(5, 4), backend="cuda")
     with pytest.raises(ValueError, match="unknown backend"):
