@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from check import drawn_from, laid_out, layouts, opaque, runs, seeds, structs
+from check import drawn_from, fair, laid_out, layouts, opaque, runs, seeds, structs
 from genmini.kernels import _library
 from genmini.kernels import made_sample as room
 from hypothesis import given
@@ -108,7 +108,9 @@ def test_float32_logits_are_those_of_a_pass(run, sizes):
     got, l = draw(run, noise(N, D).float(), (weights, biases, degrees, A), levels)
     wide = [w.double() for w in weights], [b.double() for b in biases], degrees, A if A is None else A.double()
     assert l.dtype == torch.float32
-    assert (l - definition(got, *wide[:3], levels, wide[3]).reshape(l.shape)).abs().max() < 1e-5
+    exact, theirs = (definition(got, *of[:3], levels, of[3]).reshape(l.shape)
+                     for of in (wide, (weights, biases, degrees, A)))
+    fair(l, exact, theirs, torch.float32)
     assert torch.equal(
         draw(run, noise(N, D).float(), (weights, biases, degrees, A), levels, got, D)[1], l
     ), "known or drawn: the same logits"
