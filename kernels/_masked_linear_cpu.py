@@ -97,13 +97,16 @@ def product(x, weight, bias, steps):
 
 def outer(dy, x, steps):
     """dW_jk = M_jk sum_n dy_nj x_nk"""
-    dw, side = x.new_empty(dy.shape[1], x.shape[1]), rows(dy.shape[1])
+    (J, K), side = (dy.shape[1], x.shape[1]), rows(dy.shape[1])
+    whole = all([live for live, *_ in seen] == [(0, K)] for seen in steps)  # nothing is dead: one product is faster
+    dw = dy.T @ x if whole else x.new_empty(J, K)
     for part, dy_part, seen in zip(dw.split(side), dy.split(side, 1), steps, strict=False):
         end = 0
         for live, mixed, bits in seen:
             part[:, end : live[0]] = 0
             w, end = part.narrow(1, *live), sum(live)
-            torch.mm(dy_part.T, x.narrow(1, *live), out=w)
+            if not whole:
+                torch.mm(dy_part.T, x.narrow(1, *live), out=w)
             masked_(w.narrow(1, *mixed), bits)
         part[:, end:] = 0
     return dw
@@ -132,22 +135,20 @@ def gradients_in_order(dy, x, weight, order, steps):
     """dx_nk = sum_j dy_nj (W o M)_jk, or None without W; dW_jk = M_jk sum_n dy_nj x_nk"""
     J, K, shapes = dy.shape[1], x.shape[1], _shapes(order, steps)
     dx, dw = None if weight is None else x.new_empty(len(x), K), x.new_empty(J, K)
-    two = lambda: x.new_empty(2, order.side, K)
     if len(x) <= order.block:  # each part of dW is put back while it is in the cache
-        a, b = two()
-        slabs = _slabs(weight, order, steps, a, _places(b, shapes, False))
-        sums = _sums(dy, x, dx, slabs, _places(a, shapes, False), order, 0)
+        memory, part_of_w = x.new_empty(2, order.side, K)
+        slabs = _slabs(weight, order, steps, memory, _places(part_of_w, shapes, False))
+        sums = _sums(dy, x, dx, slabs, _places(memory, shapes, False), order, 0)
     else:  # dW is written last: until then its memory holds W
-        slabs = [*_slabs(weight, order, steps, two()[0], _places(dw, shapes, True))]
+        slabs = [*_slabs(weight, order, steps, x.new_empty(order.side, K), _places(dw, shapes, True))]
         sums = [*_places(x.new_empty(_size(shapes)), shapes, True)]
         for n in range(0, len(x), order.block):
             block = slice(n, n + order.block)
             [*_sums(dy[block], x[block], None if dx is None else dx[block], slabs, sums, order, n)]
-        a, b = two()
-    for dw_sorted, j, seen in zip(sums, order.j.split(order.side), steps, strict=True):
-        k, whole, back = dw_sorted.shape[1], b[: len(j)], a[: len(j)]
-        whole[:, :k], whole[:, k:] = _masked_slab(dw_sorted, seen), 0
-        dw.index_copy_(0, j, torch.index_select(whole, 1, order.k_back, out=back))
+    back = x.new_zeros(order.side, K)
+    for of_seen, j, seen in zip(sums, order.j.split(order.side), steps, strict=True):  # each sees more than the last
+        back[: len(j)].scatter_(1, order.k[: of_seen.shape[1]].expand_as(of_seen), _masked_slab(of_seen, seen))
+        dw.index_copy_(0, j, back[: len(j)])
     return dx, dw
 
 
@@ -246,8 +247,8 @@ def _masked(in_degree, out_degree, strict, dtype, turned):
 def _order(in_values, out_values, strict):
     """What sorts the degrees, or None if it would not make many more tiles dead, or take much memory.
 
-    F.linear(x, M * W) and its gradients hold W o M beside what they return: here the live part of W is held, and in the
-    place of the dead one two slabs of W, or a block of rows.
+    F.linear(x, M * W) and its gradients hold W o M beside what they return. Of many rows the live part of W is held
+    here, and in the place of the dead one some outputs' part of W, or a block of rows; of few rows these two.
     """
     in_degree, out_degree = _tensors(in_values, out_values)
     K, J = len(in_degree), len(out_degree)
@@ -256,7 +257,7 @@ def _order(in_values, out_values, strict):
     dead = lambda *degrees: 1 - tiles_of_degrees(*degrees, strict, side)[0].float().mean().item()
     after = dead(in_degree[k], out_degree[j])
     spare = min(after, 0.5) * J * K
-    if after - dead(in_degree, out_degree) <= SORTING or 2 * side * K > spare:
+    if after - dead(in_degree, out_degree) <= SORTING or side * K > spare:
         return None
     return Order(k, j, k.argsort(), j.argsort(), side, min(BLOCK, int(spare / (2 * K + J))))
 
