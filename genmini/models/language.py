@@ -120,12 +120,14 @@ class Language(Model):
         begin = torch.zeros(n, self.D, dtype=torch.long, device=self.device) if begin is None else (
             self.numbers(begin, n))
         x, goes_on = begin.clone(), torch.ones(n, dtype=torch.bool, device=self.device)
+        word, past = torch.full((n,), self.levels, device=self.device), [[] for _ in self.T.blocks]
         for l in range(self.D):
             if not goes_on.any():
                 break
-            drawn = self.p.draw(self.W(self.h(x[:, :l])[:, -1]), u[:, l])  # (4)
-            x[:, l] = torch.where(begin[:, l] != 0, begin[:, l], drawn * goes_on)
-            goes_on = goes_on & (x[:, l] != 0)
+            h = self.T.next(self.E(word), l, past)  # (2)
+            drawn = self.p.draw(self.W(h), u[:, l])  # (4)
+            word = x[:, l] = torch.where(begin[:, l] != 0, begin[:, l], drawn * goes_on)
+            goes_on = goes_on & (word != 0)
         return x.to(self.p.dtype)
 
 

@@ -78,6 +78,14 @@ class Transformer(nn.Module):
             h = block(h, seen, causal)
         return self.norm(h)
 
+    def next(self, h, l, past):
+        """The result of a causal transformer at place l, for the vectors there, (N, width) -> (N, width). past: a list
+        for each block, empty at first, which keeps the keys and the values of the places before."""
+        h = (h + self.position[l])[:, None]
+        for block, kept in zip(self.blocks, past, strict=True):
+            h = block(h, None, False, kept)
+        return self.norm(h)[:, 0]
+
 
 def sides(l, heads, like, seen=None):
     """What is added to the scores of sided heads, (1 or N, heads, l, l): -infinity where nothing is read"""
@@ -98,8 +106,10 @@ class Block(nn.Module):
                                         zero(nn.Linear(4 * width, width)))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, h, seen, causal):
+    def forward(self, h, seen, causal, past=None):
         q, k, v = self.qkv(self.norm(h)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (N, heads, l, d)
+        if past is not None:
+            past[:] = k, v = [torch.cat(both, 2) for both in zip(past, (k, v), strict=True)] if past else [k, v]
         a = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=causal)
         h = h + self.dropout(self.out(a.transpose(1, 2).flatten(2)))
         return h + self.dropout(self.W(F.gelu(self.V(self.between(h)))))

@@ -66,6 +66,13 @@ def test_a_vector_depends_on_what_it_may_read_and_on_nothing_else(causal, mask):
         assert not jacobian[n, :, [m for m in range(3) if m != n]].any()
 
 
+def test_place_after_place_gives_what_all_at_once_give():
+    net = transformer(causal=True)
+    past = [[] for _ in net.blocks]
+    each = [net.next(H[:, l], l, past) for l in range(H.shape[1])]
+    torch.testing.assert_close(torch.stack(each, 1), net(H), rtol=1e-10, atol=1e-10)
+
+
 def test_sided_heads_read_one_side_each_and_near_vectors_more():
     """The docstring's formula, head by head: the first half reads what stands before, the second what stands after."""
     torch.manual_seed(0)
