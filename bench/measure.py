@@ -76,10 +76,10 @@ def furthest(got, exact):
 def times(candidates, seconds=1.0, rounds=5):
     """{name: function} -> {name: (median, 20 % quantile, 80 % quantile, in milliseconds; the most bytes held)}.
 
-    With one thread, in the second run over a room, half as long. Nobody looks at the memory of calls of a second or
-    more, whose profile would take gigabytes.
+    With one thread, in the second run over a room, for a quarter as long. Nobody looks at the memory of calls of a
+    second or more, whose profile would take gigabytes.
     """
-    took = limits.times(candidates, seconds if torch.get_num_threads() > 1 else seconds / 2, rounds, DEVICE)
+    took = limits.times(candidates, seconds if torch.get_num_threads() > 1 else seconds / 4, rounds, DEVICE)
     return {name: (*took[name], peak(function) if took[name][0] < 1000 else None)
             for name, function in candidates.items()}
 

@@ -1,6 +1,6 @@
 """Run the benches, print the table, and store it as bench/results/<machine>.csv.
 
-    python bench/run.py                      every room, on a CPU with all threads and then with one
+    python bench/run.py                      every room, on a CPU with all threads and again with one
     python bench/run.py affine_coupling      one
     python bench/run.py --threads 1          with one thread alone; the rows of other numbers of threads stay
     python bench/run.py --check nade         exit 1 where a row is twice behind its best rival; stores nothing
@@ -26,6 +26,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 RESULTS = HERE / "results"
 REASONS = RESULTS / "reasons.csv"
 ENOUGH = 0.95  # of the speed of the best rival, below which --check fails
+MODELS = {"steps", "sampling"}  # benches of whole models, some of which take minutes: with all threads alone
 MEASURED = HERE.parent / "docs" / "measured.md"
 PRICES = {"without gradient": 15, "forward": 40, "both": 100}  # microseconds above eager PyTorch, at most
 SHOWN = ["room", "case", "what", "threads", "who", "dtype", "ms", "percent_of_bound", "ratio", "error"]
@@ -36,18 +37,18 @@ def rooms():
 
 
 def run(names, threads=None):
-    """Yields the rows of one room after the other, with these numbers of threads."""
+    """Yields the rows of one room after the other, with these numbers of threads; by default with all and with one."""
     import measure
     import torch
 
     before = torch.get_num_threads()
-    threads = threads or ([before] if measure.GPU else sorted({before, 1}, reverse=True))
+    both = [before] if measure.GPU else sorted({before, 1}, reverse=True)
     benches = [importlib.import_module(f"bench_{name}") for name in names]
     print("  ".join(f"{key}: {value}" for key, value in measure.machine().items() if value))
     try:
-        for bench in benches:
+        for name, bench in zip(names, benches, strict=True):
             rows = []
-            for count in vars(bench).get("THREADS", threads):
+            for count in vars(bench).get("THREADS", threads or ([before] if name in MODELS else both)):
                 torch.set_num_threads(count)
                 for row in bench.rows():
                     rows.append({**row, **measure.machine()})

@@ -198,6 +198,8 @@ def test_a_room_runs_with_all_threads_and_with_one_and_its_rows_replace_those(mo
         assert sorted(row["threads"] for row in csv.DictReader(path.open())) == ["1", "2", "3"]
         Bench.THREADS = (1,)
         assert [row["threads"] for row in next(run.run(["r"]))] == [1]
+        del Bench.THREADS
+        assert [row["threads"] for row in next(run.run(["steps"]))] == [2]
     finally:
         torch.set_num_threads(before)
 
