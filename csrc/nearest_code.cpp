@@ -29,12 +29,13 @@ namespace {
 // Where the float screen is faster, or about as fast; its indices are 32 bits wide
 bool few_products(int64_t K, int64_t D) { return (K * D <= 8192 || D <= 8) && K <= INT32_MAX; }
 
-// So few that packing the codebook takes longer than it saves
+// So few that packing the codebook takes longer than it saves: as long as the distances of `most` rows to all codes, as
+// they lie, and 2048 more, which count where codes are few
 bool few_rows(const Problem& p) {
-    const bool in_float = p.e_dtype == 0 && p.z_dtype != 3;
-    // 32 MB are pages that the system gives and takes again in each call
-    const int64_t most = p.D <= 8 ? 6 : p.K * p.D < 1 << 23 ? 20
-                                                            : 128;
+    const bool in_float = p.e_dtype == 0 && p.z_dtype != 3;    // else they are summed in double, which takes longer
+    int64_t most = 20;
+    if (p.D <= 8) most = 6;    // packed as floats (few_products)
+    else if (p.K * p.D >= 1 << 23) most = 128;    // 32 MB: pages that the system gives and takes again in each call
     return p.N < FEW || (in_float && p.N * p.K <= most * p.K + 2048);
 }
 
