@@ -9,6 +9,7 @@ CPU function. A returned code other than 0 becomes a RuntimeError. `size` calls 
 
 import ctypes
 import functools
+import os
 import sys
 import threading
 from contextlib import contextmanager, nullcontext
@@ -82,8 +83,25 @@ def load(name, kind):
         raise FileNotFoundError(f"{path.name} is not built{output}; to build it: {mend()}")
     if stale(path, path.stat().st_mtime_ns):
         raise OSError(f"{path.name} is built from other sources than csrc/ has now; to build it again: {mend()}")
-    return ctypes.CDLL(str(path))
+    library = ctypes.CDLL(str(path))
+    if hasattr(library, "threads_forked"):  # it has threads
+        _threaded.append(library)
+        if _forked:
+            library.threads_forked()
+    return library
 
+
+_threaded, _forked = [], []  # libraries; not empty: this process is a forked child
+
+
+def _in_a_child():
+    _forked.append(True)
+    for library in _threaded:
+        library.threads_forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_a_child)
 
 _counted = set()  # the sources whose counted build takes the place of the emulated one
 

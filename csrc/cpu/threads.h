@@ -24,15 +24,16 @@ class OpenMP {
     using Parallel = void(void (*run)(void*), void* work, unsigned threads, unsigned flags);
     Parallel* const parallel = (Parallel*)dlsym(RTLD_DEFAULT, "GOMP_parallel");
     int (*const number)() = (int (*)())dlsym(RTLD_DEFAULT, "omp_get_thread_num");
-    const int process = getpid();
+    int process = getpid();
 
-    static const OpenMP& loaded() {
-        static const OpenMP once;
+    static OpenMP& loaded() {
+        static OpenMP once;
         return once;
     }
 
 public:
     static bool runs() { return loaded().parallel && loaded().number && loaded().process == getpid(); }
+    static void forget() { loaded().process = 0; }
 
     // Runs work(0) .. work(threads - 1), each in a thread, or fewer of them if the team is smaller. It is as large as
     // in PyTorch's operations, whatever is needed: a team that changes its size starts its threads anew.
@@ -48,6 +49,9 @@ public:
         loaded().parallel(join, &team, 0, 0);
     }
 };
+
+// kernels/_library.py calls it in a forked child, where OpenMP would wait for threads that only the parent has
+extern "C" __attribute__((used)) inline void threads_forked() { OpenMP::forget(); }
 
 class Helpers {
     // Rounds to nearest and keeps subnormals while it lives, whatever the thread was set to

@@ -175,6 +175,26 @@ def test_a_kernel_runs_in_the_threads_of_pytorch():
 
 
 @pytest.mark.mutants
+@pytest.mark.parametrize("loaded", [True, False])
+def test_a_child_does_not_wait_for_the_threads_of_pytorch(loaded):
+    """Of a parent in which PyTorch's threads ran, and none of a kernel's; its library may have been loaded."""
+    script = f"""
+import os, signal, torch
+from genmini.kernels import _library
+from genmini import ops
+torch.set_num_threads(2)
+z, e = torch.randn(2000, 16), torch.randn(512, 16)
+z.repeat(64, 1).exp()
+{loaded} and _library.load("nearest_code", "cpu")
+if child := os.fork():
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) and 1)
+signal.alarm(20)
+ops.nearest_code(z, e)
+os._exit(0)
+"""
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
 def test_native_threads_that_do_not_wait_for_all_tasks_are_found(tmp_path):
     """ThreadSanitizer finds that a search may read a tile of codes before it is packed: a data race, or a crash where
     a thread goes on after what it shares is gone.
