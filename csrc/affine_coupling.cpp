@@ -201,8 +201,8 @@ int gradient(int dtype, const void* dy, const void* dlogdet, const void* kept, c
 }    // namespace
 
 // dtype: 0 float32, 3 float64. strides: from row to row and from number to number, of each (N, D) before them; of a
-// gradient four pairs, the last that of t. part has room for 2 ceil(D / PART) doubles a row, where D > PART. All return
-// 0, or 1 for a bad argument.
+// gradient four pairs, the last that of t. part has room for 2 ceil(D / PART) doubles a row; null if D <= PART. All
+// return 0, or 1 for a bad argument.
 extern "C" int affine_coupling_cpu(int dtype, const void* x, const void* s, const void* t, const int64_t* strides,
                                    void* y, void* logdet, void* part, int64_t N, int64_t D, int threads) {
     return forward<false>(dtype, x, s, t, strides, y, logdet, part, N, D, threads);

@@ -64,6 +64,7 @@ from . import _check, _library
 from ._room import differentiable, door, operator, room, sum_dtype
 
 CHUNK = 4096  # numbers of a row that are added together: CHUNK of csrc/affine_coupling.cu, PART of csrc/cpu/threads.h
+SHORT = 512  # a row that lanes of one warp add: SHORT of csrc/affine_coupling.cu
 
 # ---- reference ------------------------------------------------------------------------------------------------------
 
@@ -118,8 +119,9 @@ def empty(s):
 def launch(backend, rung, x, s, t, inverse=False):
     (N, D), dtype = x.shape, x.dtype
     (x, s, t), strides = ready(backend, x, s, t)
-    y, logdet = empty(s)
-    part = x.new_empty((N, math.ceil(D / CHUNK), 2), dtype=torch.float64)  # the sum of each chunk, in two doubles
+    y, logdet, part = *empty(s), None
+    if D > (CHUNK if backend == "cpu" else SHORT):  # else a row is added by one task
+        part = x.new_empty((N, math.ceil(D / CHUNK), 2), dtype=torch.float64)  # the sum of each chunk, in two doubles
     name = f"affine_coupling{'_inverse' if inverse else ''}_{rung or backend}"
     _library.call("affine_coupling", backend, name, x.dtype, x, s, t, *strides, y, logdet, part, N, D)
     return y.to(dtype), logdet

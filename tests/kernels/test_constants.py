@@ -12,6 +12,7 @@ CSRC = Path(__file__).resolve().parents[2] / "csrc"
 
 @pytest.mark.parametrize("room, name, file", [(affine_coupling, "CHUNK", "affine_coupling.cu"),
                                               (affine_coupling, "CHUNK", "cpu/threads.h:PART"),
+                                              (affine_coupling, "SHORT", "affine_coupling.cu"),
                                               (made_sample, "DEEPEST", "made_sample.cu"),
                                               (spline_coupling, "MOST_BINS", "spline_coupling.cu"),
                                               (spline_coupling, "MOST_BINS", "spline_coupling.cpp")])
