@@ -22,18 +22,17 @@ template <class T> static void add(const RowsOfCodes<T>& p, int64_t k0, int64_t 
 #else
 // ---- the entry point ------------------------------------------------------------------------------------------------
 
-// Bytes of `space`: of any number of threads
-extern "C" int64_t code_stats_cpu_workspace(int64_t N, int64_t K, int) { return (N + K) * int64_t(sizeof(int64_t)); }
-
-// dtype: 0 float32, 3 float64. Returns 0, or 1 for a bad argument.
-extern "C" int code_stats_cpu(int dtype, const void* z, const void* index, void* count, void* total, void* space,
+// dtype: 0 float32, 3 float64. order has room for N int64_t. Returns 0, or 1 for a bad argument.
+extern "C" int code_stats_cpu(int dtype, const void* z, const void* index, void* count, void* total, void* order,
                               int64_t N, int64_t K, int64_t D, int threads) {
     if (N < 0 || K < 1 || D < 0 || threads < 1) return 1;
     return with_float_or_double(dtype, [&](auto zero) {
         using T = decltype(zero);
-        const auto p = sorted((const T*)z, (const int64_t*)index, (int64_t*)count, (int64_t*)space, (T*)total, N, K, D);
+        int64_t* end = (int64_t*)count;    // until all is added
+        const auto p = sorted((const T*)z, (const int64_t*)index, (int64_t*)order, end, (T*)total, N, K, D);
         const auto add = BEST(add<T>);
         each_group(p, threads, [&](int64_t k0, int64_t k1, int64_t d0, int64_t d1) { add(p, k0, k1, d0, d1); });
+        for (int64_t k = K - 1; k > 0; k--) end[k] -= end[k - 1];
     });
 }
 #endif

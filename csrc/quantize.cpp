@@ -126,9 +126,13 @@ extern "C" int quantize_dz_cpu(int dtype, const void* dz_q, const void* dloss, c
     });
 }
 
+// Whether `space` has K numbers beside N: where both take no more than three arrays like z, of which plain PyTorch has
+// four beside de
+static bool counted(int64_t N, int64_t K, int64_t D) { return 2 * (N + K) <= 3 * N * D; }
+
 // Bytes of `space`: of any number of threads
-extern "C" int64_t quantize_de_cpu_workspace(int64_t N, int64_t K, int) {
-    return (N + 2 * K) * int64_t(sizeof(int64_t));
+extern "C" int64_t quantize_de_cpu_workspace(int64_t N, int64_t K, int64_t D, int) {
+    return (N + (counted(N, K, D) ? K : 0)) * int64_t(sizeof(int64_t));
 }
 
 extern "C" int quantize_de_cpu(int dtype, const void* dloss, const void* z, const void* e, const void* index, void* de,
@@ -136,8 +140,10 @@ extern "C" int quantize_de_cpu(int dtype, const void* dloss, const void* z, cons
     if (wrong(N, K, D, threads)) return 1;
     return with_float_or_double(dtype, [&](auto zero) {
         using T = decltype(zero);
-        int64_t* count = (int64_t*)space;
-        const auto rows = sorted((const T*)z, (const int64_t*)index, count, count + K, (T*)de, N, K, D);
+        int64_t* order = (int64_t*)space;
+        const auto rows = counted(N, K, D)
+                              ? sorted((const T*)z, (const int64_t*)index, order, order + N, (T*)de, N, K, D)
+                              : sorted((const T*)z, (const int64_t*)index, order, (T*)de, N, K, D);
         const GradientOfE<T> p = {rows, (const T*)e, (const T*)dloss};
         const auto add = BEST(gradient_of_e<T>);
         each_group(p, threads, [&](int64_t k0, int64_t k1, int64_t d0, int64_t d1) { add(p, k0, k1, d0, d1); });

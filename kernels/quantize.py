@@ -105,7 +105,7 @@ def launch_de(backend, rung, dloss, z, e, index):
     de = torch.empty_like(e_)
     if backend == "cpu":
         threads = torch.get_num_threads()
-        bytes = _library.size("quantize", "cpu", "quantize_de_cpu_workspace", N, K, threads=threads)
+        bytes = _library.size("quantize", "cpu", "quantize_de_cpu_workspace", N, K, D, threads=threads)
         arguments = index, de, z.new_empty(bytes, dtype=torch.uint8), N, K, D
     else:
         arguments = (index, de, N, K, D) if rung == "naive" else (*_library.segments(index, K), de, K, D)

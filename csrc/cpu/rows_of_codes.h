@@ -17,28 +17,54 @@ constexpr int64_t LINE = 16;     // columns that one fetch brings, of floats
 
 template <class T> struct RowsOfCodes {
     const T* z;                      // (N, D)
-    const int64_t *order, *end;      // (rows), (K)
+    const int64_t* index;            // (N)
+    const int64_t *order, *end;      // (rows), (K) or null
     int64_t rows;                    // how many have an index in 0 .. K-1
     T* total;                        // (K, D)
     int64_t K, D;
     int64_t most;    // rows of one code
 
-    int64_t start(int64_t k) const { return k ? end[k - 1] : 0; }
+    int64_t start(int64_t k) const {
+        if (end) return k ? end[k - 1] : 0;
+        return std::lower_bound(order, order + rows, k, [&](int64_t n, int64_t k) { return index[n] < k; }) - order;
+    }
+    int64_t end_of(int64_t k, int64_t start) const {
+        if (end) return end[k];
+        while (start < rows && index[order[start]] == k) start++;
+        return start;
+    }
 };
 
-// count (K), and `space` of N + K numbers for the order
+// By counting, with `order` for N numbers and `end` for K
 template <class T>
-RowsOfCodes<T> sorted(const T* z, const int64_t* index, int64_t* count, int64_t* space, T* total, int64_t N, int64_t K,
+RowsOfCodes<T> sorted(const T* z, const int64_t* index, int64_t* order, int64_t* end, T* total, int64_t N, int64_t K,
                       int64_t D) {
-    int64_t *order = space, *end = order + N, rows = 0;
+    int64_t rows = 0, most = 0;
     auto known = [&](int64_t k) { return k >= 0 && k < K; };
-    std::fill(count, count + K, 0);
+    std::fill(end, end + K, 0);
     for (int64_t n = 0; n < N; n++)
-        if (known(index[n])) count[index[n]]++;
-    for (int64_t k = 0; k < K; rows += count[k++]) end[k] = rows;
+        if (known(index[n])) end[index[n]]++;
+    for (int64_t k = 0; k < K; k++) {
+        const int64_t count = end[k];
+        end[k] = rows, rows += count, most = std::max(most, count);
+    }
     for (int64_t n = 0; n < N; n++)
         if (known(index[n])) order[end[index[n]]++] = n;    // from its start, end[k] grows to its end
-    return {z, order, end, rows, total, K, D, *std::max_element(count, count + K)};
+    return {z, index, order, end, rows, total, K, D, most};
+}
+
+// By comparing: without numbers for each code, where these would take more memory than the rows
+template <class T>
+RowsOfCodes<T> sorted(const T* z, const int64_t* index, int64_t* order, T* total, int64_t N, int64_t K, int64_t D) {
+    int64_t rows = 0, most = 0;
+    for (int64_t n = 0; n < N; n++)
+        if (index[n] >= 0 && index[n] < K) order[rows++] = n;
+    std::sort(order, order + rows, [&](int64_t a, int64_t b) {    // stable, as no two are equal
+        return index[a] != index[b] ? index[a] < index[b] : a < b;
+    });
+    for (int64_t i = 0, start = 0; i < rows; most = std::max(most, ++i - start))
+        if (index[order[i]] != index[order[start]]) start = i;
+    return {z, index, order, nullptr, rows, total, K, D, most};
 }
 
 // add(k0, k1, d0, d1) for all codes and columns. Group g of codes has those that start at row g R or later. Where one
@@ -68,13 +94,13 @@ template <class T, class F> void each_group(const RowsOfCodes<T>& p, int threads
 
 #else
 
-// Columns d ... d+WIDTH-1 of total_k, their sums in registers: of term(k, n, d, at) over the rows n of the code, where
-// at(p) reads at p as many doubles as are added at once
+// Columns d ... d+WIDTH-1 of total_k, their sums in registers: of term(k, n, d, at) over the rows n of the code, which
+// are order[i0] ... order[i1-1], where at(p) reads at p as many doubles as are added at once
 template <int WIDTH, class T, class Term>
-static inline void add_strip(const RowsOfCodes<T>& p, int64_t k, int64_t d, Term term) {
+static inline void add_strip(const RowsOfCodes<T>& p, int64_t k, int64_t i0, int64_t i1, int64_t d, Term term) {
     constexpr int L = LANES<double>;
     vec<double> sum[WIDTH / L] = {};
-    for (int64_t i = p.start(k); i < p.end[k]; i++) {
+    for (int64_t i = i0; i < i1; i++) {
         const T* later = p.z + p.order[std::min(i + AHEAD, p.rows - 1)] * p.D + d;
         for (int byte = 0; byte < WIDTH * int(sizeof(T)); byte += 64) __builtin_prefetch((const char*)later + byte);
 #pragma GCC unroll 8
@@ -87,16 +113,17 @@ static inline void add_strip(const RowsOfCodes<T>& p, int64_t k, int64_t d, Term
 
 // The same for as many strips as there are before d1, then for narrower ones -> the first column that is left
 template <int WIDTH, class T, class Term>
-static inline int64_t add_strips(const RowsOfCodes<T>& p, int64_t k, int64_t d, int64_t d1, Term term) {
-    for (; d + WIDTH <= d1; d += WIDTH) add_strip<WIDTH>(p, k, d, term);
-    if constexpr (WIDTH > 8) return add_strips<WIDTH / 2>(p, k, d, d1, term);
+static inline int64_t add_strips(const RowsOfCodes<T>& p, int64_t k, int64_t i0, int64_t i1, int64_t d, int64_t d1,
+                                 Term term) {
+    for (; d + WIDTH <= d1; d += WIDTH) add_strip<WIDTH>(p, k, i0, i1, d, term);
+    if constexpr (WIDTH > 8) return add_strips<WIDTH / 2>(p, k, i0, i1, d, d1, term);
     return d;
 }
 
 template <class T, class Term>
-static inline void add_column(const RowsOfCodes<T>& p, int64_t k, int64_t d, Term term) {
+static inline void add_column(const RowsOfCodes<T>& p, int64_t k, int64_t i0, int64_t i1, int64_t d, Term term) {
     double sum = 0;
-    for (int64_t i = p.start(k); i < p.end[k]; i++)
+    for (int64_t i = i0; i < i1; i++)
         sum += term(k, p.order[i], d, [](const T* number) { return double(*number); });
     p.total[k * p.D + d] = T(sum);
 }
@@ -105,8 +132,13 @@ static inline void add_column(const RowsOfCodes<T>& p, int64_t k, int64_t d, Ter
 template <class T, class Term>
 static inline void add_codes(const RowsOfCodes<T>& p, int64_t k0, int64_t k1, int64_t d0, int64_t d1, Term term) {
     constexpr int WIDEST = 8 * LANES<double>;    // as many sums as there are registers for
-    for (int64_t k = k0; k < k1; k++)
-        for (int64_t d = add_strips<WIDEST>(p, k, d0, d1, term); d < d1; d++) add_column(p, k, d, term);
+    int64_t i0 = k0 < k1 ? p.start(k0) : 0;
+    for (int64_t k = k0; k < k1; k++) {
+        const int64_t i1 = p.end_of(k, i0);
+        for (int64_t d = add_strips<WIDEST>(p, k, i0, i1, d0, d1, term); d < d1; d++)
+            add_column(p, k, i0, i1, d, term);
+        i0 = i1;
+    }
 }
 
 #endif

@@ -3,8 +3,7 @@
 #include <algorithm>
 #include "driver.h"
 
-extern "C" int64_t code_stats_cpu_workspace(int64_t N, int64_t K, int threads);
-extern "C" int code_stats_cpu(int dtype, const void* z, const void* index, void* count, void* total, void* space,
+extern "C" int code_stats_cpu(int dtype, const void* z, const void* index, void* count, void* total, void* order,
                               int64_t N, int64_t K, int64_t D, int threads);
 
 namespace {
@@ -14,12 +13,11 @@ void drive(int dtype, const std::string& set, double precision, int64_t N, int64
     std::string what = set + " " + std::to_string(N) + "x" + std::to_string(D) + ", " + std::to_string(K) + " codes, " +
                        std::to_string(threads) + " threads";
     Array<T> z(N * D), total(K * D);
-    Array<int64_t> index(N), count(K);
-    Array<char> space(code_stats_cpu_workspace(N, K, threads));
+    Array<int64_t> index(N), count(K), order(N);
     fill(z, 3);
     for (int64_t n = 0; n < N; n++) index[n] = int64_t((uniform() + 1) / 2 * K) * 2 % K;    // some codes get nothing
     for (int64_t n = 10; n < N; n += 11) index[n] = n % 2 ? -1 : K;                         // out of range
-    run(what, code_stats_cpu(dtype, z.p, index.p, count.p, total.p, space.p, N, K, D, threads));
+    run(what, code_stats_cpu(dtype, z.p, index.p, count.p, total.p, order.p, N, K, D, threads));
     for (int64_t k = 0; k < K; k++) {
         expect(what + " count", k, double(count[k]), double(std::count(index.p, index.p + N, k)), 0);
         for (int64_t d = 0; d < D; d++) {

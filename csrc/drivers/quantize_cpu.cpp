@@ -6,7 +6,7 @@ extern "C" int quantize_forward_cpu(int dtype, const void* z, const void* e, con
                                     double beta, int64_t N, int64_t K, int64_t D, int threads);
 extern "C" int quantize_dz_cpu(int dtype, const void* dz_q, const void* dloss, const void* z, const void* e,
                                const void* index, void* dz, double beta, int64_t N, int64_t K, int64_t D, int threads);
-extern "C" int64_t quantize_de_cpu_workspace(int64_t N, int64_t K, int threads);
+extern "C" int64_t quantize_de_cpu_workspace(int64_t N, int64_t K, int64_t D, int threads);
 extern "C" int quantize_de_cpu(int dtype, const void* dloss, const void* z, const void* e, const void* index, void* de,
                                void* space, int64_t N, int64_t K, int64_t D, int threads);
 
@@ -17,7 +17,7 @@ void drive(int dtype, const std::string& set, double precision, int64_t N, int64
     std::string what = set + " " + std::to_string(N) + "x" + std::to_string(D) + ", " + std::to_string(K) + " codes, " +
                        std::to_string(threads) + " threads";
     Walk<T, T, T> w(N, K, D);
-    Array<char> space(quantize_de_cpu_workspace(N, K, threads));
+    Array<char> space(quantize_de_cpu_workspace(N, K, D, threads));
     const void *z = w.z.p, *e = w.e.p, *index = w.index.p;
     run(what, quantize_forward_cpu(dtype, z, e, index, w.z_q.p, w.loss.p, w.beta, N, K, D, threads));
     run(what, quantize_dz_cpu(dtype, w.dz_q.p, w.dloss.p, z, e, index, w.dz.p, w.beta, N, K, D, threads));
@@ -27,7 +27,7 @@ void drive(int dtype, const std::string& set, double precision, int64_t N, int64
 }    // namespace
 
 int main() {
-    const int64_t shapes[][3] = {{0, 2, 3}, {1, 1, 1}, {19, 5, 7}, {70, 3, 40}, {50, 4, 16}, {900, 400, 33}, {5, 2, 0}};
+    const int64_t shapes[][3] = {{0, 2, 3}, {1, 1, 1}, {19, 5, 7}, {70, 3, 40}, {900, 400, 33}, {5, 2, 0}, {60, 90, 1}};
     for (const char* set : {"avx512", "avx2", "portable"}) {
         setenv("GENMINI_CPU", set, 1);
         for (auto& s : shapes)
