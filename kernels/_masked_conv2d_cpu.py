@@ -11,7 +11,10 @@ A filter looks to one side, and PyTorch's convolution pads both alike. Columns a
 either x gets those above by a copy, or y gets as many below, which a copy cuts off: the first where x has few channels,
 the second where it has many, as to pad is to write twice. In a backward pass dy gets the rows below, for filters of
 three rows alone: with more the convolution that gives dK would take twice as long. Both gradients come from one call,
-which lays out x and dy once. Of FEW channels dx is a product of matrices, whose columns are added in place.
+which lays out x and dy once. Of many images only some are convolved at a time, and dK is computed for some outputs at a
+time: so no more is held than by a dense convolution, and it stays in the caches (forward 3.3 ms instead of 5.6 at
+16x64x28x28, 3x3; 0.6 instead of 2.7 at 16x1x28x28->64, 7x7; one thread). Of fewer, or of one, a call holds one copy
+with the border more. Of FEW channels dx is a product of matrices, whose columns are added in place.
 """
 
 import functools
@@ -21,9 +24,11 @@ import torch
 import torch.nn.functional as F
 
 from ._bits import bits_of, masked
-from ._live_taps import live_taps, mask
+from ._live_taps import live_taps, mask, new_image
 
 SPLIT = 14  # measured with 64 and 128 channels, 3x3 to 7x7
+MANY, SOME = 2**21, 2**19  # bytes: of so many images, only some are convolved at a time
+STEP = 16  # outputs whose dK is computed together, or a quarter of all
 FEW = 4  # channels: a convolution computes 16 of dx at a time
 
 
@@ -78,7 +83,28 @@ def of_live(live, dtype):
     return None if live.all() else bits_of(live, dtype)
 
 
+def in_turn(x, weight):
+    """The images that are convolved together: slices of the batch"""
+    N, C, H, W = x.shape
+    O, _, kh, kw = weight.shape
+    images, live = (a * x.element_size() for a in (N * max(C, O) * H * W, O * C * kh * kw // 2))
+    if images < MANY:
+        return [slice(0, N)]
+    step = -(-N * max(SOME, live) // images)
+    return [slice(n, n + step) for n in range(0, N, step)]
+
+
 def cpu(x, weight, bias, kind, colours):
+    images = in_turn(x, weight)
+    if len(images) == 1:
+        return convolved(x, weight, bias, kind, colours)
+    y = new_image(x, len(weight))
+    for n in images:
+        y[n] = convolved(x[n], weight, bias, kind, colours)
+    return y
+
+
+def convolved(x, weight, bias, kind, colours):
     y, H = None, x.shape[2]
     for part in parts(weight.shape, kind, colours, weight.dtype):
         y_part = F.conv2d(padded(x, part.sides), taps(weight, part), bias if y is None else None, padding=part.padding)
@@ -102,13 +128,40 @@ def cpu_both(dy, x, weight, kind, colours):
 
 def gradients(dy, x, weight, kind, colours, wanted):
     """-> dx, dK; what is not wanted as None"""
+    images = in_turn(x, weight)
+    if len(images) == 1 or x.shape[1] <= FEW:
+        return gradients_at_once(dy, x, weight, kind, colours, wanted)
+    dx, dw = None, gradient_in_turn(dy, x, weight, kind, colours) if wanted[1] else None
+    if wanted[0]:
+        dx = new_image(dy, x.shape[1])
+        for n in images:
+            dx[n] = gradients_at_once(dy[n], x[n], weight, kind, colours, (True, False))[0]
+    return dx, dw
+
+
+def gradient_in_turn(dy, x, weight, kind, colours):
+    """dK, of some outputs after the other: each number is a sum over all images"""
+    dw, step = weight.new_zeros(weight.shape), -(-len(weight) // (4 * STEP)) * STEP
+    for part in parts(weight.shape, kind, colours, weight.dtype, True):
+        x_part = padded(x, part.sides)
+        for o in (slice(o, o + step) for o in range(0, len(weight), step)):
+            of_part = o, slice(None), part.rows, part.columns
+            dk = back(padded(dy[:, o], (0, 0, 0, part.below)), x_part, weight[of_part], part, (False, True))[1]
+            dw[of_part] = dk if part.bits is None else masked(dk, part.bits[o])
+    return dw
+
+
+def back(dy, x, k, part, wanted):
+    return torch.ops.aten.convolution_backward(
+        dy, x, k, None, (1, 1), part.padding, (1, 1), False, (0, 0), 1, (*wanted, False))
+
+
+def gradients_at_once(dy, x, weight, kind, colours, wanted):
     dx = dw = None
     by_product = wanted[0] and x.shape[1] <= FEW and x.dtype.itemsize > 2
     for part in parts(weight.shape, kind, colours, weight.dtype, True):
         k, x_part, dy_part = taps(weight, part), padded(x, part.sides), padded(dy, (0, 0, 0, part.below))
-        dx_part, dk, _ = torch.ops.aten.convolution_backward(
-            dy_part, x_part, k, None, (1, 1), part.padding, (1, 1), False, (0, 0), 1,
-            (wanted[0] and not by_product, wanted[1], False))
+        dx_part, dk, _ = back(dy_part, x_part, k, part, (wanted[0] and not by_product, wanted[1]))
         if by_product:
             columns = k.flatten(1).T @ dy_part.flatten(2)  # (C taps, O) (N, O, H W)
             dx_part = F.fold(columns, x_part.shape[2:], k.shape[2:], padding=part.padding)

@@ -14,7 +14,7 @@ import torch
 from . import _backend, _check, _library
 from ._door import last_plan, note
 from ._fold import folding
-from ._plan import direct, plan_of, planned
+from ._plan import as_laid, direct, plan_of, planned
 from ._takes import Remembered, agreement
 
 LIBRARY = torch.library.Library("genmini", "DEF")
@@ -87,8 +87,8 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
         many = isinstance(result, tuple)
         outs = result if many else (result,)
         if strides_of_fake:
-            wanted = empty_outputs(*values) if many else (empty_outputs(*values),)
-            outs = [o if o.stride() == w.stride() else w.copy_(o) for o, w in zip(outs, wanted, strict=True)]
+            wanted = empty_outputs(*(a.to("meta") if isinstance(a, torch.Tensor) else a for a in values))  # no memory
+            outs = [as_laid(o, w.stride()) for o, w in zip(outs, wanted if many else (wanted,), strict=True)]
         else:
             outs = [o.contiguous() for o in outs]
         return tuple(outs) if many else outs[0]
