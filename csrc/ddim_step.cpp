@@ -110,7 +110,8 @@ template <class T> void run_steps(const Problem<T>& p, T* work, int threads) {
 }    // namespace
 
 // dtype: 0 float32, 3 float64. unconditional may be null; noise and seed too, where c is 0. threshold: 0 none, 1
-// static, 2 dynamic, which needs work: a row of D numbers for each thread. Returns 0, or 1 for a bad argument.
+// static, 2 dynamic, which needs work: a row of D numbers for each thread, N at most. Returns 0, or 1 for
+// a bad argument.
 extern "C" int ddim_step_cpu(int dtype, const void* x, const void* output, const void* unconditional, const void* noise,
                              const void* seed, void* x_s, void* work, double w, double p, double q, double a, double k,
                              double c, int64_t threshold, int64_t rank, int64_t N, int64_t D, int threads) {

@@ -262,7 +262,8 @@ template <class T> constexpr int64_t SCRATCH = BLOCK * (BLOCK + 2 * 64 / int64_t
 
 template <class T> void layout(Arena& arena, Forward<T>& p, T*& scratch, int threads) {
     const int64_t blocks = p.blocks();
-    p.packed = arena.take<T>(blocks * BLOCK * p.D), scratch = arena.take<T>(threads * SCRATCH<T>);
+    p.packed = arena.take<T>(blocks * BLOCK * p.D);
+    scratch = arena.take<T>(std::min<int64_t>(threads, blocks) * SCRATCH<T>);
     p.part_v = arena.take<T>(blocks * blocks * BLOCK), p.part_t = arena.take<T>(blocks * blocks * BLOCK);
 }
 
@@ -316,20 +317,27 @@ template <class T> Problem<T> problem(const void* a, const void* b, const void* 
 
 }    // namespace
 
-// Bytes of the workspace of info_nce_cpu and of info_nce_backward_cpu. dtype: 0 float32, 3 float64
+// Bytes of the workspace of either function below. dtype: 0 float32, 3 float64
 extern "C" int64_t info_nce_cpu_workspace(int dtype, int64_t N, int64_t D, int threads) {
-    int64_t bytes = 0;
+    Arena arena;
     with_float_or_double(dtype, [&](auto zero) {
         using T = decltype(zero);
-        Forward<T> forward = {};
-        Gradient<T> gradient = {};
-        forward.N = gradient.N = N, forward.D = gradient.D = D;
-        Arena one, other;
+        Forward<T> p = {};
+        p.N = N, p.D = D;
         T* scratch;
-        layout(one, forward, scratch, threads), layout(other, gradient);
-        bytes = std::max(one.bytes(), other.bytes());
+        layout(arena, p, scratch, threads);
     });
-    return bytes;
+    return arena.bytes();
+}
+extern "C" int64_t info_nce_backward_cpu_workspace(int dtype, int64_t N, int64_t D, int) {
+    Arena arena;
+    with_float_or_double(dtype, [&](auto zero) {
+        using T = decltype(zero);
+        Gradient<T> p = {};
+        p.N = N, p.D = D;
+        layout(arena, p);
+    });
+    return arena.bytes();
 }
 
 // loss (N), and stats (4, N): u, log s, v, log t. Both functions return 0, or 1 for a bad argument.

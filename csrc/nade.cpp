@@ -221,12 +221,17 @@ template <class T> void run_gradient(const Gradient<T>& g, void* workspace, int 
 
 }    // namespace
 
-// Bytes of the workspace of nade_cpu and of nade_backward_cpu. dtype: 0 float32, 3 float64
-extern "C" int64_t nade_cpu_workspace(int dtype, int64_t D, int64_t H, int threads) {
-    int64_t single = std::max(pass_numbers<float>(H), gradient_numbers<float>(D));
-    int64_t wide = std::max(pass_numbers<double>(H), gradient_numbers<double>(D));
+// Bytes of the workspace of either function below. dtype: 0 float32, 3 float64
+extern "C" int64_t nade_cpu_workspace(int dtype, int64_t N, int64_t H, int threads) {
+    const int64_t bytes = dtype == 0 ? 4 * pass_numbers<float>(H) : 8 * pass_numbers<double>(H);
     Arena arena;
-    arena.take<char>(threads * (dtype == 0 ? single * 4 : wide * 8));
+    arena.take<char>(std::min<int64_t>(threads, N) * bytes);
+    return arena.bytes();
+}
+extern "C" int64_t nade_backward_cpu_workspace(int dtype, int64_t D, int64_t H, int threads) {
+    const int64_t bytes = dtype == 0 ? 4 * gradient_numbers<float>(D) : 8 * gradient_numbers<double>(D);
+    Arena arena;
+    arena.take<char>(std::min<int64_t>(threads, H) * bytes);
     return arena.bytes();
 }
 

@@ -39,6 +39,8 @@ bool few_rows(const Problem& p) {
     return p.N < FEW || (in_float && p.N * p.K <= most * p.K + 2048);
 }
 
+bool may_screen(const Problem& p) { return !few_rows(p) && p.D <= WIDEST; }
+
 // ---- memory ---------------------------------------------------------------------------------------------------------
 
 Book layout(Arena& arena, int64_t K, int64_t D) {
@@ -73,9 +75,9 @@ Scratch layout_scratch(Arena& arena, int64_t K, int64_t D) {
 
 }    // namespace
 
-extern "C" int64_t nearest_code_cpu_workspace(int64_t K, int64_t D, int threads) {
+extern "C" int64_t nearest_code_cpu_workspace(int z_dtype, int e_dtype, int64_t N, int64_t K, int64_t D, int threads) {
     Arena arena;
-    layout(arena, K, D);
+    if (may_screen({z_dtype, e_dtype, nullptr, nullptr, nullptr, N, K, D})) layout(arena, K, D);
     for (int t = 0; t < threads; t++) layout_scratch(arena, K, D);
     return arena.bytes();
 }
@@ -90,9 +92,9 @@ extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const v
     Problem p = {z_dtype, e_dtype, z, e, index, N, K, D};
     const int set = instruction_set();
     Arena arena(workspace);
-    Book book = layout(arena, K, D);
+    bool screened = may_screen(p);
+    Book book = screened ? layout(arena, K, D) : Book{};
     book.tiles = ceil_div(K, OF_SET(set, TILE)), book.in_float &= z_dtype != 3 && e_dtype != 3;
-    bool screened = !few_rows(p) && D <= WIDEST;
     // a product takes 20 ps, 10 or 5
     threads = worth_waking(threads, N * K * D, !screened ? 0.02 : book.in_float ? 0.01
                                                                                 : 0.005);

@@ -170,7 +170,7 @@ def launch(backend, rung, x, output, unconditional, noise, seed, w, p, q, a, k, 
     x_s, rank = torch.empty_like(x), rank_of(quantile, D)
     if backend == "cpu":
         threads = torch.get_num_threads()  # read once: the workspace is for so many
-        work = x.new_empty(threads, D if threshold == "dynamic" else 0)
+        work = x.new_empty(min(threads, N), D if threshold == "dynamic" else 0)
         tensors = x, output, unconditional, noise, seed, x_s, work
         numbers = w, p, q, a, k, c, THRESHOLDS.index(threshold), rank, N, D
         _library.call("ddim_step", "cpu", "ddim_step_cpu", x.dtype, *tensors, *numbers, threads=threads)

@@ -24,10 +24,10 @@ Shapes
 Traffic
     Eager PyTorch writes l and both log-softmaxes, reads them again, and adds the gradients of both: 5 N^2 w bytes
     forward, 13 in the gradient, w bytes a number. Here no N x N matrix is stored; the maxima and sums of columns, one
-    pair for each BN rows, are 2 N^2 / BN numbers. Products of 2 N^2 D operations: forward 1, both directions from one;
-    each direction by itself would take 2. Gradient: l again, da and db, 3 on a CPU; 4 on a GPU, where da and db each
-    compute l (and once more for each BE of D beyond the first); eager 2. N = 4096, D = 512, float32: 17 GFLOP a
-    product, and 1.2 GB for eager. Arithmetic is the bound: 2 D operations and two exponentials a number of l.
+    pair for each BN rows, are 2 N^2 / BN numbers. A CPU packs b, to whole blocks of 64 rows; of few pairs
+    eager PyTorch holds less. Products of 2 N^2 D operations: forward 1, for both directions. Gradient: l again, da
+    and db, 3 on a CPU; 4 on a GPU, where da and db each compute l (and once more for each BE of D beyond the first);
+    eager 2. N = 4096, D = 512: 17 GFLOP a product, and 1.2 GB for eager. Arithmetic is the bound.
 
 Not finite
     as F.cross_entropy in both directions: NaN in a row makes every loss and gradient NaN, as every column has that row.
@@ -192,7 +192,7 @@ def launch(backend, rung, a, b, scale):
     a, b = _library.for_native(a, b) if backend == "cpu" else for_interpreter(a, b)
     loss, stats = scale.new_empty(N), scale.new_empty(4, N)
     if backend == "cpu":
-        tensors = a, b, scale, loss, stats, _workspace(a, threads)
+        tensors = a, b, scale, loss, stats, _workspace("info_nce_cpu", a, threads)
         _library.call("info_nce", "cpu", "info_nce_cpu", a.dtype, *tensors, N, D, threads=threads)
         return loss, stats
     (u, log_s, v, log_t), l_nn, constants = stats, loss, _constants(dtype, rung)
@@ -213,7 +213,7 @@ def launch_backward(backend, rung, dloss, a, b, scale, stats):
     da, db = torch.empty_like(a), torch.empty_like(b)
     if backend == "cpu":
         dscale = torch.empty_like(scale)
-        tensors = dloss, a, b, scale, stats, da, db, dscale, _workspace(a, threads)
+        tensors = dloss, a, b, scale, stats, da, db, dscale, _workspace("info_nce_backward_cpu", a, threads)
         _library.call("info_nce", "cpu", "info_nce_backward_cpu", a.dtype, *tensors, N, D, threads=threads)
         return da.to(dtype), db.to(dtype), dscale
     constants, BE, sums = _constants(dtype, rung), side(D, OWNED[dtype.itemsize]), scale.new_empty(N)
@@ -233,8 +233,8 @@ def _constants(dtype, rung):
                 **options(tile, dtype, torch.backends.cuda.matmul, rung == "shared"))
 
 
-def _workspace(a, threads):
-    bytes = _library.size("info_nce", "cpu", "info_nce_cpu_workspace", a.dtype, *a.shape, threads=threads)
+def _workspace(function, a, threads):
+    bytes = _library.size("info_nce", "cpu", f"{function}_workspace", a.dtype, *a.shape, threads=threads)
     return torch.empty(bytes, dtype=torch.uint8)
 
 

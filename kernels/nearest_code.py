@@ -18,6 +18,8 @@ Traffic
     3 N K D operations of the definition in double, or 2 N K D of the screen: a matrix product of (N, D) and (D, K)
     whose N K scores are compared and never stored. z is read twice and its packed form written once, then read K / 128
     times from cache. N = 65536, K = 1024, D = 64: 8.6 GFLOP and 42 MB, where storing the scores would move 537 MB.
+    A CPU holds the packed codes, 4 K D bytes and 16 K, unless rows are few, and for each thread a block of 64 rows with
+    the bounds of up to 1024 groups of codes, half a megabyte: more than so few scores as N K < 2^18 take.
 
 Tiling
     naive         one thread a row: the definition
@@ -73,8 +75,9 @@ def launch(backend, rung, z, e, effort=None):
     (N, D), K, threads = z.shape, len(e), torch.get_num_threads()  # read once: the workspace is for so many
     index, workspace = z.new_empty(N, dtype=torch.int64), None
     if backend == "cpu":
-        bytes = _library.size("nearest_code", "cpu", "nearest_code_cpu_workspace", K, D, threads=threads)
-        arguments = z.dtype, e.dtype, z, e, index, N, K, D, torch.empty(bytes, dtype=torch.uint8)
+        kinds, sizes = (z.dtype, e.dtype), (N, K, D)
+        bytes = _library.size("nearest_code", "cpu", "nearest_code_cpu_workspace", *kinds, *sizes, threads=threads)
+        arguments = *kinds, z, e, index, *sizes, torch.empty(bytes, dtype=torch.uint8)
         _library.call("nearest_code", "cpu", "nearest_code_cpu", *arguments, threads=threads)
         return index
     half, S = rung == "tensor_core", splits(backend, z.device, min(N, ROWS), K)

@@ -23,6 +23,7 @@ Traffic
     Eager PyTorch writes log-softmax (2 w R L), and its gradient fills a tensor with zeros, writes the ones, reads it
     and log-softmax and writes da: 4 w R L. R = 64 x 32 x 32 x 3, L = 256, float32: 201 MB forward, 403 MB gradient,
     against 403 and 805. There are a few operations a byte: memory is the bound.
+    With one level a pixel m and log s take more than its log-softmax: 8 bytes for 4.
     On a CPU a few more: one core of an EPYC with AVX-512 takes 3.4 ns for 16 logits in its caches (0.7 ms for 16 x 256
     x 784, of which exp is half), and 2.4 ms for 512 x 17 x 784, 27 MB of memory; for da 0.8 and 2.9 ms where it lies in
     memory at hand. Of a new da, the system's work on its pages takes longer than that.

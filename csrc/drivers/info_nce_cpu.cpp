@@ -4,6 +4,7 @@
 #include "driver.h"
 
 extern "C" int64_t info_nce_cpu_workspace(int dtype, int64_t N, int64_t D, int threads);
+extern "C" int64_t info_nce_backward_cpu_workspace(int dtype, int64_t N, int64_t D, int threads);
 extern "C" int info_nce_cpu(int dtype, const void* a, const void* b, const void* scale, void* loss, void* stats,
                             void* workspace, int64_t N, int64_t D, int threads);
 extern "C" int info_nce_backward_cpu(int dtype, const void* dloss, const void* a, const void* b, const void* scale,
@@ -17,11 +18,12 @@ void drive(int dtype, const std::string& type, double precision, int64_t N, int6
     std::string what = type + ", " + std::to_string(threads) + " threads, N = " + std::to_string(N);
     Array<T> a(N * D), b(N * D), g(N), loss(N), stats(4 * N), da(N * D), db(N * D), scale(1), dscale(1);
     Array<char> workspace(info_nce_cpu_workspace(dtype, N, D, threads));
+    Array<char> of_backward(info_nce_backward_cpu_workspace(dtype, N, D, threads));
     fill(a), fill(b), fill(g);
     scale[0] = T(1.5);
     run(what, info_nce_cpu(dtype, a.p, b.p, scale.p, loss.p, stats.p, workspace.p, N, D, threads));
-    memset(workspace.p, 0xff, workspace.n);
-    run(what, info_nce_backward_cpu(dtype, g.p, a.p, b.p, scale.p, stats.p, da.p, db.p, dscale.p, workspace.p, N, D,
+    memset(of_backward.p, 0xff, of_backward.n);
+    run(what, info_nce_backward_cpu(dtype, g.p, a.p, b.p, scale.p, stats.p, da.p, db.p, dscale.p, of_backward.p, N, D,
                                     threads));
     // l up to 1.5 D; sums of up to N numbers, each off by some roundings of l
     const double c = double(scale[0]), off = 64 * precision * double(D + 1);

@@ -2,7 +2,8 @@
 // processor has.
 #include "nade_walk.h"
 
-extern "C" int64_t nade_cpu_workspace(int dtype, int64_t D, int64_t H, int threads);
+extern "C" int64_t nade_cpu_workspace(int dtype, int64_t N, int64_t H, int threads);
+extern "C" int64_t nade_backward_cpu_workspace(int dtype, int64_t D, int64_t H, int threads);
 extern "C" int nade_cpu(int dtype, const void* u, void* x, int64_t known, const void* W, const void* V, const void* b,
                         const void* c, void* logits, void* workspace, int64_t N, int64_t D, int64_t H, int threads);
 extern "C" int nade_backward_cpu(int dtype, const void* dl, const void* x, const void* W, const void* V, const void* c,
@@ -15,7 +16,8 @@ template <class T>
 void drive(int dtype, const std::string& type, double precision, int64_t N, int64_t D, int64_t H, int64_t known,
            int threads) {
     Nade<T> e(type + ", " + std::to_string(threads) + " threads", precision, N, D, H, known);
-    Array<char> forth(nade_cpu_workspace(dtype, D, H, threads)), back(nade_cpu_workspace(dtype, D, H, threads));
+    Array<char> forth(nade_cpu_workspace(dtype, N, H, threads));
+    Array<char> back(nade_backward_cpu_workspace(dtype, D, H, threads));
     const T* u = known < D ? e.u.p : nullptr;
     run(e.what, nade_cpu(dtype, u, e.x.p, known, e.W.p, e.V.p, e.b.p, e.c.p, e.logits.p, forth.p, N, D, H, threads));
     run(e.what,

@@ -2,7 +2,8 @@
 // this processor has.
 #include "driver.h"
 
-extern "C" int64_t nearest_code_cpu_workspace(int64_t K, int64_t D, int threads);
+extern "C" int64_t nearest_code_cpu_workspace(int z_dtype, int e_dtype, int64_t N, int64_t K, int64_t D,
+                                              int threads);
 extern "C" const char* nearest_code_cpu_info();
 extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const void* e, int64_t* index, int64_t N,
                                 int64_t K, int64_t D, void* workspace, int threads);
@@ -23,7 +24,7 @@ template <class Z, class E> void drive(int z_dtype, int e_dtype, Data data, int6
     Array<Z> z(N * D);
     Array<E> e(K * D);
     Array<int64_t> index(N);
-    Array<char> workspace(nearest_code_cpu_workspace(K, D, threads));
+    Array<char> workspace(nearest_code_cpu_workspace(z_dtype, e_dtype, N, K, D, threads));
     auto number = [&] { return data == TIES ? floor(2 * uniform()) : uniform() + (data == OFFSET ? 1000 : 0); };
     for (int64_t i = 0; i < N * D; i++) z[i] = from_real<Z>(number());
     for (int64_t i = 0; i < K * D; i++)

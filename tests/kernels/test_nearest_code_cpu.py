@@ -50,13 +50,13 @@ def search(z, e, threads=1, instructions=None):
     """The index by the native kernel, in a workspace that is poisoned, and guarded beyond its end."""
     (N, D), K = z.shape, e.shape[0]
     z, e = z.contiguous(), e.contiguous()
-    bytes = library().nearest_code_cpu_workspace(*map(ctypes.c_int64, (K, D)), threads)
+    kinds = [DTYPES.index(x.dtype) for x in (z, e)]
+    bytes = library().nearest_code_cpu_workspace(*kinds, *map(ctypes.c_int64, (N, K, D)), threads)
     workspace = torch.full((bytes + 64,), 0xCB, dtype=torch.uint8)
     index = torch.full((N + 2,), -7)
     if instructions:
         os.environ["GENMINI_CPU"] = instructions
     try:
-        kinds = [DTYPES.index(x.dtype) for x in (z, e)]
         pointers = [ctypes.c_void_p(x.data_ptr()) for x in (z, e, index[1:])]
         sizes = map(ctypes.c_int64, (N, K, D))
         code = library().nearest_code_cpu(*kinds, *pointers, *sizes, ctypes.c_void_p(workspace.data_ptr()), threads)
