@@ -87,7 +87,7 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
         many = isinstance(result, tuple)
         outs = result if many else (result,)
         if strides_of_fake:
-            wanted = empty_outputs(*(a.to("meta") if isinstance(a, torch.Tensor) else a for a in values))  # no memory
+            wanted = empty_outputs(*map(without_memory, values))
             outs = [as_laid(o, w.stride()) for o, w in zip(outs, wanted if many else (wanted,), strict=True)]
         else:
             outs = [o.contiguous() for o in outs]
@@ -161,6 +161,11 @@ def like(names, inputs, where):
     places = [inputs.index(name) for name in known(names, inputs, f"fake of {where}")]
     empty = lambda a: a.new_empty(a.shape)
     return lambda *values: empty(values[places[0]]) if len(places) == 1 else tuple(empty(values[i]) for i in places)
+
+
+def without_memory(a):
+    """A tensor of these strides, by which a fake may decide: `to` would change some."""
+    return a.new_empty_strided(a.shape, a.stride(), device="meta") if isinstance(a, torch.Tensor) else a
 
 
 def by_name(function, names, where):

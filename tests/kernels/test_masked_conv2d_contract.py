@@ -64,3 +64,13 @@ def test_errors_name_the_argument():
 def test_meta_tensors_pass():
     x, weight, bias, *rest = (a.to("meta") if isinstance(a, torch.Tensor) else a for a in inputs())
     assert ops.masked_conv2d(x, weight, bias, *rest).shape == (2, 5, 4, 5)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_the_memory_order_of_y_is_that_of_the_fake_whatever_the_strides_of_x(backend):
+    x, weight, bias, *rest = inputs(C=4)
+    last = x.to(memory_format=torch.channels_last)
+    for a in (x, last, last[:, :, ::2, ::2], last[:, 1:3], last[:1].expand(x.shape)):
+        with kernels.use(backend):
+            y = ops.masked_conv2d(a, weight[:, : a.shape[1]], bias, *rest)
+        assert y.stride() == room.new_image(a, len(weight)).stride()
