@@ -141,6 +141,7 @@ class Training:
         """All steps that are left, with the best weights in the model at the end -> History"""
         if resume:
             self._load()
+            self.model.train()  # again: what rests may depend on what was loaded
         total, history = self.loop.steps, self.history
         bar = dict(total=total, initial=history.last, unit="step", mininterval=0.1 if sys.stderr.isatty() else 10)
         with (

@@ -7,6 +7,7 @@ from check_models import Killed, at_step, kill, resumes, rows, same_runs, same_w
 
 from genmini import checkpoint, data, models
 from genmini.models.made import MADE
+from genmini.models.vqvae import VQVAE
 from genmini.train import fit
 
 SETS = {name: [data.load(name, split) for split in data.SPLITS]
@@ -86,6 +87,20 @@ def test_filters_in_channels_last_are_resumed_as_they_were(tmp_path):
     model = lambda: made("pixelcnn", dict(width=4, blocks=1), "digits-threshold").to(memory_format=torch.channels_last)
     assert any(not p.is_contiguous() for p in model().parameters())
     resumes(model, *SETS["digits-threshold"][:2], dict(steps=6, every=6, batch=4), stop=3, folder=tmp_path)
+
+
+def test_what_rested_in_a_run_rests_from_the_first_step_on(tmp_path, monkeypatch):
+    """Of a VQ-VAE that learns its prior: a buffer says so, which the run has and a new model has not."""
+    few, loop, seen = SETS["digits-threshold"][:2], dict(steps=4, every=10, batch=16, progress=False), []
+    small = dict(K=8, dim=3, width=4, blocks=1, prior_width=4, prior_blocks=1)
+    parts, again = (made("vqvae", small, "digits-threshold") for _ in range(2))
+    parts.begin("prior", few[0])
+    with at_step(VQVAE, 3, kill), pytest.raises(Killed), monkeypatch.context() as often:
+        often.setattr("genmini.loop.SAVE_EVERY", 0)
+        fit(parts, *few, **loop, run=tmp_path)
+    with at_step(VQVAE, 1, lambda: seen.append(again.codebook.training)):
+        fit(again, *few, **loop, run=tmp_path, resume=True)
+    assert again.with_prior and seen == [False]
 
 
 def test_the_first_checkpoint_follows_the_first_step(tmp_path):
