@@ -270,7 +270,15 @@ def _name(counted, places):
     """The kernel's. Where a function of csrc/own/call.h is launched, to deduce template arguments, that of the kernel
     which this function enters."""
     names = [places[site][0][0] for site in (counted["kernel"], *(site - 1 for site in counted["entered"]))]
-    return short(next((name for name in names if not re.search(r"\{lambda|^emulator::|\blaunch<", name)), names[0]))
+    passes = (name for name in names if not (of_a_lambda(name) or re.search(r"^emulator::|\blaunch<", name)))
+    return next(map(short, passes), "a kernel") if of_a_lambda(names[0]) else short(next(passes, names[0]))
+
+
+def of_a_lambda(function):
+    """Whether this is a lambda's: one launches a kernel whose template arguments are deduced; these may be lambdas."""
+    while (outside := re.sub(r"<[^<>()]*>|\([^<>()]*\)", "", function)) != function:
+        function = outside
+    return "{lambda" in function
 
 
 def _examples(part, arrays):

@@ -22,8 +22,9 @@ QUIET = re.compile(r'//(?:\\\n|[^\n])*|/\*.*?(?:\*/|\Z)|R"(\w*)\(.*?\)\1"|"(?:\\
 NAME = re.compile(r"[A-Za-z_]\w*")
 DYNAMIC = re.compile(r"extern\s+__shared__\s+(?:(?:__align__|alignas)\s*\(\s*\w+\s*\)\s*)?([\w:<>,\s]+?)\s*\b(\w+)"
                      r"\s*\[\s*\]\s*;")
-BOUNDS = r"(?:__launch_bounds__\s*\([^()]*\)\s*)?"
-KERNEL = re.compile(r"(?:template\s*<([^;{}()]*)>\s*)?(?:static\s+|inline\s+)*__global__\s+" + BOUNDS +
+INSIDE = r"(?:[^;{}()]|\((?:[^;{}()]|\([^;{}()]*\))*\))*"  # of brackets, where others may stand
+BOUNDS = rf"(?:__launch_bounds__\s*\({INSIDE}\)\s*)?"
+KERNEL = re.compile(rf"(?:template\s*<({INSIDE})>\s*)?(?:static\s+|inline\s+)*__global__\s+" + BOUNDS +
                     r"(?:static\s+)?void\s+" + BOUNDS + r"(\w+)\s*\(([^{};]*)\)\s*\{")
 
 

@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -228,12 +229,13 @@ def _functions(library):
     """"where code arrays where code arrays ...": where a function lies, its bytes, and what the arrays take that it
     declares __shared__; without lambdas, one of which launches a kernel whose template arguments are deduced."""
     done = subprocess.run(["nm", "-C", "-S", str(library)], capture_output=True, text=True)
-    symbols = re.findall(r"^([0-9a-f]+) ([0-9a-f]+) (\w) (?:void )?(.*)$", done.stdout, re.M)
-    found = {name: [int(at, 16), int(size, 16), 0] for at, size, kind, name in symbols if kind in "tTwW"}
+    symbols = re.findall(r"^([0-9a-f]+) ([0-9a-f]+) (\w) (?:void )?(.*?)(?: \[clone .*)?$", done.stdout, re.M)
+    arrays = Counter()
     for _, size, kind, name in symbols:
-        if kind in "bBdDuV" and (owner := found.get(name.rpartition("::")[0])):
-            owner[2] += int(size, 16)
-    return " ".join(f"{at} {code} {arrays}" for name, (at, code, arrays) in found.items() if "{lambda" not in name)
+        if kind in "bBdDuV":
+            arrays[name.rpartition("::")[0]] += int(size, 16)
+    return " ".join(f"{int(at, 16)} {int(size, 16)} {arrays[name]}" for at, size, kind, name in symbols
+                    if kind in "tTwW" and not counters.of_a_lambda(name))
 
 
 def _run(library, seconds):

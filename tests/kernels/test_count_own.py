@@ -59,6 +59,14 @@ template <class T> __global__ void many(T* x) {
     s[threadIdx.x] = x[threadIdx.x];
     x[threadIdx.x] += s[threadIdx.x];
 }
+template <class T> static __global__ void fixed(T* x, int by) {    // g++ makes a copy of it for one value of by
+    __shared__ T s[13000];
+    s[threadIdx.x] = x[threadIdx.x];
+    x[threadIdx.x] += s[threadIdx.x ^ by];
+}
+template <class F> __global__ void __launch_bounds__(int(sizeof(float)) * 16) each(float* x, F f) {
+    x[threadIdx.x] = f(threadIdx.x);
+}
 __global__ void ends(float* x) {
     x[threadIdx.x] = 1;
 #ifndef __CUDACC__
@@ -94,6 +102,8 @@ int main(int argc, char** argv) {
 #ifndef __CUDACC__    // which does not compile it
     if (is("arrays")) { Array<float> x(32); much<13000><<<1, 32>>>(x); }
     if (is("deduced arrays")) { Array<float> x(32); many<<<1, 32>>>(x); }
+    if (is("copied arrays")) { Array<float> x(32); fixed<<<1, 32>>>(x, 0); }
+    if (is("promised to f")) { Array<float> x(65); each<<<1, 65>>>(x.p, [](auto i) { return float(i); }); }
 #endif
     if (is("fresh")) {
         int4* a;
@@ -152,6 +162,8 @@ SEEN = {  # WAY: what is said of it
             "must allow them",
     "arrays": "LAUNCH: 52000 bytes of arrays declared __shared__; nvcc takes at most 49152",
     "deduced arrays": "LAUNCH: 52000 bytes of arrays declared __shared__; nvcc takes at most 49152",
+    "copied arrays": "LAUNCH: 52000 bytes of arrays declared __shared__; nvcc takes at most 49152",
+    "promised to f": "LAUNCH: a block of (65,1,1) threads; the kernel's __launch_bounds__ promise at most 64",
     "promised": "LAUNCH: a block of (65,1,1) threads; the kernel's __launch_bounds__ promise at most 64",
     "ends": "LAUNCH: thread (3,0,0) of block (0,0,0) called exit, which is the host's",
     "empty": "LAUNCH: a launch of 0 blocks, which CUDA calls an error",
@@ -394,3 +406,13 @@ def test_nvcc_compiles_the_same_call(here, monkeypatch):
     assert sorted(path.name for path in here.iterdir()) == ["k.cu", "more.h"]
     assert not list(library.path.parent.rglob("pwned*"))
 
+
+@pytest.mark.parametrize("function, wanted", [
+    ("void each<main::{lambda(int)#2}>(int, main::{lambda(int)#2})", False),
+    ("void f<float>(float*) [clone .constprop.0]", False),
+    ("decltype (((*(({lambda((auto:1)...)#1} const* const)0)).(operator()<int>))(static_cast<int&&>({parm#1}))) "
+     "main::{lambda((auto:1)...)#1}::_FUN<int, main::{lambda(int)#2}>(int, main::{lambda(int)#2})", True),
+    ("host<float>(float*)::{lambda((auto:1)...)#2}::operator()<float*>(float*) const", True),
+])
+def test_a_kernel_whose_template_argument_is_a_lambda_is_none(function, wanted):
+    assert count.of_a_lambda(function) == wanted

@@ -18,6 +18,9 @@ def test_kernels_are_found():
     """Those with a body, outside of comments and quotes."""
     assert [str(kernel) for kernel in unit.kernels(SOURCE)] == [
         "many<class T, int N>(const T* __restrict__ x, T* y)", "one(float *x, int n = 3)"]
+    (kernel,) = unit.kernels("template <class T, int N = (sizeof(T) > 4)>\n__global__ void "
+                             "__launch_bounds__(int(sizeof(T)) * 16) k(T* x) {}")
+    assert str(kernel) == "k<class T, int N = (sizeof(T) > 4)>(T* x)"
     assert not unit.has_main(SOURCE) and unit.has_main("\nint main(int argc, char** argv) {}")
     assert not unit.has_main("// int main() {\n/* \nint main() */ int domain() {")
 
