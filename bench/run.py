@@ -61,7 +61,10 @@ def run(names, threads=None):
 
 
 def store(rows):
-    """Replace the rows of this room with these numbers of threads in the file of this machine, keep the others."""
+    """Replace the rows of this room with these numbers of threads in the file of this machine, keep the others. A room
+    may have none here: front_door on a GPU."""
+    if not rows:
+        return
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / (re.sub(r"[^a-z0-9]+", "-", rows[0]["device"].lower()).strip("-") + ".csv")
     of = lambda row: (row["room"], str(row["threads"]))
@@ -69,7 +72,7 @@ def store(rows):
     old = list(csv.DictReader(path.open())) if path.exists() else []
     rows = sorted([row for row in old if of(row) not in fresh] + rows, key=lambda row: row["room"])
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer = csv.DictWriter(file, dict.fromkeys(key for row in rows for key in row))
         writer.writeheader()
         writer.writerows(rows)
     print(f"stored in {path.relative_to(HERE.parent)}\n")
@@ -196,7 +199,7 @@ def document():
     blocks, reasons = [], list(csv.DictReader(REASONS.open())) if REASONS.exists() else []
     for path in sorted(RESULTS.glob("*.csv")):
         rows = list(csv.DictReader(path.open()))
-        if path == REASONS or "room" not in rows[0]:
+        if path == REASONS or not rows or "room" not in rows[0]:
             continue  # or the results of trained models
         versions = dict.fromkeys(f"PyTorch {row['torch']}, Triton {row['triton']}, Python {row['python']}"
                                  for row in rows)
@@ -210,11 +213,13 @@ def document():
 
 
 def main():
+    from genmini.cli._options import positive
+
     parser = argparse.ArgumentParser(description="Time every room beside its peers and beside the machine's limits.")
     parser.add_argument("rooms", nargs="*", metavar="ROOM", help=f"which (default: all): {', '.join(rooms())}")
     parser.add_argument("--check", action="store_true",
                         help=f"store nothing; exit 1 where a row has twice under {ENOUGH} of its best rival's speed")
-    parser.add_argument("--threads", type=int, nargs="+", metavar="N",
+    parser.add_argument("--threads", type=positive, nargs="+", metavar="N",
                         help="with how many threads (default: on a CPU with all and then with one)")
     parser.add_argument("--write", action="store_true", help="only write docs/measured.md from the stored results")
     options = parser.parse_args()

@@ -196,12 +196,23 @@ def test_a_room_runs_with_all_threads_and_with_one_and_its_rows_replace_those(mo
             assert seen == wanted and torch.get_num_threads() == 2
         (path,) = tmp_path.glob("*.csv")
         assert sorted(row["threads"] for row in csv.DictReader(path.open())) == ["1", "2", "3"]
+        run.store([{**rows[0], "room": "s", "new": 4}])  # beside rows of before this column
+        run.store([])  # a room that has no case here
+        assert [row["new"] for row in csv.DictReader(path.open())] == ["", "", "", "4"]
         Bench.THREADS = (1,)
         assert [row["threads"] for row in next(run.run(["r"]))] == [1]
         del Bench.THREADS
         assert [row["threads"] for row in next(run.run(["steps"]))] == [2]
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "1.5"])
+def test_a_number_of_threads_is_from_1(threads, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["run.py", "nade", "--check", "--threads", threads])
+    with pytest.raises(SystemExit, match="2"):
+        run.main()
+    assert "--threads" in capsys.readouterr().err
 
 
 def test_what_a_call_holds_stands_beside_its_time_unless_that_takes_seconds(monkeypatch):
@@ -270,6 +281,16 @@ def test_the_measured_page_is_that_of_the_stored_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "MEASURED", page)
     run.document()
     assert page.read_text() == (DOCS / "measured.md").read_text(), "python bench/run.py --write"
+
+
+@pytest.mark.parametrize("content", ["", "room,case,what"])
+def test_a_file_without_rows_has_no_table(content, tmp_path, monkeypatch):
+    (tmp_path / "cpu.csv").write_text(content)
+    page = tmp_path / "measured.md"
+    page.write_text("<!-- bench -->before<!-- /bench -->after")
+    monkeypatch.setattr(run, "RESULTS", tmp_path), monkeypatch.setattr(run, "MEASURED", page)
+    run.document()
+    assert page.read_text() == "<!-- bench -->\n\n<!-- /bench -->after"
 
 
 def test_the_table_of_other_libraries_is_that_of_the_stored_rows(tmp_path):
