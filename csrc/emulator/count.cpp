@@ -227,7 +227,8 @@ bool guesses() { return may_guess = true; }
 void atomic(const char* name, const void* site, const void* at, size_t size) {
     if (running.thread < 0) return;
     if (!strcmp(name, "atomicCAS")) hazards.proved((uintptr_t)at);
-    hazards.look_at_loads(), hazards.order.atomic(running.thread, (uintptr_t)at);
+    bool shared = dynamic.has((uintptr_t)at) || statics.has((uintptr_t)at);
+    hazards.look_at_loads(), hazards.order.atomic(running.thread, (uintptr_t)at, shared);
     record(ATOMIC, site, __builtin_frame_address(0), (uintptr_t)at, size, strcmp(name, "atomicExch") != 0);
 }
 void load_read_only(const void* site, const void* at, size_t size) {

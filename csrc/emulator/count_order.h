@@ -7,7 +7,8 @@
 //   __threadfence and     a write, a fence, an atomic operation, and in another thread an atomic operation at the same
 //   atomic operations     address, a fence, a read: the write is before the read. Barriers may stand between these,
 //                         and another thread on their other side. Nothing else orders two blocks: where one of the
-//                         fences is __threadfence_block, both threads must be of one block
+//                         two fences is __threadfence_block, both threads must be of one block. Who is behind a fence
+//                         passes on by the next one what others passed on to it
 //
 // Shuffles, votes and ldmatrix order no memory, and neither does an atomic operation alone. The emulator runs one block
 // after the other, so that an atomic operation sees all that were made before at its address.
@@ -35,7 +36,6 @@ class Order {
     struct Fence {    // what its thread knew of its own block
         uint32_t first_epoch, epoch;
         int warp;
-        bool of_block;    // __threadfence_block: nothing to other blocks
         uint32_t clock[32];
     };
     using Fences = std::shared_ptr<const std::vector<int>>;    // ascending numbers; null: none
@@ -43,23 +43,31 @@ class Order {
     bool clocks_run = false;
     std::vector<Block> blocks = {{0, 0}};    // of this launch, in the order in which they ran
     std::vector<Fence> fences;
-    int first_of_block = 0;    // fence
-    // Of each thread: the fences that it is behind; those that it will be behind after its next fence; and those that
-    // an atomic operation of it leaves to the next one at the same address
-    Fences behind[1024], met[1024], told[1024];
-    int own[1024] = {};    // and the last fence of the thread itself, + 1, until others share it
-    std::unordered_map<uintptr_t, Fences> left;
+    // Of each thread: the fences that it is behind; those that it will be behind after its next __threadfence; those
+    // after any fence; and those that an atomic operation of it leaves to the next one at the same address, in its
+    // block and in later ones
+    Fences behind[1024], met[1024], met_here[1024], told[1024], told_far[1024];
+    int own[1024] = {}, own_far[1024] = {};    // and its last fence, its last __threadfence, + 1, until others share it
+    struct Left {    // at an address: by the blocks before; by this block, to it and to later ones
+        Fences before, here, far;
+        uint32_t first_epoch;    // of this block
+    };
+    std::unordered_map<uintptr_t, Left> left[2];    // in global memory; in shared memory, until the block ends
 
-    Fences once, with, made;    // the last sum: the next thread of the block mostly wants the same
+    struct Sum {
+        Fences all, more, both;
+    } sums[8];    // the last ones: the next thread of the block mostly wants the same
+    unsigned oldest = 0;
     void add(Fences& all, const Fences& more) {
         if (!more || all == more) return;
-        if (all && all == once && more == with) {
-            all = made;
-            return;
-        }
+        for (const Sum& sum : sums)
+            if (all && all == sum.all && more == sum.more) {
+                all = sum.both;
+                return;
+            }
         auto both = std::make_shared<std::vector<int>>();
         if (all) std::set_union(all->begin(), all->end(), more->begin(), more->end(), std::back_inserter(*both));
-        if (all) once = all, with = more, made = all = both;
+        if (all) sums[oldest++ % 8] = {all, more, both}, all = both;
         else all = more;
     }
     // Threads that meet learn from each other
@@ -72,17 +80,23 @@ class Order {
     }
     void join_all(int first, uint32_t lanes, int count) {
         if (fences.empty()) return;
+        share(own, told, first, lanes, count), share(own_far, told_far, first, lanes, count);
+        for (auto* of : {&behind, &met, &met_here, &told, &told_far}) join(*of, first, lanes, count);
+    }
+    void share(int (&last)[1024], Fences (&of)[1024], int first, uint32_t lanes, int count) {
         auto fresh = std::make_shared<std::vector<int>>();
         for (int t = first; t < first + count; t++)
-            if ((count > 32 || lanes >> (t - first) & 1) && own[t]) fresh->push_back(own[t] - 1), own[t] = 0;
+            if ((count > 32 || lanes >> (t - first) & 1) && last[t]) fresh->push_back(last[t] - 1), last[t] = 0;
         std::sort(fresh->begin(), fresh->end());
-        if (!fresh->empty()) add(told[first + (count > 32 ? 0 : __builtin_ctz(lanes))], fresh);
-        for (auto* of : {&behind, &met, &told}) join(*of, first, lanes, count);
+        if (!fresh->empty()) add(of[first + (count > 32 ? 0 : __builtin_ctz(lanes))], fresh);
     }
     void threads_begin() {
         if (clocks_run) memset(clock, 0, sizeof clock), clocks_run = false;
         if (!fences.empty())
-            for (int t = 0; t < 1024; t++) behind[t] = met[t] = told[t] = nullptr, own[t] = 0;
+            for (int t = 0; t < 1024; t++) {
+                for (auto* of : {&behind, &met, &met_here, &told, &told_far}) (*of)[t] = nullptr;
+                own[t] = own_far[t] = 0;
+            }
     }
     bool behind_a_fence_after(const Moment& a, int thread) const {
         if (!behind[thread]) return false;
@@ -91,7 +105,6 @@ class Order {
         for (; i != behind[thread]->end(); i++) {    // of the block of a and not before it, then of later ones
             const Fence& f = fences[size_t(*i)];
             if (a.epoch < f.first_epoch) return false;
-            if (f.of_block && !of_this_block(a)) continue;
             if (a.epoch < f.epoch || (a.thread / 32 == f.warp && f.clock[a.thread % 32] > a.clock)) return true;
         }
         return false;
@@ -100,11 +113,11 @@ class Order {
 public:
     void launch_begins() {
         threads_begin();
-        launch = ++epoch, blocks.clear(), fences.clear(), left.clear();
+        launch = ++epoch, blocks.clear(), fences.clear(), left[0].clear();
     }
     void block_begins(int64_t index) {
         threads_begin();
-        blocks.push_back({++epoch, index}), first_of_block = int(fences.size());
+        blocks.push_back({++epoch, index}), left[1].clear();
     }
     void barrier() { epoch++, join_all(0, 0, 1024); }
     void warp_meets(int warp, uint32_t lanes) {
@@ -118,22 +131,23 @@ public:
     }
     void fence(int thread, bool of_block) {
         clock[thread][thread % 32]++, clocks_run = true;
-        if (of_block && met[thread]) {    // those of other blocks wait for a __threadfence
-            const std::vector<int>& all = *met[thread];
-            auto here = std::lower_bound(all.begin(), all.end(), first_of_block);
-            auto own_block = std::make_shared<std::vector<int>>(here, all.end());
-            if (!own_block->empty()) add(behind[thread], own_block);
-        } else add(behind[thread], met[thread]), met[thread] = nullptr;
-        Fence f = {blocks.back().first_epoch, epoch, thread / 32, of_block, {}};
+        add(behind[thread], met_here[thread]), met_here[thread] = nullptr;
+        if (!of_block) add(behind[thread], met[thread]), met[thread] = nullptr;
+        Fence f = {blocks.back().first_epoch, epoch, thread / 32, {}};
         memcpy(f.clock, clock[thread], sizeof f.clock);
         add(told[thread], behind[thread]);
         fences.push_back(f), own[thread] = int(fences.size());
+        if (!of_block) add(told_far[thread], behind[thread]), own_far[thread] = own[thread];
     }
-    void atomic(int thread, uintptr_t at) {
+    void atomic(int thread, uintptr_t at, bool shared) {
         if (fences.empty()) return;
-        Fences& here = left[at];
-        add(met[thread], here), add(here, told[thread]);
-        if (own[thread]) add(here, std::make_shared<std::vector<int>>(1, own[thread] - 1));
+        Left& l = left[shared][at];
+        if (l.first_epoch != blocks.back().first_epoch)
+            add(l.before, l.far), l.here = l.far = nullptr, l.first_epoch = blocks.back().first_epoch;
+        add(met[thread], l.before), add(met_here[thread], l.here);
+        add(l.here, told[thread]), add(l.far, told_far[thread]);
+        if (own[thread]) add(l.here, std::make_shared<std::vector<int>>(1, own[thread] - 1));
+        if (own_far[thread]) add(l.far, std::make_shared<std::vector<int>>(1, own_far[thread] - 1));
     }
 
     Moment now(int thread) const { return {epoch, clock[thread][thread % 32], thread}; }

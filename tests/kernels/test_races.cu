@@ -273,6 +273,48 @@ template <bool bug> __global__ void heard_of_the_block(const float* x, float* y)
     y[101] = sum;
 }
 
+template <bool bug> __global__ void fenced_twice(const float* x, float* y) {
+    if (threadIdx.x) return;
+    y[blockIdx.x] = x[blockIdx.x];    // fenced_twice: one
+    if (!bug) __threadfence();
+    __threadfence_block();
+    if (!is_last<false, true>(y + 100)) return;
+    __threadfence_block();
+    float sum = 0;
+    for (int b = 0; b < int(gridDim.x); b++) sum += y[b];    // fenced_twice: other
+    y[101] = sum;
+}
+template <bool bug> __global__ void handed_on(const float*, float* y) {    // the last thread speaks for its block
+    __shared__ int here;
+    if (threadIdx.x == 0) here = 0;
+    __syncthreads();
+    y[64 * blockIdx.x + threadIdx.x] = 1;    // handed_on: one
+    if (bug) __threadfence();
+    else __threadfence_block();
+    if (atomicAdd(&here, 1) != 63) return;
+    if (bug) __threadfence_block();
+    else __threadfence();
+    if (!is_last<false, true>(y + 1100)) return;
+    float sum = 0;
+    for (int i = 0; i < 64 * int(gridDim.x); i++) sum += y[i];    // handed_on: other
+    y[1101] = sum;
+}
+template <bool bug> __global__ void handed_in(const float* x, float* y) {    // thread 0 hears for its block
+    int *ticket = (int*)y + 100, *here = (int*)y + 200 + blockIdx.x;
+    if (threadIdx.x == 0) {
+        y[blockIdx.x] = x[blockIdx.x];    // handed_in: one
+        __threadfence();
+        atomicAdd(ticket, 1);
+        if (bug) __threadfence_block();
+        else __threadfence();
+    }
+    if (atomicAdd(here, 1) != 63 || atomicAdd(ticket, 0) != int(gridDim.x)) return;
+    __threadfence_block();
+    float sum = 0;
+    for (int b = 0; b < int(gridDim.x); b++) sum += y[b];    // handed_in: other
+    y[101] = sum;
+}
+
 // ---- what nobody wrote, and what somebody wrote ---------------------------------------------------------------------
 template <bool bug> __global__ void empty(const float*, float* y) {
     __shared__ float s[64];
@@ -378,6 +420,9 @@ RUN(passed_on, 4, 32)
 RUN(within, 2, 64)
 RUN(told_the_block, 4, 32)
 RUN(heard_of_the_block, 4, 32)
+RUN(fenced_twice, 4, 32)
+RUN(handed_on, 4, 64)
+RUN(handed_in, 4, 64)
 RUN(empty, 2, 64)
 RUN(empty_rest, 1, 64)
 RUN(empty_dynamic, 1, 64)
