@@ -126,9 +126,8 @@ extern "C" int quantize_dz_cpu(int dtype, const void* dz_q, const void* dloss, c
     });
 }
 
-// Whether `space` has K numbers beside N: where both take no more than three arrays like z, of which plain PyTorch has
-// four beside de
-static bool counted(int64_t N, int64_t K, int64_t D) { return 2 * (N + K) <= 3 * N * D; }
+// Whether `space` has K numbers beside N: where both take no more than one array like z in float
+static bool counted(int64_t N, int64_t K, int64_t D) { return 2 * (N + K) <= N * D; }
 
 // Bytes of `space`: of any number of threads
 extern "C" int64_t quantize_de_cpu_workspace(int64_t N, int64_t K, int64_t D, int) {

@@ -19,7 +19,7 @@ Traffic
     whose N K scores are compared and never stored. z is read twice and its packed form written once, then read K / 128
     times from cache. N = 65536, K = 1024, D = 64: 8.6 GFLOP and 42 MB, where storing the scores would move 537 MB.
     A CPU holds the packed codes, 4 K D bytes and 16 K, unless rows are few, and for each thread a block of 64 rows with
-    the bounds of up to 1024 groups of codes, half a megabyte: more than so few scores as N K < 2^18 take.
+    the bounds of up to 1024 groups of codes, half a megabyte: more than the scores take where N < D, or N K < 2^19.
 
 Tiling
     naive         one thread a row: the definition

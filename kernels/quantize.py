@@ -21,6 +21,7 @@ Traffic
     The step reads z and writes z_q, 8 N D bytes in float32, and gathers e from cache; dz reads dz_q and z and writes
     dz, 12 N D; de reads z once, 4 N D, and one sort of the indices. Eager PyTorch moves 76 N D forward: gather
     4, twice subtract 12, square 8 and sum 4, then z + (e - z) 24. Memory is the bound.
+    For de a CPU holds the order of the rows, 8 N bytes: with one column 4 N more than plain PyTorch.
 
 Tiling
     naive    a thread a row gathers its code, writes z_q and adds the loss; a thread an element (n, d) of dz divides to

@@ -99,7 +99,12 @@ def more_of_one_code(what, N, K, D):  # 8 N bytes of order, where one-hot vector
 
 
 def more_of_few_distances(what, N, K, D):  # a block of rows in each thread, with bounds of up to 1024 groups of codes
-    return threads(64) * (2**19 + 1024 * D) if N * K < 2**18 else 0
+    few = N < D or N * K < 2**19 * threads(64)
+    return threads(64) * (2**19 + 1024 * D) + 84 * K if few else 0
+
+
+def more_of_few_columns(what, N, K, D):  # the order of the rows, 8 N bytes, where plain PyTorch has 4 N D
+    return 4 * N if D == 1 and what == "both" else 0
 
 
 def more_of_few_pairs(what, N, D):  # b is packed to whole blocks of 64 rows; a block of l and one of its exponentials
@@ -107,14 +112,16 @@ def more_of_few_pairs(what, N, D):  # b is packed to whole blocks of 64 rows; a 
 
 
 def more_of_few_units(what, N, D, H):  # 16 rows of a and h in each thread; of a gradient the marks of 64 units
-    if N * D * H >= 2**15:
+    if N * D * H >= 2**17 * threads(H):
         return 0
     return threads(N) * (4 * 32 * (H + 32) + 64) if what == "forward" else threads(H) * 256 * (161 + D + 32)
 
 
-def more_of_uncut_images(what, N, C, O, H, k):  # one copy with the rows and columns around
-    image = 4 * max(C, O) * H * H
-    return 4 * N * max(C, O) * (H + k // 2) * (H + k - 1) if N == 1 or N * image < 2**21 else 0
+def more_of_uncut_images(what, N, C, O, H, k):  # two copies with the rows and columns around; of few channels, columns
+    image, columns = 4 * max(C, O) * H * H, 8 * C * k * (k // 2 + 1) * H * H if what == "both" and C <= 4 else 0
+    copy = 4 * N * max(C, O) * (H + k // 2) * (H + k - 1)
+    copies = 2 if N == 1 or N * image < 2**21 else int(O < C or O <= 16)
+    return copies * copy + min(N * columns, max(columns, 2**19))
 
 
 LAWS = [
@@ -140,10 +147,10 @@ LAWS = [
           [(1, 1, 1), (1, 900, 3), (300, 2, 1), (300, 1, 64), (1, 1, 64), (2000, 64, 16)],
           lambda N, K, D: [some(N, D), below(K, N), K], gradient=False, more=more_of_one_code),
     *each("quantize_step", ops.quantize_step, quantize,
-          [(1, 1, 1), (1, 900, 3), (900, 2, 1), (900, 800, 1), (64, 512, 64), (2000, 64, 16)],
-          lambda N, K, D: [some(N, D), some(K, D), below(K, N)]),
+          [(1, 1, 1), (1, 900, 3), (900, 2, 1), (300, 1000, 1), (1000, 3000, 3), (64, 512, 64), (2000, 64, 16)],
+          lambda N, K, D: [some(N, D), some(K, D), below(K, N)], more=more_of_few_columns),
     *each("nearest_code", ops.nearest_code, bench_nearest_code.expanded,
-          [(1, 1, 1), (1, 900, 3), (1, 2000, 64), (300, 64, 1), (4096, 512, 16)],
+          [(1, 1, 1), (1, 900, 3), (1, 2000, 64), (300, 64, 1), (100, 3000, 200), (4096, 512, 16)],
           lambda N, K, D: [some(N, D), some(K, D)], gradient=False, more=more_of_few_distances),
     *each("q_sample", bench_q_sample.room, bench_q_sample.eager, ROWS,
           lambda N, D: [some(N, D), below(1000, N), ANGLE.cos(), ANGLE.sin()], gradient=False),
@@ -154,14 +161,17 @@ LAWS = [
           lambda N, D: [some(N, D), some(N, D), torch.tensor(3.0)], more=more_of_few_pairs),
     *each("masked_linear", ops.masked_linear, plain.masked_linear, [(1, 1, 1), (64, 100, 300), (500, 2, 3)],
           lambda N, K, J: [some(N, K), some(J, K), some(J), below(9, K), below(9, J)]),
-    *each("nade", ops.nade, bench_nade.loop_log_prob, [(1, 1, 1), (1, 50, 3), (100, 50, 40), (300, 2, 16)],
+    *each("nade", ops.nade, bench_nade.loop_log_prob,
+          [(1, 1, 1), (1, 50, 3), (1, 200, 200), (100, 50, 40), (300, 2, 16)],
           lambda N, D, H: [below(2, N, D).to(torch.uint8), some(H, D), some(D, H), some(D), some(H)],
           more=more_of_few_units),
     *each("masked_conv2d A", lambda *a: ops.masked_conv2d(*a, "A"), dense("A"),
-          [(1, 1, 8, 1, 7), (16, 1, 64, 28, 7), (1, 16, 16, 16, 3), (2, 128, 128, 16, 3), (4, 128, 128, 32, 3)],
+          [(1, 1, 8, 1, 7), (16, 1, 64, 28, 7), (16, 4, 8, 40, 7), (2, 3, 1, 40, 7), (1, 16, 16, 16, 3),
+           (16, 64, 64, 16, 3), (8, 128, 8, 40, 7), (2, 128, 128, 16, 3), (4, 128, 128, 32, 3)],
           images, more=more_of_uncut_images),
     *each("masked_conv2d B", lambda *a: ops.masked_conv2d(*a, "B"), dense("B"),
-          [(1, 1, 8, 1, 7), (1, 64, 64, 96, 3), (2, 64, 64, 64, 3), (16, 64, 64, 28, 3), (16, 64, 64, 16, 5)],
+          [(1, 1, 8, 1, 7), (1, 64, 64, 96, 3), (64, 5, 16, 40, 3), (2, 64, 64, 64, 3), (16, 64, 64, 28, 3),
+           (16, 64, 64, 16, 5)],
           images, more=more_of_uncut_images),
 ]
 
