@@ -131,6 +131,8 @@ def _launches(words, shown, found):
 
 def _to_be_deduced(callee, found):
     """Whether several kernels have this name, or one with more template arguments than are written."""
+    if callee.rstrip().endswith("]"):
+        return False
     name, _, arguments = callee.partition("<")
     name, given = NAME.findall(name)[-1], split(arguments.strip().removesuffix(">"))
     same = [kernel for kernel in found if kernel.name == name]
@@ -138,8 +140,17 @@ def _to_be_deduced(callee, found):
 
 
 def _callee(words, at):
-    """Where the name begins that ends before here, with its template arguments and namespaces; None if none does."""
+    """Where the name begins that ends before here, with its template arguments, namespaces and indices; None if none
+    does."""
     at = len(words[:at].rstrip())
+    while at and words[at - 1] == "]":  # of an array of pointers to kernels
+        depth = 0
+        while at:
+            at -= 1
+            depth += (words[at] in ")]}") - (words[at] in "([{")
+            if not depth:
+                break
+        at = len(words[:at].rstrip())
     if at and words[at - 1] == ">":
         angles = others = 0
         while at:

@@ -57,7 +57,7 @@ def test_what_cpp_does_not_have_is_rewritten(text, wanted):
 
 @pytest.mark.parametrize("callee, deduced", [
     ("many", True), ("many<float>", True), ("many<float, 3>", False), ("one", False), ("a::one", False),
-    ("twice", True), ("unknown", False),
+    ("twice", True), ("unknown", False), ("twice[0]", False), ("a::all[n[1] + 2][many(3)]", False),
 ])
 def test_cpp_finds_out_which_kernel_is_meant(callee, deduced):
     """Where not all template arguments are written, or several kernels have the name."""
