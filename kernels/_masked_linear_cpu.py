@@ -4,8 +4,8 @@ The backend `cpu` of kernels/masked_linear.py. Of some outputs at a time (`rows`
 them sees are multiplied (kernels/_spans.py). Degrees in another order may leave few tiles dead: then they are sorted,
 with the rows and columns of W, and of a block of rows of x after the other, whose results are put back in the order
 given; for FEW rows of x that would take longer than to multiply all of W. A small product, or one of a thin W, is not
-worth cutting: it takes the whole mask. What depends on the degrees alone is computed once for their values, and kept:
-masks of the last degrees, as many as 256 MiB hold, and whole masks up to KEPT.
+worth cutting: it takes the whole mask, up to KEPT. What depends on the degrees alone is computed once for their values,
+and kept: masks of the last degrees, as many as 256 MiB hold.
 """
 
 import functools
@@ -205,9 +205,9 @@ def order_of(N, *values):
 
 
 def _small(N, in_degree, out_degree):
-    """Whether a product of N rows is, or its W thin; no rows count as one, as the mask would not be small."""
+    """Whether a product of N rows is, or its W thin, and its mask is kept: to compute it would take longer."""
     K, J = len(in_degree), len(out_degree)
-    return max(N, 1) * J * K <= SMALL or min(J, K) <= THIN
+    return J * K <= KEPT and (N * J * K <= SMALL or min(J, K) <= THIN)
 
 
 def _layout(weight):
@@ -226,9 +226,7 @@ def _tensors(*values):
 
 
 def _whole(in_degree, out_degree, strict, dtype, turned):
-    """The bits of the whole mask, (J, K)"""
-    if len(in_degree) * len(out_degree) > KEPT:
-        return _masked(in_degree, out_degree, strict, dtype, turned)
+    """The bits of the whole mask, (J, K), of at most KEPT weights"""
     return _bits(*_values(in_degree, out_degree), strict, dtype, turned)
 
 

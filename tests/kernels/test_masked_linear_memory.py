@@ -21,7 +21,7 @@ def held(call):
 
 @pytest.mark.parametrize("order", ["sorted", "shuffled"])
 @pytest.mark.parametrize("N, K, J", [(64, 784, 2048), (700, 784, 1024), (400, 1024, 1024), (150, 300, 500),
-                                     (64, 64, 64)])
+                                     (64, 64, 64), (1, 520, 2050)])
 def test_no_call_holds_more_than_the_eager_form(N, K, J, order):
     in_degree, out_degree = (torch.arange(n) % (min(K, J) - 1) for n in (K, J))
     if order == "sorted":
