@@ -70,17 +70,17 @@ def test_matches(run, shape, dtype):
 @pytest.mark.parametrize("C, O, kh, kw, kind, colours",
                          [(6, 5, 3, 3, "A", 1), (3, 6, 5, 3, "B", 3), (7, 3, 7, 7, "B", 1), (5, 2, 5, 1, "A", 1)])
 def test_matches_in_each_form_of_a_cpu(split, in_turn, C, O, kh, kw, kind, colours, monkeypatch):
-    """Two convolutions are worth it where many channels meet, one image after the other where images are many, but both
+    """Two convolutions are worth it where many channels meet, some images after the other where they are many, but both
     are right everywhere; for images of one pixel, too."""
     (run,) = [run for run in RUNS if run.backend == "cpu"]
     monkeypatch.setattr(_masked_conv2d_cpu, "split", lambda *_: split)
     if in_turn:
-        for name in ("MANY", "SOME", "STEP"):
+        for name in ("MANY", "COLUMNS"):
             monkeypatch.setattr(_masked_conv2d_cpu, name, 1)
     _masked_conv2d_cpu.parts.cache_clear()
     try:
         for H, W in ((5, 6), (1, 1)):
-            matches(run, ops.masked_conv2d, inputs(2, C, O, H, W, kh, kw, kind, colours), torch.float32, room.reference)
+            matches(run, ops.masked_conv2d, inputs(3, C, O, H, W, kh, kw, kind, colours), torch.float32, room.reference)
     finally:
         _masked_conv2d_cpu.parts.cache_clear()
 

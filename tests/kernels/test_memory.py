@@ -120,7 +120,7 @@ def more_of_few_units(what, N, D, H):  # 16 rows of a and h in each thread; of a
 def more_of_uncut_images(what, N, C, O, H, k):  # two copies with the rows and columns around; of few channels, columns
     image, columns = 4 * max(C, O) * H * H, 8 * C * k * (k // 2 + 1) * H * H if what == "both" and C <= 4 else 0
     copy = 4 * N * max(C, O) * (H + k // 2) * (H + k - 1)
-    copies = 2 if N == 1 or N * image < 2**21 else int(O < C or O <= 16)
+    copies = 2 if N < 8 or N * image < 2**21 else int(O < C or O <= 16)
     return copies * copy + min(N * columns, max(columns, 2**19))
 
 

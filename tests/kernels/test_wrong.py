@@ -126,7 +126,7 @@ MUTANTS = [
           "a gradient moved by a row", "cpu"),
     Wrong("masked_conv2d", CONV_CPU, "y[:, :, :H] if", "y[:, :, -H:] if", "the rows above cut off", "cpu"),
     Wrong("masked_conv2d", CONV_CPU, "y[n] = convolved(x[n]", "y[n] = convolved(x[:1]", "one image for all", "cpu"),
-    Wrong("masked_conv2d", CONV_CPU, "padded(dy[:, o]", "padded(dy[:, :1]", "the first output for all", "cpu"),
+    Wrong("masked_conv2d", CONV_CPU, "dw is None else dw.add_(dw_n)", "dw is None else dw_n", "the last dK", "cpu"),
     Wrong("masked_conv2d", CONV_CPU, "dx is None else dx.add_(dx_part)", "dx is None else dx_part", "= for +=", "cpu"),
     Wrong("code_stats", BY_CODE, "d + WIDTH <= d1; d += WIDTH", "d + WIDTH <= d1; d += WIDTH + 1",
           "a column forgotten", "cpu"),
