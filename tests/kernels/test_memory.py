@@ -120,7 +120,7 @@ def more_of_few_units(what, N, D, H):  # 16 rows of a and h in each thread; of a
 def more_of_uncut_images(what, N, C, O, H, k):  # two copies with the rows and columns around; of few channels, columns
     image, columns = 4 * max(C, O) * H * H, 8 * C * k * (k // 2 + 1) * H * H if what == "both" and C <= 4 else 0
     copy = 4 * N * max(C, O) * (H + k // 2) * (H + k - 1)
-    copies = 2 if N < 8 or N * image < 2**21 else int(O < C or O <= 16)
+    copies = 2 if N < 8 or N * image < 2**25 else int(O < C or O <= 16)
     return copies * copy + min(N * columns, max(columns, 2**19))
 
 
@@ -170,8 +170,8 @@ LAWS = [
            (16, 64, 64, 16, 3), (8, 128, 8, 40, 7), (2, 128, 128, 16, 3), (4, 128, 128, 32, 3)],
           images, more=more_of_uncut_images),
     *each("masked_conv2d B", lambda *a: ops.masked_conv2d(*a, "B"), dense("B"),
-          [(1, 1, 8, 1, 7), (1, 64, 64, 96, 3), (64, 5, 16, 40, 3), (2, 64, 64, 64, 3), (16, 64, 64, 28, 3),
-           (16, 64, 64, 16, 5)],
+          [(1, 1, 8, 1, 7), (1, 64, 64, 96, 3), (64, 5, 16, 40, 3), (64, 5, 64, 48, 3), (96, 64, 16, 40, 3),
+           (2, 64, 64, 64, 3), (16, 64, 64, 28, 3), (16, 64, 64, 16, 5)],
           images, more=more_of_uncut_images),
 ]
 
