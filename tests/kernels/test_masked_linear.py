@@ -23,7 +23,7 @@ from check import (
 )
 from genmini.kernels import _masked_linear_cpu
 from genmini.kernels import masked_linear as room
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from genmini import kernels, ops
@@ -257,6 +257,8 @@ runs_of = st.lists(st.integers(1, 200), min_size=1, max_size=4)  # ascending one
 
 @given(in_runs=runs_of, out_runs=runs_of, strict=st.booleans(), many=st.booleans(), transposed=st.booleans(),
        turned=st.booleans(), dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
+@example(in_runs=[33], out_runs=[33, 55, 200], strict=False, many=True, transposed=False, turned=False,
+         dtype=torch.float32)
 def test_the_spans_of_a_cpu_are_the_mask(in_runs, out_runs, strict, many, transposed, turned, dtype):
     """The live inputs of some outputs, but for their mixed ones that the bits mask, in the order of the plan"""
     in_degree, out_degree = (torch.cat([torch.arange(n) for n in runs]) for runs in (in_runs, out_runs))
@@ -266,7 +268,8 @@ def test_the_spans_of_a_cpu_are_the_mask(in_runs, out_runs, strict, many, transp
     mask = mask.T if transposed else mask
     found = torch.zeros_like(mask)
     steps = _masked_linear_cpu._steps(*values, many, transposed, dtype, turned)
-    for rows, seen in zip(found.split(_masked_linear_cpu.rows(len(found))), steps, strict=True):
+    side = order.side if order else _masked_linear_cpu.rows(len(found))
+    for rows, seen in zip(found.split(side), steps, strict=True):
         assert dtype.itemsize > 2 or len(seen) <= 1  # a sum of 16 bits in two parts is rounded twice
         for live, mixed, bits in seen:
             rows.narrow(1, *live)[:] = True
