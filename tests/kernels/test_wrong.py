@@ -31,6 +31,7 @@ STEP_CPU, BY_CODE, ROW_SUMS = "csrc/quantize.cpp", "csrc/cpu/rows_of_codes.h", "
 STATS_CPU = "csrc/code_stats.cpp"
 KL, KL_CPU = "kernels/gaussian_kl.py", "csrc/gaussian_kl.cpp"
 LINEAR_CPU, CONV_CPU = "kernels/_masked_linear_cpu.py", "kernels/_masked_conv2d_cpu.py"
+SORTED_CPU = "kernels/_masked_linear_sorted.py"
 NOISE, NOISE_CPU = "kernels/_noise.py", "csrc/cpu/noise.h"
 STEP_BACK, STEP_BACK_CPU = "kernels/ddim_step.py", "csrc/ddim_step.cpp"
 NOISED, NOISED_CPU = "kernels/q_sample.py", "csrc/q_sample.cpp"
@@ -108,12 +109,15 @@ MUTANTS = [
     Wrong("masked_linear", LINEAR_CPU, "out > in_degree if strict else out >= in_degree", "out >= in_degree",
           "an off-by-one mask", "cpu"),
     Wrong("masked_linear", LINEAR_CPU, "live[0] + mixed[0]", "live[0]", "the mask of other inputs", "cpu"),
-    Wrong("masked_linear", LINEAR_CPU, "dx, 1, order.k_back", "dx, 1, order.k",
+    Wrong("masked_linear", SORTED_CPU, "dx, 1, order.k_back", "dx, 1, order.k",
           "a gradient left in another order", "cpu"),
-    Wrong("masked_linear", LINEAR_CPU, "beta=int(n > 0)", "beta=0", "dW of the last block of rows alone", "cpu"),
-    Wrong("masked_linear", LINEAR_CPU, "part.addmm_(x.narrow(1, *live), w.T)",
-          "torch.mm(x.narrow(1, *live), w.T, out=part)",
-          "= for +=", "cpu"),
+    Wrong("masked_linear", SORTED_CPU, "beta=int(n > 0)", "beta=0", "dW of the last block of rows alone", "cpu"),
+    Wrong("masked_linear", LINEAR_CPU, "part.addmm_(x_seen, w.T)", "torch.mm(x_seen, w.T, out=part)", "= for +=",
+          "cpu"),
+    Wrong("masked_linear", LINEAR_CPU, "(sum(mixed), live[1])", "(sum(mixed) + 1, live[1])",
+          "an input lost after the mixed ones", "cpu"),
+    Wrong("masked_linear", SORTED_CPU, "_columns(x_block, order.k,", "_columns(x_block, order.k_back,",
+          "columns in another order", "cpu"),
     Wrong("masked_linear", SPANS, "runs[-1] = range(runs[-1].start", "runs[-1] = range(t", "a span cut short",
           "cpu"),
     Wrong("masked_linear", SPANS, "place(mixed) if mixed", "place(mixed[:1]) if mixed", "mixed tiles taken for full",
