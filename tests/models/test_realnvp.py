@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from check import fair
 from check_models import density_of_the_plane
 from torch import nn
 
@@ -136,11 +137,14 @@ def test_actnorm_is_set_by_the_first_batch_in_training():
     assert torch.equal(norm(x)[0], x) and not norm.ready
     out, logdet = norm.train()(x)
     assert norm.ready
-    torch.testing.assert_close(out.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
-    torch.testing.assert_close(out.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-4, rtol=0)
-    torch.testing.assert_close(logdet, (-16 * x.std((0, 2, 3), correction=0).log().sum()).expand(64))
-    again, _ = norm(x + 7)
-    torch.testing.assert_close(again - out, 7 * norm.s.exp().expand_as(x))  # it stays as it is
+    std, mean = torch.std_mean(x.double(), (0, 2, 3), correction=0, keepdim=True)
+    sizes = (x.double().abs() + mean.abs()) / std  # x exp(s) and t; eight roundings, none of more than these
+    assert ((out - (x - mean) / std).abs() <= 8 * 2**-24 * sizes.max()).all()
+    of_std = lambda x: (-16 * x.std((0, 2, 3), correction=0).log().sum()).expand(64)
+    fair(logdet, of_std(x.double()), of_std(x), torch.float32)
+    again, _ = norm(x + 7)  # it stays as it is: to seven roundings, none of more than again and 7 exp(s)
+    most = (again.abs().max() + 7 * norm.s.exp().max()).item()
+    torch.testing.assert_close(again - out, 7 * norm.s.exp().expand_as(x), rtol=0, atol=7 * 2**-24 * most)
     assert (norm(torch.ones(4, 3, 4, 4))[0].isfinite().all()
             and ActNorm((2,)).train()(torch.ones(1, 2))[0].isfinite().all())
 

@@ -276,7 +276,7 @@ def test_the_shipped_network_is_what_its_readme_says_it_is():
 
 def test_levels_are_stretched_and_mnist_is_cut_and_averaged():
     network, x = metrics.network(), data.load("digits", "test").x[:5]
-    torch.testing.assert_close(network(x, 17), network(x * 10, 161), rtol=1e-5, atol=1e-5)
+    assert all(map(torch.equal, network(x, 17), network(x * 10, 161)))
     small = torch.rand(2, 8, 8).double()
     large = torch.zeros(2, 28, 28).double()
     large[:, 4:24, 4:24] = (small.repeat_interleave(5, 1).repeat_interleave(5, 2)

@@ -56,8 +56,10 @@ def figures(monkeypatch):
 def test_draws_around_a_code_lie_at_one_distance_in_deviations_of_the_codes():
     z, sigma = torch.randn(50, 3), torch.tensor([1.0, 10.0, 0.0])
     near = continuity.around(z, 0.5, torch.tensor([1.0, 10.0, 100.0]), torch.Generator().manual_seed(0))
-    lengths = ((near - z) / torch.tensor([1.0, 10.0, 100.0])).norm(dim=1)
-    torch.testing.assert_close(lengths, torch.full((50,), 0.5 * math.sqrt(6)), rtol=1e-4, atol=0)
+    lengths = ((near - z).double() / torch.tensor([1.0, 10.0, 100.0])).norm(dim=1)
+    # near is rounded once, near - z once more, and what is added to z six times
+    within = 2**-24 * (near.abs().norm(dim=1) + 8 * lengths).max().item()
+    torch.testing.assert_close(lengths, torch.full_like(lengths, 0.5 * math.sqrt(6)), rtol=0, atol=within)
     assert torch.equal(continuity.around(z, 1, sigma, torch.Generator())[:, 2], z[:, 2])
 
 
