@@ -129,6 +129,12 @@ def density_of_the_plane(model):
     assert often.sum() > 10 and chi2 < often.sum() + 5 * math.sqrt(2 * often.sum()), (chi2, often.sum())
 
 
+def estimate_and_error(log_w):
+    """log p of weights (k, N), and its error to first order: that of the mean of w, divided by that mean"""
+    log_p = log_w.logsumexp(0) - math.log(len(log_w))
+    return log_p, (log_w - log_p).exp().std(0) / len(log_w) ** 0.5
+
+
 def completes(model, n=50, **how):
     """Known numbers are kept, what stands in the place of the others has no effect, and a sample is completed to itself
     by its own noise. how: what `sample` takes beside it."""

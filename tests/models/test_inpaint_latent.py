@@ -33,6 +33,11 @@ def integrated(model, y=None):
     return log_p.logsumexp(1)
 
 
+def near(found, exact):
+    """Five standard errors, and the bias of the log of a mean: about half of its variance"""
+    assert abs(found.mean().item() - exact) < 5 * found.std().item() / len(found) ** 0.5 + found.var().item() + 1e-12
+
+
 @pytest.mark.parametrize("hides", ["last", "left", "nothing"])
 def test_a_vae_draws_what_the_integral_over_z_gives(hides):
     model = latent()
@@ -43,7 +48,8 @@ def test_a_vae_draws_what_the_integral_over_z_gives(hides):
     every, p = truth(model, x, known, log_p)
     found = model.log_hidden(x.expand(200, 2, 3), known=known)
     exact = p[(every == x).flatten(1).all(1)].log().item()
-    assert found.mean().item() == pytest.approx(exact, abs=0.02) and found.std() < 0.1
+    near(found, exact)
+    assert found.std() < 0.1
 
 
 def test_a_conditional_vae_draws_given_the_class():
@@ -82,7 +88,7 @@ def check_poor_search():
     check_draws(model, known, x, log_p)
     every, p = truth(model, x, known, log_p)
     exact = p[(every == x).flatten(1).all(1)].log().item()
-    assert model.log_hidden(x.expand(300, 2, 3), known=known).mean().item() == pytest.approx(exact, abs=0.03)
+    near(model.log_hidden(x.expand(300, 2, 3), known=known), exact)
     both = torch.stack([x, 1 - x]).repeat_interleave(500, 0)
     follows(model.inpaint(both, known=known, n=1)[0, :500], *truth(model, x, known, log_p))
 

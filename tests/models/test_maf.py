@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from check_models import density_of_the_plane, differentiable
+from check_models import density_of_the_plane, differentiable, estimate_and_error
 from torch.utils.flop_counter import FlopCounterMode
 
 import genmini
@@ -202,7 +202,8 @@ def test_images_are_levels(coupling):
     p = torch.special.ndtr((0.1 + 0.8 * torch.arange(6, dtype=torch.float64) / 5).logit()).diff()
     with torch.no_grad():
         bound = model.log_prob(x.repeat(4000, 1, 1)).view(4000, 20)
-    torch.testing.assert_close(bound.logsumexp(0) - math.log(4000), p[x].log().flatten(1).sum(1), atol=0.04, rtol=0)
+    estimate, error = estimate_and_error(bound)
+    assert ((estimate - p[x].log().flatten(1).sum(1)).abs() < 5 * error).all()  # of 20: a false alarm in 80,000 seeds
     drawn = flow(scale=0.2, shape=(4, 4), levels=17, hidden=(30,), coupling=coupling).sample(40)
     assert drawn.dtype == torch.uint8 and drawn.shape == (40, 4, 4) and drawn.max() <= 16 and len(drawn.unique()) > 5
     assert MAF((2,), levels=1000).eval().sample(3).dtype == torch.int64

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from check import drawn_from
-from check_models import space
+from check_models import estimate_and_error, space
 from torch.distributions import Normal, kl_divergence
 
 from genmini import data
@@ -94,12 +94,6 @@ def test_more_draws_are_a_higher_bound():
     one = model.iwae(x, k=50)
     torch.manual_seed(5)
     assert torch.equal(one, model.log_weights(x, k=50).logsumexp(0) - math.log(50))
-
-
-def estimate_and_error(log_w):
-    """log p of weights (k, N), and its error to first order: that of the mean of w, divided by that mean"""
-    log_p = log_w.logsumexp(0) - math.log(len(log_w))
-    return log_p, (log_w - log_p).exp().std(0) / len(log_w) ** 0.5
 
 
 def test_log_prob_misses_log_p_by_the_error_of_the_mean_of_its_weights(monkeypatch):
