@@ -53,10 +53,11 @@ def test_the_translators_loss_is_that_of_the_formulas(shape, body, loss):
     """(1) to (4), (6) and (7), image by image; and the update is the mean over a batch of both sets."""
     model = small(shape, loss=loss, body=body)
     x, y = two_sets(shape=shape)
-    expected = torch.tensor([by_hand(model, each, k) for each, k in zip(x, y.tolist(), strict=True)]).double()
+    expected = torch.tensor([by_hand(model, each, k) for each, k in zip(x, y.tolist(), strict=True)],
+                            dtype=torch.float64)
     parts = model.figures(x, y)
     assert list(parts) == ["adversarial", "cycle", "identity"]
-    torch.testing.assert_close(torch.stack(list(parts.values()), 1), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(torch.stack(list(parts.values()), 1), expected, rtol=1e-13, atol=1e-14)
     total = parts["adversarial"] + 2 * parts["cycle"] + 0.5 * parts["identity"]
     torch.testing.assert_close(model.loss(x, y), total, rtol=1e-14, atol=0)
     torch.testing.assert_close(next(model.updates(Batch(x, y)))[1], total.mean(), rtol=1e-14, atol=0)

@@ -45,7 +45,7 @@ def test_enlarging_keeps_planes_away_from_the_border():
         inner = slice(edge, 16 - edge)
         shown = conditions.shown(ramp, what)
         assert shown.shape == ramp.shape
-        torch.testing.assert_close(shown[..., inner, inner], ramp[..., inner, inner])
+        assert torch.equal(shown[..., inner, inner], ramp[..., inner, inner])  # 32nds of integers: float32 has them
         assert abs(shown[..., 0, 0] - ramp[..., 0, 0]) > 0.3, "where nothing lies beyond, the nearest mean stands"
 
 
