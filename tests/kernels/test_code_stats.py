@@ -79,7 +79,8 @@ def test_any_leading_dimensions(run, shape):
     with run.use():
         count, total = ops.code_stats(z, index, 3)
     assert count.tolist() == [0, index.numel(), 0] and count.dtype == torch.int64
-    torch.testing.assert_close(total[1], z.reshape(-1, 4).sum(0))
+    rows = z.reshape(-1, 4).double()
+    assert ((total[1] - rows.sum(0)).abs() <= len(rows) * 2**-24 * rows.abs().sum(0)).all()  # a sum in any order
     assert total[::2].count_nonzero() == 0
 
 

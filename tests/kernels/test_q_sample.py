@@ -224,7 +224,9 @@ def test_a_time_outside_the_schedule_reads_nothing(run):
     arguments = (a.to(device) for a in (x0, t, around[3:6], around[3:6]))
     x_t, v = launcher(*arguments, torch.ones_like(x0).to(device), None, "v")
     assert (x_t[[0, 2, 3]] == 0).all() and (v[[0, 2, 3]] == 0).all()
-    torch.testing.assert_close(x_t[[1, 4]].cpu(), torch.tensor([[0.9], [0.7]]) * (x0[[1, 4]] + 1))
+    x, a = x0[[1, 4]].double(), torch.tensor([[0.9], [0.7]], dtype=torch.float64)
+    within = 4 * 2**-24 * a * (x.abs() + 1)  # a, sigma = a, two products and their sum are rounded
+    assert ((x_t[[1, 4]].cpu() - a * (x + 1)).abs() <= within).all()
 
 
 @everywhere

@@ -144,7 +144,8 @@ def test_the_codebook_gradient_has_the_same_bits_every_time(run):
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(found[0], other) for other in found)
-    torch.testing.assert_close(found[0][0], -2 * z.double().sum(0).float())
+    of_sum = 3000 * 2**-24 * 2 * z.double().abs().sum(0)  # float32, in any order
+    assert ((found[0][0] + 2 * z.double().sum(0)).abs() <= of_sum).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
