@@ -95,9 +95,12 @@ extern "C" int nearest_code_cpu(int z_dtype, int e_dtype, const void* z, const v
     bool screened = may_screen(p);
     Book book = screened ? layout(arena, K, D) : Book{};
     book.tiles = ceil_div(K, OF_SET(set, TILE)), book.in_float &= z_dtype != 3 && e_dtype != 3;
-    // a product takes 20 ps, 10 or 5
-    threads = worth_waking(threads, N * K * D, !screened ? 0.02 : book.in_float ? 0.01
-                                                                                : 0.005);
+    // A product takes 20 ps, 10 or 5. A thread also waits for the codes that another packs: for 60,000 numbers as long
+    // as it takes to begin, and no longer for those that its cache does not hold
+    const double product = !screened ? 0.02 : book.in_float ? 0.01
+                                                            : 0.005;
+    const double waits = screened ? std::min<int64_t>(K * D, 1 << 18) / 60e3 : 0;
+    threads = worth_waking(threads, N * K * D, product / (1 + waits));
     std::vector<Scratch> scratch;
     for (int t = 0; t < threads; t++) scratch.push_back(layout_scratch(arena, K, D));
 

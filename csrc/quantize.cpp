@@ -127,7 +127,7 @@ extern "C" int quantize_dz_cpu(int dtype, const void* dz_q, const void* dloss, c
 }
 
 // Whether `space` has K numbers beside N: where both take no more than one array like z in float
-static bool counted(int64_t N, int64_t K, int64_t D) { return 2 * (N + K) <= N * D; }
+static bool counted(int64_t N, int64_t K, int64_t D) { return 2 * (N + K) <= N * D || N > UINT32_MAX; }
 
 // Bytes of `space`: of any number of threads
 extern "C" int64_t quantize_de_cpu_workspace(int64_t N, int64_t K, int64_t D, int) {
@@ -137,6 +137,7 @@ extern "C" int64_t quantize_de_cpu_workspace(int64_t N, int64_t K, int64_t D, in
 extern "C" int quantize_de_cpu(int dtype, const void* dloss, const void* z, const void* e, const void* index, void* de,
                                void* space, int64_t N, int64_t K, int64_t D, int threads) {
     if (wrong(N, K, D, threads)) return 1;
+    if (D == 0) return 0;
     return with_float_or_double(dtype, [&](auto zero) {
         using T = decltype(zero);
         int64_t* order = (int64_t*)space;

@@ -8,6 +8,7 @@
 // double and in the order of the rows: results depend on the data alone. An index outside 0 .. K-1 adds nothing.
 #ifndef SET
 #include <algorithm>
+#include <type_traits>
 #include "threads.h"
 
 namespace {
@@ -36,26 +37,30 @@ template <class T> struct RowsOfCodes {
 };
 
 // By counting, with `order` for N numbers and `end` for K
-template <class T>
-RowsOfCodes<T> sorted(const T* z, const int64_t* index, int64_t* order, int64_t* end, T* total, int64_t N, int64_t K,
+template <class T, class Count>
+RowsOfCodes<T> sorted(const T* z, const int64_t* index, int64_t* order, Count* end, T* total, int64_t N, int64_t K,
                       int64_t D) {
     int64_t rows = 0, most = 0;
     auto known = [&](int64_t k) { return k >= 0 && k < K; };
-    std::fill(end, end + K, 0);
+    std::fill(end, end + K, Count(0));
     for (int64_t n = 0; n < N; n++)
         if (known(index[n])) end[index[n]]++;
     for (int64_t k = 0; k < K; k++) {
         const int64_t count = end[k];
-        end[k] = rows, rows += count, most = std::max(most, count);
+        end[k] = Count(rows), rows += count, most = std::max(most, count);
     }
     for (int64_t n = 0; n < N; n++)
         if (known(index[n])) order[end[index[n]]++] = n;    // from its start, end[k] grows to its end
-    return {z, index, order, end, rows, total, K, D, most};
+    if constexpr (std::is_same_v<Count, int64_t>) return {z, index, order, end, rows, total, K, D, most};
+    else return {z, index, order, nullptr, rows, total, K, D, most};
 }
 
-// By comparing: without numbers for each code, where these would take more memory than the rows
+// The same with `order` alone: by comparing where codes are so many that their counts take longer; else the total, of
+// D >= 1 numbers a code, is memory for the counts until sums are written there. N is at most 2^32 - 1
 template <class T>
 RowsOfCodes<T> sorted(const T* z, const int64_t* index, int64_t* order, T* total, int64_t N, int64_t K, int64_t D) {
+    static_assert(sizeof(uint32_t) <= sizeof(T));
+    if (K / 32 <= N) return sorted(z, index, order, (uint32_t*)total, total, N, K, D);
     int64_t rows = 0, most = 0;
     for (int64_t n = 0; n < N; n++)
         if (index[n] >= 0 && index[n] < K) order[rows++] = n;

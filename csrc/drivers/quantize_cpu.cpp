@@ -27,7 +27,16 @@ void drive(int dtype, const std::string& set, double precision, int64_t N, int64
 }    // namespace
 
 int main() {
-    const int64_t shapes[][3] = {{0, 2, 3}, {1, 1, 1}, {19, 5, 7}, {70, 3, 40}, {900, 400, 33}, {5, 2, 0}, {60, 90, 1}};
+    const int64_t shapes[][3] = {
+        {0, 2, 3},
+        {1, 1, 1},
+        {19, 5, 7},
+        {70, 3, 40},
+        {900, 400, 33},
+        {5, 2, 0},
+        {60, 90, 1},
+        {2, 99, 3},
+    };
     for (const char* set : {"avx512", "avx2", "portable"}) {
         setenv("GENMINI_CPU", set, 1);
         for (auto& s : shapes)
