@@ -2,7 +2,7 @@
 
     python bench/run.py                      every room, on a CPU with all threads and again with one
     python bench/run.py affine_coupling      one
-    python bench/run.py --threads 1          with one thread alone; the rows of other numbers of threads stay
+    python bench/run.py --threads 1 nade     with one thread alone; the rows of other numbers of threads stay
     python bench/run.py --check nade         exit 1 where a row is twice behind its best rival; stores nothing
     python bench/run.py --write              write docs/measured.md from the stored results
 
@@ -212,17 +212,27 @@ def document():
     MEASURED.write_text(re.sub(r"<!-- bench -->.*<!-- /bench -->", lambda _: block, MEASURED.read_text(), flags=re.S))
 
 
-def main():
+def _threads(word):
+    """A number of threads; the name of a room, which may follow them, as it is."""
     from genmini.cli._options import positive
 
+    return word if word in rooms() else positive(word)
+
+
+def main():
     parser = argparse.ArgumentParser(description="Time every room beside its peers and beside the machine's limits.")
     parser.add_argument("rooms", nargs="*", metavar="ROOM", help=f"which (default: all): {', '.join(rooms())}")
     parser.add_argument("--check", action="store_true",
                         help=f"store nothing; exit 1 where a row has twice under {ENOUGH} of its best rival's speed")
-    parser.add_argument("--threads", type=positive, nargs="+", metavar="N",
+    parser.add_argument("--threads", type=_threads, nargs="+", metavar="N",
                         help="with how many threads (default: on a CPU with all and then with one)")
     parser.add_argument("--write", action="store_true", help="only write docs/measured.md from the stored results")
     options = parser.parse_args()
+    options.rooms += [word for word in options.threads or () if isinstance(word, str)]
+    counts = [count for count in options.threads or () if isinstance(count, int)]
+    if options.threads and not counts:
+        parser.error("--threads takes numbers: --threads 1 2 ROOM")
+    options.threads = counts or None
     unknown = set(options.rooms) - set(rooms())
     if unknown:
         parser.error(f"no bench for {', '.join(sorted(unknown))}; there are {', '.join(rooms())}")

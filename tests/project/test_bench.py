@@ -215,6 +215,22 @@ def test_a_number_of_threads_is_from_1(threads, monkeypatch, capsys):
     assert "--threads" in capsys.readouterr().err
 
 
+def test_rooms_may_follow_the_numbers_of_threads(monkeypatch, capsys):
+    """They were read as numbers: "invalid positive value: 'nade'"."""
+    seen = []
+    monkeypatch.setattr(run, "check", lambda names, measured: seen.append((names, measured.keywords["threads"])) or [])
+    for words in (["--threads", "1", "2", "nade", "quantize"], ["nade", "--threads", "1", "2", "quantize"]):
+        monkeypatch.setattr("sys.argv", ["run.py", "--check", *words])
+        with pytest.raises(SystemExit, match="0"):
+            run.main()
+    assert seen == [(["nade", "quantize"], [1, 2])] * 2
+    for words, message in ((["--threads", "nade"], "--threads takes numbers"), (["--threads", "1", "mad"], "mad")):
+        monkeypatch.setattr("sys.argv", ["run.py", "--check", *words])
+        with pytest.raises(SystemExit, match="2"):
+            run.main()
+        assert message in capsys.readouterr().err
+
+
 def test_what_a_call_holds_stands_beside_its_time_unless_that_takes_seconds(monkeypatch):
     monkeypatch.setattr(limits, "times", lambda candidates, *_: dict.fromkeys(candidates, (1.0, 0.9, 1.1)))
     took = measure.times({"a": lambda: torch.zeros(1000, device=measure.DEVICE).sum()})
