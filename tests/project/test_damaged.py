@@ -40,6 +40,14 @@ def old_format(run):
     path.write_text(json.dumps({**content, "format": 1}))
 
 
+def test_run_json_has_a_line_for_each_key(unfinished):
+    """A person reads it, and the state of a long training takes one line of it."""
+    lines = (unfinished / "run.json").read_text().splitlines()
+    assert [lines[0], lines[-1]] == ["{", "}"]
+    keys = [key for line in lines[1:-1] for key in json.loads("{" + line.rstrip(",") + "}")]
+    assert keys == [*checkpoint.read(unfinished)] and "state" in keys
+
+
 def flip(content, noise):
     at = noise.randrange(len(content))
     return content[:at] + bytes([content[at] ^ 1 << noise.randrange(8)]) + content[at + 1 :]
