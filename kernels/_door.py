@@ -18,6 +18,10 @@ from operator import itemgetter
 from typing import NamedTuple
 
 import torch
+from torch._C import _len_torch_function_stack as functions_watched  # names found at once: each dot is a search
+from torch.autograd import _profiler_enabled as profiled
+from torch.autograd import forward_ad
+from torch.compiler import is_dynamo_compiling
 
 from . import _backend
 from ._plan import Kinds, Plan, Recording, here
@@ -40,7 +44,7 @@ def door(front):
 
     @functools.wraps(front)
     def enter(*arguments, **named):
-        if torch.compiler.is_dynamo_compiling():
+        if is_dynamo_compiling():
             return front(*arguments, **named)
         values = (*arguments, *named.values()) if named else arguments
         return through(kinds, values, tuple(named), front, arguments, named)
@@ -53,8 +57,7 @@ def through(kinds, values, more, front, arguments, named):
 
     more: what else decides
     """
-    if (torch._C._len_torch_function_stack() or torch.autograd._profiler_enabled()
-            or torch.autograd.forward_ad._current_level >= 0):
+    if functions_watched() or profiled() or forward_ad._current_level >= 0:
         return front(*arguments, **named)
     kind, *found = kinds.find(values, (more, torch.is_grad_enabled(), requested := _backend._requested))
     if kind is None:

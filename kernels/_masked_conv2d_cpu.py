@@ -24,13 +24,15 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from ._bits import bits_of, masked
+from ._bits import bits_of, masked, masked_
 from ._live_taps import live_taps, mask, new_image
 
 SPLIT = 14  # measured with 64 and 128 channels, 3x3 to 7x7
 MANY = 2**25  # bytes of images: glibc takes so many from the system anew in each call, and gives them back
 FEW = 4  # channels: a convolution computes 16 of dx at a time
 COLUMNS = 2**19  # bytes of those of dx, added at a time
+pad = torch.constant_pad_nd  # F.pad is Python around it
+of_both = torch.ops.aten.convolution_backward.default._op  # the overload's own call is Python, too
 
 
 class Part(NamedTuple):
@@ -38,9 +40,10 @@ class Part(NamedTuple):
 
     rows: slice
     columns: slice
-    sides: tuple  # what x gets (left, right, above, below); of a negative number it is cut
+    sides: tuple  # what x gets (left, right, above, below), of a negative number it is cut; () for nothing
     padding: tuple  # (above and below, left and right), by the convolution
     below: int  # rows that y gets beyond x
+    inside: list  # what cuts the sides from dx
     dead: tuple  # columns and rows of the filter around the rectangle
     bits: torch.Tensor | None  # of the live taps; None if all are
 
@@ -54,7 +57,7 @@ def parts(shape, kind, colours, dtype, backward=False):
     of_row = max(live, 1)
     copied = pw if ph == 1 else 0  # columns beside x: PyTorch pads those of a single row slower than a copy does
     above = slice(0, ph), slice(0, kw), (copied, copied, ph, -1), (0, pw - copied), 0
-    row = slice(ph, ph + 1), slice(0, of_row), (pw, of_row - 1 - pw, 0, 0), (0, 0), 0
+    row = slice(ph, ph + 1), slice(0, of_row), (pw, of_row - 1 - pw, 0, 0) if pw else (), (0, 0), 0
     cropped = slice(0, ph + 1), slice(0, kw)
     if ph == 0:
         chosen = [row]
@@ -63,11 +66,12 @@ def parts(shape, kind, colours, dtype, backward=False):
     elif dtype.itemsize > 2 and split(O, C, (ph + 1) * kw, kw - live):  # sums of 16 bits are rounded once
         chosen = [above, row]
     elif 4 * C > O and not (backward and ph > 1):
-        chosen = [(*cropped, (0, 0, 0, 0), (ph, pw), ph)]
+        chosen = [(*cropped, (), (ph, pw), ph)]
     else:
         chosen = [(*cropped, (0, 0, ph, 0), (0, pw), 0)]
     all_live = mask(*shape, kind, colours, "cpu")
-    return tuple(Part(*one, around(*one[:2], kh, kw), of_live(all_live[:, :, *one[:2]], dtype)) for one in chosen)
+    return tuple(Part(*one, [-side for side in one[2]], around(*one[:2], kh, kw),
+                      of_live(all_live[:, :, *one[:2]], dtype)) for one in chosen)
 
 
 def split(O, C, taps, dead):
@@ -77,24 +81,32 @@ def split(O, C, taps, dead):
 
 
 def around(rows, columns, kh, kw):
-    return columns.start, kw - columns.stop, rows.start, kh - rows.stop
+    sides = columns.start, kw - columns.stop, rows.start, kh - rows.stop
+    return sides if any(sides) else ()
 
 
 def of_live(live, dtype):
     return None if live.all() else bits_of(live, dtype)
 
 
-def in_turn(x, weight):
-    """The images that are convolved together: slices of the batch"""
-    N, C, H, W = x.shape
-    many = N * max(C, len(weight)) * H * W * x.element_size() >= MANY
-    step = max(2, N // 4) if many else max(1, N)
-    return [slice(n, n + step) for n in range(0, max(1, N), step)]
+def in_turn(shape, O, dtype):
+    """The images that are convolved together: slices of the batch, or None for all"""
+    N, C, H, W = shape
+    step = max(2, N // 4)
+    if N <= step or N * max(C, O) * H * W * dtype.itemsize < MANY:
+        return None
+    return [slice(n, n + step) for n in range(0, N, step)]
+
+
+@functools.lru_cache(maxsize=128)
+def way(shape, of_weight, kind, colours, dtype, backward=False):
+    """-> `in_turn`, `parts`: one call, for each call of Python takes 2 us in a step of training"""
+    return in_turn(shape, of_weight[0], dtype), parts(of_weight, kind, colours, dtype, backward)
 
 
 def cpu(x, weight, bias, kind, colours):
-    images, (first, *more) = in_turn(x, weight), parts(weight.shape, kind, colours, weight.dtype)
-    if len(images) == 1:
+    images, (first, *more) = way(x.shape, weight.shape, kind, colours, weight.dtype)
+    if images is None:
         y = convolved(x, weight, bias, first)
         for part in more:
             y += convolved(x, weight, None, part)
@@ -108,8 +120,8 @@ def cpu(x, weight, bias, kind, colours):
 
 
 def convolved(x, weight, bias, part):
-    y, H = F.conv2d(padded(x, part.sides), taps(weight, part), bias, padding=part.padding), x.shape[2]
-    return y[:, :, :H] if part.below else y
+    y = F.conv2d(pad(x, part.sides) if part.sides else x, taps(weight, part), bias, padding=part.padding)
+    return y[:, :, :x.shape[2]] if part.below else y
 
 
 def cpu_turned(dy, weight, kind, colours):
@@ -128,22 +140,18 @@ def cpu_both(dy, x, weight, kind, colours):
 
 def gradients(dy, x, weight, kind, colours, wanted):
     """-> dx, dK; what is not wanted as None"""
-    images, dw = in_turn(x, weight), None
-    if len(images) == 1 or x.shape[1] <= FEW or x.dtype.itemsize <= 2:  # sums of 16 bits are rounded once
-        return gradients_at_once(dy, x, weight, kind, colours, wanted)
+    images, all_parts = way(x.shape, weight.shape, kind, colours, weight.dtype, True)
+    if images is None or x.shape[1] <= FEW or x.dtype.itemsize <= 2:  # sums of 16 bits are rounded once
+        return gradients_at_once(dy, x, weight, all_parts, wanted)
+    dw = None
     dx = new_image(dy, x.shape[1]) if wanted[0] else None
     for n in images:
-        dx_n, dw_n = gradients_at_once(dy[n], x[n], weight, kind, colours, wanted)
+        dx_n, dw_n = gradients_at_once(dy[n], x[n], weight, all_parts, wanted)
         if wanted[0]:
             dx[n] = dx_n
         if wanted[1]:
             dw = dw_n if dw is None else dw.add_(dw_n)
     return dx, dw
-
-
-def back(dy, x, k, part, wanted):
-    return torch.ops.aten.convolution_backward(
-        dy, x, k, None, (1, 1), part.padding, (1, 1), False, (0, 0), 1, (*wanted, False))
 
 
 def by_columns(dy, x, k, part):
@@ -156,21 +164,23 @@ def by_columns(dy, x, k, part):
     return dx
 
 
-def gradients_at_once(dy, x, weight, kind, colours, wanted):
+def gradients_at_once(dy, x, weight, all_parts, wanted):
     dx = dw = None
     by_product = wanted[0] and x.shape[1] <= FEW and x.dtype.itemsize > 2
-    for part in parts(weight.shape, kind, colours, weight.dtype, True):
-        k, x_part, dy_part = taps(weight, part), padded(x, part.sides), padded(dy, (0, 0, 0, part.below))
-        dx_part, dk, _ = back(dy_part, x_part, k, part, (wanted[0] and not by_product, wanted[1]))
+    for part in all_parts:
+        k, x_part = taps(weight, part), pad(x, part.sides) if part.sides else x
+        dy_part = pad(dy, (0, 0, 0, part.below)) if part.below else dy
+        dx_part, dk, _ = of_both(dy_part, x_part, k, None, (1, 1), part.padding, (1, 1), False, (0, 0), 1,
+                                 (wanted[0] and not by_product, wanted[1], False))
         if by_product:
             dx_part = by_columns(dy_part, x_part, k, part)
         if wanted[0]:
-            dx_part = padded(dx_part, [-side for side in part.sides])
+            dx_part = pad(dx_part, part.inside) if part.sides else dx_part
             dx = dx_part if dx is None else dx.add_(dx_part)
         if wanted[1]:
-            dk = dk if part.bits is None else masked(dk, part.bits)
+            dk = dk if part.bits is None else masked_(dk, part.bits)
             if dw is None:
-                dw = padded(dk, part.dead)
+                dw = pad(dk, part.dead) if part.dead else dk
             else:
                 dw[:, :, part.rows, part.columns] = dk
     return dx, dw
@@ -180,6 +190,3 @@ def taps(weight, part):
     k = weight[:, :, part.rows, part.columns]
     return k.contiguous() if part.bits is None else masked(k, part.bits)
 
-
-def padded(a, sides):
-    return F.pad(a, sides) if any(sides) else a

@@ -134,7 +134,9 @@ def operator(room, schema, *, fake, reference, kernel, cpu=None, check=None, str
         values, dimensions = fold(values)
         return unfold(define(*values), dimensions)
 
-    in_pytorch = room.cpu == "PyTorch" and compute and direct(lambda *values: compute(*values, "cpu", None), to_plain)
+    of_cpu = [(*inputs, "backend", "rung").index(n) for n in parameters(cpu, (*inputs, "backend", "rung"), where)
+              ] if cpu else []
+    in_pytorch = room.cpu == "PyTorch" and cpu and direct(cpu, of_cpu, to_plain)
     check_folded = lambda values: check_new_kinds(fold(values)[0])
     on_backend = planned(check_folded, check_values, unchecked, in_pytorch or plan_of)
     LIBRARY.impl(name, on_backend, "CompositeExplicitAutograd")

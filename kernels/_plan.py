@@ -70,7 +70,7 @@ class Kinds:
         for kind in self.met.get(key := tuple(key), ()):
             if kind.alike(*tensors):
                 addresses = [*map(address, tensors)]
-                if kind.odd == oddness(addresses):
+                if (functools.reduce(or_, addresses) & 15 and oddness(addresses)) == kind.odd:
                     return kind, tensors, addresses
         return None, key, tensors
 
@@ -200,10 +200,10 @@ def places_of(getter):
 
 
 class Direct(NamedTuple):
-    """A function of PyTorch's, without the Python around it."""
+    """A function that computes in PyTorch, without the Python around it."""
 
-    function: Callable  # of the values of all inputs: it does what may depend on values in tensors
-    values: list  # those, but of the tensors [(which input, which tensor)]
+    function: Callable  # it does what may depend on values in tensors
+    values: list  # of its parameters, but of the tensors [(which parameter, which tensor)]
     places: list
     strides: list  # of the outputs
     threads: int
@@ -213,11 +213,10 @@ class Direct(NamedTuple):
         given = self.values.copy()
         for i, which in self.places:
             given[i] = tensors[which]
-        with torch._C._AutoDispatchBelowAutograd():
-            result = self.function(*given)
-            if type(result) is not tuple:
-                return as_laid(result, self.strides[0])
-            return tuple(map(as_laid, result, self.strides))
+        result = self.function(*given)  # nothing is recorded: no gradient is wanted, or a Function is around it
+        if type(result) is not tuple:
+            return result if result.stride() == self.strides[0] else as_laid(result, self.strides[0])
+        return tuple(map(as_laid, result, self.strides))
 
     def moved(self, places, count):
         return self._replace(places=[(i, places[which]) for i, which in self.places])
@@ -227,15 +226,17 @@ def as_laid(a, strides):
     return a if a.stride() == strides else a.new_empty_strided(a.shape, strides).copy_(a)
 
 
-def direct(function, to_plain):
-    """The same of a function that PyTorch computes: False if the inputs at these places are not plain, but copied."""
+def direct(function, takes, to_plain):
+    """The same of a function that computes in PyTorch, and takes the values at these places of all inputs, "cpu" and
+    None: False if the inputs at the places `to_plain` are not plain, but copied."""
 
     def plan_of(launch, arguments, outputs, check):
-        values = [None if isinstance(a, torch.Tensor) else a for a in arguments[:-1]]
         inputs = [i for i, a in enumerate(arguments) if isinstance(a, torch.Tensor)]
+        given = [(*arguments[:-1], "cpu", None)[i] for i in takes]
+        values = [None if isinstance(a, torch.Tensor) else a for a in given]
+        places = [(i, inputs.index(which)) for i, which in enumerate(takes) if which in inputs]
         strides = [a.stride() for a in (outputs if isinstance(outputs, tuple) else (outputs,))]
         plain = all(_library.plain(arguments[i]) is arguments[i] for i in to_plain)
-        places = [(i, which) for which, i in enumerate(inputs)]
         return plain and Direct(function, values, places, strides, torch.get_num_threads(), check)
 
     return plan_of

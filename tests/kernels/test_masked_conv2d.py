@@ -77,12 +77,15 @@ def test_matches_in_each_form_of_a_cpu(split, in_turn, C, O, kh, kw, kind, colou
     if in_turn:
         for name in ("MANY", "COLUMNS"):
             monkeypatch.setattr(_masked_conv2d_cpu, name, 1)
-    _masked_conv2d_cpu.parts.cache_clear()
+    caches = _masked_conv2d_cpu.parts, _masked_conv2d_cpu.way
+    for cache in caches:
+        cache.cache_clear()
     try:
         for H, W in ((5, 6), (1, 1)):
             matches(run, ops.masked_conv2d, inputs(3, C, O, H, W, kh, kw, kind, colours), torch.float32, room.reference)
     finally:
-        _masked_conv2d_cpu.parts.cache_clear()
+        for cache in caches:
+            cache.cache_clear()
 
 
 @everywhere
