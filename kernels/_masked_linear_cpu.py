@@ -35,27 +35,28 @@ def rows(J):
 
 
 def by_tiles(x, weight, bias, in_degree, out_degree, strict):  # (N, K), (J, K), (J) -> (N, J)
-    whole, order, values = _way(len(x), in_degree, out_degree, strict, TURNED if _layout(weight)[1] else 1)
+    dtype, turned = _layout(weight)
+    whole, order, values = _way(x.shape[0], in_degree, out_degree, strict, TURNED if turned else 1)
     if whole:
-        return F.linear(x, masked(weight, _whole(in_degree, out_degree, strict, *_layout(weight))), bias)
+        return F.linear(x, masked(weight, _bits(*values, dtype, turned)), bias)
     if order:
-        return product_in_order(x, weight, bias, order, _steps(*values, True, False, weight.dtype, False))
-    return product(x, weight, bias, _steps(*values, False, False, *_layout(weight)))
+        return product_in_order(x, weight, bias, order, _steps(*values, True, False, dtype, False))
+    return product(x, weight, bias, _steps(*values, False, False, dtype, turned))
 
 
 def dw_by_tiles(dy, x, in_degree, out_degree, strict):  # (N, J), (N, K) -> (J, K)
-    whole, order, values = _way(len(x), in_degree, out_degree, strict, DW if x.itemsize > 2 else None)
+    whole, order, values = _way(x.shape[0], in_degree, out_degree, strict, DW if x.itemsize > 2 else None)
     if whole:
-        return masked_(dy.T @ x, _whole(in_degree, out_degree, strict, x.dtype, False))
+        return masked_(dy.T.mm(x), _bits(*values, x.dtype, False))
     steps = _steps(*values, order is not None, False, x.dtype, False)
     return gradients_in_order(dy, x, None, order, steps)[1] if order else outer(dy, x, steps)
 
 
 def both_by_tiles(dy, x, weight, in_degree, out_degree, strict):  # -> (N, K), (J, K)
-    whole, order, values = _way(len(x), in_degree, out_degree, strict, 1 if x.itemsize > 2 else None)
+    whole, order, values = _way(x.shape[0], in_degree, out_degree, strict, 1 if x.itemsize > 2 else None)
     if whole:
-        bits = _whole(in_degree, out_degree, strict, x.dtype, False)
-        return dy @ masked(weight, bits), masked_(dy.T @ x, bits)
+        bits = _bits(*values, x.dtype, False)
+        return dy.mm(masked(weight, bits)), masked_(dy.T.mm(x), bits)
     if order:
         return gradients_in_order(dy, x, weight, order, _steps(*values, True, False, x.dtype, False))
     dx = product(dy, weight.T, None, _steps(*values, False, True, *_layout(weight.T)))
@@ -120,11 +121,12 @@ def _way(N, in_degree, out_degree, strict, times):
 
     To sort pays for `times` the rows of a forward pass, and never if that is None: sums of 16 bits are rounded once.
     """
-    if _small(N, in_degree, out_degree):
-        return True, None, None
     values = *_values(in_degree, out_degree), strict
+    (K,), (J,) = in_degree.shape, out_degree.shape
+    if J * K <= KEPT and (N * J * K <= SMALL or min(J, K) <= THIN):  # to compute the mask would take longer
+        return True, None, values
     order = order_of(N // times, *values) if times else None
-    return order is None and len(in_degree) * len(out_degree) <= KEPT and _full(*values), order, values
+    return order is None and J * K <= KEPT and _full(*values), order, values
 
 
 def order_of(N, *values):
@@ -134,12 +136,6 @@ def order_of(N, *values):
         return None
     K = len(values[0]) // 8
     return order if min(N, order.block) * order.side * K > LIGHT * torch.get_num_threads() else None
-
-
-def _small(N, in_degree, out_degree):
-    """Whether a product of N rows is, or its W thin, and its mask is kept: to compute it would take longer."""
-    K, J = len(in_degree), len(out_degree)
-    return J * K <= KEPT and (N * J * K <= SMALL or min(J, K) <= THIN)
 
 
 @functools.lru_cache(maxsize=64)
@@ -158,9 +154,9 @@ def _layout(weight):
     return weight.dtype, weight.stride(0) < weight.stride(1)
 
 
-def _values(*degrees):
+def _values(in_degree, out_degree):
     """What a cache can compare: bytes."""
-    return [degree.numpy().tobytes() for degree in degrees]
+    return in_degree.numpy().tobytes(), out_degree.numpy().tobytes()
 
 
 def _tensors(*values):
@@ -168,13 +164,9 @@ def _tensors(*values):
             for v in values]
 
 
-def _whole(in_degree, out_degree, strict, dtype, turned):
-    """The bits of the whole mask, (J, K), of at most KEPT weights"""
-    return _bits(*_values(in_degree, out_degree), strict, dtype, turned)
-
-
 @functools.lru_cache(maxsize=64)
 def _bits(in_values, out_values, strict, dtype, turned):
+    """Of the whole mask, (J, K), of at most KEPT weights"""
     return _masked(*_tensors(in_values, out_values), strict, dtype, turned)
 
 
