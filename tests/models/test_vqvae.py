@@ -215,7 +215,9 @@ def test_the_report_is_a_count():
             counts[k] = counts.get(k, 0) + 1
         p = [count / sum(counts.values()) for count in counts.values()]
         report = model.eval().report(x)
-        assert report["perplexity"] == pytest.approx(math.exp(-sum(q * math.log(q) for q in p)), rel=1e-5)
+        entropy = -sum(q * math.log(q) for q in p)  # in float32 a sum of so many terms
+        within = (len(p) + 4) * 2**-24 * (1 + entropy)
+        assert report["perplexity"] == pytest.approx(math.exp(entropy), rel=within)
         assert report["usage"] == pytest.approx(len(counts) / 40) and report["dead"] == 40 - len(counts)
         assert 1 < report["perplexity"] < len(counts)
 

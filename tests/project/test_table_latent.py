@@ -68,7 +68,8 @@ def test_without_a_label_it_is_the_mixture_of_all_classes():
     x = torch.zeros(400, 4)
     model, truth = Known(), (log_p + p_y.log()[:, None]).logsumexp(0).mean().item()
     mean = lambda: {name: each.mean().item() for name, each in without_label(model, x, p_y, 30).items()}
-    assert mean() == {"elbo": pytest.approx(truth, abs=1e-5), "iwae-30": pytest.approx(truth, abs=1e-5)}
+    within = 8 * 2**-24 * 20  # float32: some roundings of logs of about -20
+    assert mean() == {"elbo": pytest.approx(truth, abs=within), "iwae-30": pytest.approx(truth, abs=within)}
     model.noise = 2.0  # ten deviations of the mean of 400 images are 1
     assert truth - 3 < mean()["elbo"] < truth
 
@@ -85,7 +86,7 @@ def test_without_a_label_an_exact_likelihood_stays_exact_in_every_batch():
     x = torch.rand(2300, 1)
     truth = -(p_y.log() - (x * torch.tensor([1.0, 2.0, 3.0]) + torch.tensor([0.0, 1.0, 2.0]))).logsumexp(1)
     (found,) = without_label(Exact(), x, p_y, 30).values()
-    torch.testing.assert_close(found, truth)
+    torch.testing.assert_close(found, truth, rtol=0, atol=8 * 2**-24 * truth.max().item())  # of three terms and a log
 
 
 def test_the_document_shows_mean_and_deviation_the_best_first(table, recipes):

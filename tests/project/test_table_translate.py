@@ -30,7 +30,7 @@ def test_a_row_has_the_figures_of_eval_and_of_the_study(table):
     found = {figure.name: figure.mean for figure in experiment.figures(model, test)}
     assert {name: row[name] for name in table_translate.FIGURES} == {
         name: f"{found[name]:.4f}" for name in table_translate.FIGURES}
-    assert float(row["back"]) == pytest.approx(found["cycle"] * 8, abs=1e-4)  # v is 1/8 a level, of 16 levels
+    assert float(row["back"]) == pytest.approx(found["cycle"] * 8, abs=0.51e-4)  # v is 1/8 a level, of 16 levels
     assert row["data"] == "digits-unpaired" and int(row["parameters"]) == sum(p.numel() for p in model.parameters())
     table.store(row)
     assert ("cyclegan", "digits", 1) not in table.missing() and len(table.missing()) == 5
