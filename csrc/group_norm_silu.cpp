@@ -15,7 +15,7 @@ constexpr int64_t CHANNELS = 64;    // of a task of the sums over n
 
 template <class T> struct Problem {
     const T *x, *gamma, *beta, *scale, *shift;    // (N, C, P), (C) twice, (N, C) twice or null
-    int64_t N, C, P, G;
+    int64_t N, C, P, G, M;                        // M = C / G channels a group
 };
 
 template <class T> struct Forward : Problem<T> {
@@ -42,19 +42,18 @@ template <class T> inline void affine(const Problem<T>& p, int64_t n, int64_t c,
 
 #ifdef SET    // read by csrc/cpu/each_set.h for each instruction set
 
-// sigma(u), exactly 0 or 1 far out: for u = -inf, u sigma(u) is NaN, as in PyTorch
+// sigma(u), exactly 0 far below (and 1 far above): for u = -inf, u sigma(u) is NaN, as in PyTorch
 template <class T> static inline vec<T> gate(vec<T> u) {
-    const vec<T> zero = {}, one = T(1) + zero, cut = CUT<T> + zero;
-    const vec<T> below_one = u > cut ? one : sigma<T>(u);
-    return u < -cut ? zero : below_one;
+    const vec<T> zero = {}, cut = CUT<T> + zero;
+    return u < -cut ? zero : sigma<T>(u);
 }
 
 // The first `count` lanes, then 0
 template <class T> static inline vec<T> kept(vec<T> v, int64_t count) {
-    if (count == LANES<T>) return v;
-    T lane[LANES<T>];
-    store(lane, v);
-    return load(lane, count);
+    using Int = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+    vec<Int> lane;
+    for (int l = 0; l < LANES<T>; l++) lane[l] = l;
+    return lane < Int(count) ? v : vec<T>{};
 }
 
 // Two sums over R numbers: f(h, count, a, b) adds the vector at h to a and b
@@ -86,13 +85,12 @@ template <class T> static inline void statistics(const T* x, int64_t R, double e
     stats[0] = m, stats[1] = T(rest), stats[2] = T(1 / std::sqrt((variance < 0 ? 0 : variance) + eps));
 }
 
-// Group g of image n, ng = n G + g
-template <class T> static void forward(const Forward<T>& p, int64_t ng) {
-    const int64_t n = ng / p.G, M = p.C / p.G, c0 = ng % p.G * M;
-    T* stats = p.stats + ng * 3;
-    statistics(p.x + ng * M * p.P, M * p.P, p.eps, stats);
+// y of group g of image n, ng = n G + g
+template <class T> static inline void normalise(const Forward<T>& p, int64_t ng) {
+    const int64_t n = ng / p.G, c0 = ng % p.G * p.M;
+    const T* stats = p.stats + ng * 3;
     const vec<T> zero = {}, m = stats[0] + zero;
-    for (int64_t c = c0; c < c0 + M; c++) {
+    for (int64_t c = c0; c < c0 + p.M; c++) {
         T w, b;
         affine(p, n, c, w, b);
         const vec<T> slope = w * stats[2] + zero, offset = b - stats[1] * (w * stats[2]) + zero;
@@ -105,61 +103,119 @@ template <class T> static void forward(const Forward<T>& p, int64_t ng) {
     }
 }
 
-template <class T> static void backward(const Gradient<T>& p, int64_t ng) {
-    const int64_t n = ng / p.G, M = p.C / p.G, c0 = ng % p.G * M, first = (n * p.C + c0) * p.P;
-    const T* stats = p.stats + ng * 3;
-    const vec<T> zero = {}, m = stats[0] + zero, r = stats[2] + zero, z0 = -stats[1] * stats[2] + zero;
-    auto z_at = [&](int64_t at, int64_t count) { return fused(load(p.x + at, count) - m, r, z0); };
-    double c1 = 0, c2 = 0;
-    for (int64_t c = c0, at = first; c < c0 + M; c++, at += p.P) {
-        T w, b;
-        double A, B;
-        affine(p, n, c, w, b);
-        two_sums<T>(p.P, &A, &B, [&](int64_t h, int64_t count, vec<T>& a, vec<T>& sum) {
-            vec<T> z = z_at(at + h, count), u = fused(w + zero, z, b + zero), s = gate<T>(u);
-            vec<T> du = load(p.dy + at + h, count) * (s * fused(u, T(1) - s, T(1) + zero));    // y was u sigma(u)
-            store(p.dx + at + h, du, count);
-            a += kept<T>(du * z, count), sum += kept<T>(du, count);
-        });
-        p.A[n * p.C + c] = T(A), p.B[n * p.C + c] = T(B);
-        c1 += w * B, c2 += w * A;
+// Groups first ... end-1, pass by pass: each step of a group's statistics waits for the step before it, and meanwhile
+// the processor computes those of the next group
+template <class T> static void forward(const Forward<T>& p, int64_t first, int64_t end) {
+    const int64_t R = p.M * p.P;
+    for (int64_t ng = first; ng < end; ng++) statistics(p.x + ng * R, R, p.eps, p.stats + ng * 3);
+    for (int64_t ng = first; ng < end; ng++) normalise(p, ng);
+}
+
+// z of a group, from its statistics
+template <class T> struct Normal {
+    vec<T> m, r, z0;
+    Normal(const T* stats) : m(stats[0] + vec<T>{}), r(stats[2] + vec<T>{}), z0(-stats[1] * stats[2] + vec<T>{}) {}
+    vec<T> z(vec<T> x) const { return fused(x - m, r, z0); }
+};
+
+// du of channel c of image n, H numbers of it from number h0 on, and the sums of du z and du, lane by lane
+template <class T>
+static inline void through_silu(const Gradient<T>& p, const Normal<T>& group, int64_t n, int64_t c, int64_t h0,
+                                int64_t H, vec<T>& A, vec<T>& B) {
+    const vec<T> zero = {}, one = T(1) + zero;
+    const int64_t at = (n * p.C + c) * p.P + h0;
+    const T *x = p.x + at, *dy = p.dy + at;
+    T w, b, *dx = p.dx + at;
+    affine(p, n, c, w, b);
+    vec<T> sum_A = zero, sum_B = zero;
+    each_vector<T>(H, [&](int64_t h, int64_t count) {
+        vec<T> z = group.z(load(x + h, count)), u = fused(w + zero, z, b + zero), s = gate<T>(u);
+        vec<T> du = load(dy + h, count) * (s * fused(u, one - s, one));    // y was u sigma(u)
+        store(dx + h, du, count);
+        sum_A += kept<T>(du * z, count), sum_B += kept<T>(du, count);
+    });
+    A = sum_A, B = sum_B;
+}
+
+// du, A and B of group ng. The lanes of several channels are added at once, of as many as have their A and B in one
+// vector: for few numbers a channel that takes longer than all else
+template <class T> static inline void sums_of(const Gradient<T>& p, int64_t ng) {
+    constexpr int MANY = LANES<T> / 2;
+    const int64_t n = ng / p.G, c0 = ng % p.G * p.M, end = c0 + p.M;
+    const Normal<T> group(p.stats + ng * 3);
+    for (int64_t c = c0; c < end; c += MANY) {
+        const int many = int(std::min<int64_t>(MANY, end - c));
+        double sums[2 * MANY] = {};    // A of each channel, then B
+        for (int64_t h = 0; h < p.P; h += BLOCK) {
+            vec<T> lanes[2 * MANY];
+            for (int i = 0; i < many; i++)
+                through_silu(p, group, n, c + i, h, std::min(BLOCK, p.P - h), lanes[i], lanes[MANY + i]);
+            for (int i = many; i < MANY; i++) lanes[i] = lanes[MANY + i] = vec<T>{};
+            T of_block[2 * MANY];
+            store(of_block, totals<T>(lanes));
+            for (int i = 0; i < 2 * MANY; i++) sums[i] += of_block[i];
+        }
+        T *A = p.A + n * p.C + c, *B = p.B + n * p.C + c;
+        for (int i = 0; i < many; i++) A[i] = T(sums[i]), B[i] = T(sums[MANY + i]);
     }
-    const vec<T> mean = T(c1 / (M * p.P)) + zero, slope = T(c2 / (M * p.P)) + zero;
-    for (int64_t c = c0, at = first; c < c0 + M; c++, at += p.P) {
-        T w, b;
+}
+
+// dx of group ng
+template <class T> static inline void dx_of(const Gradient<T>& p, int64_t ng) {
+    const int64_t n = ng / p.G, c0 = ng % p.G * p.M, end = c0 + p.M;
+    const Normal<T> group(p.stats + ng * 3);
+    const vec<T> zero = {};
+    double c1 = 0, c2 = 0;
+    T w, b;
+    for (int64_t c = c0; c < end; c++) {
         affine(p, n, c, w, b);
+        c1 += w * double(p.B[n * p.C + c]), c2 += w * double(p.A[n * p.C + c]);
+    }
+    const vec<T> mean = T(c1 / (p.M * p.P)) + zero, slope = T(c2 / (p.M * p.P)) + zero;
+    for (int64_t c = c0; c < end; c++) {
+        affine(p, n, c, w, b);
+        const int64_t at = (n * p.C + c) * p.P;
+        const T* x = p.x + at;
+        T* dx = p.dx + at;
         each_vector<T>(p.P, [&](int64_t h, int64_t count) {
-            vec<T> dz = w * load(p.dx + at + h, count);
-            store(p.dx + at + h, r * ((dz - mean) - z_at(at + h, count) * slope), count);
+            vec<T> z = group.z(load(x + h, count)), dz = w * load(dx + h, count);
+            store(dx + h, group.r * fused_minus(z, slope, dz - mean), count);
         });
     }
 }
 
-#else
-// ---- tasks and the entry points -------------------------------------------------------------------------------------
-namespace {
-
-template <class T, class F> void each_group(const Problem<T>& p, int threads, F group) {
-    int64_t groups = p.N * p.G, R = p.C / p.G * p.P, of_a_task = rows_of_a_task(R);
-    threads = worth_waking(threads, p.N * p.C * (p.P + 32), 0.3);    // a channel takes as long as 32 numbers
-    parallel(ceil_div(groups, of_a_task), threads, [&](int64_t task, int) {
-        for (int64_t ng = task * of_a_task; ng < std::min(groups, (task + 1) * of_a_task); ng++) group(ng);
-    });
+// Groups first ... end-1, pass by pass as well: the means c1, c2 of a group wait for all of its sums
+template <class T> static void backward(const Gradient<T>& p, int64_t first, int64_t end) {
+    for (int64_t ng = first; ng < end; ng++) sums_of(p, ng);
+    for (int64_t ng = first; ng < end; ng++) dx_of(p, ng);
 }
 
 // dgamma = sum_n (1 + s) A, dbeta = sum_n (1 + s) B; and A, which becomes ds = gamma A + beta B, while B is the shift's
-template <class T> void over_rows(const Gradient<T>& p, int64_t c0, int64_t c1) {
+template <class T> static void over_rows(const Gradient<T>& p, int64_t c0, int64_t c1) {
     double dgamma[CHANNELS] = {}, dbeta[CHANNELS] = {};
+    const T *gamma = p.gamma, *beta = p.beta;
     for (int64_t n = 0; n < p.N; n++) {
         T *A = p.A + n * p.C, *B = p.B + n * p.C;
         const T* scale = p.scale ? p.scale + n * p.C : nullptr;
         for (int64_t c = c0; c < c1; c++) {
             double s = 1 + double(scale ? scale[c] : 0);
             dgamma[c - c0] += s * A[c], dbeta[c - c0] += s * B[c];
-            A[c] = p.gamma[c] * A[c] + p.beta[c] * B[c];
+            A[c] = gamma[c] * A[c] + beta[c] * B[c];
         }
     }
     for (int64_t c = c0; c < c1; c++) p.dgamma[c] = T(dgamma[c - c0]), p.dbeta[c] = T(dbeta[c - c0]);
+}
+
+#else
+// ---- tasks and the entry points -------------------------------------------------------------------------------------
+namespace {
+
+template <class T, class F> void each_task(const Problem<T>& p, int threads, F work) {
+    int64_t groups = p.N * p.G, of_a_task = rows_of_a_task(p.M * p.P);
+    threads = worth_waking(threads, p.N * p.C * (p.P + 32), 0.3);    // a channel takes as long as 32 numbers
+    parallel(ceil_div(groups, of_a_task), threads, [&](int64_t task, int) {
+        work(task * of_a_task, std::min(groups, (task + 1) * of_a_task));
+    });
 }
 
 bool possible(int64_t N, int64_t C, int64_t P, int64_t G, int threads) {
@@ -168,7 +224,7 @@ bool possible(int64_t N, int64_t C, int64_t P, int64_t G, int threads) {
 
 template <class T> Problem<T> problem(const void* x, const void* gamma, const void* beta, const void* scale,
                                       const void* shift, int64_t N, int64_t C, int64_t P, int64_t G) {
-    return {(const T*)x, (const T*)gamma, (const T*)beta, (const T*)scale, (const T*)shift, N, C, P, G};
+    return {(const T*)x, (const T*)gamma, (const T*)beta, (const T*)scale, (const T*)shift, N, C, P, G, C / G};
 }
 
 }    // namespace
@@ -181,8 +237,8 @@ extern "C" int group_norm_silu_cpu(int dtype, const void* x, const void* gamma, 
     return with_float_or_double(dtype, [&](auto zero) {
         using T = decltype(zero);
         Forward<T> p = {problem<T>(x, gamma, beta, scale, shift, N, C, P, G), (T*)y, (T*)stats, eps};
-        auto group = BEST(forward<T>);
-        each_group(p, threads, [&](int64_t ng) { group(p, ng); });
+        auto work = BEST(forward<T>);
+        each_task(p, threads, [&](int64_t first, int64_t end) { work(p, first, end); });
     });
 }
 
@@ -195,10 +251,11 @@ extern "C" int group_norm_silu_backward_cpu(int dtype, const void* dy, const voi
         using T = decltype(zero);
         Gradient<T> p = {problem<T>(x, gamma, beta, scale, shift, N, C, P, G), (const T*)dy, (const T*)stats, (T*)dx,
                          (T*)dgamma, (T*)dbeta, (T*)dscale, (T*)dshift};
-        auto group = BEST(backward<T>);
-        each_group(p, threads, [&](int64_t ng) { group(p, ng); });
+        auto work = BEST(backward<T>);
+        each_task(p, threads, [&](int64_t first, int64_t end) { work(p, first, end); });
+        auto rows = BEST(over_rows<T>);
         parallel(ceil_div(C, CHANNELS), worth_waking(threads, N * C, 2),
-                 [&](int64_t task, int) { over_rows(p, task * CHANNELS, std::min(C, (task + 1) * CHANNELS)); });
+                 [&](int64_t task, int) { rows(p, task * CHANNELS, std::min(C, (task + 1) * CHANNELS)); });
     });
 }
 #endif

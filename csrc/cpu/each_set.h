@@ -44,6 +44,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #define PORTABLE 0    // what every compiler makes of vectors of 16 bytes
 #define AVX2 1        // and FMA

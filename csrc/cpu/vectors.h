@@ -12,6 +12,7 @@
 //   wide<half>(v)              half 0 or 1 of a vector of floats, as doubles
 //   inverse(v)                 1 / v, to about one rounding;  root(v) is the square root
 //   total<T>(v), lowest<T>(v)  the sum of the lanes, the smallest lane
+//   totals<T>(v)               lane l is total<T>(v[l]), of LANES<T> vectors, which it spends
 //   exponential<T>(v), sigma<T>(v);  whole_exponential<T>(v) is also right where e^v is tiny, huge, 0 or infinite
 //
 // Operators work on vectors lane by lane; T + vec<T> too, and a comparison gives what ?: takes.
@@ -165,6 +166,21 @@ template <class T, int N, class V, class F> static inline T halves(V v, F meet) 
 }
 template <class T> static inline T total(vec<T> v) {
     return halves<T, LANES<T>>(v, [](auto a, auto b) { return a + b; });
+}
+
+// The first step of both `halves`, of two vectors at once: lane l has a sum of b where l has the bit `half`, else of a
+template <class T, int half, int... l>
+static inline vec<T> both_halves(vec<T> a, vec<T> b, std::integer_sequence<int, l...>) {
+    return vec<T>{(l & half ? b[l ^ half] : a[l])...} + vec<T>{(l & half ? b[l] : a[l | half])...};
+}
+template <class T, int half = LANES<T> / 2> static inline vec<T> totals(vec<T>* v) {
+    if constexpr (half == 0) {
+        return v[0];
+    } else {
+        for (int i = 0; i < half; i++)
+            v[i] = both_halves<T, half>(v[i], v[i + half], std::make_integer_sequence<int, LANES<T>>());
+        return totals<T, half / 2>(v);
+    }
 }
 template <class T> static inline T lowest(vec<T> v) {
     return halves<T, LANES<T>>(v, [](auto a, auto b) { return a < b ? a : b; });

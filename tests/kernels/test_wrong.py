@@ -212,6 +212,8 @@ NATIVE = [
     Wrong("group_norm_silu", NORMED_CPU, "vec<T> d = kept<T>(load(x + h, count) - m, count);",
           "vec<T> d = load(x + h, count) - m;", "lanes beyond the group", "cpu"),
     Wrong("group_norm_silu", NORMED_CPU, "dgamma[c - c0] += s * A[c]", "dgamma[c - c0] = s * A[c]", "= for +=", "cpu"),
+    Wrong("group_norm_silu", VECTORS, "(l & half ? b[l] : a[l | half])", "(l & half ? b[l] : a[l])",
+          "a lane twice for two", "cpu"),
     Wrong("affine_coupling", AFFINE_CPU, "whole_exponential<T>(inverse ? -s : s)", "whole_exponential<T>(s)",
           "a sign in the inverse's gradient", "cpu"),
     Wrong("affine_coupling", AFFINE_CPU, "a.step == 1 && (a.row == D || D >= SUMS)", "a.step == 1",
