@@ -120,7 +120,9 @@ def test_noise_is_as_wide_as_its_levels():
     model = small(noise=1.0)
     v = torch.zeros(1000, 4, 4, dtype=torch.float64)
     apart = model.seen(v).abs()
-    assert 0.99 / 4 < apart.max() <= 1 / 4 and apart.mean().item() == pytest.approx(1 / 8, rel=0.02)
+    assert 0.99 / 4 < apart.max() <= 1 / 4
+    # four standard errors of the mean of uniform numbers: 6 seeds in 100,000
+    assert apart.mean().item() == pytest.approx(1 / 8, rel=4 / (3 * apart.numel()) ** 0.5)
     assert torch.equal(small().seen(v), v)
 
 

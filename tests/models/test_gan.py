@@ -278,7 +278,9 @@ def test_noise_is_as_wide_as_its_levels_and_points_have_none():
     model = images(noise=1.0)
     v = torch.zeros(1000, 8, 8)
     apart = (model.seen(v) - v).abs()
-    assert 0.99 / 16 < apart.max() <= 1 / 16 and apart.mean().item() == pytest.approx(0.5 / 16, rel=0.01)
+    assert 0.99 / 16 < apart.max() <= 1 / 16
+    # four standard errors of the mean of uniform numbers: 6 seeds in 100,000
+    assert apart.mean().item() == pytest.approx(0.5 / 16, rel=4 / (3 * apart.numel()) ** 0.5)
     assert torch.equal(images().seen(v), v) and small(noise=1.0).sample(3).dtype == torch.float64
 
 

@@ -13,7 +13,7 @@ from torch import nn
 import genmini
 from genmini import data
 from genmini.data import toys
-from genmini.layers import AffineCoupling
+from genmini.layers import AffineCoupling, SplineCoupling
 from genmini.models._flow import ActNorm
 from genmini.models.realnvp import RECIPES, RealNVP, Squeeze, half
 from genmini.nets.conv import ResNet
@@ -197,13 +197,21 @@ def test_classes_steer_and_are_averaged():
 def test_memory_free_backward_gives_the_same_gradients(settings):
     x_model, y_model = flow(**settings), flow(**settings, save="y")
     x, y = batch(x_model)
-    grads = []
-    for model in (x_model, y_model):
+
+    def gradients(model, x):
         x = x.detach().requires_grad_()
         loss = (model.log_prob(x, y) * torch.tensor([1.0, 2.0, -3.0])).sum()
-        grads.append(torch.autograd.grad(loss, [x, *model.parameters()]))
-    for a, b in zip(*grads, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-8)
+        return torch.autograd.grad(loss, [x, *model.parameters()])
+
+    # what each coupling recomputes is off as x is that comes back; gradients follow by as much as they do along 1e-6
+    with torch.no_grad():
+        off = (x_model.inverse(x_model(x, y)[0], y)[0].view_as(x) - x).abs().max() + 2**-53
+    wanted, found, moved = gradients(x_model, x), gradients(y_model, x), gradients(x_model, x + 1e-6)
+    couplings = sum(isinstance(module, (AffineCoupling, SplineCoupling)) for module in x_model.modules())
+    slope = max((a - b).abs().max() for a, b in zip(moved, wanted, strict=True)) / 1e-6
+    most = max(a.abs().max() for a in wanted)
+    for a, b in zip(found, wanted, strict=True):
+        assert (a - b).abs().max() <= couplings * slope * off + 64 * 2**-53 * most
 
 
 def test_memory_free_backward_keeps_nothing_of_the_depth():
