@@ -115,7 +115,7 @@ def test_images_go_through_every_body(body, upsample, shape):
 
 
 def test_it_learns():
-    """300 steps halve the error of the mean image, and come near PCA of as many numbers."""
+    """300 steps halve the error of the mean image."""
     train, valid, _ = (data.load("digits", split) for split in data.SPLITS)
     torch.manual_seed(0)
     model = Autoencoder((8, 8), levels=17, latent=10, hidden=64)

@@ -92,12 +92,12 @@ def test_levels_and_colours_are_those_of_the_data():
 
 def test_an_exact_likelihood_is_that_of_the_model(capsys):
     model = save("made", MADE((8, 8), hidden=4))
-    nats = -model.log_prob(BITS.x[:5]).detach()
+    nats = -torch.cat([model.log_prob(x[None]) for x in BITS.x[:5]]).detach()  # one by one, as images are judged
     names = [draw(f"{n}.png", brightness(n)) for n in range(5)]
     ranked = ranking.likelihoods("made", names)
     order = nats.argsort().tolist()
     assert [each.path for each in ranked] == [f"{n}.png" for n in order]
-    assert [each.nats for each in ranked] == pytest.approx(nats[order].tolist(), rel=1e-6)
+    assert [each.nats for each in ranked] == nats[order].tolist()
     assert all(not each.at_most and each.unit == "nats" and each.y is None for each in ranked)
     assert ranked[0].bits == pytest.approx(ranked[0].nats / 64 / math.log(2))
     status, out, _ = command(capsys, "eval", "made", "--image", *names)
@@ -108,7 +108,7 @@ def test_an_exact_likelihood_is_that_of_the_model(capsys):
     for name, other in (("nade", NADE((8, 8), hidden=4)), ("pixelcnn", PixelCNN((8, 8), width=4, blocks=1))):
         save(name, other)
         nats = -other.log_prob(BITS.x[:1]).item()
-        assert ranking.likelihoods(name, names[:1])[0].nats == pytest.approx(nats, rel=1e-5)
+        assert ranking.likelihoods(name, names[:1])[0].nats == nats
 
 
 def test_a_bound_is_called_one_and_does_not_depend_on_the_place(capsys):
@@ -119,7 +119,7 @@ def test_a_bound_is_called_one_and_does_not_depend_on_the_place(capsys):
     model = checkpoint.load("vae")
     torch.manual_seed(0)
     wanted = model.figures(BITS.x[:1], k=7)["iwae-7"].item()
-    assert first.nats == pytest.approx(-wanted, rel=1e-6) and first.at_most
+    assert first.nats == -wanted and first.at_most
     three = ranking.likelihoods("vae", [b, "same.png", a], k=7)
     assert {each.nats for each in three if each.path != b} == {first.nats} and len(three) == 3
     assert [each.path for each in three if each.path != b] == ["same.png", a]
@@ -141,7 +141,7 @@ def test_classes_are_summed_over(capsys):
     for y in range(10):
         torch.manual_seed(0)
         each.append(model.figures(BITS.x[:1], y=y, k=5)["iwae-5"].item())
-    assert found.nats == pytest.approx(-(np.logaddexp.reduce(each) - math.log(10)), rel=1e-6)
+    assert found.nats == pytest.approx(-(np.logaddexp.reduce(each) - math.log(10)), rel=20 * 2**-53)
     assert found.y == int(np.argmax(each))
     assert f"(likeliest as class {found.y})" in command(capsys, "eval", "cvae", "-k", "5", "--image", a)[1]
 

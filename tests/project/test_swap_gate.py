@@ -154,7 +154,8 @@ def test_verify_compares_measures_and_touches_nothing():
     report = genmini.verify(model, x)
     assert report.same and [row.name for row in report.rows] == ["made.0", "vq"]
     assert report.measured > 0 and all(row.measured > 0 for row in report.rows)
-    assert all(far < 1e-5 for far in report.error.values()) and len(report.error) == 4
+    # of the largest: sums of 12 numbers, and over 20 rows, in float32
+    assert all(far < 40 * 2**-24 for far in report.error.values()) and len(report.error) == 4
     assert "before and after agree" in str(report) and "times as fast as before" in str(report)
     assert torch.equal(torch.get_rng_state(), random) and all(p.grad is None for p in model.parameters())
     after = test_swap.state(model)
