@@ -178,7 +178,7 @@ int forward(int dtype, const void* x, const void* s, const void* t, const int64_
         const int set = instruction_set();
         const auto couple = OF_SET(set, couple_part<inverse, T>);
         const auto add_parts = OF_SET(set, add_parts<inverse, T>);
-        each_part(N, D, threads, 0.2,
+        each_part(N, D, threads, 0.2, p.y,
                   [&](int64_t n0, int64_t n1, int64_t d0, int64_t d1) { couple(p, n0, n1, d0, d1); });
         for (int64_t n = 0; n < N && (D == 0 || D > PART); n++) add_parts(p, n);
     });

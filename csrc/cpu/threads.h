@@ -161,14 +161,28 @@ inline int worth_waking(int threads, int64_t numbers, double each) {
 // How many rows of D numbers make a task
 inline int64_t rows_of_a_task(int64_t D) { return std::max<int64_t>(1, PART / std::max<int64_t>(1, D)); }
 
-// work(n0, n1, d0, d1) for all of an (N, D) array: a task is some short rows, or a part of a long one. A number takes
-// `each` nanoseconds.
-template <class F> void each_part(int64_t N, int64_t D, int threads, double each, F work) {
-    int64_t rows = rows_of_a_task(D), parts = ceil_div(D, PART);
-    parallel(ceil_div(N, rows) * parts, worth_waking(threads, N * D, each), [&](int64_t task, int) {
-        int64_t n = task / parts * rows, d = task % parts * PART;
-        work(n, std::min(N, n + rows), d, std::min(D, d + PART));
+// The bytes of an array from which on the C library takes its memory anew from the system, which gives each page when a
+// number is first written there. That breaks off the streams of what a kernel reads: it begins 64 pages at once
+constexpr int64_t ALWAYS_NEW = 32 << 20, PAGE = 4096, PAGES = 64;
+
+// work(n0, n1, d0, d1) for all of an (N, D) array: a part is some short rows, or a part of a long one, and a task is
+// one, or several if y is large, the dense (N, D) array that `work` fills. A number takes `each` nanoseconds.
+template <class T, class F> void each_part(int64_t N, int64_t D, int threads, double each, T* y, F work) {
+    const int64_t rows = rows_of_a_task(D), of_a_row = ceil_div(D, PART), parts = ceil_div(N, rows) * of_a_row;
+    const bool fresh = y && N * D * int64_t(sizeof(T)) >= ALWAYS_NEW;
+    const int64_t of_a_task = fresh ? PAGES * PAGE / int64_t(PART * sizeof(T)) : 1;
+    auto start = [&](int64_t part) { return std::min(N * D, part / of_a_row * rows * D + part % of_a_row * PART); };
+    parallel(ceil_div(parts, of_a_task), worth_waking(threads, N * D, each), [&](int64_t task, int) {
+        const int64_t first = task * of_a_task, end = std::min(parts, first + of_a_task);
+        for (int64_t i = start(first); fresh && i < start(end); i += PAGE / int64_t(sizeof(T))) y[i] = T();
+        for (int64_t part = first; part < end; part++) {
+            int64_t n = part / of_a_row * rows, d = part % of_a_row * PART;
+            work(n, std::min(N, n + rows), d, std::min(D, d + PART));
+        }
     });
+}
+template <class F> void each_part(int64_t N, int64_t D, int threads, double each, F work) {
+    each_part(N, D, threads, each, (char*)nullptr, work);
 }
 
 }    // namespace

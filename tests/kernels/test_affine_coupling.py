@@ -398,3 +398,14 @@ def test_meta_tensors_pass():
     x = torch.zeros(2, 3, device="meta")
     y, logdet = ops.affine_coupling(x, x, x)
     assert y.shape == (2, 3) and logdet.shape == (2,)
+
+
+@pytest.mark.parametrize("N, D", [(8200, 1025), (3, 2_900_003)])
+def test_a_y_of_more_than_32_mb_is_that_of_its_pieces(N, D):
+    """The native kernel begins the pages of such a y before it fills them: each of its numbers once, and no other's."""
+    x, s, t = (torch.randn(N, D, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    y, logdet = ops.affine_coupling(x, s, t)
+    for n in range(0, N, piece := max(1, N // 4)):
+        rows = slice(n, n + piece)
+        found, part = ops.affine_coupling(x[rows], s[rows], t[rows])
+        assert torch.equal(y[rows], found) and torch.equal(logdet[rows], part)
