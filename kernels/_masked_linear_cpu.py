@@ -2,10 +2,10 @@
 
 The backend `cpu` of kernels/masked_linear.py. Of some outputs at a time (`rows`) only the spans of inputs that one of
 them sees are multiplied (kernels/_spans.py). Degrees in another order may leave few tiles dead: then they are sorted
-(kernels/_masked_linear_sorted.py), but not for FEW rows of x, or where the parts of the product are LIGHT: that takes
-longer than to multiply all of W. A small product, or one of a thin W or of few dead tiles, is not worth cutting: it
-takes the whole mask, up to KEPT. What depends on the degrees alone is computed once for their values, and kept: masks
-of the last degrees, as many as 256 MiB hold.
+(kernels/_masked_linear_sorted_cpu.py), but not for FEW rows of x, or where the parts of the product are LIGHT: that
+takes longer than to multiply all of W. A small product, or one of a thin W or of few dead tiles, is not worth cutting:
+it takes the whole mask, up to KEPT. What depends on the degrees alone is computed once for their values, and kept:
+masks of the last degrees, as many as 256 MiB hold.
 """
 
 import functools
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from ._bits import bits_of, masked, masked_
-from ._masked_linear_sorted import Order, gradients_in_order, product_in_order
+from ._masked_linear_sorted_cpu import Order, gradients_in_order, product_in_order
 from ._spans import GAP, ROWS, SIDE, spans, tiles_of_degrees
 
 SMALL = 2**23  # multiplications of a product that is not cut
