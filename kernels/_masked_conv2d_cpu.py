@@ -189,4 +189,3 @@ def gradients_at_once(dy, x, weight, all_parts, wanted):
 def taps(weight, part):
     k = weight[:, :, part.rows, part.columns]
     return k.contiguous() if part.bits is None else masked(k, part.bits)
-
